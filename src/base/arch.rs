@@ -1,0 +1,43 @@
+//! Processor architectures under one spelling.
+
+/// The architecture a reference without one means (Backend.AI's default from 22.03 on).
+pub const DEFAULT: &str = "x86_64";
+
+/// The catalog's name for an architecture, from an OCI platform (`amd64`, variant `v3`), a kernel (`aarch64`)
+/// or a person (`arm64`). Variants that are other instruction sets stay apart: `armv6l` and `armv7l`, `x86_64_v3`.
+pub fn normalize(architecture: &str, variant: Option<&str>) -> String {
+    let architecture = architecture.trim().to_ascii_lowercase();
+    match (architecture.as_str(), variant.unwrap_or_default()) {
+        ("amd64" | "x86_64" | "x64" | "x86-64", "" | "v1") => "x86_64".into(),
+        ("amd64" | "x86_64" | "x64" | "x86-64", v) => format!("x86_64_{v}"),
+        ("arm64" | "aarch64", "" | "v8" | "8") => "aarch64".into(),
+        ("arm64" | "aarch64", v) => format!("aarch64_{v}"),
+        ("arm", "v5") => "armv5l".into(),
+        ("arm", "v6") => "armv6l".into(),
+        ("arm" | "armhf", _) => "armv7l".into(),
+        ("386" | "i386" | "i686" | "x32" | "x86", _) => "x86".into(),
+        (_, "") => architecture,
+        (_, v) => format!("{architecture}_{v}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalize;
+
+    #[test]
+    fn architectures_have_one_spelling() {
+        for (given, variant, expected) in [
+            ("amd64", None, "x86_64"),
+            ("AMD64", Some("v1"), "x86_64"),
+            ("amd64", Some("v3"), "x86_64_v3"),
+            ("arm64", Some("v8"), "aarch64"),
+            ("arm", Some("v6"), "armv6l"),
+            ("arm", Some("v7"), "armv7l"),
+            ("386", None, "x86"),
+            ("ppc64le", None, "ppc64le"),
+        ] {
+            assert_eq!(normalize(given, variant), expected, "{given} {variant:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Content digests, as the OCI image specification writes them.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha512};
+
+/// `sha256:` or `sha512:` and lower-case hex; any other algorithm or spelling is refused
+/// (OCI image-spec, descriptor.md, "Registered algorithms").
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(Box<str>);
+
+/// Why a text is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case")]
+pub struct InvalidDigest;
+
+impl Digest {
+    /// The SHA-256 digest of these bytes.
+    pub fn sha256_of(bytes: &[u8]) -> Self {
+        Self(format!("sha256:{}", hex(&Sha256::digest(bytes))).into())
+    }
+
+    /// Whether these bytes are what the digest names.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        let actual = match self.algorithm() {
+            "sha512" => hex(&Sha512::digest(bytes)),
+            _ => hex(&Sha256::digest(bytes)),
+        };
+        self.hex() == actual
+    }
+
+    /// `sha256` or `sha512`.
+    pub fn algorithm(&self) -> &str {
+        self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
+    }
+
+    /// The hex digits alone.
+    pub fn hex(&self) -> &str {
+        self.0.split_once(':').map_or("", |(_, hex)| hex)
+    }
+
+    /// `algorithm:hex`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Lower-case hex digits of these bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = match text.split_once(':') {
+            Some(("sha256", hex)) if hex.len() == 64 => hex,
+            Some(("sha512", hex)) if hex.len() == 128 => hex,
+            _ => return Err(InvalidDigest),
+        };
+        if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidDigest)
+        }
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0.into()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digest;
+
+    #[test]
+    fn only_known_algorithms_in_lower_case_hex_are_digests() {
+        let good = format!("sha256:{}", "a1".repeat(32));
+        assert_eq!(good.parse::<Digest>().unwrap().as_str(), good);
+        assert!(format!("sha512:{}", "0".repeat(128)).parse::<Digest>().is_ok());
+        for bad in [
+            "",
+            "sha256:",
+            "latest",
+            &format!("sha256:{}", "A1".repeat(32)),
+            &format!("sha256:{}", "a".repeat(63)),
+            &format!("md5:{}", "a".repeat(32)),
+            &format!("sha256:{}", "g".repeat(64)),
+        ] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_digest_matches_only_its_own_bytes() {
+        let digest = Digest::sha256_of(b"abc");
+        assert_eq!(digest.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert!(digest.matches(b"abc"));
+        assert!(!digest.matches(b"abd"));
+    }
+}

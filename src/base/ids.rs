@@ -1,0 +1,80 @@
+//! Identifiers that must not be mixed up.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new random id.
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
+            }
+
+            /// The 16 bytes, as the store keys records by them.
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// The id of these 16 bytes.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// A background task.
+    TaskId
+);
+uuid_id!(
+    /// An image: one registry, name, tag and architecture.
+    ImageId
+);
+uuid_id!(
+    /// A person or a program with an account.
+    UserId
+);
+uuid_id!(
+    /// A group (project) of users within a domain.
+    GroupId
+);
+
+/// The namespace of image ids, itself a UUID made once for wharf.
+const IMAGES: Uuid = Uuid::from_u128(0x6b1f_27e4_0c0d_4d0e_9f35_6d5f_7768_6172);
+
+impl ImageId {
+    /// The id of the image with this canonical name and architecture. It depends on nothing else, so an image that is
+    /// forgotten and scanned again, or restored elsewhere, keeps the id that scripts remember.
+    pub fn of(canonical: &str, architecture: &str) -> Self {
+        Self(Uuid::new_v5(&IMAGES, format!("{canonical}\n{architecture}").as_bytes()))
+    }
+}

@@ -1,0 +1,10 @@
+//! Values without I/O that every other module may use: names, ids, secrets and the error type.
+
+pub mod arch;
+pub mod digest;
+pub mod error;
+pub mod ids;
+pub mod reference;
+pub mod secret;
+
+pub use error::{Error, Result};

@@ -1,0 +1,258 @@
+//! Names of images, as people and clients type them.
+//!
+//! Grammar: distribution-spec v1.1 ("Pulling manifests") for repository and tag; the host part as Docker reads it.
+
+use std::fmt;
+
+use crate::base::digest::Digest;
+
+/// Longest reference we look at: host 255 + name 255 + tag 128 + digest 135, and some slack.
+pub const MAX_REFERENCE: usize = 1024;
+/// Longest registry host, and longest `host/name` together (many clients enforce the same 255).
+pub const MAX_NAME: usize = 255;
+/// Longest tag (distribution-spec: 128 characters).
+pub const MAX_TAG: usize = 128;
+
+/// Why a text is no image reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid image reference {given:?}: {why}")]
+pub struct InvalidReference {
+    given: String,
+    why: &'static str,
+}
+
+/// What a person typed for an image, taken apart but not yet looked up.
+///
+/// Whether a first component without a dot is a registry (`registry/python:3.9`) depends on which registries exist,
+/// so the lookup decides, not the parser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Everything before the tag and the digest: `host/name`, `name`, or an alias.
+    pub path: String,
+    /// The tag, if one was given.
+    pub tag: Option<String>,
+    /// The digest, if one was given: of the config (the image ID) or of the manifest.
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// Takes a reference apart: `path[:tag][@digest]`, or a digest alone (then `path` is empty).
+    ///
+    /// # Errors
+    /// Text that is empty, too long, carries a URL scheme, or has a part that breaks its grammar.
+    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
+        let fail = |why| Err(InvalidReference { given: shown(text), why });
+        let text_trimmed = text.trim();
+        if text_trimmed.is_empty() {
+            return fail("it is empty");
+        }
+        if text_trimmed.len() > MAX_REFERENCE {
+            return fail("it is longer than 1024 bytes");
+        }
+        if text_trimmed.contains("://") || text_trimmed.starts_with("//") {
+            return fail("leave out the protocol scheme; write host/name:tag");
+        }
+        if let Ok(digest) = text_trimmed.parse() {
+            return Ok(Self { path: String::new(), tag: None, digest: Some(digest) });
+        }
+        let (rest, digest) = match text_trimmed.split_once('@') {
+            None => (text_trimmed, None),
+            Some((rest, digest)) => match digest.parse() {
+                Ok(digest) => (rest, Some(digest)),
+                Err(_) => return fail("what follows @ must be sha256:<64 hex digits>"),
+            },
+        };
+        // A colon belongs to the tag only behind the last slash: `host:5000/name` has none.
+        let after_slash = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (path, tag) = match rest.get(after_slash..).and_then(|last| last.rfind(':')) {
+            None => (rest, None),
+            Some(colon) => {
+                let colon = after_slash + colon;
+                (rest.get(..colon).unwrap_or_default(), rest.get(colon + 1..))
+            }
+        };
+        if path.is_empty() {
+            return fail("the image's name is missing");
+        }
+        if tag.is_some_and(|tag| !is_tag(tag)) {
+            return fail("the tag may have letters, digits, '_', '.' and '-', 128 at most");
+        }
+        if path.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return fail("it has a space or a control character");
+        }
+        Ok(Self { path: path.into(), tag: tag.map(Into::into), digest })
+    }
+}
+
+/// At most 80 characters of foreign text, for an error message.
+pub fn shown(text: &str) -> String {
+    if text.chars().count() <= 80 {
+        return text.into();
+    }
+    let mut start: String = text.chars().take(77).collect();
+    start.push_str("...");
+    start
+}
+
+/// Whether this is a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+pub fn is_tag(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    text.len() <= MAX_TAG
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+}
+
+/// Whether this is a repository name: path components of `[a-z0-9]+`, joined inside by `.`, `_`, `__` or dashes.
+pub fn is_repository(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && text.split('/').all(is_repository_component)
+}
+
+fn is_repository_component(component: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends_well = component.bytes().next().is_some_and(alphanumeric)
+        && component.bytes().next_back().is_some_and(alphanumeric);
+    ends_well
+        && component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
+}
+
+/// Whether this can name a registry: `host` or `host:port`, the host a DNS name, an IPv4 address or a bracketed IPv6
+/// address. A name without a dot is allowed (`localhost:5000`, `registry:5000`, `harbor`).
+pub fn is_registry_host(text: &str) -> bool {
+    if text.len() > MAX_NAME {
+        return false;
+    }
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, after)) => {
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            match (after, after.strip_prefix(':')) {
+                ("", _) => return true,
+                (_, Some(port)) => return is_port(port),
+                _ => return false,
+            }
+        }
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    port.is_none_or(is_port)
+        && host.split('.').all(|label| {
+            let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            !label.is_empty() && label.len() <= 63 && label.bytes().all(inner) && !label.starts_with('-')
+        })
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok_and(|port| port > 0) && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `registry/name:tag`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Canonical(String);
+
+impl Canonical {
+    /// Joins the parts.
+    pub fn new(registry: &str, name: &str, tag: &str) -> Self {
+        Self(format!("{registry}/{name}:{tag}"))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Canonical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reference, is_registry_host, is_repository, is_tag};
+
+    fn parts(text: &str) -> (String, Option<String>, bool) {
+        let reference = Reference::parse(text).unwrap();
+        (reference.path, reference.tag, reference.digest.is_some())
+    }
+
+    #[test]
+    fn a_reference_comes_apart_at_the_tag_and_the_digest() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        assert_eq!(parts("cr.io/a/b:3.9"), ("cr.io/a/b".into(), Some("3.9".into()), false));
+        assert_eq!(parts("localhost:5000/a"), ("localhost:5000/a".into(), None, false));
+        assert_eq!(parts("localhost:5000/a:1"), ("localhost:5000/a".into(), Some("1".into()), false));
+        assert_eq!(parts("py"), ("py".into(), None, false));
+        assert_eq!(parts(&format!("cr.io/a@{digest}")), ("cr.io/a".into(), None, true));
+        assert_eq!(parts(&format!("cr.io/a:1@{digest}")), ("cr.io/a".into(), Some("1".into()), true));
+        assert_eq!(parts(&digest), (String::new(), None, true));
+        assert_eq!(parts("[::1]:5000/a:1"), ("[::1]:5000/a".into(), Some("1".into()), false));
+    }
+
+    #[test]
+    fn a_malformed_reference_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("https://cr.io/a:1", "protocol scheme"),
+            ("//cr.io/a", "protocol scheme"),
+            (":1", "missing"),
+            ("a:", "tag"),
+            ("a:-b", "tag"),
+            ("a@sha256:12", "must be sha256"),
+            ("a b", "space"),
+            ("a\u{0}b", "control"),
+        ] {
+            let error = Reference::parse(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+        assert!(Reference::parse(&"a".repeat(2000)).unwrap_err().to_string().len() < 200);
+    }
+
+    #[test]
+    fn names_follow_the_distribution_grammar() {
+        for good in ["a", "stable/python", "a.b/c_d/e__f/g--h", "a1/b2", "0"] {
+            assert!(is_repository(good), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "A",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a/../b",
+            "%2e",
+            "a b",
+            "é",
+            "a._b",
+            &"a".repeat(256),
+        ] {
+            assert!(!is_repository(bad), "{bad}");
+        }
+        for good in ["1", "latest", "_x", "V1.2-rc_3", &"a".repeat(128)] {
+            assert!(is_tag(good), "{good}");
+        }
+        for bad in ["", ".a", "-a", "a/b", "a:b", "a b", "\u{202e}a", &"a".repeat(129)] {
+            assert!(!is_tag(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn registry_hosts_are_hosts_with_an_optional_port() {
+        for good in
+            ["cr.io", "localhost", "localhost:5000", "10.0.0.1:5000", "[::1]:5000", "[::1]", "my-harbor"]
+        {
+            assert!(is_registry_host(good), "{good}");
+        }
+        for bad in
+            ["", "a/b", "a:0", "a:65536", "a:x", "a:+5", "a..b", "u@h", "-a", "[::1", "[x]", "a b", "[::1]5"]
+        {
+            assert!(!is_registry_host(bad), "{bad}");
+        }
+    }
+}

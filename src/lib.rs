@@ -1,0 +1,20 @@
+//! wharf keeps a catalog of container images read from registries, decides who may see which, and loads and unloads
+//! them on the nodes of a lab.
+//!
+//! The modules are floors; each imports only from lower ones, by full path (`tests/architecture.rs` holds us to it):
+//!
+//! ```text
+//! main
+//! cli
+//! server
+//! http
+//! graphql
+//! scan  transfer
+//! tasks  catalog  fleet
+//! access  agent
+//! store  registry  engine  config  wire
+//! base
+//! ```
+
+pub mod base;
+pub mod registry;
