@@ -18,3 +18,4 @@
 
 pub mod base;
 pub mod registry;
+pub mod store;
