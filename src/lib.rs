@@ -16,6 +16,8 @@
 //! base
 //! ```
 
+pub mod access;
 pub mod base;
 pub mod registry;
 pub mod store;
+pub mod tasks;

@@ -176,10 +176,11 @@ fn make_directory(directory: &Path, database: &Path) -> Result<(), OpenError> {
                 return Err(OpenError::Foreign(directory.into()));
             }
             let mode = directory.metadata().map_err(fail)?.permissions().mode();
-            if mode & 0o077 == 0 {
-                return Ok(());
+            let open_to_others = mode & 0o077 != 0;
+            if open_to_others {
+                fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(fail)?;
             }
-            fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(fail)
+            Ok(())
         }
     }
 }
