@@ -18,6 +18,7 @@
 
 pub mod access;
 pub mod base;
+pub mod catalog;
 pub mod registry;
 pub mod store;
 pub mod tasks;

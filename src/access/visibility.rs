@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use crate::access::caller::Caller;
 use crate::access::tenants::{Group, Tenancy};
+use crate::base::digest::Digest;
 use crate::base::{Error, Result};
 
 /// What the caller of `images` narrows the list by.
@@ -38,6 +39,30 @@ pub struct Subject<'a> {
     pub is_operation: bool,
     /// The scaling groups of the agents that have it.
     pub found_in: &'a [String],
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The agents that have it, in order.
+    pub agents: Vec<String>,
+    /// The scaling groups of these agents.
+    pub scaling_groups: Vec<String>,
+}
+
+/// Knows which agents have an image.
+pub trait Whereabouts: Send + Sync {
+    /// Where the image of this config digest is.
+    fn find(&self, digest: &Digest) -> Found;
+}
+
+/// A lab without agents: every image is nowhere.
+pub struct Nowhere;
+
+impl Whereabouts for Nowhere {
+    fn find(&self, _digest: &Digest) -> Found {
+        Found::default()
+    }
 }
 
 /// The conditions that a question comes to.
