@@ -34,7 +34,7 @@ pub enum Kind {
     Ecr,
     /// Amazon's public one.
     EcrPublic,
-    /// OpenShift's.
+    /// `OpenShift`'s.
     Ocp,
 }
 
