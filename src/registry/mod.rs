@@ -1,1 +1,24 @@
-//! A client of the OCI distribution protocol: authentication, manifests, paging.
+//! A client of the OCI distribution protocol, written for hostile registries.
+//!
+//! Start at [`client::Client`]. A request passes these rooms: [`client`] says what to ask; `auth` finds the
+//! `Authorization` header; `transport` sends it, follows redirects and reads the answer within [`limits`]; `pace` and
+//! `retry` decide when to try again; [`address`] decides which machines may be spoken to at all.
+//! [`manifest`] and [`config`] read the documents that come back.
+
+pub mod address;
+mod auth;
+mod challenge;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod limits;
+mod listing;
+pub mod manifest;
+mod pace;
+mod paging;
+mod retry;
+mod tls;
+mod transport;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,388 @@
+//! Which machines a registry may make us talk to.
+//!
+//! A registry names other hosts in token realms and redirects, and DNS names anything. Three checks stand between that
+//! and a packet: the URL (scheme, user info), the host when it is an address, and, for names, every address the
+//! resolver returns. The connection goes to the address that was checked, so DNS can't answer twice.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use url::{Host, Url};
+
+use crate::registry::error::Reason;
+
+/// Turns names into addresses.
+#[async_trait]
+pub trait Resolver: Send + Sync {
+    /// The addresses of this host name.
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+
+    /// The address to dial for one that passed the rules: itself. Tests put the internet on loopback here.
+    fn route(&self, address: IpAddr) -> IpAddr {
+        address
+    }
+}
+
+/// The operating system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
+/// What kind of place an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The internet.
+    Public,
+    /// A site's own network: RFC 1918, carrier NAT, unique local.
+    Private,
+    /// This machine.
+    Loopback,
+    /// Nothing that could be a registry: unspecified, multicast, broadcast, reserved, link-local, cloud metadata.
+    Never,
+}
+
+impl Place {
+    /// The place of an address, whichever way it is wrapped.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        }
+    }
+
+    fn of_v4(address: Ipv4Addr) -> Self {
+        match address.octets() {
+            // 100.100.100.200 is Alibaba's metadata service; 192.0.0.0/24 holds Oracle's (192.0.0.192);
+            // 169.254.169.254, everybody else's, is link-local.
+            [0 | 224..=255, ..] | [169, 254, ..] | [100, 100, 100, 200] | [192, 0, 0, _] => Self::Never,
+            [127, ..] => Self::Loopback,
+            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] | [198, 18 | 19, ..] => {
+                Self::Private
+            }
+            _ => Self::Public,
+        }
+    }
+
+    fn of_v6(address: Ipv6Addr) -> Self {
+        if address.is_loopback() {
+            return Self::Loopback;
+        }
+        if let Some(inner) = inner_v4(address) {
+            return Self::of_v4(inner);
+        }
+        match address.segments() {
+            // NAT64's local prefix (RFC 8215) hides an IPv4 address at a place only the site knows.
+            [0, 0, 0, 0, 0, 0, 0, 0]
+            | [0xff00..=0xffff | 0xfe80..=0xfebf, ..]
+            | [0x64, 0xff9b, 1, ..]
+            // Amazon's metadata service over IPv6.
+            | [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Self::Never,
+            [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Private,
+            _ => Self::Public,
+        }
+    }
+}
+
+/// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64, 6to4, Teredo, ISATAP.
+fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0 | 0xffff, a, b]
+        | [0, 0, 0, 0, 0xffff, 0, a, b]
+        | [0x64, 0xff9b, 0, 0, 0, 0, a, b]
+        | [0x2002, a, b, ..]
+        | [_, _, _, _, 0 | 0x200, 0x5efe, a, b] => Some(v4(a, b)),
+        [0x2001, 0, .., a, b] => Some(v4(!a, !b)),
+        _ => None,
+    }
+}
+
+/// How well a host is known to a registry's administrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The configured registry itself.
+    Home,
+    /// Approved by an administrator.
+    Trusted,
+    /// Named only by the registry.
+    Foreign,
+}
+
+/// The rules for one registry.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    home: Url,
+    home_host: String,
+    trusted: Vec<Approved>,
+    at_home: AtomicU8,
+}
+
+/// A host an administrator approved: at one port, or at any.
+#[derive(Debug)]
+struct Approved {
+    host: String,
+    port: Option<u16>,
+}
+
+/// Where the registry's own name has been seen to lead: not known yet.
+const UNSEEN: u8 = 0;
+/// Only to private or loopback addresses so far.
+const PRIVATE: u8 = 1;
+/// Once to a public address. This is never taken back, else a rebinding name could turn itself private.
+const PUBLIC: u8 = 2;
+
+const REMEDY: &str = "the registry names it, nobody approved it; add it to the registry's trusted_hosts";
+
+impl Policy {
+    /// The rules for the registry at `home`, where an administrator approved `trusted` (`host` or `host:port`).
+    pub(crate) fn new(home: &Url, trusted: &[String]) -> Self {
+        let at_home = match home.host() {
+            Some(Host::Ipv4(v4)) => Place::of_v4(v4),
+            Some(Host::Ipv6(v6)) => Place::of_v6(v6),
+            _ => Place::Public,
+        };
+        let seen = match (home.host(), at_home) {
+            (Some(Host::Domain(_)) | None, _) => UNSEEN,
+            (_, Place::Private | Place::Loopback) => PRIVATE,
+            _ => PUBLIC,
+        };
+        Self {
+            home: home.clone(),
+            home_host: plain_host(home),
+            trusted: trusted.iter().filter_map(|text| Approved::parse(text)).collect(),
+            at_home: AtomicU8::new(seen),
+        }
+    }
+
+    /// The registry's base URL.
+    pub(crate) fn home(&self) -> &Url {
+        &self.home
+    }
+
+    /// The names that share the registry's own TLS settings.
+    pub(crate) fn own_names(&self) -> Vec<String> {
+        let trusted = self.trusted.iter().map(|approved| approved.host.clone());
+        std::iter::once(self.home_host.clone()).chain(trusted).collect()
+    }
+
+    /// Whether a request may go to this URL, as far as can be told without resolving its name.
+    pub(crate) fn admit(&self, url: &Url) -> Result<(), Reason> {
+        let blocked = |why| Err(blocked(url, why));
+        if !url.username().is_empty() || url.password().is_some() {
+            return blocked("a URL with user name or password in it is never followed");
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if self.home.scheme() != "http" => return blocked("https is never left for http"),
+            "http" if self.role_at(url) == Role::Foreign => {
+                return blocked(
+                    "plain http goes to the registry itself only; add it to the registry's trusted_hosts",
+                );
+            }
+            "http" => {}
+            _ => return blocked("only http and https are spoken"),
+        }
+        let address = match url.host() {
+            Some(Host::Ipv4(v4)) => IpAddr::V4(v4),
+            Some(Host::Ipv6(v6)) => IpAddr::V6(v6),
+            Some(Host::Domain(name)) if !name.is_empty() => return Ok(()),
+            _ => return blocked("it has no host"),
+        };
+        self.permits(&plain_host(url), Place::of(address)).map_err(|why| self::blocked(url, why))
+    }
+
+    /// Whether credentials, or anything at all, may go to this token realm: the registry's own host, a host above or
+    /// below it in DNS, one from the built-in table, or one an administrator approved.
+    ///
+    /// Above and below are safe without a public-suffix list, because whoever runs a zone can answer for every name
+    /// in it anyway. Siblings (`gitlab.example.org` for `registry.example.org`) are not: on shared domains they
+    /// belong to strangers, so they wait for an administrator.
+    pub(crate) fn approve_realm(&self, realm: &Url) -> Result<(), Reason> {
+        self.admit(realm)?;
+        let host = plain_host(realm);
+        let related = matches!(realm.host(), Some(Host::Domain(_)))
+            && matches!(self.home.host(), Some(Host::Domain(_)))
+            && (is_below(&host, &self.home_host) || is_below(&self.home_host, &host));
+        if self.role_at(realm) != Role::Foreign || related || is_known_realm(&self.home_host, &host) {
+            Ok(())
+        } else {
+            Err(blocked(realm, REMEDY))
+        }
+    }
+
+    /// Whether this URL is the registry's own origin, to which its credentials belong.
+    pub(crate) fn is_home(&self, url: &Url) -> bool {
+        same_origin(url, &self.home)
+    }
+
+    /// Whether failures at this URL may be told in detail: only where someone chose the host.
+    pub(crate) fn is_foreign(&self, url: &Url) -> bool {
+        self.role_at(url) == Role::Foreign
+    }
+
+    /// The addresses of `host` that may be dialled, of those the resolver found.
+    fn filter(&self, host: &str, found: &[IpAddr]) -> Result<Vec<IpAddr>, Reason> {
+        let host = plain(host);
+        if host == self.home_host {
+            self.learn(found);
+        }
+        let mut why = "its name has no address";
+        let allowed = found
+            .iter()
+            .filter(|address| match self.permits(&host, Place::of(**address)) {
+                Ok(()) => true,
+                Err(reason) => {
+                    why = reason;
+                    false
+                }
+            })
+            .copied()
+            .collect::<Vec<_>>();
+        if allowed.is_empty() { Err(Reason::Blocked { host, why }) } else { Ok(allowed) }
+    }
+
+    fn learn(&self, found: &[IpAddr]) {
+        let inside = found.iter().all(|a| matches!(Place::of(*a), Place::Private | Place::Loopback));
+        if !found.is_empty() {
+            self.at_home.fetch_max(if inside { PRIVATE } else { PUBLIC }, Ordering::Relaxed);
+        }
+    }
+
+    fn permits(&self, host: &str, place: Place) -> Result<(), &'static str> {
+        match place {
+            Place::Public => Ok(()),
+            Place::Never => {
+                Err("its address is link-local, metadata, multicast or unspecified; no registry lives there")
+            }
+            Place::Loopback if is_loopback_host(&self.home) => Ok(()),
+            Place::Loopback => {
+                Err("its address is this machine itself, which only a registry added as localhost may use")
+            }
+            Place::Private if self.role(host) != Role::Foreign => Ok(()),
+            Place::Private if self.at_home.load(Ordering::Relaxed) == PRIVATE => Ok(()),
+            Place::Private => Err(
+                "its address is in a private network, the registry's is not; add it to the registry's trusted_hosts",
+            ),
+        }
+    }
+
+    fn role(&self, host: &str) -> Role {
+        if host == self.home_host {
+            Role::Home
+        } else if self.trusted.iter().any(|approved| approved.host == host) {
+            Role::Trusted
+        } else {
+            Role::Foreign
+        }
+    }
+
+    fn role_at(&self, url: &Url) -> Role {
+        let (host, port) = (plain_host(url), url.port_or_known_default());
+        let approved = |a: &Approved| a.host == host && (a.port.is_none() || a.port == port);
+        if host == self.home_host {
+            Role::Home
+        } else if self.trusted.iter().any(approved) {
+            Role::Trusted
+        } else {
+            Role::Foreign
+        }
+    }
+}
+
+impl Approved {
+    fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(&format!("https://{}/", text.trim())).ok()?;
+        let port = text.trim().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        url.host()?;
+        Some(Self { host: plain_host(&url), port })
+    }
+}
+
+/// Same scheme, host and port (RFC 6454).
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme()
+        && plain_host(a) == plain_host(b)
+        && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Whether a registry at this URL was named as being on this very machine.
+fn is_loopback_host(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(v4)) => Place::of_v4(v4) == Place::Loopback,
+        Some(Host::Ipv6(v6)) => Place::of_v6(v6) == Place::Loopback,
+        Some(Host::Domain(name)) => {
+            let name = plain(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        None => false,
+    }
+}
+
+/// Realms of public registries that live beside, not below, their registry.
+fn is_known_realm(home: &str, realm: &str) -> bool {
+    let docker = home == "docker.io" || home.ends_with(".docker.io");
+    docker && realm == "auth.docker.io"
+}
+
+/// Whether `name` is under `zone` in DNS. A zone of one label (`com`, `lan`) is nobody's own.
+fn is_below(name: &str, zone: &str) -> bool {
+    zone.contains('.') && name.strip_suffix(zone).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+}
+
+fn blocked(url: &Url, why: &'static str) -> Reason {
+    Reason::Blocked { host: crate::registry::error::visible(url.host_str().unwrap_or("(none)")), why }
+}
+
+fn plain_host(url: &Url) -> String {
+    plain(url.host_str().unwrap_or_default())
+}
+
+/// One spelling per name: lower case, without the root's dot and IPv6 brackets.
+fn plain(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).trim_matches(['[', ']']).to_ascii_lowercase()
+}
+
+/// The resolver the HTTP client dials by: the real one, then the rules.
+pub(crate) struct Filtered {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) resolver: Arc<dyn Resolver>,
+}
+
+impl reqwest::dns::Resolve for Filtered {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let (policy, resolver) = (self.policy.clone(), self.resolver.clone());
+        Box::pin(async move {
+            let found = resolver.resolve(name.as_str()).await?;
+            let allowed = policy.filter(name.as_str(), &found).map_err(Refused)?;
+            // Port 0 leaves the port to the URL.
+            let routed: Vec<_> = allowed.iter().map(|a| SocketAddr::new(resolver.route(*a), 0)).collect();
+            Ok(Box::new(routed.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// A refusal on its way through the HTTP client's errors.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) Reason);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {}

@@ -1,0 +1,512 @@
+//! The questions one can ask a registry.
+
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use reqwest::{
+    Method, StatusCode,
+    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue},
+};
+use url::Url;
+
+use crate::{
+    base::{
+        digest::Digest,
+        reference::{is_repository, is_tag},
+        secret::Secret,
+    },
+    registry::{
+        address::{Policy, Resolver, SystemResolver},
+        auth::Auth,
+        config::MAX_CONFIG,
+        error::{Error, Reason, visible},
+        limits::Limits,
+        listing::{Kind, Listing},
+        manifest::{self, MAX_MANIFEST},
+        paging::next_link,
+        transport::{Answer, Ask, MAX_REDIRECTS, Settings, Transport, error_code},
+    },
+};
+
+/// Requests in flight at one registry unless set otherwise.
+pub const DEFAULT_CONCURRENCY: usize = 8;
+/// The same at Docker Hub, which limits by address and not only by account.
+pub const DOCKER_HUB_CONCURRENCY: usize = 3;
+/// Largest page of tags or repositories. A hundred thousand tags take 2 MB.
+const MAX_PAGE: usize = 32 * 1024 * 1024;
+/// Largest answer to a ping; it is `{}` mostly.
+const MAX_PING: usize = 64 * 1024;
+/// Names asked for per page: the most that `distribution` allows by default.
+const PAGE: usize = 1000;
+/// Names asked for where [`PAGE`] is refused.
+const SMALL_PAGE: usize = 100;
+/// Largest config or other blob read into memory.
+pub const MAX_BLOB: usize = MAX_CONFIG;
+
+/// Everything the client must know about one registry.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// The catalog's name for it, `cr.example.org:5000`.
+    pub host: String,
+    /// Where it answers: `https://…`, or `http://…` if whoever added it said so.
+    pub url: Url,
+    /// For private repositories and a larger quota.
+    pub credentials: Option<Credentials>,
+    /// False accepts any certificate from the registry's host and `trusted_hosts`; never from anybody else.
+    pub ssl_verify: bool,
+    /// Certificates in PEM that may sign for those hosts beside the system's.
+    pub ca_pem: Option<String>,
+    /// Hosts (`host` or `host:port`) an administrator approved as token realm or as target of redirects into private
+    /// networks.
+    pub trusted_hosts: Vec<String>,
+    /// Requests in flight, at least 1.
+    pub concurrency: usize,
+    /// How [`Client::probe`] asks, if learned earlier.
+    pub probe: ProbeMode,
+}
+
+/// What proves who we are.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// `AWS`, a robot's name, …; without a colon, which Basic can't carry.
+    pub username: String,
+    /// The password or token.
+    pub password: Secret,
+}
+
+/// The cheapest question this registry answers about where a tag points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ProbeMode {
+    /// Not learned yet.
+    #[default]
+    Unknown,
+    /// GET with `If-None-Match`; 304 comes before the manifest is even loaded.
+    Conditional,
+    /// HEAD.
+    Head,
+    /// GET, where neither works.
+    Get,
+}
+
+/// What [`Client::probe`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// The tag points where it did.
+    Unchanged,
+    /// The tag points elsewhere now.
+    Moved(Digest),
+    /// The tag points elsewhere now, and this is what it points to.
+    Fetched(Fetched),
+}
+
+/// A manifest as it was served, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Of the bytes: as requested, as the registry says, else SHA-256.
+    pub digest: Digest,
+    /// As served, or as the manifest says where that was generic; without parameters. May be empty.
+    pub media_type: String,
+    /// Exactly as served, at most 4 MiB.
+    pub bytes: Vec<u8>,
+}
+
+/// Names a registry listed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// The good ones, each once, in the order they came.
+    pub names: Vec<String>,
+    /// The first hundred that break the grammar, made fit to show, and why.
+    pub refused: Vec<(String, &'static str)>,
+    /// How many broke it in all.
+    pub refused_count: usize,
+}
+
+/// One registry. Clones share connections, tokens, pauses and what was learned.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    base: Url,
+    net: Transport,
+    auth: Auth,
+    is_docker_hub: bool,
+    probe: Mutex<ProbeMode>,
+}
+
+impl Client {
+    /// A client of this registry. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Reason::Misconfigured`]: a URL that is not http(s) or carries user info, an unreadable CA, a colon in the
+    /// user name.
+    pub fn new(remote: Remote) -> Result<Self, Error> {
+        Self::with_resolver(remote, Arc::new(SystemResolver))
+    }
+
+    /// The same with another source of addresses.
+    pub fn with_resolver(remote: Remote, resolver: Arc<dyn Resolver>) -> Result<Self, Error> {
+        Self::with_limits(remote, resolver, Limits::default())
+    }
+
+    /// The same with other deadlines.
+    pub fn with_limits(remote: Remote, resolver: Arc<dyn Resolver>, limits: Limits) -> Result<Self, Error> {
+        let host = remote.host.clone();
+        Self::build(remote, resolver, limits).map_err(|reason| Error::new(&host, "settings", reason))
+    }
+
+    fn build(remote: Remote, resolver: Arc<dyn Resolver>, limits: Limits) -> Result<Self, Reason> {
+        let base = base_url(&remote.url)?;
+        let is_docker_hub = base.host_str().is_some_and(|h| h == "docker.io" || h.ends_with(".docker.io"));
+        let net = Transport::new(Settings {
+            host: &remote.host,
+            policy: Arc::new(Policy::new(&base, &remote.trusted_hosts)),
+            resolver,
+            ssl_verify: remote.ssl_verify,
+            ca_pem: remote.ca_pem.as_deref(),
+            concurrency: remote.concurrency,
+            limits,
+        })?;
+        // Whether a 304 counts as a pull at Docker Hub is not documented; HEAD is documented not to.
+        let probe = if is_docker_hub { ProbeMode::Head } else { remote.probe };
+        let auth = Auth::new(remote.credentials)?;
+        Ok(Self(Arc::new(Inner { base, net, auth, is_docker_hub, probe: Mutex::new(probe) })))
+    }
+
+    /// Asks whether this is a registry that lets us in (`GET /v2/`).
+    pub async fn ping(&self) -> Result<(), Error> {
+        let ask = self.ask("", MAX_PING, "ping".into())?;
+        let answer = self.send(&ask, "").await?;
+        match answer.status {
+            StatusCode::OK => Ok(()),
+            StatusCode::NOT_FOUND => {
+                Err(self.fail(&ask, Reason::Invalid("there is no registry of version 2 at this URL".into())))
+            }
+            _ => Err(self.refusal(&ask, &answer)),
+        }
+    }
+
+    /// Lists the repositories (`_catalog`, an extension many registries lack or keep for administrators).
+    pub async fn repositories(&self) -> Result<Names, Error> {
+        self.list(Kind::Repositories, "_catalog", "registry:catalog:*", "catalog").await
+    }
+
+    /// Lists the tags of a repository: all pages, or an error.
+    pub async fn tags(&self, repository: &str) -> Result<Names, Error> {
+        self.check_repository(repository)?;
+        let doing = format!("tags of {repository}");
+        self.list(Kind::Tags, &format!("{repository}/tags/list"), &pull(repository), &doing).await
+    }
+
+    /// Asks with one cheap request whether a tag still points to `known`. The first answers teach which request is
+    /// cheapest here; see [`Client::probe_mode`].
+    pub async fn probe(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
+        match self.probe_mode() {
+            ProbeMode::Head => self.probe_by_head(repository, tag, known).await,
+            ProbeMode::Get => self.probe_by_get(repository, tag, known).await,
+            ProbeMode::Unknown | ProbeMode::Conditional => {
+                self.probe_conditionally(repository, tag, known).await
+            }
+        }
+    }
+
+    /// Fetches the manifest of a tag or digest and verifies it.
+    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, Error> {
+        let ask = self.manifest_ask(repository, reference)?;
+        let answer = self.send(&ask, &pull(repository)).await?;
+        self.accept_manifest(&ask, reference, answer)
+    }
+
+    /// Fetches a blob into memory: `size` bytes as its descriptor says, at most `cap` and [`MAX_BLOB`].
+    pub async fn blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+        cap: usize,
+    ) -> Result<Vec<u8>, Error> {
+        self.check_repository(repository)?;
+        let cap = cap.min(MAX_BLOB);
+        let doing = format!("blob {} of {repository}", short(digest));
+        let expected = usize::try_from(size).unwrap_or(usize::MAX);
+        let ask = self.ask(&format!("{repository}/blobs/{digest}"), expected, doing)?;
+        if expected > cap {
+            let limit = u64::try_from(cap).unwrap_or(u64::MAX);
+            return Err(self.fail(&ask, Reason::TooLarge { limit, what: "bytes" }));
+        }
+        let answer = self.send(&ask, &pull(repository)).await?;
+        if answer.status != StatusCode::OK {
+            return Err(self.refusal(&ask, &answer));
+        }
+        if answer.body.len() != expected || !digest.matches(&answer.body) {
+            return Err(
+                self.fail(&ask, Reason::Invalid("the bytes are not what the digest and size say".into()))
+            );
+        }
+        Ok(answer.body)
+    }
+
+    /// How tags are best probed here, as far as learned; worth keeping for the next [`Remote`].
+    pub fn probe_mode(&self) -> ProbeMode {
+        *self.0.probe.lock()
+    }
+
+    /// Until when the registry wants peace, if it said so: after a 429, or when its quota is nearly used up.
+    pub fn paused_until(&self) -> Option<SystemTime> {
+        self.0.net.pace.pending(true).map(|pause| pause.until)
+    }
+
+    /// What the registry warned of, each text once, 16 at most, fit to show.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.net.warnings()
+    }
+
+    async fn list(&self, kind: Kind, path: &str, scope: &str, doing: &str) -> Result<Names, Error> {
+        match self.list_by(kind, path, scope, doing, PAGE).await {
+            Err(error) if error.reason == PAGE_REFUSED => {
+                self.list_by(kind, path, scope, doing, SMALL_PAGE).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn list_by(
+        &self,
+        kind: Kind,
+        path: &str,
+        scope: &str,
+        doing: &str,
+        size: usize,
+    ) -> Result<Names, Error> {
+        let limits = &self.0.net.limits;
+        let mut ask = self.ask(path, MAX_PAGE, doing.to_owned())?;
+        if kind == Kind::Repositories {
+            ask.header_deadline = limits.catalog_headers;
+        }
+        let first = ask.url.clone();
+        ask.url = page_url(&first, size, None);
+        let mut listing = Listing::new(kind, limits.names);
+        let mut visited = HashSet::new();
+        // A cursor met before, or a page without news, is a registry that ignores its own paging.
+        while visited.insert(ask.url.clone()) {
+            if visited.len() > limits.pages {
+                let limit = u64::try_from(limits.pages).unwrap_or(u64::MAX);
+                return Err(self.fail(&ask, Reason::TooLarge { limit, what: "pages" }));
+            }
+            let answer = self.send(&ask, scope).await?;
+            if answer.status != StatusCode::OK {
+                return Err(self.refusal(&ask, &answer));
+            }
+            let page = listing.add(&answer.body).map_err(|reason| self.fail(&ask, reason))?;
+            let linked = next_link(&answer.headers, &ask.url).map_err(|reason| self.fail(&ask, reason))?;
+            ask.url = match linked {
+                _ if page.new == 0 => break,
+                Some(next) => next,
+                // A full page and no link: some registries only understand `last`. More than asked for is everything.
+                None if page.entries == size => page_url(&first, size, page.last.as_deref()),
+                None => break,
+            };
+        }
+        Ok(listing.finish())
+    }
+
+    async fn probe_conditionally(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
+        let mut ask = self.manifest_ask(repository, tag)?;
+        // One value: `distribution` compares the whole line.
+        ask.if_none_match = HeaderValue::from_str(&format!("\"{known}\"")).ok();
+        let answer = self.send(&ask, &pull(repository)).await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            self.learn(ProbeMode::Conditional);
+            return Ok(Probe::Unchanged);
+        }
+        let fetched = self.accept_manifest(&ask, tag, answer)?;
+        if fetched.digest == *known {
+            // It does not do conditions. Any other method is cheaper.
+            self.learn(ProbeMode::Head);
+            return Ok(Probe::Unchanged);
+        }
+        Ok(Probe::Fetched(fetched))
+    }
+
+    async fn probe_by_head(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
+        let mut ask = self.manifest_ask(repository, tag)?;
+        ask.method = Method::HEAD;
+        ask.counted = false;
+        let answer = self.send(&ask, &pull(repository)).await?;
+        let digest = match answer.status {
+            StatusCode::OK => stated_digest(&answer.headers).map_err(|reason| self.fail(&ask, reason))?,
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => None,
+            _ => return Err(self.refusal(&ask, &answer)),
+        };
+        match digest {
+            Some(digest) if digest == *known => Ok(Probe::Unchanged),
+            Some(digest) => Ok(Probe::Moved(digest)),
+            None => {
+                self.learn(ProbeMode::Get);
+                self.probe_by_get(repository, tag, known).await
+            }
+        }
+    }
+
+    async fn probe_by_get(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
+        let fetched = self.manifest(repository, tag).await?;
+        // The registry may name the same bytes by another algorithm.
+        let same = fetched.digest == *known || known.matches(&fetched.bytes);
+        Ok(if same { Probe::Unchanged } else { Probe::Fetched(fetched) })
+    }
+
+    fn learn(&self, mode: ProbeMode) {
+        if !self.0.is_docker_hub {
+            *self.0.probe.lock() = mode;
+        }
+    }
+
+    fn manifest_ask(&self, repository: &str, reference: &str) -> Result<Ask, Error> {
+        self.check_repository(repository)?;
+        let is_digest = reference.parse::<Digest>().is_ok();
+        let separator = if is_digest { '@' } else { ':' };
+        let doing = format!("manifest of {repository}{separator}{}", visible(reference));
+        if !is_digest && !is_tag(reference) {
+            return Err(self.0.net.error(&doing, Reason::Invalid("neither a tag nor a digest".into())));
+        }
+        let mut ask = self.ask(&format!("{repository}/manifests/{reference}"), MAX_MANIFEST, doing)?;
+        ask.accept = Some(manifest::ACCEPT);
+        ask.counted = true;
+        Ok(ask)
+    }
+
+    fn accept_manifest(&self, ask: &Ask, reference: &str, answer: Answer) -> Result<Fetched, Error> {
+        if answer.status != StatusCode::OK {
+            return Err(self.refusal(ask, &answer));
+        }
+        let fetched =
+            verify(reference, answer.body, &answer.headers).map_err(|reason| self.fail(ask, reason))?;
+        if self.probe_mode() == ProbeMode::Unknown && tag_names(&answer.headers, &fetched.digest) {
+            self.learn(ProbeMode::Conditional);
+        }
+        Ok(fetched)
+    }
+
+    /// Sends a request with the authorization its scope needs. A 401 buys one more try with fresh authorization.
+    async fn send(&self, ask: &Ask, scope: &str) -> Result<Answer, Error> {
+        let Inner { net, auth, .. } = &*self.0;
+        let authorization = auth.header(net, scope).await?;
+        let answer = net.exchange(ask, authorization.as_ref()).await?;
+        // Only the registry itself may ask who we are; a host it redirects to may not.
+        if answer.status != StatusCode::UNAUTHORIZED || !net.policy.is_home(&answer.url) {
+            return Ok(answer);
+        }
+        let fresh = auth.answer(net, &answer.headers, scope, authorization.as_ref()).await?;
+        net.exchange(ask, Some(&fresh)).await
+    }
+
+    fn ask(&self, path: &str, cap: usize, doing: String) -> Result<Ask, Error> {
+        let url = self.0.base.join("v2/").and_then(|v2| v2.join(path));
+        let url = url.map_err(|_| self.0.net.error(&doing, Reason::Invalid("it makes no URL".into())))?;
+        Ok(Ask {
+            method: Method::GET,
+            url,
+            accept: None,
+            if_none_match: None,
+            cap,
+            redirects: MAX_REDIRECTS,
+            header_deadline: self.0.net.limits.headers,
+            counted: false,
+            doing,
+        })
+    }
+
+    fn check_repository(&self, repository: &str) -> Result<(), Error> {
+        if is_repository(repository) {
+            return Ok(());
+        }
+        let doing = format!("repository {}", visible(repository));
+        Err(self.0.net.error(&doing, Reason::Invalid("not a repository name".into())))
+    }
+
+    fn fail(&self, ask: &Ask, reason: Reason) -> Error {
+        self.0.net.error(&ask.doing, reason)
+    }
+
+    /// The error an unwelcome status stands for.
+    fn refusal(&self, ask: &Ask, answer: &Answer) -> Error {
+        // What other hosts say in a body is never looked at.
+        let code = if self.0.net.policy.is_home(&answer.url) { error_code(&answer.body) } else { None };
+        let reason = match (answer.status.as_u16(), code) {
+            (_, Some("PAGINATION_NUMBER_INVALID")) => PAGE_REFUSED,
+            (401, _) => Reason::Unauthorized("it may need other credentials, or not exist"),
+            (403, _) => Reason::Forbidden,
+            (404, _) => Reason::NotFound,
+            (status, code) => Reason::Status { status, code },
+        };
+        self.fail(ask, reason)
+    }
+}
+
+/// The answer to too large an `n`.
+const PAGE_REFUSED: Reason = Reason::Status { status: 400, code: Some("PAGINATION_NUMBER_INVALID") };
+
+fn base_url(url: &Url) -> Result<Url, Reason> {
+    let misconfigured = |why: &str| Err(Reason::Misconfigured(why.into()));
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return misconfigured("the URL must be http://… or https://…");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return misconfigured("leave user name and password out of the URL");
+    }
+    let mut base = url.clone();
+    base.set_query(None);
+    base.set_fragment(None);
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", url.path()));
+    }
+    Ok(base)
+}
+
+fn page_url(first: &Url, size: usize, last: Option<&str>) -> Url {
+    let mut url = first.clone();
+    url.query_pairs_mut().append_pair("n", &size.to_string());
+    if let Some(last) = last {
+        url.query_pairs_mut().append_pair("last", last);
+    }
+    url
+}
+
+/// The scope of everything we do in a repository.
+fn pull(repository: &str) -> String {
+    format!("repository:{repository}:pull")
+}
+
+fn short(digest: &Digest) -> &str {
+    digest.as_str().get(..19).unwrap_or(digest.as_str())
+}
+
+/// `Docker-Content-Digest`, if there; an unreadable one is an error, because it can't be checked.
+fn stated_digest(headers: &HeaderMap) -> Result<Option<Digest>, Reason> {
+    let Some(value) = headers.get("docker-content-digest") else { return Ok(None) };
+    let parsed = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    parsed.map(Some).ok_or_else(|| Reason::Invalid("Docker-Content-Digest is not a digest we know".into()))
+}
+
+/// Whether the `ETag` is the digest, weak or strong.
+fn tag_names(headers: &HeaderMap, digest: &Digest) -> bool {
+    let tag = headers.get(ETAG).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    tag.trim_start_matches("W/").trim_matches('"') == digest.as_str()
+}
+
+/// Checks a manifest against everything that was said about it.
+fn verify(reference: &str, bytes: Vec<u8>, headers: &HeaderMap) -> Result<Fetched, Reason> {
+    let stated = stated_digest(headers)?;
+    let requested = reference.parse::<Digest>().ok();
+    let says = |digest: &Option<Digest>| digest.as_ref().is_none_or(|digest| digest.matches(&bytes));
+    if !says(&requested) {
+        return Err(Reason::Invalid("the bytes are not what the requested digest says".into()));
+    }
+    if !says(&stated) {
+        return Err(Reason::Invalid("the bytes are not what Docker-Content-Digest says".into()));
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type =
+        manifest::type_of(content_type, &bytes).map_err(|error| Reason::Invalid(error.to_string()))?;
+    let digest = requested.or(stated).unwrap_or_else(|| Digest::sha256_of(&bytes));
+    Ok(Fetched { digest, media_type, bytes })
+}

@@ -1,0 +1,146 @@
+//! Image configurations: the labels and the platform of an image (image-spec v1.1, config.md).
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use jiff::Timestamp;
+use serde::{
+    Deserialize,
+    de::{Deserializer, MapAccess, Visitor},
+};
+
+use crate::registry::manifest::bounded_word;
+
+/// Largest config read. Real ones have 5 to 50 kB; a long build history makes some hundred.
+pub const MAX_CONFIG: usize = 8 * 1024 * 1024;
+/// Most labels kept of one image. Backend.AI's kernels have about 20.
+pub const MAX_LABELS: usize = 1000;
+/// Longest key of a label kept, in bytes.
+pub const MAX_LABEL_KEY: usize = 256;
+/// Longest value of a label kept, in bytes. Base images carry whole build logs in labels; nobody searches those.
+pub const MAX_LABEL_VALUE: usize = 16 * 1024;
+
+/// What an image says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// `linux`, …; empty in some old images. At most 64 characters, as are the next two.
+    pub os: String,
+    /// `amd64`, …
+    pub architecture: String,
+    /// `v8`, …
+    pub variant: Option<String>,
+    /// When it was built, if the image says so in a readable way. Reproducible builds say 1970.
+    pub created: Option<Timestamp>,
+    /// Of `config`, or where that has none, of `container_config` (old builders).
+    pub labels: BTreeMap<String, String>,
+    /// Labels left out: beyond [`MAX_LABELS`], longer than the limits, or not text. They are dropped rather than
+    /// cut, because a cut value would be read as if it were whole.
+    pub dropped_labels: usize,
+}
+
+/// Why bytes are no image config.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid image config: not the JSON expected, at line {line} column {column}")]
+pub struct InvalidConfig {
+    line: usize,
+    column: usize,
+}
+
+/// Reads an image config. Of a label given twice the last counts, as it does for Docker.
+///
+/// # Errors
+/// Broken JSON, JSON nested deeper than 128, or fields of another type.
+pub fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
+    let raw: RawConfig = serde_json::from_slice(bytes)
+        .map_err(|error| InvalidConfig { line: error.line(), column: error.column() })?;
+    let labels = [raw.config, raw.container_config]
+        .into_iter()
+        .filter_map(|section| section?.labels)
+        .find(|labels| !labels.kept.is_empty() || labels.dropped > 0)
+        .unwrap_or_default();
+    Ok(Config {
+        os: bounded_word(&raw.os.unwrap_or_default()),
+        architecture: bounded_word(&raw.architecture.unwrap_or_default()),
+        variant: raw.variant.map(|text| bounded_word(&text)).filter(|text| !text.is_empty()),
+        created: raw.created.and_then(|text| text.parse().ok()),
+        labels: labels.kept,
+        dropped_labels: labels.dropped,
+    })
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+    created: Option<String>,
+    config: Option<Section>,
+    container_config: Option<Section>,
+}
+
+#[derive(Deserialize)]
+struct Section {
+    #[serde(rename = "Labels")]
+    labels: Option<Labels>,
+}
+
+/// Labels, bounded while they are read.
+#[derive(Default)]
+struct Labels {
+    kept: BTreeMap<String, String>,
+    dropped: usize,
+}
+
+impl Labels {
+    fn add(&mut self, key: Cow<'_, str>, value: Option<Cow<'_, str>>) {
+        let room = self.kept.len() < MAX_LABELS || self.kept.contains_key(key.as_ref());
+        match value.filter(|v| room && v.len() <= MAX_LABEL_VALUE && key.len() <= MAX_LABEL_KEY) {
+            Some(value) => {
+                self.kept.insert(key.into_owned(), value.into_owned());
+            }
+            None => self.dropped += 1,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LabelsVisitor)
+    }
+}
+
+struct LabelsVisitor;
+
+impl<'de> Visitor<'de> for LabelsVisitor {
+    type Value = Labels;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("labels")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+        let mut labels = Labels::default();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let LabelValue(value) = map.next_value()?;
+            labels.add(key, value);
+        }
+        Ok(labels)
+    }
+}
+
+/// A label's text, or nothing for a value of another type.
+struct LabelValue<'de>(Option<Cow<'de, str>>);
+
+impl<'de> Deserialize<'de> for LabelValue<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value<'a> {
+            Text(#[serde(borrow)] Cow<'a, str>),
+            Other(serde::de::IgnoredAny),
+        }
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Text(text) => Self(Some(text)),
+            Value::Other(_) => Self(None),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! How long a registry may keep us, and how often we ask again.
+
+use std::time::Duration;
+
+/// Deadlines and counts of one client. The defaults are the constants below; tests shorten them.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Until a TCP connection and TLS stand.
+    pub connect: Duration,
+    /// From sending a request to the last byte of the response's head.
+    pub headers: Duration,
+    /// The same for `_catalog`.
+    pub catalog_headers: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+    /// For one attempt as a whole, redirects included.
+    pub total: Duration,
+    /// Tries per request, the first included.
+    pub attempts: u32,
+    /// What the waits between tries grow from.
+    pub backoff: Duration,
+    /// What the pauses after a 429 without `Retry-After` grow from.
+    pub unasked_pause: Duration,
+    /// The longest pause a request sits out; beyond it the request fails with `RateLimited`.
+    pub short_wait: Duration,
+    /// Pages per listing.
+    pub pages: usize,
+    /// Names per listing.
+    pub names: usize,
+}
+
+/// Long enough for a distant registry, short enough that a firewall that drops packets is noticed.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Registries answer in milliseconds; a cold cache behind object storage in a few seconds.
+const HEADERS: Duration = Duration::from_secs(30);
+/// On S3 the catalog walks the whole bucket, which takes about a minute.
+const CATALOG_HEADERS: Duration = Duration::from_secs(120);
+/// A live connection says something within this time.
+const IDLE: Duration = Duration::from_secs(30);
+/// The largest body is 32 MiB: 110 kB/s and up. One byte per second, which no idle deadline catches, ends here.
+const TOTAL: Duration = Duration::from_secs(300);
+/// Enough to sit out a restart behind a load balancer; more only adds load to a server in trouble.
+const ATTEMPTS: u32 = 4;
+/// Waits of about 0.5, 1 and 2 seconds.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// Docker Hub's abuse limit and many proxies send no `Retry-After`; their windows are a minute or so.
+const UNASKED_PAUSE: Duration = Duration::from_secs(10);
+/// Longer pauses are the scan's business: it can show them and work elsewhere meanwhile.
+const SHORT_WAIT: Duration = Duration::from_secs(60);
+/// At 100 names per page this is a million names. A registry that pages on and on stops here.
+const PAGES: usize = 10_000;
+/// Ten times the largest catalog we plan for; keeps a hostile listing's memory below about 30 MB.
+const NAMES: usize = 200_000;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: CONNECT,
+            headers: HEADERS,
+            catalog_headers: CATALOG_HEADERS,
+            idle: IDLE,
+            total: TOTAL,
+            attempts: ATTEMPTS,
+            backoff: BACKOFF,
+            unasked_pause: UNASKED_PAUSE,
+            short_wait: SHORT_WAIT,
+            pages: PAGES,
+            names: NAMES,
+        }
+    }
+}

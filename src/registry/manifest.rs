@@ -1,0 +1,313 @@
+//! Manifests: from raw bytes to what they describe (image-spec v1.1, and Docker's image manifest V2, schema 2).
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+
+use crate::{base::digest::Digest, registry::error::visible};
+
+/// Largest manifest, inclusive: what the distribution specification tells registries to support at least.
+pub const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+/// Longest media type taken (RFC 6838: 127 + 1 + 127).
+const MAX_MEDIA_TYPE: usize = 255;
+
+/// The media types asked for, in one header line: a registry that doesn't find a manifest's type here says
+/// `MANIFEST_UNKNOWN`, which looks like a deleted tag.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+const INDEX: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const IMAGE: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const LEGACY: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+/// The configs of things that run.
+const CONFIG: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+/// What servers say that don't know what they serve; the body's own word counts then.
+const GENERIC: [&str; 4] = ["", "application/json", "application/octet-stream", "text/plain"];
+
+/// What a manifest turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manifest {
+    /// An index or manifest list.
+    Index(Vec<Child>),
+    /// An image for one platform.
+    Image(ImageManifest),
+    /// Something that can't run: a Helm chart, a signature, a WASM module.
+    Artifact {
+        /// What it calls itself: `artifactType`, else its config's media type.
+        artifact_type: String,
+    },
+    /// Docker schema 1. It has no config and is not read any further.
+    Legacy,
+}
+
+/// One entry of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// Of the child manifest.
+    pub digest: Digest,
+    /// Of the child manifest, in bytes.
+    pub size: u64,
+    /// Of the child manifest, in lower case.
+    pub media_type: String,
+    /// What it runs on, when the index says.
+    pub platform: Option<Platform>,
+    /// Build provenance rather than an image: platform `unknown/unknown`, or the annotation
+    /// `vnd.docker.reference.type` is `attestation-manifest`. Other annotations mean nothing.
+    pub attestation: bool,
+}
+
+/// What an image runs on, as the index spells it; at most 64 characters each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Platform {
+    /// `linux`, …
+    pub os: String,
+    /// `amd64`, `arm64`, …
+    pub architecture: String,
+    /// `v8`, …
+    pub variant: Option<String>,
+}
+
+/// A manifest of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageManifest {
+    /// Where the config is.
+    pub config: Descriptor,
+    /// From the base up. Foreign `urls` are not kept; nobody should fetch them.
+    pub layers: Vec<Descriptor>,
+    /// Config and layers together, in bytes as transferred. Saturates at [`u64::MAX`].
+    pub total_size: u64,
+}
+
+/// A pointer to a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Of the blob.
+    pub digest: Digest,
+    /// Of the blob, in bytes.
+    pub size: u64,
+    /// Of the blob, in lower case.
+    pub media_type: String,
+    /// The blob itself when the manifest carries it, already verified against `digest` and `size`.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Why bytes are no manifest. Prints as one line without anything from the manifest but bounded, escaped names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid manifest: {0}")]
+pub struct InvalidManifest(String);
+
+impl InvalidManifest {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+
+    fn json(error: &serde_json::Error) -> Self {
+        // serde's own words may quote the document; its kind and place are enough.
+        Self(format!("not the JSON expected, at line {} column {}", error.line(), error.column()))
+    }
+}
+
+/// Says what a manifest is. `media_type` is what it was served as, parameters and all; where that is empty or
+/// generic, the body's `mediaType` and then its shape decide.
+///
+/// # Errors
+/// JSON that is broken, nests deeper than 128, repeats a key we read, or has negative or oversized numbers; a
+/// `mediaType` other than the one it was served as; both `manifests` and `layers` at once (CVE-2021-41190).
+pub fn classify(media_type: &str, bytes: &[u8]) -> Result<Manifest, InvalidManifest> {
+    let served = essence(media_type);
+    if LEGACY.contains(&served.as_str()) {
+        return Ok(Manifest::Legacy);
+    }
+    let raw: RawManifest = serde_json::from_slice(bytes).map_err(|error| InvalidManifest::json(&error))?;
+    let media_type = agree(&served, raw.media_type.as_deref())?;
+    match raw.schema_version {
+        1 => return Ok(Manifest::Legacy),
+        2 => {}
+        _ => return Err(InvalidManifest::new("schemaVersion is not 2")),
+    }
+    let is_index = INDEX.contains(&media_type.as_str());
+    let is_image = IMAGE.contains(&media_type.as_str());
+    match (raw.manifests, raw.layers) {
+        (Some(_), Some(_)) => Err(InvalidManifest::new("it has both manifests and layers")),
+        (Some(children), None) if is_index || media_type.is_empty() => {
+            children.into_iter().map(RawChild::read).collect::<Result<_, _>>().map(Manifest::Index)
+        }
+        // Go writes an empty list as null, and an image may have no layers.
+        (None, layers) if is_image || (media_type.is_empty() && layers.is_some()) => {
+            image(raw.config, layers.unwrap_or_default(), raw.artifact_type)
+        }
+        (None, None) if is_index => Ok(Manifest::Index(Vec::new())),
+        _ if is_index || is_image || media_type.is_empty() => {
+            Err(InvalidManifest::new("its content is not what its type says"))
+        }
+        _ => Ok(Manifest::Artifact { artifact_type: bounded_type(raw.artifact_type.unwrap_or(media_type)) }),
+    }
+}
+
+/// The type of a manifest as served and as it says itself, which must not differ.
+///
+/// # Errors
+/// As [`classify`]: no JSON, or two different types.
+pub(crate) fn type_of(content_type: &str, bytes: &[u8]) -> Result<String, InvalidManifest> {
+    #[derive(Deserialize)]
+    struct Typed {
+        #[serde(rename = "mediaType")]
+        media_type: Option<String>,
+    }
+    let served = essence(content_type);
+    if LEGACY.contains(&served.as_str()) {
+        return Ok(served);
+    }
+    let typed: Typed = serde_json::from_slice(bytes).map_err(|error| InvalidManifest::json(&error))?;
+    agree(&served, typed.media_type.as_deref())
+}
+
+/// A media type without its parameters, in lower case.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn agree(served: &str, stated: Option<&str>) -> Result<String, InvalidManifest> {
+    let stated = stated.unwrap_or_default().trim().to_ascii_lowercase();
+    if GENERIC.contains(&served) {
+        return Ok(stated);
+    }
+    if stated.is_empty() || stated == served {
+        return Ok(served.to_owned());
+    }
+    let (served, stated) = (visible(served), visible(&stated));
+    Err(InvalidManifest::new(format!("served as {served}, but says it is {stated}")))
+}
+
+fn image(
+    config: Option<RawDescriptor>,
+    layers: Vec<RawDescriptor>,
+    artifact_type: Option<String>,
+) -> Result<Manifest, InvalidManifest> {
+    let config = config.ok_or_else(|| InvalidManifest::new("it has no config"))?.read()?;
+    if let Some(artifact_type) = artifact_type.filter(|text| !text.is_empty()) {
+        return Ok(Manifest::Artifact { artifact_type: bounded_type(artifact_type) });
+    }
+    if !CONFIG.contains(&config.media_type.as_str()) {
+        return Ok(Manifest::Artifact { artifact_type: config.media_type });
+    }
+    let layers = layers.into_iter().map(RawDescriptor::read).collect::<Result<Vec<_>, _>>()?;
+    let total_size = layers.iter().fold(config.size, |sum, layer| sum.saturating_add(layer.size));
+    Ok(Manifest::Image(ImageManifest { config, layers, total_size }))
+}
+
+fn bounded_type(text: String) -> String {
+    if text.len() <= MAX_MEDIA_TYPE && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        text
+    } else {
+        visible(&text)
+    }
+}
+
+/// At most 64 characters of a platform's field; none that is real has more than ten.
+pub(crate) fn bounded_word(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawManifest {
+    schema_version: i64,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+    manifests: Option<Vec<RawChild>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDescriptor {
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    data: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawChild {
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    platform: Option<RawPlatform>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct RawPlatform {
+    #[serde(default)]
+    os: Option<String>,
+    #[serde(default)]
+    architecture: Option<String>,
+    #[serde(default)]
+    variant: Option<String>,
+}
+
+impl RawDescriptor {
+    fn read(self) -> Result<Descriptor, InvalidManifest> {
+        let digest = digest(&self.digest)?;
+        let data = self.data.map(|text| embedded(&text, &digest, self.size)).transpose()?;
+        let media_type = bounded_type(essence(&self.media_type.unwrap_or_default()));
+        Ok(Descriptor { digest, size: self.size, media_type, data })
+    }
+}
+
+impl RawChild {
+    fn read(self) -> Result<Child, InvalidManifest> {
+        let marked = self.annotations.is_some_and(|annotations| {
+            annotations.get("vnd.docker.reference.type").is_some_and(|kind| kind == "attestation-manifest")
+        });
+        let platform = self.platform.map(RawPlatform::read);
+        let unknown = platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown");
+        Ok(Child {
+            digest: digest(&self.digest)?,
+            size: self.size,
+            media_type: bounded_type(essence(&self.media_type.unwrap_or_default())),
+            platform,
+            attestation: marked || unknown,
+        })
+    }
+}
+
+impl RawPlatform {
+    fn read(self) -> Platform {
+        let word = |text: Option<String>| bounded_word(&text.unwrap_or_default());
+        Platform {
+            os: word(self.os),
+            architecture: word(self.architecture),
+            variant: Some(word(self.variant)).filter(|variant| !variant.is_empty()),
+        }
+    }
+}
+
+fn digest(text: &str) -> Result<Digest, InvalidManifest> {
+    text.parse().map_err(|error| InvalidManifest::new(format!("{} is {error}", visible(text))))
+}
+
+fn embedded(text: &str, digest: &Digest, size: u64) -> Result<Vec<u8>, InvalidManifest> {
+    STANDARD
+        .decode(text)
+        .ok()
+        .filter(|data| u64::try_from(data.len()) == Ok(size) && digest.matches(data))
+        .ok_or_else(|| InvalidManifest::new("embedded data is not what its descriptor says"))
+}

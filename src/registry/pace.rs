@@ -1,0 +1,117 @@
+//! The pauses all requests to one registry share.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use reqwest::header::HeaderMap;
+
+use crate::registry::retry::MAX_PAUSE;
+
+/// Pulls left to a person behind the same address as us; below this we stop reading manifests for a while.
+const QUOTA_RESERVE: u64 = 3;
+
+/// When this registry may be asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// After a 429: nothing is sent.
+    pause: Mutex<Option<Pause>>,
+    /// After `ratelimit-remaining` ran low: nothing that counts as a pull is sent. HEAD stays free.
+    quota: Mutex<Option<Pause>>,
+}
+
+/// The end of a pause: monotonic for us, wall-clock for people.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pause {
+    end: Instant,
+    /// The same moment on the clock on the wall.
+    pub(crate) until: SystemTime,
+}
+
+impl Pause {
+    fn lasting(wait: Duration) -> Self {
+        Self { end: Instant::now() + wait, until: SystemTime::now() + wait }
+    }
+
+    /// What is left of it.
+    pub(crate) fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Pace {
+    /// Nothing is to be sent for this long. A pause already longer stays.
+    pub(crate) fn hold(&self, wait: Duration) -> SystemTime {
+        extend(&mut self.pause.lock(), Pause::lasting(wait.min(MAX_PAUSE)))
+    }
+
+    /// Takes note of Docker Hub's `ratelimit-remaining: 76;w=21600`, which HEAD responses carry too.
+    pub(crate) fn note_quota(&self, headers: &HeaderMap) {
+        let Some(remaining) = remaining(headers) else { return };
+        let mut quota = self.quota.lock();
+        if remaining >= QUOTA_RESERVE {
+            *quota = None;
+        } else {
+            // The window's end is not told. This asks again from time to time, and a free HEAD may end it sooner.
+            extend(&mut quota, Pause::lasting(MAX_PAUSE));
+        }
+    }
+
+    /// The pause a request must sit out now, if any; `counted` when it uses up quota.
+    pub(crate) fn pending(&self, counted: bool) -> Option<Pause> {
+        let quota = if counted { *self.quota.lock() } else { None };
+        let pause = *self.pause.lock();
+        [pause, quota].into_iter().flatten().filter(|p| !p.left().is_zero()).max_by_key(|p| p.end)
+    }
+}
+
+fn extend(slot: &mut Option<Pause>, new: Pause) -> SystemTime {
+    match slot {
+        Some(old) if old.end >= new.end => old.until,
+        _ => {
+            *slot = Some(new);
+            new.until
+        }
+    }
+}
+
+fn remaining(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get("ratelimit-remaining")?.to_str().ok()?;
+    text.split(';').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use reqwest::header::HeaderMap;
+
+    use super::Pace;
+    use crate::registry::retry::MAX_PAUSE;
+
+    fn quota(text: &str) -> HeaderMap {
+        HeaderMap::from_iter([("ratelimit-remaining".parse().unwrap(), text.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_low_quota_stops_pulls_but_not_free_requests_and_ends_when_it_recovers() {
+        let pace = Pace::default();
+        pace.note_quota(&quota("76;w=21600"));
+        assert!(pace.pending(true).is_none());
+        pace.note_quota(&quota("1;w=21600"));
+        assert!(pace.pending(true).is_some());
+        assert!(pace.pending(false).is_none());
+        pace.note_quota(&quota("nonsense"));
+        assert!(pace.pending(true).is_some());
+        pace.note_quota(&quota("100;w=21600"));
+        assert!(pace.pending(true).is_none());
+    }
+
+    #[test]
+    fn a_shorter_pause_does_not_cut_a_longer_one_and_none_exceeds_the_cap() {
+        let pace = Pace::default();
+        let long = pace.hold(Duration::from_secs(999_999));
+        assert!(long <= SystemTime::now() + MAX_PAUSE);
+        assert_eq!(pace.hold(Duration::from_secs(1)), long);
+        assert_eq!(pace.pending(false).unwrap().until, long);
+    }
+}

@@ -1,0 +1,88 @@
+//! When to ask again: `Retry-After` and backoff, as pure functions of the time and a random number.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// The longest pause a registry can impose at once. Servers that name hours mean "not now"; asking again after this
+/// long costs them one request.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The pause asked for by `Retry-After` (RFC 9110, 10.2.3: seconds or a date), at most [`MAX_PAUSE`]. A date gone by
+/// is no pause. Anything else, negative numbers included, counts as not asked.
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let asked = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // Too many digits for a number is still a long time.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(asked.min(MAX_PAUSE))
+}
+
+/// The wait before try `attempt` + 1 (counted from 1): doubling from `base`, spread over the upper half by `random` so
+/// that many clients don't come back at once.
+pub(crate) fn backoff(base: Duration, attempt: u32, random: u64) -> Duration {
+    let doubled = base.saturating_mul(1_u32 << attempt.saturating_sub(1).min(10)).min(MAX_PAUSE);
+    let half = doubled / 2;
+    let spread = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    half + Duration::from_millis(random % spread)
+}
+
+/// Randomness for [`backoff`]. Without a source of it the waits are merely less spread.
+pub(crate) fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+    use super::{MAX_PAUSE, backoff, retry_after};
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_a_date_and_capped() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let date = |seconds| httpdate::fmt_http_date(now + Duration::from_secs(seconds));
+        let past = httpdate::fmt_http_date(now - Duration::from_secs(60));
+        for (text, expected) in [
+            ("30", Some(Duration::from_secs(30))),
+            (" 30 ", Some(Duration::from_secs(30))),
+            ("0", Some(Duration::ZERO)),
+            ("999999", Some(MAX_PAUSE)),
+            ("99999999999999999999999", Some(MAX_PAUSE)),
+            (&date(90), Some(Duration::from_secs(90))),
+            (&date(90_000), Some(MAX_PAUSE)),
+            (&past, Some(Duration::ZERO)),
+            ("-5", None),
+            ("+5", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            assert_eq!(retry_after(&headers, now), expected, "{text:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn backoff_doubles_within_bounds_and_is_spread() {
+        let base = Duration::from_millis(500);
+        for (attempt, full) in [(1, 500), (2, 1000), (3, 2000)] {
+            for random in [0, 1, 77, u64::MAX] {
+                let wait = backoff(base, attempt, random);
+                assert!(
+                    wait >= Duration::from_millis(full / 2) && wait <= Duration::from_millis(full),
+                    "{wait:?}"
+                );
+            }
+        }
+        assert!(backoff(base, u32::MAX, u64::MAX) <= MAX_PAUSE);
+        assert_ne!(backoff(base, 3, 1), backoff(base, 3, 900));
+    }
+}

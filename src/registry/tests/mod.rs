@@ -1,0 +1,95 @@
+//! The client against servers: a real registry, and scripted ones that misbehave.
+
+mod hostile;
+mod real;
+mod server;
+mod ssrf;
+mod trust;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use url::Url;
+
+use crate::{
+    base::secret::Secret,
+    registry::{
+        address::Resolver,
+        client::{Client, Credentials, ProbeMode, Remote},
+        limits::Limits,
+    },
+};
+
+/// A registry at this URL, as an administrator would add it.
+fn remote(url: &str) -> Remote {
+    let url = Url::parse(url).unwrap();
+    Remote {
+        host: "cr.test".into(),
+        url,
+        credentials: None,
+        ssl_verify: true,
+        ca_pem: None,
+        trusted_hosts: Vec::new(),
+        concurrency: 8,
+        probe: ProbeMode::Unknown,
+    }
+}
+
+fn ann() -> Option<Credentials> {
+    Some(Credentials { username: "ann".into(), password: Secret::new("hunter2") })
+}
+
+/// Deadlines for servers that never answer in time.
+fn hasty() -> Limits {
+    Limits {
+        headers: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
+        total: Duration::from_secs(1),
+        attempts: 2,
+        backoff: Duration::from_millis(2),
+        unasked_pause: Duration::from_millis(2),
+        ..Limits::default()
+    }
+}
+
+/// Deadlines nobody meets on loopback, with short waits between tries.
+fn patient() -> Limits {
+    Limits { backoff: Duration::from_millis(2), unasked_pause: Duration::from_millis(2), ..Limits::default() }
+}
+
+/// A client of a server on loopback.
+fn client(remote: Remote, limits: Limits) -> Client {
+    Client::with_limits(remote, Arc::new(Internet), limits).unwrap()
+}
+
+/// A small internet: names with fixed addresses, all of them really on loopback.
+struct Internet;
+
+/// What `registry.example` and its public neighbours resolve to.
+const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+
+#[async_trait]
+impl Resolver for Internet {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let host = host.trim_end_matches('.');
+        // `10-0-0-1.ip.test` and `169.254.169.254.nip.test` are what they say.
+        if let Some(text) = host.strip_suffix(".nip.test") {
+            let parsed = text.parse().or_else(|_| text.replace('-', ":").parse());
+            return parsed.map(|address| vec![address]).map_err(io::Error::other);
+        }
+        match host {
+            "localhost" => Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+            "harbor.lan" | "minio.lan" => Ok(vec!["10.1.2.3".parse().unwrap()]),
+            _ => Ok(vec![PUBLIC]),
+        }
+    }
+
+    fn route(&self, _: IpAddr) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    }
+}

@@ -1,0 +1,446 @@
+//! One request to a registry: deadlines, redirects, size caps, pauses and tries.
+
+use std::{
+    error::Error as _,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use reqwest::{
+    Method, StatusCode,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, IF_NONE_MATCH,
+        LOCATION, RETRY_AFTER, WARNING,
+    },
+};
+use tokio::{sync::Semaphore, time::timeout};
+use url::Url;
+
+use crate::registry::{
+    address::{Filtered, Policy, Refused, Resolver, same_origin},
+    error::{Error, Reason, is_transient_status, visible},
+    limits::Limits,
+    pace::Pace,
+    retry, tls,
+};
+
+/// Redirects followed for manifests and blobs; object storage needs one, a CDN before it two.
+pub(crate) const MAX_REDIRECTS: usize = 5;
+/// What is read of an error's body, to find its OCI code in.
+const MAX_ERROR_BODY: usize = 16 * 1024;
+/// Idle connections are closed after this; a scan's are never idle this long.
+const POOL_IDLE: Duration = Duration::from_secs(60);
+/// Distinct `Warning` texts kept.
+const MAX_WARNINGS: usize = 16;
+
+/// A request to be made.
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) accept: Option<&'static str>,
+    pub(crate) if_none_match: Option<HeaderValue>,
+    /// Largest body taken, inclusive.
+    pub(crate) cap: usize,
+    pub(crate) redirects: usize,
+    pub(crate) header_deadline: Duration,
+    /// Whether Docker Hub counts it as a pull.
+    pub(crate) counted: bool,
+    /// For messages: `manifest of lab/python:3.9`.
+    pub(crate) doing: String,
+}
+
+/// The answer to it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    /// Where it came from, after redirects.
+    pub(crate) url: Url,
+}
+
+/// The connections to one registry and what it may send us to.
+pub(crate) struct Transport {
+    http: reqwest::Client,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) limits: Limits,
+    pub(crate) pace: Pace,
+    host: String,
+    slots: Semaphore,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// A try that failed, and what it says about the next one.
+struct Setback {
+    reason: Reason,
+    again: Again,
+}
+
+enum Again {
+    Never,
+    AfterBackoff,
+    /// The registry asked everybody to wait.
+    AfterPause(Option<Duration>),
+}
+
+impl Setback {
+    fn final_(reason: Reason) -> Self {
+        Self { reason, again: Again::Never }
+    }
+}
+
+/// What building a [`Transport`] takes.
+pub(crate) struct Settings<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) ssl_verify: bool,
+    pub(crate) ca_pem: Option<&'a str>,
+    pub(crate) concurrency: usize,
+    pub(crate) limits: Limits,
+}
+
+impl Transport {
+    /// Opens nothing yet.
+    ///
+    /// # Errors
+    /// [`Reason::Misconfigured`] for a CA that can't be read.
+    pub(crate) fn new(settings: Settings<'_>) -> Result<Self, Reason> {
+        let Settings { host, policy, resolver, ssl_verify, ca_pem, concurrency, limits } = settings;
+        let tls = tls::client_config(policy.own_names(), ssl_verify, ca_pem)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Arc::new(Filtered { policy: policy.clone(), resolver }))
+            // Redirects are followed by hand, each hop checked.
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            // A proxy from the environment would connect on our behalf, and the address filter would check the proxy
+            // instead of the target.
+            .no_proxy()
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(limits.connect)
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(concurrency.max(1))
+            .build()
+            .map_err(|error| Reason::Misconfigured(root_cause(&error)))?;
+        Ok(Self {
+            http,
+            policy,
+            limits,
+            pace: Pace::default(),
+            host: host.into(),
+            slots: Semaphore::new(concurrency.max(1)),
+            warnings: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// An error of this registry.
+    pub(crate) fn error(&self, doing: &str, reason: Reason) -> Error {
+        Error::new(&self.host, doing, reason)
+    }
+
+    /// The distinct warnings the registry sent.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+
+    /// Sends the request, again if need be, and reads the answer. `authorization` goes to the request's own origin
+    /// only. Any status that isn't passing trouble is an answer.
+    pub(crate) async fn exchange(
+        &self,
+        ask: &Ask,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Error> {
+        let mut attempt = 1;
+        loop {
+            let setback = match self.attempt(ask, authorization).await {
+                Ok(answer) => return Ok(answer),
+                Err(setback) => setback,
+            };
+            let wait = retry::backoff(self.limits.backoff, attempt, retry::random());
+            let last = attempt >= self.limits.attempts;
+            match setback.again {
+                Again::Never => return Err(self.error(&ask.doing, setback.reason)),
+                Again::AfterPause(asked) => {
+                    let unasked = retry::backoff(self.limits.unasked_pause, attempt, retry::random());
+                    // "Retry-After: 0" is still a refusal; coming back at once would earn the next.
+                    let until = self.pace.hold(asked.unwrap_or(unasked).max(wait));
+                    if last {
+                        let reason = match setback.reason {
+                            Reason::RateLimited { .. } => Reason::RateLimited { until },
+                            other => other,
+                        };
+                        return Err(self.error(&ask.doing, reason));
+                    }
+                }
+                Again::AfterBackoff if last => return Err(self.error(&ask.doing, setback.reason)),
+                Again::AfterBackoff => tokio::time::sleep(wait).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Answer, Setback> {
+        let _slot = self.turn(ask).await?;
+        match timeout(self.limits.total, self.follow(ask, authorization)).await {
+            // A whole answer's time was spent on it already; once is enough.
+            Err(_) => Err(Setback::final_(Reason::Timeout("the whole answer took too long"))),
+            Ok(outcome) => outcome.and_then(judge),
+        }
+    }
+
+    /// Waits out a short pause and for a free slot. The slot is given back while pausing.
+    async fn turn(&self, ask: &Ask) -> Result<Option<tokio::sync::SemaphorePermit<'_>>, Setback> {
+        loop {
+            // The semaphore is never closed, so this is always a permit.
+            let slot = self.slots.acquire().await.ok();
+            let Some(pause) = self.pace.pending(ask.counted) else { return Ok(slot) };
+            drop(slot);
+            if pause.left() > self.limits.short_wait {
+                return Err(Setback::final_(Reason::RateLimited { until: pause.until }));
+            }
+            tokio::time::sleep(pause.left()).await;
+        }
+    }
+
+    /// Sends the request and follows its redirects.
+    async fn follow(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Answer, Setback> {
+        let mut url = ask.url.clone();
+        let mut authorization = authorization;
+        for hop in 0.. {
+            self.policy.admit(&url).map_err(Setback::final_)?;
+            let response = self.send(ask, &url, authorization).await?;
+            if !is_redirect(response.status()) {
+                return self.receive(ask, url, response).await;
+            }
+            if hop >= ask.redirects {
+                break;
+            }
+            let next = redirect_target(&url, response.headers()).map_err(Setback::final_)?;
+            // Once gone, the header stays gone, even if a later hop leads back.
+            authorization = authorization.filter(|_| same_origin(&url, &next));
+            url = next;
+        }
+        let why = if ask.redirects == 0 {
+            "it redirects, which is not followed here"
+        } else {
+            "too many redirects"
+        };
+        Err(Setback::final_(Reason::Invalid(why.into())))
+    }
+
+    async fn send(
+        &self,
+        ask: &Ask,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<reqwest::Response, Setback> {
+        // Bodies are never worth decompressing here (manifests are small, configs too), and a compressed one is a bomb.
+        let mut request = self
+            .http
+            .request(ask.method.clone(), url.clone())
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(accept) = ask.accept {
+            request = request.header(ACCEPT, HeaderValue::from_static(accept));
+        }
+        if let Some(tag) = &ask.if_none_match {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        match timeout(ask.header_deadline, request.send()).await {
+            Err(_) => {
+                Err(Setback { reason: Reason::Timeout("no response headers"), again: Again::AfterBackoff })
+            }
+            Ok(Err(error)) => Err(self.setback(url, &error)),
+            Ok(Ok(response)) => {
+                if same_origin(url, self.policy.home()) {
+                    self.pace.note_quota(response.headers());
+                    self.note_warnings(response.headers());
+                }
+                Ok(response)
+            }
+        }
+    }
+
+    async fn receive(&self, ask: &Ask, url: Url, mut response: reqwest::Response) -> Result<Answer, Setback> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = if ask.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+            Vec::new()
+        } else if status.is_success() {
+            if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+                let why = "it is compressed although that was not asked for";
+                return Err(Setback::final_(Reason::Invalid(why.into())));
+            }
+            self.read(&url, &mut response, ask.cap).await?
+        } else {
+            self.read_error(&mut response).await
+        };
+        Ok(Answer { status, headers, body, url })
+    }
+
+    /// Reads a body of at most `cap` bytes; never holds more than that and one network buffer.
+    async fn read(
+        &self,
+        url: &Url,
+        response: &mut reqwest::Response,
+        cap: usize,
+    ) -> Result<Vec<u8>, Setback> {
+        let limit = u64::try_from(cap).unwrap_or(u64::MAX);
+        let too_large = || Setback::final_(Reason::TooLarge { limit, what: "bytes" });
+        if response.content_length().is_some_and(|declared| declared > limit) {
+            return Err(too_large());
+        }
+        let mut body = Vec::new();
+        loop {
+            match timeout(self.limits.idle, response.chunk()).await {
+                Err(_) => {
+                    let reason = Reason::Timeout("the body stopped coming");
+                    return Err(Setback { reason, again: Again::AfterBackoff });
+                }
+                Ok(Err(error)) => return Err(self.setback(url, &error)),
+                Ok(Ok(None)) => return Ok(body),
+                Ok(Ok(Some(chunk))) if chunk.len() > cap - body.len() => return Err(too_large()),
+                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+            }
+        }
+    }
+
+    /// What can be had of an error's body, quickly; it only refines a message.
+    async fn read_error(&self, response: &mut reqwest::Response) -> Vec<u8> {
+        let mut body = Vec::new();
+        while let Ok(Ok(Some(chunk))) = timeout(self.limits.idle, response.chunk()).await {
+            let room = MAX_ERROR_BODY - body.len();
+            body.extend(chunk.iter().take(room));
+            if chunk.len() >= room {
+                break;
+            }
+        }
+        body
+    }
+
+    /// Sorts a failure of the HTTP client: ours to refuse, the certificate's fault, or the network's.
+    fn setback(&self, url: &Url, error: &reqwest::Error) -> Setback {
+        if let Some(Refused(reason)) = find_cause(error) {
+            return Setback::final_(reason.clone());
+        }
+        if let Some(tls) = find_cause::<rustls::Error>(error) {
+            return Setback::final_(Reason::Tls(tls::explain(tls)));
+        }
+        let reason = if error.is_timeout() {
+            Reason::Timeout("no connection")
+        } else if self.policy.is_foreign(url) {
+            // The registry chose this host. Saying whether its port is open would make us its scanner.
+            Reason::Unreachable(format!("no answer from {}", visible(url.host_str().unwrap_or_default())))
+        } else {
+            Reason::Unreachable(root_cause(error))
+        };
+        Setback { reason, again: Again::AfterBackoff }
+    }
+
+    fn note_warnings(&self, headers: &HeaderMap) {
+        for text in headers.get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?)) {
+            let mut kept = self.warnings.lock();
+            if kept.len() < MAX_WARNINGS && !kept.contains(&text) {
+                kept.push(text);
+            }
+        }
+    }
+}
+
+/// Turns statuses that mean "not now" into setbacks.
+fn judge(answer: Answer) -> Result<Answer, Setback> {
+    let status = answer.status.as_u16();
+    let asked = retry::retry_after(&answer.headers, SystemTime::now());
+    if status == 429 {
+        let reason = Reason::RateLimited { until: SystemTime::now() };
+        return Err(Setback { reason, again: Again::AfterPause(asked) });
+    }
+    if !is_transient_status(status) {
+        return Ok(answer);
+    }
+    let reason = Reason::Status { status, code: error_code(&answer.body) };
+    let paused = status == 503 && answer.headers.contains_key(RETRY_AFTER) && asked.is_some();
+    Err(Setback { reason, again: if paused { Again::AfterPause(asked) } else { Again::AfterBackoff } })
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, Reason> {
+    let invalid = |why: &str| Reason::Invalid(format!("the redirect {why}"));
+    let location = headers.get(LOCATION).ok_or_else(|| invalid("has no Location"))?;
+    let text = location.to_str().map_err(|_| invalid("has an unreadable Location"))?;
+    let mut url = from.join(text).map_err(|_| invalid("is not to a URL"))?;
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// The text of `Warning: 299 - "…"` (distribution-spec, "Warnings"); other codes are caches talking to caches.
+fn warning(value: &str) -> Option<String> {
+    let quoted = value.trim().strip_prefix("299 - \"")?;
+    Some(visible(quoted.strip_suffix('"').unwrap_or(quoted)))
+}
+
+/// The first OCI error code in a body, if it is one the specification knows. Nothing else of the body is used.
+pub(crate) fn error_code(body: &[u8]) -> Option<&'static str> {
+    /// distribution-spec, "Error Codes", and the one of `distribution` for paging.
+    const CODES: [&str; 16] = [
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "MANIFEST_BLOB_UNKNOWN",
+        "MANIFEST_INVALID",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "SIZE_INVALID",
+        "UNAUTHORIZED",
+        "DENIED",
+        "UNSUPPORTED",
+        "TOOMANYREQUESTS",
+        "PAGINATION_NUMBER_INVALID",
+        "UNKNOWN",
+    ];
+    #[derive(serde::Deserialize)]
+    struct Body {
+        errors: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        code: String,
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    let code = body.errors.into_iter().next()?.code;
+    CODES.into_iter().find(|known| *known == code)
+}
+
+/// The first cause of this type. An [`io::Error`] hides what it wraps from `source()`, so it is opened by hand.
+fn find_cause<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// The innermost cause in words. The layers above it only say "error sending request for url".
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    visible(&cause.to_string())
+}
