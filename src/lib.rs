@@ -19,6 +19,8 @@
 pub mod access;
 pub mod base;
 pub mod catalog;
+pub mod graphql;
 pub mod registry;
+pub mod scan;
 pub mod store;
 pub mod tasks;

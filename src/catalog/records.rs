@@ -32,15 +32,13 @@ pub enum ManifestRecord {
     Image {
         /// Its config's digest.
         config: Digest,
-        /// The config's own size.
-        config_size: u64,
         /// Layers and config, in bytes.
         size_bytes: u64,
     },
     /// Several images.
     Index {
         /// The manifests of the platforms the catalog takes.
-        children: Vec<Digest>,
+        children: Vec<ChildRecord>,
         /// The entries it does not take, and why.
         skipped: Vec<String>,
     },
@@ -49,6 +47,16 @@ pub enum ManifestRecord {
         /// For the ledger.
         reason: String,
     },
+}
+
+/// An entry of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildRecord {
+    /// Its manifest.
+    pub digest: Digest,
+    /// Its architecture, normalized, when the index says.
+    #[serde(default)]
+    pub architecture: Option<String>,
 }
 
 /// What was last seen of a repository.

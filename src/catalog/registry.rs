@@ -67,7 +67,7 @@ impl FromStr for Kind {
 }
 
 /// A registry.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     /// What the catalog calls it: the host that image names begin with.
     pub host: String,

@@ -15,8 +15,10 @@ use crate::base::{Error, Result};
 use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::index::Index;
 use crate::catalog::lookup;
-use crate::catalog::records::{ALIASES, CONFIGS, IMAGES, REPOSITORIES, RepositoryRecord};
-use crate::store::table::Writer;
+use crate::catalog::records::{
+    ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord,
+};
+use crate::store::table::{Writer, prefix};
 use crate::store::{Store, pair};
 
 /// Longest alias, in bytes: as long as a name.
@@ -173,15 +175,79 @@ impl Catalog {
         self.index.read().images_from(&start).map(|image| image.record.name.clone()).collect()
     }
 
-    /// A config that an image has or had, by its digest; for scans.
-    pub fn config(&self, digest: &Digest) -> Option<Arc<Config>> {
-        self.index.read().config(digest).cloned()
-    }
-
     /// What was last seen of a repository; for scans.
     pub async fn repository(&self, registry: &str, repository: &str) -> Result<RepositoryRecord> {
         let key = pair(registry, repository);
         self.store.read(move |r| Ok(r.find(&REPOSITORIES, key)?.unwrap_or_default())).await
+    }
+
+    /// What was last seen of every repository of a registry, by name; for scans.
+    pub async fn repository_records(&self, registry: &str) -> Result<Vec<(String, RepositoryRecord)>> {
+        let start = prefix(registry);
+        self.store
+            .read(move |r| {
+                let mut records = Vec::new();
+                r.scan(&REPOSITORIES, &start, |key, record| {
+                    let name = key.get(start.len()..).unwrap_or_default();
+                    records.push((String::from_utf8_lossy(name).into_owned(), record));
+                    Ok(())
+                })?;
+                Ok(records)
+            })
+            .await
+    }
+
+    /// Writes what was seen of a repository, for the end of a scan's item.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the registry was taken out meanwhile: nothing of it must come back.
+    pub fn put_repository(
+        &self,
+        writer: &mut Writer,
+        registry: &str,
+        repository: &str,
+        record: &RepositoryRecord,
+    ) -> Result<()> {
+        self.find_registry(registry)?;
+        writer.put(&REPOSITORIES, pair(registry, repository), record)
+    }
+
+    /// What a manifest holds, if it was fetched before; for scans.
+    pub async fn manifest(&self, digest: &Digest) -> Result<Option<ManifestRecord>> {
+        let digest = digest.clone();
+        self.store.read(move |r| r.find(&MANIFESTS, digest.as_str())).await
+    }
+
+    /// A config that was fetched before, by its digest; for scans.
+    pub async fn config(&self, digest: &Digest) -> Result<Option<Arc<Config>>> {
+        let known = self.index.read().config(digest).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let digest = digest.clone();
+        let record = self.store.read(move |r| r.find(&CONFIGS, digest.as_str())).await?;
+        Ok(record.map(|record| Arc::new(Config::new(record))))
+    }
+
+    /// Writes what content was found to be, so that it is never fetched again.
+    pub fn put_content(
+        &self,
+        writer: &mut Writer,
+        manifests: &[(Digest, ManifestRecord)],
+        configs: &[(Digest, Arc<Config>)],
+    ) -> Result<()> {
+        for (digest, record) in manifests {
+            writer.put(&MANIFESTS, digest.as_str(), record)?;
+        }
+        for (digest, config) in configs {
+            writer.put(&CONFIGS, digest.as_str(), &config.record)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a write for a scan.
+    pub async fn write(&self, work: impl FnOnce(&mut Writer) -> Result<()> + Send + 'static) -> Result<()> {
+        self.store.write(work).await
     }
 
     /// Writes images with their configs, for the end of a scan's item.

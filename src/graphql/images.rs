@@ -45,7 +45,11 @@ impl Row for ImageRow {
 }
 
 /// A text of the image.
-fn text(name: &'static str, doc: &'static str, write: fn(&ImageRow, &Plan, &mut Vec<u8>)) -> Column<ImageRow> {
+fn text(
+    name: &'static str,
+    doc: &'static str,
+    write: fn(&ImageRow, &Plan, &mut Vec<u8>),
+) -> Column<ImageRow> {
     column(name, "String", doc, write)
 }
 
@@ -63,7 +67,9 @@ fn image_columns() -> Vec<Column<ImageRow>> {
         column("id", "String", "The same for one name and architecture, always: a UUID.", |row, _, out| {
             rows::plain(&row.image().id, out);
         }),
-        text("name", "The repository, without the registry.", |row, _, out| rows::text(&row.image().record.name, out)),
+        text("name", "The repository, without the registry.", |row, _, out| {
+            rows::text(&row.image().record.name, out);
+        }),
         text("namespace", "The same as `name`, which later clients ask for.", |row, _, out| {
             rows::text(&row.image().record.name, out);
         }),
@@ -74,12 +80,14 @@ fn image_columns() -> Vec<Column<ImageRow>> {
         text("registry", "The registry's host, with its port if it has one.", |row, _, out| {
             rows::text(&row.image().record.registry, out);
         }),
-        text("project", "The first part of the repository's name, if it has several.", |row, _, out| {
-            match row.image().record.name.split_once('/') {
+        text(
+            "project",
+            "The first part of the repository's name, if it has several.",
+            |row, _, out| match row.image().record.name.split_once('/') {
                 Some((project, _)) => rows::text(project, out),
                 None => rows::null(out),
-            }
-        }),
+            },
+        ),
         text("architecture", "As `uname -m` has it: `x86_64`, `aarch64`.", |row, _, out| {
             rows::text(&row.image().record.architecture, out);
         }),
@@ -92,9 +100,13 @@ fn image_columns() -> Vec<Column<ImageRow>> {
         text("manifest_digest", "The digest of this architecture's manifest.", |row, _, out| {
             rows::plain(&row.image().record.manifest, out);
         }),
-        text("target_digest", "What the tag points at: the manifest, or the index that it is in.", |row, _, out| {
-            rows::plain(&row.image().record.target, out);
-        }),
+        text(
+            "target_digest",
+            "What the tag points at: the manifest, or the index that it is in.",
+            |row, _, out| {
+                rows::plain(&row.image().record.target, out);
+            },
+        ),
         Column {
             name: "labels",
             ty: "[KVPair]",
@@ -102,10 +114,17 @@ fn image_columns() -> Vec<Column<ImageRow>> {
             nested: Some(Nested::of::<Label>()),
             write: |row, plan, out| plan.write_all::<Label>(row.image().config.record.labels.iter(), out),
         },
-        column("aliases", "[String]", "Its other names.", |row, _, out| rows::texts(&row.image().aliases, out)),
-        column("size_bytes", "BigInt", "Layers and config, compressed as they lie in the registry.", |row, _, out| {
-            rows::number(BigInt(row.image().record.size_bytes).written(), out);
+        column("aliases", "[String]", "Its other names.", |row, _, out| {
+            rows::texts(&row.image().aliases, out);
         }),
+        column(
+            "size_bytes",
+            "BigInt",
+            "Layers and config, compressed as they lie in the registry.",
+            |row, _, out| {
+                rows::number(BigInt(row.image().record.size_bytes).written(), out);
+            },
+        ),
         text("status", "`ALIVE`; Backend.AI's clients ask for it.", |_, _, out| rows::text("ALIVE", out)),
         column("is_local", "Boolean", "Whether it is in no registry; always false.", |_, _, out| {
             rows::boolean(false, out);
@@ -117,18 +136,25 @@ fn image_columns() -> Vec<Column<ImageRow>> {
             nested: Some(Nested::of::<Limit>()),
             write: |row, plan, out| plan.write_all::<Limit>(row.image().config.resource_limits.iter(), out),
         },
-        column("supported_accelerators", "[String]", "The accelerators it runs with; `*` for any.", |row, _, out| {
-            rows::texts(&row.image().config.accelerators, out);
-        }),
+        column(
+            "supported_accelerators",
+            "[String]",
+            "The accelerators it runs with; `*` for any.",
+            |row, _, out| {
+                rows::texts(&row.image().config.accelerators, out);
+            },
+        ),
         column("installed", "Boolean", "Whether an agent has it.", |row, _, out| {
             rows::boolean(!row.sighting.found.agents.is_empty(), out);
         }),
-        column("installed_agents", "[String]", "The agents that have it; null but for super-admins.", |row, _, out| {
-            match row.sees_agents {
-                true => rows::texts(&row.sighting.found.agents, out),
-                false => rows::null(out),
-            }
-        }),
+        column(
+            "installed_agents",
+            "[String]",
+            "The agents that have it; null but for super-admins.",
+            |row, _, out| {
+                if row.sees_agents { rows::texts(&row.sighting.found.agents, out) } else { rows::null(out) }
+            },
+        ),
         text("created_at", "When it was made, as its config says.", |row, _, out| {
             match &row.image().config.record.created {
                 Some(created) => rows::text(created, out),
@@ -241,10 +267,16 @@ impl ImageQuery {
         #[graphql(desc = "Only those that an agent has, or that none has.")] is_installed: Option<bool>,
         #[graphql(desc = "Only operation images, or none of them.")] is_operation: Option<bool>,
         #[graphql(desc = "As this domain sees them; super-admins only.")] domain: Option<String>,
-        #[graphql(desc = "As a member of this group: an agent it may use must have them.")] group: Option<String>,
+        #[graphql(desc = "As a member of this group: an agent it may use must have them.")] group: Option<
+            String,
+        >,
         #[graphql(desc = "Only the agents of this scaling group count.")] scaling_group: Option<String>,
-        #[graphql(desc = "Images not `ALIVE` are not kept.")] filter_by_statuses: Option<Vec<Option<ImageStatus>>>,
-        #[graphql(desc = "Any of `general`, `operational`, `customized`.")] load_filters: Option<Vec<Option<String>>>,
+        #[graphql(desc = "Images not `ALIVE` are not kept.")] filter_by_statuses: Option<
+            Vec<Option<ImageStatus>>,
+        >,
+        #[graphql(desc = "Any of `general`, `operational`, `customized`.")] load_filters: Option<
+            Vec<Option<String>>,
+        >,
     ) -> Answer<Option<Rows<ImageRow>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let is_operation = match load_filters {
@@ -378,7 +410,12 @@ impl ImageMutation {
     }
 
     /// Loads an image onto agents, in a background task.
-    async fn preload_image(&self, ctx: &Context<'_>, reference: String, target_agents: String) -> PreloadImage {
+    async fn preload_image(
+        &self,
+        ctx: &Context<'_>,
+        reference: String,
+        target_agents: String,
+    ) -> PreloadImage {
         no_agent(ctx, "preload_image", &reference, &target_agents).into()
     }
 
@@ -396,7 +433,9 @@ impl ImageMutation {
     ) -> ForgetImage {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let forgotten = catalog.forget(caller, &reference, architecture.as_deref()).await;
-        forgotten.map(|count| if count == 1 { "forgotten".into() } else { format!("{count} images forgotten") }).into()
+        forgotten
+            .map(|count| if count == 1 { "forgotten".into() } else { format!("{count} images forgotten") })
+            .into()
     }
 
     /// Gives an image another name.

@@ -198,15 +198,28 @@ pub struct RegistryQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RegistryQuery {
     /// One registry, by its host.
-    async fn container_registry(&self, ctx: &Context<'_>, hostname: String) -> Answer<Option<ContainerRegistry>> {
+    async fn container_registry(
+        &self,
+        ctx: &Context<'_>,
+        hostname: String,
+    ) -> Answer<Option<ContainerRegistry>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Ok(Some(ContainerRegistry(catalog.registry(caller, &hostname)?)))
     }
 
     /// All registries, by host.
-    async fn container_registries(&self, ctx: &Context<'_>) -> Answer<Option<Vec<Option<ContainerRegistry>>>> {
+    async fn container_registries(
+        &self,
+        ctx: &Context<'_>,
+    ) -> Answer<Option<Vec<Option<ContainerRegistry>>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        Ok(Some(catalog.registries(caller)?.into_iter().map(|registry| Some(ContainerRegistry(registry))).collect()))
+        Ok(Some(
+            catalog
+                .registries(caller)?
+                .into_iter()
+                .map(|registry| Some(ContainerRegistry(registry)))
+                .collect(),
+        ))
     }
 }
 

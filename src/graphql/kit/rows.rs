@@ -48,9 +48,12 @@ pub struct Column<T: Row> {
 #[derive(Clone, Copy)]
 pub struct Nested {
     register: fn(&mut Registry),
-    find: fn(&str) -> Option<(usize, Option<Nested>)>,
+    /// The place of a field in the table, and what is known of its own type.
+    find: fn(&str) -> Option<Place>,
     name: &'static str,
 }
+
+type Place = (usize, Option<Nested>);
 
 impl Nested {
     /// The fields of `T`.
@@ -59,7 +62,7 @@ impl Nested {
     }
 }
 
-fn find<T: Row>(field: &str) -> Option<(usize, Option<Nested>)> {
+fn find<T: Row>(field: &str) -> Option<Place> {
     let place = T::columns().iter().position(|column| column.name == field)?;
     Some((place, T::columns().get(place)?.nested))
 }
@@ -148,10 +151,16 @@ fn collect<'a>(selection: &'a SelectionSet, fragments: &'a Fragments, wanted: &m
                 let selections = &field.selection_set.node;
                 match wanted.iter_mut().find(|known| known.key == key) {
                     Some(known) => known.selections.push(selections),
-                    None => wanted.push(Wanted { key, field: field.name.node.as_str(), selections: vec![selections] }),
+                    None => wanted.push(Wanted {
+                        key,
+                        field: field.name.node.as_str(),
+                        selections: vec![selections],
+                    }),
                 }
             }
-            Selection::InlineFragment(fragment) => collect(&fragment.node.selection_set.node, fragments, wanted),
+            Selection::InlineFragment(fragment) => {
+                collect(&fragment.node.selection_set.node, fragments, wanted);
+            }
             Selection::FragmentSpread(spread) => {
                 if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
                     collect(&fragment.node.selection_set.node, fragments, wanted);
@@ -225,7 +234,11 @@ impl<T: Row> OutputType for Named<T> {
         Self::qualified_type_name()
     }
 
-    async fn resolve(&self, _ctx: &ContextSelectionSet<'_>, _field: &Positioned<Field>) -> ServerResult<Value> {
+    async fn resolve(
+        &self,
+        _ctx: &ContextSelectionSet<'_>,
+        _field: &Positioned<Field>,
+    ) -> ServerResult<Value> {
         Ok(Value::Null)
     }
 }
@@ -246,7 +259,11 @@ where
         Self::qualified_type_name()
     }
 
-    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _field: &Positioned<Field>) -> ServerResult<Value> {
+    async fn resolve(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        _field: &Positioned<Field>,
+    ) -> ServerResult<Value> {
         let mut out = Vec::new();
         plan::<T>(ctx).write::<T>(&self.0, &mut out);
         Ok(Value::Binary(out.into()))
@@ -269,7 +286,11 @@ where
         Self::qualified_type_name()
     }
 
-    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _field: &Positioned<Field>) -> ServerResult<Value> {
+    async fn resolve(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        _field: &Positioned<Field>,
+    ) -> ServerResult<Value> {
         let plan = plan::<T>(ctx);
         let mut out = vec![b'['];
         for rows in self.0.chunks(ROWS_PER_TURN) {

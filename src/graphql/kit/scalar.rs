@@ -20,9 +20,10 @@ impl BigInt {
 impl ScalarType for BigInt {
     fn parse(value: Value) -> InputValueResult<Self> {
         match value {
-            Value::Number(number) => number.as_u64().map(Self).ok_or_else(|| {
-                InputValueError::custom(format!("{number} is not a whole number from 0 on"))
-            }),
+            Value::Number(number) => number
+                .as_u64()
+                .map(Self)
+                .ok_or_else(|| InputValueError::custom(format!("{number} is not a whole number from 0 on"))),
             other => Err(InputValueError::expected_type(other)),
         }
     }

@@ -1,0 +1,325 @@
+//! From digests to what they hold. Content never changes under its digest, so each manifest and each config is fetched
+//! once: from the registry the first time, from the store ever after, and by one of several who want it at once.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use crate::base::arch;
+use crate::base::digest::Digest;
+use crate::catalog::image::{Config, ConfigRecord};
+use crate::catalog::labels::Labels;
+use crate::catalog::records::{ChildRecord, ManifestRecord};
+use crate::catalog::service::Catalog;
+use crate::registry::client::{Client, Fetched, MAX_BLOB};
+use crate::registry::config::parse_config;
+use crate::registry::error::Error as RegistryError;
+use crate::registry::manifest::{Child, ImageManifest, Manifest, classify};
+
+/// How deep indexes may nest, and how many manifests one tag may have. Real ones nest once and have a dozen; a
+/// hostile one could go on for ever.
+const MAX_DEPTH: usize = 8;
+const MAX_MANIFESTS: usize = 256;
+
+/// What was fetched or looked up, and whether the store has it yet.
+#[derive(Clone)]
+struct Known<T> {
+    value: T,
+    is_fresh: bool,
+}
+
+type Cells<T> = Mutex<HashMap<Digest, Arc<OnceCell<Known<T>>>>>;
+
+/// The content a scan has met.
+pub struct Content {
+    catalog: Catalog,
+    manifests: Cells<ManifestRecord>,
+    configs: Cells<Arc<Config>>,
+}
+
+/// One image of a tag.
+pub struct Found {
+    /// Its architecture, normalized.
+    pub architecture: String,
+    /// Its manifest.
+    pub manifest: Digest,
+    /// Its config's digest.
+    pub digest: Digest,
+    /// Its config.
+    pub config: Arc<Config>,
+    /// Layers and config, in bytes.
+    pub size_bytes: u64,
+}
+
+/// What a tag comes to.
+#[derive(Default)]
+pub struct Resolved {
+    /// Its images.
+    pub images: Vec<Found>,
+    /// What it has besides, and why that is no image of the catalog.
+    pub skipped: Vec<String>,
+    /// Parts of it that could not be read.
+    pub failed: Vec<String>,
+    /// Content that was fetched on the way, for the store.
+    pub fresh: Fresh,
+}
+
+/// Content the store does not have yet.
+#[derive(Default)]
+pub struct Fresh {
+    /// Manifests.
+    pub manifests: Vec<(Digest, ManifestRecord)>,
+    /// Configs.
+    pub configs: Vec<(Digest, Arc<Config>)>,
+}
+
+/// Why content could not be had.
+pub enum Trouble {
+    /// The registry.
+    Registry(RegistryError),
+    /// The store.
+    Store(crate::base::Error),
+}
+
+impl From<RegistryError> for Trouble {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl From<crate::base::Error> for Trouble {
+    fn from(error: crate::base::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Where content is looked for: one repository of one registry.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The way to the registry.
+    pub client: &'a Client,
+    /// The repository.
+    pub repository: &'a str,
+}
+
+impl Content {
+    /// Nothing met yet.
+    pub fn new(catalog: Catalog) -> Self {
+        Self { catalog, manifests: Mutex::default(), configs: Mutex::default() }
+    }
+
+    /// What the manifest with this digest comes to. `fetched` is its text, if a request brought it along.
+    ///
+    /// # Errors
+    /// When the manifest itself can't be read. A part of an index that can't be read is told in the result.
+    pub async fn resolve(
+        &self,
+        source: Source<'_>,
+        digest: &Digest,
+        fetched: Option<Fetched>,
+    ) -> Result<Resolved, Trouble> {
+        let mut resolved = Resolved::default();
+        let mut met = HashSet::from([digest.clone()]);
+        let mut given = fetched;
+        let mut open = vec![(ChildRecord { digest: digest.clone(), architecture: None }, 0)];
+        while let Some((child, depth)) = open.pop() {
+            let record = match self.manifest(source, &child.digest, given.take()).await {
+                Ok(known) => {
+                    if known.is_fresh {
+                        resolved.fresh.manifests.push((child.digest.clone(), known.value.clone()));
+                    }
+                    known.value
+                }
+                Err(Trouble::Registry(error)) if depth > 0 && !is_pause(&error) => {
+                    resolved.failed.push(error.to_string());
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            match record {
+                ManifestRecord::Unusable { reason } => resolved.skipped.push(reason),
+                ManifestRecord::Image { config, size_bytes } => {
+                    self.add_image(&mut resolved, child, config, size_bytes).await?;
+                }
+                ManifestRecord::Index { children, skipped } => {
+                    resolved.skipped.extend(skipped);
+                    if depth == MAX_DEPTH {
+                        resolved.failed.push(format!("indexes nest more than {MAX_DEPTH} deep"));
+                        continue;
+                    }
+                    // Taken from the end, so in reverse to keep the index's order.
+                    for child in children.into_iter().rev() {
+                        if met.len() >= MAX_MANIFESTS {
+                            resolved
+                                .failed
+                                .push(format!("the index has more than {MAX_MANIFESTS} manifests"));
+                            break;
+                        }
+                        if met.insert(child.digest.clone()) {
+                            open.push((child, depth + 1));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(resolved)
+    }
+
+    async fn add_image(
+        &self,
+        resolved: &mut Resolved,
+        child: ChildRecord,
+        digest: Digest,
+        size_bytes: u64,
+    ) -> Result<(), Trouble> {
+        let known = self.known_config(&digest).await?;
+        let Some(Known { value: config, is_fresh }) = known else {
+            let lost = format!("the config {digest} of a known manifest is not in the store");
+            return Err(Trouble::Store(crate::base::Error::internal(lost)));
+        };
+        if is_fresh {
+            resolved.fresh.configs.push((digest.clone(), Arc::clone(&config)));
+        }
+        let architecture = child.architecture.unwrap_or_else(|| config.record.architecture.clone());
+        if resolved.images.iter().any(|other| other.architecture == architecture) {
+            resolved.skipped.push(format!("a second manifest for {architecture}: {}", child.digest));
+            return Ok(());
+        }
+        resolved.images.push(Found { architecture, manifest: child.digest, digest, config, size_bytes });
+        Ok(())
+    }
+
+    async fn known_config(&self, digest: &Digest) -> Result<Option<Known<Arc<Config>>>, Trouble> {
+        let met = self.configs.lock().get(digest).and_then(|cell| cell.get().cloned());
+        if met.is_some() {
+            return Ok(met);
+        }
+        Ok(self.catalog.config(digest).await?.map(|value| Known { value, is_fresh: false }))
+    }
+
+    async fn manifest(
+        &self,
+        source: Source<'_>,
+        digest: &Digest,
+        given: Option<Fetched>,
+    ) -> Result<Known<ManifestRecord>, Trouble> {
+        let cell = cell(&self.manifests, digest);
+        let known = cell.get_or_try_init(|| async {
+            if let Some(value) = self.catalog.manifest(digest).await? {
+                return Ok(Known { value, is_fresh: false });
+            }
+            let fetched = match given {
+                Some(fetched) => fetched,
+                None => source.client.manifest(source.repository, digest.as_str()).await?,
+            };
+            let value = self.read_manifest(source, &fetched).await?;
+            Ok::<_, Trouble>(Known { value, is_fresh: true })
+        });
+        known.await.cloned()
+    }
+
+    async fn read_manifest(&self, source: Source<'_>, fetched: &Fetched) -> Result<ManifestRecord, Trouble> {
+        let unusable = |reason: String| Ok(ManifestRecord::Unusable { reason });
+        match classify(&fetched.media_type, &fetched.bytes) {
+            Err(why) => unusable(why.to_string()),
+            Ok(Manifest::Legacy) => unusable("unsupported legacy manifest (Docker schema 1)".into()),
+            Ok(Manifest::Artifact { artifact_type }) => {
+                unusable(format!("an artifact, not an image: {artifact_type}"))
+            }
+            Ok(Manifest::Index(children)) => Ok(index_record(children)),
+            Ok(Manifest::Image(image)) => match self.config(source, &image).await? {
+                Ok(config) if is_linux(&config.record.os) => {
+                    Ok(ManifestRecord::Image { config: image.config.digest, size_bytes: image.total_size })
+                }
+                Ok(config) => unusable(format!("not for Linux but {}", config.record.os)),
+                Err(reason) => unusable(reason),
+            },
+        }
+    }
+
+    /// The config of an image; the inner error is of its content, and as lasting as that.
+    async fn config(
+        &self,
+        source: Source<'_>,
+        image: &ImageManifest,
+    ) -> Result<Result<Arc<Config>, String>, Trouble> {
+        let descriptor = &image.config;
+        let fetch = async {
+            if let Some(value) = self.catalog.config(&descriptor.digest).await? {
+                return Ok(Known { value, is_fresh: false });
+            }
+            let bytes = match &descriptor.data {
+                Some(bytes) => bytes.clone(),
+                None => {
+                    let blob =
+                        source.client.blob(source.repository, &descriptor.digest, descriptor.size, MAX_BLOB);
+                    blob.await.map_err(|error| Unread::Trouble(error.into()))?
+                }
+            };
+            let parsed = parse_config(&bytes).map_err(|why| Unread::Content(why.to_string()))?;
+            Ok(Known { value: Arc::new(Config::new(config_record(parsed))), is_fresh: true })
+        };
+        match cell(&self.configs, &descriptor.digest).get_or_try_init(|| fetch).await {
+            Ok(known) => Ok(Ok(Arc::clone(&known.value))),
+            Err(Unread::Content(reason)) => Ok(Err(reason)),
+            Err(Unread::Trouble(trouble)) => Err(trouble),
+        }
+    }
+}
+
+enum Unread {
+    Content(String),
+    Trouble(Trouble),
+}
+
+impl From<crate::base::Error> for Unread {
+    fn from(error: crate::base::Error) -> Self {
+        Self::Trouble(error.into())
+    }
+}
+
+fn cell<T>(cells: &Cells<T>, digest: &Digest) -> Arc<OnceCell<Known<T>>> {
+    Arc::clone(cells.lock().entry(digest.clone()).or_default())
+}
+
+/// Whether the registry asks for peace: then the whole item waits, not only a part of it fails.
+pub fn is_pause(error: &RegistryError) -> bool {
+    matches!(error.reason, crate::registry::error::Reason::RateLimited { .. })
+}
+
+fn is_linux(os: &str) -> bool {
+    // Images built before the field was common leave it empty.
+    matches!(os, "linux" | "")
+}
+
+fn index_record(entries: Vec<Child>) -> ManifestRecord {
+    let (mut children, mut skipped) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let platform = entry.platform.unwrap_or_default();
+        if entry.attestation {
+            // Part of how the image was built, and not listed by any tool: nothing is passed over here.
+        } else if !is_linux(&platform.os) {
+            skipped.push(format!("not for Linux but {}/{}", platform.os, platform.architecture));
+        } else {
+            let architecture = (!platform.architecture.is_empty())
+                .then(|| arch::normalize(&platform.architecture, platform.variant.as_deref()));
+            children.push(ChildRecord { digest: entry.digest, architecture });
+        }
+    }
+    ManifestRecord::Index { children, skipped }
+}
+
+fn config_record(config: crate::registry::config::Config) -> ConfigRecord {
+    let architecture = match config.architecture.as_str() {
+        "" => arch::DEFAULT.into(),
+        name => arch::normalize(name, config.variant.as_deref()),
+    };
+    ConfigRecord {
+        architecture,
+        os: config.os,
+        created: config.created.map(|at| at.to_string()),
+        labels: config.labels.iter().collect::<Labels>(),
+    }
+}

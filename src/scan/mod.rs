@@ -1,0 +1,12 @@
+//! From registries to the catalog: list, compare, write.
+//!
+//! A rescan is a background task. Its first item lists the registry's repositories, then each repository is an item of
+//! its own, read and committed whole, and the last one removes what is gone.
+
+mod content;
+mod repository;
+pub mod service;
+mod session;
+mod sweep;
+mod work;
+pub mod worker;

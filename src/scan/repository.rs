@@ -1,0 +1,337 @@
+//! One repository: its tags compared with the catalog, and what is to be written.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use jiff::Timestamp;
+
+use crate::base::digest::Digest;
+use crate::base::ids::{ImageId, TaskId};
+use crate::catalog::describe::KERNELSPEC;
+use crate::catalog::image::{Config, Image, ImageRecord};
+use crate::catalog::records::{RepositoryRecord, TagRecord};
+use crate::catalog::service::Catalog;
+use crate::registry::client::{Names, Probe};
+use crate::registry::error::{Error as RegistryError, Reason};
+use crate::scan::content::{Fresh, Resolved, Source, Trouble, is_pause};
+use crate::scan::session::Session;
+use crate::tasks::task::{Ledger, Progress};
+use crate::tasks::worker::{Outcome, Workplace};
+
+/// Tags asked about at once. The client holds the number of requests in flight; this only keeps it fed.
+const TAGS_AT_ONCE: usize = 16;
+/// So many tags in a row that could not be reached end the reading of a repository.
+const PATIENCE: usize = 10;
+
+/// A repository that is being read.
+pub struct Reading<'a> {
+    /// The catalog it is compared with.
+    pub catalog: &'a Catalog,
+    /// The scan.
+    pub session: &'a Session,
+    /// The repository.
+    pub name: &'a str,
+    /// Where progress is told.
+    pub place: &'a Workplace,
+}
+
+/// What was found of one tag.
+enum Tag {
+    /// Not an image's tag: nothing was asked.
+    Accessory(&'static str),
+    /// It points at this.
+    Read(Digest, Resolved),
+    /// It could not be read.
+    Unread(RegistryError),
+}
+
+/// What is to be written at the end.
+#[derive(Default)]
+struct Draft {
+    ledger: Ledger,
+    images: Vec<(ImageRecord, Arc<Config>)>,
+    removed: Vec<ImageId>,
+    tags: BTreeMap<String, TagRecord>,
+    fresh: Fresh,
+}
+
+impl Reading<'_> {
+    /// Reads every tag.
+    ///
+    /// # Errors
+    /// When the tag list can't be read to its end, or the registry fails again and again.
+    pub async fn all(&self, task: TaskId, now: Timestamp) -> Result<Outcome, Trouble> {
+        let listed = match self.session.client.tags(self.name).await {
+            // The repository is gone: a complete reading of nothing.
+            Err(error) if error.reason == Reason::NotFound => Names::default(),
+            listed => listed?,
+        };
+        let before = self.catalog.repository(self.host(), self.name).await?;
+        let known = self.known();
+        let mut draft = Draft::default();
+        for (name, why) in &listed.refused {
+            draft.ledger.skipped.push(format!("{}/{}:{name}", self.host(), self.name), *why);
+        }
+        self.read_tags(&listed.names, &before, &known, &mut draft).await?;
+        let present: BTreeSet<&str> = listed.names.iter().map(String::as_str).collect();
+        let gone = known.keys().filter(|tag| !present.contains(tag.as_str())).cloned().collect();
+        let record = RepositoryRecord {
+            tags: std::mem::take(&mut draft.tags),
+            read_by: Some(task),
+            gone,
+            read_at: Some(now),
+        };
+        Ok(self.outcome(draft, record))
+    }
+
+    /// Reads one tag and leaves the others as they are.
+    ///
+    /// # Errors
+    /// When the tag can't be read.
+    pub async fn one(&self, tag: &str) -> Result<Outcome, Trouble> {
+        let mut before = self.catalog.repository(self.host(), self.name).await?;
+        let known = self.known();
+        let mut draft = Draft::default();
+        match self.read(tag, before.tags.get(tag), known.get(tag)).await? {
+            Tag::Unread(error) => return Err(error.into()),
+            found => self.note(&mut draft, tag, found, known.get(tag)),
+        };
+        before.tags.append(&mut draft.tags);
+        Ok(self.outcome(draft, before))
+    }
+
+    fn host(&self) -> &str {
+        &self.session.registry.host
+    }
+
+    /// What the catalog has of this repository, by tag.
+    fn known(&self) -> HashMap<String, Vec<Arc<Image>>> {
+        let mut known: HashMap<String, Vec<Arc<Image>>> = HashMap::new();
+        for image in self.catalog.repository_images(self.host(), self.name) {
+            known.entry(image.record.tag.clone()).or_default().push(image);
+        }
+        known
+    }
+
+    async fn read_tags(
+        &self,
+        tags: &[String],
+        before: &RepositoryRecord,
+        known: &HashMap<String, Vec<Arc<Image>>>,
+        draft: &mut Draft,
+    ) -> Result<(), Trouble> {
+        let total = tags.len() as u64;
+        let read = |tag: &'_ String| {
+            let tag = tag.clone();
+            async move {
+                let found = self.read(&tag, before.tags.get(&tag), known.get(&tag)).await;
+                (tag, found)
+            }
+        };
+        let mut results = stream::iter(tags.iter().map(read)).buffer_unordered(TAGS_AT_ONCE);
+        let (mut current, mut unreached) = (0, 0);
+        while let Some((tag, found)) = results.next().await {
+            let found = match found {
+                // What was fetched so far must not be fetched again when this item is taken up once more.
+                Err(trouble) => return Err(self.keep_content(draft, trouble).await),
+                Ok(Tag::Unread(error)) if is_pause(&error) => {
+                    return Err(self.keep_content(draft, error.into()).await);
+                }
+                Ok(found) => found,
+            };
+            unreached = match &found {
+                Tag::Unread(error) if error.is_transient() => unreached + 1,
+                _ => 0,
+            };
+            if let (Tag::Unread(error), true) = (&found, unreached >= PATIENCE) {
+                return Err(self.keep_content(draft, error.clone().into()).await);
+            }
+            if let (Tag::Unread(_), Some(record)) = (&found, before.tags.get(&tag)) {
+                draft.tags.insert(tag.clone(), record.clone());
+            }
+            let message = self.note(draft, &tag, found, known.get(&tag));
+            current += 1;
+            self.place.report(Progress { current, total }, message);
+        }
+        Ok(())
+    }
+
+    async fn keep_content(&self, draft: &mut Draft, trouble: Trouble) -> Trouble {
+        let (catalog, fresh) = (self.catalog.clone(), std::mem::take(&mut draft.fresh));
+        if let Err(error) =
+            self.catalog.write(move |w| catalog.put_content(w, &fresh.manifests, &fresh.configs)).await
+        {
+            tracing::warn!(?error, "content that was fetched could not be kept");
+        }
+        trouble
+    }
+
+    /// One tag, at the least cost: one conditional request if it was seen before and has not moved.
+    async fn read(
+        &self,
+        tag: &str,
+        before: Option<&TagRecord>,
+        known: Option<&Vec<Arc<Image>>>,
+    ) -> Result<Tag, Trouble> {
+        if let Some(why) = accessory(tag) {
+            return Ok(Tag::Accessory(why));
+        }
+        let client = &self.session.client;
+        // An image scanned before this repository's record was written is as good a witness.
+        let seen = before.map(|record| &record.digest).or_else(|| Some(&known?.first()?.record.target));
+        let found = match seen {
+            Some(digest) => client.probe(self.name, tag, digest).await.map(|probe| match probe {
+                Probe::Unchanged => (digest.clone(), None),
+                Probe::Moved(digest) => (digest, None),
+                Probe::Fetched(fetched) => (fetched.digest.clone(), Some(fetched)),
+            }),
+            None => {
+                client.manifest(self.name, tag).await.map(|fetched| (fetched.digest.clone(), Some(fetched)))
+            }
+        };
+        let source = Source { client, repository: self.name };
+        let resolved = match found {
+            Err(error) => return Ok(Tag::Unread(error)),
+            Ok((digest, fetched)) => self
+                .session
+                .content
+                .resolve(source, &digest, fetched)
+                .await
+                .map(|resolved| (digest, resolved)),
+        };
+        match resolved {
+            Ok((digest, resolved)) => Ok(Tag::Read(digest, resolved)),
+            Err(Trouble::Registry(error)) => Ok(Tag::Unread(error)),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Enters what was found of a tag into the draft; returns a line for those who follow.
+    fn note(&self, draft: &mut Draft, tag: &str, found: Tag, known: Option<&Vec<Arc<Image>>>) -> String {
+        let reference = format!("{}/{}:{tag}", self.host(), self.name);
+        match found {
+            Tag::Accessory(why) => {
+                draft.ledger.skipped.push(&reference, why);
+                format!("Skipped {reference} ({why})")
+            }
+            Tag::Unread(error) => {
+                draft.ledger.failed.push(&reference, error.to_string());
+                format!("Failed {error}")
+            }
+            Tag::Read(digest, resolved) => self.note_read(draft, tag, &reference, digest, resolved, known),
+        }
+    }
+
+    fn note_read(
+        &self,
+        draft: &mut Draft,
+        tag: &str,
+        reference: &str,
+        target: Digest,
+        resolved: Resolved,
+        known: Option<&Vec<Arc<Image>>>,
+    ) -> String {
+        let known = known.map(Vec::as_slice).unwrap_or_default();
+        let mut verb = "Skipped";
+        let mut seen = Vec::new();
+        for found in resolved.images {
+            let record = ImageRecord {
+                registry: self.host().into(),
+                name: self.name.into(),
+                tag: tag.into(),
+                architecture: found.architecture,
+                digest: found.digest,
+                manifest: found.manifest,
+                target: target.clone(),
+                size_bytes: found.size_bytes,
+            };
+            if self.session.registry.kernelspec_only && found.config.record.labels.find(KERNELSPEC).is_none()
+            {
+                let why = format!(
+                    "{}: no {KERNELSPEC} label, and the registry takes no other images",
+                    record.architecture
+                );
+                draft.ledger.skipped.push(reference, why);
+                continue;
+            }
+            seen.push(record.id());
+            match known.iter().find(|image| image.id == record.id()) {
+                Some(image) if image.record == record => {
+                    draft.ledger.unchanged += 1;
+                    verb = if verb == "Skipped" { "Unchanged" } else { verb };
+                    continue;
+                }
+                Some(_) => {
+                    draft.ledger.updated += 1;
+                    verb = "Updated";
+                }
+                None => {
+                    draft.ledger.added += 1;
+                    verb = if verb == "Updated" { verb } else { "Added" };
+                }
+            }
+            draft.images.push((record, found.config));
+        }
+        // An architecture the tag has no more is gone for sure only when every part of it was read.
+        if resolved.failed.is_empty() {
+            let gone = known.iter().map(|image| image.id).filter(|id| !seen.contains(id));
+            let count = draft.removed.len();
+            draft.removed.extend(gone);
+            draft.ledger.removed += (draft.removed.len() - count) as u64;
+            draft.tags.insert(tag.into(), TagRecord { digest: target });
+        }
+        for why in resolved.skipped {
+            draft.ledger.skipped.push(reference, why);
+        }
+        for why in resolved.failed {
+            draft.ledger.failed.push(reference, why);
+            verb = "Partly failed";
+        }
+        draft.fresh.manifests.extend(resolved.fresh.manifests);
+        draft.fresh.configs.extend(resolved.fresh.configs);
+        format!("{verb} {reference}")
+    }
+
+    fn outcome(&self, draft: Draft, record: RepositoryRecord) -> Outcome {
+        let (catalog, host, name) = (self.catalog.clone(), self.host().to_owned(), self.name.to_owned());
+        let Draft { ledger, images, removed, fresh, .. } = draft;
+        Outcome {
+            ledger,
+            more: Vec::new(),
+            changes: Box::new(move |w| {
+                catalog.put_repository(w, &host, &name, &record)?;
+                catalog.put_content(w, &fresh.manifests, &fresh.configs)?;
+                catalog.put_images(w, images)?;
+                catalog.remove_images(w, removed)
+            }),
+        }
+    }
+}
+
+/// Why a tag is none of an image's, told from its name alone: signatures and other things kept beside images.
+fn accessory(tag: &str) -> Option<&'static str> {
+    if [".sig", ".att", ".sbom"].iter().any(|end| tag.ends_with(end)) {
+        return Some("a signature, attestation or bill of materials (cosign), not an image");
+    }
+    let hex = tag.strip_prefix("sha256-")?;
+    let is_digest = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    is_digest.then_some("a list of referrers, not an image")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accessory;
+
+    #[test]
+    fn tags_that_are_kept_beside_images_are_told_by_their_names() {
+        let digest = format!("sha256-{}", "a1".repeat(32));
+        for tag in [digest.clone(), format!("{digest}.sig"), format!("{digest}.att"), "x.sbom".into()] {
+            assert!(accessory(&tag).is_some(), "{tag}");
+        }
+        for tag in ["latest", "3.9-ubuntu20.04", "sha256-abc", "sig"] {
+            assert!(accessory(tag).is_none(), "{tag}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What callers ask of scans.
+
+use std::sync::Arc;
+
+use crate::access::caller::Caller;
+use crate::base::ids::TaskId;
+use crate::base::reference::{self, Reference};
+use crate::base::{Error, Result};
+use crate::catalog::service::Catalog;
+use crate::scan::session::Sessions;
+use crate::scan::work::Work;
+use crate::scan::worker::has_no_catalog;
+use crate::tasks::queue::Queue;
+use crate::tasks::task::Kind;
+
+/// Starts scans. Clones share the connections to registries.
+#[derive(Clone)]
+pub struct Scanner {
+    catalog: Catalog,
+    sessions: Arc<Sessions>,
+    queue: Queue,
+}
+
+/// What to rescan.
+#[derive(Debug, Clone, Default)]
+pub struct Rescan {
+    /// The registry's host; `None` for every registry.
+    pub registry: Option<String>,
+    /// Only repositories of this name, or below it.
+    pub project: Option<String>,
+    /// Remove vanished images even if they are most of what there was.
+    pub confirm_removals: bool,
+}
+
+/// The connections that a [`Scanner`] and its worker share.
+pub fn sessions(catalog: &Catalog) -> Arc<Sessions> {
+    Arc::new(Sessions::new(catalog.clone()))
+}
+
+impl Scanner {
+    /// A scanner whose tasks go to this queue.
+    pub fn new(catalog: Catalog, sessions: Arc<Sessions>, queue: Queue) -> Self {
+        Self { catalog, sessions, queue }
+    }
+
+    /// Starts a rescan; joins one of the same kind that is running already.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for an unknown registry, [`Error::Conflict`] when there is none at all.
+    pub async fn rescan(&self, caller: &Caller, wanted: Rescan) -> Result<TaskId> {
+        caller.require_superadmin("rescan_images")?;
+        if let Some(project) = wanted.project.as_deref().filter(|name| !reference::is_repository(name)) {
+            let why = format!("{:?} is no repository name, such as stable", reference::shown(project));
+            return Err(Error::invalid("project", why));
+        }
+        let hosts = match &wanted.registry {
+            Some(host) => vec![self.catalog.find_registry(host.trim())?.host.clone()],
+            None => self.catalog.registry_hosts(),
+        };
+        if hosts.is_empty() {
+            return Err(Error::Conflict(
+                "there is no registry to scan; add one with create_container_registry or `wharf registry add`".into(),
+            ));
+        }
+        let subject = subject(&wanted, &hosts);
+        if let Some(running) = self.running(&subject) {
+            return Ok(running);
+        }
+        let mut items = Vec::with_capacity(hosts.len());
+        for registry in hosts {
+            let project = wanted.project.clone();
+            items.push(Work::List { registry, project, confirm_removals: wanted.confirm_removals }.item()?);
+        }
+        self.queue.submit(Kind::Rescan, subject, caller.user, items).await
+    }
+
+    /// Starts the scan of one image.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a reference that is not `registry/name:tag`, [`Error::Missing`] for an unknown registry.
+    pub async fn scan_image(&self, caller: &Caller, reference: &str) -> Result<TaskId> {
+        caller.require_superadmin("scan_image")?;
+        let work = self.work_for(reference)?;
+        let item = work.item()?;
+        if let Some(running) = self.running(&item.name) {
+            return Ok(running);
+        }
+        self.queue.submit(Kind::Rescan, item.name.clone(), caller.user, vec![item]).await
+    }
+
+    fn work_for(&self, text: &str) -> Result<Work> {
+        let refuse =
+            |why: &str| Err(Error::invalid("reference", format!("{:?} {why}", reference::shown(text))));
+        let parsed = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
+        if parsed.digest.is_some() {
+            return refuse("has a digest; the catalog is made of tags, so give registry/name:tag");
+        }
+        let Some((host, name)) = parsed.path.split_once('/') else {
+            return refuse("has no registry; give registry/name:tag");
+        };
+        if !reference::is_repository(name) {
+            return refuse(
+                "has a name that no registry takes; it may have lower-case letters, digits, '.', '_' and '-'",
+            );
+        }
+        let registry = self.catalog.find_registry(host)?.host.clone();
+        Ok(Work::Tag { registry, name: name.into(), tag: parsed.tag.unwrap_or_else(|| "latest".into()) })
+    }
+
+    /// A task that does the same and has not ended.
+    fn running(&self, subject: &str) -> Option<TaskId> {
+        let same = |task: &crate::tasks::task::Task| task.subject == subject && !task.cancel_requested;
+        self.queue.running().iter().find(|live| same(&live.task())).map(|live| live.id())
+    }
+
+    /// Tries a registry out and says what it can do.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with what failed.
+    pub async fn test(&self, caller: &Caller, host: &str) -> Result<String> {
+        caller.require_superadmin("test_container_registry")?;
+        let registry = self.catalog.find_registry(host.trim())?;
+        let client = self.sessions.client(&registry)?;
+        let unavailable = |error: crate::registry::error::Error| Error::Unavailable(error.to_string());
+        client.ping().await.map_err(unavailable)?;
+        match client.repositories().await {
+            Ok(listed) => Ok(format!("it answers and lists {} repositories", listed.names.len())),
+            Err(error) if has_no_catalog(&error) => Ok(format!(
+                "it answers, but does not list its repositories ({}): name them as projects, or scan images one by one",
+                error.reason
+            )),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+fn subject(wanted: &Rescan, hosts: &[String]) -> String {
+    let mut subject = match (&wanted.registry, hosts) {
+        (Some(_), [host]) => host.clone(),
+        _ => "every registry".into(),
+    };
+    if let Some(project) = &wanted.project {
+        subject = format!("{subject}/{project}");
+    }
+    if wanted.confirm_removals {
+        subject.push_str(", removals confirmed");
+    }
+    subject
+}

@@ -1,0 +1,65 @@
+//! The end of a scan: what every page of a repository's tag list no longer named is removed, unless it is so much that
+//! the registry is more likely broken than emptied.
+
+use crate::base::Result;
+use crate::base::ids::{ImageId, TaskId};
+use crate::catalog::records::RepositoryRecord;
+use crate::catalog::service::Catalog;
+use crate::tasks::task::Ledger;
+use crate::tasks::worker::Outcome;
+
+/// Fewer vanished images than this are believed whatever share they are.
+const NEVER_HELD: usize = 10;
+
+/// Removes what this task found to be gone.
+pub async fn sweep(catalog: &Catalog, task: TaskId, host: &str, confirm_removals: bool) -> Result<Outcome> {
+    let mut ledger = Ledger::default();
+    let (mut before, mut gone) = (0, Vec::new());
+    let mut cleared: Vec<(String, RepositoryRecord)> = Vec::new();
+    for (name, record) in catalog.repository_records(host).await? {
+        // A record that another task wrote says nothing of what this one saw.
+        if record.read_by != Some(task) {
+            continue;
+        }
+        let images = catalog.repository_images(host, &name);
+        before += images.len();
+        let vanished = images.iter().filter(|image| record.gone.contains(&image.record.tag));
+        gone.extend(vanished.map(|image| image.id));
+        if !record.gone.is_empty() {
+            cleared.push((name, RepositoryRecord { gone: Vec::new(), ..record }));
+        }
+    }
+    if !confirm_removals && gone.len() >= NEVER_HELD && gone.len() * 2 > before {
+        ledger.failed.push(
+            host,
+            format!(
+                "{} of {before} images are gone from the registry; none was removed, because so many at once look like \
+                 a fault of the registry: rescan with confirm_removals to remove them",
+                gone.len()
+            ),
+        );
+        return Ok(Outcome::new(ledger));
+    }
+    ledger.removed = gone.len() as u64;
+    Ok(removal(catalog, host, gone, cleared, ledger))
+}
+
+fn removal(
+    catalog: &Catalog,
+    host: &str,
+    gone: Vec<ImageId>,
+    cleared: Vec<(String, RepositoryRecord)>,
+    ledger: Ledger,
+) -> Outcome {
+    let (catalog, host) = (catalog.clone(), host.to_owned());
+    Outcome {
+        ledger,
+        more: Vec::new(),
+        changes: Box::new(move |w| {
+            for (name, record) in &cleared {
+                catalog.put_repository(w, &host, name, record)?;
+            }
+            catalog.remove_images(w, gone)
+        }),
+    }
+}

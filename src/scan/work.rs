@@ -1,0 +1,61 @@
+//! The items of a scan, as the store keeps them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, Result};
+use crate::tasks::task::NewItem;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Find out which repositories a registry has.
+    List {
+        /// Its host.
+        registry: String,
+        /// Only those of this project.
+        project: Option<String>,
+        /// For the sweep at the end.
+        confirm_removals: bool,
+    },
+    /// Read one repository.
+    Repository {
+        /// The registry's host.
+        registry: String,
+        /// Its name.
+        name: String,
+    },
+    /// Read one tag.
+    Tag {
+        /// The registry's host.
+        registry: String,
+        /// The repository.
+        name: String,
+        /// The tag.
+        tag: String,
+    },
+    /// Remove what this scan found to be gone.
+    Sweep {
+        /// The registry's host.
+        registry: String,
+        /// Even if it is most of what there was.
+        confirm_removals: bool,
+    },
+}
+
+impl Work {
+    /// The item for this work.
+    pub fn item(&self) -> Result<NewItem> {
+        let (name, phase) = match self {
+            Self::List { registry, .. } => (format!("{registry}: repositories"), 0),
+            Self::Repository { registry, name } => (format!("{registry}/{name}"), 1),
+            Self::Tag { registry, name, tag } => (format!("{registry}/{name}:{tag}"), 1),
+            Self::Sweep { registry, .. } => (format!("{registry}: removals"), 2),
+        };
+        Ok(NewItem { name, phase, work: rmp_serde::to_vec_named(self).map_err(Error::internal)? })
+    }
+
+    /// The work of an item.
+    pub fn of(bytes: &[u8]) -> Result<Self> {
+        rmp_serde::from_slice(bytes).map_err(Error::internal)
+    }
+}

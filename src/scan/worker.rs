@@ -1,0 +1,176 @@
+//! Does the items of a rescan.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::base::clock::Clock;
+use crate::base::reference;
+use crate::catalog::service::Catalog;
+use crate::registry::client::Names;
+use crate::registry::error::{Error as RegistryError, Reason};
+use crate::scan::content::Trouble;
+use crate::scan::repository::Reading;
+use crate::scan::session::{Session, Sessions, probing};
+use crate::scan::sweep;
+use crate::scan::work::Work;
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, State};
+use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+
+/// Repositories of one task that are read at once.
+const REPOSITORIES_AT_ONCE: usize = 4;
+
+/// The worker of rescans.
+pub struct ScanWorker {
+    catalog: Catalog,
+    sessions: Arc<Sessions>,
+    clock: Clock,
+}
+
+impl ScanWorker {
+    /// A worker on this catalog.
+    pub fn new(catalog: Catalog, sessions: Arc<Sessions>, clock: Clock) -> Self {
+        Self { catalog, sessions, clock }
+    }
+
+    async fn attempt(&self, work: Work, place: &Workplace) -> Result<Outcome, Trouble> {
+        match work {
+            Work::List { registry, project, confirm_removals } => {
+                let session = self.sessions.join(place.task(), &registry)?;
+                self.list(&session, project.as_deref(), confirm_removals).await
+            }
+            Work::Repository { registry, name } => {
+                let session = self.sessions.join(place.task(), &registry)?;
+                if session.is_given_up() {
+                    return Err(Trouble::Store(crate::base::Error::Unavailable(
+                        "not read, because the registry could not be reached several times in a row".into(),
+                    )));
+                }
+                let reading = Reading { catalog: &self.catalog, session: &session, name: &name, place };
+                let outcome = reading.all(place.task(), self.clock.now()).await;
+                session.note(match &outcome {
+                    Err(Trouble::Registry(error)) => Some(error),
+                    _ => None,
+                });
+                outcome
+            }
+            Work::Tag { registry, name, tag } => {
+                let session = self.sessions.join(place.task(), &registry)?;
+                let reading = Reading { catalog: &self.catalog, session: &session, name: &name, place };
+                reading.one(&tag).await
+            }
+            Work::Sweep { registry, confirm_removals } => {
+                let session = self.sessions.join(place.task(), &registry)?;
+                self.catalog.learn_probing(&registry, probing(session.client.probe_mode())).await?;
+                Ok(sweep::sweep(&self.catalog, place.task(), &registry, confirm_removals).await?)
+            }
+        }
+    }
+
+    /// Finds the repositories to read: those the registry lists and those the catalog knows.
+    async fn list(
+        &self,
+        session: &Session,
+        project: Option<&str>,
+        confirm_removals: bool,
+    ) -> Result<Outcome, Trouble> {
+        let registry = &session.registry;
+        let host = registry.host.as_str();
+        let wanted = |name: &String| {
+            registry.wants(name)
+                && project.is_none_or(|project| {
+                    name.strip_prefix(project).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                })
+        };
+        let mut names: BTreeSet<String> =
+            self.catalog.repositories(host).into_iter().filter(wanted).collect();
+        let mut ledger = Ledger::default();
+        match session.client.repositories().await {
+            Ok(listed) => {
+                note_refused(host, &listed, &mut ledger);
+                names.extend(listed.names.into_iter().filter(wanted));
+            }
+            Err(error) if has_no_catalog(&error) => {
+                // What the admin named may be repositories themselves.
+                names.extend(registry.projects.iter().filter(|name| wanted(name)).cloned());
+                if names.is_empty() {
+                    let remedy = "name its repositories as projects, or scan its images one by one";
+                    let why = format!("{error}; the registry does not list its repositories: {remedy}");
+                    return Err(Trouble::Store(crate::base::Error::Unavailable(why)));
+                }
+                let why = format!("{error}; read were the repositories that are known or named as projects");
+                ledger.skipped.push(format!("{host}: list of repositories"), why);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut more = Vec::with_capacity(names.len() + 1);
+        for name in names {
+            more.push(Work::Repository { registry: host.into(), name }.item()?);
+        }
+        more.push(Work::Sweep { registry: host.into(), confirm_removals }.item()?);
+        Ok(Outcome { more, ..Outcome::new(ledger) })
+    }
+}
+
+/// Whether the registry answered, but does not list its repositories to us.
+pub fn has_no_catalog(error: &RegistryError) -> bool {
+    match error.reason {
+        Reason::NotFound | Reason::Forbidden | Reason::Unauthorized(_) => true,
+        Reason::Status { status, .. } => matches!(status, 400 | 405 | 501),
+        _ => false,
+    }
+}
+
+fn note_refused(host: &str, listed: &Names, ledger: &mut Ledger) {
+    for (name, why) in &listed.refused {
+        ledger.skipped.push(format!("{host}/{}", reference::shown(name)), *why);
+    }
+}
+
+#[async_trait]
+impl Worker for ScanWorker {
+    fn kind(&self) -> Kind {
+        Kind::Rescan
+    }
+
+    fn parallel(&self) -> usize {
+        REPOSITORIES_AT_ONCE
+    }
+
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
+        let work = Work::of(&item.work).map_err(|error| Setback::giving_up(error.to_string()))?;
+        tokio::select! {
+            outcome = self.attempt(work, place) => outcome.map_err(setback),
+            // Nothing is half done: what was read so far is dropped with the future, unwritten.
+            () = place.stop.cancelled() => Err(Setback::giving_up("stopped")),
+        }
+    }
+
+    /// A scan has failed when it could read nothing that it set out to read.
+    fn verdict(&self, items: &[&Item]) -> State {
+        let read = |item: &&&Item| item.phase == 1 && item.state == ItemState::Done;
+        let failed = |item: &&&Item| item.state == ItemState::Failed;
+        let none_read = items.iter().filter(read).count() == 0;
+        if none_read && items.iter().filter(failed).count() > 0 { State::Failed } else { State::Done }
+    }
+}
+
+fn setback(trouble: Trouble) -> Setback {
+    match trouble {
+        Trouble::Registry(error) => {
+            let again_at = match error.reason {
+                Reason::RateLimited { until } => Timestamp::try_from(until).ok(),
+                _ => None,
+            };
+            Setback { reason: error.to_string(), again_at }
+        }
+        Trouble::Store(error) => {
+            if let crate::base::Error::Internal(cause) = &error {
+                tracing::error!(?cause, "a scan failed inside");
+            }
+            Setback::giving_up(error.to_string())
+        }
+    }
+}
