@@ -16,5 +16,6 @@
 //! base
 //! ```
 
+pub mod access;
 pub mod base;
 pub mod registry;
