@@ -18,4 +18,6 @@
 
 pub mod access;
 pub mod base;
+pub mod cli;
+pub mod config;
 pub mod registry;

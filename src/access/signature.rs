@@ -209,7 +209,9 @@ where
     let mac = |key: &[u8], text: &[&[u8]]| {
         // An HMAC key may have any length, so this never fails; an empty signature would match nothing anyway.
         <SimpleHmac<D> as Mac>::new_from_slice(key).ok().map(|mut mac| {
-            text.iter().for_each(|piece| mac.update(piece));
+            for piece in text {
+                mac.update(piece);
+            }
             mac.finalize().into_bytes()
         })
     };
