@@ -190,7 +190,7 @@ impl Client {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(Unopened::Failed(self.unreachable(&error))),
             Err(_) => {
-                return Err(Unopened::Failed(Failure::failed(self.endpoint.as_str(), "no answer").passing()));
+                return Err(Unopened::Failed(Failure::failed(self.name(), "no answer").passing()));
             }
         };
         match response.status() {
@@ -221,12 +221,16 @@ impl Client {
         let signature = signature::sign(&request, &day, Hash::Sha256, &self.secret);
         let authorization =
             Authorization { hash: Hash::Sha256, access_key: &self.access_key, signature: &signature };
-        let url = format!("{}{target}", self.endpoint.as_str().trim_end_matches('/'));
+        let url = format!("{}{target}", self.name());
         self.http
             .request(method.clone(), url)
             .header(DATE, &date)
             .header("X-BackendAI-Version", API_VERSION)
             .header(AUTHORIZATION, authorization.to_string())
+    }
+
+    fn name(&self) -> &str {
+        self.endpoint.as_str().trim_end_matches('/')
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
@@ -241,7 +245,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let failure = Failure::failed(self.endpoint.as_str(), causes(error)).passing();
+        let failure = Failure::failed(self.name(), causes(error)).passing();
         if error.is_connect() {
             failure.remedy(
                 "is the server running there? start it with wharf serve, or name another with --endpoint",
@@ -255,7 +259,7 @@ impl Client {
         let status = response.status();
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
-            return Failure::failed(self.endpoint.as_str(), format!("redirects to {to}"))
+            return Failure::failed(self.name(), format!("redirects to {to}"))
                 .remedy("name the final address with --endpoint");
         }
         let is_passing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
@@ -268,7 +272,7 @@ impl Client {
         let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
             return self.foreign(&format!("answered HTTP {}", status.as_u16()));
         };
-        let failure = Failure::failed(self.endpoint.as_str(), problem.to_string());
+        let failure = Failure::failed(self.name(), problem.to_string());
         let says = |word| problem.to_string().to_ascii_lowercase().contains(word);
         match status {
             StatusCode::BAD_REQUEST if says("date/time sync") => failure.remedy("set this machine's clock"),
@@ -280,13 +284,12 @@ impl Client {
 
     fn refusal(&self, why: String) -> Failure {
         let is_denied = why.contains("no permission") || why.contains("privilege");
-        let failure = Failure::failed(self.endpoint.as_str(), why);
+        let failure = Failure::failed(self.name(), why);
         if is_denied { failure.remedy(NOT_SUPER_ADMIN) } else { failure }
     }
 
     fn foreign(&self, why: &str) -> Failure {
-        Failure::failed(self.endpoint.as_str(), why)
-            .remedy("is it a wharf server? name another with --endpoint")
+        Failure::failed(self.name(), why).remedy("is it a wharf server? name another with --endpoint")
     }
 }
 
@@ -376,7 +379,8 @@ fn causes(error: &dyn std::error::Error) -> String {
     while let Some(cause) = deepest.source() {
         deepest = cause;
     }
-    deepest.to_string()
+    let text = deepest.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Where an argument's value came from, on whichever level it was given.
@@ -426,4 +430,184 @@ pub(crate) fn given(mut variables: Value) -> Value {
         variables.retain(|_, value| !value.is_null());
     }
     variables
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::{Args, FromArgMatches};
+    use serde_json::{Value, json};
+    use url::Url;
+
+    use crate::{
+        access::signature::{Authorization, Request, parse_date, verify},
+        base::secret::Secret,
+        cli::{
+            api::{
+                Client, Connection, Unopened, authority, endpoint, given, secret_key,
+                with_official_environment,
+            },
+            scripted::{Answer, Asked, Server, client},
+        },
+    };
+
+    fn holds(asked: &Asked, endpoint: &Url, content_type: &str) -> bool {
+        let date = asked.header("date").unwrap();
+        let authorization = Authorization::parse(asked.header("authorization").unwrap()).unwrap();
+        let request = Request {
+            method: asked.method(),
+            target: asked.target(),
+            date,
+            host: &authority(endpoint),
+            content_type,
+            version_header: ("x-backendai-version", asked.header("x-backendai-version").unwrap()),
+        };
+        assert_eq!(asked.header("host"), Some(authority(endpoint).as_str()));
+        let day = parse_date(date).unwrap().day;
+        verify(&request, &day, authorization.hash, &Secret::new("secret"), authorization.signature)
+    }
+
+    #[tokio::test]
+    async fn queries_and_streams_are_signed_as_the_server_checks_them() {
+        let server = Server::start(vec![
+            Answer::json(200, r#"{"data": {"images": [1, 2]}}"#),
+            Answer::json(404, r#"{"type": "x", "title": "y"}"#),
+        ])
+        .await;
+        let client = client(&server);
+        let images: Vec<u32> = client.ask("images", "query { images }", json!({})).await.unwrap();
+        assert_eq!(images, [1, 2]);
+        let id = "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172".parse().unwrap();
+        assert!(matches!(client.events(id, Some("7")).await, Err(Unopened::Unknown)));
+        let asked = server.asked();
+        assert!(holds(&asked[0], &server.endpoint, "application/json"));
+        assert_eq!((asked[0].method(), asked[0].target()), ("POST", "/admin/gql"));
+        let body: Value = serde_json::from_str(&asked[0].body).unwrap();
+        assert_eq!(body, json!({"query": "query { images }", "variables": {}}));
+        assert!(holds(&asked[1], &server.endpoint, Request::NO_CONTENT_TYPE));
+        assert_eq!(asked[1].header("last-event-id"), Some("7"));
+        assert_eq!(asked[1].header("content-type"), None);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_the_reason_and_the_remedy() {
+        for (answer, expected) in [
+            (
+                Answer::json(
+                    401,
+                    r#"{"title": "Credential/signature mismatch.", "msg": "Access key not found"}"#,
+                ),
+                "Credential/signature mismatch: Access key not found; check --access-key and the secret key",
+            ),
+            (
+                Answer::json(400, r#"{"title": "Missing or invalid.", "msg": "Date/time sync error"}"#),
+                "Missing or invalid: Date/time sync error; set this machine's clock",
+            ),
+            (
+                Answer::json(502, "<html>bad gateway</html>"),
+                "answered HTTP 502; is it a wharf server? name another with --endpoint",
+            ),
+            (
+                Answer::json(200, "hello"),
+                "answered HTTP 200 with no GraphQL; is it a wharf server? name another with --endpoint",
+            ),
+            (Answer::json(301, ""), "redirects to elsewhere; name the final address with --endpoint"),
+            (
+                Answer::json(
+                    200,
+                    r#"{"data": null, "errors": [{"message": "no such\u001b[2J"}, {"message": "b"}]}"#,
+                ),
+                "no such\\u{1b}[2J; b",
+            ),
+            (
+                Answer::json(
+                    200,
+                    r#"{"data": null, "errors": [{"message": "superadmin privilege required"}]}"#,
+                ),
+                "superadmin privilege required; use a super-admin's key pair",
+            ),
+            (Answer::json(200, r#"{"data": {"x": "y"}}"#), "unexpected answer in x: "),
+        ] {
+            let server = Server::start(vec![answer]).await;
+            let failure = client(&server).ask::<u32>("x", "{ x }", json!({})).await.unwrap_err().to_string();
+            let place = server.endpoint.as_str().trim_end_matches('/');
+            assert!(failure.starts_with(&format!("{place}: {expected}")), "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mutation_that_is_not_ok_is_a_failure_of_what_it_was_about() {
+        let server = Server::start(vec![
+            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no such image.", "task_id": null}}}"#),
+            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no permission to execute f"}}}"#),
+            Answer::json(200, r#"{"data": {"f": {"ok": true, "msg": null}}}"#),
+        ])
+        .await;
+        let client = client(&server);
+        let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "a:1: no such image");
+        let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
+        assert!(client.change("a:1", "f", "", json!({})).await.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let server = Server::start(vec![]).await;
+        let failure = client(&server).ask::<u32>("x", "", json!({})).await.unwrap_err();
+        assert!(failure.may_pass());
+        assert!(failure.to_string().contains("start it with wharf serve"), "{failure}");
+    }
+
+    #[test]
+    fn a_prefix_in_the_endpoint_is_the_proxys() {
+        let endpoint = endpoint("https://example.org:8443/wharf/").unwrap();
+        let client = Client::with_keys(&endpoint, None, "AK".into(), Secret::new("secret")).unwrap();
+        let request = client.signed(&reqwest::Method::GET, "/x", "text/plain").build().unwrap();
+        assert_eq!(request.url().as_str(), "https://example.org:8443/wharf/x");
+        assert_eq!(authority(&endpoint), "example.org:8443");
+    }
+
+    #[test]
+    fn the_secret_key_has_an_order_of_sources() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        std::fs::write(&file, "from the file\n").unwrap();
+        let key = |file: Option<&Path>, named_now, ours: &'static str, official: &'static str| {
+            let variable = |name: &str| {
+                let value = if name == "WHARF_SECRET_KEY" { ours } else { official };
+                (!value.is_empty()).then(|| value.to_owned())
+            };
+            secret_key(file, named_now, variable).map(|key| key.expose().to_owned())
+        };
+        assert_eq!(key(Some(&file), true, "ours", "official").unwrap(), "from the file");
+        assert_eq!(key(Some(&file), false, "ours", "official").unwrap(), "ours");
+        assert_eq!(key(Some(&file), false, "", "official").unwrap(), "official");
+        assert_eq!(key(Some(&file), false, "", "").unwrap(), "from the file");
+        assert!(key(None, false, "", "").unwrap_err().to_string().contains("WHARF_SECRET_KEY"));
+        assert!(key(Some(Path::new("/nowhere")), true, "ours", "").is_err());
+    }
+
+    #[test]
+    fn the_official_clients_variables_stand_in_where_ours_are_not_set() {
+        let image = Connection::augment_args(clap::Command::new("image"));
+        let command = clap::Command::new("wharf").subcommand(image).subcommand(clap::Command::new("serve"));
+        let command = with_official_environment(command, |name| match name {
+            "BACKEND_ENDPOINT" => Some("https://a.example.org,https://b.example.org".into()),
+            _ => None,
+        });
+        let resolved = |arguments: &[&str]| {
+            let matches = command.clone().try_get_matches_from(arguments).unwrap();
+            let (_, matches) = matches.subcommand().unwrap();
+            Connection::from_arg_matches(matches).unwrap().endpoint.to_string()
+        };
+        assert_eq!(resolved(&["wharf", "image"]), "https://a.example.org/");
+        assert_eq!(resolved(&["wharf", "image", "--endpoint", "http://c"]), "http://c/");
+    }
+
+    #[test]
+    fn arguments_that_are_null_are_left_out() {
+        assert_eq!(given(json!({"a": null, "b": false})), json!({"b": false}));
+    }
 }

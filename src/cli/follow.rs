@@ -180,14 +180,19 @@ impl Backoff {
 enum Screen {
     /// A bar that redraws itself.
     Bar(ProgressBar),
-    /// A line whenever something changed; holds the last one.
-    Lines(String),
+    /// A line whenever something changed.
+    Lines {
+        /// The one written last.
+        last: String,
+        /// Where they go.
+        to: Box<dyn Write>,
+    },
 }
 
 impl Screen {
     fn new() -> Self {
         if !io::stderr().is_terminal() {
-            return Self::Lines(String::new());
+            return Self::Lines { last: String::new(), to: Box::new(io::stderr()) };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
@@ -206,7 +211,7 @@ impl Screen {
                 bar.set_position(step.current_progress);
                 bar.set_message(message);
             }
-            Self::Lines(_) => {
+            Self::Lines { .. } => {
                 self.line(format!("{}/{} {message}", step.current_progress, step.total_progress));
             }
         }
@@ -216,16 +221,16 @@ impl Screen {
         let message = format!("waiting for the server ({failure})");
         match self {
             Self::Bar(bar) => bar.set_message(message),
-            Self::Lines(_) => self.line(message),
+            Self::Lines { .. } => self.line(message),
         }
     }
 
     fn line(&mut self, line: String) {
-        if let Self::Lines(last) = self
+        if let Self::Lines { last, to } = self
             && *last != line
         {
             // Progress that nobody reads is no reason to stop.
-            let _ = writeln!(io::stderr(), "{}", line.trim_end());
+            let _ = writeln!(to, "{}", line.trim_end());
             *last = line;
         }
     }
@@ -239,4 +244,169 @@ impl Screen {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use crate::{
+        base::ids::TaskId,
+        cli::{
+            failure::Result,
+            follow::{Patience, Screen, to_the_end},
+            scripted::{Answer, Server, client},
+            task::Detail,
+        },
+    };
+
+    const ID: &str = "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172";
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Follows the task on this server; gives how it ended and the lines that were shown.
+    async fn followed(server: &Server) -> (Result<Detail>, String) {
+        let paper = Paper::default();
+        let mut screen = Screen::Lines { last: String::new(), to: Box::new(paper.clone()) };
+        let patience = Patience {
+            first: Duration::from_millis(20),
+            longest: Duration::from_millis(40),
+            in_all: Duration::from_millis(800),
+        };
+        let id: TaskId = ID.parse().unwrap();
+        let ended = to_the_end(&client(server), id, patience, &mut screen).await;
+        let lines = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        (ended, lines)
+    }
+
+    fn updated(id: u32, current: u32, message: &str) -> String {
+        let data = serde_json::json!({"task_id": ID, "message": message, "current_progress": current, "total_progress": 3});
+        format!("id: {id}\nevent: bgtask_updated\ndata: {data}\n\n")
+    }
+
+    fn last(id: u32, name: &str) -> String {
+        format!(
+            "id: {id}\nevent: {name}\ndata: {{\"task_id\": \"{ID}\", \"message\": \"\"}}\n\nevent: server_close\ndata: {{}}\n\n"
+        )
+    }
+
+    fn task(state: &str) -> Answer {
+        Answer::json(
+            200,
+            &format!(
+                r#"{{"data": {{"background_task": {{
+                    "id": "{ID}", "kind": "rescan", "subject": "cr.example.org", "state": "{state}", "message": "because",
+                    "created_at": "2026-11-23T13:24:00Z", "ended_at": null, "current_progress": 3.0, "total_progress": "3",
+                    "ledger": {{"added": 2, "updated": 0, "unchanged": 1, "removed": 0, "skipped_count": 1, "failed_count": 0,
+                                "skipped": [{{"reference": "cr.example.org/a:\u001b[1m", "reason": "no image"}}], "failed": []}},
+                    "items": []}}}}}}"#
+            ),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_task_is_followed_to_its_end_and_summed_up() {
+        let stream = [updated(1, 1, "a"), updated(2, 2, "b\u{1b}[2J"), last(3, "bgtask_done")].concat();
+        let server = Server::start(vec![Answer::Stream(stream), task("done")]).await;
+        let (ended, lines) = followed(&server).await;
+        assert_eq!(lines, "1/3 a\n2/3 b\\u{1b}[2J\n");
+        let ended = ended.unwrap();
+        assert!(ended.verdict().is_ok());
+        assert_eq!(
+            ended.summary(),
+            "rescan cr.example.org done\nadded 2, updated 0, unchanged 1, removed 0, skipped 1, failed 0\n\
+             skipped:\n  cr.example.org/a:\\u{1b}[1m: no image"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_dropped_stream_is_taken_up_where_it_ended() {
+        let server = Server::start(vec![
+            Answer::Stream([updated(1, 1, "a"), "id: 2\nevent: bgtask_upd".into()].concat()),
+            Answer::Drop,
+            Answer::Stream([updated(2, 2, "b"), last(3, "task_done")].concat()),
+            task("done"),
+        ])
+        .await;
+        let (ended, lines) = followed(&server).await;
+        assert!(ended.is_ok());
+        assert!(
+            lines.starts_with("1/3 a\nwaiting for the server") && lines.ends_with("\n2/3 b\n"),
+            "{lines}"
+        );
+        let ids: Vec<_> =
+            server.asked().iter().map(|asked| asked.header("last-event-id").map(String::from)).collect();
+        assert_eq!(ids, [None, Some("1".into()), Some("1".into()), None]);
+        let dates: Vec<_> =
+            server.asked().iter().map(|asked| asked.header("date").unwrap().to_owned()).collect();
+        assert_ne!(dates[0], dates[1], "every attempt is signed anew");
+    }
+
+    #[tokio::test]
+    async fn a_restart_of_the_server_is_waited_for() {
+        let server = Server::start(vec![
+            Answer::Stream(updated(1, 1, "a")),
+            Answer::Away(Duration::from_millis(200)),
+            Answer::json(503, r#"{"title": "Starting."}"#),
+            Answer::Stream(last(3, "bgtask_done")),
+            Answer::Away(Duration::from_millis(200)),
+            task("done"),
+        ])
+        .await;
+        let (ended, _) = followed(&server).await;
+        assert!(ended.unwrap().verdict().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stays_away_ends_the_following_with_the_way_back() {
+        let server = Server::start(vec![Answer::Stream(updated(1, 1, "a"))]).await;
+        let failure = followed(&server).await.0.unwrap_err().to_string();
+        assert!(failure.ends_with(&format!("the task may go on: wharf task follow {ID}")), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_failed_or_was_cancelled_is_a_failure() {
+        for (event, state, expected) in [
+            ("bgtask_failed", "failed", "because; see wharf task show"),
+            ("bgtask_cancelled", "cancelled", "it was cancelled; what it had done stays"),
+        ] {
+            let server = Server::start(vec![Answer::Stream(last(1, event)), task(state)]).await;
+            let failure = followed(&server).await.0.unwrap().verdict().unwrap_err().to_string();
+            assert!(failure.contains(expected), "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn events_that_are_gone_are_no_failure_if_the_task_has_ended() {
+        let gone = || Answer::json(404, r#"{"title": "No such background task."}"#);
+        let server = Server::start(vec![gone(), task("done")]).await;
+        assert!(followed(&server).await.0.is_ok());
+        let nothing = Answer::json(200, r#"{"data": {"background_task": null}}"#);
+        let server = Server::start(vec![gone(), nothing]).await;
+        let failure = followed(&server).await.0.unwrap_err().to_string();
+        assert!(failure.contains("no such task") && failure.contains("wharf task list"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_stream_is_not_tried_again() {
+        let server =
+            Server::start(vec![Answer::json(401, r#"{"title": "Credential/signature mismatch."}"#)]).await;
+        assert!(followed(&server).await.0.unwrap_err().to_string().contains("check --access-key"));
+        assert_eq!(server.asked().len(), 1);
+    }
 }

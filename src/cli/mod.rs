@@ -128,8 +128,18 @@ fn answered_by_clap(error: &clap::Error) -> Result<()> {
             let _ = error.print();
             Err(Failure::usage("no command given").remedy("see wharf --help"))
         }
-        _ => Err(Failure::usage(config::one_line(error)).remedy("see --help")),
+        _ => {
+            let help = format!("see {} --help", asked_command(&error.to_string()));
+            Err(Failure::usage(config::one_line(error)).remedy(help))
+        }
     }
+}
+
+/// The command that clap's usage text is about: `wharf image list`.
+fn asked_command(complaint: &str) -> String {
+    let usage = complaint.split_once("Usage: ").map_or("wharf", |(_, usage)| usage);
+    let words = usage.split_whitespace().take_while(|word| !word.starts_with(['[', '<', '-']));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Runs a client command: one thread is plenty for waiting on one server.
@@ -188,6 +198,18 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn a_complaint_names_the_commands_own_help() {
+        for (line, expected) in [
+            ("wharf image list --nme x", "wharf image list"),
+            ("wharf image alias a", "wharf image alias"),
+            ("wharf nothing", "wharf"),
+        ] {
+            let error = Cli::try_parse_from(line.split_whitespace()).err().unwrap();
+            assert_eq!(super::asked_command(&error.to_string()), expected, "{line}");
+        }
     }
 
     #[test]

@@ -40,18 +40,25 @@ enum Verb {
     /// Show one task: its state, what it did, and what it did not do and why
     Show {
         /// The task
+        #[arg(value_parser = id)]
         id: TaskId,
     },
     /// Show a task's progress until it ends; fails if the task fails or is cancelled
     Follow {
         /// The task
+        #[arg(value_parser = id)]
         id: TaskId,
     },
     /// Cancel a task that is running
     Cancel {
         /// The task
+        #[arg(value_parser = id)]
         id: TaskId,
     },
+}
+
+fn id(text: &str) -> Result<TaskId, &'static str> {
+    text.parse().map_err(|_| "expected a task's UUID, as wharf task list shows it")
 }
 
 impl Task {
