@@ -379,8 +379,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     while let Some(cause) = deepest.source() {
         deepest = cause;
     }
-    let text = deepest.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    deepest.to_string()
 }
 
 /// Where an argument's value came from, on whichever level it was given.

@@ -57,12 +57,17 @@ impl fmt::Display for Failure {
             write!(f, "{}: ", text::one_line(what))?;
         }
         // Reasons come from servers and may end as sentences do; ours goes on.
-        f.write_str(text::one_line(&self.why).trim_end_matches(['.', ' ']))?;
+        f.write_str(without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))?;
         if let Some(remedy) = &self.remedy {
             write!(f, "; {}", text::one_line(remedy))?;
         }
         Ok(())
     }
+}
+
+/// The system's errors end with a number that helps nobody.
+fn without_errno(why: &str) -> &str {
+    why.rfind(" (os error").and_then(|at| why.get(..at)).unwrap_or(why)
 }
 
 #[cfg(test)]
@@ -73,6 +78,8 @@ mod tests {
     fn a_failure_is_one_line_of_thing_reason_and_remedy() {
         let failure = Failure::failed("cr.io/a:1", "no such\nimage.").remedy("see wharf image list");
         assert_eq!(failure.to_string(), "cr.io/a:1: no such image; see wharf image list");
+        let system = Failure::failed("/nowhere", std::io::Error::from_raw_os_error(2).to_string());
+        assert_eq!(system.to_string(), "/nowhere: No such file or directory");
         let hostile = Failure::failed("x", "\u{1b}[2Jgone");
         assert_eq!(hostile.to_string(), "x: \\u{1b}[2Jgone");
     }

@@ -62,7 +62,7 @@ pub(crate) async fn follow(client: &Client, id: TaskId, as_json: bool) -> Result
         ended = to_the_end(client, id, Patience::default(), &mut screen) => ended,
         _ = tokio::signal::ctrl_c() => {
             screen.clear();
-            return Err(Failure::failed(format!("task {id}"), "goes on without us")
+            return Err(Failure::failed(format!("task {id}"), "still running on the server")
                 .remedy(format!("follow it again with: wharf task follow {id}")));
         }
     };

@@ -70,7 +70,7 @@ enum Command {
 
 /// Runs the command that the process was started with; says what went wrong on stderr, and how in the exit code.
 pub fn run() -> ExitCode {
-    match start(env::args_os().collect()) {
+    match start(&env::args_os().collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // With stderr gone there is nobody left to tell.
@@ -80,11 +80,11 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn start(arguments: Vec<OsString>) -> Result<()> {
-    let command = configured(Cli::command(), &arguments)?;
+fn start(arguments: &[OsString]) -> Result<()> {
+    let command = configured(Cli::command(), arguments)?;
     let matches = match command.try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => return answered_by_clap(&error),
+        Err(error) => return answered_by_clap(&error, arguments),
     };
     let cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::usage(config::one_line(&error)))?;
     dispatch(cli.command, &matches)
@@ -117,7 +117,7 @@ fn home_file() -> Option<PathBuf> {
 }
 
 /// Help and version were asked for and go to stdout; anything else is wrong usage.
-fn answered_by_clap(error: &clap::Error) -> Result<()> {
+fn answered_by_clap(error: &clap::Error, arguments: &[OsString]) -> Result<()> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that closed early, as `head` does, has what it wanted.
@@ -126,20 +126,26 @@ fn answered_by_clap(error: &clap::Error) -> Result<()> {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
-            Err(Failure::usage("no command given").remedy("see wharf --help"))
+            Err(Failure::usage("no command given"))
         }
         _ => {
-            let help = format!("see {} --help", asked_command(&error.to_string()));
+            let help = format!("see {} --help", asked_command(arguments));
             Err(Failure::usage(config::one_line(error)).remedy(help))
         }
     }
 }
 
-/// The command that clap's usage text is about: `wharf image list`.
-fn asked_command(complaint: &str) -> String {
-    let usage = complaint.split_once("Usage: ").map_or("wharf", |(_, usage)| usage);
-    let words = usage.split_whitespace().take_while(|word| !word.starts_with(['[', '<', '-']));
-    words.collect::<Vec<_>>().join(" ")
+/// The command that these arguments ask for, as far as it exists: `wharf image list`.
+fn asked_command(arguments: &[OsString]) -> String {
+    let top = Cli::command();
+    let (mut command, mut names) = (&top, vec!["wharf"]);
+    for argument in arguments.iter().skip(1) {
+        if let Some(subcommand) = command.find_subcommand(argument) {
+            names.push(subcommand.get_name());
+            command = subcommand;
+        }
+    }
+    names.join(" ")
 }
 
 /// Runs a client command: one thread is plenty for waiting on one server.
@@ -204,11 +210,11 @@ mod tests {
     fn a_complaint_names_the_commands_own_help() {
         for (line, expected) in [
             ("wharf image list --nme x", "wharf image list"),
-            ("wharf image alias a", "wharf image alias"),
+            ("wharf --config x task show 12", "wharf task show"),
             ("wharf nothing", "wharf"),
         ] {
-            let error = Cli::try_parse_from(line.split_whitespace()).err().unwrap();
-            assert_eq!(super::asked_command(&error.to_string()), expected, "{line}");
+            let arguments: Vec<_> = line.split_whitespace().map(std::ffi::OsString::from).collect();
+            assert_eq!(super::asked_command(&arguments), expected, "{line}");
         }
     }
 

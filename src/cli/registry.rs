@@ -110,6 +110,7 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
 /// A registry as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    id: Option<String>,
     #[serde(deserialize_with = "json::text")]
     hostname: String,
     config: Option<Config>,
@@ -282,5 +283,49 @@ impl Config {
             (_, _, Some(pem)) if !pem.is_empty() => "own authority",
             _ => "verified",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::{
+        base::secret::Secret,
+        cli::registry::{Settings, url_of},
+    };
+
+    #[test]
+    fn a_registry_on_this_machine_is_plain_http_unless_told_otherwise() {
+        for (host, expected) in [
+            ("cr.example.org", "https://cr.example.org"),
+            ("cr.example.org:5000", "https://cr.example.org:5000"),
+            ("localhost", "http://localhost"),
+            ("localhost:5000", "http://localhost:5000"),
+            ("127.0.0.2:5000", "http://127.0.0.2:5000"),
+            ("[::1]:5000", "http://[::1]:5000"),
+            ("localhost.example.org", "https://localhost.example.org"),
+        ] {
+            assert_eq!(url_of(host), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_was_given_is_changed() {
+        let props =
+            |settings: Settings, password: Option<&Secret>| Value::Object(settings.props(password).unwrap());
+        assert_eq!(props(Settings::default(), None), json!({}));
+        let settings = Settings {
+            username: Some("u".into()),
+            insecure: Some(true),
+            project: vec!["a".into(), "b".into()],
+            trusted_host: vec![String::new()],
+            ..Settings::default()
+        };
+        let password = Secret::new("p");
+        assert_eq!(
+            props(settings, Some(&password)),
+            json!({"username": "u", "password": "p", "ssl_verify": false, "project": ["a", "b"], "trusted_hosts": []})
+        );
     }
 }

@@ -6,6 +6,11 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::cli::text;
 
+/// Spaces between columns.
+const GAP: u16 = 2;
+/// Least width in which a text is worth wrapping.
+const LAST_COLUMN: u16 = 24;
+
 /// Rows under headers. Every cell is made safe to show.
 pub(crate) fn rows(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = plain();
@@ -28,24 +33,34 @@ pub(crate) fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) ->
 
 fn plain() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(if io::stdout().is_terminal() {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
+    table.load_preset(presets::NOTHING);
     table
 }
 
 fn finished(mut table: Table) -> String {
     let last = table.column_count().saturating_sub(1);
     for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+        column.set_padding((0, GAP));
         // References and ids are there to be copied: only the last column may wrap.
         if column.index < last {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
+    let wraps = io::stdout().is_terminal() && table.width().is_some_and(|width| leaves_room(&table, width));
+    table.set_content_arrangement(if wraps {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
     table.trim_fmt()
+}
+
+/// Whether the columns before the last leave it a width in which text can be read; if not, the terminal's own
+/// line breaks do less harm.
+fn leaves_room(table: &Table, width: u16) -> bool {
+    let widths = table.column_max_content_widths();
+    let before: u16 = widths.iter().rev().skip(1).map(|width| width.saturating_add(GAP)).sum();
+    before.saturating_add(LAST_COLUMN) <= width
 }
 
 #[cfg(test)]
