@@ -245,7 +245,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let failure = Failure::failed(self.name(), causes(error)).passing();
+        let why = causes(error);
+        if why.contains("certificate") {
+            // It will not pass: somebody has to name the authority, or look who answers there.
+            return Failure::failed(self.name(), why)
+                .remedy("name its authority's file with --endpoint-ca-file");
+        }
+        let failure = Failure::failed(self.name(), why).passing();
         if error.is_connect() {
             failure.remedy(
                 "is the server running there? start it with wharf serve, or name another with --endpoint",
