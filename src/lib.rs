@@ -18,6 +18,9 @@
 
 pub mod access;
 pub mod base;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod registry;
+pub mod store;
+pub mod tasks;

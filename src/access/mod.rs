@@ -1,3 +1,8 @@
-//! Who is asking, and what they may do.
+//! Who is asking, and what they may see.
 
+pub mod accounts;
+pub mod caller;
+pub mod password;
 pub mod signature;
+pub mod tenants;
+pub mod visibility;
