@@ -19,8 +19,12 @@
 pub mod access;
 pub mod base;
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod graphql;
+pub mod http;
 pub mod registry;
 pub mod scan;
+pub mod server;
 pub mod store;
 pub mod tasks;

@@ -3,5 +3,6 @@
 pub mod accounts;
 pub mod caller;
 pub mod password;
+pub mod signature;
 pub mod tenants;
 pub mod visibility;

@@ -1,0 +1,618 @@
+//! A client of the server's API: signed GraphQL requests and the stream of a task's events.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{ArgMatches, Args, parser::ValueSource};
+use jiff::Timestamp;
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::{
+    access::signature::{self, Authorization, Hash},
+    base::{ids::TaskId, secret::Secret},
+    cli::failure::{Failure, Result},
+};
+
+/// The API version we speak, as the newest official client states it.
+const API_VERSION: &str = "v9.20250722";
+/// Longest wait for the connection: more than any network that is usable at a prompt.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Longest wait for a whole answer; the server's own limit for a query is shorter.
+const ANSWER: Duration = Duration::from_mins(2);
+/// Longest silence on an event stream before we ask anew; a live server says something more often.
+const SILENCE: Duration = Duration::from_mins(1);
+/// Largest answer we read: 100,000 images with all their labels are a third of it.
+const MAX_ANSWER: usize = 1 << 30;
+/// Largest key or certificate file we read; a bundle of every public root is 250 KiB.
+const MAX_FILE: u64 = 4 << 20;
+
+/// What every command that talks to a server takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct Connection {
+    /// The server's URL (also read from BACKEND_ENDPOINT)
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8090", value_parser = endpoint)]
+    endpoint: Url,
+    /// Access key of the key pair to sign requests with (also read from BACKEND_ACCESS_KEY)
+    #[arg(long, global = true, value_name = "KEY")]
+    access_key: Option<String>,
+    /// File that holds the secret key; without it WHARF_SECRET_KEY or BACKEND_SECRET_KEY is read
+    #[arg(long, global = true, value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
+    /// PEM file of more certificate authorities to trust for the server, besides the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    endpoint_ca_file: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match (url.scheme(), url.host_str()) {
+        ("http" | "https", Some(_)) if url.query().is_none() && url.fragment().is_none() => Ok(url),
+        _ => Err("expected http://HOST[:PORT] or https://HOST[:PORT]".into()),
+    }
+}
+
+/// Lets the official clients' variables stand in for ours where ours are not set: a shell that is set up for them
+/// needs nothing else. They win over the configuration file, as every variable does.
+pub(crate) fn with_official_environment(
+    mut command: clap::Command,
+    variable: impl Fn(&str) -> Option<String>,
+) -> clap::Command {
+    // The official clients take several endpoints, separated by commas.
+    let first = |value: String| value.split(',').next().map(str::trim).map(String::from);
+    let given = |name: &str| variable(name).and_then(first).filter(|value| !value.is_empty());
+    let fallbacks = [("endpoint", given("BACKEND_ENDPOINT")), ("access_key", given("BACKEND_ACCESS_KEY"))];
+    for (id, value) in fallbacks {
+        let Some(value) = value else { continue };
+        command = command.mut_subcommands(|subcommand| {
+            let has_it = subcommand.get_arguments().any(|arg| arg.get_id() == id);
+            if has_it { subcommand.mut_arg(id, |arg| arg.default_value(value.clone())) } else { subcommand }
+        });
+    }
+    command
+}
+
+/// A signing client of one server.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    endpoint: Url,
+    access_key: String,
+    secret: Secret,
+}
+
+impl Client {
+    /// Reads the keys and prepares; nothing is sent yet.
+    pub(crate) fn new(connection: &Connection, matches: &ArgMatches) -> Result<Self> {
+        let access_key = connection.access_key.clone().filter(|key| !key.is_empty()).ok_or_else(|| {
+            Failure::usage("no access key")
+                .remedy("give --access-key or set WHARF_ACCESS_KEY (and WHARF_SECRET_KEY)")
+        })?;
+        let in_file = connection.secret_key_file.as_deref();
+        let named_now =
+            source(matches, "secret_key_file").is_some_and(|source| source != ValueSource::DefaultValue);
+        let secret = secret_key(in_file, named_now, |name| env::var(name).ok())?;
+        Self::with_keys(&connection.endpoint, connection.endpoint_ca_file.as_deref(), access_key, secret)
+    }
+
+    /// A client with these keys.
+    pub(crate) fn with_keys(
+        endpoint: &Url,
+        ca: Option<&Path>,
+        access_key: String,
+        secret: Secret,
+    ) -> Result<Self> {
+        // reqwest asks the process for its cryptography. An error means it is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            // A redirected request would carry a signature for another path or host.
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(endpoint) {
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = ca {
+            let bundle = reqwest::Certificate::from_pem_bundle(read_file(path)?.as_bytes());
+            let bundle = bundle
+                .ok()
+                .filter(|bundle| !bundle.is_empty())
+                .ok_or_else(|| Failure::failed(path.display().to_string(), "no PEM certificate in it"))?;
+            builder = builder.tls_certs_merge(bundle);
+        }
+        let http = builder.build().map_err(|error| Failure::failed("HTTP client", causes(&error)))?;
+        Ok(Self { http, endpoint: endpoint.clone(), access_key, secret })
+    }
+
+    /// One field of a GraphQL answer.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        field: &str,
+        query: &str,
+        variables: Value,
+    ) -> Result<T> {
+        let body = json!({ "query": query, "variables": variables }).to_string();
+        let request = self.signed(&Method::POST, "/admin/gql", "application/json");
+        let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(self.refused(response).await);
+        }
+        let answer: Answer = serde_json::from_slice(&self.body(response).await?)
+            .map_err(|_| self.foreign(&format!("answered HTTP {} with no GraphQL", status.as_u16())))?;
+        answer.field(field).map_err(|why| self.refusal(why))
+    }
+
+    /// A mutation; `ok: false` is a failure of `what`, with the server's reason.
+    pub(crate) async fn change(
+        &self,
+        what: &str,
+        field: &str,
+        query: &str,
+        variables: Value,
+    ) -> Result<Outcome> {
+        let outcome: Outcome = self.ask(field, query, variables).await?;
+        if outcome.ok {
+            return Ok(outcome);
+        }
+        let why = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into());
+        let failure = Failure::failed(what, why.as_str());
+        Err(if why.starts_with("no permission") { failure.remedy(NOT_SUPER_ADMIN) } else { failure })
+    }
+
+    /// Opens a task's event stream, from behind this event on.
+    pub(crate) async fn events(
+        &self,
+        task: TaskId,
+        last_event_id: Option<&str>,
+    ) -> Result<Response, Unopened> {
+        let target = format!("/events/background-task?task_id={task}");
+        let mut request = self
+            .signed(&Method::GET, &target, signature::Request::NO_CONTENT_TYPE)
+            .header(ACCEPT, "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = tokio::time::timeout(SILENCE, request.send()).await;
+        let response = match response {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(Unopened::Failed(self.unreachable(&error))),
+            Err(_) => {
+                return Err(Unopened::Failed(Failure::failed(self.name(), "no answer").passing()));
+            }
+        };
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND => Err(Unopened::Unknown),
+            _ => Err(Unopened::Failed(self.refused(response).await)),
+        }
+    }
+
+    /// Longest silence on the stream of [`Client::events`].
+    pub(crate) fn silence() -> Duration {
+        SILENCE
+    }
+
+    fn signed(&self, method: &Method, target: &str, content_type: &str) -> reqwest::RequestBuilder {
+        let now = Timestamp::now();
+        let (date, day) = (now.to_string(), now.strftime("%Y%m%d").to_string());
+        let host = authority(&self.endpoint);
+        let request = signature::Request {
+            method: method.as_str(),
+            // A prefix in the endpoint's path is a reverse proxy's, which takes it off: the server never sees it.
+            target,
+            date: &date,
+            host: &host,
+            content_type,
+            version_header: ("x-backendai-version", API_VERSION),
+        };
+        let signature = signature::sign(&request, &day, Hash::Sha256, &self.secret);
+        let authorization =
+            Authorization { hash: Hash::Sha256, access_key: &self.access_key, signature: &signature };
+        let url = format!("{}{target}", self.name());
+        self.http
+            .request(method.clone(), url)
+            .header(DATE, &date)
+            .header("X-BackendAI-Version", API_VERSION)
+            .header(AUTHORIZATION, authorization.to_string())
+    }
+
+    fn name(&self) -> &str {
+        self.endpoint.as_str().trim_end_matches('/')
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(self.foreign("answered with more than 1 GiB"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let why = causes(error);
+        if why.contains("certificate") {
+            // It will not pass: somebody has to name the authority, or look who answers there.
+            return Failure::failed(self.name(), why)
+                .remedy("name its authority's file with --endpoint-ca-file");
+        }
+        let failure = Failure::failed(self.name(), why).passing();
+        if error.is_connect() {
+            failure.remedy(
+                "is the server running there? start it with wharf serve, or name another with --endpoint",
+            )
+        } else {
+            failure
+        }
+    }
+
+    async fn refused(&self, response: Response) -> Failure {
+        let status = response.status();
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
+            return Failure::failed(self.name(), format!("redirects to {to}"))
+                .remedy("name the final address with --endpoint");
+        }
+        let is_passing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let body = self.body(response).await.unwrap_or_default();
+        let failure = self.explained(status, &body);
+        if is_passing { failure.passing() } else { failure }
+    }
+
+    fn explained(&self, status: StatusCode, body: &[u8]) -> Failure {
+        let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+            return self.foreign(&format!("answered HTTP {}", status.as_u16()));
+        };
+        let failure = Failure::failed(self.name(), problem.to_string());
+        let says = |word| problem.to_string().to_ascii_lowercase().contains(word);
+        match status {
+            StatusCode::BAD_REQUEST if says("date/time sync") => failure.remedy("set this machine's clock"),
+            StatusCode::UNAUTHORIZED => failure.remedy("check --access-key and the secret key"),
+            StatusCode::FORBIDDEN => failure.remedy(NOT_SUPER_ADMIN),
+            _ => failure,
+        }
+    }
+
+    fn refusal(&self, why: String) -> Failure {
+        let is_denied = why.contains("no permission") || why.contains("privilege");
+        let failure = Failure::failed(self.name(), why);
+        if is_denied { failure.remedy(NOT_SUPER_ADMIN) } else { failure }
+    }
+
+    fn foreign(&self, why: &str) -> Failure {
+        Failure::failed(self.name(), why).remedy("is it a wharf server? name another with --endpoint")
+    }
+}
+
+const NOT_SUPER_ADMIN: &str = "use a super-admin's key pair";
+
+/// Why an event stream did not open.
+#[derive(Debug)]
+pub(crate) enum Unopened {
+    /// The server knows no such task, or none that this caller may follow.
+    Unknown,
+    /// It was not answered, or refused.
+    Failed(Failure),
+}
+
+/// What a mutation answers.
+#[derive(Debug, Deserialize, serde::Serialize)]
+pub(crate) struct Outcome {
+    /// Whether it was done.
+    pub(crate) ok: bool,
+    /// The reason if not; perhaps a remark if it was.
+    #[serde(default)]
+    pub(crate) msg: Option<String>,
+    /// The background task it started, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task_id: Option<TaskId>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    data: Value,
+    #[serde(default, deserialize_with = "crate::cli::json::list")]
+    errors: Vec<Complaint>,
+}
+
+#[derive(Deserialize)]
+struct Complaint {
+    message: String,
+}
+
+impl Answer {
+    fn field<T: DeserializeOwned>(mut self, name: &str) -> Result<T, String> {
+        if !self.errors.is_empty() {
+            let messages: Vec<_> = self.errors.into_iter().map(|error| error.message).collect();
+            return Err(messages.join("; "));
+        }
+        let value = self.data.get_mut(name).map(Value::take).unwrap_or_default();
+        serde_json::from_value(value).map_err(|error| format!("unexpected answer in {name}: {error}"))
+    }
+}
+
+/// An RFC 7807 body, with the members that Backend.AI's servers fill.
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    #[serde(default)]
+    msg: Option<String>,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.title.trim_end_matches('.'))?;
+        match self.msg.as_deref() {
+            Some(msg) if !msg.is_empty() && msg != self.title => write!(f, ": {msg}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn authority(endpoint: &Url) -> String {
+    let host = endpoint.host_str().unwrap_or_default();
+    endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn is_loopback(endpoint: &Url) -> bool {
+    match endpoint.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// An error with what is behind it: reqwest's own text is only "error sending request".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
+}
+
+/// Where an argument's value came from, on whichever level it was given.
+fn source(matches: &ArgMatches, id: &str) -> Option<ValueSource> {
+    let mut level = matches;
+    while let Some((_, inner)) = level.subcommand() {
+        level = inner;
+    }
+    level.try_contains_id(id).ok()?;
+    level.value_source(id)
+}
+
+/// The secret key: a file named by flag or variable, else a variable, else the file that the configuration names.
+/// There is no flag for the key itself: the process list would show it to everybody.
+fn secret_key(
+    in_file: Option<&Path>,
+    named_now: bool,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Secret> {
+    let in_variable = ["WHARF_SECRET_KEY", "BACKEND_SECRET_KEY"].into_iter().find_map(variable);
+    let key = match (in_file, in_variable.filter(|key| !key.is_empty())) {
+        (Some(path), _) if named_now => read_file(path)?,
+        (_, Some(key)) => key,
+        (Some(path), None) => read_file(path)?,
+        (None, None) => {
+            return Err(
+                Failure::usage("no secret key").remedy("give --secret-key-file or set WHARF_SECRET_KEY")
+            );
+        }
+    };
+    Ok(Secret::new(key.trim()))
+}
+
+/// A small text file named on the command line.
+pub(crate) fn read_file(path: &Path) -> Result<String> {
+    let failed = |why: String| Failure::failed(path.display().to_string(), why);
+    let metadata = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if metadata.len() > MAX_FILE {
+        return Err(failed("larger than 4 MiB".into()));
+    }
+    fs::read_to_string(path).map_err(|error| failed(error.to_string()))
+}
+
+/// GraphQL variables without those that are null: an argument left out and one that is null may mean two things.
+pub(crate) fn given(mut variables: Value) -> Value {
+    if let Some(variables) = variables.as_object_mut() {
+        variables.retain(|_, value| !value.is_null());
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::{Args, FromArgMatches};
+    use serde_json::{Value, json};
+    use url::Url;
+
+    use crate::{
+        access::signature::{Authorization, Request, parse_date, verify},
+        base::secret::Secret,
+        cli::{
+            api::{
+                Client, Connection, Unopened, authority, endpoint, given, secret_key,
+                with_official_environment,
+            },
+            scripted::{Answer, Asked, Server, client},
+        },
+    };
+
+    fn holds(asked: &Asked, endpoint: &Url, content_type: &str) -> bool {
+        let date = asked.header("date").unwrap();
+        let authorization = Authorization::parse(asked.header("authorization").unwrap()).unwrap();
+        let request = Request {
+            method: asked.method(),
+            target: asked.target(),
+            date,
+            host: &authority(endpoint),
+            content_type,
+            version_header: ("x-backendai-version", asked.header("x-backendai-version").unwrap()),
+        };
+        assert_eq!(asked.header("host"), Some(authority(endpoint).as_str()));
+        let day = parse_date(date).unwrap().day;
+        verify(&request, &day, authorization.hash, &Secret::new("secret"), authorization.signature)
+    }
+
+    #[tokio::test]
+    async fn queries_and_streams_are_signed_as_the_server_checks_them() {
+        let server = Server::start(vec![
+            Answer::json(200, r#"{"data": {"images": [1, 2]}}"#),
+            Answer::json(404, r#"{"type": "x", "title": "y"}"#),
+        ])
+        .await;
+        let client = client(&server);
+        let images: Vec<u32> = client.ask("images", "query { images }", json!({})).await.unwrap();
+        assert_eq!(images, [1, 2]);
+        let id = "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172".parse().unwrap();
+        assert!(matches!(client.events(id, Some("7")).await, Err(Unopened::Unknown)));
+        let asked = server.asked();
+        assert!(holds(&asked[0], &server.endpoint, "application/json"));
+        assert_eq!((asked[0].method(), asked[0].target()), ("POST", "/admin/gql"));
+        let body: Value = serde_json::from_str(&asked[0].body).unwrap();
+        assert_eq!(body, json!({"query": "query { images }", "variables": {}}));
+        assert!(holds(&asked[1], &server.endpoint, Request::NO_CONTENT_TYPE));
+        assert_eq!(asked[1].header("last-event-id"), Some("7"));
+        assert_eq!(asked[1].header("content-type"), None);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_the_reason_and_the_remedy() {
+        for (answer, expected) in [
+            (
+                Answer::json(
+                    401,
+                    r#"{"title": "Credential/signature mismatch.", "msg": "Access key not found"}"#,
+                ),
+                "Credential/signature mismatch: Access key not found; check --access-key and the secret key",
+            ),
+            (
+                Answer::json(400, r#"{"title": "Missing or invalid.", "msg": "Date/time sync error"}"#),
+                "Missing or invalid: Date/time sync error; set this machine's clock",
+            ),
+            (
+                Answer::json(502, "<html>bad gateway</html>"),
+                "answered HTTP 502; is it a wharf server? name another with --endpoint",
+            ),
+            (
+                Answer::json(200, "hello"),
+                "answered HTTP 200 with no GraphQL; is it a wharf server? name another with --endpoint",
+            ),
+            (Answer::json(301, ""), "redirects to elsewhere; name the final address with --endpoint"),
+            (
+                Answer::json(
+                    200,
+                    r#"{"data": null, "errors": [{"message": "no such\u001b[2J"}, {"message": "b"}]}"#,
+                ),
+                "no such\\u{1b}[2J; b",
+            ),
+            (
+                Answer::json(
+                    200,
+                    r#"{"data": null, "errors": [{"message": "superadmin privilege required"}]}"#,
+                ),
+                "superadmin privilege required; use a super-admin's key pair",
+            ),
+            (Answer::json(200, r#"{"data": {"x": "y"}}"#), "unexpected answer in x: "),
+        ] {
+            let server = Server::start(vec![answer]).await;
+            let failure = client(&server).ask::<u32>("x", "{ x }", json!({})).await.unwrap_err().to_string();
+            let place = server.endpoint.as_str().trim_end_matches('/');
+            assert!(failure.starts_with(&format!("{place}: {expected}")), "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mutation_that_is_not_ok_is_a_failure_of_what_it_was_about() {
+        let server = Server::start(vec![
+            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no such image.", "task_id": null}}}"#),
+            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no permission to execute f"}}}"#),
+            Answer::json(200, r#"{"data": {"f": {"ok": true, "msg": null}}}"#),
+        ])
+        .await;
+        let client = client(&server);
+        let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "a:1: no such image");
+        let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
+        assert!(client.change("a:1", "f", "", json!({})).await.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let server = Server::start(vec![]).await;
+        let failure = client(&server).ask::<u32>("x", "", json!({})).await.unwrap_err();
+        assert!(failure.may_pass());
+        assert!(failure.to_string().contains("start it with wharf serve"), "{failure}");
+    }
+
+    #[test]
+    fn a_prefix_in_the_endpoint_is_the_proxys() {
+        let endpoint = endpoint("https://example.org:8443/wharf/").unwrap();
+        let client = Client::with_keys(&endpoint, None, "AK".into(), Secret::new("secret")).unwrap();
+        let request = client.signed(&reqwest::Method::GET, "/x", "text/plain").build().unwrap();
+        assert_eq!(request.url().as_str(), "https://example.org:8443/wharf/x");
+        assert_eq!(authority(&endpoint), "example.org:8443");
+    }
+
+    #[test]
+    fn the_secret_key_has_an_order_of_sources() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        std::fs::write(&file, "from the file\n").unwrap();
+        let key = |file: Option<&Path>, named_now, ours: &'static str, official: &'static str| {
+            let variable = |name: &str| {
+                let value = if name == "WHARF_SECRET_KEY" { ours } else { official };
+                (!value.is_empty()).then(|| value.to_owned())
+            };
+            secret_key(file, named_now, variable).map(|key| key.expose().to_owned())
+        };
+        assert_eq!(key(Some(&file), true, "ours", "official").unwrap(), "from the file");
+        assert_eq!(key(Some(&file), false, "ours", "official").unwrap(), "ours");
+        assert_eq!(key(Some(&file), false, "", "official").unwrap(), "official");
+        assert_eq!(key(Some(&file), false, "", "").unwrap(), "from the file");
+        assert!(key(None, false, "", "").unwrap_err().to_string().contains("WHARF_SECRET_KEY"));
+        assert!(key(Some(Path::new("/nowhere")), true, "ours", "").is_err());
+    }
+
+    #[test]
+    fn the_official_clients_variables_stand_in_where_ours_are_not_set() {
+        let image = Connection::augment_args(clap::Command::new("image"));
+        let command = clap::Command::new("wharf").subcommand(image).subcommand(clap::Command::new("serve"));
+        let command = with_official_environment(command, |name| match name {
+            "BACKEND_ENDPOINT" => Some("https://a.example.org,https://b.example.org".into()),
+            _ => None,
+        });
+        let resolved = |arguments: &[&str]| {
+            let matches = command.clone().try_get_matches_from(arguments).unwrap();
+            let (_, matches) = matches.subcommand().unwrap();
+            Connection::from_arg_matches(matches).unwrap().endpoint.to_string()
+        };
+        assert_eq!(resolved(&["wharf", "image"]), "https://a.example.org/");
+        assert_eq!(resolved(&["wharf", "image", "--endpoint", "http://c"]), "http://c/");
+    }
+
+    #[test]
+    fn arguments_that_are_null_are_left_out() {
+        assert_eq!(given(json!({"a": null, "b": false})), json!({"b": false}));
+    }
+}

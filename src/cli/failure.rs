@@ -1,0 +1,86 @@
+//! How a command says that it did not work: the thing, the reason, the remedy, on one line.
+
+use std::{fmt, process::ExitCode};
+
+use crate::cli::text;
+
+/// A result with [`Failure`].
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: Option<String>,
+    why: String,
+    remedy: Option<String>,
+    is_usage: bool,
+    may_pass: bool,
+}
+
+impl Failure {
+    /// It was asked rightly and failed: exit code 1.
+    pub(crate) fn failed(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: Some(what.into()), why: why.into(), remedy: None, is_usage: false, may_pass: false }
+    }
+
+    /// It was asked wrongly: exit code 2.
+    pub(crate) fn usage(why: impl Into<String>) -> Self {
+        Self { what: None, why: why.into(), remedy: None, is_usage: true, may_pass: false }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Marks it as one that may be over soon: the server is restarting, the network was away.
+    pub(crate) fn passing(mut self) -> Self {
+        self.may_pass = true;
+        self
+    }
+
+    /// Whether asking again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(if self.is_usage { 2 } else { 1 })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(what) = &self.what {
+            write!(f, "{}: ", text::one_line(what))?;
+        }
+        // Reasons come from servers and may end as sentences do; ours goes on.
+        f.write_str(without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, "; {}", text::one_line(remedy))?;
+        }
+        Ok(())
+    }
+}
+
+/// The system's errors end with a number that helps nobody.
+fn without_errno(why: &str) -> &str {
+    why.rfind(" (os error").and_then(|at| why.get(..at)).unwrap_or(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::failure::Failure;
+
+    #[test]
+    fn a_failure_is_one_line_of_thing_reason_and_remedy() {
+        let failure = Failure::failed("cr.io/a:1", "no such\nimage.").remedy("see wharf image list");
+        assert_eq!(failure.to_string(), "cr.io/a:1: no such image; see wharf image list");
+        let system = Failure::failed("/nowhere", std::io::Error::from_raw_os_error(2).to_string());
+        assert_eq!(system.to_string(), "/nowhere: No such file or directory");
+        let hostile = Failure::failed("x", "\u{1b}[2Jgone");
+        assert_eq!(hostile.to_string(), "x: \\u{1b}[2Jgone");
+    }
+}

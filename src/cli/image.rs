@@ -1,0 +1,384 @@
+//! `wharf image`: the catalog.
+
+use clap::{ArgMatches, Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cli::{
+    self,
+    api::{Client, Connection, given},
+    failure::{Failure, Result},
+    follow, json, registry, table, text,
+};
+
+/// List, scan, name and forget images
+#[derive(Args)]
+pub(crate) struct Image {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the images you may see
+    List(List),
+    /// Show one image with its labels, limits and aliases
+    Show {
+        /// Canonical name, alias or digest
+        reference: String,
+        /// Processor architecture, where the name exists for several
+        #[arg(long, value_name = "ARCHITECTURE")]
+        architecture: Option<String>,
+    },
+    /// Read registries anew and follow the task to its end
+    Rescan {
+        /// One registry, by its host; every one if left out
+        #[arg(value_parser = registry::host)]
+        registry: Option<String>,
+        /// Only this project of the registry
+        #[arg(long, value_name = "PROJECT")]
+        project: Option<String>,
+        /// Return as soon as the task is started
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Read one image from its registry, for registries that have no catalog to read
+    Scan {
+        /// Canonical name: REGISTRY/NAME:TAG
+        reference: String,
+        /// Return as soon as the task is started
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Take an image out of the catalog; the registry and the nodes keep it
+    Forget {
+        /// Canonical name, alias or digest
+        reference: String,
+        /// Processor architecture, where the name exists for several
+        #[arg(long, value_name = "ARCHITECTURE")]
+        architecture: Option<String>,
+    },
+    /// Give an image another name
+    Alias {
+        /// The new name
+        alias: String,
+        /// The image: canonical name or digest
+        target: String,
+        /// Processor architecture, where the name exists for several
+        #[arg(long, value_name = "ARCHITECTURE")]
+        architecture: Option<String>,
+    },
+    /// Take such a name away
+    Dealias {
+        /// The name
+        alias: String,
+    },
+}
+
+#[derive(Args)]
+struct List {
+    /// Only images of this registry
+    #[arg(long, value_name = "HOST")]
+    registry: Option<String>,
+    /// Only images that are on at least one node
+    #[arg(long)]
+    installed: bool,
+    /// Only images with this in their name, description or an alias, in any case
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+}
+
+/// An image as the API has it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Record {
+    id: Option<String>,
+    #[serde(deserialize_with = "json::text")]
+    registry: String,
+    #[serde(deserialize_with = "json::text")]
+    name: String,
+    #[serde(deserialize_with = "json::text")]
+    tag: String,
+    #[serde(deserialize_with = "json::text")]
+    architecture: String,
+    #[serde(deserialize_with = "json::text")]
+    humanized_name: String,
+    #[serde(deserialize_with = "json::text")]
+    digest: String,
+    #[serde(deserialize_with = "json::count")]
+    size_bytes: u64,
+    #[serde(deserialize_with = "json::list")]
+    aliases: Vec<String>,
+    #[serde(deserialize_with = "json::list")]
+    labels: Vec<Label>,
+    #[serde(deserialize_with = "json::list")]
+    resource_limits: Vec<Limit>,
+    #[serde(deserialize_with = "json::list")]
+    supported_accelerators: Vec<String>,
+    installed: Option<bool>,
+    installed_agents: Option<Vec<Option<String>>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Label {
+    #[serde(deserialize_with = "json::text")]
+    key: String,
+    #[serde(deserialize_with = "json::text")]
+    value: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Limit {
+    #[serde(deserialize_with = "json::text")]
+    key: String,
+    min: Option<String>,
+    max: Option<String>,
+}
+
+/// What the table shows: a tenth of the bytes of [`FIELDS`] for images with many labels.
+const ROW: &str = "registry name tag architecture humanized_name size_bytes aliases installed";
+
+const FIELDS: &str = "id registry name tag architecture humanized_name digest size_bytes aliases \
+    labels { key value } resource_limits { key min max } supported_accelerators installed installed_agents";
+
+impl Image {
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let client = Client::new(&self.connection, matches)?;
+        cli::block_on(self.verb.run(&client, self.connection.json))
+    }
+}
+
+impl Verb {
+    async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
+        match self {
+            Self::List(list) => list.run(client, as_json).await,
+            Self::Show { reference, architecture } => {
+                show(client, reference, architecture.as_deref(), as_json).await
+            }
+            Self::Rescan { registry, project, no_follow } => {
+                let query = "mutation($registry: String, $project: String) \
+                    { rescan_images(registry: $registry, project: $project) { ok msg task_id } }";
+                let variables = given(json!({ "registry": registry, "project": project }));
+                let what = registry.as_deref().unwrap_or("every registry");
+                start(client, what, "rescan_images", query, variables, *no_follow, as_json).await
+            }
+            Self::Scan { reference, no_follow } => {
+                let query =
+                    "mutation($reference: String!) { scan_image(reference: $reference) { ok msg task_id } }";
+                let variables = json!({ "reference": reference });
+                start(client, reference, "scan_image", query, variables, *no_follow, as_json).await
+            }
+            Self::Forget { reference, architecture } => {
+                let query = "mutation($reference: String!, $architecture: String) \
+                    { forget_image(reference: $reference, architecture: $architecture) { ok msg } }";
+                let variables = given(json!({ "reference": reference, "architecture": architecture }));
+                let said = format!("forgot {reference}");
+                change(client, reference, "forget_image", query, variables, &said, as_json).await
+            }
+            Self::Alias { alias, target, architecture } => {
+                let query = "mutation($alias: String!, $target: String!, $architecture: String) \
+                    { alias_image(alias: $alias, target: $target, architecture: $architecture) { ok msg } }";
+                let variables =
+                    given(json!({ "alias": alias, "target": target, "architecture": architecture }));
+                let said = format!("{alias} now means {target}");
+                change(client, alias, "alias_image", query, variables, &said, as_json).await
+            }
+            Self::Dealias { alias } => {
+                let query = "mutation($alias: String!) { dealias_image(alias: $alias) { ok msg } }";
+                let said = format!("{alias} means no image any more");
+                change(client, alias, "dealias_image", query, json!({ "alias": alias }), &said, as_json).await
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
+        let fields = if as_json { FIELDS } else { ROW };
+        let query =
+            format!("query($installed: Boolean) {{ images(is_installed: $installed) {{ {fields} }} }}");
+        let variables = given(json!({ "installed": self.installed.then_some(true) }));
+        let images: Option<Vec<Option<Record>>> = client.ask("images", &query, variables).await?;
+        let mut images: Vec<_> =
+            images.unwrap_or_default().into_iter().flatten().filter(|i| self.wants(i)).collect();
+        images.sort_by_cached_key(|image| (image.canonical(), image.architecture.clone()));
+        if as_json {
+            return json::print(&images);
+        }
+        let headers = ["IMAGE", "ARCHITECTURE", "SIZE", "INSTALLED", "ALIASES", "DESCRIPTION"];
+        cli::print(&table::rows(&headers, images.iter().map(Record::cells)))
+    }
+
+    fn wants(&self, image: &Record) -> bool {
+        let registry = self.registry.as_deref().is_none_or(|host| host.eq_ignore_ascii_case(&image.registry));
+        let name = self.name.as_deref().map(str::to_lowercase).is_none_or(|part| {
+            let has = |text: &str| text.to_lowercase().contains(&part);
+            has(&image.canonical())
+                || has(&image.humanized_name)
+                || image.aliases.iter().any(|alias| has(alias))
+        });
+        registry && name
+    }
+}
+
+async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_json: bool) -> Result<()> {
+    let query = format!(
+        "query($reference: String!, $architecture: String) \
+         {{ image(reference: $reference, architecture: $architecture) {{ {FIELDS} }} }}"
+    );
+    let variables = given(json!({ "reference": reference, "architecture": architecture }));
+    let image: Option<Record> = client.ask("image", &query, variables).await?;
+    let image = image.ok_or_else(|| {
+        Failure::failed(reference, "no such image, or none that you may see").remedy("see wharf image list")
+    })?;
+    if as_json { json::print(&image) } else { cli::print(&table::fields(image.fields())) }
+}
+
+/// A mutation that starts a task; follows it unless told not to.
+async fn start(
+    client: &Client,
+    what: &str,
+    field: &str,
+    query: &str,
+    variables: Value,
+    no_follow: bool,
+    as_json: bool,
+) -> Result<()> {
+    let outcome = client.change(what, field, query, variables).await?;
+    match outcome.task_id {
+        Some(id) if !no_follow => follow::follow(client, id, as_json).await,
+        _ if as_json => json::print(&outcome),
+        Some(id) => cli::print(&format!("started task {id}; follow it with: wharf task follow {id}")),
+        None => cli::print(&text::one_line(outcome.msg.as_deref().unwrap_or("nothing to do"))),
+    }
+}
+
+/// A mutation that is over when it is answered.
+async fn change(
+    client: &Client,
+    what: &str,
+    field: &str,
+    query: &str,
+    variables: Value,
+    said: &str,
+    as_json: bool,
+) -> Result<()> {
+    let outcome = client.change(what, field, query, variables).await?;
+    if as_json { json::print(&outcome) } else { cli::print(&text::one_line(said)) }
+}
+
+impl Record {
+    fn canonical(&self) -> String {
+        format!("{}/{}:{}", self.registry, self.name, self.tag)
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.canonical(),
+            self.architecture.clone(),
+            text::size(self.size_bytes),
+            yes_or_no(self.installed),
+            self.aliases.join(" "),
+            self.humanized_name.clone(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let agents = self.installed_agents.iter().flatten().flatten();
+        vec![
+            ("image", text::one_line(&self.canonical())),
+            ("description", text::one_line(&self.humanized_name)),
+            ("architecture", text::one_line(&self.architecture)),
+            ("digest", text::one_line(&self.digest)),
+            ("size", format!("{} ({} bytes)", text::size(self.size_bytes), self.size_bytes)),
+            ("aliases", lines(self.aliases.iter().map(|alias| text::one_line(alias)))),
+            ("accelerators", text::one_line(&self.supported_accelerators.join(" "))),
+            ("limits", lines(self.resource_limits.iter().map(Limit::line))),
+            ("installed", yes_or_no(self.installed)),
+            ("on agents", lines(agents.map(|agent| text::one_line(agent)))),
+            ("labels", lines(self.labels.iter().map(Label::line))),
+            ("id", text::one_line(self.id.as_deref().unwrap_or_default())),
+        ]
+    }
+}
+
+impl Label {
+    fn line(&self) -> String {
+        format!("{}={}", text::one_line(&self.key), text::one_line(&self.value))
+    }
+}
+
+impl Limit {
+    fn line(&self) -> String {
+        let bounds = match (self.min.as_deref(), self.max.as_deref()) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("at least {min}"),
+            (None, Some(max)) => format!("at most {max}"),
+            (None, None) => "any".into(),
+        };
+        text::one_line(&format!("{} {bounds}", self.key))
+    }
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn yes_or_no(value: Option<bool>) -> String {
+    value.map_or("", |yes| if yes { "yes" } else { "no" }).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::image::{Limit, List, Record};
+
+    fn image() -> Record {
+        Record {
+            registry: "cr.example.org".into(),
+            name: "stable/python".into(),
+            tag: "3.9".into(),
+            humanized_name: "Python 3.9, Ubuntu 20.04".into(),
+            aliases: vec!["Py".into()],
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn a_list_has_what_was_asked_for() {
+        let wants = |registry: Option<&str>, name: Option<&str>| {
+            let list =
+                List { registry: registry.map(Into::into), installed: false, name: name.map(Into::into) };
+            list.wants(&image())
+        };
+        assert!(wants(None, None));
+        assert!(wants(Some("CR.example.org"), None));
+        assert!(!wants(Some("example.org"), None));
+        for part in ["python:3", "UBUNTU", "py", "example.org/stable"] {
+            assert!(wants(None, Some(part)), "{part}");
+        }
+        assert!(!wants(None, Some("torch")));
+        assert!(!wants(Some("other"), Some("py")));
+    }
+
+    #[test]
+    fn a_record_is_read_whatever_is_null_or_left_out() {
+        let json =
+            r#"{"name": "a", "tag": null, "size_bytes": "12", "labels": [null], "installed_agents": null}"#;
+        let record: Record = serde_json::from_str(json).unwrap();
+        assert_eq!((record.name.as_str(), record.tag.as_str(), record.size_bytes), ("a", "", 12));
+        assert!(record.labels.is_empty());
+        assert!(!record.fields().is_empty());
+    }
+
+    #[test]
+    fn limits_read_as_bounds() {
+        let limit = |min: Option<&str>, max: Option<&str>| {
+            Limit { key: "cpu".into(), min: min.map(Into::into), max: max.map(Into::into) }.line()
+        };
+        assert_eq!(limit(Some("1"), None), "cpu at least 1");
+        assert_eq!(limit(Some("1"), Some("4")), "cpu 1 to 4");
+        assert_eq!(limit(None, Some("4")), "cpu at most 4");
+    }
+}

@@ -1,0 +1,261 @@
+//! The command line: one file per command; what talks to a server does so over the API everyone else uses.
+
+#![expect(clippy::doc_markdown, reason = "clap prints these doc comments, backticks and all, as help texts")]
+
+mod api;
+mod completion;
+mod failure;
+mod follow;
+mod image;
+mod json;
+mod password;
+mod registry;
+mod schema;
+#[cfg(test)]
+mod scripted;
+mod serve;
+mod sse;
+mod table;
+mod task;
+mod text;
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    cli::failure::{Failure, Result},
+    config,
+};
+
+/// The commands that talk to a server, and so obey the file's `[client]` table.
+const CLIENTS: [config::Shared<'static>; 1] = [("client", &["image", "registry", "task"])];
+
+/// A catalog of container images: who may see them, and on which nodes of a lab they are.
+///
+/// Every flag also reads the environment variable WHARF_<FLAG>, then the TOML file named by --config
+/// (a table per command: [serve], [client] for all that talk to a server, [image.list] …).
+/// Exit status: 0 done, 1 failed, 2 wrong usage.
+#[derive(Parser)]
+#[command(
+    name = "wharf",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// Configuration file in TOML [default: ~/.config/wharf/config.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Image(image::Image),
+    Registry(registry::Registry),
+    Task(task::Task),
+    Completion(completion::Completion),
+    Schema(schema::Schema),
+}
+
+/// Runs the command that the process was started with; says what went wrong on stderr, and how in the exit code.
+pub fn run() -> ExitCode {
+    match start(&env::args_os().collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // With stderr gone there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "wharf: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn start(arguments: &[OsString]) -> Result<()> {
+    let command = configured(Cli::command(), arguments)?;
+    let matches = match command.try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return answered_by_clap(&error, arguments),
+    };
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::usage(config::one_line(&error)))?;
+    dispatch(cli.command, &matches)
+}
+
+fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
+    match command {
+        Command::Serve(serve) => serve.run(),
+        Command::Image(image) => image.run(matches),
+        Command::Registry(registry) => registry.run(matches),
+        Command::Task(task) => task.run(matches),
+        Command::Completion(completion) => completion.run(Cli::command()),
+        Command::Schema(schema) => schema.run(),
+    }
+}
+
+fn configured(command: clap::Command, arguments: &[OsString]) -> Result<clap::Command> {
+    let named = config::named_file(arguments);
+    let path = named.or_else(|| home_file().filter(|path| path.exists()));
+    let file = path.map(|path| config::File::read(&path)).transpose();
+    let command = file.and_then(|file| config::layered(command, "WHARF", file.as_ref(), &CLIENTS));
+    let command = command.map_err(|invalid| Failure::usage(invalid.to_string()))?;
+    Ok(api::with_official_environment(command, |name| env::var(name).ok()))
+}
+
+fn home_file() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
+    Some(base.join("wharf/config.toml"))
+}
+
+/// Help and version were asked for and go to stdout; anything else is wrong usage.
+fn answered_by_clap(error: &clap::Error, arguments: &[OsString]) -> Result<()> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that closed early, as `head` does, has what it wanted.
+            let _ = error.print();
+            Ok(())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Err(Failure::usage("no command given"))
+        }
+        _ => {
+            let help = format!("see {} --help", asked_command(arguments));
+            Err(Failure::usage(config::one_line(error)).remedy(help))
+        }
+    }
+}
+
+/// The command that these arguments ask for, as far as it exists: `wharf image list`.
+fn asked_command(arguments: &[OsString]) -> String {
+    let top = Cli::command();
+    let (mut command, mut names) = (&top, vec!["wharf"]);
+    for argument in arguments.iter().skip(1) {
+        if let Some(subcommand) = command.find_subcommand(argument) {
+            names.push(subcommand.get_name());
+            command = subcommand;
+        }
+    }
+    names.join(" ")
+}
+
+/// Runs a client command: one thread is plenty for waiting on one server.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?.block_on(work)
+}
+
+/// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed("stdout", error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use crate::cli::{CLIENTS, Cli};
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        crate::config::layered(Cli::command(), "WHARF", None, &CLIENTS).unwrap().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_reads_the_environment() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long() else { continue };
+                let expected = format!("WHARF_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected, "{}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&crate::config::layered(Cli::command(), "WHARF", None, &CLIENTS).unwrap());
+    }
+
+    #[test]
+    fn every_command_and_flag_has_help() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn a_complaint_names_the_commands_own_help() {
+        for (line, expected) in [
+            ("wharf image list --nme x", "wharf image list"),
+            ("wharf --config x task show 12", "wharf task show"),
+            ("wharf nothing", "wharf"),
+        ] {
+            let arguments: Vec<_> = line.split_whitespace().map(std::ffi::OsString::from).collect();
+            assert_eq!(super::asked_command(&arguments), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_parse_as_documented() {
+        for line in [
+            "wharf serve --data-dir /tmp/x --listen 0.0.0.0:80 --log-format json --host a --host b",
+            "wharf image list --registry cr.example.org --installed --name python --json",
+            "wharf image show cr.example.org/python:3.9 --endpoint http://127.0.0.1:1",
+            "wharf image rescan",
+            "wharf image rescan cr.example.org --no-follow",
+            "wharf image scan cr.example.org/python:3.9",
+            "wharf image forget py --architecture aarch64",
+            "wharf image alias py cr.example.org/python:3.9",
+            "wharf image dealias py",
+            "wharf registry list --json",
+            "wharf registry add cr.example.org --url https://cr.example.org --username u --password-stdin \
+             --project a --project b --insecure --ca-file x.pem --kernelspec-only --trusted-host auth.example.org",
+            "wharf registry change cr.example.org --insecure=false --anonymous",
+            "wharf registry remove cr.example.org",
+            "wharf registry test cr.example.org",
+            "wharf task list --limit 5",
+            "wharf task show 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
+            "wharf task follow 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172 --json",
+            "wharf task cancel 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
+            "wharf completion bash",
+            "wharf schema",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
+        }
+        for line in [
+            "wharf image",
+            "wharf image show",
+            "wharf task show 12",
+            "wharf registry add",
+            "wharf registry add http://cr.example.org",
+            "wharf registry change cr.example.org --anonymous --username u",
+            "wharf image list --endpoint ftp://x",
+            "wharf serve --listen nowhere",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Passwords come from a pipe or a prompt, never from a flag: the process list would show them to everybody.
+
+use std::io::{self, IsTerminal, Read};
+
+use crate::{
+    base::secret::Secret,
+    cli::failure::{Failure, Result},
+};
+
+/// Longest password we read; tokens of cloud registries come close to half of it.
+const MAX_PASSWORD: u64 = 16 << 10;
+
+/// All of stdin, without the line break that `echo` adds.
+pub(crate) fn from_stdin() -> Result<Secret> {
+    let mut text = String::new();
+    io::stdin()
+        .lock()
+        .take(MAX_PASSWORD + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::failed("stdin", error.to_string()))?;
+    if text.len() as u64 > MAX_PASSWORD {
+        return Err(Failure::failed("stdin", "longer than any password"));
+    }
+    not_empty(text.trim_end_matches(['\r', '\n']))
+}
+
+/// Asked for on the terminal, without echo.
+pub(crate) fn from_prompt(username: &str, host: &str) -> Result<Secret> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("no password for {username} at {host}"))
+            .remedy("pipe it in and give --password-stdin"));
+    }
+    let terminal = console::Term::stderr();
+    let asked = terminal.write_str(&format!("Password of {username} at {host}: "));
+    let answer = asked.and_then(|()| terminal.read_secure_line());
+    not_empty(&answer.map_err(|error| Failure::failed("terminal", error.to_string()))?)
+}
+
+fn not_empty(password: &str) -> Result<Secret> {
+    if password.is_empty() {
+        return Err(
+            Failure::usage("the password is empty").remedy("leave --username out for anonymous access")
+        );
+    }
+    Ok(Secret::new(password))
+}

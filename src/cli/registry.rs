@@ -1,0 +1,331 @@
+//! `wharf registry`: where images are read from.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    base::{reference, secret::Secret},
+    cli::{
+        self,
+        api::{self, Client, Connection},
+        failure::Result,
+        json, password, table, text,
+    },
+};
+
+/// List, add, change, remove and test the registries that images are read from
+#[derive(Args)]
+pub(crate) struct Registry {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the registries
+    List,
+    /// Add a registry; wharf image rescan HOST then reads it
+    Add {
+        /// Its host as image names begin with it: HOST or HOST:PORT
+        #[arg(value_parser = host)]
+        host: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change a registry's settings; what is not given stays
+    Change {
+        /// The registry, by its host
+        #[arg(value_parser = host)]
+        host: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Forget the user name and the password
+        #[arg(long, conflicts_with_all = ["username", "password_stdin"])]
+        anonymous: bool,
+        /// Forget the certificate authorities
+        #[arg(long, conflicts_with = "ca_file")]
+        no_ca_file: bool,
+    },
+    /// Remove a registry and its images from the catalog; nothing is deleted there
+    Remove {
+        /// The registry, by its host
+        #[arg(value_parser = host)]
+        host: String,
+    },
+    /// Connect to a registry and log in, as a rescan would
+    Test {
+        /// The registry, by its host
+        #[arg(value_parser = host)]
+        host: String,
+    },
+}
+
+/// What can be set of a registry.
+#[derive(Args, Default)]
+struct Settings {
+    /// Where it is reached [default when adding: https://HOST, or http://HOST for this machine]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Its dialect [default when adding: docker]
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// User to log in as; the password is asked for
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from stdin instead of asking for it
+    #[arg(long)]
+    password_stdin: bool,
+    /// Project (name prefix) to read, where the registry has them; may be repeated; '' for none
+    #[arg(long, value_name = "PROJECT", value_delimiter = ',')]
+    project: Vec<String>,
+    /// Accept any certificate
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    insecure: Option<bool>,
+    /// PEM file of the certificate authorities that sign the registry's certificate
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Catalog only images that carry the label ai.backend.kernelspec
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    kernelspec_only: Option<bool>,
+    /// Host besides the registry's that its credentials may be sent to, such as a token server; may be repeated;
+    /// '' for none
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    trusted_host: Vec<String>,
+}
+
+/// Takes a registry's host.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    if reference::is_registry_host(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected HOST or HOST:PORT, without a scheme or a path".into())
+    }
+}
+
+/// A registry as the API has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    id: Option<String>,
+    #[serde(deserialize_with = "json::text")]
+    hostname: String,
+    config: Option<Config>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Config {
+    #[serde(deserialize_with = "json::text")]
+    url: String,
+    #[serde(rename = "type", deserialize_with = "json::text")]
+    kind: String,
+    #[serde(deserialize_with = "json::list")]
+    project: Vec<String>,
+    username: Option<String>,
+    ssl_verify: Option<bool>,
+    is_global: Option<bool>,
+    kernelspec_only: Option<bool>,
+    #[serde(deserialize_with = "json::list")]
+    trusted_hosts: Vec<String>,
+    ca_pem: Option<String>,
+}
+
+const FIELDS: &str =
+    "hostname config { url type project username ssl_verify is_global kernelspec_only trusted_hosts ca_pem }";
+
+impl Registry {
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let client = Client::new(&self.connection, matches)?;
+        cli::block_on(self.verb.run(&client, self.connection.json))
+    }
+}
+
+impl Verb {
+    async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
+        match self {
+            Self::List => list(client, as_json).await,
+            Self::Add { host, settings } => add(client, host, settings, as_json).await,
+            Self::Change { host, settings, anonymous, no_ca_file } => {
+                let mut props = settings.props(settings.password(host)?.as_ref())?;
+                if *anonymous {
+                    props.insert("username".into(), Value::Null);
+                    props.insert("password".into(), Value::Null);
+                }
+                if *no_ca_file {
+                    props.insert("ca_pem".into(), Value::Null);
+                }
+                let query = "mutation($hostname: String!, $props: ModifyContainerRegistryInput!) \
+                    { modify_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";
+                let variables = json!({ "hostname": host, "props": props });
+                changed(client, host, "modify_container_registry", query, variables, "changed", as_json).await
+            }
+            Self::Remove { host } => {
+                let query = "mutation($hostname: String!) \
+                    { delete_container_registry(hostname: $hostname) { container_registry { hostname } } }";
+                let variables = json!({ "hostname": host });
+                changed(client, host, "delete_container_registry", query, variables, "removed", as_json).await
+            }
+            Self::Test { host } => test(client, host, as_json).await,
+        }
+    }
+}
+
+async fn list(client: &Client, as_json: bool) -> Result<()> {
+    let query = format!("query {{ container_registries {{ {FIELDS} }} }}");
+    let records: Option<Vec<Option<Record>>> = client.ask("container_registries", &query, json!({})).await?;
+    let records: Vec<_> = records.unwrap_or_default().into_iter().flatten().collect();
+    if as_json {
+        return json::print(&records);
+    }
+    let headers = ["REGISTRY", "TYPE", "USER", "PROJECTS", "TLS", "URL"];
+    cli::print(&table::rows(&headers, records.iter().map(Record::cells)))
+}
+
+async fn add(client: &Client, host: &str, settings: &Settings, as_json: bool) -> Result<()> {
+    let mut props = settings.props(settings.password(host)?.as_ref())?;
+    props.entry("url").or_insert_with(|| url_of(host).into());
+    props.entry("type").or_insert_with(|| "docker".into());
+    let query = "mutation($hostname: String!, $props: CreateContainerRegistryInput!) \
+        { create_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";
+    let variables = json!({ "hostname": host, "props": props });
+    changed(client, host, "create_container_registry", query, variables, "added", as_json).await?;
+    if as_json { Ok(()) } else { cli::print(&format!("read it with: wharf image rescan {host}")) }
+}
+
+async fn test(client: &Client, host: &str, as_json: bool) -> Result<()> {
+    let query = "mutation($hostname: String!) { test_container_registry(hostname: $hostname) { ok msg } }";
+    let outcome = client.change(host, "test_container_registry", query, json!({ "hostname": host })).await?;
+    if as_json {
+        return json::print(&outcome);
+    }
+    let said = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "it answers".into());
+    cli::print(&text::one_line(&format!("{host}: {said}")))
+}
+
+/// A mutation that answers with the registry, or a GraphQL error.
+async fn changed(
+    client: &Client,
+    host: &str,
+    field: &str,
+    query: &str,
+    variables: Value,
+    verb: &str,
+    as_json: bool,
+) -> Result<()> {
+    let _: Value = client.ask(field, query, variables).await?;
+    if as_json {
+        json::print(&json!({ "ok": true, "hostname": host }))
+    } else {
+        cli::print(&format!("{verb} {host}"))
+    }
+}
+
+impl Settings {
+    fn password(&self, host: &str) -> Result<Option<Secret>> {
+        match &self.username {
+            _ if self.password_stdin => password::from_stdin().map(Some),
+            Some(username) => password::from_prompt(username, host).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The input fields of what was given, and nothing else: what is left out stays as it is.
+    fn props(&self, password: Option<&Secret>) -> Result<Map<String, Value>> {
+        let ca_pem = self.ca_file.as_deref().map(api::read_file).transpose()?;
+        let list = |values: &[String]| {
+            let named: Vec<_> = values.iter().filter(|value| !value.is_empty()).collect();
+            (!values.is_empty()).then(|| json!(named))
+        };
+        let props = [
+            ("url", self.url.as_ref().map(|url| json!(url))),
+            ("type", self.kind.as_ref().map(|kind| json!(kind))),
+            ("username", self.username.as_ref().map(|username| json!(username))),
+            ("password", password.map(|password| json!(password.expose()))),
+            ("project", list(&self.project)),
+            ("ssl_verify", self.insecure.map(|insecure| json!(!insecure))),
+            ("ca_pem", ca_pem.map(|pem| json!(pem))),
+            ("kernelspec_only", self.kernelspec_only.map(|only| json!(only))),
+            ("trusted_hosts", list(&self.trusted_host)),
+        ];
+        Ok(props.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+    }
+}
+
+/// Where a registry is unless told otherwise. One on this machine speaks plain HTTP, as Docker assumes too.
+fn url_of(host: &str) -> String {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_here = name == "localhost" || name == "[::1]" || name.starts_with("127.");
+    format!("{}://{host}", if is_here { "http" } else { "https" })
+}
+
+impl Record {
+    fn cells(&self) -> Vec<String> {
+        let Some(config) = &self.config else { return vec![self.hostname.clone()] };
+        vec![
+            self.hostname.clone(),
+            config.kind.clone(),
+            config.username.clone().unwrap_or_default(),
+            config.project.join(" "),
+            config.tls().into(),
+            config.url.clone(),
+        ]
+    }
+}
+
+impl Config {
+    fn tls(&self) -> &'static str {
+        match (self.url.starts_with("http:"), self.ssl_verify, &self.ca_pem) {
+            (true, ..) => "none",
+            (_, Some(false), _) => "not verified",
+            (_, _, Some(pem)) if !pem.is_empty() => "own authority",
+            _ => "verified",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::{
+        base::secret::Secret,
+        cli::registry::{Settings, url_of},
+    };
+
+    #[test]
+    fn a_registry_on_this_machine_is_plain_http_unless_told_otherwise() {
+        for (host, expected) in [
+            ("cr.example.org", "https://cr.example.org"),
+            ("cr.example.org:5000", "https://cr.example.org:5000"),
+            ("localhost", "http://localhost"),
+            ("localhost:5000", "http://localhost:5000"),
+            ("127.0.0.2:5000", "http://127.0.0.2:5000"),
+            ("[::1]:5000", "http://[::1]:5000"),
+            ("localhost.example.org", "https://localhost.example.org"),
+        ] {
+            assert_eq!(url_of(host), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_was_given_is_changed() {
+        let props =
+            |settings: Settings, password: Option<&Secret>| Value::Object(settings.props(password).unwrap());
+        assert_eq!(props(Settings::default(), None), json!({}));
+        let settings = Settings {
+            username: Some("u".into()),
+            insecure: Some(true),
+            project: vec!["a".into(), "b".into()],
+            trusted_host: vec![String::new()],
+            ..Settings::default()
+        };
+        let password = Secret::new("p");
+        assert_eq!(
+            props(settings, Some(&password)),
+            json!({"username": "u", "password": "p", "ssl_verify": false, "project": ["a", "b"], "trusted_hosts": []})
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! `wharf task`: background tasks, running and ended.
+
+use clap::{ArgMatches, Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    base::ids::TaskId,
+    cli::{
+        self,
+        api::{Client, Connection},
+        failure::{Failure, Result},
+        follow, json, table, text,
+    },
+};
+
+/// How many reasons a summary lists; `wharf task show` has them all.
+const SUMMARY_REASONS: usize = 20;
+
+/// List, follow and cancel background tasks
+#[derive(Args)]
+pub(crate) struct Task {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the running tasks and those that ended within a day, newest first
+    List {
+        /// At most this many
+        #[arg(long, value_name = "COUNT", default_value_t = 20)]
+        limit: u32,
+        /// Leave out this many of the newest
+        #[arg(long, value_name = "COUNT", default_value_t = 0)]
+        offset: u32,
+    },
+    /// Show one task: its state, what it did, and what it did not do and why
+    Show {
+        /// The task
+        #[arg(value_parser = id)]
+        id: TaskId,
+    },
+    /// Show a task's progress until it ends; fails if the task fails or is cancelled
+    Follow {
+        /// The task
+        #[arg(value_parser = id)]
+        id: TaskId,
+    },
+    /// Cancel a task that is running
+    Cancel {
+        /// The task
+        #[arg(value_parser = id)]
+        id: TaskId,
+    },
+}
+
+fn id(text: &str) -> Result<TaskId, &'static str> {
+    text.parse().map_err(|_| "expected a task's UUID, as wharf task list shows it")
+}
+
+impl Task {
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let client = Client::new(&self.connection, matches)?;
+        let as_json = self.connection.json;
+        cli::block_on(async {
+            match self.verb {
+                Verb::List { limit, offset } => list(&client, limit, offset, as_json).await,
+                Verb::Show { id } => show(&client, id, as_json).await,
+                Verb::Follow { id } => {
+                    // Asked first, so that a task that never was is told apart from one whose events are over.
+                    find(&client, id).await?;
+                    follow::follow(&client, id, as_json).await
+                }
+                Verb::Cancel { id } => cancel(&client, id, as_json).await,
+            }
+        })
+    }
+}
+
+/// A task, as lists have it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    id: TaskId,
+    #[serde(deserialize_with = "json::text")]
+    kind: String,
+    #[serde(deserialize_with = "json::text")]
+    subject: String,
+    #[serde(deserialize_with = "json::text")]
+    state: String,
+    #[serde(deserialize_with = "json::text")]
+    message: String,
+    #[serde(deserialize_with = "json::text")]
+    created_at: String,
+    ended_at: Option<String>,
+    #[serde(deserialize_with = "json::count")]
+    current_progress: u64,
+    #[serde(deserialize_with = "json::count")]
+    total_progress: u64,
+}
+
+/// A task with all there is to say about it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Detail {
+    #[serde(flatten)]
+    row: Row,
+    ledger: Option<Ledger>,
+    #[serde(default, deserialize_with = "json::list")]
+    items: Vec<Item>,
+}
+
+/// What a task did.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ledger {
+    #[serde(deserialize_with = "json::count")]
+    added: u64,
+    #[serde(deserialize_with = "json::count")]
+    updated: u64,
+    #[serde(deserialize_with = "json::count")]
+    unchanged: u64,
+    #[serde(deserialize_with = "json::count")]
+    removed: u64,
+    #[serde(deserialize_with = "json::count")]
+    skipped_count: u64,
+    #[serde(deserialize_with = "json::count")]
+    failed_count: u64,
+    #[serde(default, deserialize_with = "json::list")]
+    skipped: Vec<Reason>,
+    #[serde(default, deserialize_with = "json::list")]
+    failed: Vec<Reason>,
+}
+
+/// Why something was not done.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reason {
+    #[serde(deserialize_with = "json::text")]
+    reference: String,
+    #[serde(deserialize_with = "json::text")]
+    reason: String,
+}
+
+/// One piece of a task's work.
+#[derive(Debug, Serialize, Deserialize)]
+struct Item {
+    #[serde(deserialize_with = "json::text")]
+    name: String,
+    #[serde(deserialize_with = "json::text")]
+    state: String,
+    #[serde(deserialize_with = "json::count")]
+    attempts: u64,
+    reason: Option<String>,
+    #[serde(deserialize_with = "json::count")]
+    current: u64,
+    #[serde(deserialize_with = "json::count")]
+    total: u64,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+}
+
+const ROW: &str = "id kind subject state message created_at ended_at current_progress total_progress";
+
+/// One task by its id.
+pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
+    let query = format!(
+        "query($id: String!) {{ background_task(id: $id) {{ {ROW}
+           ledger {{ added updated unchanged removed skipped_count failed_count
+                     skipped {{ reference reason }} failed {{ reference reason }} }}
+           items {{ name state attempts reason current total started_at ended_at }} }} }}"
+    );
+    let found: Option<Detail> = client.ask("background_task", &query, json!({ "id": id })).await?;
+    found.ok_or_else(|| {
+        Failure::failed(format!("task {id}"), "no such task; tasks are kept for a day after their end")
+            .remedy("see wharf task list")
+    })
+}
+
+async fn list(client: &Client, limit: u32, offset: u32, as_json: bool) -> Result<()> {
+    let query = format!(
+        "query($limit: Int, $offset: Int) {{ background_tasks(limit: $limit, offset: $offset) {{ {ROW} }} }}"
+    );
+    let rows: Option<Vec<Row>> =
+        client.ask("background_tasks", &query, json!({ "limit": limit, "offset": offset })).await?;
+    let rows = rows.unwrap_or_default();
+    if as_json {
+        return json::print(&rows);
+    }
+    let headers = ["ID", "KIND", "SUBJECT", "STATE", "PROGRESS", "STARTED", "MESSAGE"];
+    cli::print(&table::rows(&headers, rows.iter().map(Row::cells)))
+}
+
+async fn show(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
+    let task = find(client, id).await?;
+    if as_json { json::print(&task) } else { cli::print(&task.page()) }
+}
+
+async fn cancel(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
+    let query = "mutation($id: String!) { cancel_task(id: $id) { ok msg } }";
+    let outcome = client.change(&format!("task {id}"), "cancel_task", query, json!({ "id": id })).await?;
+    if as_json {
+        return json::print(&outcome);
+    }
+    cli::print(&format!("cancelling task {id}; what it has done stays"))
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.kind.clone(),
+            self.subject.clone(),
+            self.state.clone(),
+            format!("{}/{}", self.current_progress, self.total_progress),
+            moment(&self.created_at),
+            self.message.clone(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&str, String)> {
+        vec![
+            ("id", self.id.to_string()),
+            ("kind", text::one_line(&self.kind)),
+            ("subject", text::one_line(&self.subject)),
+            ("state", text::one_line(&self.state)),
+            ("progress", format!("{}/{}", self.current_progress, self.total_progress)),
+            ("started", moment(&self.created_at)),
+            ("ended", self.ended_at.as_deref().map(moment).unwrap_or_default()),
+            ("message", text::one_line(&self.message)),
+        ]
+    }
+}
+
+impl Detail {
+    /// Whether nothing more will happen.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.row.state != "started"
+    }
+
+    /// What a command that followed the task prints at its end.
+    pub(crate) fn summary(&self) -> String {
+        let title = [self.row.kind.as_str(), self.row.subject.as_str(), self.row.state.as_str()];
+        let mut lines = vec![title.map(text::one_line).join(" ")];
+        if let Some(ledger) = &self.ledger {
+            lines.push(ledger.counts());
+            lines.extend(reasons("skipped", &ledger.skipped, SUMMARY_REASONS));
+            lines.extend(reasons("failed", &ledger.failed, SUMMARY_REASONS));
+            if ledger.skipped.len().max(ledger.failed.len()) > SUMMARY_REASONS {
+                lines.push(format!("all of them: wharf task show {}", self.row.id));
+            }
+        }
+        lines.join("\n")
+    }
+
+    /// A failure unless the task did what it was started for.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        let what = format!("task {}", self.row.id);
+        match self.row.state.as_str() {
+            "done" => Ok(()),
+            "cancelled" => Err(Failure::failed(what, "it was cancelled").remedy("what it had done stays")),
+            state => {
+                let why = if self.row.message.is_empty() { state } else { &self.row.message };
+                Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.row.id)))
+            }
+        }
+    }
+
+    fn page(&self) -> String {
+        let mut page = table::fields(self.row.fields());
+        if let Some(ledger) = &self.ledger {
+            page = [page, String::new(), ledger.counts()].join("\n");
+            for lines in [
+                reasons("skipped", &ledger.skipped, usize::MAX),
+                reasons("failed", &ledger.failed, usize::MAX),
+            ] {
+                page.extend(lines.into_iter().flat_map(|line| ["\n".to_owned(), line]));
+            }
+        }
+        if !self.items.is_empty() {
+            let headers = ["ITEM", "STATE", "PROGRESS", "ATTEMPTS", "REASON"];
+            page =
+                [page, String::new(), table::rows(&headers, self.items.iter().map(Item::cells))].join("\n");
+        }
+        page
+    }
+}
+
+impl Ledger {
+    fn counts(&self) -> String {
+        format!(
+            "added {}, updated {}, unchanged {}, removed {}, skipped {}, failed {}",
+            self.added, self.updated, self.unchanged, self.removed, self.skipped_count, self.failed_count
+        )
+    }
+}
+
+impl Item {
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            format!("{}/{}", self.current, self.total),
+            self.attempts.to_string(),
+            self.reason.clone().unwrap_or_default(),
+        ]
+    }
+}
+
+fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
+    if reasons.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!("{title}:")];
+    for Reason { reference, reason } in reasons.iter().take(at_most) {
+        lines.push(format!("  {}: {}", text::one_line(reference), text::one_line(reason)));
+    }
+    if reasons.len() > at_most {
+        lines.push(format!("  … and {} more", reasons.len() - at_most));
+    }
+    lines
+}
+
+/// A server's timestamp to the second; text that is none stays as it is.
+fn moment(text: &str) -> String {
+    let parsed = text.parse::<jiff::Timestamp>();
+    parsed.map_or_else(|_| text.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
