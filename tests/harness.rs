@@ -1,0 +1,125 @@
+//! The harness itself: a tool that is wrong proves nothing about what it measures.
+
+use std::time::Duration;
+
+use crate::support::api::http_client;
+use crate::support::image::Image;
+use crate::support::proxy::CountingProxy;
+use crate::support::registry::{PASSWORD, RealRegistry, USER};
+use crate::support::sign::{Hash, Keypair, Signature};
+
+#[test]
+fn the_signature_is_the_one_python_makes() {
+    // Made with Python's hashlib and hmac from the description of the scheme.
+    let signature = Signature {
+        keypair: Keypair::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI"),
+        hash: Hash::Sha256,
+        scheme: "BackendAI".to_owned(),
+        date: "2026-11-23T13:24:00.552868+00:00".to_owned(),
+        day: "20261123".to_owned(),
+        version: "v9.20250722".to_owned(),
+    };
+    let header = signature.authorization("POST", "/admin/gql", "127.0.0.1:8090", "application/json");
+    assert_eq!(header, include_str!("support/signature.txt").trim());
+}
+
+#[tokio::test]
+async fn an_open_registry_serves_what_was_pushed() {
+    let Some(registry) = RealRegistry::open().await else { return };
+    registry.push(&Image::new("stable/python", "3.9-ubuntu20.04")).await;
+    registry.push(&Image::new("stable/many", "1").platforms(&["linux/amd64", "linux/arm64"])).await;
+    registry.push(&Image::new("stable/attested", "1").platforms(&["linux/amd64"]).attested()).await;
+    registry.push(&Image::new("stable/annotated", "1").annotated()).await;
+    registry.push(&Image::helm("charts/lab", "0.1.0")).await;
+    registry.push(&Image::artifact("models/tiny", "1", "application/vnd.example.model")).await;
+    let image = registry.push(&Image::vanilla("stable/signed", "1").oci()).await;
+    registry.push(&Image::cosign("stable/signed", image.digest())).await;
+    registry.tag(&image, &["2", "latest"]).await;
+    assert_eq!(registry.tags("stable/signed").await.len(), 4);
+    registry.delete_tag("stable/signed", "2");
+    assert_eq!(registry.tags("stable/signed").await.len(), 3);
+    registry.delete_manifest("stable/signed", image.digest()).await;
+    assert_eq!(registry.tags("stable/signed").await.len(), 1, "only the signature is left");
+    registry.delete_repository("stable/many");
+}
+
+#[tokio::test]
+async fn a_thousand_tags_are_pushed_in_seconds() {
+    let Some(registry) = RealRegistry::open().await else { return };
+    let images = (0..1000).map(|n| Image::new(&format!("bulk/r{}", n % 5), &format!("t{n}")));
+    assert_eq!(registry.push_all(images).await.len(), 1000);
+    assert_eq!(registry.tags("bulk/r3").await.len(), 200);
+}
+
+#[tokio::test]
+async fn a_registry_with_a_password_refuses_the_anonymous() {
+    let Some(mut registry) = RealRegistry::with_password().await else { return };
+    registry.push(&Image::new("private/python", "1")).await;
+    let (url, host) = (format!("{}/v2/private/python/tags/list", registry.url()), registry.host().to_owned());
+    assert_eq!(http_client().get(&url).send().await.unwrap().status(), 401);
+    let known = http_client().get(&url).basic_auth(USER, Some(PASSWORD)).send().await.unwrap();
+    assert_eq!(known.status(), 200);
+    registry.stop();
+    assert!(http_client().get(&url).send().await.is_err());
+    registry.resume().await;
+    assert_eq!(registry.host(), host, "it comes back where it was");
+}
+
+#[tokio::test]
+async fn a_registry_with_tokens_takes_those_of_its_token_service() {
+    let Some(registry) = RealRegistry::with_tokens().await else { return };
+    registry.push(&Image::new("private/python", "1")).await;
+    let url = format!("{}/v2/private/python/manifests/1", registry.url());
+    let refused = http_client().head(&url).send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let challenge = refused.headers()["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.contains(&registry.tokens().realm()), "{challenge}");
+
+    let realm = format!(
+        "{}?service=wharf-test-registry&scope=repository:private/python:pull",
+        registry.tokens().realm()
+    );
+    let denied = http_client().get(&realm).basic_auth(USER, Some("wrong")).send().await.unwrap();
+    assert_eq!(denied.status(), 401);
+    let given = http_client().get(&realm).basic_auth(USER, Some(PASSWORD)).send().await.unwrap();
+    let given: serde_json::Value = given.json().await.unwrap();
+    let token = given["token"].as_str().unwrap();
+    let accept = "application/vnd.docker.distribution.manifest.v2+json";
+    let taken = http_client().head(&url).bearer_auth(token).header("accept", accept).send().await.unwrap();
+    assert_eq!(taken.status(), 200);
+    assert_eq!(registry.tokens().asked().len(), 2);
+}
+
+#[tokio::test]
+async fn the_proxy_counts_holds_fails_and_drops() {
+    let Some(registry) = RealRegistry::open().await else { return };
+    registry.push(&Image::new("stable/python", "1")).await;
+    let proxy = CountingProxy::start(&registry.url()).await;
+    let url = format!("{}/v2/stable/python/tags/list", proxy.url());
+    let get = async |url: &str| http_client().get(url).send().await;
+
+    assert_eq!(
+        get(&url).await.unwrap().text().await.unwrap().trim(),
+        r#"{"name":"stable/python","tags":["1"]}"#
+    );
+    let head = http_client().head(format!("{}/v2/stable/python/manifests/1", proxy.url()));
+    let head = head.header("accept", "application/vnd.docker.distribution.manifest.v2+json");
+    let head = head.send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    assert_ne!(head.headers()["content-length"], "0", "a HEAD announces the length");
+
+    proxy.fail_next(1, 503);
+    assert_eq!(get(&url).await.unwrap().status(), 503);
+    proxy.drop_next(1);
+    assert!(get(&url).await.is_err());
+    let log = proxy.take_log();
+    let seen: Vec<_> = log.iter().map(|e| (e.method.as_str(), e.status, e.body_bytes > 0)).collect();
+    assert_eq!(seen, [("GET", 200, true), ("HEAD", 200, false), ("GET", 503, true)]);
+
+    proxy.hold();
+    let waiting = tokio::spawn(async move { http_client().get(url).send().await.unwrap().status() });
+    proxy.reached(1).await;
+    assert!(proxy.log().is_empty());
+    proxy.release();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap(), 200);
+}
