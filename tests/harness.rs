@@ -85,8 +85,8 @@ async fn a_registry_with_tokens_takes_those_of_its_token_service() {
     let given: serde_json::Value = given.json().await.unwrap();
     let token = given["token"].as_str().unwrap();
     let accept = "application/vnd.docker.distribution.manifest.v2+json";
-    let taken = http_client().head(&url).bearer_auth(token).header("accept", accept).send().await.unwrap();
-    assert_eq!(taken.status(), 200);
+    let opened = http_client().head(&url).bearer_auth(token).header("accept", accept).send().await.unwrap();
+    assert_eq!(opened.status(), 200);
     assert_eq!(registry.tokens().asked().len(), 2);
 }
 

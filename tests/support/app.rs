@@ -97,8 +97,8 @@ impl Launch {
             let ended = process.ended();
             let fresh = read(&stdout).split_off(said);
             // Only a whole line counts: the port may still be on its way.
-            let lines = fresh.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-            let url = lines.filter_map(|line| line.trim().strip_prefix(ANNOUNCEMENT)).next();
+            let mut lines = fresh.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            let url = lines.find_map(|line| line.trim().strip_prefix(ANNOUNCEMENT));
             if let Some(host) = url {
                 return Ok((process, format!("http://{}", host.trim_end_matches('/'))));
             }

@@ -11,8 +11,8 @@ use super::missing;
 use super::process::{Outcome, run};
 
 /// Installing one takes a minute on a machine that has nothing yet.
-const INSTALL: Duration = Duration::from_secs(600);
-const COMMAND: Duration = Duration::from_secs(180);
+const INSTALL: Duration = Duration::from_mins(10);
+const COMMAND: Duration = Duration::from_mins(3);
 
 /// One release of `backend.ai-client`, with a home of its own.
 pub struct Client {

@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 server for tests: what stands in for a registry, a token service or a proxy, and may misbehave
 //! in ways no library server would.
 
+use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -210,11 +211,11 @@ fn encode(response: &Response, bodiless: bool) -> Vec<u8> {
     for (name, value) in &response.headers {
         // A length is what the body says, except where a body is only announced (HEAD).
         if bodiless || !name.eq_ignore_ascii_case("content-length") {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
     }
     if !bodiless {
-        head.push_str(&format!("content-length: {}\r\n", response.body.len()));
+        let _ = write!(head, "content-length: {}\r\n", response.body.len());
     }
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();

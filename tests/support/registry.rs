@@ -278,8 +278,8 @@ impl RealRegistry {
 async fn expect(request: RequestBuilder, status: StatusCode) -> Response {
     let response = request.send().await.expect("the registry answers");
     let (got, url) = (response.status(), response.url().clone());
-    if got != status {
-        panic!("{url}: {got} instead of {status}: {}", response.text().await.unwrap_or_default());
+    if got == status {
+        return response;
     }
-    response
+    panic!("{url}: {got} instead of {status}: {}", response.text().await.unwrap_or_default());
 }
