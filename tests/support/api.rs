@@ -214,8 +214,8 @@ impl Call {
             let kind = self.content_type.as_deref().unwrap_or("application/octet-stream");
             let kind = kind.split(';').next().unwrap_or_default().trim();
             request = request
-                .header("Date", &signature.date)
-                .header("X-BackendAI-Version", &signature.version)
+                .header(&signature.date_header, &signature.date)
+                .header(&signature.version_header, &signature.version)
                 .header("X-BackendAI-Domain", "default")
                 .header(
                     "Authorization",

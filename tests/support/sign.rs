@@ -80,6 +80,12 @@ pub struct Signature {
     /// The day in the offset the date was sent with, as `YYYYMMDD`.
     pub day: String,
     pub version: String,
+    /// `Date`, or one of the two names that stand in for it.
+    pub date_header: String,
+    /// `X-BackendAI-Version`, or the older `X-Sorna-Version`.
+    pub version_header: String,
+    /// What is signed in place of what is sent: method, target, host.
+    pub pretend: [Option<String>; 3],
 }
 
 impl Signature {
@@ -92,6 +98,9 @@ impl Signature {
             date: String::new(),
             day: String::new(),
             version: version.to_owned(),
+            date_header: "Date".to_owned(),
+            version_header: "X-BackendAI-Version".to_owned(),
+            pretend: [None, None, None],
         }
         .at(Timestamp::now(), 0)
     }
@@ -120,13 +129,17 @@ impl Signature {
             Hash::Blake2b => hex::<blake2::Blake2b512>(b""),
             Hash::Blake2s => hex::<blake2::Blake2s256>(b""),
         };
+        let [other_method, other_target, other_host] = &self.pretend;
+        let method = other_method.as_deref().unwrap_or(method);
+        let target = other_target.as_deref().unwrap_or(target);
+        let host = other_host.as_deref().unwrap_or(host);
         let text = [
             method,
             target,
             &self.date,
             &format!("host:{host}"),
             &format!("content-type:{}", content_type.to_lowercase()),
-            &format!("x-backendai-version:{}", self.version),
+            &format!("{}:{}", self.version_header.to_lowercase(), self.version),
             &empty,
         ]
         .join("\n");
