@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::api::http_client;
+use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY};
+use crate::support::client::Client;
+use crate::support::http1::{Answer, Request, Response, Server};
 use crate::support::image::Image;
 use crate::support::proxy::CountingProxy;
 use crate::support::registry::{PASSWORD, RealRegistry, USER};
 use crate::support::sign::{Keypair, Signature};
+use crate::support::sse::Events;
 
 #[test]
 fn the_signature_is_the_one_python_makes() {
@@ -17,6 +23,53 @@ fn the_signature_is_the_one_python_makes() {
     assert_eq!(signature.date, "2026-11-23T13:24:00.552868+00:00");
     let header = signature.authorization("POST", "/admin/gql", "127.0.0.1:8090", "application/json");
     assert_eq!(header, include_str!("support/signature.txt").trim());
+}
+
+/// A server that knows one thing: whether the official client signs as we do.
+fn judge(request: &Request) -> Response {
+    let header = |name| request.header(name).unwrap_or_default().to_owned();
+    if request.path() == "/" {
+        return Response::json(200, &json!({"version": "v6.20220315", "manager": "22.3.2"}));
+    }
+    let keypair = Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY);
+    let mut ours = Signature::new(&keypair, &header("x-backendai-version"));
+    ours.date = header("date");
+    ours.day = ours.date[..10].replace('-', "");
+    let ours = ours.authorization(&request.method, &request.target, &header("host"), &header("content-type"));
+    let equal = ours == header("authorization");
+    let status = if equal { 200 } else { 500 };
+    let body = json!({
+        "enabled": false, "message": "", "errors": null,
+        "data": {"images": [{"name": "equal", "registry": "", "architecture": "", "tag": "", "digest": "",
+                             "size_bytes": 0, "aliases": []}]},
+    });
+    Response::json(status, &body)
+}
+
+#[tokio::test]
+async fn the_official_clients_sign_as_we_do() {
+    let server = Server::start(|request| async move { judge(&request) }).await;
+    for version in ["22.3.2", "26.9.6"] {
+        let Some(client) = Client::find(version).await else { return };
+        let outcome = client.run_at(&server.url(), &["admin", "image", "list"]).await;
+        assert!(outcome.code == 0 && outcome.stdout.contains("equal"), "{version}: {}", outcome.text());
+    }
+}
+
+#[tokio::test]
+async fn events_are_read_as_they_come() {
+    let text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+        : hello\r\n\r\nid: 1\r\nevent: bgtask_updated\r\nretry: 5\r\ndata: {\"n\":\r\ndata: 2}\r\n\r\n\
+        event: server_close\ndata: {}\n\n";
+    let server = Server::start(move |_| async move { Answer::Raw(text.into()) }).await;
+    let response = http_client().get(server.url()).send().await.unwrap();
+    let events = Events::new(response).rest().await;
+    let read: Vec<_> =
+        events.iter().map(|e| (e.id.as_deref(), e.name.as_str(), e.retry, e.data.clone())).collect();
+    assert_eq!(
+        read,
+        [(Some("1"), "bgtask_updated", Some(5), json!({"n": 2})), (None, "server_close", None, json!({}))]
+    );
 }
 
 #[tokio::test]

@@ -35,6 +35,11 @@ impl Client {
 
     /// Runs `backend.ai ARGUMENTS…` against this server, as its admin.
     pub async fn run(&self, app: &App, arguments: &[&str]) -> Outcome {
+        self.run_at(app.url(), arguments).await
+    }
+
+    /// The same against whatever answers at this URL.
+    pub async fn run_at(&self, url: &str, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(&self.executable);
         command
             .args(arguments)
@@ -44,7 +49,7 @@ impl Client {
             .env("HOME", self.home.path())
             .env("LANG", "C.UTF-8")
             .env("COLUMNS", "200")
-            .env("BACKEND_ENDPOINT", app.url())
+            .env("BACKEND_ENDPOINT", url)
             .env("BACKEND_ENDPOINT_TYPE", "api")
             .env("BACKEND_ACCESS_KEY", ADMIN_ACCESS_KEY)
             .env("BACKEND_SECRET_KEY", ADMIN_SECRET_KEY);
