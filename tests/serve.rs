@@ -176,7 +176,7 @@ async fn secrets_are_in_no_log_no_answer_and_no_file() {
     let Some(registry) = RealRegistry::with_password().await else { return };
     registry.push(&Image::new("private/python", "1")).await;
     let mut app = App::start_with(|command| {
-        command.env("RUST_LOG", "trace").env("WHARF_LOG", "trace");
+        command.env("WHARF_LOG_LEVEL", "trace");
     })
     .await;
     let admin = app.admin();
