@@ -168,7 +168,7 @@ fn only_questions(log: &[Exchange], tags: usize) {
 #[tokio::test]
 async fn a_rescan_killed_again_and_again_is_finished_under_the_same_id() {
     let Some(registry) = RealRegistry::open().await else { return };
-    registry.push_all((0..600).map(|n| Image::new(&format!("r/{:02}", n % 30), &format!("t{n}")))).await;
+    registry.stock((0..600).map(|n| Image::new(&format!("r/{:02}", n % 30), &format!("t{n}"))));
     let proxy = CountingProxy::start(&registry.url()).await;
     proxy.delay(Duration::from_millis(2));
     let mut app = App::start().await;

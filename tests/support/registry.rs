@@ -182,6 +182,44 @@ impl RealRegistry {
             .await
     }
 
+    /// Puts many straight into the store's files, where the registry finds them: ten times as fast as uploading.
+    pub fn stock(&self, images: impl IntoIterator<Item = Image>) -> Vec<Built> {
+        let images: Vec<Built> = images.into_iter().map(|image| image.build()).collect();
+        for built in &images {
+            for blob in &built.blobs {
+                let digest = sha256(blob);
+                if self.uploaded.lock().insert((built.repository.clone(), digest.clone())) {
+                    self.store_blob(&digest, blob);
+                    self.store_link(&built.repository, &format!("_layers/{}", in_path(&digest)), &digest);
+                }
+            }
+            for manifest in &built.manifests {
+                let digest = &manifest.digest;
+                self.store_blob(digest, &manifest.bytes);
+                let revision = format!("_manifests/revisions/{}", in_path(digest));
+                self.store_link(&built.repository, &revision, digest);
+            }
+            let (top, tag) = (built.digest(), format!("_manifests/tags/{}", built.tag));
+            self.store_link(&built.repository, &format!("{tag}/current"), top);
+            self.store_link(&built.repository, &format!("{tag}/index/{}", in_path(top)), top);
+        }
+        images
+    }
+
+    fn store_blob(&self, digest: &str, bytes: &[u8]) {
+        let hex = digest.trim_start_matches("sha256:");
+        let place =
+            self.folder.path().join("store/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex);
+        std::fs::create_dir_all(&place).expect("a folder in the store");
+        std::fs::write(place.join("data"), bytes).expect("a blob in the store");
+    }
+
+    fn store_link(&self, repository: &str, place: &str, digest: &str) {
+        let place = self.repository(repository).join(place);
+        std::fs::create_dir_all(&place).expect("a folder in the store");
+        std::fs::write(place.join("link"), digest).expect("a link in the store");
+    }
+
     /// Uploads what was built.
     pub async fn upload(&self, built: &Built) {
         for blob in &built.blobs {
@@ -273,6 +311,11 @@ impl RealRegistry {
             }
         }
     }
+}
+
+/// A digest as the store's folders spell it.
+fn in_path(digest: &str) -> String {
+    digest.replace(':', "/")
 }
 
 async fn expect(request: RequestBuilder, status: StatusCode) -> Response {
