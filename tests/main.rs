@@ -1,1 +1,24 @@
-fn main() {}
+//! The integration tests: the real `wharf` binary, beside real registries and the official clients.
+//!
+//! One binary, so it links once. Every test has its own server, directory and ports, so all of them run at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test that meets a surprise should stop there and then; and nothing here is an API"
+)]
+
+mod architecture;
+mod auth;
+mod clients;
+mod harness;
+mod limits;
+mod scan;
+mod seed;
+mod serve;
+mod support;
+mod tasks;

@@ -1,0 +1,48 @@
+# `make test` is all a newcomer and CI need. Everything else is a part of it or a convenience.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# The real parts must be there: under `make test` a missing one is a failure.
+export WHARF_REQUIRE_REAL := 1
+
+HAVE = $(shell type -P $(1))
+# The archive of advisories lives on another site than the crates; what needs no network is checked always.
+DENY := cargo deny check licenses bans sources
+
+.PHONY: help test parts lint deny unit bench fmt clean-tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: parts lint unit ## everything: packages, clients, fmt, clippy, deny, unit and integration tests
+
+parts: ## the real parts the tests run beside: Debian packages, official clients
+	tests/tools/packages.sh
+	tests/tools/clients.sh
+
+lint: ## fmt, clippy with warnings as errors, licenses and bans
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@if [ -n "$(call HAVE,cargo-deny)" ]; then echo $(DENY); $(DENY); \
+	else echo "cargo-deny is not installed, so licenses and bans go unchecked; get it with: make deny"; fi
+
+deny: ## installs cargo-deny if need be (minutes) and checks with it, advisories too
+	@[ -n "$(call HAVE,cargo-deny)" ] || cargo install --locked cargo-deny
+	cargo deny check
+
+unit: ## unit and integration tests, with no lints before them
+ifneq ($(call HAVE,cargo-nextest),)
+	cargo nextest run
+else
+	cargo test --lib --bins --test integration
+endif
+
+bench: ## measures; writes the numbers to stdout
+	cargo bench --bench wharf
+
+fmt: ## formats the sources
+	cargo fmt
+
+clean-tools: ## removes the official clients installed for the tests
+	rm -rf .tools

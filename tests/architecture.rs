@@ -1,0 +1,292 @@
+//! The house rules that a compiler does not know: floors, doors, a first line in every file, no file without end.
+//!
+//! The floors are read from the map in `src/lib.rs`, so the map and this test can't drift apart.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Which module may name which foreign crate. One door each: what is behind it can be replaced there.
+const DOORS: &[(&str, &[&str])] = &[
+    ("redb", &["store"]),
+    ("async_graphql", &["graphql", "http"]),
+    ("poem", &["http", "server"]),
+    ("bollard", &["engine"]),
+    ("argon2", &["access"]),
+    ("reqwest", &["registry", "agent", "cli"]),
+    ("clap", &["cli", "config"]),
+];
+
+/// Beyond this a file holds more than one thing.
+const MOST_LINES: usize = 600;
+
+#[test]
+fn no_module_imports_upward() {
+    let floors = floors();
+    let mut faults = Vec::new();
+    for file in sources("src") {
+        let module = module_of(&file.path);
+        let Some(&own) = floors.get(module.as_str()) else {
+            // `lib.rs` only lists the modules.
+            if module != "lib" {
+                faults.push(format!("{}: `{module}` is not on the map in src/lib.rs", file.name()));
+            }
+            continue;
+        };
+        for other in imports(&file.tokens) {
+            match floors.get(other.as_str()) {
+                None => faults.push(format!("{}: `{other}` is not on the map in src/lib.rs", file.name())),
+                Some(&floor) if other != module && floor >= own => {
+                    let where_to = if floor == own { "sideways" } else { "upward" };
+                    faults.push(format!("{}: `{module}` imports {where_to} from `{other}`", file.name()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn each_foreign_crate_has_one_door() {
+    let mut faults = Vec::new();
+    for file in sources("src") {
+        let module = module_of(&file.path);
+        for (krate, doors) in DOORS {
+            if !doors.contains(&module.as_str()) && names_crate(&file.tokens, krate) {
+                faults.push(format!("{}: only {} may name {krate}", file.name(), doors.join(", ")));
+            }
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_is_not_too_long() {
+    let mut faults = Vec::new();
+    for file in sources("src").into_iter().chain(sources("tests")) {
+        if !file.text.starts_with("//!") {
+            faults.push(format!("{}: opens without `//!`", file.name()));
+        }
+        let lines = file.text.lines().count();
+        if lines > MOST_LINES {
+            faults.push(format!("{}: {lines} lines, more than {MOST_LINES}", file.name()));
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn nothing_is_unsafe_and_nothing_is_imported_by_glob() {
+    let mut faults = Vec::new();
+    for file in sources("src") {
+        if file.tokens.iter().any(|token| token == "unsafe") {
+            faults.push(format!("{}: unsafe", file.name()));
+        }
+        if file.tokens.windows(3).any(|three| three == ["super", "::", "*"]) {
+            faults.push(format!("{}: `super::*`", file.name()));
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn the_reader_of_imports_is_not_fooled() {
+    let text = r##"
+        use crate::base::{Error, secret::Secret};
+        use crate::{store::Store, /* engine:: */ tasks};
+        // crate::http::Fault
+        fn f() -> &'static str { let _ = '"'; r#"crate::cli::"# }
+        fn g(x: &wharf::config::Config, y: my::redb::Thing) { crate::scan::run() }
+    "##;
+    let read = tokens(text);
+    assert_eq!(imports(&read), ["base", "store", "tasks", "config", "scan"]);
+    assert!(!names_crate(&read, "redb"));
+    assert!(names_crate(&tokens("use redb as db;"), "redb"));
+    assert!(names_crate(&tokens("let x = ::redb::Database::open();"), "redb"));
+}
+
+struct Source {
+    path: PathBuf,
+    text: String,
+    tokens: Vec<String>,
+}
+
+impl Source {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn report(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// The height of each module's floor, from the ground up, as the map in `src/lib.rs` draws it.
+fn floors() -> HashMap<String, usize> {
+    let text = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    let map = text.split("//! ```text\n").nth(1).and_then(|rest| rest.split("//! ```").next());
+    let lines: Vec<&str> = map.expect("a ```text map in src/lib.rs").lines().collect();
+    let mut floors = HashMap::new();
+    for (height, line) in lines.iter().rev().enumerate() {
+        for module in line.trim_start_matches("//!").split_whitespace() {
+            assert!(floors.insert(module.to_owned(), height).is_none(), "{module} is on the map twice");
+        }
+    }
+    assert!(floors.contains_key("base") && floors["main"] > floors["base"], "the map is upside down");
+    floors
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files below a folder of this package.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("readable source");
+                let tokens = tokens(&text);
+                let path = path.strip_prefix(root()).expect("a path below the package").to_owned();
+                found.push(Source { path, text, tokens });
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources below {folder}");
+    found
+}
+
+/// `src/store/open.rs` and `src/store.rs` both belong to `store`.
+fn module_of(path: &Path) -> String {
+    let first = path.components().nth(1).expect("a path below src");
+    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+/// The modules of this crate named by `crate::x` (in `main.rs`: `wharf::x`), also in braces.
+fn imports(tokens: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, pair) in tokens.windows(2).enumerate() {
+        let rooted = pair[0] == "crate" || (pair[0] == "wharf" && (at == 0 || tokens[at - 1] != "::"));
+        if !rooted || pair[1] != "::" {
+            continue;
+        }
+        let rest = &tokens[at + 2..];
+        match rest.first().map(String::as_str) {
+            Some("{") => found.extend(group(rest)),
+            Some(name) if is_name(name) => found.push(name.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The first names of `{a::b, c, d::{e, f}}`.
+fn group(tokens: &[String]) -> Vec<String> {
+    let (mut depth, mut first, mut found) = (0, false, Vec::new());
+    for token in tokens {
+        match token.as_str() {
+            "{" => {
+                depth += 1;
+                first = depth == 1;
+            }
+            "}" => {
+                depth -= 1;
+                if depth == 0 {
+                    break;
+                }
+            }
+            "," => first = depth == 1,
+            name => {
+                if first && is_name(name) {
+                    found.push(name.to_owned());
+                }
+                first = false;
+            }
+        }
+    }
+    found
+}
+
+/// Whether `krate::…`, `use krate;` or `use krate as …` stands there, and not `some::krate::…`.
+fn names_crate(tokens: &[String], krate: &str) -> bool {
+    tokens.iter().enumerate().any(|(at, token)| {
+        let before = |back: usize| at.checked_sub(back).map_or("", |place| tokens[place].as_str());
+        // `::krate` is the foreign crate too, unless something stands before the colons.
+        let inner = before(1) == "::" && (is_name(before(2)) || before(2) == ">");
+        let path = tokens.get(at + 1).is_some_and(|next| next == "::");
+        token == krate && !inner && (path || before(1) == "use" || before(1) == "crate")
+    })
+}
+
+fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_') && token != "use" && token != "as"
+}
+
+/// Names, `::` and single characters of punctuation; comments, texts and characters are left out.
+fn tokens(text: &str) -> Vec<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let at = |place: usize| chars.get(place).copied().unwrap_or('\0');
+    let mut found = Vec::new();
+    let mut place = 0;
+    while place < chars.len() {
+        let c = chars[place];
+        if c == '/' && at(place + 1) == '/' {
+            place = skip_to(&chars, place, |rest| rest[0] == '\n');
+        } else if c == '/' && at(place + 1) == '*' {
+            place = skip_to(&chars, place + 2, |rest| rest.starts_with(&['*', '/'])) + 2;
+        } else if c == '"' {
+            place = end_of_text(&chars, place + 1);
+        } else if c == 'r'
+            && (at(place + 1) == '"' || (at(place + 1) == '#' && matches!(at(place + 2), '"' | '#')))
+        {
+            place = end_of_raw(&chars, place + 1);
+        } else if c == '\'' && (at(place + 1) == '\\' || at(place + 2) == '\'') {
+            // `'x'` or `'\\n'` or `'\\''`; a lifetime has no second quote so near.
+            let inside = if at(place + 1) == '\\' { place + 3 } else { place + 2 };
+            place = skip_to(&chars, inside, |rest| rest[0] == '\'') + 1;
+        } else if c.is_alphanumeric() || c == '_' {
+            let end = skip_to(&chars, place, |rest| !(rest[0].is_alphanumeric() || rest[0] == '_'));
+            found.push(chars[place..end].iter().collect());
+            place = end;
+        } else if c == ':' && at(place + 1) == ':' {
+            found.push("::".to_owned());
+            place += 2;
+        } else {
+            if !c.is_whitespace() {
+                found.push(c.to_string());
+            }
+            place += 1;
+        }
+    }
+    found
+}
+
+fn skip_to(chars: &[char], from: usize, end: impl Fn(&[char]) -> bool) -> usize {
+    (from..chars.len()).find(|&place| end(&chars[place..])).unwrap_or(chars.len())
+}
+
+/// Past the closing quote of a text whose first character is at `place`.
+fn end_of_text(chars: &[char], mut place: usize) -> usize {
+    while place < chars.len() {
+        match chars[place] {
+            '\\' => place += 2,
+            '"' => return place + 1,
+            _ => place += 1,
+        }
+    }
+    chars.len()
+}
+
+/// Past the end of a raw text whose hashes or quote start at `place`.
+fn end_of_raw(chars: &[char], place: usize) -> usize {
+    let quote = skip_to(chars, place, |rest| rest[0] == '"');
+    let hashes = quote - place;
+    let mut close = vec!['"'];
+    close.resize(hashes + 1, '#');
+    skip_to(chars, quote + 1, |rest| rest.starts_with(&close)) + close.len()
+}

@@ -1,0 +1,29 @@
+//! What the tests drive: the server, its clients, and the real parts beside it.
+
+#![allow(dead_code, reason = "a vocabulary for tests; not every word is in use at every commit")]
+
+pub mod api;
+pub mod app;
+pub mod client;
+pub mod http1;
+pub mod image;
+pub mod process;
+pub mod proxy;
+pub mod registry;
+pub mod sign;
+pub mod sse;
+pub mod tokens;
+pub mod verbs;
+pub mod wait;
+
+/// A real part (a registry, an official client, `openssl`) is not on this machine.
+///
+/// `make test` sets `WHARF_REQUIRE_REAL=1`, where that is a failure: a test nobody ran proves nothing.
+/// A plain `cargo test` leaves the test out and says why.
+pub fn missing(part: &str, remedy: &str) {
+    assert!(
+        std::env::var("WHARF_REQUIRE_REAL").as_deref() != Ok("1"),
+        "{part} is missing, and WHARF_REQUIRE_REAL=1 asks for it: {remedy}"
+    );
+    eprintln!("left out: {part} is missing: {remedy}");
+}

@@ -1,0 +1,101 @@
+//! A child process that never outlives its test.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::wait::until;
+
+/// A running child. Killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code; -1 when a signal ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Both streams, for messages and for searching.
+    pub fn text(&self) -> String {
+        format!("exit code {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+impl Process {
+    /// Starts it with both streams appended to files: a pipe nobody reads would stop a chatty child.
+    pub fn spawn(command: &mut Command, stdout: &Path, stderr: &Path) -> std::io::Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(append(stdout)).stderr(append(stderr)).spawn()?;
+        Ok(Self { child })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// SIGKILL, and reaped.
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM. The shell sends it: the standard library has no safe call for it.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Any signal by name (`STOP`, `CONT`, `INT`, …).
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.id())).status();
+        assert!(status.expect("sh runs").success(), "SIG{name} could not be sent");
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self, what: &str, limit: Duration) -> ExitStatus {
+        until(&format!("{what} to end"), limit, async || self.ended()).await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// Runs a command to its end, in a directory for its output files.
+pub async fn run(command: &mut Command, scratch: &Path, limit: Duration) -> Outcome {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let files = tempfile::tempdir_in(scratch).expect("a scratch directory");
+    let (out, err) = (files.path().join("out"), files.path().join("err"));
+    let mut process =
+        Process::spawn(command, &out, &err).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+    let status = process.exit(&name, limit).await;
+    Outcome { code: status.code().unwrap_or(-1), stdout: read(&out), stderr: read(&err) }
+}
+
+/// A file as text; empty if there is none.
+pub fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Whether a program is on the `PATH`.
+pub fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn append(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).expect("an output file")
+}

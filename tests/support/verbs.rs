@@ -1,0 +1,112 @@
+//! What tests ask of the server again and again, in its own GraphQL.
+
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::registry::RealRegistry;
+
+/// How a task ended, by query.
+const TASK: &str = "query($id: String!) { background_task(id: $id) {
+    id kind state message current_progress total_progress
+    ledger { added updated unchanged removed skipped_count failed_count
+             skipped { reference reason } failed { reference reason } }
+    items { name state attempts reason } } }";
+
+const IMAGES: &str = "{ images { name humanized_name tag registry architecture digest size_bytes aliases
+    labels { key value } resource_limits { key min max } supported_accelerators installed installed_agents } }";
+
+impl Api {
+    /// Registers a registry under this host name.
+    pub async fn add_registry_at(&self, host: &str, url: &str, credentials: Option<(&str, &str)>) {
+        // The fields are separate variables, so that this does not depend on the input type's name.
+        let (user, password) = credentials.unzip();
+        let data = self
+            .ask(
+                "mutation($host: String!, $url: String!, $type: String!, $user: String, $password: String) {
+                   create_container_registry(hostname: $host, props: {
+                     url: $url, type: $type, username: $user, password: $password
+                   }) { container_registry { hostname config { url } } } }",
+                json!({"host": host, "url": url, "type": "docker", "user": user, "password": password}),
+            )
+            .await;
+        assert_eq!(data["create_container_registry"]["container_registry"]["hostname"], host, "{data}");
+    }
+
+    /// Registers a real registry with the credentials it asks for.
+    pub async fn add_registry(&self, registry: &RealRegistry) {
+        self.add_registry_at(registry.host(), &registry.url(), registry.credentials()).await;
+    }
+
+    /// Starts a rescan and returns its task.
+    pub async fn rescan(&self, registry: &str) -> String {
+        let data = self
+            .ask(
+                "mutation($registry: String!) { rescan_images(registry: $registry) { ok msg task_id } }",
+                json!({"registry": registry}),
+            )
+            .await;
+        started(&data["rescan_images"])
+    }
+
+    /// Rescans to the end, which must be `done`, and returns the task with its ledger.
+    pub async fn scan(&self, registry: &str) -> Value {
+        let task = self.rescan(registry).await;
+        let event = self.finish(&task).await;
+        assert!(event.name.ends_with("done"), "{event:?}\n{:#}", self.task(&task).await);
+        self.task(&task).await
+    }
+
+    /// Scans one image by its name and returns the task.
+    pub async fn scan_image(&self, reference: &str) -> String {
+        let data = self
+            .ask(
+                "mutation($reference: String!) { scan_image(reference: $reference) { ok msg task_id } }",
+                json!({"reference": reference}),
+            )
+            .await;
+        started(&data["scan_image"])
+    }
+
+    /// A task as the server has it.
+    pub async fn task(&self, id: &str) -> Value {
+        self.ask(TASK, json!({"id": id})).await["background_task"].take()
+    }
+
+    /// The whole catalog, in no order.
+    pub async fn images(&self) -> Vec<Value> {
+        let mut data = self.ask(IMAGES, json!({})).await;
+        let Value::Array(images) = data["images"].take() else { panic!("no list of images: {data}") };
+        images
+    }
+
+    /// The one image with that name, tag and architecture.
+    pub async fn image(&self, name: &str, tag: &str, architecture: &str) -> Value {
+        let mut images = self.images().await;
+        images.retain(|image| {
+            image["name"] == name && image["tag"] == tag && image["architecture"] == architecture
+        });
+        assert_eq!(images.len(), 1, "{name}:{tag} ({architecture}): {images:#?}");
+        images.remove(0)
+    }
+
+    /// Runs a mutation with one or two text arguments, given as they stand in the document, and returns
+    /// `(ok, msg)`.
+    pub async fn mutate(&self, field: &str, arguments: &str) -> (bool, String) {
+        let data = self.ask(&format!("mutation {{ {field}({arguments}) {{ ok msg }} }}"), json!({})).await;
+        let answer = &data[field];
+        let ok = answer["ok"].as_bool().unwrap_or_else(|| panic!("{field} says nothing: {data}"));
+        (ok, answer["msg"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn started(answer: &Value) -> String {
+    assert_eq!(answer["ok"], true, "{answer}");
+    answer["task_id"].as_str().expect("a task id").to_owned()
+}
+
+/// The counts of a ledger: added, updated, unchanged, removed, skipped, failed.
+pub fn counts(task: &Value) -> [u64; 6] {
+    ["added", "updated", "unchanged", "removed", "skipped_count", "failed_count"].map(|field| {
+        task["ledger"][field].as_u64().unwrap_or_else(|| panic!("the ledger has no {field}: {task:#}"))
+    })
+}

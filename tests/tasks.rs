@@ -1,0 +1,237 @@
+//! Background tasks as clients follow them: server-sent events in both dialects, and what outlives a restart.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::api::{Api, MODERN, SEED_ERA};
+use crate::support::app::App;
+use crate::support::image::Image;
+use crate::support::proxy::CountingProxy;
+use crate::support::registry::RealRegistry;
+use crate::support::sse::Event;
+use crate::support::wait::{PATIENCE, until};
+
+/// A server with a registry of some repositories behind a proxy.
+struct Scene {
+    app: App,
+    proxy: CountingProxy,
+    _registry: RealRegistry,
+}
+
+impl Scene {
+    async fn set(images: usize) -> Option<Self> {
+        let registry = RealRegistry::open().await?;
+        registry.push_all((0..images).map(|n| Image::new(&format!("r/{}", n % 5), &n.to_string()))).await;
+        let proxy = CountingProxy::start(&registry.url()).await;
+        let app = App::start().await;
+        app.admin().add_registry_at(&proxy.host(), &proxy.url(), None).await;
+        Some(Self { app, proxy, _registry: registry })
+    }
+
+    async fn rescan(&self) -> String {
+        self.app.admin().rescan(&self.proxy.host()).await
+    }
+}
+
+/// Checks the shape every client relies on: updates, one final event, then `server_close`.
+fn well_formed(events: &[Event], prefix: &str, task: &str) {
+    let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+    let (close, rest) = names.split_last().expect("events");
+    assert_eq!(*close, "server_close", "{names:?}");
+    let (last, updates) = rest.split_last().expect("a final event");
+    assert_eq!(*last, format!("{prefix}_done"), "{names:?}");
+    assert!(updates.iter().all(|name| *name == format!("{prefix}_updated")), "{names:?}");
+    let mut before = 0;
+    for event in &events[..events.len() - 1] {
+        assert_eq!(event.data["task_id"], task, "{event:?}");
+        assert!(event.data["message"].is_string(), "{event:?}");
+        let (current, total) = (event.number("current_progress"), event.number("total_progress"));
+        assert!(before <= current && current <= total, "{event:?} after {before}");
+        before = current;
+    }
+}
+
+#[tokio::test]
+async fn each_client_hears_the_events_it_knows() {
+    let Some(scene) = Scene::set(20).await else { return };
+    for (agent, version, prefix) in [
+        (SEED_ERA, "v5.20191215", "task"),
+        ("Backend.AI Client for Python 20.09.9", "v6.20210815", "task"),
+        ("Backend.AI Client for Python 21.03.9", "v6.20210815", "bgtask"),
+        ("Backend.AI Client for Python 22.03.2", "v6.20220315", "bgtask"),
+        (MODERN, "v9.20250722", "bgtask"),
+        ("Python/3.13 aiohttp/3.12.15", "v9.20250722", "bgtask"),
+    ] {
+        let api = scene.app.admin().with_agent(agent, version);
+        let task = scene.rescan().await;
+        let events = api.events(&task).await.rest().await;
+        well_formed(&events, prefix, &task);
+        // Listening again gives what a latecomer needs, and no more.
+        let events = api.events(&task).await.rest().await;
+        assert_eq!(events.len(), 2, "{events:?}");
+        well_formed(&events, prefix, &task);
+    }
+}
+
+#[tokio::test]
+async fn a_listener_sees_the_task_move() {
+    let Some(scene) = Scene::set(50).await else { return };
+    scene.proxy.delay(Duration::from_millis(5));
+    let task = scene.rescan().await;
+    let events = scene.app.admin().events(&task).await.rest().await;
+    well_formed(&events, "bgtask", &task);
+    assert!(events.len() > 3, "{events:?}");
+    let ids: Vec<u64> = events.iter().filter_map(|e| e.id.as_ref()).map(|id| id.parse().unwrap()).collect();
+    assert!(ids.len() >= events.len() - 1, "each event has an id: {events:?}");
+    assert!(ids.is_sorted(), "{ids:?}");
+}
+
+#[tokio::test]
+async fn the_first_event_leaves_the_client_time_to_start_its_spinner() {
+    let Some(scene) = Scene::set(5).await else { return };
+    let task = scene.rescan().await;
+    scene.app.admin().finish(&task).await;
+    // A busy machine can only make the pause look shorter than it was, so the longest of a few tells.
+    let mut longest = Duration::ZERO;
+    for _ in 0..5 {
+        let first = scene.app.admin().events(&task).await.next().await.expect("an event");
+        longest = longest.max(first.after);
+    }
+    assert!(longest >= Duration::from_millis(45), "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_listener_that_comes_back_misses_nothing() {
+    let Some(scene) = Scene::set(50).await else { return };
+    scene.proxy.hold();
+    let task = scene.rescan().await;
+    let api = scene.app.admin();
+    let mut events = api.events(&task).await;
+    let first = events.next().await.expect("the state so far");
+    drop(events);
+    let id = first.id.clone().expect("an id");
+    scene.proxy.release();
+    until("the task to end", PATIENCE, async || (api.task(&task).await["state"] == "done").then_some(()))
+        .await;
+    let missed = api.events_after(&task, Some(&id)).await.rest().await;
+    well_formed(&missed, "bgtask", &task);
+    let number = |event: &Event| event.id.as_ref().and_then(|id| id.parse::<u64>().ok());
+    let after = number(&first).expect("ids are numbers");
+    assert!(missed.iter().filter_map(number).all(|id| id > after), "{missed:?} after {id}");
+}
+
+#[tokio::test]
+async fn a_task_nobody_knows_is_not_found() {
+    let app = App::start().await;
+    for parameter in ["task_id", "taskId"] {
+        let target = format!("/events/background-task?{parameter}=0e9c2b34-0000-4000-8000-000000000001");
+        let reply = app.admin().call("GET", &target).no_content_type().send().await;
+        let body = reply.text();
+        reply.problem(404, "generic-not-found");
+        assert!(body.contains("No such background task."), "{body}");
+    }
+    for target in ["/events/background-task", "/events/background-task?task_id=nonsense"] {
+        let reply = app.admin().call("GET", target).no_content_type().send().await;
+        assert!(matches!(reply.status, 400 | 404), "{target}: {}", reply.text());
+        assert!(reply.json()["type"].is_string());
+    }
+    let admin = app.admin();
+    let data = admin.graphql(
+        "query($id: String!) { background_task(id: $id) { id } }",
+        json!({"id": "0e9c2b34-0000-4000-8000-000000000001"}),
+    );
+    assert!(data.await["data"]["background_task"].is_null());
+}
+
+#[tokio::test]
+async fn both_spellings_of_the_parameter_work() {
+    let Some(scene) = Scene::set(5).await else { return };
+    let task = scene.rescan().await;
+    scene.app.admin().finish(&task).await;
+    let target = format!("/events/background-task?taskId={task}");
+    let reply = scene.app.admin().call("GET", &target).no_content_type().send().await;
+    assert_eq!(reply.status, 200);
+    assert!(
+        reply.text().contains("bgtask_done") && reply.text().contains("server_close"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_task_stops_and_says_so() {
+    let Some(scene) = Scene::set(20).await else { return };
+    let api = scene.app.admin();
+    scene.proxy.hold();
+    let task = scene.rescan().await;
+    scene.proxy.reached(1).await;
+    let (ok, msg) = api.mutate("cancel_task", &format!(r#"id: "{task}""#)).await;
+    assert!(ok, "{msg}");
+    let last = api.finish(&task).await;
+    assert_eq!(last.name, "bgtask_cancelled");
+    assert_eq!(api.task(&task).await["state"], "cancelled");
+    assert!(api.images().await.is_empty());
+    let (ok, msg) = api.mutate("cancel_task", &format!(r#"id: "{task}""#)).await;
+    assert!(!ok && msg.contains(&task), "a task that ended is not cancelled again: {msg}");
+    scene.proxy.release();
+    let task = scene.rescan().await;
+    assert_eq!(api.finish(&task).await.name, "bgtask_done");
+}
+
+#[tokio::test]
+async fn what_ended_is_remembered_over_a_restart() {
+    let Some(mut scene) = Scene::set(10).await else { return };
+    let task = scene.rescan().await;
+    scene.app.admin().finish(&task).await;
+    let before = scene.app.admin().task(&task).await;
+    scene.app.kill9();
+    scene.app.restart().await;
+    assert_eq!(scene.app.admin().task(&task).await, before);
+    let events = scene.app.admin().events(&task).await.rest().await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    well_formed(&events, "bgtask", &task);
+    let data = scene.app.admin().ask("{ background_tasks { id state } }", json!({})).await;
+    assert!(
+        data["background_tasks"].as_array().unwrap().contains(&json!({"id": task, "state": "done"})),
+        "{data}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_stopped_in_the_middle_of_a_task_goes_on_with_it_later() {
+    let Some(mut scene) = Scene::set(50).await else { return };
+    scene.proxy.hold();
+    let task = scene.rescan().await;
+    scene.proxy.reached(1).await;
+    let mut listener = scene.app.admin().events(&task).await;
+    listener.next().await.expect("the state so far");
+    let (status, took) = scene.app.terminate().await;
+    assert_eq!(status.code(), Some(0), "{}", scene.app.logs());
+    assert!(took < Duration::from_secs(10), "{took:?} with a listener and a registry that hangs");
+    scene.proxy.release();
+    scene.app.restart().await;
+    let last = scene.app.admin().finish(&task).await;
+    assert_eq!(last.name, "bgtask_done");
+    assert_eq!(scene.app.admin().images().await.len(), 50);
+}
+
+#[tokio::test]
+async fn many_can_listen_and_one_that_does_not_read_disturbs_nobody() {
+    let Some(scene) = Scene::set(50).await else { return };
+    let api: Api = scene.app.admin();
+    scene.proxy.hold();
+    let task = scene.rescan().await;
+    let deaf = api.events(&task).await;
+    let listeners: Vec<_> = (0..20)
+        .map(|_| {
+            let (api, task) = (api.clone(), task.clone());
+            tokio::spawn(async move { api.events(&task).await.rest().await })
+        })
+        .collect();
+    scene.proxy.release();
+    for listener in listeners {
+        well_formed(&listener.await.unwrap(), "bgtask", &task);
+    }
+    drop(deaf);
+}
