@@ -1,8 +1,13 @@
 //! `wharf schema`: the GraphQL schema in its definition language.
 
+use std::io::{self, Write as _};
+
 use clap::Args;
 
-use crate::cli::failure::{Failure, Result};
+use crate::{
+    cli::failure::{Failure, Result},
+    graphql::schema,
+};
 
 /// Print the GraphQL schema
 #[derive(Args)]
@@ -12,6 +17,7 @@ pub(crate) struct Schema {}
 impl Schema {
     #[expect(clippy::unused_self, reason = "commands are run alike; this one takes no flags yet")]
     pub(crate) fn run(&self) -> Result<()> {
-        Err(Failure::failed("schema", "the schema is not built yet"))
+        let written = io::stdout().write_all(schema::sdl().as_bytes());
+        written.map_err(|why| Failure::failed("schema", why.to_string()))
     }
 }

@@ -1,13 +1,31 @@
 //! `wharf serve`: the server.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use clap::{Args, ValueEnum};
+use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
-use crate::cli::failure::{Failure, Result};
+use crate::{
+    access::accounts::{Credentials, FirstAdmin},
+    base::{clock::Clock, secret::Secret},
+    cli::failure::{Failure, Result},
+    server::{Server, Settings},
+};
 
 /// Run the server
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The first start makes a super-admin. Its e-mail is WHARF_ADMIN_EMAIL (default admin@localhost); \
+    its password and keypair come from WHARF_ADMIN_PASSWORD, WHARF_ADMIN_ACCESS_KEY and WHARF_ADMIN_SECRET_KEY, and \
+    what is not given is generated and shown once, on the terminal only."
+)]
 pub(crate) struct Serve {
     /// Directory for everything the server keeps; made if missing
     #[arg(long, value_name = "DIR", default_value = "./wharf-data")]
@@ -39,6 +57,103 @@ pub(crate) enum LogFormat {
 
 impl Serve {
     pub(crate) fn run(&self) -> Result<()> {
-        Err(Failure::failed(self.listen.to_string(), "serve is not built yet"))
+        self.start_logging()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map_err(|why| Failure::failed("serve", why.to_string()))?.block_on(self.serve())
     }
+
+    async fn serve(&self) -> Result<()> {
+        let address = self.listen.to_string();
+        // Before the data directory is touched: a port in use must not leave one behind.
+        let listener = TcpListener::bind(self.listen).await.map_err(|why| {
+            let remedy = "choose another with --listen, or stop what uses it";
+            Failure::failed(address.clone(), format!("can't listen there ({why}); {remedy}"))
+        })?;
+        let shutdown = CancellationToken::new();
+        let settings = Settings {
+            data_dir: self.data_dir.clone(),
+            hosts: self.host.clone(),
+            first_admin: first_admin(),
+        };
+        let opened = Server::open(settings, Clock::system(), shutdown.clone());
+        let mut server = opened.map_err(|why| Failure::failed("serve", why.to_string()))?;
+        if let Some(credentials) = server.first_admin() {
+            show(&credentials);
+        }
+        let bound = listener.local_addr().map_err(|why| Failure::failed(address, why.to_string()))?;
+        // For people and scripts; with stdout gone the server still serves.
+        let _ = writeln!(io::stdout(), "listening on http://{bound}");
+        stop_on_signal(shutdown)?;
+        server.run(listener).await.map_err(|why| Failure::failed("serve", why.to_string()))
+    }
+
+    fn start_logging(&self) -> Result<()> {
+        let filter = EnvFilter::try_new(&self.log_level)
+            .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
+        let is_text = match self.log_format {
+            LogFormat::Auto => io::stderr().is_terminal(),
+            LogFormat::Text => true,
+            LogFormat::Json => false,
+        };
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        let started = if is_text { lines.try_init() } else { lines.json().flatten_event(true).try_init() };
+        started.map_err(|why| Failure::failed("logging", why.to_string()))
+    }
+}
+
+/// Taken from the environment alone: a flag would show in `ps`.
+fn first_admin() -> FirstAdmin {
+    let given = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    FirstAdmin {
+        email: given("WHARF_ADMIN_EMAIL"),
+        password: given("WHARF_ADMIN_PASSWORD").map(Secret::new),
+        access_key: given("WHARF_ADMIN_ACCESS_KEY"),
+        secret_key: given("WHARF_ADMIN_SECRET_KEY").map(Secret::new),
+    }
+}
+
+/// Shows the first super-admin's credentials, unless what is written may be kept by somebody else.
+fn show(credentials: &Credentials) {
+    if !io::stdout().is_terminal() {
+        tracing::warn!(
+            email = credentials.email,
+            "a super-admin was made; there is no terminal to show generated credentials on, so they were not shown: \
+             set new ones with `wharf user reset-password` while the server is stopped, unless you gave your own"
+        );
+        return;
+    }
+    let _ = writeln!(
+        io::stdout(),
+        "\nThis first start made a super-admin. Keep these; they are not shown again.\n\n  \
+         e-mail      {}\n  password    {}\n  access key  {}\n  secret key  {}\n\n\
+         For the shell:\n  export WHARF_ACCESS_KEY={} WHARF_SECRET_KEY={}\n",
+        credentials.email,
+        credentials.password.expose(),
+        credentials.access_key,
+        credentials.secret_key.expose(),
+        credentials.access_key,
+        credentials.secret_key.expose(),
+    );
+}
+
+/// The first SIGTERM or SIGINT asks the server to stop; a second one ends it at once.
+fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
+    let listen =
+        |kind| tokio::signal::unix::signal(kind).map_err(|why| Failure::failed("signals", why.to_string()));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_first {
+                tracing::info!("stopping; once more ends at once");
+                shutdown.cancel();
+            } else {
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(())
 }

@@ -192,7 +192,7 @@ fn register<T: Row>(registry: &mut Registry) {
             keys: None,
             visible: None,
             is_subscription: false,
-            rust_typename: Some(std::any::type_name::<T>()),
+            rust_typename: Some(std::any::type_name::<Named<T>>()),
             directive_invocations: Vec::new(),
             requires_scopes: Vec::new(),
         }

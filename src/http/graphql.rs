@@ -1,0 +1,74 @@
+//! GraphQL over HTTP, in two dialects: the specification's `{data, errors}`, and the bare data object that the oldest
+//! clients index.
+
+use std::time::Duration;
+
+use async_graphql::{Request as Operation, Response as Answer};
+use poem::http::{StatusCode, header};
+use poem::web::Data;
+use poem::{Body, Request, Response, handler};
+
+use crate::graphql::kit::answer;
+use crate::graphql::schema::Schema;
+use crate::http::caller::Signed;
+use crate::http::problem::Problem;
+
+/// Largest request body. The official clients' largest is 2 kB.
+const MAX_BODY: usize = 256 * 1024;
+/// Longest time one request may take; what it has started goes on.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `POST /graphql`, `/admin/gql`: `{data, errors}`.
+#[handler]
+pub async fn spec(
+    request: &Request,
+    body: Body,
+    caller: Signed,
+    schema: Data<&Schema>,
+) -> Result<Response, Problem> {
+    let answer = execute(request, body, caller, schema.0).await?;
+    Ok(json(answer::envelope(&answer)))
+}
+
+/// `POST /admin/graphql`: the data alone, or 400 and a problem.
+#[handler]
+pub async fn bare(
+    request: &Request,
+    body: Body,
+    caller: Signed,
+    schema: Data<&Schema>,
+) -> Result<Response, Problem> {
+    let answer = execute(request, body, caller, schema.0).await?;
+    if answer.is_ok() {
+        return Ok(json(answer::bare(&answer)));
+    }
+    Err(Problem::graphql(serde_json::to_value(&answer.errors).unwrap_or_default()))
+}
+
+fn json(body: impl Into<Body>) -> Response {
+    Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, "application/json").body(body)
+}
+
+async fn execute(request: &Request, body: Body, caller: Signed, schema: &Schema) -> Result<Answer, Problem> {
+    // A browser sends other types across sites without asking first.
+    let media_type = request.content_type().map(|given| given.split(';').next().unwrap_or_default().trim());
+    if !media_type.is_some_and(|given| given.eq_ignore_ascii_case("application/json")) {
+        return Err(Problem::wrong_type());
+    }
+    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {
+        poem::error::ReadBodyError::PayloadTooLarge => Problem::too_large(MAX_BODY),
+        error => Problem::bad_request(error.to_string()),
+    })?;
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Problem::bad_request("batches of operations are not taken; send them one by one"));
+    }
+    let operation: Operation = serde_json::from_slice(&bytes)
+        .map_err(|why| Problem::bad_request(format!("the body is no GraphQL request: {why}")))?;
+    if operation.query.trim().is_empty() {
+        return Err(Problem::bad_request("the body is no GraphQL request: query is missing"));
+    }
+    let answer = schema.execute(operation.data(caller.0));
+    tokio::time::timeout(TIMEOUT, answer)
+        .await
+        .map_err(|_| Problem::unavailable(format!("the request took more than {} s", TIMEOUT.as_secs())))
+}

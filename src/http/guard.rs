@@ -1,0 +1,136 @@
+//! What every request passes: the host it is for, the headers that keep browsers safe, counting and the log.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use poem::http::{HeaderName, HeaderValue, header};
+use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
+
+use crate::http::health::Requests;
+use crate::http::problem::{self, Problem};
+
+/// Said with every response. Pages may load from this server only, and run no script that is not a file of it.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::SERVER, "wharf"),
+];
+
+/// The names this server answers to.
+#[derive(Debug, Clone, Default)]
+pub struct Hosts(BTreeSet<String>);
+
+impl Hosts {
+    /// These names, besides `localhost` and every IP address.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
+    }
+
+    /// Whether a `Host` header names this server. A page of another site whose name was made to point here (DNS
+    /// rebinding) has that site's name; no page's name is an IP address but the server's own.
+    fn know(&self, header: &str) -> bool {
+        let name = match header.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => header,
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let name = name.to_ascii_lowercase();
+        bare.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+            || self.0.contains(&name)
+    }
+}
+
+/// The layer around all routes.
+pub struct Guard {
+    hosts: Arc<Hosts>,
+    requests: Requests,
+}
+
+impl Guard {
+    /// A guard for a server of these names, which counts into `requests`.
+    pub fn new(hosts: Hosts, requests: Requests) -> Self {
+        Self { hosts: Arc::new(hosts), requests }
+    }
+}
+
+impl<E: Endpoint> Middleware<E> for Guard {
+    type Output = Guarded<E>;
+
+    fn transform(&self, inner: E) -> Guarded<E> {
+        Guarded { inner, hosts: Arc::clone(&self.hosts), requests: self.requests.clone() }
+    }
+}
+
+/// An endpoint behind the guard.
+pub struct Guarded<E> {
+    inner: E,
+    hosts: Arc<Hosts>,
+    requests: Requests,
+}
+
+impl<E: Endpoint> Endpoint for Guarded<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let begun = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut response = match unknown_host(&self.hosts, &request) {
+            Some(problem) => problem.response(),
+            None => match self.inner.call(request).await {
+                Ok(response) => response.into_response(),
+                Err(error) => problem::of(&error),
+            },
+        };
+        for (name, value) in HEADERS {
+            response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+        }
+        self.requests.count(response.status());
+        tracing::debug!(
+            %method,
+            path,
+            status = response.status().as_u16(),
+            milliseconds = begun.elapsed().as_millis(),
+            "answered"
+        );
+        Ok(response)
+    }
+}
+
+fn unknown_host(hosts: &Hosts, request: &Request) -> Option<Problem> {
+    let host = request.header(header::HOST).unwrap_or_default();
+    if hosts.know(host) {
+        return None;
+    }
+    let shown = crate::base::reference::shown(host);
+    Some(Problem::misdirected(format!(
+        "this server does not go by the name {shown:?}; if it should, start it with --host and that name"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hosts;
+
+    #[test]
+    fn only_known_names_and_addresses_are_answered_to() {
+        let hosts = Hosts::new(["Wharf.lab".to_owned()]);
+        for host in ["127.0.0.1:8090", "10.1.2.3", "[::1]:80", "localhost:1", "a.localhost", "wharf.LAB:8090"]
+        {
+            assert!(hosts.know(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "evil.example:8090", "127.0.0.1.evil.example", "lab", "localhost.evil"]
+        {
+            assert!(!hosts.know(host), "{host}");
+        }
+    }
+}

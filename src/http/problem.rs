@@ -1,0 +1,187 @@
+//! Failures as RFC 7807 JSON, with the types, titles and `msg` that Backend.AI's clients know.
+
+use poem::error::ResponseError;
+use poem::http::{StatusCode, header};
+use poem::{Body, Response};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::access::signature::Malformed;
+use crate::base::Error;
+
+/// A failed request.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{slug}: {}", msg.as_deref().unwrap_or(title))]
+pub struct Problem {
+    status: StatusCode,
+    slug: &'static str,
+    title: &'static str,
+    msg: Option<String>,
+    data: Option<Value>,
+}
+
+/// The body of the response.
+#[derive(Serialize)]
+struct Said<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    msg: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+}
+
+impl Problem {
+    const fn new(status: StatusCode, slug: &'static str, title: &'static str) -> Self {
+        Self { status, slug, title, msg: None, data: None }
+    }
+
+    fn saying(self, msg: impl Into<String>) -> Self {
+        Self { msg: Some(msg.into()), ..self }
+    }
+
+    /// 401: the signature is missing or wrong.
+    pub fn unauthorized(msg: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "auth-failed", "Credential/signature mismatch.").saying(msg)
+    }
+
+    /// 400: what came as a signature can't be read as one.
+    pub fn malformed(why: &Malformed) -> Self {
+        let title = "Missing or invalid authorization parameters.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title).saying(why.to_string())
+    }
+
+    /// 400: the request's date is too far from ours.
+    pub fn out_of_time() -> Self {
+        let title = "Missing or invalid authorization parameters.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title).saying("Date/time sync error")
+    }
+
+    /// 400: something else is wrong with the request.
+    pub fn bad_request(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "generic-bad-request", "Bad request.").saying(msg)
+    }
+
+    /// 400: a parameter is wrong.
+    pub fn bad_parameter(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-api-params", "Missing or invalid API parameters.")
+            .saying(msg)
+    }
+
+    /// 400: GraphQL errors, for clients that want the bare data otherwise.
+    pub fn graphql(errors: Value) -> Self {
+        let problem = Self::new(StatusCode::BAD_REQUEST, "graphql-error", "GraphQL-generated error.");
+        let first =
+            errors.get(0).and_then(|error| error.get("message")).and_then(Value::as_str).map(str::to_owned);
+        Self { data: Some(errors), msg: first, ..problem }
+    }
+
+    /// 403.
+    pub fn forbidden(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "generic-forbidden", "Forbidden operation.").saying(msg)
+    }
+
+    /// 404: no such page.
+    pub fn unknown_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "generic-not-found", "Unknown URL path.")
+    }
+
+    /// 404: no such thing.
+    pub fn not_found(title: &'static str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "generic-not-found", title)
+    }
+
+    /// 405.
+    pub fn wrong_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "HTTP Method Not Allowed.")
+    }
+
+    /// 413.
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request is too large.")
+            .saying(format!("the body may have {limit} bytes at most"))
+    }
+
+    /// 415.
+    pub fn wrong_type() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported content type.")
+            .saying("send application/json")
+    }
+
+    /// 421: the request is for another host.
+    pub fn misdirected(msg: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected-request",
+            "This is not the host you look for.",
+        )
+        .saying(msg)
+    }
+
+    /// 500. The cause is in the log.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-server-error", "Internal server error.")
+    }
+
+    /// 503.
+    pub fn unavailable(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "service-unavailable", "Service unavailable.").saying(msg)
+    }
+
+    /// The response that says so.
+    pub fn response(&self) -> Response {
+        let body = Said {
+            kind: format!("https://api.backend.ai/probs/{}", self.slug),
+            title: self.title,
+            msg: self.msg.as_deref(),
+            data: self.data.as_ref(),
+        };
+        Response::builder()
+            .status(self.status)
+            .header(header::CONTENT_TYPE, "application/problem+json; charset=utf-8")
+            .body(Body::from_string(serde_json::to_string(&body).unwrap_or_default()))
+    }
+}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn as_response(&self) -> Response {
+        self.response()
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unauthenticated => Self::unauthorized("Unauthorized access"),
+            Error::Denied(_) => Self::forbidden(error.to_string()),
+            Error::Missing { .. } => Self::not_found("Not found.").saying(error.to_string()),
+            Error::Conflict(_) | Error::Invalid { .. } => Self::bad_parameter(error.to_string()),
+            Error::Busy(_) | Error::Unavailable(_) => Self::unavailable(error.to_string()),
+            Error::Internal(cause) => {
+                tracing::error!(?cause, "a request failed inside");
+                Self::internal()
+            }
+        }
+    }
+}
+
+/// What poem itself refuses (no such route, wrong method, a panic), said as a problem too.
+pub fn of(error: &poem::Error) -> Response {
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        return problem.response();
+    }
+    match error.status() {
+        StatusCode::NOT_FOUND => Problem::unknown_path().response(),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::wrong_method().response(),
+        status if status.is_client_error() => Problem::bad_request(error.to_string()).response(),
+        _ => {
+            tracing::error!(%error, "a request failed inside");
+            Problem::internal().response()
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The server put together: store, services, schema, routes, in that order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use poem::listener::TcpAcceptor;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
+use crate::access::tenants::{self, Tenants};
+use crate::access::visibility::Nowhere;
+use crate::base::Error;
+use crate::base::clock::Clock;
+use crate::catalog::service::Catalog;
+use crate::graphql::schema;
+use crate::http::events::Streams;
+use crate::http::guard::Hosts;
+use crate::http::routes::{Services, routes};
+use crate::scan::service::{self, Scanner};
+use crate::scan::worker::ScanWorker;
+use crate::store::Store;
+use crate::store::open::OpenError;
+use crate::tasks::queue::Queue;
+
+/// How long requests that are being answered may go on after the server was told to stop.
+const LAST_REQUESTS: Duration = Duration::from_secs(4);
+/// How long its tasks may.
+const LAST_TASKS: Duration = Duration::from_secs(4);
+/// How long a connection may stay open without a request.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// What the operator chose.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Names the server goes by, besides loopback ones.
+    pub hosts: Vec<String>,
+    /// The super-admin to make if there is no account yet.
+    pub first_admin: FirstAdmin,
+}
+
+/// Why the server could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What is in it, or what the operator gave.
+    #[error(transparent)]
+    Inside(#[from] Error),
+    /// The network.
+    #[error("the server stopped: {0}")]
+    Network(#[from] std::io::Error),
+}
+
+/// A server that is ready to run.
+pub struct Server {
+    services: Services,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    first_admin: Option<Credentials>,
+}
+
+impl Server {
+    /// Opens the data directory and loads what is in it. It stops when `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// A data directory that can't be used, or first credentials that can't be taken.
+    pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
+        let store = Store::open(&settings.data_dir)?;
+        let tenants = Tenants::load(&store)?;
+        let accounts = Accounts::load(&store)?;
+        let first_admin = if accounts.is_empty() {
+            Some(accounts.create_first_admin(settings.first_admin, tenants::DEFAULT, clock.now())?)
+        } else {
+            None
+        };
+        let catalog = Catalog::load(&store, tenants, Arc::new(Nowhere))?;
+        let tracker = TaskTracker::new();
+        let sessions = service::sessions(&catalog);
+        let worker = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
+        let queue = Queue::load(
+            store.clone(),
+            clock.clone(),
+            vec![Arc::new(worker)],
+            tracker.clone(),
+            shutdown.clone(),
+        )?;
+        let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
+        let services = Services {
+            store,
+            accounts,
+            clock,
+            schema: schema::build(catalog.clone(), scanner, queue.clone()),
+            catalog,
+            queue,
+            streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
+            hosts: Hosts::new(settings.hosts),
+        };
+        Ok(Self { services, tracker, shutdown, first_admin })
+    }
+
+    /// The credentials of the super-admin that this start made: to be shown once, to a person.
+    pub fn first_admin(&mut self) -> Option<Credentials> {
+        self.first_admin.take()
+    }
+
+    /// Serves until told to stop, and then until what is being done has ended or its time is over.
+    pub async fn run(self, listener: TcpListener) -> Result<(), ServeError> {
+        self.services.queue.resume();
+        let acceptor = TcpAcceptor::from_tokio(listener)?;
+        let stop = self.shutdown.clone().cancelled_owned();
+        poem::Server::new_with_acceptor(acceptor)
+            .idle_timeout(IDLE)
+            .run_with_graceful_shutdown(routes(self.services), stop, Some(LAST_REQUESTS))
+            .await?;
+        self.tracker.close();
+        if tokio::time::timeout(LAST_TASKS, self.tracker.wait()).await.is_err() {
+            tracing::warn!("some tasks did not stop in time; they go on at the next start");
+        }
+        Ok(())
+    }
+}
