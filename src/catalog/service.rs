@@ -97,7 +97,7 @@ impl Catalog {
         Ok(count)
     }
 
-    /// Gives an image another name. The same alias for the same image is no change.
+    /// Gives an image another name.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a name that can't be one, [`Error::Conflict`] when it names something already or the
@@ -123,15 +123,6 @@ impl Catalog {
                     check_target_is_no_alias(&index, &target)?;
                     lookup::one(&index, &target, architecture.as_deref(), |_| true)?
                 };
-                if image.aliases.iter().any(|known| **known == *alias) {
-                    return Ok(());
-                }
-                if let Some(other) = index.read().aliased(&alias) {
-                    return Err(Error::Conflict(format!(
-                        "{alias} is an alias of {} already; dealias it first",
-                        other.record.canonical()
-                    )));
-                }
                 w.put(&ALIASES, &alias, &image.id)?;
                 let index = Arc::clone(&index);
                 w.on_commit(move || index.write().put_alias(&alias, image.id));
@@ -318,6 +309,10 @@ fn checked_alias(alias: &str) -> Result<String> {
 }
 
 fn check_alias_is_free(index: &Index, alias: &str) -> Result<()> {
+    if let Some(image) = index.aliased(alias) {
+        let taken = image.record.canonical();
+        return Err(Error::Conflict(format!("{alias} is an alias of {taken} already; dealias it first")));
+    }
     if !index.images_named(alias).is_empty() || !index.images_named(&format!("{alias}:latest")).is_empty() {
         return Err(Error::Conflict(format!("{alias} is an image's own name; choose another alias")));
     }

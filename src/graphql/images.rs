@@ -397,16 +397,16 @@ impl ImageMutation {
         #[graphql(desc = "The registry's host; null for every registry.")] registry: Option<String>,
         #[graphql(desc = "Only repositories of this project.")] project: Option<String>,
         #[graphql(desc = "Remove vanished images even if they are most of the registry's.")] confirm_removals: Option<bool>,
-    ) -> RescanImages {
+    ) -> Option<RescanImages> {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
         let wanted = Rescan { registry, project, confirm_removals: confirm_removals.unwrap_or_default() };
-        scanner.rescan(caller, wanted).await.into()
+        Some(scanner.rescan(caller, wanted).await.into())
     }
 
     /// Reads one image from its registry, in a background task: for registries that do not list their repositories.
-    async fn scan_image(&self, ctx: &Context<'_>, reference: String) -> ScanImage {
+    async fn scan_image(&self, ctx: &Context<'_>, reference: String) -> Option<ScanImage> {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
-        scanner.scan_image(caller, &reference).await.into()
+        Some(scanner.scan_image(caller, &reference).await.into())
     }
 
     /// Loads an image onto agents, in a background task.
@@ -415,13 +415,18 @@ impl ImageMutation {
         ctx: &Context<'_>,
         reference: String,
         target_agents: String,
-    ) -> PreloadImage {
-        no_agent(ctx, "preload_image", &reference, &target_agents).into()
+    ) -> Option<PreloadImage> {
+        Some(no_agent(ctx, "preload_image", &reference, &target_agents).into())
     }
 
     /// Takes an image off agents, in a background task.
-    async fn unload_image(&self, ctx: &Context<'_>, reference: String, target_agents: String) -> UnloadImage {
-        no_agent(ctx, "unload_image", &reference, &target_agents).into()
+    async fn unload_image(
+        &self,
+        ctx: &Context<'_>,
+        reference: String,
+        target_agents: String,
+    ) -> Option<UnloadImage> {
+        Some(no_agent(ctx, "unload_image", &reference, &target_agents).into())
     }
 
     /// Takes an image out of the catalog, and its aliases; a rescan brings it back if the registry has it.
@@ -430,12 +435,11 @@ impl ImageMutation {
         ctx: &Context<'_>,
         reference: String,
         #[graphql(desc = "Only this architecture; all of them if null.")] architecture: Option<String>,
-    ) -> ForgetImage {
+    ) -> Option<ForgetImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let forgotten = catalog.forget(caller, &reference, architecture.as_deref()).await;
-        forgotten
-            .map(|count| if count == 1 { "forgotten".into() } else { format!("{count} images forgotten") })
-            .into()
+        let said = |count| if count == 1 { "forgotten".into() } else { format!("{count} images forgotten") };
+        Some(forgotten.map(said).into())
     }
 
     /// Gives an image another name.
@@ -445,16 +449,16 @@ impl ImageMutation {
         alias: String,
         target: String,
         #[graphql(desc = "Which of the target's architectures.")] architecture: Option<String>,
-    ) -> AliasImage {
+    ) -> Option<AliasImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let done = catalog.alias(caller, &alias, &target, architecture.as_deref()).await;
-        done.map(|()| "done".into()).into()
+        Some(done.map(|()| "done".into()).into())
     }
 
     /// Takes another name of an image away.
-    async fn dealias_image(&self, ctx: &Context<'_>, alias: String) -> DealiasImage {
+    async fn dealias_image(&self, ctx: &Context<'_>, alias: String) -> Option<DealiasImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        catalog.dealias(caller, &alias).await.map(|()| "done".into()).into()
+        Some(catalog.dealias(caller, &alias).await.map(|()| "done".into()).into())
     }
 }
 

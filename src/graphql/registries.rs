@@ -42,7 +42,8 @@ pub struct ContainerRegistryConfig(Arc<Registry>);
 impl ContainerRegistryConfig {
     /// Where it answers.
     async fn url(&self) -> &str {
-        self.0.url.as_str()
+        // As it was most likely typed: without the slash that stands for an empty path.
+        self.0.url.as_str().trim_end_matches('/')
     }
 
     /// Its software: `docker`, `harbor2`, ...

@@ -4,6 +4,7 @@ use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
 use crate::catalog::service::Catalog;
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::scan::service::Scanner;
@@ -11,7 +12,7 @@ use crate::tasks::queue::Queue;
 
 /// Nested selections: the introspection query that tools send goes 13 deep, our own types 5.
 const MAX_DEPTH: usize = 15;
-/// Fields in one request after its fragments are opened; a list counts as [`LIST_COST`]. This also bounds aliases.
+/// Fields in one request, weighed: a list counts as [`LIST_COST`].
 const MAX_COMPLEXITY: usize = 2_000;
 /// What a list costs besides its fields, so that one request can't ask for the catalog a hundred times.
 pub const LIST_COST: usize = 200;
@@ -50,4 +51,5 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .limit_complexity(MAX_COMPLEXITY)
         .limit_directives(MAX_DIRECTIVES)
         .limit_recursive_depth(MAX_RECURSION)
+        .extension(FieldLimit)
 }

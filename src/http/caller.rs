@@ -42,10 +42,10 @@ impl<'a> FromRequest<'a> for Signed {
 
 /// Checks in the order the original does, so that clients show the message that helps.
 fn authenticate(request: &Request, accounts: &Accounts, now: Timestamp) -> Result<Caller, Problem> {
-    let version = version(request)?;
     let Some(authorization) = request.header(header::AUTHORIZATION) else {
         return Err(Problem::unauthorized("Unauthorized access"));
     };
+    let version = version(request)?;
     let date = ["Date", "X-BackendAI-Date", "X-Sorna-Date"].iter().find_map(|name| request.header(*name));
     let date = date.ok_or_else(Problem::out_of_time)?;
     let sent = signature::parse_date(date).map_err(|why| Problem::malformed(&why))?;

@@ -47,7 +47,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/healthz", get(health::alive))
         .at("/readyz", get(health::ready))
         .at("/metrics", get(health::metrics))
-        .at("/*page", get(ui::page))
+        .at("/*page", ui::page)
         .with(AddData::new(services.store))
         .with(AddData::new(services.accounts))
         .with(AddData::new(services.clock))

@@ -1,6 +1,6 @@
 //! The admin UI's files, which the binary carries.
 
-use poem::http::{StatusCode, header};
+use poem::http::{Method, StatusCode, header};
 use poem::{Body, Request, Response, handler};
 use rust_embed::{Embed, EmbeddedFile};
 
@@ -18,6 +18,9 @@ const INDEX: &str = "index.html";
 /// The root is the page for people and the version for programs, which say `Accept: */*`.
 #[handler]
 pub fn page(request: &Request) -> Result<Response, Problem> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Problem::unknown_path());
+    }
     let path = request.uri().path().trim_start_matches('/');
     if let Some(file) = Files::get(path) {
         let etag = etag(&file);

@@ -114,9 +114,11 @@ impl Store {
         if !path.try_exists().map_err(|why| io_error(&path, why))? {
             return create(directory, &path, &key_path);
         }
+        // The database first: where it is something else altogether, a missing key is not what is wrong.
+        let database = open_database(&path)?;
         let seal = Seal::load(&key_path)
             .map_err(|why| OpenError::Key { path: key_path.clone(), why: why.to_string() })?;
-        let store = Self::new(open_database(&path)?, seal);
+        let store = Self::new(database, seal);
         let found = store.read_now(|r| r.find(&SCHEMA, SCHEMA_KEY))?.ok_or_else(|| OpenError::Damaged {
             path: path.clone(),
             why: "it has no schema version, so it is some other program's".into(),

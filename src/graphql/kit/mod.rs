@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod fault;
+pub mod limit;
 pub mod rows;
 pub mod scalar;
