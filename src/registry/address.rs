@@ -186,14 +186,13 @@ impl Policy {
             return blocked("a URL with user name or password in it is never followed");
         }
         match url.scheme() {
-            "https" => {}
             "http" if self.home.scheme() != "http" => return blocked("https is never left for http"),
             "http" if self.role_at(url) == Role::Foreign => {
                 return blocked(
                     "plain http goes to the registry itself only; add it to the registry's trusted_hosts",
                 );
             }
-            "http" => {}
+            "http" | "https" => {}
             _ => return blocked("only http and https are spoken"),
         }
         let address = match url.host() {
