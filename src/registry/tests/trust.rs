@@ -7,6 +7,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 
 use crate::registry::{
@@ -26,10 +27,12 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let authority = Self { directory: tempfile::tempdir().unwrap() };
-        authority.openssl(
+        // Authorities of one name would be told apart by their signatures only, which is another error.
+        let name = authority.path().file_name().unwrap().to_string_lossy().into_owned();
+        authority.openssl(&format!(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem \
-             -days 2 -subj /CN=lab-ca -addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign",
-        );
+             -days 2 -subj /CN=ca-{name} -addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign"
+        ));
         authority
     }
 
@@ -137,7 +140,7 @@ async fn expired_and_misnamed_certificates_are_refused_and_named() {
 #[tokio::test]
 async fn unverified_is_for_the_registry_itself_not_for_whom_it_redirects_to() {
     let authority = Authority::new();
-    let server = authority.serve("other.example", -1).await;
+    let server = authority.serve("other.example", 2).await;
     let mut insecure = at(&server, "registry.example", None);
     insecure.ssl_verify = false;
     ping(insecure).await.unwrap();
@@ -162,10 +165,24 @@ async fn https_is_never_left_for_http() {
 
 #[tokio::test]
 async fn a_server_that_does_not_speak_tls_is_an_error_not_a_downgrade() {
-    let server = Server::start(|_| Reply::ok("{}")).await;
+    let server = Server::start_wrapped(
+        |_| Reply::ok("{}"),
+        |mut socket| {
+            Box::pin(async move {
+                socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.ok()?;
+                None
+            })
+        },
+    )
+    .await;
     let error = ping(at(&server, "registry.example", None)).await.unwrap_err();
-    assert!(matches!(error.reason, Reason::Tls(_) | Reason::Unreachable(_)), "{error}");
-    assert!(server.requests().is_empty());
+    assert!(matches!(error.reason, Reason::Tls(_)), "{error}");
+
+    // A handshake cut off is the network's fault and tried again.
+    let server = Server::start_wrapped(|_| Reply::ok("{}"), |_| Box::pin(async { None })).await;
+    let error = ping(at(&server, "registry.example", None)).await.unwrap_err();
+    assert!(matches!(error.reason, Reason::Unreachable(_)), "{error}");
+    assert_eq!(server.connections(), 4);
 }
 
 #[test]
