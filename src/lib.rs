@@ -16,5 +16,9 @@
 //! base
 //! ```
 
+pub mod access;
 pub mod base;
+pub mod catalog;
 pub mod registry;
+pub mod store;
+pub mod tasks;

@@ -1,0 +1,332 @@
+//! Which images a caller may see: the one rule, as a pure function over plain data.
+//!
+//! From the seed: the list is filtered by (1) the allowed registries of the caller's domain and (2), only when a group
+//! is given, whether at least one agent in the union of all agents of the scaling groups allowed for that group has
+//! the image; with a scaling group given, only its agents count. A super-admin sets the conditions as they want, and
+//! with none set sees every registered image.
+//!
+//! [`Viewpoint::new`] turns a question into conditions once; [`Viewpoint::judge`] holds one image against them. The
+//! list, the single lookup and the explanation all call these two.
+
+use std::collections::BTreeSet;
+
+use crate::access::caller::Caller;
+use crate::access::tenants::{Group, Tenancy};
+use crate::base::digest::Digest;
+use crate::base::{Error, Result};
+
+/// What the caller of `images` narrows the list by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only images that an agent has (`true`) or none has (`false`).
+    pub is_installed: Option<bool>,
+    /// Only images for operation (`true`) or none of them (`false`).
+    pub is_operation: Option<bool>,
+    /// As if asked from this domain; super-admins only.
+    pub domain: Option<String>,
+    /// As a member of this group.
+    pub group: Option<String>,
+    /// On the agents of this scaling group only.
+    pub scaling_group: Option<String>,
+}
+
+/// What the rule needs to know of one image.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The registry it comes from.
+    pub registry: &'a str,
+    /// Whether it is labelled as an operation image.
+    pub is_operation: bool,
+    /// The scaling groups of the agents that have it.
+    pub found_in: &'a [String],
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The agents that have it, in order.
+    pub agents: Vec<String>,
+    /// The scaling groups of these agents.
+    pub scaling_groups: Vec<String>,
+}
+
+/// Knows which agents have an image.
+pub trait Whereabouts: Send + Sync {
+    /// Where the image of this config digest is.
+    fn find(&self, digest: &Digest) -> Found;
+}
+
+/// A lab without agents: every image is nowhere.
+pub struct Nowhere;
+
+impl Whereabouts for Nowhere {
+    fn find(&self, _digest: &Digest) -> Found {
+        Found::default()
+    }
+}
+
+/// The conditions that a question comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Viewpoint {
+    registries: Registries,
+    agents: Agents,
+    is_installed: Option<bool>,
+    is_operation: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Registries {
+    Any,
+    Allowed(BTreeSet<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Agents {
+    /// No group was given: where the image is does not matter.
+    Unasked,
+    /// At least one agent of one of these scaling groups must have it; none are there for a caller outside the group.
+    In(BTreeSet<String>),
+}
+
+/// How one image fares against each condition; `None` where the condition was not asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// 1: the registry is allowed in the domain.
+    pub registry: Option<bool>,
+    /// 2 and 3: an agent that counts has the image.
+    pub agents: Option<bool>,
+    /// 4: it is installed somewhere, or not, as asked.
+    pub installed: Option<bool>,
+    /// 4: it is an operation image, or not, as asked.
+    pub operation: Option<bool>,
+}
+
+impl Verdict {
+    /// Whether the image may be seen: no condition fails.
+    pub fn is_visible(self) -> bool {
+        [self.registry, self.agents, self.installed, self.operation]
+            .into_iter()
+            .all(|held| held != Some(false))
+    }
+}
+
+impl Viewpoint {
+    /// The conditions for this caller and filter.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when `domain` is set by anyone but a super-admin: an error, not an empty list.
+    pub fn new(caller: &Caller, filter: &Filter, tenancy: &Tenancy) -> Result<Self> {
+        if filter.domain.is_some() && !caller.is_superadmin() {
+            return Err(Error::Denied("images with the domain filter; only super-admins may set it".into()));
+        }
+        let domain = filter.domain.as_deref().unwrap_or(&caller.domain);
+        // A super-admin who names no tenant sees what is registered; naming one means seeing with its eyes.
+        let as_tenant = !caller.is_superadmin() || filter.domain.is_some();
+        let registries = if as_tenant {
+            let domain = tenancy.domains.get(domain).filter(|domain| domain.is_active);
+            Registries::Allowed(domain.map(|d| d.allowed_docker_registries.clone()).unwrap_or_default())
+        } else {
+            Registries::Any
+        };
+        Ok(Self {
+            registries,
+            agents: agents(caller, filter, domain, tenancy),
+            is_installed: filter.is_installed,
+            is_operation: filter.is_operation,
+        })
+    }
+
+    /// Holds one image against the conditions.
+    pub fn judge(&self, image: &Subject<'_>) -> Verdict {
+        let registry = match &self.registries {
+            Registries::Any => None,
+            Registries::Allowed(allowed) => Some(allowed.contains(image.registry)),
+        };
+        let agents = match &self.agents {
+            Agents::Unasked => None,
+            Agents::In(groups) => Some(image.found_in.iter().any(|group| groups.contains(group))),
+        };
+        Verdict {
+            registry,
+            agents,
+            installed: self.is_installed.map(|wanted| wanted != image.found_in.is_empty()),
+            operation: self.is_operation.map(|wanted| wanted == image.is_operation),
+        }
+    }
+}
+
+fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> Agents {
+    let allowed = match &filter.group {
+        None if filter.scaling_group.is_none() => return Agents::Unasked,
+        None if caller.is_superadmin() && filter.domain.is_none() => active_scaling_groups(tenancy),
+        None => {
+            let groups = groups_in(tenancy, domain).filter(|group| is_member(caller, group));
+            let names: BTreeSet<String> =
+                groups.flat_map(|group| allowed_for(caller, Some(group), domain, tenancy)).collect();
+            names.into_iter().chain(allowed_for(caller, None, domain, tenancy)).collect()
+        }
+        Some(name) => {
+            let group =
+                groups_in(tenancy, domain).find(|group| group.name == *name || group.id.to_string() == *name);
+            match group.filter(|group| is_member(caller, group)) {
+                Some(group) => allowed_for(caller, Some(group), domain, tenancy),
+                None => BTreeSet::new(),
+            }
+        }
+    };
+    match &filter.scaling_group {
+        None => Agents::In(allowed),
+        Some(only) => Agents::In(allowed.into_iter().filter(|name| name == only).collect()),
+    }
+}
+
+fn groups_in<'a>(tenancy: &'a Tenancy, domain: &str) -> impl Iterator<Item = &'a Group> {
+    tenancy.groups.iter().filter(move |group| group.domain == domain && group.is_active)
+}
+
+fn is_member(caller: &Caller, group: &Group) -> bool {
+    caller.is_superadmin() || group.members.contains(&caller.user)
+}
+
+fn active_scaling_groups(tenancy: &Tenancy) -> BTreeSet<String> {
+    tenancy.scaling_groups.values().filter(|group| group.is_active).map(|group| group.name.clone()).collect()
+}
+
+/// The scaling groups that the group, its domain or the caller's keypair may use, as far as they are active.
+fn allowed_for(caller: &Caller, group: Option<&Group>, domain: &str, tenancy: &Tenancy) -> BTreeSet<String> {
+    let of_domain = tenancy.domains.get(domain).map(|domain| &domain.scaling_groups);
+    let named = |scaling_group: &str| {
+        group.is_some_and(|group| group.scaling_groups.contains(scaling_group))
+            || of_domain.is_some_and(|names| names.contains(scaling_group))
+    };
+    tenancy
+        .scaling_groups
+        .values()
+        .filter(|scaling_group| scaling_group.is_active)
+        .filter(|scaling_group| {
+            named(&scaling_group.name) || scaling_group.keypairs.contains(&caller.access_key)
+        })
+        .map(|scaling_group| scaling_group.name.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Filter, Subject, Viewpoint};
+    use crate::access::caller::{Caller, Role};
+    use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
+    use crate::base::ids::{GroupId, UserId};
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    fn scaling_group(name: &str, is_active: bool, keypairs: &[&str]) -> (String, ScalingGroup) {
+        (name.into(), ScalingGroup { name: name.into(), is_active, keypairs: set(keypairs) })
+    }
+
+    /// A domain `lab` that may see `cr.io` and use `cpu`; its group `vision` has `user` and may use `gpu`.
+    fn tenancy(user: UserId) -> Tenancy {
+        let lab = Domain {
+            name: "lab".into(),
+            is_active: true,
+            allowed_docker_registries: set(&["cr.io"]),
+            scaling_groups: set(&["cpu", "off"]),
+        };
+        let group = |name: &str, members: BTreeSet<UserId>| Group {
+            id: GroupId::random(),
+            name: name.into(),
+            domain: "lab".into(),
+            is_active: true,
+            members,
+            scaling_groups: set(&["gpu"]),
+        };
+        Tenancy {
+            domains: [("lab".into(), lab)].into(),
+            groups: vec![group("vision", [user].into()), group("speech", BTreeSet::new())],
+            scaling_groups: [
+                scaling_group("cpu", true, &[]),
+                scaling_group("gpu", true, &[]),
+                scaling_group("off", false, &[]),
+                scaling_group("mine", true, &["AK"]),
+                scaling_group("foreign", true, &[]),
+            ]
+            .into(),
+        }
+    }
+
+    fn caller(role: Role, user: UserId) -> Caller {
+        Caller { user, email: "u@lab".into(), role, domain: "lab".into(), access_key: "AK".into() }
+    }
+
+    fn sees(role: Role, filter: &Filter, registry: &str, found_in: &[&str]) -> bool {
+        let user = UserId::random();
+        let found_in: Vec<String> = found_in.iter().map(|&name| name.into()).collect();
+        let image = Subject { registry, is_operation: false, found_in: &found_in };
+        Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap().judge(&image).is_visible()
+    }
+
+    #[test]
+    fn without_a_group_the_domains_registries_decide() {
+        let filter = Filter::default();
+        assert!(sees(Role::User, &filter, "cr.io", &[]));
+        assert!(!sees(Role::User, &filter, "other.io", &["cpu"]));
+        assert!(!sees(Role::Admin, &filter, "other.io", &["cpu"]));
+        assert!(sees(Role::Superadmin, &filter, "other.io", &[]));
+    }
+
+    #[test]
+    fn with_a_group_an_agent_it_may_use_must_have_the_image() {
+        let filter = Filter { group: Some("vision".into()), ..Default::default() };
+        for (found_in, expected) in
+            [("gpu", true), ("cpu", true), ("mine", true), ("foreign", false), ("off", false)]
+        {
+            assert_eq!(sees(Role::User, &filter, "cr.io", &[found_in]), expected, "{found_in}");
+        }
+        assert!(!sees(Role::User, &filter, "cr.io", &[]));
+        assert!(!sees(Role::User, &filter, "other.io", &["gpu"]));
+    }
+
+    #[test]
+    fn a_group_the_caller_is_not_in_shows_nothing() {
+        for group in ["speech", "unheard-of"] {
+            let filter = Filter { group: Some(group.into()), ..Default::default() };
+            assert!(!sees(Role::User, &filter, "cr.io", &["gpu", "cpu", "mine"]), "{group}");
+        }
+    }
+
+    #[test]
+    fn a_scaling_group_narrows_to_its_own_agents_and_must_be_allowed() {
+        for group in [None, Some("vision".to_owned())] {
+            let filter = Filter { group, scaling_group: Some("gpu".into()), ..Default::default() };
+            assert!(sees(Role::User, &filter, "cr.io", &["gpu"]));
+            assert!(!sees(Role::User, &filter, "cr.io", &["cpu"]));
+            let foreign = Filter { scaling_group: Some("foreign".into()), ..filter };
+            assert!(!sees(Role::User, &foreign, "cr.io", &["foreign"]));
+        }
+    }
+
+    #[test]
+    fn only_a_super_admin_may_name_a_domain() {
+        let user = UserId::random();
+        let filter = Filter { domain: Some("lab".into()), ..Default::default() };
+        for role in [Role::Admin, Role::User, Role::Monitor] {
+            assert!(Viewpoint::new(&caller(role, user), &filter, &tenancy(user)).is_err());
+        }
+        assert!(sees(Role::Superadmin, &filter, "cr.io", &[]));
+        assert!(!sees(Role::Superadmin, &filter, "other.io", &[]));
+    }
+
+    #[test]
+    fn installed_and_operation_narrow_when_given() {
+        let installed = |wanted| Filter { is_installed: Some(wanted), ..Default::default() };
+        assert!(sees(Role::User, &installed(true), "cr.io", &["cpu"]));
+        assert!(!sees(Role::User, &installed(true), "cr.io", &[]));
+        assert!(sees(Role::User, &installed(false), "cr.io", &[]));
+        let operation = |wanted| Filter { is_operation: Some(wanted), ..Default::default() };
+        assert!(sees(Role::User, &operation(false), "cr.io", &[]));
+        assert!(!sees(Role::User, &operation(true), "cr.io", &[]));
+    }
+}

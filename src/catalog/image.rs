@@ -1,0 +1,111 @@
+//! An image: one registry, name, tag and architecture, and what its config says.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::Digest;
+use crate::base::ids::ImageId;
+use crate::base::reference::Canonical;
+use crate::catalog::describe::{self, ResourceLimit};
+use crate::catalog::labels::Labels;
+
+/// What the store keeps of an image; its labels lie with its config, which several images may share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The registry's host.
+    pub registry: String,
+    /// The repository.
+    pub name: String,
+    /// The tag.
+    pub tag: String,
+    /// The architecture, normalized (`x86_64`).
+    pub architecture: String,
+    /// The config's digest: what Docker calls the image ID.
+    pub digest: Digest,
+    /// The digest of the platform's manifest.
+    pub manifest: Digest,
+    /// The digest the tag points at: the manifest's, or that of the index it is in.
+    pub target: Digest,
+    /// Layers and config, in bytes.
+    pub size_bytes: u64,
+}
+
+impl ImageRecord {
+    /// The image's id.
+    pub fn id(&self) -> ImageId {
+        ImageId::of(self.canonical().as_str(), &self.architecture)
+    }
+
+    /// `registry/name:tag`.
+    pub fn canonical(&self) -> Canonical {
+        Canonical::new(&self.registry, &self.name, &self.tag)
+    }
+}
+
+/// What an image config says that the catalog has a use for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigRecord {
+    /// The architecture, normalized.
+    pub architecture: String,
+    /// The operating system.
+    pub os: String,
+    /// When the image was made, as the config has it.
+    #[serde(default)]
+    pub created: Option<String>,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// A config with its meaning worked out. Images with the same digest share one.
+#[derive(Debug)]
+pub struct Config {
+    /// As stored.
+    pub record: ConfigRecord,
+    /// See [`describe::resource_limits`].
+    pub resource_limits: Vec<ResourceLimit>,
+    /// See [`describe::accelerators`].
+    pub accelerators: Vec<Box<str>>,
+    /// See [`describe::is_operation`].
+    pub is_operation: bool,
+}
+
+impl Config {
+    /// Works the meaning out.
+    pub fn new(record: ConfigRecord) -> Self {
+        Self {
+            resource_limits: describe::resource_limits(&record.labels),
+            accelerators: describe::accelerators(&record.labels),
+            is_operation: describe::is_operation(&record.labels),
+            record,
+        }
+    }
+}
+
+/// An image as the catalog answers for it.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Its id.
+    pub id: ImageId,
+    /// As stored.
+    pub record: ImageRecord,
+    /// Its config.
+    pub config: Arc<Config>,
+    /// Its name for people.
+    pub humanized_name: Box<str>,
+    /// Its other names, in order.
+    pub aliases: Vec<Box<str>>,
+}
+
+impl Image {
+    /// Joins what is stored of an image.
+    pub fn new(record: ImageRecord, config: Arc<Config>, aliases: Vec<Box<str>>) -> Self {
+        let humanized_name = describe::humanize(&record.name, &record.tag, &config.record.labels).into();
+        Self { id: record.id(), record, config, humanized_name, aliases }
+    }
+
+    /// Whether this digest is the image's, of its config, its manifest or the index its tag points at.
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        [&self.record.digest, &self.record.manifest, &self.record.target].contains(&digest)
+    }
+}

@@ -1,0 +1,107 @@
+//! From what a person typed to the image they mean.
+
+use std::sync::Arc;
+
+use crate::base::arch;
+use crate::base::ids::ImageId;
+use crate::base::reference::{Reference, shown};
+use crate::base::{Error, Result};
+use crate::catalog::image::Image;
+use crate::catalog::index::Index;
+
+/// How many candidates an ambiguity names.
+const NAMED: usize = 5;
+
+/// All images a reference can mean, one for each architecture of one name, of those that `may_see` lets through: an
+/// image the caller may not see takes no part, so it can neither be found nor make another reference ambiguous.
+///
+/// A reference is an image id, an alias, a canonical name (`registry/name:tag`, the tag `latest` if left out), the
+/// same with a digest behind `@`, a digest alone, or `name:tag` where one registry has it. An architecture narrows.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none, [`Error::Conflict`] when it means images of several names.
+pub fn of_one_name(
+    index: &Index,
+    text: &str,
+    architecture: Option<&str>,
+    may_see: impl Fn(&Image) -> bool,
+) -> Result<Vec<Arc<Image>>> {
+    let architecture = architecture.map(|name| arch::normalize(name, None));
+    let found = by_name(index, text.trim(), |image| {
+        architecture.as_ref().is_none_or(|wanted| *wanted == image.record.architecture) && may_see(image)
+    })?;
+    let mut names: Vec<String> = found.iter().map(|image| image.record.canonical().to_string()).collect();
+    names.dedup();
+    match names.len() {
+        0 => Err(Error::missing("image", shown(text))),
+        1 => Ok(found),
+        count => {
+            names.truncate(NAMED);
+            let which = format!("{} names {count} images: {}", shown(text), names.join(", "));
+            Err(Error::Conflict(format!("{which}; give the registry and the tag as well")))
+        }
+    }
+}
+
+/// The one image a reference means: of several architectures, the default one if it is among them.
+///
+/// # Errors
+/// Those of [`of_one_name`], and [`Error::Conflict`] when the architectures leave a choice.
+pub fn one(
+    index: &Index,
+    text: &str,
+    architecture: Option<&str>,
+    may_see: impl Fn(&Image) -> bool,
+) -> Result<Arc<Image>> {
+    let found = of_one_name(index, text, architecture, may_see)?;
+    let preferred = found.iter().find(|image| image.record.architecture == arch::DEFAULT);
+    match (preferred, found.as_slice()) {
+        (Some(image), _) | (None, [image]) => Ok(Arc::clone(image)),
+        _ => {
+            let architectures: Vec<_> =
+                found.iter().map(|image| image.record.architecture.as_str()).collect();
+            let which = format!("{} has several architectures: {}", shown(text), architectures.join(", "));
+            Err(Error::Conflict(format!("{which}; name one")))
+        }
+    }
+}
+
+fn by_name(index: &Index, text: &str, wanted: impl Fn(&Arc<Image>) -> bool) -> Result<Vec<Arc<Image>>> {
+    let of = |images: Vec<&Arc<Image>>| {
+        images.into_iter().filter(|image| wanted(image)).cloned().collect::<Vec<_>>()
+    };
+    if let Ok(id) = text.parse::<ImageId>() {
+        return Ok(of(index.image(id).into_iter().collect()));
+    }
+    let aliased = of(index.aliased(text).into_iter().collect());
+    if !aliased.is_empty() {
+        return Ok(aliased);
+    }
+    let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
+    if reference.path.is_empty() {
+        let Some(digest) = &reference.digest else { return Ok(Vec::new()) };
+        return Ok(of(index.images().filter(|image| image.has_digest(digest)).collect()));
+    }
+    let at = |path: &str| {
+        let mut images = in_path(index, path, &reference);
+        images.retain(|image| reference.digest.as_ref().is_none_or(|digest| image.has_digest(digest)));
+        images
+    };
+    let canonical = of(at(&reference.path));
+    if !canonical.is_empty() {
+        return Ok(canonical);
+    }
+    // No such registry: `stable/python:3.9` may still name one image of one registry.
+    Ok(of(index
+        .registries()
+        .flat_map(|registry| at(&format!("{}/{}", registry.host, reference.path)))
+        .collect()))
+}
+
+/// The images at this path with the reference's tag; with a digest and no tag, under any tag.
+fn in_path<'a>(index: &'a Index, path: &str, reference: &Reference) -> Vec<&'a Arc<Image>> {
+    match (&reference.tag, &reference.digest) {
+        (None, Some(_)) => index.images_from(&format!("{path}:")).collect(),
+        (tag, _) => index.images_named(&format!("{path}:{}", tag.as_deref().unwrap_or("latest"))),
+    }
+}

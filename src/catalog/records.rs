@@ -1,0 +1,73 @@
+//! What the store keeps for the catalog: images and aliases, what each digest was found to be, and what was last seen
+//! of each repository.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::Digest;
+use crate::base::ids::{ImageId, TaskId};
+use crate::catalog::image::{ConfigRecord, ImageRecord};
+use crate::catalog::registry::Registry;
+use crate::store::Table;
+
+/// Registries, by host.
+pub const REGISTRIES: Table<Registry> = Table::new("REGISTRY_HOST_TO_REGISTRY");
+/// Images, by id.
+pub const IMAGES: Table<ImageRecord> = Table::new("IMAGE_ID_TO_IMAGE");
+/// Aliases, and the image each stands for.
+pub const ALIASES: Table<ImageId> = Table::new("ALIAS_TO_IMAGE_ID");
+/// What each manifest or index holds. Content never changes under its digest, so it is fetched once.
+pub const MANIFESTS: Table<ManifestRecord> = Table::new("DIGEST_TO_MANIFEST");
+/// What each config says; fetched once, too.
+pub const CONFIGS: Table<ConfigRecord> = Table::new("DIGEST_TO_CONFIG");
+/// What was last seen of each repository, by registry and name.
+pub const REPOSITORIES: Table<RepositoryRecord> = Table::new("REGISTRY_AND_NAME_TO_REPOSITORY");
+
+/// What a manifest was found to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManifestRecord {
+    /// An image for one platform.
+    Image {
+        /// Its config's digest.
+        config: Digest,
+        /// The config's own size.
+        config_size: u64,
+        /// Layers and config, in bytes.
+        size_bytes: u64,
+    },
+    /// Several images.
+    Index {
+        /// The manifests of the platforms the catalog takes.
+        children: Vec<Digest>,
+        /// The entries it does not take, and why.
+        skipped: Vec<String>,
+    },
+    /// Nothing that runs, and why.
+    Unusable {
+        /// For the ledger.
+        reason: String,
+    },
+}
+
+/// What was last seen of a repository.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RepositoryRecord {
+    /// Its tags.
+    pub tags: BTreeMap<String, TagRecord>,
+    /// The task that last read every page of its tag list.
+    pub read_by: Option<TaskId>,
+    /// Tags in the catalog that this reading did not find.
+    pub gone: Vec<String>,
+    /// When it was last read.
+    pub read_at: Option<Timestamp>,
+}
+
+/// What was last seen of a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// What it points at.
+    pub digest: Digest,
+}

@@ -1,0 +1,174 @@
+//! What admins do with registries.
+
+use std::sync::Arc;
+
+use crate::access::caller::Caller;
+use crate::base::ids::ImageId;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result, reference};
+use crate::catalog::records::{REGISTRIES, REPOSITORIES};
+use crate::catalog::registry::{Probing, Registry, RegistryChange};
+use crate::catalog::service::Catalog;
+use crate::store::seal::Sealed;
+use crate::store::table::prefix;
+
+/// How many registries there may be: each is a name in every lookup without one.
+const MAX_REGISTRIES: usize = 1_000;
+/// Longest password or token, in bytes.
+const MAX_PASSWORD: usize = 16 * 1024;
+
+impl Catalog {
+    /// All registries, by name. For super-admins.
+    pub fn registries(&self, caller: &Caller) -> Result<Vec<Arc<Registry>>> {
+        caller.require_superadmin("container_registries")?;
+        Ok(self.index.read().registries().cloned().collect())
+    }
+
+    /// One registry. For super-admins.
+    pub fn registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
+        caller.require_superadmin("container_registry")?;
+        self.find_registry(host)
+    }
+
+    /// Adds a registry.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when there is one of this name, [`Error::Invalid`] for properties that make no sense.
+    pub async fn add_registry(
+        &self,
+        caller: &Caller,
+        host: &str,
+        change: RegistryChange,
+    ) -> Result<Arc<Registry>> {
+        caller.require_superadmin("create_container_registry")?;
+        let registry = self.with_password(Registry::new(host.trim())?.changed(&change)?, change.password)?;
+        let catalog = self.clone();
+        self.store
+            .write(move |w| {
+                {
+                    let index = catalog.index.read();
+                    if index.registry(&registry.host).is_some() {
+                        return Err(Error::Conflict(format!(
+                            "there is a registry {} already; modify it instead",
+                            registry.host
+                        )));
+                    }
+                    if index.registries().count() >= MAX_REGISTRIES {
+                        return Err(Error::Conflict(format!(
+                            "there are {MAX_REGISTRIES} registries, which is the most"
+                        )));
+                    }
+                }
+                catalog.put_registry(w, registry)
+            })
+            .await
+    }
+
+    /// Changes a registry.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for properties that make no sense.
+    pub async fn change_registry(
+        &self,
+        caller: &Caller,
+        host: &str,
+        change: RegistryChange,
+    ) -> Result<Arc<Registry>> {
+        caller.require_superadmin("modify_container_registry")?;
+        let (catalog, host) = (self.clone(), host.trim().to_owned());
+        self.store
+            .write(move |w| {
+                let registry = catalog.find_registry(&host)?.as_ref().clone().changed(&change)?;
+                let registry = catalog.with_password(registry, change.password)?;
+                catalog.put_registry(w, registry)
+            })
+            .await
+    }
+
+    /// Takes a registry out, with its images and their aliases.
+    pub async fn remove_registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
+        caller.require_superadmin("delete_container_registry")?;
+        let (catalog, host) = (self.clone(), host.trim().to_owned());
+        self.store
+            .write(move |w| {
+                let registry = catalog.find_registry(&host)?;
+                w.remove(&REGISTRIES, &host)?;
+                for key in w.keys(&REPOSITORIES, prefix(&host))? {
+                    w.remove(&REPOSITORIES, key)?;
+                }
+                let images: Vec<ImageId> =
+                    catalog.index.read().images_from(&format!("{host}/")).map(|image| image.id).collect();
+                catalog.remove_images(w, images)?;
+                let index = Arc::clone(&catalog.index);
+                w.on_commit(move || index.write().remove_registry(&host));
+                Ok(registry)
+            })
+            .await
+    }
+
+    /// Keeps what a scan learned of how to probe a registry.
+    pub async fn learn_probing(&self, host: &str, probe: Probing) -> Result<()> {
+        let (catalog, host) = (self.clone(), host.to_owned());
+        self.store
+            .write(move |w| match catalog.find_registry(&host) {
+                Ok(registry) if registry.probe != probe => {
+                    catalog.put_registry(w, Registry { probe, ..registry.as_ref().clone() }).map(|_| ())
+                }
+                _ => Ok(()),
+            })
+            .await
+    }
+
+    /// The registry of this name, whoever asks; for scans.
+    pub fn find_registry(&self, host: &str) -> Result<Arc<Registry>> {
+        let index = self.index.read();
+        index.registry(host).cloned().ok_or_else(|| {
+            let names: Vec<_> = index.registries().map(|registry| registry.host.as_str()).take(20).collect();
+            let known = if names.is_empty() {
+                "none is added yet".into()
+            } else {
+                format!("there is: {}", names.join(", "))
+            };
+            Error::missing("registry", format!("{} ({known})", reference::shown(host)))
+        })
+    }
+
+    /// The names of all registries; for scans.
+    pub fn registry_hosts(&self) -> Vec<String> {
+        self.index.read().registries().map(|registry| registry.host.clone()).collect()
+    }
+
+    /// A registry's password, opened.
+    pub fn registry_password(&self, registry: &Registry) -> Result<Option<Secret>> {
+        let open = |sealed: &Sealed| self.store.seal().open(&purpose(&registry.host), sealed);
+        registry.password.as_ref().map(open).transpose()
+    }
+
+    fn with_password(&self, registry: Registry, password: Option<Secret>) -> Result<Registry> {
+        let password = match password {
+            None => registry.password.clone(),
+            Some(password) if password.expose().is_empty() => None,
+            Some(password) if password.expose().len() > MAX_PASSWORD => {
+                return Err(Error::invalid("password", format!("it may have {MAX_PASSWORD} bytes at most")));
+            }
+            Some(password) => Some(self.store.seal().seal(&purpose(&registry.host), &password)?),
+        };
+        Ok(Registry { password, ..registry })
+    }
+
+    fn put_registry(
+        &self,
+        writer: &mut crate::store::table::Writer,
+        registry: Registry,
+    ) -> Result<Arc<Registry>> {
+        writer.put(&REGISTRIES, &registry.host, &registry)?;
+        let index = Arc::clone(&self.index);
+        let kept = registry.clone();
+        writer.on_commit(move || index.write().put_registry(kept));
+        Ok(Arc::new(registry))
+    }
+}
+
+fn purpose(host: &str) -> String {
+    format!("registry/{host}/password")
+}

@@ -1,0 +1,324 @@
+//! A registry as the admin describes it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::base::secret::Secret;
+use crate::base::{Error, Result, reference};
+use crate::store::seal::Sealed;
+
+/// Longest list of projects or trusted hosts of one registry.
+const MAX_LIST: usize = 200;
+/// Longest CA bundle, in bytes; a bundle of all public roots is a quarter of a MiB.
+const MAX_CA: usize = 1024 * 1024;
+
+/// Which software a registry runs (Backend.AI's `ContainerRegistryType`). All are read by the OCI distribution
+/// protocol, so this is what the admin knows of it, not a switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Any OCI or Docker registry.
+    Docker,
+    /// Harbor 1.
+    Harbor,
+    /// Harbor 2.
+    Harbor2,
+    /// GitHub's.
+    Github,
+    /// GitLab's.
+    Gitlab,
+    /// Amazon's private one.
+    Ecr,
+    /// Amazon's public one.
+    EcrPublic,
+    /// `OpenShift`'s.
+    Ocp,
+}
+
+const KINDS: [(Kind, &str); 8] = [
+    (Kind::Docker, "docker"),
+    (Kind::Harbor, "harbor"),
+    (Kind::Harbor2, "harbor2"),
+    (Kind::Github, "github"),
+    (Kind::Gitlab, "gitlab"),
+    (Kind::Ecr, "ecr"),
+    (Kind::EcrPublic, "ecr-public"),
+    (Kind::Ocp, "ocp"),
+];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(KINDS.iter().find(|(kind, _)| kind == self).map_or("docker", |(_, name)| name))
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        KINDS.iter().find(|(_, name)| *name == text).map(|(kind, _)| *kind).ok_or_else(|| {
+            let names: Vec<_> = KINDS.iter().map(|(_, name)| *name).collect();
+            Error::invalid("type", format!("{text:?} is none of {}", names.join(", ")))
+        })
+    }
+}
+
+/// A registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Registry {
+    /// What the catalog calls it: the host that image names begin with.
+    pub host: String,
+    /// Where it answers.
+    pub url: Url,
+    /// Its software.
+    pub kind: Kind,
+    /// Only repositories of these names, or below them; none means all.
+    #[serde(default)]
+    pub projects: Vec<String>,
+    /// The account to read it with.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// That account's password or token.
+    #[serde(default)]
+    pub password: Option<Sealed>,
+    /// Whether its TLS certificate is checked.
+    pub ssl_verify: bool,
+    /// Whether it is meant for every domain (kept for Backend.AI's clients).
+    pub is_global: bool,
+    /// Take only images labelled for Backend.AI (`ai.backend.kernelspec`).
+    #[serde(default)]
+    pub kernelspec_only: bool,
+    /// Hosts besides the registry's own that its credentials and requests may go to.
+    #[serde(default)]
+    pub trusted_hosts: Vec<String>,
+    /// Certificates to trust for it, in PEM.
+    #[serde(default)]
+    pub ca_pem: Option<String>,
+    /// How its tags are probed, learned from its answers.
+    #[serde(default)]
+    pub probe: Probing,
+}
+
+/// How to ask a registry whether a tag has moved; learned on the first scan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probing {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// By conditional GET: it answers 304.
+    Conditional,
+    /// By HEAD.
+    Head,
+    /// By GET: it answers neither of the others well.
+    Get,
+}
+
+/// What an admin sets of a registry; `None` leaves as it is, or takes the default.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryChange {
+    /// See [`Registry::url`]; default `https://<host>`, or `http://` on the loopback interface.
+    pub url: Option<String>,
+    /// See [`Registry::kind`].
+    pub kind: Option<String>,
+    /// See [`Registry::projects`].
+    pub projects: Option<Vec<String>>,
+    /// See [`Registry::username`]; empty removes it.
+    pub username: Option<String>,
+    /// See [`Registry::password`]; empty removes it.
+    pub password: Option<Secret>,
+    /// See [`Registry::ssl_verify`].
+    pub ssl_verify: Option<bool>,
+    /// See [`Registry::is_global`].
+    pub is_global: Option<bool>,
+    /// See [`Registry::kernelspec_only`].
+    pub kernelspec_only: Option<bool>,
+    /// See [`Registry::trusted_hosts`].
+    pub trusted_hosts: Option<Vec<String>>,
+    /// See [`Registry::ca_pem`]; empty removes it.
+    pub ca_pem: Option<String>,
+}
+
+impl Registry {
+    /// A registry of this name with the defaults.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name is no host.
+    pub fn new(host: &str) -> Result<Self> {
+        if !reference::is_registry_host(host) {
+            return Err(Error::invalid(
+                "hostname",
+                format!("{:?} is no host or host:port, such as cr.example.org:5000", reference::shown(host)),
+            ));
+        }
+        let scheme = if is_loopback(host) { "http" } else { "https" };
+        let url = Url::parse(&format!("{scheme}://{host}"))
+            .map_err(|why| Error::invalid("hostname", format!("{host:?}: {why}")))?;
+        Ok(Self {
+            host: host.into(),
+            url,
+            kind: Kind::Docker,
+            projects: Vec::new(),
+            username: None,
+            password: None,
+            ssl_verify: true,
+            is_global: true,
+            kernelspec_only: false,
+            trusted_hosts: Vec::new(),
+            ca_pem: None,
+            probe: Probing::Unknown,
+        })
+    }
+
+    /// The registry with a change made to it, except for the password, which the caller seals.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the property and what it must be.
+    pub fn changed(mut self, change: &RegistryChange) -> Result<Self> {
+        if let Some(url) = &change.url {
+            self.url = parse_url(url)?;
+            // What was learned was learned of another server.
+            self.probe = Probing::Unknown;
+        }
+        if let Some(kind) = &change.kind {
+            self.kind = kind.parse()?;
+        }
+        if let Some(projects) = &change.projects {
+            self.projects =
+                checked(projects, "project", reference::is_repository, "a repository name, such as stable")?;
+        }
+        if let Some(hosts) = &change.trusted_hosts {
+            self.trusted_hosts =
+                checked(hosts, "trusted_hosts", reference::is_registry_host, "a host or host:port")?;
+        }
+        if let Some(username) = &change.username {
+            let sound = username.len() <= 256 && !username.contains([':', '\r', '\n', '\0']);
+            if !sound {
+                return Err(Error::invalid("username", "it may have 256 bytes, and no ':' or line break"));
+            }
+            self.username = Some(username.clone()).filter(|name| !name.is_empty());
+        }
+        if let Some(ca_pem) = &change.ca_pem {
+            if ca_pem.len() > MAX_CA || !(ca_pem.is_empty() || ca_pem.contains("-----BEGIN CERTIFICATE-----"))
+            {
+                return Err(Error::invalid("ca_pem", "it must be certificates in PEM, 1 MiB at most"));
+            }
+            self.ca_pem = Some(ca_pem.clone()).filter(|pem| !pem.is_empty());
+        }
+        self.ssl_verify = change.ssl_verify.unwrap_or(self.ssl_verify);
+        self.is_global = change.is_global.unwrap_or(self.is_global);
+        self.kernelspec_only = change.kernelspec_only.unwrap_or(self.kernelspec_only);
+        Ok(self)
+    }
+
+    /// Whether a repository is one the admin wants of this registry.
+    pub fn wants(&self, repository: &str) -> bool {
+        self.projects.is_empty()
+            || self.projects.iter().any(|project| {
+                repository
+                    .strip_prefix(project.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |h| h.0);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn parse_url(text: &str) -> Result<Url> {
+    let refuse = |why: &str| Err(Error::invalid("url", format!("{:?} {why}", reference::shown(text))));
+    let Ok(url) = Url::parse(text) else { return refuse("is no URL, such as https://cr.example.org") };
+    if !matches!(url.scheme(), "https" | "http") {
+        return refuse("must begin with https:// or http://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::invalid(
+            "url",
+            "leave the user and password out; they have properties of their own",
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("must have no ? and no #");
+    }
+    Ok(url)
+}
+
+fn checked(
+    given: &[String],
+    field: &'static str,
+    is_sound: fn(&str) -> bool,
+    what: &str,
+) -> Result<Vec<String>> {
+    if given.len() > MAX_LIST {
+        return Err(Error::invalid(
+            field,
+            format!("there are {} of them; {MAX_LIST} is the most", given.len()),
+        ));
+    }
+    let mut list: Vec<String> =
+        given.iter().map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+    if let Some(bad) = list.iter().find(|name| !is_sound(name)) {
+        return Err(Error::invalid(field, format!("{:?} is not {what}", reference::shown(bad))));
+    }
+    list.sort();
+    list.dedup();
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Registry, RegistryChange};
+
+    #[test]
+    fn a_registry_is_https_unless_it_is_on_this_machine() {
+        for (host, url) in [
+            ("cr.io", "https://cr.io/"),
+            ("10.0.0.1:5000", "https://10.0.0.1:5000/"),
+            ("localhost:5000", "http://localhost:5000/"),
+            ("127.0.0.1:5000", "http://127.0.0.1:5000/"),
+            ("[::1]:5000", "http://[::1]:5000/"),
+        ] {
+            assert_eq!(Registry::new(host).unwrap().url.as_str(), url);
+        }
+        assert!(Registry::new("http://cr.io").is_err());
+    }
+
+    #[test]
+    fn a_change_that_makes_no_sense_names_the_property() {
+        let registry = Registry::new("cr.io").unwrap();
+        let text = |list: &[&str]| Some(list.iter().map(|&s| s.to_owned()).collect());
+        for (change, field) in [
+            (RegistryChange { url: Some("ftp://x".into()), ..Default::default() }, "url"),
+            (RegistryChange { url: Some("https://u:p@x".into()), ..Default::default() }, "url"),
+            (RegistryChange { url: Some("nonsense".into()), ..Default::default() }, "url"),
+            (RegistryChange { kind: Some("local".into()), ..Default::default() }, "type"),
+            (RegistryChange { projects: text(&["../x"]), ..Default::default() }, "project"),
+            (RegistryChange { trusted_hosts: text(&["a/b"]), ..Default::default() }, "trusted_hosts"),
+            (RegistryChange { username: Some("a:b".into()), ..Default::default() }, "username"),
+            (RegistryChange { ca_pem: Some("x".into()), ..Default::default() }, "ca_pem"),
+        ] {
+            let refused = registry.clone().changed(&change).unwrap_err().to_string();
+            assert!(refused.starts_with(field), "{refused}");
+        }
+    }
+
+    #[test]
+    fn projects_take_whole_path_components() {
+        let change = RegistryChange { projects: Some(vec!["stable".into()]), ..Default::default() };
+        let registry = Registry::new("cr.io").unwrap().changed(&change).unwrap();
+        for (repository, wanted) in
+            [("stable/python", true), ("stable", true), ("stable2/x", false), ("x", false)]
+        {
+            assert_eq!(registry.wants(repository), wanted, "{repository}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The catalog's service: what callers ask of images, and what scans write.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::access::caller::Caller;
+use crate::access::tenants::Tenants;
+use crate::access::visibility::{Filter, Found, Subject, Viewpoint, Whereabouts};
+use crate::base::digest::Digest;
+use crate::base::ids::ImageId;
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::catalog::image::{Config, Image, ImageRecord};
+use crate::catalog::index::Index;
+use crate::catalog::lookup;
+use crate::catalog::records::{ALIASES, CONFIGS, IMAGES, REPOSITORIES, RepositoryRecord};
+use crate::store::table::Writer;
+use crate::store::{Store, pair};
+
+/// Longest alias, in bytes: as long as a name.
+const MAX_ALIAS: usize = 255;
+
+/// The catalog. Clones share it.
+#[derive(Clone)]
+pub struct Catalog {
+    pub(in crate::catalog) store: Store,
+    pub(in crate::catalog) index: Arc<RwLock<Index>>,
+    tenants: Tenants,
+    whereabouts: Arc<dyn Whereabouts>,
+}
+
+/// An image a caller may see, and where it is.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The image.
+    pub image: Arc<Image>,
+    /// The agents that have it.
+    pub found: Found,
+}
+
+impl Catalog {
+    /// Reads the catalog from the store.
+    pub fn load(store: &Store, tenants: Tenants, whereabouts: Arc<dyn Whereabouts>) -> Result<Self> {
+        let index = Arc::new(RwLock::new(Index::load(store)?));
+        Ok(Self { store: store.clone(), index, tenants, whereabouts })
+    }
+
+    /// The images the caller may see, by name.
+    pub fn images(&self, caller: &Caller, filter: &Filter) -> Result<Vec<Sighting>> {
+        let viewpoint = Viewpoint::new(caller, filter, &self.tenants.now())?;
+        let index = self.index.read();
+        Ok(index.images().filter_map(|image| self.sight(&viewpoint, image)).collect())
+    }
+
+    /// The image a reference means for this caller; see [`lookup::candidates`] for what it may be.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for an image that is not there or not for the caller's eyes: one cannot tell which.
+    pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Sighting> {
+        let viewpoint = Viewpoint::new(caller, &Filter::default(), &self.tenants.now())?;
+        let index = self.index.read();
+        let image = lookup::one(&index, reference, architecture, |image| {
+            viewpoint.judge(&subject(image, &self.whereabouts.find(&image.record.digest))).is_visible()
+        })?;
+        let found = self.whereabouts.find(&image.record.digest);
+        Ok(Sighting { image, found })
+    }
+
+    fn sight(&self, viewpoint: &Viewpoint, image: &Arc<Image>) -> Option<Sighting> {
+        let found = self.whereabouts.find(&image.record.digest);
+        viewpoint
+            .judge(&subject(image, &found))
+            .is_visible()
+            .then(|| Sighting { image: Arc::clone(image), found })
+    }
+
+    /// Takes the image out of the catalog, with its aliases: all its architectures, or the one named. A later rescan
+    /// brings it back if the registry still has it. Returns how many were taken out.
+    pub async fn forget(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        architecture: Option<&str>,
+    ) -> Result<usize> {
+        caller.require_superadmin("forget_image")?;
+        let ids: Vec<ImageId> = {
+            let index = self.index.read();
+            let found = lookup::of_one_name(&index, reference, architecture, |_| true)?;
+            found.iter().map(|image| image.id).collect()
+        };
+        let (catalog, count) = (self.clone(), ids.len());
+        self.store.write(move |w| catalog.remove_images(w, ids)).await?;
+        Ok(count)
+    }
+
+    /// Gives an image another name. The same alias for the same image is no change.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that can't be one, [`Error::Conflict`] when it names something already or the
+    /// target is itself an alias, [`Error::Missing`] for an unknown target.
+    pub async fn alias(
+        &self,
+        caller: &Caller,
+        alias: &str,
+        target: &str,
+        architecture: Option<&str>,
+    ) -> Result<()> {
+        caller.require_superadmin("alias_image")?;
+        let alias = checked_alias(alias)?;
+        let target = target.trim().to_owned();
+        let architecture = architecture.map(str::to_owned);
+        let index = Arc::clone(&self.index);
+        self.store
+            .write(move |w| {
+                // Decided inside the write, so that nothing moves between the check and the change.
+                let image = {
+                    let index = index.read();
+                    check_alias_is_free(&index, &alias)?;
+                    check_target_is_no_alias(&index, &target)?;
+                    lookup::one(&index, &target, architecture.as_deref(), |_| true)?
+                };
+                if image.aliases.iter().any(|known| **known == *alias) {
+                    return Ok(());
+                }
+                if let Some(other) = index.read().aliased(&alias) {
+                    return Err(Error::Conflict(format!(
+                        "{alias} is an alias of {} already; dealias it first",
+                        other.record.canonical()
+                    )));
+                }
+                w.put(&ALIASES, &alias, &image.id)?;
+                let index = Arc::clone(&index);
+                w.on_commit(move || index.write().put_alias(&alias, image.id));
+                Ok(())
+            })
+            .await
+    }
+
+    /// Takes an alias away.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such alias.
+    pub async fn dealias(&self, caller: &Caller, alias: &str) -> Result<()> {
+        caller.require_superadmin("dealias_image")?;
+        let alias = alias.trim().to_owned();
+        let index = Arc::clone(&self.index);
+        self.store
+            .write(move |w| {
+                if !w.remove(&ALIASES, &alias)? {
+                    return Err(Error::missing("alias", shown(&alias)));
+                }
+                w.on_commit(move || index.write().remove_alias(&alias));
+                Ok(())
+            })
+            .await
+    }
+
+    /// How many images there are; for operators.
+    pub fn image_count(&self) -> usize {
+        self.index.read().image_count()
+    }
+
+    /// The images of one repository, by tag and architecture; for scans.
+    pub fn repository_images(&self, registry: &str, repository: &str) -> Vec<Arc<Image>> {
+        self.index.read().images_from(&format!("{registry}/{repository}:")).cloned().collect()
+    }
+
+    /// The repositories of a registry that have images, by name; for scans.
+    pub fn repositories(&self, registry: &str) -> BTreeSet<String> {
+        let start = format!("{registry}/");
+        self.index.read().images_from(&start).map(|image| image.record.name.clone()).collect()
+    }
+
+    /// A config that an image has or had, by its digest; for scans.
+    pub fn config(&self, digest: &Digest) -> Option<Arc<Config>> {
+        self.index.read().config(digest).cloned()
+    }
+
+    /// What was last seen of a repository; for scans.
+    pub async fn repository(&self, registry: &str, repository: &str) -> Result<RepositoryRecord> {
+        let key = pair(registry, repository);
+        self.store.read(move |r| Ok(r.find(&REPOSITORIES, key)?.unwrap_or_default())).await
+    }
+
+    /// Writes images with their configs, for the end of a scan's item.
+    pub fn put_images(&self, writer: &mut Writer, images: Vec<(ImageRecord, Arc<Config>)>) -> Result<()> {
+        for (record, config) in &images {
+            writer.put(&CONFIGS, record.digest.as_str(), &config.record)?;
+            writer.put(&IMAGES, record.id().as_bytes(), record)?;
+        }
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || {
+            let mut index = index.write();
+            for (record, config) in images {
+                index.put_image(record, config);
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes images and their aliases out.
+    pub fn remove_images(&self, writer: &mut Writer, ids: Vec<ImageId>) -> Result<()> {
+        for id in &ids {
+            writer.remove(&IMAGES, id.as_bytes())?;
+            // Read inside the write: an alias that came a moment ago goes too.
+            let aliases = self.index.read().image(*id).map(|image| image.aliases.clone()).unwrap_or_default();
+            for alias in aliases {
+                writer.remove(&ALIASES, alias.as_bytes())?;
+            }
+        }
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || {
+            let mut index = index.write();
+            for id in ids {
+                index.remove_image(id);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn subject<'a>(image: &'a Image, found: &'a Found) -> Subject<'a> {
+    Subject {
+        registry: &image.record.registry,
+        is_operation: image.config.is_operation,
+        found_in: &found.scaling_groups,
+    }
+}
+
+fn checked_alias(alias: &str) -> Result<String> {
+    let alias = alias.trim();
+    let refuse = |why: &str| Err(Error::invalid("alias", format!("{:?} {why}", shown(alias))));
+    if alias.is_empty() {
+        return Err(Error::invalid("alias", "it is empty"));
+    }
+    if alias.len() > MAX_ALIAS {
+        return refuse("is longer than 255 bytes");
+    }
+    if !alias.bytes().all(|b| b.is_ascii_graphic()) {
+        return refuse("may have visible ASCII characters only, and no spaces");
+    }
+    if alias.contains('@')
+        || alias.contains("://")
+        || alias.parse::<Digest>().is_ok()
+        || alias.parse::<ImageId>().is_ok()
+    {
+        return refuse("looks like a digest, an id or a URL; choose a name");
+    }
+    Ok(alias.into())
+}
+
+fn check_alias_is_free(index: &Index, alias: &str) -> Result<()> {
+    if !index.images_named(alias).is_empty() || !index.images_named(&format!("{alias}:latest")).is_empty() {
+        return Err(Error::Conflict(format!("{alias} is an image's own name; choose another alias")));
+    }
+    Ok(())
+}
+
+fn check_target_is_no_alias(index: &Index, target: &str) -> Result<()> {
+    match index.aliased(target) {
+        None => Ok(()),
+        Some(image) => Err(Error::Conflict(format!(
+            "{target} is an alias; name the image itself: {}",
+            image.record.canonical()
+        ))),
+    }
+}

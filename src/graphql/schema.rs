@@ -1,0 +1,53 @@
+//! The schema put together, and the limits on what one request may ask.
+
+use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
+
+use crate::catalog::service::Catalog;
+use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::tasks::{TaskMutation, TaskQuery};
+use crate::scan::service::Scanner;
+use crate::tasks::queue::Queue;
+
+/// Nested selections: the introspection query that tools send goes 13 deep, our own types 5.
+const MAX_DEPTH: usize = 15;
+/// Fields in one request after its fragments are opened; a list counts as [`LIST_COST`]. This also bounds aliases.
+const MAX_COMPLEXITY: usize = 2_000;
+/// What a list costs besides its fields, so that one request can't ask for the catalog a hundred times.
+pub const LIST_COST: usize = 200;
+/// Directives on one field.
+const MAX_DIRECTIVES: usize = 8;
+/// Nesting of the text itself, which the parser holds on its stack.
+const MAX_RECURSION: usize = 32;
+
+/// All queries.
+#[derive(MergedObject, Default)]
+#[graphql(name = "Query")]
+pub struct Query(ImageQuery, RegistryQuery, TaskQuery);
+
+/// All mutations.
+#[derive(MergedObject, Default)]
+#[graphql(name = "Mutation")]
+pub struct Mutation(ImageMutation, RegistryMutation, TaskMutation);
+
+/// The API's schema.
+pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+
+/// The schema over these services.
+pub fn build(catalog: Catalog, scanner: Scanner, queue: Queue) -> Schema {
+    builder().data(catalog).data(scanner).data(queue).finish()
+}
+
+/// The schema as text, in GraphQL's schema definition language.
+pub fn sdl() -> String {
+    let options = SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
+    builder().finish().sdl_with_options(options)
+}
+
+fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription> {
+    Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+        .limit_depth(MAX_DEPTH)
+        .limit_complexity(MAX_COMPLEXITY)
+        .limit_directives(MAX_DIRECTIVES)
+        .limit_recursive_depth(MAX_RECURSION)
+}

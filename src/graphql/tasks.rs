@@ -1,0 +1,278 @@
+//! Background tasks: what is being done, how far it is, and what came of it.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, Object, SimpleObject};
+
+use crate::access::caller::Caller;
+use crate::base::Error;
+use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::scalar::BigInt;
+use crate::graphql::schema::LIST_COST;
+use crate::tasks::live::Live;
+use crate::tasks::queue::Queue;
+use crate::tasks::task::{Item, Ledger, Remark, Remarks, Task};
+
+/// The most tasks one request lists.
+const MAX_TASKS: usize = 200;
+/// The most items of a task one request lists.
+const MAX_ITEMS: usize = 1_000;
+
+/// A background task.
+pub struct BackgroundTask {
+    live: Arc<Live>,
+    task: Task,
+}
+
+impl From<Arc<Live>> for BackgroundTask {
+    fn from(live: Arc<Live>) -> Self {
+        Self { task: live.task(), live }
+    }
+}
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl BackgroundTask {
+    /// Its id, which survives restarts of the server.
+    async fn id(&self) -> String {
+        self.task.id.to_string()
+    }
+
+    /// `rescan`, `preload` or `unload`.
+    async fn kind(&self) -> &str {
+        self.task.kind.as_str()
+    }
+
+    /// What it is done to: a registry, an image.
+    async fn subject(&self) -> &str {
+        &self.task.subject
+    }
+
+    /// `started`, `done`, `failed` or `cancelled`.
+    async fn state(&self) -> &str {
+        self.task.state.as_str()
+    }
+
+    /// The last thing worth saying about it.
+    async fn message(&self) -> &str {
+        &self.task.message
+    }
+
+    /// When it was asked for, in RFC 3339.
+    async fn created_at(&self) -> String {
+        self.task.created_at.to_string()
+    }
+
+    /// When it ended.
+    async fn ended_at(&self) -> Option<String> {
+        self.task.ended_at.map(|at| at.to_string())
+    }
+
+    /// How much of it is done: tags for a rescan.
+    async fn current_progress(&self) -> BigInt {
+        BigInt(self.task.progress.current)
+    }
+
+    /// All there is to do, as far as it is known by now; 0 while it is not.
+    async fn total_progress(&self) -> BigInt {
+        BigInt(self.task.progress.total)
+    }
+
+    /// What it has changed, passed over and failed to do so far.
+    async fn ledger(&self) -> TaskLedger {
+        TaskLedger(self.task.ledger.clone())
+    }
+
+    /// Its pieces, in order.
+    async fn items(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
+        #[graphql(desc = "No more than so many; 1,000 at most.")] limit: Option<usize>,
+    ) -> Answer<Vec<TaskItem>> {
+        let items = ctx.data_unchecked::<Queue>().items(&self.live).await?;
+        let limit = limit.unwrap_or(MAX_ITEMS).min(MAX_ITEMS);
+        Ok(items.into_iter().skip(offset.unwrap_or_default()).take(limit).map(TaskItem).collect())
+    }
+}
+
+/// A piece of a task: one repository for a rescan.
+pub struct TaskItem(Item);
+
+#[Object(rename_fields = "snake_case")]
+impl TaskItem {
+    /// What it is about.
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// `waiting`, `running`, `done`, `failed` or `cancelled`.
+    async fn state(&self) -> &str {
+        self.0.state.as_str()
+    }
+
+    /// How often it was begun.
+    async fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Why it failed, or waits.
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// How much of it is done.
+    async fn current(&self) -> BigInt {
+        BigInt(self.0.progress.current)
+    }
+
+    /// All there is to do in it; 0 while that is not known.
+    async fn total(&self) -> BigInt {
+        BigInt(self.0.progress.total)
+    }
+
+    /// When it was first begun.
+    async fn started_at(&self) -> Option<String> {
+        self.0.started_at.map(|at| at.to_string())
+    }
+
+    /// When it ended.
+    async fn ended_at(&self) -> Option<String> {
+        self.0.ended_at.map(|at| at.to_string())
+    }
+
+    /// The time it waits for.
+    async fn not_before(&self) -> Option<String> {
+        self.0.not_before.map(|at| at.to_string())
+    }
+
+    /// What came of it.
+    async fn ledger(&self) -> TaskLedger {
+        TaskLedger(self.0.ledger.clone())
+    }
+}
+
+/// An account of what was done.
+pub struct TaskLedger(Ledger);
+
+#[Object(rename_fields = "snake_case")]
+impl TaskLedger {
+    /// Images that are new.
+    async fn added(&self) -> BigInt {
+        BigInt(self.0.added)
+    }
+
+    /// Images that changed.
+    async fn updated(&self) -> BigInt {
+        BigInt(self.0.updated)
+    }
+
+    /// Images that are as they were.
+    async fn unchanged(&self) -> BigInt {
+        BigInt(self.0.unchanged)
+    }
+
+    /// Images that were taken out.
+    async fn removed(&self) -> BigInt {
+        BigInt(self.0.removed)
+    }
+
+    /// How much was passed over.
+    async fn skipped_count(&self) -> BigInt {
+        BigInt(self.0.skipped.count)
+    }
+
+    /// How much could not be done.
+    async fn failed_count(&self) -> BigInt {
+        BigInt(self.0.failed.count)
+    }
+
+    /// What was passed over, and why; the first 1,000.
+    async fn skipped(&self) -> Vec<LedgerEntry> {
+        entries(&self.0.skipped)
+    }
+
+    /// What could not be done, and why; the first 1,000.
+    async fn failed(&self) -> Vec<LedgerEntry> {
+        entries(&self.0.failed)
+    }
+}
+
+/// One thing and the reason it is listed.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct LedgerEntry {
+    /// What it is about.
+    reference: String,
+    /// Why.
+    reason: String,
+}
+
+fn entries(remarks: &Remarks) -> Vec<LedgerEntry> {
+    let entry = |Remark { reference, reason }| LedgerEntry { reference, reason };
+    remarks.named.iter().cloned().map(entry).collect()
+}
+
+/// What came of `cancel_task`.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct CancelTask {
+    /// Whether the task was asked to stop.
+    ok: Option<bool>,
+    /// Why not.
+    msg: Option<String>,
+}
+
+/// The task, if the caller may know of it: their own, or any for a super-admin.
+pub fn visible(queue: &Queue, caller: &Caller, id: &str) -> Result<Arc<Live>, Error> {
+    let found = id.parse().ok().and_then(|id| queue.find(id));
+    found
+        .filter(|live| caller.is_superadmin() || live.task().owner == caller.user)
+        .ok_or_else(|| Error::missing("background task", crate::base::reference::shown(id)))
+}
+
+/// The queries.
+#[derive(Default)]
+pub struct TaskQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl TaskQuery {
+    /// One task: the caller's own, or any for a super-admin. It can be asked about until 24 hours after its end.
+    async fn background_task(&self, ctx: &Context<'_>, id: String) -> Answer<Option<BackgroundTask>> {
+        let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
+        Ok(Some(visible(queue, caller, &id)?.into()))
+    }
+
+    /// The caller's tasks, or all for a super-admin, the newest first.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn background_tasks(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "No more than so many; 200 at most, 50 if not given.")] limit: Option<usize>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
+    ) -> Answer<Option<Vec<BackgroundTask>>> {
+        let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
+        let own = |live: &Arc<Live>| caller.is_superadmin() || live.task().owner == caller.user;
+        let tasks = queue.list().into_iter().filter(own).skip(offset.unwrap_or_default());
+        Ok(Some(tasks.take(limit.unwrap_or(50).min(MAX_TASKS)).map(Into::into).collect()))
+    }
+}
+
+/// The mutations.
+#[derive(Default)]
+pub struct TaskMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl TaskMutation {
+    /// Asks a task to stop. What it has done stays done.
+    async fn cancel_task(&self, ctx: &Context<'_>, id: String) -> CancelTask {
+        let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
+        let asked = async {
+            let live = visible(queue, caller, &id)?;
+            queue.cancel(&live).await
+        };
+        match asked.await {
+            Ok(()) => CancelTask { ok: Some(true), msg: Some("cancelling".into()) },
+            Err(error) => CancelTask { ok: Some(false), msg: Some(Fault::from(error).message()) },
+        }
+    }
+}

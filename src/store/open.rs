@@ -1,0 +1,313 @@
+//! Opening the data directory: making it the first time, refusing what must not be touched.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, StorageError};
+
+use crate::base::Error;
+use crate::base::secret::Secret;
+use crate::store::migrate::{self, SCHEMA_VERSION};
+use crate::store::seal::{Seal, Sealed};
+use crate::store::{Store, Table};
+
+/// The database's file in the data directory.
+pub const DATABASE_FILE: &str = "wharf.redb";
+/// The key's file beside it.
+pub const KEY_FILE: &str = "secret.key";
+
+/// redb's page cache. Lists come from memory, so the cache serves start-up and the odd lookup; redb's own default of
+/// 1 GiB would be most of the machine in a small lab.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The row that says which schema the file has. It decodes in every version.
+pub(in crate::store) const SCHEMA: Table<u64> = Table::new("NAME_TO_VERSION");
+pub(in crate::store) const SCHEMA_KEY: &str = "schema";
+/// A known text sealed with the key, to tell a foreign key at the door.
+const PROBE: Table<Sealed> = Table::new("NAME_TO_PROBE");
+const PROBE_KEY: &str = "key";
+const PROBE_TEXT: &str = "wharf";
+
+/// Why the data directory can't be used. Each says what to do about it, and none leaves a file changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{0}: another wharf is running on this data directory; stop it, or give --data-dir another one")]
+    InUse(PathBuf),
+    /// The schema is one we don't know yet.
+    #[error(
+        "{path}: written by a newer wharf (schema {found}; this one knows {known}); run that version or a later one"
+    )]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// Damaged, cut short, or something else altogether.
+    #[error(
+        "{path}: not a usable wharf database ({why}); it was left as it is: restore a backup, or move it away to \
+         start empty"
+    )]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The key is not there, or not the right one.
+    #[error(
+        "{path}: {why}; the passwords and keys in the database can't be read without it: restore it from your backup"
+    )]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A directory with other things in it.
+    #[error("{0}: holds other files and no wharf database; give --data-dir an empty or a new directory")]
+    Foreign(PathBuf),
+    /// The file system said no.
+    #[error("{path}: {why}")]
+    Io {
+        /// What could not be used.
+        path: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+    /// A migration failed; the copy made before it is whole.
+    #[error("{path}: migration failed ({why}); the copy {copy} is as it was before")]
+    Migration {
+        /// The database file.
+        path: PathBuf,
+        /// The copy kept.
+        copy: PathBuf,
+        /// What went wrong.
+        why: String,
+    },
+    /// Something inside failed.
+    #[error("the database can't be read: {0:?}")]
+    Other(Error),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Store {
+    /// Opens the data directory, or makes it when there is none.
+    ///
+    /// The directory is kept at mode 0700 and the key at 0600. A database that is new is made beside its place and
+    /// moved there when whole, so a file cut short is never one of ours.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join(DATABASE_FILE);
+        make_directory(directory, &path)?;
+        let key_path = directory.join(KEY_FILE);
+        if !path.try_exists().map_err(|why| io_error(&path, why))? {
+            return create(directory, &path, &key_path);
+        }
+        let seal = Seal::load(&key_path)
+            .map_err(|why| OpenError::Key { path: key_path.clone(), why: why.to_string() })?;
+        let store = Self::new(open_database(&path)?, seal);
+        let found = store.read_now(|r| r.find(&SCHEMA, SCHEMA_KEY))?.ok_or_else(|| OpenError::Damaged {
+            path: path.clone(),
+            why: "it has no schema version, so it is some other program's".into(),
+        })?;
+        if found > SCHEMA_VERSION {
+            return Err(OpenError::Newer { path, found, known: SCHEMA_VERSION });
+        }
+        store.check_key(&key_path)?;
+        migrate::run(&store, &path, found, migrate::STEPS)?;
+        Ok(store)
+    }
+
+    fn check_key(&self, key_path: &Path) -> Result<(), OpenError> {
+        let probe = self.read_now(|r| r.find(&PROBE, PROBE_KEY))?;
+        match probe.map(|sealed| self.seal().open(PROBE_KEY, &sealed)) {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(OpenError::Key {
+                path: key_path.into(),
+                why: "it is not the key this database was written with".into(),
+            }),
+        }
+    }
+}
+
+fn create(directory: &Path, path: &Path, key_path: &Path) -> Result<Store, OpenError> {
+    // A key without a database is what a first start that was cut short leaves; it has sealed nothing yet.
+    let seal = if key_path.exists() { Seal::load(key_path) } else { Seal::create(key_path) }
+        .map_err(|why| OpenError::Key { path: key_path.into(), why: why.to_string() })?;
+    let unfinished = directory.join(format!("{DATABASE_FILE}.new"));
+    let _ = fs::remove_file(&unfinished);
+    let database = builder().create(&unfinished).map_err(|e| refusal(path, e))?;
+    let probe = seal.seal(PROBE_KEY, &Secret::new(PROBE_TEXT))?;
+    let store = Store::new(database, seal);
+    store.write_now(|w| {
+        w.put(&SCHEMA, SCHEMA_KEY, &SCHEMA_VERSION)?;
+        w.put(&PROBE, PROBE_KEY, &probe)
+    })?;
+    // The open file keeps its lock and its handle over the rename.
+    fs::rename(&unfinished, path).map_err(|why| io_error(path, why))?;
+    File::open(directory).and_then(|d| d.sync_all()).map_err(|why| io_error(directory, why))?;
+    Ok(store)
+}
+
+fn make_directory(directory: &Path, database: &Path) -> Result<(), OpenError> {
+    let fail = |why| io_error(directory, why);
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)
+        }
+        Err(error) => Err(fail(error)),
+        Ok(entries) => {
+            let ours = |name: &std::ffi::OsStr| {
+                name == KEY_FILE || name.to_str().is_some_and(|name| name.starts_with(DATABASE_FILE))
+            };
+            let foreign = entries.filter_map(Result::ok).any(|entry| !ours(&entry.file_name()));
+            if foreign && !database.exists() {
+                return Err(OpenError::Foreign(directory.into()));
+            }
+            let mode = directory.metadata().map_err(fail)?.permissions().mode();
+            let open_to_others = mode & 0o077 != 0;
+            if open_to_others {
+                fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(fail)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, OpenError> {
+    let file = File::options().read(true).write(true).open(path).map_err(|why| io_error(path, why))?;
+    if file.metadata().map_err(|why| io_error(path, why))?.len() == 0 {
+        return Err(OpenError::Damaged { path: path.into(), why: "it is empty".into() });
+    }
+    drop(file);
+    // redb documents that it may panic on a file something else has altered.
+    match catch_unwind(AssertUnwindSafe(|| builder().open(path))) {
+        Ok(opened) => opened.map_err(|error| refusal(path, error)),
+        Err(_) => Err(OpenError::Damaged { path: path.into(), why: "its structure is broken".into() }),
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.set_repair_callback(|repair| {
+        tracing::warn!(
+            percent = (repair.progress() * 100.0).round(),
+            "recovering the database after a crash"
+        );
+    });
+    builder
+}
+
+fn refusal(path: &Path, error: DatabaseError) -> OpenError {
+    let damaged = |why: String| OpenError::Damaged { path: path.into(), why };
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.parent().unwrap_or(path).to_path_buf()),
+        DatabaseError::Storage(StorageError::Io(why)) if why.kind() == io::ErrorKind::InvalidData => {
+            damaged("it is no redb file".into())
+        }
+        DatabaseError::Storage(StorageError::Io(why)) if why.kind() == io::ErrorKind::UnexpectedEof => {
+            damaged("it is cut short".into())
+        }
+        DatabaseError::Storage(StorageError::Io(why)) => io_error(path, why),
+        error => damaged(error.to_string()),
+    }
+}
+
+fn io_error(path: &Path, why: io::Error) -> OpenError {
+    OpenError::Io { path: path.into(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY};
+    use crate::store::Store;
+
+    #[test]
+    fn a_new_data_directory_is_closed_to_others() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("data");
+        drop(Store::open(&directory).unwrap());
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(directory.clone()), 0o700);
+        assert_eq!(mode(directory.join(KEY_FILE)), 0o600);
+        Store::open(&directory).expect("it opens again");
+    }
+
+    #[test]
+    fn a_second_opening_is_refused_while_the_first_lasts() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Store::open(directory.path()).unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(OpenError::InUse(_))));
+        drop(first);
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let path = directory.path().join(DATABASE_FILE);
+        let whole = fs::read(&path).unwrap();
+        let mut cases =
+            vec![b"".to_vec(), b"garbage".to_vec(), vec![0; 100_000], b"SQLite format 3\0".repeat(1000)];
+        for keep in [1, 8, 64, 320, 4096, 8192, whole.len() / 2, whole.len() - 1] {
+            cases.push(whole[..keep].to_vec());
+        }
+        for bytes in cases {
+            fs::write(&path, &bytes).unwrap();
+            let refused = Store::open(directory.path()).err().unwrap_or_else(|| {
+                panic!("{} bytes of {} were taken for a database", bytes.len(), whole.len())
+            });
+            assert!(matches!(refused, OpenError::Damaged { .. }), "{} bytes: {refused}", bytes.len());
+            assert!(fs::read(&path).unwrap() == bytes, "{} bytes were changed", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        store.write_now(|w| w.put(&SCHEMA, SCHEMA_KEY, &99)).unwrap();
+        drop(store);
+        let refused = Store::open(directory.path()).err().unwrap();
+        assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_missing_or_foreign_key_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let key = directory.path().join(KEY_FILE);
+        let bytes = fs::read(&key).unwrap();
+        fs::remove_file(&key).unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(OpenError::Key { .. })));
+        assert!(!key.exists(), "no new key is made over a database that needs the old one");
+        fs::write(&key, [7; 32]).unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(OpenError::Key { .. })));
+        fs::write(&key, bytes).unwrap();
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_with_other_files_is_not_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("thesis.tex"), "x").unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(OpenError::Foreign(_))));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

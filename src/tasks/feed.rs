@@ -1,0 +1,146 @@
+//! What is told to those who follow a task: numbered events, the last few of them kept for replay.
+//!
+//! Followers hold a place in the feed and nothing else, so a slow one costs no memory: when what it would read next
+//! is no longer kept, it is given the latest event instead.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::tasks::task::{Progress, State};
+
+/// How many events are kept for followers that come back (`Last-Event-ID`).
+const KEPT: usize = 256;
+
+/// One thing that happened to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number; later events have higher ones, also over a restart.
+    pub number: u64,
+    /// The task's state after it.
+    pub state: State,
+    /// The task's progress after it.
+    pub progress: Progress,
+    /// For people.
+    pub message: String,
+}
+
+/// The events of one task.
+pub struct Feed {
+    kept: Mutex<VecDeque<Event>>,
+    latest: watch::Sender<u64>,
+}
+
+impl Feed {
+    /// A feed whose first event has the number after `start`.
+    pub fn new(start: u64) -> Self {
+        Self { kept: Mutex::new(VecDeque::new()), latest: watch::Sender::new(start) }
+    }
+
+    /// Tells all followers.
+    pub fn publish(&self, state: State, progress: Progress, message: String) {
+        let mut kept = self.kept.lock();
+        let number = *self.latest.borrow() + 1;
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(Event { number, state, progress, message });
+        self.latest.send_replace(number);
+    }
+
+    /// Follows the feed: from behind the event `after` if that is still kept, else from the latest event on.
+    pub fn follow(&self, after: Option<u64>) -> Follower<'_> {
+        let latest = self.latest.subscribe();
+        let last = *latest.borrow();
+        let resumable = after.filter(|&after| after <= last && self.keeps(after + 1));
+        Follower { feed: self, latest, after: resumable.unwrap_or(last.saturating_sub(1)) }
+    }
+
+    fn keeps(&self, number: u64) -> bool {
+        let kept = self.kept.lock();
+        number > *self.latest.borrow() || kept.front().is_some_and(|oldest| oldest.number <= number)
+    }
+
+    fn next_after(&self, after: u64) -> Option<Event> {
+        let kept = self.kept.lock();
+        let oldest = kept.front()?.number;
+        if after + 1 < oldest {
+            return kept.back().cloned();
+        }
+        usize::try_from(after + 1 - oldest).ok().and_then(|place| kept.get(place)).cloned()
+    }
+}
+
+/// A place in a feed.
+pub struct Follower<'a> {
+    feed: &'a Feed,
+    latest: watch::Receiver<u64>,
+    after: u64,
+}
+
+impl Follower<'_> {
+    /// The next event, waiting for it if need be.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            self.latest.borrow_and_update();
+            if let Some(event) = self.feed.next_after(self.after) {
+                self.after = event.number;
+                return event;
+            }
+            // The feed owns the sender and outlives us, so this ends only with a new event.
+            let _ = self.latest.changed().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Feed, KEPT};
+    use crate::tasks::task::{Progress, State};
+
+    fn say(feed: &Feed, count: usize) {
+        for n in 0..count {
+            feed.publish(State::Started, Progress::default(), n.to_string());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_follower_starts_at_the_latest_event() {
+        let feed = Feed::new(100);
+        say(&feed, 3);
+        assert_eq!(feed.follow(None).next().await.number, 103);
+    }
+
+    #[tokio::test]
+    async fn a_returning_follower_gets_what_it_missed() {
+        let feed = Feed::new(0);
+        say(&feed, 5);
+        let mut follower = feed.follow(Some(3));
+        assert_eq!(follower.next().await.number, 4);
+        assert_eq!(follower.next().await.number, 5);
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_is_too_late_gets_the_latest_event_only() {
+        let feed = Feed::new(0);
+        say(&feed, 1);
+        let mut slow = feed.follow(None);
+        assert_eq!(slow.next().await.number, 1);
+        say(&feed, KEPT + 50);
+        assert_eq!(slow.next().await.number, KEPT as u64 + 51);
+        for stale in [0, 10, 9_999_999] {
+            assert_eq!(feed.follow(Some(stale)).next().await.number, KEPT as u64 + 51);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_follower_wakes_with_the_next_event() {
+        let feed = Feed::new(0);
+        say(&feed, 1);
+        let mut follower = feed.follow(None);
+        follower.next().await;
+        let (event, ()) = tokio::join!(follower.next(), async { say(&feed, 1) });
+        assert_eq!(event.number, 2);
+    }
+}

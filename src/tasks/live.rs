@@ -1,0 +1,191 @@
+//! A task as the running server knows it: the record, its items while it runs, and its feed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::ids::TaskId;
+use crate::tasks::feed::{Feed, Follower};
+use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Progress, State, Task};
+
+/// Longest message an event carries; a registry's words may be in it.
+const MAX_MESSAGE: usize = 500;
+
+/// Progress is told no more often than this: a scan reports thousands of tags a second, and nobody reads that fast.
+const REPORT_EVERY: Duration = Duration::from_millis(25);
+
+/// One task. What it says of progress and results is derived from its items, never counted beside them.
+pub struct Live {
+    id: TaskId,
+    inner: RwLock<Inner>,
+    feed: Feed,
+    reported: Mutex<Option<Instant>>,
+    /// Cancelled when somebody asks for the task to stop.
+    pub(in crate::tasks) cancel: CancellationToken,
+}
+
+struct Inner {
+    task: Task,
+    /// Empty once the task has ended; the store has them then.
+    items: BTreeMap<u32, Item>,
+}
+
+impl Inner {
+    fn progress(&self) -> Progress {
+        match self.task.state {
+            State::Started => self.items.values().map(|item| item.progress).sum(),
+            _ => self.task.progress,
+        }
+    }
+}
+
+impl Live {
+    /// A task that runs, or has ended and has no items in memory.
+    pub(in crate::tasks) fn new(task: Task, items: impl IntoIterator<Item = Item>, now: Timestamp) -> Self {
+        let live = Self {
+            id: task.id,
+            // Event numbers start at the present in milliseconds: higher than any this task had before a restart.
+            feed: Feed::new(u64::try_from(now.as_millisecond()).unwrap_or_default()),
+            inner: RwLock::new(Inner {
+                task,
+                items: items.into_iter().map(|item| (item.number, item)).collect(),
+            }),
+            reported: Mutex::new(None),
+            cancel: CancellationToken::new(),
+        };
+        if live.task().cancel_requested {
+            live.cancel.cancel();
+        }
+        live.publish();
+        live
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The task as it stands, with progress and ledger of this moment.
+    pub fn task(&self) -> Task {
+        let inner = self.inner.read();
+        let mut task = inner.task.clone();
+        task.progress = inner.progress();
+        if task.state == State::Started {
+            task.ledger = ledger_of(inner.items.values());
+        }
+        task
+    }
+
+    /// The items in memory: all while the task runs, none once it has ended.
+    pub fn items(&self) -> Vec<Item> {
+        self.inner.read().items.values().cloned().collect()
+    }
+
+    /// Follows what happens to it; see [`Feed::follow`].
+    pub fn follow(&self, after: Option<u64>) -> Follower<'_> {
+        self.feed.follow(after)
+    }
+
+    pub(in crate::tasks) fn report(&self, number: u32, progress: Progress, message: String) {
+        {
+            let mut inner = self.inner.write();
+            if let Some(item) = inner.items.get_mut(&number) {
+                item.progress = progress;
+            }
+            inner.task.message = bounded(message);
+        }
+        let mut reported = self.reported.lock();
+        if reported.is_none_or(|last| last.elapsed() >= REPORT_EVERY) {
+            *reported = Some(Instant::now());
+            self.publish();
+        }
+    }
+
+    pub(in crate::tasks) fn say(&self, message: String) {
+        self.inner.write().task.message = bounded(message);
+        self.publish();
+    }
+
+    /// The next item that may begin now, or the earliest time one may.
+    pub(in crate::tasks) fn next_waiting(&self, now: Timestamp) -> Next {
+        let inner = self.inner.read();
+        let open = || inner.items.values().filter(|item| !item.state.is_final());
+        let Some(phase) = open().map(|item| item.phase).min() else { return Next::Nothing };
+        let waiting = || open().filter(|item| item.phase == phase && item.state == ItemState::Waiting);
+        if let Some(ready) = waiting().find(|item| item.not_before.is_none_or(|at| at <= now)) {
+            return Next::Item(Box::new(ready.clone()));
+        }
+        waiting()
+            .filter_map(|item| item.not_before)
+            .min()
+            .map_or(Next::Later(None), |at| Next::Later(Some(at)))
+    }
+
+    pub(in crate::tasks) fn change_item(&self, item: Item) {
+        self.inner.write().items.insert(item.number, item);
+    }
+
+    /// Gives new items their places behind those that are there.
+    pub(in crate::tasks) fn number_items(&self, items: Vec<NewItem>) -> Vec<Item> {
+        let next = self.inner.read().items.keys().next_back().map_or(0, |last| last + 1);
+        (next..).zip(items).map(|(number, item)| item.numbered(number)).collect()
+    }
+
+    pub(in crate::tasks) fn with_items<T>(&self, ask: impl FnOnce(&[&Item]) -> T) -> T {
+        let inner = self.inner.read();
+        ask(&inner.items.values().collect::<Vec<_>>())
+    }
+
+    pub(in crate::tasks) fn request_cancel(&self) {
+        self.inner.write().task.cancel_requested = true;
+        self.cancel.cancel();
+    }
+
+    pub(in crate::tasks) fn end(&self, task: Task) {
+        {
+            let mut inner = self.inner.write();
+            inner.items.clear();
+            inner.task = task;
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let inner = self.inner.read();
+        self.feed.publish(inner.task.state, inner.progress(), inner.task.message.clone());
+    }
+}
+
+/// What a task can begin next.
+pub(in crate::tasks) enum Next {
+    /// This item.
+    Item(Box<Item>),
+    /// Nothing now: items are running, or wait for this time.
+    Later(Option<Timestamp>),
+    /// No item is left open.
+    Nothing,
+}
+
+/// The account of these items: what each says, and one line for each that failed as a whole.
+pub fn ledger_of<'a>(items: impl Iterator<Item = &'a Item>) -> Ledger {
+    let mut sum = Ledger::default();
+    for item in items {
+        sum.absorb(&item.ledger);
+        if let (ItemState::Failed, Some(reason)) = (item.state, &item.reason) {
+            sum.failed.push(&item.name, reason);
+        }
+    }
+    sum
+}
+
+fn bounded(message: String) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let mut short: String = message.chars().take(MAX_MESSAGE / 4).collect();
+    short.push_str("...");
+    short
+}

@@ -1,0 +1,8 @@
+//! Work that outlives the request that asked for it: kept in the store item by item, followed live, resumed after a
+//! crash under the same id.
+
+pub mod feed;
+pub mod live;
+pub mod queue;
+pub mod task;
+pub mod worker;

@@ -1,0 +1,487 @@
+//! The queue: takes tasks in, has their items worked on, commits what came of them, and goes on after a restart.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::RwLock;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::base::clock::Clock;
+use crate::base::ids::{TaskId, UserId};
+use crate::base::{Error, Result};
+use crate::store::{Store, Table};
+use crate::tasks::live::{Live, Next, ledger_of};
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Task};
+use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+
+const TASKS: Table<Task> = Table::new("TASK_ID_TO_TASK");
+const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
+
+/// How long a task that has ended can still be asked about (Backend.AI's `MAX_BGTASK_ARCHIVE_PERIOD`).
+const ARCHIVE: SignedDuration = SignedDuration::from_hours(24);
+/// How often old tasks are looked for.
+const ARCHIVE_SWEEP: Duration = Duration::from_mins(10);
+/// How many tasks may run at once; one more is refused rather than queued out of sight.
+const MAX_RUNNING: usize = 64;
+/// How many ended tasks are kept within the 24 hours, so that a script in a loop can't fill the disk.
+const MAX_ENDED: usize = 2_000;
+/// How often an item is begun before it is given up.
+const MAX_ATTEMPTS: u32 = 20;
+/// How long an item may go on after it was told to stop, before it is dropped.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// The tasks of this server. Clones share them.
+#[derive(Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    clock: Clock,
+    workers: HashMap<Kind, Arc<dyn Worker>>,
+    tasks: RwLock<BTreeMap<TaskId, Arc<Live>>>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Queue {
+    /// Reads the tasks in the store. Nothing runs before [`Queue::resume`].
+    pub fn load(
+        store: Store,
+        clock: Clock,
+        workers: Vec<Arc<dyn Worker>>,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Result<Self> {
+        let mut tasks = BTreeMap::new();
+        store.read_now(|r| {
+            r.scan(&TASKS, [], |_, task: Task| {
+                let items = if task.state == State::Started { items_of(r, task.id)? } else { Vec::new() };
+                tasks.insert(task.id, Arc::new(Live::new(task, items, clock.now())));
+                Ok(())
+            })
+        })?;
+        let workers = workers.into_iter().map(|worker| (worker.kind(), worker)).collect();
+        let shared = Shared { store, clock, workers, tasks: RwLock::new(tasks), tracker, shutdown };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Goes on with the tasks that had not ended, and starts forgetting those that ended long ago.
+    pub fn resume(&self) {
+        let unfinished: Vec<_> = self
+            .shared
+            .tasks
+            .read()
+            .values()
+            .filter(|live| live.task().state == State::Started)
+            .cloned()
+            .collect();
+        for live in unfinished {
+            tracing::info!(task = %live.id(), "going on with a task");
+            self.run(live);
+        }
+        let queue = self.clone();
+        self.shared.tracker.spawn(async move { queue.sweep_archive().await });
+    }
+
+    /// Takes a task in. It is durable when this returns, and runs from then on.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when too many tasks run already.
+    pub async fn submit(
+        &self,
+        kind: Kind,
+        subject: String,
+        owner: UserId,
+        items: Vec<NewItem>,
+    ) -> Result<TaskId> {
+        if self.running().len() >= MAX_RUNNING {
+            return Err(Error::Busy(format!(
+                "{MAX_RUNNING} tasks are running already; wait for one to end, or cancel one"
+            )));
+        }
+        let now = self.shared.clock.now();
+        let task = Task {
+            id: TaskId::random(),
+            kind,
+            message: format!("{} of {subject} is about to begin", kind.as_str()),
+            subject,
+            owner,
+            state: State::Started,
+            created_at: now,
+            ended_at: None,
+            progress: Progress::default(),
+            ledger: Ledger::default(),
+            cancel_requested: false,
+        };
+        let items: Vec<Item> = (0..).zip(items).map(|(number, item)| item.numbered(number)).collect();
+        let live = Arc::new(Live::new(task.clone(), items.clone(), now));
+        let shared = Arc::clone(&self.shared);
+        let entry = Arc::clone(&live);
+        self.shared
+            .store
+            .write(move |w| {
+                w.put(&TASKS, task.id.as_bytes(), &task)?;
+                for item in &items {
+                    w.put(&ITEMS, item_key(task.id, item.number), item)?;
+                }
+                w.on_commit(move || {
+                    shared.tasks.write().insert(entry.id(), entry);
+                });
+                Ok(())
+            })
+            .await?;
+        let id = live.id();
+        self.run(live);
+        Ok(id)
+    }
+
+    /// All tasks there are, the newest first.
+    pub fn list(&self) -> Vec<Arc<Live>> {
+        let mut tasks: Vec<_> = self.shared.tasks.read().values().cloned().collect();
+        tasks.sort_by_cached_key(|live| std::cmp::Reverse((live.task().created_at, live.id())));
+        tasks
+    }
+
+    /// The tasks that have not ended.
+    pub fn running(&self) -> Vec<Arc<Live>> {
+        self.shared
+            .tasks
+            .read()
+            .values()
+            .filter(|live| live.task().state == State::Started)
+            .cloned()
+            .collect()
+    }
+
+    /// The task with this id, unless it is unknown or forgotten.
+    pub fn find(&self, id: TaskId) -> Option<Arc<Live>> {
+        self.shared.tasks.read().get(&id).cloned()
+    }
+
+    /// The items of a task, whether it runs or has ended.
+    pub async fn items(&self, live: &Live) -> Result<Vec<Item>> {
+        let items = live.items();
+        if !items.is_empty() {
+            return Ok(items);
+        }
+        let id = live.id();
+        self.shared.store.read(move |r| items_of(r, id)).await
+    }
+
+    /// Asks a task to stop. What it has committed stays; its open items become cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it has ended already.
+    pub async fn cancel(&self, live: &Arc<Live>) -> Result<()> {
+        let mut task = live.task();
+        if task.state != State::Started {
+            return Err(Error::Conflict(format!(
+                "task {} has ended already: {}",
+                task.id,
+                task.state.as_str()
+            )));
+        }
+        task.cancel_requested = true;
+        task.ledger = Ledger::default();
+        let live = Arc::clone(live);
+        self.shared
+            .store
+            .write(move |w| {
+                // The task may have ended while this write waited for its turn; its end stands.
+                let ended =
+                    w.find(&TASKS, task.id.as_bytes())?.is_none_or(|stored| stored.ended_at.is_some());
+                if !ended {
+                    w.put(&TASKS, task.id.as_bytes(), &task)?;
+                    w.on_commit(move || live.request_cancel());
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    fn run(&self, live: Arc<Live>) {
+        let queue = self.clone();
+        self.shared.tracker.spawn(async move {
+            if let Err(error) = queue.drive(&live).await {
+                tracing::error!(task = %live.id(), ?error, "a task is stuck until the next start");
+            }
+        });
+    }
+
+    /// Has the items of a task worked on until none is open, or the server stops.
+    async fn drive(&self, live: &Arc<Live>) -> Result<()> {
+        let worker = self
+            .shared
+            .workers
+            .get(&live.task().kind)
+            .ok_or_else(|| Error::internal("no worker for this kind of task"))?;
+        let mut running = JoinSet::new();
+        let stopping = || live.cancel.is_cancelled() || self.shared.shutdown.is_cancelled();
+        loop {
+            let mut wake_at = None;
+            while !stopping() && running.len() < worker.parallel() {
+                match live.next_waiting(self.shared.clock.now()) {
+                    Next::Item(item) => self.begin(&mut running, live, worker, *item),
+                    Next::Later(at) => {
+                        wake_at = at;
+                        break;
+                    }
+                    Next::Nothing => break,
+                }
+            }
+            if running.is_empty() && (stopping() || wake_at.is_none()) {
+                break;
+            }
+            tokio::select! {
+                Some(_) = running.join_next() => {}
+                () = self.wait_until(wake_at) => {}
+                () = live.cancel.cancelled(), if !stopping() => {}
+                () = self.shared.shutdown.cancelled(), if !stopping() => {}
+            }
+        }
+        if self.shared.shutdown.is_cancelled()
+            && !live.with_items(|items| items.iter().all(|i| i.state.is_final()))
+        {
+            return Ok(());
+        }
+        self.end(live, worker.as_ref()).await
+    }
+
+    async fn wait_until(&self, at: Option<Timestamp>) {
+        match at {
+            None => std::future::pending().await,
+            Some(at) => {
+                let wait = at.duration_since(self.shared.clock.now());
+                tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+            }
+        }
+    }
+
+    fn begin(&self, running: &mut JoinSet<()>, live: &Arc<Live>, worker: &Arc<dyn Worker>, mut item: Item) {
+        item.state = ItemState::Running;
+        item.attempts += 1;
+        item.not_before = None;
+        item.started_at = item.started_at.or_else(|| Some(self.shared.clock.now()));
+        live.change_item(item.clone());
+        let (queue, live, worker) = (self.clone(), Arc::clone(live), Arc::clone(worker));
+        running.spawn(async move { queue.attempt(live, worker, item).await });
+    }
+
+    /// Works on one item once and commits what came of it.
+    async fn attempt(&self, live: Arc<Live>, worker: Arc<dyn Worker>, item: Item) {
+        let stop = live.cancel.child_token();
+        let place = Workplace { live: Arc::clone(&live), number: item.number, stop: stop.clone() };
+        let given = item.clone();
+        // In a task of its own, so that a panic in it is an answer too.
+        let mut work = JoinSet::new();
+        work.spawn(async move { worker.work(&given, &place).await });
+        let shutdown = self.shared.shutdown.clone();
+        let told_to_stop = async {
+            tokio::select! {
+                () = shutdown.cancelled() => stop.cancel(),
+                () = stop.cancelled() => {}
+            }
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        let result = tokio::select! {
+            Some(joined) = work.join_next() => joined.unwrap_or_else(|error| {
+                tracing::error!(task = %live.id(), item = %item.name, %error, "a worker broke down");
+                Err(Setback::giving_up("internal error; the server's log has the cause"))
+            }),
+            () = told_to_stop => Err(Setback::giving_up("stopped")),
+        };
+        let number = item.number;
+        if let Err(error) = self.settle(&live, item, result, stop.is_cancelled()).await {
+            tracing::error!(task = %live.id(), number, ?error, "the result of an item could not be kept");
+            self.fail_in_memory(&live, number, &error);
+        }
+    }
+
+    /// Commits the end of an attempt: the changes, the item's state and the new items, all or none.
+    async fn settle(
+        &self,
+        live: &Arc<Live>,
+        mut item: Item,
+        result: Result<Outcome, Setback>,
+        stopped: bool,
+    ) -> Result<()> {
+        let now = self.shared.clock.now();
+        item.progress = live.with_items(|items| {
+            items
+                .iter()
+                .find(|other| other.number == item.number)
+                .map(|other| other.progress)
+                .unwrap_or_default()
+        });
+        let mut message = None;
+        let (changes, more) = match result {
+            Ok(outcome) => {
+                item.state = ItemState::Done;
+                item.ended_at = Some(now);
+                item.reason = None;
+                item.progress.current = item.progress.total;
+                item.ledger = outcome.ledger;
+                (Some(outcome.changes), live.number_items(outcome.more))
+            }
+            Err(_) if stopped => {
+                item.state = ItemState::Waiting;
+                item.progress = Progress::default();
+                live.change_item(item);
+                return Ok(());
+            }
+            Err(setback) => {
+                let again_at = setback.again_at.filter(|_| item.attempts < MAX_ATTEMPTS);
+                item.state = if again_at.is_some() { ItemState::Waiting } else { ItemState::Failed };
+                item.ended_at = if again_at.is_some() { None } else { Some(now) };
+                item.not_before = again_at;
+                message = Some(format!("{}: {}", item.name, setback.reason));
+                item.reason = Some(setback.reason);
+                (None, Vec::new())
+            }
+        };
+        self.commit_item(live, item, more, changes).await?;
+        if let Some(message) = message {
+            live.say(message);
+        }
+        Ok(())
+    }
+
+    async fn commit_item(
+        &self,
+        live: &Arc<Live>,
+        item: Item,
+        more: Vec<Item>,
+        changes: Option<crate::tasks::worker::Changes>,
+    ) -> Result<()> {
+        let live = Arc::clone(live);
+        self.shared
+            .store
+            .write(move |w| {
+                if let Some(changes) = changes {
+                    changes(w)?;
+                }
+                for item in more.iter().chain([&item]) {
+                    w.put(&ITEMS, item_key(live.id(), item.number), item)?;
+                }
+                w.on_commit(move || more.into_iter().chain([item]).for_each(|item| live.change_item(item)));
+                Ok(())
+            })
+            .await
+    }
+
+    /// When even the failure can't be written (a full disk), the running server must still get to an end.
+    fn fail_in_memory(&self, live: &Live, number: u32, error: &Error) {
+        let found =
+            live.with_items(|items| items.iter().find(|item| item.number == number).map(|i| (*i).clone()));
+        if let Some(mut item) = found {
+            item.state = ItemState::Failed;
+            item.ended_at = Some(self.shared.clock.now());
+            item.reason = Some(error.to_string());
+            live.change_item(item);
+        }
+    }
+
+    async fn end(&self, live: &Arc<Live>, worker: &dyn Worker) -> Result<()> {
+        let now = self.shared.clock.now();
+        let mut task = live.task();
+        let cancelled: Vec<Item> = live
+            .items()
+            .into_iter()
+            .filter(|item| !item.state.is_final())
+            .map(|item| Item { state: ItemState::Cancelled, ended_at: Some(now), ..item })
+            .collect();
+        task.state = if cancelled.is_empty() {
+            live.with_items(|items| worker.verdict(items))
+        } else {
+            State::Cancelled
+        };
+        task.ledger = live.with_items(|items| ledger_of(items.iter().copied()));
+        task.ended_at = Some(now);
+        task.message = closing_words(&task);
+        tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
+        let live = Arc::clone(live);
+        self.shared
+            .store
+            .write(move |w| {
+                for item in &cancelled {
+                    w.put(&ITEMS, item_key(task.id, item.number), item)?;
+                }
+                w.put(&TASKS, task.id.as_bytes(), &task)?;
+                w.on_commit(move || live.end(task));
+                Ok(())
+            })
+            .await
+    }
+
+    async fn sweep_archive(&self) {
+        loop {
+            if let Err(error) = self.forget_old().await {
+                tracing::warn!(?error, "old tasks could not be removed");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ARCHIVE_SWEEP) => {}
+                () = self.shared.shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Removes the tasks that ended more than 24 hours ago, and the oldest of too many.
+    pub async fn forget_old(&self) -> Result<()> {
+        let oldest = self.shared.clock.now() - ARCHIVE;
+        let ended: Vec<Task> =
+            self.list().iter().map(|live| live.task()).filter(|t| t.ended_at.is_some()).collect();
+        let old: Vec<TaskId> = ended
+            .iter()
+            .enumerate()
+            .filter(|(place, task)| *place >= MAX_ENDED || task.ended_at.is_some_and(|at| at < oldest))
+            .map(|(_, task)| task.id)
+            .collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared
+            .store
+            .write(move |w| {
+                for id in &old {
+                    w.remove(&TASKS, id.as_bytes())?;
+                    for key in w.keys(&ITEMS, id.as_bytes())? {
+                        w.remove(&ITEMS, key)?;
+                    }
+                }
+                w.on_commit(move || shared.tasks.write().retain(|id, _| !old.contains(id)));
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn closing_words(task: &Task) -> String {
+    let cause =
+        task.ledger.failed.named.first().map(|remark| format!("{}: {}", remark.reference, remark.reason));
+    match (task.state, cause) {
+        (State::Cancelled, _) => format!("cancelled: {}", task.ledger.summary()),
+        (State::Failed, Some(cause)) => cause,
+        (_, Some(cause)) => format!("{}; {cause}", task.ledger.summary()),
+        (_, None) => task.ledger.summary(),
+    }
+}
+
+fn item_key(task: TaskId, number: u32) -> Vec<u8> {
+    [task.as_bytes().as_slice(), &number.to_be_bytes()].concat()
+}
+
+fn items_of(reader: &crate::store::table::Reader, task: TaskId) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    reader.scan(&ITEMS, task.as_bytes(), |_, item| {
+        items.push(item);
+        Ok(())
+    })?;
+    Ok(items)
+}

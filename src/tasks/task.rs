@@ -1,0 +1,297 @@
+//! What a task is: its items, their states, and the account it gives at the end.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::base::ids::{TaskId, UserId};
+
+/// How many skipped and failed references an item's ledger names; the counts go on beyond it.
+pub const MAX_LEDGER_ENTRIES: usize = 1_000;
+
+/// What a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Read registries into the catalog.
+    Rescan,
+    /// Load an image onto agents.
+    Preload,
+    /// Take an image off agents.
+    Unload,
+}
+
+impl Kind {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rescan => "rescan",
+            Self::Preload => "preload",
+            Self::Unload => "unload",
+        }
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Accepted; it runs, or goes on after a restart.
+    Started,
+    /// It did what it could; its ledger says what failed on the way.
+    Done,
+    /// Nothing of it could be done.
+    Failed,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+impl State {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Where an item stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemState {
+    /// Not begun, or to be begun again.
+    Waiting,
+    /// Being worked on.
+    Running,
+    /// Finished.
+    Done,
+    /// Given up, with a reason.
+    Failed,
+    /// Stopped before its end.
+    Cancelled,
+}
+
+impl ItemState {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen to it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A task, without its items.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id, which survives restarts.
+    pub id: TaskId,
+    /// What it does.
+    pub kind: Kind,
+    /// What it does it to, for people: a registry, an image.
+    pub subject: String,
+    /// Who asked for it.
+    pub owner: UserId,
+    /// Where it stands.
+    pub state: State,
+    /// The last thing worth saying about it.
+    pub message: String,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+    /// How far it came: the sum over its items, kept once it has ended and the items are no longer in memory.
+    #[serde(default)]
+    pub progress: Progress,
+    /// The account of all its items, once it has ended.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// Whether somebody asked for it to stop; kept so that a restart does not forget.
+    #[serde(default)]
+    pub cancel_requested: bool,
+}
+
+/// One piece of a task: a repository to read, an image to load on one agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Item {
+    /// Its place in the task, counted from 0.
+    pub number: u32,
+    /// What it is about, for people.
+    pub name: String,
+    /// Items of a phase begin when all of the phases before have ended.
+    pub phase: u8,
+    /// Where it stands.
+    pub state: ItemState,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// Why it failed, or is waiting.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// When it was first begun.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+    /// Not to be begun before this time.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
+    /// How far it is.
+    #[serde(default)]
+    pub progress: Progress,
+    /// What came of it.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// What its worker needs to know, in the worker's own encoding.
+    #[serde(with = "serde_bytes")]
+    pub work: Vec<u8>,
+}
+
+/// An item to be added to a task.
+#[derive(Debug, Clone)]
+pub struct NewItem {
+    /// What it is about, for people.
+    pub name: String,
+    /// See [`Item::phase`].
+    pub phase: u8,
+    /// See [`Item::work`].
+    pub work: Vec<u8>,
+}
+
+impl NewItem {
+    /// The item with this place in its task, not begun.
+    pub fn numbered(self, number: u32) -> Item {
+        Item {
+            number,
+            name: self.name,
+            phase: self.phase,
+            state: ItemState::Waiting,
+            attempts: 0,
+            reason: None,
+            started_at: None,
+            ended_at: None,
+            not_before: None,
+            progress: Progress::default(),
+            ledger: Ledger::default(),
+            work: self.work,
+        }
+    }
+}
+
+/// How much of it is done, in the worker's own unit (tags, bytes). A total of 0 is "not known yet".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Done so far.
+    pub current: u64,
+    /// All there is to do.
+    pub total: u64,
+}
+
+impl std::iter::Sum for Progress {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |sum, part| Self {
+            current: sum.current.saturating_add(part.current),
+            total: sum.total.saturating_add(part.total),
+        })
+    }
+}
+
+/// What a task changed, passed over and could not do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ledger {
+    /// New in the catalog.
+    pub added: u64,
+    /// Changed in the catalog.
+    pub updated: u64,
+    /// Seen, and as it was.
+    pub unchanged: u64,
+    /// Taken out of the catalog.
+    pub removed: u64,
+    /// Passed over, each with its reason.
+    pub skipped: Remarks,
+    /// Not done, each with its reason.
+    pub failed: Remarks,
+}
+
+impl Ledger {
+    /// Adds another account to this one.
+    pub fn absorb(&mut self, other: &Self) {
+        self.added += other.added;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.removed += other.removed;
+        self.skipped.absorb(&other.skipped);
+        self.failed.absorb(&other.failed);
+    }
+
+    /// The account in one line.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} added, {} updated, {} unchanged, {} removed, {} skipped, {} failed",
+            self.added, self.updated, self.unchanged, self.removed, self.skipped.count, self.failed.count
+        )
+    }
+}
+
+/// References with a reason each: all counted, the first [`MAX_LEDGER_ENTRIES`] named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remarks {
+    /// How many there are.
+    pub count: u64,
+    /// Those that are named.
+    pub named: Vec<Remark>,
+}
+
+impl Remarks {
+    /// Adds one.
+    pub fn push(&mut self, reference: impl Into<String>, reason: impl Into<String>) {
+        self.count += 1;
+        if self.named.len() < MAX_LEDGER_ENTRIES {
+            self.named.push(Remark { reference: reference.into(), reason: reason.into() });
+        }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+        let room = MAX_LEDGER_ENTRIES.saturating_sub(self.named.len());
+        self.named.extend(other.named.iter().take(room).cloned());
+    }
+}
+
+/// One reference and why it is in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// What it is about.
+    pub reference: String,
+    /// Why.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, MAX_LEDGER_ENTRIES};
+
+    #[test]
+    fn a_ledger_names_a_bounded_number_and_counts_them_all() {
+        let mut one = Ledger::default();
+        for n in 0..MAX_LEDGER_ENTRIES {
+            one.skipped.push(format!("a:{n}"), "why");
+        }
+        let mut sum = one.clone();
+        sum.absorb(&one);
+        assert_eq!(sum.skipped.count, 2 * MAX_LEDGER_ENTRIES as u64);
+        assert_eq!(sum.skipped.named.len(), MAX_LEDGER_ENTRIES);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the queue asks of those who know how the work is done.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::Result;
+use crate::store::table::Writer;
+use crate::tasks::live::Live;
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State};
+
+/// Does the items of one kind of task.
+#[async_trait]
+pub trait Worker: Send + Sync {
+    /// The kind of task it works on.
+    fn kind(&self) -> Kind;
+
+    /// How many items of one task it takes at once.
+    fn parallel(&self) -> usize;
+
+    /// Works on one item. It may be called again for the same item: after a crash, or when it asked to be.
+    /// It should return soon after [`Workplace::stop`] is cancelled.
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback>;
+
+    /// How a task that was not cancelled ended, given its items.
+    fn verdict(&self, items: &[&Item]) -> State {
+        let any = |state| items.iter().any(|item| item.state == state);
+        if any(ItemState::Failed) && !any(ItemState::Done) { State::Failed } else { State::Done }
+    }
+}
+
+/// Where an item is worked on: how it says how far it is, and hears that it should stop.
+pub struct Workplace {
+    pub(in crate::tasks) live: std::sync::Arc<Live>,
+    pub(in crate::tasks) number: u32,
+    /// Cancelled when the task is, or when the server stops.
+    pub stop: CancellationToken,
+}
+
+impl Workplace {
+    /// The task's id.
+    pub fn task(&self) -> crate::base::ids::TaskId {
+        self.live.id()
+    }
+
+    /// Tells those who follow the task how far this item is, and what just happened.
+    pub fn report(&self, progress: Progress, message: impl Into<String>) {
+        self.live.report(self.number, progress, message.into());
+    }
+}
+
+/// Changes to the store that belong to the end of an item.
+pub type Changes = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
+
+/// What came of an item. The queue commits `changes`, the item's new state and `more` in one transaction.
+pub struct Outcome {
+    /// The account.
+    pub ledger: Ledger,
+    /// Items that this one turned out to need.
+    pub more: Vec<NewItem>,
+    /// What is to be written.
+    pub changes: Changes,
+}
+
+impl Outcome {
+    /// An outcome that writes nothing.
+    pub fn new(ledger: Ledger) -> Self {
+        Self { ledger, more: Vec::new(), changes: Box::new(|_| Ok(())) }
+    }
+}
+
+/// Why an item came to nothing this time.
+#[derive(Debug, Clone)]
+pub struct Setback {
+    /// For people.
+    pub reason: String,
+    /// When it is worth another try; `None` gives the item up.
+    pub again_at: Option<Timestamp>,
+}
+
+impl Setback {
+    /// A setback that is final.
+    pub fn giving_up(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), again_at: None }
+    }
+}
