@@ -155,7 +155,7 @@ mod tests {
         parse_config(value.to_string().as_bytes()).unwrap()
     }
 
-    fn labels(labels: Value) -> Config {
+    fn labels(labels: &Value) -> Config {
         read(&json!({"config": {"Labels": labels}}))
     }
 
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn labels_beyond_the_limits_are_dropped_whole_and_counted() {
-        let fits = labels(json!({"k".repeat(MAX_LABEL_KEY): "v".repeat(MAX_LABEL_VALUE)}));
+        let fits = labels(&json!({"k".repeat(MAX_LABEL_KEY): "v".repeat(MAX_LABEL_VALUE)}));
         assert_eq!((fits.labels.len(), fits.dropped_labels), (1, 0));
         for bad in [
             json!({"k".repeat(MAX_LABEL_KEY + 1): "v"}),
@@ -204,12 +204,12 @@ mod tests {
             json!({"k": null}),
             json!({"k": {"deep": []}}),
         ] {
-            let config = labels(bad);
+            let config = labels(&bad);
             assert_eq!((config.labels.len(), config.dropped_labels), (0, 1));
         }
         let many: serde_json::Map<String, Value> =
             (0..100_000).map(|number| (number.to_string(), json!("x"))).collect();
-        let config = labels(Value::Object(many));
+        let config = labels(&Value::Object(many));
         assert_eq!((config.labels.len(), config.dropped_labels), (MAX_LABELS, 99_000));
         let twice = parse_config(br#"{"config":{"Labels":{"a":"first","a":"last"}}}"#).unwrap();
         assert_eq!(twice.labels["a"], "last");
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_label_of_fifty_megabytes_and_deep_nesting_do_no_harm() {
-        let config = labels(json!({"a": "x".repeat(50 << 20), "b": "kept"}));
+        let config = labels(&json!({"a": "x".repeat(50 << 20), "b": "kept"}));
         assert_eq!((config.labels.len(), config.dropped_labels), (1, 1));
         let deep = format!("{{\"config\":{{\"Labels\":{{\"a\":{}", "[".repeat(100_000));
         assert!(parse_config(deep.as_bytes()).is_err());

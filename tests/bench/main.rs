@@ -1,1 +1,3 @@
+//! What `make bench` measures.
+
 fn main() {}

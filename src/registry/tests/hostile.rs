@@ -419,7 +419,7 @@ async fn paging_that_does_not_advance_ends() {
     let count = AtomicUsize::new(0);
     let (listed, requests) = list(move |request| {
         let tag = count.fetch_add(1, Ordering::SeqCst).to_string();
-        let other = if request.path().ends_with("x") { "<?y>; rel=next" } else { "<?x>; rel=next" };
+        let other = if request.path().ends_with('x') { "<?y>; rel=next" } else { "<?x>; rel=next" };
         tags(&[&tag], Some(other))
     })
     .await;
