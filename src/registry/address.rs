@@ -186,14 +186,13 @@ impl Policy {
             return blocked("a URL with user name or password in it is never followed");
         }
         match url.scheme() {
-            "https" => {}
             "http" if self.home.scheme() != "http" => return blocked("https is never left for http"),
             "http" if self.role_at(url) == Role::Foreign => {
                 return blocked(
                     "plain http goes to the registry itself only; add it to the registry's trusted_hosts",
                 );
             }
-            "http" => {}
+            "http" | "https" => {}
             _ => return blocked("only http and https are spoken"),
         }
         let address = match url.host() {
@@ -386,3 +385,70 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use url::Url;
+
+    use super::Policy;
+
+    fn policy(home: &str, trusted: &[&str]) -> Policy {
+        let trusted: Vec<String> = trusted.iter().map(|host| (*host).to_owned()).collect();
+        Policy::new(&Url::parse(home).unwrap(), &trusted)
+    }
+
+    fn passes(policy: &Policy, host: &str, addresses: &[&str]) -> bool {
+        let found: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        policy.filter(host, &found).is_ok()
+    }
+
+    #[test]
+    fn a_private_registry_may_lead_to_private_neighbours_until_it_turns_public() {
+        let lan = policy("https://harbor.lan", &[]);
+        assert!(!passes(&lan, "minio.lan", &["10.0.0.2"]), "the registry has not been resolved yet");
+        assert!(passes(&lan, "harbor.lan", &["10.0.0.1"]));
+        assert!(passes(&lan, "minio.lan", &["10.0.0.2"]));
+        assert!(!passes(&lan, "minio.lan", &["127.0.0.1"]));
+        assert!(passes(&lan, "harbor.lan", &["10.0.0.1", "8.8.8.8"]));
+        assert!(!passes(&lan, "minio.lan", &["10.0.0.2"]));
+        assert!(passes(&lan, "harbor.lan", &["10.0.0.1"]));
+        assert!(!passes(&lan, "minio.lan", &["10.0.0.2"]), "public once is public for good");
+        assert!(passes(&policy("https://10.0.0.1", &[]), "minio.lan", &["10.0.0.2"]));
+        assert!(!passes(&policy("https://8.8.8.8", &[]), "minio.lan", &["10.0.0.2"]));
+        assert!(passes(&policy("https://8.8.8.8", &["MINIO.lan."]), "minio.lan", &["10.0.0.2"]));
+        assert!(!passes(&policy("https://8.8.8.8", &["minio.lan"]), "minio.lan", &["169.254.169.254"]));
+        assert!(!passes(&lan, "harbor.lan", &[]));
+    }
+
+    #[test]
+    fn credentials_go_to_realms_that_belong_to_the_registry() {
+        for (home, realm, good) in [
+            ("https://cr.example.org", "https://cr.example.org:8443/token", true),
+            ("https://cr.example.org", "https://CR.example.org./token", true),
+            ("https://cr.example.org", "https://auth.cr.example.org/token", true),
+            ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", true),
+            ("https://registry-1.docker.io", "https://auth.docker.io/token", true),
+            ("https://docker.io", "https://auth.docker.io/token", true),
+            ("https://ghcr.io", "https://ghcr.io/token", true),
+            ("https://cr.example.org", "https://gitlab.example.org/jwt/auth", false),
+            ("https://foo.github.io", "https://bar.github.io/", false),
+            ("https://foo.co.uk", "https://bar.co.uk/", false),
+            ("https://foo.com", "https://com/", false),
+            ("https://lan", "https://harbor.lan/", false),
+            ("https://cr.example.org", "https://evilcr.example.org/", false),
+            ("https://cr.example.org", "https://cr.example.org.evil.test/", false),
+            ("https://cr.example.org", "http://cr.example.org/token", false),
+            ("https://cr.example.org", "https://u:p@cr.example.org/token", false),
+            ("https://evil.test", "https://auth.docker.io/token", false),
+            ("https://evildocker.io", "https://auth.docker.io/token", false),
+            ("https://8.8.8.8", "https://1.8.8.8.8/", false),
+            ("https://8.8.8.8", "https://8.8.4.4/", false),
+        ] {
+            let outcome = policy(home, &[])
+                .approve_realm(&Url::parse(realm).unwrap_or_else(|_| Url::parse("data:x").unwrap()));
+            assert_eq!(outcome.is_ok(), good, "{home} {realm}: {outcome:?}");
+        }
+    }
+}

@@ -32,9 +32,9 @@ const MAX_TOKEN: usize = 16 * 1024;
 /// Longest realm we follow.
 const MAX_REALM: usize = 2048;
 /// What a token lives without `expires_in` (token specification).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_mins(1);
 /// A day is the longest we believe in; a revoked token ends with a 401 anyway.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
+const MAX_LIFE: Duration = Duration::from_hours(24);
 /// Tokens are renewed this long before they end, so that none ends on its way.
 const EARLY: Duration = Duration::from_secs(8);
 /// Tokens kept, one per scope. A scan walks repositories one by one, so this many are never in use at once.
@@ -97,19 +97,21 @@ impl Auth {
         }
     }
 
-    /// The header to try once more with, after a 401 whose headers these are. `refused` is the one that was sent.
+    /// The header to try once more with, after a 401 whose headers these are. `refused` is the one that was sent,
+    /// `doing` what it was sent for.
     pub(crate) async fn answer(
         &self,
         net: &Transport,
+        doing: &str,
         headers: &HeaderMap,
         scope: &str,
         refused: Option<&HeaderValue>,
     ) -> Result<HeaderValue, Error> {
-        let fail = |reason| net.error("authentication", reason);
+        let fail = |reason| net.error(doing, reason);
         let offered = challenges(headers);
         if let Some(bearer) = offered.iter().find(|c| c.scheme == "bearer" && c.parameter("realm").is_some())
         {
-            let (realm, service) = self.read_bearer(net, bearer).map_err(fail)?;
+            let (realm, service) = read_bearer(net, bearer).map_err(fail)?;
             *self.scheme.lock() = Some(Scheme::Bearer { realm: realm.clone(), service: service.clone() });
             // The challenge knows best what the request needs (ours is a guess for repositories behind rewrites).
             let wanted = bearer.parameter("scope").unwrap_or(scope);
@@ -132,25 +134,6 @@ impl Auth {
         let Credentials { username, password } = self.credentials.as_ref()?;
         let text = Secret::new(STANDARD.encode(format!("{username}:{}", password.expose())));
         sensitive(&format!("Basic {}", text.expose()))
-    }
-
-    /// Realm and service of a bearer challenge, checked before anything is sent there.
-    fn read_bearer(&self, net: &Transport, challenge: &Challenge) -> Result<(Url, Option<String>), Reason> {
-        let text = challenge.parameter("realm").unwrap_or_default();
-        let invalid = |why: &str| Reason::Invalid(format!("the token realm {why}"));
-        if text.is_empty() || text.len() > MAX_REALM {
-            return Err(invalid("is empty or too long"));
-        }
-        // The URL parser would drop tabs and newlines in silence.
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(invalid("has control characters or spaces"));
-        }
-        let realm = net.policy.home().join(text).map_err(|_| invalid("is not a URL"))?;
-        if realm.fragment().is_some() {
-            return Err(invalid("has a fragment"));
-        }
-        net.policy.approve_realm(&realm)?;
-        Ok((realm, challenge.parameter("service").map(Into::into)))
     }
 
     /// The cached token for `scope`, or a new one for `wanted`. A token just `refused` counts as used up.
@@ -240,6 +223,25 @@ impl Auth {
     }
 }
 
+/// Realm and service of a bearer challenge, checked before anything is sent there.
+fn read_bearer(net: &Transport, challenge: &Challenge) -> Result<(Url, Option<String>), Reason> {
+    let text = challenge.parameter("realm").unwrap_or_default();
+    let invalid = |why: &str| Reason::Invalid(format!("the token realm {why}"));
+    if text.is_empty() || text.len() > MAX_REALM {
+        return Err(invalid("is empty or too long"));
+    }
+    // The URL parser would drop tabs and newlines in silence.
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(invalid("has control characters or spaces"));
+    }
+    let realm = net.policy.home().join(text).map_err(|_| invalid("is not a URL"))?;
+    if realm.fragment().is_some() {
+        return Err(invalid("has a fragment"));
+    }
+    net.policy.approve_realm(&realm)?;
+    Ok((realm, challenge.parameter("service").map(Into::into)))
+}
+
 /// A header value that debug output and HTTP/2 compression tables leave out.
 fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
@@ -284,7 +286,7 @@ fn life(expires_in: &serde_json::Value) -> Duration {
         DEFAULT_LIFE
     };
     // Short-lived tokens keep four fifths of their life.
-    told - EARLY.min(told / 5)
+    told.saturating_sub(EARLY.min(told / 5))
 }
 
 #[cfg(test)]

@@ -395,7 +395,7 @@ impl Client {
         if answer.status != StatusCode::UNAUTHORIZED || !net.policy.is_home(&answer.url) {
             return Ok(answer);
         }
-        let fresh = auth.answer(net, &answer.headers, scope, authorization.as_ref()).await?;
+        let fresh = auth.answer(net, &ask.doing, &answer.headers, scope, authorization.as_ref()).await?;
         net.exchange(ask, Some(&fresh)).await
     }
 

@@ -144,3 +144,87 @@ impl<'de> Deserialize<'de> for LabelValue<'de> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Config, MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS, parse_config};
+
+    fn read(value: &Value) -> Config {
+        parse_config(value.to_string().as_bytes()).unwrap()
+    }
+
+    fn labels(labels: &Value) -> Config {
+        read(&json!({"config": {"Labels": labels}}))
+    }
+
+    #[test]
+    fn labels_come_from_the_config_or_else_from_the_container_config() {
+        let own = json!({"Labels": {"a": "own"}});
+        let old = json!({"Labels": {"a": "old"}});
+        for (config, container_config, expected) in [
+            (own.clone(), old.clone(), Some("own")),
+            (Value::Null, old.clone(), Some("old")),
+            (json!({}), old.clone(), Some("old")),
+            (json!({"Labels": null}), old.clone(), Some("old")),
+            (json!({"Labels": {}}), old, Some("old")),
+            (own, Value::Null, Some("own")),
+            (Value::Null, Value::Null, None),
+        ] {
+            let config = read(&json!({"config": config, "container_config": container_config}));
+            assert_eq!(config.labels.get("a").map(String::as_str), expected);
+        }
+    }
+
+    #[test]
+    fn platform_and_time_are_read_where_they_are_readable() {
+        let config = read(
+            &json!({"os": "linux", "architecture": "arm", "variant": "v7", "created": "2024-02-03T04:05:06.7+09:00"}),
+        );
+        assert_eq!(
+            (config.os.as_str(), config.architecture.as_str(), config.variant.as_deref()),
+            ("linux", "arm", Some("v7"))
+        );
+        assert_eq!(config.created.unwrap().to_string(), "2024-02-02T19:05:06.7Z");
+        for created in ["", "yesterday", "0000-13-99", "999999-01-01T00:00:00Z"] {
+            assert_eq!(read(&json!({"created": created})).created, None, "{created}");
+        }
+        assert_eq!(read(&json!({})), Config::default());
+    }
+
+    #[test]
+    fn labels_beyond_the_limits_are_dropped_whole_and_counted() {
+        let fits = labels(&json!({"k".repeat(MAX_LABEL_KEY): "v".repeat(MAX_LABEL_VALUE)}));
+        assert_eq!((fits.labels.len(), fits.dropped_labels), (1, 0));
+        for bad in [
+            json!({"k".repeat(MAX_LABEL_KEY + 1): "v"}),
+            json!({"k": "v".repeat(MAX_LABEL_VALUE + 1)}),
+            json!({"k": 5}),
+            json!({"k": null}),
+            json!({"k": {"deep": []}}),
+        ] {
+            let config = labels(&bad);
+            assert_eq!((config.labels.len(), config.dropped_labels), (0, 1));
+        }
+        let many: serde_json::Map<String, Value> =
+            (0..100_000).map(|number| (number.to_string(), json!("x"))).collect();
+        let config = labels(&Value::Object(many));
+        assert_eq!((config.labels.len(), config.dropped_labels), (MAX_LABELS, 99_000));
+        let twice = parse_config(br#"{"config":{"Labels":{"a":"first","a":"last"}}}"#).unwrap();
+        assert_eq!(twice.labels["a"], "last");
+    }
+
+    #[test]
+    fn a_label_of_fifty_megabytes_and_deep_nesting_do_no_harm() {
+        let config = labels(&json!({"a": "x".repeat(50 << 20), "b": "kept"}));
+        assert_eq!((config.labels.len(), config.dropped_labels), (1, 1));
+        let deep = format!("{{\"config\":{{\"Labels\":{{\"a\":{}", "[".repeat(100_000));
+        assert!(parse_config(deep.as_bytes()).is_err());
+        for bad in
+            ["", "[]x", "\u{feff}{}", "{\"os\":1}", "{\"os\":\"\\ud800\"}", "{\"config\":{\"Labels\":[]}}"]
+        {
+            assert!(parse_config(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

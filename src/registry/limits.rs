@@ -34,11 +34,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Registries answer in milliseconds; a cold cache behind object storage in a few seconds.
 const HEADERS: Duration = Duration::from_secs(30);
 /// On S3 the catalog walks the whole bucket, which takes about a minute.
-const CATALOG_HEADERS: Duration = Duration::from_secs(120);
+const CATALOG_HEADERS: Duration = Duration::from_mins(2);
 /// A live connection says something within this time.
 const IDLE: Duration = Duration::from_secs(30);
 /// The largest body is 32 MiB: 110 kB/s and up. One byte per second, which no idle deadline catches, ends here.
-const TOTAL: Duration = Duration::from_secs(300);
+const TOTAL: Duration = Duration::from_mins(5);
 /// Enough to sit out a restart behind a load balancer; more only adds load to a server in trouble.
 const ATTEMPTS: u32 = 4;
 /// Waits of about 0.5, 1 and 2 seconds.
@@ -46,7 +46,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 /// Docker Hub's abuse limit and many proxies send no `Retry-After`; their windows are a minute or so.
 const UNASKED_PAUSE: Duration = Duration::from_secs(10);
 /// Longer pauses are the scan's business: it can show them and work elsewhere meanwhile.
-const SHORT_WAIT: Duration = Duration::from_secs(60);
+const SHORT_WAIT: Duration = Duration::from_mins(1);
 /// At 100 names per page this is a million names. A registry that pages on and on stops here.
 const PAGES: usize = 10_000;
 /// Ten times the largest catalog we plan for; keeps a hostile listing's memory below about 30 MB.

@@ -311,3 +311,196 @@ fn embedded(text: &str, digest: &Digest, size: u64) -> Result<Vec<u8>, InvalidMa
         .filter(|data| u64::try_from(data.len()) == Ok(size) && digest.matches(data))
         .ok_or_else(|| InvalidManifest::new("embedded data is not what its descriptor says"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Manifest, classify};
+    use crate::base::digest::Digest;
+
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+    fn descriptor(media_type: &str, size: u64) -> Value {
+        json!({"mediaType": media_type, "digest": Digest::sha256_of(b"x"), "size": size})
+    }
+
+    fn image(size: u64, layers: &[u64]) -> Value {
+        let layers: Vec<Value> = layers.iter().map(|size| descriptor("layer", *size)).collect();
+        json!({"schemaVersion": 2, "mediaType": IMAGE, "config": descriptor(CONFIG, size), "layers": layers})
+    }
+
+    fn read(media_type: &str, value: &Value) -> Result<Manifest, String> {
+        classify(media_type, value.to_string().as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_kind_of_manifest_is_told_apart() {
+        let kind = |media_type: &str, value: Value| match read(media_type, &value) {
+            Ok(Manifest::Index(_)) => "index".to_owned(),
+            Ok(Manifest::Image(_)) => "image".to_owned(),
+            Ok(Manifest::Artifact { artifact_type }) => format!("artifact {artifact_type}"),
+            Ok(Manifest::Legacy) => "legacy".to_owned(),
+            Err(error) => error,
+        };
+        let with = |mut value: Value, key: &str, new: Value| {
+            value[key] = new;
+            value
+        };
+        let helm = "application/vnd.cncf.helm.config.v1+json";
+        for (media_type, value, expected) in [
+            (IMAGE, image(1, &[1]), "image"),
+            ("", image(1, &[]), "image"),
+            ("application/json; charset=utf-8", image(1, &[]), "image"),
+            (DOCKER, with(image(1, &[]), "mediaType", Value::Null), "image"),
+            (IMAGE, with(image(1, &[]), "layers", Value::Null), "image"),
+            (INDEX, json!({"schemaVersion": 2, "manifests": []}), "index"),
+            (INDEX, json!({"schemaVersion": 2, "manifests": null}), "index"),
+            ("", json!({"schemaVersion": 2, "manifests": []}), "index"),
+            (IMAGE, with(image(1, &[]), "config", descriptor(helm, 1)), &format!("artifact {helm}")),
+            (IMAGE, with(image(1, &[]), "artifactType", json!("a/b")), "artifact a/b"),
+            (IMAGE, with(image(1, &[]), "artifactType", json!("")), "image"),
+            ("application/vnd.docker.distribution.manifest.v1+prettyjws", Value::Null, "legacy"),
+            ("", json!({"schemaVersion": 1, "fsLayers": []}), "legacy"),
+            (
+                "application/vnd.other+json",
+                json!({"schemaVersion": 2}),
+                "artifact application/vnd.other+json",
+            ),
+        ] {
+            assert_eq!(kind(media_type, value.clone()), expected, "{media_type} {value}");
+        }
+    }
+
+    #[test]
+    fn manifests_that_mean_two_things_are_refused() {
+        let mut both = image(1, &[]);
+        both["manifests"] = json!([]);
+        both["mediaType"] = Value::Null;
+        for (media_type, value, reason) in [
+            (IMAGE, both.clone(), "both"),
+            (INDEX, both, "both"),
+            (INDEX, image(1, &[]), "served as"),
+            (DOCKER, image(1, &[]), "served as"),
+            (INDEX, json!({"schemaVersion": 2, "layers": []}), "not what its type"),
+            (IMAGE, json!({"schemaVersion": 2, "manifests": []}), "not what its type"),
+            ("", json!({"schemaVersion": 2}), "not what its type"),
+            (IMAGE, json!({"schemaVersion": 2, "layers": []}), "no config"),
+            (IMAGE, json!({"schemaVersion": 3, "layers": []}), "schemaVersion"),
+            (
+                INDEX,
+                json!({"schemaVersion": 2, "manifests": [{"digest": "md5:x", "size": 1}]}),
+                "not a digest",
+            ),
+        ] {
+            let error = read(media_type, &value).unwrap_err();
+            assert!(error.contains(reason), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_attestations_are_marked_not_everything_annotated() {
+        let child = |platform: Value, annotations: Value| json!({"digest": Digest::sha256_of(b"x"), "size": 1, "platform": platform, "annotations": annotations});
+        let key = "vnd.docker.reference.type";
+        let index = json!({"schemaVersion": 2, "manifests": [
+            child(json!({"os": "linux", "architecture": "arm64", "variant": "v8"}), json!({"a": "b"})),
+            child(json!({"os": "unknown", "architecture": "unknown"}), Value::Null),
+            child(Value::Null, json!({key: "attestation-manifest"})),
+            child(Value::Null, json!({key: "other"})),
+            child(json!({"os": "linux", "architecture": "unknown"}), json!({})),
+        ]});
+        let Manifest::Index(children) = read(INDEX, &index).unwrap() else { panic!("no index") };
+        let marked: Vec<bool> = children.iter().map(|child| child.attestation).collect();
+        assert_eq!(marked, [false, true, true, false, false]);
+        let platform = children[0].platform.as_ref().unwrap();
+        assert_eq!((platform.architecture.as_str(), platform.variant.as_deref()), ("arm64", Some("v8")));
+        assert_eq!(children[2].platform, None);
+    }
+
+    #[test]
+    fn sizes_are_summed_without_wrapping_and_never_negative() {
+        let total = |value: &Value| match read(IMAGE, value).unwrap() {
+            Manifest::Image(image) => image.total_size,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(total(&image(7, &[1, 2])), 10);
+        assert_eq!(total(&image(1 << 63, &[1 << 63, 5])), u64::MAX);
+        for size in
+            ["-1", "1.5", "1e400", "-0.0", "18446744073709551616", "NaN", "Infinity", "\"5\"", "null", "[]"]
+        {
+            let text = image(77, &[]).to_string().replace("77", size);
+            assert!(classify(IMAGE, text.as_bytes()).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn broken_json_is_an_error_that_quotes_nothing() {
+        let good = image(1, &[]).to_string();
+        let deep = |open: &str, close: &str| {
+            good.replace(
+                "\"layers\":[]",
+                &format!("\"layers\":{}{}", open.repeat(100_000), close.repeat(100_000)),
+            )
+        };
+        let mut utf16: Vec<u8> = vec![0xff, 0xfe];
+        utf16.extend(good.encode_utf16().flat_map(u16::to_le_bytes));
+        let invalid_utf8 = [&good.as_bytes()[..10], b"\xff", &good.as_bytes()[10..]].concat();
+        let cases: Vec<Vec<u8>> = vec![
+            vec![],
+            b"{".to_vec(),
+            good.as_bytes()[..good.len() - 1].to_vec(),
+            format!("{good}x").into(),
+            format!("\u{feff}{good}").into(),
+            utf16,
+            invalid_utf8,
+            deep("[", "]").into(),
+            deep("{\"a\":", "}").into(),
+            good.replace("\"layers\":[]", "\"layers\":[],\"layers\":[]").into(),
+            good.replace("\"size\":1", "\"size\":1,\"size\":2").into(),
+            good.replace("layer", "la\0yer").into(),
+            good.replace(IMAGE, "\\ud800").into(),
+            b"null".to_vec(),
+            b"[]".to_vec(),
+            b"\"secret\"".to_vec(),
+        ];
+        for bytes in cases {
+            let error = classify("", &bytes).unwrap_err().to_string();
+            assert!(error.len() < 200 && !error.contains("secret"), "{error}");
+        }
+        // What we don't read may be anything, however deep.
+        let ignored = format!("{{\"x\":{}{},{}", "[".repeat(100), "]".repeat(100), &good[1..]);
+        assert!(classify("", ignored.as_bytes()).is_ok());
+        let bomb = format!("{{\"x\":{}{},{}", "[".repeat(100_000), "]".repeat(100_000), &good[1..]);
+        let _ = classify("", bomb.as_bytes());
+        assert!(
+            classify("", good.replace("layers\":[]", "layers\":[],\"x\":\"\\u0000\"").as_bytes()).is_ok()
+        );
+    }
+
+    #[test]
+    fn embedded_data_is_used_only_when_it_is_right() {
+        let mut value = image(1, &[]);
+        value["config"]["data"] = json!("eA==");
+        let Manifest::Image(read_image) = read(IMAGE, &value).unwrap() else { panic!("no image") };
+        assert_eq!(read_image.config.data.as_deref(), Some(&b"x"[..]));
+        for (data, size) in [("eQ==", 1), ("eA==", 2), ("!", 1), ("", 1)] {
+            value["config"]["data"] = json!(data);
+            value["config"]["size"] = json!(size);
+            assert!(read(IMAGE, &value).unwrap_err().contains("embedded"), "{data}");
+        }
+    }
+
+    #[test]
+    fn foreign_words_are_bounded() {
+        let index = json!({"schemaVersion": 2, "manifests": [{
+            "digest": Digest::sha256_of(b"x"), "size": 1, "mediaType": "\u{1b}".repeat(1000),
+            "platform": {"os": "o\n".repeat(1000), "architecture": "a"},
+        }]});
+        let Manifest::Index(children) = read(INDEX, &index).unwrap() else { panic!("no index") };
+        assert!(children[0].media_type.len() <= 80 && !children[0].media_type.contains('\u{1b}'));
+        assert_eq!(children[0].platform.as_ref().unwrap().os, "o".repeat(64));
+    }
+}

@@ -6,7 +6,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// The longest pause a registry can impose at once. Servers that name hours mean "not now"; asking again after this
 /// long costs them one request.
-pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const MAX_PAUSE: Duration = Duration::from_mins(15);
 
 /// The pause asked for by `Retry-After` (RFC 9110, 10.2.3: seconds or a date), at most [`MAX_PAUSE`]. A date gone by
 /// is no pause. Anything else, negative numbers included, counts as not asked.
@@ -47,7 +47,7 @@ mod tests {
     fn retry_after_is_read_as_seconds_or_a_date_and_capped() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let date = |seconds| httpdate::fmt_http_date(now + Duration::from_secs(seconds));
-        let past = httpdate::fmt_http_date(now - Duration::from_secs(60));
+        let past = httpdate::fmt_http_date(now - Duration::from_mins(1));
         for (text, expected) in [
             ("30", Some(Duration::from_secs(30))),
             (" 30 ", Some(Duration::from_secs(30))),

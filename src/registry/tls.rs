@@ -145,6 +145,8 @@ pub(crate) fn explain(error: &TlsError) -> String {
             "no trusted CA signed its certificate (UnknownIssuer); give the registry its CA certificate"
                 .into()
         }
+        TlsError::InvalidCertificate(CertificateError::Expired) => "its certificate has expired".into(),
+        TlsError::InvalidMessage(_) => "it does not speak TLS; is it http:// perhaps?".into(),
         TlsError::InvalidCertificate(why) => format!("its certificate is refused: {why}"),
         other => other.to_string(),
     }

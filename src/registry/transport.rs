@@ -31,7 +31,7 @@ pub(crate) const MAX_REDIRECTS: usize = 5;
 /// What is read of an error's body, to find its OCI code in.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 /// Idle connections are closed after this; a scan's are never idle this long.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+const POOL_IDLE: Duration = Duration::from_mins(1);
 /// Distinct `Warning` texts kept.
 const MAX_WARNINGS: usize = 16;
 

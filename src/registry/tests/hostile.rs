@@ -1,1 +1,717 @@
-//! To come.
+//! Registries that misbehave, one test per way.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::json;
+
+use crate::{
+    base::digest::Digest,
+    registry::{
+        client::{Client, Probe, ProbeMode, Remote},
+        error::{Error, Reason},
+        limits::Limits,
+        manifest::MAX_MANIFEST,
+        tests::{
+            Internet, ann, client, hasty, patient, remote,
+            server::{Reply, Request, Server, Then},
+        },
+    },
+};
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const EMPTY: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+fn manifest(headers: &[(&str, &str)]) -> Reply {
+    Reply::new(200, &[&[("content-type", OCI_INDEX)], headers].concat(), EMPTY)
+}
+
+/// A script that gives the first answer once and the manifest ever after.
+fn once(first: Reply) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
+    let count = AtomicUsize::new(0);
+    move |_| if count.fetch_add(1, Ordering::SeqCst) == 0 { first.clone() } else { manifest(&[]) }
+}
+
+async fn ask(server: &Server, limits: Limits) -> Result<(), Error> {
+    client(remote(&server.url()), limits).manifest("a", "tag").await.map(drop)
+}
+
+fn until(error: &Error) -> Duration {
+    match error.reason {
+        Reason::RateLimited { until } => until.duration_since(SystemTime::now()).unwrap_or_default(),
+        _ => panic!("{error}"),
+    }
+}
+
+fn from_now(seconds: u64) -> String {
+    httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds))
+}
+
+// R1: being told to slow down.
+
+#[tokio::test]
+async fn a_long_pause_is_reported_kept_and_shared_by_clones_only() {
+    for (text, low, high) in
+        [("90", 85, 90), (&from_now(90), 85, 91), ("999999", 895, 900), (&from_now(9999), 895, 900)]
+    {
+        let headers = [("retry-after", text), ("content-type", "text/plain")];
+        let server = Server::start(once(Reply::new(429, &headers, "slow down"))).await;
+        let told = client(remote(&server.url()), patient());
+        let error = told.manifest("a", "tag").await.unwrap_err();
+        assert!(error.is_transient());
+        let wait = until(&error).as_secs();
+        assert!((low..=high).contains(&wait), "{text}: {wait}");
+        // The pause holds for every request and clone, without a packet.
+        assert_eq!(until(&told.clone().ping().await.unwrap_err()).as_secs(), wait);
+        assert!(told.paused_until().is_some());
+        assert_eq!(server.requests().len(), 1);
+        // Other registries go on.
+        let other = Server::start(|_| manifest(&[])).await;
+        ask(&other, patient()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_short_or_unreadable_pause_is_sat_out() {
+    for headers in [&[("retry-after", "0")][..], &[("retry-after", "-7")], &[("retry-after", "soon")], &[]] {
+        let server = Server::start(once(Reply::new(429, headers, "x"))).await;
+        ask(&server, patient()).await.unwrap();
+        assert_eq!(server.requests().len(), 2, "{headers:?}");
+    }
+    let server = Server::start(once(Reply::new(429, &[("retry-after", "1")], ""))).await;
+    let start = Instant::now();
+    ask(&server, patient()).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn endless_refusals_end_as_rate_limited_and_lines_may_end_in_lf() {
+    let server = Server::start(|_| {
+        Reply::raw(
+            "HTTP/1.1 429 Too Many\nretry-after: 0\ncontent-length: 4\nconnection: close\n\nslow",
+            Then::Close,
+        )
+    })
+    .await;
+    assert!(until(&ask(&server, patient()).await.unwrap_err()) < Duration::from_secs(1));
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_nearly_used_quota_stops_pulls_but_not_heads() {
+    let server = Server::start(|_| manifest(&[("ratelimit-remaining", "1;w=21600")])).await;
+    let client = client(remote(&server.url()), patient());
+    client.manifest("a", "tag").await.unwrap();
+    until(&client.manifest("a", "tag").await.unwrap_err());
+    client.ping().await.unwrap();
+    assert_eq!(server.requests().len(), 2);
+}
+
+// R2: passing trouble.
+
+#[tokio::test]
+async fn passing_trouble_is_tried_again_and_lasting_trouble_is_not_hidden() {
+    for status in [408, 500, 502, 503, 504] {
+        let server = Server::start(once(Reply::new(status, &[], "<html>"))).await;
+        ask(&server, patient()).await.unwrap();
+        let server =
+            Server::start(move |_| Reply::new(status, &[], r#"{"errors":[{"code":"UNKNOWN"}]}"#)).await;
+        let error = ask(&server, patient()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Status { status, code: Some("UNKNOWN") });
+        assert!(error.is_transient());
+        assert_eq!(server.requests().len(), 4);
+    }
+    for status in [400, 405, 410, 418, 501] {
+        let server = Server::start(move |_| Reply::new(status, &[], "")).await;
+        assert!(!ask(&server, patient()).await.unwrap_err().is_transient());
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn broken_connections_are_tried_again() {
+    for (bytes, then) in [
+        ("", Then::Close),
+        ("", Then::Reset),
+        ("HTTP/1.1 200 OK\r\ncontent-le", Then::Reset),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n", Then::Reset),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"schema", Then::Close),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"a\"", Then::Close),
+    ] {
+        let server = Server::start(once(Reply::raw(bytes, then))).await;
+        ask(&server, patient()).await.unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
+        assert_eq!(server.requests().len(), 2);
+        let server = Server::start(move |_| Reply::raw(bytes, then)).await;
+        let error = ask(&server, patient()).await.unwrap_err();
+        assert!(matches!(error.reason, Reason::Unreachable(_)), "{bytes:?}: {error}");
+        assert_eq!(server.requests().len(), 4);
+    }
+    let port = Server::start(|_| manifest(&[])).await.port;
+    let error = client(remote(&format!("http://127.0.0.1:{port}")), patient()).ping().await.unwrap_err();
+    assert!(error.to_string().contains("refused") && error.is_transient(), "{error}");
+}
+
+// R3: slowness.
+
+#[tokio::test]
+async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n";
+    for (bytes, then, deadline) in [
+        ("", Then::Hang, "no response headers"),
+        ("HTTP/1.1 200 OK\r\nx: ", Then::Drip(b"y"), "no response headers"),
+        ("", Then::Drip(b"HTTP/1.1 100 Continue\r\n\r\n"), "no response headers"),
+        (HEAD, Then::Hang, "the body stopped"),
+        (HEAD, Then::Drip(b" "), "the whole answer"),
+    ] {
+        let server =
+            Server::start(
+                move |request| {
+                    if request.path() == "/v2/" { Reply::ok("{}") } else { Reply::raw(bytes, then) }
+                },
+            )
+            .await;
+        let mut one = remote(&server.url());
+        one.concurrency = 1;
+        let client = client(one, hasty());
+        let error = client.manifest("a", "tag").await.unwrap_err();
+        assert!(error.to_string().contains(deadline), "{bytes:?} {then:?}: {error}");
+        assert!(error.is_transient());
+        client.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_more_requests_are_in_flight_than_allowed() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = (now.clone(), most.clone());
+    let server = Server::start(move |_| {
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        Reply::raw("", Then::Hang)
+    })
+    .await;
+    let mut two = remote(&server.url());
+    two.concurrency = 2;
+    let limits = Limits { attempts: 1, ..hasty() };
+    let client = client(two, limits);
+    let done = seen.0.clone();
+    futures_util::future::join_all((0..6).map(|_| async {
+        client.ping().await.unwrap_err();
+        done.fetch_sub(1, Ordering::SeqCst);
+    }))
+    .await;
+    assert_eq!(seen.1.load(Ordering::SeqCst), 2);
+}
+
+// R4 and R5: lies about size.
+
+#[tokio::test]
+async fn compressed_bodies_are_refused_and_not_asked_for() {
+    for encoding in ["gzip", "deflate", "br", "zstd", "gzip, identity"] {
+        let server = Server::start(move |_| manifest(&[("content-encoding", encoding)])).await;
+        let error = ask(&server, patient()).await.unwrap_err();
+        assert!(matches!(error.reason, Reason::Invalid(_)), "{encoding}: {error}");
+        let request = &server.requests()[0];
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+        let accept = request.header("accept").unwrap();
+        assert_eq!(accept.split(", ").count(), 4, "{accept}");
+        assert_eq!(request.header("user-agent"), Some(concat!("wharf/", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(request.header("cookie"), None);
+    }
+    let server = Server::start(|_| manifest(&[("content-encoding", "identity")])).await;
+    ask(&server, patient()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_cut_by_its_own_length_is_invalid() {
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 20\r\n\r\n";
+    let server = Server::start(move |_| Reply::raw(format!("{head}{EMPTY}"), Then::Close)).await;
+    let error = ask(&server, patient()).await.unwrap_err();
+    assert!(matches!(error.reason, Reason::Invalid(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_manifest_of_four_mebibytes_is_taken_and_one_byte_more_is_not() {
+    for (size, fits) in [(MAX_MANIFEST, true), (MAX_MANIFEST + 1, false)] {
+        let body = format!("{EMPTY}{}", " ".repeat(size - EMPTY.len()));
+        let chunked = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\n\r\n"
+        );
+        for reply in [Reply::ok(&body), Reply::raw(chunked, Then::Close)] {
+            let server = Server::start(move |_| reply.clone()).await;
+            match ask(&server, patient()).await {
+                Ok(()) => assert!(fits),
+                Err(error) => {
+                    assert!(!fits, "{error}");
+                    assert_eq!(error.reason, Reason::TooLarge { limit: 4 << 20, what: "bytes" });
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn floods_are_cut_off_at_the_cap() {
+    const ENDLESS: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+    const DECLARED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8589934592\r\n\r\n";
+    /// What kernel and library buffers may hold beyond what we read.
+    const SLACK: usize = 12 << 20;
+    let digest = Digest::sha256_of(b"x");
+    for (head, manifest, page, blob) in [(ENDLESS, 4 << 20, 32 << 20, 100), (DECLARED, 0, 0, 0)] {
+        let start = || Server::start(move |_| Reply::raw(head, Then::Flood));
+        let connect = |server: &Server| client(remote(&server.url()), patient());
+        let server = start().await;
+        let error = connect(&server).manifest("a", "tag").await.unwrap_err();
+        assert_eq!(error.reason, Reason::TooLarge { limit: 4 << 20, what: "bytes" });
+        assert!(server.sent() <= manifest + SLACK, "{}", server.sent());
+        for is_catalog in [true, false] {
+            let server = start().await;
+            let client = connect(&server);
+            let outcome = if is_catalog { client.repositories().await } else { client.tags("a").await };
+            assert_eq!(outcome.unwrap_err().reason, Reason::TooLarge { limit: 32 << 20, what: "bytes" });
+            assert!(server.sent() <= page + SLACK, "{}", server.sent());
+        }
+        let server = start().await;
+        let error = connect(&server).blob("a", &digest, 100, 1000).await.unwrap_err();
+        assert_eq!(error.reason, Reason::TooLarge { limit: 100, what: "bytes" });
+        assert!(server.sent() <= blob + SLACK, "{}", server.sent());
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_must_be_what_its_descriptor_says() {
+    let server = Server::start(|_| Reply::ok("12345")).await;
+    let client = client(remote(&server.url()), patient());
+    let digest = Digest::sha256_of(b"12345");
+    assert_eq!(client.blob("a", &digest, 5, 5).await.unwrap(), b"12345");
+    for (digest, size) in [(&digest, 4), (&digest, 6), (&Digest::sha256_of(b"54321"), 5)] {
+        assert!(client.blob("a", digest, size, 100).await.is_err(), "{digest} {size}");
+    }
+    let before = server.requests().len();
+    for (size, cap) in [(6, 5), (1 << 30, usize::MAX), (u64::MAX, usize::MAX)] {
+        let error = client.blob("a", &digest, size, cap).await.unwrap_err();
+        assert!(matches!(error.reason, Reason::TooLarge { .. }), "{error}");
+    }
+    assert_eq!(server.requests().len(), before);
+}
+
+// R7 and R9: digests and types that don't agree.
+
+#[tokio::test]
+async fn bytes_that_are_not_what_a_digest_says_are_refused() {
+    let right = Digest::sha256_of(EMPTY.as_bytes());
+    let wrong = Digest::sha256_of(b"other");
+    let upper = right.to_string().to_uppercase();
+    for (stated, good) in [
+        (right.as_str(), true),
+        (wrong.as_str(), false),
+        (&upper, false),
+        ("md5:d41d8cd98f00b204e9800998ecf8427e", false),
+        ("sha256:", false),
+        ("", false),
+    ] {
+        let header = stated.to_owned();
+        let server = Server::start(move |_| manifest(&[("docker-content-digest", &header)])).await;
+        let outcome = client(remote(&server.url()), patient()).manifest("a", "tag").await;
+        assert_eq!(outcome.is_ok(), good, "{stated}: {outcome:?}");
+    }
+    let server = Server::start(|_| manifest(&[])).await;
+    let client = client(remote(&server.url()), patient());
+    assert_eq!(client.manifest("a", right.as_str()).await.unwrap().digest, right);
+    assert_eq!(client.manifest("a", "tag").await.unwrap().digest, right);
+    let error = client.manifest("a", wrong.as_str()).await.unwrap_err();
+    assert!(matches!(error.reason, Reason::Invalid(_)), "{error}");
+    let sent = server.requests().len();
+    for reference in [upper.as_str(), "", "../x", "a b", "sha256:12", "%2e%2e", "a/b", "tag?x=y", "tag#x"] {
+        assert!(client.manifest("a", reference).await.is_err(), "{reference}");
+    }
+    for repository in ["", "..", "a/../b", "A", "%2e%2e/x", "a//b", "a b", "http://x", "/a", "a?x", "a#x"] {
+        assert!(client.manifest(repository, "tag").await.is_err(), "{repository}");
+        assert!(client.tags(repository).await.is_err(), "{repository}");
+        assert!(client.blob(repository, &right, 1, 1).await.is_err(), "{repository}");
+    }
+    assert_eq!(server.requests().len(), sent, "nonsense was sent");
+}
+
+#[tokio::test]
+async fn a_sha512_digest_is_as_good() {
+    let digest = "sha512:36d7b8e4b3bb9a1a1bd2d3b1bb0f7d1eae4b6e2b";
+    let server = Server::start(move |_| manifest(&[("docker-content-digest", digest)])).await;
+    assert!(ask(&server, patient()).await.is_err());
+    let digest = sha512(EMPTY.as_bytes());
+    let header = digest.to_string();
+    let server = Server::start(move |_| manifest(&[("docker-content-digest", &header)])).await;
+    let fetched = client(remote(&server.url()), patient()).manifest("a", "tag").await.unwrap();
+    assert_eq!(fetched.digest, digest);
+}
+
+fn sha512(bytes: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    format!("sha512:{}", crate::base::digest::hex(&sha2::Sha512::digest(bytes))).parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_type_served_and_the_type_stated_must_agree() {
+    let image = "application/vnd.oci.image.manifest.v1+json";
+    let bare = r#"{"schemaVersion":2,"manifests":[]}"#;
+    for (content_type, body, expected) in [
+        (OCI_INDEX, EMPTY, Some(OCI_INDEX)),
+        ("Application/vnd.OCI.image.index.v1+json; charset=utf-8", EMPTY, Some(OCI_INDEX)),
+        (OCI_INDEX, bare, Some(OCI_INDEX)),
+        ("application/json", EMPTY, Some(OCI_INDEX)),
+        ("text/plain; charset=utf-8", bare, Some("")),
+        (image, EMPTY, None),
+        ("text/html", "<html>", None),
+        (OCI_INDEX, "not json", None),
+    ] {
+        let server = Server::start(move |_| Reply::new(200, &[("content-type", content_type)], body)).await;
+        let fetched = client(remote(&server.url()), patient()).manifest("a", "tag").await;
+        assert_eq!(fetched.ok().map(|f| f.media_type).as_deref(), expected, "{content_type} {body}");
+    }
+}
+
+// R10: paging.
+
+async fn list(
+    script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> (Result<Vec<String>, Error>, usize) {
+    let server = Server::start(script).await;
+    let limits = Limits { pages: 20, ..patient() };
+    let listed = client(remote(&server.url()), limits).tags("a").await.map(|names| names.names);
+    (listed, server.requests().len())
+}
+
+fn tags(tags: &[&str], link: Option<&str>) -> Reply {
+    let body = json!({"name": "a", "tags": tags}).to_string();
+    match link {
+        Some(link) => Reply::new(200, &[("link", link)], body),
+        None => Reply::ok(body),
+    }
+}
+
+#[tokio::test]
+async fn a_listing_follows_links_and_ends_without_one() {
+    let (listed, requests) = list(|request| match request.path() {
+        "/v2/a/tags/list?n=1000" => {
+            tags(&["a", "b"], Some("</v2/a/tags/list?n=1000&next_page=opaque>; rel=\"next\""))
+        }
+        "/v2/a/tags/list?n=1000&next_page=opaque" => {
+            tags(&["c"], Some("<list?p=3>; rel=next, <list?p=4>; rel=next"))
+        }
+        "/v2/a/tags/list?p=3" => tags(&["d", "a"], None),
+        other => panic!("{other}"),
+    })
+    .await;
+    assert_eq!((listed.unwrap(), requests), (["a", "b", "c", "d"].map(String::from).to_vec(), 3));
+}
+
+#[tokio::test]
+async fn paging_that_does_not_advance_ends() {
+    // A link to itself, a loop of two, and a new cursor each time for the same page.
+    let (listed, requests) = list(|_| tags(&["a"], Some("<?n=1000>; rel=next"))).await;
+    assert_eq!((listed.unwrap(), requests), (vec!["a".to_owned()], 1));
+    let count = AtomicUsize::new(0);
+    let (listed, requests) = list(move |request| {
+        let tag = count.fetch_add(1, Ordering::SeqCst).to_string();
+        let other = if request.path().ends_with('x') { "<?y>; rel=next" } else { "<?x>; rel=next" };
+        tags(&[&tag], Some(other))
+    })
+    .await;
+    assert_eq!((listed.unwrap().len(), requests), (3, 3));
+    let count = AtomicUsize::new(0);
+    let (listed, requests) = list(move |_| {
+        tags(&["a"], Some(&format!("<?last={}>; rel=next", count.fetch_add(1, Ordering::SeqCst))))
+    })
+    .await;
+    assert_eq!((listed.unwrap(), requests), (vec!["a".to_owned()], 2));
+}
+
+#[tokio::test]
+async fn endless_paging_is_an_error() {
+    let count = AtomicUsize::new(0);
+    let (listed, requests) = list(move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst).to_string();
+        tags(&[&number], Some(&format!("<?last={number}>; rel=next")))
+    })
+    .await;
+    assert_eq!(listed.unwrap_err().reason, Reason::TooLarge { limit: 20, what: "pages" });
+    assert_eq!(requests, 20);
+}
+
+#[tokio::test]
+async fn a_full_page_without_a_link_goes_on_after_its_last_name() {
+    let (listed, _) = list(|request| {
+        let from = match request.path().split_once("last=t") {
+            None => 0,
+            Some((_, number)) => number.parse::<usize>().unwrap() + 1,
+        };
+        let names: Vec<String> =
+            (from..2500.min(from + 1000)).map(|number| format!("t{number:04}")).collect();
+        tags(&names.iter().map(String::as_str).collect::<Vec<_>>(), None)
+    })
+    .await;
+    assert_eq!(listed.unwrap().len(), 2500);
+}
+
+#[tokio::test]
+async fn a_page_size_that_is_refused_is_made_smaller() {
+    let (listed, requests) = list(|request| {
+        if request.path().ends_with("n=1000") {
+            let body = r#"{"errors":[{"code":"PAGINATION_NUMBER_INVALID","message":"invalid number of results requested"}]}"#;
+            return Reply::new(400, &[], body);
+        }
+        assert!(request.path().ends_with("n=100"));
+        tags(&["a"], None)
+    })
+    .await;
+    assert_eq!((listed.unwrap(), requests), (vec!["a".to_owned()], 2));
+}
+
+#[tokio::test]
+async fn a_page_that_fails_fails_the_listing() {
+    for second in [Reply::new(404, &[], ""), Reply::ok("{"), Reply::ok("[]"), Reply::new(500, &[], "")] {
+        let (listed, _) = list(move |request| {
+            if request.path().ends_with("n=1000") {
+                tags(&["a"], Some("<?x>; rel=next"))
+            } else {
+                second.clone()
+            }
+        })
+        .await;
+        assert!(listed.is_err());
+    }
+    let (listed, _) = list(|_| Reply::ok(r#"{"name":"a","tags":null}"#)).await;
+    assert_eq!(listed.unwrap(), Vec::<String>::new());
+}
+
+// R11: tokens.
+
+/// A registry that wants bearer tokens, and its token server at `/token`. `accepts` says whether this token (they are
+/// numbered from 1) is good for this path.
+async fn guarded(
+    token: impl Fn(usize) -> Reply + Send + Sync + 'static,
+    accepts: impl Fn(usize, &str) -> bool + Send + Sync + 'static,
+) -> Server {
+    let count = AtomicUsize::new(0);
+    Server::start(move |request| {
+        if request.path().starts_with("/token") {
+            return token(count.fetch_add(1, Ordering::SeqCst) + 1);
+        }
+        let sent =
+            request.header("authorization").and_then(|text| text.strip_prefix("Bearer t")?.parse().ok());
+        if sent.is_some_and(|number| accepts(number, request.path())) {
+            return if request.path().contains("manifests") { manifest(&[]) } else { tags(&["x"], None) };
+        }
+        let challenge =
+            r#"Bearer realm="/token",service="cr",scope="repository:a:pull",error="insufficient_scope""#;
+        Reply::new(401, &[("www-authenticate", challenge)], "")
+    })
+    .await
+}
+
+fn numbered(number: usize) -> Reply {
+    Reply::ok(json!({"token": format!("t{number}"), "expires_in": 300}).to_string())
+}
+
+fn fetched_tokens(server: &Server) -> usize {
+    server.lines().iter().filter(|line| line.contains("/token")).count()
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_per_scope_for_all_who_need_it() {
+    let server = guarded(numbered, |_, _| true).await;
+    let mut remote = remote(&server.url());
+    remote.credentials = Some(ann());
+    let client = client(remote, patient());
+    client.manifest("a", "tag").await.unwrap();
+    let token = &server.lines()[1];
+    assert_eq!(token, "GET /token?service=cr&scope=repository%3Aa%3Apull&client_id=wharf&account=ann");
+    assert_eq!(server.requests()[1].header("authorization"), Some("Basic YW5uOmh1bnRlcjI="));
+    // The scheme is known now: one token for the next repository, however many ask at once, and no more 401s.
+    let before = server.requests().len();
+    let asked = (0..8).map(|_| client.manifest("b", "tag"));
+    for outcome in futures_util::future::join_all(asked).await {
+        outcome.unwrap();
+    }
+    assert_eq!((server.requests().len() - before, fetched_tokens(&server)), (9, 2));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_before_use_and_a_refused_one_once() {
+    let brief =
+        |number| Reply::ok(json!({"token": format!("t{number}"), "expires_in": 0.000_001}).to_string());
+    let server = guarded(brief, |_, _| true).await;
+    let brief = client(remote(&server.url()), patient());
+    for _ in 0..3 {
+        brief.manifest("a", "tag").await.unwrap();
+    }
+    // One 401 ever, and a token per request.
+    assert_eq!((server.requests().len(), fetched_tokens(&server)), (7, 3));
+
+    // The first token dies after its first use.
+    let uses = AtomicUsize::new(0);
+    let server =
+        guarded(numbered, move |number, _| number > 1 || uses.fetch_add(1, Ordering::SeqCst) == 0).await;
+    let client = client(remote(&server.url()), patient());
+    for _ in 0..3 {
+        client.manifest("a", "tag").await.unwrap();
+    }
+    assert_eq!(fetched_tokens(&server), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_fresh_tokens_is_not_asked_again() {
+    let server = guarded(numbered, |_, path| !path.contains("/a/")).await;
+    let client = client(remote(&server.url()), patient());
+    let error = client.manifest("a", "tag").await.unwrap_err();
+    assert!(matches!(error.reason, Reason::Unauthorized(_)), "{error}");
+    assert!(!error.is_transient());
+    assert_eq!((server.requests().len(), fetched_tokens(&server)), (3, 1));
+    // It is this repository's trouble, not the next one's.
+    client.manifest("b", "tag").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forbidden_repository_is_only_that() {
+    let server = Server::start(|request| match request.path() {
+        "/v2/secret/tags/list?n=1000" => Reply::new(403, &[], "internal host 10.0.0.5 says no"),
+        _ => tags(&["x"], None),
+    })
+    .await;
+    let client = client(remote(&server.url()), patient());
+    let error = client.tags("secret").await.unwrap_err();
+    assert_eq!(error.to_string(), "cr.test: tags of secret: forbidden (403)");
+    client.tags("open").await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_token_responses_are_errors_that_tell_no_secret() {
+    let huge = format!(r#"{{"token":"{}"}}"#, "a".repeat(1 << 20));
+    let long = format!(r#"{{"token":"{}"}}"#, "a".repeat(17 << 10));
+    for (status, body, class) in [
+        (200, "{}", "invalid response"),
+        (200, "", "invalid response"),
+        (200, "hunter2 <html>", "invalid response"),
+        (200, &huge, "too large"),
+        (200, &long, "invalid response"),
+        (401, "hunter2 is wrong", "unauthorized"),
+        (403, "hunter2", "forbidden"),
+        (404, "hunter2", "server error"),
+        (500, "hunter2", "server error"),
+    ] {
+        let body = body.to_owned();
+        let server = guarded(move |_| Reply::new(status, &[], &body), |_, _| true).await;
+        let mut remote = remote(&server.url());
+        remote.credentials = Some(ann());
+        let error = client(remote, patient()).manifest("a", "tag").await.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("token from 127.0.0.1"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_challenges_bearer_is_taken_and_none_we_know_is_an_error() {
+    let server = Server::start(|request| {
+        if request.path().starts_with("/token") {
+            return numbered(1);
+        }
+        match request.header("authorization") {
+            Some("Bearer t1") => Reply::ok("{}"),
+            _ => {
+                Reply::new(401, &[("www-authenticate", "Negotiate, Basic realm=x, Bearer realm=/token")], "")
+            }
+        }
+    })
+    .await;
+    client(remote(&server.url()), patient()).ping().await.unwrap();
+    for challenge in ["Negotiate", "Basic realm=x", ""] {
+        let server = Server::start(move |_| Reply::new(401, &[("www-authenticate", challenge)], "")).await;
+        let error = client(remote(&server.url()), patient()).ping().await.unwrap_err();
+        assert!(matches!(error.reason, Reason::Unauthorized(_)), "{challenge}: {error}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+// What is learned along the way.
+
+#[tokio::test]
+async fn the_cheapest_probe_is_learned() {
+    let known = Digest::sha256_of(EMPTY.as_bytes());
+    let tag = format!("\"{known}\"");
+    // An ETag that is the digest promises conditional requests.
+    let server = Server::start(move |_| manifest(&[("etag", &tag)])).await;
+    let learner = client(remote(&server.url()), patient());
+    learner.manifest("a", "tag").await.unwrap();
+    assert_eq!(learner.probe_mode(), ProbeMode::Conditional);
+    // It was a lie: this one always sends the whole manifest.
+    assert_eq!(learner.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
+    assert_eq!(learner.probe_mode(), ProbeMode::Head);
+    assert_eq!(server.requests()[1].header("if-none-match"), Some(format!("\"{known}\"").as_str()));
+    // And its HEAD has no digest either.
+    assert_eq!(learner.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
+    assert_eq!(learner.probe_mode(), ProbeMode::Get);
+    assert_eq!(server.lines()[2..], ["HEAD /v2/a/manifests/tag", "GET /v2/a/manifests/tag"]);
+    let old = Digest::sha256_of(b"old");
+    assert!(matches!(learner.probe("a", "tag", &old).await.unwrap(), Probe::Fetched(f) if f.digest == known));
+
+    let server = Server::start(|_| Reply::new(304, &[], "")).await;
+    let learner = client(remote(&server.url()), patient());
+    assert_eq!(learner.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
+    assert_eq!(learner.probe_mode(), ProbeMode::Conditional);
+    // Nobody asked a condition here.
+    assert!(learner.manifest("a", "tag").await.is_err());
+
+    let server = Server::start(|_| manifest(&[("docker-content-digest", "sha256:ABC")])).await;
+    let mut by_head = remote(&server.url());
+    by_head.probe = ProbeMode::Head;
+    assert!(client(by_head, patient()).probe("a", "tag", &known).await.is_err());
+}
+
+#[test]
+fn docker_hub_is_always_asked_by_head() {
+    for probe in [ProbeMode::Unknown, ProbeMode::Conditional, ProbeMode::Get] {
+        let hub = Remote { probe, ..remote("https://registry-1.docker.io") };
+        assert_eq!(Client::with_resolver(hub, Arc::new(Internet)).unwrap().probe_mode(), ProbeMode::Head);
+    }
+}
+
+#[tokio::test]
+async fn warnings_are_kept_once_each_and_fit_to_show() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let own = format!("299 - \"number {}\"", number / 2);
+        Reply::new(
+            200,
+            &[("warning", &own), ("warning", "110 - \"stale\""), ("warning", "299 - \"tab\there\"")],
+            "{}",
+        )
+    })
+    .await;
+    let client = client(remote(&server.url()), patient());
+    for _ in 0..60 {
+        client.ping().await.unwrap();
+    }
+    let warnings = client.warnings();
+    assert_eq!(warnings[..3], ["number 0", "tab\\there", "number 1"]);
+    assert_eq!(warnings.len(), 16);
+}
+
+#[tokio::test]
+async fn errors_are_one_line_and_repeat_nothing_from_a_body() {
+    for status in [400, 401, 403, 404, 410, 500] {
+        let body = r#"{"errors":[{"code":"SECRET_CODE","message":"secret message"}]} secret"#;
+        let server = Server::start(move |_| Reply::new(status, &[("x-secret", "secret")], body)).await;
+        let error = ask(&server, patient()).await.unwrap_err().to_string();
+        assert!(error.starts_with("cr.test: manifest of a:tag: ") && !error.contains('\n'), "{error}");
+        assert!(!error.to_lowercase().contains("secret"), "{error}");
+        assert!(status == 403 || error.contains(&status.to_string()) || status == 401, "{error}");
+    }
+}

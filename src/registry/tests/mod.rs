@@ -40,8 +40,9 @@ fn remote(url: &str) -> Remote {
     }
 }
 
-fn ann() -> Option<Credentials> {
-    Some(Credentials { username: "ann".into(), password: Secret::new("hunter2") })
+/// Someone with the right password.
+fn ann() -> Credentials {
+    Credentials { username: "ann".into(), password: Secret::new("hunter2") }
 }
 
 /// Deadlines for servers that never answer in time.

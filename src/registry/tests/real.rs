@@ -80,7 +80,7 @@ impl Registry {
             .expect("the registry says where it listens");
         // Someone must read on, else the registry blocks when the pipe is full.
         std::thread::spawn(move || log.for_each(drop));
-        Self { process, url: format!("http://{address}"), directory: directory }
+        Self { process, url: format!("http://{address}"), directory }
     }
 
     fn open() -> Self {
@@ -288,13 +288,13 @@ async fn a_real_registry_with_passwords_wants_the_right_one() {
         Client::with_limits(remote, std::sync::Arc::new(crate::registry::tests::Internet), Limits::default())
             .unwrap()
     };
-    let known = with(ann());
+    let known = with(Some(ann()));
     known.ping().await.unwrap();
     assert_eq!(walk(&known, "a", "tag").await.len(), 2);
 
     let mut wrong = ann();
-    wrong.as_mut().unwrap().password = crate::base::secret::Secret::new("guess");
-    let error = with(wrong).ping().await.unwrap_err();
+    wrong.password = crate::base::secret::Secret::new("guess");
+    let error = with(Some(wrong)).ping().await.unwrap_err();
     assert!(matches!(error.reason, Reason::Unauthorized(_)), "{error}");
     assert!(!error.to_string().contains("guess"), "{error}");
     assert!(matches!(with(None).tags("a").await.unwrap_err().reason, Reason::Unauthorized(_)));
