@@ -52,7 +52,7 @@ pub struct Streams {
 
 /// Follows a task: its state now, then each change; the last event says how it ended, then comes `server_close`.
 #[handler]
-pub async fn follow(
+pub fn follow(
     request: &Request,
     Query(which): Query<Which>,
     caller: Signed,
