@@ -674,8 +674,15 @@ async fn the_cheapest_probe_is_learned() {
     assert!(client(by_head, patient()).probe("a", "tag", &known).await.is_err());
 }
 
-#[test]
-fn docker_hub_is_always_asked_by_head() {
+#[tokio::test]
+async fn docker_hub_is_always_asked_by_head() {
+    // Not even an answer without a digest changes that.
+    let server = Server::start(|_| manifest(&[])).await;
+    let hub = client(remote(&format!("http://registry-1.docker.io:{}", server.port)), patient());
+    let known = Digest::sha256_of(EMPTY.as_bytes());
+    assert_eq!(hub.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
+    assert_eq!(server.lines(), ["HEAD /v2/a/manifests/tag", "GET /v2/a/manifests/tag"]);
+    assert_eq!(hub.probe_mode(), ProbeMode::Head);
     for probe in [ProbeMode::Unknown, ProbeMode::Conditional, ProbeMode::Get] {
         let hub = Remote { probe, ..remote("https://registry-1.docker.io") };
         assert_eq!(Client::with_resolver(hub, Arc::new(Internet)).unwrap().probe_mode(), ProbeMode::Head);
