@@ -8,8 +8,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use serde_json::json;
-
 use crate::{
     base::digest::Digest,
     registry::{
