@@ -140,7 +140,7 @@ impl Content {
             };
             match record {
                 ManifestRecord::Unusable { reason } => resolved.skipped.push(reason),
-                ManifestRecord::Image { config, size_bytes } => {
+                ManifestRecord::Image { config, size_bytes, .. } => {
                     self.add_image(&mut resolved, child, config, size_bytes).await?;
                 }
                 ManifestRecord::Index { children, skipped } => {
@@ -230,9 +230,11 @@ impl Content {
             }
             Ok(Manifest::Index(children)) => Ok(index_record(children)),
             Ok(Manifest::Image(image)) => match self.config(source, &image).await? {
-                Ok(config) if is_linux(&config.record.os) => {
-                    Ok(ManifestRecord::Image { config: image.config.digest, size_bytes: image.total_size })
-                }
+                Ok(config) if is_linux(&config.record.os) => Ok(ManifestRecord::Image {
+                    config: image.config.digest,
+                    size_bytes: image.total_size,
+                    layer_sizes: image.layers.iter().map(|layer| layer.size).collect(),
+                }),
                 Ok(config) => unusable(format!("not for Linux but {}", config.record.os)),
                 Err(reason) => unusable(reason),
             },
@@ -320,5 +322,6 @@ fn config_record(config: crate::registry::config::Config) -> ConfigRecord {
         os: config.os,
         created: config.created.map(|at| at.to_string()),
         labels: config.labels.iter().collect::<Labels>(),
+        diff_ids: config.diff_ids.concat(),
     }
 }
