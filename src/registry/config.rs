@@ -69,7 +69,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
         variant: raw.variant.map(|text| bounded_word(&text)).filter(|text| !text.is_empty()),
         created: raw.created.and_then(|text| text.parse().ok()),
         labels: labels.kept,
-        diff_ids: raw.rootfs.map(|rootfs| rootfs.binary()).unwrap_or_default(),
+        diff_ids: raw.rootfs.map(RootFs::binary).unwrap_or_default(),
         dropped_labels: labels.dropped,
     })
 }
