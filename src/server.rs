@@ -11,10 +11,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::tenants::{self, Tenants};
-use crate::access::visibility::Nowhere;
 use crate::base::Error;
 use crate::base::clock::Clock;
 use crate::catalog::service::Catalog;
+use crate::fleet::service::Fleet;
+use crate::fleet::watch::watch;
 use crate::graphql::schema;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
@@ -24,6 +25,9 @@ use crate::scan::worker::ScanWorker;
 use crate::store::Store;
 use crate::store::open::OpenError;
 use crate::tasks::queue::Queue;
+use crate::tasks::worker::Worker;
+use crate::transfer;
+use crate::transfer::service::Transfers;
 
 /// How long requests that are being answered may go on after the server was told to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(4);
@@ -79,23 +83,27 @@ impl Server {
         } else {
             None
         };
-        let catalog = Catalog::load(&store, tenants, Arc::new(Nowhere))?;
+        let fleet = Fleet::load(&store, clock.clone())?;
+        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()))?;
         let tracker = TaskTracker::new();
         let sessions = service::sessions(&catalog);
-        let worker = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
+        let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
+        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
+        let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),
             clock.clone(),
-            vec![Arc::new(worker)],
+            workers,
             tracker.clone(),
             shutdown.clone(),
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
+        let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
         let services = Services {
             store,
             accounts,
             clock,
-            schema: schema::build(catalog.clone(), scanner, queue.clone()),
+            schema: schema::build(catalog.clone(), fleet.clone(), scanner, transfers, queue.clone()),
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },

@@ -41,28 +41,13 @@ pub struct Subject<'a> {
     pub found_in: &'a [String],
 }
 
-/// Where an image is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
-    /// The agents that have it, in order.
-    pub agents: Vec<String>,
-    /// The scaling groups of these agents.
-    pub scaling_groups: Vec<String>,
-}
-
 /// Knows which agents have an image.
 pub trait Whereabouts: Send + Sync {
-    /// Where the image of this config digest is.
-    fn find(&self, digest: &Digest) -> Found;
-}
+    /// The scaling groups with an agent that has the image of this config digest.
+    fn scaling_groups(&self, digest: &Digest) -> Vec<String>;
 
-/// A lab without agents: every image is nowhere.
-pub struct Nowhere;
-
-impl Whereabouts for Nowhere {
-    fn find(&self, _digest: &Digest) -> Found {
-        Found::default()
-    }
+    /// The agents that have it, in order.
+    fn agents(&self, digest: &Digest) -> Vec<String>;
 }
 
 /// The conditions that a question comes to.

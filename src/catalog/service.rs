@@ -1,13 +1,13 @@
 //! The catalog's service: what callers ask of images, and what scans write.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use crate::access::caller::Caller;
 use crate::access::tenants::Tenants;
-use crate::access::visibility::{Filter, Found, Subject, Viewpoint, Whereabouts};
+use crate::access::visibility::{Filter, Subject, Viewpoint, Whereabouts};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::shown;
@@ -33,13 +33,13 @@ pub struct Catalog {
     whereabouts: Arc<dyn Whereabouts>,
 }
 
-/// An image a caller may see, and where it is.
+/// An image a caller may see.
 #[derive(Debug, Clone)]
 pub struct Sighting {
     /// The image.
     pub image: Arc<Image>,
-    /// The agents that have it.
-    pub found: Found,
+    /// Whether an agent has it.
+    pub is_installed: bool,
 }
 
 impl Catalog {
@@ -63,19 +63,43 @@ impl Catalog {
     pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Sighting> {
         let viewpoint = Viewpoint::new(caller, &Filter::default(), &self.tenants.now())?;
         let index = self.index.read();
-        let image = lookup::one(&index, reference, architecture, |image| {
-            viewpoint.judge(&subject(image, &self.whereabouts.find(&image.record.digest))).is_visible()
-        })?;
-        let found = self.whereabouts.find(&image.record.digest);
-        Ok(Sighting { image, found })
+        let may_see = |image: &Image| viewpoint.judge(&subject(image, &self.found_in(image))).is_visible();
+        let image = lookup::one(&index, reference, architecture, may_see)?;
+        let is_installed = !self.found_in(&image).is_empty();
+        Ok(Sighting { image, is_installed })
+    }
+
+    /// The images a reference means, one for each architecture; see [`lookup::of_one_name`].
+    ///
+    /// # Errors
+    /// Those of [`Catalog::image`].
+    pub fn architectures(&self, caller: &Caller, reference: &str) -> Result<Vec<Arc<Image>>> {
+        let viewpoint = Viewpoint::new(caller, &Filter::default(), &self.tenants.now())?;
+        let index = self.index.read();
+        lookup::of_one_name(&index, reference, None, |image| {
+            viewpoint.judge(&subject(image, &self.found_in(image))).is_visible()
+        })
+    }
+
+    /// One image for each config there is; for plans.
+    pub fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
+        let index = self.index.read();
+        index.images().map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
     }
 
     fn sight(&self, viewpoint: &Viewpoint, image: &Arc<Image>) -> Option<Sighting> {
-        let found = self.whereabouts.find(&image.record.digest);
-        viewpoint
-            .judge(&subject(image, &found))
-            .is_visible()
-            .then(|| Sighting { image: Arc::clone(image), found })
+        let found_in = self.found_in(image);
+        let is_visible = viewpoint.judge(&subject(image, &found_in)).is_visible();
+        is_visible.then(|| Sighting { image: Arc::clone(image), is_installed: !found_in.is_empty() })
+    }
+
+    fn found_in(&self, image: &Image) -> Vec<String> {
+        self.whereabouts.scaling_groups(&image.record.digest)
+    }
+
+    /// Who knows which agents have an image.
+    pub fn whereabouts(&self) -> &Arc<dyn Whereabouts> {
+        &self.whereabouts
     }
 
     /// Takes the image out of the catalog, with its aliases: all its architectures, or the one named. A later rescan
@@ -278,12 +302,8 @@ impl Catalog {
     }
 }
 
-fn subject<'a>(image: &'a Image, found: &'a Found) -> Subject<'a> {
-    Subject {
-        registry: &image.record.registry,
-        is_operation: image.config.is_operation,
-        found_in: &found.scaling_groups,
-    }
+fn subject<'a>(image: &'a Image, found_in: &'a [String]) -> Subject<'a> {
+    Subject { registry: &image.record.registry, is_operation: image.config.is_operation, found_in }
 }
 
 fn checked_alias(alias: &str) -> Result<String> {

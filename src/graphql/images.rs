@@ -1,11 +1,11 @@
 //! Images: the seed's type, its two queries and six mutations, with the arguments later clients send.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use async_graphql::{Context, Enum, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::Filter;
+use crate::access::visibility::{Filter, Whereabouts};
 use crate::base::Error;
 use crate::base::ids::TaskId;
 use crate::catalog::describe::ResourceLimit;
@@ -16,16 +16,19 @@ use crate::graphql::kit::rows::{self, Column, Nested, One, Plan, Row, Rows};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::schema::LIST_COST;
 use crate::scan::service::{Rescan, Scanner};
+use crate::transfer::service::Transfers;
 
 /// An image as one caller sees it.
 pub struct ImageRow {
     sighting: Sighting,
-    sees_agents: bool,
+    /// For super-admins only.
+    whereabouts: Option<Arc<dyn Whereabouts>>,
 }
 
 impl ImageRow {
-    fn new(caller: &Caller, sighting: Sighting) -> Self {
-        Self { sighting, sees_agents: caller.is_superadmin() }
+    fn new(caller: &Caller, catalog: &Catalog, sighting: Sighting) -> Self {
+        let whereabouts = caller.is_superadmin().then(|| Arc::clone(catalog.whereabouts()));
+        Self { sighting, whereabouts }
     }
 
     fn image(&self) -> &Image {
@@ -145,14 +148,15 @@ fn image_columns() -> Vec<Column<ImageRow>> {
             },
         ),
         column("installed", "Boolean", "Whether an agent has it.", |row, _, out| {
-            rows::boolean(!row.sighting.found.agents.is_empty(), out);
+            rows::boolean(row.sighting.is_installed, out);
         }),
         column(
             "installed_agents",
             "[String]",
             "The agents that have it; null but for super-admins.",
-            |row, _, out| {
-                if row.sees_agents { rows::texts(&row.sighting.found.agents, out) } else { rows::null(out) }
+            |row, _, out| match &row.whereabouts {
+                Some(whereabouts) => rows::texts(whereabouts.agents(&row.image().record.digest), out),
+                None => rows::null(out),
             },
         ),
         text("created_at", "When it was made, as its config says.", |row, _, out| {
@@ -255,7 +259,7 @@ impl ImageQuery {
             return Err(Error::invalid("reference", "give a reference or an id").into());
         };
         let sighting = catalog.image(caller, &wanted, architecture.as_deref())?;
-        Ok(Some(One(ImageRow::new(caller, sighting))))
+        Ok(Some(One(ImageRow::new(caller, catalog, sighting))))
     }
 
     /// The images the caller may see, by name. Super-admins who set no filter get every image.
@@ -287,7 +291,7 @@ impl ImageQuery {
         let sightings = catalog.images(caller, &filter)?;
         let alive = filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
         let shown = if alive { sightings } else { Vec::new() };
-        Ok(Some(Rows(shown.into_iter().map(|sighting| ImageRow::new(caller, sighting)).collect())))
+        Ok(Some(Rows(shown.into_iter().map(|sighting| ImageRow::new(caller, catalog, sighting)).collect())))
     }
 }
 
@@ -416,7 +420,8 @@ impl ImageMutation {
         reference: String,
         target_agents: String,
     ) -> Option<PreloadImage> {
-        Some(no_agent(ctx, "preload_image", &reference, &target_agents).into())
+        let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
+        Some(transfers.preload(caller, &reference, &target_agents).await.into())
     }
 
     /// Takes an image off agents, in a background task.
@@ -426,7 +431,8 @@ impl ImageMutation {
         reference: String,
         target_agents: String,
     ) -> Option<UnloadImage> {
-        Some(no_agent(ctx, "unload_image", &reference, &target_agents).into())
+        let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
+        Some(transfers.unload(caller, &reference, &target_agents).await.into())
     }
 
     /// Takes an image out of the catalog, and its aliases; a rescan brings it back if the registry has it.
@@ -460,15 +466,4 @@ impl ImageMutation {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Some(catalog.dealias(caller, &alias).await.map(|()| "done".into()).into())
     }
-}
-
-/// The image is looked up first, so that a wrong reference is told as such.
-fn no_agent(ctx: &Context<'_>, action: &str, reference: &str, target_agents: &str) -> Result<TaskId, Error> {
-    let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-    caller.require_superadmin(action)?;
-    catalog.image(caller, reference, None)?;
-    if target_agents.trim().is_empty() {
-        return Err(Error::invalid("target_agents", "it is empty; name agents, or * for all of them"));
-    }
-    Err(Error::Conflict("no agent is registered with this server".into()))
 }

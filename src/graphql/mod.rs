@@ -3,8 +3,10 @@
 //! Each file holds one domain: its types, queries and mutations. Resolvers parse, ask a service, and wrap the answer;
 //! who may do what is the services' business.
 
+pub mod agents;
 pub mod images;
 pub mod kit;
 pub mod registries;
 pub mod schema;
 pub mod tasks;
+pub mod transfers;

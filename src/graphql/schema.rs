@@ -3,12 +3,16 @@
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
 use crate::catalog::service::Catalog;
+use crate::fleet::service::Fleet;
+use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
+use crate::graphql::transfers::TransferQuery;
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
+use crate::transfer::service::Transfers;
 
 /// Nested selections: the introspection query that tools send goes 13 deep, our own types 5.
 const MAX_DEPTH: usize = 15;
@@ -24,19 +28,19 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, RegistryQuery, TaskQuery);
+pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// The schema over these services.
-pub fn build(catalog: Catalog, scanner: Scanner, queue: Queue) -> Schema {
-    builder().data(catalog).data(scanner).data(queue).finish()
+pub fn build(catalog: Catalog, fleet: Fleet, scanner: Scanner, transfers: Transfers, queue: Queue) -> Schema {
+    builder().data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.

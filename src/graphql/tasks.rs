@@ -47,6 +47,16 @@ impl BackgroundTask {
         &self.task.subject
     }
 
+    /// The agents it is for, as they were asked for.
+    async fn target_agents(&self) -> Option<&str> {
+        self.task.targets.as_ref().map(|targets| targets.expression.as_str())
+    }
+
+    /// The agents it is for, as that came to when it was made, folded.
+    async fn target_agents_folded(&self) -> Option<&str> {
+        self.task.targets.as_ref().map(|targets| targets.folded.as_str())
+    }
+
     /// `started`, `done`, `failed` or `cancelled`.
     async fn state(&self) -> &str {
         self.task.state.as_str()
@@ -115,7 +125,17 @@ impl TaskItem {
         self.0.attempts
     }
 
-    /// Why it failed, or waits.
+    /// How fast it went so far, in its unit (tags, bytes) per second.
+    async fn speed(&self) -> Option<f64> {
+        let begun = self.0.started_at?;
+        let until = self.0.ended_at.unwrap_or_else(jiff::Timestamp::now);
+        let seconds = until.duration_since(begun).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a speed is for people")]
+        let done = self.0.progress.current as f64;
+        (seconds > 0.0).then(|| done / seconds)
+    }
+
+    /// Why it failed or waits, or how it ended.
     async fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
     }

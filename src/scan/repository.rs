@@ -299,6 +299,7 @@ impl Reading<'_> {
         let Draft { ledger, images, removed, fresh, .. } = draft;
         Outcome {
             ledger,
+            note: None,
             more: Vec::new(),
             changes: Box::new(move |w| {
                 catalog.put_repository(w, &host, &name, &record)?;

@@ -54,6 +54,7 @@ fn removal(
     let (catalog, host) = (catalog.clone(), host.to_owned());
     Outcome {
         ledger,
+        note: None,
         more: Vec::new(),
         changes: Box::new(move |w| {
             for (name, record) in &cleared {

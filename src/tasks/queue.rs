@@ -15,7 +15,7 @@ use crate::base::ids::{TaskId, UserId};
 use crate::base::{Error, Result};
 use crate::store::{Store, Table};
 use crate::tasks::live::{Live, Next, ledger_of};
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Task};
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Targets, Task};
 use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
 
 const TASKS: Table<Task> = Table::new("TASK_ID_TO_TASK");
@@ -100,6 +100,21 @@ impl Queue {
         owner: UserId,
         items: Vec<NewItem>,
     ) -> Result<TaskId> {
+        self.submit_for(kind, subject, owner, items, None).await
+    }
+
+    /// [`Queue::submit`] for a task on a set of agents, which is kept with it as it was named and as it was then.
+    ///
+    /// # Errors
+    /// Those of [`Queue::submit`].
+    pub async fn submit_for(
+        &self,
+        kind: Kind,
+        subject: String,
+        owner: UserId,
+        items: Vec<NewItem>,
+        targets: Option<Targets>,
+    ) -> Result<TaskId> {
         if self.running().len() >= MAX_RUNNING {
             return Err(Error::Busy(format!(
                 "{MAX_RUNNING} tasks are running already; wait for one to end, or cancel one"
@@ -118,6 +133,7 @@ impl Queue {
             progress: Progress::default(),
             ledger: Ledger::default(),
             cancel_requested: false,
+            targets,
         };
         let items: Vec<Item> = (0..).zip(items).map(|(number, item)| item.numbered(number)).collect();
         let live = Arc::new(Live::new(task.clone(), items.clone(), now));
@@ -324,7 +340,7 @@ impl Queue {
             Ok(outcome) => {
                 item.state = ItemState::Done;
                 item.ended_at = Some(now);
-                item.reason = None;
+                item.reason = outcome.note;
                 item.progress.current = item.progress.total;
                 item.ledger = outcome.ledger;
                 (Some(outcome.changes), live.number_items(outcome.more))

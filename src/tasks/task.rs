@@ -120,6 +120,18 @@ pub struct Task {
     /// Whether somebody asked for it to stop; kept so that a restart does not forget.
     #[serde(default)]
     pub cancel_requested: bool,
+    /// The agents it is for.
+    #[serde(default)]
+    pub targets: Option<Targets>,
+}
+
+/// A set of agents, resolved once when the task was made: agents that come later are not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    /// As it was asked for.
+    pub expression: String,
+    /// As it was then, folded.
+    pub folded: String,
 }
 
 /// One piece of a task: a repository to read, an image to load on one agent.

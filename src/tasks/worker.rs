@@ -56,6 +56,8 @@ pub type Changes = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
 pub struct Outcome {
     /// The account.
     pub ledger: Ledger,
+    /// How it ended, for people, where the ledger does not say it all.
+    pub note: Option<String>,
     /// Items that this one turned out to need.
     pub more: Vec<NewItem>,
     /// What is to be written.
@@ -65,7 +67,7 @@ pub struct Outcome {
 impl Outcome {
     /// An outcome that writes nothing.
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger, more: Vec::new(), changes: Box::new(|_| Ok(())) }
+        Self { ledger, note: None, more: Vec::new(), changes: Box::new(|_| Ok(())) }
     }
 }
 

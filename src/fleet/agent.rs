@@ -1,0 +1,90 @@
+//! A node of the lab, as the fleet knows it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{About, Disk};
+
+/// What the store keeps of an agent: what only we know of it. The rest its engine says again at every contact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRecord {
+    /// Its id: `i-` and a name.
+    pub id: String,
+    /// How its engine is reached.
+    pub address: String,
+    /// The engine's own id, by which it is known again under another address.
+    #[serde(default)]
+    pub engine_id: Option<String>,
+    /// The scaling group it is in.
+    pub scaling_group: String,
+    /// Labels an admin gave it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When it was first met.
+    pub first_contact: Timestamp,
+}
+
+/// Whether an agent can be worked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Its engine answers.
+    Alive,
+    /// It does not, since then, for this reason.
+    Lost {
+        /// When it was noticed.
+        since: Timestamp,
+        /// What its engine's last words were.
+        reason: String,
+    },
+}
+
+impl Status {
+    /// The word in selectors (`{status=alive}`).
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Lost { .. } => "lost",
+        }
+    }
+}
+
+/// An agent at one moment.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// As stored.
+    pub record: AgentRecord,
+    /// Whether it can be worked with.
+    pub status: Status,
+    /// What its engine said of itself, the last time it could be asked.
+    pub about: Option<About>,
+    /// The space it has, the last time it could be asked.
+    pub disk: Option<Disk>,
+    /// Whether what it holds was read since it was last met.
+    pub has_reported: bool,
+}
+
+impl Agent {
+    /// Its labels for selectors, the built-in ones among them; those can't be overridden.
+    pub fn selector_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.record.labels.clone();
+        let mut set = |key: &str, value: &str| {
+            labels.insert(key.into(), value.into());
+        };
+        set("name", &self.record.id);
+        set("status", self.status.as_str());
+        set("scaling_group", &self.record.scaling_group);
+        if let Some(about) = &self.about {
+            set("engine", about.kind.as_str());
+            set("arch", &about.architecture);
+            set("os", &about.os);
+        }
+        labels
+    }
+
+    /// Whether its engine answers.
+    pub fn is_alive(&self) -> bool {
+        self.status == Status::Alive
+    }
+}

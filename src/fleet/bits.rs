@@ -1,0 +1,127 @@
+//! Sets of small numbers, for questions over thousands of agents at once.
+
+/// A set of numbers, one bit each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    /// Puts a number in.
+    pub fn insert(&mut self, number: usize) {
+        let (word, bit) = place(number);
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        if let Some(slot) = self.words.get_mut(word) {
+            *slot |= bit;
+        }
+    }
+
+    /// Takes a number out.
+    pub fn remove(&mut self, number: usize) {
+        let (word, bit) = place(number);
+        if let Some(slot) = self.words.get_mut(word) {
+            *slot &= !bit;
+        }
+    }
+
+    /// Whether a number is in.
+    pub fn contains(&self, number: usize) -> bool {
+        let (word, bit) = place(number);
+        self.words.get(word).is_some_and(|slot| slot & bit != 0)
+    }
+
+    /// Whether none is in.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// How many are in.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether a number is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
+    }
+
+    /// Those in this or in the other.
+    pub fn union_with(&mut self, other: &Self) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            *mine |= theirs;
+        }
+    }
+
+    /// Those in this and not in the other.
+    pub fn subtract(&mut self, other: &Self) {
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            *mine &= !theirs;
+        }
+    }
+
+    /// Those in this and in the other.
+    pub fn intersect_with(&mut self, other: &Self) {
+        self.words.truncate(other.words.len());
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            *mine &= theirs;
+        }
+    }
+
+    /// The numbers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.words.iter().enumerate().flat_map(|(place, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < u64::BITS).then_some(place * 64 + bit as usize)
+            })
+        })
+    }
+}
+
+fn place(number: usize) -> (usize, u64) {
+    (number / 64, 1 << (number % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bits;
+
+    fn bits(numbers: &[usize]) -> Bits {
+        let mut bits = Bits::default();
+        numbers.iter().for_each(|&number| bits.insert(number));
+        bits
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let mut set = bits(&[0, 63, 64, 200]);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 200]);
+        set.remove(64);
+        set.remove(9_999);
+        assert!(set.contains(63) && !set.contains(64) && !set.contains(9_999));
+        assert_eq!(set.count(), 3);
+    }
+
+    #[test]
+    fn sets_combine_whatever_their_lengths() {
+        let (short, long) = (bits(&[1, 2]), bits(&[2, 300]));
+        let combined = |combine: fn(&mut Bits, &Bits), a: &Bits, b: &Bits| {
+            let mut set = a.clone();
+            combine(&mut set, b);
+            set.iter().collect::<Vec<_>>()
+        };
+        assert_eq!(combined(Bits::union_with, &short, &long), [1, 2, 300]);
+        assert_eq!(combined(Bits::subtract, &long, &short), [300]);
+        assert_eq!(combined(Bits::intersect_with, &long, &short), [2]);
+        assert_eq!(combined(Bits::intersect_with, &short, &long), [2]);
+        assert!(short.meets(&long) && !short.meets(&bits(&[300])));
+        assert!(bits(&[]).is_empty());
+    }
+}

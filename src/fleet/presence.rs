@@ -1,0 +1,203 @@
+//! Which image is on which agent, by digest.
+//!
+//! An agent's report is the whole list of what its engine holds. What is held is kept once however many agents hold it,
+//! and for each digest and each name there is a set of agents, so that a question about one image over thousands of
+//! agents is a few words of bits.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::base::digest::Digest;
+use crate::engine::Held;
+use crate::fleet::bits::Bits;
+
+/// How an image stands on an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The agent has it, at the digest the catalog has.
+    Present,
+    /// The agent has something else under its name.
+    Stale,
+    /// The agent does not have it.
+    Absent,
+    /// The agent can't be asked, or was not yet.
+    Unknown,
+}
+
+impl Presence {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Stale => "stale",
+            Self::Absent => "absent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One thing an engine holds, told apart by digest and names.
+#[derive(Debug, Clone)]
+struct Kept(Arc<Held>);
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.digest == other.0.digest && self.0.names == other.0.names && self.0.manifests == other.0.manifests
+    }
+}
+
+impl Eq for Kept {}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.digest.hash(state);
+        self.0.names.hash(state);
+    }
+}
+
+/// What all agents hold. Agents are numbers here; `fleet::service` names them.
+#[derive(Default)]
+pub struct Holdings {
+    kept: HashSet<Kept>,
+    by_agent: HashMap<usize, Vec<Arc<Held>>>,
+    by_digest: HashMap<Digest, Bits>,
+    by_name: HashMap<String, HashMap<Digest, Bits>>,
+}
+
+impl Holdings {
+    /// Takes an agent's report in the place of its last one.
+    pub fn report(&mut self, agent: usize, held: Vec<Held>) {
+        let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
+        let before = self.by_agent.remove(&agent).unwrap_or_default();
+        for held in &before {
+            self.mark(agent, held, false);
+        }
+        for held in &now {
+            self.mark(agent, held, true);
+        }
+        self.by_agent.insert(agent, now);
+        for held in before {
+            self.forget_if_unheld(&held);
+        }
+    }
+
+    /// Forgets an agent.
+    pub fn remove(&mut self, agent: usize) {
+        self.report(agent, Vec::new());
+        self.by_agent.remove(&agent);
+    }
+
+    fn keep(&mut self, held: Held) -> Arc<Held> {
+        let held = Kept(Arc::new(held));
+        match self.kept.get(&held) {
+            Some(known) => Arc::clone(&known.0),
+            None => {
+                self.kept.insert(held.clone());
+                held.0
+            }
+        }
+    }
+
+    fn mark(&mut self, agent: usize, held: &Held, is_there: bool) {
+        let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
+        set(self.by_digest.entry(held.digest.clone()).or_default());
+        for name in &held.names {
+            set(self.by_name.entry(name.clone()).or_default().entry(held.digest.clone()).or_default());
+        }
+    }
+
+    fn forget_if_unheld(&mut self, held: &Arc<Held>) {
+        // One count is in `kept`, one in the caller's hand.
+        if Arc::strong_count(held) > 2 {
+            return;
+        }
+        self.kept.remove(&Kept(Arc::clone(held)));
+        if self.by_digest.get(&held.digest).is_some_and(Bits::is_empty) {
+            self.by_digest.remove(&held.digest);
+        }
+        for name in &held.names {
+            if let Some(digests) = self.by_name.get_mut(name) {
+                digests.retain(|_, agents| !agents.is_empty());
+                if digests.is_empty() {
+                    self.by_name.remove(name);
+                }
+            }
+        }
+    }
+
+    /// What an agent holds, by its last report.
+    pub fn of_agent(&self, agent: usize) -> &[Arc<Held>] {
+        self.by_agent.get(&agent).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The agents that hold this digest.
+    pub fn holders(&self, digest: &Digest) -> Option<&Bits> {
+        self.by_digest.get(digest)
+    }
+
+    /// The agents that hold something else under this name, and not the digest itself.
+    pub fn stale(&self, name: &str, digest: &Digest) -> Bits {
+        let mut stale = Bits::default();
+        for (other, agents) in self.by_name.get(name).into_iter().flatten() {
+            if other != digest {
+                stale.union_with(agents);
+            }
+        }
+        if let Some(present) = self.by_digest.get(digest) {
+            stale.subtract(present);
+        }
+        stale
+    }
+
+    /// How this image stands on one agent that has reported.
+    pub fn on(&self, agent: usize, name: &str, digest: &Digest) -> Presence {
+        if self.by_digest.get(digest).is_some_and(|agents| agents.contains(agent)) {
+            return Presence::Present;
+        }
+        let named = self.by_name.get(name).into_iter().flatten();
+        if named.into_iter().any(|(_, agents)| agents.contains(agent)) { Presence::Stale } else { Presence::Absent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Holdings, Presence};
+    use crate::base::digest::Digest;
+    use crate::engine::Held;
+
+    fn digest(text: &str) -> Digest {
+        Digest::sha256_of(text.as_bytes())
+    }
+
+    fn held(content: &str, name: &str) -> Held {
+        Held { digest: digest(content), names: vec![name.into()], manifests: Vec::new(), size_bytes: 1 }
+    }
+
+    #[test]
+    fn an_image_is_present_stale_or_absent_by_digest() {
+        let mut holdings = Holdings::default();
+        holdings.report(0, vec![held("new", "cr.io/a:1")]);
+        holdings.report(1, vec![held("old", "cr.io/a:1")]);
+        holdings.report(2, vec![held("new", "cr.io/other:1")]);
+        holdings.report(3, vec![held("x", "cr.io/b:1")]);
+        let on = |agent| holdings.on(agent, "cr.io/a:1", &digest("new"));
+        assert_eq!([on(0), on(1), on(2), on(3)], [Presence::Present, Presence::Stale, Presence::Present, Presence::Absent]);
+        let holders = holdings.holders(&digest("new")).unwrap();
+        assert_eq!(holders.iter().collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(holdings.stale("cr.io/a:1", &digest("new")).iter().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_report_replaces_the_one_before_and_leaves_nothing_of_it() {
+        let mut holdings = Holdings::default();
+        holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1")]);
+        holdings.report(1, vec![held("a", "cr.io/a:1")]);
+        holdings.report(0, vec![held("a", "cr.io/a:1")]);
+        assert_eq!(holdings.on(0, "cr.io/b:1", &digest("b")), Presence::Absent);
+        holdings.report(1, Vec::new());
+        holdings.remove(0);
+        assert!(holdings.kept.is_empty() && holdings.by_digest.is_empty() && holdings.by_name.is_empty());
+        assert!(holdings.of_agent(0).is_empty());
+    }
+}

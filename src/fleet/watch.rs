@@ -1,0 +1,93 @@
+//! Follows one engine for as long as the server runs: met when it answers, read when something changes on it, lost when
+//! it is gone, met again when it is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, Fault};
+use crate::fleet::service::Fleet;
+
+/// The first wait before an engine that does not answer is asked again, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// Engines tell of one change in several events; they are read once it has been quiet so long.
+const SETTLE: Duration = Duration::from_millis(150);
+/// An engine is read so often even if it says nothing, in case an event was lost.
+const FULL_READ: Duration = Duration::from_mins(1);
+
+/// Follows the engine at this address.
+pub async fn watch(fleet: Fleet, address: String, engine: Arc<dyn Engine>, shutdown: CancellationToken) {
+    let mut agent: Option<String> = None;
+    let mut wait = FIRST_WAIT;
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            fault = attend(&fleet, &address, &engine, &mut agent, &mut wait) => {
+                if let Some(id) = &agent {
+                    tracing::warn!(agent = id, address, %fault, "an agent is lost");
+                    fleet.lose(id, &fault.to_string());
+                } else {
+                    tracing::debug!(address, %fault, "no engine answers here yet");
+                }
+            }
+            () = shutdown.cancelled() => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            () = shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// Meets the engine and keeps its agent's holdings right until it stops answering.
+async fn attend(
+    fleet: &Fleet,
+    address: &str,
+    engine: &Arc<dyn Engine>,
+    agent: &mut Option<String>,
+    wait: &mut Duration,
+) -> Fault {
+    let met = async {
+        let about = engine.about().await?;
+        // Listened to before it is read: what changes in between is told.
+        let events = engine.events().await?;
+        Ok::<_, Fault>((about, events))
+    };
+    let (about, mut events) = match met.await {
+        Ok(met) => met,
+        Err(fault) => return fault,
+    };
+    let version = about.version.clone();
+    let id = match fleet.meet(address, Arc::clone(engine), about).await {
+        Ok(id) => id,
+        Err(error) => return Fault::other(format!("the agent could not be kept: {error}")),
+    };
+    tracing::info!(agent = id, address, version, "an agent is here");
+    *wait = FIRST_WAIT;
+    *agent = Some(id.clone());
+    loop {
+        if let Err(fault) = read(fleet, &id, engine.as_ref()).await {
+            return fault;
+        }
+        let changed = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(FULL_READ) => continue,
+        };
+        match changed {
+            Some(Ok(_)) => {}
+            Some(Err(fault)) => return fault,
+            None => return Fault::gone("its stream of events ended"),
+        }
+        // One pull is several events: read once they pause.
+        while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {}
+    }
+}
+
+async fn read(fleet: &Fleet, id: &str, engine: &dyn Engine) -> Result<(), Fault> {
+    let held = engine.images().await?;
+    let disk = engine.disk().await.ok();
+    fleet.report(id, held, disk);
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! Agents under Backend.AI's shapes, and what they hold.
+
+use std::collections::BTreeMap;
+
+use async_graphql::{Context, InputObject, Object, SimpleObject};
+
+use crate::access::caller::Caller;
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::catalog::service::Catalog;
+use crate::fleet::agent::{Agent, Status};
+use crate::fleet::presence::Presence;
+use crate::fleet::service::Fleet;
+use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::scalar::BigInt;
+use crate::graphql::schema::LIST_COST;
+
+/// The most agents or images one request lists.
+const MAX_ROWS: usize = 10_000;
+
+/// A node of the lab.
+pub struct AgentNode(Agent);
+
+/// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
+#[Object(name = "Agent", rename_fields = "snake_case")]
+impl AgentNode {
+    /// Its id.
+    async fn id(&self) -> Option<&str> {
+        Some(&self.0.record.id)
+    }
+
+    /// `ALIVE` or `LOST`.
+    async fn status(&self) -> Option<String> {
+        Some(self.0.status.as_str().to_ascii_uppercase())
+    }
+
+    /// Why it is lost.
+    async fn status_reason(&self) -> Option<&str> {
+        match &self.0.status {
+            Status::Alive => None,
+            Status::Lost { reason, .. } => Some(reason),
+        }
+    }
+
+    /// When it was lost, in RFC 3339.
+    async fn lost_at(&self) -> Option<String> {
+        match &self.0.status {
+            Status::Alive => None,
+            Status::Lost { since, .. } => Some(since.to_string()),
+        }
+    }
+
+    /// As `uname -m` has it.
+    async fn architecture(&self) -> Option<&str> {
+        self.0.about.as_ref().map(|about| about.architecture.as_str())
+    }
+
+    /// Its operating system.
+    async fn os(&self) -> Option<&str> {
+        self.0.about.as_ref().map(|about| about.os.as_str())
+    }
+
+    /// Its container engine: `docker`, ...
+    async fn engine(&self) -> Option<&str> {
+        self.0.about.as_ref().map(|about| about.kind.as_str())
+    }
+
+    /// The engine's version.
+    async fn version(&self) -> Option<&str> {
+        self.0.about.as_ref().map(|about| about.version.as_str())
+    }
+
+    /// How the engine is reached.
+    async fn addr(&self) -> Option<&str> {
+        Some(&self.0.record.address)
+    }
+
+    /// The scaling group it is in.
+    async fn scaling_group(&self) -> Option<&str> {
+        Some(&self.0.record.scaling_group)
+    }
+
+    /// Always `local`.
+    async fn region(&self) -> Option<&str> {
+        Some("local")
+    }
+
+    /// When it was first met, in RFC 3339.
+    async fn first_contact(&self) -> Option<String> {
+        Some(self.0.record.first_contact.to_string())
+    }
+
+    /// The labels an admin gave it.
+    async fn labels(&self) -> Vec<AgentLabel> {
+        labels(&self.0.record.labels)
+    }
+
+    /// The room left for images, in bytes, if the engine says.
+    async fn free_bytes(&self) -> Option<BigInt> {
+        self.0.disk.as_ref().and_then(|disk| disk.free_bytes).map(BigInt)
+    }
+
+    /// All the room there is, in bytes, if the engine says.
+    async fn total_bytes(&self) -> Option<BigInt> {
+        self.0.disk.as_ref().and_then(|disk| disk.total_bytes).map(BigInt)
+    }
+
+    /// What its images take, in bytes.
+    async fn images_bytes(&self) -> Option<BigInt> {
+        self.0.disk.as_ref().map(|disk| BigInt(disk.images_bytes))
+    }
+
+    /// Whether it takes new work.
+    async fn schedulable(&self) -> Option<bool> {
+        Some(self.0.is_alive())
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn cpu_cur_pct(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn mem_cur_bytes(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn available_slots(&self) -> Option<&str> {
+        Some("{}")
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn occupied_slots(&self) -> Option<&str> {
+        Some("{}")
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn hardware_metadata(&self) -> Option<&str> {
+        Some("{}")
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn live_stat(&self) -> Option<&str> {
+        Some("{}")
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn local_config(&self) -> Option<&str> {
+        Some("{}")
+    }
+}
+
+/// A label of an agent.
+#[derive(SimpleObject)]
+pub struct AgentLabel {
+    /// Its key.
+    key: String,
+    /// Its value.
+    value: String,
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> Vec<AgentLabel> {
+    labels.iter().map(|(key, value)| AgentLabel { key: key.clone(), value: value.clone() }).collect()
+}
+
+/// A page of agents.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct AgentList {
+    /// The page.
+    items: Option<Vec<Option<AgentNode>>>,
+    /// How many there are in all.
+    total_count: Option<i32>,
+}
+
+/// How an image stands on an agent.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct ImagePresence {
+    /// The agent.
+    agent: String,
+    /// The image's canonical name.
+    reference: String,
+    /// The image's architecture.
+    architecture: String,
+    /// The digest that the catalog has.
+    digest: String,
+    /// `present`, `stale`, `absent` or `unknown`.
+    state: &'static str,
+}
+
+/// A set of agents, as an expression names it now.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct AgentSetPreview {
+    /// Whether the expression names a set.
+    ok: bool,
+    /// The set, folded: `gpu[01-04]`.
+    folded: Option<String>,
+    /// How many agents are in it.
+    count: i32,
+    /// Those of them that do not answer.
+    offline: Vec<String>,
+    /// All of them, in order; the first 10,000.
+    names: Vec<String>,
+    /// What is wrong with the expression.
+    error: Option<AgentSetError>,
+}
+
+/// What is wrong with an expression, and where.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct AgentSetError {
+    /// `SYNTAX`, `UNKNOWN_AGENT`, ...
+    code: String,
+    /// Where, in bytes from the start.
+    position: i32,
+    /// What, for people.
+    message: String,
+    /// The expression, and below it a caret at the place.
+    caret: String,
+}
+
+/// What an admin may change of an agent.
+#[derive(InputObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct ModifyAgentInput {
+    /// The scaling group it is in.
+    scaling_group: Option<String>,
+    /// Labels to set; an empty value removes one.
+    labels: Option<Vec<AgentLabelInput>>,
+}
+
+/// A label to set.
+#[derive(InputObject)]
+pub struct AgentLabelInput {
+    /// Its key.
+    key: String,
+    /// Its value.
+    value: String,
+}
+
+/// What came of `modify_agent`.
+#[derive(SimpleObject)]
+pub struct ModifyAgent {
+    /// Whether it was done.
+    ok: Option<bool>,
+    /// Why not.
+    msg: Option<String>,
+}
+
+/// The queries. All are for super-admins.
+#[derive(Default)]
+pub struct AgentQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl AgentQuery {
+    /// One agent.
+    async fn agent(&self, ctx: &Context<'_>, agent_id: String) -> Answer<Option<AgentNode>> {
+        let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
+        Ok(Some(AgentNode(fleet.agent(caller, &agent_id)?)))
+    }
+
+    /// All agents, by id.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn agents(
+        &self,
+        ctx: &Context<'_>,
+        scaling_group: Option<String>,
+        #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
+    ) -> Answer<Option<Vec<Option<AgentNode>>>> {
+        let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
+        Ok(Some(agents.into_iter().take(MAX_ROWS).map(|agent| Some(AgentNode(agent))).collect()))
+    }
+
+    /// A page of the agents, by id.
+    #[expect(clippy::too_many_arguments, reason = "what the official clients send")]
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn agent_list(
+        &self,
+        ctx: &Context<'_>,
+        limit: i32,
+        offset: i32,
+        #[graphql(desc = "Not taken; for clients that send null.")] filter: Option<String>,
+        #[graphql(desc = "Not taken; for clients that send null.")] order: Option<String>,
+        scaling_group: Option<String>,
+        #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
+    ) -> Answer<Option<AgentList>> {
+        for (given, field) in [(filter, "filter"), (order, "order")] {
+            if given.is_some_and(|text| !text.is_empty()) {
+                return Err(Error::invalid(field, "agents are not filtered or ordered by expressions yet; leave it out").into());
+            }
+        }
+        let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
+        let total_count = i32::try_from(agents.len()).ok();
+        let page = agents.into_iter().skip(usize::try_from(offset).unwrap_or(0));
+        let page = page.take(usize::try_from(limit).unwrap_or(0).min(MAX_ROWS));
+        Ok(Some(AgentList { items: Some(page.map(|agent| Some(AgentNode(agent))).collect()), total_count }))
+    }
+
+    /// What a `target_agents` expression names now.
+    async fn agent_set(&self, ctx: &Context<'_>, expression: String) -> Answer<AgentSetPreview> {
+        let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
+        Ok(match fleet.select(caller, &expression)? {
+            Ok(set) => {
+                let is_offline = |id: &&String| fleet.find(id).is_none_or(|agent| !agent.is_alive());
+                AgentSetPreview {
+                    ok: true,
+                    count: i32::try_from(set.names.len()).unwrap_or(i32::MAX),
+                    offline: set.names.iter().filter(is_offline).take(MAX_ROWS).cloned().collect(),
+                    folded: Some(set.folded),
+                    names: set.names.into_iter().take(MAX_ROWS).collect(),
+                    error: None,
+                }
+            }
+            Err(error) => AgentSetPreview {
+                ok: false,
+                folded: None,
+                count: 0,
+                offline: Vec::new(),
+                names: Vec::new(),
+                error: Some(AgentSetError {
+                    code: error.code.to_string(),
+                    position: i32::try_from(error.position).unwrap_or(i32::MAX),
+                    caret: error.caret(&expression),
+                    message: error.message,
+                }),
+            },
+        })
+    }
+
+    /// How images stand on agents: one image on every agent, or every image of the catalog on one agent.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn image_presence(
+        &self,
+        ctx: &Context<'_>,
+        reference: Option<String>,
+        agent: Option<String>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
+        #[graphql(desc = "No more than so many; 10,000 at most.")] limit: Option<usize>,
+    ) -> Answer<Vec<ImagePresence>> {
+        let rows = presence(ctx, reference.as_deref(), agent.as_deref())?;
+        let limit = limit.unwrap_or(MAX_ROWS).min(MAX_ROWS);
+        Ok(rows.into_iter().skip(offset.unwrap_or_default()).take(limit).collect())
+    }
+}
+
+fn matching(ctx: &Context<'_>, scaling_group: Option<&str>, status: Option<&str>) -> Result<Vec<Agent>> {
+    let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
+    let mut agents = fleet.agents(caller)?;
+    agents.retain(|agent| {
+        scaling_group.is_none_or(|wanted| wanted == agent.record.scaling_group)
+            && status.is_none_or(|wanted| wanted.eq_ignore_ascii_case(agent.status.as_str()))
+    });
+    Ok(agents)
+}
+
+fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> Result<Vec<ImagePresence>> {
+    let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
+    let catalog = ctx.data_unchecked::<Catalog>();
+    caller.require_superadmin("image_presence")?;
+    let images = match reference {
+        Some(reference) => catalog.architectures(caller, reference)?,
+        None if agent.is_some() => catalog.images(caller, &Default::default())?.into_iter().map(|s| s.image).collect(),
+        None => return Err(Error::invalid("reference", "give a reference, an agent, or both")),
+    };
+    if let Some(id) = agent.filter(|id| fleet.find(id).is_none()) {
+        return Err(Error::missing("agent", shown(id)));
+    }
+    let mut rows = Vec::new();
+    for image in images {
+        let record = &image.record;
+        let canonical = record.canonical().to_string();
+        let row = |agent: String, state: Presence| ImagePresence {
+            agent,
+            reference: canonical.clone(),
+            architecture: record.architecture.clone(),
+            digest: record.digest.to_string(),
+            state: state.as_str(),
+        };
+        match agent {
+            Some(id) => rows.push(row(id.into(), fleet.presence(id, &canonical, &record.digest))),
+            None => {
+                let standings = fleet.image_presence(caller, &canonical, &record.digest)?;
+                rows.extend(standings.into_iter().map(|standing| row(standing.agent, standing.presence)));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// The mutations. All are for super-admins.
+#[derive(Default)]
+pub struct AgentMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl AgentMutation {
+    /// Changes an agent's scaling group and labels.
+    async fn modify_agent(&self, ctx: &Context<'_>, id: String, props: ModifyAgentInput) -> Option<ModifyAgent> {
+        let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
+        let labels = props.labels.map(|labels| labels.into_iter().map(|label| (label.key, label.value)).collect());
+        Some(match fleet.change(caller, &id, labels, props.scaling_group).await {
+            Ok(_) => ModifyAgent { ok: Some(true), msg: Some("done".into()) },
+            Err(error) => ModifyAgent { ok: Some(false), msg: Some(Fault::from(error).message()) },
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! Loading and unloading: what a preload would do. The mutations are the seed's, in `graphql::images`.
+
+use async_graphql::{Context, Object, SimpleObject};
+
+use crate::access::caller::Caller;
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::scalar::BigInt;
+use crate::transfer::plan::{AgentPlan, Step};
+use crate::transfer::service::Transfers;
+
+/// What a preload would do.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct PreloadPlan {
+    /// The set of agents, folded.
+    folded: String,
+    /// How many agents are in it.
+    count: i32,
+    /// What would be fetched in all, in bytes.
+    bytes: BigInt,
+    /// Agent by agent, by id.
+    agents: Vec<PreloadPlanAgent>,
+}
+
+/// What a preload would do on one agent.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct PreloadPlanAgent {
+    /// The agent.
+    agent: String,
+    /// `already-there`, `stale`, `to-fetch`, `wrong-architecture` or `offline`.
+    step: &'static str,
+    /// What it has to fetch, in bytes, at most.
+    bytes: BigInt,
+    /// The room it has, in bytes, if its engine says.
+    free_bytes: Option<BigInt>,
+    /// False if the image will not fit; null when that can't be told.
+    fits: Option<bool>,
+    /// What stands in the way, for people.
+    problem: Option<&'static str>,
+}
+
+impl From<AgentPlan> for PreloadPlanAgent {
+    fn from(plan: AgentPlan) -> Self {
+        let problem = match (&plan.step, plan.fits) {
+            (Step::WrongArchitecture, _) => Some("wrong architecture"),
+            (Step::Offline, _) => Some("offline"),
+            (_, Some(false)) => Some("will not fit"),
+            _ => None,
+        };
+        Self {
+            step: plan.step.as_str(),
+            bytes: BigInt(plan.bytes),
+            free_bytes: plan.free_bytes.map(BigInt),
+            fits: plan.fits,
+            problem,
+            agent: plan.agent,
+        }
+    }
+}
+
+/// The queries. All are for super-admins.
+#[derive(Default)]
+pub struct TransferQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl TransferQuery {
+    /// What `preload_image` would do with the same arguments; nothing is started.
+    async fn preload_plan(
+        &self,
+        ctx: &Context<'_>,
+        reference: String,
+        target_agents: String,
+    ) -> Answer<Option<PreloadPlan>> {
+        let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
+        let plan = transfers.plan(caller, &reference, &target_agents).await?;
+        Ok(Some(PreloadPlan {
+            folded: plan.set.folded,
+            count: i32::try_from(plan.set.names.len()).unwrap_or(i32::MAX),
+            bytes: BigInt(plan.agents.iter().map(|agent| agent.bytes).sum()),
+            agents: plan.agents.into_iter().map(Into::into).collect(),
+        }))
+    }
+}

@@ -1,0 +1,85 @@
+//! How much is done at once, and by whom: so much per agent, so much per registry, and one operation at a time on one
+//! image of one agent.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use crate::base::digest::Digest;
+
+/// Images one agent is given at once: its disk is the slowest part, and its users are on it too.
+const PER_AGENT: usize = 2;
+/// Pulls from one registry at once.
+const PER_REGISTRY: usize = 16;
+
+/// What is going on. Entries vanish with their last holder.
+#[derive(Default)]
+pub(in crate::transfer) struct Limits {
+    agents: Keyed<String, Semaphore>,
+    registries: Keyed<String, Semaphore>,
+    operations: Keyed<(String, Digest), tokio::sync::Mutex<()>>,
+}
+
+/// The right to work on one image of one agent; given back when dropped.
+pub(in crate::transfer) struct Turn {
+    _operation: OwnedMutexGuard<()>,
+    _agent: Option<OwnedSemaphorePermit>,
+    _registry: Option<OwnedSemaphorePermit>,
+}
+
+impl Limits {
+    /// Waits for a turn. Whoever waits behind another operation on the same image finds its result when it is over.
+    pub(in crate::transfer) async fn turn(&self, agent: &str, digest: &Digest, registry: &str) -> Turn {
+        let operation = self.operations.of((agent.into(), digest.clone()), || tokio::sync::Mutex::new(()));
+        let operation = operation.lock_owned().await;
+        // Always in this order, so that no two wait for each other.
+        let agent = self.agents.of(agent.into(), || Semaphore::new(PER_AGENT)).acquire_owned().await.ok();
+        let registry =
+            self.registries.of(registry.into(), || Semaphore::new(PER_REGISTRY)).acquire_owned().await.ok();
+        Turn { _operation: operation, _agent: agent, _registry: registry }
+    }
+}
+
+/// Values made on demand and dropped when nobody holds them.
+struct Keyed<K, V>(Mutex<HashMap<K, Weak<V>>>);
+
+impl<K, V> Default for Keyed<K, V> {
+    fn default() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+}
+
+impl<K: Eq + Hash, V> Keyed<K, V> {
+    fn of(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+        let mut values = self.0.lock();
+        if let Some(value) = values.get(&key).and_then(Weak::upgrade) {
+            return value;
+        }
+        values.retain(|_, value| value.strong_count() > 0);
+        let value = Arc::new(make());
+        values.insert(key, Arc::downgrade(&value));
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+    use crate::base::digest::Digest;
+
+    #[tokio::test]
+    async fn one_image_of_one_agent_is_worked_on_by_one() {
+        let limits = Limits::default();
+        let (a, b) = (Digest::sha256_of(b"a"), Digest::sha256_of(b"b"));
+        let first = limits.turn("i-1", &a, "cr.io").await;
+        let _other_image = limits.turn("i-1", &b, "cr.io").await;
+        let _other_agent = limits.turn("i-2", &a, "cr.io").await;
+        let mut second = Box::pin(limits.turn("i-1", &a, "cr.io"));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        second.await;
+    }
+}

@@ -1,0 +1,7 @@
+//! From the catalog to agents and off them: plan who needs what, and follow it to the end.
+
+mod limits;
+pub mod plan;
+pub mod service;
+mod work;
+pub mod worker;

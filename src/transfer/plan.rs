@@ -1,0 +1,144 @@
+//! What a preload would do, agent by agent, before it is done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::Result;
+use crate::base::digest::Digest;
+use crate::catalog::image::Image;
+use crate::catalog::records::ManifestRecord;
+use crate::catalog::service::Catalog;
+use crate::fleet::agent::Agent;
+use crate::fleet::presence::Presence;
+use crate::fleet::service::Fleet;
+
+/// An image takes more room unpacked than it is to fetch; how much is known only afterwards. Twice is what common
+/// images come to at least, so an agent with less than that free is said not to fit.
+const UNPACKED: u64 = 2;
+
+/// What would be done on one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: the image is there.
+    AlreadyThere,
+    /// Fetch it in the place of another one of that name.
+    Replace,
+    /// Fetch it.
+    Fetch,
+    /// Nothing: there is no image for the agent's architecture.
+    WrongArchitecture,
+    /// Wait for the agent, which does not answer.
+    Offline,
+}
+
+impl Step {
+    /// The word used in the API.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::AlreadyThere => "already-there",
+            Self::Replace => "stale",
+            Self::Fetch => "to-fetch",
+            Self::WrongArchitecture => "wrong-architecture",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// The plan for one agent.
+#[derive(Debug, Clone)]
+pub struct AgentPlan {
+    /// The agent's id.
+    pub agent: String,
+    /// What would be done.
+    pub step: Step,
+    /// What it has to fetch, in bytes: the layers that no image it holds begins with.
+    pub bytes: u64,
+    /// The room it has, in bytes, if its engine says.
+    pub free_bytes: Option<u64>,
+    /// False when the image will not fit; `None` when that can't be told.
+    pub fits: Option<bool>,
+}
+
+/// The image for an agent, of those a reference names: the one of its architecture.
+pub fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&'a Arc<Image>> {
+    match &agent.about {
+        Some(about) => images.iter().find(|image| image.record.architecture == about.architecture),
+        // Not met since the start: what it runs is seen when it is.
+        None => images.first(),
+    }
+}
+
+/// Makes plans; what it looked up for one agent serves the next.
+pub struct Planner<'a> {
+    catalog: &'a Catalog,
+    fleet: &'a Fleet,
+    by_config: HashMap<Digest, Arc<Image>>,
+    layers: HashMap<Digest, Vec<Layer>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Layer {
+    diff_id: [u8; 32],
+    size: u64,
+}
+
+impl<'a> Planner<'a> {
+    /// A planner over this catalog and fleet.
+    pub fn new(catalog: &'a Catalog, fleet: &'a Fleet) -> Self {
+        Self { catalog, fleet, by_config: catalog.image_by_config(), layers: HashMap::new() }
+    }
+
+    /// The plan for one agent.
+    pub async fn plan(&mut self, agent: &Agent, images: &[Arc<Image>]) -> Result<AgentPlan> {
+        let id = agent.record.id.clone();
+        let free_bytes = agent.disk.as_ref().and_then(|disk| disk.free_bytes);
+        let plan = |step, bytes: u64| {
+            let fits = free_bytes.filter(|_| bytes > 0).map(|free| bytes.saturating_mul(UNPACKED) <= free);
+            AgentPlan { agent: id.clone(), step, bytes, free_bytes, fits }
+        };
+        let Some(image) = image_for(images, agent) else { return Ok(plan(Step::WrongArchitecture, 0)) };
+        if !agent.is_alive() {
+            return Ok(plan(Step::Offline, image.record.size_bytes));
+        }
+        let canonical = image.record.canonical();
+        let step = match self.fleet.presence(&id, canonical.as_str(), &image.record.digest) {
+            Presence::Present => return Ok(plan(Step::AlreadyThere, 0)),
+            Presence::Stale => Step::Replace,
+            Presence::Absent | Presence::Unknown => Step::Fetch,
+        };
+        let bytes = self.missing_bytes(&id, image).await?;
+        Ok(plan(step, bytes))
+    }
+
+    /// Engines share layers only from the base up, so what is missing begins where the longest common start ends.
+    async fn missing_bytes(&mut self, agent: &str, image: &Image) -> Result<u64> {
+        let wanted = self.layers_of(image).await?;
+        if wanted.is_empty() {
+            return Ok(image.record.size_bytes);
+        }
+        let mut shared = 0;
+        for held in self.fleet.held(agent) {
+            // Of what the catalog does not know, the layers are not known either: the plan errs to the full side.
+            let Some(known) = self.by_config.get(&held.digest).cloned() else { continue };
+            let layers = self.layers_of(&known).await?;
+            let common = wanted.iter().zip(&layers).take_while(|(a, b)| a.diff_id == b.diff_id).count();
+            shared = shared.max(common);
+        }
+        Ok(wanted.iter().skip(shared).map(|layer| layer.size).sum())
+    }
+
+    async fn layers_of(&mut self, image: &Image) -> Result<Vec<Layer>> {
+        if let Some(layers) = self.layers.get(&image.record.manifest) {
+            return Ok(layers.clone());
+        }
+        let diff_ids = image.config.record.diff_ids.chunks_exact(32).filter_map(|id| id.try_into().ok());
+        let layers = match self.catalog.manifest(&image.record.manifest).await? {
+            Some(ManifestRecord::Image { layer_sizes, .. }) if layer_sizes.len() == diff_ids.clone().count() => {
+                diff_ids.zip(layer_sizes).map(|(diff_id, size)| Layer { diff_id, size }).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.layers.insert(image.record.manifest.clone(), layers.clone());
+        Ok(layers)
+    }
+}

@@ -1,0 +1,33 @@
+//! The items of transfers, as the store keeps them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, Result};
+use crate::catalog::image::ImageRecord;
+use crate::tasks::task::NewItem;
+
+/// One image and one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::transfer) struct Work {
+    /// The agent's id.
+    pub agent: String,
+    /// The image as it was in the catalog when the task was made: a tag that moves meanwhile does not change the task.
+    /// `None` if the reference has no image for the agent's architecture.
+    pub image: Option<ImageRecord>,
+    /// The architecture there is no image for.
+    #[serde(default)]
+    pub wrong_architecture: Option<String>,
+}
+
+impl Work {
+    /// The item for this work.
+    pub(in crate::transfer) fn item(&self) -> Result<NewItem> {
+        let work = rmp_serde::to_vec_named(self).map_err(Error::internal)?;
+        Ok(NewItem { name: self.agent.clone(), phase: 0, work })
+    }
+
+    /// The work of an item.
+    pub(in crate::transfer) fn of(bytes: &[u8]) -> Result<Self> {
+        rmp_serde::from_slice(bytes).map_err(Error::internal)
+    }
+}

@@ -1,0 +1,191 @@
+//! Does the items of preloads and unloads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::Clock;
+use crate::catalog::image::ImageRecord;
+use crate::catalog::service::Catalog;
+use crate::engine::{Class, Engine, Fault, Pull, Removal};
+use crate::fleet::service::Fleet;
+use crate::tasks::task::{Item, Kind, Ledger, Progress};
+use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+use crate::transfer::limits::Limits;
+use crate::transfer::work::Work;
+
+/// Items of one task that are worked on at once.
+const AT_ONCE: usize = 16;
+/// A pull that makes no progress for so long is begun anew. A length of its own would be wrong for 12 GB on a thin line.
+const STALLED: Duration = Duration::from_mins(5);
+/// How often an item is begun before it is given up, where trying again may help: an engine may restart, a network come
+/// back; what the registry says twice it will say again.
+const TRIES_ENGINE: u32 = 20;
+const TRIES_NETWORK: u32 = 6;
+const TRIES_OTHER: u32 = 2;
+/// The first wait before an item is begun again, and the longest.
+const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(1);
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// The worker of preloads, or of unloads.
+pub struct TransferWorker {
+    kind: Kind,
+    catalog: Catalog,
+    fleet: Fleet,
+    clock: Clock,
+    limits: Arc<Limits>,
+}
+
+/// The workers of both kinds; they share their limits.
+pub fn workers(catalog: &Catalog, fleet: &Fleet, clock: &Clock) -> [Arc<dyn Worker>; 2] {
+    let limits = Arc::new(Limits::default());
+    [Kind::Preload, Kind::Unload].map(|kind| -> Arc<dyn Worker> {
+        Arc::new(TransferWorker {
+            kind,
+            catalog: catalog.clone(),
+            fleet: fleet.clone(),
+            clock: clock.clone(),
+            limits: Arc::clone(&limits),
+        })
+    })
+}
+
+#[async_trait]
+impl Worker for TransferWorker {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn parallel(&self) -> usize {
+        AT_ONCE
+    }
+
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
+        let work = Work::of(&item.work).map_err(|error| Setback::giving_up(error.to_string()))?;
+        let Some(image) = &work.image else {
+            let architecture = work.wrong_architecture.as_deref().unwrap_or("unknown");
+            return Err(Setback::giving_up(format!("the agent's architecture is {architecture}, which the image has not")));
+        };
+        let turn = tokio::select! {
+            turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
+            () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
+        };
+        let Some(engine) = self.fleet.engine(&work.agent) else {
+            return Err(self.setback(item, Fault::gone("the agent is offline")));
+        };
+        let done = match self.kind {
+            Kind::Unload => unload(engine.as_ref(), image).await,
+            _ => self.preload(&work.agent, engine.as_ref(), image, place).await,
+        };
+        self.fleet.refresh(&work.agent).await;
+        drop(turn);
+        done.map_err(|fault| self.setback(item, fault))
+    }
+}
+
+impl TransferWorker {
+    async fn preload(
+        &self,
+        agent: &str,
+        engine: &dyn Engine,
+        image: &ImageRecord,
+        place: &Workplace,
+    ) -> Result<Outcome, Fault> {
+        let canonical = image.canonical();
+        // Asked, not assumed: a pull that a restart interrupted may be whole, and another task may have been faster.
+        if engine.find(canonical.as_str()).await?.is_some_and(|held| held.digest == image.digest) {
+            let ledger = Ledger { unchanged: 1, ..Ledger::default() };
+            return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
+        }
+        let pull = Pull {
+            reference: canonical.as_str().into(),
+            manifest: image.manifest.clone(),
+            architecture: image.architecture.clone(),
+            credentials: self.credentials(&image.registry)?,
+            expected: image.digest.clone(),
+        };
+        let stop = place.stop.child_token();
+        let last_heard = Arc::new(Mutex::new(Instant::now()));
+        let heard = Arc::clone(&last_heard);
+        let report = move |progress: crate::engine::Progress| {
+            let told = Progress { current: progress.bytes_done, total: progress.bytes_total.max(progress.bytes_done) };
+            *heard.lock() = Instant::now();
+            place.report(told, format!("{agent}: {}", progress.message));
+        };
+        let pulling = engine.pull(pull, &report, stop.clone());
+        tokio::pin!(pulling);
+        tokio::select! {
+            pulled = &mut pulling => pulled?,
+            () = stalled(&last_heard) => {
+                stop.cancel();
+                // The engine is told; its own answer is waited for only briefly.
+                let _ = tokio::time::timeout(Duration::from_secs(5), pulling).await;
+                return Err(Fault::network(format!("no progress for {} s", STALLED.as_secs())));
+            }
+        };
+        let ledger = Ledger { added: 1, ..Ledger::default() };
+        Ok(Outcome { note: Some("loaded".into()), ..Outcome::new(ledger) })
+    }
+
+    fn credentials(&self, registry: &str) -> Result<Option<(String, crate::base::secret::Secret)>, Fault> {
+        let inside = |error: crate::base::Error| Fault::other(error.to_string());
+        let registry = self.catalog.find_registry(registry).map_err(inside)?;
+        let password = self.catalog.registry_password(&registry).map_err(inside)?;
+        Ok(registry.username.clone().zip(password))
+    }
+
+    fn setback(&self, item: &Item, fault: Fault) -> Setback {
+        let tries = match fault.class {
+            Class::EngineGone => TRIES_ENGINE,
+            Class::Network => TRIES_NETWORK,
+            Class::Other => TRIES_OTHER,
+            _ => 0,
+        };
+        let waits = 2_i32.saturating_pow(item.attempts.saturating_sub(1).min(10));
+        let wait = FIRST_WAIT.checked_mul(waits).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        let again_at = (item.attempts < tries).then(|| self.clock.now() + wait);
+        Setback { reason: fault.to_string(), again_at }
+    }
+}
+
+/// Ends when nothing was heard for [`STALLED`].
+async fn stalled(last_heard: &Mutex<Instant>) {
+    loop {
+        let until = *last_heard.lock() + STALLED;
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+async fn unload(engine: &dyn Engine, image: &ImageRecord) -> Result<Outcome, Fault> {
+    let canonical = image.canonical();
+    let mut ledger = Ledger::default();
+    let note = match engine.remove(canonical.as_str()).await? {
+        Removal::Removed => {
+            ledger.removed = 1;
+            "removed".to_owned()
+        }
+        Removal::Untagged => {
+            ledger.removed = 1;
+            "untagged; its layers stay, since another name or container has them".to_owned()
+        }
+        Removal::Absent => {
+            ledger.skipped.push(canonical.as_str(), "not there");
+            "not there".to_owned()
+        }
+        Removal::InUse { containers } => {
+            return Err(Fault::in_use(match containers {
+                1 => "in use by 1 container".to_owned(),
+                count => format!("in use by {count} containers"),
+            }));
+        }
+    };
+    Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
+}
