@@ -144,7 +144,8 @@ fn capitalized(word: &str) -> String {
 }
 
 fn spelling(word: &str) -> Option<&'static str> {
-    SPELLINGS.iter().find(|(name, _)| *name == word).map(|(_, spelled)| *spelled)
+    let place = SPELLINGS.binary_search_by_key(&word, |(name, _)| name).ok()?;
+    SPELLINGS.get(place).map(|(_, spelled)| *spelled)
 }
 
 const DISTRIBUTIONS: &[&str] =
@@ -163,7 +164,7 @@ const RELEASES: &[(&str, &str)] = &[
     ("trixie", "Debian 13"),
 ];
 
-/// How names in repositories and tags are written by those who own them.
+/// How names in repositories and tags are written by those who own them; in order, to be searched.
 const SPELLINGS: &[(&str, &str)] = &[
     ("almalinux", "AlmaLinux"),
     ("alpine", "Alpine"),
@@ -224,11 +225,16 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{accelerators, humanize, is_operation, resource_limits};
+    use super::{SPELLINGS, accelerators, humanize, is_operation, resource_limits};
     use crate::catalog::labels::Labels;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().copied().collect()
+    }
+
+    #[test]
+    fn spellings_are_in_order() {
+        assert!(SPELLINGS.is_sorted_by_key(|(name, _)| name));
     }
 
     #[test]
