@@ -23,6 +23,7 @@ pub struct Exchange {
     pub authorization: Option<String>,
     /// `If-None-Match`, where the client sent it.
     pub condition: Option<String>,
+    pub accept: Option<String>,
 }
 
 impl Exchange {
@@ -189,6 +190,7 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
             body_bytes: if bodiless { 0 } else { response.body.len() },
             authorization: header("authorization"),
             condition: header("if-none-match"),
+            accept: header("accept"),
             method: request.method.clone(),
             target: request.target.clone(),
         });
