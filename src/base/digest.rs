@@ -41,6 +41,17 @@ impl Digest {
         self.0.split_once(':').map_or("", |(_, hex)| hex)
     }
 
+    /// The 32 bytes of a SHA-256 digest.
+    pub fn sha256(&self) -> Option<[u8; 32]> {
+        let nibble = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let mut bytes = [0; 32];
+        let pairs = self.hex().as_bytes().chunks_exact(2);
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            *byte = pair.iter().try_fold(0_u8, |sum, digit| Some(sum << 4 | nibble(digit)?))?;
+        }
+        (self.algorithm() == "sha256").then_some(bytes)
+    }
+
     /// `algorithm:hex`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -124,6 +135,7 @@ mod tests {
     fn a_digest_matches_only_its_own_bytes() {
         let digest = Digest::sha256_of(b"abc");
         assert_eq!(digest.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(digest.sha256().map(|bytes| super::hex(&bytes)).as_deref(), Some(digest.hex()));
         assert!(digest.matches(b"abc"));
         assert!(!digest.matches(b"abd"));
     }

@@ -55,6 +55,10 @@ pub struct ConfigRecord {
     pub created: Option<String>,
     /// Its labels.
     pub labels: Labels,
+    /// The layers as they lie unpacked, from the base up: 32 bytes each, one behind the other. Two images that begin
+    /// with the same layers share them on an agent.
+    #[serde(default, with = "serde_bytes")]
+    pub diff_ids: Vec<u8>,
 }
 
 /// A config with its meaning worked out. Images with the same digest share one.

@@ -34,6 +34,9 @@ pub enum ManifestRecord {
         config: Digest,
         /// Layers and config, in bytes.
         size_bytes: u64,
+        /// Each layer's size as it is fetched, in bytes, from the base up.
+        #[serde(default)]
+        layer_sizes: Vec<u64>,
     },
     /// Several images.
     Index {

@@ -52,15 +52,15 @@ pub struct Streams {
 
 /// Follows a task: its state now, then each change; the last event says how it ended, then comes `server_close`.
 #[handler]
-pub async fn follow(
+pub fn follow(
     request: &Request,
     Query(which): Query<Which>,
-    caller: Signed,
-    queue: Data<&Queue>,
-    streams: Data<&Streams>,
+    Signed(caller): Signed,
+    Data(queue): Data<&Queue>,
+    Data(streams): Data<&Streams>,
 ) -> Result<Response, Problem> {
     let id = which.task_id.or(which.camel).ok_or_else(|| Problem::bad_parameter("task_id is missing"))?;
-    let live = visible(queue.0, &caller, &id).map_err(|_| Problem::not_found("No such background task."))?;
+    let live = visible(queue, &caller, &id).map_err(|_| Problem::not_found("No such background task."))?;
     let after = request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
     let dialect = Dialect::of(request.header(header::USER_AGENT).unwrap_or_default());
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);

@@ -8,6 +8,7 @@ use serde::{
     de::{Deserializer, MapAccess, Visitor},
 };
 
+use crate::base::digest::Digest;
 use crate::registry::manifest::bounded_word;
 
 /// Largest config read. Real ones have 5 to 50 kB; a long build history makes some hundred.
@@ -18,6 +19,9 @@ pub const MAX_LABELS: usize = 1000;
 pub const MAX_LABEL_KEY: usize = 256;
 /// Longest value of a label kept, in bytes. Base images carry whole build logs in labels; nobody searches those.
 pub const MAX_LABEL_VALUE: usize = 16 * 1024;
+
+/// Most layers looked at. Engines stop at 127.
+pub const MAX_LAYERS: usize = 512;
 
 /// What an image says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub struct Config {
     pub created: Option<Timestamp>,
     /// Of `config`, or where that has none, of `container_config` (old builders).
     pub labels: BTreeMap<String, String>,
+    /// The layers as they lie unpacked, from the base up; empty if one of them is no SHA-256 digest.
+    pub diff_ids: Vec<[u8; 32]>,
     /// Labels left out: beyond [`MAX_LABELS`], longer than the limits, or not text. They are dropped rather than
     /// cut, because a cut value would be read as if it were whole.
     pub dropped_labels: usize,
@@ -63,6 +69,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
         variant: raw.variant.map(|text| bounded_word(&text)).filter(|text| !text.is_empty()),
         created: raw.created.and_then(|text| text.parse().ok()),
         labels: labels.kept,
+        diff_ids: raw.rootfs.map(RootFs::binary).unwrap_or_default(),
         dropped_labels: labels.dropped,
     })
 }
@@ -75,6 +82,25 @@ struct RawConfig {
     created: Option<String>,
     config: Option<Section>,
     container_config: Option<Section>,
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Option<Vec<String>>,
+}
+
+impl RootFs {
+    fn binary(self) -> Vec<[u8; 32]> {
+        let digests: Option<Vec<[u8; 32]>> = self
+            .diff_ids
+            .unwrap_or_default()
+            .iter()
+            .take(MAX_LAYERS + 1)
+            .map(|text| text.parse::<Digest>().ok()?.sha256())
+            .collect();
+        digests.filter(|digests| digests.len() <= MAX_LAYERS).unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]

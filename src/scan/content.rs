@@ -140,7 +140,7 @@ impl Content {
             };
             match record {
                 ManifestRecord::Unusable { reason } => resolved.skipped.push(reason),
-                ManifestRecord::Image { config, size_bytes } => {
+                ManifestRecord::Image { config, size_bytes, .. } => {
                     self.add_image(&mut resolved, child, config, size_bytes).await?;
                 }
                 ManifestRecord::Index { children, skipped } => {
@@ -230,9 +230,11 @@ impl Content {
             }
             Ok(Manifest::Index(children)) => Ok(index_record(children)),
             Ok(Manifest::Image(image)) => match self.config(source, &image).await? {
-                Ok(config) if is_linux(&config.record.os) => {
-                    Ok(ManifestRecord::Image { config: image.config.digest, size_bytes: image.total_size })
-                }
+                Ok(config) if is_linux(&config.record.os) => Ok(ManifestRecord::Image {
+                    config: image.config.digest,
+                    size_bytes: image.total_size,
+                    layer_sizes: image.layers.iter().map(|layer| layer.size).collect(),
+                }),
                 Ok(config) => unusable(format!("not for Linux but {}", config.record.os)),
                 Err(reason) => unusable(reason),
             },
@@ -250,13 +252,12 @@ impl Content {
             if let Some(value) = self.catalog.config(&descriptor.digest).await? {
                 return Ok(Known { value, is_fresh: false });
             }
-            let bytes = match &descriptor.data {
-                Some(bytes) => bytes.clone(),
-                None => {
-                    let blob =
-                        source.client.blob(source.repository, &descriptor.digest, descriptor.size, MAX_BLOB);
-                    blob.await.map_err(|error| Unread::Trouble(error.into()))?
-                }
+            let bytes = if let Some(bytes) = &descriptor.data {
+                bytes.clone()
+            } else {
+                let blob =
+                    source.client.blob(source.repository, &descriptor.digest, descriptor.size, MAX_BLOB);
+                blob.await.map_err(|error| Unread::Trouble(error.into()))?
             };
             let parsed = parse_config(&bytes).map_err(|why| Unread::Content(why.to_string()))?;
             Ok(Known { value: Arc::new(Config::new(config_record(parsed))), is_fresh: true })
@@ -321,5 +322,6 @@ fn config_record(config: crate::registry::config::Config) -> ConfigRecord {
         os: config.os,
         created: config.created.map(|at| at.to_string()),
         labels: config.labels.iter().collect::<Labels>(),
+        diff_ids: config.diff_ids.concat(),
     }
 }

@@ -4,6 +4,7 @@ mod hostile;
 mod real;
 mod server;
 mod ssrf;
+mod tokens;
 mod trust;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde_json::json;
 use url::Url;
 
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
         address::Resolver,
         client::{Client, Credentials, ProbeMode, Remote},
         limits::Limits,
+        tests::server::Reply,
     },
 };
 
@@ -92,5 +95,21 @@ impl Resolver for Internet {
 
     fn route(&self, _: IpAddr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
+    }
+}
+
+pub(in crate::registry::tests) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(in crate::registry::tests) const EMPTY: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+pub(in crate::registry::tests) fn manifest(headers: &[(&str, &str)]) -> Reply {
+    Reply::new(200, &[&[("content-type", OCI_INDEX)], headers].concat(), EMPTY)
+}
+
+pub(in crate::registry::tests) fn tags(tags: &[&str], link: Option<&str>) -> Reply {
+    let body = json!({"name": "a", "tags": tags}).to_string();
+    match link {
+        Some(link) => Reply::new(200, &[("link", link)], body),
+        None => Reply::ok(body),
     }
 }

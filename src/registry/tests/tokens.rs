@@ -1,0 +1,156 @@
+//! Token servers that misbehave, and the single flight to those that do not (R11).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use crate::registry::error::Reason;
+use crate::registry::tests::server::{Reply, Server};
+use crate::registry::tests::{ann, client, manifest, patient, remote, tags};
+
+/// A registry that wants bearer tokens, and its token server at `/token`. `accepts` says whether this token (they are
+/// numbered from 1) is good for this path.
+async fn guarded(
+    token: impl Fn(usize) -> Reply + Send + Sync + 'static,
+    accepts: impl Fn(usize, &str) -> bool + Send + Sync + 'static,
+) -> Server {
+    let count = AtomicUsize::new(0);
+    Server::start(move |request| {
+        if request.path().starts_with("/token") {
+            return token(count.fetch_add(1, Ordering::SeqCst) + 1);
+        }
+        let sent =
+            request.header("authorization").and_then(|text| text.strip_prefix("Bearer t")?.parse().ok());
+        if sent.is_some_and(|number| accepts(number, request.path())) {
+            return if request.path().contains("manifests") { manifest(&[]) } else { tags(&["x"], None) };
+        }
+        let challenge =
+            r#"Bearer realm="/token",service="cr",scope="repository:a:pull",error="insufficient_scope""#;
+        Reply::new(401, &[("www-authenticate", challenge)], "")
+    })
+    .await
+}
+
+fn numbered(number: usize) -> Reply {
+    Reply::ok(json!({"token": format!("t{number}"), "expires_in": 300}).to_string())
+}
+
+fn fetched_tokens(server: &Server) -> usize {
+    server.lines().iter().filter(|line| line.contains("/token")).count()
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_per_scope_for_all_who_need_it() {
+    let server = guarded(numbered, |_, _| true).await;
+    let mut remote = remote(&server.url());
+    remote.credentials = Some(ann());
+    let client = client(remote, patient());
+    client.manifest("a", "tag").await.unwrap();
+    let token = &server.lines()[1];
+    assert_eq!(token, "GET /token?service=cr&scope=repository%3Aa%3Apull&client_id=wharf&account=ann");
+    assert_eq!(server.requests()[1].header("authorization"), Some("Basic YW5uOmh1bnRlcjI="));
+    // The scheme is known now: one token for the next repository, however many ask at once, and no more 401s.
+    let before = server.requests().len();
+    let asked = (0..8).map(|_| client.manifest("b", "tag"));
+    for outcome in futures_util::future::join_all(asked).await {
+        outcome.unwrap();
+    }
+    assert_eq!((server.requests().len() - before, fetched_tokens(&server)), (9, 2));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_before_use_and_a_refused_one_once() {
+    let brief =
+        |number| Reply::ok(json!({"token": format!("t{number}"), "expires_in": 0.000_001}).to_string());
+    let server = guarded(brief, |_, _| true).await;
+    let brief = client(remote(&server.url()), patient());
+    for _ in 0..3 {
+        brief.manifest("a", "tag").await.unwrap();
+    }
+    // One 401 ever, and a token per request.
+    assert_eq!((server.requests().len(), fetched_tokens(&server)), (7, 3));
+
+    // The first token dies after its first use.
+    let uses = AtomicUsize::new(0);
+    let server =
+        guarded(numbered, move |number, _| number > 1 || uses.fetch_add(1, Ordering::SeqCst) == 0).await;
+    let client = client(remote(&server.url()), patient());
+    for _ in 0..3 {
+        client.manifest("a", "tag").await.unwrap();
+    }
+    assert_eq!(fetched_tokens(&server), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_fresh_tokens_is_not_asked_again() {
+    let server = guarded(numbered, |_, path| !path.contains("/a/")).await;
+    let client = client(remote(&server.url()), patient());
+    let error = client.manifest("a", "tag").await.unwrap_err();
+    assert!(matches!(error.reason, Reason::Unauthorized(_)), "{error}");
+    assert!(!error.is_transient());
+    assert_eq!((server.requests().len(), fetched_tokens(&server)), (3, 1));
+    // It is this repository's trouble, not the next one's.
+    client.manifest("b", "tag").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forbidden_repository_is_only_that() {
+    let server = Server::start(|request| match request.path() {
+        "/v2/secret/tags/list?n=1000" => Reply::new(403, &[], "internal host 10.0.0.5 says no"),
+        _ => tags(&["x"], None),
+    })
+    .await;
+    let client = client(remote(&server.url()), patient());
+    let error = client.tags("secret").await.unwrap_err();
+    assert_eq!(error.to_string(), "cr.test: tags of secret: forbidden (403)");
+    client.tags("open").await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_token_responses_are_errors_that_tell_no_secret() {
+    let huge = format!(r#"{{"token":"{}"}}"#, "a".repeat(1 << 20));
+    let long = format!(r#"{{"token":"{}"}}"#, "a".repeat(17 << 10));
+    for (status, body, class) in [
+        (200, "{}", "invalid response"),
+        (200, "", "invalid response"),
+        (200, "hunter2 <html>", "invalid response"),
+        (200, &huge, "too large"),
+        (200, &long, "invalid response"),
+        (401, "hunter2 is wrong", "unauthorized"),
+        (403, "hunter2", "forbidden"),
+        (404, "hunter2", "server error"),
+        (500, "hunter2", "server error"),
+    ] {
+        let body = body.to_owned();
+        let server = guarded(move |_| Reply::new(status, &[], &body), |_, _| true).await;
+        let mut remote = remote(&server.url());
+        remote.credentials = Some(ann());
+        let error = client(remote, patient()).manifest("a", "tag").await.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("token from 127.0.0.1"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_challenges_bearer_is_taken_and_none_we_know_is_an_error() {
+    let server = Server::start(|request| {
+        if request.path().starts_with("/token") {
+            return numbered(1);
+        }
+        match request.header("authorization") {
+            Some("Bearer t1") => Reply::ok("{}"),
+            _ => {
+                Reply::new(401, &[("www-authenticate", "Negotiate, Basic realm=x, Bearer realm=/token")], "")
+            }
+        }
+    })
+    .await;
+    client(remote(&server.url()), patient()).ping().await.unwrap();
+    for challenge in ["Negotiate", "Basic realm=x", ""] {
+        let server = Server::start(move |_| Reply::new(401, &[("www-authenticate", challenge)], "")).await;
+        let error = client(remote(&server.url()), patient()).ping().await.unwrap_err();
+        assert!(matches!(error.reason, Reason::Unauthorized(_)), "{challenge}: {error}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
