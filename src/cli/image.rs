@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::{Client, Connection, given},
+    api::{Client, given},
+    connection::Connection,
     failure::{Failure, Result},
     follow, json, registry, table, text,
 };

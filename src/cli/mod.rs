@@ -4,6 +4,7 @@
 
 mod api;
 mod completion;
+mod connection;
 mod failure;
 mod follow;
 mod image;
@@ -107,7 +108,7 @@ fn configured(command: clap::Command, arguments: &[OsString]) -> Result<clap::Co
     let file = path.map(|path| config::File::read(&path)).transpose();
     let command = file.and_then(|file| config::layered(command, "WHARF", file.as_ref(), &CLIENTS));
     let command = command.map_err(|invalid| Failure::usage(invalid.to_string()))?;
-    Ok(api::with_official_environment(command, |name| env::var(name).ok()))
+    Ok(connection::with_official_environment(command, |name| env::var(name).ok()))
 }
 
 fn home_file() -> Option<PathBuf> {

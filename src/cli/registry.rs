@@ -10,7 +10,8 @@ use crate::{
     base::{reference, secret::Secret},
     cli::{
         self,
-        api::{self, Client, Connection},
+        api::Client,
+        connection::{self, Connection},
         failure::Result,
         json, password, table, text,
     },
@@ -234,7 +235,7 @@ impl Settings {
 
     /// The input fields of what was given, and nothing else: what is left out stays as it is.
     fn props(&self, password: Option<&Secret>) -> Result<Map<String, Value>> {
-        let ca_pem = self.ca_file.as_deref().map(api::read_file).transpose()?;
+        let ca_pem = self.ca_file.as_deref().map(connection::read_file).transpose()?;
         let list = |values: &[String]| {
             let named: Vec<_> = values.iter().filter(|value| !value.is_empty()).collect();
             (!values.is_empty()).then(|| json!(named))

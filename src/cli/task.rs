@@ -8,7 +8,8 @@ use crate::{
     base::ids::TaskId,
     cli::{
         self,
-        api::{Client, Connection},
+        api::Client,
+        connection::Connection,
         failure::{Failure, Result},
         follow, json, table, text,
     },
