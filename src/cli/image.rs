@@ -41,6 +41,9 @@ enum Verb {
         /// Only this project of the registry
         #[arg(long, value_name = "PROJECT")]
         project: Option<String>,
+        /// Remove vanished images even if they are most of a registry's: an earlier rescan held them back
+        #[arg(long)]
+        confirm_removals: bool,
         /// Return as soon as the task is started
         #[arg(long)]
         no_follow: bool,
@@ -158,10 +161,13 @@ impl Verb {
             Self::Show { reference, architecture } => {
                 show(client, reference, architecture.as_deref(), as_json).await
             }
-            Self::Rescan { registry, project, no_follow } => {
-                let query = "mutation($registry: String, $project: String) \
-                    { rescan_images(registry: $registry, project: $project) { ok msg task_id } }";
-                let variables = given(json!({ "registry": registry, "project": project }));
+            Self::Rescan { registry, project, confirm_removals, no_follow } => {
+                let query = "mutation($registry: String, $project: String, $confirm_removals: Boolean) \
+                    { rescan_images(registry: $registry, project: $project, confirm_removals: $confirm_removals) \
+                    { ok msg task_id } }";
+                let confirmed = confirm_removals.then_some(true);
+                let variables =
+                    given(json!({ "registry": registry, "project": project, "confirm_removals": confirmed }));
                 let what = registry.as_deref().unwrap_or("every registry");
                 start(client, what, "rescan_images", query, variables, *no_follow, as_json).await
             }

@@ -5,6 +5,7 @@
 mod api;
 mod completion;
 mod connection;
+mod credentials;
 mod failure;
 mod follow;
 mod image;
@@ -19,6 +20,7 @@ mod sse;
 mod table;
 mod task;
 mod text;
+mod user;
 
 use std::{
     env,
@@ -65,6 +67,7 @@ enum Command {
     Image(image::Image),
     Registry(registry::Registry),
     Task(task::Task),
+    User(user::User),
     Completion(completion::Completion),
     Schema(schema::Schema),
 }
@@ -97,6 +100,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Image(image) => image.run(matches),
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
+        Command::User(user) => user.run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),
     }
@@ -226,7 +230,7 @@ mod tests {
             "wharf image list --registry cr.example.org --installed --name python --json",
             "wharf image show cr.example.org/python:3.9 --endpoint http://127.0.0.1:1",
             "wharf image rescan",
-            "wharf image rescan cr.example.org --no-follow",
+            "wharf image rescan cr.example.org --project stable --confirm-removals --no-follow",
             "wharf image scan cr.example.org/python:3.9",
             "wharf image forget py --architecture aarch64",
             "wharf image alias py cr.example.org/python:3.9",
@@ -241,6 +245,7 @@ mod tests {
             "wharf task show 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
             "wharf task follow 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172 --json",
             "wharf task cancel 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
+            "wharf user reset-password admin@localhost --data-dir /tmp/x --keypair --password-stdin --show",
             "wharf completion bash",
             "wharf schema",
         ] {
@@ -251,6 +256,7 @@ mod tests {
             "wharf image show",
             "wharf task show 12",
             "wharf registry add",
+            "wharf user reset-password",
             "wharf registry add http://cr.example.org",
             "wharf registry change cr.example.org --anonymous --username u",
             "wharf image list --endpoint ftp://x",

@@ -152,11 +152,12 @@ impl Verb {
             Self::Change { host, settings, anonymous, no_ca_file } => {
                 let mut props = settings.props(settings.password(host)?.as_ref())?;
                 if *anonymous {
-                    props.insert("username".into(), Value::Null);
-                    props.insert("password".into(), Value::Null);
+                    // Null means "as it is" here, as it does to Backend.AI's clients; empty means "none".
+                    props.insert("username".into(), "".into());
+                    props.insert("password".into(), "".into());
                 }
                 if *no_ca_file {
-                    props.insert("ca_pem".into(), Value::Null);
+                    props.insert("ca_pem".into(), "".into());
                 }
                 let query = "mutation($hostname: String!, $props: ModifyContainerRegistryInput!) \
                     { modify_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";

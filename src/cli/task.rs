@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    base::ids::TaskId,
+    base::{ids::TaskId, reference},
     cli::{
         self,
         api::Client,
@@ -249,6 +249,7 @@ impl Detail {
             if ledger.skipped.len().max(ledger.failed.len()) > SUMMARY_REASONS {
                 lines.push(format!("all of them: wharf task show {}", self.row.id));
             }
+            lines.extend(self.held_back(ledger));
         }
         lines.join("\n")
     }
@@ -266,6 +267,21 @@ impl Detail {
         }
     }
 
+    /// The commands that remove what a rescan held back, ready to be pasted.
+    fn held_back(&self, ledger: &Ledger) -> Vec<String> {
+        // A subject is a registry, or a registry and a project: `cr.example.org/stable`.
+        let project = self.row.subject.split_once('/').map(|(_, project)| project);
+        let project = project.filter(|project| reference::is_repository(project));
+        let held = ledger.failed.iter().filter(|failed| failed.reason.contains("confirm_removals"));
+        // What people paste into a shell must be what it seems.
+        held.filter(|failed| reference::is_registry_host(&failed.reference))
+            .map(|Reason { reference: host, .. }| {
+                let project = project.map(|project| format!(" --project {project}")).unwrap_or_default();
+                format!("to remove them: wharf image rescan {host}{project} --confirm-removals")
+            })
+            .collect()
+    }
+
     fn page(&self) -> String {
         let mut page = table::fields(self.row.fields());
         if let Some(ledger) = &self.ledger {
@@ -276,6 +292,7 @@ impl Detail {
             ] {
                 page.extend(lines.into_iter().flat_map(|line| ["\n".to_owned(), line]));
             }
+            page.extend(self.held_back(ledger).into_iter().flat_map(|line| ["\n".to_owned(), line]));
         }
         if !self.items.is_empty() {
             let headers = ["ITEM", "STATE", "PROGRESS", "ATTEMPTS", "REASON"];
@@ -325,4 +342,36 @@ fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
 fn moment(text: &str) -> String {
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map_or_else(|_| text.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::cli::task::Detail;
+
+    #[test]
+    fn what_was_held_back_comes_with_the_command_that_removes_it() {
+        let ends_with = |subject: &str, host: &str| {
+            let task = json!({
+                "id": "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172", "kind": "rescan", "subject": subject,
+                "state": "done", "message": "", "created_at": "", "ended_at": null,
+                "current_progress": 1, "total_progress": 1,
+                "ledger": {
+                    "added": 0, "updated": 0, "unchanged": 0, "removed": 0, "skipped_count": 0, "failed_count": 1,
+                    "failed": [{"reference": host, "reason": "rescan with confirm_removals to remove them"}],
+                },
+            });
+            let task: Detail = serde_json::from_value(task).unwrap();
+            task.summary().lines().last().unwrap().to_owned()
+        };
+        for (subject, expected) in [
+            ("cr.io:5000", "to remove them: wharf image rescan cr.io:5000 --confirm-removals"),
+            ("cr.io:5000/a", "to remove them: wharf image rescan cr.io:5000 --project a --confirm-removals"),
+            ("every registry", "to remove them: wharf image rescan cr.io:5000 --confirm-removals"),
+        ] {
+            assert_eq!(ends_with(subject, "cr.io:5000"), expected);
+        }
+        assert!(!ends_with("x", "$(reboot)").contains("wharf image"));
+    }
 }
