@@ -83,17 +83,33 @@ impl Client {
         query: &str,
         variables: Value,
     ) -> Result<T> {
-        let body = json!({ "query": query, "variables": variables }).to_string();
-        let request = self.signed(&Method::POST, "/admin/gql", "application/json");
-        let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(self.refused(response).await);
+        self.answer(query, variables).await?.field(field).map_err(|why| refused(self.name(), why))
+    }
+
+    /// [`Client::ask`] where a refusal is about one thing.
+    pub(crate) async fn ask_about<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        field: &str,
+        query: &str,
+        variables: Value,
+    ) -> Result<T> {
+        self.answer(query, variables).await?.field(field).map_err(|why| refused(what, why))
+    }
+
+    /// [`Client::ask_about`] for a thing that may not be there.
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        field: &str,
+        query: &str,
+        variables: Value,
+    ) -> Result<Option<T>> {
+        let answer = self.answer(query, variables).await?;
+        if answer.says_not_found() {
+            return Ok(None);
         }
-        let answer: Answer = serde_json::from_slice(&self.body(response).await?)
-            .map_err(|_| self.foreign(&format!("answered HTTP {} with no GraphQL", status.as_u16())))?;
-        answer.field(field).map_err(|why| self.refusal(why))
+        answer.field(field).map_err(|why| refused(what, why))
     }
 
     /// A mutation; `ok: false` is a failure of `what`, with the server's reason.
@@ -104,13 +120,27 @@ impl Client {
         query: &str,
         variables: Value,
     ) -> Result<Outcome> {
-        let outcome: Outcome = self.ask(field, query, variables).await?;
+        let outcome: Outcome = self.ask_about(what, field, query, variables).await?;
         if outcome.ok {
             return Ok(outcome);
         }
-        let why = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into());
-        let failure = Failure::failed(what, why.as_str());
-        Err(if why.starts_with("no permission") { failure.remedy(NOT_SUPER_ADMIN) } else { failure })
+        Err(refused(
+            what,
+            outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into()),
+        ))
+    }
+
+    async fn answer(&self, query: &str, variables: Value) -> Result<Answer> {
+        let body = json!({ "query": query, "variables": variables }).to_string();
+        let request = self.signed(&Method::POST, "/admin/gql", "application/json");
+        let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(self.refused(response).await);
+        }
+        serde_json::from_slice(&self.body(response).await?)
+            .map_err(|_| self.foreign(&format!("answered HTTP {} with no GraphQL", status.as_u16())))
     }
 
     /// Opens a task's event stream, from behind this event on.
@@ -229,18 +259,26 @@ impl Client {
         }
     }
 
-    fn refusal(&self, why: String) -> Failure {
-        let is_denied = why.contains("no permission") || why.contains("privilege");
-        let failure = Failure::failed(self.name(), why);
-        if is_denied { failure.remedy(NOT_SUPER_ADMIN) } else { failure }
-    }
-
     fn foreign(&self, why: &str) -> Failure {
         Failure::failed(self.name(), why).remedy("is it a wharf server? name another with --endpoint")
     }
 }
 
 const NOT_SUPER_ADMIN: &str = "use a super-admin's key pair";
+
+/// A failure by the reason that the API gave.
+fn refused(what: &str, why: String) -> Failure {
+    let has = |word| why.contains(word);
+    let remedy = if has("no permission") || has("privilege") {
+        Some(NOT_SUPER_ADMIN)
+    } else if has("no such image") || has("no such alias") {
+        Some("see wharf image list")
+    } else {
+        None
+    };
+    let failure = Failure::about(what, why);
+    remedy.into_iter().fold(failure, Failure::remedy)
+}
 
 /// Why an event stream did not open.
 #[derive(Debug)]
@@ -275,9 +313,24 @@ struct Answer {
 #[derive(Deserialize)]
 struct Complaint {
     message: String,
+    #[serde(default)]
+    extensions: Option<Extensions>,
+}
+
+#[derive(Deserialize)]
+struct Extensions {
+    #[serde(default)]
+    code: Option<String>,
 }
 
 impl Answer {
+    /// Whether all that is wrong is that what was asked for is not there.
+    fn says_not_found(&self) -> bool {
+        let code =
+            |error: &Complaint| error.extensions.as_ref()?.code.as_deref().map(|code| code == "not-found");
+        !self.errors.is_empty() && self.errors.iter().all(|error| code(error) == Some(true))
+    }
+
     fn field<T: DeserializeOwned>(mut self, name: &str) -> Result<T, String> {
         if !self.errors.is_empty() {
             let messages: Vec<_> = self.errors.into_iter().map(|error| error.message).collect();
@@ -445,10 +498,23 @@ mod tests {
         .await;
         let client = client(&server);
         let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
-        assert_eq!(failure.to_string(), "a:1: no such image");
+        assert_eq!(failure.to_string(), "a:1: no such image; see wharf image list");
         let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
         assert!(client.change("a:1", "f", "", json!({})).await.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_told_from_what_went_wrong() {
+        let missing =
+            r#"{"data": null, "errors": [{"message": "no such x", "extensions": {"code": "not-found"}}]}"#;
+        let wrong =
+            r#"{"data": null, "errors": [{"message": "broken", "extensions": {"code": "internal"}}]}"#;
+        let server = Server::start(vec![Answer::json(200, missing), Answer::json(200, wrong)]).await;
+        let client = client(&server);
+        assert_eq!(client.find::<u32>("y", "x", "", json!({})).await.unwrap(), None);
+        let failure = client.find::<u32>("y", "x", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "y: broken");
     }
 
     #[tokio::test]

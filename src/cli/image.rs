@@ -214,8 +214,19 @@ impl List {
         if as_json {
             return json::print(&images);
         }
+        if images.is_empty() && cli::is_for_people() {
+            return cli::print(self.nothing());
+        }
         let headers = ["IMAGE", "ARCHITECTURE", "SIZE", "INSTALLED", "ALIASES", "DESCRIPTION"];
         cli::print(&table::rows(&headers, images.iter().map(Record::cells)))
+    }
+
+    fn nothing(&self) -> &'static str {
+        if self.registry.is_some() || self.installed || self.name.is_some() {
+            "No image like that; wharf image list without flags has them all"
+        } else {
+            "No images that you may see; a super-admin reads them from the registries with: wharf image rescan"
+        }
     }
 
     fn wants(&self, image: &Record) -> bool {
@@ -236,7 +247,7 @@ async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_j
          {{ image(reference: $reference, architecture: $architecture) {{ {FIELDS} }} }}"
     );
     let variables = given(json!({ "reference": reference, "architecture": architecture }));
-    let image: Option<Record> = client.ask("image", &query, variables).await?;
+    let image: Option<Record> = client.find(reference, "image", &query, variables).await?;
     let image = image.ok_or_else(|| {
         Failure::failed(reference, "no such image, or none that you may see").remedy("see wharf image list")
     })?;
@@ -319,7 +330,10 @@ impl Label {
 
 impl Limit {
     fn line(&self) -> String {
-        let bounds = match (self.min.as_deref(), self.max.as_deref()) {
+        // What the API says where an image says nothing.
+        let min = self.min.as_deref().filter(|min| *min != "0");
+        let max = self.max.as_deref().filter(|max| *max != "Infinity");
+        let bounds = match (min, max) {
             (Some(min), Some(max)) => format!("{min} to {max}"),
             (Some(min), None) => format!("at least {min}"),
             (None, Some(max)) => format!("at most {max}"),
@@ -385,6 +399,8 @@ mod tests {
             Limit { key: "cpu".into(), min: min.map(Into::into), max: max.map(Into::into) }.line()
         };
         assert_eq!(limit(Some("1"), None), "cpu at least 1");
+        assert_eq!(limit(Some("1"), Some("Infinity")), "cpu at least 1");
+        assert_eq!(limit(Some("0"), Some("Infinity")), "cpu any");
         assert_eq!(limit(Some("1"), Some("4")), "cpu 1 to 4");
         assert_eq!(limit(None, Some("4")), "cpu at most 4");
     }

@@ -25,7 +25,7 @@ mod user;
 use std::{
     env,
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -157,6 +157,11 @@ fn asked_command(arguments: &[OsString]) -> String {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?.block_on(work)
+}
+
+/// Whether a person reads stdout, whom a hint helps, and not a script, which it would break.
+fn is_for_people() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.

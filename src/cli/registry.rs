@@ -182,6 +182,9 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     if as_json {
         return json::print(&records);
     }
+    if records.is_empty() && cli::is_for_people() {
+        return cli::print("No registry yet; add one with: wharf registry add HOST");
+    }
     let headers = ["REGISTRY", "TYPE", "USER", "PROJECTS", "TLS", "URL"];
     cli::print(&table::rows(&headers, records.iter().map(Record::cells)))
 }
@@ -217,7 +220,7 @@ async fn changed(
     verb: &str,
     as_json: bool,
 ) -> Result<()> {
-    let _: Value = client.ask(field, query, variables).await?;
+    let _: Value = client.ask_about(host, field, query, variables).await?;
     if as_json {
         json::print(&json!({ "ok": true, "hostname": host }))
     } else {

@@ -74,8 +74,8 @@ impl Serve {
         let address = self.listen.to_string();
         // Before the data directory is touched: a port in use must not leave one behind.
         let listener = TcpListener::bind(self.listen).await.map_err(|why| {
-            let remedy = "choose another with --listen, or stop what uses it";
-            Failure::failed(address.clone(), format!("can't listen there ({why}); {remedy}"))
+            Failure::failed(address.clone(), format!("can't listen there: {why}"))
+                .remedy("choose another address with --listen, or stop what uses it")
         })?;
         let shutdown = CancellationToken::new();
         let given = first_admin();
@@ -97,7 +97,8 @@ impl Serve {
     }
 
     fn start_logging(&self) -> Result<()> {
-        let filter = EnvFilter::try_new(&self.log_level)
+        // poem announces itself in lines that say less than ours. A filter that names it wins over this.
+        let filter = EnvFilter::try_new(format!("poem=warn,{}", self.log_level))
             .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
         let is_text = match self.log_format {
             LogFormat::Auto => io::stderr().is_terminal(),
@@ -140,7 +141,8 @@ fn show(made: &Made<'_>) {
     } else if io::stdout().is_terminal() {
         let _ = writeln!(
             io::stdout(),
-            "\nThis first start made a super-admin. Keep these; they are not shown again.\n\n{made}"
+            "\nThis first start made a super-admin. Keep these; they are not shown again.\n\n{made}\n\
+             Then add a registry and read it: wharf registry add HOST && wharf image rescan HOST\n"
         );
     } else {
         tracing::warn!(

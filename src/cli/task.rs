@@ -170,9 +170,10 @@ pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
                      skipped {{ reference reason }} failed {{ reference reason }} }}
            items {{ name state attempts reason current total started_at ended_at }} }} }}"
     );
-    let found: Option<Detail> = client.ask("background_task", &query, json!({ "id": id })).await?;
+    let what = format!("task {id}");
+    let found: Option<Detail> = client.find(&what, "background_task", &query, json!({ "id": id })).await?;
     found.ok_or_else(|| {
-        Failure::failed(format!("task {id}"), "no such task; tasks are kept for a day after their end")
+        Failure::failed(what, "no such task; tasks are kept for a day after their end")
             .remedy("see wharf task list")
     })
 }
@@ -186,6 +187,9 @@ async fn list(client: &Client, limit: u32, offset: u32, as_json: bool) -> Result
     let rows = rows.unwrap_or_default();
     if as_json {
         return json::print(&rows);
+    }
+    if rows.is_empty() && cli::is_for_people() {
+        return cli::print("No task within the last day; start one with: wharf image rescan");
     }
     let headers = ["ID", "KIND", "SUBJECT", "STATE", "PROGRESS", "STARTED", "MESSAGE"];
     cli::print(&table::rows(&headers, rows.iter().map(Row::cells)))
@@ -212,7 +216,7 @@ impl Row {
             self.kind.clone(),
             self.subject.clone(),
             self.state.clone(),
-            format!("{}/{}", self.current_progress, self.total_progress),
+            progress(self.current_progress, self.total_progress),
             moment(&self.created_at),
             self.message.clone(),
         ]
@@ -224,7 +228,7 @@ impl Row {
             ("kind", text::one_line(&self.kind)),
             ("subject", text::one_line(&self.subject)),
             ("state", text::one_line(&self.state)),
-            ("progress", format!("{}/{}", self.current_progress, self.total_progress)),
+            ("progress", progress(self.current_progress, self.total_progress)),
             ("started", moment(&self.created_at)),
             ("ended", self.ended_at.as_deref().map(moment).unwrap_or_default()),
             ("message", text::one_line(&self.message)),
@@ -283,7 +287,10 @@ impl Detail {
     }
 
     fn page(&self) -> String {
-        let mut page = table::fields(self.row.fields());
+        // The message of a task that is done is its counts, which have a line of their own below.
+        let repeats = self.ledger.is_some() && self.row.state == "done";
+        let fields = self.row.fields().into_iter().filter(|(name, _)| !(repeats && *name == "message"));
+        let mut page = table::fields(fields);
         if let Some(ledger) = &self.ledger {
             page = [page, String::new(), ledger.counts()].join("\n");
             for lines in [
@@ -317,11 +324,16 @@ impl Item {
         vec![
             self.name.clone(),
             self.state.clone(),
-            format!("{}/{}", self.current, self.total),
+            progress(self.current, self.total),
             self.attempts.to_string(),
             self.reason.clone().unwrap_or_default(),
         ]
     }
+}
+
+/// How far something is; nothing where there is nothing to count, or not yet.
+fn progress(current: u64, total: u64) -> String {
+    if total == 0 { String::new() } else { format!("{current}/{total}") }
 }
 
 fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
