@@ -16,6 +16,7 @@ mod architecture;
 mod auth;
 mod clients;
 mod harness;
+mod hostile;
 mod limits;
 mod scan;
 mod seed;
