@@ -53,6 +53,13 @@ impl Failure {
         self.may_pass
     }
 
+    /// The thing and the reason alone, where nobody has to do anything about it yet.
+    pub(crate) fn reason(&self) -> String {
+        let what = self.what.as_ref().map(|what| format!("{}: ", text::one_line(what))).unwrap_or_default();
+        // Reasons come from servers and may end as sentences do; ours goes on.
+        format!("{what}{}", without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))
+    }
+
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(if self.is_usage { 2 } else { 1 })
@@ -61,11 +68,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(what) = &self.what {
-            write!(f, "{}: ", text::one_line(what))?;
-        }
-        // Reasons come from servers and may end as sentences do; ours goes on.
-        f.write_str(without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))?;
+        f.write_str(&self.reason())?;
         if let Some(remedy) = &self.remedy {
             write!(f, "; {}", text::one_line(remedy))?;
         }

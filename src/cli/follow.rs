@@ -218,7 +218,7 @@ impl Screen {
     }
 
     fn lost(&mut self, failure: &Failure) {
-        let message = format!("waiting for the server ({failure})");
+        let message = format!("waiting for the server ({})", failure.reason());
         match self {
             Self::Bar(bar) => bar.set_message(message),
             Self::Lines { .. } => self.line(message),

@@ -287,8 +287,8 @@ impl Detail {
     }
 
     fn page(&self) -> String {
-        // The message of a task that is done is its counts, which have a line of their own below.
-        let repeats = self.ledger.is_some() && self.row.state == "done";
+        // The message of a task that has ended well is its counts, which have a line of their own below.
+        let repeats = self.ledger.as_ref().is_some_and(|ledger| ledger.is_said_by(&self.row.message));
         let fields = self.row.fields().into_iter().filter(|(name, _)| !(repeats && *name == "message"));
         let mut page = table::fields(fields);
         if let Some(ledger) = &self.ledger {
@@ -311,6 +311,16 @@ impl Detail {
 }
 
 impl Ledger {
+    /// Whether a message says what [`Ledger::counts`] does, and no more.
+    fn is_said_by(&self, message: &str) -> bool {
+        let Self { added, updated, unchanged, removed, skipped_count, failed_count, .. } = self;
+        *message
+            == format!(
+                "{added} added, {updated} updated, {unchanged} unchanged, {removed} removed, \
+                 {skipped_count} skipped, {failed_count} failed"
+            )
+    }
+
     fn counts(&self) -> String {
         format!(
             "added {}, updated {}, unchanged {}, removed {}, skipped {}, failed {}",

@@ -211,14 +211,19 @@ impl App {
         }
     }
 
-    /// Runs a `wharf` command beside the server, as its admin.
-    pub async fn wharf(&self, arguments: &[&str]) -> Outcome {
+    /// A `wharf` command beside the server, as its admin.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.launch.wharf(arguments);
         command
             .env("WHARF_ENDPOINT", &self.url)
             .env("WHARF_ACCESS_KEY", ADMIN_ACCESS_KEY)
             .env("WHARF_SECRET_KEY", ADMIN_SECRET_KEY);
-        run(&mut command, self.launch.root(), PATIENCE).await
+        command
+    }
+
+    /// Runs it to its end.
+    pub async fn wharf(&self, arguments: &[&str]) -> Outcome {
+        run(&mut self.command(arguments), self.launch.root(), PATIENCE).await
     }
 }
 
