@@ -15,9 +15,13 @@
 mod architecture;
 mod auth;
 mod clients;
+mod crash;
+mod disk;
+mod followers;
 mod harness;
 mod hostile;
 mod limits;
+mod mistakes;
 mod scan;
 mod seed;
 mod serve;
