@@ -30,7 +30,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(4);
 /// How long its tasks may.
 const LAST_TASKS: Duration = Duration::from_secs(4);
 /// How long a connection may stay open without a request.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 /// What the operator chose.
 #[derive(Debug, Clone)]

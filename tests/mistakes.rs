@@ -21,28 +21,11 @@ async fn state(api: &Api) -> Value {
     json!({"images": images, "rest": rest})
 }
 
-#[tokio::test]
-async fn what_cannot_be_done_is_refused_with_the_remedy_and_changes_nothing() {
-    let registry = Shelf::start([
-        Image::new("r/a", "1"),
-        Image::new("r/a", "2"),
-        Image::new("r/b", "1").platforms(&["linux/arm64", "linux/s390x"]),
-    ])
-    .await;
-    let other = Shelf::start([Image::new("r/a", "1").content("other")]).await;
-    let app = App::start().await;
-    let api = app.admin();
-    for shelf in [&registry, &other] {
-        api.add_registry_at(&shelf.host(), &shelf.url(), Some((USER, PASSWORD))).await;
-        api.scan(&shelf.host()).await;
-    }
-    let host = registry.host();
-    let (a1, b1) = (format!("{host}/r/a:1"), format!("{host}/r/b:1"));
-    for (alias, target) in [("taken", &a1), ("other", &format!("{host}/r/a:2"))] {
-        assert!(api.mutate("alias_image", &format!("alias: \"{alias}\", target: \"{target}\"")).await.0);
-    }
-    let before = state(&api).await;
+/// A mutation and its arguments, and what the answer must name.
+type Case = ((&'static str, String), &'static str);
 
+fn cases(host: &str) -> Vec<Case> {
+    let (a1, b1) = (format!("{host}/r/a:1"), format!("{host}/r/b:1"));
     let long = "x".repeat(1500);
     let digest = format!("sha256:{}", "0".repeat(64));
     let alias = |alias: &str, target: &str| {
@@ -56,7 +39,6 @@ async fn what_cannot_be_done_is_refused_with_the_remedy_and_changes_nothing() {
         (action, format!("reference: {}, target_agents: {}", json!(reference), json!(agents)))
     };
     let mut cases = vec![
-        // (what, and what the answer must name)
         (alias("", &a1), "alias: it is empty"),
         (alias("   ", &a1), "alias: it is empty"),
         (alias("a b", &a1), "\"a b\" may have visible ASCII characters only"),
@@ -109,7 +91,32 @@ async fn what_cannot_be_done_is_refused_with_the_remedy_and_changes_nothing() {
             (on(action, "a b", "*"), "reference: "),
         ]);
     }
-    for ((field, arguments), says) in cases {
+    cases
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_with_the_remedy_and_changes_nothing() {
+    let registry = Shelf::start([
+        Image::new("r/a", "1"),
+        Image::new("r/a", "2"),
+        Image::new("r/b", "1").platforms(&["linux/arm64", "linux/s390x"]),
+    ])
+    .await;
+    let other = Shelf::start([Image::new("r/a", "1").content("other")]).await;
+    let app = App::start().await;
+    let api = app.admin();
+    for shelf in [&registry, &other] {
+        api.add_registry_at(&shelf.host(), &shelf.url(), Some((USER, PASSWORD))).await;
+        api.scan(&shelf.host()).await;
+    }
+    let host = registry.host();
+    let a1 = format!("{host}/r/a:1");
+    for (alias, target) in [("taken", &a1), ("other", &format!("{host}/r/a:2"))] {
+        assert!(api.mutate("alias_image", &format!("alias: \"{alias}\", target: \"{target}\"")).await.0);
+    }
+    let before = state(&api).await;
+
+    for ((field, arguments), says) in cases(&host) {
         let starts = matches!(field, "rescan_images" | "scan_image" | "preload_image" | "unload_image");
         let fields = if starts { "ok msg task_id" } else { "ok msg" };
         let data = api.ask(&format!("mutation {{ {field}({arguments}) {{ {fields} }} }}"), json!({})).await;

@@ -258,13 +258,12 @@ impl Content {
             if let Some(value) = self.catalog.config(&descriptor.digest).await? {
                 return Ok(Known { value, is_fresh: false });
             }
-            let bytes = match &descriptor.data {
-                Some(bytes) => bytes.clone(),
-                None => {
-                    let blob =
-                        source.client.blob(source.repository, &descriptor.digest, descriptor.size, MAX_BLOB);
-                    blob.await.map_err(|error| Unread::Trouble(error.into()))?
-                }
+            let bytes = if let Some(bytes) = &descriptor.data {
+                bytes.clone()
+            } else {
+                let blob =
+                    source.client.blob(source.repository, &descriptor.digest, descriptor.size, MAX_BLOB);
+                blob.await.map_err(|error| Unread::Trouble(error.into()))?
             };
             let parsed = parse_config(&bytes).map_err(|why| Unread::Content(why.to_string()))?;
             Ok(Known { value: Arc::new(Config::new(config_record(parsed))), is_fresh: true })

@@ -128,8 +128,7 @@ fn history() -> Vec<Step> {
             .unwrap();
         disk.note(Step::Acknowledged(commit));
     }
-    let steps = disk.steps.lock().clone();
-    steps
+    disk.steps.lock().clone()
 }
 
 /// What a database after a crash holds, as the last commit in it.
@@ -200,7 +199,9 @@ fn after_a_power_cut_at_any_sync_every_acknowledged_commit_is_there() {
                     for (which, subset) in subsets.iter().enumerate() {
                         let what = format!("sync {number}, subset {which}, after commit {acknowledged}");
                         let mut bytes = safe.clone();
-                        subset.iter().for_each(|step| apply(&mut bytes, step));
+                        for step in subset {
+                            apply(&mut bytes, step);
+                        }
                         let last = last_commit(bytes, &what);
                         assert!(
                             last == acknowledged || last == acknowledged + 1,
@@ -209,8 +210,9 @@ fn after_a_power_cut_at_any_sync_every_acknowledged_commit_is_there() {
                         crashes += 1;
                     }
                 }
-                unsynced.iter().for_each(|step| apply(&mut safe, step));
-                unsynced.clear();
+                for step in unsynced.drain(..) {
+                    apply(&mut safe, &step);
+                }
             }
         }
     }
