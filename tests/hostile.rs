@@ -129,13 +129,13 @@ impl Scene {
 
     /// A registry that was scanned while it was healthy.
     async fn registry(&self) -> Shelf {
-        let shelf = Shelf::start(healthy()).await;
+        let registry = Shelf::start(healthy()).await;
         let admin = self.app.admin();
-        admin.add_registry_at(&shelf.host(), &shelf.url(), Some((USER, PASSWORD))).await;
-        let task = admin.scan(&shelf.host()).await;
+        admin.add_registry_at(&registry.host(), &registry.url(), Some((USER, PASSWORD))).await;
+        let task = admin.scan(&registry.host()).await;
         assert_eq!(counts(&task), [14, 0, 0, 0, 0, 0], "{task:#}");
-        shelf.take_log();
-        shelf
+        registry.take_log();
+        registry
     }
 
     /// The rows of one registry, in order.

@@ -216,7 +216,7 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     }
 }
 
-fn builder() -> redb::Builder {
+pub(in crate::store) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder.set_repair_callback(|repair| {

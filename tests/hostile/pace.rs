@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 
 use super::{Case, Scene, VICTIM, at, bad, odd, raw};
 use crate::support::http1::{Answer, Request, Response};
@@ -109,11 +111,10 @@ async fn a_registry_in_trouble_is_tried_a_few_times_and_told_of() {
     }
     cases.extend([
         odd("a burst of 503", {
-            let left = AtomicUsize::new(20);
+            let count = AtomicUsize::new(0);
             move |_| {
-                let take = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-                (take.is_ok() && take != Ok(1) && take.unwrap_or_default() % 3 != 0)
-                    .then(|| Response::new(503).into())
+                let count = count.fetch_add(1, Ordering::SeqCst);
+                (count < 20 && !count.is_multiple_of(3)).then(|| Response::new(503).into())
             }
         }),
         bad("closed without a word", "unreachable", at(VICTIM, Answer::Hang)),
@@ -151,24 +152,30 @@ async fn a_registry_in_trouble_is_tried_a_few_times_and_told_of() {
 }
 
 #[tokio::test]
-async fn a_registry_whose_tls_is_not_to_be_trusted_is_not_read() {
+async fn a_registry_whose_tls_breaks_is_not_read_and_keeps_its_rows() {
     let scene = Scene::set().await;
     let registry = scene.registry().await;
     let before = scene.rows(&registry).await;
     let admin = scene.app.admin();
-    // What answers there speaks no TLS at all.
+    // What answers at the new address speaks, but no TLS.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let answering = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
     let change = "mutation($host: String!, $url: String!) {
         modify_container_registry(hostname: $host, props: {url: $url}) { container_registry { hostname } } }";
     let host = registry.host();
-    admin.ask(change, json!({"host": host, "url": format!("https://{host}")})).await;
+    admin.ask(change, json!({"host": host, "url": url})).await;
     let task = admin.rescan(&host).await;
     admin.finish(&task).await;
     let task = admin.task(&task).await;
+    answering.abort();
     assert_eq!(task["state"], "failed", "{task:#}");
-    assert!(
-        task["message"].as_str().is_some_and(|m| m.contains("TLS") || m.contains("unreachable")),
-        "{task:#}"
-    );
+    let message = task["message"].as_str().unwrap_or_default();
+    assert!(message.contains("TLS refused") || message.contains("unreachable"), "{task:#}");
     assert_eq!(scene.rows(&registry).await, before);
     scene.is_well("TLS").await;
 }
