@@ -51,7 +51,6 @@ pub struct Streams {
 }
 
 /// Follows a task: its state now, then each change; the last event says how it ended, then comes `server_close`.
-#[expect(clippy::unused_async, reason = "extractors are taken by value, as an async handler's arguments are")]
 #[handler]
 pub fn follow(
     request: &Request,
