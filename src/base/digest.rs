@@ -70,24 +70,24 @@ impl FromStr for Digest {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = match text.split_once(':') {
-            Some(("sha256", hex)) if hex.len() == 64 => hex,
-            Some(("sha512", hex)) if hex.len() == 128 => hex,
-            _ => return Err(InvalidDigest),
-        };
-        if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidDigest)
-        }
+        check(text).map(|()| Self(text.into()))
     }
+}
+
+fn check(text: &str) -> Result<(), InvalidDigest> {
+    let digits = match text.split_once(':') {
+        Some(("sha256", hex)) if hex.len() == 64 => hex,
+        Some(("sha512", hex)) if hex.len() == 128 => hex,
+        _ => return Err(InvalidDigest),
+    };
+    if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) { Ok(()) } else { Err(InvalidDigest) }
 }
 
 impl TryFrom<String> for Digest {
     type Error = InvalidDigest;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+        check(&text).map(|()| Self(text.into()))
     }
 }
 

@@ -104,6 +104,7 @@ fn program(name: &str, labels: &Labels) -> String {
     let words: Vec<&str> = last.split(['-', '_']).filter(|word| !word.is_empty()).collect();
     let words = match words.as_slice() {
         ["python" | "kernel", rest @ ..] if !rest.is_empty() => rest,
+        [rest @ .., "base"] if !rest.is_empty() => rest,
         all => all,
     };
     if let (Some(title), false) = (labels.find(TITLE), words.iter().any(|word| spelling(word).is_some())) {
@@ -144,7 +145,8 @@ fn capitalized(word: &str) -> String {
 }
 
 fn spelling(word: &str) -> Option<&'static str> {
-    SPELLINGS.iter().find(|(name, _)| *name == word).map(|(_, spelled)| *spelled)
+    let place = SPELLINGS.binary_search_by_key(&word, |(name, _)| name).ok()?;
+    SPELLINGS.get(place).map(|(_, spelled)| *spelled)
 }
 
 const DISTRIBUTIONS: &[&str] =
@@ -163,7 +165,7 @@ const RELEASES: &[(&str, &str)] = &[
     ("trixie", "Debian 13"),
 ];
 
-/// How names in repositories and tags are written by those who own them.
+/// How names in repositories and tags are written by those who own them; in order, to be searched.
 const SPELLINGS: &[(&str, &str)] = &[
     ("almalinux", "AlmaLinux"),
     ("alpine", "Alpine"),
@@ -188,8 +190,8 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("matlab", "MATLAB"),
     ("mxnet", "MXNet"),
     ("mysql", "MySQL"),
-    ("nginx", "nginx"),
     ("ngc", "NGC"),
+    ("nginx", "nginx"),
     ("node", "Node.js"),
     ("nodejs", "Node.js"),
     ("octave", "Octave"),
@@ -224,11 +226,16 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{accelerators, humanize, is_operation, resource_limits};
+    use super::{SPELLINGS, accelerators, humanize, is_operation, resource_limits};
     use crate::catalog::labels::Labels;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().copied().collect()
+    }
+
+    #[test]
+    fn spellings_are_in_order() {
+        assert!(SPELLINGS.is_sorted_by_key(|(name, _)| name));
     }
 
     #[test]
@@ -240,6 +247,7 @@ mod tests {
             ("library/node", "v20.1-alpine3.18", "Node.js 20.1, Alpine 3.18"),
             ("library/python", "3.12-slim-bookworm", "Python 3.12, slim, Debian 12"),
             ("team/my-tool", "1.0", "My Tool 1.0"),
+            ("stable/r-base", "4.3-debian12", "R 4.3, Debian 12"),
             ("library/alpine", "latest", "library/alpine"),
             ("team/tool", "nightly-3", "team/tool"),
         ] {

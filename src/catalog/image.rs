@@ -67,9 +67,9 @@ pub struct Config {
     /// As stored.
     pub record: ConfigRecord,
     /// See [`describe::resource_limits`].
-    pub resource_limits: Vec<ResourceLimit>,
+    pub resource_limits: Box<[ResourceLimit]>,
     /// See [`describe::accelerators`].
-    pub accelerators: Vec<Box<str>>,
+    pub accelerators: Box<[Box<str>]>,
     /// See [`describe::is_operation`].
     pub is_operation: bool,
 }
@@ -78,8 +78,8 @@ impl Config {
     /// Works the meaning out.
     pub fn new(record: ConfigRecord) -> Self {
         Self {
-            resource_limits: describe::resource_limits(&record.labels),
-            accelerators: describe::accelerators(&record.labels),
+            resource_limits: describe::resource_limits(&record.labels).into(),
+            accelerators: describe::accelerators(&record.labels).into(),
             is_operation: describe::is_operation(&record.labels),
             record,
         }

@@ -9,6 +9,9 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Room is made at once for so many labels; more are taken all the same.
+const MOST_EXPECTED: usize = 64;
+
 /// Label keys and values, ordered by key.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Labels {
@@ -98,7 +101,8 @@ impl<'de> Deserialize<'de> for Labels {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-                let mut packer = Packer::default();
+                let count = map.size_hint().unwrap_or_default().min(MOST_EXPECTED);
+                let mut packer = Packer { text: String::new(), ends: Vec::with_capacity(2 * count) };
                 while let Some(key) = map.next_key::<&str>()? {
                     packer.push(key);
                     packer.push(map.next_value::<&str>()?);

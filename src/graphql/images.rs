@@ -259,7 +259,7 @@ impl ImageQuery {
             return Err(Error::invalid("reference", "give a reference or an id").into());
         };
         let sighting = catalog.image(caller, &wanted, architecture.as_deref())?;
-        Ok(Some(One(ImageRow::new(caller, catalog, sighting))))
+        Ok(Some(One(ImageRow::new(caller, catalog, sighting).into())))
     }
 
     /// The images the caller may see, by name. Super-admins who set no filter get every image.

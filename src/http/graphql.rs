@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use async_graphql::{Request as Operation, Response as Answer};
+use bytes::Bytes;
+use futures_util::stream;
 use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem::{Body, Request, Response, handler};
 
-use crate::graphql::kit::answer;
+use crate::graphql::kit::answer::{self, Later};
 use crate::graphql::schema::Schema;
 use crate::http::caller::Signed;
 use crate::http::problem::Problem;
@@ -26,8 +28,9 @@ pub async fn spec(
     caller: Signed,
     schema: Data<&Schema>,
 ) -> Result<Response, Problem> {
-    let answer = execute(request, body, caller, schema.0).await?;
-    Ok(json(answer::envelope(&answer)))
+    let later = Later::default();
+    let answer = execute(request, body, caller, schema.0, later.clone()).await?;
+    Ok(json(answer::envelope(&answer, &later)))
 }
 
 /// `POST /admin/graphql`: the data alone, or 400 and a problem.
@@ -38,18 +41,26 @@ pub async fn bare(
     caller: Signed,
     schema: Data<&Schema>,
 ) -> Result<Response, Problem> {
-    let answer = execute(request, body, caller, schema.0).await?;
+    let later = Later::default();
+    let answer = execute(request, body, caller, schema.0, later.clone()).await?;
     if answer.is_ok() {
-        return Ok(json(answer::bare(&answer)));
+        return Ok(json(answer::bare(&answer, &later)));
     }
     Err(Problem::graphql(serde_json::to_value(&answer.errors).unwrap_or_default()))
 }
 
-fn json(body: impl Into<Body>) -> Response {
+fn json(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_bytes_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)));
     Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, "application/json").body(body)
 }
 
-async fn execute(request: &Request, body: Body, caller: Signed, schema: &Schema) -> Result<Answer, Problem> {
+async fn execute(
+    request: &Request,
+    body: Body,
+    caller: Signed,
+    schema: &Schema,
+    later: Later,
+) -> Result<Answer, Problem> {
     // A browser sends other types across sites without asking first.
     let media_type = request.content_type().map(|given| given.split(';').next().unwrap_or_default().trim());
     if !media_type.is_some_and(|given| given.eq_ignore_ascii_case("application/json")) {
@@ -67,7 +78,7 @@ async fn execute(request: &Request, body: Body, caller: Signed, schema: &Schema)
     if operation.query.trim().is_empty() {
         return Err(Problem::bad_request("the body is no GraphQL request: query is missing"));
     }
-    let answer = schema.execute(operation.data(caller.0));
+    let answer = schema.execute(operation.data(caller.0).data(later));
     tokio::time::timeout(TIMEOUT, answer)
         .await
         .map_err(|_| Problem::unavailable(format!("the request took more than {} s", TIMEOUT.as_secs())))

@@ -1,8 +1,12 @@
 //! Typed tables over redb, and the transactions that reach them.
 
 use std::marker::PhantomData;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use parking_lot::Mutex;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::base::{Error, Result};
@@ -54,13 +58,18 @@ impl Reader {
         Self { transaction }
     }
 
+    /// The table, if anything was ever written to it.
+    fn open<V>(&self, table: &Table<V>) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>> {
+        match self.transaction.open_table(table.definition()) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(fault(error.into())),
+        }
+    }
+
     /// The record under this key.
     pub fn find<V: DeserializeOwned>(&self, table: &Table<V>, key: impl AsRef<[u8]>) -> Result<Option<V>> {
-        let table = match self.transaction.open_table(table.definition()) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(fault(error.into())),
-        };
+        let Some(table) = self.open(table)? else { return Ok(None) };
         let found = table.get(key.as_ref()).map_err(storage_fault)?;
         found.map(|value| decode(value.value())).transpose()
     }
@@ -72,11 +81,7 @@ impl Reader {
         prefix: impl AsRef<[u8]>,
         mut each: impl FnMut(&[u8], V) -> Result<()>,
     ) -> Result<()> {
-        let table = match self.transaction.open_table(table.definition()) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(fault(error.into())),
-        };
+        let Some(table) = self.open(table)? else { return Ok(()) };
         for entry in table.range(prefix.as_ref()..).map_err(storage_fault)? {
             let (key, value) = entry.map_err(storage_fault)?;
             if !key.value().starts_with(prefix.as_ref()) {
@@ -85,6 +90,59 @@ impl Reader {
             each(key.value(), decode(value.value())?)?;
         }
         Ok(())
+    }
+
+    /// What `make` makes of every record, in the order of the keys, on all processors: for what is read whole at the
+    /// start.
+    pub fn collect<V: DeserializeOwned, T: Send>(
+        &self,
+        table: &Table<V>,
+        make: impl Fn(&[u8], V) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let parts = self.parts(table)?;
+        let results: Vec<Mutex<Result<Vec<T>>>> = parts.iter().map(|_| Mutex::new(Ok(Vec::new()))).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((part, result)) =
+                parts.iter().zip(&results).nth(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let mut records = Vec::new();
+                let scanned = self.scan(table, part, |key, record| {
+                    records.push(make(key, record)?);
+                    Ok(())
+                });
+                *result.lock() = scanned.map(|()| records);
+            }
+        };
+        let helpers = available_parallelism().map_or(1, NonZero::get).min(parts.len()).saturating_sub(1);
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut all = Vec::new();
+        for part in results {
+            all.append(&mut part.into_inner()?);
+        }
+        Ok(all)
+    }
+
+    fn parts<V>(&self, table: &Table<V>) -> Result<Vec<Vec<u8>>> {
+        let Some(table) = self.open(table)? else { return Ok(Vec::new()) };
+        let (first, last) = (table.first().map_err(storage_fault)?, table.last().map_err(storage_fault)?);
+        Ok(first.zip(last).map_or(Vec::new(), |(first, last)| parts(first.0.value(), last.0.value())))
+    }
+}
+
+/// The parts that the records from the first key to the last fall into: the keys of a part begin with the same bytes,
+/// up to the first byte in which those two keys differ.
+fn parts(first: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
+    let common: Vec<u8> = first.iter().zip(last).take_while(|(a, b)| a == b).map(|(a, _)| *a).collect();
+    match (first.get(common.len()), last.get(common.len())) {
+        (Some(&from), Some(&to)) => (from..=to).map(|byte| [common.as_slice(), &[byte]].concat()).collect(),
+        // The first key is all that they have in common, and begins every other.
+        _ => vec![common],
     }
 }
 
@@ -145,5 +203,36 @@ impl Writer {
         let mut table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let removed = table.remove(key.as_ref()).map_err(storage_fault)?;
         Ok(removed.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Table, parts};
+    use crate::base::Error;
+    use crate::store::Store;
+
+    #[test]
+    fn parts_cover_every_key_between_two() {
+        assert_eq!(parts(b"ab1", b"ab3x"), [b"ab1", b"ab2", b"ab3"]);
+        assert_eq!(parts(b"ab", b"abc"), [b"ab"]);
+        assert_eq!(parts(b"", b"x"), [b""]);
+        assert_eq!(parts(b"same", b"same"), [b"same"]);
+    }
+
+    #[test]
+    fn a_table_read_by_many_comes_out_whole_and_in_order() {
+        const NUMBERS: Table<u64> = Table::new("KEY_TO_NUMBER");
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let all = |make: fn(u64) -> Result<u64, Error>| {
+            store.read_now(|r| r.collect(&NUMBERS, |_, number: u64| make(number)))
+        };
+        assert_eq!(all(Ok).unwrap(), Vec::<u64>::new());
+        let key = |number: u64| format!("key/{number:04}");
+        store.write_now(|w| (0..5000).try_for_each(|number| w.put(&NUMBERS, key(number), &number))).unwrap();
+        assert_eq!(all(Ok).unwrap(), (0..5000).collect::<Vec<_>>());
+        let refused = all(|number| if number == 4321 { Err(Error::Unauthenticated) } else { Ok(number) });
+        assert!(matches!(refused, Err(Error::Unauthenticated)));
     }
 }

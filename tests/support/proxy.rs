@@ -23,6 +23,7 @@ pub struct Exchange {
     pub authorization: Option<String>,
     /// `If-None-Match`, where the client sent it.
     pub condition: Option<String>,
+    pub accept: Option<String>,
 }
 
 impl Exchange {
@@ -136,6 +137,11 @@ impl CountingProxy {
         self.state.gate.send_replace(false);
     }
 
+    /// The gate that [`hold`](Self::hold) shuts, for hooks that shut it themselves.
+    pub fn gate(&self) -> watch::Sender<bool> {
+        self.state.gate.clone()
+    }
+
     pub fn release(&self) {
         self.state.gate.send_replace(true);
     }
@@ -189,6 +195,7 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
             body_bytes: if bodiless { 0 } else { response.body.len() },
             authorization: header("authorization"),
             condition: header("if-none-match"),
+            accept: header("accept"),
             method: request.method.clone(),
             target: request.target.clone(),
         });

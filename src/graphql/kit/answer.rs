@@ -1,57 +1,116 @@
-//! A response as JSON text, the lists that are JSON already written out as they are.
+//! A response as JSON text, in pieces: the lists that [`Later`] keeps are written as the client takes them.
+//!
+//! The whole catalog of a large lab is some 200 MB of JSON. Written whole before the first byte is sent it would be
+//! held once for every client that asks; so what a request holds instead is references to the images.
+
+use std::iter;
+use std::sync::Arc;
 
 use async_graphql::{Response, Value};
 use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// JSON that is yet to be written, in order.
+pub type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// What one request's resolvers leave to be written when its response is. It goes with the request as data.
+#[derive(Clone, Default)]
+pub struct Later(Arc<Mutex<Vec<Pieces>>>);
+
+impl Later {
+    /// Keeps these pieces; the value stands for them in the response. Nothing else here makes a [`Value::Binary`].
+    pub(in crate::graphql) fn keep(&self, pieces: Pieces) -> Value {
+        let mut kept = self.0.lock();
+        kept.push(pieces);
+        Value::Binary(Bytes::copy_from_slice(&(kept.len() - 1).to_le_bytes()))
+    }
+
+    fn take(&self, mark: &[u8]) -> Option<Pieces> {
+        let place = usize::from_le_bytes(mark.try_into().ok()?);
+        Some(std::mem::replace(self.0.lock().get_mut(place)?, Box::new(iter::empty())))
+    }
+}
 
 /// The response as the GraphQL-over-HTTP spec has it: `{"data": ..., "errors": [...]}`.
-pub fn envelope(response: &Response) -> Bytes {
-    let mut out = b"{\"data\":".to_vec();
-    value(&response.data, &mut out);
+pub fn envelope(response: &Response, later: &Later) -> impl Iterator<Item = Bytes> + Send + use<> {
+    let mut out = Writing::new(later);
+    out.text.extend_from_slice(b"{\"data\":");
+    out.value(&response.data);
     if !response.errors.is_empty() {
-        out.extend_from_slice(b",\"errors\":");
-        json(&response.errors, &mut out);
+        out.text.extend_from_slice(b",\"errors\":");
+        out.json(&response.errors);
     }
-    out.push(b'}');
-    out.into()
+    out.text.push(b'}');
+    out.finish()
 }
 
 /// The data alone, as the oldest clients want it.
-pub fn bare(response: &Response) -> Bytes {
-    let mut out = Vec::new();
-    value(&response.data, &mut out);
-    out.into()
+pub fn bare(response: &Response, later: &Later) -> impl Iterator<Item = Bytes> + Send + use<> {
+    let mut out = Writing::new(later);
+    out.value(&response.data);
+    out.finish()
 }
 
-fn value(given: &Value, out: &mut Vec<u8>) {
-    match given {
-        Value::Binary(written) => out.extend_from_slice(written),
-        Value::List(items) => {
-            out.push(b'[');
-            for (number, item) in items.iter().enumerate() {
-                if number > 0 {
-                    out.push(b',');
-                }
-                value(item, out);
-            }
-            out.push(b']');
-        }
-        Value::Object(fields) => {
-            out.push(b'{');
-            for (number, (name, field)) in fields.iter().enumerate() {
-                if number > 0 {
-                    out.push(b',');
-                }
-                json(name.as_str(), out);
-                out.push(b':');
-                value(field, out);
-            }
-            out.push(b'}');
-        }
-        leaf => json(leaf, out),
+/// The text of a response: what is written already, and what is between.
+struct Writing<'a> {
+    done: Vec<Pieces>,
+    text: Vec<u8>,
+    later: &'a Later,
+}
+
+impl<'a> Writing<'a> {
+    fn new(later: &'a Later) -> Self {
+        Self { done: Vec::new(), text: Vec::new(), later }
     }
-}
 
-fn json<T: serde::Serialize + ?Sized>(given: &T, out: &mut Vec<u8>) {
-    // Writing to a vector can't fail; the types here always serialise.
-    let _ = serde_json::to_writer(out, given);
+    fn finish(mut self) -> impl Iterator<Item = Bytes> + Send + use<> {
+        self.cut();
+        self.done.into_iter().flatten()
+    }
+
+    /// Ends the present piece of text.
+    fn cut(&mut self) {
+        let text = Bytes::from(std::mem::take(&mut self.text));
+        self.done.push(Box::new(iter::once(text)));
+    }
+
+    fn value(&mut self, given: &Value) {
+        match given {
+            Value::Binary(mark) => match self.later.take(mark) {
+                Some(pieces) => {
+                    self.cut();
+                    self.done.push(pieces);
+                }
+                None => self.json(&Value::Null),
+            },
+            Value::List(items) => {
+                self.text.push(b'[');
+                for (number, item) in items.iter().enumerate() {
+                    if number > 0 {
+                        self.text.push(b',');
+                    }
+                    self.value(item);
+                }
+                self.text.push(b']');
+            }
+            Value::Object(fields) => {
+                self.text.push(b'{');
+                for (number, (name, field)) in fields.iter().enumerate() {
+                    if number > 0 {
+                        self.text.push(b',');
+                    }
+                    self.json(name.as_str());
+                    self.text.push(b':');
+                    self.value(field);
+                }
+                self.text.push(b'}');
+            }
+            leaf => self.json(leaf),
+        }
+    }
+
+    fn json<T: serde::Serialize + ?Sized>(&mut self, given: &T) {
+        // Writing to a vector can't fail; the types here always serialise.
+        let _ = serde_json::to_writer(&mut self.text, given);
+    }
 }

@@ -5,18 +5,24 @@
 //! The selection is turned into a [`Plan`] once, and each element is written by it in one pass. The same table gives
 //! the schema its type, so no field is declared twice.
 //!
-//! The finished JSON travels through async-graphql as [`Value::Binary`], which nothing else here uses, and
-//! `graphql::kit::answer` writes it out as it is.
+//! What travels through async-graphql is a mark that stands for the JSON; the rows are written when the response is
+//! (see [`Later`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::iter;
+use std::sync::Arc;
 
 use async_graphql::parser::types::{Field, FragmentDefinition, Selection, SelectionSet};
 use async_graphql::registry::{Deprecation, MetaField, MetaType, MetaTypeId, Registry};
-use async_graphql::{ContextSelectionSet, Name, OutputType, Positioned, ServerResult, Value};
+use async_graphql::{ContextSelectionSet, Error, Name, OutputType, Positioned, ServerResult, Value};
+use bytes::Bytes;
 
-/// How many elements are written before other requests get a turn on the thread.
-const ROWS_PER_TURN: usize = 512;
+use crate::graphql::kit::answer::{Later, Pieces};
+
+/// How many elements are written at a time: of images some 100 kB, which fits the processor's cache and is gone
+/// over the network in one go.
+const ROWS_PER_PIECE: usize = 64;
 
 /// A GraphQL type whose values are written to JSON by a table of its fields.
 pub trait Row: Sized + Send + Sync + 'static {
@@ -244,7 +250,7 @@ impl<T: Row> OutputType for Named<T> {
 }
 
 /// One [`Row`] as the value of a field.
-pub struct One<T>(pub T);
+pub struct One<T>(pub Arc<T>);
 
 impl<T> OutputType for One<T>
 where
@@ -259,19 +265,19 @@ where
         Self::qualified_type_name()
     }
 
-    async fn resolve(
-        &self,
-        ctx: &ContextSelectionSet<'_>,
-        _field: &Positioned<Field>,
-    ) -> ServerResult<Value> {
-        let mut out = Vec::new();
-        plan::<T>(ctx).write::<T>(&self.0, &mut out);
-        Ok(Value::Binary(out.into()))
+    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
+        let (plan, row) = (plan::<T>(ctx), Arc::clone(&self.0));
+        let write = iter::once_with(move || {
+            let mut out = Vec::new();
+            plan.write::<T>(&row, &mut out);
+            out.into()
+        });
+        later(ctx, field, Box::new(write))
     }
 }
 
 /// A list of [`Row`]s as the value of a field: `[T]`.
-pub struct Rows<T>(pub Vec<T>);
+pub struct Rows<T>(pub Arc<[T]>);
 
 impl<T> OutputType for Rows<T>
 where
@@ -286,29 +292,33 @@ where
         Self::qualified_type_name()
     }
 
-    async fn resolve(
-        &self,
-        ctx: &ContextSelectionSet<'_>,
-        _field: &Positioned<Field>,
-    ) -> ServerResult<Value> {
-        let plan = plan::<T>(ctx);
-        let mut out = vec![b'['];
-        for rows in self.0.chunks(ROWS_PER_TURN) {
-            for row in rows {
-                if out.len() > 1 {
+    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
+        let (plan, rows) = (plan::<T>(ctx), Arc::clone(&self.0));
+        let mut size = 0;
+        let pieces = (0..rows.len()).step_by(ROWS_PER_PIECE).map(move |start| {
+            // Pieces are about alike, so one allocation does for each but the first.
+            let mut out = Vec::with_capacity(size);
+            for (row, number) in rows.iter().skip(start).take(ROWS_PER_PIECE).zip(start..) {
+                if number > 0 {
                     out.push(b',');
                 }
                 plan.write::<T>(row, &mut out);
             }
-            tokio::task::yield_now().await;
-        }
-        out.push(b']');
-        Ok(Value::Binary(out.into()))
+            size = size.max(out.len());
+            Bytes::from(out)
+        });
+        let bracket = |text| iter::once(Bytes::from_static(text));
+        later(ctx, field, Box::new(bracket(b"[").chain(pieces).chain(bracket(b"]"))))
     }
 }
 
 fn plan<T: Row>(ctx: &ContextSelectionSet<'_>) -> Plan {
     Plan::new(&[&ctx.item.node], &ctx.query_env.fragments, Nested::of::<T>())
+}
+
+fn later(ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>, pieces: Pieces) -> ServerResult<Value> {
+    let kept = ctx.data::<Later>().map(|later| later.keep(pieces));
+    kept.map_err(|error: Error| error.into_server_error(field.pos))
 }
 
 /// Writes a text.

@@ -1,0 +1,99 @@
+//! The first scan of a registry, beside a bare client that makes the same requests; and what a repeat asks.
+
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::report::{check, heading, median, milliseconds, note};
+use super::support::app::App;
+use super::support::image::Image;
+use super::support::proxy::{CountingProxy, Exchange};
+use super::support::registry::RealRegistry;
+
+const REPOSITORIES: usize = 50;
+const TAGS: usize = 20;
+/// How many requests wharf has in flight at one registry.
+const AT_ONCE: usize = 8;
+const ROUNDS: usize = 7;
+
+pub async fn measure() {
+    heading("scan: 50 repositories of 20 tags on a local registry");
+    let Some(registry) = RealRegistry::open().await else { return };
+    registry.stock((0..REPOSITORIES * TAGS).map(|number| {
+        let repository = format!("stable/python-{:02}", number / TAGS);
+        let image = Image::new(&repository, &format!("3.{}-ubuntu20.04", number % TAGS));
+        (0..19).fold(image, |image, label| image.label(&format!("ai.backend.label-{label}"), "a value"))
+    }));
+    let log = watched(&registry).await;
+    let bodies: usize = log.iter().map(|exchange| exchange.body_bytes).sum();
+    note("requests of a first scan", &log.len().to_string());
+    note("their bodies", &format!("{} kB", bodies / 1000));
+
+    let (mut bare, mut wharf) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare.push(replay(&registry, &log, bodies).await);
+        wharf.push(scan(&registry).await);
+    }
+    let ratios: Vec<f64> =
+        wharf.iter().zip(&bare).map(|(wharf, bare)| wharf.div_duration_f64(*bare)).collect();
+    note("bare client, the same requests, 8 at once", &milliseconds(median(&bare)));
+    note("wharf, from the mutation to the event of its end", &milliseconds(median(&wharf)));
+    note(
+        "ratio, round by round",
+        &ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" "),
+    );
+    check("ratio of the medians", median(&wharf).div_duration_f64(median(&bare)), 1.3, "");
+}
+
+/// Scans through a proxy, twice, checks that the repeat asks no more than it must, and returns what the first asked.
+async fn watched(registry: &RealRegistry) -> Vec<Exchange> {
+    let (app, proxy) = (App::start().await, CountingProxy::start(&registry.url()).await);
+    let admin = app.admin();
+    admin.add_registry_at(&proxy.host(), &proxy.url(), None).await;
+    admin.scan(&proxy.host()).await;
+    let first = proxy.take_log();
+    admin.scan(&proxy.host()).await;
+    let repeat = proxy.take_log();
+    // One page holds 1,000 names: one page of repositories, one of tags for each, and a question for each tag.
+    let least = 1 + REPOSITORIES + REPOSITORIES * TAGS;
+    let content = repeat.iter().filter(|exchange| exchange.is_manifest() || exchange.is_blob());
+    let bytes: usize = content.map(|exchange| exchange.body_bytes).sum();
+    assert_eq!((repeat.len(), bytes), (least, 0), "requests of a repeat, and bytes of content in them");
+    note("requests of a repeat, which is the least there can be", &repeat.len().to_string());
+    note("bytes of manifests and configs in them", &bytes.to_string());
+    first
+}
+
+/// A new server's first scan.
+async fn scan(registry: &RealRegistry) -> Duration {
+    let app = App::start().await;
+    let admin = app.admin();
+    admin.add_registry(registry).await;
+    let started = Instant::now();
+    let task = admin.rescan(registry.host()).await;
+    let event = admin.finish(&task).await;
+    let taken = started.elapsed();
+    assert!(event.name.ends_with("done"), "{event:?}");
+    assert_eq!(admin.images().await.len(), REPOSITORIES * TAGS);
+    taken
+}
+
+/// The requests alone, in the order of the scan, without waiting for one to know the next.
+async fn replay(registry: &RealRegistry, log: &[Exchange], bodies: usize) -> Duration {
+    let client = reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(AT_ONCE);
+    let client = client.build().expect("an HTTP client");
+    let started = Instant::now();
+    let ask = |exchange: &Exchange| {
+        let request = client.get(format!("{}{}", registry.url(), exchange.target));
+        let accept = exchange.accept.as_deref().unwrap_or("*/*");
+        let answer = request.header("accept", accept).header("accept-encoding", "identity").send();
+        async { answer.await.expect("an answer").bytes().await.expect("its body").len() }
+    };
+    let received: usize = stream::iter(log.iter().map(ask))
+        .buffer_unordered(AT_ONCE)
+        .fold(0, async |sum, size| sum + size)
+        .await;
+    let taken = started.elapsed();
+    assert_eq!(received, bodies);
+    taken
+}
