@@ -17,9 +17,10 @@ help: ## this list
 
 test: parts lint unit ## everything: packages, clients, fmt, clippy, deny, unit and integration tests
 
-parts: ## the real parts the tests run beside: Debian packages, official clients
+parts: ## the real parts the tests run beside: Debian packages, official clients, ClusterShell
 	tests/tools/packages.sh
 	tests/tools/clients.sh
+	tests/tools/clustershell.sh
 
 lint: ## fmt, clippy with warnings as errors, licenses and bans
 	cargo fmt --check
@@ -51,5 +52,5 @@ bench: ## measures; writes the numbers to stdout
 fmt: ## formats the sources
 	cargo fmt
 
-clean-tools: ## removes the official clients installed for the tests
+clean-tools: ## removes the clients and libraries installed for the tests
 	rm -rf .tools

@@ -1,5 +1,6 @@
 //! Expressions for sets of agents: the vectors that define them, the laws they keep, and ClusterShell beside them.
 
+mod clustershell;
 mod laws;
 mod vectors;
 
