@@ -10,16 +10,17 @@ HAVE = $(shell type -P $(1))
 # The archive of advisories lives on another site than the crates; what needs no network is checked always.
 DENY := cargo deny check licenses bans sources
 
-.PHONY: help test parts lint deny unit bench fmt clean-tools
+.PHONY: help test parts lint deny unit fuzz bench fmt clean-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: parts lint unit ## everything: packages, clients, fmt, clippy, deny, unit and integration tests
 
-parts: ## the real parts the tests run beside: Debian packages, official clients
+parts: ## the real parts the tests run beside: Debian packages, official clients, ClusterShell
 	tests/tools/packages.sh
 	tests/tools/clients.sh
+	tests/tools/clustershell.sh
 
 lint: ## fmt, clippy with warnings as errors, licenses and bans
 	cargo fmt --check
@@ -38,11 +39,18 @@ else
 	cargo test --lib --bins --test integration
 endif
 
+# Each run starts from another seed; a failure prints the seed and the round.
+fuzz: export WHARF_FUZZ_ITERATIONS ?= 5000000
+fuzz: export WHARF_FUZZ_SEED ?= $(shell date +%s)
+fuzz: export PROPTEST_CASES ?= 20000
+fuzz: ## long: random text against the expressions for sets of agents
+	cargo test --release --test integration agentset::laws
+
 bench: ## measures; writes the numbers to stdout
 	cargo bench --bench wharf
 
 fmt: ## formats the sources
 	cargo fmt
 
-clean-tools: ## removes the official clients installed for the tests
+clean-tools: ## removes the clients and libraries installed for the tests
 	rm -rf .tools

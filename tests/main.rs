@@ -12,6 +12,7 @@
     reason = "a test that meets a surprise should stop there and then; and nothing here is an API"
 )]
 
+mod agentset;
 mod architecture;
 mod auth;
 mod cli;

@@ -1,0 +1,278 @@
+//! Which agents an expression names, on an inventory taken at one moment.
+//!
+//! Sets are bits over the agents in order of their names, so that unions and filters over a large lab cost next to
+//! nothing, and what comes out is sorted.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::base::reference::shown;
+use crate::fleet::error::{ErrorCode, ExpressionError};
+use crate::fleet::expression::{Atom, Expression, Operation, Set, Term};
+use crate::fleet::fold;
+use crate::fleet::parser::ALL;
+use crate::fleet::pattern::{Matcher, Pattern};
+use crate::fleet::selector::Selector;
+
+/// How many unknown names an error message lists.
+const MOST_LISTED: usize = 5;
+
+/// What an expression can ask about an agent. The labels that are fields here win over what users set by these names,
+/// so nobody can dress up one node as another; one that is `None` is absent, whatever users set.
+#[derive(Debug, Clone, Copy)]
+pub struct Agent<'a> {
+    /// Its name, also the label `name`.
+    pub name: &'a str,
+    /// `alive`, `lost` or `draining`.
+    pub status: Option<&'a str>,
+    /// `docker`, `podman`, `containerd` or `cri`.
+    pub engine: Option<&'a str>,
+    /// The processor's architecture.
+    pub arch: Option<&'a str>,
+    /// The operating system.
+    pub os: Option<&'a str>,
+    /// The scaling group, also a group by this name.
+    pub scaling_group: Option<&'a str>,
+    /// What users say of it.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Agent<'a> {
+    /// An agent of which nothing but the name and the users' labels is known.
+    pub fn new(name: &'a str, labels: &'a BTreeMap<String, String>) -> Self {
+        Self { name, status: None, engine: None, arch: None, os: None, scaling_group: None, labels }
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&'a str> {
+        match key {
+            "name" => Some(self.name),
+            "status" => self.status,
+            "engine" => self.engine,
+            "arch" => self.arch,
+            "os" => self.os,
+            "scaling_group" => self.scaling_group,
+            _ => self.labels.get(key).map(String::as_str),
+        }
+    }
+}
+
+/// The agents and groups there are.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory<'a> {
+    /// By name, each name once.
+    agents: Vec<Agent<'a>>,
+    places: HashMap<&'a str, usize>,
+    groups: BTreeMap<&'a str, Bits>,
+}
+
+impl<'a> Inventory<'a> {
+    /// All agents, in any order; of two by one name the first counts. Their scaling groups are groups.
+    pub fn new(agents: impl IntoIterator<Item = Agent<'a>>) -> Self {
+        let mut agents: Vec<_> = agents.into_iter().collect();
+        agents.sort_by_key(|agent| agent.name);
+        agents.dedup_by_key(|agent| agent.name);
+        let places = agents.iter().enumerate().map(|(place, agent)| (agent.name, place)).collect();
+        let mut groups = BTreeMap::new();
+        for (place, agent) in agents.iter().enumerate() {
+            if let Some(group) = agent.scaling_group {
+                groups.entry(group).or_insert_with(|| Bits::none(agents.len())).insert(place);
+            }
+        }
+        Self { agents, places, groups }
+    }
+
+    /// Adds a group: one that an admin defined, or a scaling group that may have no agents. Members that are no agents
+    /// are left out. Members of an existing group of this name stay, so whoever defines groups sees to it that an
+    /// admin's group is not called as a scaling group is.
+    #[must_use]
+    pub fn with_group<'m>(mut self, name: &'a str, members: impl IntoIterator<Item = &'m str>) -> Self {
+        let group = self.groups.entry(name).or_insert_with(|| Bits::none(self.agents.len()));
+        for member in members {
+            if let Some(place) = self.places.get(member) {
+                group.insert(*place);
+            }
+        }
+        self
+    }
+
+    /// How many agents there are.
+    pub fn count(&self) -> usize {
+        self.agents.len()
+    }
+}
+
+/// The agents an expression names: at least one, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSet<'a> {
+    names: Vec<&'a str>,
+}
+
+impl<'a> AgentSet<'a> {
+    /// Their names, sorted.
+    pub fn names(&self) -> &[&'a str] {
+        &self.names
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Their names in short: `gpu[01-16]`.
+    pub fn folded(&self) -> String {
+        fold::fold(&self.names)
+    }
+}
+
+/// Finds the agents that an expression names.
+///
+/// # Errors
+/// A name or a group that does not exist, wherever it stands; or a result without agents.
+pub fn evaluate<'a>(
+    expression: &Expression,
+    inventory: &Inventory<'a>,
+) -> Result<AgentSet<'a>, ExpressionError> {
+    let found = inventory.set(&expression.set)?;
+    if found.is_empty() {
+        let why = "no agent matches; each part is right, but together they leave none";
+        return Err(ExpressionError::new(ErrorCode::NoMatch, 0, why));
+    }
+    let within = inventory.agents.iter().enumerate().filter(|(place, _)| found.contains(*place));
+    Ok(AgentSet { names: within.map(|(_, agent)| agent.name).collect() })
+}
+
+impl Inventory<'_> {
+    fn select(&self, mut wanted: impl FnMut(&Agent) -> bool) -> Bits {
+        let mut found = Bits::none(self.agents.len());
+        for (place, agent) in self.agents.iter().enumerate() {
+            if wanted(agent) {
+                found.insert(place);
+            }
+        }
+        found
+    }
+
+    /// Every part is looked at even where it can't change the result: a typo must not go unseen.
+    fn set(&self, set: &Set) -> Result<Bits, ExpressionError> {
+        let mut found = Bits::none(self.agents.len());
+        for atom in &set.union {
+            found.add(&self.atom(atom)?);
+        }
+        for filter in &set.filters {
+            let matched = self.atom(&filter.atom)?;
+            match filter.operation {
+                Operation::Keep => found.keep(&matched),
+                Operation::Drop => found.drop_all(&matched),
+            }
+        }
+        Ok(found)
+    }
+
+    fn atom(&self, atom: &Atom) -> Result<Bits, ExpressionError> {
+        match &atom.term {
+            Term::Everyone => Ok(self.select(|_| true)),
+            Term::Parentheses(set) => self.set(set),
+            Term::Group(name) => {
+                let group = self.groups.get(name.as_str()).cloned();
+                group.ok_or_else(|| self.unknown_group(name, atom.position))
+            }
+            Term::Selector(selector) => Ok(self.selected(selector)),
+            Term::Pattern(pattern) if pattern.is_glob() => Ok(self.matched(pattern)),
+            Term::Pattern(pattern) => self.named(pattern, atom.position),
+        }
+    }
+
+    fn selected(&self, selector: &Selector) -> Bits {
+        self.select(|agent| selector.requirements.iter().all(|asked| asked.allows(agent.label(&asked.key))))
+    }
+
+    fn matched(&self, pattern: &Pattern) -> Bits {
+        let mut matcher = Matcher::new(pattern);
+        let prefix = pattern.prefix();
+        let start = self.agents.partition_point(|agent| agent.name < prefix);
+        let mut found = Bits::none(self.agents.len());
+        for (place, agent) in self.agents.iter().enumerate().skip(start) {
+            if !agent.name.starts_with(prefix) {
+                break;
+            }
+            if matcher.matches(agent.name) {
+                found.insert(place);
+            }
+        }
+        found
+    }
+
+    fn named(&self, pattern: &Pattern, position: usize) -> Result<Bits, ExpressionError> {
+        let mut found = Bits::none(self.agents.len());
+        let (mut unknown, mut listed) = (0_usize, Vec::new());
+        pattern.expand(&mut |name| {
+            if let Some(place) = self.places.get(name) {
+                return found.insert(*place);
+            }
+            unknown += 1;
+            if listed.len() < MOST_LISTED {
+                listed.push(name.to_owned());
+            }
+        });
+        if unknown == 0 { Ok(found) } else { Err(self.unknown_agents(&listed, unknown, position)) }
+    }
+
+    fn unknown_agents(&self, listed: &[String], unknown: usize, position: usize) -> ExpressionError {
+        let names: Vec<_> = listed.iter().map(|name| shown(name)).collect();
+        let more = if unknown > listed.len() { format!(",... ({unknown} in all)") } else { String::new() };
+        let first = listed.first().map(String::as_str).unwrap_or_default();
+        let hint = hint("", first, std::iter::once(ALL).chain(self.agents.iter().map(|agent| agent.name)));
+        let message = format!("no such agent: {}{more}{hint}", names.join(","));
+        ExpressionError::new(ErrorCode::UnknownAgent, position, message)
+    }
+
+    fn unknown_group(&self, name: &str, position: usize) -> ExpressionError {
+        let hint = hint("@", name, self.groups.keys().copied());
+        let message = format!("no such group: @{}{hint}", shown(name));
+        ExpressionError::new(ErrorCode::UnknownGroup, position, message)
+    }
+}
+
+/// Names the one that differs only by upper and lower case, if there is one.
+fn hint<'n>(sign: &str, name: &str, mut names: impl Iterator<Item = &'n str>) -> String {
+    let meant = names.find(|known| known.eq_ignore_ascii_case(name));
+    meant.map_or_else(String::new, |meant| format!("; did you mean {sign}{}?", shown(meant)))
+}
+
+/// A set of places in the inventory.
+#[derive(Debug, Clone)]
+struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    fn none(length: usize) -> Self {
+        Self { words: vec![0; length.div_ceil(64)] }
+    }
+
+    fn insert(&mut self, place: usize) {
+        if let Some(word) = self.words.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    fn contains(&self, place: usize) -> bool {
+        self.words.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(own, word)| *own |= word);
+    }
+
+    fn keep(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(own, word)| *own &= word);
+    }
+
+    fn drop_all(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(own, word)| *own &= !word);
+    }
+}

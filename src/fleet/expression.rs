@@ -1,0 +1,144 @@
+//! What an expression says, taken apart but not yet looked up: the tree, and how it is written out again.
+
+use std::fmt;
+
+use crate::fleet::error::ExpressionError;
+use crate::fleet::parser::{self, Limits};
+use crate::fleet::pattern::Pattern;
+use crate::fleet::selector::Selector;
+
+/// Longest expression, in bytes: a screenful of names, and what a URL or a log line still carries.
+pub const MAX_BYTES: usize = 4096;
+/// Deepest nesting of parentheses: more than people read, and little enough for any stack.
+pub const MAX_DEPTH: usize = 32;
+/// Most names all ranges together may stand for; counted before a single one is made.
+pub const MAX_NAMES: u64 = 65_536;
+
+/// A set of agents, as an admin wrote it. [`fmt::Display`] writes it in the shortest usual spelling, which parses to an
+/// equal expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expression {
+    /// The outermost set.
+    pub set: Set,
+}
+
+/// Unions first, filters after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// At least one; the set starts as the union of these.
+    pub union: Vec<Atom>,
+    /// Applied to the union one after another.
+    pub filters: Vec<Filter>,
+}
+
+/// One `& …` or `! …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Whether what matches stays or goes.
+    pub operation: Operation,
+    /// What is matched.
+    pub atom: Atom,
+}
+
+/// What a filter does with the agents its atom names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// `&`: only these stay.
+    Keep,
+    /// `!`: these go.
+    Drop,
+}
+
+/// A part that names agents by itself.
+#[derive(Debug, Clone)]
+pub struct Atom {
+    /// The byte it starts at, for error messages.
+    pub position: usize,
+    /// What it names.
+    pub term: Term,
+}
+
+/// Where an atom stood is not what it says.
+impl PartialEq for Atom {
+    fn eq(&self, other: &Self) -> bool {
+        self.term == other.term
+    }
+}
+
+impl Eq for Atom {}
+
+/// The ways to name agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Term {
+    /// `*`, `all` or `@*`.
+    Everyone,
+    /// `(…)`.
+    Parentheses(Box<Set>),
+    /// `@name`: a scaling group, or one that an admin defined.
+    Group(String),
+    /// `{…}`.
+    Selector(Selector),
+    /// A name, with or without ranges and wildcards.
+    Pattern(Pattern),
+}
+
+impl Expression {
+    /// Takes an expression apart.
+    ///
+    /// # Errors
+    /// Text that breaks the grammar or a limit. Whether the names exist is not looked at here.
+    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
+        parser::parse(text, &Limits { bytes: MAX_BYTES, names: MAX_NAMES })
+    }
+}
+
+/// Whether agents and groups may be called this: letters, digits, `_`, `.` and `-`. An agent may not be called `all`
+/// besides, see [`is_agent_name`].
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(parser::is_name_byte)
+}
+
+/// Whether an agent may be registered by this name, so that an expression can name it and nothing else by it.
+pub fn is_agent_name(text: &str) -> bool {
+    is_name(text) && text != parser::ALL
+}
+
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.set.fmt(f)
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, atom) in self.union.iter().enumerate() {
+            if place > 0 {
+                f.write_str(",")?;
+            }
+            atom.fmt(f)?;
+        }
+        self.filters.iter().try_for_each(|filter| filter.fmt(f))
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.operation {
+            Operation::Keep => '&',
+            Operation::Drop => '!',
+        };
+        write!(f, "{sign}{}", self.atom)
+    }
+}
+
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.term {
+            Term::Everyone => f.write_str("*"),
+            Term::Parentheses(set) => write!(f, "({set})"),
+            Term::Group(name) => write!(f, "@{name}"),
+            Term::Selector(selector) => selector.fmt(f),
+            Term::Pattern(pattern) => pattern.fmt(f),
+        }
+    }
+}
