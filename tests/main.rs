@@ -15,6 +15,7 @@
 mod architecture;
 mod auth;
 mod clients;
+mod engine;
 mod harness;
 mod limits;
 mod scan;
