@@ -21,6 +21,7 @@ pub mod base;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod fleet;
 pub mod graphql;
 pub mod http;

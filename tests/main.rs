@@ -19,6 +19,7 @@ mod cli;
 mod clients;
 mod crash;
 mod disk;
+mod engine;
 mod followers;
 mod harness;
 mod hostile;

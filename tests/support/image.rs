@@ -42,6 +42,7 @@ pub struct Image {
     annotated: bool,
     content: String,
     layer_bytes: usize,
+    archives: usize,
     config_type: Option<String>,
     layer_type: Option<String>,
     artifact_type: Option<String>,
@@ -61,6 +62,7 @@ impl Image {
             annotated: false,
             content: format!("{repository}:{tag}"),
             layer_bytes: 64,
+            archives: 0,
             config_type: None,
             layer_type: None,
             artifact_type: None,
@@ -147,6 +149,12 @@ impl Image {
         self
     }
 
+    /// Layers that an engine can unpack, each with one file of so many bytes; no two layers are alike.
+    pub fn real_layers(mut self, count: usize, bytes: usize) -> Self {
+        self.archives = count;
+        self.layer_bytes(bytes)
+    }
+
     /// Everything to upload, and what a catalog should make of it.
     pub fn build(&self) -> Built {
         let mut blobs = Vec::new();
@@ -183,8 +191,8 @@ impl Image {
     }
 
     fn part(&self, platform: &str, blobs: &mut Vec<Bytes>) -> BuiltPart {
-        let layer = Bytes::from(vec![b'w'; self.layer_bytes]);
-        let layer_digest = sha256(&layer);
+        let layers = self.layers(platform);
+        let diff_ids: Vec<_> = layers.iter().map(|layer| sha256(layer)).collect();
         let config = if self.artifact_type.is_some() {
             json!({})
         } else {
@@ -192,7 +200,7 @@ impl Image {
             config["created"] = "2024-01-01T00:00:00Z".into();
             config["comment"] = self.content.clone().into();
             config["config"] = json!({"Labels": self.labels, "Cmd": ["/bin/true"]});
-            config["rootfs"] = json!({"type": "layers", "diff_ids": [layer_digest]});
+            config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
             config
         };
         let config = Bytes::from(config.to_string());
@@ -207,7 +215,7 @@ impl Image {
             "schemaVersion": 2,
             "mediaType": manifest_type,
             "config": descriptor(config_type, &config),
-            "layers": [descriptor(layer_type, &layer)],
+            "layers": layers.iter().map(|layer| descriptor(layer_type, layer)).collect::<Vec<_>>(),
         });
         if let Some(kind) = &self.artifact_type {
             manifest["artifactType"] = kind.clone().into();
@@ -218,11 +226,49 @@ impl Image {
             digest: sha256(&bytes),
             bytes,
             config: sha256(&config),
-            size: config.len() + layer.len(),
+            size: config.len() + layers.iter().map(Bytes::len).sum::<usize>(),
         };
-        blobs.extend([layer, config]);
+        blobs.extend(layers);
+        blobs.push(config);
         part
     }
+
+    fn layers(&self, platform: &str) -> Vec<Bytes> {
+        if self.archives == 0 {
+            return vec![Bytes::from(vec![b'w'; self.layer_bytes])];
+        }
+        (0..self.archives)
+            .map(|position| {
+                let seed = format!("{} {platform} {position}", self.content);
+                archive(&format!("file{position}"), &seed, self.layer_bytes)
+            })
+            .collect()
+    }
+}
+
+/// A tar archive of one executable file with that many bytes, made from the seed. Engines look at the bytes, not at
+/// the media type, so it needs no compression.
+fn archive(name: &str, seed: &str, bytes: usize) -> Bytes {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000755\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{bytes:011o}\0"));
+    put(136, "00000000000\0");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let pattern = sha256(seed.as_bytes());
+    let mut content = pattern.as_bytes().repeat(bytes / pattern.len() + 1);
+    content.truncate(bytes);
+    let mut archive = header.to_vec();
+    archive.extend(content);
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive.into()
 }
 
 struct BuiltPart {

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # program:package
-wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl)
+wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io)
 
 missing=()
 for pair in "${wanted[@]}"; do
@@ -31,7 +31,7 @@ fi
 
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# The registry's package starts a service of its own, which nobody here asked for.
+# The packages of the registry and of Docker start services of their own, which nobody here asked for.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null

@@ -1,0 +1,261 @@
+//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::base::reference::{is_registry_host, shown};
+use crate::engine::Kind;
+
+/// Where Docker Engine listens when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Docker's port without TLS.
+const PLAIN_PORT: u16 = 2375;
+/// Docker's port with TLS.
+const TLS_PORT: u16 = 2376;
+/// Longest path of a socket on Linux (`sun_path`, without its final zero byte).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The address of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineUrl {
+    /// What is expected there.
+    pub kind: Kind,
+    /// How to get there.
+    pub place: Place,
+}
+
+/// A way to an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A socket in the file system.
+    Socket(PathBuf),
+    /// A machine, by TCP.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Certificates for TLS; without them anybody on the way owns the node.
+        certificates: Option<Certificates>,
+    },
+}
+
+/// Where the certificates for an engine are, laid out as `DOCKER_CERT_PATH` has them: `ca.pem`, `cert.pem`, `key.pem`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+/// What the environment says about Docker, read by whoever may read the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `DOCKER_HOST`.
+    pub host: Option<String>,
+    /// `DOCKER_CERT_PATH`.
+    pub certificates: Option<PathBuf>,
+    /// Whether `DOCKER_TLS_VERIFY` is set to anything.
+    pub tls: bool,
+}
+
+/// Why a text is no address of an engine, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("engine address {given:?}: {why}")]
+pub struct InvalidAddress {
+    given: String,
+    why: String,
+}
+
+impl EngineUrl {
+    /// Docker Engine at its usual socket.
+    pub fn local() -> Self {
+        Self { kind: Kind::Docker, place: Place::Socket(DEFAULT_SOCKET.into()) }
+    }
+
+    /// The engine that Docker's own command line would use.
+    ///
+    /// # Errors
+    /// A `DOCKER_HOST` that can't be used, and `DOCKER_TLS_VERIFY` without certificates.
+    pub fn from_environment(environment: &Environment) -> Result<Self, InvalidAddress> {
+        let host = environment.host.as_deref().map(str::trim).filter(|host| !host.is_empty());
+        let Some(host) = host else { return Ok(Self::local()) };
+        // Docker ignores the folder unless told to use TLS; so do we, or a plain engine would be spoken to by TLS.
+        let certificates = environment.certificates.as_deref().filter(|_| environment.tls);
+        let url = Self::parse(host, certificates)?;
+        if environment.tls && certificates.is_none() && matches!(url.place, Place::Tcp { .. }) {
+            return Err(InvalidAddress::new(
+                host,
+                "DOCKER_TLS_VERIFY is set, so set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem",
+            ));
+        }
+        Ok(url)
+    }
+
+    /// Reads `unix:///path`, `tcp://host:port`, `docker+unix:///path`, `docker+tcp://host:port`. `certificates` is the
+    /// folder for TLS, used with `tcp` only.
+    ///
+    /// # Errors
+    /// What is none of these, or of an engine this release can't speak to; the message has the remedy.
+    pub fn parse(text: &str, certificates: Option<&Path>) -> Result<Self, InvalidAddress> {
+        let fail = |why: &str| Err(InvalidAddress::new(text, why));
+        let text_trimmed = text.trim();
+        if text_trimmed.starts_with('/') {
+            return fail(&format!("write unix://{}", shown(text_trimmed)));
+        }
+        let Some((scheme, rest)) = text_trimmed.split_once(':') else {
+            return fail("write unix:///path/of/the.sock or tcp://host:port");
+        };
+        let Some(rest) = rest.strip_prefix("//").or((scheme == "oci").then_some(rest)) else {
+            return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
+        };
+        let place = match scheme {
+            "unix" | "docker+unix" => socket(rest),
+            "tcp" | "docker+tcp" => tcp(rest, certificates),
+            "podman+unix" | "podman+tcp" => Err("Podman is not yet supported here; use Docker Engine".into()),
+            "cri" | "containerd" => Err("containerd is not yet supported here; use Docker Engine".into()),
+            "oci" => Err("image layouts are not yet supported here; use Docker Engine".into()),
+            "http" | "https" => Err(format!(
+                "write tcp://{} instead; TLS is used where there are certificates for it",
+                shown(rest.trim_end_matches('/'))
+            )),
+            "ssh" => Err("SSH is not supported; run wharf on that machine, or forward the socket: \
+                          ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, then unix:///tmp/docker.sock"
+                .into()),
+            "npipe" | "fd" => Err("only unix:// and tcp:// can be connected to".into()),
+            _ => Err("unknown scheme; write unix:///path or tcp://host:port".into()),
+        };
+        match place {
+            Ok(place) => Ok(Self { kind: Kind::Docker, place }),
+            Err(why) => fail(&why),
+        }
+    }
+}
+
+fn socket(path: &str) -> Result<Place, String> {
+    if !path.starts_with('/') {
+        return Err("the path is absolute, with three slashes: unix:///path/of/the.sock".into());
+    }
+    if path.contains('\0') {
+        return Err("the path has a zero byte".into());
+    }
+    if path.len() > MAX_SOCKET_PATH {
+        return Err(format!("the path is longer than {MAX_SOCKET_PATH} bytes, the most a socket may have"));
+    }
+    Ok(Place::Socket(path.into()))
+}
+
+fn tcp(rest: &str, certificates: Option<&Path>) -> Result<Place, String> {
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        return Err("it ends with the port: tcp://host:port".into());
+    }
+    if authority.contains('@') {
+        return Err("engines have no user and password; they want client certificates".into());
+    }
+    if !is_registry_host(authority) {
+        return Err("write tcp://host:port, with the host a name or an address ([::1] for IPv6)".into());
+    }
+    // `is_registry_host` has seen to it that what follows the last colon outside brackets is a port.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    };
+    let port = port.unwrap_or(if certificates.is_some() { TLS_PORT } else { PLAIN_PORT });
+    let certificates = certificates.map(|folder| Certificates { folder: folder.into() });
+    Ok(Place::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port, certificates })
+}
+
+impl InvalidAddress {
+    fn new(given: &str, why: &str) -> Self {
+        Self { given: shown(given), why: why.into() }
+    }
+}
+
+/// The address as [`EngineUrl::parse`] reads it, in its longest form.
+impl fmt::Display for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Socket(path) => write!(f, "{}+unix://{}", self.kind, path.display()),
+            Place::Tcp { host, port, .. } if host.contains(':') => {
+                write!(f, "{}+tcp://[{host}]:{port}", self.kind)
+            }
+            Place::Tcp { host, port, .. } => write!(f, "{}+tcp://{host}:{port}", self.kind),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{EngineUrl, Environment, Place};
+
+    fn read(text: &str) -> String {
+        EngineUrl::parse(text, None).unwrap().to_string()
+    }
+
+    #[test]
+    fn addresses_have_one_long_form_and_read_back() {
+        for (given, expected) in [
+            ("unix:///var/run/docker.sock", "docker+unix:///var/run/docker.sock"),
+            ("docker+unix:///a b.sock", "docker+unix:///a b.sock"),
+            ("tcp://node1", "docker+tcp://node1:2375"),
+            ("tcp://node1:2375/", "docker+tcp://node1:2375"),
+            ("docker+tcp://10.0.0.1:99", "docker+tcp://10.0.0.1:99"),
+            ("tcp://[::1]:99", "docker+tcp://[::1]:99"),
+            ("tcp://[::1]", "docker+tcp://[::1]:2375"),
+        ] {
+            assert_eq!(read(given), expected);
+            assert_eq!(read(expected), expected);
+        }
+    }
+
+    #[test]
+    fn certificates_mean_tls_and_its_port() {
+        let url = EngineUrl::parse("tcp://node1", Some(Path::new("/certs"))).unwrap();
+        let Place::Tcp { port, certificates: Some(certificates), .. } = &url.place else { panic!("{url}") };
+        assert_eq!((*port, certificates.folder.as_path()), (2376, Path::new("/certs")));
+    }
+
+    #[test]
+    fn a_wrong_address_comes_with_the_remedy() {
+        for (given, remedy) in [
+            ("", "unix:///path"),
+            ("/run/docker.sock", "write unix:///run/docker.sock"),
+            ("node1:2375", "followed by //"),
+            ("unix://run/docker.sock", "three slashes"),
+            ("tcp://node1:0", "tcp://host:port"),
+            ("tcp://node1:2375/x", "ends with the port"),
+            ("tcp://u:p@node1:2375", "client certificates"),
+            ("https://node1:2376", "tcp://node1:2376"),
+            ("ssh://node1", "forward the socket"),
+            ("npipe:////./pipe/x", "unix://"),
+            ("ftp://x", "unknown scheme"),
+            ("podman+unix:///run/podman.sock", "not yet supported here"),
+            ("cri:///run/containerd.sock", "not yet supported here"),
+            ("oci:/var/lib/images", "not yet supported here"),
+        ] {
+            let error = EngineUrl::parse(given, None).unwrap_err().to_string();
+            assert!(error.contains(remedy), "{given}: {error}");
+        }
+        let long = format!("unix:///{}", "a".repeat(3000));
+        assert!(EngineUrl::parse(&long, None).unwrap_err().to_string().len() < 250);
+    }
+
+    #[test]
+    fn the_environment_is_read_as_docker_reads_it() {
+        let read = |host: &str, certificates: Option<&str>, tls| {
+            EngineUrl::from_environment(&Environment {
+                host: Some(host.into()),
+                certificates: certificates.map(Into::into),
+                tls,
+            })
+        };
+        assert_eq!(EngineUrl::from_environment(&Environment::default()).unwrap(), EngineUrl::local());
+        assert_eq!(read("", None, false).unwrap(), EngineUrl::local());
+        assert_eq!(read("tcp://n", Some("/c"), false).unwrap().to_string(), "docker+tcp://n:2375");
+        assert_eq!(read("tcp://n", Some("/c"), true).unwrap().to_string(), "docker+tcp://n:2376");
+        assert!(read("tcp://n", None, true).unwrap_err().to_string().contains("DOCKER_CERT_PATH"));
+        assert!(read("unix:///x.sock", None, true).is_ok());
+    }
+}

@@ -1,0 +1,455 @@
+//! Docker Engine, by its HTTP API (versions 1.24 to 1.53).
+//!
+//! bollard names the calls and reads their answers; the connections are ours ([`dial`]), and so are pulls and events:
+//! they need lines of bounded length and credentials in the encoding that Docker reads (base64 for URLs), and bollard
+//! has neither.
+
+mod dial;
+mod fault;
+mod lines;
+mod progress;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod wire;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use bollard::{BollardRequest, ClientVersion, body_full, errors::Error, query_parameters as query};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Method, Request, Response, body::Incoming};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::{arch, digest::Digest};
+use crate::engine::{
+    About, Disk, Engine, Event, Kind,
+    address::EngineUrl,
+    docker::{
+        dial::Dial,
+        fault::{broken, failed, refused, silent},
+        lines::Lines,
+        progress::Meter,
+        wire::Usage,
+    },
+    fault::{Class, Fault},
+    image::{Held, Removal},
+    name,
+    pull::{Credentials, Progress, Pull, Pulled},
+};
+
+/// Most bytes of an answer that is no stream. 10,000 images with long names and labels take about 20 MiB.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// Most bytes read of the answer to a failed request.
+const MAX_REFUSAL: usize = 64 * 1024;
+/// The newest minor version of API 1 that we know how to read.
+const NEWEST: usize = 53;
+/// How far back events are asked for at first, in seconds. Docker answers a little before it listens; a second of
+/// the past closes that gap, and one more is for the clocks.
+const OVERLAP: i64 = 2;
+/// Most names of containers in an answer.
+const MAX_CONTAINERS: usize = 20;
+
+/// How long an engine may take. Tests are less patient.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the answer to any request that is no stream.
+    pub answer: Duration,
+    /// For disk usage: Docker walks through all its volumes for it.
+    pub disk: Duration,
+    /// For the next line of a pull, until we ask whether the engine still lives.
+    pub quiet: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(20), disk: Duration::from_mins(3), quiet: Duration::from_secs(30) }
+    }
+}
+
+/// A Docker Engine.
+pub struct Docker {
+    dial: Arc<Dial>,
+    patience: Patience,
+    /// The minor version of API 1 spoken with it; 0 until it was asked.
+    version: AtomicUsize,
+}
+
+impl Docker {
+    /// An engine at this address. Nothing is connected to yet: it may come later, go away and return.
+    ///
+    /// # Errors
+    /// Certificates that can't be used.
+    pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
+        Ok(Self {
+            dial: Arc::new(Dial::new(url)?),
+            patience: Patience::default(),
+            version: AtomicUsize::new(0),
+        })
+    }
+
+    /// With other deadlines.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Asks whether it is there, and which version of the API we have in common.
+    async fn greet(&self) -> Result<usize, Fault> {
+        let request = request(Method::GET, "/_ping")?;
+        let answer = self.send("ping", request, MAX_ANSWER).await?;
+        let version = answer.headers().get("api-version").and_then(|version| version.to_str().ok());
+        let minor = version.and_then(|v| v.strip_prefix("1.")).and_then(|minor| minor.parse().ok());
+        let Some(minor) = minor.filter(|&minor: &usize| minor > 0) else {
+            return Err(Fault::new(Class::Other, "what answers there is no Docker Engine"));
+        };
+        let common = minor.min(NEWEST);
+        self.version.store(common, Ordering::Relaxed);
+        Ok(common)
+    }
+
+    async fn common_version(&self) -> Result<usize, Fault> {
+        match self.version.load(Ordering::Relaxed) {
+            0 => self.greet().await,
+            known => Ok(known),
+        }
+    }
+
+    /// Makes a call with bollard's words over our connection.
+    async fn call<T, F>(
+        &self,
+        doing: &str,
+        call: impl FnOnce(bollard::Docker) -> F + Send,
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        self.call_or_error(doing, call).await?.map_err(|error| failed(&error))
+    }
+
+    /// The same where a refusal is an answer.
+    async fn call_or_error<T, F>(
+        &self,
+        doing: &str,
+        call: impl FnOnce(bollard::Docker) -> F + Send,
+    ) -> Result<Result<T, Error>, Fault>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let version = ClientVersion { major_version: 1, minor_version: self.common_version().await? };
+        let dial = Arc::clone(&self.dial);
+        let transport = move |request: BollardRequest| {
+            let dial = Arc::clone(&dial);
+            async move { dial.send(request, MAX_ANSWER).await }
+        };
+        let limit = self.patience.answer;
+        // Its own deadline covers the head of the answer only, so ours is around it and this one never comes first.
+        let seconds = limit.as_secs().saturating_add(1);
+        let client = bollard::Docker::connect_with_custom_transport(
+            transport,
+            Some("http://engine"),
+            seconds,
+            &version,
+        )
+        .map_err(|error| failed(&error))?;
+        timeout(limit, call(client)).await.map_err(|_| silent(doing, limit))
+    }
+
+    /// Sends a request of our own and waits for the head of the answer; a refusal is a fault.
+    async fn send(
+        &self,
+        doing: &str,
+        request: BollardRequest,
+        most: u64,
+    ) -> Result<Response<Incoming>, Fault> {
+        let limit = self.patience.answer;
+        let answer = timeout(limit, self.dial.send(request, most));
+        accept(answer.await.map_err(|_| silent(doing, limit))?, limit).await
+    }
+
+    /// Reads a whole answer to a request of our own.
+    async fn get<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Fault> {
+        let path = format!("/v1.{}{path}", self.common_version().await?);
+        let reading = async {
+            let answer = self.dial.send(request(Method::GET, &path)?, MAX_ANSWER).await;
+            let body = accept(answer, limit).await?.into_body();
+            let bytes = body.collect().await.map_err(|error| broken(&Error::from(error)))?.to_bytes();
+            serde_json::from_slice(&bytes).map_err(|error| failed(&Error::from(error)))
+        };
+        timeout(limit, reading).await.map_err(|_| silent(&path, limit))?
+    }
+
+    /// Lets the engine fetch, and reads what it says until it has no more to say.
+    async fn fetch(
+        &self,
+        pull: &Pull,
+        meter: &mut Meter,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), Fault> {
+        let path = format!("/v1.{}/images/create?{}", self.common_version().await?, create_query(pull));
+        let mut request = request(Method::POST, &path)?;
+        if let Some(credentials) = &pull.credentials {
+            authorize(&mut request, credentials, &pull.repository)?;
+        }
+        let answer = self.patiently(self.dial.send(request, u64::MAX)).await?;
+        let mut lines = Lines::new(accept(answer, self.patience.answer).await?.into_body());
+        while let Some(line) = self.patiently(lines.next()).await?? {
+            if let Some(now) = meter.take(line)? {
+                progress(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for as long as the engine lives: a slow registry makes it silent, and so does its death.
+    async fn patiently<T>(&self, wait: impl Future<Output = T> + Send) -> Result<T, Fault> {
+        tokio::pin!(wait);
+        loop {
+            match timeout(self.patience.quiet, &mut wait).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(_) => self.greet().await?,
+            };
+        }
+    }
+
+    /// The whole of a pull, from looking whether it is needed to looking whether it helped.
+    async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
+        let name = name::canonical(&pull.name()).filter(|_| name::repository(&pull.repository).is_some());
+        let Some(name) = name else {
+            return Err(Fault::new(Class::Other, format!("{:?} is no image reference", pull.name())));
+        };
+        let mut meter = Meter::new(&pull.layers);
+        let expected = |held: &Held| held.is(&pull.config, pull.manifest.as_ref());
+        if let Some(held) = self.find(&name).await?.filter(expected) {
+            progress(meter.finish("already there"));
+            return Ok(Pulled { held, fetched: false });
+        }
+        let mut fetched = false;
+        if self.find(pull.config.as_str()).await?.is_some_and(|held| held.digest == pull.config) {
+            self.tag(pull.config.as_str(), pull).await?;
+        } else {
+            fetched = true;
+            self.fetch(pull, &mut meter, progress).await?;
+            if let Some(manifest) = &pull.manifest {
+                self.tag(&format!("{}@{manifest}", pull.repository), pull).await?;
+            }
+        }
+        match self.find(&name).await? {
+            Some(held) if expected(&held) => {
+                progress(meter.finish("done"));
+                Ok(Pulled { held, fetched })
+            }
+            Some(held) => Err(Fault::new(
+                Class::Other,
+                format!(
+                    "{name} is {} on the node, not the expected {}; has the tag moved since the last scan?",
+                    held.digest, pull.config
+                ),
+            )),
+            None => Err(Fault::new(
+                Class::Other,
+                format!("the engine ended the pull without an error, and yet has no {name}"),
+            )),
+        }
+    }
+
+    async fn tag(&self, image: &str, pull: &Pull) -> Result<(), Fault> {
+        let as_what = query::TagImageOptionsBuilder::new().repo(&pull.repository).tag(&pull.tag).build();
+        self.call("tag", |docker| async move { docker.tag_image(image, Some(as_what)).await }).await
+    }
+
+    /// The names of the containers made from an image, running or not.
+    async fn users(&self, image: &Digest) -> Result<Vec<String>, Fault> {
+        let filters = HashMap::from([("ancestor", vec![image.as_str()])]);
+        let which = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let containers = self
+            .call("containers", |docker| async move { docker.list_containers(Some(which)).await })
+            .await?;
+        Ok(containers.into_iter().take(MAX_CONTAINERS).filter_map(wire::container_name).collect())
+    }
+}
+
+#[async_trait]
+impl Engine for Docker {
+    async fn about(&self) -> Result<About, Fault> {
+        // It may be another engine, or a newer one, since it was last asked.
+        self.greet().await?;
+        let info = self.call("info", |docker| async move { docker.info().await }).await?;
+        let labels = info.labels.unwrap_or_default().into_iter().map(|label| match label.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (label, String::new()),
+        });
+        Ok(About {
+            kind: Kind::Docker,
+            id: info.id.filter(|id| !id.is_empty()),
+            hostname: info.name.unwrap_or_default(),
+            version: info.server_version.unwrap_or_default(),
+            os: info.os_type.unwrap_or_default(),
+            architecture: arch::normalize(&info.architecture.unwrap_or_default(), None),
+            labels: labels.collect::<BTreeMap<_, _>>(),
+        })
+    }
+
+    async fn images(&self) -> Result<Vec<Held>, Fault> {
+        let which = query::ListImagesOptionsBuilder::new().build();
+        let images =
+            self.call("images", |docker| async move { docker.list_images(Some(which)).await }).await?;
+        Ok(images.iter().filter_map(wire::summary).collect())
+    }
+
+    async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
+        let Some(name) = wire::askable(reference) else { return Ok(None) };
+        let asked = |docker: bollard::Docker| async move { docker.inspect_image(&name).await };
+        match self.call_or_error("image", asked).await? {
+            Ok(image) => Ok(wire::inspected(image)),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn pull(
+        &self,
+        pull: &Pull,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        stop: &CancellationToken,
+    ) -> Result<Pulled, Fault> {
+        // Dropping the request closes its connection, and with that Docker cancels the pull.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Fault::stopped()),
+            pulled = self.bring(pull, progress) => pulled,
+        }
+    }
+
+    async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
+        let Some(held) = self.find(reference).await? else { return Ok(Removal::Absent) };
+        let Some(name) = wire::askable(reference) else { return Ok(Removal::Absent) };
+        let gently = query::RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+        let asked =
+            |docker: bollard::Docker| async move { docker.remove_image(&name, Some(gently), None).await };
+        match self.call_or_error("remove", asked).await? {
+            Ok(steps) => {
+                let gone = steps.iter().any(|step| step.deleted.as_deref() == Some(held.digest.as_str()));
+                // Docker doesn't say how much became free, and layers may be shared.
+                Ok(if gone { Removal::Removed { freed_bytes: None } } else { Removal::Untagged })
+            }
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(Removal::Absent),
+            Err(error) => match failed(&error) {
+                Fault { class: Class::InUse, .. } => {
+                    Ok(Removal::InUse { containers: self.users(&held.digest).await.unwrap_or_default() })
+                }
+                fault => Err(fault),
+            },
+        }
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+        let since = jiff::Timestamp::now().as_second().saturating_sub(OVERLAP);
+        let filters = json!({"type": ["image"]}).to_string();
+        let ask = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("since", &since.to_string())
+            .append_pair("filters", &filters)
+            .finish();
+        let path = format!("/v1.{}/events?{ask}", self.common_version().await?);
+        let answer = self.send("events", request(Method::GET, &path)?, u64::MAX).await?;
+        let lines = Lines::new(answer.into_body());
+        let events = stream::unfold(Some(lines), async |lines| {
+            let mut lines = lines?;
+            loop {
+                match lines.next::<wire::Said>().await {
+                    Ok(Some(said)) => {
+                        if let Some(event) = said.event() {
+                            return Some((Ok(event), Some(lines)));
+                        }
+                    }
+                    Ok(None) => {
+                        return Some((
+                            Err(Fault::new(Class::EngineGone, "the engine ended its events")),
+                            None,
+                        ));
+                    }
+                    Err(fault) => return Some((Err(fault), None)),
+                }
+            }
+        });
+        Ok(events.boxed())
+    }
+
+    async fn disk(&self) -> Result<Disk, Fault> {
+        let info = self.call("info", |docker| async move { docker.info().await }).await?;
+        let usage: Usage = self.get("/system/df", self.patience.disk).await?;
+        let room = match info.docker_root_dir {
+            Some(folder) if self.dial.is_local() => wire::room(folder).await,
+            _ => None,
+        };
+        Ok(Disk {
+            free_bytes: room.map(|(free, _)| free),
+            total_bytes: room.map(|(_, total)| total),
+            images_bytes: usage.images_bytes(),
+        })
+    }
+}
+
+fn create_query(pull: &Pull) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("fromImage", &pull.repository);
+    query.append_pair("tag", pull.manifest.as_ref().map_or(pull.tag.as_str(), Digest::as_str));
+    if let Some(platform) = &pull.platform {
+        query.append_pair("platform", platform);
+    }
+    query.finish()
+}
+
+fn request(method: Method, path: &str) -> Result<BollardRequest, Fault> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .body(body_full(Bytes::new()))
+        .map_err(|error| Fault::new(Class::Other, error.to_string()))
+}
+
+/// Puts credentials where Docker looks for them. It reads base64 for URLs only; of the other kind it makes no
+/// credentials at all, without a word, as soon as the text has a `+` or a `/`.
+fn authorize(request: &mut BollardRequest, credentials: &Credentials, repository: &str) -> Result<(), Fault> {
+    let server = repository.split('/').next().unwrap_or_default();
+    let header = json!({
+        "username": credentials.username,
+        "password": credentials.password.expose(),
+        "serveraddress": server,
+    });
+    let mut header: hyper::header::HeaderValue = BASE64_URL_SAFE
+        .encode(header.to_string())
+        .parse()
+        .map_err(|_| Fault::new(Class::Other, "these credentials fit into no header"))?;
+    header.set_sensitive(true);
+    request.headers_mut().insert("x-registry-auth", header);
+    Ok(())
+}
+
+/// Lets an answer pass if it is a success; else reads what the engine says against it.
+async fn accept(
+    answer: Result<Response<Incoming>, Error>,
+    limit: Duration,
+) -> Result<Response<Incoming>, Fault> {
+    let answer = answer.map_err(|error| broken(&error))?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let body = timeout(limit, Limited::new(answer.into_body(), MAX_REFUSAL).collect()).await;
+    let bytes = body.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let said = serde_json::from_slice::<wire::Refusal>(&bytes)
+        .map_or_else(|_| String::from_utf8_lossy(&bytes).into_owned(), |refusal| refusal.message);
+    Err(refused(status.as_u16(), &said))
+}

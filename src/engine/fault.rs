@@ -1,0 +1,222 @@
+//! What can go wrong between us and an engine, in classes a transfer can act on.
+
+use std::fmt;
+
+/// Longest message kept of what an engine says, in characters: enough for Docker's longest (two references and a
+/// URL), too little to flood a ledger.
+const MAX_MESSAGE: usize = 400;
+
+/// A failed operation of an engine. It prints as one line and never carries credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of failure, for decisions.
+    pub class: Class,
+    /// The engine's or the system's own words, or ours with the remedy, for people.
+    pub message: String,
+}
+
+/// The classes of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The node's disk is full.
+    NoSpace,
+    /// The registry refused the credentials, or wants some.
+    Unauthorized,
+    /// The registry has no such repository, tag or manifest.
+    NotFound,
+    /// The registry has the image, but not for this processor or system.
+    WrongPlatform,
+    /// The engine does not answer, or its connection broke. Whether the operation went through is unknown.
+    EngineGone,
+    /// The engine can't reach the registry, or the registry is in passing trouble.
+    Network,
+    /// Something on the node uses the image.
+    InUse,
+    /// We were asked to stop.
+    Stopped,
+    /// Anything else; trying again won't help.
+    Other,
+}
+
+impl Fault {
+    /// A fault of this class; the message is cut to one line of bearable length.
+    pub fn new(class: Class, message: impl AsRef<str>) -> Self {
+        Self { class, message: one_line(message.as_ref()) }
+    }
+
+    /// A fault told by the engine, classed by its words.
+    pub(crate) fn told(message: &str) -> Self {
+        Self::new(classify(message), message)
+    }
+
+    /// The operation was stopped by us.
+    pub(crate) fn stopped() -> Self {
+        Self::new(Class::Stopped, "stopped on request")
+    }
+
+    /// Whether the same operation may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.class, Class::EngineGone | Class::Network)
+    }
+}
+
+impl Class {
+    /// The class in a word or two, as ledgers and metrics show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSpace => "no space",
+            Self::Unauthorized => "unauthorized",
+            Self::NotFound => "not found",
+            Self::WrongPlatform => "wrong platform",
+            Self::EngineGone => "engine gone",
+            Self::Network => "network",
+            Self::InUse => "in use",
+            Self::Stopped => "stopped",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // "other: " would say nothing; the message stands alone there.
+        match self.class {
+            Class::Other => f.write_str(&self.message),
+            class => write!(f, "{class}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Foreign text as one line of at most [`MAX_MESSAGE`] characters, with nothing that moves a cursor.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line: String = text
+        .trim()
+        .chars()
+        .take(MAX_MESSAGE)
+        .map(|c| if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}') { ' ' } else { c })
+        .collect();
+    if text.trim().chars().nth(MAX_MESSAGE).is_some() {
+        line.push_str("...");
+    }
+    line
+}
+
+/// What engines say, by a piece of it in lower case, the more telling first. A daemon's status code says little:
+/// Docker answers 500 for a refused password, an unknown host and a full disk alike.
+const WORDS: &[(&str, Class)] = &[
+    ("no space left on device", Class::NoSpace),
+    ("disk quota exceeded", Class::NoSpace),
+    ("no matching manifest for", Class::WrongPlatform),
+    ("no match for platform", Class::WrongPlatform),
+    ("does not match the specified platform", Class::WrongPlatform),
+    ("cannot be used on this platform", Class::WrongPlatform),
+    ("no image found in image index for architecture", Class::WrongPlatform),
+    ("no basic auth credentials", Class::Unauthorized),
+    ("unauthorized", Class::Unauthorized),
+    ("authentication required", Class::Unauthorized),
+    ("incorrect username or password", Class::Unauthorized),
+    ("access denied", Class::Unauthorized),
+    ("access to the resource is denied", Class::Unauthorized),
+    ("manifest unknown", Class::NotFound),
+    ("name unknown", Class::NotFound),
+    ("repository name not known", Class::NotFound),
+    ("blob unknown", Class::NotFound),
+    ("no such image", Class::NotFound),
+    ("is using its referenced image", Class::InUse),
+    ("image is being used by", Class::InUse),
+    // A certificate nobody trusts does not heal by waiting, though a network error wraps it.
+    ("x509:", Class::Other),
+    ("server gave http response to https client", Class::Other),
+    ("context canceled", Class::Stopped),
+    ("connection refused", Class::Network),
+    ("connection reset", Class::Network),
+    ("no such host", Class::Network),
+    ("server misbehaving", Class::Network),
+    ("network is unreachable", Class::Network),
+    ("no route to host", Class::Network),
+    ("i/o timeout", Class::Network),
+    ("timeout exceeded", Class::Network),
+    ("handshake timeout", Class::Network),
+    ("deadline exceeded", Class::Network),
+    ("toomanyrequests", Class::Network),
+    ("too many requests", Class::Network),
+    ("unexpected http status: 5", Class::Network),
+    ("bad gateway", Class::Network),
+    ("service unavailable", Class::Network),
+    ("broken pipe", Class::Network),
+    ("eof", Class::Network),
+    ("not found", Class::NotFound),
+];
+
+fn classify(message: &str) -> Class {
+    let message = message.to_lowercase();
+    WORDS.iter().find(|(words, _)| message.contains(words)).map_or(Class::Other, |(_, class)| *class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, Fault};
+
+    /// Each as Docker Engine 20.10 said it, made to fail that way; the lines of Docker Hub are from its answers.
+    #[test]
+    fn what_a_real_daemon_says_is_classed() {
+        for (said, class) in [
+            (
+                "manifest for 127.0.0.1:5990/lab/a:nope not found: manifest unknown: manifest unknown",
+                Class::NotFound,
+            ),
+            ("No such image: 127.0.0.1:5990/lab/a:none", Class::NotFound),
+            (
+                "Head \"http://127.0.0.1:5991/v2/lab/a/manifests/1\": no basic auth credentials",
+                Class::Unauthorized,
+            ),
+            ("unauthorized: authentication required", Class::Unauthorized),
+            (
+                "pull access denied for lab/a, repository does not exist or may require 'docker login': denied: \
+                 requested access to the resource is denied",
+                Class::Unauthorized,
+            ),
+            (
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                Class::Network,
+            ),
+            (
+                "Get \"https://nohost.invalid/v2/\": dial tcp: lookup nohost.invalid on 10.0.0.2:53: no such host",
+                Class::Network,
+            ),
+            ("no matching manifest for linux/amd64 in the manifest list entries", Class::WrongPlatform),
+            (
+                "conflict: unable to remove repository reference \"cr.test/lab/a:1\" (must force) - container \
+                 5595047863b7 is using its referenced image c21253aa656d",
+                Class::InUse,
+            ),
+            ("Get \"https://cr.test/v2/\": x509: certificate signed by unknown authority", Class::Other),
+            (
+                "failed to register layer: Error processing tar file(exit status 1): write /file0: no space left \
+                 on device",
+                Class::NoSpace,
+            ),
+            ("invalid reference format: repository name must be lowercase", Class::Other),
+        ] {
+            assert_eq!(Fault::told(said).class, class, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_one_bounded_line() {
+        let fault = Fault::told(&format!("bad\r\n\u{1b}[2J{}", "x".repeat(10_000)));
+        let text = fault.to_string();
+        assert!(text.len() < 500 && !text.contains(['\n', '\r', '\u{1b}']), "{text:?}");
+        assert_eq!(Fault::stopped().to_string(), "stopped: stopped on request");
+        assert!(Fault::told("connection refused").is_transient());
+        assert!(!Fault::told("no space left on device").is_transient());
+    }
+}

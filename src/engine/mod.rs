@@ -1,0 +1,161 @@
+//! Container engines: what a node holds, and how images get there and go away.
+//!
+//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine; [`address`] reads where an engine
+//! is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
+
+pub mod address;
+pub mod docker;
+pub mod fault;
+pub mod image;
+pub mod name;
+pub mod pull;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::digest::Digest;
+use crate::engine::{
+    fault::Fault,
+    image::{Held, Removal},
+    pull::{Progress, Pull, Pulled},
+};
+
+/// A container engine on a node.
+///
+/// Every call but [`pull`](Self::pull) and the stream of [`events`](Self::events) ends within a bounded time, with
+/// [`Class::EngineGone`](fault::Class::EngineGone) if need be. A future that is dropped leaves nothing running.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Who it is. Also the way to find out whether it is there at all.
+    async fn about(&self) -> Result<About, Fault>;
+
+    /// All images it has, also those without a name.
+    async fn images(&self) -> Result<Vec<Held>, Fault>;
+
+    /// The image of this name (`registry/name:tag`) or ID (`sha256:…`), if it is there.
+    async fn find(&self, reference: &str) -> Result<Option<Held>, Fault>;
+
+    /// Gets an image, follows it to the end, and returns once the engine itself shows what was expected under the
+    /// expected name.
+    ///
+    /// `progress` is told whenever something changed; its numbers never go back. It is called from the task that
+    /// runs the pull and must not block. There is no deadline: an engine that answers may take hours. One that
+    /// stops answering is noticed.
+    ///
+    /// # Errors
+    /// [`Class::Stopped`](fault::Class::Stopped) soon after `stop` is cancelled; the engine is made to give up too.
+    async fn pull(
+        &self,
+        pull: &Pull,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        stop: &CancellationToken,
+    ) -> Result<Pulled, Fault>;
+
+    /// Takes away this name (`registry/name:tag`), and the image with its last name. Never by force: what a
+    /// container uses stays.
+    async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
+
+    /// What happens to images from now on, also by others' hands. Subscribe first and read [`images`](Self::images)
+    /// then, so that nothing falls between.
+    ///
+    /// The stream ends with an error when the engine goes away.
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault>;
+
+    /// Room on the disk its images are on.
+    async fn disk(&self) -> Result<Disk, Fault>;
+}
+
+/// The kinds of engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Docker Engine.
+    Docker,
+    /// Podman, by its Docker-compatible API.
+    Podman,
+    /// containerd, by the Kubernetes container runtime interface.
+    Containerd,
+    /// An OCI image layout on disk, kept by wharf itself.
+    Oci,
+}
+
+impl Kind {
+    /// The name in URLs and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::Oci => "oci",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who an engine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// What it is.
+    pub kind: Kind,
+    /// The engine's own ID that survives restarts, if it has one.
+    pub id: Option<String>,
+    /// The name of the machine it runs on.
+    pub hostname: String,
+    /// Its version, as it says it (`20.10.24+dfsg1`).
+    pub version: String,
+    /// The system its containers run on (`linux`).
+    pub os: String,
+    /// The processor, in the catalog's spelling (`x86_64`).
+    pub architecture: String,
+    /// Labels an operator gave it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Something that happened in an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// What is held, or how it is called, changed. It is a hint to look again: some events of Docker don't say which
+    /// name was taken away.
+    ImageChanged {
+        /// What was done.
+        change: Change,
+        /// The image's ID, where the event says it.
+        digest: Option<Digest>,
+        /// Its canonical name, where the event says it.
+        name: Option<String>,
+    },
+}
+
+/// What was done to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Fetched from a registry.
+    Pulled,
+    /// Given a name.
+    Tagged,
+    /// A name was taken away.
+    Untagged,
+    /// Removed from disk.
+    Deleted,
+    /// Read from an archive (`docker load`, `docker import`).
+    Loaded,
+}
+
+/// Room on a node's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes free for images, where we can see that disk: only for an engine on our own machine.
+    pub free_bytes: Option<u64>,
+    /// Bytes the disk has.
+    pub total_bytes: Option<u64>,
+    /// Bytes all images take, each shared layer counted once.
+    pub images_bytes: u64,
+}

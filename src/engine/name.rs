@@ -1,0 +1,92 @@
+//! One spelling for an image's name, whatever the engine calls it.
+//!
+//! Docker says `alpine:3`, Podman `docker.io/library/alpine:3`, for the same image. The canonical form names the
+//! registry and the tag always (distribution/reference, "Familiar names").
+
+use crate::base::digest::Digest;
+use crate::base::reference::{Reference, is_registry_host, is_repository};
+
+/// The registry that a name without one means.
+const HUB: &str = "docker.io";
+/// The name some configurations have for the same registry.
+const OLD_HUB: &str = "index.docker.io";
+
+/// `registry/name:tag` of a name as an engine writes it; nothing if it has no tag or is no name.
+///
+/// A digest beside the tag is left out; `<none>:<none>` and names by digest alone have no canonical form.
+pub fn canonical(text: &str) -> Option<String> {
+    let reference = Reference::parse(text).ok()?;
+    let tag = match (reference.tag, &reference.digest) {
+        (Some(tag), _) => tag,
+        (None, None) => "latest".to_owned(),
+        (None, Some(_)) => return None,
+    };
+    Some(format!("{}:{tag}", repository(&reference.path)?))
+}
+
+/// `registry/name` of a repository as an engine writes it.
+pub fn repository(text: &str) -> Option<String> {
+    // Docker's rule: the first component is a registry if it looks like a host, that is, has a dot or a port or is
+    // `localhost`, or has capitals, which no repository may.
+    let (registry, name) = match text.split_once('/') {
+        Some((first, rest))
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.contains(|c: char| c.is_ascii_uppercase()) =>
+        {
+            (first, rest)
+        }
+        _ => (HUB, text),
+    };
+    let registry = if registry == OLD_HUB { HUB } else { registry };
+    if !is_registry_host(registry) || !is_repository(name) {
+        return None;
+    }
+    Some(if registry == HUB && !name.contains('/') {
+        format!("{HUB}/library/{name}")
+    } else {
+        format!("{registry}/{name}")
+    })
+}
+
+/// The manifest digest in `name@sha256:…`.
+pub(crate) fn manifest(text: &str) -> Option<Digest> {
+    text.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{canonical, manifest, repository};
+
+    #[test]
+    fn each_engines_spelling_becomes_one() {
+        for (given, expected) in [
+            ("alpine:3", "docker.io/library/alpine:3"),
+            ("alpine", "docker.io/library/alpine:latest"),
+            ("docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+            ("index.docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+            ("docker.io/alpine:3", "docker.io/library/alpine:3"),
+            ("lablup/python:3.9", "docker.io/lablup/python:3.9"),
+            ("localhost/python:1", "localhost/python:1"),
+            ("registry:5000/python:1", "registry:5000/python:1"),
+            ("127.0.0.1:5000/lab/python:1", "127.0.0.1:5000/lab/python:1"),
+            ("[::1]:5000/lab/python:1", "[::1]:5000/lab/python:1"),
+            ("cr.io/a/b/c:1", "cr.io/a/b/c:1"),
+        ] {
+            assert_eq!(canonical(given).as_deref(), Some(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_has_no_canonical_form() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        for given in
+            ["<none>:<none>", "", &digest, &format!("cr.io/a@{digest}"), "cr.io/../a:1", "cr.io/a?x:1"]
+        {
+            assert_eq!(canonical(given), None, "{given}");
+        }
+        assert_eq!(repository("cr.io/A"), None);
+        assert_eq!(manifest(&format!("cr.io/a@{digest}")).unwrap().as_str(), digest);
+        assert_eq!(manifest("<none>@<none>"), None);
+    }
+}

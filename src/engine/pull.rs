@@ -1,0 +1,74 @@
+//! What to pull, how far it is, and what came of it.
+
+use crate::base::{digest::Digest, secret::Secret};
+use crate::engine::image::Held;
+
+/// An image to pull.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// `registry/name`, as it will be called on the node.
+    pub repository: String,
+    /// The tag it will have on the node.
+    pub tag: String,
+    /// The manifest of the wanted platform. With it the pull is immune to tags that move meanwhile: the engine
+    /// fetches this manifest and then gives it the name. Without it the tag is pulled, and what comes is compared.
+    pub manifest: Option<Digest>,
+    /// What must be there in the end: the digest of the image's config.
+    pub config: Digest,
+    /// The platform in OCI's words (`linux/amd64`, `linux/arm/v7`); the engine's own if not given.
+    pub platform: Option<String>,
+    /// The layers with their compressed sizes, as far as the catalog knows them. They fix what 100 % is, also for
+    /// layers the engine has already.
+    pub layers: Vec<Layer>,
+    /// User and password for the registry.
+    pub credentials: Option<Credentials>,
+}
+
+impl Pull {
+    /// The canonical name it will have, `registry/name:tag`.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Of the compressed bytes.
+    pub digest: Digest,
+    /// Compressed bytes.
+    pub size_bytes: u64,
+}
+
+/// User and password for a registry.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The user's name there.
+    pub username: String,
+    /// The password or access token.
+    pub password: Secret,
+}
+
+/// How far a pull is. From one report to the next no number goes back, and none that is done passes its total.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Compressed bytes that are there.
+    pub bytes_done: u64,
+    /// Compressed bytes known of. Without [`Pull::layers`] it grows as the engine comes to know them.
+    pub bytes_total: u64,
+    /// Layers that are there and unpacked.
+    pub layers_done: u32,
+    /// Layers known of.
+    pub layers_total: u32,
+    /// What the engine is at, in its own words: one short line.
+    pub message: String,
+}
+
+/// How a pull succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The image as the engine showed it afterwards.
+    pub held: Held,
+    /// Whether the registry was asked; false if it was there already, under this or another name.
+    pub fetched: bool,
+}

@@ -1,0 +1,366 @@
+//! Docker Engine as wharf sees it, against real ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use wharf::base::secret::Secret;
+use wharf::engine::fault::{Class, Fault};
+use wharf::engine::image::{Held, Removal};
+use wharf::engine::pull::{Credentials, Progress, Pull, Pulled};
+use wharf::engine::{Change, Engine, Event, Kind};
+
+use crate::support::dockerd::RealDocker;
+use crate::support::image::{Built, Image};
+use crate::support::proxy::CountingProxy;
+use crate::support::registry::RealRegistry;
+use crate::support::wait::{PATIENCE, until};
+
+/// The pull of what was pushed, through this host.
+fn pull_of(host: &str, built: &Built) -> Pull {
+    let part = built.part("x86_64");
+    Pull {
+        repository: format!("{host}/{}", built.repository),
+        tag: built.tag.clone(),
+        manifest: Some(part.manifest.parse().unwrap()),
+        config: part.config.parse().unwrap(),
+        platform: None,
+        layers: Vec::new(),
+        credentials: None,
+    }
+}
+
+/// Pulls and returns the outcome with all that was reported, which must only go forward.
+async fn run(engine: &dyn Engine, pull: &Pull) -> (Result<Pulled, Fault>, Vec<Progress>) {
+    let seen = Mutex::new(Vec::new());
+    let outcome = engine.pull(pull, &|now| seen.lock().push(now), &CancellationToken::new()).await;
+    let seen: Vec<Progress> = seen.into_inner();
+    for two in seen.windows(2) {
+        assert!(
+            two[0].bytes_done <= two[1].bytes_done && two[0].layers_done <= two[1].layers_done,
+            "{two:?}"
+        );
+    }
+    assert!(
+        seen.iter().all(|p| p.bytes_done <= p.bytes_total && p.layers_done <= p.layers_total),
+        "{seen:?}"
+    );
+    (outcome, seen)
+}
+
+fn lab_image(tag: &str) -> Image {
+    Image::new("lab/python", tag).real_layers(2, 100_000)
+}
+
+#[tokio::test]
+async fn an_engine_tells_who_it_is_and_what_room_it_has() {
+    let Some(node) = RealDocker::start_with(&["--label", "zone=a", "--label", "gpu"]).await else { return };
+    let engine = node.engine();
+    let about = engine.about().await.unwrap();
+    assert_eq!((about.kind, about.os.as_str()), (Kind::Docker, "linux"));
+    assert_eq!(about.architecture, std::env::consts::ARCH);
+    assert!(about.id.as_ref().is_some_and(|id| id.len() > 10) && !about.hostname.is_empty(), "{about:?}");
+    assert!(about.version.starts_with(|c: char| c.is_ascii_digit()), "{about:?}");
+    let labels: Vec<_> = about.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(labels, [("gpu", ""), ("zone", "a")]);
+
+    let disk = engine.disk().await.unwrap();
+    let (free, total) = (disk.free_bytes.unwrap(), disk.total_bytes.unwrap());
+    assert!(0 < free && free < total && disk.images_bytes == 0, "{disk:?}");
+    assert_eq!(engine.images().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_image_comes_by_its_digest_and_goes_by_its_name() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+
+    let (pulled, seen) = run(&engine, &pull).await;
+    let Pulled { held, fetched: true } = pulled.unwrap() else { panic!("it was not there before") };
+    let expected = Held {
+        digest: pull.config.clone(),
+        names: vec![pull.name()],
+        manifests: pull.manifest.clone().into_iter().collect(),
+        size_bytes: held.size_bytes,
+    };
+    assert_eq!(held, expected);
+    assert!(held.size_bytes >= 200_000, "{held:?}");
+    let last = seen.last().unwrap();
+    assert_eq!((last.layers_done, last.layers_total, last.bytes_done), (2, 2, last.bytes_total));
+    assert!(last.bytes_total >= 200_000 && seen.len() > 3, "{seen:#?}");
+    assert_eq!(engine.images().await.unwrap(), [expected]);
+    assert!(engine.disk().await.unwrap().images_bytes >= 200_000);
+    let listed =
+        node.docker_ok(&["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]).await;
+    assert_eq!(listed.trim(), format!("{} {}", pull.name(), pull.config));
+
+    // Once more: nothing is fetched, the registry need not even be there.
+    drop(registry);
+    let (again, seen) = run(&engine, &pull).await;
+    assert!(!again.unwrap().fetched);
+    assert_eq!(seen.len(), 1);
+    // Under another name too.
+    let other = Pull { tag: "other".into(), ..pull.clone() };
+    let also = run(&engine, &other).await.0.unwrap();
+    assert_eq!((also.fetched, also.held.names), (false, vec![pull.name(), other.name()]));
+
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Untagged));
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Absent));
+    assert_eq!(engine.remove(&other.name()).await, Ok(Removal::Removed { freed_bytes: None }));
+    assert_eq!(engine.images().await.unwrap(), [], "what the digest was called goes with the last name");
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_does_not_matter_where_the_digest_is_known() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let old = registry.push(&lab_image("1")).await;
+    let new = registry.push(&lab_image("1").content("rebuilt")).await;
+    let engine = node.engine();
+    let pull = pull_of(registry.host(), &old);
+    assert_eq!(run(&engine, &pull).await.0.unwrap().held.digest, pull.config);
+
+    let by_tag = Pull { manifest: None, ..pull_of(registry.host(), &new) };
+    assert_eq!(run(&engine, &by_tag).await.0.unwrap().held.names, [by_tag.name()]);
+    // The old one has lost its name now, and is there all the same: only the name is to be given back.
+    let back = Pull { manifest: None, ..pull.clone() };
+    let back = run(&engine, &back).await.0.unwrap();
+    assert!(!back.fetched && back.held.digest == pull.config, "{back:?}");
+
+    assert_eq!(engine.remove(pull.config.as_str()).await, Ok(Removal::Removed { freed_bytes: None }));
+    let fault = run(&engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap_err();
+    assert!(fault.class == Class::Other && fault.message.contains("tag moved"), "{fault}");
+}
+
+#[tokio::test]
+async fn what_containers_use_stays() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+    run(&engine, &pull).await.0.unwrap();
+    node.docker_ok(&["create", "--name", "holder", &pull.name(), "/file"]).await;
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::InUse { containers: vec!["holder".into()] }));
+    assert_eq!(engine.find(&pull.name()).await.unwrap().unwrap().digest, pull.config);
+    node.docker_ok(&["rm", "holder"]).await;
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
+}
+
+#[tokio::test]
+async fn what_others_do_is_heard() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let mut node = node;
+    let engine = node.engine();
+    let mut events = engine.events().await.unwrap();
+    let pull = pull_of(registry.host(), &built);
+    node.docker_ok(&["pull", &pull.name()]).await;
+    node.docker_ok(&["tag", &pull.name(), "alpine"]).await;
+    node.docker_ok(&["rmi", "alpine", &pull.name()]).await;
+    let mut next = async || tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+    let event = |change, digest: bool, name: Option<&str>| {
+        let digest = digest.then(|| pull.config.clone());
+        Ok(Event::ImageChanged { change, digest, name: name.map(Into::into) })
+    };
+    assert_eq!(next().await, event(Change::Pulled, false, Some(&pull.name())));
+    assert_eq!(next().await, event(Change::Tagged, true, Some("docker.io/library/alpine:latest")));
+    assert_eq!(next().await, event(Change::Untagged, true, None));
+    // The name, and the name by digest that came with it.
+    assert_eq!(next().await, event(Change::Untagged, true, None));
+    let mut after = next().await;
+    if after == event(Change::Untagged, true, None) {
+        after = next().await;
+    }
+    assert_eq!(after, event(Change::Deleted, true, None));
+
+    node.kill9();
+    assert_eq!(next().await.unwrap_err().class, Class::EngineGone);
+    assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
+    node.restart().await;
+    assert_eq!(engine.about().await.unwrap().kind, Kind::Docker);
+}
+
+#[tokio::test]
+async fn stopping_a_pull_stops_it_in_the_engine() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let image = Image::new("lab/big", "1").real_layers(8, 4_000_000);
+    let built = registry.push(&image).await;
+    let proxy = CountingProxy::start(&registry.url()).await;
+    let (engine, pull) = (Arc::new(node.engine()), pull_of(&proxy.host(), &built));
+    // All but the layers pass.
+    let stop = CancellationToken::new();
+    let run = {
+        let (engine, pull, stop) = (Arc::clone(&engine), pull.clone(), stop.clone());
+        let seen = Arc::new(Mutex::new(Progress::default()));
+        let told = Arc::clone(&seen);
+        let task = tokio::spawn(async move { engine.pull(&pull, &|now| *told.lock() = now, &stop).await });
+        (task, seen)
+    };
+    proxy.delay(Duration::from_millis(300));
+    let layers = || proxy.log().iter().filter(|exchange| exchange.is_blob()).count();
+    until("the first layers", PATIENCE, async || (layers() >= 4).then_some(())).await;
+    proxy.hold();
+    until("progress", PATIENCE, async || (run.1.lock().bytes_done > 0).then_some(())).await;
+    assert!(!run.0.is_finished());
+    stop.cancel();
+    let fault = run.0.await.unwrap().unwrap_err();
+    assert_eq!(fault.class, Class::Stopped);
+
+    // With the pull cancelled nobody asks for the layers that had not been asked for.
+    until("dockerd to give up", PATIENCE, async || node.log().contains("context canceled").then_some(()))
+        .await;
+    let arrived = proxy.arrived();
+    proxy.behave();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(proxy.arrived(), arrived, "the engine goes on pulling");
+    assert_eq!(engine.images().await.unwrap(), []);
+    // And it can be had again.
+    assert_eq!(
+        engine.pull(&pull, &|_| (), &CancellationToken::new()).await.unwrap().held.digest,
+        pull.config
+    );
+}
+
+#[tokio::test]
+async fn an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let mut node = node;
+    let built = registry.push(&Image::new("lab/big", "1").real_layers(4, 1_000_000)).await;
+    let proxy = CountingProxy::start(&registry.url()).await;
+    let (engine, pull) = (Arc::new(node.engine()), pull_of(&proxy.host(), &built));
+    let task = {
+        let (engine, pull) = (Arc::clone(&engine), pull.clone());
+        tokio::spawn(async move { engine.pull(&pull, &|_| (), &CancellationToken::new()).await })
+    };
+    proxy.reached(3).await;
+    proxy.hold();
+    node.kill9();
+    let fault = task.await.unwrap().unwrap_err();
+    assert!(fault.class == Class::EngineGone && fault.is_transient(), "{fault}");
+    proxy.behave();
+    node.restart().await;
+    assert_eq!(
+        engine.pull(&pull, &|_| (), &CancellationToken::new()).await.unwrap().held.digest,
+        pull.config
+    );
+}
+
+#[tokio::test]
+async fn credentials_reach_the_registry_whatever_they_are_made_of() {
+    let (Some(registry), Some(node)) = (RealRegistry::with_password().await, RealDocker::start().await)
+    else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let (engine, mut pull) = (node.engine(), pull_of(registry.host(), &built));
+    assert_eq!(run(&engine, &pull).await.0.unwrap_err().class, Class::Unauthorized);
+    let with = |username: &str, password: &str| {
+        Some(Credentials { username: username.into(), password: Secret::new(password) })
+    };
+    let (user, password) = registry.credentials().unwrap();
+    // In base64 these have the two characters in which the alphabets differ.
+    pull.credentials = with(user, "wrong?>~?>~");
+    let fault = run(&engine, &pull).await.0.unwrap_err();
+    assert_eq!(fault.class, Class::Unauthorized);
+    assert!(!fault.to_string().contains("wrong"), "{fault}");
+    assert!(!fault.message.contains("no basic auth credentials"), "they did not reach the registry: {fault}");
+    pull.credentials = with(user, password);
+    assert_eq!(run(&engine, &pull).await.0.unwrap().held.digest, pull.config);
+}
+
+#[tokio::test]
+async fn each_failure_has_its_class() {
+    let (Some(mut registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let arm = registry.push(&Image::new("lab/arm", "1").platforms(&["linux/arm64"])).await;
+    let engine = node.engine();
+    let good = pull_of(registry.host(), &built);
+
+    let unknown = Pull { tag: "none".into(), manifest: None, ..good.clone() };
+    assert_eq!(run(&engine, &unknown).await.0.unwrap_err().class, Class::NotFound);
+    let gone = Pull { manifest: Some(format!("sha256:{}", "0".repeat(64)).parse().unwrap()), ..good.clone() };
+    assert_eq!(run(&engine, &gone).await.0.unwrap_err().class, Class::NotFound);
+    let foreign = Pull {
+        repository: format!("{}/{}", registry.host(), arm.repository),
+        manifest: None,
+        platform: Some("linux/amd64".into()),
+        ..good.clone()
+    };
+    assert_eq!(run(&engine, &foreign).await.0.unwrap_err().class, Class::WrongPlatform);
+    for name in ["lab/UPPER", "127.0.0.1:1/a?b=c", "127.0.0.1:1/../a"] {
+        let odd = Pull { repository: name.into(), ..good.clone() };
+        assert_eq!(run(&engine, &odd).await.0.unwrap_err().class, Class::Other, "{name}");
+    }
+    registry.stop();
+    let fault = run(&engine, &good).await.0.unwrap_err();
+    assert!(fault.class == Class::Network && fault.is_transient(), "{fault}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_to_be_full() {
+    let (Some(registry), Some(disk)) = (RealRegistry::open().await, small_disk()) else { return };
+    let Some(node) = RealDocker::start_with(&["--data-root", disk.path()]).await else { return };
+    let built = registry.push(&Image::new("lab/big", "1").real_layers(1, 40_000_000)).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+    let room = engine.disk().await.unwrap();
+    assert!(room.total_bytes.unwrap() <= 32_000_000, "{room:?}");
+    let fault = run(&engine, &pull).await.0.unwrap_err();
+    assert_eq!(fault.class, Class::NoSpace, "{fault}");
+    assert_eq!(engine.images().await.unwrap(), []);
+}
+
+/// 30 MB of memory as a disk; nothing where mounting is not allowed.
+fn small_disk() -> Option<SmallDisk> {
+    let folder = tempfile::Builder::new().prefix("wm-").tempdir().unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=30m", "tmpfs"])
+        .arg(folder.path())
+        .status();
+    if mount.is_ok_and(|status| status.success()) {
+        return Some(SmallDisk(folder));
+    }
+    crate::support::missing("the right to mount", "run the tests as root");
+    None
+}
+
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn two_engines_on_a_machine_are_two() {
+    let Some(registry) = RealRegistry::open().await else { return };
+    let (Some(one), Some(other)) = tokio::join!(RealDocker::start(), RealDocker::start()) else { return };
+    let built = registry.push(&lab_image("1")).await;
+    let pull = pull_of(registry.host(), &built);
+    let (one, other) = (one.engine(), other.engine());
+    assert_ne!(one.about().await.unwrap().id, other.about().await.unwrap().id);
+    run(&one, &pull).await.0.unwrap();
+    assert_eq!(one.images().await.unwrap().len(), 1);
+    assert_eq!(other.images().await.unwrap(), []);
+}

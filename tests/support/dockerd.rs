@@ -1,0 +1,202 @@
+//! A real Docker Engine (Debian's `docker.io`) in a directory of its own, beside any other on the machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wharf::engine::address::{EngineUrl, Place};
+use wharf::engine::{Kind, docker::Docker};
+
+use super::missing;
+use super::process::{Outcome, Process, on_path, read, run};
+use super::wait::until;
+
+/// A `dockerd` takes seconds to come up, and several of them share two cores.
+const START: Duration = Duration::from_mins(2);
+/// For one call of the command line.
+const CALL: Duration = Duration::from_mins(2);
+
+/// A running `dockerd` with its own containerd. No bridge, no firewall rules: containers in it can't run on a
+/// network, but images come and go as everywhere.
+pub struct RealDocker {
+    folder: TempDir,
+    process: Option<Process>,
+    arguments: Vec<String>,
+}
+
+impl RealDocker {
+    /// A fresh, empty one. Nothing if it can't be had here (see [`missing`]).
+    pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With more arguments.
+    pub async fn start_with(arguments: &[&str]) -> Option<Self> {
+        for program in ["dockerd", "docker", "containerd"] {
+            if !on_path(program) {
+                missing(program, "apt-get install docker.io");
+                return None;
+            }
+        }
+        if !is_root() {
+            missing("the right to run dockerd", "run the tests as root");
+            return None;
+        }
+        // The path of a socket has room for 107 bytes, so the name is short.
+        let folder = tempfile::Builder::new().prefix("wd-").tempdir().expect("a directory");
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut docker = Self { folder, process: None, arguments };
+        docker.restart().await;
+        Some(docker)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    /// `unix:///…/docker.sock`.
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// What it keeps its images in.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        read(&self.folder.path().join("log"))
+    }
+
+    /// wharf's view of it.
+    pub fn engine(&self) -> Docker {
+        Docker::new(&EngineUrl { kind: Kind::Docker, place: Place::Socket(self.socket()) })
+            .expect("an engine")
+    }
+
+    /// Runs the `docker` command line on it.
+    pub async fn docker(&self, arguments: &[&str]) -> Outcome {
+        let mut command = Command::new("docker");
+        command.args(["-H", &self.url()]).args(arguments);
+        // Neither the user's context nor the user's credentials.
+        command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
+        command.env("DOCKER_CONFIG", self.folder.path().join("config"));
+        run(&mut command, self.folder.path(), CALL).await
+    }
+
+    /// The same, which must succeed; returns what it wrote.
+    pub async fn docker_ok(&self, arguments: &[&str]) -> String {
+        let outcome = self.docker(arguments).await;
+        assert_eq!(outcome.code, 0, "docker {arguments:?}: {}", outcome.text());
+        outcome.stdout
+    }
+
+    /// SIGKILL, as the kernel does when memory is short. Its containerd goes too: nothing of it stays behind.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+        self.sweep();
+    }
+
+    /// Stops it as systemd does.
+    pub async fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.terminate();
+            process.exit("dockerd", START).await;
+        }
+        self.sweep();
+    }
+
+    /// Brings it up, after [`kill9`](Self::kill9) or [`stop`](Self::stop) with what it had.
+    pub async fn restart(&mut self) {
+        self.kill9();
+        let folder = self.folder.path();
+        let _ = std::fs::remove_file(self.socket());
+        let _ = std::fs::remove_file(folder.join("docker.pid"));
+        let mut command = Command::new("dockerd");
+        command
+            .arg("--data-root")
+            .arg(self.data())
+            .arg("--exec-root")
+            .arg(folder.join("exec"))
+            .arg("-p")
+            .arg(folder.join("docker.pid"))
+            .args(["-H", &self.url()])
+            .args(["--iptables=false", "--bridge=none", "--ip-forward=false", "--ip-masq=false"])
+            .args(["--storage-driver", "vfs"])
+            .args(&self.arguments);
+        let log = folder.join("log");
+        let mut process = Process::spawn(&mut command, &log, &log).expect("dockerd runs");
+        let socket = self.socket();
+        until("dockerd to answer", START, async || {
+            assert!(process.ended().is_none(), "dockerd ended:\n{}", read(&log));
+            answers(&socket).await.then_some(())
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// Ends what a killed daemon leaves: its containerd and shims, and mounts below its directory.
+    fn sweep(&self) {
+        let folder = self.folder.path();
+        for process in processes_below(folder) {
+            let _ = Command::new("kill").args(["-9", &process]).status();
+        }
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        // The last mounted is the first to go.
+        let ours: Vec<_> = ours.filter(|place| Path::new(place).starts_with(folder)).collect();
+        for place in ours.into_iter().rev() {
+            let _ = Command::new("umount").args(["-l", place]).status();
+        }
+        let namespaces = folder.join("exec/netns");
+        for entry in std::fs::read_dir(namespaces).into_iter().flatten().flatten() {
+            let _ = Command::new("umount").arg("-l").arg(entry.path()).status();
+        }
+    }
+}
+
+impl Drop for RealDocker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(20).collect();
+            eprintln!("the end of dockerd's log, last line first:\n{}", tail.join("\n"));
+        }
+        self.kill9();
+    }
+}
+
+async fn answers(socket: &Path) -> bool {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let ask = async {
+        let mut stream = tokio::net::UnixStream::connect(socket).await?;
+        stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer.ends_with(b" 200"))
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(5), ask).await, Ok(Ok(true)))
+}
+
+/// The IDs of processes whose command line names a path below this directory, which only ours do.
+fn processes_below(folder: &Path) -> Vec<String> {
+    let needle = format!("{}/", folder.display());
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = all.filter_map(|entry| entry.file_name().into_string().ok());
+    ids.filter(|id| id.bytes().all(|b| b.is_ascii_digit()))
+        .filter(|id| id.parse() != Ok(std::process::id()))
+        .filter(|id| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&needle)
+        })
+        .collect()
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
