@@ -30,3 +30,4 @@ pub mod scan;
 pub mod server;
 pub mod store;
 pub mod tasks;
+pub mod transfer;

@@ -14,6 +14,8 @@ use crate::access::tenants::{self, Tenants};
 use crate::base::Error;
 use crate::base::clock::Clock;
 use crate::catalog::service::Catalog;
+use crate::engine::address::EngineUrl;
+use crate::engine::{self, Engine};
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
 use crate::graphql::schema;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Names the server goes by, besides loopback ones.
     pub hosts: Vec<String>,
+    /// The container engines of this machine and others that it reaches itself, by address.
+    pub engines: Vec<EngineUrl>,
     /// The super-admin to make if there is no account yet.
     pub first_admin: FirstAdmin,
 }
@@ -67,6 +71,8 @@ pub struct Server {
     tracker: TaskTracker,
     shutdown: CancellationToken,
     first_admin: Option<Credentials>,
+    fleet: Fleet,
+    engines: Vec<(String, Arc<dyn Engine>)>,
 }
 
 impl Server {
@@ -109,7 +115,12 @@ impl Server {
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
             hosts: Hosts::new(settings.hosts),
         };
-        Ok(Self { services, tracker, shutdown, first_admin })
+        let mut engines = Vec::with_capacity(settings.engines.len());
+        for url in &settings.engines {
+            let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", format!("{url}: {fault}")))?;
+            engines.push((url.to_string(), engine));
+        }
+        Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })
     }
 
     /// The credentials of the super-admin that this start made: to be shown once, to a person.
@@ -119,6 +130,9 @@ impl Server {
 
     /// Serves until told to stop, and then until what is being done has ended or its time is over.
     pub async fn run(self, listener: TcpListener) -> Result<(), ServeError> {
+        for (address, engine) in self.engines {
+            self.tracker.spawn(watch(self.fleet.clone(), address, engine, self.shutdown.clone()));
+        }
         self.services.queue.resume();
         let acceptor = TcpAcceptor::from_tokio(listener)?;
         let stop = self.shutdown.clone().cancelled_owned();

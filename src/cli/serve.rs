@@ -19,6 +19,7 @@ use crate::{
         credentials::Made,
         failure::{Failure, Result},
     },
+    engine::address::{EngineUrl, Environment, InvalidAddress},
     server::{Server, Settings},
 };
 
@@ -44,6 +45,10 @@ pub(crate) struct Serve {
     /// Name that browsers and clients reach this server by, besides loopback ones; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) host: Vec<String>,
+    /// Container engine to load images on: unix:///path or tcp://host:port; may be repeated, or none for none [default:
+    /// what DOCKER_HOST names, else unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) engine: Vec<String>,
     /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
@@ -82,6 +87,7 @@ impl Serve {
         let settings = Settings {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
+            engines: self.engines()?,
             first_admin: given.clone(),
         };
         let opened = Server::open(settings, Clock::system(), shutdown.clone());
@@ -94,6 +100,24 @@ impl Serve {
         let _ = writeln!(io::stdout(), "listening on http://{bound}");
         stop_on_signal(shutdown)?;
         server.run(listener).await.map_err(|why| Failure::failed("serve", why.to_string()))
+    }
+
+    /// The engines to follow; one that is not there yet is waited for.
+    fn engines(&self) -> Result<Vec<EngineUrl>> {
+        let environment = Environment {
+            host: env::var("DOCKER_HOST").ok(),
+            certificates: env::var_os("DOCKER_CERT_PATH").map(PathBuf::from),
+            tls: env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty()),
+        };
+        let usage = |why: InvalidAddress| Failure::usage(format!("--engine: {why}"));
+        match self.engine.as_slice() {
+            [] => Ok(vec![EngineUrl::from_environment(&environment).map_err(usage)?]),
+            [none] if none == "none" => Ok(Vec::new()),
+            urls => {
+                let certificates = environment.certificates.as_deref().filter(|_| environment.tls);
+                urls.iter().map(|url| EngineUrl::parse(url, certificates).map_err(usage)).collect()
+            }
+        }
     }
 
     fn start_logging(&self) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod pull;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::digest::Digest;
 use crate::engine::{
+    address::EngineUrl,
+    docker::Docker,
     fault::Fault,
     image::{Held, Removal},
     pull::{Progress, Pull, Pulled},
@@ -67,6 +70,14 @@ pub trait Engine: Send + Sync {
 
     /// Room on the disk its images are on.
     async fn disk(&self) -> Result<Disk, Fault>;
+}
+
+/// The way to the engine at this address. It need not be there yet.
+///
+/// # Errors
+/// Certificates that can't be read.
+pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
+    Ok(Arc::new(Docker::new(url)?))
 }
 
 /// The kinds of engine.

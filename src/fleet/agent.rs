@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{About, Disk};
+use crate::fleet::evaluate;
 
 /// What the store keeps of an agent: what only we know of it. The rest its engine says again at every contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,21 +67,16 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Its labels for selectors, the built-in ones among them; those can't be overridden.
-    pub fn selector_labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.record.labels.clone();
-        let mut set = |key: &str, value: &str| {
-            labels.insert(key.into(), value.into());
-        };
-        set("name", &self.record.id);
-        set("status", self.status.as_str());
-        set("scaling_group", &self.record.scaling_group);
-        if let Some(about) = &self.about {
-            set("engine", about.kind.as_str());
-            set("arch", &about.architecture);
-            set("os", &about.os);
+    /// What an expression can ask about it.
+    pub fn view(&self) -> evaluate::Agent<'_> {
+        evaluate::Agent {
+            status: Some(self.status.as_str()),
+            engine: self.about.as_ref().map(|about| about.kind.as_str()),
+            arch: self.about.as_ref().map(|about| about.architecture.as_str()),
+            os: self.about.as_ref().map(|about| about.os.as_str()),
+            scaling_group: Some(&self.record.scaling_group),
+            ..evaluate::Agent::new(&self.record.id, &self.record.labels)
         }
-        labels
     }
 
     /// Whether its engine answers.

@@ -1,16 +1,21 @@
-//! The nodes of a lab: how an admin names a set of them.
+//! The nodes of a lab: what each holds, how each is reached, and how an admin names a set of them.
 //!
 //! A set is written as `gpu[01-16],@lab2!{zone=a}`: what Slurm and ClusterShell taught admins to type, with Kubernetes'
 //! label selectors in braces. Unions come first and filters after, so `A,B & X ! Y` is `((A ∪ B) ∩ X) \ Y`; any other
 //! order is written with parentheses. A name that no agent has is an error wherever it stands: a typo in an exclusion
 //! would otherwise load the image on the very node that was to be left out.
 //!
-//! Everything here is pure: text and an inventory go in, names come out.
+//! Naming is pure: text and an inventory go in, names come out.
 
+pub mod agent;
+pub mod bits;
 pub mod error;
 pub mod evaluate;
 pub mod expression;
 pub mod fold;
 pub mod parser;
 pub mod pattern;
+pub mod presence;
 pub mod selector;
+pub mod service;
+pub mod watch;

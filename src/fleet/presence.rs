@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::base::digest::Digest;
-use crate::engine::Held;
+use crate::engine::image::Held;
 use crate::fleet::bits::Bits;
 
 /// How an image stands on an agent.
@@ -164,7 +164,7 @@ impl Holdings {
 mod tests {
     use super::{Holdings, Presence};
     use crate::base::digest::Digest;
-    use crate::engine::Held;
+    use crate::engine::image::Held;
 
     fn digest(text: &str) -> Digest {
         Digest::sha256_of(text.as_bytes())

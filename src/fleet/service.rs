@@ -12,11 +12,13 @@ use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
-use crate::engine::{About, Disk, Engine, Held};
+use crate::engine::image::Held;
+use crate::engine::{About, Disk, Engine};
 use crate::fleet::agent::{Agent, AgentRecord, Status};
 use crate::fleet::bits::Bits;
-use crate::fleet::evaluate::{AgentSet, Inventory, Member, evaluate};
-use crate::fleet::expression::{Expression, ExpressionError};
+use crate::fleet::error::ExpressionError;
+use crate::fleet::evaluate::{Inventory, evaluate};
+use crate::fleet::expression::Expression;
 use crate::fleet::presence::{Holdings, Presence};
 use crate::store::{Store, Table};
 
@@ -55,6 +57,15 @@ pub struct Standing {
     pub agent: String,
     /// How the image stands there.
     pub presence: Presence,
+}
+
+/// The agents an expression named at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Their ids, in order; at least one.
+    pub names: Vec<String>,
+    /// The same, folded: `gpu[01-04]`.
+    pub folded: String,
 }
 
 impl Fleet {
@@ -140,7 +151,7 @@ impl Fleet {
     }
 
     /// The agents an expression names now. For super-admins.
-    pub fn select(&self, caller: &Caller, expression: &str) -> Result<std::result::Result<AgentSet, ExpressionError>> {
+    pub fn select(&self, caller: &Caller, expression: &str) -> Result<Result<Selection, ExpressionError>> {
         caller.require_superadmin("agent_set")?;
         let index = self.index.read();
         Ok(index.select(expression))
@@ -270,22 +281,16 @@ impl Index {
         }
     }
 
-    fn select(&self, expression: &str) -> std::result::Result<AgentSet, ExpressionError> {
+    fn select(&self, expression: &str) -> Result<Selection, ExpressionError> {
         let parsed = Expression::parse(expression)?;
-        let members = self.sorted().map(|entry| Member {
-            name: entry.agent.record.id.clone(),
-            labels: entry.agent.selector_labels(),
-        });
-        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for entry in self.sorted() {
-            groups.entry(entry.agent.record.scaling_group.clone()).or_default().push(entry.agent.record.id.clone());
-        }
-        evaluate(&parsed, &Inventory::new(members, groups))
+        let inventory = Inventory::new(self.sorted().map(|entry| entry.agent.view()));
+        let set = evaluate(&parsed, &inventory)?;
+        Ok(Selection { names: set.names().iter().map(|&name| name.into()).collect(), folded: set.folded() })
     }
 
     /// The agent this engine was before, by its own id or else its address; a new record if it was none.
     fn recognize(&self, address: &str, about: &About, clock: &Clock) -> (AgentRecord, bool) {
-        let known = self.agents.iter().map(|entry| &entry.agent.record).find(|record| match &about.engine_id {
+        let known = self.agents.iter().map(|entry| &entry.agent.record).find(|record| match &about.id {
             Some(id) => record.engine_id.as_ref() == Some(id),
             None => record.address == address,
         });
@@ -296,7 +301,7 @@ impl Index {
         let record = AgentRecord {
             id: self.free_id(&about.hostname),
             address: address.into(),
-            engine_id: about.engine_id.clone(),
+            engine_id: about.id.clone(),
             scaling_group: tenants::DEFAULT.into(),
             labels: BTreeMap::new(),
             first_contact: clock.now(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, Fault};
+use crate::engine::Engine;
+use crate::engine::fault::{Class, Fault};
 use crate::fleet::service::Fleet;
 
 /// The first wait before an engine that does not answer is asked again, and the longest.
@@ -62,7 +63,7 @@ async fn attend(
     let version = about.version.clone();
     let id = match fleet.meet(address, Arc::clone(engine), about).await {
         Ok(id) => id,
-        Err(error) => return Fault::other(format!("the agent could not be kept: {error}")),
+        Err(error) => return Fault::new(Class::Other, format!("the agent could not be kept: {error}")),
     };
     tracing::info!(agent = id, address, version, "an agent is here");
     *wait = FIRST_WAIT;
@@ -78,10 +79,11 @@ async fn attend(
         match changed {
             Some(Ok(_)) => {}
             Some(Err(fault)) => return fault,
-            None => return Fault::gone("its stream of events ended"),
+            None => return Fault::new(Class::EngineGone, "its stream of events ended"),
         }
-        // One pull is several events: read once they pause.
-        while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {}
+        // One pull is several events: read once they pause, or soon if they don't.
+        let settled = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {} };
+        let _ = tokio::time::timeout(SETTLE * 10, settled).await;
     }
 }
 

@@ -7,8 +7,7 @@ use crate::base::ids::TaskId;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
-use crate::fleet::evaluate::AgentSet;
-use crate::fleet::service::Fleet;
+use crate::fleet::service::{Fleet, Selection};
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Kind, Targets};
 use crate::transfer::plan::{AgentPlan, Planner, image_for};
@@ -26,7 +25,7 @@ pub struct Transfers {
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The set.
-    pub set: AgentSet,
+    pub set: Selection,
     /// For each agent, in the order of their ids.
     pub agents: Vec<AgentPlan>,
 }
@@ -94,7 +93,7 @@ impl Transfers {
         Ok(Plan { set, agents })
     }
 
-    fn resolve(&self, caller: &Caller, expression: &str) -> Result<AgentSet> {
+    fn resolve(&self, caller: &Caller, expression: &str) -> Result<Selection> {
         if self.fleet.is_empty() {
             return Err(Error::Conflict(
                 "no agent is registered with this server; start it on a machine with Docker, or with --engine".into(),

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::Clock;
 use crate::catalog::image::ImageRecord;
 use crate::catalog::service::Catalog;
-use crate::engine::{Class, Engine, Fault, Pull, Removal};
+use crate::engine::Engine;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::image::Removal;
+use crate::engine::pull::{self, Credentials, Pull};
 use crate::fleet::service::Fleet;
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
 use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
@@ -31,6 +34,9 @@ const TRIES_OTHER: u32 = 2;
 /// The first wait before an item is begun again, and the longest.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// How many of the containers that use an image are named.
+const NAMED_CONTAINERS: usize = 5;
 
 /// The worker of preloads, or of unloads.
 pub struct TransferWorker {
@@ -76,7 +82,7 @@ impl Worker for TransferWorker {
             () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
         };
         let Some(engine) = self.fleet.engine(&work.agent) else {
-            return Err(self.setback(item, Fault::gone("the agent is offline")));
+            return Err(self.setback(item, Fault::new(Class::EngineGone, "the agent is offline")));
         };
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
@@ -98,45 +104,52 @@ impl TransferWorker {
     ) -> Result<Outcome, Fault> {
         let canonical = image.canonical();
         // Asked, not assumed: a pull that a restart interrupted may be whole, and another task may have been faster.
-        if engine.find(canonical.as_str()).await?.is_some_and(|held| held.digest == image.digest) {
+        if engine.find(canonical.as_str()).await?.is_some_and(|held| held.is(&image.digest, Some(&image.manifest))) {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
         }
         let pull = Pull {
-            reference: canonical.as_str().into(),
-            manifest: image.manifest.clone(),
-            architecture: image.architecture.clone(),
+            repository: format!("{}/{}", image.registry, image.name),
+            tag: image.tag.clone(),
+            manifest: Some(image.manifest.clone()),
+            config: image.digest.clone(),
+            // The manifest is of one platform.
+            platform: None,
+            layers: Vec::new(),
             credentials: self.credentials(&image.registry)?,
-            expected: image.digest.clone(),
         };
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));
         let heard = Arc::clone(&last_heard);
-        let report = move |progress: crate::engine::Progress| {
+        let report = move |progress: pull::Progress| {
             let told = Progress { current: progress.bytes_done, total: progress.bytes_total.max(progress.bytes_done) };
             *heard.lock() = Instant::now();
             place.report(told, format!("{agent}: {}", progress.message));
         };
-        let pulling = engine.pull(pull, &report, stop.clone());
-        tokio::pin!(pulling);
-        tokio::select! {
+        let mut pulling = engine.pull(&pull, &report, &stop);
+        let pulled = tokio::select! {
             pulled = &mut pulling => pulled?,
             () = stalled(&last_heard) => {
                 stop.cancel();
                 // The engine is told; its own answer is waited for only briefly.
                 let _ = tokio::time::timeout(Duration::from_secs(5), pulling).await;
-                return Err(Fault::network(format!("no progress for {} s", STALLED.as_secs())));
+                return Err(Fault::new(Class::Network, format!("no progress for {} s", STALLED.as_secs())));
             }
         };
-        let ledger = Ledger { added: 1, ..Ledger::default() };
-        Ok(Outcome { note: Some("loaded".into()), ..Outcome::new(ledger) })
+        let (ledger, note) = if pulled.fetched {
+            (Ledger { added: 1, ..Ledger::default() }, "loaded")
+        } else {
+            (Ledger { unchanged: 1, ..Ledger::default() }, "was there under another name")
+        };
+        Ok(Outcome { note: Some(note.into()), ..Outcome::new(ledger) })
     }
 
-    fn credentials(&self, registry: &str) -> Result<Option<(String, crate::base::secret::Secret)>, Fault> {
-        let inside = |error: crate::base::Error| Fault::other(error.to_string());
+    fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Fault> {
+        let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
         let registry = self.catalog.find_registry(registry).map_err(inside)?;
         let password = self.catalog.registry_password(&registry).map_err(inside)?;
-        Ok(registry.username.clone().zip(password))
+        let account = registry.username.clone().zip(password);
+        Ok(account.map(|(username, password)| Credentials { username, password }))
     }
 
     fn setback(&self, item: &Item, fault: Fault) -> Setback {
@@ -168,7 +181,7 @@ async fn unload(engine: &dyn Engine, image: &ImageRecord) -> Result<Outcome, Fau
     let canonical = image.canonical();
     let mut ledger = Ledger::default();
     let note = match engine.remove(canonical.as_str()).await? {
-        Removal::Removed => {
+        Removal::Removed { .. } => {
             ledger.removed = 1;
             "removed".to_owned()
         }
@@ -181,10 +194,10 @@ async fn unload(engine: &dyn Engine, image: &ImageRecord) -> Result<Outcome, Fau
             "not there".to_owned()
         }
         Removal::InUse { containers } => {
-            return Err(Fault::in_use(match containers {
-                1 => "in use by 1 container".to_owned(),
-                count => format!("in use by {count} containers"),
-            }));
+            let names = containers.iter().take(NAMED_CONTAINERS).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let count = containers.len();
+            let plural = if count == 1 { "" } else { "s" };
+            return Err(Fault::new(Class::InUse, format!("by {count} container{plural}: {names}")));
         }
     };
     Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
