@@ -40,7 +40,7 @@ else
 endif
 
 # Each run starts from another seed; a failure prints the seed and the round.
-fuzz: export WHARF_FUZZ_ITERATIONS ?= 5000000
+fuzz: export WHARF_FUZZ_ITERATIONS ?= 30000000
 fuzz: export WHARF_FUZZ_SEED ?= $(shell date +%s)
 fuzz: export PROPTEST_CASES ?= 20000
 fuzz: ## long: random text against the expressions for sets of agents
