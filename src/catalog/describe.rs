@@ -103,8 +103,7 @@ fn program(name: &str, labels: &Labels) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     let words: Vec<&str> = last.split(['-', '_']).filter(|word| !word.is_empty()).collect();
     let words = match words.as_slice() {
-        ["python" | "kernel", rest @ ..] if !rest.is_empty() => rest,
-        [rest @ .., "base"] if !rest.is_empty() => rest,
+        ["python" | "kernel", rest @ ..] | [rest @ .., "base"] if !rest.is_empty() => rest,
         all => all,
     };
     if let (Some(title), false) = (labels.find(TITLE), words.iter().any(|word| spelling(word).is_some())) {
