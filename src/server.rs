@@ -96,13 +96,7 @@ impl Server {
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
-        let queue = Queue::load(
-            store.clone(),
-            clock.clone(),
-            workers,
-            tracker.clone(),
-            shutdown.clone(),
-        )?;
+        let queue = Queue::load(store.clone(), clock.clone(), workers, tracker.clone(), shutdown.clone())?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
         let services = Services {
@@ -117,7 +111,8 @@ impl Server {
         };
         let mut engines = Vec::with_capacity(settings.engines.len());
         for url in &settings.engines {
-            let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", format!("{url}: {fault}")))?;
+            let engine =
+                engine::connect(url).map_err(|fault| Error::invalid("engine", format!("{url}: {fault}")))?;
             engines.push((url.to_string(), engine));
         }
         Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })

@@ -43,7 +43,9 @@ struct Kept(Arc<Held>);
 
 impl PartialEq for Kept {
     fn eq(&self, other: &Self) -> bool {
-        self.0.digest == other.0.digest && self.0.names == other.0.names && self.0.manifests == other.0.manifests
+        self.0.digest == other.0.digest
+            && self.0.names == other.0.names
+            && self.0.manifests == other.0.manifests
     }
 }
 
@@ -90,13 +92,11 @@ impl Holdings {
 
     fn keep(&mut self, held: Held) -> Arc<Held> {
         let held = Kept(Arc::new(held));
-        match self.kept.get(&held) {
-            Some(known) => Arc::clone(&known.0),
-            None => {
-                self.kept.insert(held.clone());
-                held.0
-            }
+        if let Some(known) = self.kept.get(&held) {
+            return Arc::clone(&known.0);
         }
+        self.kept.insert(held.clone());
+        held.0
     }
 
     fn mark(&mut self, agent: usize, held: &Held, is_there: bool) {
@@ -156,7 +156,11 @@ impl Holdings {
             return Presence::Present;
         }
         let named = self.by_name.get(name).into_iter().flatten();
-        if named.into_iter().any(|(_, agents)| agents.contains(agent)) { Presence::Stale } else { Presence::Absent }
+        if named.into_iter().any(|(_, agents)| agents.contains(agent)) {
+            Presence::Stale
+        } else {
+            Presence::Absent
+        }
     }
 }
 
@@ -182,7 +186,10 @@ mod tests {
         holdings.report(2, vec![held("new", "cr.io/other:1")]);
         holdings.report(3, vec![held("x", "cr.io/b:1")]);
         let on = |agent| holdings.on(agent, "cr.io/a:1", &digest("new"));
-        assert_eq!([on(0), on(1), on(2), on(3)], [Presence::Present, Presence::Stale, Presence::Present, Presence::Absent]);
+        assert_eq!(
+            [on(0), on(1), on(2), on(3)],
+            [Presence::Present, Presence::Stale, Presence::Present, Presence::Absent]
+        );
         let holders = holdings.holders(&digest("new")).unwrap();
         assert_eq!(holders.iter().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(holdings.stale("cr.io/a:1", &digest("new")).iter().collect::<Vec<_>>(), [1]);

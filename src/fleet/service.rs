@@ -75,7 +75,8 @@ impl Fleet {
         let now = clock.now();
         store.read_now(|r| {
             r.scan(&AGENTS, [], |_, record: AgentRecord| {
-                let status = Status::Lost { since: now, reason: "not reached since the server started".into() };
+                let status =
+                    Status::Lost { since: now, reason: "not reached since the server started".into() };
                 index.put(Agent { record, status, about: None, disk: None, has_reported: false }, None);
                 Ok(())
             })
@@ -313,9 +314,13 @@ impl Index {
     fn free_id(&self, hostname: &str) -> String {
         let is_sound = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let name: String = hostname.chars().filter(is_sound).take(60).collect();
-        let base = if name.is_empty() { "i-node".to_owned() } else { format!("i-{}", name.to_ascii_lowercase()) };
+        let base =
+            if name.is_empty() { "i-node".to_owned() } else { format!("i-{}", name.to_ascii_lowercase()) };
         let numbered = (2..).map(|number| format!("{base}-{number}"));
-        std::iter::once(base.clone()).chain(numbered).find(|id| !self.numbers.contains_key(id)).unwrap_or(base)
+        std::iter::once(base.clone())
+            .chain(numbered)
+            .find(|id| !self.numbers.contains_key(id))
+            .unwrap_or(base)
     }
 
     fn holders_alive(&self, digest: &Digest) -> impl Iterator<Item = (&String, Bits)> {
@@ -350,14 +355,20 @@ impl Whereabouts for Fleet {
 fn check_label(key: &str, value: &str) -> Result<()> {
     const BUILT_IN: [&str; 6] = ["name", "status", "engine", "arch", "os", "scaling_group"];
     if BUILT_IN.contains(&key) {
-        return Err(Error::invalid("labels", format!("{key} is built in; choose another key, such as lab.example/{key}")));
+        return Err(Error::invalid(
+            "labels",
+            format!("{key} is built in; choose another key, such as lab.example/{key}"),
+        ));
     }
     let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let is_domain = |text: &str| {
         text.len() <= 253 && text.split('.').all(|part| is_label_name(part) && !part.contains(['_', '.']))
     };
     if !is_label_name(name) || !prefix.is_none_or(is_domain) {
-        return Err(Error::invalid("labels", format!("{:?} is no label key, such as lab.example/rack", shown(key))));
+        return Err(Error::invalid(
+            "labels",
+            format!("{:?} is no label key, such as lab.example/rack", shown(key)),
+        ));
     }
     if !(value.is_empty() || is_label_name(value)) {
         let why = "a value may have 63 letters, digits, '-', '_' and '.', and begins and ends with one of the first two";

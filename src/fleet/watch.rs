@@ -82,7 +82,8 @@ async fn attend(
             None => return Fault::new(Class::EngineGone, "its stream of events ended"),
         }
         // One pull is several events: read once they pause, or soon if they don't.
-        let settled = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {} };
+        let settled =
+            async { while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {} };
         let _ = tokio::time::timeout(SETTLE * 10, settled).await;
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::caller::Caller;
+use crate::access::visibility::Filter;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
@@ -289,7 +290,11 @@ impl AgentQuery {
     ) -> Answer<Option<AgentList>> {
         for (given, field) in [(filter, "filter"), (order, "order")] {
             if given.is_some_and(|text| !text.is_empty()) {
-                return Err(Error::invalid(field, "agents are not filtered or ordered by expressions yet; leave it out").into());
+                return Err(Error::invalid(
+                    field,
+                    "agents are not filtered or ordered by expressions yet; leave it out",
+                )
+                .into());
             }
         }
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
@@ -362,7 +367,9 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
     caller.require_superadmin("image_presence")?;
     let images = match reference {
         Some(reference) => catalog.architectures(caller, reference)?,
-        None if agent.is_some() => catalog.images(caller, &Default::default())?.into_iter().map(|s| s.image).collect(),
+        None if agent.is_some() => {
+            catalog.images(caller, &Filter::default())?.into_iter().map(|s| s.image).collect()
+        }
         None => return Err(Error::invalid("reference", "give a reference, an agent, or both")),
     };
     if let Some(id) = agent.filter(|id| fleet.find(id).is_none()) {
@@ -379,12 +386,11 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
             digest: record.digest.to_string(),
             state: state.as_str(),
         };
-        match agent {
-            Some(id) => rows.push(row(id.into(), fleet.presence(id, &canonical, &record.digest))),
-            None => {
-                let standings = fleet.image_presence(caller, &canonical, &record.digest)?;
-                rows.extend(standings.into_iter().map(|standing| row(standing.agent, standing.presence)));
-            }
+        if let Some(id) = agent {
+            rows.push(row(id.into(), fleet.presence(id, &canonical, &record.digest)));
+        } else {
+            let standings = fleet.image_presence(caller, &canonical, &record.digest)?;
+            rows.extend(standings.into_iter().map(|standing| row(standing.agent, standing.presence)));
         }
     }
     Ok(rows)
@@ -397,9 +403,15 @@ pub struct AgentMutation;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AgentMutation {
     /// Changes an agent's scaling group and labels.
-    async fn modify_agent(&self, ctx: &Context<'_>, id: String, props: ModifyAgentInput) -> Option<ModifyAgent> {
+    async fn modify_agent(
+        &self,
+        ctx: &Context<'_>,
+        id: String,
+        props: ModifyAgentInput,
+    ) -> Option<ModifyAgent> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
-        let labels = props.labels.map(|labels| labels.into_iter().map(|label| (label.key, label.value)).collect());
+        let labels =
+            props.labels.map(|labels| labels.into_iter().map(|label| (label.key, label.value)).collect());
         Some(match fleet.change(caller, &id, labels, props.scaling_group).await {
             Ok(_) => ModifyAgent { ok: Some(true), msg: Some("done".into()) },
             Err(error) => ModifyAgent { ok: Some(false), msg: Some(Fault::from(error).message()) },

@@ -133,7 +133,9 @@ impl<'a> Planner<'a> {
         }
         let diff_ids = image.config.record.diff_ids.chunks_exact(32).filter_map(|id| id.try_into().ok());
         let layers = match self.catalog.manifest(&image.record.manifest).await? {
-            Some(ManifestRecord::Image { layer_sizes, .. }) if layer_sizes.len() == diff_ids.clone().count() => {
+            Some(ManifestRecord::Image { layer_sizes, .. })
+                if layer_sizes.len() == diff_ids.clone().count() =>
+            {
                 diff_ids.zip(layer_sizes).map(|(diff_id, size)| Layer { diff_id, size }).collect()
             }
             _ => Vec::new(),

@@ -101,7 +101,10 @@ impl Transfers {
         }
         self.fleet.select(caller, expression)?.map_err(|error| {
             let caret = error.caret(expression);
-            Error::invalid("target_agents", format!("{} at {}: {}\n{caret}", error.code, error.position, error.message))
+            Error::invalid(
+                "target_agents",
+                format!("{} at {}: {}\n{caret}", error.code, error.position, error.message),
+            )
         })
     }
 }

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::catalog::image::ImageRecord;
@@ -75,14 +74,16 @@ impl Worker for TransferWorker {
         let work = Work::of(&item.work).map_err(|error| Setback::giving_up(error.to_string()))?;
         let Some(image) = &work.image else {
             let architecture = work.wrong_architecture.as_deref().unwrap_or("unknown");
-            return Err(Setback::giving_up(format!("the agent's architecture is {architecture}, which the image has not")));
+            return Err(Setback::giving_up(format!(
+                "the agent's architecture is {architecture}, which the image has not"
+            )));
         };
         let turn = tokio::select! {
             turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
             () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
         };
         let Some(engine) = self.fleet.engine(&work.agent) else {
-            return Err(self.setback(item, Fault::new(Class::EngineGone, "the agent is offline")));
+            return Err(self.setback(item, &Fault::new(Class::EngineGone, "the agent is offline")));
         };
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
@@ -90,7 +91,7 @@ impl Worker for TransferWorker {
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
-        done.map_err(|fault| self.setback(item, fault))
+        done.map_err(|fault| self.setback(item, &fault))
     }
 }
 
@@ -104,7 +105,11 @@ impl TransferWorker {
     ) -> Result<Outcome, Fault> {
         let canonical = image.canonical();
         // Asked, not assumed: a pull that a restart interrupted may be whole, and another task may have been faster.
-        if engine.find(canonical.as_str()).await?.is_some_and(|held| held.is(&image.digest, Some(&image.manifest))) {
+        if engine
+            .find(canonical.as_str())
+            .await?
+            .is_some_and(|held| held.is(&image.digest, Some(&image.manifest)))
+        {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
         }
@@ -122,7 +127,10 @@ impl TransferWorker {
         let last_heard = Arc::new(Mutex::new(Instant::now()));
         let heard = Arc::clone(&last_heard);
         let report = move |progress: pull::Progress| {
-            let told = Progress { current: progress.bytes_done, total: progress.bytes_total.max(progress.bytes_done) };
+            let told = Progress {
+                current: progress.bytes_done,
+                total: progress.bytes_total.max(progress.bytes_done),
+            };
             *heard.lock() = Instant::now();
             place.report(told, format!("{agent}: {}", progress.message));
         };
@@ -152,7 +160,7 @@ impl TransferWorker {
         Ok(account.map(|(username, password)| Credentials { username, password }))
     }
 
-    fn setback(&self, item: &Item, fault: Fault) -> Setback {
+    fn setback(&self, item: &Item, fault: &Fault) -> Setback {
         let tries = match fault.class {
             Class::EngineGone => TRIES_ENGINE,
             Class::Network => TRIES_NETWORK,
@@ -194,7 +202,8 @@ async fn unload(engine: &dyn Engine, image: &ImageRecord) -> Result<Outcome, Fau
             "not there".to_owned()
         }
         Removal::InUse { containers } => {
-            let names = containers.iter().take(NAMED_CONTAINERS).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let names =
+                containers.iter().take(NAMED_CONTAINERS).map(String::as_str).collect::<Vec<_>>().join(", ");
             let count = containers.len();
             let plural = if count == 1 { "" } else { "s" };
             return Err(Fault::new(Class::InUse, format!("by {count} container{plural}: {names}")));
