@@ -1,4 +1,4 @@
-//! Docker Engine, by its HTTP API (versions 1.24 to 1.53).
+//! Docker Engine, by its HTTP API, up to version 1.53.
 //!
 //! bollard names the calls and reads their answers. The connections are ours ([`dial`]), and so are pulls, events and
 //! disk usage: they need lines of bounded length, credentials in the encoding that Docker reads (base64 for URLs) and
