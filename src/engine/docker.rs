@@ -1,8 +1,8 @@
-//! Docker Engine, by its HTTP API (versions 1.24 to 1.53).
+//! Docker Engine, by its HTTP API, up to version 1.53.
 //!
-//! bollard names the calls and reads their answers; the connections are ours ([`dial`]), and so are pulls and events:
-//! they need lines of bounded length and credentials in the encoding that Docker reads (base64 for URLs), and bollard
-//! has neither.
+//! bollard names the calls and reads their answers. The connections are ours ([`dial`]), and so are pulls, events and
+//! disk usage: they need lines of bounded length, credentials in the encoding that Docker reads (base64 for URLs) and
+//! a sum that its model leaves out.
 
 mod dial;
 mod fault;
@@ -147,11 +147,19 @@ impl Docker {
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
-        let version = ClientVersion { major_version: 1, minor_version: self.common_version().await? };
+        let minor = self.common_version().await?;
+        let version = ClientVersion { major_version: 1, minor_version: minor };
         let dial = Arc::clone(&self.dial);
-        let transport = move |request: BollardRequest| {
+        let transport = move |mut request: BollardRequest| {
             let dial = Arc::clone(&dial);
-            async move { dial.send(request, MAX_ANSWER).await }
+            async move {
+                // bollard means to put the version into the path, and loses it there.
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                if !path.starts_with("/v1.") {
+                    *request.uri_mut() = format!("/v1.{minor}{path}").parse()?;
+                }
+                dial.send(request, MAX_ANSWER).await
+            }
         };
         let limit = self.patience.answer;
         // Its own deadline covers the head of the answer only, so ours is around it and this one never comes first.

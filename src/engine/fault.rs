@@ -165,7 +165,8 @@ fn classify(message: &str) -> Class {
 mod tests {
     use super::{Class, Fault};
 
-    /// Each as Docker Engine 20.10 said it, made to fail that way; the lines of Docker Hub are from its answers.
+    /// Each as Docker Engine 20.10 said it, made to fail that way; but for the one of Docker Hub, which
+    /// is known from its users.
     #[test]
     fn what_a_real_daemon_says_is_classed() {
         for (said, class) in [
@@ -198,12 +199,11 @@ mod tests {
                  5595047863b7 is using its referenced image c21253aa656d",
                 Class::InUse,
             ),
-            ("Get \"https://cr.test/v2/\": x509: certificate signed by unknown authority", Class::Other),
             (
-                "failed to register layer: Error processing tar file(exit status 1): write /file0: no space left \
-                 on device",
-                Class::NoSpace,
+                "Get \"https://192.0.2.2:5992/v2/\": x509: certificate is valid for 10.0.0.1, not 192.0.2.2",
+                Class::Other,
             ),
+            ("write /data/tmp/GetImageBlob1318641388: no space left on device", Class::NoSpace),
             ("invalid reference format: repository name must be lowercase", Class::Other),
         ] {
             assert_eq!(Fault::told(said).class, class, "{said}");

@@ -17,6 +17,10 @@ const START: Duration = Duration::from_mins(2);
 /// For one call of the command line.
 const CALL: Duration = Duration::from_mins(2);
 
+/// Docker up to 20.10 keeps who it is in `/etc/docker`, wherever its data is, so all on a machine would have one ID.
+/// This gives each a folder of its own there, in a mount namespace that ends with it.
+const OWN_ETC: &str = r#"mkdir -p /etc/docker && mount --bind "$0" /etc/docker && exec dockerd "$@""#;
+
 /// A running `dockerd` with its own containerd. No bridge, no firewall rules: containers in it can't run on a
 /// network, but images come and go as everywhere.
 pub struct RealDocker {
@@ -116,8 +120,13 @@ impl RealDocker {
         let folder = self.folder.path();
         let _ = std::fs::remove_file(self.socket());
         let _ = std::fs::remove_file(folder.join("docker.pid"));
-        let mut command = Command::new("dockerd");
+        // A killed containerd stays a zombie where nobody reaps, and dockerd would wait for it in vain.
+        let _ = std::fs::remove_file(folder.join("exec/containerd/containerd.pid"));
+        std::fs::create_dir_all(folder.join("etc")).expect("a directory");
+        let mut command = Command::new("unshare");
         command
+            .args(["--mount", "sh", "-c", OWN_ETC])
+            .arg(folder.join("etc"))
             .arg("--data-root")
             .arg(self.data())
             .arg("--exec-root")

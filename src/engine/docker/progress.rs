@@ -73,12 +73,13 @@ impl Meter {
     /// # Errors
     /// The failure that the line tells of.
     pub(crate) fn take(&mut self, line: Line) -> Result<Option<Progress>, Fault> {
-        let detail = line.error_detail.map(|detail| detail.message.unwrap_or_default());
-        if let Some(error) = detail.filter(|message| !message.is_empty()).or(line.error) {
-            if error.is_empty() {
-                return Err(Fault::new(Class::Other, "the engine gave up and gave no reason"));
-            }
-            return Err(Fault::told(&error));
+        if line.error.is_some() || line.error_detail.is_some() {
+            let detail = line.error_detail.and_then(|detail| detail.message);
+            let said = detail.filter(|message| !message.is_empty()).or(line.error).unwrap_or_default();
+            return Err(match said.as_str() {
+                "" => Fault::new(Class::Other, "the engine gave up and gave no reason"),
+                said => Fault::told(said),
+            });
         }
         let before = self.shown.clone();
         let status = line.status.unwrap_or_default();
