@@ -183,9 +183,9 @@ impl Fleet {
 
     /// An engine answers at this address. It becomes the agent it was before, or a new one.
     pub async fn meet(&self, address: &str, engine: Arc<dyn Engine>, about: About) -> Result<String> {
-        let (record, is_new) = self.index.read().recognize(address, &about, &self.clock);
+        let (record, is_changed) = self.index.read().recognize(address, &about, &self.clock);
         let id = record.id.clone();
-        if is_new {
+        if is_changed {
             self.save(record).await?;
         }
         let mut index = self.index.write();
@@ -289,15 +289,20 @@ impl Index {
         Ok(Selection { names: set.names().iter().map(|&name| name.into()).collect(), folded: set.folded() })
     }
 
-    /// The agent this engine was before, by its own id or else its address; a new record if it was none.
+    /// The agent this engine was before; a new record if it was none. An address says it surest; an engine's own id
+    /// only where that agent is not alive elsewhere, since machines made from one copy share it.
     fn recognize(&self, address: &str, about: &About, clock: &Clock) -> (AgentRecord, bool) {
-        let known = self.agents.iter().map(|entry| &entry.agent.record).find(|record| match &about.id {
-            Some(id) => record.engine_id.as_ref() == Some(id),
-            None => record.address == address,
-        });
-        if let Some(record) = known {
-            let moved = record.address != address;
-            return (AgentRecord { address: address.into(), ..record.clone() }, moved);
+        let here = self.agents.iter().find(|entry| entry.agent.record.address == address);
+        let moved = || {
+            let same = |entry: &&Entry| about.id.is_some() && entry.agent.record.engine_id == about.id;
+            self.agents.iter().filter(|entry| !entry.agent.is_alive()).find(same)
+        };
+        let known = here.or_else(moved).map(|entry| &entry.agent.record);
+        if let Some(known) = known {
+            let engine_id = about.id.clone().or_else(|| known.engine_id.clone());
+            let record = AgentRecord { address: address.into(), engine_id, ..known.clone() };
+            let is_changed = record != *known;
+            return (record, is_changed);
         }
         let record = AgentRecord {
             id: self.free_id(&about.hostname),
