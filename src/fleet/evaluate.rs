@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::base::reference::shown;
+use crate::fleet::bits::Bits;
 use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{Atom, Expression, Operation, Set, Term};
 use crate::fleet::fold;
@@ -72,10 +73,10 @@ impl<'a> Inventory<'a> {
         agents.sort_by_key(|agent| agent.name);
         agents.dedup_by_key(|agent| agent.name);
         let places = agents.iter().enumerate().map(|(place, agent)| (agent.name, place)).collect();
-        let mut groups = BTreeMap::new();
+        let mut groups: BTreeMap<&str, Bits> = BTreeMap::new();
         for (place, agent) in agents.iter().enumerate() {
             if let Some(group) = agent.scaling_group {
-                groups.entry(group).or_insert_with(|| Bits::none(agents.len())).insert(place);
+                groups.entry(group).or_default().insert(place);
             }
         }
         Self { agents, places, groups }
@@ -86,7 +87,7 @@ impl<'a> Inventory<'a> {
     /// admin's group is not called as a scaling group is.
     #[must_use]
     pub fn with_group<'m>(mut self, name: &'a str, members: impl IntoIterator<Item = &'m str>) -> Self {
-        let group = self.groups.entry(name).or_insert_with(|| Bits::none(self.agents.len()));
+        let group = self.groups.entry(name).or_default();
         for member in members {
             if let Some(place) = self.places.get(member) {
                 group.insert(*place);
@@ -143,7 +144,7 @@ pub fn evaluate<'a>(
 
 impl Inventory<'_> {
     fn select(&self, mut wanted: impl FnMut(&Agent) -> bool) -> Bits {
-        let mut found = Bits::none(self.agents.len());
+        let mut found = Bits::default();
         for (place, agent) in self.agents.iter().enumerate() {
             if wanted(agent) {
                 found.insert(place);
@@ -154,15 +155,15 @@ impl Inventory<'_> {
 
     /// Every part is looked at even where it can't change the result: a typo must not go unseen.
     fn set(&self, set: &Set) -> Result<Bits, ExpressionError> {
-        let mut found = Bits::none(self.agents.len());
+        let mut found = Bits::default();
         for atom in &set.union {
-            found.add(&self.atom(atom)?);
+            found.union_with(&self.atom(atom)?);
         }
         for filter in &set.filters {
             let matched = self.atom(&filter.atom)?;
             match filter.operation {
-                Operation::Keep => found.keep(&matched),
-                Operation::Drop => found.drop_all(&matched),
+                Operation::Keep => found.intersect_with(&matched),
+                Operation::Drop => found.subtract(&matched),
             }
         }
         Ok(found)
@@ -190,7 +191,7 @@ impl Inventory<'_> {
         let mut matcher = Matcher::new(pattern);
         let prefix = pattern.prefix();
         let start = self.agents.partition_point(|agent| agent.name < prefix);
-        let mut found = Bits::none(self.agents.len());
+        let mut found = Bits::default();
         for (place, agent) in self.agents.iter().enumerate().skip(start) {
             if !agent.name.starts_with(prefix) {
                 break;
@@ -203,7 +204,7 @@ impl Inventory<'_> {
     }
 
     fn named(&self, pattern: &Pattern, position: usize) -> Result<Bits, ExpressionError> {
-        let mut found = Bits::none(self.agents.len());
+        let mut found = Bits::default();
         let (mut unknown, mut listed) = (0_usize, Vec::new());
         pattern.expand(&mut |name| {
             if let Some(place) = self.places.get(name) {
@@ -237,42 +238,4 @@ impl Inventory<'_> {
 fn hint<'n>(sign: &str, name: &str, mut names: impl Iterator<Item = &'n str>) -> String {
     let meant = names.find(|known| known.eq_ignore_ascii_case(name));
     meant.map_or_else(String::new, |meant| format!("; did you mean {sign}{}?", shown(meant)))
-}
-
-/// A set of places in the inventory.
-#[derive(Debug, Clone)]
-struct Bits {
-    words: Vec<u64>,
-}
-
-impl Bits {
-    fn none(length: usize) -> Self {
-        Self { words: vec![0; length.div_ceil(64)] }
-    }
-
-    fn insert(&mut self, place: usize) {
-        if let Some(word) = self.words.get_mut(place / 64) {
-            *word |= 1 << (place % 64);
-        }
-    }
-
-    fn contains(&self, place: usize) -> bool {
-        self.words.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.words.iter_mut().zip(&other.words).for_each(|(own, word)| *own |= word);
-    }
-
-    fn keep(&mut self, other: &Self) {
-        self.words.iter_mut().zip(&other.words).for_each(|(own, word)| *own &= word);
-    }
-
-    fn drop_all(&mut self, other: &Self) {
-        self.words.iter_mut().zip(&other.words).for_each(|(own, word)| *own &= !word);
-    }
 }
