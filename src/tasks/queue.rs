@@ -481,11 +481,12 @@ impl Queue {
 fn closing_words(task: &Task) -> String {
     let cause =
         task.ledger.failed.named.first().map(|remark| format!("{}: {}", remark.reference, remark.reason));
+    let summary = task.ledger.summary(task.kind);
     match (task.state, cause) {
-        (State::Cancelled, _) => format!("cancelled: {}", task.ledger.summary()),
+        (State::Cancelled, _) => format!("cancelled: {summary}"),
         (State::Failed, Some(cause)) => cause,
-        (_, Some(cause)) => format!("{}; {cause}", task.ledger.summary()),
-        (_, None) => task.ledger.summary(),
+        (_, Some(cause)) => format!("{summary}; {cause}"),
+        (_, None) => summary,
     }
 }
 

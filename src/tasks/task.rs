@@ -248,12 +248,19 @@ impl Ledger {
         self.failed.absorb(&other.failed);
     }
 
-    /// The account in one line.
-    pub fn summary(&self) -> String {
-        format!(
-            "{} added, {} updated, {} unchanged, {} removed, {} skipped, {} failed",
-            self.added, self.updated, self.unchanged, self.removed, self.skipped.count, self.failed.count
-        )
+    /// The account in one line, in the words of what was done.
+    pub fn summary(&self, kind: Kind) -> String {
+        let (skipped, failed) = (self.skipped.count, self.failed.count);
+        match kind {
+            Kind::Rescan => format!(
+                "{} added, {} updated, {} unchanged, {} removed, {skipped} skipped, {failed} failed",
+                self.added, self.updated, self.unchanged, self.removed
+            ),
+            Kind::Preload => {
+                format!("{} loaded, {} already there, {failed} failed", self.added, self.unchanged)
+            }
+            Kind::Unload => format!("{} removed, {skipped} not there, {failed} failed", self.removed),
+        }
     }
 }
 
