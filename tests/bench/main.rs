@@ -1,5 +1,5 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory signature` runs some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory signature fleet` runs some of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
     reason = "a measurement that meets a surprise should stop there and then; and nothing here is an API"
 )]
 
+mod fleet;
 mod images;
 mod memory;
 mod report;
@@ -38,6 +39,9 @@ fn main() {
         }
         if wanted("memory") {
             memory::measure().await;
+        }
+        if wanted("fleet") {
+            fleet::measure().await;
         }
         if wanted("signature") {
             signature::measure();

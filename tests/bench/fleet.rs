@@ -1,0 +1,196 @@
+//! What many agents cost, and what wharf adds to an engine's own pull.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use wharf::access::caller::{Caller, Role};
+use wharf::base::clock::Clock;
+use wharf::base::digest::Digest;
+use wharf::base::ids::UserId;
+use wharf::engine::fault::Fault;
+use wharf::engine::image::{Held, Removal};
+use wharf::engine::pull::{Progress, Pull, Pulled};
+use wharf::engine::{About, Disk, Engine, Event, Kind};
+use wharf::fleet::service::Fleet;
+use wharf::store::Store;
+
+use super::report::{check, heading, median, milliseconds, note};
+use super::support::app::App;
+use super::support::dockerd::RealDocker;
+use super::support::image::Image;
+use super::support::registry::RealRegistry;
+
+const AGENTS: usize = 10_000;
+const IMAGES: usize = 500;
+const ROUNDS: usize = 21;
+/// What one pull of the side-by-side measurement moves.
+const LAYERS: usize = 4;
+const LAYER_BYTES: usize = 24 * 1024 * 1024;
+const PULLS: usize = 5;
+
+pub async fn measure() {
+    many_agents().await;
+    one_pull().await;
+}
+
+/// An engine that is only talked about.
+struct Named(String);
+
+#[async_trait]
+impl Engine for Named {
+    async fn about(&self) -> Result<About, Fault> {
+        Ok(about(&self.0))
+    }
+    async fn images(&self) -> Result<Vec<Held>, Fault> {
+        Ok(Vec::new())
+    }
+    async fn find(&self, _reference: &str) -> Result<Option<Held>, Fault> {
+        Ok(None)
+    }
+    async fn pull(
+        &self,
+        _pull: &Pull,
+        _progress: &(dyn Fn(Progress) + Send + Sync),
+        _stop: &CancellationToken,
+    ) -> Result<Pulled, Fault> {
+        panic!("nobody pulls here")
+    }
+    async fn remove(&self, _reference: &str) -> Result<Removal, Fault> {
+        Ok(Removal::Absent)
+    }
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+        Ok(stream::pending().boxed())
+    }
+    async fn disk(&self) -> Result<Disk, Fault> {
+        Ok(Disk { free_bytes: None, total_bytes: None, images_bytes: 0 })
+    }
+}
+
+fn about(name: &str) -> About {
+    About {
+        kind: Kind::Docker,
+        id: Some(name.into()),
+        hostname: name.trim_start_matches("i-").into(),
+        version: "20.10".into(),
+        os: "linux".into(),
+        architecture: "x86_64".into(),
+        labels: BTreeMap::new(),
+    }
+}
+
+fn held(image: usize) -> Held {
+    let digest = Digest::sha256_of(image.to_string().as_bytes());
+    Held { digest, names: vec![name(image)], manifests: Vec::new(), size_bytes: 1 }
+}
+
+fn name(image: usize) -> String {
+    format!("cr.invalid/lab/image-{image}:1")
+}
+
+async fn many_agents() {
+    heading(&format!("fleet: {AGENTS} agents with {IMAGES} images each, in memory"));
+    // In memory, since ten thousand first meetings are ten thousand commits, which is not what is measured.
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let names: Vec<String> = (1..=AGENTS).map(|number| format!("gpu{number:05}")).collect();
+    {
+        let store = Store::open(directory.path()).expect("a store");
+        let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+        meet_all(&fleet, &names).await;
+    }
+    let store = Store::open(directory.path()).expect("a store");
+    let reports: Vec<Vec<Held>> = (0..AGENTS).map(|_| (0..IMAGES).map(held).collect()).collect();
+    let started = Instant::now();
+    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+    meet_all(&fleet, &names).await;
+    for (name, report) in names.iter().zip(reports) {
+        fleet.report(&format!("i-{name}"), report, None);
+    }
+    check("start: agents loaded, met and read", started.elapsed().as_secs_f64(), 2.0, " s");
+
+    let caller = Caller {
+        user: UserId::random(),
+        email: "admin@localhost".into(),
+        role: Role::Superadmin,
+        domain: "default".into(),
+        access_key: "AK".into(),
+    };
+    for (number, name) in names.iter().enumerate().take(64) {
+        let zone = if number % 2 == 0 { "a" } else { "b" };
+        let labels = BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
+        fleet.change(&caller, &format!("i-{name}"), Some(labels), None).await.expect("a label");
+    }
+    let digest = held(7).digest;
+    let presence = timed(|| assert_eq!(fleet.image_presence(&caller, &name(7), &digest).unwrap().len(), AGENTS));
+    check("presence of one image over all agents", presence.as_secs_f64() * 1e3, 1.0, " ms");
+    let expression = "*!(i-gpu[00001-05000],{zone=a})";
+    let select = timed(|| assert!(fleet.select(&caller, expression).unwrap().unwrap().names.len() >= 4_000));
+    check("the expression *!(i-gpu[00001-05000],{zone=a})", select.as_secs_f64() * 1e3, 10.0, " ms");
+}
+
+async fn meet_all(fleet: &Fleet, names: &[String]) {
+    for name in names {
+        let engine = Arc::new(Named(name.clone()));
+        fleet.meet(&format!("docker+unix:///{name}"), engine, about(name)).await.expect("an agent");
+    }
+}
+
+fn timed(work: impl Fn()) -> Duration {
+    let times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let started = Instant::now();
+            work();
+            started.elapsed()
+        })
+        .collect();
+    median(&times)
+}
+
+/// The same image pulled by the engine alone and by a preload, in turn, so that both meet the same machine.
+async fn one_pull() {
+    heading(&format!("preload: {LAYERS} layers of {} MiB onto one real engine", LAYER_BYTES / 1024 / 1024));
+    let (Some(registry), Some(docker)) = (RealRegistry::open().await, RealDocker::start().await) else {
+        note("left out", "no registry or no Docker");
+        return;
+    };
+    registry.push(&Image::new("lab/large", "1").real_layers(LAYERS, LAYER_BYTES)).await;
+    let reference = format!("{}/lab/large:1", registry.host());
+    let app = App::start_with(|command| {
+        command.args(["--engine", &docker.url()]);
+    })
+    .await;
+    let admin = app.admin();
+    admin.add_registry(&registry).await;
+    admin.scan(registry.host()).await;
+    let mut own = Vec::new();
+    let mut ours = Vec::new();
+    for round in 0..=PULLS {
+        let started = Instant::now();
+        docker.docker_ok(&["pull", "-q", &reference]).await;
+        let alone = started.elapsed();
+        docker.docker_ok(&["rmi", &reference]).await;
+        let started = Instant::now();
+        let answer = admin
+            .ask(
+                "mutation($r: String!) { preload_image(reference: $r, target_agents: \"*\") { ok msg task_id } }",
+                serde_json::json!({ "r": reference }),
+            )
+            .await;
+        let task = answer["preload_image"]["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        admin.finish(&task).await;
+        let preloaded = started.elapsed();
+        docker.docker_ok(&["rmi", &reference]).await;
+        // The first round warms the registry's files.
+        if round > 0 {
+            own.push(alone);
+            ours.push(preloaded);
+        }
+    }
+    let (own, ours) = (median(&own), median(&ours));
+    note("docker pull", &milliseconds(own));
+    note("preload_image, until its last event", &milliseconds(ours));
+    check("preload over docker pull", ours.as_secs_f64() / own.as_secs_f64(), 1.05, "x");
+}
