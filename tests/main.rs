@@ -14,9 +14,15 @@
 
 mod architecture;
 mod auth;
+mod cli;
 mod clients;
+mod crash;
+mod disk;
+mod followers;
 mod harness;
+mod hostile;
 mod limits;
+mod mistakes;
 mod scan;
 mod seed;
 mod serve;

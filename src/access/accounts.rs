@@ -64,6 +64,18 @@ pub struct Credentials {
     pub secret_key: Secret,
 }
 
+/// A reset account's new credentials, to be shown once.
+#[derive(Debug, Clone)]
+pub struct Reset {
+    /// The password.
+    pub password: Secret,
+    /// The access key and the secret key, if they were to be replaced.
+    pub keypair: Option<(String, Secret)>,
+}
+
+/// How many accounts an error names, where the one asked for is not there.
+const MAX_NAMED: usize = 20;
+
 /// What the operator gave for the first super-admin; the rest is generated.
 #[derive(Debug, Clone, Default)]
 pub struct FirstAdmin {
@@ -94,6 +106,21 @@ struct Key {
     user: UserId,
     is_active: bool,
     secret: Secret,
+}
+
+impl Index {
+    /// The accounts there are, for whoever asked for one there is not.
+    fn known(&self) -> String {
+        let mut emails: Vec<_> = self.users.values().map(|user| user.email.as_str()).collect();
+        if emails.is_empty() {
+            return "there is no account yet: the first start of the server makes one".into();
+        }
+        emails.sort_unstable();
+        let more = emails.len().saturating_sub(MAX_NAMED);
+        emails.truncate(MAX_NAMED);
+        let others = if more == 0 { String::new() } else { format!(" and {more} more") };
+        format!("there is: {}{others}", emails.join(", "))
+    }
 }
 
 impl Accounts {
@@ -184,32 +211,24 @@ impl Accounts {
         new_password: Option<Secret>,
         new_keypair: bool,
         now: Timestamp,
-    ) -> Result<Credentials> {
+    ) -> Result<Reset> {
         let user = {
             let index = self.index.read();
             let found = index.users.values().find(|user| user.email == email).cloned();
-            found.ok_or_else(|| {
-                let mut known: Vec<_> = index.users.values().map(|user| user.email.as_str()).collect();
-                known.sort_unstable();
-                Error::missing("user", format!("{email} (there is: {})", known.join(", ")))
-            })?
+            found.ok_or_else(|| Error::missing("user", format!("{email} ({})", index.known())))?
         };
-        let credentials = Credentials {
-            email: email.into(),
-            password: new_password.map_or_else(|| random_text(24).map(Secret::new), Ok)?,
-            access_key: new_access_key()?,
-            secret_key: random_text(40).map(Secret::new)?,
-        };
-        let changed =
-            User { password: password::hash(&credentials.password)?, is_active: true, ..(*user).clone() };
+        let password = new_password.map_or_else(|| random_text(24).map(Secret::new), Ok)?;
+        let keypair =
+            if new_keypair { Some((new_access_key()?, random_text(40).map(Secret::new)?)) } else { None };
+        let changed = User { password: password::hash(&password)?, is_active: true, ..(*user).clone() };
         self.store.write_now(|w| {
-            if new_keypair {
+            if let Some((access_key, secret_key)) = &keypair {
                 self.remove_keypairs(w, user.id)?;
-                self.put_keypair(w, &credentials.access_key, &credentials.secret_key, user.id, now)?;
+                self.put_keypair(w, access_key, secret_key, user.id, now)?;
             }
             self.put_user(w, changed)
         })?;
-        Ok(credentials)
+        Ok(Reset { password, keypair })
     }
 
     fn put_user(&self, writer: &mut Writer, user: User) -> Result<()> {
@@ -336,11 +355,12 @@ mod tests {
         let accounts = Accounts::load(&store).unwrap();
         let first =
             accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
-        accounts.reset("admin@localhost", None, false, Timestamp::UNIX_EPOCH).unwrap();
+        let kept = accounts.reset("admin@localhost", None, false, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(kept.keypair.is_none());
         assert!(accounts.caller(&first.access_key).is_ok());
         let second = accounts.reset("admin@localhost", None, true, Timestamp::UNIX_EPOCH).unwrap();
         assert!(accounts.caller(&first.access_key).is_err());
-        assert!(accounts.caller(&second.access_key).is_ok());
+        assert!(accounts.caller(&second.keypair.unwrap().0).is_ok());
         let unknown = accounts.reset("b@localhost", None, true, Timestamp::UNIX_EPOCH).unwrap_err();
         assert!(unknown.to_string().contains("admin@localhost"), "{unknown}");
     }

@@ -105,7 +105,7 @@ fn program(name: &str, labels: &Labels) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     let words: Vec<&str> = last.split(['-', '_']).filter(|word| !word.is_empty()).collect();
     let words = match words.as_slice() {
-        ["python" | "kernel", rest @ ..] if !rest.is_empty() => rest,
+        ["python" | "kernel", rest @ ..] | [rest @ .., "base"] if !rest.is_empty() => rest,
         all => all,
     };
     if let (Some(title), false) = (labels.find(TITLE), words.iter().any(|word| spelling(word).is_some())) {
@@ -191,8 +191,8 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("matlab", "MATLAB"),
     ("mxnet", "MXNet"),
     ("mysql", "MySQL"),
-    ("nginx", "nginx"),
     ("ngc", "NGC"),
+    ("nginx", "nginx"),
     ("node", "Node.js"),
     ("nodejs", "Node.js"),
     ("octave", "Octave"),
@@ -248,6 +248,7 @@ mod tests {
             ("library/node", "v20.1-alpine3.18", "Node.js 20.1, Alpine 3.18"),
             ("library/python", "3.12-slim-bookworm", "Python 3.12, slim, Debian 12"),
             ("team/my-tool", "1.0", "My Tool 1.0"),
+            ("stable/r-base", "4.3-debian12", "R 4.3, Debian 12"),
             ("library/alpine", "latest", "library/alpine"),
             ("team/tool", "nightly-3", "team/tool"),
         ] {

@@ -49,6 +49,9 @@ pub enum ManifestRecord {
     Unusable {
         /// For the ledger.
         reason: String,
+        /// Whether it makes no sense at all, rather than being something else than an image.
+        #[serde(default)]
+        is_broken: bool,
     },
 }
 

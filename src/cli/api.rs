@@ -1,12 +1,8 @@
 //! A client of the server's API: signed GraphQL requests and the stream of a task's events.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use clap::{ArgMatches, Args, parser::ValueSource};
+use clap::ArgMatches;
 use jiff::Timestamp;
 use reqwest::{
     Method, Response, StatusCode,
@@ -19,7 +15,10 @@ use url::Url;
 use crate::{
     access::signature::{self, Authorization, Hash},
     base::{ids::TaskId, secret::Secret},
-    cli::failure::{Failure, Result},
+    cli::{
+        connection::{Connection, read_file},
+        failure::{Failure, Result},
+    },
 };
 
 /// The API version we speak, as the newest official client states it.
@@ -32,57 +31,6 @@ const ANSWER: Duration = Duration::from_mins(2);
 const SILENCE: Duration = Duration::from_mins(1);
 /// Largest answer we read: 100,000 images with all their labels are a third of it.
 const MAX_ANSWER: usize = 1 << 30;
-/// Largest key or certificate file we read; a bundle of every public root is 250 KiB.
-const MAX_FILE: u64 = 4 << 20;
-
-/// What every command that talks to a server takes.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Server")]
-pub(crate) struct Connection {
-    /// The server's URL (also read from BACKEND_ENDPOINT)
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8090", value_parser = endpoint)]
-    endpoint: Url,
-    /// Access key of the key pair to sign requests with (also read from BACKEND_ACCESS_KEY)
-    #[arg(long, global = true, value_name = "KEY")]
-    access_key: Option<String>,
-    /// File that holds the secret key; without it WHARF_SECRET_KEY or BACKEND_SECRET_KEY is read
-    #[arg(long, global = true, value_name = "FILE")]
-    secret_key_file: Option<PathBuf>,
-    /// PEM file of more certificate authorities to trust for the server, besides the system's
-    #[arg(long, global = true, value_name = "FILE")]
-    endpoint_ca_file: Option<PathBuf>,
-    /// Print JSON, for scripts
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-}
-
-fn endpoint(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    match (url.scheme(), url.host_str()) {
-        ("http" | "https", Some(_)) if url.query().is_none() && url.fragment().is_none() => Ok(url),
-        _ => Err("expected http://HOST[:PORT] or https://HOST[:PORT]".into()),
-    }
-}
-
-/// Lets the official clients' variables stand in for ours where ours are not set: a shell that is set up for them
-/// needs nothing else. They win over the configuration file, as every variable does.
-pub(crate) fn with_official_environment(
-    mut command: clap::Command,
-    variable: impl Fn(&str) -> Option<String>,
-) -> clap::Command {
-    // The official clients take several endpoints, separated by commas.
-    let first = |value: String| value.split(',').next().map(str::trim).map(String::from);
-    let given = |name: &str| variable(name).and_then(first).filter(|value| !value.is_empty());
-    let fallbacks = [("endpoint", given("BACKEND_ENDPOINT")), ("access_key", given("BACKEND_ACCESS_KEY"))];
-    for (id, value) in fallbacks {
-        let Some(value) = value else { continue };
-        command = command.mut_subcommands(|subcommand| {
-            let has_it = subcommand.get_arguments().any(|arg| arg.get_id() == id);
-            if has_it { subcommand.mut_arg(id, |arg| arg.default_value(value.clone())) } else { subcommand }
-        });
-    }
-    command
-}
 
 /// A signing client of one server.
 pub(crate) struct Client {
@@ -95,14 +43,7 @@ pub(crate) struct Client {
 impl Client {
     /// Reads the keys and prepares; nothing is sent yet.
     pub(crate) fn new(connection: &Connection, matches: &ArgMatches) -> Result<Self> {
-        let access_key = connection.access_key.clone().filter(|key| !key.is_empty()).ok_or_else(|| {
-            Failure::usage("no access key")
-                .remedy("give --access-key or set WHARF_ACCESS_KEY (and WHARF_SECRET_KEY)")
-        })?;
-        let in_file = connection.secret_key_file.as_deref();
-        let named_now =
-            source(matches, "secret_key_file").is_some_and(|source| source != ValueSource::DefaultValue);
-        let secret = secret_key(in_file, named_now, |name| env::var(name).ok())?;
+        let (access_key, secret) = connection.keys(matches)?;
         Self::with_keys(&connection.endpoint, connection.endpoint_ca_file.as_deref(), access_key, secret)
     }
 
@@ -142,17 +83,33 @@ impl Client {
         query: &str,
         variables: Value,
     ) -> Result<T> {
-        let body = json!({ "query": query, "variables": variables }).to_string();
-        let request = self.signed(&Method::POST, "/admin/gql", "application/json");
-        let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(self.refused(response).await);
+        self.answer(query, variables).await?.field(field).map_err(|why| refused(self.name(), why))
+    }
+
+    /// [`Client::ask`] where a refusal is about one thing.
+    pub(crate) async fn ask_about<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        field: &str,
+        query: &str,
+        variables: Value,
+    ) -> Result<T> {
+        self.answer(query, variables).await?.field(field).map_err(|why| refused(what, why))
+    }
+
+    /// [`Client::ask_about`] for a thing that may not be there.
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        field: &str,
+        query: &str,
+        variables: Value,
+    ) -> Result<Option<T>> {
+        let answer = self.answer(query, variables).await?;
+        if answer.says_not_found() {
+            return Ok(None);
         }
-        let answer: Answer = serde_json::from_slice(&self.body(response).await?)
-            .map_err(|_| self.foreign(&format!("answered HTTP {} with no GraphQL", status.as_u16())))?;
-        answer.field(field).map_err(|why| self.refusal(why))
+        answer.field(field).map_err(|why| refused(what, why))
     }
 
     /// A mutation; `ok: false` is a failure of `what`, with the server's reason.
@@ -163,13 +120,27 @@ impl Client {
         query: &str,
         variables: Value,
     ) -> Result<Outcome> {
-        let outcome: Outcome = self.ask(field, query, variables).await?;
+        let outcome: Outcome = self.ask_about(what, field, query, variables).await?;
         if outcome.ok {
             return Ok(outcome);
         }
-        let why = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into());
-        let failure = Failure::failed(what, why.as_str());
-        Err(if why.starts_with("no permission") { failure.remedy(NOT_SUPER_ADMIN) } else { failure })
+        Err(refused(
+            what,
+            outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into()),
+        ))
+    }
+
+    async fn answer(&self, query: &str, variables: Value) -> Result<Answer> {
+        let body = json!({ "query": query, "variables": variables }).to_string();
+        let request = self.signed(&Method::POST, "/admin/gql", "application/json");
+        let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(self.refused(response).await);
+        }
+        serde_json::from_slice(&self.body(response).await?)
+            .map_err(|_| self.foreign(&format!("answered HTTP {} with no GraphQL", status.as_u16())))
     }
 
     /// Opens a task's event stream, from behind this event on.
@@ -282,16 +253,10 @@ impl Client {
         let says = |word| problem.to_string().to_ascii_lowercase().contains(word);
         match status {
             StatusCode::BAD_REQUEST if says("date/time sync") => failure.remedy("set this machine's clock"),
-            StatusCode::UNAUTHORIZED => failure.remedy("check --access-key and the secret key"),
+            StatusCode::UNAUTHORIZED => failure.remedy("check WHARF_ACCESS_KEY and WHARF_SECRET_KEY"),
             StatusCode::FORBIDDEN => failure.remedy(NOT_SUPER_ADMIN),
             _ => failure,
         }
-    }
-
-    fn refusal(&self, why: String) -> Failure {
-        let is_denied = why.contains("no permission") || why.contains("privilege");
-        let failure = Failure::failed(self.name(), why);
-        if is_denied { failure.remedy(NOT_SUPER_ADMIN) } else { failure }
     }
 
     fn foreign(&self, why: &str) -> Failure {
@@ -300,6 +265,20 @@ impl Client {
 }
 
 const NOT_SUPER_ADMIN: &str = "use a super-admin's key pair";
+
+/// A failure by the reason that the API gave.
+fn refused(what: &str, why: String) -> Failure {
+    let has = |word| why.contains(word);
+    let remedy = if has("no permission") || has("privilege") {
+        Some(NOT_SUPER_ADMIN)
+    } else if has("no such image") || has("no such alias") {
+        Some("see wharf image list")
+    } else {
+        None
+    };
+    let failure = Failure::about(what, why);
+    remedy.into_iter().fold(failure, Failure::remedy)
+}
 
 /// Why an event stream did not open.
 #[derive(Debug)]
@@ -334,9 +313,24 @@ struct Answer {
 #[derive(Deserialize)]
 struct Complaint {
     message: String,
+    #[serde(default)]
+    extensions: Option<Extensions>,
+}
+
+#[derive(Deserialize)]
+struct Extensions {
+    #[serde(default)]
+    code: Option<String>,
 }
 
 impl Answer {
+    /// Whether all that is wrong is that what was asked for is not there.
+    fn says_not_found(&self) -> bool {
+        let code =
+            |error: &Complaint| error.extensions.as_ref()?.code.as_deref().map(|code| code == "not-found");
+        !self.errors.is_empty() && self.errors.iter().all(|error| code(error) == Some(true))
+    }
+
     fn field<T: DeserializeOwned>(mut self, name: &str) -> Result<T, String> {
         if !self.errors.is_empty() {
             let messages: Vec<_> = self.errors.into_iter().map(|error| error.message).collect();
@@ -388,47 +382,6 @@ fn causes(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
-/// Where an argument's value came from, on whichever level it was given.
-fn source(matches: &ArgMatches, id: &str) -> Option<ValueSource> {
-    let mut level = matches;
-    while let Some((_, inner)) = level.subcommand() {
-        level = inner;
-    }
-    level.try_contains_id(id).ok()?;
-    level.value_source(id)
-}
-
-/// The secret key: a file named by flag or variable, else a variable, else the file that the configuration names.
-/// There is no flag for the key itself: the process list would show it to everybody.
-fn secret_key(
-    in_file: Option<&Path>,
-    named_now: bool,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Secret> {
-    let in_variable = ["WHARF_SECRET_KEY", "BACKEND_SECRET_KEY"].into_iter().find_map(variable);
-    let key = match (in_file, in_variable.filter(|key| !key.is_empty())) {
-        (Some(path), _) if named_now => read_file(path)?,
-        (_, Some(key)) => key,
-        (Some(path), None) => read_file(path)?,
-        (None, None) => {
-            return Err(
-                Failure::usage("no secret key").remedy("give --secret-key-file or set WHARF_SECRET_KEY")
-            );
-        }
-    };
-    Ok(Secret::new(key.trim()))
-}
-
-/// A small text file named on the command line.
-pub(crate) fn read_file(path: &Path) -> Result<String> {
-    let failed = |why: String| Failure::failed(path.display().to_string(), why);
-    let metadata = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
-    if metadata.len() > MAX_FILE {
-        return Err(failed("larger than 4 MiB".into()));
-    }
-    fs::read_to_string(path).map_err(|error| failed(error.to_string()))
-}
-
 /// GraphQL variables without those that are null: an argument left out and one that is null may mean two things.
 pub(crate) fn given(mut variables: Value) -> Value {
     if let Some(variables) = variables.as_object_mut() {
@@ -439,9 +392,6 @@ pub(crate) fn given(mut variables: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use clap::{Args, FromArgMatches};
     use serde_json::{Value, json};
     use url::Url;
 
@@ -449,10 +399,7 @@ mod tests {
         access::signature::{Authorization, Request, parse_date, verify},
         base::secret::Secret,
         cli::{
-            api::{
-                Client, Connection, Unopened, authority, endpoint, given, secret_key,
-                with_official_environment,
-            },
+            api::{Client, Unopened, authority, given},
             scripted::{Answer, Asked, Server, client},
         },
     };
@@ -503,7 +450,7 @@ mod tests {
                     401,
                     r#"{"title": "Credential/signature mismatch.", "msg": "Access key not found"}"#,
                 ),
-                "Credential/signature mismatch: Access key not found; check --access-key and the secret key",
+                "Credential/signature mismatch: Access key not found; check WHARF_ACCESS_KEY and WHARF_SECRET_KEY",
             ),
             (
                 Answer::json(400, r#"{"title": "Missing or invalid.", "msg": "Date/time sync error"}"#),
@@ -551,10 +498,23 @@ mod tests {
         .await;
         let client = client(&server);
         let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
-        assert_eq!(failure.to_string(), "a:1: no such image");
+        assert_eq!(failure.to_string(), "a:1: no such image; see wharf image list");
         let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
         assert!(client.change("a:1", "f", "", json!({})).await.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_told_from_what_went_wrong() {
+        let missing =
+            r#"{"data": null, "errors": [{"message": "no such x", "extensions": {"code": "not-found"}}]}"#;
+        let wrong =
+            r#"{"data": null, "errors": [{"message": "broken", "extensions": {"code": "internal"}}]}"#;
+        let server = Server::start(vec![Answer::json(200, missing), Answer::json(200, wrong)]).await;
+        let client = client(&server);
+        assert_eq!(client.find::<u32>("y", "x", "", json!({})).await.unwrap(), None);
+        let failure = client.find::<u32>("y", "x", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "y: broken");
     }
 
     #[tokio::test]
@@ -567,48 +527,11 @@ mod tests {
 
     #[test]
     fn a_prefix_in_the_endpoint_is_the_proxys() {
-        let endpoint = endpoint("https://example.org:8443/wharf/").unwrap();
+        let endpoint: Url = "https://example.org:8443/wharf/".parse().unwrap();
         let client = Client::with_keys(&endpoint, None, "AK".into(), Secret::new("secret")).unwrap();
         let request = client.signed(&reqwest::Method::GET, "/x", "text/plain").build().unwrap();
         assert_eq!(request.url().as_str(), "https://example.org:8443/wharf/x");
         assert_eq!(authority(&endpoint), "example.org:8443");
-    }
-
-    #[test]
-    fn the_secret_key_has_an_order_of_sources() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("key");
-        std::fs::write(&file, "from the file\n").unwrap();
-        let key = |file: Option<&Path>, named_now, ours: &'static str, official: &'static str| {
-            let variable = |name: &str| {
-                let value = if name == "WHARF_SECRET_KEY" { ours } else { official };
-                (!value.is_empty()).then(|| value.to_owned())
-            };
-            secret_key(file, named_now, variable).map(|key| key.expose().to_owned())
-        };
-        assert_eq!(key(Some(&file), true, "ours", "official").unwrap(), "from the file");
-        assert_eq!(key(Some(&file), false, "ours", "official").unwrap(), "ours");
-        assert_eq!(key(Some(&file), false, "", "official").unwrap(), "official");
-        assert_eq!(key(Some(&file), false, "", "").unwrap(), "from the file");
-        assert!(key(None, false, "", "").unwrap_err().to_string().contains("WHARF_SECRET_KEY"));
-        assert!(key(Some(Path::new("/nowhere")), true, "ours", "").is_err());
-    }
-
-    #[test]
-    fn the_official_clients_variables_stand_in_where_ours_are_not_set() {
-        let image = Connection::augment_args(clap::Command::new("image"));
-        let command = clap::Command::new("wharf").subcommand(image).subcommand(clap::Command::new("serve"));
-        let command = with_official_environment(command, |name| match name {
-            "BACKEND_ENDPOINT" => Some("https://a.example.org,https://b.example.org".into()),
-            _ => None,
-        });
-        let resolved = |arguments: &[&str]| {
-            let matches = command.clone().try_get_matches_from(arguments).unwrap();
-            let (_, matches) = matches.subcommand().unwrap();
-            Connection::from_arg_matches(matches).unwrap().endpoint.to_string()
-        };
-        assert_eq!(resolved(&["wharf", "image"]), "https://a.example.org/");
-        assert_eq!(resolved(&["wharf", "image", "--endpoint", "http://c"]), "http://c/");
     }
 
     #[test]

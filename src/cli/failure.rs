@@ -1,6 +1,6 @@
 //! How a command says that it did not work: the thing, the reason, the remedy, on one line.
 
-use std::{fmt, process::ExitCode};
+use std::{borrow::Cow, fmt, process::ExitCode};
 
 use crate::cli::text;
 
@@ -21,6 +21,14 @@ impl Failure {
     /// It was asked rightly and failed: exit code 1.
     pub(crate) fn failed(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: Some(what.into()), why: why.into(), remedy: None, is_usage: false, may_pass: false }
+    }
+
+    /// [`Failure::failed`] with a reason from elsewhere, which may name the thing itself.
+    pub(crate) fn about(what: &str, why: impl Into<String>) -> Self {
+        let failure = Self::failed(what, why);
+        let edges: &[char] = &['"', '\'', ':', ',', ';', '.', '(', ')'];
+        let names_it = failure.why.split_whitespace().any(|word| word.trim_matches(edges) == what);
+        Self { what: failure.what.filter(|_| !names_it), ..failure }
     }
 
     /// It was asked wrongly: exit code 2.
@@ -45,6 +53,13 @@ impl Failure {
         self.may_pass
     }
 
+    /// The thing and the reason alone, where nobody has to do anything about it yet.
+    pub(crate) fn reason(&self) -> String {
+        let what = self.what.as_ref().map(|what| format!("{}: ", text::one_line(what))).unwrap_or_default();
+        // Reasons come from servers and may end as sentences do; ours goes on.
+        format!("{what}{}", without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))
+    }
+
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(if self.is_usage { 2 } else { 1 })
@@ -53,11 +68,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(what) = &self.what {
-            write!(f, "{}: ", text::one_line(what))?;
-        }
-        // Reasons come from servers and may end as sentences do; ours goes on.
-        f.write_str(without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))?;
+        f.write_str(&self.reason())?;
         if let Some(remedy) = &self.remedy {
             write!(f, "; {}", text::one_line(remedy))?;
         }
@@ -65,9 +76,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The system's errors end with a number that helps nobody.
-fn without_errno(why: &str) -> &str {
-    why.rfind(" (os error").and_then(|at| why.get(..at)).unwrap_or(why)
+/// The system's errors have a number that helps nobody: ` (os error 2)`.
+fn without_errno(why: &str) -> Cow<'_, str> {
+    let parts =
+        why.split_once(" (os error ").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1)));
+    parts.map_or(Cow::Borrowed(why), |(before, after)| Cow::Owned(format!("{before}{after}")))
 }
 
 #[cfg(test)]
@@ -80,6 +93,11 @@ mod tests {
         assert_eq!(failure.to_string(), "cr.io/a:1: no such image; see wharf image list");
         let system = Failure::failed("/nowhere", std::io::Error::from_raw_os_error(2).to_string());
         assert_eq!(system.to_string(), "/nowhere: No such file or directory");
+        let inside = Failure::failed("serve", "/x: Permission denied (os error 13); it was left as it is");
+        assert_eq!(inside.to_string(), "serve: /x: Permission denied; it was left as it is");
+        let named = Failure::about("py", "no such image: py").remedy("see wharf image list");
+        assert_eq!(named.to_string(), "no such image: py; see wharf image list");
+        assert_eq!(Failure::about("py", "no python").to_string(), "py: no python");
         let hostile = Failure::failed("x", "\u{1b}[2Jgone");
         assert_eq!(hostile.to_string(), "x: \\u{1b}[2Jgone");
     }

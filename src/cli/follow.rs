@@ -218,7 +218,7 @@ impl Screen {
     }
 
     fn lost(&mut self, failure: &Failure) {
-        let message = format!("waiting for the server ({failure})");
+        let message = format!("waiting for the server ({})", failure.reason());
         match self {
             Self::Bar(bar) => bar.set_message(message),
             Self::Lines { .. } => self.line(message),
@@ -406,7 +406,7 @@ mod tests {
     async fn a_refused_stream_is_not_tried_again() {
         let server =
             Server::start(vec![Answer::json(401, r#"{"title": "Credential/signature mismatch."}"#)]).await;
-        assert!(followed(&server).await.0.unwrap_err().to_string().contains("check --access-key"));
+        assert!(followed(&server).await.0.unwrap_err().to_string().contains("check WHARF_ACCESS_KEY"));
         assert_eq!(server.asked().len(), 1);
     }
 }

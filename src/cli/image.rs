@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::{Client, Connection, given},
+    api::{Client, given},
+    connection::Connection,
     failure::{Failure, Result},
     follow, json, registry, table, text,
 };
@@ -40,6 +41,9 @@ enum Verb {
         /// Only this project of the registry
         #[arg(long, value_name = "PROJECT")]
         project: Option<String>,
+        /// Remove vanished images even if they are most of a registry's: an earlier rescan held them back
+        #[arg(long)]
+        confirm_removals: bool,
         /// Return as soon as the task is started
         #[arg(long)]
         no_follow: bool,
@@ -157,10 +161,13 @@ impl Verb {
             Self::Show { reference, architecture } => {
                 show(client, reference, architecture.as_deref(), as_json).await
             }
-            Self::Rescan { registry, project, no_follow } => {
-                let query = "mutation($registry: String, $project: String) \
-                    { rescan_images(registry: $registry, project: $project) { ok msg task_id } }";
-                let variables = given(json!({ "registry": registry, "project": project }));
+            Self::Rescan { registry, project, confirm_removals, no_follow } => {
+                let query = "mutation($registry: String, $project: String, $confirm_removals: Boolean) \
+                    { rescan_images(registry: $registry, project: $project, confirm_removals: $confirm_removals) \
+                    { ok msg task_id } }";
+                let confirmed = confirm_removals.then_some(true);
+                let variables =
+                    given(json!({ "registry": registry, "project": project, "confirm_removals": confirmed }));
                 let what = registry.as_deref().unwrap_or("every registry");
                 start(client, what, "rescan_images", query, variables, *no_follow, as_json).await
             }
@@ -207,8 +214,19 @@ impl List {
         if as_json {
             return json::print(&images);
         }
+        if images.is_empty() && cli::is_for_people() {
+            return cli::print(self.nothing());
+        }
         let headers = ["IMAGE", "ARCHITECTURE", "SIZE", "INSTALLED", "ALIASES", "DESCRIPTION"];
         cli::print(&table::rows(&headers, images.iter().map(Record::cells)))
+    }
+
+    fn nothing(&self) -> &'static str {
+        if self.registry.is_some() || self.installed || self.name.is_some() {
+            "No image like that; wharf image list without flags has them all"
+        } else {
+            "No images that you may see; a super-admin reads them from the registries with: wharf image rescan"
+        }
     }
 
     fn wants(&self, image: &Record) -> bool {
@@ -229,7 +247,7 @@ async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_j
          {{ image(reference: $reference, architecture: $architecture) {{ {FIELDS} }} }}"
     );
     let variables = given(json!({ "reference": reference, "architecture": architecture }));
-    let image: Option<Record> = client.ask("image", &query, variables).await?;
+    let image: Option<Record> = client.find(reference, "image", &query, variables).await?;
     let image = image.ok_or_else(|| {
         Failure::failed(reference, "no such image, or none that you may see").remedy("see wharf image list")
     })?;
@@ -312,7 +330,10 @@ impl Label {
 
 impl Limit {
     fn line(&self) -> String {
-        let bounds = match (self.min.as_deref(), self.max.as_deref()) {
+        // What the API says where an image says nothing.
+        let min = self.min.as_deref().filter(|min| *min != "0");
+        let max = self.max.as_deref().filter(|max| *max != "Infinity");
+        let bounds = match (min, max) {
             (Some(min), Some(max)) => format!("{min} to {max}"),
             (Some(min), None) => format!("at least {min}"),
             (None, Some(max)) => format!("at most {max}"),
@@ -378,6 +399,8 @@ mod tests {
             Limit { key: "cpu".into(), min: min.map(Into::into), max: max.map(Into::into) }.line()
         };
         assert_eq!(limit(Some("1"), None), "cpu at least 1");
+        assert_eq!(limit(Some("1"), Some("Infinity")), "cpu at least 1");
+        assert_eq!(limit(Some("0"), Some("Infinity")), "cpu any");
         assert_eq!(limit(Some("1"), Some("4")), "cpu 1 to 4");
         assert_eq!(limit(None, Some("4")), "cpu at most 4");
     }

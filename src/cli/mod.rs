@@ -4,6 +4,8 @@
 
 mod api;
 mod completion;
+mod connection;
+mod credentials;
 mod failure;
 mod follow;
 mod image;
@@ -18,11 +20,12 @@ mod sse;
 mod table;
 mod task;
 mod text;
+mod user;
 
 use std::{
     env,
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -64,6 +67,7 @@ enum Command {
     Image(image::Image),
     Registry(registry::Registry),
     Task(task::Task),
+    User(user::User),
     Completion(completion::Completion),
     Schema(schema::Schema),
 }
@@ -96,6 +100,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Image(image) => image.run(matches),
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
+        Command::User(user) => user.run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),
     }
@@ -107,7 +112,7 @@ fn configured(command: clap::Command, arguments: &[OsString]) -> Result<clap::Co
     let file = path.map(|path| config::File::read(&path)).transpose();
     let command = file.and_then(|file| config::layered(command, "WHARF", file.as_ref(), &CLIENTS));
     let command = command.map_err(|invalid| Failure::usage(invalid.to_string()))?;
-    Ok(api::with_official_environment(command, |name| env::var(name).ok()))
+    Ok(connection::with_official_environment(command, |name| env::var(name).ok()))
 }
 
 fn home_file() -> Option<PathBuf> {
@@ -152,6 +157,11 @@ fn asked_command(arguments: &[OsString]) -> String {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?.block_on(work)
+}
+
+/// Whether a person reads stdout, whom a hint helps, and not a script, which it would break.
+fn is_for_people() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.
@@ -225,7 +235,7 @@ mod tests {
             "wharf image list --registry cr.example.org --installed --name python --json",
             "wharf image show cr.example.org/python:3.9 --endpoint http://127.0.0.1:1",
             "wharf image rescan",
-            "wharf image rescan cr.example.org --no-follow",
+            "wharf image rescan cr.example.org --project stable --confirm-removals --no-follow",
             "wharf image scan cr.example.org/python:3.9",
             "wharf image forget py --architecture aarch64",
             "wharf image alias py cr.example.org/python:3.9",
@@ -240,6 +250,7 @@ mod tests {
             "wharf task show 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
             "wharf task follow 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172 --json",
             "wharf task cancel 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
+            "wharf user reset-password admin@localhost --data-dir /tmp/x --keypair --password-stdin --show",
             "wharf completion bash",
             "wharf schema",
         ] {
@@ -250,6 +261,7 @@ mod tests {
             "wharf image show",
             "wharf task show 12",
             "wharf registry add",
+            "wharf user reset-password",
             "wharf registry add http://cr.example.org",
             "wharf registry change cr.example.org --anonymous --username u",
             "wharf image list --endpoint ftp://x",

@@ -33,14 +33,13 @@ pub(crate) fn from_prompt(username: &str, host: &str) -> Result<Secret> {
     let terminal = console::Term::stderr();
     let asked = terminal.write_str(&format!("Password of {username} at {host}: "));
     let answer = asked.and_then(|()| terminal.read_secure_line());
-    not_empty(&answer.map_err(|error| Failure::failed("terminal", error.to_string()))?)
+    let answer = answer.map_err(|error| Failure::failed("terminal", error.to_string()))?;
+    not_empty(&answer).map_err(|failure| failure.remedy("leave --username out for anonymous access"))
 }
 
 fn not_empty(password: &str) -> Result<Secret> {
     if password.is_empty() {
-        return Err(
-            Failure::usage("the password is empty").remedy("leave --username out for anonymous access")
-        );
+        return Err(Failure::usage("the password is empty"));
     }
     Ok(Secret::new(password))
 }

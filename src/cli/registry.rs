@@ -10,7 +10,8 @@ use crate::{
     base::{reference, secret::Secret},
     cli::{
         self,
-        api::{self, Client, Connection},
+        api::Client,
+        connection::{self, Connection},
         failure::Result,
         json, password, table, text,
     },
@@ -151,11 +152,12 @@ impl Verb {
             Self::Change { host, settings, anonymous, no_ca_file } => {
                 let mut props = settings.props(settings.password(host)?.as_ref())?;
                 if *anonymous {
-                    props.insert("username".into(), Value::Null);
-                    props.insert("password".into(), Value::Null);
+                    // Null means "as it is" here, as it does to Backend.AI's clients; empty means "none".
+                    props.insert("username".into(), "".into());
+                    props.insert("password".into(), "".into());
                 }
                 if *no_ca_file {
-                    props.insert("ca_pem".into(), Value::Null);
+                    props.insert("ca_pem".into(), "".into());
                 }
                 let query = "mutation($hostname: String!, $props: ModifyContainerRegistryInput!) \
                     { modify_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";
@@ -179,6 +181,9 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     let records: Vec<_> = records.unwrap_or_default().into_iter().flatten().collect();
     if as_json {
         return json::print(&records);
+    }
+    if records.is_empty() && cli::is_for_people() {
+        return cli::print("No registry yet; add one with: wharf registry add HOST");
     }
     let headers = ["REGISTRY", "TYPE", "USER", "PROJECTS", "TLS", "URL"];
     cli::print(&table::rows(&headers, records.iter().map(Record::cells)))
@@ -215,7 +220,7 @@ async fn changed(
     verb: &str,
     as_json: bool,
 ) -> Result<()> {
-    let _: Value = client.ask(field, query, variables).await?;
+    let _: Value = client.ask_about(host, field, query, variables).await?;
     if as_json {
         json::print(&json!({ "ok": true, "hostname": host }))
     } else {
@@ -234,7 +239,7 @@ impl Settings {
 
     /// The input fields of what was given, and nothing else: what is left out stays as it is.
     fn props(&self, password: Option<&Secret>) -> Result<Map<String, Value>> {
-        let ca_pem = self.ca_file.as_deref().map(api::read_file).transpose()?;
+        let ca_pem = self.ca_file.as_deref().map(connection::read_file).transpose()?;
         let list = |values: &[String]| {
             let named: Vec<_> = values.iter().filter(|value| !value.is_empty()).collect();
             (!values.is_empty()).then(|| json!(named))

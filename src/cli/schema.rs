@@ -1,11 +1,9 @@
 //! `wharf schema`: the GraphQL schema in its definition language.
 
-use std::io::{self, Write as _};
-
 use clap::Args;
 
 use crate::{
-    cli::failure::{Failure, Result},
+    cli::{self, failure::Result},
     graphql::schema,
 };
 
@@ -17,7 +15,6 @@ pub(crate) struct Schema {}
 impl Schema {
     #[expect(clippy::unused_self, reason = "commands are run alike; this one takes no flags yet")]
     pub(crate) fn run(&self) -> Result<()> {
-        let written = io::stdout().write_all(schema::sdl().as_bytes());
-        written.map_err(|why| Failure::failed("schema", why.to_string()))
+        cli::print(schema::sdl().trim_end())
     }
 }

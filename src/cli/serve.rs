@@ -15,9 +15,17 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     access::accounts::{Credentials, FirstAdmin},
     base::{clock::Clock, secret::Secret},
-    cli::failure::{Failure, Result},
+    cli::{
+        credentials::Made,
+        failure::{Failure, Result},
+    },
     server::{Server, Settings},
 };
+
+/// Where everything is kept unless told otherwise.
+pub(crate) const DATA_DIR: &str = "./wharf-data";
+/// Where the server listens, and where clients look for it.
+pub(crate) const LISTEN: &str = "127.0.0.1:8090";
 
 /// Run the server
 #[derive(Debug, Args)]
@@ -28,10 +36,10 @@ use crate::{
 )]
 pub(crate) struct Serve {
     /// Directory for everything the server keeps; made if missing
-    #[arg(long, value_name = "DIR", default_value = "./wharf-data")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
     /// Address and port to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
     pub(crate) listen: SocketAddr,
     /// Name that browsers and clients reach this server by, besides loopback ones; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -66,21 +74,22 @@ impl Serve {
         let address = self.listen.to_string();
         // Before the data directory is touched: a port in use must not leave one behind.
         let listener = TcpListener::bind(self.listen).await.map_err(|why| {
-            let remedy = "choose another with --listen, or stop what uses it";
-            Failure::failed(address.clone(), format!("can't listen there ({why}); {remedy}"))
+            Failure::failed(address.clone(), format!("can't listen there: {why}"))
+                .remedy("choose another address with --listen, or stop what uses it")
         })?;
         let shutdown = CancellationToken::new();
+        let given = first_admin();
         let settings = Settings {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
-            first_admin: first_admin(),
+            first_admin: given.clone(),
         };
         let opened = Server::open(settings, Clock::system(), shutdown.clone());
         let mut server = opened.map_err(|why| Failure::failed("serve", why.to_string()))?;
-        if let Some(credentials) = server.first_admin() {
-            show(&credentials);
-        }
         let bound = listener.local_addr().map_err(|why| Failure::failed(address, why.to_string()))?;
+        if let Some(credentials) = server.first_admin() {
+            show(&generated(&given, &credentials, bound));
+        }
         // For people and scripts; with stdout gone the server still serves.
         let _ = writeln!(io::stdout(), "listening on http://{bound}");
         stop_on_signal(shutdown)?;
@@ -88,7 +97,8 @@ impl Serve {
     }
 
     fn start_logging(&self) -> Result<()> {
-        let filter = EnvFilter::try_new(&self.log_level)
+        // poem announces itself in lines that say less than ours. A filter that names it wins over this.
+        let filter = EnvFilter::try_new(format!("poem=warn,{}", self.log_level))
             .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
         let is_text = match self.log_format {
             LogFormat::Auto => io::stderr().is_terminal(),
@@ -112,28 +122,35 @@ fn first_admin() -> FirstAdmin {
     }
 }
 
-/// Shows the first super-admin's credentials, unless what is written may be kept by somebody else.
-fn show(credentials: &Credentials) {
-    if !io::stdout().is_terminal() {
-        tracing::warn!(
-            email = credentials.email,
-            "a super-admin was made; there is no terminal to show generated credentials on, so they were not shown: \
-             set new ones with `wharf user reset-password` while the server is stopped, unless you gave your own"
-        );
-        return;
+/// The credentials that the operator does not know already.
+fn generated<'a>(given: &FirstAdmin, made: &'a Credentials, bound: SocketAddr) -> Made<'a> {
+    let has_keys = given.access_key.is_some() && given.secret_key.is_some();
+    Made {
+        email: &made.email,
+        password: given.password.is_none().then_some(&made.password),
+        keypair: (!has_keys).then_some((made.access_key.as_str(), &made.secret_key)),
+        server: Some(bound),
     }
-    let _ = writeln!(
-        io::stdout(),
-        "\nThis first start made a super-admin. Keep these; they are not shown again.\n\n  \
-         e-mail      {}\n  password    {}\n  access key  {}\n  secret key  {}\n\n\
-         For the shell:\n  export WHARF_ACCESS_KEY={} WHARF_SECRET_KEY={}\n",
-        credentials.email,
-        credentials.password.expose(),
-        credentials.access_key,
-        credentials.secret_key.expose(),
-        credentials.access_key,
-        credentials.secret_key.expose(),
-    );
+}
+
+/// Shows what was generated for the first super-admin, unless what is written may be kept by somebody else.
+fn show(made: &Made<'_>) {
+    let email = made.email;
+    if made.is_nothing() {
+        tracing::info!(email, "a super-admin was made, with the credentials that were given");
+    } else if io::stdout().is_terminal() {
+        let _ = writeln!(
+            io::stdout(),
+            "\nThis first start made a super-admin. Keep these; they are not shown again.\n\n{made}\n\
+             Then add a registry and read it: wharf registry add HOST && wharf image rescan HOST\n"
+        );
+    } else {
+        tracing::warn!(
+            email,
+            "a super-admin was made; there is no terminal to show its generated credentials on, so they were not \
+             shown: stop the server and make new ones with `wharf user reset-password {email} --keypair`"
+        );
+    }
 }
 
 /// The first SIGTERM or SIGINT asks the server to stop; a second one ends it at once.

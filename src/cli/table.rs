@@ -1,34 +1,81 @@
 //! Tables for people: columns without borders, wrapped in the last column on a terminal, never cut in a pipe.
 
-use std::io::{self, IsTerminal};
+use std::collections::VecDeque;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::cli::text;
+use crate::cli::{self, text};
 
 /// Spaces between columns.
 const GAP: u16 = 2;
 /// Least width in which a text is worth wrapping.
 const LAST_COLUMN: u16 = 24;
 
+/// Longest line of a value on a terminal. References and digests are shorter; labels may have megabytes.
+const LONGEST: usize = 600;
+/// What stands in an empty cell: tools that split lines at blanks would miss a column otherwise.
+const EMPTY: &str = "-";
+
+/// Begins the rest of a row whose first cell has a line of its own.
+const REST: &str = "↳";
+/// Least width that such a first cell is longer than.
+const FIRST_COLUMN: usize = 40;
+
 /// Rows under headers. Every cell is made safe to show.
 pub(crate) fn rows(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    rows_within(headers, rows, terminal_width())
+}
+
+fn rows_within(
+    headers: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+    terminal: Option<u16>,
+) -> String {
     let mut table = plain();
     table.set_header(headers.iter().copied());
+    // One very long name would push the other columns of every row off the screen.
+    let longest = terminal.map_or(usize::MAX, |width| FIRST_COLUMN.max(usize::from(width) * 6 / 10));
+    let mut on_own_line = VecDeque::new();
     for row in rows {
-        table.add_row(row.iter().map(|cell| text::one_line(cell)));
+        let last = row.len().saturating_sub(1);
+        table.add_row(row.iter().enumerate().map(|(column, cell)| match text::one_line(cell) {
+            cell if column == 0 && last > 0 && console::measure_text_width(&cell) > longest => {
+                on_own_line.push_back(cell);
+                REST.to_owned()
+            }
+            cell if cell.is_empty() && column < last => EMPTY.to_owned(),
+            cell => cell,
+        }));
     }
-    finished(table)
+    let table = finished(table, terminal);
+    if on_own_line.is_empty() {
+        return table;
+    }
+    let mut lines = Vec::new();
+    for line in table.lines() {
+        if line.starts_with(REST) {
+            lines.extend(on_own_line.pop_front());
+        }
+        lines.push(line.to_owned());
+    }
+    lines.join("\n")
+}
+
+fn terminal_width() -> Option<u16> {
+    let terminal = console::Term::stdout();
+    terminal.features().is_attended().then(|| terminal.size_checked().map(|(_, width)| width))?
 }
 
 /// `name  value` lines of one thing; a value of several lines keeps them, an empty one is left out.
 pub(crate) fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = plain();
     for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
-        let value = value.lines().map(text::shown).collect::<Vec<_>>().join("\n");
+        let longest = if cli::is_for_people() { LONGEST } else { usize::MAX };
+        let line = |line| text::clipped(&text::shown(line), longest).into_owned();
+        let value = value.lines().map(line).collect::<Vec<_>>().join("\n");
         table.add_row([name.to_owned(), value]);
     }
-    finished(table)
+    finished(table, terminal_width())
 }
 
 fn plain() -> Table {
@@ -37,7 +84,7 @@ fn plain() -> Table {
     table
 }
 
-fn finished(mut table: Table) -> String {
+fn finished(mut table: Table, terminal: Option<u16>) -> String {
     let last = table.column_count().saturating_sub(1);
     for column in table.column_iter_mut() {
         column.set_padding((0, GAP));
@@ -46,12 +93,10 @@ fn finished(mut table: Table) -> String {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    let wraps = io::stdout().is_terminal() && table.width().is_some_and(|width| leaves_room(&table, width));
-    table.set_content_arrangement(if wraps {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
+    match terminal.filter(|width| leaves_room(&table, *width)) {
+        Some(width) => table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
     table.trim_fmt()
 }
 
@@ -65,7 +110,7 @@ fn leaves_room(table: &Table, width: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::table::{fields, rows};
+    use crate::cli::table::{fields, rows, rows_within};
 
     #[test]
     fn columns_line_up_without_borders() {
@@ -74,6 +119,20 @@ mod tests {
             [vec!["a:1".into(), "1.0 MB".into()], vec!["long-name:22".into(), "2 B".into()]],
         );
         assert_eq!(table, "IMAGE         SIZE\na:1           1.0 MB\nlong-name:22  2 B");
+    }
+
+    #[test]
+    fn a_very_long_name_has_a_line_of_its_own_on_a_terminal() {
+        let name = "n".repeat(70);
+        let rows = || {
+            [vec!["a:1".to_owned(), String::new(), "x".into()], vec![name.clone(), "2 B".into(), "y".into()]]
+        };
+        let headers = ["IMAGE", "SIZE", "TEXT"];
+        assert_eq!(
+            rows_within(&headers, rows(), Some(80)),
+            format!("IMAGE  SIZE  TEXT\na:1    -     x\n{name}\n↳      2 B   y")
+        );
+        assert!(rows_within(&headers, rows(), None).ends_with(&format!("{name}  2 B   y")));
     }
 
     #[test]

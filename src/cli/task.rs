@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    base::ids::TaskId,
+    base::{ids::TaskId, reference},
     cli::{
         self,
-        api::{Client, Connection},
+        api::Client,
+        connection::Connection,
         failure::{Failure, Result},
         follow, json, table, text,
     },
@@ -169,9 +170,10 @@ pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
                      skipped {{ reference reason }} failed {{ reference reason }} }}
            items {{ name state attempts reason current total started_at ended_at }} }} }}"
     );
-    let found: Option<Detail> = client.ask("background_task", &query, json!({ "id": id })).await?;
+    let what = format!("task {id}");
+    let found: Option<Detail> = client.find(&what, "background_task", &query, json!({ "id": id })).await?;
     found.ok_or_else(|| {
-        Failure::failed(format!("task {id}"), "no such task; tasks are kept for a day after their end")
+        Failure::failed(what, "no such task; tasks are kept for a day after their end")
             .remedy("see wharf task list")
     })
 }
@@ -185,6 +187,9 @@ async fn list(client: &Client, limit: u32, offset: u32, as_json: bool) -> Result
     let rows = rows.unwrap_or_default();
     if as_json {
         return json::print(&rows);
+    }
+    if rows.is_empty() && cli::is_for_people() {
+        return cli::print("No task within the last day; start one with: wharf image rescan");
     }
     let headers = ["ID", "KIND", "SUBJECT", "STATE", "PROGRESS", "STARTED", "MESSAGE"];
     cli::print(&table::rows(&headers, rows.iter().map(Row::cells)))
@@ -211,7 +216,7 @@ impl Row {
             self.kind.clone(),
             self.subject.clone(),
             self.state.clone(),
-            format!("{}/{}", self.current_progress, self.total_progress),
+            progress(self.current_progress, self.total_progress),
             moment(&self.created_at),
             self.message.clone(),
         ]
@@ -223,7 +228,7 @@ impl Row {
             ("kind", text::one_line(&self.kind)),
             ("subject", text::one_line(&self.subject)),
             ("state", text::one_line(&self.state)),
-            ("progress", format!("{}/{}", self.current_progress, self.total_progress)),
+            ("progress", progress(self.current_progress, self.total_progress)),
             ("started", moment(&self.created_at)),
             ("ended", self.ended_at.as_deref().map(moment).unwrap_or_default()),
             ("message", text::one_line(&self.message)),
@@ -248,6 +253,7 @@ impl Detail {
             if ledger.skipped.len().max(ledger.failed.len()) > SUMMARY_REASONS {
                 lines.push(format!("all of them: wharf task show {}", self.row.id));
             }
+            lines.extend(self.held_back(ledger));
         }
         lines.join("\n")
     }
@@ -265,8 +271,26 @@ impl Detail {
         }
     }
 
+    /// The commands that remove what a rescan held back, ready to be pasted.
+    fn held_back(&self, ledger: &Ledger) -> Vec<String> {
+        // A subject is a registry, or a registry and a project: `cr.example.org/stable`.
+        let project = self.row.subject.split_once('/').map(|(_, project)| project);
+        let project = project.filter(|project| reference::is_repository(project));
+        let held = ledger.failed.iter().filter(|failed| failed.reason.contains("confirm_removals"));
+        // What people paste into a shell must be what it seems.
+        held.filter(|failed| reference::is_registry_host(&failed.reference))
+            .map(|Reason { reference: host, .. }| {
+                let project = project.map(|project| format!(" --project {project}")).unwrap_or_default();
+                format!("to remove them: wharf image rescan {host}{project} --confirm-removals")
+            })
+            .collect()
+    }
+
     fn page(&self) -> String {
-        let mut page = table::fields(self.row.fields());
+        // The message of a task that has ended well is its counts, which have a line of their own below.
+        let repeats = self.ledger.as_ref().is_some_and(|ledger| ledger.is_said_by(&self.row.message));
+        let fields = self.row.fields().into_iter().filter(|(name, _)| !(repeats && *name == "message"));
+        let mut page = table::fields(fields);
         if let Some(ledger) = &self.ledger {
             page = [page, String::new(), ledger.counts()].join("\n");
             for lines in [
@@ -275,6 +299,7 @@ impl Detail {
             ] {
                 page.extend(lines.into_iter().flat_map(|line| ["\n".to_owned(), line]));
             }
+            page.extend(self.held_back(ledger).into_iter().flat_map(|line| ["\n".to_owned(), line]));
         }
         if !self.items.is_empty() {
             let headers = ["ITEM", "STATE", "PROGRESS", "ATTEMPTS", "REASON"];
@@ -286,6 +311,16 @@ impl Detail {
 }
 
 impl Ledger {
+    /// Whether a message says what [`Ledger::counts`] does, and no more.
+    fn is_said_by(&self, message: &str) -> bool {
+        let Self { added, updated, unchanged, removed, skipped_count, failed_count, .. } = self;
+        *message
+            == format!(
+                "{added} added, {updated} updated, {unchanged} unchanged, {removed} removed, \
+                 {skipped_count} skipped, {failed_count} failed"
+            )
+    }
+
     fn counts(&self) -> String {
         format!(
             "added {}, updated {}, unchanged {}, removed {}, skipped {}, failed {}",
@@ -299,11 +334,16 @@ impl Item {
         vec![
             self.name.clone(),
             self.state.clone(),
-            format!("{}/{}", self.current, self.total),
+            progress(self.current, self.total),
             self.attempts.to_string(),
             self.reason.clone().unwrap_or_default(),
         ]
     }
+}
+
+/// How far something is; nothing where there is nothing to count, or not yet.
+fn progress(current: u64, total: u64) -> String {
+    if total == 0 { String::new() } else { format!("{current}/{total}") }
 }
 
 fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
@@ -324,4 +364,36 @@ fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
 fn moment(text: &str) -> String {
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map_or_else(|_| text.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::cli::task::Detail;
+
+    #[test]
+    fn what_was_held_back_comes_with_the_command_that_removes_it() {
+        let ends_with = |subject: &str, host: &str| {
+            let task = json!({
+                "id": "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172", "kind": "rescan", "subject": subject,
+                "state": "done", "message": "", "created_at": "", "ended_at": null,
+                "current_progress": 1, "total_progress": 1,
+                "ledger": {
+                    "added": 0, "updated": 0, "unchanged": 0, "removed": 0, "skipped_count": 0, "failed_count": 1,
+                    "failed": [{"reference": host, "reason": "rescan with confirm_removals to remove them"}],
+                },
+            });
+            let task: Detail = serde_json::from_value(task).unwrap();
+            task.summary().lines().last().unwrap().to_owned()
+        };
+        for (subject, expected) in [
+            ("cr.io:5000", "to remove them: wharf image rescan cr.io:5000 --confirm-removals"),
+            ("cr.io:5000/a", "to remove them: wharf image rescan cr.io:5000 --project a --confirm-removals"),
+            ("every registry", "to remove them: wharf image rescan cr.io:5000 --confirm-removals"),
+        ] {
+            assert_eq!(ends_with(subject, "cr.io:5000"), expected);
+        }
+        assert!(!ends_with("x", "$(reboot)").contains("wharf image"));
+    }
 }

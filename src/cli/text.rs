@@ -16,6 +16,17 @@ pub(crate) fn one_line(text: &str) -> String {
     shown(&joined).into_owned()
 }
 
+/// The start of a text that is longer than anybody reads on a terminal, and how long it is.
+pub(crate) fn clipped(text: &str, longest: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(longest) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => {
+            let start = text.get(..end).unwrap_or_default();
+            Cow::Owned(format!("{start}… ({} characters; whole with --json)", text.chars().count()))
+        }
+    }
+}
+
 /// JSON text in which no such character is left raw; it means the same.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     // In valid JSON they stand only inside strings, where `\uXXXX` may take their place; line breaks between
@@ -77,7 +88,7 @@ fn is_hidden(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::text::{json, one_line, shown, size};
+    use crate::cli::text::{clipped, json, one_line, shown, size};
 
     #[test]
     fn nothing_a_terminal_obeys_gets_through() {
@@ -93,6 +104,12 @@ mod tests {
             assert_eq!(shown(hostile), expected);
         }
         assert_eq!(one_line("a\r\n\r\n  b\u{7}"), "a b\\u{7}");
+    }
+
+    #[test]
+    fn a_text_that_nobody_reads_to_its_end_is_cut_between_characters() {
+        assert_eq!(clipped("é漢", 2), "é漢");
+        assert_eq!(clipped("é漢z", 2), "é漢… (3 characters; whole with --json)");
     }
 
     #[test]

@@ -39,10 +39,11 @@ pub fn alive() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the store can be read.
+/// `GET /readyz`: the store can be read and, as far as is known, written.
 #[handler]
 pub async fn ready(store: Data<&Store>) -> Result<&'static str, Problem> {
     store.read(|_| Ok(())).await?;
+    store.check_writable()?;
     Ok("ready\n")
 }
 

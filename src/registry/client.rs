@@ -121,6 +121,13 @@ pub struct Names {
     pub refused_count: usize,
 }
 
+impl Names {
+    /// How many broke the grammar beyond those that are shown.
+    pub fn refused_unnamed(&self) -> u64 {
+        u64::try_from(self.refused_count.saturating_sub(self.refused.len())).unwrap_or(u64::MAX)
+    }
+}
+
 /// One registry. Clones share connections, tokens, pauses and what was learned.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);

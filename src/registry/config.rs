@@ -19,6 +19,8 @@ pub const MAX_LABELS: usize = 1000;
 pub const MAX_LABEL_KEY: usize = 256;
 /// Longest value of a label kept, in bytes. Base images carry whole build logs in labels; nobody searches those.
 pub const MAX_LABEL_VALUE: usize = 16 * 1024;
+/// Most bytes of labels kept of one image, keys and values together: they stay in memory as long as the image does.
+pub const MAX_LABEL_BYTES: usize = 256 * 1024;
 
 /// Most layers looked at. Engines stop at 127.
 pub const MAX_LAYERS: usize = 512;
@@ -113,14 +115,21 @@ struct Section {
 #[derive(Default)]
 struct Labels {
     kept: BTreeMap<String, String>,
+    bytes: usize,
     dropped: usize,
 }
 
 impl Labels {
     fn add(&mut self, key: Cow<'_, str>, value: Option<Cow<'_, str>>) {
         let room = self.kept.len() < MAX_LABELS || self.kept.contains_key(key.as_ref());
-        match value.filter(|v| room && v.len() <= MAX_LABEL_VALUE && key.len() <= MAX_LABEL_KEY) {
+        let fits = |value: &Cow<'_, str>| {
+            value.len() <= MAX_LABEL_VALUE
+                && key.len() <= MAX_LABEL_KEY
+                && self.bytes + key.len() + value.len() <= MAX_LABEL_BYTES
+        };
+        match value.filter(|value| room && fits(value)) {
             Some(value) => {
+                self.bytes += key.len() + value.len();
                 self.kept.insert(key.into_owned(), value.into_owned());
             }
             None => self.dropped += 1,

@@ -1,7 +1,5 @@
 //! Manifests: from raw bytes to what they describe (image-spec v1.1, and Docker's image manifest V2, schema 2).
 
-use std::collections::BTreeMap;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
@@ -250,7 +248,14 @@ struct RawChild {
     #[serde(default)]
     platform: Option<RawPlatform>,
     #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<RawAnnotations>,
+}
+
+/// The one annotation that matters. A map of all of them would take ten times the manifest's size.
+#[derive(Deserialize)]
+struct RawAnnotations {
+    #[serde(rename = "vnd.docker.reference.type", default)]
+    reference_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -275,7 +280,7 @@ impl RawDescriptor {
 impl RawChild {
     fn read(self) -> Result<Child, InvalidManifest> {
         let marked = self.annotations.is_some_and(|annotations| {
-            annotations.get("vnd.docker.reference.type").is_some_and(|kind| kind == "attestation-manifest")
+            annotations.reference_type.is_some_and(|kind| kind == "attestation-manifest")
         });
         let platform = self.platform.map(RawPlatform::read);
         let unknown = platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown");

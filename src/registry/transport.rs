@@ -30,6 +30,8 @@ use crate::registry::{
 pub(crate) const MAX_REDIRECTS: usize = 5;
 /// What is read of an error's body, to find its OCI code in.
 const MAX_ERROR_BODY: usize = 16 * 1024;
+/// Bodies beyond this are read one at a time: pages of a hundred thousand names, and nothing else that is honest.
+const LARGE: usize = 4 * 1024 * 1024;
 /// Idle connections are closed after this; a scan's are never idle this long.
 const POOL_IDLE: Duration = Duration::from_mins(1);
 /// Distinct `Warning` texts kept.
@@ -69,6 +71,8 @@ pub(crate) struct Transport {
     pub(crate) pace: Pace,
     host: String,
     slots: Semaphore,
+    /// Held while a body beyond [`LARGE`] is read, so that memory holds one of them and not one for each slot.
+    large: Semaphore,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -133,6 +137,7 @@ impl Transport {
             pace: Pace::default(),
             host: host.into(),
             slots: Semaphore::new(concurrency.max(1)),
+            large: Semaphore::new(1),
             warnings: Mutex::new(Vec::new()),
         })
     }
@@ -296,7 +301,11 @@ impl Transport {
             return Err(too_large());
         }
         let mut body = Vec::new();
+        let mut turn = None;
         loop {
+            if body.len() > LARGE && turn.is_none() {
+                turn = self.large.acquire().await.ok();
+            }
             match timeout(self.limits.idle, response.chunk()).await {
                 Err(_) => {
                     let reason = Reason::Timeout("the body stopped coming");

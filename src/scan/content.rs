@@ -16,7 +16,7 @@ use crate::catalog::service::Catalog;
 use crate::registry::client::{Client, Fetched, MAX_BLOB};
 use crate::registry::config::parse_config;
 use crate::registry::error::Error as RegistryError;
-use crate::registry::manifest::{Child, ImageManifest, Manifest, classify};
+use crate::registry::manifest::{Child, Descriptor, ImageManifest, Manifest, classify};
 
 /// How deep indexes may nest, and how many manifests one tag may have. Real ones nest once and have a dozen; a
 /// hostile one could go on for ever.
@@ -139,7 +139,9 @@ impl Content {
                 Err(trouble) => return Err(trouble),
             };
             match record {
-                ManifestRecord::Unusable { reason } => resolved.skipped.push(reason),
+                // What makes no sense says nothing of what was there before.
+                ManifestRecord::Unusable { reason, is_broken: true } => resolved.failed.push(reason),
+                ManifestRecord::Unusable { reason, .. } => resolved.skipped.push(reason),
                 ManifestRecord::Image { config, size_bytes, .. } => {
                     self.add_image(&mut resolved, child, config, size_bytes).await?;
                 }
@@ -214,30 +216,38 @@ impl Content {
                 Some(fetched) => fetched,
                 None => source.client.manifest(source.repository, digest.as_str()).await?,
             };
-            let value = self.read_manifest(source, &fetched).await?;
+            let value = self.read_manifest(source, fetched).await?;
             Ok::<_, Trouble>(Known { value, is_fresh: true })
         });
         known.await.cloned()
     }
 
-    async fn read_manifest(&self, source: Source<'_>, fetched: &Fetched) -> Result<ManifestRecord, Trouble> {
-        let unusable = |reason: String| Ok(ManifestRecord::Unusable { reason });
-        match classify(&fetched.media_type, &fetched.bytes) {
-            Err(why) => unusable(why.to_string()),
+    async fn read_manifest(&self, source: Source<'_>, fetched: Fetched) -> Result<ManifestRecord, Trouble> {
+        let unusable = |reason: String| Ok(ManifestRecord::Unusable { reason, is_broken: false });
+        let broken = |reason: String| Ok(ManifestRecord::Unusable { reason, is_broken: true });
+        let classified = classify(&fetched.media_type, &fetched.bytes);
+        // Many manifests wait for their configs at once, and each may have 4 MiB.
+        drop(fetched);
+        match classified {
+            Err(why) => broken(why.to_string()),
             Ok(Manifest::Legacy) => unusable("unsupported legacy manifest (Docker schema 1)".into()),
             Ok(Manifest::Artifact { artifact_type }) => {
                 unusable(format!("an artifact, not an image: {artifact_type}"))
             }
             Ok(Manifest::Index(children)) => Ok(index_record(children)),
-            Ok(Manifest::Image(image)) => match self.config(source, &image).await? {
-                Ok(config) if is_linux(&config.record.os) => Ok(ManifestRecord::Image {
-                    config: image.config.digest,
-                    size_bytes: image.total_size,
-                    layer_sizes: image.layers.iter().map(|layer| layer.size).collect(),
-                }),
-                Ok(config) => unusable(format!("not for Linux but {}", config.record.os)),
-                Err(reason) => unusable(reason),
-            },
+            Ok(Manifest::Image(ImageManifest { config: descriptor, layers, total_size })) => {
+                let layer_sizes = layers.iter().map(|layer| layer.size).collect();
+                drop(layers);
+                match self.config(source, &descriptor).await? {
+                    Ok(config) if is_linux(&config.record.os) => Ok(ManifestRecord::Image {
+                        config: descriptor.digest,
+                        size_bytes: total_size,
+                        layer_sizes,
+                    }),
+                    Ok(config) => unusable(format!("not for Linux but {}", config.record.os)),
+                    Err(reason) => broken(reason),
+                }
+            }
         }
     }
 
@@ -245,9 +255,8 @@ impl Content {
     async fn config(
         &self,
         source: Source<'_>,
-        image: &ImageManifest,
+        descriptor: &Descriptor,
     ) -> Result<Result<Arc<Config>, String>, Trouble> {
-        let descriptor = &image.config;
         let fetch = async {
             if let Some(value) = self.catalog.config(&descriptor.digest).await? {
                 return Ok(Known { value, is_fresh: false });

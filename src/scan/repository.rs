@@ -53,6 +53,8 @@ struct Draft {
     ledger: Ledger,
     images: Vec<(ImageRecord, Arc<Config>)>,
     removed: Vec<ImageId>,
+    /// Tags that had images and now hold something else altogether.
+    emptied: Vec<String>,
     tags: BTreeMap<String, TagRecord>,
     fresh: Fresh,
 }
@@ -74,9 +76,13 @@ impl Reading<'_> {
         for (name, why) in &listed.refused {
             draft.ledger.skipped.push(format!("{}/{}:{name}", self.host(), self.name), *why);
         }
+        draft.ledger.skipped.add_unnamed(listed.refused_unnamed());
         self.read_tags(&listed.names, &before, &known, &mut draft).await?;
         let present: BTreeSet<&str> = listed.names.iter().map(String::as_str).collect();
-        let gone = known.keys().filter(|tag| !present.contains(tag.as_str())).cloned().collect();
+        let mut gone: Vec<String> =
+            known.keys().filter(|tag| !present.contains(tag.as_str())).cloned().collect();
+        // Removed with those, by the sweep, which doubts a registry where this befalls most images at once.
+        gone.append(&mut draft.emptied);
         let record = RepositoryRecord {
             tags: std::mem::take(&mut draft.tags),
             read_by: Some(task),
@@ -98,6 +104,11 @@ impl Reading<'_> {
             Tag::Unread(error) => return Err(error.into()),
             found => self.note(&mut draft, tag, found, known.get(tag)),
         };
+        for tag in std::mem::take(&mut draft.emptied) {
+            let images = known.get(&tag).map(Vec::as_slice).unwrap_or_default();
+            draft.ledger.removed += images.len() as u64;
+            draft.removed.extend(images.iter().map(|image| image.id));
+        }
         before.tags.append(&mut draft.tags);
         Ok(self.outcome(draft, before))
     }
@@ -236,6 +247,7 @@ impl Reading<'_> {
         let known = known.map(Vec::as_slice).unwrap_or_default();
         let mut verb = "Skipped";
         let mut seen = Vec::new();
+        let is_empty = resolved.images.is_empty();
         for found in resolved.images {
             let record = ImageRecord {
                 registry: self.host().into(),
@@ -275,13 +287,18 @@ impl Reading<'_> {
             draft.images.push((record, found.config));
         }
         // An architecture the tag has no more is gone for sure only when every part of it was read.
-        if resolved.failed.is_empty() {
+        if !resolved.failed.is_empty() {
+            // Kept.
+        } else if is_empty {
+            draft.emptied.push(tag.into());
+        } else {
             let gone = known.iter().map(|image| image.id).filter(|id| !seen.contains(id));
             let count = draft.removed.len();
             draft.removed.extend(gone);
             draft.ledger.removed += (draft.removed.len() - count) as u64;
-            draft.tags.insert(tag.into(), TagRecord { digest: target });
         }
+        // Where it points is known even if not all of it could be read: the next scan asks only for what is missing.
+        draft.tags.insert(tag.into(), TagRecord { digest: target });
         for why in resolved.skipped {
             draft.ledger.skipped.push(reference, why);
         }

@@ -14,7 +14,7 @@ use crate::registry::client::{
     Client, Credentials, DEFAULT_CONCURRENCY, DOCKER_HUB_CONCURRENCY, ProbeMode, Remote,
 };
 use crate::registry::error::Error as RegistryError;
-use crate::scan::content::Content;
+use crate::scan::content::{Content, is_pause};
 
 /// After so many repositories in a row that could not be reached, the rest of the registry is given up: each try
 /// costs its full timeouts, and a registry that is down stays down for thousands of them.
@@ -37,9 +37,10 @@ impl Session {
         self.failures.load(Ordering::Relaxed) >= PATIENCE
     }
 
-    /// Remembers how an item fared.
+    /// Remembers how an item fared. A registry that asks for a pause is there, and will be when it is over.
     pub fn note(&self, failure: Option<&RegistryError>) {
         match failure {
+            Some(error) if is_pause(error) => {}
             Some(error) if error.is_transient() => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }

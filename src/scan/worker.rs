@@ -127,6 +127,7 @@ fn note_refused(host: &str, listed: &Names, ledger: &mut Ledger) {
     for (name, why) in &listed.refused {
         ledger.skipped.push(format!("{host}/{}", reference::shown(name)), *why);
     }
+    ledger.skipped.add_unnamed(listed.refused_unnamed());
 }
 
 #[async_trait]

@@ -6,10 +6,14 @@
 
 pub mod migrate;
 pub mod open;
+#[cfg(test)]
+mod powerfail;
 pub mod seal;
 pub mod table;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, StorageError};
@@ -32,16 +36,41 @@ struct Shared {
     /// Held from the start of a write until what it changed in memory is applied too, so that memory sees
     /// commits in the order the file does.
     writing: Mutex<()>,
+    /// Set once the disk has failed a write: redb takes none after that before the file is opened anew.
+    failed: AtomicBool,
 }
 
 impl Store {
     fn new(database: Database, seal: Seal) -> Self {
-        Self { shared: Arc::new(Shared { database, seal, writing: Mutex::new(()) }) }
+        Self {
+            shared: Arc::new(Shared {
+                database,
+                seal,
+                writing: Mutex::new(()),
+                failed: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// The key that seals secrets at rest.
     pub fn seal(&self) -> &Seal {
         &self.shared.seal
+    }
+
+    /// Whether it still takes writes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the disk has failed one, until the next start.
+    pub fn check_writable(&self) -> Result<()> {
+        if self.shared.failed.load(Ordering::Relaxed) { Err(fault(redb::Error::PreviousIo)) } else { Ok(()) }
+    }
+
+    /// Takes note of what ends all writing, on the way to the caller.
+    fn noted(&self, error: redb::Error) -> Error {
+        if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+            self.shared.failed.store(true, Ordering::Relaxed);
+        }
+        fault(error)
     }
 
     /// Runs `work` against one consistent snapshot, on the blocking pool.
@@ -74,7 +103,7 @@ impl Store {
     /// [`Store::write`] on the calling thread: for start-up and command-line tools.
     pub fn write_now<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
         let _turn = self.shared.writing.lock();
-        let mut transaction = self.shared.database.begin_write().map_err(|e| fault(e.into()))?;
+        let mut transaction = self.shared.database.begin_write().map_err(|e| self.noted(e.into()))?;
         transaction.set_durability(Durability::Immediate).map_err(Error::internal)?;
         // Records hold bytes that registries chose; redb asks for two-phase commits with such input. Quick repair
         // implies them, and makes the start after a crash independent of the file's size.
@@ -83,7 +112,7 @@ impl Store {
         let mut writer = Writer::new(transaction);
         let value = work(&mut writer)?;
         let (transaction, after) = writer.into_parts();
-        transaction.commit().map_err(|e| fault(e.into()))?;
+        transaction.commit().map_err(|e| self.noted(e.into()))?;
         for apply in after {
             apply();
         }
@@ -98,8 +127,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 /// What a redb failure is to the caller: a full disk can be told and mended, anything else is ours to look into.
 fn fault(error: redb::Error) -> Error {
     match error {
-        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => Error::Unavailable(
-            "the disk that holds the data directory is full; nothing was changed, free some space and try again"
+        redb::Error::Io(io) if is_full(&io) => Error::Unavailable(
+            "the disk that holds the data directory is full; nothing was changed: free some space, then restart wharf"
                 .into(),
         ),
         redb::Error::PreviousIo => Error::Unavailable(
@@ -107,6 +136,14 @@ fn fault(error: redb::Error) -> Error {
         ),
         error => Error::internal(error),
     }
+}
+
+/// A disk, a quota or a limit on the size of files.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 fn storage_fault(error: StorageError) -> Error {

@@ -73,6 +73,9 @@ pub enum OpenError {
     /// A directory with other things in it.
     #[error("{0}: holds other files and no wharf database; give --data-dir an empty or a new directory")]
     Foreign(PathBuf),
+    /// Nothing is there, where something had to be.
+    #[error("{0}: no wharf data directory (it has no {DATABASE_FILE}); name the server's with --data-dir")]
+    Absent(PathBuf),
     /// The file system said no.
     #[error("{path}: {why}")]
     Io {
@@ -129,6 +132,19 @@ impl Store {
         store.check_key(&key_path)?;
         migrate::run(&store, &path, found, migrate::STEPS)?;
         Ok(store)
+    }
+
+    /// [`Store::open`] for tools that mend what is there and must not make a new one where a path was mistyped.
+    ///
+    /// # Errors
+    /// [`OpenError::Absent`] when there is no database.
+    pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join(DATABASE_FILE);
+        match path.try_exists() {
+            Ok(true) => Self::open(directory),
+            Ok(false) => Err(OpenError::Absent(directory.into())),
+            Err(why) => Err(io_error(&path, why)),
+        }
     }
 
     fn check_key(&self, key_path: &Path) -> Result<(), OpenError> {
@@ -200,7 +216,7 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     }
 }
 
-fn builder() -> redb::Builder {
+pub(in crate::store) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder.set_repair_callback(|repair| {
@@ -303,6 +319,16 @@ mod tests {
         assert!(matches!(Store::open(directory.path()), Err(OpenError::Key { .. })));
         fs::write(&key, bytes).unwrap();
         Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_data_directory_that_has_to_be_there_is_not_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("data");
+        assert!(matches!(Store::open_existing(&directory), Err(OpenError::Absent(_))));
+        assert!(!directory.exists());
+        drop(Store::open(&directory).unwrap());
+        Store::open_existing(&directory).unwrap();
     }
 
     #[test]

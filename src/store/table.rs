@@ -228,7 +228,7 @@ mod tests {
         let all = |make: fn(u64) -> Result<u64, Error>| {
             store.read_now(|r| r.collect(&NUMBERS, |_, number: u64| make(number)))
         };
-        assert_eq!(all(Ok).unwrap(), []);
+        assert_eq!(all(Ok).unwrap(), Vec::<u64>::new());
         let key = |number: u64| format!("key/{number:04}");
         store.write_now(|w| (0..5000).try_for_each(|number| w.put(&NUMBERS, key(number), &number))).unwrap();
         assert_eq!(all(Ok).unwrap(), (0..5000).collect::<Vec<_>>());

@@ -263,6 +263,11 @@ impl Remarks {
         }
     }
 
+    /// Counts more of them that have no name here.
+    pub fn add_unnamed(&mut self, count: u64) {
+        self.count += count;
+    }
+
     fn absorb(&mut self, other: &Self) {
         self.count += other.count;
         let room = MAX_LEDGER_ENTRIES.saturating_sub(self.named.len());

@@ -155,6 +155,14 @@ impl App {
         self.process.id()
     }
 
+    /// The most memory it has had at once since it was started, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = read(Path::new(&format!("/proc/{}/status", self.process_id())));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kibibytes.unwrap_or_else(|| panic!("no VmHWM in {status:?}")) * 1024
+    }
+
     /// Everything it has printed, over all its restarts.
     pub fn logs(&self) -> String {
         self.launch.logs()
@@ -203,14 +211,19 @@ impl App {
         }
     }
 
-    /// Runs a `wharf` command beside the server, as its admin.
-    pub async fn wharf(&self, arguments: &[&str]) -> Outcome {
+    /// A `wharf` command beside the server, as its admin.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.launch.wharf(arguments);
         command
             .env("WHARF_ENDPOINT", &self.url)
             .env("WHARF_ACCESS_KEY", ADMIN_ACCESS_KEY)
             .env("WHARF_SECRET_KEY", ADMIN_SECRET_KEY);
-        run(&mut command, self.launch.root(), PATIENCE).await
+        command
+    }
+
+    /// Runs it to its end.
+    pub async fn wharf(&self, arguments: &[&str]) -> Outcome {
+        run(&mut self.command(arguments), self.launch.root(), PATIENCE).await
     }
 }
 

@@ -77,6 +77,10 @@ pub enum Answer {
     Stall,
     /// Closes the connection without a word.
     Hang,
+    /// These bytes, then the connection is reset.
+    Reset(Bytes),
+    /// These bytes, then spaces for as long as anybody reads.
+    Flood(Bytes),
 }
 
 impl From<Response> for Answer {
@@ -153,6 +157,19 @@ async fn serve(stream: TcpStream, handler: Handler) {
             }
             Answer::Stall => std::future::pending().await,
             Answer::Hang => return,
+            Answer::Reset(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.get_ref().set_zero_linger();
+                return;
+            }
+            Answer::Flood(head) => {
+                let piece = vec![b' '; 64 * 1024];
+                let mut open = stream.write_all(&head).await.is_ok();
+                while open {
+                    open = stream.write_all(&piece).await.is_ok();
+                }
+                return;
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod image;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod shelf;
 pub mod sign;
 pub mod sse;
 pub mod tokens;

@@ -32,7 +32,11 @@ impl Outcome {
 impl Process {
     /// Starts it with both streams appended to files: a pipe nobody reads would stop a chatty child.
     pub fn spawn(command: &mut Command, stdout: &Path, stderr: &Path) -> std::io::Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(append(stdout)).stderr(append(stderr)).spawn()?;
+        Self::spawn_fed(command, Stdio::null(), stdout, stderr)
+    }
+
+    fn spawn_fed(command: &mut Command, stdin: Stdio, stdout: &Path, stderr: &Path) -> std::io::Result<Self> {
+        let child = command.stdin(stdin).stdout(append(stdout)).stderr(append(stderr)).spawn()?;
         Ok(Self { child })
     }
 
@@ -76,11 +80,18 @@ impl Drop for Process {
 
 /// Runs a command to its end, in a directory for its output files.
 pub async fn run(command: &mut Command, scratch: &Path, limit: Duration) -> Outcome {
+    run_fed(command, "", scratch, limit).await
+}
+
+/// The same with something to read on stdin.
+pub async fn run_fed(command: &mut Command, input: &str, scratch: &Path, limit: Duration) -> Outcome {
     let name = command.get_program().to_string_lossy().into_owned();
     let files = tempfile::tempdir_in(scratch).expect("a scratch directory");
-    let (out, err) = (files.path().join("out"), files.path().join("err"));
-    let mut process =
-        Process::spawn(command, &out, &err).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+    let [fed, out, err] = ["in", "out", "err"].map(|name| files.path().join(name));
+    std::fs::write(&fed, input).expect("a file to read from");
+    let stdin = File::open(&fed).expect("a file to read from").into();
+    let mut process = Process::spawn_fed(command, stdin, &out, &err)
+        .unwrap_or_else(|e| panic!("{name} does not start: {e}"));
     let status = process.exit(&name, limit).await;
     Outcome { code: status.code().unwrap_or(-1), stdout: read(&out), stderr: read(&err) }
 }

@@ -137,6 +137,11 @@ impl CountingProxy {
         self.state.gate.send_replace(false);
     }
 
+    /// The gate that [`hold`](Self::hold) shuts, for hooks that shut it themselves.
+    pub fn gate(&self) -> watch::Sender<bool> {
+        self.state.gate.clone()
+    }
+
     pub fn release(&self) {
         self.state.gate.send_replace(true);
     }

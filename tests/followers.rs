@@ -1,0 +1,139 @@
+//! Those who follow tasks, in numbers and with bad manners: none of them costs the server much, or the others anything.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::api::Api;
+use crate::support::app::App;
+use crate::support::image::Image;
+use crate::support::proxy::CountingProxy;
+use crate::support::registry::{PASSWORD, USER};
+use crate::support::shelf::Shelf;
+use crate::support::sign::Signature;
+
+/// Followers of one task at once.
+const CROWD: usize = 500;
+/// What they may cost together.
+const COST: u64 = 64 << 20;
+
+struct Scene {
+    app: App,
+    _registry: Shelf,
+    proxy: CountingProxy,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let images = (0..200).map(|n| Image::new(&format!("r/{}", n % 8), &n.to_string()));
+        let registry = Shelf::start(images).await;
+        let proxy = CountingProxy::start(&registry.url()).await;
+        let app = App::start().await;
+        app.admin().add_registry_at(&proxy.host(), &proxy.url(), Some((USER, PASSWORD))).await;
+        proxy.hold();
+        Self { app, _registry: registry, proxy }
+    }
+}
+
+/// Opens a stream by hand, so that nothing reads it but who holds it.
+async fn open(api: &Api, task: &str) -> TcpStream {
+    let target = format!("/events/background-task?task_id={task}");
+    let pair = crate::support::sign::Keypair::new(
+        crate::support::app::ADMIN_ACCESS_KEY,
+        crate::support::app::ADMIN_SECRET_KEY,
+    );
+    let signature = Signature::new(&pair, "v9.20250722");
+    let authorization = signature.authorization("GET", &target, api.host(), "application/octet-stream");
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {}\r\n{}: {}\r\n{}: {}\r\nAuthorization: {authorization}\r\n\r\n",
+        api.host(),
+        signature.date_header,
+        signature.date,
+        signature.version_header,
+        signature.version,
+    );
+    let mut stream = TcpStream::connect(api.host()).await.expect("the server listens");
+    stream.write_all(request.as_bytes()).await.expect("the server reads");
+    let mut start = [0; 15];
+    stream.read_exact(&mut start).await.expect("an answer");
+    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    stream
+}
+
+#[tokio::test]
+async fn five_hundred_followers_and_some_that_never_read_cost_little_and_all_hear_the_end() {
+    let scene = Scene::set().await;
+    let api = scene.app.admin();
+    let task = api.rescan(&scene.proxy.host()).await;
+    let before = scene.app.peak_memory();
+    let deaf = join_all((0..20).map(|_| open(&api, &task))).await;
+    let followers: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let (api, task) = (api.clone(), task.clone());
+            tokio::spawn(async move { api.finish(&task).await })
+        })
+        .collect();
+    scene.proxy.release();
+    for follower in followers {
+        let last = follower.await.expect("a follower that hears the end");
+        assert!(last.name.ends_with("done"), "{last:?}");
+    }
+    let cost = scene.app.peak_memory() - before;
+    assert!(cost < COST, "{} MiB for {CROWD} followers", cost >> 20);
+    drop(deaf);
+    let ready = scene.app.anonymous().call("GET", "/readyz").send().await;
+    assert_eq!(ready.status, 200);
+}
+
+#[tokio::test]
+async fn followers_that_are_cut_off_leave_nothing_behind() {
+    let scene = Scene::set().await;
+    let api = scene.app.admin();
+    let task = api.rescan(&scene.proxy.host()).await;
+    let files = || {
+        let path = format!("/proc/{}/fd", scene.app.process_id());
+        std::fs::read_dir(path).expect("the server's open files").count()
+    };
+    let before = files();
+    for _ in 0..5 {
+        let streams = join_all((0..40).map(|_| open(&api, &task))).await;
+        assert!(files() >= before + 30);
+        for stream in streams {
+            stream.set_zero_linger().expect("a socket");
+        }
+    }
+    crate::support::wait::until("the server to close them", Duration::from_secs(50), async || {
+        (files() < before + 30).then_some(())
+    })
+    .await;
+    scene.proxy.release();
+    assert!(api.finish(&task).await.name.ends_with("done"));
+}
+
+#[tokio::test]
+async fn a_nonsensical_last_event_id_is_as_good_as_none() {
+    let scene = Scene::set().await;
+    scene.proxy.release();
+    let api = scene.app.admin();
+    let task = api.rescan(&scene.proxy.host()).await;
+    api.finish(&task).await;
+    let long = "9".repeat(5000);
+    for id in [
+        "",
+        "x",
+        "-1",
+        "0",
+        "1.5",
+        "99999999999999999999999999",
+        "18446744073709551615",
+        "null",
+        "1; 2",
+        &long,
+    ] {
+        let events = api.events_after(&task, Some(id)).await.rest().await;
+        let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+        assert_eq!(names, ["bgtask_done", "server_close"], "{id:.30}");
+    }
+}
