@@ -2,6 +2,8 @@
 //!
 //! Label meanings: Backend.AI, "Adding New Kernel Images" and its `LabelName` table.
 
+use std::borrow::Cow;
+
 use crate::catalog::labels::Labels;
 
 const RESOURCE: &str = "ai.backend.resource.";
@@ -18,9 +20,9 @@ pub struct ResourceLimit {
     /// The resource slot: `cpu`, `mem`, `cuda.device`.
     pub key: Box<str>,
     /// The least, as the label has it (`1`, `64m`); `0` if it says nothing.
-    pub min: Box<str>,
+    pub min: Cow<'static, str>,
     /// The most; `Infinity` if it says nothing, as the official clients print it.
-    pub max: Box<str>,
+    pub max: Cow<'static, str>,
 }
 
 /// The limits in `ai.backend.resource.min.<slot>` and `.max.<slot>`, by slot.
@@ -39,7 +41,7 @@ pub fn resource_limits(labels: &Labels) -> Vec<ResourceLimit> {
         });
         if let Some(limit) = limits.get_mut(place) {
             let side = if bound == "min" { &mut limit.min } else { &mut limit.max };
-            *side = value.into();
+            *side = value.to_owned().into();
         }
     }
     limits.sort_by(|a, b| a.key.cmp(&b.key));

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Room is made at once for so many labels; more are taken all the same.
 const MOST_EXPECTED: usize = 64;
+/// What a key and its value come to together, more often than not.
+const USUAL_LENGTH: usize = 64;
 
 /// Label keys and values, ordered by key.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -102,7 +104,10 @@ impl<'de> Deserialize<'de> for Labels {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
                 let count = map.size_hint().unwrap_or_default().min(MOST_EXPECTED);
-                let mut packer = Packer { text: String::new(), ends: Vec::with_capacity(2 * count) };
+                let mut packer = Packer {
+                    text: String::with_capacity(USUAL_LENGTH * count),
+                    ends: Vec::with_capacity(2 * count),
+                };
                 while let Some(key) = map.next_key::<&str>()? {
                     packer.push(key);
                     packer.push(map.next_value::<&str>()?);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::report::{check, heading, mebibytes, median, note, number_after};
+use super::report::{check, heading, mebibytes, milliseconds, note, number_after};
 use super::support::app::{App, Launch};
 use super::{images, stock};
 
@@ -19,8 +19,10 @@ pub async fn measure() {
     drop(app);
 
     heading("memory: 100,000 images of 20 labels, no two configs alike");
-    let (time, app) = start(100_000).await;
-    check("start, from exec to taking requests", time.as_secs_f64(), 1.0, " s");
+    let (start, app) = start(100_000).await;
+    note("start, from exec to taking requests, median", &milliseconds(start.time));
+    // Where others use the machine too, a start says more of them than of the server.
+    check("start, without waiting for a processor", start.time.saturating_sub(start.waiting).as_secs_f64(), 1.0, " s");
     check("resident, idle", mebibytes(resident(&app, "VmRSS:")), 400.0, " MiB");
     let received = query(&app).await;
     check("resident, after one full images query", mebibytes(resident(&app, "VmRSS:")), 400.0, " MiB");
@@ -28,23 +30,40 @@ pub async fn measure() {
     note("resident at most, ever", &format!("{:.1} MiB", mebibytes(resident(&app, "VmHWM:"))));
 }
 
-/// A server on that many images, and how long such a server takes to start.
-async fn start(count: usize) -> (Duration, App) {
+/// How long a start took.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Start {
+    time: Duration,
+    /// How much of it the server was ready to go on and no processor was free for it.
+    waiting: Duration,
+}
+
+/// A server on that many images, and the middle one of several starts.
+async fn start(count: usize) -> (Start, App) {
     let launch = Launch::plain();
     stock::fill(&launch.data_dir(), count).await;
     // The first start makes the admin, once in a directory's life, which hashes a password.
     launch.clone().start().await.terminate().await;
-    let mut times = Vec::new();
+    let mut starts = Vec::new();
     loop {
         let started = Instant::now();
         let mut app = launch.clone().start().await;
-        times.push(started.elapsed());
-        if times.len() == STARTS {
+        starts.push(Start { time: started.elapsed(), waiting: waiting(&app) });
+        if starts.len() == STARTS {
             tokio::time::sleep(SETTLING).await;
-            return (median(&times), app);
+            starts.sort();
+            return (starts[STARTS / 2], app);
         }
         app.terminate().await;
     }
+}
+
+/// How long the first thread, which opens the catalog, has waited for a processor.
+fn waiting(app: &App) -> Duration {
+    let text =
+        std::fs::read_to_string(format!("/proc/{}/schedstat", app.process_id())).expect("its schedule");
+    let nanoseconds = text.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 async fn query(app: &App) -> u32 {

@@ -14,7 +14,7 @@ const REPOSITORIES: usize = 50;
 const TAGS: usize = 20;
 /// How many requests wharf has in flight at one registry.
 const AT_ONCE: usize = 8;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 10;
 
 pub async fn measure() {
     heading("scan: 50 repositories of 20 tags on a local registry");
@@ -30,18 +30,26 @@ pub async fn measure() {
     note("their bodies", &format!("{} kB", bodies / 1000));
 
     let (mut bare, mut wharf) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        bare.push(replay(&registry, &log, bodies).await);
-        wharf.push(scan(&registry).await);
+    for round in 0..ROUNDS {
+        // Each goes first as often, for whatever the one before it leaves behind.
+        if round % 2 == 0 {
+            bare.push(replay(&registry, &log, bodies).await);
+            wharf.push(scan(&registry).await);
+        } else {
+            wharf.push(scan(&registry).await);
+            bare.push(replay(&registry, &log, bodies).await);
+        }
     }
-    let ratios: Vec<f64> =
-        wharf.iter().zip(&bare).map(|(wharf, bare)| wharf.div_duration_f64(*bare)).collect();
-    note("bare client, the same requests, 8 at once", &milliseconds(median(&bare)));
-    note("wharf, from the mutation to the event of its end", &milliseconds(median(&wharf)));
-    note(
-        "ratio, round by round",
-        &ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" "),
-    );
+    let fastest = |times: &[Duration]| times.iter().min().copied().unwrap_or_default();
+    note("bare client, the same requests, 8 at once: median", &milliseconds(median(&bare)));
+    note("wharf, from the mutation to the event of its end: median", &milliseconds(median(&wharf)));
+    note("ratio of the fastest", &format!("{:.2}", fastest(&wharf).div_duration_f64(fastest(&bare))));
+    let ratios: Vec<String> = wharf
+        .iter()
+        .zip(&bare)
+        .map(|(wharf, bare)| format!("{:.2}", wharf.div_duration_f64(*bare)))
+        .collect();
+    note("ratio, round by round", &ratios.join(" "));
     check("ratio of the medians", median(&wharf).div_duration_f64(median(&bare)), 1.3, "");
 }
 

@@ -18,6 +18,8 @@ use wharf::store::Store;
 
 const HOST: &str = "cr.lab.invalid";
 const TAGS: usize = 100;
+/// Of each image; Docker's official images have four to ten, those for machine learning twice as many.
+const LAYERS: usize = 16;
 /// Repositories in one commit: only how long this takes depends on it.
 const AT_ONCE: usize = 20;
 
@@ -60,7 +62,8 @@ pub async fn fill(directory: &Path, images: usize) {
                 for place in (number * TAGS..images).take(TAGS) {
                     let (image, config) = image(&name, place);
                     let (config_digest, size_bytes) = (image.digest.clone(), image.size_bytes);
-                    let manifest = ManifestRecord::Image { config: config_digest, size_bytes };
+                    let layer_sizes = vec![size_bytes / LAYERS as u64; LAYERS];
+                    let manifest = ManifestRecord::Image { config: config_digest, size_bytes, layer_sizes };
                     manifests.push((image.manifest.clone(), manifest));
                     tags.insert(image.tag.clone(), TagRecord { digest: image.target.clone() });
                     rows.push((image, Arc::new(config)));
@@ -93,8 +96,15 @@ fn image(name: &str, number: usize) -> (ImageRecord, Config) {
         os: "linux".into(),
         created: Some("2024-01-01T00:00:00Z".into()),
         labels: labels(number),
+        diff_ids: (0..LAYERS).flat_map(|layer| layer_id(number, layer)).collect(),
     };
     (record, Config::new(config))
+}
+
+/// The first layers are those of a base image, the last ones its own.
+fn layer_id(number: usize, layer: usize) -> [u8; 32] {
+    let own = if layer < LAYERS / 2 { number % TAGS } else { number };
+    Digest::sha256_of(format!("layer {layer} of {own}").as_bytes()).sha256().expect("a SHA-256 digest")
 }
 
 /// The labels of a Backend.AI image, and those that build tools add.
