@@ -141,9 +141,9 @@ impl AgentNode {
         Some("{}")
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// Constant; for Backend.AI's clients, which look for these two keys.
     async fn live_stat(&self) -> Option<&str> {
-        Some("{}")
+        Some(r#"{"node": {}, "devices": {}}"#)
     }
 
     /// Constant; for Backend.AI's clients.

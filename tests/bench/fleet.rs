@@ -124,7 +124,8 @@ async fn many_agents() {
         fleet.change(&caller, &format!("i-{name}"), Some(labels), None).await.expect("a label");
     }
     let digest = held(7).digest;
-    let presence = timed(|| assert_eq!(fleet.image_presence(&caller, &name(7), &digest).unwrap().len(), AGENTS));
+    let presence =
+        timed(|| assert_eq!(fleet.image_presence(&caller, &name(7), &digest).unwrap().len(), AGENTS));
     check("presence of one image over all agents", presence.as_secs_f64() * 1e3, 1.0, " ms");
     let expression = "*!(i-gpu[00001-05000],{zone=a})";
     let select = timed(|| assert!(fleet.select(&caller, expression).unwrap().unwrap().names.len() >= 4_000));
@@ -158,8 +159,9 @@ async fn one_pull() {
     };
     registry.push(&Image::new("lab/large", "1").real_layers(LAYERS, LAYER_BYTES)).await;
     let reference = format!("{}/lab/large:1", registry.host());
-    let app = App::start_with(|command| {
-        command.args(["--engine", &docker.url()]);
+    let engine = docker.url();
+    let app = App::start_with(move |command| {
+        command.args(["--engine", &engine]);
     })
     .await;
     let admin = app.admin();
@@ -179,7 +181,8 @@ async fn one_pull() {
                 serde_json::json!({ "r": reference }),
             )
             .await;
-        let task = answer["preload_image"]["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        let task =
+            answer["preload_image"]["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
         admin.finish(&task).await;
         let preloaded = started.elapsed();
         docker.docker_ok(&["rmi", &reference]).await;

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf::base::clock::Clock;
+use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
 use wharf::graphql::schema::{self, Schema};
 use wharf::scan::service::{self, Scanner};
 use wharf::tasks::queue::Queue;
+use wharf::transfer::service::Transfers;
 
 use super::report::{check, heading, median, milliseconds, note};
 use super::stock;
@@ -90,6 +92,9 @@ fn schema(directory: &std::path::Path) -> Schema {
     let (store, catalog) = stock::open(directory);
     let sessions = service::sessions(&catalog);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
     let queue = Queue::load(store, Clock::system(), Vec::new(), tracker, shutdown).expect("a queue");
-    schema::build(catalog.clone(), Scanner::new(catalog, sessions, queue.clone()), queue)
+    let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
+    let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
+    schema::build(catalog, fleet, scanner, transfers, queue)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wharf::access::caller::{Caller, Role};
 use wharf::access::tenants::Tenants;
-use wharf::access::visibility::Nowhere;
+use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::base::ids::UserId;
 use wharf::catalog::image::{Config, ConfigRecord, ImageRecord};
@@ -14,6 +14,7 @@ use wharf::catalog::labels::Labels;
 use wharf::catalog::records::{ManifestRecord, RepositoryRecord, TagRecord};
 use wharf::catalog::registry::RegistryChange;
 use wharf::catalog::service::Catalog;
+use wharf::fleet::service::Fleet;
 use wharf::store::Store;
 
 const HOST: &str = "cr.lab.invalid";
@@ -43,7 +44,8 @@ pub fn superadmin() -> Caller {
 pub fn open(directory: &Path) -> (Store, Catalog) {
     let store = Store::open(directory).expect("a data directory");
     let tenants = Tenants::load(&store).expect("tenants");
-    let catalog = Catalog::load(&store, tenants, Arc::new(Nowhere)).expect("a catalog");
+    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+    let catalog = Catalog::load(&store, tenants, Arc::new(fleet)).expect("a catalog");
     (store, catalog)
 }
 
