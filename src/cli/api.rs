@@ -273,11 +273,23 @@ fn refused(what: &str, why: String) -> Failure {
         Some(NOT_SUPER_ADMIN)
     } else if has("no such image") || has("no such alias") {
         Some("see wharf image list")
+    } else if has("no such agent") {
+        Some("see wharf agent list")
     } else {
         None
     };
-    let failure = Failure::about(what, why);
+    let failure = match with_caret(&why) {
+        Some((why, block)) => Failure::about(what, why).below(block),
+        None => Failure::about(what, why),
+    };
     remedy.into_iter().fold(failure, Failure::remedy)
+}
+
+/// A complaint about an expression, as the message and the two lines that show the place: the expression and a caret.
+fn with_caret(why: &str) -> Option<(&str, &str)> {
+    let (rest, caret) = why.trim_end().rsplit_once('\n')?;
+    let (message, _) = rest.rsplit_once('\n')?;
+    (caret.trim_start() == "^").then(|| (message, why.get(message.len() + 1..).unwrap_or_default()))
 }
 
 /// Why an event stream did not open.
@@ -502,6 +514,16 @@ mod tests {
         let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
         assert!(client.change("a:1", "f", "", json!({})).await.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn a_mistake_in_an_expression_is_shown_where_it_is() {
+        let msg = "SYNTAX at 5: a blank needs quotes\\ngpu01 x\\n     ^";
+        let answer = format!(r#"{{"data": {{"f": {{"ok": false, "msg": "{msg}", "task_id": null}}}}}}"#);
+        let server = Server::start(vec![Answer::json(200, &answer)]).await;
+        let failure = client(&server).change("a:1", "f", "", json!({})).await.unwrap_err();
+        assert_eq!(failure.to_string(), "a:1: SYNTAX at 5: a blank needs quotes\n  gpu01 x\n       ^");
+        assert_eq!(super::with_caret("two\nlines"), None);
     }
 
     #[tokio::test]

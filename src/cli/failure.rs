@@ -1,4 +1,5 @@
-//! How a command says that it did not work: the thing, the reason, the remedy, on one line.
+//! How a command says that it did not work: the thing, the reason, the remedy, on one line. Only what is wrong with
+//! an expression takes more: the expression and a caret below the mistake.
 
 use std::{borrow::Cow, fmt, process::ExitCode};
 
@@ -13,6 +14,8 @@ pub(crate) struct Failure {
     what: Option<String>,
     why: String,
     remedy: Option<String>,
+    /// Lines below the message, in which columns matter.
+    below: Vec<String>,
     is_usage: bool,
     may_pass: bool,
 }
@@ -20,7 +23,14 @@ pub(crate) struct Failure {
 impl Failure {
     /// It was asked rightly and failed: exit code 1.
     pub(crate) fn failed(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: Some(what.into()), why: why.into(), remedy: None, is_usage: false, may_pass: false }
+        Self {
+            what: Some(what.into()),
+            why: why.into(),
+            remedy: None,
+            below: Vec::new(),
+            is_usage: false,
+            may_pass: false,
+        }
     }
 
     /// [`Failure::failed`] with a reason from elsewhere, which may name the thing itself.
@@ -33,7 +43,13 @@ impl Failure {
 
     /// It was asked wrongly: exit code 2.
     pub(crate) fn usage(why: impl Into<String>) -> Self {
-        Self { what: None, why: why.into(), remedy: None, is_usage: true, may_pass: false }
+        Self { what: None, why: why.into(), remedy: None, below: Vec::new(), is_usage: true, may_pass: false }
+    }
+
+    /// Shows these lines below the message, each with its blanks as they are.
+    pub(crate) fn below(mut self, lines: &str) -> Self {
+        self.below = lines.lines().map(|line| text::shown(line.trim_end()).into_owned()).collect();
+        self
     }
 
     /// Adds what to do about it.
@@ -72,7 +88,7 @@ impl fmt::Display for Failure {
         if let Some(remedy) = &self.remedy {
             write!(f, "; {}", text::one_line(remedy))?;
         }
-        Ok(())
+        self.below.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
@@ -98,6 +114,8 @@ mod tests {
         let named = Failure::about("py", "no such image: py").remedy("see wharf image list");
         assert_eq!(named.to_string(), "no such image: py; see wharf image list");
         assert_eq!(Failure::about("py", "no python").to_string(), "py: no python");
+        let caret = Failure::failed("x", "SYNTAX at 1").remedy("y").below("g\u{1b};\n ^\n");
+        assert_eq!(caret.to_string(), "x: SYNTAX at 1; y\n  g\\u{1b};\n   ^");
         let hostile = Failure::failed("x", "\u{1b}[2Jgone");
         assert_eq!(hostile.to_string(), "x: \\u{1b}[2Jgone");
     }

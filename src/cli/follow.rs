@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use reqwest::Response;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,6 +15,7 @@ use crate::{
     cli::{
         self,
         api::{Client, Unopened},
+        bars,
         failure::{Failure, Result},
         json,
         sse::Parser,
@@ -57,16 +58,20 @@ struct Step {
 ///
 /// Ctrl-C ends the following, not the task.
 pub(crate) async fn follow(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
-    let mut screen = Screen::new();
+    let all = MultiProgress::new();
+    let mut screen = Screen::new(&all);
     let ended = tokio::select! {
         ended = to_the_end(client, id, Patience::default(), &mut screen) => ended,
+        never = bars::watch(client, id, &all) => match never {},
         _ = tokio::signal::ctrl_c() => {
             screen.clear();
+            clear(&all);
             return Err(Failure::failed(format!("task {id}"), "still running on the server")
                 .remedy(format!("follow it again with: wharf task follow {id}")));
         }
     };
     screen.clear();
+    clear(&all);
     let task = ended?;
     if as_json {
         json::print(&task)?;
@@ -190,11 +195,11 @@ enum Screen {
 }
 
 impl Screen {
-    fn new() -> Self {
+    fn new(all: &MultiProgress) -> Self {
         if !io::stderr().is_terminal() {
             return Self::Lines { last: String::new(), to: Box::new(io::stderr()) };
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = all.add(ProgressBar::no_length());
         bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self::Bar(bar)
@@ -242,7 +247,13 @@ impl Screen {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+fn clear(all: &MultiProgress) {
+    // A terminal that can't be written to has nothing to be cleared.
+    let _ = all.clear();
+}
+
+/// A style that a mistake in the template can't stop.
+pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 

@@ -9,7 +9,7 @@ use crate::cli::{
     api::{Client, given},
     connection::Connection,
     failure::{Failure, Result},
-    follow, json, registry, table, text,
+    follow, json, presence, registry, table, text,
 };
 
 /// List, scan, name and forget images
@@ -56,6 +56,7 @@ enum Verb {
         #[arg(long)]
         no_follow: bool,
     },
+    Presence(presence::Presence),
     /// Take an image out of the catalog; the registry and the nodes keep it
     Forget {
         /// Canonical name, alias or digest
@@ -177,6 +178,7 @@ impl Verb {
                 let variables = json!({ "reference": reference });
                 start(client, reference, "scan_image", query, variables, *no_follow, as_json).await
             }
+            Self::Presence(presence) => presence.run(client, as_json).await,
             Self::Forget { reference, architecture } => {
                 let query = "mutation($reference: String!, $architecture: String) \
                     { forget_image(reference: $reference, architecture: $architecture) { ok msg } }";
@@ -255,7 +257,7 @@ async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_j
 }
 
 /// A mutation that starts a task; follows it unless told not to.
-async fn start(
+pub(crate) async fn start(
     client: &Client,
     what: &str,
     field: &str,

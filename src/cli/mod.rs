@@ -2,7 +2,9 @@
 
 #![expect(clippy::doc_markdown, reason = "clap prints these doc comments, backticks and all, as help texts")]
 
+mod agent;
 mod api;
+mod bars;
 mod completion;
 mod connection;
 mod credentials;
@@ -11,6 +13,7 @@ mod follow;
 mod image;
 mod json;
 mod password;
+mod presence;
 mod registry;
 mod schema;
 #[cfg(test)]
@@ -20,6 +23,7 @@ mod sse;
 mod table;
 mod task;
 mod text;
+mod transfer;
 mod user;
 
 use std::{
@@ -38,7 +42,8 @@ use crate::{
 };
 
 /// The commands that talk to a server, and so obey the file's `[client]` table.
-const CLIENTS: [config::Shared<'static>; 1] = [("client", &["image", "registry", "task"])];
+const CLIENTS: [config::Shared<'static>; 1] =
+    [("client", &["agent", "image", "preload", "registry", "task", "unload"])];
 
 /// A catalog of container images: who may see them, and on which nodes of a lab they are.
 ///
@@ -65,6 +70,9 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     Image(image::Image),
+    Preload(transfer::Preload),
+    Unload(transfer::Unload),
+    Agent(agent::Agent),
     Registry(registry::Registry),
     Task(task::Task),
     User(user::User),
@@ -98,6 +106,9 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
     match command {
         Command::Serve(serve) => serve.run(),
         Command::Image(image) => image.run(matches),
+        Command::Preload(preload) => preload.run(matches),
+        Command::Unload(unload) => unload.run(matches),
+        Command::Agent(agent) => agent.run(matches),
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
         Command::User(user) => user.run(),
@@ -240,6 +251,16 @@ mod tests {
             "wharf image forget py --architecture aarch64",
             "wharf image alias py cr.example.org/python:3.9",
             "wharf image dealias py",
+            "wharf image presence py --json",
+            "wharf image presence --agent gpu01",
+            "wharf image presence --agent gpu01 py",
+            "wharf preload py gpu[01-16]!gpu03 --plan",
+            "wharf preload py * --no-follow --json",
+            "wharf unload py {zone=a} --no-follow",
+            "wharf agent list --status LOST --scaling-group default",
+            "wharf agent show gpu01",
+            "wharf agent label gpu01 zone=a rack-",
+            "wharf agent set !(gpu[01-16],{zone=a})",
             "wharf registry list --json",
             "wharf registry add cr.example.org --url https://cr.example.org --username u --password-stdin \
              --project a --project b --insecure --ca-file x.pem --kernelspec-only --trusted-host auth.example.org",
@@ -259,6 +280,14 @@ mod tests {
         for line in [
             "wharf image",
             "wharf image show",
+            "wharf image presence",
+            "wharf preload py",
+            "wharf preload py a --plan --no-follow",
+            "wharf unload py a --plan",
+            "wharf agent list --status gone",
+            "wharf agent label gpu01",
+            "wharf agent label gpu01 zone",
+            "wharf agent label gpu01 zone=",
             "wharf task show 12",
             "wharf registry add",
             "wharf user reset-password",

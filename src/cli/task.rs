@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+/// How many items one request brings.
+const PAGE: usize = 1_000;
 /// How many reasons a summary lists; `wharf task show` has them all.
 const SUMMARY_REASONS: usize = 20;
 
@@ -162,20 +164,42 @@ struct Item {
 
 const ROW: &str = "id kind subject state message created_at ended_at current_progress total_progress";
 
+const ITEM: &str = "name state attempts reason current total started_at ended_at";
+
 /// One task by its id.
 pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
     let query = format!(
         "query($id: String!) {{ background_task(id: $id) {{ {ROW}
            ledger {{ added updated unchanged removed skipped_count failed_count
                      skipped {{ reference reason }} failed {{ reference reason }} }}
-           items {{ name state attempts reason current total started_at ended_at }} }} }}"
+           items {{ {ITEM} }} }} }}"
     );
     let what = format!("task {id}");
     let found: Option<Detail> = client.find(&what, "background_task", &query, json!({ "id": id })).await?;
-    found.ok_or_else(|| {
-        Failure::failed(what, "no such task; tasks are kept for a day after their end")
+    let mut task = found.ok_or_else(|| {
+        Failure::failed(&what, "no such task; tasks are kept for a day after their end")
             .remedy("see wharf task list")
-    })
+    })?;
+    // A full page means that there may be another one.
+    let mut is_full = task.items.len() == PAGE;
+    while is_full {
+        let query = format!(
+            "query($id: String!, $offset: Int) {{ background_task(id: $id) {{ items(offset: $offset) {{ {ITEM} }} }} }}"
+        );
+        let variables = json!({ "id": id, "offset": task.items.len() });
+        let page: Option<Items> = client.find(&what, "background_task", &query, variables).await?;
+        let items = page.map(|page| page.items).unwrap_or_default();
+        is_full = items.len() == PAGE;
+        task.items.extend(items);
+    }
+    Ok(task)
+}
+
+/// A page of a task's items.
+#[derive(Deserialize)]
+struct Items {
+    #[serde(default, deserialize_with = "json::list")]
+    items: Vec<Item>,
 }
 
 async fn list(client: &Client, limit: u32, offset: u32, as_json: bool) -> Result<()> {
@@ -246,6 +270,10 @@ impl Detail {
     pub(crate) fn summary(&self) -> String {
         let title = [self.row.kind.as_str(), self.row.subject.as_str(), self.row.state.as_str()];
         let mut lines = vec![title.map(text::one_line).join(" ")];
+        if self.is_transfer() {
+            lines.extend(self.items.iter().map(Item::outcome));
+            return lines.join("\n");
+        }
         if let Some(ledger) = &self.ledger {
             lines.push(ledger.counts());
             lines.extend(reasons("skipped", &ledger.skipped, SUMMARY_REASONS));
@@ -262,13 +290,24 @@ impl Detail {
     pub(crate) fn verdict(&self) -> Result<()> {
         let what = format!("task {}", self.row.id);
         match self.row.state.as_str() {
-            "done" => Ok(()),
+            "done" => match self.items.iter().filter(|item| item.state != "done").count() {
+                missed if missed > 0 && self.is_transfer() => {
+                    let why = format!("not done on {missed} of {} agents", self.items.len());
+                    Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.row.id)))
+                }
+                _ => Ok(()),
+            },
             "cancelled" => Err(Failure::failed(what, "it was cancelled").remedy("what it had done stays")),
             state => {
                 let why = if self.row.message.is_empty() { state } else { &self.row.message };
                 Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.row.id)))
             }
         }
+    }
+
+    /// Whether its items are agents that an image goes to or comes from.
+    fn is_transfer(&self) -> bool {
+        matches!(self.row.kind.as_str(), "preload" | "unload")
     }
 
     /// The commands that remove what a rescan held back, ready to be pasted.
@@ -330,6 +369,17 @@ impl Ledger {
 }
 
 impl Item {
+    /// How it ended, on a line: `gpu01: loaded`, `gpu02: failed: …`.
+    fn outcome(&self) -> String {
+        let reason = self.reason.as_deref().filter(|reason| !reason.is_empty());
+        let line = match (self.state.as_str(), reason) {
+            ("done", Some(reason)) => format!("{}: {reason}", self.name),
+            (state, Some(reason)) => format!("{}: {state}: {reason}", self.name),
+            (state, None) => format!("{}: {state}", self.name),
+        };
+        text::one_line(&line)
+    }
+
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
@@ -395,5 +445,31 @@ mod tests {
             assert_eq!(ends_with(subject, "cr.io:5000"), expected);
         }
         assert!(!ends_with("x", "$(reboot)").contains("wharf image"));
+    }
+
+    #[test]
+    fn a_transfer_ends_with_a_line_per_agent_and_fails_with_any_of_them() {
+        let task = |states: [&str; 2]| -> Detail {
+            let item = |name: &str, state: &str, reason: Option<&str>| {
+                json!({
+                    "name": name, "state": state, "reason": reason, "attempts": 1, "current": 0, "total": 0,
+                    "started_at": null, "ended_at": null,
+                })
+            };
+            serde_json::from_value(json!({
+                "id": "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172", "kind": "unload", "subject": "a:1 on gpu[1-2]",
+                "state": "done", "message": "", "created_at": "", "ended_at": null,
+                "current_progress": 1, "total_progress": 1, "ledger": null,
+                "items": [item("gpu1", states[0], Some("removed")), item("gpu2", states[1], None)],
+            }))
+            .unwrap()
+        };
+        let done = task(["done", "done"]);
+        assert_eq!(done.summary(), "unload a:1 on gpu[1-2] done\ngpu1: removed\ngpu2: done");
+        assert!(done.verdict().is_ok());
+        let failed = task(["failed", "done"]);
+        assert!(failed.summary().contains("gpu1: failed: removed"));
+        let failure = failed.verdict().unwrap_err().to_string();
+        assert!(failure.contains("not done on 1 of 2 agents; see wharf task show"), "{failure}");
     }
 }

@@ -1,0 +1,287 @@
+//! `wharf agent`: the nodes of the lab.
+
+use clap::{ArgMatches, Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::cli::{
+    self,
+    api::{Client, given},
+    connection::Connection,
+    failure::{Failure, Result},
+    json, table, text,
+};
+
+/// List, show and label agents, and try expressions that name them
+#[derive(Args)]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the agents
+    List {
+        /// Only those that answer, or only those that do not
+        #[arg(long, value_name = "STATUS", value_parser = ["alive", "lost"], ignore_case = true)]
+        status: Option<String>,
+        /// Only those of this scaling group
+        #[arg(long, value_name = "GROUP")]
+        scaling_group: Option<String>,
+    },
+    /// Show one agent with its labels, engine and disk
+    Show {
+        /// The agent
+        id: String,
+    },
+    /// Set and remove labels of an agent; others stay
+    Label {
+        /// The agent
+        id: String,
+        /// key=value sets a label, key- removes it
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label)]
+        labels: Vec<Label>,
+    },
+    /// Show which agents an expression names now, or what is wrong with it
+    ///
+    /// Quote it, since shells read brackets and exclamation marks their own way: wharf agent set 'gpu[01-16]!gpu03'
+    Set {
+        /// The expression: 'gpu[01-16]!gpu03'
+        expression: String,
+    },
+}
+
+/// A label; to the API, one without a value is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Label {
+    #[serde(deserialize_with = "json::text")]
+    key: String,
+    #[serde(deserialize_with = "json::text")]
+    value: String,
+}
+
+fn label(text: &str) -> Result<Label, &'static str> {
+    let (key, value) = match text.split_once('=') {
+        Some((_, "")) => return Err("a label needs a value; to remove it write KEY-"),
+        Some(pair) => pair,
+        None => (text.strip_suffix('-').ok_or("expected KEY=VALUE, or KEY- to remove it")?, ""),
+    };
+    if key.is_empty() {
+        return Err("expected a key: KEY=VALUE, or KEY- to remove it");
+    }
+    Ok(Label { key: key.into(), value: value.into() })
+}
+
+/// An agent as the API has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    #[serde(deserialize_with = "json::text")]
+    id: String,
+    #[serde(deserialize_with = "json::text")]
+    status: String,
+    status_reason: Option<String>,
+    lost_at: Option<String>,
+    #[serde(deserialize_with = "json::text")]
+    scaling_group: String,
+    architecture: Option<String>,
+    os: Option<String>,
+    engine: Option<String>,
+    version: Option<String>,
+    addr: Option<String>,
+    first_contact: Option<String>,
+    #[serde(deserialize_with = "json::list")]
+    labels: Vec<Label>,
+    free_bytes: Option<u64>,
+    total_bytes: Option<u64>,
+    images_bytes: Option<u64>,
+}
+
+const FIELDS: &str = "id status status_reason lost_at scaling_group architecture os engine version addr \
+    first_contact labels { key value } free_bytes total_bytes images_bytes";
+
+/// What an expression names.
+#[derive(Debug, Serialize, Deserialize)]
+struct Preview {
+    ok: bool,
+    folded: Option<String>,
+    #[serde(deserialize_with = "json::count")]
+    count: u64,
+    #[serde(deserialize_with = "json::list")]
+    offline: Vec<String>,
+    error: Option<Mistake>,
+}
+
+/// What is wrong with it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Mistake {
+    #[serde(deserialize_with = "json::text")]
+    code: String,
+    #[serde(deserialize_with = "json::count")]
+    position: u64,
+    #[serde(deserialize_with = "json::text")]
+    message: String,
+    #[serde(deserialize_with = "json::text")]
+    caret: String,
+}
+
+impl Agent {
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let client = Client::new(&self.connection, matches)?;
+        let as_json = self.connection.json;
+        cli::block_on(async {
+            match &self.verb {
+                Verb::List { status, scaling_group } => {
+                    list(&client, status.as_deref(), scaling_group.as_deref(), as_json).await
+                }
+                Verb::Show { id } => show(&client, id, as_json).await,
+                Verb::Label { id, labels } => relabel(&client, id, labels, as_json).await,
+                Verb::Set { expression } => set(&client, expression, as_json).await,
+            }
+        })
+    }
+}
+
+async fn list(client: &Client, status: Option<&str>, group: Option<&str>, as_json: bool) -> Result<()> {
+    let query = format!(
+        "query($status: String, $group: String) \
+         {{ agents(status: $status, scaling_group: $group) {{ {FIELDS} }} }}"
+    );
+    let variables = given(json!({ "status": status.map(str::to_uppercase), "group": group }));
+    let agents: Option<Vec<Option<Record>>> = client.ask("agents", &query, variables).await?;
+    let agents: Vec<_> = agents.unwrap_or_default().into_iter().flatten().collect();
+    if as_json {
+        return json::print(&agents);
+    }
+    if agents.is_empty() && cli::is_for_people() {
+        return cli::print(if status.is_some() || group.is_some() {
+            "No agent like that; wharf agent list without flags has them all"
+        } else {
+            "No agent yet; the server finds engines by itself or by: wharf serve --engine URL"
+        });
+    }
+    let headers = ["AGENT", "STATUS", "GROUP", "ARCHITECTURE", "ENGINE", "FREE", "LABELS"];
+    cli::print(&table::rows(&headers, agents.iter().map(Record::cells)))
+}
+
+async fn show(client: &Client, id: &str, as_json: bool) -> Result<()> {
+    let query = format!("query($id: String!) {{ agent(agent_id: $id) {{ {FIELDS} }} }}");
+    let agent: Option<Record> = client.find(id, "agent", &query, json!({ "id": id })).await?;
+    let agent = agent.ok_or_else(|| Failure::failed(id, "no such agent").remedy("see wharf agent list"))?;
+    if as_json { json::print(&agent) } else { cli::print(&table::fields(agent.fields())) }
+}
+
+async fn relabel(client: &Client, id: &str, labels: &[Label], as_json: bool) -> Result<()> {
+    let query = "mutation($id: String!, $props: ModifyAgentInput!) \
+        { modify_agent(id: $id, props: $props) { ok msg } }";
+    let variables = json!({ "id": id, "props": { "labels": labels } });
+    let outcome = client.change(id, "modify_agent", query, variables).await?;
+    if as_json { json::print(&outcome) } else { cli::print(&text::one_line(&format!("labelled {id}"))) }
+}
+
+async fn set(client: &Client, expression: &str, as_json: bool) -> Result<()> {
+    let query = "query($expression: String!) { agent_set(expression: $expression) \
+        { ok folded count offline error { code position message caret } } }";
+    let preview: Preview = client.ask("agent_set", query, json!({ "expression": expression })).await?;
+    if as_json {
+        json::print(&preview)?;
+    } else if preview.ok {
+        cli::print(&table::fields(preview.fields()))?;
+    }
+    preview.verdict()
+}
+
+impl Record {
+    fn engine(&self) -> String {
+        let parts = [self.engine.as_deref(), self.version.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    fn labels(&self) -> impl Iterator<Item = String> {
+        self.labels.iter().map(|label| text::one_line(&format!("{}={}", label.key, label.value)))
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.status.clone(),
+            self.scaling_group.clone(),
+            self.architecture.clone().unwrap_or_default(),
+            self.engine(),
+            self.free_bytes.map(text::size).unwrap_or_default(),
+            self.labels().collect::<Vec<_>>().join(" "),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let line = |text: &Option<String>| text::one_line(text.as_deref().unwrap_or_default());
+        let size = |bytes: Option<u64>| bytes.map(text::size).unwrap_or_default();
+        vec![
+            ("agent", text::one_line(&self.id)),
+            ("status", text::one_line(&self.status)),
+            ("reason", line(&self.status_reason)),
+            ("lost at", line(&self.lost_at)),
+            ("group", text::one_line(&self.scaling_group)),
+            ("architecture", line(&self.architecture)),
+            ("system", line(&self.os)),
+            ("engine", text::one_line(&self.engine())),
+            ("address", line(&self.addr)),
+            ("first met", line(&self.first_contact)),
+            ("free", size(self.free_bytes)),
+            ("disk", size(self.total_bytes)),
+            ("images", size(self.images_bytes)),
+            ("labels", self.labels().collect::<Vec<_>>().join("\n")),
+        ]
+    }
+}
+
+impl Preview {
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("agents", text::one_line(self.folded.as_deref().unwrap_or_default())),
+            ("count", self.count.to_string()),
+            ("offline", text::one_line(&self.offline.join(" "))),
+        ]
+    }
+
+    fn verdict(&self) -> Result<()> {
+        match &self.error {
+            _ if self.ok => Ok(()),
+            Some(Mistake { code, position, message, caret }) => {
+                Err(Failure::failed("expression", format!("{code} at {position}: {message}")).below(caret))
+            }
+            None => Err(Failure::failed("expression", "the server can't read it")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::agent::{Label, Mistake, Preview, label};
+
+    #[test]
+    fn labels_are_set_with_a_value_and_removed_with_a_minus() {
+        let parsed = |key: &str, value: &str| Ok(Label { key: key.into(), value: value.into() });
+        assert_eq!(label("zone=a"), parsed("zone", "a"));
+        assert_eq!(label("zone=a=b-"), parsed("zone", "a=b-"));
+        assert_eq!(label("rack-no-"), parsed("rack-no", ""));
+        for bad in ["zone", "zone=", "=a", "-", ""] {
+            assert!(label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_caret() {
+        let error = Mistake {
+            code: "SYNTAX".into(),
+            position: 5,
+            message: "not this".into(),
+            caret: "gpu01;rm\n     ^".into(),
+        };
+        let preview = Preview { ok: false, folded: None, count: 0, offline: Vec::new(), error: Some(error) };
+        let failure = preview.verdict().unwrap_err().to_string();
+        assert_eq!(failure, "expression: SYNTAX at 5: not this\n  gpu01;rm\n       ^");
+    }
+}

@@ -1,0 +1,107 @@
+//! `wharf image presence`: which agents have an image, and which images an agent has.
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::cli::{
+    self,
+    api::{Client, given},
+    failure::Result,
+    json, table,
+};
+
+/// The most rows that one request brings.
+const PAGE: usize = 10_000;
+
+/// Show on which agents an image is, or how every image stands on one agent
+///
+/// States: present; stale, if the registry has a newer one under this name; absent; unknown, if the agent could not
+/// be asked.
+#[derive(Args)]
+pub(crate) struct Presence {
+    /// Canonical name, alias or digest
+    #[arg(required_unless_present = "agent")]
+    reference: Option<String>,
+    /// Only this agent; without an image, all images of the catalog
+    #[arg(long, value_name = "ID")]
+    agent: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    #[serde(deserialize_with = "json::text")]
+    agent: String,
+    #[serde(deserialize_with = "json::text")]
+    reference: String,
+    #[serde(deserialize_with = "json::text")]
+    architecture: String,
+    #[serde(deserialize_with = "json::text")]
+    digest: String,
+    #[serde(deserialize_with = "json::text")]
+    state: String,
+}
+
+impl Presence {
+    pub(crate) async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
+        let rows = self.rows(client).await?;
+        if as_json {
+            return json::print(&rows);
+        }
+        if rows.is_empty() && cli::is_for_people() {
+            return cli::print(self.nothing());
+        }
+        let headers = ["AGENT", "ARCHITECTURE", "STATE", "IMAGE"];
+        let cells = |row: Row| vec![row.agent, row.architecture, row.state, row.reference];
+        cli::print(&table::rows(&headers, rows.into_iter().map(cells)))
+    }
+
+    async fn rows(&self, client: &Client) -> Result<Vec<Row>> {
+        let query = "query($reference: String, $agent: String, $offset: Int) \
+            { image_presence(reference: $reference, agent: $agent, offset: $offset) \
+            { agent reference architecture digest state } }";
+        let what = self.reference.as_deref().or(self.agent.as_deref()).unwrap_or_default();
+        let mut rows: Vec<Row> = Vec::new();
+        loop {
+            let variables =
+                given(json!({ "reference": self.reference, "agent": self.agent, "offset": rows.len() }));
+            let page: Vec<Row> = client.ask_about(what, "image_presence", query, variables).await?;
+            let is_last = page.len() < PAGE;
+            rows.extend(page);
+            if is_last {
+                return Ok(rows);
+            }
+        }
+    }
+
+    fn nothing(&self) -> &'static str {
+        if self.reference.is_some() {
+            "No agent yet; the server finds engines by itself or by: wharf serve --engine URL"
+        } else {
+            "No image in the catalog yet; read them from the registries with: wharf image rescan"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::cli::{
+        presence::{PAGE, Presence},
+        scripted::{Answer, Server, client},
+    };
+
+    #[tokio::test]
+    async fn a_full_page_is_not_the_last() {
+        let row = json!({"agent": "a", "reference": "r", "architecture": "x86_64", "digest": "d", "state": "absent"});
+        let page = |rows| {
+            Answer::json(200, &json!({"data": {"image_presence": vec![row.clone(); rows]}}).to_string())
+        };
+        let server = Server::start(vec![page(PAGE), page(1)]).await;
+        let presence = Presence { reference: Some("py".into()), agent: None };
+        assert_eq!(presence.rows(&client(&server)).await.unwrap().len(), PAGE + 1);
+        let asked: Value = serde_json::from_str(&server.asked()[1].body).unwrap();
+        assert_eq!(asked["variables"], json!({"reference": "py", "offset": PAGE}));
+    }
+}
