@@ -22,7 +22,12 @@ pub async fn measure() {
     let (start, app) = start(100_000).await;
     note("start, from exec to taking requests, median", &milliseconds(start.time));
     // Where others use the machine too, a start says more of them than of the server.
-    check("start, without waiting for a processor", start.time.saturating_sub(start.waiting).as_secs_f64(), 1.0, " s");
+    check(
+        "start, without waiting for a processor",
+        start.time.saturating_sub(start.waiting).as_secs_f64(),
+        1.0,
+        " s",
+    );
     check("resident, idle", mebibytes(resident(&app, "VmRSS:")), 400.0, " MiB");
     let received = query(&app).await;
     check("resident, after one full images query", mebibytes(resident(&app, "VmRSS:")), 400.0, " MiB");
