@@ -14,7 +14,7 @@ const REPOSITORIES: usize = 50;
 const TAGS: usize = 20;
 /// How many requests wharf has in flight at one registry.
 const AT_ONCE: usize = 8;
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 11;
 
 pub async fn measure() {
     heading("scan: 50 repositories of 20 tags on a local registry");
@@ -40,17 +40,16 @@ pub async fn measure() {
             bare.push(replay(&registry, &log, bodies).await);
         }
     }
-    let fastest = |times: &[Duration]| times.iter().min().copied().unwrap_or_default();
     note("bare client, the same requests, 8 at once: median", &milliseconds(median(&bare)));
     note("wharf, from the mutation to the event of its end: median", &milliseconds(median(&wharf)));
-    note("ratio of the fastest", &format!("{:.2}", fastest(&wharf).div_duration_f64(fastest(&bare))));
-    let ratios: Vec<String> = wharf
-        .iter()
-        .zip(&bare)
-        .map(|(wharf, bare)| format!("{:.2}", wharf.div_duration_f64(*bare)))
-        .collect();
-    note("ratio, round by round", &ratios.join(" "));
-    check("ratio of the medians", median(&wharf).div_duration_f64(median(&bare)), 1.3, "");
+    note("ratio of these medians", &format!("{:.2}", median(&wharf).div_duration_f64(median(&bare))));
+    // The two of a round run one after the other, so what slows the machine down for a while slows both.
+    let mut ratios: Vec<f64> =
+        wharf.iter().zip(&bare).map(|(wharf, bare)| wharf.div_duration_f64(*bare)).collect();
+    let shown: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    note("ratio of each round", &shown.join(" "));
+    ratios.sort_by(f64::total_cmp);
+    check("ratio, median of the rounds", ratios[ROUNDS / 2], 1.3, "");
 }
 
 /// Scans through a proxy, twice, checks that the repeat asks no more than it must, and returns what the first asked.
