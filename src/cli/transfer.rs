@@ -59,12 +59,12 @@ struct Plan {
     #[serde(deserialize_with = "json::count")]
     bytes: u64,
     #[serde(deserialize_with = "json::list")]
-    agents: Vec<Step>,
+    agents: Vec<OnAgent>,
 }
 
 /// What it would do on one agent.
 #[derive(Serialize, Deserialize)]
-struct Step {
+struct OnAgent {
     #[serde(deserialize_with = "json::text")]
     agent: String,
     #[serde(deserialize_with = "json::text")]
@@ -142,7 +142,7 @@ impl Plan {
     }
 }
 
-impl Step {
+impl OnAgent {
     fn cells(&self) -> Vec<String> {
         vec![
             self.agent.clone(),
