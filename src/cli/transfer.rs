@@ -126,7 +126,7 @@ async fn plan(client: &Client, reference: &str, agents: &str, as_json: bool) -> 
 impl Plan {
     fn page(&self) -> String {
         let headers = ["AGENT", "STEP", "TO FETCH", "FREE", "PROBLEM"];
-        let table = table::rows(&headers, self.agents.iter().map(Step::cells));
+        let table = table::rows(&headers, self.agents.iter().map(OnAgent::cells));
         let mut total = format!(
             "{} agent{}, {} to fetch: {}",
             self.count,
