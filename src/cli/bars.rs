@@ -141,7 +141,9 @@ mod tests {
             (0..100).map(|n| agent(&format!("gpu{n}"), "running", None, None, 1)).collect();
         draw(&agents, &mut bars, &all);
         assert_eq!(bars.len(), MOST);
-        agents.iter_mut().for_each(|agent| agent.state = "done".into());
+        for agent in &mut agents {
+            agent.state = "done".into();
+        }
         agents.push(agent("late", "waiting", Some("no route"), None, 2));
         agents.push(agent("idle", "waiting", None, None, 0));
         draw(&agents, &mut bars, &all);
