@@ -16,6 +16,7 @@ mod agentset;
 mod architecture;
 mod auth;
 mod cli;
+mod cli_agents;
 mod clients;
 mod crash;
 mod disk;

@@ -59,12 +59,12 @@ struct Plan {
     #[serde(deserialize_with = "json::count")]
     bytes: u64,
     #[serde(deserialize_with = "json::list")]
-    agents: Vec<OnAgent>,
+    agents: Vec<AgentPlan>,
 }
 
 /// What it would do on one agent.
 #[derive(Serialize, Deserialize)]
-struct OnAgent {
+struct AgentPlan {
     #[serde(deserialize_with = "json::text")]
     agent: String,
     #[serde(deserialize_with = "json::text")]
@@ -126,7 +126,7 @@ async fn plan(client: &Client, reference: &str, agents: &str, as_json: bool) -> 
 impl Plan {
     fn page(&self) -> String {
         let headers = ["AGENT", "STEP", "TO FETCH", "FREE", "PROBLEM"];
-        let table = table::rows(&headers, self.agents.iter().map(OnAgent::cells));
+        let table = table::rows(&headers, self.agents.iter().map(AgentPlan::cells));
         let mut total = format!(
             "{} agent{}, {} to fetch: {}",
             self.count,
@@ -142,7 +142,7 @@ impl Plan {
     }
 }
 
-impl OnAgent {
+impl AgentPlan {
     fn cells(&self) -> Vec<String> {
         vec![
             self.agent.clone(),
