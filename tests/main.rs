@@ -30,3 +30,4 @@ mod seed;
 mod serve;
 mod support;
 mod tasks;
+mod transfers;
