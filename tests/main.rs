@@ -31,3 +31,4 @@ mod seed;
 mod serve;
 mod support;
 mod tasks;
+mod transfers;

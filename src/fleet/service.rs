@@ -33,6 +33,8 @@ pub struct Fleet {
     store: Store,
     clock: Clock,
     index: Arc<RwLock<Index>>,
+    /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
+    meeting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -81,7 +83,7 @@ impl Fleet {
                 Ok(())
             })
         })?;
-        Ok(Self { store: store.clone(), clock, index: Arc::new(RwLock::new(index)) })
+        Ok(Self { store: store.clone(), clock, index: Arc::new(RwLock::new(index)), meeting: Arc::default() })
     }
 
     /// All agents, by id. For super-admins.
@@ -183,6 +185,7 @@ impl Fleet {
 
     /// An engine answers at this address. It becomes the agent it was before, or a new one.
     pub async fn meet(&self, address: &str, engine: Arc<dyn Engine>, about: About) -> Result<String> {
+        let _alone = self.meeting.lock().await;
         let (record, is_changed) = self.index.read().recognize(address, &about, &self.clock);
         let id = record.id.clone();
         if is_changed {

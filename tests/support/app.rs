@@ -72,6 +72,10 @@ impl Launch {
             .env("WHARF_ADMIN_ACCESS_KEY", ADMIN_ACCESS_KEY)
             .env("WHARF_ADMIN_SECRET_KEY", ADMIN_SECRET_KEY);
         (self.change)(&mut command);
+        // Never the machine's own engine, unless a test names one.
+        if !command.get_args().any(|argument| argument == "--engine") {
+            command.args(["--engine", "none"]);
+        }
         command
     }
 

@@ -191,7 +191,8 @@ async fn answers(socket: &Path) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(5), ask).await, Ok(Ok(true)))
 }
 
-/// The IDs of processes whose command line names a path below this directory, which only ours do.
+/// The IDs of processes whose command line names a path below this directory, which only ours do; and wharf, which is
+/// told where the socket is.
 fn processes_below(folder: &Path) -> Vec<String> {
     let needle = format!("{}/", folder.display());
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -200,7 +201,9 @@ fn processes_below(folder: &Path) -> Vec<String> {
         .filter(|id| id.parse() != Ok(std::process::id()))
         .filter(|id| {
             let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&needle)
+            let line = String::from_utf8_lossy(&line);
+            let program = line.split('\0').next().unwrap_or_default();
+            line.contains(&needle) && program != env!("CARGO_BIN_EXE_wharf")
         })
         .collect()
 }

@@ -1,0 +1,336 @@
+//! Images on their way to real Docker engines and off them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::api::Api;
+use crate::support::app::App;
+use crate::support::dockerd::RealDocker;
+use crate::support::image::{Built, Image};
+use crate::support::proxy::CountingProxy;
+use crate::support::registry::RealRegistry;
+use crate::support::verbs::counts;
+use crate::support::wait::{PATIENCE, until};
+
+/// A server with engines, and a registry behind a proxy that it has read.
+struct Scene {
+    app: App,
+    proxy: CountingProxy,
+    registry: RealRegistry,
+    nodes: Vec<RealDocker>,
+    built: Vec<Built>,
+    /// By id, in the order of the ids.
+    agents: Vec<String>,
+}
+
+impl Scene {
+    async fn set(nodes: usize, images: Vec<Image>) -> Option<Self> {
+        let registry = RealRegistry::open().await?;
+        let mut engines = Vec::new();
+        for _ in 0..nodes {
+            engines.push(RealDocker::start().await?);
+        }
+        let mut built = Vec::new();
+        for image in &images {
+            built.push(registry.push(image).await);
+        }
+        let proxy = CountingProxy::start(&registry.url()).await;
+        let urls: Vec<String> = engines.iter().map(RealDocker::url).collect();
+        let app = App::start_with(move |command| {
+            for url in &urls {
+                command.args(["--engine", url]);
+            }
+        })
+        .await;
+        let api = app.admin();
+        api.add_registry_at(&proxy.host(), &proxy.url(), None).await;
+        api.scan(&proxy.host()).await;
+        let mut scene = Self { app, proxy, registry, nodes: engines, built, agents: Vec::new() };
+        scene.agents = scene.alive(nodes).await;
+        Some(scene)
+    }
+
+    /// Waits until that many agents are alive and have been read, and returns their ids.
+    async fn alive(&self, count: usize) -> Vec<String> {
+        until("the agents to be alive", PATIENCE, async || {
+            let data = self.api().ask("{ agents { id status images_bytes } }", json!({})).await;
+            let agents = data["agents"].as_array().unwrap().clone();
+            let alive: Vec<String> = agents
+                .iter()
+                .filter(|agent| agent["status"] == "ALIVE" && !agent["images_bytes"].is_null())
+                .map(|agent| agent["id"].as_str().unwrap().to_owned())
+                .collect();
+            (alive.len() == count).then_some(alive)
+        })
+        .await
+    }
+
+    fn api(&self) -> Api {
+        self.app.admin()
+    }
+
+    /// What an image is called here and on the nodes.
+    fn name(&self, image: usize) -> String {
+        let built = &self.built[image];
+        format!("{}/{}:{}", self.proxy.host(), built.repository, built.tag)
+    }
+
+    /// Starts it; returns the task.
+    async fn begin(&self, field: &str, image: usize, agents: &str) -> String {
+        let answer = ask_for(&self.api(), field, &self.name(image), agents).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        answer["task_id"].as_str().expect("a task").to_owned()
+    }
+
+    /// Does it to the end; returns the final event's name and the task.
+    async fn end(&self, field: &str, image: usize, agents: &str) -> (String, Value) {
+        let task = self.begin(field, image, agents).await;
+        let event = self.api().finish(&task).await;
+        (event.name, self.api().task(&task).await)
+    }
+
+    /// How an image stands on each agent, in order.
+    async fn presence(&self, image: usize) -> Vec<String> {
+        let query = "query($r: String!) { image_presence(reference: $r) { agent state } }";
+        let data = self.api().ask(query, json!({"r": self.name(image)})).await;
+        let rows = data["image_presence"].as_array().unwrap();
+        rows.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until it stands like that, for no longer than events take.
+    async fn becomes(&self, image: usize, states: &[&str]) {
+        let what = format!("image {image} to be {states:?}");
+        until(&what, Duration::from_secs(20), async || (self.presence(image).await == states).then_some(()))
+            .await;
+    }
+
+    /// `docker images` of a node.
+    async fn listed(&self, node: usize) -> Vec<String> {
+        let format = ["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"];
+        self.nodes[node].docker_ok(&format).await.lines().map(str::to_owned).collect()
+    }
+}
+
+async fn ask_for(api: &Api, field: &str, reference: &str, agents: &str) -> Value {
+    let document = format!(
+        "mutation($r: String!, $a: String!) {{ {field}(reference: $r, target_agents: $a) {{ ok msg task_id }} }}"
+    );
+    api.ask(&document, json!({"r": reference, "a": agents})).await[field].take()
+}
+
+fn reasons(task: &Value) -> Vec<(&str, u64, &str)> {
+    let items = task["items"].as_array().unwrap();
+    let text = |item: &Value, field: &str| item[field].as_str().is_some();
+    items
+        .iter()
+        .map(|item| {
+            assert!(text(item, "state"), "{item}");
+            (
+                item["state"].as_str().unwrap(),
+                item["attempts"].as_u64().unwrap(),
+                item["reason"].as_str().unwrap_or_default(),
+            )
+        })
+        .collect()
+}
+
+fn lab(tag: &str) -> Image {
+    Image::new("lab/python", tag).real_layers(2, 100_000)
+}
+
+#[tokio::test]
+async fn an_image_is_loaded_onto_every_agent_an_expression_names() {
+    let Some(scene) = Scene::set(2, vec![lab("1"), lab("2")]).await else { return };
+    let task = scene.begin("preload_image", 0, "*").await;
+    let events = scene.api().events(&task).await.rest().await;
+    let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(names[names.len() - 2..], ["bgtask_done", "server_close"], "{names:?}");
+    let ended = scene.api().task(&task).await;
+    assert_eq!(reasons(&ended), [("done", 1, "loaded"), ("done", 1, "loaded")], "{ended:#}");
+    assert_eq!(counts(&ended), [2, 0, 0, 0, 0, 0]);
+    let line = format!("{} {}", scene.name(0), scene.built[0].part("x86_64").config);
+    assert_eq!(scene.listed(0).await, [line.clone()]);
+    assert_eq!(scene.listed(1).await, [line]);
+    assert_eq!(scene.presence(0).await, ["present", "present"]);
+    assert_eq!(scene.presence(1).await, ["absent", "absent"]);
+    let image = scene.api().image("lab/python", "1", "x86_64").await;
+    assert_eq!((&image["installed"], &image["installed_agents"]), (&json!(true), &json!(scene.agents)));
+
+    let (name, again) = scene.end("preload_image", 0, &scene.agents.join(",")).await;
+    assert_eq!(name, "bgtask_done", "{again:#}");
+    assert_eq!(reasons(&again), [("done", 1, "already there"), ("done", 1, "already there")]);
+    assert_eq!(counts(&again), [0, 0, 2, 0, 0, 0]);
+
+    let (_, one) = scene.end("preload_image", 1, &scene.agents[1]).await;
+    assert_eq!(reasons(&one), [("done", 1, "loaded")]);
+    assert_eq!(scene.presence(1).await, ["absent", "present"]);
+}
+
+#[tokio::test]
+async fn what_is_done_behind_our_back_shows_within_seconds() {
+    let images = vec![lab("1"), lab("2")];
+    let Some(scene) = Scene::set(1, images).await else { return };
+    let node = &scene.nodes[0];
+    scene.becomes(0, &["absent"]).await;
+    node.docker_ok(&["pull", &scene.name(0)]).await;
+    scene.becomes(0, &["present"]).await;
+    node.docker_ok(&["tag", &scene.name(0), &scene.name(1)]).await;
+    scene.becomes(1, &["stale"]).await;
+    node.docker_ok(&["rmi", &scene.name(1)]).await;
+    scene.becomes(1, &["absent"]).await;
+    assert_eq!(scene.presence(0).await, ["present"]);
+    node.docker_ok(&["rmi", &scene.name(0)]).await;
+    scene.becomes(0, &["absent"]).await;
+    assert_eq!(scene.listed(0).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_unload_says_what_became_of_the_image() {
+    let Some(scene) = Scene::set(1, vec![lab("1")]).await else { return };
+    let node = &scene.nodes[0];
+    let (name, ended) = scene.end("unload_image", 0, "*").await;
+    assert_eq!((name.as_str(), reasons(&ended)), ("bgtask_done", vec![("done", 1, "not there")]));
+
+    scene.end("preload_image", 0, "*").await;
+    node.docker_ok(&["create", "--name", "holder", &scene.name(0), "/file"]).await;
+    let (name, ended) = scene.end("unload_image", 0, "*").await;
+    let (state, attempts, reason) = reasons(&ended)[0];
+    assert_eq!((name.as_str(), state, attempts), ("bgtask_failed", "failed", 1), "{ended:#}");
+    assert!(reason.contains("in use") && reason.contains("1 container: holder"), "{reason}");
+    assert_eq!(scene.presence(0).await, ["present"]);
+    node.docker_ok(&["rm", "holder"]).await;
+
+    node.docker_ok(&["tag", &scene.name(0), "elsewhere:1"]).await;
+    let (_, ended) = scene.end("unload_image", 0, "*").await;
+    assert!(reasons(&ended)[0].2.starts_with("untagged"), "{ended:#}");
+    node.docker_ok(&["rmi", "elsewhere:1"]).await;
+
+    scene.end("preload_image", 0, "*").await;
+    let (_, ended) = scene.end("unload_image", 0, "*").await;
+    assert_eq!(reasons(&ended), [("done", 1, "removed")]);
+    assert_eq!(counts(&ended), [0, 0, 0, 1, 0, 0]);
+    assert_eq!(scene.presence(0).await, ["absent"]);
+    assert_eq!(scene.listed(0).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_cancelled_preload_leaves_no_pull_in_the_engine() {
+    let Some(scene) = Scene::set(1, vec![lab("1")]).await else { return };
+    scene.proxy.take_log();
+    scene.proxy.hold();
+    let task = scene.begin("preload_image", 0, "*").await;
+    scene.proxy.reached(1).await;
+    let document = "mutation($id: String!) { cancel_task(id: $id) { ok msg } }";
+    let answer = scene.api().ask(document, json!({"id": task})).await;
+    assert_eq!(answer["cancel_task"]["ok"], true, "{answer}");
+    assert_eq!(scene.api().finish(&task).await.name, "bgtask_cancelled");
+    scene.proxy.release();
+    assert_eq!(scene.listed(0).await, [""; 0]);
+    assert_eq!(scene.presence(0).await, ["absent"]);
+}
+
+#[tokio::test]
+async fn a_preload_goes_on_under_its_id_after_the_server_was_killed() {
+    let Some(mut scene) = Scene::set(2, vec![lab("1")]).await else { return };
+    scene.proxy.take_log();
+    scene.proxy.hold();
+    let task = scene.begin("preload_image", 0, "*").await;
+    scene.proxy.reached(1).await;
+    scene.app.kill9();
+    scene.proxy.release();
+    scene.app.restart().await;
+    let event = scene.api().finish(&task).await;
+    let ended = scene.api().task(&task).await;
+    assert_eq!(event.name, "bgtask_done", "{ended:#}");
+    assert!(reasons(&ended).iter().all(|(state, ..)| *state == "done"), "{ended:#}");
+    scene.becomes(0, &["present", "present"]).await;
+}
+
+#[tokio::test]
+async fn a_preload_waits_for_an_engine_that_was_killed() {
+    let Some(mut scene) = Scene::set(2, vec![lab("1")]).await else { return };
+    scene.proxy.take_log();
+    scene.proxy.hold();
+    let task = scene.begin("preload_image", 0, "*").await;
+    scene.proxy.reached(2).await;
+    scene.nodes[1].kill9();
+    scene.proxy.release();
+    until("the item to wait for its engine", PATIENCE, async || {
+        let task = scene.app.admin().task(&task).await;
+        let items = task["items"].as_array().unwrap();
+        items.iter().any(|i| i["state"] == "waiting" && i["reason"].is_string()).then_some(())
+    })
+    .await;
+    scene.nodes[1].restart().await;
+    let event = scene.api().finish(&task).await;
+    let ended = scene.api().task(&task).await;
+    assert_eq!(event.name, "bgtask_done", "{ended:#}");
+    let states = reasons(&ended);
+    assert!(states.iter().all(|(state, ..)| *state == "done"), "{ended:#}");
+    assert!(states.iter().any(|(_, attempts, _)| *attempts > 1), "{ended:#}");
+    scene.becomes(0, &["present", "present"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_expression_is_pointed_at_and_starts_nothing() {
+    let Some(scene) = Scene::set(1, vec![lab("1")]).await else { return };
+    let api = scene.api();
+    let tasks = async || api.ask("{ background_tasks { id } }", json!({})).await["background_tasks"].take();
+    let before = tasks().await;
+    for expression in ["i-[1-", "i-nobody", "@nobody", "", "*,,"] {
+        for field in ["preload_image", "unload_image"] {
+            let answer = ask_for(&api, field, &scene.name(0), expression).await;
+            assert_eq!((&answer["ok"], &answer["task_id"]), (&json!(false), &json!(null)), "{expression:?}");
+            let msg = answer["msg"].as_str().unwrap();
+            assert!(msg.lines().last().unwrap().trim() == "^", "{expression:?}: {msg}");
+            let set = api
+                .ask(
+                    "query($e: String!) { agent_set(expression: $e) {
+                       ok folded count error { code position caret message } } }",
+                    json!({"e": expression}),
+                )
+                .await;
+            let set = &set["agent_set"];
+            assert_eq!((&set["ok"], &set["count"]), (&json!(false), &json!(0)), "{set}");
+            let (code, at) = (set["error"]["code"].as_str().unwrap(), &set["error"]["position"]);
+            assert!(msg.contains(&format!("{code} at {at}")), "{msg}");
+        }
+    }
+    assert_eq!(tasks().await, before);
+    let right = api.ask("{ agent_set(expression: \"*\") { ok folded count names } }", json!({})).await;
+    let [agent] = scene.agents.as_slice() else { panic!("{:?}", scene.agents) };
+    assert_eq!(right["agent_set"], json!({"ok": true, "folded": agent, "count": 1, "names": [agent]}));
+}
+
+#[tokio::test]
+async fn without_any_agent_a_preload_says_so() {
+    let Some(scene) = Scene::set(0, vec![lab("1")]).await else { return };
+    for field in ["preload_image", "unload_image"] {
+        let answer = ask_for(&scene.api(), field, &scene.name(0), "*").await;
+        assert_eq!((&answer["ok"], &answer["task_id"]), (&json!(false), &json!(null)));
+        assert!(answer["msg"].as_str().unwrap().contains("no agent"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_says_what_a_preload_would_do() {
+    let images = vec![lab("1"), lab("2"), Image::new("lab/arm", "1").platform("linux/arm64")];
+    let Some(scene) = Scene::set(1, images).await else { return };
+    let plan = async |image: usize| {
+        let query = "query($r: String!) { preload_plan(reference: $r, target_agents: \"*\") {
+            count bytes agents { agent step bytes fits problem } } }";
+        let mut data = scene.api().ask(query, json!({"r": scene.name(image)})).await;
+        data["preload_plan"]["agents"][0].take()
+    };
+    let fetched = plan(0).await;
+    assert_eq!((&fetched["step"], &fetched["fits"]), (&json!("to-fetch"), &json!(true)), "{fetched}");
+    assert!(fetched["bytes"].as_u64().is_some_and(|bytes| bytes >= 200_000), "{fetched}");
+    scene.end("preload_image", 0, "*").await;
+    let there = plan(0).await;
+    assert_eq!((&there["step"], &there["bytes"]), (&json!("already-there"), &json!(0)), "{there}");
+    let wrong = plan(2).await;
+    assert_eq!(wrong["step"], "wrong-architecture", "{wrong}");
+    assert_eq!(wrong["problem"], "wrong architecture");
+    assert_eq!(scene.registry.tags("lab/arm").await, ["1"]);
+}
