@@ -82,8 +82,9 @@ fn cases(host: &str) -> Vec<Case> {
     ];
     for action in ["preload_image", "unload_image"] {
         cases.extend([
-            (on(action, &a1, ""), "target_agents: it is empty; name agents, or * for all of them"),
-            (on(action, &a1, "  "), "target_agents"),
+            (on(action, &a1, ""), "target_agents: EMPTY at 0"),
+            (on(action, &a1, "  "), "target_agents: EMPTY"),
+            (on(action, &a1, "gpu[4-1]"), "target_agents: RANGE_REVERSED at 3"),
             (on(action, &a1, "*"), "no agent"),
             (on(action, &a1, "i-nobody"), "no agent"),
             (on(action, "nowhere/at:all", "*"), "no such image: nowhere/at:all"),

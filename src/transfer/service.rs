@@ -7,6 +7,8 @@ use crate::base::ids::TaskId;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
+use crate::fleet::error::ExpressionError;
+use crate::fleet::expression::Expression;
 use crate::fleet::service::{Fleet, Selection};
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Kind, Targets};
@@ -94,17 +96,20 @@ impl Transfers {
     }
 
     fn resolve(&self, caller: &Caller, expression: &str) -> Result<Selection> {
-        if self.fleet.is_empty() {
-            return Err(Error::Conflict(
-                "no agent is registered with this server; start it on a machine with Docker, or with --engine".into(),
-            ));
-        }
-        self.fleet.select(caller, expression)?.map_err(|error| {
+        let refusal = |error: ExpressionError| {
             let caret = error.caret(expression);
             Error::invalid(
                 "target_agents",
                 format!("{} at {}: {}\n{caret}", error.code, error.position, error.message),
             )
-        })
+        };
+        // What can't be read is told as such, also where there is nobody to name.
+        Expression::parse(expression).map_err(refusal)?;
+        if self.fleet.is_empty() {
+            return Err(Error::Conflict(
+                "no agent is registered with this server; start it on a machine with Docker, or with --engine".into(),
+            ));
+        }
+        self.fleet.select(caller, expression)?.map_err(refusal)
     }
 }
