@@ -128,7 +128,9 @@ async fn what_cannot_be_done_is_refused_with_the_remedy_and_changes_nothing() {
         let msg = answer["msg"].as_str().unwrap_or_default();
         assert!(msg.contains(says), "{field}({shown}) does not say {says:?}: {msg}");
         assert!(!msg.contains("internal error") && msg.len() < 600, "{field}({shown}): {msg}");
-        assert!(!msg.chars().any(|c| c.is_control() || c == '\u{202e}'), "{field}({shown}): {msg:?}");
+        // One line, but for an expression with its caret below it.
+        let said = if msg.starts_with("target_agents: ") { msg.replace('\n', "") } else { msg.to_owned() };
+        assert!(!said.chars().any(|c| c.is_control() || c == '\u{202e}'), "{field}({shown}): {msg:?}");
     }
     assert_eq!(state(&api).await, before);
 
