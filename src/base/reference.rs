@@ -107,6 +107,11 @@ pub fn is_repository(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.split('/').all(is_repository_component)
 }
 
+/// Whether a repository is this project or below it: `stable` has `stable/python`, and not `stable2`.
+pub fn is_within(repository: &str, project: &str) -> bool {
+    repository.strip_prefix(project).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn is_repository_component(component: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends_well = component.bytes().next().is_some_and(alphanumeric)

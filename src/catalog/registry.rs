@@ -217,11 +217,7 @@ impl Registry {
     /// Whether a repository is one the admin wants of this registry.
     pub fn wants(&self, repository: &str) -> bool {
         self.projects.is_empty()
-            || self.projects.iter().any(|project| {
-                repository
-                    .strip_prefix(project.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+            || self.projects.iter().any(|project| reference::is_within(repository, project))
     }
 }
 

@@ -79,10 +79,7 @@ impl ScanWorker {
         let registry = &session.registry;
         let host = registry.host.as_str();
         let wanted = |name: &String| {
-            registry.wants(name)
-                && project.is_none_or(|project| {
-                    name.strip_prefix(project).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                })
+            registry.wants(name) && project.is_none_or(|project| reference::is_within(name, project))
         };
         let mut names: BTreeSet<String> =
             self.catalog.repositories(host).into_iter().filter(wanted).collect();
