@@ -82,7 +82,7 @@ impl Server {
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let store = Store::open(&settings.data_dir)?;
-        let tenants = Tenants::load(&store)?;
+        let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
         let first_admin = if accounts.is_empty() {
             Some(accounts.create_first_admin(settings.first_admin, tenants::DEFAULT, clock.now())?)

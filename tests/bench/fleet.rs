@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use wharf::access::caller::{Caller, Role};
+use wharf::access::caller::{Caller, Origin, Role};
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::base::ids::UserId;
@@ -117,6 +117,7 @@ async fn many_agents() {
         role: Role::Superadmin,
         domain: "default".into(),
         access_key: "AK".into(),
+        origin: Origin::default(),
     };
     for (number, name) in names.iter().enumerate().take(64) {
         let zone = if number % 2 == 0 { "a" } else { "b" };

@@ -1,0 +1,342 @@
+//! The audit log: one row for every mutation, done, denied or failed, in the transaction of what it changed.
+//!
+//! A service hands its mutation to [`Audit::perform`], which gives it a [`Deed`] to write with. What the deed writes
+//! is committed together with the row, so neither is ever there without the other. What failed has changed nothing,
+//! and has a row of its own.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::access::caller::Caller;
+use crate::base::clock::Clock;
+use crate::base::ids::UserId;
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+use crate::store::{Store, Table};
+
+const ENTRIES: Table<Entry> = Table::new("NUMBER_TO_AUDIT_ENTRY");
+
+/// Longest reason that is kept, in characters: enough for the sentence, not for a list.
+const MAX_REASON: usize = 500;
+/// How many old entries one write takes away: more than it adds, so that the log shrinks to its limit, and few, so that
+/// no write is slow.
+const MAX_TRIMMED: usize = 8;
+/// How many entries a page may have.
+pub const MAX_PAGE: usize = 1_000;
+
+/// What came of a mutation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done, or accepted as a task.
+    Done,
+    /// The caller may not do it.
+    Denied,
+    /// It could not be done; nothing was changed.
+    Failed,
+}
+
+impl Outcome {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A row of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// Counts up by one from row to row.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Whose account; none for somebody who proved to be nobody.
+    pub user: Option<UserId>,
+    /// Its e-mail address at that time, or the one that was tried.
+    pub email: String,
+    /// What proved who it was: `keypair AKIA…`, `session`, `token ci`, `console`.
+    pub credential: String,
+    /// Where the request came from.
+    pub address: Option<IpAddr>,
+    /// The mutation's name.
+    pub action: String,
+    /// What it was for: a reference, a name, an e-mail address.
+    pub target: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Why it was not done.
+    pub reason: Option<String>,
+}
+
+/// How long entries are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// This long at most.
+    pub age: SignedDuration,
+    /// This many at most.
+    pub count: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: SignedDuration::from_hours(365 * 24), count: 100_000 }
+    }
+}
+
+/// What is looked for in the log; what is `None` is not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// By this e-mail address or user id.
+    pub user: Option<String>,
+    /// This mutation.
+    pub action: Option<String>,
+    /// On what contains this.
+    pub target: Option<String>,
+    /// With this outcome.
+    pub outcome: Option<Outcome>,
+    /// Not before this.
+    pub since: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+    /// Only rows with a lower number: for the next page.
+    pub before: Option<u64>,
+}
+
+impl Search {
+    fn takes(&self, entry: &Entry) -> bool {
+        let is =
+            |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
+        let by = |wanted: &str| {
+            entry.email.eq_ignore_ascii_case(wanted)
+                || entry.user.is_some_and(|id| id.to_string().eq_ignore_ascii_case(wanted))
+        };
+        self.user.as_deref().is_none_or(by)
+            && is(&self.action, &entry.action)
+            && self.target.as_deref().is_none_or(|part| entry.target.contains(part))
+            && self.outcome.is_none_or(|outcome| outcome == entry.outcome)
+            && self.until.is_none_or(|until| entry.at < until)
+    }
+}
+
+/// The log. Clones share it.
+#[derive(Clone)]
+pub struct Audit {
+    store: Store,
+    clock: Clock,
+    retention: Retention,
+}
+
+impl Audit {
+    /// The log in this store.
+    pub fn new(store: Store, clock: Clock, retention: Retention) -> Self {
+        Self { store, clock, retention }
+    }
+
+    /// Does a mutation with `work` and keeps a row of it: with what the [`Deed`] writes if it is done, by itself if
+    /// not. A read-only credential may do none.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`Error::Denied`] for a read-only credential. If a failure can't be logged the caller is
+    /// told that instead: nothing happens unseen.
+    pub async fn perform<T, F>(
+        &self,
+        caller: &Caller,
+        action: &str,
+        target: &str,
+        work: impl FnOnce(Deed) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deed = Deed::new(self.clone(), self.entry(caller, action, target));
+        if caller.origin.read_only {
+            let error = Error::Denied(format!("{action} with a read-only token"));
+            deed.failed(&error).await?;
+            return Err(error);
+        }
+        let result = work(deed.clone()).await;
+        match &result {
+            // What changes nothing in the store, such as a test of a connection, has written no row yet.
+            Ok(_) if !deed.is_written() => deed.write(|_| Ok(())).await?,
+            Ok(_) => {}
+            Err(error) => deed.failed(error).await?,
+        }
+        result
+    }
+
+    /// [`Audit::perform`] for what only super-admins may do.
+    pub async fn superadmin<T, F>(
+        &self,
+        caller: &Caller,
+        action: &str,
+        target: &str,
+        work: impl FnOnce(Deed) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let permission = caller.require_superadmin(action);
+        self.perform(caller, action, target, |deed| async move {
+            permission?;
+            work(deed).await
+        })
+        .await
+    }
+
+    /// Keeps a row of what is no caller's mutation: an attempt to sign in, a sign-out. `email` is the account that was
+    /// named, whether it exists or not.
+    pub fn note(
+        &self,
+        writer: &mut Writer,
+        email: &str,
+        user: Option<UserId>,
+        address: Option<IpAddr>,
+        action: &str,
+        result: &Result<()>,
+    ) -> Result<()> {
+        let entry = Entry {
+            number: 0,
+            at: self.clock.now(),
+            user,
+            email: shown(email),
+            credential: "password".into(),
+            address,
+            action: action.into(),
+            target: shown(email),
+            outcome: Outcome::Done,
+            reason: None,
+        };
+        self.append(writer, outcome_of(entry, result.as_ref().err()))
+    }
+
+    /// The newest rows that the search finds, `limit` at most, and whether there may be more. For super-admins.
+    pub async fn search(&self, caller: &Caller, search: Search, limit: usize) -> Result<(Vec<Entry>, bool)> {
+        caller.require_superadmin("audit_log")?;
+        let limit = limit.clamp(1, MAX_PAGE);
+        self.store
+            .read(move |r| {
+                let mut found = Vec::new();
+                let from = search.before.map(|number| number.saturating_sub(1).to_be_bytes());
+                if search.before == Some(0) {
+                    return Ok((found, false));
+                }
+                r.scan_back(&ENTRIES, from, |entry: Entry| {
+                    if search.since.is_some_and(|since| entry.at < since) {
+                        return ControlFlow::Break(());
+                    }
+                    if search.takes(&entry) {
+                        found.push(entry);
+                    }
+                    if found.len() > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                let more = found.len() > limit;
+                found.truncate(limit);
+                Ok((found, more))
+            })
+            .await
+    }
+
+    fn entry(&self, caller: &Caller, action: &str, target: &str) -> Entry {
+        Entry {
+            number: 0,
+            at: self.clock.now(),
+            user: Some(caller.user),
+            email: caller.email.clone(),
+            credential: caller.origin.credential.to_string(),
+            address: caller.origin.address,
+            action: action.into(),
+            target: shown(target),
+            outcome: Outcome::Done,
+            reason: None,
+        }
+    }
+
+    /// Adds a row and takes away what is too old or too much.
+    fn append(&self, writer: &mut Writer, entry: Entry) -> Result<()> {
+        let last = writer.last::<Entry>(&ENTRIES)?.map_or(0, |entry| entry.number);
+        let entry = Entry { number: last + 1, ..entry };
+        writer.put(&ENTRIES, entry.number.to_be_bytes(), &entry)?;
+        let too_old = entry.at.checked_sub(self.retention.age).unwrap_or(Timestamp::MIN);
+        for _ in 0..MAX_TRIMMED {
+            let Some(first) = writer.first::<Entry>(&ENTRIES)? else { break };
+            let is_kept = first.at >= too_old && entry.number - first.number < self.retention.count;
+            if is_kept || first.number == entry.number {
+                break;
+            }
+            writer.remove(&ENTRIES, first.number.to_be_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn outcome_of(entry: Entry, error: Option<&Error>) -> Entry {
+    let outcome = match error {
+        None => Outcome::Done,
+        Some(Error::Denied(_) | Error::Unauthenticated) => Outcome::Denied,
+        Some(_) => Outcome::Failed,
+    };
+    Entry {
+        outcome,
+        reason: error.map(|error| error.to_string().chars().take(MAX_REASON).collect()),
+        ..entry
+    }
+}
+
+/// A mutation on its way, and the row it will leave.
+#[derive(Clone)]
+pub struct Deed {
+    audit: Audit,
+    entry: Arc<Entry>,
+    written: Arc<AtomicBool>,
+}
+
+impl Deed {
+    fn new(audit: Audit, entry: Entry) -> Self {
+        Self { audit, entry: Arc::new(entry), written: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Runs `work` in one transaction with the row: both are there when this returns, or neither.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    {
+        let deed = self.clone();
+        self.audit
+            .store
+            .write(move |w| {
+                let value = work(w)?;
+                if !deed.is_written() {
+                    deed.audit.append(w, deed.entry.as_ref().clone())?;
+                    let written = Arc::clone(&deed.written);
+                    w.on_commit(move || written.store(true, Ordering::Release));
+                }
+                Ok(value)
+            })
+            .await
+    }
+
+    fn is_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
+    }
+
+    async fn failed(&self, error: &Error) -> Result<()> {
+        let entry = outcome_of(self.entry.as_ref().clone(), Some(error));
+        let audit = self.audit.clone();
+        self.audit.store.write(move |w| audit.append(w, entry)).await
+    }
+}
