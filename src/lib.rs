@@ -6,7 +6,7 @@
 //! ```text
 //! main
 //! cli
-//! server
+//! server  demo
 //! http
 //! graphql
 //! scan  transfer
@@ -21,6 +21,7 @@ pub mod base;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod fleet;
 pub mod graphql;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const DOORS: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("async_graphql", &["graphql", "http"]),
-    ("poem", &["http", "server"]),
+    ("poem", &["http", "server", "demo"]),
     ("bollard", &["engine"]),
     ("argon2", &["access"]),
     ("reqwest", &["registry", "agent", "cli"]),

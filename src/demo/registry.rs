@@ -1,0 +1,150 @@
+//! The demo's registry: the read side of the OCI distribution protocol over what is in memory.
+//!
+//! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use poem::http::{StatusCode, header};
+use poem::web::{Data, Path, Query};
+use poem::{Body, Endpoint, EndpointExt as _, Request, Response, Route, get, handler};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::demo::images::Shelf;
+
+/// How many names a page lists unless asked otherwise.
+const PAGE: usize = 100;
+
+/// The whole surface.
+pub fn routes(shelf: Arc<Shelf>) -> impl Endpoint<Output = Response> {
+    Route::new()
+        .at("/v2", get(hello))
+        .at("/v2/", get(hello))
+        .at("/v2/_catalog", get(catalog))
+        .at("/v2/*path", get(find).head(find))
+        .with(poem::middleware::AddData::new(shelf))
+        .map_to_response()
+}
+
+/// What a page of names is asked for with.
+#[derive(Deserialize)]
+struct Paging {
+    n: Option<usize>,
+    last: Option<String>,
+}
+
+#[handler]
+fn hello() -> Response {
+    json_response(&json!({}))
+}
+
+#[handler]
+fn catalog(Data(shelf): Data<&Arc<Shelf>>, Query(paging): Query<Paging>) -> Response {
+    page("/v2/_catalog", "repositories", shelf.tags.keys(), &paging, json!({}))
+}
+
+/// Everything below a repository: names may have slashes, so the path is read from its end.
+#[handler]
+fn find(
+    request: &Request,
+    Path(path): Path<String>,
+    Data(shelf): Data<&Arc<Shelf>>,
+    Query(paging): Query<Paging>,
+) -> Response {
+    if let Some(repository) = path.strip_suffix("/tags/list") {
+        return match shelf.tags.get(repository) {
+            Some(tags) => {
+                let url = format!("/v2/{repository}/tags/list");
+                page(&url, "tags", tags.keys(), &paging, json!({ "name": repository }))
+            }
+            None => missing("NAME_UNKNOWN", "repository name not known to registry"),
+        };
+    }
+    if let Some((repository, wanted)) = path.rsplit_once("/manifests/") {
+        let tagged = shelf.tags.get(repository).and_then(|tags| tags.get(wanted)).map(AsRef::as_ref);
+        return whole(shelf, tagged.unwrap_or(wanted), "MANIFEST_UNKNOWN");
+    }
+    match path.rsplit_once("/blobs/") {
+        Some((_, digest)) => blob(request, shelf, digest),
+        None => missing("UNSUPPORTED", "no such page"),
+    }
+}
+
+/// A page of names, with the way to the next one.
+fn page<'a>(
+    url: &str,
+    field: &str,
+    names: impl Iterator<Item = &'a String>,
+    paging: &Paging,
+    mut body: Value,
+) -> Response {
+    let count = paging.n.unwrap_or(PAGE).clamp(1, PAGE);
+    let mut rest = names.filter(|name| paging.last.as_ref().is_none_or(|last| *name > last));
+    let listed: Vec<&String> = rest.by_ref().take(count).collect();
+    let more = rest.next().is_some();
+    let link =
+        listed.last().filter(|_| more).map(|last| format!("<{url}?n={count}&last={last}>; rel=\"next\""));
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert(field.into(), json!(listed));
+    }
+    let mut response = json_response(&body);
+    if let Some(link) = link.and_then(|link| link.parse().ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
+}
+
+fn whole(shelf: &Shelf, digest: &str, code: &str) -> Response {
+    match shelf.blobs.find(digest) {
+        Some(blob) => bytes(StatusCode::OK, blob.media_type, digest, blob.bytes.clone()),
+        None => missing(code, "it is not here"),
+    }
+}
+
+/// A blob, or its rest from an offset on.
+fn blob(request: &Request, shelf: &Shelf, digest: &str) -> Response {
+    let Some(blob) = shelf.blobs.find(digest) else { return missing("BLOB_UNKNOWN", "it is not here") };
+    let length = blob.bytes.len();
+    match request.header(header::RANGE).and_then(first_byte) {
+        None => bytes(StatusCode::OK, blob.media_type, digest, blob.bytes.clone()),
+        Some(from) if from < length => {
+            let rest = blob.bytes.slice(from..);
+            let range = format!("bytes {from}-{}/{length}", length - 1);
+            let mut response = bytes(StatusCode::PARTIAL_CONTENT, blob.media_type, digest, rest);
+            if let Ok(range) = range.parse() {
+                response.headers_mut().insert(header::CONTENT_RANGE, range);
+            }
+            response
+        }
+        Some(_) => Response::builder().status(StatusCode::RANGE_NOT_SATISFIABLE).finish(),
+    }
+}
+
+/// `bytes=100-`: the only form that is asked for when a transfer goes on.
+fn first_byte(range: &str) -> Option<usize> {
+    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+}
+
+fn bytes(status: StatusCode, media_type: &str, digest: &str, bytes: Bytes) -> Response {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, media_type)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header("Docker-Content-Digest", digest)
+        .body(Body::from_bytes(bytes))
+}
+
+fn missing(code: &str, message: &str) -> Response {
+    let body = json!({ "errors": [{ "code": code, "message": message }] });
+    let mut response = json_response(&body);
+    response.set_status(StatusCode::NOT_FOUND);
+    response
+}
+
+fn json_response(value: &Value) -> Response {
+    Response::builder()
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("Docker-Distribution-Api-Version", "registry/2.0")
+        .body(Body::from_string(value.to_string()))
+}
