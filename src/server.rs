@@ -99,11 +99,19 @@ impl Server {
         let queue = Queue::load(store.clone(), clock.clone(), workers, tracker.clone(), shutdown.clone())?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
+        let schema = schema::build(
+            accounts.clone(),
+            catalog.clone(),
+            fleet.clone(),
+            scanner,
+            transfers,
+            queue.clone(),
+        );
         let services = Services {
             store,
             accounts,
             clock,
-            schema: schema::build(catalog.clone(), fleet.clone(), scanner, transfers, queue.clone()),
+            schema,
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::caller::{Caller, Role};
 use crate::access::password;
 use crate::base::ids::UserId;
+use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::seal::Sealed;
@@ -163,6 +164,30 @@ impl Accounts {
             access_key: access_key.into(),
         };
         Ok((caller, key.secret.clone()))
+    }
+
+    /// The caller this user is when they sign with the first of their active keypairs; by e-mail address or id.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such user, [`Error::Conflict`] for one who may not do anything.
+    pub fn caller_of(&self, user: &str) -> Result<Caller> {
+        let (index, wanted) = (self.index.read(), user.trim());
+        let id = wanted.parse::<UserId>().ok();
+        let found = index.users.values().find(|user| user.email == wanted || Some(user.id) == id);
+        let user = found.ok_or_else(|| Error::missing("user", shown(wanted)))?;
+        if !user.is_active {
+            let why = format!("{} is not active and sees nothing; activate the user first", user.email);
+            return Err(Error::Conflict(why));
+        }
+        let keys = index.keys.iter().filter(|(_, key)| key.user == user.id && key.is_active);
+        let access_key = keys.map(|(access_key, _)| access_key.clone()).min().unwrap_or_default();
+        Ok(Caller {
+            user: user.id,
+            email: user.email.clone(),
+            role: user.role,
+            domain: user.domain.clone(),
+            access_key,
+        })
     }
 
     /// Makes the first super-admin, in the domain given, and returns what it was made with.

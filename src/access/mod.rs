@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod caller;
+pub mod explain;
 pub mod password;
 pub mod signature;
 pub mod tenants;

@@ -423,9 +423,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
     caller.require_superadmin("image_presence")?;
     let images = match reference {
         Some(reference) => catalog.architectures(caller, reference)?,
-        None if agent.is_some() => {
-            catalog.images(caller, &visibility::Filter::default())?.into_iter().map(|s| s.image).collect()
-        }
+        None if agent.is_some() => catalog.images(caller, &visibility::Filter::default())?,
         None => return Err(Error::invalid("reference", "give a reference, an agent, or both")),
     };
     if let Some(id) = agent.filter(|id| fleet.find(id).is_none()) {

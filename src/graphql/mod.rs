@@ -4,6 +4,9 @@
 //! who may do what is the services' business.
 
 pub mod agents;
+pub mod explain;
+pub mod image_fields;
+pub mod image_nodes;
 pub mod images;
 pub mod kit;
 pub mod registries;

@@ -2,9 +2,12 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::accounts::Accounts;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::explain::ExplainQuery;
+use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
@@ -28,19 +31,34 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery);
+pub struct Query(
+    ImageQuery,
+    ImageNodeQuery,
+    ExplainQuery,
+    AgentQuery,
+    TransferQuery,
+    RegistryQuery,
+    TaskQuery,
+);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(ImageMutation, ImageNodeMutation, AgentMutation, RegistryMutation, TaskMutation);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// The schema over these services.
-pub fn build(catalog: Catalog, fleet: Fleet, scanner: Scanner, transfers: Transfers, queue: Queue) -> Schema {
-    builder().data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+pub fn build(
+    accounts: Accounts,
+    catalog: Catalog,
+    fleet: Fleet,
+    scanner: Scanner,
+    transfers: Transfers,
+    queue: Queue,
+) -> Schema {
+    builder().data(accounts).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.

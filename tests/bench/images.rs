@@ -7,6 +7,7 @@ use async_graphql::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wharf::access::accounts::Accounts;
 use wharf::base::clock::Clock;
 use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
@@ -93,8 +94,9 @@ fn schema(directory: &std::path::Path) -> Schema {
     let sessions = service::sessions(&catalog);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
-    let queue = Queue::load(store, Clock::system(), Vec::new(), tracker, shutdown).expect("a queue");
+    let queue = Queue::load(store.clone(), Clock::system(), Vec::new(), tracker, shutdown).expect("a queue");
     let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
     let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
-    schema::build(catalog, fleet, scanner, transfers, queue)
+    let accounts = Accounts::load(&store).expect("accounts");
+    schema::build(accounts, catalog, fleet, scanner, transfers, queue)
 }
