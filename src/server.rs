@@ -112,9 +112,9 @@ impl Server {
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
         let services = Services {
             store,
-            accounts,
             clock,
             schema: schema::build(schema::Services {
+                accounts: accounts.clone(),
                 audit,
                 catalog: catalog.clone(),
                 fleet: fleet.clone(),
@@ -122,6 +122,7 @@ impl Server {
                 transfers,
                 queue: queue.clone(),
             }),
+            accounts,
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },

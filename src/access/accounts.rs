@@ -12,6 +12,7 @@ use crate::access::names::checked_email;
 use crate::access::password;
 use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
+use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
@@ -231,6 +232,22 @@ impl Accounts {
     /// One keypair.
     pub fn keypair(&self, access_key: &str) -> Option<Keypair> {
         self.index.read().keys.get(access_key).map(|key| key.shown())
+    }
+
+    /// The caller this user is when they sign with the first of their active keypairs; by e-mail address or id.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such user, [`Error::Conflict`] for one who may not do anything.
+    pub fn caller_of(&self, user: &str) -> Result<Caller> {
+        let wanted = user.trim();
+        let by_id = || self.user(wanted.parse().ok()?);
+        let found = self.user_by_email(wanted).or_else(by_id);
+        let user = found.ok_or_else(|| Error::missing("user", shown(wanted)))?;
+        let inactive = |_| {
+            let why = format!("{} is not active and sees nothing; activate the user first", user.email);
+            Error::Conflict(why)
+        };
+        self.caller(user.id, Credential::Console).map_err(inactive)
     }
 
     /// Makes the first super-admin, in the domain given, and returns what it was made with.

@@ -5,6 +5,9 @@
 
 pub mod agents;
 pub mod audit;
+pub mod explain;
+pub mod image_fields;
+pub mod image_nodes;
 pub mod images;
 pub mod kit;
 pub mod registries;

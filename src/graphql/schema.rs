@@ -2,11 +2,14 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::audit::AuditQuery;
+use crate::graphql::explain::ExplainQuery;
+use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
@@ -30,18 +33,29 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
+pub struct Query(
+    ImageQuery,
+    ImageNodeQuery,
+    ExplainQuery,
+    AgentQuery,
+    TransferQuery,
+    RegistryQuery,
+    TaskQuery,
+    AuditQuery,
+);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(ImageMutation, ImageNodeMutation, AgentMutation, RegistryMutation, TaskMutation);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
 pub struct Services {
+    /// For whom an explanation is about.
+    pub accounts: Accounts,
     /// For the log itself.
     pub audit: Audit,
     /// For images and registries.
@@ -58,8 +72,9 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { audit, catalog, fleet, scanner, transfers, queue } = services;
-    builder().data(audit).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+    let Services { accounts, audit, catalog, fleet, scanner, transfers, queue } = services;
+    let builder = builder().data(accounts).data(audit).data(catalog).data(fleet);
+    builder.data(scanner).data(transfers).data(queue).finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.
