@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod caller;
+pub mod directory;
 pub mod names;
 pub mod password;
 pub mod signature;

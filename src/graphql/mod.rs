@@ -4,10 +4,17 @@
 //! who may do what is the services' business.
 
 pub mod agents;
+pub mod associations;
 pub mod audit;
+pub mod domains;
+pub mod groups;
 pub mod images;
+pub mod keypairs;
 pub mod kit;
+pub mod policies;
 pub mod registries;
+pub mod scaling_groups;
 pub mod schema;
 pub mod tasks;
 pub mod transfers;
+pub mod users;

@@ -3,15 +3,24 @@
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
 use crate::access::audit::Audit;
+use crate::access::directory::Directory;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::associations::AssociationMutation;
 use crate::graphql::audit::AuditQuery;
+use crate::graphql::domains::{DomainMutation, DomainQuery};
+use crate::graphql::groups::{GroupMutation, GroupQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
+use crate::graphql::kit::dialect::Dialects;
 use crate::graphql::kit::limit::FieldLimit;
+use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::transfers::TransferQuery;
+use crate::graphql::users::{UserMutation, UserQuery};
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
@@ -30,12 +39,37 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
+pub struct Query(
+    ImageQuery,
+    AgentQuery,
+    TransferQuery,
+    RegistryQuery,
+    TaskQuery,
+    AuditQuery,
+    DomainQuery,
+    GroupQuery,
+    UserQuery,
+    KeyPairQuery,
+    PolicyQuery,
+    ScalingGroupQuery,
+);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(
+    ImageMutation,
+    AgentMutation,
+    RegistryMutation,
+    TaskMutation,
+    DomainMutation,
+    GroupMutation,
+    UserMutation,
+    KeyPairMutation,
+    PolicyMutation,
+    ScalingGroupMutation,
+    AssociationMutation,
+);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
@@ -44,6 +78,8 @@ pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 pub struct Services {
     /// For the log itself.
     pub audit: Audit,
+    /// For domains, groups, users, keypairs and scaling groups.
+    pub directory: Directory,
     /// For images and registries.
     pub catalog: Catalog,
     /// For agents.
@@ -58,8 +94,16 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { audit, catalog, fleet, scanner, transfers, queue } = services;
-    builder().data(audit).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+    let Services { audit, directory, catalog, fleet, scanner, transfers, queue } = services;
+    builder()
+        .data(audit)
+        .data(directory)
+        .data(catalog)
+        .data(fleet)
+        .data(scanner)
+        .data(transfers)
+        .data(queue)
+        .finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.
@@ -75,4 +119,5 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .limit_directives(MAX_DIRECTIVES)
         .limit_recursive_depth(MAX_RECURSION)
         .extension(FieldLimit)
+        .extension(Dialects)
 }

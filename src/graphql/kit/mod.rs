@@ -1,7 +1,10 @@
-//! What every GraphQL file uses: faults, lists written straight to JSON, scalars.
+//! What every GraphQL file uses: faults, lists, pages and payloads, scalars, and what clients of different ages need.
 
 pub mod answer;
+pub mod dialect;
 pub mod fault;
 pub mod limit;
+pub mod listing;
+pub mod outcome;
 pub mod rows;
 pub mod scalar;
