@@ -95,6 +95,11 @@ impl KeyPairNode {
         Some(self.key.pair.created_at.to_string())
     }
 
+    /// Constant; for Backend.AI's clients.
+    async fn modified_at(&self) -> Option<&str> {
+        None
+    }
+
     /// When it was last used, in RFC 3339.
     async fn last_used(&self) -> Option<String> {
         self.key.pair.last_used.map(|at| at.to_string())

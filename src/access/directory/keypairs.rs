@@ -61,7 +61,8 @@ impl KeypairChange {
 impl Directory {
     /// The keypairs in sight, the oldest first.
     pub fn keypairs(&self, caller: &Caller, search: &KeypairSearch) -> Vec<OwnedKeypair> {
-        let owned = |pair: Keypair| self.accounts.user(pair.user).map(|owner| OwnedKeypair { pair, owner });
+        let with_owner =
+            |pair: Keypair| self.accounts.user(pair.user).map(|owner| OwnedKeypair { pair, owner });
         let pairs = match &search.email {
             Some(email) => {
                 let owner = self.accounts.user_by_email(email);
@@ -72,7 +73,7 @@ impl Directory {
         pairs
             .into_iter()
             .filter(|pair| search.is_active.is_none_or(|is| is == pair.is_active))
-            .filter_map(owned)
+            .filter_map(with_owner)
             .filter(|key| sees_user(caller, &key.owner))
             .filter(|key| search.domain.as_ref().is_none_or(|domain| *domain == key.owner.domain))
             .collect()
