@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
+use crate::access::directory::Stations;
 use crate::access::tenants;
 use crate::access::visibility::{Holders, Whereabouts};
 use crate::base::clock::Clock;
@@ -393,6 +394,17 @@ impl Whereabouts for Fleet {
         let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
         agents.sort();
         agents
+    }
+}
+
+impl Stations for Fleet {
+    fn agents_in(&self, scaling_group: &str) -> Vec<String> {
+        let index = self.index.read();
+        let agents = index.sorted().map(|entry| &entry.agent.record);
+        agents
+            .filter(|record| record.scaling_group == scaling_group)
+            .map(|record| record.id.clone())
+            .collect()
     }
 }
 

@@ -4,17 +4,26 @@ use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
 use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
+use crate::access::directory::Directory;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::associations::AssociationMutation;
 use crate::graphql::audit::AuditQuery;
+use crate::graphql::domains::{DomainMutation, DomainQuery};
 use crate::graphql::explain::ExplainQuery;
+use crate::graphql::groups::{GroupMutation, GroupQuery};
 use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
+use crate::graphql::kit::dialect::Dialects;
 use crate::graphql::kit::limit::FieldLimit;
+use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::transfers::TransferQuery;
+use crate::graphql::users::{UserMutation, UserQuery};
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
@@ -42,12 +51,31 @@ pub struct Query(
     RegistryQuery,
     TaskQuery,
     AuditQuery,
+    DomainQuery,
+    GroupQuery,
+    UserQuery,
+    KeyPairQuery,
+    PolicyQuery,
+    ScalingGroupQuery,
 );
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, ImageNodeMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(
+    ImageMutation,
+    ImageNodeMutation,
+    AgentMutation,
+    RegistryMutation,
+    TaskMutation,
+    DomainMutation,
+    GroupMutation,
+    UserMutation,
+    KeyPairMutation,
+    PolicyMutation,
+    ScalingGroupMutation,
+    AssociationMutation,
+);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
@@ -58,6 +86,8 @@ pub struct Services {
     pub accounts: Accounts,
     /// For the log itself.
     pub audit: Audit,
+    /// For domains, groups, users, keypairs and scaling groups.
+    pub directory: Directory,
     /// For images and registries.
     pub catalog: Catalog,
     /// For agents.
@@ -72,9 +102,17 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { accounts, audit, catalog, fleet, scanner, transfers, queue } = services;
-    let builder = builder().data(accounts).data(audit).data(catalog).data(fleet);
-    builder.data(scanner).data(transfers).data(queue).finish()
+    let Services { accounts, audit, directory, catalog, fleet, scanner, transfers, queue } = services;
+    builder()
+        .data(accounts)
+        .data(audit)
+        .data(directory)
+        .data(catalog)
+        .data(fleet)
+        .data(scanner)
+        .data(transfers)
+        .data(queue)
+        .finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.
@@ -90,4 +128,5 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .limit_directives(MAX_DIRECTIVES)
         .limit_recursive_depth(MAX_RECURSION)
         .extension(FieldLimit)
+        .extension(Dialects)
 }
