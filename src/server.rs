@@ -10,7 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
+use crate::access::audit::{Audit, Retention};
+use crate::access::rates::Rates;
+use crate::access::sessions::{Limits, Sessions};
+use crate::access::sign_in::SignIn;
 use crate::access::tenants::{self, Tenants};
+use crate::access::throttle::Throttle;
+use crate::access::tokens::Tokens;
 use crate::base::Error;
 use crate::base::clock::Clock;
 use crate::catalog::service::Catalog;
@@ -19,8 +25,10 @@ use crate::engine::{self, Engine};
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
 use crate::graphql::schema;
+use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
+use crate::http::peer::Proxies;
 use crate::http::routes::{Services, routes};
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
@@ -47,6 +55,10 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The container engines of this machine and others that it reaches itself, by address.
     pub engines: Vec<EngineUrl>,
+    /// How long people stay signed in.
+    pub sessions: Limits,
+    /// Proxies whose word on where a request comes from counts.
+    pub proxies: Proxies,
     /// The super-admin to make if there is no account yet.
     pub first_admin: FirstAdmin,
 }
@@ -89,6 +101,7 @@ impl Server {
         } else {
             None
         };
+        let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
         let fleet = Fleet::load(&store, clock.clone())?;
         let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()))?;
         let tracker = TaskTracker::new();
@@ -99,10 +112,30 @@ impl Server {
         let queue = Queue::load(store.clone(), clock.clone(), workers, tracker.clone(), shutdown.clone())?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
+        let people = Sessions::load(&store, &accounts, clock.clone(), settings.sessions)?;
+        let throttle = Throttle::load(&store, clock.clone())?;
+        let tokens = Tokens::load(&store, &accounts, audit.clone(), clock.clone())?;
+        let door = SignIn::new(
+            store.clone(),
+            accounts.clone(),
+            audit,
+            people.clone(),
+            throttle.clone(),
+            clock.clone(),
+            tracker.clone(),
+        )?;
+        let proofs = Proofs {
+            accounts,
+            sessions: people,
+            tokens,
+            rates: Rates::default(),
+            clock,
+            proxies: settings.proxies,
+        };
         let services = Services {
             store,
-            accounts,
-            clock,
+            proofs,
+            door,
             schema: schema::build(catalog.clone(), fleet.clone(), scanner, transfers, queue.clone()),
             catalog,
             queue,

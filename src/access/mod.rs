@@ -3,9 +3,15 @@
 pub mod accounts;
 pub mod audit;
 pub mod caller;
+pub mod hasher;
 pub mod names;
 pub mod password;
+pub mod rates;
+pub mod sessions;
+pub mod sign_in;
 pub mod signature;
 pub mod tenants;
+pub mod throttle;
+pub mod tokens;
 pub mod user;
 pub mod visibility;

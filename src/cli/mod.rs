@@ -8,6 +8,7 @@ mod bars;
 mod completion;
 mod connection;
 mod credentials;
+mod duration;
 mod failure;
 mod follow;
 mod image;

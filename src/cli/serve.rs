@@ -5,6 +5,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
@@ -13,13 +14,18 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    access::accounts::{Credentials, FirstAdmin},
+    access::{
+        accounts::{Credentials, FirstAdmin},
+        sessions::Limits,
+    },
     base::{clock::Clock, secret::Secret},
     cli::{
         credentials::Made,
+        duration,
         failure::{Failure, Result},
     },
     engine::address::{EngineUrl, Environment, InvalidAddress},
+    http::peer::{Network, Proxies},
     server::{Server, Settings},
 };
 
@@ -49,6 +55,16 @@ pub(crate) struct Serve {
     /// what DOCKER_HOST names, else unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) engine: Vec<String>,
+    /// How long somebody stays signed in without a request, such as 30m or 12h
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = duration::parse)]
+    pub(crate) session_idle: Duration,
+    /// How long somebody stays signed in at most
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse)]
+    pub(crate) session_lifetime: Duration,
+    /// Proxy that may say in X-Forwarded-For and X-Forwarded-Proto where a request comes from: an address or a range
+    /// such as 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<Network>,
     /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
@@ -88,6 +104,8 @@ impl Serve {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
             engines: self.engines()?,
+            sessions: Limits { idle: self.session_idle, lifetime: self.session_lifetime },
+            proxies: Proxies::new(self.trusted_proxy.clone()),
             first_admin: given.clone(),
         };
         let opened = Server::open(settings, Clock::system(), shutdown.clone());

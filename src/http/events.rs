@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::graphql::tasks::visible;
-use crate::http::caller::Signed;
+use crate::http::caller::Proved;
 use crate::http::problem::Problem;
 use crate::tasks::feed::Event;
 use crate::tasks::live::Live;
@@ -55,7 +55,7 @@ pub struct Streams {
 pub fn follow(
     request: &Request,
     Query(which): Query<Which>,
-    Signed(caller): Signed,
+    Proved(caller): Proved,
     Data(queue): Data<&Queue>,
     Data(streams): Data<&Streams>,
 ) -> Result<Response, Problem> {
