@@ -12,10 +12,9 @@ use tokio_util::task::TaskTracker;
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::audit::{Audit, Retention};
 use crate::access::rates::Rates;
-use crate::access::sessions::{Limits, Sessions};
+use crate::access::sessions::Limits;
 use crate::access::sign_in::SignIn;
 use crate::access::tenants::{self, Tenants};
-use crate::access::throttle::Throttle;
 use crate::access::tokens::Tokens;
 use crate::base::Error;
 use crate::base::clock::Clock;
@@ -43,6 +42,8 @@ use crate::transfer::service::Transfers;
 const LAST_REQUESTS: Duration = Duration::from_secs(4);
 /// How long its tasks may.
 const LAST_TASKS: Duration = Duration::from_secs(4);
+/// How often expired sessions, tokens and failures are taken away.
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How long a connection may stay open without a request.
 const IDLE: Duration = Duration::from_mins(2);
 
@@ -59,6 +60,8 @@ pub struct Settings {
     pub sessions: Limits,
     /// Proxies whose word on where a request comes from counts.
     pub proxies: Proxies,
+    /// How long the audit log keeps its rows.
+    pub audit: Retention,
     /// The super-admin to make if there is no account yet.
     pub first_admin: FirstAdmin,
 }
@@ -101,42 +104,48 @@ impl Server {
         } else {
             None
         };
-        let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
-        let fleet = Fleet::load(&store, clock.clone())?;
-        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()))?;
+        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
+        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
+        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
         let tracker = TaskTracker::new();
         let sessions = service::sessions(&catalog);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
-        let queue = Queue::load(store.clone(), clock.clone(), workers, tracker.clone(), shutdown.clone())?;
-        let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
-        let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
-        let people = Sessions::load(&store, &accounts, clock.clone(), settings.sessions)?;
-        let throttle = Throttle::load(&store, clock.clone())?;
-        let tokens = Tokens::load(&store, &accounts, audit.clone(), clock.clone())?;
-        let door = SignIn::new(
+        let queue = Queue::load(
             store.clone(),
-            accounts.clone(),
-            audit,
-            people.clone(),
-            throttle.clone(),
             clock.clone(),
+            audit.clone(),
+            workers,
             tracker.clone(),
+            shutdown.clone(),
         )?;
+        let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
+        let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+        let (log, limits) = (audit.clone(), settings.sessions);
+        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let proofs = Proofs {
-            accounts,
-            sessions: people,
-            tokens,
+            sessions: door.sessions().clone(),
+            tokens: Tokens::load(&store, &accounts, log, clock.clone())?,
             rates: Rates::default(),
-            clock,
             proxies: settings.proxies,
+            accounts,
+            clock,
         };
         let services = Services {
             store,
+            schema: schema::build(schema::Services {
+                audit,
+                door: door.clone(),
+                tokens: proofs.tokens.clone(),
+                catalog: catalog.clone(),
+                fleet: fleet.clone(),
+                scanner,
+                transfers,
+                queue: queue.clone(),
+            }),
             proofs,
             door,
-            schema: schema::build(catalog.clone(), fleet.clone(), scanner, transfers, queue.clone()),
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
@@ -161,6 +170,11 @@ impl Server {
         for (address, engine) in self.engines {
             self.tracker.spawn(watch(self.fleet.clone(), address, engine, self.shutdown.clone()));
         }
+        self.tracker.spawn(housekeeping(
+            self.services.proofs.clone(),
+            self.services.door.clone(),
+            self.shutdown.clone(),
+        ));
         self.services.queue.resume();
         let acceptor = TcpAcceptor::from_tokio(listener)?;
         let stop = self.shutdown.clone().cancelled_owned();
@@ -173,5 +187,24 @@ impl Server {
             tracing::warn!("some tasks did not stop in time; they go on at the next start");
         }
         Ok(())
+    }
+}
+
+/// Takes away what has expired and writes what was only noted, until the server stops, and then once more.
+async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken) {
+    loop {
+        let is_last = tokio::time::timeout(HOUSEKEEPING, shutdown.cancelled()).await.is_ok();
+        proofs.rates.tidy(proofs.clock.steady());
+        let done = async {
+            proofs.tokens.tidy().await?;
+            proofs.accounts.save_last_used().await?;
+            door.tidy(is_last).await
+        };
+        if let Err(why) = done.await {
+            tracing::warn!(?why, "could not tidy up sessions, tokens and failed attempts; it is tried again");
+        }
+        if is_last {
+            return;
+        }
     }
 }

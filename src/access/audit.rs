@@ -88,9 +88,21 @@ pub struct Retention {
     pub count: u64,
 }
 
+impl Retention {
+    /// How many days unless told otherwise.
+    pub const DAYS: u32 = 365;
+    /// How many rows unless told otherwise: some 30 MB.
+    pub const ROWS: u64 = 100_000;
+
+    /// So many days and rows.
+    pub fn new(days: u32, rows: u64) -> Self {
+        Self { age: SignedDuration::from_hours(i64::from(days) * 24), count: rows }
+    }
+}
+
 impl Default for Retention {
     fn default() -> Self {
-        Self { age: SignedDuration::from_hours(365 * 24), count: 100_000 }
+        Self::new(Self::DAYS, Self::ROWS)
     }
 }
 
@@ -338,5 +350,145 @@ impl Deed {
         let entry = outcome_of(self.entry.as_ref().clone(), Some(error));
         let audit = self.audit.clone();
         self.audit.store.write(move |w| audit.append(w, entry)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use jiff::Timestamp;
+
+    use super::{Audit, Outcome, Retention, Search};
+    use crate::access::caller::{Caller, Credential, Origin, Role};
+    use crate::base::clock::Clock;
+    use crate::base::ids::UserId;
+    use crate::base::{Error, Result};
+    use crate::store::{Store, Table};
+
+    const THINGS: Table<String> = Table::new("NAME_TO_THING");
+
+    fn caller(role: Role) -> Caller {
+        Caller {
+            user: UserId::random(),
+            email: format!("{}@lab", role.as_str()),
+            role,
+            domain: "default".into(),
+            access_key: "AK".into(),
+            origin: Origin {
+                credential: Credential::Keypair("AK".into()),
+                address: Some([10, 1, 2, 3].into()),
+                ..Origin::default()
+            },
+        }
+    }
+
+    /// A log, what it is kept in, and the seconds on its clock.
+    fn log(retention: Retention) -> (Audit, Store, Arc<AtomicI64>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let seconds = Arc::new(AtomicI64::new(1_000_000_000));
+        let now = Arc::clone(&seconds);
+        let clock = Clock::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).unwrap());
+        (Audit::new(store.clone(), clock, retention), store, seconds, directory)
+    }
+
+    async fn put(audit: &Audit, by: &Caller, name: &'static str) -> Result<()> {
+        audit
+            .superadmin(by, "put_thing", name, |deed| async move {
+                deed.write(move |w| {
+                    w.put(&THINGS, name, &String::new())?;
+                    if name == "bad" { Err(Error::invalid("name", "bad")) } else { Ok(()) }
+                })
+                .await
+            })
+            .await
+    }
+
+    async fn rows(audit: &Audit, search: Search) -> Vec<super::Entry> {
+        audit.search(&caller(Role::Superadmin), search, 1_000).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn what_is_done_denied_and_failed_has_one_row_each_and_only_the_first_changes_anything() {
+        let (audit, store, ..) = log(Retention::default());
+        let (admin, user) = (caller(Role::Superadmin), caller(Role::User));
+        put(&audit, &admin, "good").await.unwrap();
+        assert!(matches!(put(&audit, &user, "foreign").await, Err(Error::Denied(_))));
+        assert!(put(&audit, &admin, "bad").await.is_err());
+        let mut reader = caller(Role::Superadmin);
+        reader.origin.read_only = true;
+        let refused = put(&audit, &reader, "unwritten").await.unwrap_err();
+        assert!(refused.to_string().contains("read-only"), "{refused}");
+
+        let rows = rows(&audit, Search::default()).await;
+        let told: Vec<_> = rows.iter().map(|row| (row.number, row.target.as_str(), row.outcome)).collect();
+        assert_eq!(
+            told,
+            [
+                (4, "unwritten", Outcome::Denied),
+                (3, "bad", Outcome::Failed),
+                (2, "foreign", Outcome::Denied),
+                (1, "good", Outcome::Done),
+            ]
+        );
+        let done = rows.last().unwrap();
+        assert_eq!((done.email.as_str(), done.credential.as_str()), ("superadmin@lab", "keypair AK"));
+        assert_eq!(done.address.unwrap().to_string(), "10.1.2.3");
+        assert_eq!(rows.iter().find(|row| row.number == 3).unwrap().reason.as_deref(), Some("name: bad"));
+        let kept = |name| store.read_now(|r| r.find(&THINGS, name)).unwrap().is_some();
+        assert_eq!(["good", "foreign", "bad", "unwritten"].map(kept), [true, false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn what_writes_nothing_has_a_row_too() {
+        let (audit, ..) = log(Retention::default());
+        audit.superadmin(&caller(Role::Superadmin), "try", "x", |_| async { Ok(()) }).await.unwrap();
+        assert_eq!(rows(&audit, Search::default()).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn old_rows_go_by_count_and_by_age() {
+        let (audit, _, seconds, _directory) = log(Retention::new(2, 5));
+        let admin = caller(Role::Superadmin);
+        for _ in 0..20 {
+            put(&audit, &admin, "thing").await.unwrap();
+        }
+        let numbers = |rows: Vec<super::Entry>| rows.iter().map(|row| row.number).collect::<Vec<_>>();
+        assert_eq!(numbers(rows(&audit, Search::default()).await), [20, 19, 18, 17, 16]);
+        seconds.fetch_add(3 * 24 * 3600, Ordering::Relaxed);
+        put(&audit, &admin, "thing").await.unwrap();
+        assert_eq!(numbers(rows(&audit, Search::default()).await), [21]);
+    }
+
+    #[tokio::test]
+    async fn a_search_finds_by_every_criterion_and_goes_on_page_by_page() {
+        let (audit, _, seconds, _directory) = log(Retention::default());
+        let (admin, user) = (caller(Role::Superadmin), caller(Role::User));
+        for name in ["one", "two", "three"] {
+            put(&audit, &admin, name).await.unwrap();
+            seconds.fetch_add(60, Ordering::Relaxed);
+        }
+        let _ = put(&audit, &user, "four").await;
+        let found = async |search: Search| -> Vec<String> {
+            rows(&audit, search).await.into_iter().map(|row| row.target).collect()
+        };
+        let at = |seconds: i64| Some(Timestamp::from_second(1_000_000_000 + seconds).unwrap());
+        let any = Search::default;
+        assert_eq!(found(Search { user: Some("USER@lab".into()), ..any() }).await, ["four"]);
+        assert_eq!(found(Search { user: Some(admin.user.to_string()), ..any() }).await.len(), 3);
+        assert_eq!(found(Search { target: Some("o".into()), ..any() }).await, ["four", "two", "one"]);
+        assert_eq!(found(Search { outcome: Some(Outcome::Denied), ..any() }).await, ["four"]);
+        assert_eq!(found(Search { since: at(60), until: at(180), ..any() }).await, ["three", "two"]);
+        assert!(found(Search { action: Some("put".into()), ..any() }).await.is_empty());
+
+        let reader = caller(Role::Superadmin);
+        let (first, more) = audit.search(&reader, any(), 3).await.unwrap();
+        assert!(more && first.len() == 3);
+        let rest = Search { before: Some(first[2].number), ..any() };
+        let (rest, more) = audit.search(&reader, rest, 3).await.unwrap();
+        assert!(!more && rest.len() == 1 && rest[0].target == "one");
+        assert!(audit.search(&user, any(), 3).await.is_err());
     }
 }

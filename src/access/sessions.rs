@@ -280,13 +280,14 @@ impl Sessions {
         Ok(open.len())
     }
 
-    /// Takes away the sessions that are over, and writes how long the others have been unused.
-    pub async fn tidy(&self) -> Result<()> {
+    /// Takes away the sessions that are over, and writes how long the others have been unused: all of them, or those
+    /// where it is not known well enough.
+    pub async fn tidy(&self, all: bool) -> Result<()> {
         let now = self.clock.steady();
         let is_over = |open: &Open| {
             open.is_over(self.limits, now) || self.accounts.caller(open.user, Credential::Session).is_err()
         };
-        let is_late = |open: &Open| now.saturating_duration_since(open.seen.lock().saved) >= SAVED;
+        let is_late = |open: &Open| all || now.saturating_duration_since(open.seen.lock().saved) >= SAVED;
         let (over, late): (Vec<_>, Vec<_>) = {
             let index = self.index.read();
             let touched = index.sessions.values().filter(|open| is_over(open) || is_late(open));

@@ -15,7 +15,7 @@ use crate::access::audit::{Audit, Deed};
 use crate::access::caller::{Caller, Credential, SessionId};
 use crate::access::hasher::Hasher;
 use crate::access::password::MAX_PASSWORD;
-use crate::access::sessions::Sessions;
+use crate::access::sessions::{Limits, Sessions};
 use crate::access::throttle::{Attempt, Throttle};
 use crate::access::user::User;
 use crate::base::clock::Clock;
@@ -69,23 +69,43 @@ struct Shared {
     throttle: Throttle,
     hasher: Hasher,
     clock: Clock,
+    /// Where passwords are checked: that goes on when whoever asked is gone, or nobody would count it.
     tracker: TaskTracker,
 }
 
 impl SignIn {
-    /// A door to these accounts. What is being checked runs on `tracker`, and goes on when whoever asked is gone.
-    pub fn new(
-        store: Store,
-        accounts: Accounts,
+    /// A door to these accounts, with the sessions and the failures that the store has.
+    pub fn load(
+        store: &Store,
+        accounts: &Accounts,
         audit: Audit,
-        sessions: Sessions,
-        throttle: Throttle,
         clock: Clock,
+        limits: Limits,
         tracker: TaskTracker,
     ) -> Result<Self> {
-        let hasher = Hasher::new()?;
-        let shared = Shared { store, accounts, audit, sessions, throttle, hasher, clock, tracker };
+        let shared = Shared {
+            store: store.clone(),
+            accounts: accounts.clone(),
+            audit,
+            sessions: Sessions::load(store, accounts, clock.clone(), limits)?,
+            throttle: Throttle::load(store, clock.clone())?,
+            hasher: Hasher::new()?,
+            clock,
+            tracker,
+        };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The sessions it opens.
+    pub fn sessions(&self) -> &Sessions {
+        &self.shared.sessions
+    }
+
+    /// Takes away the sessions that are over and the failures that are forgotten; with `all`, writes what is known of
+    /// the other sessions too.
+    pub async fn tidy(&self, all: bool) -> Result<()> {
+        self.shared.sessions.tidy(all).await?;
+        self.shared.throttle.tidy().await
     }
 
     /// Signs somebody in who knows the password, with a new session in the place of the one they may have had.

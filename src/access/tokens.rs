@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_token_lasts_ninety_days_and_a_year_at_most() {
         let now = Timestamp::UNIX_EPOCH;
-        let days = |days| SignedDuration::from_hours(24 * days);
+        let days = |days: i64| SignedDuration::from_hours(24 * days);
         let of = |days, at| Expiry { days, at }.resolve(now);
         assert_eq!(of(None, None).unwrap(), now + days(90));
         assert_eq!(of(Some(365), None).unwrap(), now + days(365));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     access::{
         accounts::{Credentials, FirstAdmin},
+        audit::Retention,
         sessions::Limits,
     },
     base::{clock::Clock, secret::Secret},
@@ -65,6 +66,12 @@ pub(crate) struct Serve {
     /// such as 10.0.0.0/8; may be repeated
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<Network>,
+    /// How many days the audit log keeps a row
+    #[arg(long, value_name = "DAYS", default_value_t = Retention::DAYS)]
+    pub(crate) audit_days: u32,
+    /// How many rows the audit log keeps at most
+    #[arg(long, value_name = "ROWS", default_value_t = Retention::ROWS, value_parser = value_parser!(u64).range(1..))]
+    pub(crate) audit_rows: u64,
     /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
@@ -106,6 +113,7 @@ impl Serve {
             engines: self.engines()?,
             sessions: Limits { idle: self.session_idle, lifetime: self.session_lifetime },
             proxies: Proxies::new(self.trusted_proxy.clone()),
+            audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: given.clone(),
         };
         let opened = Server::open(settings, Clock::system(), shutdown.clone());

@@ -4,9 +4,12 @@
 //! who may do what is the services' business.
 
 pub mod agents;
+pub mod audit;
 pub mod images;
 pub mod kit;
 pub mod registries;
 pub mod schema;
+pub mod sessions;
 pub mod tasks;
+pub mod tokens;
 pub mod transfers;

@@ -2,13 +2,19 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::audit::Audit;
+use crate::access::sign_in::SignIn;
+use crate::access::tokens::Tokens;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::audit::AuditQuery;
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::sessions::{SessionMutation, SessionQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
+use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
@@ -28,19 +34,57 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery);
+pub struct Query(
+    ImageQuery,
+    AgentQuery,
+    TransferQuery,
+    RegistryQuery,
+    TaskQuery,
+    AuditQuery,
+    SessionQuery,
+    TokenQuery,
+);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(
+    ImageMutation,
+    AgentMutation,
+    RegistryMutation,
+    TaskMutation,
+    SessionMutation,
+    TokenMutation,
+);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
+/// What the resolvers ask.
+pub struct Services {
+    /// For the log itself.
+    pub audit: Audit,
+    /// For sessions.
+    pub door: SignIn,
+    /// For API tokens.
+    pub tokens: Tokens,
+    /// For images and registries.
+    pub catalog: Catalog,
+    /// For agents.
+    pub fleet: Fleet,
+    /// For scans.
+    pub scanner: Scanner,
+    /// For preloads and unloads.
+    pub transfers: Transfers,
+    /// For tasks.
+    pub queue: Queue,
+}
+
 /// The schema over these services.
-pub fn build(catalog: Catalog, fleet: Fleet, scanner: Scanner, transfers: Transfers, queue: Queue) -> Schema {
-    builder().data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+pub fn build(services: Services) -> Schema {
+    let Services { audit, door, tokens, catalog, fleet, scanner, transfers, queue } = services;
+    let builder = builder().data(audit).data(door).data(tokens);
+    builder.data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.

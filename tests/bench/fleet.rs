@@ -19,6 +19,7 @@ use wharf::fleet::service::Fleet;
 use wharf::store::Store;
 
 use super::report::{check, heading, median, milliseconds, note};
+use super::stock;
 use super::support::app::App;
 use super::support::dockerd::RealDocker;
 use super::support::image::Image;
@@ -98,13 +99,13 @@ async fn many_agents() {
     let names: Vec<String> = (1..=AGENTS).map(|number| format!("gpu{number:05}")).collect();
     {
         let store = Store::open(directory.path()).expect("a store");
-        let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+        let fleet = Fleet::load(&store, Clock::system(), stock::audit(&store)).expect("a fleet");
         meet_all(&fleet, &names).await;
     }
     let store = Store::open(directory.path()).expect("a store");
     let reports: Vec<Vec<Held>> = (0..AGENTS).map(|_| (0..IMAGES).map(held).collect()).collect();
     let started = Instant::now();
-    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+    let fleet = Fleet::load(&store, Clock::system(), stock::audit(&store)).expect("a fleet");
     meet_all(&fleet, &names).await;
     for (name, report) in names.iter().zip(reports) {
         fleet.report(&format!("i-{name}"), report, None);

@@ -7,6 +7,10 @@ use async_graphql::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wharf::access::accounts::Accounts;
+use wharf::access::sessions::Limits;
+use wharf::access::sign_in::SignIn;
+use wharf::access::tokens::Tokens;
 use wharf::base::clock::Clock;
 use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
@@ -92,9 +96,16 @@ fn schema(directory: &std::path::Path) -> Schema {
     let (store, catalog) = stock::open(directory);
     let sessions = service::sessions(&catalog);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
-    let queue = Queue::load(store, Clock::system(), Vec::new(), tracker, shutdown).expect("a queue");
-    let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
-    let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
-    schema::build(catalog, fleet, scanner, transfers, queue)
+    let audit = stock::audit(&store);
+    let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+    let accounts = Accounts::load(&store).expect("accounts");
+    let tokens = Tokens::load(&store, &accounts, audit.clone(), Clock::system()).expect("tokens");
+    let limits = Limits::default();
+    let door = SignIn::load(&store, &accounts, audit.clone(), Clock::system(), limits, tracker.clone());
+    let door = door.expect("a door");
+    let queue = Queue::load(store, Clock::system(), audit.clone(), Vec::new(), tracker, shutdown);
+    let queue = queue.expect("a queue");
+    let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
+    let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+    schema::build(schema::Services { audit, door, tokens, catalog, fleet, scanner, transfers, queue })
 }
