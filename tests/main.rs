@@ -17,6 +17,7 @@ mod architecture;
 mod audit;
 mod auth;
 mod cli;
+mod cli_admin;
 mod cli_agents;
 mod clients;
 mod crash;
