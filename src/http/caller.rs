@@ -72,7 +72,7 @@ fn authenticate(request: &Request, accounts: &Accounts, now: Timestamp) -> Resul
         Ok(_) if !is_right => Err(Problem::unauthorized("Unauthorized access")),
         Ok(holder) => {
             accounts.mark_used(authorization.access_key, now);
-            let address = request.remote_addr().as_socket_addr().map(|address| address.ip());
+            let address = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
             let origin = Origin { address, ..holder.caller.origin };
             Ok(Caller { origin, ..holder.caller })
         }
