@@ -12,6 +12,7 @@ use crate::access::names::checked_email;
 use crate::access::password;
 use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
+use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
@@ -254,6 +255,22 @@ impl Accounts {
         self.index.read().keys.get(access_key).map(|key| key.shown())
     }
 
+    /// The caller this user is when they sign with the first of their active keypairs; by e-mail address or id.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such user, [`Error::Conflict`] for one who may not do anything.
+    pub fn caller_of(&self, user: &str) -> Result<Caller> {
+        let wanted = user.trim();
+        let by_id = || self.user(wanted.parse().ok()?);
+        let found = self.user_by_email(wanted).or_else(by_id);
+        let user = found.ok_or_else(|| Error::missing("user", shown(wanted)))?;
+        let inactive = |_| {
+            let why = format!("{} is not active and sees nothing; activate the user first", user.email);
+            Error::Conflict(why)
+        };
+        self.caller(user.id, Credential::Console).map_err(inactive)
+    }
+
     /// Makes the first super-admin, in the domain given, and returns what it was made with.
     ///
     /// # Errors
@@ -457,7 +474,12 @@ fn purpose(access_key: &str) -> String {
 
 /// A new access key.
 pub(in crate::access) fn new_access_key() -> Result<String> {
-    random_letters(KEY_LETTERS, 20)
+    random_key(20)
+}
+
+/// Text in capitals that nobody can guess: five random bits in each character.
+pub(in crate::access) fn random_key(length: usize) -> Result<String> {
+    random_letters(KEY_LETTERS, length)
 }
 
 /// A new secret key.

@@ -2,15 +2,20 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::access::directory::Directory;
+use crate::access::sign_in::SignIn;
+use crate::access::tokens::Tokens;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::associations::AssociationMutation;
 use crate::graphql::audit::AuditQuery;
 use crate::graphql::domains::{DomainMutation, DomainQuery};
+use crate::graphql::explain::ExplainQuery;
 use crate::graphql::groups::{GroupMutation, GroupQuery};
+use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
 use crate::graphql::kit::dialect::Dialects;
@@ -18,7 +23,9 @@ use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
+use crate::graphql::sessions::{SessionMutation, SessionQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
+use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
 use crate::graphql::users::{UserMutation, UserQuery};
 use crate::scan::service::Scanner;
@@ -41,6 +48,8 @@ const MAX_RECURSION: usize = 32;
 #[graphql(name = "Query")]
 pub struct Query(
     ImageQuery,
+    ImageNodeQuery,
+    ExplainQuery,
     AgentQuery,
     TransferQuery,
     RegistryQuery,
@@ -52,6 +61,8 @@ pub struct Query(
     KeyPairQuery,
     PolicyQuery,
     ScalingGroupQuery,
+    SessionQuery,
+    TokenQuery,
 );
 
 /// All mutations.
@@ -59,6 +70,7 @@ pub struct Query(
 #[graphql(name = "Mutation")]
 pub struct Mutation(
     ImageMutation,
+    ImageNodeMutation,
     AgentMutation,
     RegistryMutation,
     TaskMutation,
@@ -69,6 +81,8 @@ pub struct Mutation(
     PolicyMutation,
     ScalingGroupMutation,
     AssociationMutation,
+    SessionMutation,
+    TokenMutation,
 );
 
 /// The API's schema.
@@ -76,10 +90,16 @@ pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
 pub struct Services {
+    /// For whom an explanation is about.
+    pub accounts: Accounts,
     /// For the log itself.
     pub audit: Audit,
     /// For domains, groups, users, keypairs and scaling groups.
     pub directory: Directory,
+    /// For sessions.
+    pub door: SignIn,
+    /// For API tokens.
+    pub tokens: Tokens,
     /// For images and registries.
     pub catalog: Catalog,
     /// For agents.
@@ -94,10 +114,14 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { audit, directory, catalog, fleet, scanner, transfers, queue } = services;
+    let Services { accounts, audit, directory, door, tokens, catalog, fleet, scanner, transfers, queue } =
+        services;
     builder()
+        .data(accounts)
         .data(audit)
         .data(directory)
+        .data(door)
+        .data(tokens)
         .data(catalog)
         .data(fleet)
         .data(scanner)
