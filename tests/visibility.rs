@@ -243,7 +243,7 @@ async fn nodes_are_filtered_ordered_and_paged() {
         ("domain: \"default\"", "no permission to execute"),
         ("scope_id: \"domain:default\", permission: \"fly\"", "permission: \"fly\" is none of"),
     ] {
-        let refused = ann.refused(&format!("{{ image_nodes({}) {{ count }} }}", arguments), json!({})).await;
+        let refused = ann.refused(&format!("{{ image_nodes({arguments}) {{ count }} }}"), json!({})).await;
         assert!(refused.contains(expected), "{arguments}: {refused}");
     }
     let own = ann.ask("{ image_nodes(scope_id: \"domain:default\") { count } }", json!({})).await;
