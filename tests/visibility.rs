@@ -228,8 +228,8 @@ async fn nodes_are_filtered_ordered_and_paged() {
     for id in [&node["id"], &node["row_id"]] {
         let data = ann
             .ask(
-                "query($id: String!) { image_node(id: $id) { id tag } image(id: $id) { tag } }",
-                json!({"id": id}),
+                "query($id: GlobalIDField!, $text: String!) { image_node(id: $id) { id tag } image(id: $text) { tag } }",
+                json!({"id": id, "text": id}),
             )
             .await;
         assert_eq!((&data["image_node"]["id"], &data["image"]["tag"]), (&node["id"], &node["tag"]), "{id}");
