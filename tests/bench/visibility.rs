@@ -73,7 +73,7 @@ pub async fn measure() {
         let caller = world.accounts.caller_of(&ann.email).expect("ann");
         let (mut hidden, mut unknown) = (Vec::new(), Vec::new());
         for round in 0..LOOKUPS.0 {
-            let mut look = |kind: bool, times: &mut Vec<Duration>| {
+            let look = |kind: bool, times: &mut Vec<Duration>| {
                 let reference = reference(round, kind);
                 let started = Instant::now();
                 assert!(black_box(world.catalog.image(&caller, &reference, None)).is_err());
