@@ -114,7 +114,7 @@ impl World {
         let images = catalog.images(&stock::superadmin(), &Filter::default()).expect("images");
         for (number, name) in names.iter().enumerate() {
             let id = format!("i-{name}");
-            let scaling_group = if number % 2 == 0 { "gpu" } else { "cpu" };
+            let scaling_group = if number % 3 == 0 { "gpu" } else { "cpu" };
             fleet
                 .change(&stock::superadmin(), &id, None, Some(scaling_group.into()))
                 .await
