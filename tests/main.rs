@@ -13,23 +13,29 @@
 )]
 
 mod agentset;
+mod api_tokens;
 mod architecture;
 mod audit;
 mod auth;
+mod browsers;
 mod cli;
 mod cli_agents;
 mod clients;
+mod clients_session;
 mod crash;
 mod disk;
 mod engine;
 mod followers;
+mod guessing;
 mod harness;
 mod hostile;
 mod limits;
 mod mistakes;
+mod redaction;
 mod scan;
 mod seed;
 mod serve;
+mod sessions;
 mod support;
 mod tasks;
 mod transfers;
