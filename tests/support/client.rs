@@ -48,11 +48,9 @@ impl Client {
         run(&mut command, self.home.path(), COMMAND).await
     }
 
-    /// Runs it in session mode, with something to answer its questions. By a name: these clients take cookies from no
-    /// bare address.
+    /// Runs it in session mode, with something to answer its questions.
     pub async fn in_session(&self, app: &App, arguments: &[&str], answers: &str) -> Outcome {
-        let url = app.url().replace("127.0.0.1", "localhost");
-        let client = self.command(&url, "session");
+        let client = self.command(app.url(), "session");
         // Without a terminal of its own, or it would ask for the password there.
         let mut command = Command::new("setsid");
         command
