@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::audit::{Audit, Retention};
+use crate::access::directory::Directory;
 use crate::access::rates::Rates;
 use crate::access::sessions::Limits;
 use crate::access::sign_in::SignIn;
@@ -23,7 +24,7 @@ use crate::engine::address::EngineUrl;
 use crate::engine::{self, Engine};
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
-use crate::graphql::schema;
+use crate::graphql::schema::{self, Schema};
 use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
@@ -99,15 +100,28 @@ impl Server {
         let store = Store::open(&settings.data_dir)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
+        let engines = connected(&settings.engines)?;
         let first_admin = if accounts.is_empty() {
             Some(accounts.create_first_admin(settings.first_admin, tenants::DEFAULT, clock.now())?)
         } else {
             None
         };
-        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
-        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
-        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
         let tracker = TaskTracker::new();
+        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
+        let (log, limits) = (audit.clone(), settings.sessions);
+        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let tokens = Tokens::load(&store, &accounts, log, clock.clone())?;
+        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
+        let sessions = door.sessions().clone();
+        let directory = Directory::new(
+            accounts.clone(),
+            tenants.clone(),
+            audit.clone(),
+            clock.clone(),
+            Arc::new(fleet.clone()),
+        )
+        .on_lockout(Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop)));
+        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
         let sessions = service::sessions(&catalog);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
@@ -122,11 +136,21 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-        let (log, limits) = (audit.clone(), settings.sessions);
-        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let schema = schema::build(schema::Services {
+            accounts: accounts.clone(),
+            audit,
+            directory,
+            door: door.clone(),
+            tokens: tokens.clone(),
+            catalog: catalog.clone(),
+            fleet: fleet.clone(),
+            scanner,
+            transfers,
+            queue: queue.clone(),
+        });
         let proofs = Proofs {
             sessions: door.sessions().clone(),
-            tokens: Tokens::load(&store, &accounts, log, clock.clone())?,
+            tokens,
             rates: Rates::default(),
             proxies: settings.proxies,
             accounts,
@@ -134,16 +158,7 @@ impl Server {
         };
         let services = Services {
             store,
-            schema: schema::build(schema::Services {
-                audit,
-                door: door.clone(),
-                tokens: proofs.tokens.clone(),
-                catalog: catalog.clone(),
-                fleet: fleet.clone(),
-                scanner,
-                transfers,
-                queue: queue.clone(),
-            }),
+            schema,
             proofs,
             door,
             catalog,
@@ -151,13 +166,12 @@ impl Server {
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
             hosts: Hosts::new(settings.hosts),
         };
-        let mut engines = Vec::with_capacity(settings.engines.len());
-        for url in &settings.engines {
-            let engine =
-                engine::connect(url).map_err(|fault| Error::invalid("engine", format!("{url}: {fault}")))?;
-            engines.push((url.to_string(), engine));
-        }
         Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })
+    }
+
+    /// The API, for whoever asks it without HTTP.
+    pub fn schema(&self) -> &Schema {
+        &self.services.schema
     }
 
     /// The credentials of the super-admin that this start made: to be shown once, to a person.
@@ -207,4 +221,13 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
             return;
         }
     }
+}
+
+/// The ways to these engines; none need be there yet.
+fn connected(urls: &[EngineUrl]) -> Result<Vec<(String, Arc<dyn Engine>)>, Error> {
+    let connect = |url: &EngineUrl| match engine::connect(url) {
+        Ok(engine) => Ok((url.to_string(), engine)),
+        Err(fault) => Err(Error::invalid("engine", format!("{url}: {fault}"))),
+    };
+    urls.iter().map(connect).collect()
 }
