@@ -1,5 +1,5 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory signature fleet visibility` runs some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet visibility` runs some of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 
 mod fleet;
 mod images;
+mod login;
 mod memory;
 mod report;
 mod scan;
@@ -46,6 +47,9 @@ fn main() {
         }
         if wanted("visibility") {
             visibility::measure().await;
+        }
+        if wanted("login") {
+            login::measure().await;
         }
         if wanted("signature") {
             signature::measure();

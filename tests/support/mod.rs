@@ -9,6 +9,7 @@ pub mod dockerd;
 pub mod http1;
 pub mod image;
 pub mod people;
+pub mod person;
 pub mod process;
 pub mod proxy;
 pub mod registry;
