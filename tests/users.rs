@@ -291,9 +291,8 @@ async fn every_change_leaves_a_row_in_the_audit_log() {
     ann.api.fails("create_user", r#"email: "b@lab", props: {password: "a long password"}"#).await;
     admin.fails("delete_domain", "name: \"nowhere\"").await;
     admin.does("create_domain", "name: \"lab\", props: {}").await;
-    let log =
-        admin.ask("{ audit_log(limit: 9) { entries { user action target outcome } } }", json!({})).await;
-    let rows: Vec<String> = log["audit_log"]["entries"]
+    let log = admin.ask("{ audit_log(limit: 9) { items { user action target outcome } } }", json!({})).await;
+    let rows: Vec<String> = log["audit_log"]["items"]
         .as_array()
         .unwrap_or_else(|| panic!("{log}"))
         .iter()

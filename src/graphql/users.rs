@@ -440,10 +440,9 @@ impl UserMutation {
         &self,
         ctx: &Context<'_>,
         email: String,
-        #[graphql(name = "props", desc = "Not looked at; for Backend.AI's clients.")] _props: Option<
-            PurgeUserInput,
-        >,
+        #[graphql(desc = "Not looked at; for Backend.AI's clients.")] props: Option<PurgeUserInput>,
     ) -> Option<PurgeUser> {
+        let _ = props;
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.remove_user(caller, &email).await.into())
     }
