@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use async_graphql_parser::parse_schema;
 use async_graphql_parser::types::{
@@ -10,22 +9,16 @@ use async_graphql_parser::types::{
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use wharf::access::accounts::Accounts;
-use wharf::access::audit::{Audit, Retention};
+use wharf::access::accounts::FirstAdmin;
+use wharf::access::audit::Retention;
 use wharf::access::caller::{Caller, Origin, Role};
-use wharf::access::directory::Directory;
-use wharf::access::tenants::Tenants;
+use wharf::access::sessions::Limits;
 use wharf::base::clock::Clock;
 use wharf::base::ids::UserId;
-use wharf::catalog::service::Catalog;
-use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::Later;
 use wharf::graphql::schema;
-use wharf::scan::service::Scanner;
-use wharf::store::Store;
-use wharf::tasks::queue::Queue;
-use wharf::transfer::service::Transfers;
+use wharf::http::peer::Proxies;
+use wharf::server::{Server, Settings};
 
 use crate::support::api::Api;
 use crate::support::app::App;
@@ -319,27 +312,16 @@ async fn the_same_queries_show_a_super_admin_all_of_it() {
 
 /// The API over a data directory of its own, asked without a network, so that any caller can be made up.
 fn api(directory: &Path) -> schema::Schema {
-    let (clock, shutdown) = (Clock::system(), CancellationToken::new());
-    let store = Store::open(directory).unwrap();
-    let tenants = Tenants::load(&store, clock.now()).unwrap();
-    let accounts = Accounts::load(&store).unwrap();
-    let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
-    let fleet = Fleet::load(&store, clock.clone(), audit.clone()).unwrap();
-    let directory =
-        Directory::new(accounts, tenants.clone(), audit.clone(), clock.clone(), Arc::new(fleet.clone()));
-    let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone()).unwrap();
-    let sessions = wharf::scan::service::sessions(&catalog);
-    let tracker = TaskTracker::new();
-    let queue = Queue::load(store, clock, audit.clone(), Vec::new(), tracker, shutdown).unwrap();
-    schema::build(schema::Services {
-        scanner: Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone()),
-        transfers: Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone()),
-        audit,
-        directory,
-        catalog,
-        fleet,
-        queue,
-    })
+    let settings = Settings {
+        data_dir: directory.to_owned(),
+        hosts: Vec::new(),
+        engines: Vec::new(),
+        audit: Retention::default(),
+        sessions: Limits::default(),
+        proxies: Proxies::default(),
+        first_admin: FirstAdmin::default(),
+    };
+    Server::open(settings, Clock::system(), CancellationToken::new()).unwrap().schema().clone()
 }
 
 #[tokio::test]

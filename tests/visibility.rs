@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use wharf::access::caller::Role;
 
 use crate::support::api::Api;
 use crate::support::app::App;
 use crate::support::dockerd::RealDocker;
 use crate::support::image::Image;
+use crate::support::people::Person;
 use crate::support::registry::RealRegistry;
-use crate::support::tenants::{Person, settle};
 use crate::support::wait::{PATIENCE, until};
 
 const OWNER: &str = "ai.backend.customized-image.owner";
@@ -27,7 +26,9 @@ struct Scene {
 impl Scene {
     async fn set() -> Option<Self> {
         let (open, secret) = (RealRegistry::open().await?, RealRegistry::open().await?);
-        let (ann, bob) = (Person::new("ann", Role::User), Person::new("bob", Role::Admin));
+        let app = App::start().await;
+        let ann = app.person("ann@test.invalid", "user", "default").await;
+        let bob = app.person("bob@test.invalid", "admin", "default").await;
         for tag in ["3.8", "3.9", "3.10"] {
             open.push(&Image::new("stable/python", tag)).await;
         }
@@ -35,7 +36,6 @@ impl Scene {
         let own = Image::new("own/python", "mine").label(OWNER, &format!("user:{}", bob.id));
         open.push(&own.label("ai.backend.customized-image.name", "bobs")).await;
         secret.push(&Image::new("hidden/weights", "7")).await;
-        let mut app = App::start().await;
         let admin = app.admin();
         for registry in [&open, &secret] {
             admin.add_registry(registry).await;
@@ -47,9 +47,7 @@ impl Scene {
             let done = admin.mutate("alias_image", &format!("alias: {alias:?}, target: {target:?}")).await;
             assert!(done.0, "{done:?}");
         }
-        app.kill9();
-        settle(&app.data_dir(), &[&ann, &bob], &[open.host()], &[]);
-        app.restart().await;
+        admin.allow_registries("default", &[open.host()]).await;
         Some(Self { app, open, secret, ann, bob })
     }
 }
@@ -82,7 +80,7 @@ async fn missing(api: &Api, reference: &str) -> String {
 #[tokio::test]
 async fn what_is_hidden_is_hidden_behind_every_door() {
     let Some(scene) = Scene::set().await else { return };
-    let (admin, ann, bob) = (scene.app.admin(), scene.ann.api(&scene.app), scene.bob.api(&scene.app));
+    let (admin, ann, bob) = (scene.app.admin(), scene.ann.api, scene.bob.api);
     let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
     let open = ["stable/python:3.8", "stable/python:3.9", "stable/python:3.10", "stable/operator:1"];
     assert_eq!(seen(&ann).await, set(&open));
@@ -131,7 +129,7 @@ async fn what_is_hidden_is_hidden_behind_every_door() {
 #[tokio::test]
 async fn customized_and_operation_images_are_told_apart() {
     let Some(scene) = Scene::set().await else { return };
-    let (admin, ann, bob) = (scene.app.admin(), scene.ann.api(&scene.app), scene.bob.api(&scene.app));
+    let (admin, ann, bob) = (scene.app.admin(), scene.ann.api, scene.bob.api);
     // The document of the official clients, which look for exactly one label of that name.
     let customized =
         "query{customized_images{id name registry architecture tag size_bytes labels{key value}}}";
@@ -164,7 +162,7 @@ async fn customized_and_operation_images_are_told_apart() {
 #[tokio::test]
 async fn an_explanation_names_what_would_change_it() {
     let Some(scene) = Scene::set().await else { return };
-    let (admin, ann) = (scene.app.admin(), scene.ann.api(&scene.app));
+    let (admin, ann) = (scene.app.admin(), scene.ann.api);
     let explain = "query($r: String!, $u: String, $g: String) { explain_image_access(reference: $r, user: $u, group: $g) {
         reference user visible conditions { name value holds remedy } } }";
     let ask = async |api: &Api, reference: &str, user: Option<&str>, group: Option<&str>| {
@@ -197,7 +195,7 @@ async fn an_explanation_names_what_would_change_it() {
 #[tokio::test]
 async fn nodes_are_filtered_ordered_and_paged() {
     let Some(scene) = Scene::set().await else { return };
-    let ann = scene.ann.api(&scene.app);
+    let ann = scene.ann.api;
     let nodes = "query($f: String, $o: String, $n: Int, $a: String, $l: Int, $b: String) {
         image_nodes(filter: $f, order: $o, first: $n, after: $a, last: $l, before: $b) {
           count pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
@@ -261,7 +259,7 @@ async fn with_a_group_only_what_its_agents_have_is_seen() {
         registry.push(&Image::new("lab/python", tag).real_layers(1, 10_000).content(tag)).await;
     }
     let engine = docker.url();
-    let mut app = App::start_with(move |command| {
+    let app = App::start_with(move |command| {
         command.args(["--engine", &engine]);
     })
     .await;
@@ -270,13 +268,24 @@ async fn with_a_group_only_what_its_agents_have_is_seen() {
     admin.scan(registry.host()).await;
     let there = format!("{}/lab/python:there", registry.host());
     docker.docker_ok(&["pull", "-q", &there]).await;
-    let (ann, bob) = (Person::new("ann", Role::User), Person::new("bob", Role::User));
-    app.kill9();
-    let groups: &[(&str, &[&Person], &[&str])] =
-        &[("vision", &[&ann], &["default"]), ("speech", &[&ann], &["asr"])];
-    settle(&app.data_dir(), &[&ann, &bob], &[registry.host()], groups);
-    app.restart().await;
-    let (admin, ann, bob) = (app.admin(), ann.api(&app), bob.api(&app));
+    let ann = app.person("ann@test.invalid", "user", "default").await;
+    let bob = app.person("bob@test.invalid", "user", "default").await;
+    admin.allow_registries("default", &[registry.host()]).await;
+    let of_domain = "scaling_group: \"default\", domain: \"default\"";
+    admin.does("disassociate_scaling_group_with_domain", of_domain).await;
+    admin
+        .does("create_scaling_group", "name: \"asr\", props: {driver: \"static\", scheduler: \"fifo\"}")
+        .await;
+    for (group, scaling_group) in [("vision", "default"), ("speech", "asr")] {
+        admin.does("create_group", &format!("name: \"{group}\", props: {{domain_name: \"default\"}}")).await;
+        let id = admin.group_id(group).await;
+        let joins =
+            format!("gid: \"{id}\", props: {{user_update_mode: \"add\", user_uuids: [\"{}\"]}}", ann.id);
+        admin.does("modify_group", &joins).await;
+        let uses = format!("scaling_group: \"{scaling_group}\", user_group: \"{id}\"");
+        admin.does("associate_scaling_group_with_user_group", &uses).await;
+    }
+    let (ann, bob) = (ann.api, bob.api);
     until("the image to be seen on its agent", PATIENCE, async || {
         let query = "query($r: String!) { image_presence(reference: $r) { state } }";
         let data = admin.ask(query, json!({"r": there})).await;

@@ -15,7 +15,6 @@ pub mod registry;
 pub mod shelf;
 pub mod sign;
 pub mod sse;
-pub mod tenants;
 pub mod tokens;
 pub mod verbs;
 pub mod visitor;
