@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::api::{Api, Call};
 use crate::support::app::{ADMIN_EMAIL, App};
-use crate::support::person::Person;
+use crate::support::visitor::Visitor;
 
 const CREATE: &str = "mutation($name: String!, $scope: String!, $days: Int, $at: String) {
     create_api_token(name: $name, scope: $scope, expires_in_days: $days, expires_at: $at) {
@@ -146,7 +146,7 @@ async fn a_token_has_a_name_a_scope_and_an_end() {
 #[tokio::test]
 async fn a_person_in_a_browser_makes_and_lists_tokens_too() {
     let app = App::start().await;
-    let person = Person::admin(&app).await;
+    let person = Visitor::admin(&app).await;
     let made = person.ask(CREATE, json!({"name": "laptop", "scope": "full"})).await;
     assert!(is_taken(&app, made["create_api_token"]["token"].as_str().unwrap()).await);
     let listed = person.ask(LIST, json!({"user": ADMIN_EMAIL})).await;
@@ -168,4 +168,56 @@ async fn the_shell_makes_lists_and_revokes_tokens() {
     let revoked = app.wharf(&["token", "revoke", listed[0]["id"].as_str().unwrap()]).await;
     assert_eq!(revoked.code, 0, "{}", revoked.text());
     assert!(!is_taken(&app, made["token"].as_str().unwrap()).await);
+}
+
+#[tokio::test]
+async fn the_tokens_of_others_are_for_super_admins_alone() {
+    let app = App::start().await;
+    let [ann, bob] =
+        [app.person("ann@lab", "user", "default").await, app.person("bob@lab", "admin", "default").await];
+    let made = create(&ann.api, "ci", "full").await;
+    let id = json!({"id": made["api_token"]["id"]});
+    let of_ann = json!({"user": "ann@lab"});
+    let denied = bob.api.refused(LIST, of_ann.clone()).await;
+    assert!(denied.contains("no permission"), "{denied}");
+    let unknown = bob.api.ask(REVOKE, json!({"id": "0e9c2b34-0000-4000-8000-000000000001"})).await;
+    let foreign = bob.api.ask(REVOKE, id.clone()).await;
+    let shape = |answer: &Value| {
+        answer["revoke_api_token"]["msg"].as_str().unwrap().split(':').next().unwrap().to_owned()
+    };
+    assert_eq!(shape(&foreign), shape(&unknown), "a token of somebody else's is none");
+    assert!(is_taken(&app, made["token"].as_str().unwrap()).await);
+    assert_eq!(app.admin().ask(LIST, of_ann).await["api_tokens"][0]["name"], "ci");
+    assert_eq!(app.admin().ask(REVOKE, id).await["revoke_api_token"]["ok"], true);
+    assert!(!is_taken(&app, made["token"].as_str().unwrap()).await);
+}
+
+#[tokio::test]
+async fn a_keypair_makes_as_many_requests_as_it_may() {
+    let app = App::start().await;
+    let ann = app.person("ann@lab", "user", "default").await;
+    let change = format!("access_key: \"{}\", props: {{rate_limit: 5}}", ann.access_key);
+    app.admin().does("modify_keypair", &change).await;
+    let ask = || ann.api.call("POST", "/admin/gql").json(&json!({"query": "{ __typename }"})).send();
+    for left in (0..5).rev() {
+        let reply = ask().await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let told = ["limit", "remaining", "window"].map(|name| {
+            reply.header(&format!("x-ratelimit-{name}")).and_then(|value| value.parse::<u32>().ok())
+        });
+        assert_eq!(told, [Some(5), Some(left), Some(900)]);
+    }
+    let reply = ask().await;
+    reply.problem(429, "rate-limit-exceeded");
+    assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"));
+    assert!(reply.header("retry-after").is_some_and(|wait| wait.parse::<u32>().unwrap() > 800));
+    let unlimited =
+        app.admin().call("POST", "/admin/gql").json(&json!({"query": "{ __typename }"})).send().await;
+    assert_eq!(
+        (unlimited.status, unlimited.header("x-ratelimit-limit")),
+        (200, None),
+        "the admin's has none"
+    );
+    app.admin().does("modify_keypair", &change.replace("5}", "50}")).await;
+    assert_eq!(ask().await.status, 200, "a higher limit counts at once");
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
 use crate::support::client::Client;
-use crate::support::person::Person;
+use crate::support::visitor::Visitor;
 
 const ANOTHER: &str = "another planted password";
 
@@ -38,7 +38,7 @@ async fn a_day_without_a_keypair(version: &str) {
     let change = ["update-password", ADMIN_PASSWORD, ANOTHER, ANOTHER];
     let outcome = client.in_session(&app, &change, "").await;
     assert!(outcome.text().contains("Password updated."), "{}", outcome.text());
-    let mut other = Person::of(&app);
+    let mut other = Visitor::of(&app);
     other.sign_in(ADMIN_EMAIL, ANOTHER).await;
     assert!(other.is_signed_in().await, "with the new password");
 

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::support::api::{Api, Reply};
 use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
-use crate::support::person::Person;
 use crate::support::sign::Keypair;
+use crate::support::visitor::Visitor;
 
 const WRONG: &str = "a wrong password";
 
@@ -18,13 +18,13 @@ fn wait(reply: &Reply) -> u64 {
     reply.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("Retry-After in seconds")
 }
 
-async fn is_let_in(mut person: Person) -> bool {
+async fn is_let_in(mut person: Visitor) -> bool {
     person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
     person.cookie.is_some()
 }
 
 /// Guesses at this account from there until that is refused unseen; returns how many were looked at.
-async fn guess_until_refused(person: &Person, email: impl Fn(usize) -> String) -> usize {
+async fn guess_until_refused(person: &Visitor, email: impl Fn(usize) -> String) -> usize {
     for guesses in 0..200 {
         let reply = person.signing_in(&email(guesses), WRONG).send().await;
         if reply.status == 429 {
@@ -38,8 +38,8 @@ async fn guess_until_refused(person: &Person, email: impl Fn(usize) -> String) -
 #[tokio::test]
 async fn whoever_guesses_waits_and_the_owner_elsewhere_does_not() {
     let mut app = App::start().await;
-    assert!(is_let_in(Person::at(&app, "127.0.0.2")).await, "the owner has been here before");
-    let guesser = Person::of(&app);
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "the owner has been here before");
+    let guesser = Visitor::of(&app);
     assert_eq!(guess_until_refused(&guesser, |_| ADMIN_EMAIL.to_owned()).await, 5);
     let reply = guesser.signing_in(ADMIN_EMAIL, ADMIN_PASSWORD).send().await;
     assert_eq!(wait(&reply), 1, "even the right one is not looked at");
@@ -49,7 +49,7 @@ async fn whoever_guesses_waits_and_the_owner_elsewhere_does_not() {
     let reply = guesser.signing_in(ADMIN_EMAIL, ADMIN_PASSWORD).send().await;
     assert!(reply.status == 429 || reply.json()["authenticated"] == true, "{}", reply.text());
     let _ = guesser.signing_in(ADMIN_EMAIL, WRONG).send().await;
-    assert!(is_let_in(Person::at(&app, "127.0.0.2")).await, "the owner is not kept out");
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "the owner is not kept out");
     let rows = app.admin().ask("{ audit_log(action: \"sign_in\") { items { outcome } } }", json!({})).await;
     let denied =
         rows["audit_log"]["items"].as_array().unwrap().iter().filter(|row| row["outcome"] == "DENIED");
@@ -59,7 +59,7 @@ async fn whoever_guesses_waits_and_the_owner_elsewhere_does_not() {
 #[tokio::test]
 async fn the_wait_doubles_and_is_kept_over_a_crash() {
     let mut app = App::start().await;
-    let guesser = Person::of(&app);
+    let guesser = Visitor::of(&app);
     let mut waits = Vec::new();
     let started = Instant::now();
     while waits.len() < 3 {
@@ -84,20 +84,20 @@ async fn the_wait_doubles_and_is_kept_over_a_crash() {
 #[tokio::test]
 async fn many_accounts_from_one_address_are_guessed_no_better() {
     let app = App::start().await;
-    let guesser = Person::of(&app);
+    let guesser = Visitor::of(&app);
     let looked_at = guess_until_refused(&guesser, |n| format!("user{n}@test.invalid")).await;
     assert!((50..=52).contains(&looked_at), "{looked_at}");
     wait(&guesser.signing_in("another@test.invalid", WRONG).send().await);
-    assert!(is_let_in(Person::at(&app, "127.0.0.2")).await, "who is elsewhere is not held to it");
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "who is elsewhere is not held to it");
 }
 
 #[tokio::test]
 async fn many_addresses_guess_one_account_no_better() {
     let app = App::start().await;
-    assert!(is_let_in(Person::at(&app, "127.0.0.2")).await);
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await);
     let mut looked_at = 0;
     for last in 10..60 {
-        let guesser = Person::at(&app, &format!("127.0.0.{last}"));
+        let guesser = Visitor::at(&app, &format!("127.0.0.{last}"));
         let reply = guesser.signing_in(ADMIN_EMAIL, WRONG).send().await;
         if reply.status == 429 {
             wait(&reply);
@@ -106,7 +106,7 @@ async fn many_addresses_guess_one_account_no_better() {
         looked_at += 1;
     }
     assert!((20..=23).contains(&looked_at), "{looked_at}");
-    assert!(is_let_in(Person::at(&app, "127.0.0.2")).await, "the owner, where they have been before");
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "the owner, where they have been before");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn an_account_that_does_not_exist_is_held_to_the_same() {
     let [known, unknown] = [ADMIN_EMAIL, "nobody@test.invalid"];
     let mut counts = Vec::new();
     for (address, email) in [("127.0.0.4", known), ("127.0.0.5", unknown)] {
-        counts.push(guess_until_refused(&Person::at(&app, address), |_| email.to_owned()).await);
+        counts.push(guess_until_refused(&Visitor::at(&app, address), |_| email.to_owned()).await);
     }
     assert_eq!(counts, [5, 5]);
 }
@@ -127,7 +127,7 @@ async fn an_account_that_does_not_exist_takes_as_long() {
     // Each from an address of its own, so that none has to wait; by turns, so that a busy machine slows both.
     for round in 0..8 {
         for (which, email) in [ADMIN_EMAIL, "nobody@test.invalid"].into_iter().enumerate() {
-            let person = Person::at(&app, &format!("127.0.{which}.{}", 10 + round));
+            let person = Visitor::at(&app, &format!("127.0.{which}.{}", 10 + round));
             let started = Instant::now();
             person.signing_in(email, WRONG).send().await;
             times[which].push(started.elapsed());
@@ -144,7 +144,7 @@ async fn an_account_that_does_not_exist_takes_as_long() {
 #[tokio::test]
 async fn guesses_that_come_all_at_once_are_counted_too() {
     let app = App::start().await;
-    let guesser = Person::of(&app);
+    let guesser = Visitor::of(&app);
     let replies = join_all((0..40).map(|_| guesser.signing_in(ADMIN_EMAIL, WRONG).send())).await;
     let looked_at = replies.iter().filter(|reply| reply.status == 200).count();
     assert!(looked_at <= 5, "{looked_at} of 40 were looked at");
@@ -153,7 +153,7 @@ async fn guesses_that_come_all_at_once_are_counted_too() {
 #[tokio::test]
 async fn a_right_password_makes_the_address_forget_its_wrong_ones() {
     let app = App::start().await;
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     for _ in 0..3 {
         for _ in 0..4 {
             person.signing_in(ADMIN_EMAIL, WRONG).send().await;
@@ -166,7 +166,7 @@ async fn a_right_password_makes_the_address_forget_its_wrong_ones() {
 #[tokio::test]
 async fn keypairs_are_never_kept_out() {
     let app = App::start().await;
-    let guesser = Person::of(&app);
+    let guesser = Visitor::of(&app);
     guess_until_refused(&guesser, |_| ADMIN_EMAIL.to_owned()).await;
     for _ in 0..100 {
         let forger = Api::new(app.url(), Some(Keypair::new("AKIATESTTESTTESTTEST", "a wrong secret key")));
@@ -178,7 +178,7 @@ async fn keypairs_are_never_kept_out() {
 #[tokio::test]
 async fn what_is_too_long_to_be_a_password_is_refused_unread() {
     let app = App::start().await;
-    let person = Person::of(&app);
+    let person = Visitor::of(&app);
     let mebibyte = "x".repeat(1 << 20);
     let reply = person.signing_in(ADMIN_EMAIL, &mebibyte).send().await;
     reply.problem(413, "content-too-large");
@@ -196,8 +196,8 @@ async fn what_is_too_long_to_be_a_password_is_refused_unread() {
 #[tokio::test]
 async fn many_who_sign_in_at_once_do_not_hold_up_the_rest() {
     let app = App::start().await;
-    let people = (0..60).map(|last| Person::at(&app, &format!("127.0.1.{}", last + 1)));
-    let sign_in = |mut person: Person| async move { person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await };
+    let people = (0..60).map(|last| Visitor::at(&app, &format!("127.0.1.{}", last + 1)));
+    let sign_in = |mut person: Visitor| async move { person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await };
     let crowd = tokio::spawn(join_all(people.map(sign_in)));
     let mut slowest = Duration::ZERO;
     let mut asked = 0;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, ADMIN_SECRET_KEY, App};
 use crate::support::http1::{Response, Server};
-use crate::support::person::Person;
+use crate::support::visitor::Visitor;
 
 const WRONG: &str = "planted-wrong-password-41";
 const NEXT: &str = "planted-next-password-42";
@@ -40,7 +40,7 @@ async fn no_secret_is_in_a_log_an_answer_or_the_database() {
     let mut secrets: Vec<String> =
         [ADMIN_PASSWORD, ADMIN_SECRET_KEY, WRONG, NEXT, REGISTRY, TOKEN_OF_REGISTRY].map(Into::into).into();
 
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     for (email, password) in
         [(ADMIN_EMAIL, WRONG), ("nobody@test.invalid", WRONG), (ADMIN_EMAIL, ADMIN_PASSWORD)]
     {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_EMAIL, ADMIN_PASSWORD, App};
-use crate::support::person::{PLAIN, Person, SECURE};
+use crate::support::people::PASSWORD;
 use crate::support::process::run_fed;
+use crate::support::visitor::{PLAIN, SECURE, Visitor};
 use crate::support::wait::{PATIENCE, until};
 
 const ANOTHER: &str = "another planted password";
@@ -14,7 +15,7 @@ const ANOTHER: &str = "another planted password";
 #[tokio::test]
 async fn a_password_opens_a_session_that_asks_and_follows() {
     let app = App::start().await;
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     assert!(!person.is_signed_in().await);
     let reply = person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -47,7 +48,7 @@ async fn whatever_is_wrong_sounds_the_same() {
         (ADMIN_EMAIL, ""),
         ("a\u{0}b", "c\u{0}d"),
     ] {
-        let mut person = Person::of(&app);
+        let mut person = Visitor::of(&app);
         let reply = person.sign_in(email, password).await;
         assert_eq!((reply.status, person.cookie), (200, None), "{}", reply.text());
         answers.push(reply.text());
@@ -55,7 +56,7 @@ async fn whatever_is_wrong_sounds_the_same() {
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert!(answers[0].contains("\"authenticated\":false"), "{answers:?}");
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     person.sign_in(&format!(" {} ", ADMIN_EMAIL.to_uppercase()), ADMIN_PASSWORD).await;
     assert!(person.is_signed_in().await, "the case of an address does not count");
 }
@@ -63,7 +64,7 @@ async fn whatever_is_wrong_sounds_the_same() {
 #[tokio::test]
 async fn a_session_that_was_ended_is_good_for_nothing() {
     let app = App::start().await;
-    let mut person = Person::admin(&app).await;
+    let mut person = Visitor::admin(&app).await;
     let before = person.clone();
     let reply = person.call("POST", "/server/logout").send().await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -77,7 +78,7 @@ async fn a_session_that_was_ended_is_good_for_nothing() {
 #[tokio::test]
 async fn each_signing_in_makes_a_new_session_in_the_place_of_the_old_one() {
     let app = App::start().await;
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     // Whoever planted this waits in vain for somebody to sign in with it.
     person.cookie = Some(format!("{PLAIN}={}", "A".repeat(43)));
     let planted = person.clone();
@@ -93,7 +94,7 @@ async fn each_signing_in_makes_a_new_session_in_the_place_of_the_old_one() {
 #[tokio::test]
 async fn forged_cookies_are_nobodys() {
     let app = App::start().await;
-    let mut person = Person::admin(&app).await;
+    let mut person = Visitor::admin(&app).await;
     let real = person.cookie.clone().unwrap();
     let key = real.split_once('=').unwrap().1.to_owned();
     for cookie in [
@@ -120,7 +121,7 @@ async fn sessions_survive_a_crash_and_keep_their_age() {
         serve.args(["--session-lifetime", "1h"]);
     })
     .await;
-    let person = Person::admin(&app).await;
+    let person = Visitor::admin(&app).await;
     app.kill9();
     app.restart().await;
     assert!(person.is_signed_in().await);
@@ -133,13 +134,14 @@ async fn a_session_ends_unused_or_at_the_end_of_its_life() {
             serve.args([setting, "2s"]);
         })
         .await;
-        let (person, started) = (Person::admin(&app).await, std::time::Instant::now());
+        let (person, started) = (Visitor::admin(&app).await, std::time::Instant::now());
         if setting == "--session-lifetime" {
             // Used all the time.
-            until("its end", PATIENCE, async || (!person.is_signed_in().await).then_some(())).await;
+            let ask = async || person.asking("{ __typename }", &json!({})).send().await.status;
+            until("its end", PATIENCE, async || (ask().await == 401).then_some(())).await;
             assert!(started.elapsed() >= Duration::from_millis(1_900), "{setting}: {:?}", started.elapsed());
         } else {
-            let watch = Person::admin(&app).await;
+            let watch = Visitor::admin(&app).await;
             let open = "{ sessions { current } }";
             let gone =
                 async || (watch.ask(open, json!({})).await["sessions"].as_array()?.len() == 1).then_some(());
@@ -153,7 +155,8 @@ async fn a_session_ends_unused_or_at_the_end_of_its_life() {
 #[tokio::test]
 async fn signing_out_everywhere_leaves_no_session_but_the_one_that_is_kept() {
     let app = App::start().await;
-    let [one, two, three] = [Person::admin(&app).await, Person::admin(&app).await, Person::admin(&app).await];
+    let [one, two, three] =
+        [Visitor::admin(&app).await, Visitor::admin(&app).await, Visitor::admin(&app).await];
     let query = "mutation($keep: Boolean!) { sign_out_everywhere(keep_current: $keep) { ok msg } }";
     let data = one.ask(query, json!({"keep": true})).await;
     assert_eq!(data["sign_out_everywhere"], json!({"ok": true, "msg": "2 sessions ended"}));
@@ -167,7 +170,7 @@ async fn signing_out_everywhere_leaves_no_session_but_the_one_that_is_kept() {
 #[tokio::test]
 async fn another_password_ends_the_other_sessions() {
     let app = App::start().await;
-    let [one, two] = [Person::admin(&app).await, Person::admin(&app).await];
+    let [one, two] = [Visitor::admin(&app).await, Visitor::admin(&app).await];
     let change = |old: &str, new: &str, again: &str| {
         let body = json!({"old_password": old, "new_password": new, "new_password2": again});
         one.call("POST", "/auth/update-password").json(&body).send()
@@ -180,7 +183,7 @@ async fn another_password_ends_the_other_sessions() {
     assert!(two.is_signed_in().await);
     assert_eq!(change(ADMIN_PASSWORD, ANOTHER, ANOTHER).await.status, 200);
     assert!(one.is_signed_in().await && !two.is_signed_in().await);
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
     assert!(!person.is_signed_in().await);
     person.sign_in(ADMIN_EMAIL, ANOTHER).await;
@@ -190,11 +193,11 @@ async fn another_password_ends_the_other_sessions() {
 #[tokio::test]
 async fn a_reset_at_the_console_ends_all_sessions_and_all_waiting() {
     let mut app = App::start().await;
-    let person = Person::admin(&app).await;
+    let person = Visitor::admin(&app).await;
     for _ in 0..6 {
-        Person::of(&app).sign_in(ADMIN_EMAIL, "a wrong password").await;
+        Visitor::of(&app).sign_in(ADMIN_EMAIL, "a wrong password").await;
     }
-    Person::of(&app).signing_in(ADMIN_EMAIL, ADMIN_PASSWORD).send().await.problem(429, "too-many-requests");
+    Visitor::of(&app).signing_in(ADMIN_EMAIL, ADMIN_PASSWORD).send().await.problem(429, "too-many-requests");
     app.kill9();
     let data_dir = app.data_dir();
     let reset = ["user", "reset-password", ADMIN_EMAIL, "--password-stdin", "--data-dir"];
@@ -203,7 +206,7 @@ async fn a_reset_at_the_console_ends_all_sessions_and_all_waiting() {
     assert_eq!(outcome.code, 0, "{}", outcome.text());
     app.restart().await;
     assert!(!person.is_signed_in().await);
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     person.sign_in(ADMIN_EMAIL, ANOTHER).await;
     assert!(person.is_signed_in().await);
 }
@@ -211,10 +214,10 @@ async fn a_reset_at_the_console_ends_all_sessions_and_all_waiting() {
 #[tokio::test]
 async fn a_person_has_twenty_sessions_at_most() {
     let app = App::start().await;
-    let first = Person::admin(&app).await;
+    let first = Visitor::admin(&app).await;
     let mut last = None;
     for _ in 0..20 {
-        last = Some(Person::admin(&app).await);
+        last = Some(Visitor::admin(&app).await);
     }
     let last = last.unwrap();
     let data = last.ask("{ sessions { current } }", json!({})).await;
@@ -228,7 +231,7 @@ async fn behind_a_trusted_proxy_the_cookie_is_for_tls_and_the_address_the_client
         serve.args(["--trusted-proxy", "127.0.0.0/8"]);
     })
     .await;
-    let mut person = Person::of(&app);
+    let mut person = Visitor::of(&app);
     let forwarded = |call: crate::support::api::Call| {
         call.header("X-Forwarded-Proto", "https").header("X-Forwarded-For", "6.6.6.6, 198.51.100.7")
     };
@@ -241,7 +244,7 @@ async fn behind_a_trusted_proxy_the_cookie_is_for_tls_and_the_address_the_client
     assert!(!person.is_signed_in().await, "the same cookie without TLS is none");
 
     let app = App::start().await;
-    let person = Person::of(&app);
+    let person = Visitor::of(&app);
     let reply = forwarded(person.signing_in(ADMIN_EMAIL, ADMIN_PASSWORD)).send().await;
     assert!(reply.header("set-cookie").unwrap().starts_with(&format!("{PLAIN}=")), "nobody is trusted there");
 }
@@ -249,8 +252,8 @@ async fn behind_a_trusted_proxy_the_cookie_is_for_tls_and_the_address_the_client
 #[tokio::test]
 async fn who_signs_in_and_who_fails_to_is_in_the_audit_log() {
     let app = App::start().await;
-    let person = Person::admin(&app).await;
-    Person::at(&app, "127.0.0.3").sign_in("nobody@test.invalid", "a wrong password").await;
+    let person = Visitor::admin(&app).await;
+    Visitor::at(&app, "127.0.0.3").sign_in("nobody@test.invalid", "a wrong password").await;
     person.call("POST", "/server/logout").send().await;
     let query = "{ audit_log { items { action email outcome address credential } } }";
     let rows = app.admin().ask(query, json!({})).await["audit_log"]["items"].clone();
@@ -263,4 +266,31 @@ async fn who_signs_in_and_who_fails_to_is_in_the_audit_log() {
             row("sign_in", ADMIN_EMAIL, "DONE", "127.0.0.1", "password"),
         ])
     );
+}
+
+#[tokio::test]
+async fn whoever_is_switched_off_is_out_at_once() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let ann = app.person("ann@lab", "user", "default").await;
+    let mut visitor = Visitor::of(&app);
+    visitor.sign_in("ann@lab", PASSWORD).await;
+    assert!(visitor.is_signed_in().await);
+    let query = "mutation { create_api_token(name: \"ci\", scope: \"full\") { token } }";
+    let made = ann.api.ask(query, json!({})).await;
+    let token = format!("Bearer {}", made["create_api_token"]["token"].as_str().unwrap());
+    let with_token = async || {
+        let call = app.anonymous().call("POST", "/graphql").json(&json!({ "query": "{ __typename }" }));
+        call.header("Authorization", &token).send().await.status
+    };
+    assert_eq!(with_token().await, 200);
+    admin.does("modify_user", "email: \"ann@lab\", props: {status: \"inactive\"}").await;
+    assert!(!visitor.is_signed_in().await);
+    assert_eq!(with_token().await, 401);
+    let reply = visitor.sign_in("ann@lab", PASSWORD).await;
+    assert_eq!(reply.json()["authenticated"], false, "nor may they come back");
+    admin.does("modify_user", "email: \"ann@lab\", props: {status: \"active\"}").await;
+    assert_eq!(with_token().await, 200, "a token is the account's");
+    visitor.sign_in("ann@lab", PASSWORD).await;
+    assert!(visitor.is_signed_in().await);
 }

@@ -143,9 +143,10 @@ impl State {
         Failures { count: before.left(now) + count.pending, last: now }.wait(key.allowed(), now)
     }
 
-    /// Makes room for another count and returns whose was given up.
-    fn make_room(&mut self, now: Timestamp) -> Option<Key> {
-        if self.counts.len() < MAX_COUNTS {
+    /// Makes room for a count, where there are more than `most` with those on their way, and returns whose was given
+    /// up.
+    fn make_room(&mut self, most: usize, now: Timestamp) -> Option<Key> {
+        if self.counts.len() <= most {
             return None;
         }
         let rank = |count: &Count| {
@@ -164,6 +165,8 @@ pub struct Throttle {
     store: Store,
     clock: Clock,
     state: Arc<Mutex<State>>,
+    /// [`MAX_COUNTS`].
+    most: usize,
 }
 
 /// An attempt that may be made. When it is dropped, it is over.
@@ -192,7 +195,7 @@ impl Throttle {
                 Ok(())
             })
         })?;
-        Ok(Self { store: store.clone(), clock, state: Arc::new(Mutex::new(state)) })
+        Ok(Self { store: store.clone(), clock, state: Arc::new(Mutex::new(state)), most: MAX_COUNTS })
     }
 
     /// Whether a password for this account may be tried from this address now; if not, how long not.
@@ -268,9 +271,8 @@ impl Attempt {
         let now = self.throttle.clock.now();
         let mut state = self.throttle.state.lock();
         for key in &self.keys {
-            if !state.counts.contains_key(key)
-                && let Some(given_up) = state.make_room(now)
-            {
+            let is_new = state.counts.get(key).is_none_or(|count| count.failures.is_none());
+            if is_new && let Some(given_up) = state.make_room(self.throttle.most, now) {
                 writer.remove(&FAILURES, given_up.bytes())?;
             }
             let count = state.counts.entry(key.clone()).or_default();
@@ -303,6 +305,9 @@ impl Attempt {
             state.known.insert(account, known);
             if let Some(count) = state.counts.get_mut(&pair) {
                 count.failures = None;
+                if count.pending == 0 {
+                    state.counts.remove(&pair);
+                }
             }
         });
         Ok(())
@@ -454,6 +459,25 @@ mod tests {
         assert_eq!(bench.throttle.state.lock().counts.len(), 0);
         let again = Throttle::load(&bench.store, Clock::system()).unwrap();
         assert_eq!(again.state.lock().counts.len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_has_an_end_and_the_worst_stay() {
+        let mut bench = Bench::new();
+        bench.throttle.most = 20;
+        for _ in 0..5 {
+            bench.fail("victim@lab", "192.0.2.1").unwrap();
+        }
+        for n in 0..40 {
+            bench.fail(&format!("u{n}@lab"), &format!("198.51.100.{n}")).unwrap();
+        }
+        assert!(bench.throttle.state.lock().counts.len() <= 20);
+        let kept = Throttle::load(&bench.store, Clock::system()).unwrap();
+        assert!(kept.state.lock().counts.len() <= 20, "in the store too");
+        assert!(
+            bench.fail("victim@lab", "192.0.2.1").is_err(),
+            "many others push nobody out who has to wait"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use wharf::base::secret::Secret;
 
 use super::report::{check, heading, median, milliseconds, note};
 use super::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
-use super::support::person::Person;
+use super::support::visitor::Visitor;
 
 const ROUNDS: usize = 31;
 
@@ -37,7 +37,7 @@ async fn one_hash(hash: &str) -> Duration {
 }
 
 async fn one_login(app: &App) -> Duration {
-    let call = Person::of(app).signing_in(ADMIN_EMAIL, ADMIN_PASSWORD);
+    let call = Visitor::of(app).signing_in(ADMIN_EMAIL, ADMIN_PASSWORD);
     let started = Instant::now();
     let reply = call.send().await;
     let taken = started.elapsed();

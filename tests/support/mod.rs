@@ -9,7 +9,6 @@ pub mod dockerd;
 pub mod http1;
 pub mod image;
 pub mod people;
-pub mod person;
 pub mod process;
 pub mod proxy;
 pub mod registry;
@@ -18,6 +17,7 @@ pub mod sign;
 pub mod sse;
 pub mod tokens;
 pub mod verbs;
+pub mod visitor;
 pub mod wait;
 
 /// A real part (a registry, an official client, `openssl`) is not on this machine.

@@ -13,13 +13,13 @@ pub const SECURE: &str = "__Host-wharf-session";
 
 /// Somebody at an address of their own, signed in or not.
 #[derive(Clone, Debug)]
-pub struct Person {
+pub struct Visitor {
     api: super::api::Api,
     /// As it goes into `Cookie`.
     pub cookie: Option<String>,
 }
 
-impl Person {
+impl Visitor {
     /// Somebody at this machine.
     pub fn of(app: &App) -> Self {
         Self { api: app.anonymous(), cookie: None }
