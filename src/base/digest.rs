@@ -31,6 +31,14 @@ impl Digest {
         self.hex() == actual
     }
 
+    /// What makes a digest of the same algorithm, for bytes that come in pieces.
+    pub fn hasher(&self) -> Hasher {
+        match self.algorithm() {
+            "sha512" => Hasher::Sha512(Box::default()),
+            _ => Hasher::Sha256(Box::default()),
+        }
+    }
+
     /// `sha256` or `sha512`.
     pub fn algorithm(&self) -> &str {
         self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
@@ -55,6 +63,34 @@ impl Digest {
     /// `algorithm:hex`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A digest in the making.
+#[derive(Clone)]
+pub enum Hasher {
+    /// Of SHA-256.
+    Sha256(Box<Sha256>),
+    /// Of SHA-512.
+    Sha512(Box<Sha512>),
+}
+
+impl Hasher {
+    /// Takes the next bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Whether what was taken in is what the digest names.
+    pub fn matches(&self, digest: &Digest) -> bool {
+        let actual = match self {
+            Self::Sha256(hasher) => hex(&hasher.as_ref().clone().finalize()),
+            Self::Sha512(hasher) => hex(&hasher.as_ref().clone().finalize()),
+        };
+        digest.hex() == actual
     }
 }
 
@@ -138,5 +174,10 @@ mod tests {
         assert_eq!(digest.sha256().map(|bytes| super::hex(&bytes)).as_deref(), Some(digest.hex()));
         assert!(digest.matches(b"abc"));
         assert!(!digest.matches(b"abd"));
+        let mut hasher = digest.hasher();
+        hasher.update(b"a");
+        assert!(!hasher.matches(&digest));
+        hasher.update(b"bc");
+        assert!(hasher.matches(&digest));
     }
 }
