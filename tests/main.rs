@@ -26,6 +26,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod mistakes;
+mod oci;
 mod scan;
 mod seed;
 mod serve;

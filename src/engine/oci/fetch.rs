@@ -154,8 +154,13 @@ impl Fetcher<'_> {
                 let next = match timeout_at(deadline, pieces.next()).await {
                     Ok(next) => next,
                     Err(_) if !batch.is_empty() => break,
-                    // With nothing to write the source's own patience counts.
-                    Err(_) => pieces.next().await,
+                    // With nothing to write the source's own patience counts; what is written is told meanwhile.
+                    Err(_) => {
+                        let part = writer.idle().await?;
+                        at(&part);
+                        writer = Writer::Idle(part);
+                        pieces.next().await
+                    }
                 };
                 match next {
                     Some(Ok(piece)) => {
