@@ -401,7 +401,8 @@ async fn a_full_disk_is_told_and_leaves_no_harm() {
     let event = scene.api().finish(&task).await;
     let ended = scene.api().task(&task).await;
     assert_eq!(event.name, "bgtask_failed", "{ended:#}");
-    assert!(only(&ended).1.starts_with("no space: "), "{ended:#}");
+    let reason = only(&ended).1;
+    assert!(reason.starts_with("no space: ") && reason.contains("No space left on device"), "{reason}");
     disk.free();
     scene.proxy.behave();
     assert_eq!(scene.preload(1).await.0, "bgtask_done");

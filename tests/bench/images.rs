@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf::base::clock::Clock;
+use wharf::catalog::clients::Clients;
 use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
 use wharf::graphql::schema::{self, Schema};
@@ -90,7 +91,7 @@ async fn without_http(schema: &Schema) -> Duration {
 /// The schema over a data directory, as the server puts it together.
 fn schema(directory: &std::path::Path) -> Schema {
     let (store, catalog) = stock::open(directory);
-    let sessions = service::sessions(&catalog);
+    let sessions = service::sessions(&catalog, &Clients::new(catalog.clone()));
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
     let queue = Queue::load(store, Clock::system(), Vec::new(), tracker, shutdown).expect("a queue");

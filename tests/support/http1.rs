@@ -166,7 +166,7 @@ async fn serve(stream: TcpStream, handler: Handler) {
             }
             Answer::Pause(bytes) => {
                 let _ = stream.write_all(&bytes).await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Answer::Flood(head) => {
                 let piece = vec![b' '; 64 * 1024];
