@@ -83,6 +83,8 @@ impl Server {
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let store = Store::open(&settings.data_dir)?;
+        // Before an account is made, whose password would be lost with a start that fails here.
+        let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store)?;
         let accounts = Accounts::load(&store)?;
         let first_admin = if accounts.is_empty() {
@@ -111,12 +113,6 @@ impl Server {
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
             hosts: Hosts::new(settings.hosts),
         };
-        let mut engines = Vec::with_capacity(settings.engines.len());
-        for url in &settings.engines {
-            let engine =
-                engine::connect(url).map_err(|fault| Error::invalid("engine", format!("{url}: {fault}")))?;
-            engines.push((url.to_string(), engine));
-        }
         Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })
     }
 
@@ -143,4 +139,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The way to each engine, with its address.
+fn connect(urls: &[EngineUrl]) -> Result<Vec<(String, Arc<dyn Engine>)>, ServeError> {
+    let mut engines = Vec::with_capacity(urls.len());
+    for url in urls {
+        let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", fault.to_string()))?;
+        engines.push((url.to_string(), engine));
+    }
+    Ok(engines)
 }

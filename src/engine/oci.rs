@@ -68,7 +68,7 @@ impl Oci {
     /// A directory that can't be used; the message has the remedy.
     pub fn open(folder: &Path, limit: Option<NonZeroU64>) -> Result<Self, Fault> {
         let contents = Contents::new(Layout::open(folder)?);
-        contents.drop_abandoned();
+        contents.tidy()?;
         Ok(Self {
             contents: Arc::new(contents),
             flights: Keyed::default(),

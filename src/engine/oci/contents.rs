@@ -21,9 +21,9 @@ use crate::engine::{
     },
 };
 
-/// What nothing refers to is removed after so long. Until then it may be what a killed pull will go on with, or what
-/// another program is about to give a name.
-const ABANDONED: Duration = Duration::from_hours(24);
+/// What nothing refers to is removed after so long. Until then it may be what a killed pull will go on with, over a
+/// line on which a large image takes days, or what another program is about to give a name.
+const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// What a pull leaves free, in bytes: our own database may be on the same disk.
 const RESERVE: u64 = 16 * 1024 * 1024;
 /// How deep indexes of indexes are followed. Real ones have two levels.
@@ -284,9 +284,11 @@ impl Contents {
         documents.iter().try_for_each(|inner| self.reach(&inner.digest, depth - 1, reached))
     }
 
-    /// Removes what was begun and abandoned.
-    pub(crate) fn drop_abandoned(&self) {
-        self.drop_begun(ABANDONED);
+    /// Removes what was abandoned long ago.
+    pub(crate) fn tidy(&self) -> Result<(), Fault> {
+        let _turn = self.turn.lock();
+        self.collect(&self.layout.index()?, &[]);
+        Ok(())
     }
 
     /// Removes what was begun so long ago and is not being fetched.
