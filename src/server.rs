@@ -73,8 +73,11 @@ pub struct Server {
     shutdown: CancellationToken,
     first_admin: Option<Credentials>,
     fleet: Fleet,
-    engines: Vec<(String, Arc<dyn Engine>)>,
+    engines: Engines,
 }
+
+/// Engines by address.
+type Engines = Vec<(String, Arc<dyn Engine>)>;
 
 impl Server {
     /// Opens the data directory and loads what is in it. It stops when `shutdown` is cancelled.
@@ -142,7 +145,7 @@ impl Server {
 }
 
 /// The way to each engine, with its address.
-fn connect(urls: &[EngineUrl]) -> Result<Vec<(String, Arc<dyn Engine>)>, ServeError> {
+fn connect(urls: &[EngineUrl]) -> Result<Engines, ServeError> {
     let mut engines = Vec::with_capacity(urls.len());
     for url in urls {
         let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", fault.to_string()))?;

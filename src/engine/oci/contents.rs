@@ -188,7 +188,9 @@ impl Contents {
     fn put(&self, mut index: Index, entry: Entry) -> Result<(), Fault> {
         let replaced = index.put(entry);
         self.write(&index)?;
-        self.collect(&index, &replaced);
+        if !replaced.is_empty() {
+            self.collect(&index, &replaced);
+        }
         Ok(())
     }
 

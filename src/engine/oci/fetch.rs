@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +19,9 @@ use crate::engine::{
 };
 
 /// What is gathered before it is written: enough that a disk writes well, little enough to hold for each blob twice.
-const BATCH: usize = 512 * 1024;
+const BATCH: u64 = 512 * 1024;
+/// Most pieces of a batch. An honest one has some dozens; each keeps the buffer alive that it came in.
+const PIECES: usize = 512;
 /// What was gathered so long is written though it is less: a slow line shows progress, and a kill loses little.
 const LINGER: Duration = Duration::from_millis(500);
 /// How often in a row a flow may break off before the pull is given up. Whoever asked for it tries again, later.
@@ -144,53 +146,60 @@ impl Fetcher<'_> {
             // It does no ranges.
             (part, ()) = with(part, Part::restart).await?;
         }
-        let mut left = blob.size.saturating_sub(part.length());
+        if from != part.length() {
+            let why = "the registry sent another part than was asked for";
+            return Ok((part, Some(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)))));
+        }
+        let mut left = blob.size.saturating_sub(from);
         let mut writer = Writer::Idle(part);
         loop {
-            let (mut batch, mut gathered) = (Vec::new(), 0_usize);
-            let mut ended = None;
-            let deadline = Instant::now() + LINGER;
-            while gathered < BATCH && ended.is_none() && (batch.is_empty() || Instant::now() < deadline) {
-                let next = match timeout_at(deadline, pieces.next()).await {
-                    Ok(next) => next,
-                    Err(_) if !batch.is_empty() => break,
-                    // With nothing to write the source's own patience counts; what is written is told meanwhile.
-                    Err(_) => {
-                        let part = writer.idle().await?;
-                        at(&part);
-                        writer = Writer::Idle(part);
-                        pieces.next().await
-                    }
-                };
-                match next {
-                    Some(Ok(piece)) => {
-                        self.throttle.take(piece.len()).await;
-                        gathered = gathered.saturating_add(piece.len());
-                        batch.push(piece);
-                    }
-                    Some(Err(fault)) => ended = Some(Some(fault)),
-                    None => ended = Some(None),
-                }
-            }
             // While one batch is written the next is gathered.
-            let part = writer.idle().await?;
+            let batch = self.gather(&mut pieces).await;
+            part = writer.idle().await?;
             at(&part);
-            let Some(rest) = left.checked_sub(u64::try_from(gathered).unwrap_or(u64::MAX)) else {
+            let Some(rest) = left.checked_sub(batch.bytes) else {
                 let why = "the registry sent more bytes than the size says";
                 return Ok((part, Some(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)))));
             };
             left = rest;
-            writer = Writer::start(part, batch);
-            if let Some(mut fault) = ended {
-                let part = writer.idle().await?;
-                at(&part);
-                if fault.is_none() && left > 0 {
-                    fault = Some(Fault::new(Class::Network, "the registry ended a blob before its end"));
-                }
-                return Ok((part, fault));
-            }
+            writer =
+                if batch.pieces.is_empty() { Writer::Idle(part) } else { Writer::start(part, batch.pieces) };
+            let Some(ended) = batch.ended else { continue };
+            part = writer.idle().await?;
+            at(&part);
+            let early = || Fault::new(Class::Network, "the registry ended a blob before its end");
+            return Ok((part, ended.err().or_else(|| (left > 0).then(early))));
         }
     }
+
+    /// What comes next, as much as is worth writing. It may be nothing, where nothing comes: how long that may last is
+    /// for the source to say.
+    async fn gather(&self, pieces: &mut BoxStream<'static, Result<Bytes, Fault>>) -> Batch {
+        let deadline = Instant::now() + LINGER;
+        let mut batch = Batch::default();
+        let is_full = |batch: &Batch| batch.bytes >= BATCH || batch.pieces.len() >= PIECES;
+        while !is_full(&batch) && batch.ended.is_none() && Instant::now() < deadline {
+            match timeout_at(deadline, pieces.next()).await {
+                Ok(Some(Ok(piece))) => {
+                    self.throttle.take(piece.len()).await;
+                    batch.bytes = batch.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    batch.pieces.push(piece);
+                }
+                Ok(Some(Err(fault))) => batch.ended = Some(Err(fault)),
+                Ok(None) => batch.ended = Some(Ok(())),
+                Err(_) => break,
+            }
+        }
+        batch
+    }
+}
+
+/// Some pieces of a flow, and how it ended if it did.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    bytes: u64,
+    ended: Option<Result<(), Fault>>,
 }
 
 /// Waits for the turn, and tells how far whoever has it is.
