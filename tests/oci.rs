@@ -422,6 +422,7 @@ async fn a_directory_that_cannot_be_used_is_refused_with_the_remedy() {
         assert_eq!(outcome.code, 1, "{}", outcome.text());
         let names_it = outcome.stderr.contains(&place.display().to_string());
         assert!(names_it && outcome.stderr.contains(why), "{why}: {}", outcome.text());
+        assert!(!outcome.text().contains("super-admin"), "made, and its password lost: {}", outcome.text());
     };
     fs::write(&place, "a file").unwrap();
     refused("not a directory").await;

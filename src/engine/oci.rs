@@ -93,9 +93,9 @@ impl Oci {
 
     /// The whole of a pull, from looking whether it is needed to looking whether it helped.
     async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
-        let name = name::canonical(&pull.name()).filter(|name| *name == pull.name());
+        let name = name::canonical(&pull.name()).filter(|_| name::repository(&pull.repository).is_some());
         let Some(name) = name else {
-            return Err(Fault::new(Class::Other, format!("{:?} is no full image name", pull.name())));
+            return Err(Fault::new(Class::Other, format!("{:?} is no image reference", pull.name())));
         };
         let expected = |held: &Held| held.digest == pull.config;
         if let Some(held) = self.find(&name).await?.filter(expected) {
@@ -197,11 +197,9 @@ impl Engine for Oci {
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
-        let images = self.images().await?;
-        let is_it = |held: &Held| {
-            held.digest.as_str() == reference || held.names.iter().any(|name| name == reference)
-        };
-        Ok(images.into_iter().find(is_it))
+        let Some(wanted) = spelt_out(reference) else { return Ok(None) };
+        let is_it = |held: &Held| held.digest.as_str() == wanted || held.names.contains(&wanted);
+        Ok(self.images().await?.into_iter().find(is_it))
     }
 
     async fn pull(
@@ -218,14 +216,15 @@ impl Engine for Oci {
     }
 
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
-        let name = reference.to_owned();
-        let (removal, digest) = self.ask(move |contents| contents.remove(&name)).await?;
+        let Some(wanted) = spelt_out(reference) else { return Ok(Removal::Absent) };
+        let (removal, digest) = self.ask(move |contents| contents.remove(&wanted)).await?;
         let change = match removal {
             Removal::Removed { .. } => Change::Deleted,
             Removal::Untagged => Change::Untagged,
             Removal::Absent | Removal::InUse { .. } => return Ok(removal),
         };
-        self.tell(change, digest, name::canonical(reference));
+        let name = if reference.parse::<Digest>().is_ok() { None } else { name::canonical(reference) };
+        self.tell(change, digest, name);
         Ok(removal)
     }
 
@@ -250,6 +249,11 @@ impl Engine for Oci {
     async fn disk(&self) -> Result<Disk, Fault> {
         self.ask(|contents| contents.disk()).await
     }
+}
+
+/// An ID as it is, a name in its canonical form.
+fn spelt_out(reference: &str) -> Option<String> {
+    if reference.parse::<Digest>().is_ok() { Some(reference.into()) } else { name::canonical(reference) }
 }
 
 /// The manifest as it will be kept, and the digest it has in the registry.

@@ -427,6 +427,27 @@ async fn nothing_is_collected_where_it_cannot_be_told_what_is_needed() {
 }
 
 #[tokio::test]
+async fn an_image_is_found_however_its_name_is_spelt() {
+    let scene = Scene::set();
+    let pull = Pull {
+        repository: "index.docker.io/lablup/python".into(),
+        ..scene.shelf.image("1", &[layer(1, 10)])
+    };
+    let held = scene.pull(&pull).await.unwrap().held;
+    assert_eq!(held.names, ["docker.io/lablup/python:1"]);
+    for spelling in [&pull.name(), "lablup/python:1", pull.config.as_str()] {
+        assert_eq!(scene.engine.find(spelling).await, Ok(Some(held.clone())), "{spelling}");
+    }
+    for other in ["", "lablup/python", "lablup/python:2", "cr.test/lablup/python:1"] {
+        assert_eq!(scene.engine.find(other).await, Ok(None), "{other}");
+        assert_eq!(scene.engine.remove(other).await, Ok(Removal::Absent), "{other}");
+    }
+    let removed = scene.engine.remove(pull.config.as_str()).await.unwrap();
+    assert!(matches!(removed, Removal::Removed { .. }), "{removed:?}");
+    assert_eq!(scene.blobs(), 0);
+}
+
+#[tokio::test]
 async fn an_engine_tells_of_its_own_changes() {
     let scene = Scene::set();
     let pull = scene.shelf.image("1", &[layer(1, 10)]);
