@@ -19,6 +19,7 @@ use crate::access::tenants::{self, Tenants};
 use crate::access::tokens::Tokens;
 use crate::base::Error;
 use crate::base::clock::Clock;
+use crate::catalog::clients::Clients;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
 use crate::engine::{self, Engine};
@@ -91,7 +92,7 @@ pub struct Server {
     engines: Engines,
 }
 
-/// Engines by their address.
+/// Engines by address.
 type Engines = Vec<(String, Arc<dyn Engine>)>;
 
 impl Server {
@@ -101,9 +102,10 @@ impl Server {
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let store = Store::open(&settings.data_dir)?;
+        // Before an account is made, whose password would be lost with a start that fails here.
+        let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
-        let engines = connected(&settings.engines)?;
         let first_admin = if accounts.is_empty() {
             Some(accounts.create_first_admin(settings.first_admin, tenants::DEFAULT, clock.now())?)
         } else {
@@ -125,9 +127,10 @@ impl Server {
         )
         .on_lockout(Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop)));
         let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
-        let sessions = service::sessions(&catalog);
+        let clients = Clients::new(catalog.clone());
+        let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
-        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
+        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clients, &clock);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),
@@ -226,11 +229,12 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
     }
 }
 
-/// The ways to these engines; none need be there yet.
-fn connected(urls: &[EngineUrl]) -> Result<Engines, Error> {
-    let connect = |url: &EngineUrl| match engine::connect(url) {
-        Ok(engine) => Ok((url.to_string(), engine)),
-        Err(fault) => Err(Error::invalid("engine", format!("{url}: {fault}"))),
-    };
-    urls.iter().map(connect).collect()
+/// The way to each engine, with its address.
+fn connect(urls: &[EngineUrl]) -> Result<Engines, ServeError> {
+    let mut engines = Vec::with_capacity(urls.len());
+    for url in urls {
+        let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", fault.to_string()))?;
+        engines.push((url.to_string(), engine));
+    }
+    Ok(engines)
 }

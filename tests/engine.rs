@@ -33,6 +33,7 @@ fn pull_of(host: &str, built: &Built) -> Pull {
         platform: None,
         layers: Vec::new(),
         credentials: None,
+        source: None,
     }
 }
 

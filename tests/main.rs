@@ -33,6 +33,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod mistakes;
+mod oci;
 mod permissions;
 mod redaction;
 mod removal;

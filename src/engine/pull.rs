@@ -1,7 +1,10 @@
 //! What to pull, how far it is, and what came of it.
 
+use std::sync::Arc;
+
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::image::Held;
+use crate::engine::source::Source;
 
 /// An image to pull.
 #[derive(Debug, Clone)]
@@ -20,8 +23,10 @@ pub struct Pull {
     /// The layers with their compressed sizes, as far as the catalog knows them. They fix what 100 % is, also for
     /// layers the engine has already.
     pub layers: Vec<Layer>,
-    /// User and password for the registry.
+    /// User and password for the registry, for an engine that goes there itself.
     pub credentials: Option<Credentials>,
+    /// The way to the repository, for an engine that has none of its own.
+    pub source: Option<Arc<dyn Source>>,
 }
 
 impl Pull {

@@ -1,5 +1,7 @@
 //! The questions one can ask a registry.
 
+pub mod blob;
+
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
@@ -443,6 +445,7 @@ impl Client {
             url,
             accept: None,
             if_none_match: None,
+            from: None,
             cap,
             redirects: MAX_REDIRECTS,
             header_deadline: self.0.net.limits.headers,

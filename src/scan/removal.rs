@@ -55,7 +55,7 @@ impl Scanner {
             )));
         }
         let registry = self.catalog.find_registry(&record.registry)?;
-        let client = self.sessions.client(&registry)?;
+        let client = self.sessions.clients.of(&registry)?;
         match client.probe(&record.name, &record.tag, &record.target).await {
             Ok(Probe::Unchanged) => {}
             Ok(Probe::Moved(_) | Probe::Fetched(_)) => {

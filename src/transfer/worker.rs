@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::base::clock::Clock;
+use crate::catalog::clients::Clients;
 use crate::catalog::image::ImageRecord;
 use crate::catalog::service::Catalog;
 use crate::engine::Engine;
@@ -19,6 +20,7 @@ use crate::fleet::service::Fleet;
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
 use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
 use crate::transfer::limits::Limits;
+use crate::transfer::source::Repository;
 use crate::transfer::work::Work;
 
 /// Items of one task that are worked on at once.
@@ -42,18 +44,20 @@ pub struct TransferWorker {
     kind: Kind,
     catalog: Catalog,
     fleet: Fleet,
+    clients: Clients,
     clock: Clock,
     limits: Arc<Limits>,
 }
 
 /// The workers of both kinds; they share their limits.
-pub fn workers(catalog: &Catalog, fleet: &Fleet, clock: &Clock) -> [Arc<dyn Worker>; 2] {
+pub fn workers(catalog: &Catalog, fleet: &Fleet, clients: &Clients, clock: &Clock) -> [Arc<dyn Worker>; 2] {
     let limits = Arc::new(Limits::default());
     [Kind::Preload, Kind::Unload].map(|kind| -> Arc<dyn Worker> {
         Arc::new(TransferWorker {
             kind,
             catalog: catalog.clone(),
             fleet: fleet.clone(),
+            clients: clients.clone(),
             clock: clock.clone(),
             limits: Arc::clone(&limits),
         })
@@ -122,6 +126,7 @@ impl TransferWorker {
             platform: None,
             layers: Vec::new(),
             credentials: self.credentials(&image.registry)?,
+            source: Some(Arc::new(Repository::new(&self.clients, &image.registry, &image.name))),
         };
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));

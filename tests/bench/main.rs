@@ -1,5 +1,6 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet visibility` runs some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout visibility` runs some
+//! of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 
 mod fleet;
 mod images;
+mod layout;
 mod login;
 mod memory;
 mod report;
@@ -50,6 +52,9 @@ fn main() {
         }
         if wanted("login") {
             login::measure().await;
+        }
+        if wanted("layout") {
+            layout::measure().await;
         }
         if wanted("signature") {
             signature::measure();

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod app;
 pub mod client;
+pub mod disk;
 pub mod dockerd;
 pub mod http1;
 pub mod image;

@@ -6,7 +6,8 @@
 set -euo pipefail
 
 # program:package
-wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io)
+wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io
+    skopeo:skopeo podman:podman crun:crun)
 
 missing=()
 for pair in "${wanted[@]}"; do

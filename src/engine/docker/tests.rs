@@ -183,6 +183,7 @@ fn a_pull() -> Pull {
         platform: Some("linux/amd64".into()),
         layers: Vec::new(),
         credentials: None,
+        source: None,
     }
 }
 
