@@ -149,6 +149,9 @@ async fn only_super_admins_see_and_change_them() {
     let nobody = app.anonymous().call("POST", "/config/get").json(&json!({"key": "config"})).send().await;
     assert_eq!(nobody.status, 401);
     assert_eq!(get(&app.admin(), OWN, false).await, "https://cr.invalid:5000");
+    let rows = app.admin().audit_rows(0).await;
+    let tried = rows.iter().filter(|row| row["action"] == "set_config" && row["outcome"] == "DENIED");
+    assert_eq!(tried.count(), 2, "{rows:?}");
 }
 
 #[tokio::test]

@@ -223,4 +223,18 @@ async fn all_of_it_is_for_super_admins() {
         let nobody = app.anonymous().call(method, path).json(&body).send().await;
         nobody.problem(401, "auth-failed");
     }
+    let rows = app.admin().audit_rows(0).await;
+    let tried = |action: &str| {
+        rows.iter().filter(|row| row["action"] == action && row["outcome"] == "DENIED").count()
+    };
+    for (action, times) in [
+        ("alias_image", 2),
+        ("dealias_image", 2),
+        ("forget_image_by_id", 4),
+        ("create_container_registry", 2),
+        ("modify_container_registry", 2),
+        ("delete_container_registry", 2),
+    ] {
+        assert_eq!(tried(action), times, "{action} in the audit log: {rows:?}");
+    }
 }

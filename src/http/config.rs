@@ -68,7 +68,7 @@ pub async fn set(
     Data(catalog): Data<&Catalog>,
     Sent(setting): Sent<Setting>,
 ) -> Result<Response, Problem> {
-    caller.require_superadmin("set_config")?;
+    catalog.require_superadmin(&caller, "set_config", &setting.key).await?;
     let mut changes: BTreeMap<String, RegistryChange> = BTreeMap::new();
     for (key, value) in keys::leaves(&setting.key, &setting.value)? {
         if (key.as_str(), value.as_str()) == AUTO_PULL {
@@ -90,7 +90,7 @@ pub async fn delete(
     Data(catalog): Data<&Catalog>,
     Sent(which): Sent<Which>,
 ) -> Result<Response, Problem> {
-    caller.require_superadmin("delete_config")?;
+    catalog.require_superadmin(&caller, "delete_config", &which.key).await?;
     let key = keys::normal(&which.key);
     let found: Vec<String> = if which.prefix {
         // A registry goes with its images, so none goes that was not named.

@@ -146,8 +146,8 @@ pub async fn remove(
     Data(catalog): Data<&Catalog>,
     Sent(unwanted): Sent<Remove>,
 ) -> Result<Response, Problem> {
-    caller.require_superadmin("dealias_image")?;
     let alias = unwanted.alias.trim();
+    catalog.require_superadmin(&caller, "dealias_image", alias).await?;
     let images = catalog.images(&caller, &visibility::Filter::default())?;
     let named = images.iter().find(|image| image.aliases.iter().any(|known| **known == *alias));
     let image = named.ok_or_else(|| Error::missing("alias", shown(alias)))?.id;

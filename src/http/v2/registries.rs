@@ -185,7 +185,8 @@ pub async fn create(
     Data(catalog): Data<&Catalog>,
     Sent(wanted): Sent<Properties>,
 ) -> Result<Response, Problem> {
-    caller.require_superadmin("create_container_registry")?;
+    let target = wanted.registry_name.as_deref().unwrap_or_default();
+    catalog.require_superadmin(&caller, "create_container_registry", target).await?;
     if wanted.id.is_some() {
         return Err(Problem::bad_parameter("id: it is made of the name, and can't be chosen"));
     }
@@ -204,8 +205,8 @@ pub async fn update(
     Data(catalog): Data<&Catalog>,
     Sent(wanted): Sent<Properties>,
 ) -> Result<Response, Problem> {
-    caller.require_superadmin("modify_container_registry")?;
     let id = wanted.id.ok_or_else(|| missing("id"))?;
+    catalog.require_superadmin(&caller, "modify_container_registry", &id.to_string()).await?;
     let registry = find(catalog, &caller, id)?;
     if wanted.registry_name.as_ref().is_some_and(|name| name.trim() != registry.host) {
         let why = "registry_name: the names of its images begin with it; add another registry instead";
@@ -229,7 +230,7 @@ pub async fn delete(
     Data(catalog): Data<&Catalog>,
     Sent(one): Sent<One>,
 ) -> Result<Response, Problem> {
-    caller.require_superadmin("delete_container_registry")?;
+    catalog.require_superadmin(&caller, "delete_container_registry", &one.id.to_string()).await?;
     let registry = find(catalog, &caller, one.id)?;
     catalog.remove_registry(&caller, &registry.host).await?;
     answer(&json!({ "id": one.id }))
