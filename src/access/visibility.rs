@@ -236,6 +236,13 @@ fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> 
     }
 }
 
+/// The scaling groups that the caller may use as a member of a group of their domain, given by name or id; nothing for
+/// a group that is not there or not theirs.
+pub fn usable_scaling_groups(caller: &Caller, group: &str, tenancy: &Tenancy) -> Option<BTreeSet<String>> {
+    let group = find_group(tenancy, &caller.domain, group).filter(|group| is_member(caller, group))?;
+    Some(allowed_for(caller, Some(group), &caller.domain, tenancy))
+}
+
 /// The domain, if its users may do anything.
 fn active_domain<'a>(tenancy: &'a Tenancy, domain: &str) -> Option<&'a Domain> {
     tenancy.domains.get(domain).map(AsRef::as_ref).filter(|domain| domain.is_active)

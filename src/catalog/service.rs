@@ -9,7 +9,7 @@ use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
 use crate::access::explain::{self, Explanation, Facts};
 use crate::access::tenants::{Group, Tenants};
-use crate::access::visibility::{Filter, Holders, Subject, Verdict, Viewpoint, Whereabouts};
+use crate::access::visibility::{self, Filter, Holders, Subject, Verdict, Viewpoint, Whereabouts};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::shown;
@@ -167,6 +167,23 @@ impl Catalog {
     pub fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
         let index = self.index.read();
         index.images().map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
+    }
+
+    /// Lets only super-admins on, and keeps a row of who else tried: for what is looked up before the change it is for.
+    pub async fn require_superadmin(&self, caller: &Caller, action: &str, target: &str) -> Result<()> {
+        if caller.is_superadmin() {
+            return Ok(());
+        }
+        self.audit.superadmin(caller, action, target, |_| async { Ok(()) }).await
+    }
+
+    /// The scaling groups that the caller may use as a member of this group, by name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a group that is not there or not the caller's: one cannot tell which.
+    pub fn usable_scaling_groups(&self, caller: &Caller, group: &str) -> Result<BTreeSet<String>> {
+        visibility::usable_scaling_groups(caller, group, &self.tenants.now())
+            .ok_or_else(|| Error::missing("group", shown(group)))
     }
 
     /// Who knows which agents have an image.

@@ -5,7 +5,7 @@ use async_graphql::{Context, Enum, Object, SimpleObject};
 use crate::access::caller::Caller;
 use crate::access::visibility::{Filter, Kinds};
 use crate::base::Error;
-use crate::base::ids::TaskId;
+use crate::base::ids::{ImageId, TaskId};
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageRow, plain_id};
 use crate::graphql::kit::fault::{Answer, Fault};
@@ -38,8 +38,15 @@ impl ImageQuery {
         architecture: Option<String>,
     ) -> Answer<Option<One<ImageRow>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        let Some(wanted) = reference.or_else(|| id.as_deref().map(plain_id)) else {
-            return Err(Error::invalid("reference", "give a reference or an id").into());
+        let wanted = match (reference, id.as_deref().map(plain_id)) {
+            (Some(reference), _) => reference,
+            // Clients that get an image for a name here go on with the name as if it were an id, and forget the
+            // architecture that they were told. Refused, they ask again by reference and architecture.
+            (None, Some(id)) if id.parse::<ImageId>().is_err() => {
+                return Err(Error::invalid("id", "it is no image's id; give a name as reference").into());
+            }
+            (None, Some(id)) => id,
+            (None, None) => return Err(Error::invalid("reference", "give a reference or an id").into()),
         };
         let image = catalog.image(caller, &wanted, architecture.as_deref())?;
         Ok(Some(One(ImageRow::new(image, &Audience::new(caller, catalog)).into())))

@@ -12,12 +12,10 @@ use poem::{Body, Request, Response, handler};
 
 use crate::graphql::kit::answer::{self, Later};
 use crate::graphql::schema::Schema;
-use crate::http::browser;
 use crate::http::caller::Proved;
+use crate::http::json;
 use crate::http::problem::Problem;
 
-/// Largest request body. The official clients' largest is 2 kB.
-const MAX_BODY: usize = 256 * 1024;
 /// Longest time one request may take; what it has started goes on.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -31,7 +29,7 @@ pub async fn spec(
 ) -> Result<Response, Problem> {
     let later = Later::default();
     let answer = execute(request, body, caller, schema.0, later.clone()).await?;
-    Ok(json(answer::envelope(&answer, &later)))
+    Ok(streamed(answer::envelope(&answer, &later)))
 }
 
 /// `POST /admin/graphql`: the data alone, or 400 and a problem.
@@ -45,12 +43,12 @@ pub async fn bare(
     let later = Later::default();
     let answer = execute(request, body, caller, schema.0, later.clone()).await?;
     if answer.is_ok() {
-        return Ok(json(answer::bare(&answer, &later)));
+        return Ok(streamed(answer::bare(&answer, &later)));
     }
     Err(Problem::graphql(serde_json::to_value(&answer.errors).unwrap_or_default()))
 }
 
-fn json(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
     let body = Body::from_bytes_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)));
     Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, "application/json").body(body)
 }
@@ -62,14 +60,7 @@ async fn execute(
     schema: &Schema,
     later: Later,
 ) -> Result<Answer, Problem> {
-    // A browser sends other types across sites without asking first.
-    if !browser::is_json(request) {
-        return Err(Problem::wrong_type());
-    }
-    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {
-        poem::error::ReadBodyError::PayloadTooLarge => Problem::too_large(MAX_BODY),
-        error => Problem::bad_request(error.to_string()),
-    })?;
+    let bytes = json::read(request, body).await?;
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Problem::bad_request("batches of operations are not taken; send them one by one"));
     }

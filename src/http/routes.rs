@@ -1,7 +1,7 @@
 //! Every route on one page.
 
 use poem::middleware::{AddData, CatchPanic};
-use poem::{Endpoint, EndpointExt as _, Response, Route, get, post};
+use poem::{Endpoint, EndpointExt as _, Response, Route, get, patch, post};
 
 use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
@@ -10,7 +10,8 @@ use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
-use crate::http::{func, graphql, hello, sessions, ui};
+use crate::http::v2::{aliases, images, registries};
+use crate::http::{config, func, graphql, hello, resources, sessions, ui};
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
@@ -41,6 +42,23 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/graphql", post(graphql::spec))
         .at("/admin/gql", post(graphql::spec))
         .at("/admin/graphql", post(graphql::bare))
+        .at("/admin/gql/strawberry", post(graphql::spec))
+        .at("/v2/images", patch(images::update))
+        .at("/v2/images/search", post(images::search))
+        .at("/v2/images/forget", post(images::forget))
+        .at("/v2/images/purge", post(images::forget))
+        .at("/v2/images/alias", post(aliases::create))
+        .at("/v2/images/dealias", post(aliases::remove))
+        .at("/v2/images/aliases/search", post(aliases::search))
+        .at("/v2/container-registries", post(registries::create).patch(registries::update))
+        .at("/v2/container-registries/search", post(registries::search))
+        .at("/v2/container-registries/delete", post(registries::delete))
+        .at("/config/get", post(config::get))
+        .at("/config/set", post(config::set))
+        .at("/config/delete", post(config::delete))
+        .at("/config/docker-registries", get(resources::docker_registries))
+        .at("/resource/container-registries", get(resources::container_registries))
+        .at("/scaling-groups", get(resources::scaling_groups))
         .at("/events/background-task", get(events::follow))
         .at("/server/login", post(sessions::sign_in))
         .at("/server/login-check", post(sessions::check))
