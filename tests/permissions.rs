@@ -10,7 +10,7 @@ use async_graphql_parser::types::{
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
-use crate::support::app::App;
+use crate::support::app::{ADMIN_EMAIL, App};
 use crate::support::people::Person;
 
 /// The checked-in schema, which another test holds to the one served.
@@ -231,6 +231,28 @@ async fn every_mutation_is_refused_to_those_who_may_not_and_changes_nothing() {
             assert!(is_refused, "{name} by {role}\n{document}\n{variables}\n{answer:#}");
         }
         assert_eq!(state(&root).await, before, "{name} changed something");
+    }
+}
+
+#[tokio::test]
+async fn every_mutation_leaves_one_row_in_the_audit_log_whoever_asks() {
+    let scene = scene().await;
+    let (root, schema, nothing) = (scene.app.admin(), Schema::read(), Target::nothing());
+    let (_, user) = &scene.people[0];
+    let mut last = root.audit_rows(0).await.len() as u64;
+    for field in schema.fields("Mutation") {
+        let name = field.name.node.as_str();
+        let (document, given) = nothing.document(&schema, "mutation", field, |_, ty| !ty.nullable);
+        for (api, email) in [(&user.api, user.email.as_str()), (&root, ADMIN_EMAIL)] {
+            let answer = api.graphql(&document, given.clone()).await;
+            let rows = root.audit_rows(last).await;
+            assert_eq!(rows.len(), 1, "{name} by {email}\n{document}\n{answer:#}\n{rows:#?}");
+            last += 1;
+            assert_eq!((&rows[0]["action"], &rows[0]["email"]), (&json!(name), &json!(email)), "{rows:#?}");
+            let is_done = rows[0]["outcome"] == "DONE";
+            let said_ok = answer["errors"].is_null() && answer["data"][name]["ok"] != false;
+            assert_eq!(is_done, said_ok, "{name} by {email}\n{answer:#}\n{rows:#?}");
+        }
     }
 }
 
