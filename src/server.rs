@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
+use crate::access::audit::{Audit, Retention};
 use crate::access::tenants::{self, Tenants};
 use crate::base::Error;
 use crate::base::clock::Clock;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The container engines of this machine and others that it reaches itself, by address.
     pub engines: Vec<EngineUrl>,
+    /// How long the audit log keeps its rows.
+    pub audit: Retention,
     /// The super-admin to make if there is no account yet.
     pub first_admin: FirstAdmin,
 }
@@ -82,28 +85,43 @@ impl Server {
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let store = Store::open(&settings.data_dir)?;
-        let tenants = Tenants::load(&store)?;
+        let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
         let first_admin = if accounts.is_empty() {
             Some(accounts.create_first_admin(settings.first_admin, tenants::DEFAULT, clock.now())?)
         } else {
             None
         };
-        let fleet = Fleet::load(&store, clock.clone())?;
-        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()))?;
+        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
+        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
+        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
         let tracker = TaskTracker::new();
         let sessions = service::sessions(&catalog);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
-        let queue = Queue::load(store.clone(), clock.clone(), workers, tracker.clone(), shutdown.clone())?;
-        let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
-        let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
+        let queue = Queue::load(
+            store.clone(),
+            clock.clone(),
+            audit.clone(),
+            workers,
+            tracker.clone(),
+            shutdown.clone(),
+        )?;
+        let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
+        let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
         let services = Services {
             store,
             accounts,
             clock,
-            schema: schema::build(catalog.clone(), fleet.clone(), scanner, transfers, queue.clone()),
+            schema: schema::build(schema::Services {
+                audit,
+                catalog: catalog.clone(),
+                fleet: fleet.clone(),
+                scanner,
+                transfers,
+                queue: queue.clone(),
+            }),
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },

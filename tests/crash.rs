@@ -80,6 +80,31 @@ async fn write(
     Written { aliases, tasks }
 }
 
+/// The aliases that there must be by what the audit log tells.
+#[derive(Default)]
+struct Logged {
+    aliases: BTreeSet<String>,
+    last: u64,
+}
+
+impl Logged {
+    /// Takes in the rows that came since the last time; none may be missing.
+    async fn follow(&mut self, api: &Api) {
+        for row in api.audit_rows(self.last).await {
+            let number = row["number"].as_u64().expect("a number");
+            assert_eq!(number, self.last + 1, "a row is missing: {row}");
+            self.last = number;
+            assert_eq!(row["outcome"], "DONE", "{row}");
+            let target = row["target"].as_str().expect("a target").to_owned();
+            match row["action"].as_str() {
+                Some("alias_image") => assert!(self.aliases.insert(target), "twice: {row}"),
+                Some("dealias_image") => assert!(self.aliases.remove(&target), "twice: {row}"),
+                _ => {}
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_outlives_every_kill() {
     let kills = std::env::var("WHARF_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
@@ -90,6 +115,7 @@ async fn what_was_acknowledged_outlives_every_kill() {
     app.admin().scan(&registry.host()).await;
     let mut known = vec![BTreeMap::new(); WRITERS];
     let mut tasks = BTreeSet::new();
+    let mut logged = Logged::default();
     for kill in 0..kills {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let writers: Vec<_> = known
@@ -129,6 +155,9 @@ async fn what_was_acknowledged_outlives_every_kill() {
             known.push(aliases);
             tasks.extend(started);
         }
+        logged.follow(&app.admin()).await;
+        let told: BTreeSet<&str> = logged.aliases.iter().map(String::as_str).collect();
+        assert_eq!(told, there, "kill {kill}: the audit log tells of other aliases than there are");
         for task in &tasks {
             let found = app.admin().task(task).await;
             assert_eq!(found["id"], **task, "kill {kill}: an acknowledged task is unknown");

@@ -14,6 +14,7 @@
 
 mod agentset;
 mod architecture;
+mod audit;
 mod auth;
 mod cli;
 mod cli_agents;

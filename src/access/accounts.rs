@@ -1,18 +1,19 @@
-//! Users and their keypairs.
+//! Users and their keypairs, in memory and in the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
 
-use crate::access::caller::{Caller, Role};
+use crate::access::caller::{Caller, Credential, Origin, Role};
+use crate::access::names::checked_email;
 use crate::access::password;
+use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
-use crate::store::seal::Sealed;
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -21,35 +22,10 @@ const KEYPAIRS: Table<Keypair> = Table::new("ACCESS_KEY_TO_KEYPAIR");
 
 /// Letters of a generated access key: Backend.AI's keys look like this, and none can be mistaken for another.
 const KEY_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
-/// An account.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct User {
-    /// Its id.
-    pub id: UserId,
-    /// The address it signs in with; no two accounts have the same.
-    pub email: String,
-    /// What it may do.
-    pub role: Role,
-    /// Whether it may do anything at all.
-    pub is_active: bool,
-    /// The domain it belongs to.
-    pub domain: String,
-    /// Its password's argon2id hash.
-    pub password: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-/// An API credential of a user.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Keypair {
-    access_key: String,
-    secret_key: Sealed,
-    user: UserId,
-    is_active: bool,
-    created_at: Timestamp,
-}
+/// How many accounts an error names, where the one asked for is not there.
+const MAX_NAMED: usize = 20;
+/// How exactly a keypair's last use is kept over a restart.
+const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
 
 /// A new account's credentials, to be shown once.
 #[derive(Debug, Clone)]
@@ -67,14 +43,13 @@ pub struct Credentials {
 /// A reset account's new credentials, to be shown once.
 #[derive(Debug, Clone)]
 pub struct Reset {
+    /// The account.
+    pub user: Arc<User>,
     /// The password.
     pub password: Secret,
     /// The access key and the secret key, if they were to be replaced.
     pub keypair: Option<(String, Secret)>,
 }
-
-/// How many accounts an error names, where the one asked for is not there.
-const MAX_NAMED: usize = 20;
 
 /// What the operator gave for the first super-admin; the rest is generated.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +64,17 @@ pub struct FirstAdmin {
     pub secret_key: Option<Secret>,
 }
 
+/// Whom an access key stands for.
+#[derive(Debug, Clone)]
+pub struct KeyHolder {
+    /// Its user.
+    pub caller: Caller,
+    /// What its requests are signed with.
+    pub secret: Secret,
+    /// How many requests it may make in a window; 0 for any number.
+    pub rate_limit: u32,
+}
+
 /// The accounts. Clones share them. All are in memory, keys opened, since every request needs one.
 #[derive(Clone)]
 pub struct Accounts {
@@ -99,16 +85,48 @@ pub struct Accounts {
 #[derive(Default)]
 struct Index {
     users: HashMap<UserId, Arc<User>>,
+    /// By the address in lower case.
+    emails: HashMap<String, UserId>,
     keys: HashMap<String, Arc<Key>>,
 }
 
 struct Key {
-    user: UserId,
-    is_active: bool,
+    pair: Keypair,
     secret: Secret,
+    /// Seconds since 1970; 0 for never since the start.
+    used: AtomicI64,
+}
+
+impl Key {
+    fn last_used(&self) -> Option<Timestamp> {
+        let now = Timestamp::from_second(self.used.load(Ordering::Relaxed)).ok();
+        now.filter(|at| *at > Timestamp::UNIX_EPOCH).max(self.pair.last_used)
+    }
+
+    fn shown(&self) -> Keypair {
+        Keypair { last_used: self.last_used(), ..self.pair.clone() }
+    }
 }
 
 impl Index {
+    fn put_user(&mut self, user: User) {
+        if let Some(old) = self.users.get(&user.id) {
+            self.emails.remove(&old.email.to_lowercase());
+        }
+        self.emails.insert(user.email.to_lowercase(), user.id);
+        self.users.insert(user.id, Arc::new(user));
+    }
+
+    fn remove_user(&mut self, id: UserId) {
+        if let Some(user) = self.users.remove(&id) {
+            self.emails.remove(&user.email.to_lowercase());
+        }
+    }
+
+    fn user_by_email(&self, email: &str) -> Option<&Arc<User>> {
+        self.users.get(self.emails.get(&email.to_lowercase())?)
+    }
+
     /// The accounts there are, for whoever asked for one there is not.
     fn known(&self) -> String {
         let mut emails: Vec<_> = self.users.values().map(|user| user.email.as_str()).collect();
@@ -129,13 +147,13 @@ impl Accounts {
         let mut index = Index::default();
         store.read_now(|r| {
             r.scan(&USERS, [], |_, user: User| {
-                index.users.insert(user.id, Arc::new(user));
+                index.put_user(user);
                 Ok(())
             })?;
             r.scan(&KEYPAIRS, [], |_, pair: Keypair| {
                 let secret = store.seal().open(&purpose(&pair.access_key), &pair.secret_key)?;
-                let key = Key { user: pair.user, is_active: pair.is_active, secret };
-                index.keys.insert(pair.access_key, Arc::new(key));
+                let name = pair.access_key.clone();
+                index.keys.insert(name, Arc::new(Key { pair, secret, used: AtomicI64::new(0) }));
                 Ok(())
             })
         })?;
@@ -147,22 +165,72 @@ impl Accounts {
         self.index.read().users.is_empty()
     }
 
-    /// The caller whom this access key stands for, and the secret to check the signature with.
+    /// Whom this access key stands for, and the secret to check the signature with.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for an unknown or inactive key, or a user that is not active.
-    pub fn caller(&self, access_key: &str) -> Result<(Caller, Secret)> {
+    pub fn key_holder(&self, access_key: &str) -> Result<KeyHolder> {
         let index = self.index.read();
-        let key = index.keys.get(access_key).filter(|key| key.is_active).ok_or(Error::Unauthenticated)?;
-        let user = index.users.get(&key.user).filter(|user| user.is_active).ok_or(Error::Unauthenticated)?;
-        let caller = Caller {
-            user: user.id,
-            email: user.email.clone(),
-            role: user.role,
-            domain: user.domain.clone(),
-            access_key: access_key.into(),
-        };
-        Ok((caller, key.secret.clone()))
+        let key =
+            index.keys.get(access_key).filter(|key| key.pair.is_active).ok_or(Error::Unauthenticated)?;
+        let user = index.users.get(&key.pair.user).ok_or(Error::Unauthenticated)?;
+        let credential = Credential::Keypair(access_key.into());
+        let caller = caller(user, access_key.into(), credential)?;
+        Ok(KeyHolder { caller, secret: key.secret.clone(), rate_limit: key.pair.rate_limit })
+    }
+
+    /// Takes note that a key was used, for [`Keypair::last_used`].
+    pub fn mark_used(&self, access_key: &str, now: Timestamp) {
+        if let Some(key) = self.index.read().keys.get(access_key) {
+            key.used.store(now.as_second(), Ordering::Relaxed);
+        }
+    }
+
+    /// This user as a caller who proved it otherwise than by a keypair. The first active key counts as theirs.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for a user that is unknown or not active.
+    pub fn caller(&self, id: UserId, credential: Credential) -> Result<Caller> {
+        let index = self.index.read();
+        let user = index.users.get(&id).ok_or(Error::Unauthenticated)?;
+        let mut keys: Vec<_> = index
+            .keys
+            .values()
+            .map(|key| &key.pair)
+            .filter(|pair| pair.user == id && pair.is_active)
+            .collect();
+        keys.sort_by_key(|pair| (pair.created_at, &pair.access_key));
+        let access_key = keys.first().map(|pair| pair.access_key.clone()).unwrap_or_default();
+        caller(user, access_key, credential)
+    }
+
+    /// The account with this id.
+    pub fn user(&self, id: UserId) -> Option<Arc<User>> {
+        self.index.read().users.get(&id).cloned()
+    }
+
+    /// The account with this address, in whatever case.
+    pub fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
+        self.index.read().user_by_email(email.trim()).cloned()
+    }
+
+    /// All accounts, by address.
+    pub fn users(&self) -> Vec<Arc<User>> {
+        let mut users: Vec<_> = self.index.read().users.values().cloned().collect();
+        users.sort_by(|a, b| a.email.cmp(&b.email));
+        users
+    }
+
+    /// All keypairs, the oldest first. Their secrets stay here.
+    pub fn keypairs(&self) -> Vec<Keypair> {
+        let mut pairs: Vec<_> = self.index.read().keys.values().map(|key| key.shown()).collect();
+        pairs.sort_by(|a, b| (a.created_at, &a.access_key).cmp(&(b.created_at, &b.access_key)));
+        pairs
+    }
+
+    /// One keypair.
+    pub fn keypair(&self, access_key: &str) -> Option<Keypair> {
+        self.index.read().keys.get(access_key).map(|key| key.shown())
     }
 
     /// Makes the first super-admin, in the domain given, and returns what it was made with.
@@ -176,32 +244,38 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<Credentials> {
         let credentials = Credentials {
-            email: wanted.email.unwrap_or_else(|| "admin@localhost".into()),
+            email: checked_email(wanted.email.as_deref().unwrap_or("admin@localhost"))?,
             password: wanted.password.map_or_else(|| random_text(24).map(Secret::new), Ok)?,
             access_key: wanted.access_key.map_or_else(new_access_key, Ok)?,
-            secret_key: wanted.secret_key.map_or_else(|| random_text(40).map(Secret::new), Ok)?,
+            secret_key: wanted.secret_key.map_or_else(new_secret_key, Ok)?,
         };
-        check_email(&credentials.email)?;
         check_key("access key", &credentials.access_key, 4)?;
         check_key("secret key", credentials.secret_key.expose(), 16)?;
         let user = User {
             id: UserId::random(),
             email: credentials.email.clone(),
+            username: "admin".into(),
+            full_name: String::new(),
+            description: String::new(),
             role: Role::Superadmin,
-            is_active: true,
+            status: Status::Active,
+            need_password_change: false,
             domain: domain.into(),
             password: password::hash(&credentials.password)?,
             created_at: now,
+            modified_at: None,
+            integration_id: None,
         };
         self.store.write_now(|w| {
-            self.put_keypair(w, &credentials.access_key, &credentials.secret_key, user.id, now)?;
+            let pair = self.seal_keypair(&credentials.access_key, &credentials.secret_key, user.id, now)?;
+            self.put_keypair(w, pair, credentials.secret_key.clone())?;
             self.put_user(w, user)
         })?;
         Ok(credentials)
     }
 
     /// Gives a user a new password, and with `new_keypair` a new keypair in the place of all the old ones. For the
-    /// console of the machine, when the password is lost.
+    /// console of the machine, when the password is lost. `also` runs in the same transaction.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such user.
@@ -211,81 +285,172 @@ impl Accounts {
         new_password: Option<Secret>,
         new_keypair: bool,
         now: Timestamp,
+        also: impl FnOnce(&mut Writer, &User) -> Result<()>,
     ) -> Result<Reset> {
         let user = {
             let index = self.index.read();
-            let found = index.users.values().find(|user| user.email == email).cloned();
+            let found = index.user_by_email(email.trim()).cloned();
             found.ok_or_else(|| Error::missing("user", format!("{email} ({})", index.known())))?
         };
         let password = new_password.map_or_else(|| random_text(24).map(Secret::new), Ok)?;
-        let keypair =
-            if new_keypair { Some((new_access_key()?, random_text(40).map(Secret::new)?)) } else { None };
-        let changed = User { password: password::hash(&password)?, is_active: true, ..(*user).clone() };
+        let keypair = if new_keypair { Some((new_access_key()?, new_secret_key()?)) } else { None };
+        let changed = User {
+            password: password::hash(&password)?,
+            status: Status::Active,
+            need_password_change: false,
+            modified_at: Some(now),
+            ..(*user).clone()
+        };
         self.store.write_now(|w| {
             if let Some((access_key, secret_key)) = &keypair {
-                self.remove_keypairs(w, user.id)?;
-                self.put_keypair(w, access_key, secret_key, user.id, now)?;
+                for pair in self.keypairs().into_iter().filter(|pair| pair.user == user.id) {
+                    self.remove_keypair(w, &pair.access_key)?;
+                }
+                let pair = self.seal_keypair(access_key, secret_key, user.id, now)?;
+                self.put_keypair(w, pair, secret_key.clone())?;
             }
-            self.put_user(w, changed)
+            also(w, &changed)?;
+            self.put_user(w, changed.clone())
         })?;
-        Ok(Reset { password, keypair })
+        Ok(Reset { user: Arc::new(changed), password, keypair })
     }
 
-    fn put_user(&self, writer: &mut Writer, user: User) -> Result<()> {
-        writer.put(&USERS, user.id.as_bytes(), &user)?;
-        let index = Arc::clone(&self.index);
-        writer.on_commit(move || {
-            index.write().users.insert(user.id, Arc::new(user));
-        });
-        Ok(())
-    }
-
-    fn put_keypair(
+    /// A keypair with its secret sealed, active and without a limit.
+    pub(in crate::access) fn seal_keypair(
         &self,
-        writer: &mut Writer,
         access_key: &str,
         secret_key: &Secret,
         user: UserId,
         now: Timestamp,
-    ) -> Result<()> {
-        let pair = Keypair {
+    ) -> Result<Keypair> {
+        Ok(Keypair {
             access_key: access_key.into(),
             secret_key: self.store.seal().seal(&purpose(access_key), secret_key)?,
             user,
             is_active: true,
+            rate_limit: 0,
             created_at: now,
-        };
-        writer.put(&KEYPAIRS, access_key, &pair)?;
+            last_used: None,
+        })
+    }
+
+    /// Writes an account, new or changed.
+    pub(in crate::access) fn put_user(&self, writer: &mut Writer, user: User) -> Result<()> {
+        writer.put(&USERS, user.id.as_bytes(), &user)?;
         let index = Arc::clone(&self.index);
-        let key = Arc::new(Key { user, is_active: true, secret: secret_key.clone() });
+        writer.on_commit(move || index.write().put_user(user));
+        Ok(())
+    }
+
+    /// Takes an account out. Its keypairs are the caller's to remove.
+    pub(in crate::access) fn remove_user(&self, writer: &mut Writer, id: UserId) -> Result<()> {
+        writer.remove(&USERS, id.as_bytes())?;
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || index.write().remove_user(id));
+        Ok(())
+    }
+
+    /// Writes a keypair, new or changed, whose secret is the one it was sealed with.
+    pub(in crate::access) fn put_keypair(
+        &self,
+        writer: &mut Writer,
+        pair: Keypair,
+        secret: Secret,
+    ) -> Result<()> {
+        writer.put(&KEYPAIRS, &pair.access_key, &pair)?;
+        let index = Arc::clone(&self.index);
         writer.on_commit(move || {
-            index.write().keys.insert(pair.access_key, key);
+            let name = pair.access_key.clone();
+            index.write().keys.insert(name, Arc::new(Key { pair, secret, used: AtomicI64::new(0) }));
         });
         Ok(())
     }
 
-    fn remove_keypairs(&self, writer: &mut Writer, user: UserId) -> Result<()> {
-        let of_user = |index: &Index| -> Vec<String> {
-            index.keys.iter().filter(|(_, key)| key.user == user).map(|(name, _)| name.clone()).collect()
-        };
-        for access_key in of_user(&self.index.read()) {
-            writer.remove(&KEYPAIRS, &access_key)?;
-        }
-        let index = Arc::clone(&self.index);
-        writer.on_commit(move || index.write().keys.retain(|_, key| key.user != user));
-        Ok(())
+    /// Changes a keypair and leaves its secret.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such key.
+    pub(in crate::access) fn change_keypair(
+        &self,
+        writer: &mut Writer,
+        access_key: &str,
+        change: impl FnOnce(Keypair) -> Keypair,
+    ) -> Result<()> {
+        let key = self.index.read().keys.get(access_key).cloned();
+        let key = key.ok_or_else(|| Error::missing("keypair", access_key))?;
+        self.put_keypair(writer, change(key.shown()), key.secret.clone())
     }
+
+    /// Takes a keypair out.
+    pub(in crate::access) fn remove_keypair(&self, writer: &mut Writer, access_key: &str) -> Result<bool> {
+        let was_there = writer.remove(&KEYPAIRS, access_key)?;
+        let (index, access_key) = (Arc::clone(&self.index), access_key.to_owned());
+        writer.on_commit(move || {
+            index.write().keys.remove(&access_key);
+        });
+        Ok(was_there)
+    }
+
+    /// Writes when keys were last used, for those whose use the store does not know to the hour.
+    pub async fn save_last_used(&self) -> Result<()> {
+        let is_late = |key: &Key| {
+            let since =
+                |at: Timestamp| at.duration_since(key.pair.last_used.unwrap_or(Timestamp::UNIX_EPOCH));
+            key.last_used().is_some_and(|at| since(at) >= LAST_USED)
+        };
+        let late: Vec<String> = {
+            let index = self.index.read();
+            let late = index.keys.values().filter(|key| is_late(key));
+            late.map(|key| key.pair.access_key.clone()).collect()
+        };
+        if late.is_empty() {
+            return Ok(());
+        }
+        let accounts = self.clone();
+        self.store
+            .write(move |w| {
+                for access_key in late {
+                    // A key that was removed meanwhile stays removed.
+                    if accounts.keypair(&access_key).is_some() {
+                        accounts.change_keypair(w, &access_key, |pair| pair)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn caller(user: &User, access_key: String, credential: Credential) -> Result<Caller> {
+    if !user.is_active() {
+        return Err(Error::Unauthenticated);
+    }
+    Ok(Caller {
+        user: user.id,
+        email: user.email.clone(),
+        role: user.role,
+        domain: user.domain.clone(),
+        access_key,
+        origin: Origin { credential, ..Origin::default() },
+    })
 }
 
 fn purpose(access_key: &str) -> String {
     format!("keypair/{access_key}")
 }
 
-fn new_access_key() -> Result<String> {
+/// A new access key.
+pub(in crate::access) fn new_access_key() -> Result<String> {
     random_letters(KEY_LETTERS, 20)
 }
 
-fn random_text(length: usize) -> Result<String> {
+/// A new secret key.
+pub(in crate::access) fn new_secret_key() -> Result<Secret> {
+    random_text(40).map(Secret::new)
+}
+
+/// Text that nobody can guess: six random bits in each character, all of which may stand in a URL.
+pub(in crate::access) fn random_text(length: usize) -> Result<String> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     random_letters(LETTERS, length)
 }
@@ -296,15 +461,6 @@ fn random_letters(alphabet: &[u8], length: usize) -> Result<String> {
     getrandom::fill(&mut bytes).map_err(Error::internal)?;
     let letter = |byte: &u8| alphabet.get(usize::from(*byte) % alphabet.len()).map(|b| char::from(*b));
     Ok(bytes.iter().filter_map(letter).collect())
-}
-
-fn check_email(email: &str) -> Result<()> {
-    let well_formed = email.len() <= 254
-        && email.chars().all(|c| !c.is_control() && !c.is_whitespace())
-        && email
-            .split_once('@')
-            .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));
-    if well_formed { Ok(()) } else { Err(Error::invalid("e-mail", format!("{email:?} is not name@host"))) }
 }
 
 /// Keys travel in a header, the access key in front of a colon.
@@ -343,9 +499,9 @@ mod tests {
             assert!(!file.windows(secret.len()).any(|window| window == secret.as_bytes()));
         }
         let store = Store::open(directory.path()).unwrap();
-        let (caller, secret) = Accounts::load(&store).unwrap().caller(&made.access_key).unwrap();
-        assert!(caller.is_superadmin());
-        assert_eq!(secret, made.secret_key);
+        let holder = Accounts::load(&store).unwrap().key_holder(&made.access_key).unwrap();
+        assert!(holder.caller.is_superadmin());
+        assert_eq!(holder.secret, made.secret_key);
     }
 
     #[test]
@@ -355,13 +511,16 @@ mod tests {
         let accounts = Accounts::load(&store).unwrap();
         let first =
             accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
-        let kept = accounts.reset("admin@localhost", None, false, Timestamp::UNIX_EPOCH).unwrap();
+        let kept =
+            accounts.reset("admin@localhost", None, false, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
         assert!(kept.keypair.is_none());
-        assert!(accounts.caller(&first.access_key).is_ok());
-        let second = accounts.reset("admin@localhost", None, true, Timestamp::UNIX_EPOCH).unwrap();
-        assert!(accounts.caller(&first.access_key).is_err());
-        assert!(accounts.caller(&second.keypair.unwrap().0).is_ok());
-        let unknown = accounts.reset("b@localhost", None, true, Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(accounts.key_holder(&first.access_key).is_ok());
+        let second =
+            accounts.reset("admin@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
+        assert!(accounts.key_holder(&first.access_key).is_err());
+        assert!(accounts.key_holder(&second.keypair.unwrap().0).is_ok());
+        let unknown =
+            accounts.reset("b@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap_err();
         assert!(unknown.to_string().contains("admin@localhost"), "{unknown}");
     }
 

@@ -1,5 +1,7 @@
 //! The one who asks: every service call begins with it.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,7 @@ use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 
 /// What a user may do (Backend.AI's roles).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything.
@@ -47,6 +49,42 @@ impl FromStr for Role {
     }
 }
 
+/// What proved who the caller is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Credential {
+    /// The server itself, or a person at its machine's console.
+    #[default]
+    Console,
+    /// A signed request, by this access key.
+    Keypair(String),
+    /// A session that a password opened.
+    Session,
+    /// A personal API token, by its name.
+    Token(String),
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Console => f.write_str("console"),
+            Self::Keypair(access_key) => write!(f, "keypair {access_key}"),
+            Self::Session => f.write_str("session"),
+            Self::Token(name) => write!(f, "token {name}"),
+        }
+    }
+}
+
+/// Where a request comes from, and how it proved it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// What proved who the caller is.
+    pub credential: Credential,
+    /// The address it was sent from.
+    pub address: Option<IpAddr>,
+    /// Whether the credential is for reading only.
+    pub read_only: bool,
+}
+
 /// A user whose identity was proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -58,8 +96,10 @@ pub struct Caller {
     pub role: Role,
     /// The domain it belongs to.
     pub domain: String,
-    /// The keypair that signed the request.
+    /// The keypair whose scaling groups count: the one that signed the request, or else the user's first.
     pub access_key: String,
+    /// Where the request comes from.
+    pub origin: Origin,
 }
 
 impl Caller {
@@ -74,5 +114,10 @@ impl Caller {
     /// [`Error::Denied`], which names `action` and nothing else.
     pub fn require_superadmin(&self, action: &str) -> Result<()> {
         if self.is_superadmin() { Ok(()) } else { Err(Error::Denied(action.into())) }
+    }
+
+    /// Whether the caller administers this domain.
+    pub fn administers(&self, domain: &str) -> bool {
+        self.is_superadmin() || (self.role == Role::Admin && self.domain == domain)
     }
 }

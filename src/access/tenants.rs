@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Result;
 use crate::base::ids::{GroupId, UserId};
+use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
 const DOMAINS: Table<Domain> = Table::new("DOMAIN_NAME_TO_DOMAIN");
@@ -18,25 +20,37 @@ const SCALING_GROUPS: Table<ScalingGroup> = Table::new("SCALING_GROUP_NAME_TO_SC
 pub const DEFAULT: &str = "default";
 
 /// A tenant.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Domain {
     /// Its name.
     pub name: String,
-    /// Whether its users may do anything.
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Whether its users see any image.
     pub is_active: bool,
     /// The registries whose images its users may see.
     pub allowed_docker_registries: BTreeSet<String>,
     /// The scaling groups all of its groups may use.
     pub scaling_groups: BTreeSet<String>,
+    /// What an outside system calls it.
+    #[serde(default)]
+    pub integration_id: Option<String>,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: Timestamp,
 }
 
 /// A project: some users of a domain.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Group {
     /// Its id.
     pub id: GroupId,
     /// Its name, unique in its domain.
     pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
     /// The domain it is in.
     pub domain: String,
     /// Whether it counts.
@@ -45,28 +59,40 @@ pub struct Group {
     pub members: BTreeSet<UserId>,
     /// The scaling groups it may use besides its domain's.
     pub scaling_groups: BTreeSet<String>,
+    /// What an outside system calls it.
+    #[serde(default)]
+    pub integration_id: Option<String>,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: Timestamp,
 }
 
 /// A named set of agents.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ScalingGroup {
     /// Its name.
     pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
     /// Whether it counts.
     pub is_active: bool,
     /// The keypairs that may use it whatever their group, by access key.
     pub keypairs: BTreeSet<String>,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: Timestamp,
 }
 
 /// All tenants at one moment: plain data, so that the visibility rule can be a pure function of it.
 #[derive(Debug, Clone, Default)]
 pub struct Tenancy {
     /// By name.
-    pub domains: BTreeMap<String, Domain>,
-    /// In the order of their ids.
-    pub groups: Vec<Group>,
+    pub domains: BTreeMap<String, Arc<Domain>>,
+    /// By id.
+    pub groups: BTreeMap<GroupId, Arc<Group>>,
     /// By name.
-    pub scaling_groups: BTreeMap<String, ScalingGroup>,
+    pub scaling_groups: BTreeMap<String, Arc<ScalingGroup>>,
 }
 
 /// The tenants. Clones share them.
@@ -77,25 +103,87 @@ pub struct Tenants {
 
 impl Tenants {
     /// Reads the tenants from the store, and makes the default ones when there are none.
-    pub fn load(store: &Store) -> Result<Self> {
-        let mut tenancy = read(store)?;
-        if tenancy.domains.is_empty() {
+    pub fn load(store: &Store, now: Timestamp) -> Result<Self> {
+        let tenants = Self { tenancy: Arc::new(RwLock::new(Arc::new(read(store)?))) };
+        if tenants.now().domains.is_empty() {
             store.write_now(|w| {
-                let domain = default_domain();
-                w.put(&DOMAINS, &domain.name, &domain)?;
-                let group = default_group();
-                w.put(&GROUPS, group.id.as_bytes(), &group)?;
-                let scaling_group = default_scaling_group();
-                w.put(&SCALING_GROUPS, &scaling_group.name, &scaling_group)
+                tenants.put_domain(w, default_domain(now))?;
+                tenants.put_group(w, default_group(now))?;
+                tenants.put_scaling_group(w, default_scaling_group(now))
             })?;
-            tenancy = read(store)?;
         }
-        Ok(Self { tenancy: Arc::new(RwLock::new(Arc::new(tenancy))) })
+        Ok(tenants)
     }
 
     /// All of them, as they are now.
     pub fn now(&self) -> Arc<Tenancy> {
         Arc::clone(&self.tenancy.read())
+    }
+
+    /// Writes a domain, new or changed.
+    pub(in crate::access) fn put_domain(&self, writer: &mut Writer, domain: Domain) -> Result<()> {
+        writer.put(&DOMAINS, &domain.name, &domain)?;
+        self.on_commit(writer, move |all| {
+            all.domains.insert(domain.name.clone(), Arc::new(domain));
+        });
+        Ok(())
+    }
+
+    /// Takes a domain out.
+    pub(in crate::access) fn remove_domain(&self, writer: &mut Writer, name: &str) -> Result<()> {
+        writer.remove(&DOMAINS, name)?;
+        let name = name.to_owned();
+        self.on_commit(writer, move |all| {
+            all.domains.remove(&name);
+        });
+        Ok(())
+    }
+
+    /// Writes a group, new or changed.
+    pub(in crate::access) fn put_group(&self, writer: &mut Writer, group: Group) -> Result<()> {
+        writer.put(&GROUPS, group.id.as_bytes(), &group)?;
+        self.on_commit(writer, move |all| {
+            all.groups.insert(group.id, Arc::new(group));
+        });
+        Ok(())
+    }
+
+    /// Takes a group out.
+    pub(in crate::access) fn remove_group(&self, writer: &mut Writer, id: GroupId) -> Result<()> {
+        writer.remove(&GROUPS, id.as_bytes())?;
+        self.on_commit(writer, move |all| {
+            all.groups.remove(&id);
+        });
+        Ok(())
+    }
+
+    /// Writes a scaling group, new or changed.
+    pub(in crate::access) fn put_scaling_group(
+        &self,
+        writer: &mut Writer,
+        scaling_group: ScalingGroup,
+    ) -> Result<()> {
+        writer.put(&SCALING_GROUPS, &scaling_group.name, &scaling_group)?;
+        self.on_commit(writer, move |all| {
+            all.scaling_groups.insert(scaling_group.name.clone(), Arc::new(scaling_group));
+        });
+        Ok(())
+    }
+
+    /// Takes a scaling group out.
+    pub(in crate::access) fn remove_scaling_group(&self, writer: &mut Writer, name: &str) -> Result<()> {
+        writer.remove(&SCALING_GROUPS, name)?;
+        let name = name.to_owned();
+        self.on_commit(writer, move |all| {
+            all.scaling_groups.remove(&name);
+        });
+        Ok(())
+    }
+
+    /// Changes what is in memory once the transaction is durable. Those who hold the tenancy of before keep it.
+    fn on_commit(&self, writer: &mut Writer, change: impl FnOnce(&mut Tenancy) + Send + 'static) {
+        let tenancy = Arc::clone(&self.tenancy);
+        writer.on_commit(move || change(Arc::make_mut(&mut tenancy.write())));
     }
 }
 
@@ -103,41 +191,42 @@ fn read(store: &Store) -> Result<Tenancy> {
     let mut tenancy = Tenancy::default();
     store.read_now(|r| {
         r.scan(&DOMAINS, [], |_, domain: Domain| {
-            tenancy.domains.insert(domain.name.clone(), domain);
+            tenancy.domains.insert(domain.name.clone(), Arc::new(domain));
             Ok(())
         })?;
-        r.scan(&GROUPS, [], |_, group| {
-            tenancy.groups.push(group);
+        r.scan(&GROUPS, [], |_, group: Group| {
+            tenancy.groups.insert(group.id, Arc::new(group));
             Ok(())
         })?;
         r.scan(&SCALING_GROUPS, [], |_, scaling_group: ScalingGroup| {
-            tenancy.scaling_groups.insert(scaling_group.name.clone(), scaling_group);
+            tenancy.scaling_groups.insert(scaling_group.name.clone(), Arc::new(scaling_group));
             Ok(())
         })
     })?;
     Ok(tenancy)
 }
 
-fn default_domain() -> Domain {
+fn default_domain(now: Timestamp) -> Domain {
     Domain {
         name: DEFAULT.into(),
         is_active: true,
-        allowed_docker_registries: BTreeSet::new(),
         scaling_groups: BTreeSet::from([DEFAULT.into()]),
+        created_at: now,
+        ..Domain::default()
     }
 }
 
-fn default_group() -> Group {
+fn default_group(now: Timestamp) -> Group {
     Group {
         id: GroupId::random(),
         name: DEFAULT.into(),
         domain: DEFAULT.into(),
         is_active: true,
-        members: BTreeSet::new(),
-        scaling_groups: BTreeSet::new(),
+        created_at: now,
+        ..Group::default()
     }
 }
 
-fn default_scaling_group() -> ScalingGroup {
-    ScalingGroup { name: DEFAULT.into(), is_active: true, keypairs: BTreeSet::new() }
+fn default_scaling_group(now: Timestamp) -> ScalingGroup {
+    ScalingGroup { name: DEFAULT.into(), is_active: true, created_at: now, ..ScalingGroup::default() }
 }

@@ -166,7 +166,7 @@ fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> 
 }
 
 fn groups_in<'a>(tenancy: &'a Tenancy, domain: &str) -> impl Iterator<Item = &'a Group> {
-    tenancy.groups.iter().filter(move |group| group.domain == domain && group.is_active)
+    tenancy.groups.values().map(AsRef::as_ref).filter(move |group| group.domain == domain && group.is_active)
 }
 
 fn is_member(caller: &Caller, group: &Group) -> bool {
@@ -198,9 +198,10 @@ fn allowed_for(caller: &Caller, group: Option<&Group>, domain: &str, tenancy: &T
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     use super::{Filter, Subject, Viewpoint};
-    use crate::access::caller::{Caller, Role};
+    use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
     use crate::base::ids::{GroupId, UserId};
 
@@ -208,8 +209,10 @@ mod tests {
         names.iter().map(|&name| name.into()).collect()
     }
 
-    fn scaling_group(name: &str, is_active: bool, keypairs: &[&str]) -> (String, ScalingGroup) {
-        (name.into(), ScalingGroup { name: name.into(), is_active, keypairs: set(keypairs) })
+    fn scaling_group(name: &str, is_active: bool, keypairs: &[&str]) -> (String, Arc<ScalingGroup>) {
+        let scaling_group =
+            ScalingGroup { name: name.into(), is_active, keypairs: set(keypairs), ..Default::default() };
+        (name.into(), Arc::new(scaling_group))
     }
 
     /// A domain `lab` that may see `cr.io` and use `cpu`; its group `vision` has `user` and may use `gpu`.
@@ -219,6 +222,7 @@ mod tests {
             is_active: true,
             allowed_docker_registries: set(&["cr.io"]),
             scaling_groups: set(&["cpu", "off"]),
+            ..Default::default()
         };
         let group = |name: &str, members: BTreeSet<UserId>| Group {
             id: GroupId::random(),
@@ -227,10 +231,13 @@ mod tests {
             is_active: true,
             members,
             scaling_groups: set(&["gpu"]),
+            ..Default::default()
         };
         Tenancy {
-            domains: [("lab".into(), lab)].into(),
-            groups: vec![group("vision", [user].into()), group("speech", BTreeSet::new())],
+            domains: [("lab".into(), Arc::new(lab))].into(),
+            groups: [group("vision", [user].into()), group("speech", BTreeSet::new())]
+                .map(|group| (group.id, Arc::new(group)))
+                .into(),
             scaling_groups: [
                 scaling_group("cpu", true, &[]),
                 scaling_group("gpu", true, &[]),
@@ -243,7 +250,14 @@ mod tests {
     }
 
     fn caller(role: Role, user: UserId) -> Caller {
-        Caller { user, email: "u@lab".into(), role, domain: "lab".into(), access_key: "AK".into() }
+        Caller {
+            user,
+            email: "u@lab".into(),
+            role,
+            domain: "lab".into(),
+            access_key: "AK".into(),
+            origin: Origin::default(),
+        }
     }
 
     fn sees(role: Role, filter: &Filter, registry: &str, found_in: &[&str]) -> bool {

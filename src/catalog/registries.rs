@@ -10,7 +10,7 @@ use crate::catalog::records::{REGISTRIES, REPOSITORIES};
 use crate::catalog::registry::{Probing, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
 use crate::store::seal::Sealed;
-use crate::store::table::prefix;
+use crate::store::table::{Writer, prefix};
 
 /// How many registries there may be: each is a name in every lookup without one.
 const MAX_REGISTRIES: usize = 1_000;
@@ -40,28 +40,29 @@ impl Catalog {
         host: &str,
         change: RegistryChange,
     ) -> Result<Arc<Registry>> {
-        caller.require_superadmin("create_container_registry")?;
-        let registry = self.with_password(Registry::new(host.trim())?.changed(&change)?, change.password)?;
-        let catalog = self.clone();
-        self.store
-            .write(move |w| {
-                {
-                    let index = catalog.index.read();
-                    if index.registry(&registry.host).is_some() {
-                        return Err(Error::Conflict(format!(
-                            "there is a registry {} already; modify it instead",
-                            registry.host
-                        )));
-                    }
-                    if index.registries().count() >= MAX_REGISTRIES {
-                        return Err(Error::Conflict(format!(
-                            "there are {MAX_REGISTRIES} registries, which is the most"
-                        )));
-                    }
-                }
-                catalog.put_registry(w, registry)
+        self.audit
+            .superadmin(caller, "create_container_registry", host, |deed| async move {
+                let registry = Registry::new(host.trim())?.changed(&change)?;
+                let registry = self.with_password(registry, change.password)?;
+                let catalog = self.clone();
+                deed.write(move |w| {
+                    catalog.check_room_for(&registry.host)?;
+                    catalog.put_registry(w, registry)
+                })
+                .await
             })
             .await
+    }
+
+    fn check_room_for(&self, host: &str) -> Result<()> {
+        let index = self.index.read();
+        if index.registry(host).is_some() {
+            return Err(Error::Conflict(format!("there is a registry {host} already; modify it instead")));
+        }
+        if index.registries().count() >= MAX_REGISTRIES {
+            return Err(Error::Conflict(format!("there are {MAX_REGISTRIES} registries, which is the most")));
+        }
+        Ok(())
     }
 
     /// Changes a registry.
@@ -74,36 +75,41 @@ impl Catalog {
         host: &str,
         change: RegistryChange,
     ) -> Result<Arc<Registry>> {
-        caller.require_superadmin("modify_container_registry")?;
-        let (catalog, host) = (self.clone(), host.trim().to_owned());
-        self.store
-            .write(move |w| {
-                let registry = catalog.find_registry(&host)?.as_ref().clone().changed(&change)?;
-                let registry = catalog.with_password(registry, change.password)?;
-                catalog.put_registry(w, registry)
+        let (catalog, name) = (self.clone(), host.trim().to_owned());
+        self.audit
+            .superadmin(caller, "modify_container_registry", host, |deed| async move {
+                deed.write(move |w| {
+                    let registry = catalog.find_registry(&name)?.as_ref().clone().changed(&change)?;
+                    let registry = catalog.with_password(registry, change.password)?;
+                    catalog.put_registry(w, registry)
+                })
+                .await
             })
             .await
     }
 
     /// Takes a registry out, with its images and their aliases.
     pub async fn remove_registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
-        caller.require_superadmin("delete_container_registry")?;
-        let (catalog, host) = (self.clone(), host.trim().to_owned());
-        self.store
-            .write(move |w| {
-                let registry = catalog.find_registry(&host)?;
-                w.remove(&REGISTRIES, &host)?;
-                for key in w.keys(&REPOSITORIES, prefix(&host))? {
-                    w.remove(&REPOSITORIES, key)?;
-                }
-                let images: Vec<ImageId> =
-                    catalog.index.read().images_from(&format!("{host}/")).map(|image| image.id).collect();
-                catalog.remove_images(w, images)?;
-                let index = Arc::clone(&catalog.index);
-                w.on_commit(move || index.write().remove_registry(&host));
-                Ok(registry)
+        let (catalog, name) = (self.clone(), host.trim().to_owned());
+        self.audit
+            .superadmin(caller, "delete_container_registry", host, |deed| async move {
+                deed.write(move |w| catalog.take_out_registry(w, name)).await
             })
             .await
+    }
+
+    fn take_out_registry(&self, writer: &mut Writer, host: String) -> Result<Arc<Registry>> {
+        let registry = self.find_registry(&host)?;
+        writer.remove(&REGISTRIES, &host)?;
+        for key in writer.keys(&REPOSITORIES, prefix(&host))? {
+            writer.remove(&REPOSITORIES, key)?;
+        }
+        let images: Vec<ImageId> =
+            self.index.read().images_from(&format!("{host}/")).map(|image| image.id).collect();
+        self.remove_images(writer, images)?;
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || index.write().remove_registry(&host));
+        Ok(registry)
     }
 
     /// Keeps what a scan learned of how to probe a registry.
@@ -156,11 +162,7 @@ impl Catalog {
         Ok(Registry { password, ..registry })
     }
 
-    fn put_registry(
-        &self,
-        writer: &mut crate::store::table::Writer,
-        registry: Registry,
-    ) -> Result<Arc<Registry>> {
+    fn put_registry(&self, writer: &mut Writer, registry: Registry) -> Result<Arc<Registry>> {
         writer.put(&REGISTRIES, &registry.host, &registry)?;
         let index = Arc::clone(&self.index);
         let kept = registry.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::tenants::Tenants;
 use crate::access::visibility::{Filter, Subject, Viewpoint, Whereabouts};
@@ -29,6 +30,7 @@ const MAX_ALIAS: usize = 255;
 pub struct Catalog {
     pub(in crate::catalog) store: Store,
     pub(in crate::catalog) index: Arc<RwLock<Index>>,
+    pub(in crate::catalog) audit: Audit,
     tenants: Tenants,
     whereabouts: Arc<dyn Whereabouts>,
 }
@@ -44,9 +46,14 @@ pub struct Sighting {
 
 impl Catalog {
     /// Reads the catalog from the store.
-    pub fn load(store: &Store, tenants: Tenants, whereabouts: Arc<dyn Whereabouts>) -> Result<Self> {
+    pub fn load(
+        store: &Store,
+        tenants: Tenants,
+        whereabouts: Arc<dyn Whereabouts>,
+        audit: Audit,
+    ) -> Result<Self> {
         let index = Arc::new(RwLock::new(Index::load(store)?));
-        Ok(Self { store: store.clone(), index, tenants, whereabouts })
+        Ok(Self { store: store.clone(), index, audit, tenants, whereabouts })
     }
 
     /// The images the caller may see, by name.
@@ -110,15 +117,18 @@ impl Catalog {
         reference: &str,
         architecture: Option<&str>,
     ) -> Result<usize> {
-        caller.require_superadmin("forget_image")?;
-        let ids: Vec<ImageId> = {
-            let index = self.index.read();
-            let found = lookup::of_one_name(&index, reference, architecture, |_| true)?;
-            found.iter().map(|image| image.id).collect()
-        };
-        let (catalog, count) = (self.clone(), ids.len());
-        self.store.write(move |w| catalog.remove_images(w, ids)).await?;
-        Ok(count)
+        self.audit
+            .superadmin(caller, "forget_image", reference, |deed| async move {
+                let ids: Vec<ImageId> = {
+                    let index = self.index.read();
+                    let found = lookup::of_one_name(&index, reference, architecture, |_| true)?;
+                    found.iter().map(|image| image.id).collect()
+                };
+                let (catalog, count) = (self.clone(), ids.len());
+                deed.write(move |w| catalog.remove_images(w, ids)).await?;
+                Ok(count)
+            })
+            .await
     }
 
     /// Gives an image another name.
@@ -133,24 +143,26 @@ impl Catalog {
         target: &str,
         architecture: Option<&str>,
     ) -> Result<()> {
-        caller.require_superadmin("alias_image")?;
-        let alias = checked_alias(alias)?;
-        let target = target.trim().to_owned();
-        let architecture = architecture.map(str::to_owned);
-        let index = Arc::clone(&self.index);
-        self.store
-            .write(move |w| {
-                // Decided inside the write, so that nothing moves between the check and the change.
-                let image = {
-                    let index = index.read();
-                    check_alias_is_free(&index, &alias)?;
-                    check_target_is_no_alias(&index, &target)?;
-                    lookup::one(&index, &target, architecture.as_deref(), |_| true)?
-                };
-                w.put(&ALIASES, &alias, &image.id)?;
-                let index = Arc::clone(&index);
-                w.on_commit(move || index.write().put_alias(&alias, image.id));
-                Ok(())
+        self.audit
+            .superadmin(caller, "alias_image", alias, |deed| async move {
+                let alias = checked_alias(alias)?;
+                let target = target.trim().to_owned();
+                let architecture = architecture.map(str::to_owned);
+                let index = Arc::clone(&self.index);
+                deed.write(move |w| {
+                    // Decided inside the write, so that nothing moves between the check and the change.
+                    let image = {
+                        let index = index.read();
+                        check_alias_is_free(&index, &alias)?;
+                        check_target_is_no_alias(&index, &target)?;
+                        lookup::one(&index, &target, architecture.as_deref(), |_| true)?
+                    };
+                    w.put(&ALIASES, &alias, &image.id)?;
+                    let index = Arc::clone(&index);
+                    w.on_commit(move || index.write().put_alias(&alias, image.id));
+                    Ok(())
+                })
+                .await
             })
             .await
     }
@@ -160,16 +172,18 @@ impl Catalog {
     /// # Errors
     /// [`Error::Missing`] when there is no such alias.
     pub async fn dealias(&self, caller: &Caller, alias: &str) -> Result<()> {
-        caller.require_superadmin("dealias_image")?;
-        let alias = alias.trim().to_owned();
-        let index = Arc::clone(&self.index);
-        self.store
-            .write(move |w| {
-                if !w.remove(&ALIASES, &alias)? {
-                    return Err(Error::missing("alias", shown(&alias)));
-                }
-                w.on_commit(move || index.write().remove_alias(&alias));
-                Ok(())
+        self.audit
+            .superadmin(caller, "dealias_image", alias, |deed| async move {
+                let alias = alias.trim().to_owned();
+                let index = Arc::clone(&self.index);
+                deed.write(move |w| {
+                    if !w.remove(&ALIASES, &alias)? {
+                        return Err(Error::missing("alias", shown(&alias)));
+                    }
+                    w.on_commit(move || index.write().remove_alias(&alias));
+                    Ok(())
+                })
+                .await
             })
             .await
     }

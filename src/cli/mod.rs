@@ -4,6 +4,7 @@
 
 mod agent;
 mod api;
+mod audit;
 mod bars;
 mod completion;
 mod connection;
@@ -43,7 +44,7 @@ use crate::{
 
 /// The commands that talk to a server, and so obey the file's `[client]` table.
 const CLIENTS: [config::Shared<'static>; 1] =
-    [("client", &["agent", "image", "preload", "registry", "task", "unload"])];
+    [("client", &["agent", "audit", "image", "preload", "registry", "task", "unload"])];
 
 /// A catalog of container images: who may see them, and on which nodes of a lab they are.
 ///
@@ -76,6 +77,7 @@ enum Command {
     Registry(registry::Registry),
     Task(task::Task),
     User(user::User),
+    Audit(audit::Audit),
     Completion(completion::Completion),
     Schema(schema::Schema),
 }
@@ -112,6 +114,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
         Command::User(user) => user.run(),
+        Command::Audit(audit) => audit.run(matches),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),
     }
@@ -272,6 +275,7 @@ mod tests {
             "wharf task follow 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172 --json",
             "wharf task cancel 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
             "wharf user reset-password admin@localhost --data-dir /tmp/x --keypair --password-stdin --show",
+            "wharf audit --user ann@lab --action alias_image --target py --outcome denied --since 7d --until 1h --json",
             "wharf completion bash",
             "wharf schema",
         ] {
@@ -289,6 +293,7 @@ mod tests {
             "wharf agent label gpu01 zone",
             "wharf agent label gpu01 zone=",
             "wharf task show 12",
+            "wharf audit --since yesterday",
             "wharf registry add",
             "wharf user reset-password",
             "wharf registry add http://cr.example.org",

@@ -7,13 +7,16 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    access::accounts::{Credentials, FirstAdmin},
+    access::{
+        accounts::{Credentials, FirstAdmin},
+        audit::Retention,
+    },
     base::{clock::Clock, secret::Secret},
     cli::{
         credentials::Made,
@@ -49,6 +52,12 @@ pub(crate) struct Serve {
     /// what DOCKER_HOST names, else unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) engine: Vec<String>,
+    /// How many days the audit log keeps a row
+    #[arg(long, value_name = "DAYS", default_value_t = Retention::DAYS)]
+    pub(crate) audit_days: u32,
+    /// How many rows the audit log keeps at most
+    #[arg(long, value_name = "ROWS", default_value_t = Retention::ROWS, value_parser = value_parser!(u64).range(1..))]
+    pub(crate) audit_rows: u64,
     /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) log_format: LogFormat,
@@ -88,6 +97,7 @@ impl Serve {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
             engines: self.engines()?,
+            audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: given.clone(),
         };
         let opened = Server::open(settings, Clock::system(), shutdown.clone());

@@ -78,7 +78,7 @@ impl ResetPassword {
         let store = Store::open_existing(&self.data_dir).map_err(|why| failed(why.to_string()))?;
         let accounts = Accounts::load(&store).map_err(|why| failed(why.to_string()))?;
         let given = self.password_stdin.then(password::from_stdin).transpose()?;
-        let reset = accounts.reset(&self.email, given, self.keypair, Clock::system().now());
+        let reset = accounts.reset(&self.email, given, self.keypair, Clock::system().now(), |_, _| Ok(()));
         let reset = reset.map_err(|why| failed(why.to_string()))?;
         let made = Made {
             email: &self.email,

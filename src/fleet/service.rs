@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::tenants;
 use crate::access::visibility::Whereabouts;
@@ -20,6 +21,7 @@ use crate::fleet::error::ExpressionError;
 use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
 use crate::fleet::presence::{Holdings, Presence};
+use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
@@ -32,6 +34,7 @@ const MAX_LABELS: usize = 64;
 pub struct Fleet {
     store: Store,
     clock: Clock,
+    audit: Audit,
     index: Arc<RwLock<Index>>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
     meeting: Arc<tokio::sync::Mutex<()>>,
@@ -72,7 +75,7 @@ pub struct Selection {
 
 impl Fleet {
     /// Reads the agents from the store; none is reached yet.
-    pub fn load(store: &Store, clock: Clock) -> Result<Self> {
+    pub fn load(store: &Store, clock: Clock, audit: Audit) -> Result<Self> {
         let mut index = Index::default();
         let now = clock.now();
         store.read_now(|r| {
@@ -83,7 +86,8 @@ impl Fleet {
                 Ok(())
             })
         })?;
-        Ok(Self { store: store.clone(), clock, index: Arc::new(RwLock::new(index)), meeting: Arc::default() })
+        let index = Arc::new(RwLock::new(index));
+        Ok(Self { store: store.clone(), clock, audit, index, meeting: Arc::default() })
     }
 
     /// All agents, by id. For super-admins.
@@ -124,7 +128,23 @@ impl Fleet {
         labels: Option<BTreeMap<String, String>>,
         scaling_group: Option<String>,
     ) -> Result<Agent> {
-        caller.require_superadmin("modify_agent")?;
+        self.audit
+            .superadmin(caller, "modify_agent", id, |deed| async move {
+                let agent = self.changed(caller, id, labels, scaling_group)?;
+                let (index, record) = (Arc::clone(&self.index), agent.record.clone());
+                deed.write(move |w| put_agent(w, index, record)).await?;
+                Ok(agent)
+            })
+            .await
+    }
+
+    fn changed(
+        &self,
+        caller: &Caller,
+        id: &str,
+        labels: Option<BTreeMap<String, String>>,
+        scaling_group: Option<String>,
+    ) -> Result<Agent> {
         let mut agent = self.agent(caller, id)?;
         for (key, value) in labels.unwrap_or_default() {
             check_label(&key, &value)?;
@@ -138,19 +158,12 @@ impl Fleet {
             return Err(Error::invalid("labels", format!("an agent may have {MAX_LABELS} at most")));
         }
         agent.record.scaling_group = scaling_group.unwrap_or(agent.record.scaling_group);
-        self.save(agent.record.clone()).await?;
         Ok(agent)
     }
 
     async fn save(&self, record: AgentRecord) -> Result<()> {
         let index = Arc::clone(&self.index);
-        self.store
-            .write(move |w| {
-                w.put(&AGENTS, &record.id, &record)?;
-                w.on_commit(move || index.write().put_record(record));
-                Ok(())
-            })
-            .await
+        self.store.write(move |w| put_agent(w, index, record)).await
     }
 
     /// The agents an expression names now. For super-admins.
@@ -360,6 +373,12 @@ impl Whereabouts for Fleet {
 }
 
 /// Kubernetes' label syntax, as the selectors have it; the built-in keys are ours.
+fn put_agent(writer: &mut Writer, index: Arc<RwLock<Index>>, record: AgentRecord) -> Result<()> {
+    writer.put(&AGENTS, &record.id, &record)?;
+    writer.on_commit(move || index.write().put_record(record));
+    Ok(())
+}
+
 fn check_label(key: &str, value: &str) -> Result<()> {
     const BUILT_IN: [&str; 6] = ["name", "status", "engine", "arch", "os", "scaling_group"];
     if BUILT_IN.contains(&key) {

@@ -4,6 +4,7 @@
 //! who may do what is the services' business.
 
 pub mod agents;
+pub mod audit;
 pub mod images;
 pub mod kit;
 pub mod registries;

@@ -2,9 +2,11 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::audit::Audit;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::audit::AuditQuery;
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
@@ -28,7 +30,7 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery);
+pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
@@ -38,9 +40,26 @@ pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
+/// What the resolvers ask.
+pub struct Services {
+    /// For the log itself.
+    pub audit: Audit,
+    /// For images and registries.
+    pub catalog: Catalog,
+    /// For agents.
+    pub fleet: Fleet,
+    /// For scans.
+    pub scanner: Scanner,
+    /// For preloads and unloads.
+    pub transfers: Transfers,
+    /// For tasks.
+    pub queue: Queue,
+}
+
 /// The schema over these services.
-pub fn build(catalog: Catalog, fleet: Fleet, scanner: Scanner, transfers: Transfers, queue: Queue) -> Schema {
-    builder().data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+pub fn build(services: Services) -> Schema {
+    let Services { audit, catalog, fleet, scanner, transfers, queue } = services;
+    builder().data(audit).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::base::Error;
 use crate::graphql::kit::fault::{Answer, Fault};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::schema::LIST_COST;
@@ -242,14 +241,6 @@ pub struct CancelTask {
     msg: Option<String>,
 }
 
-/// The task, if the caller may know of it: their own, or any for a super-admin.
-pub fn visible(queue: &Queue, caller: &Caller, id: &str) -> Result<Arc<Live>, Error> {
-    let found = id.parse().ok().and_then(|id| queue.find(id));
-    found
-        .filter(|live| caller.is_superadmin() || live.task().owner == caller.user)
-        .ok_or_else(|| Error::missing("background task", crate::base::reference::shown(id)))
-}
-
 /// The queries.
 #[derive(Default)]
 pub struct TaskQuery;
@@ -259,7 +250,7 @@ impl TaskQuery {
     /// One task: the caller's own, or any for a super-admin. It can be asked about until 24 hours after its end.
     async fn background_task(&self, ctx: &Context<'_>, id: String) -> Answer<Option<BackgroundTask>> {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
-        Ok(Some(visible(queue, caller, &id)?.into()))
+        Ok(Some(queue.task_of(caller, &id)?.into()))
     }
 
     /// The caller's tasks, or all for a super-admin, the newest first.
@@ -286,11 +277,7 @@ impl TaskMutation {
     /// Asks a task to stop. What it has done stays done.
     async fn cancel_task(&self, ctx: &Context<'_>, id: String) -> CancelTask {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
-        let asked = async {
-            let live = visible(queue, caller, &id)?;
-            queue.cancel(&live).await
-        };
-        match asked.await {
+        match queue.cancel(caller, &id).await {
             Ok(()) => CancelTask { ok: Some(true), msg: Some("cancelling".into()) },
             Err(error) => CancelTask { ok: Some(false), msg: Some(Fault::from(error).message()) },
         }

@@ -7,7 +7,7 @@ use poem::http::header;
 use poem::{FromRequest, Request, RequestBody};
 
 use crate::access::accounts::Accounts;
-use crate::access::caller::Caller;
+use crate::access::caller::{Caller, Origin};
 use crate::access::signature::{self, Authorization};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
@@ -62,15 +62,20 @@ fn authenticate(request: &Request, accounts: &Accounts, now: Timestamp) -> Resul
         content_type: request.content_type().unwrap_or(signature::Request::NO_CONTENT_TYPE),
         version_header: version,
     };
-    let found = accounts.caller(authorization.access_key);
+    let found = accounts.key_holder(authorization.access_key);
     // An unknown key costs the same work as a known one, and none can be told from the time it takes.
-    let secret = found.as_ref().map_or_else(|_| Secret::new("unknown"), |(_, secret)| secret.clone());
+    let secret = found.as_ref().map_or_else(|_| Secret::new("unknown"), |holder| holder.secret.clone());
     let is_right =
         signature::verify(&signed, &sent.day, authorization.hash, &secret, authorization.signature);
     match found {
         Err(_) => Err(Problem::unauthorized("Access key not found")),
         Ok(_) if !is_right => Err(Problem::unauthorized("Unauthorized access")),
-        Ok((caller, _)) => Ok(caller),
+        Ok(holder) => {
+            accounts.mark_used(authorization.access_key, now);
+            let address = request.remote_addr().as_socket_addr().map(|address| address.ip());
+            let origin = Origin { address, ..holder.caller.origin };
+            Ok(Caller { origin, ..holder.caller })
+        }
     }
 }
 

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::graphql::tasks::visible;
 use crate::http::caller::Signed;
 use crate::http::problem::Problem;
 use crate::tasks::feed::Event;
@@ -60,7 +59,7 @@ pub fn follow(
     Data(streams): Data<&Streams>,
 ) -> Result<Response, Problem> {
     let id = which.task_id.or(which.camel).ok_or_else(|| Problem::bad_parameter("task_id is missing"))?;
-    let live = visible(queue, &caller, &id).map_err(|_| Problem::not_found("No such background task."))?;
+    let live = queue.task_of(&caller, &id).map_err(|_| Problem::not_found("No such background task."))?;
     let after = request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
     let dialect = Dialect::of(request.header(header::USER_AGENT).unwrap_or_default());
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
 use crate::base::ids::TaskId;
 use crate::base::reference::{self, Reference};
@@ -19,6 +20,7 @@ pub struct Scanner {
     catalog: Catalog,
     sessions: Arc<Sessions>,
     queue: Queue,
+    audit: Audit,
 }
 
 /// What to rescan.
@@ -39,8 +41,8 @@ pub fn sessions(catalog: &Catalog) -> Arc<Sessions> {
 
 impl Scanner {
     /// A scanner whose tasks go to this queue.
-    pub fn new(catalog: Catalog, sessions: Arc<Sessions>, queue: Queue) -> Self {
-        Self { catalog, sessions, queue }
+    pub fn new(catalog: Catalog, sessions: Arc<Sessions>, queue: Queue, audit: Audit) -> Self {
+        Self { catalog, sessions, queue, audit }
     }
 
     /// Starts a rescan; joins one of the same kind that is running already.
@@ -48,7 +50,15 @@ impl Scanner {
     /// # Errors
     /// [`Error::Missing`] for an unknown registry, [`Error::Conflict`] when there is none at all.
     pub async fn rescan(&self, caller: &Caller, wanted: Rescan) -> Result<TaskId> {
-        caller.require_superadmin("rescan_images")?;
+        let target = wanted.registry.as_deref().unwrap_or("every registry").to_owned();
+        self.audit
+            .superadmin(caller, "rescan_images", &target, |deed| async move {
+                self.start_rescan(&deed, caller, wanted).await
+            })
+            .await
+    }
+
+    async fn start_rescan(&self, deed: &Deed, caller: &Caller, wanted: Rescan) -> Result<TaskId> {
         if let Some(project) = wanted.project.as_deref().filter(|name| !reference::is_repository(name)) {
             let why = format!("{:?} is no repository name, such as stable", reference::shown(project));
             return Err(Error::invalid("project", why));
@@ -71,7 +81,7 @@ impl Scanner {
             let project = wanted.project.clone();
             items.push(Work::List { registry, project, confirm_removals: wanted.confirm_removals }.item()?);
         }
-        self.queue.submit(Kind::Rescan, subject, caller.user, items).await
+        self.queue.submit(deed, Kind::Rescan, subject, caller.user, items).await
     }
 
     /// Starts the scan of one image.
@@ -79,13 +89,16 @@ impl Scanner {
     /// # Errors
     /// [`Error::Invalid`] for a reference that is not `registry/name:tag`, [`Error::Missing`] for an unknown registry.
     pub async fn scan_image(&self, caller: &Caller, reference: &str) -> Result<TaskId> {
-        caller.require_superadmin("scan_image")?;
-        let work = self.work_for(reference)?;
-        let item = work.item()?;
-        if let Some(running) = self.running(&item.name) {
-            return Ok(running);
-        }
-        self.queue.submit(Kind::Rescan, item.name.clone(), caller.user, vec![item]).await
+        self.audit
+            .superadmin(caller, "scan_image", reference, |deed| async move {
+                let work = self.work_for(reference)?;
+                let item = work.item()?;
+                if let Some(running) = self.running(&item.name) {
+                    return Ok(running);
+                }
+                self.queue.submit(&deed, Kind::Rescan, item.name.clone(), caller.user, vec![item]).await
+            })
+            .await
     }
 
     fn work_for(&self, text: &str) -> Result<Work> {
@@ -118,7 +131,12 @@ impl Scanner {
     /// # Errors
     /// [`Error::Unavailable`] with what failed.
     pub async fn test(&self, caller: &Caller, host: &str) -> Result<String> {
-        caller.require_superadmin("test_container_registry")?;
+        self.audit
+            .superadmin(caller, "test_container_registry", host, |_| async move { self.try_out(host).await })
+            .await
+    }
+
+    async fn try_out(&self, host: &str) -> Result<String> {
         let registry = self.catalog.find_registry(host.trim())?;
         let client = self.sessions.client(&registry)?;
         let unavailable = |error: crate::registry::error::Error| Error::Unavailable(error.to_string());

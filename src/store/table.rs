@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::num::NonZero;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
@@ -92,6 +93,28 @@ impl Reader {
         Ok(())
     }
 
+    /// Calls `each` with the records from the last key to the first, until it breaks off; with `from`, those with this
+    /// key or a lower one.
+    pub fn scan_back<V: DeserializeOwned>(
+        &self,
+        table: &Table<V>,
+        from: Option<impl AsRef<[u8]>>,
+        mut each: impl FnMut(V) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Some(table) = self.open(table)? else { return Ok(()) };
+        let range = match &from {
+            Some(from) => table.range(..=from.as_ref()),
+            None => table.range::<&[u8]>(..),
+        };
+        for entry in range.map_err(storage_fault)?.rev() {
+            let (_, value) = entry.map_err(storage_fault)?;
+            if each(decode(value.value())?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// What `make` makes of every record, in the order of the keys, on all processors: for what is read whole at the
     /// start.
     pub fn collect<V: DeserializeOwned, T: Send>(
@@ -174,6 +197,20 @@ impl Writer {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let found = table.get(key.as_ref()).map_err(storage_fault)?;
         found.map(|value| decode(value.value())).transpose()
+    }
+
+    /// The record with the lowest key.
+    pub fn first<V: DeserializeOwned>(&self, table: &Table<V>) -> Result<Option<V>> {
+        let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
+        let found = table.first().map_err(storage_fault)?;
+        found.map(|(_, value)| decode(value.value())).transpose()
+    }
+
+    /// The record with the highest key.
+    pub fn last<V: DeserializeOwned>(&self, table: &Table<V>) -> Result<Option<V>> {
+        let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
+        let found = table.last().map_err(storage_fault)?;
+        found.map(|(_, value)| decode(value.value())).transpose()
     }
 
     /// The keys that start with `prefix`, in order.

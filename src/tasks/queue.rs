@@ -10,8 +10,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::audit::{Audit, Deed};
+use crate::access::caller::Caller;
 use crate::base::clock::Clock;
 use crate::base::ids::{TaskId, UserId};
+use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::store::{Store, Table};
 use crate::tasks::live::{Live, Next, ledger_of};
@@ -43,6 +46,7 @@ pub struct Queue {
 struct Shared {
     store: Store,
     clock: Clock,
+    audit: Audit,
     workers: HashMap<Kind, Arc<dyn Worker>>,
     tasks: RwLock<BTreeMap<TaskId, Arc<Live>>>,
     tracker: TaskTracker,
@@ -54,6 +58,7 @@ impl Queue {
     pub fn load(
         store: Store,
         clock: Clock,
+        audit: Audit,
         workers: Vec<Arc<dyn Worker>>,
         tracker: TaskTracker,
         shutdown: CancellationToken,
@@ -67,7 +72,7 @@ impl Queue {
             })
         })?;
         let workers = workers.into_iter().map(|worker| (worker.kind(), worker)).collect();
-        let shared = Shared { store, clock, workers, tasks: RwLock::new(tasks), tracker, shutdown };
+        let shared = Shared { store, clock, audit, workers, tasks: RwLock::new(tasks), tracker, shutdown };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -89,18 +94,19 @@ impl Queue {
         self.shared.tracker.spawn(async move { queue.sweep_archive().await });
     }
 
-    /// Takes a task in. It is durable when this returns, and runs from then on.
+    /// Takes a task in, as what `deed` does. It is durable when this returns, and runs from then on.
     ///
     /// # Errors
     /// [`Error::Busy`] when too many tasks run already.
     pub async fn submit(
         &self,
+        deed: &Deed,
         kind: Kind,
         subject: String,
         owner: UserId,
         items: Vec<NewItem>,
     ) -> Result<TaskId> {
-        self.submit_for(kind, subject, owner, items, None).await
+        self.submit_for(deed, kind, subject, owner, items, None).await
     }
 
     /// [`Queue::submit`] for a task on a set of agents, which is kept with it as it was named and as it was then.
@@ -109,6 +115,7 @@ impl Queue {
     /// Those of [`Queue::submit`].
     pub async fn submit_for(
         &self,
+        deed: &Deed,
         kind: Kind,
         subject: String,
         owner: UserId,
@@ -139,19 +146,17 @@ impl Queue {
         let live = Arc::new(Live::new(task.clone(), items.clone(), now));
         let shared = Arc::clone(&self.shared);
         let entry = Arc::clone(&live);
-        self.shared
-            .store
-            .write(move |w| {
-                w.put(&TASKS, task.id.as_bytes(), &task)?;
-                for item in &items {
-                    w.put(&ITEMS, item_key(task.id, item.number), item)?;
-                }
-                w.on_commit(move || {
-                    shared.tasks.write().insert(entry.id(), entry);
-                });
-                Ok(())
-            })
-            .await?;
+        deed.write(move |w| {
+            w.put(&TASKS, task.id.as_bytes(), &task)?;
+            for item in &items {
+                w.put(&ITEMS, item_key(task.id, item.number), item)?;
+            }
+            w.on_commit(move || {
+                shared.tasks.write().insert(entry.id(), entry);
+            });
+            Ok(())
+        })
+        .await?;
         let id = live.id();
         self.run(live);
         Ok(id)
@@ -190,11 +195,31 @@ impl Queue {
         self.shared.store.read(move |r| items_of(r, id)).await
     }
 
+    /// The task with this id, if the caller may know of it: their own, or any for a super-admin.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none, or none for the caller's eyes.
+    pub fn task_of(&self, caller: &Caller, id: &str) -> Result<Arc<Live>> {
+        let found = id.parse().ok().and_then(|id| self.find(id));
+        found
+            .filter(|live| caller.is_superadmin() || live.task().owner == caller.user)
+            .ok_or_else(|| Error::missing("background task", shown(id)))
+    }
+
     /// Asks a task to stop. What it has committed stays; its open items become cancelled.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it has ended already.
-    pub async fn cancel(&self, live: &Arc<Live>) -> Result<()> {
+    /// [`Error::Missing`] for one that the caller may not know of, [`Error::Conflict`] when it has ended already.
+    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<()> {
+        self.shared
+            .audit
+            .perform(caller, "cancel_task", id, |deed| async move {
+                self.request_cancel(&deed, &self.task_of(caller, id)?).await
+            })
+            .await
+    }
+
+    async fn request_cancel(&self, deed: &Deed, live: &Arc<Live>) -> Result<()> {
         let mut task = live.task();
         if task.state != State::Started {
             return Err(Error::Conflict(format!(
@@ -206,19 +231,16 @@ impl Queue {
         task.cancel_requested = true;
         task.ledger = Ledger::default();
         let live = Arc::clone(live);
-        self.shared
-            .store
-            .write(move |w| {
-                // The task may have ended while this write waited for its turn; its end stands.
-                let ended =
-                    w.find(&TASKS, task.id.as_bytes())?.is_none_or(|stored| stored.ended_at.is_some());
-                if !ended {
-                    w.put(&TASKS, task.id.as_bytes(), &task)?;
-                    w.on_commit(move || live.request_cancel());
-                }
-                Ok(())
-            })
-            .await
+        deed.write(move |w| {
+            // The task may have ended while this write waited for its turn; its end stands.
+            let ended = w.find(&TASKS, task.id.as_bytes())?.is_none_or(|stored| stored.ended_at.is_some());
+            if !ended {
+                w.put(&TASKS, task.id.as_bytes(), &task)?;
+                w.on_commit(move || live.request_cancel());
+            }
+            Ok(())
+        })
+        .await
     }
 
     fn run(&self, live: Arc<Live>) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
 use crate::base::ids::TaskId;
 use crate::base::{Error, Result};
@@ -21,6 +22,7 @@ pub struct Transfers {
     catalog: Catalog,
     fleet: Fleet,
     queue: Queue,
+    audit: Audit,
 }
 
 /// A plan for a set of agents.
@@ -34,8 +36,8 @@ pub struct Plan {
 
 impl Transfers {
     /// Transfers whose tasks go to this queue.
-    pub fn new(catalog: Catalog, fleet: Fleet, queue: Queue) -> Self {
-        Self { catalog, fleet, queue }
+    pub fn new(catalog: Catalog, fleet: Fleet, queue: Queue, audit: Audit) -> Self {
+        Self { catalog, fleet, queue, audit }
     }
 
     /// Starts loading an image onto the agents an expression names.
@@ -56,7 +58,23 @@ impl Transfers {
     }
 
     async fn start(&self, caller: &Caller, kind: Kind, reference: &str, expression: &str) -> Result<TaskId> {
-        caller.require_superadmin(&format!("{}_image", kind.as_str()))?;
+        let action = format!("{}_image", kind.as_str());
+        let target = format!("{reference} on {expression}");
+        self.audit
+            .superadmin(caller, &action, &target, |deed| async move {
+                self.submit(&deed, caller, kind, reference, expression).await
+            })
+            .await
+    }
+
+    async fn submit(
+        &self,
+        deed: &Deed,
+        caller: &Caller,
+        kind: Kind,
+        reference: &str,
+        expression: &str,
+    ) -> Result<TaskId> {
         let images = self.catalog.architectures(caller, reference)?;
         let set = self.resolve(caller, expression)?;
         let name = images.first().map(|image| image.record.canonical().to_string()).unwrap_or_default();
@@ -66,7 +84,7 @@ impl Transfers {
         }
         let subject = format!("{name} on {}", set.folded);
         let targets = Targets { expression: expression.into(), folded: set.folded };
-        self.queue.submit_for(kind, subject, caller.user, items, Some(targets)).await
+        self.queue.submit_for(deed, kind, subject, caller.user, items, Some(targets)).await
     }
 
     fn work(&self, id: &str, images: &[Arc<Image>]) -> Work {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use wharf::access::caller::{Caller, Role};
+use wharf::access::caller::{Caller, Origin, Role};
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::base::ids::UserId;
@@ -19,6 +19,7 @@ use wharf::fleet::service::Fleet;
 use wharf::store::Store;
 
 use super::report::{check, heading, median, milliseconds, note};
+use super::stock;
 use super::support::app::App;
 use super::support::dockerd::RealDocker;
 use super::support::image::Image;
@@ -98,13 +99,13 @@ async fn many_agents() {
     let names: Vec<String> = (1..=AGENTS).map(|number| format!("gpu{number:05}")).collect();
     {
         let store = Store::open(directory.path()).expect("a store");
-        let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+        let fleet = Fleet::load(&store, Clock::system(), stock::audit(&store)).expect("a fleet");
         meet_all(&fleet, &names).await;
     }
     let store = Store::open(directory.path()).expect("a store");
     let reports: Vec<Vec<Held>> = (0..AGENTS).map(|_| (0..IMAGES).map(held).collect()).collect();
     let started = Instant::now();
-    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
+    let fleet = Fleet::load(&store, Clock::system(), stock::audit(&store)).expect("a fleet");
     meet_all(&fleet, &names).await;
     for (name, report) in names.iter().zip(reports) {
         fleet.report(&format!("i-{name}"), report, None);
@@ -117,6 +118,7 @@ async fn many_agents() {
         role: Role::Superadmin,
         domain: "default".into(),
         access_key: "AK".into(),
+        origin: Origin::default(),
     };
     for (number, name) in names.iter().enumerate().take(64) {
         let zone = if number % 2 == 0 { "a" } else { "b" };

@@ -92,9 +92,11 @@ fn schema(directory: &std::path::Path) -> Schema {
     let (store, catalog) = stock::open(directory);
     let sessions = service::sessions(&catalog);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
-    let queue = Queue::load(store, Clock::system(), Vec::new(), tracker, shutdown).expect("a queue");
-    let scanner = Scanner::new(catalog.clone(), sessions, queue.clone());
-    let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone());
-    schema::build(catalog, fleet, scanner, transfers, queue)
+    let audit = stock::audit(&store);
+    let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+    let queue = Queue::load(store, Clock::system(), audit.clone(), Vec::new(), tracker, shutdown);
+    let queue = queue.expect("a queue");
+    let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
+    let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+    schema::build(schema::Services { audit, catalog, fleet, scanner, transfers, queue })
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use wharf::access::caller::{Caller, Role};
+use wharf::access::audit::{Audit, Retention};
+use wharf::access::caller::{Caller, Origin, Role};
 use wharf::access::tenants::Tenants;
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
@@ -37,15 +38,22 @@ pub fn superadmin() -> Caller {
         role: Role::Superadmin,
         domain: "default".into(),
         access_key: "AKIABENCH".into(),
+        origin: Origin::default(),
     }
+}
+
+/// The log of a data directory.
+pub fn audit(store: &Store) -> Audit {
+    Audit::new(store.clone(), Clock::system(), Retention::default())
 }
 
 /// The catalog of a data directory.
 pub fn open(directory: &Path) -> (Store, Catalog) {
     let store = Store::open(directory).expect("a data directory");
-    let tenants = Tenants::load(&store).expect("tenants");
-    let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
-    let catalog = Catalog::load(&store, tenants, Arc::new(fleet)).expect("a catalog");
+    let tenants = Tenants::load(&store, jiff::Timestamp::UNIX_EPOCH).expect("tenants");
+    let audit = audit(&store);
+    let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+    let catalog = Catalog::load(&store, tenants, Arc::new(fleet), audit).expect("a catalog");
     (store, catalog)
 }
 

@@ -15,6 +15,10 @@ const TASK: &str = "query($id: String!) { background_task(id: $id) {
 const IMAGES: &str = "{ images { name humanized_name tag registry architecture digest size_bytes aliases
     labels { key value } resource_limits { key min max } supported_accelerators installed installed_agents } }";
 
+/// A page of the audit log.
+const AUDIT: &str = "query($before: BigInt) { audit_log(before: $before, limit: 1000) {
+    items { number at user email credential address action target outcome reason } next } }";
+
 impl Api {
     /// Registers a registry under this host name.
     pub async fn add_registry_at(&self, host: &str, url: &str, credentials: Option<(&str, &str)>) {
@@ -87,6 +91,23 @@ impl Api {
         });
         assert_eq!(images.len(), 1, "{name}:{tag} ({architecture}): {images:#?}");
         images.remove(0)
+    }
+
+    /// The rows of the audit log with higher numbers than this, the oldest first.
+    pub async fn audit_rows(&self, after: u64) -> Vec<Value> {
+        let (mut rows, mut before) = (Vec::new(), Value::Null);
+        loop {
+            let mut page = self.ask(AUDIT, json!({"before": before})).await["audit_log"].take();
+            let Value::Array(items) = page["items"].take() else { panic!("no rows: {page}") };
+            let is_new = |row: &Value| row["number"].as_u64().is_some_and(|number| number > after);
+            let all_new = items.iter().all(is_new);
+            rows.extend(items.into_iter().filter(is_new));
+            before = page["next"].take();
+            if before.is_null() || !all_new {
+                rows.reverse();
+                return rows;
+            }
+        }
     }
 
     /// Runs a mutation with one or two text arguments, given as they stand in the document, and returns

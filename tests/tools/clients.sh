@@ -51,7 +51,7 @@ install() {
         # Old releases need pkg_resources at run time and build their wheels without isolation in mind.
         "$place/bin/pip" install --quiet --disable-pip-version-check 'setuptools<70' wheel >&2
         "$place/bin/pip" install --quiet --disable-pip-version-check "backend.ai-client==$version" "${extra[@]}" >&2
-        "$command" --version >/dev/null
+        "$command" -h >/dev/null
         touch "$place/.complete"
     fi
     exec 9>&-
@@ -59,7 +59,7 @@ install() {
 }
 
 if [ $# -eq 0 ]; then
-    set -- 22.3.2 26.9.6
+    set -- 20.3.10 21.9.5 22.3.2 23.9.10 24.9.14 25.19.2 26.9.6
 fi
 for version in "$@"; do
     install "$version"

@@ -1,0 +1,120 @@
+//! What an account and its keypairs are, as they are kept.
+
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::access::caller::Role;
+use crate::base::ids::UserId;
+use crate::base::{Error, Result};
+use crate::store::seal::Sealed;
+
+/// How many requests a keypair may make in a window unless told otherwise (what Backend.AI's clients send).
+pub const DEFAULT_RATE_LIMIT: u32 = 5_000;
+
+/// Whether an account may be used (Backend.AI's words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It may.
+    #[default]
+    Active,
+    /// It may not, for now.
+    Inactive,
+    /// Its owner has not proved its address yet; it may not.
+    BeforeVerification,
+    /// It was deleted, and is kept until it is purged.
+    Deleted,
+}
+
+impl Status {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::BeforeVerification => "before-verification",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let all = [Self::Active, Self::Inactive, Self::BeforeVerification, Self::Deleted];
+        let found = all.into_iter().find(|status| status.as_str() == text);
+        found.ok_or_else(|| {
+            let words = all.map(Self::as_str).join(", ");
+            Error::invalid("status", format!("{text:?} is none of {words}"))
+        })
+    }
+}
+
+/// An account.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// The address it signs in with; no two accounts have the same, in whatever case.
+    pub email: String,
+    /// A short name; the address if it has none.
+    #[serde(default)]
+    pub username: String,
+    /// The person's name.
+    #[serde(default)]
+    pub full_name: String,
+    /// For other admins.
+    #[serde(default)]
+    pub description: String,
+    /// What it may do.
+    pub role: Role,
+    /// Whether it may do anything at all.
+    #[serde(default)]
+    pub status: Status,
+    /// Whether its owner should choose another password.
+    #[serde(default)]
+    pub need_password_change: bool,
+    /// The domain it belongs to.
+    pub domain: String,
+    /// Its password's argon2id hash.
+    pub password: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    #[serde(default)]
+    pub modified_at: Option<Timestamp>,
+    /// What an outside system calls it.
+    #[serde(default)]
+    pub integration_id: Option<String>,
+}
+
+impl User {
+    /// Whether it may do anything at all.
+    pub fn is_active(&self) -> bool {
+        self.status == Status::Active
+    }
+}
+
+/// An API credential of a user, as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Keypair {
+    /// Its public half.
+    pub access_key: String,
+    /// Its secret half; see [`crate::access::accounts::Accounts`] for who can open it.
+    pub secret_key: Sealed,
+    /// Whose it is.
+    pub user: UserId,
+    /// Whether it may be used.
+    pub is_active: bool,
+    /// How many requests it may make in a window; 0 for any number.
+    #[serde(default)]
+    pub rate_limit: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used, to the hour.
+    #[serde(default)]
+    pub last_used: Option<Timestamp>,
+}

@@ -1,0 +1,177 @@
+//! `wharf audit`: who did what.
+
+use clap::{ArgMatches, Args, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::cli::{self, api::Client, connection::Connection, failure::Result, json, table};
+
+/// How many rows one request brings: as many as the server gives.
+const PAGE: usize = 1_000;
+
+/// Print the audit log: every change and attempt, with who, from where, on what, and what came of it
+///
+/// The newest row comes first. For super-admins.
+#[derive(Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    connection: Connection,
+    /// Only by this user: e-mail address or id
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Only this mutation, such as alias_image
+    #[arg(long, value_name = "NAME")]
+    action: Option<String>,
+    /// Only on what contains this text
+    #[arg(long, value_name = "TEXT")]
+    target: Option<String>,
+    /// Only with this outcome
+    #[arg(long, value_name = "OUTCOME")]
+    outcome: Option<Outcome>,
+    /// Not before this moment, or not longer ago than this: 2026-01-31T08:00:00Z, 90m, 12h, 7d
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Before this moment, or longer ago than this
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// At most this many rows
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    limit: usize,
+}
+
+/// What came of a mutation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Outcome {
+    /// It was done
+    Done,
+    /// It was not allowed
+    Denied,
+    /// It could not be done
+    Failed,
+}
+
+impl Outcome {
+    /// The value's name in the API.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "DONE",
+            Self::Denied => "DENIED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// A moment, or how long ago it is.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let wrong = || {
+        format!("{text:?} is neither a moment such as 2026-01-31T08:00:00Z nor an age such as 90m, 12h, 7d")
+    };
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
+    let age = match days {
+        Some(days) => days.checked_mul(24).map(SignedDuration::from_hours),
+        None => text.parse().ok(),
+    };
+    age.and_then(|age| Timestamp::now().checked_sub(age).ok()).ok_or_else(wrong)
+}
+
+/// A row, as the server has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    #[serde(deserialize_with = "json::count")]
+    number: u64,
+    at: String,
+    user: Option<String>,
+    #[serde(deserialize_with = "json::text")]
+    email: String,
+    #[serde(deserialize_with = "json::text")]
+    credential: String,
+    address: Option<String>,
+    #[serde(deserialize_with = "json::text")]
+    action: String,
+    #[serde(deserialize_with = "json::text")]
+    target: String,
+    #[serde(deserialize_with = "json::text")]
+    outcome: String,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(deserialize_with = "json::list")]
+    items: Vec<Row>,
+    next: Option<u64>,
+}
+
+const QUERY: &str = "query($user: String, $action: String, $target: String, $outcome: AuditOutcome,
+        $since: String, $until: String, $before: BigInt, $limit: Int) {
+    audit_log(user: $user, action: $action, target: $target, outcome: $outcome,
+              since: $since, until: $until, before: $before, limit: $limit) {
+        items { number at user email credential address action target outcome reason } next } }";
+
+impl Audit {
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let client = Client::new(&self.connection, matches)?;
+        cli::block_on(async {
+            let rows = self.rows(&client).await?;
+            if self.connection.json { json::print(&rows) } else { show(rows) }
+        })
+    }
+
+    async fn rows(&self, client: &Client) -> Result<Vec<Row>> {
+        let (mut rows, mut before) = (Vec::new(), None);
+        while rows.len() < self.limit {
+            let variables = json!({
+                "user": self.user, "action": self.action, "target": self.target,
+                "outcome": self.outcome.map(Outcome::name),
+                "since": self.since.map(|at| at.to_string()), "until": self.until.map(|at| at.to_string()),
+                "before": before, "limit": PAGE.min(self.limit - rows.len()),
+            });
+            let page: Page = client.ask("audit_log", QUERY, variables).await?;
+            rows.extend(page.items);
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn show(rows: Vec<Row>) -> Result<()> {
+    if rows.is_empty() {
+        return if cli::is_for_people() { cli::print("Nothing like that is in the log.") } else { Ok(()) };
+    }
+    let headers = ["AT", "USER", "FROM", "ACTION", "ON", "OUTCOME", "WHY"];
+    let cells = rows.into_iter().map(|row| {
+        // To the second: the number orders what happened within one.
+        let at = row.at.parse().map_or(row.at, |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string());
+        let from = row.address.unwrap_or(row.credential);
+        let outcome = row.outcome.to_lowercase();
+        vec![at, row.email, from, row.action, row.target, outcome, row.reason.unwrap_or_default()]
+    });
+    cli::print(&table::rows(&headers, cells))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::moment;
+
+    #[test]
+    fn a_moment_is_a_date_or_an_age() {
+        assert_eq!(moment("2026-01-31T08:00:00Z").unwrap().to_string(), "2026-01-31T08:00:00Z");
+        for (text, hours) in [("12h", 12), ("7d", 7 * 24), ("90m", 1)] {
+            let then = moment(text).unwrap();
+            let age = Timestamp::now().duration_since(then);
+            assert_eq!(age.as_hours(), SignedDuration::from_hours(hours).as_hours(), "{text}");
+        }
+        for text in ["", "yesterday", "2026-01-31", "99999999999999d"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+}

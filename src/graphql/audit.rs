@@ -1,0 +1,148 @@
+//! The audit log, for super-admins.
+
+use std::str::FromStr;
+
+use async_graphql::{Context, Enum, Object};
+use jiff::Timestamp;
+
+use crate::access::audit::{self, Audit, Entry, MAX_PAGE, Search};
+use crate::access::caller::Caller;
+use crate::base::Error;
+use crate::base::reference::shown;
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::scalar::BigInt;
+use crate::graphql::schema::LIST_COST;
+
+/// How many rows a page has unless asked otherwise.
+const PAGE: usize = 100;
+
+/// What came of a mutation.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "audit::Outcome")]
+pub enum AuditOutcome {
+    /// It was done, or accepted as a task.
+    Done,
+    /// The caller may not do it.
+    Denied,
+    /// It could not be done; nothing was changed.
+    Failed,
+}
+
+/// A row of the audit log.
+pub struct AuditEntry(Entry);
+
+#[Object(rename_fields = "snake_case")]
+impl AuditEntry {
+    /// Counts up by one from row to row.
+    async fn number(&self) -> BigInt {
+        BigInt(self.0.number)
+    }
+
+    /// When.
+    async fn at(&self) -> String {
+        self.0.at.to_string()
+    }
+
+    /// Whose account, by its id; null for somebody who proved to be nobody.
+    async fn user(&self) -> Option<String> {
+        self.0.user.map(|id| id.to_string())
+    }
+
+    /// Its e-mail address at that time, or the one that was tried.
+    async fn email(&self) -> &str {
+        &self.0.email
+    }
+
+    /// What proved who it was: `keypair AKIA...`, `session`, `token ci`, `console`.
+    async fn credential(&self) -> &str {
+        &self.0.credential
+    }
+
+    /// Where the request came from.
+    async fn address(&self) -> Option<String> {
+        self.0.address.map(|address| address.to_string())
+    }
+
+    /// The mutation's name.
+    async fn action(&self) -> &str {
+        &self.0.action
+    }
+
+    /// What it was for: a reference, a name, an e-mail address.
+    async fn target(&self) -> &str {
+        &self.0.target
+    }
+
+    /// What came of it.
+    async fn outcome(&self) -> AuditOutcome {
+        self.0.outcome.into()
+    }
+
+    /// Why it was not done.
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+}
+
+/// A page of the audit log, the newest row first.
+pub struct AuditPage {
+    rows: Vec<Entry>,
+    more: bool,
+}
+
+#[Object(rename_fields = "snake_case")]
+impl AuditPage {
+    /// The rows.
+    async fn items(&self) -> Vec<AuditEntry> {
+        self.rows.iter().cloned().map(AuditEntry).collect()
+    }
+
+    /// What to give as `before` for the next page; null when this is the last.
+    async fn next(&self) -> Option<BigInt> {
+        self.rows.last().filter(|_| self.more).map(|entry| BigInt(entry.number))
+    }
+}
+
+/// The queries.
+#[derive(Default)]
+pub struct AuditQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl AuditQuery {
+    /// Who did what, the newest first. For super-admins. What is null is not looked at.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing to look for")]
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn audit_log(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "By this e-mail address or user id.")] user: Option<String>,
+        #[graphql(desc = "This mutation.")] action: Option<String>,
+        #[graphql(desc = "On what contains this.")] target: Option<String>,
+        #[graphql(desc = "With this outcome.")] outcome: Option<AuditOutcome>,
+        #[graphql(desc = "Not before this moment, as in 2026-01-31T08:00:00Z.")] since: Option<String>,
+        #[graphql(desc = "Before this moment.")] until: Option<String>,
+        #[graphql(desc = "Only rows with a lower number: the `next` of the page before.")] before: Option<
+            BigInt,
+        >,
+        #[graphql(desc = "How many; 100 if not given, 1000 at most.")] limit: Option<usize>,
+    ) -> Answer<Option<AuditPage>> {
+        let (caller, audit) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Audit>());
+        let search = Search {
+            user,
+            action,
+            target,
+            outcome: outcome.map(Into::into),
+            since: moment("since", since)?,
+            until: moment("until", until)?,
+            before: before.map(|number| number.0),
+        };
+        let (rows, more) = audit.search(caller, search, limit.unwrap_or(PAGE).min(MAX_PAGE)).await?;
+        Ok(Some(AuditPage { rows, more }))
+    }
+}
+
+fn moment(field: &'static str, text: Option<String>) -> Result<Option<Timestamp>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let why = || format!("{:?} is no moment such as 2026-01-31T08:00:00Z", shown(&text));
+    Timestamp::from_str(text.trim()).map(Some).map_err(|_| Error::invalid(field, why()))
+}
