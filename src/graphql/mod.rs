@@ -7,6 +7,7 @@ pub mod agents;
 pub mod audit;
 pub mod images;
 pub mod kit;
+pub mod presence;
 pub mod registries;
 pub mod schema;
 pub mod tasks;

@@ -9,6 +9,7 @@ use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::audit::AuditQuery;
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::kit::limit::FieldLimit;
+use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::transfers::TransferQuery;
@@ -30,7 +31,7 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
+pub struct Query(ImageQuery, AgentQuery, PresenceQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
 
 /// All mutations.
 #[derive(MergedObject, Default)]

@@ -130,6 +130,12 @@ class Tasks {
 
 export const tasks = new Tasks();
 
+/** What a task is done to: the image of a transfer, without its agents; the registry of a rescan, or null for all. */
+export function subjectOf(task: { kind: string; subject: string }): string | null {
+  if (task.kind !== "rescan") return task.subject.split(" ")[0] ?? "";
+  return task.subject.includes(" ") ? null : task.subject;
+}
+
 /** How far it is, from 0 to 1; null while that can't be told. */
 export function share(task: { current_progress: number; total_progress: number }): number | null {
   return task.total_progress > 0 ? Math.min(1, task.current_progress / task.total_progress) : null;
