@@ -33,3 +33,4 @@ mod serve;
 mod support;
 mod tasks;
 mod transfers;
+mod ui;

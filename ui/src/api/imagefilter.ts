@@ -15,7 +15,7 @@ export function quoted(text: string): string {
   return JSON.stringify(text);
 }
 
-/** Every word must be somewhere in the name or the tag; `%` and `_` mean themselves. */
+/** Every word must be somewhere in the names; `%` and `_` mean themselves. */
 export function words(text: string): string[] {
   return text.trim().split(/\s+/).filter(Boolean).slice(0, 8);
 }
@@ -28,7 +28,7 @@ function like(word: string): string {
 export function filterOf(chosen: Chosen): string | null {
   const parts = words(chosen.text).map((word) => {
     const pattern = like(word);
-    return `(name ilike ${pattern} | tag ilike ${pattern} | registry ilike ${pattern})`;
+    return `(canonical ilike ${pattern} | humanized_name ilike ${pattern})`;
   });
   if (chosen.registry) parts.push(`registry == ${quoted(chosen.registry)}`);
   if (chosen.architecture) parts.push(`architecture == ${quoted(chosen.architecture)}`);

@@ -313,7 +313,6 @@ export type ScalingGroupsQuery = { scaling_groups: Array<{ name: string | null, 
 export type UsersQueryVariables = Exact<{
   limit: Scalars['Int']['input'];
   offset: Scalars['Int']['input'];
-  filter?: InputMaybe<Scalars['String']['input']>;
 }>;
 
 
@@ -334,12 +333,14 @@ export type TokensQueryVariables = Exact<{ [key: string]: never; }>;
 export type TokensQuery = { api_tokens: Array<{ id: string, name: string, created_at: string, last_used: string | null }> | null };
 
 export type SeenByQueryVariables = Exact<{
-  domain?: InputMaybe<Scalars['String']['input']>;
+  scope?: InputMaybe<Scalars['String']['input']>;
   group?: InputMaybe<Scalars['String']['input']>;
+  filter?: InputMaybe<Scalars['String']['input']>;
+  first?: InputMaybe<Scalars['Int']['input']>;
 }>;
 
 
-export type SeenByQuery = { images: Array<{ id: string | null, name: string | null, registry: string | null, tag: string | null, architecture: string | null, humanized_name: string | null } | null> | null };
+export type SeenByQuery = { image_nodes: { count: number | null, edges: Array<{ node: { name: string | null, registry: string | null, tag: string | null, architecture: string | null, humanized_name: string | null } | null } | null> } | null };
 
 export type CreateDomainMutationVariables = Exact<{
   name: Scalars['String']['input'];
@@ -537,7 +538,7 @@ export type ExplainAccessQueryVariables = Exact<{
 }>;
 
 
-export type ExplainAccessQuery = { explain_image_access: { visible: boolean, checks: Array<{ rule: string, ok: boolean, reason: string }> } | null };
+export type ExplainAccessQuery = { explain_image_access: { visible: boolean, conditions: Array<{ name: string, holds: boolean, value: string, remedy: string | null }> } | null };
 
 export type AliasMutationVariables = Exact<{
   alias: Scalars['String']['input'];
@@ -938,8 +939,8 @@ export const ScalingGroupsDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<ScalingGroupsQuery, ScalingGroupsQueryVariables>;
 export const UsersDocument = new TypedDocumentString(`
-    query Users($limit: Int!, $offset: Int!, $filter: String) {
-  user_list(limit: $limit, offset: $offset, filter: $filter) {
+    query Users($limit: Int!, $offset: Int!) {
+  user_list(limit: $limit, offset: $offset) {
     total_count
     items {
       uuid
@@ -984,14 +985,24 @@ export const TokensDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<TokensQuery, TokensQueryVariables>;
 export const SeenByDocument = new TypedDocumentString(`
-    query SeenBy($domain: String, $group: String) {
-  images(domain: $domain, group: $group) {
-    id
-    name
-    registry
-    tag
-    architecture
-    humanized_name
+    query SeenBy($scope: String, $group: String, $filter: String, $first: Int) {
+  image_nodes(
+    scope_id: $scope
+    group: $group
+    filter: $filter
+    order: "name"
+    first: $first
+  ) {
+    count
+    edges {
+      node {
+        name
+        registry
+        tag
+        architecture
+        humanized_name
+      }
+    }
   }
 }
     `) as unknown as TypedDocumentString<SeenByQuery, SeenByQueryVariables>;
@@ -1266,10 +1277,11 @@ export const ExplainAccessDocument = new TypedDocumentString(`
     scaling_group: $scaling_group
   ) {
     visible
-    checks {
-      rule
-      ok
-      reason
+    conditions {
+      name
+      holds
+      value
+      remedy
     }
   }
 }

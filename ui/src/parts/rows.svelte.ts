@@ -30,13 +30,14 @@ export class Rows {
   #asked = new Set<number>();
   #filter: string | null = null;
   #round = 0;
+  /** The round that the rows are of; they stay until the first of the next are there. */
+  #shown = 0;
 
   /** Starts over with other images. */
   show(filter: string | null): void {
     this.#filter = filter;
     this.#round += 1;
     this.#asked.clear();
-    this.#chunks = new Map();
     void this.#read(0);
   }
 
@@ -91,7 +92,8 @@ export class Rows {
         const architecture = node.architecture ?? "";
         return { reference, architecture, name: `${node.name ?? ""}:${node.tag ?? ""}`, states: states.get(`${reference} ${architecture}`) ?? "" };
       });
-      const chunks = new Map(this.#chunks);
+      const chunks = this.#shown === round ? new Map(this.#chunks) : new Map<number, Row[]>();
+      this.#shown = round;
       chunks.delete(chunk);
       chunks.set(chunk, rows);
       for (const old of [...chunks.keys()].slice(0, Math.max(0, chunks.size - MOST_CHUNKS))) {
