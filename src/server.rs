@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::audit::{Audit, Retention};
+use crate::access::directory::Directory;
 use crate::access::tenants::{self, Tenants};
 use crate::base::Error;
 use crate::base::clock::Clock;
@@ -94,6 +95,13 @@ impl Server {
         };
         let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
         let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
+        let directory = Directory::new(
+            accounts.clone(),
+            tenants.clone(),
+            audit.clone(),
+            clock.clone(),
+            Arc::new(fleet.clone()),
+        );
         let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
         let tracker = TaskTracker::new();
         let sessions = service::sessions(&catalog);
@@ -112,16 +120,18 @@ impl Server {
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
         let services = Services {
             store,
-            accounts,
             clock,
             schema: schema::build(schema::Services {
+                accounts: accounts.clone(),
                 audit,
+                directory,
                 catalog: catalog.clone(),
                 fleet: fleet.clone(),
                 scanner,
                 transfers,
                 queue: queue.clone(),
             }),
+            accounts,
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },

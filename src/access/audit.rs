@@ -159,8 +159,7 @@ impl Audit {
     /// not. A read-only credential may do none.
     ///
     /// # Errors
-    /// Those of `work`, and [`Error::Denied`] for a read-only credential. If a failure can't be logged the caller is
-    /// told that instead: nothing happens unseen.
+    /// Those of `work`, and [`Error::Denied`] for a read-only credential.
     pub async fn perform<T, F>(
         &self,
         caller: &Caller,
@@ -174,7 +173,7 @@ impl Audit {
         let deed = Deed::new(self.clone(), self.entry(caller, action, target));
         if caller.origin.read_only {
             let error = Error::Denied(format!("{action} with a read-only token"));
-            deed.failed(&error).await?;
+            deed.failed(&error).await;
             return Err(error);
         }
         let result = work(deed.clone()).await;
@@ -182,7 +181,7 @@ impl Audit {
             // What changes nothing in the store, such as a test of a connection, has written no row yet.
             Ok(_) if !deed.is_written() => deed.write(|_| Ok(())).await?,
             Ok(_) => {}
-            Err(error) => deed.failed(error).await?,
+            Err(error) => deed.failed(error).await,
         }
         result
     }
@@ -346,10 +345,14 @@ impl Deed {
         self.written.load(Ordering::Acquire)
     }
 
-    async fn failed(&self, error: &Error) -> Result<()> {
+    /// Keeps the row of what changed nothing. If even that can't be written, as on a full disk, the caller is still told
+    /// what went wrong first.
+    async fn failed(&self, error: &Error) {
         let entry = outcome_of(self.entry.as_ref().clone(), Some(error));
-        let audit = self.audit.clone();
-        self.audit.store.write(move |w| audit.append(w, entry)).await
+        let (audit, action) = (self.audit.clone(), entry.action.clone());
+        if let Err(why) = self.audit.store.write(move |w| audit.append(w, entry)).await {
+            tracing::error!(action, %error, %why, "a mutation failed, and the audit log could not take it");
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 pub mod accounts;
 pub mod audit;
 pub mod caller;
+pub mod directory;
+pub mod explain;
 pub mod names;
 pub mod password;
 pub mod signature;

@@ -1,5 +1,6 @@
 //! Content digests, as the OCI image specification writes them.
 
+use std::hash::{Hash, Hasher};
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -7,9 +8,19 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 /// `sha256:` or `sha512:` and lower-case hex; any other algorithm or spelling is refused
 /// (OCI image-spec, descriptor.md, "Registered algorithms").
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(Box<str>);
+
+/// How many of its characters tell a digest apart in a hash table: the algorithm and 128 bits. Nobody finds many
+/// contents that share so much, and tables of digests are asked for every image of a list.
+const TELLING: usize = "sha256:".len() + 32;
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_bytes().get(..TELLING).unwrap_or_default().hash(state);
+    }
+}
 
 /// Why a text is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

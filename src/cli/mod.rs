@@ -9,13 +9,18 @@ mod bars;
 mod completion;
 mod connection;
 mod credentials;
+mod domain;
 mod failure;
 mod follow;
+mod group;
 mod image;
 mod json;
+mod keypair;
 mod password;
 mod presence;
 mod registry;
+mod reset_password;
+mod scaling_group;
 mod schema;
 #[cfg(test)]
 mod scripted;
@@ -24,6 +29,7 @@ mod sse;
 mod table;
 mod task;
 mod text;
+mod token;
 mod transfer;
 mod user;
 
@@ -43,8 +49,24 @@ use crate::{
 };
 
 /// The commands that talk to a server, and so obey the file's `[client]` table.
-const CLIENTS: [config::Shared<'static>; 1] =
-    [("client", &["agent", "audit", "image", "preload", "registry", "task", "unload"])];
+const CLIENTS: [config::Shared<'static>; 1] = [(
+    "client",
+    &[
+        "agent",
+        "audit",
+        "domain",
+        "group",
+        "image",
+        "keypair",
+        "preload",
+        "registry",
+        "scaling-group",
+        "task",
+        "token",
+        "unload",
+        "user",
+    ],
+)];
 
 /// A catalog of container images: who may see them, and on which nodes of a lab they are.
 ///
@@ -77,6 +99,11 @@ enum Command {
     Registry(registry::Registry),
     Task(task::Task),
     User(user::User),
+    Group(group::Group),
+    Domain(domain::Domain),
+    ScalingGroup(scaling_group::ScalingGroup),
+    Keypair(keypair::Keypair),
+    Token(token::Token),
     Audit(audit::Audit),
     Completion(completion::Completion),
     Schema(schema::Schema),
@@ -113,7 +140,12 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Agent(agent) => agent.run(matches),
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
-        Command::User(user) => user.run(),
+        Command::User(user) => user.run(matches),
+        Command::Group(group) => group.run(matches),
+        Command::Domain(domain) => domain.run(matches),
+        Command::ScalingGroup(scaling_group) => scaling_group.run(matches),
+        Command::Keypair(keypair) => keypair.run(matches),
+        Command::Token(token) => token.run(matches),
         Command::Audit(audit) => audit.run(matches),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),
@@ -176,6 +208,20 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// Whether a person reads stdout, whom a hint helps, and not a script, which it would break.
 fn is_for_people() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Says what a mutation did.
+fn done(outcome: &api::Outcome, said: &str, as_json: bool) -> Result<()> {
+    if as_json { json::print(outcome) } else { print(&text::one_line(said)) }
+}
+
+/// A cell for what is or is not so.
+fn yes_or_no(answer: Option<bool>) -> String {
+    match answer {
+        Some(true) => "yes".into(),
+        Some(false) => "no".into(),
+        None => String::new(),
+    }
 }
 
 /// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.
@@ -275,6 +321,35 @@ mod tests {
             "wharf task follow 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172 --json",
             "wharf task cancel 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
             "wharf user reset-password admin@localhost --data-dir /tmp/x --keypair --password-stdin --show",
+            "wharf user list --domain lab --group vision --status inactive --json",
+            "wharf user show ann@lab",
+            "wharf user add ann@lab --role admin --domain lab --group vision,speech --full-name Ann --password-stdin",
+            "wharf user change ann@lab --status inactive --username ann --description x",
+            "wharf user remove ann@lab --purge",
+            "wharf group list --domain lab",
+            "wharf group add vision --domain lab --description x",
+            "wharf group change vision --domain lab --name sight --active=false",
+            "wharf group join vision ann@lab bob@lab",
+            "wharf group leave vision ann@lab",
+            "wharf group remove vision --purge",
+            "wharf domain list",
+            "wharf domain add lab --allow cr.example.org --allow localhost:5000",
+            "wharf domain change lab --disallow cr.example.org --active",
+            "wharf domain remove lab --purge",
+            "wharf scaling-group add gpu --description x",
+            "wharf scaling-group change gpu --active=false",
+            "wharf scaling-group allow gpu --domain lab",
+            "wharf scaling-group allow gpu --group vision --domain lab",
+            "wharf scaling-group disallow gpu --keypair AKIAEXAMPLE",
+            "wharf scaling-group remove gpu",
+            "wharf keypair list --user ann@lab",
+            "wharf keypair add ann@lab --rate-limit 0",
+            "wharf keypair change AKIAEXAMPLE --active=false",
+            "wharf keypair rotate AKIAEXAMPLE",
+            "wharf keypair remove AKIAEXAMPLE",
+            "wharf token create ci --scope full --expires-in-days 7",
+            "wharf token list --user ann@lab",
+            "wharf token revoke 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
             "wharf audit --user ann@lab --action alias_image --target py --outcome denied --since 7d --until 1h --json",
             "wharf completion bash",
             "wharf schema",
@@ -293,6 +368,13 @@ mod tests {
             "wharf agent label gpu01 zone",
             "wharf agent label gpu01 zone=",
             "wharf task show 12",
+            "wharf user add",
+            "wharf user add ann@lab --role king",
+            "wharf group join vision",
+            "wharf domain add lab --allow https://cr.example.org",
+            "wharf scaling-group allow gpu",
+            "wharf scaling-group allow gpu --domain lab --keypair AKIAEXAMPLE",
+            "wharf token create ci --scope all",
             "wharf audit --since yesterday",
             "wharf registry add",
             "wharf user reset-password",

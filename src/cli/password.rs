@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 
 use crate::{
+    access::accounts::random_text,
     base::secret::Secret,
     cli::failure::{Failure, Result},
 };
@@ -35,6 +36,11 @@ pub(crate) fn from_prompt(username: &str, host: &str) -> Result<Secret> {
     let answer = asked.and_then(|()| terminal.read_secure_line());
     let answer = answer.map_err(|error| Failure::failed("terminal", error.to_string()))?;
     not_empty(&answer).map_err(|failure| failure.remedy("leave --username out for anonymous access"))
+}
+
+/// One that nobody can guess, for an account that is made without.
+pub(crate) fn generated() -> Result<Secret> {
+    random_text(24).map(Secret::new).map_err(|error| Failure::failed("password", error.to_string()))
 }
 
 fn not_empty(password: &str) -> Result<Secret> {

@@ -1,94 +1,341 @@
-//! `wharf user`: accounts, from the console of the machine that keeps them.
+//! `wharf user`: accounts.
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::PathBuf,
-};
-
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
-    access::accounts::Accounts,
-    base::clock::Clock,
+    base::secret::Secret,
     cli::{
         self,
+        api::{Client, given},
+        connection::Connection,
         credentials::Made,
         failure::{Failure, Result},
-        password, serve,
+        group, json, password,
+        reset_password::ResetPassword,
+        table,
     },
-    store::Store,
 };
 
-/// Give an account new credentials when they are lost
+/// How many users one request brings.
+const PAGE: usize = 100;
+
+/// List, add, change and remove users; give them new credentials when those are lost
 #[derive(Args)]
 pub(crate) struct User {
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Subcommand)]
 enum Verb {
+    /// List the users
+    List {
+        /// Only those of this domain
+        #[arg(long, value_name = "DOMAIN")]
+        domain: Option<String>,
+        /// Only members of this group
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+        /// Only those with this status
+        #[arg(long, value_name = "STATUS", value_parser = STATUS)]
+        status: Option<String>,
+    },
+    /// Show one user, with groups
+    Show {
+        /// The user's e-mail address
+        email: String,
+    },
+    /// Add a user with a keypair; the secret key is shown once
+    Add {
+        /// The e-mail address to sign in with
+        email: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change a user; what is not given stays
+    Change {
+        /// The user's e-mail address
+        email: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Whether the account may be used
+        #[arg(long, value_name = "STATUS", value_parser = ["active", "inactive"])]
+        status: Option<String>,
+    },
+    /// Switch a user off, or with --purge remove the account for good
+    Remove {
+        /// The user's e-mail address
+        email: String,
+        /// Remove it for good, with its keypairs and memberships
+        #[arg(long)]
+        purge: bool,
+    },
     ResetPassword(ResetPassword),
 }
 
-/// Give a user a new password, and a new keypair if asked to, while the server is stopped
-///
-/// Works on the data directory itself, so that it needs no credentials; the server must be stopped. An account that
-/// was switched off is active afterwards.
-///
-/// What is generated is shown once, on the terminal. Where stdout is no terminal, nothing is changed unless there is
-/// nothing to show (--password-stdin without --keypair) or --show allows to print it there.
+const STATUS: [&str; 4] = ["active", "inactive", "before-verification", "deleted"];
+
+/// What can be set of a user.
 #[derive(Args)]
-struct ResetPassword {
-    /// The user's e-mail address; the first start of the server made admin@localhost unless told otherwise
-    email: String,
-    /// The stopped server's data directory
-    #[arg(long, value_name = "DIR", default_value = serve::DATA_DIR)]
-    data_dir: PathBuf,
-    /// Replace all keypairs of the user by a new one, too; the old ones stop working
-    #[arg(long)]
-    keypair: bool,
-    /// Read the new password from stdin instead of generating one
+struct Settings {
+    /// What the user may do [default when adding: user]
+    #[arg(long, value_name = "ROLE", value_parser = ["superadmin", "admin", "user", "monitor"])]
+    role: Option<String>,
+    /// The domain the user belongs to [default when adding: default]
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// Group the user is a member of; may be repeated; replaces all earlier ones
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    group: Vec<String>,
+    /// A short name [default when adding: the e-mail address]
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// The person's name
+    #[arg(long, value_name = "NAME")]
+    full_name: Option<String>,
+    /// For other admins
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Read the password from stdin [default when adding: one is generated and shown once]
     #[arg(long)]
     password_stdin: bool,
-    /// Print what is generated even if stdout is a pipe or a file, which may keep it
-    #[arg(long)]
-    show: bool,
+}
+
+/// A user as the API has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    #[serde(deserialize_with = "json::text")]
+    uuid: String,
+    #[serde(deserialize_with = "json::text")]
+    email: String,
+    username: Option<String>,
+    full_name: Option<String>,
+    description: Option<String>,
+    #[serde(deserialize_with = "json::text")]
+    role: String,
+    #[serde(deserialize_with = "json::text")]
+    status: String,
+    #[serde(deserialize_with = "json::text")]
+    domain_name: String,
+    #[serde(deserialize_with = "json::list")]
+    groups: Vec<Membership>,
+    main_access_key: Option<String>,
+    created_at: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Membership {
+    #[serde(deserialize_with = "json::text")]
+    id: String,
+    #[serde(deserialize_with = "json::text")]
+    name: String,
+}
+
+const FIELDS: &str = "uuid email username full_name description role status domain_name groups { id name } \
+    main_access_key created_at";
+
+/// What came of a new user.
+#[derive(Debug, Deserialize)]
+struct Created {
+    ok: bool,
+    #[serde(deserialize_with = "json::text")]
+    msg: String,
+    keypair: Option<Pair>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pair {
+    access_key: String,
+    secret_key: Secret,
 }
 
 impl User {
-    pub(crate) fn run(&self) -> Result<()> {
-        match &self.verb {
-            Verb::ResetPassword(reset) => reset.run(),
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        if let Verb::ResetPassword(reset) = &self.verb {
+            return reset.run();
+        }
+        let client = Client::new(&self.connection, matches)?;
+        cli::block_on(self.verb.run(&client, self.connection.json))
+    }
+}
+
+impl Verb {
+    async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
+        match self {
+            Self::List { domain, group, status } => {
+                let group = group::ids(client, domain.as_deref(), group.as_slice()).await?.pop();
+                let records = list(client, domain.as_deref(), group.as_deref(), status.as_deref()).await?;
+                if as_json { json::print(&records) } else { show_all(&records) }
+            }
+            Self::Show { email } => {
+                let user = find(client, email).await?;
+                if as_json { json::print(&user) } else { cli::print(&table::fields(user.fields())) }
+            }
+            Self::Add { email, settings } => add(client, email, settings, as_json).await,
+            Self::Change { email, settings, status } => {
+                let password = if settings.password_stdin { Some(password::from_stdin()?) } else { None };
+                let domain = match &settings.domain {
+                    None if !settings.group.is_empty() => Some(find(client, email).await?.domain_name),
+                    given => given.clone(),
+                };
+                let groups = group::ids(client, domain.as_deref(), &settings.group).await?;
+                let props = settings.props(password.as_ref(), &groups, status.as_deref());
+                let query = "mutation($email: String!, $props: ModifyUserInput!) \
+                    { modify_user(email: $email, props: $props) { ok msg } }";
+                let variables = json!({ "email": email, "props": props });
+                let outcome = client.change(email, "modify_user", query, variables).await?;
+                cli::done(&outcome, &format!("changed {email}"), as_json)
+            }
+            Self::Remove { email, purge } => remove(client, email, *purge, as_json).await,
+            Self::ResetPassword(_) => Ok(()),
         }
     }
 }
 
-impl ResetPassword {
-    fn run(&self) -> Result<()> {
-        let generates = self.keypair || !self.password_stdin;
-        if generates && !self.show && !io::stdout().is_terminal() {
-            return Err(Failure::usage(
-                "stdout is no terminal to show new credentials on; nothing was changed",
-            )
-            .remedy("allow it with --show, or give the password with --password-stdin"));
+async fn list(
+    client: &Client,
+    domain: Option<&str>,
+    group: Option<&str>,
+    status: Option<&str>,
+) -> Result<Vec<Record>> {
+    #[derive(Deserialize)]
+    struct Page {
+        #[serde(deserialize_with = "json::list")]
+        items: Vec<Record>,
+        #[serde(deserialize_with = "json::count")]
+        total_count: u64,
+    }
+    let query = format!(
+        "query($limit: Int!, $offset: Int!, $domain: String, $group: UUID, $status: String) {{
+           user_list(limit: $limit, offset: $offset, domain_name: $domain, group_id: $group, status: $status) {{
+             items {{ {FIELDS} }} total_count }} }}"
+    );
+    let mut all: Vec<Record> = Vec::new();
+    loop {
+        let variables = json!({
+            "limit": PAGE, "offset": all.len(), "domain": domain, "group": group, "status": status,
+        });
+        let page: Page = client.ask("user_list", &query, given(variables)).await?;
+        let is_last = page.items.len() < PAGE;
+        all.extend(page.items);
+        if is_last || all.len() as u64 >= page.total_count {
+            return Ok(all);
         }
-        let failed = |why: String| Failure::failed("reset-password", why);
-        // Opened before the password is asked for: nobody should type one for a directory that is not there.
-        let store = Store::open_existing(&self.data_dir).map_err(|why| failed(why.to_string()))?;
-        let accounts = Accounts::load(&store).map_err(|why| failed(why.to_string()))?;
-        let given = self.password_stdin.then(password::from_stdin).transpose()?;
-        let reset = accounts.reset(&self.email, given, self.keypair, Clock::system().now(), |_, _| Ok(()));
-        let reset = reset.map_err(|why| failed(why.to_string()))?;
-        let made = Made {
-            email: &self.email,
-            password: (!self.password_stdin).then_some(&reset.password),
-            keypair: reset.keypair.as_ref().map(|(access_key, secret_key)| (access_key.as_str(), secret_key)),
-            server: None,
-        };
-        if made.is_nothing() {
-            return cli::print(&format!("changed the password of {}", self.email));
-        }
-        cli::print(&format!("New credentials; they are not shown again.\n\n{made}"))
+    }
+}
+
+async fn find(client: &Client, email: &str) -> Result<Record> {
+    let query = format!("query($email: String) {{ user(email: $email) {{ {FIELDS} }} }}");
+    let found: Option<Record> = client.find(email, "user", &query, json!({ "email": email })).await?;
+    found.ok_or_else(|| Failure::failed(email, "no such user").remedy("see wharf user list"))
+}
+
+/// The id of a user by the e-mail address.
+pub(crate) async fn id(client: &Client, email: &str) -> Result<String> {
+    find(client, email).await.map(|user| user.uuid)
+}
+
+async fn add(client: &Client, email: &str, settings: &Settings, as_json: bool) -> Result<()> {
+    let given_password = if settings.password_stdin { Some(password::from_stdin()?) } else { None };
+    let generated = if given_password.is_none() { Some(password::generated()?) } else { None };
+    let domain = settings.domain.as_deref().unwrap_or("default");
+    let groups = group::ids(client, Some(domain), &settings.group).await?;
+    let mut props = settings.props(given_password.as_ref().or(generated.as_ref()), &groups, None);
+    props["domain_name"] = domain.into();
+    props["username"] = settings.username.as_deref().unwrap_or(email).into();
+    props["role"] = settings.role.as_deref().unwrap_or("user").into();
+    let query = "mutation($email: String!, $props: UserInput!) { create_user(email: $email, props: $props) \
+        { ok msg keypair { access_key secret_key } } }";
+    let variables = json!({ "email": email, "props": props });
+    let made: Created = client.ask_about(email, "create_user", query, variables).await?;
+    if !made.ok {
+        return Err(Failure::failed(email, made.msg));
+    }
+    if as_json {
+        return json::print(&json!({
+            "ok": true,
+            "email": email,
+            "password": generated.as_ref().map(Secret::expose),
+            "access_key": made.keypair.as_ref().map(|pair| &pair.access_key),
+            "secret_key": made.keypair.as_ref().map(|pair| pair.secret_key.expose()),
+        }));
+    }
+    let made = Made {
+        email,
+        password: generated.as_ref(),
+        keypair: made.keypair.as_ref().map(|pair| (pair.access_key.as_str(), &pair.secret_key)),
+        server: None,
+    };
+    cli::print(&format!("Added; these are not shown again.\n\n{made}"))
+}
+
+async fn remove(client: &Client, email: &str, purge: bool, as_json: bool) -> Result<()> {
+    let (field, query) = if purge {
+        let query = "mutation($email: String!, $props: PurgeUserInput!) \
+            { purge_user(email: $email, props: $props) { ok msg } }";
+        ("purge_user", query)
+    } else {
+        ("delete_user", "mutation($email: String!) { delete_user(email: $email) { ok msg } }")
+    };
+    let outcome = client.change(email, field, query, json!({ "email": email, "props": {} })).await?;
+    let said = if purge { "removed" } else { "switched off" };
+    cli::done(&outcome, &format!("{said} {email}"), as_json)
+}
+
+fn show_all(records: &[Record]) -> Result<()> {
+    let headers = ["E-MAIL", "ROLE", "STATUS", "DOMAIN", "GROUPS", "NAME"];
+    let cells = records.iter().map(|user| {
+        vec![
+            user.email.clone(),
+            user.role.clone(),
+            user.status.clone(),
+            user.domain_name.clone(),
+            user.group_names(),
+            user.full_name.clone().unwrap_or_default(),
+        ]
+    });
+    cli::print(&table::rows(&headers, cells))
+}
+
+impl Record {
+    fn group_names(&self) -> String {
+        self.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        vec![
+            ("e-mail", self.email.clone()),
+            ("id", self.uuid.clone()),
+            ("username", text(&self.username)),
+            ("name", text(&self.full_name)),
+            ("description", text(&self.description)),
+            ("role", self.role.clone()),
+            ("status", self.status.clone()),
+            ("domain", self.domain_name.clone()),
+            ("groups", self.group_names()),
+            ("access key", text(&self.main_access_key)),
+            ("created", text(&self.created_at)),
+        ]
+    }
+}
+
+impl Settings {
+    /// The input fields of what was given, and nothing else: what is left out stays as it is.
+    fn props(&self, password: Option<&Secret>, groups: &[String], status: Option<&str>) -> Value {
+        given(json!({
+            "password": password.map(Secret::expose),
+            "role": self.role,
+            "domain_name": self.domain,
+            "username": self.username,
+            "full_name": self.full_name,
+            "description": self.description,
+            "group_ids": (!self.group.is_empty()).then_some(groups),
+            "status": status,
+        }))
     }
 }

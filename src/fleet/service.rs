@@ -1,14 +1,15 @@
 //! The fleet: the agents, what each holds, and how each is reached.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
+use crate::access::directory::Stations;
 use crate::access::tenants;
-use crate::access::visibility::Whereabouts;
+use crate::access::visibility::{Holders, Whereabouts};
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
@@ -354,12 +355,36 @@ impl Index {
     }
 }
 
+/// Agents that answered at one moment.
+struct Answering {
+    index: Arc<RwLock<Index>>,
+    agents: Bits,
+}
+
+impl Holders for Answering {
+    fn have(&self, digest: &Digest) -> bool {
+        self.index.read().holdings.holders(digest).is_some_and(|holders| holders.meets(&self.agents))
+    }
+}
+
 impl Whereabouts for Fleet {
+    fn holders(&self, scaling_groups: Option<&BTreeSet<String>>) -> Box<dyn Holders> {
+        let mut agents = Bits::default();
+        for (group, alive) in &self.index.read().alive_in {
+            if scaling_groups.is_none_or(|wanted| wanted.contains(group)) {
+                agents.union_with(alive);
+            }
+        }
+        Box::new(Answering { index: Arc::clone(&self.index), agents })
+    }
+
     fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
         let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
         let meeting = index.alive_in.iter().filter(|(_, alive)| alive.meets(holders));
-        meeting.map(|(group, _)| group.clone()).collect()
+        let mut groups: Vec<String> = meeting.map(|(group, _)| group.clone()).collect();
+        groups.sort();
+        groups
     }
 
     fn agents(&self, digest: &Digest) -> Vec<String> {
@@ -369,6 +394,17 @@ impl Whereabouts for Fleet {
         let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
         agents.sort();
         agents
+    }
+}
+
+impl Stations for Fleet {
+    fn agents_in(&self, scaling_group: &str) -> Vec<String> {
+        let index = self.index.read();
+        let agents = index.sorted().map(|entry| &entry.agent.record);
+        agents
+            .filter(|record| record.scaling_group == scaling_group)
+            .map(|record| record.id.clone())
+            .collect()
     }
 }
 

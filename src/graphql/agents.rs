@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::Filter;
+use crate::access::visibility;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
@@ -13,11 +13,12 @@ use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
 use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::field::{Field, Read, Record, number};
+use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::order::Order;
+use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::schema::LIST_COST;
-
-/// The most agents or images one request lists.
-const MAX_ROWS: usize = 10_000;
 
 /// A node of the lab.
 pub struct AgentNode(Agent);
@@ -152,6 +153,68 @@ impl AgentNode {
     }
 }
 
+impl Record for Agent {
+    type View<'a> = &'a Self;
+
+    fn row(view: Self::View<'_>) -> &Self {
+        view
+    }
+
+    fn fields() -> &'static [Field<Self>] {
+        &[
+            Field { name: "id", read: Read::Text(|agent| Some(agent.record.id.as_str().into())) },
+            Field {
+                name: "status",
+                read: Read::Text(|agent| Some(agent.status.as_str().to_ascii_uppercase().into())),
+            },
+            Field {
+                name: "scaling_group",
+                read: Read::Text(|agent| Some(agent.record.scaling_group.as_str().into())),
+            },
+            Field { name: "addr", read: Read::Text(|agent| Some(agent.record.address.as_str().into())) },
+            Field { name: "region", read: Read::Text(|_| Some("local".into())) },
+            Field { name: "schedulable", read: Read::Truth(|agent| Some(agent.is_alive())) },
+            Field { name: "first_contact", read: Read::Time(|agent| Some(agent.record.first_contact)) },
+            Field {
+                name: "lost_at",
+                read: Read::Time(|agent| match &agent.status {
+                    Status::Alive => None,
+                    Status::Lost { since, .. } => Some(*since),
+                }),
+            },
+            Field {
+                name: "architecture",
+                read: Read::Text(|agent| Some(agent.about.as_ref()?.architecture.as_str().into())),
+            },
+            Field { name: "os", read: Read::Text(|agent| Some(agent.about.as_ref()?.os.as_str().into())) },
+            Field {
+                name: "engine",
+                read: Read::Text(|agent| Some(agent.about.as_ref()?.kind.as_str().into())),
+            },
+            Field {
+                name: "version",
+                read: Read::Text(|agent| Some(agent.about.as_ref()?.version.as_str().into())),
+            },
+            Field {
+                name: "free_bytes",
+                read: Read::Number(|agent| agent.disk.as_ref()?.free_bytes.map(number)),
+            },
+            Field {
+                name: "total_bytes",
+                read: Read::Number(|agent| agent.disk.as_ref()?.total_bytes.map(number)),
+            },
+            Field {
+                name: "images_bytes",
+                read: Read::Number(|agent| Some(number(agent.disk.as_ref()?.images_bytes))),
+            },
+            Field {
+                name: "labels",
+                read: Read::Keyed(|agent, key| Some(agent.record.labels.get(key)?.as_str().into())),
+            },
+        ]
+    }
+}
+
 /// A label of an agent.
 #[derive(SimpleObject)]
 pub struct AgentLabel {
@@ -283,25 +346,18 @@ impl AgentQuery {
         ctx: &Context<'_>,
         limit: i32,
         offset: i32,
-        #[graphql(desc = "Not taken; for clients that send null.")] filter: Option<String>,
-        #[graphql(desc = "Not taken; for clients that send null.")] order: Option<String>,
+        #[graphql(desc = "As in `scaling_group == \"gpu\" & free_bytes > 5e10`.")] filter: Option<String>,
+        #[graphql(desc = "As in `scaling_group,-free_bytes`.")] order: Option<String>,
         scaling_group: Option<String>,
         #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
     ) -> Answer<Option<AgentList>> {
-        for (given, field) in [(filter, "filter"), (order, "order")] {
-            if given.is_some_and(|text| !text.is_empty()) {
-                return Err(Error::invalid(
-                    field,
-                    "agents are not filtered or ordered by expressions yet; leave it out",
-                )
-                .into());
-            }
-        }
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
-        let total_count = i32::try_from(agents.len()).ok();
-        let page = agents.into_iter().skip(usize::try_from(offset).unwrap_or(0));
-        let page = page.take(usize::try_from(limit).unwrap_or(0).min(MAX_ROWS));
-        Ok(Some(AgentList { items: Some(page.map(|agent| Some(AgentNode(agent))).collect()), total_count }))
+        let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
+        let window = Window { offset: Some(offset.max(0)), first: Some(limit.max(0)), ..Window::default() };
+        let rows = agents.iter().map(|agent| (agent.record.id.as_str(), agent));
+        let page = page::page::<Agent>(rows, &filter, &order, &window)?;
+        let items = page.rows.into_iter().map(|(agent, _)| Some(AgentNode(agent.clone()))).collect();
+        Ok(Some(AgentList { items: Some(items), total_count: i32::try_from(page.count).ok() }))
     }
 
     /// What a `target_agents` expression names now.
@@ -367,9 +423,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
     caller.require_superadmin("image_presence")?;
     let images = match reference {
         Some(reference) => catalog.architectures(caller, reference)?,
-        None if agent.is_some() => {
-            catalog.images(caller, &Filter::default())?.into_iter().map(|s| s.image).collect()
-        }
+        None if agent.is_some() => catalog.images(caller, &visibility::Filter::default())?,
         None => return Err(Error::invalid("reference", "give a reference, an agent, or both")),
     };
     if let Some(id) = agent.filter(|id| fleet.find(id).is_none()) {

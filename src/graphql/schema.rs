@@ -2,17 +2,29 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
+use crate::access::directory::Directory;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::associations::AssociationMutation;
 use crate::graphql::audit::AuditQuery;
+use crate::graphql::domains::{DomainMutation, DomainQuery};
+use crate::graphql::explain::ExplainQuery;
+use crate::graphql::groups::{GroupMutation, GroupQuery};
+use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
+use crate::graphql::kit::dialect::Dialects;
 use crate::graphql::kit::limit::FieldLimit;
+use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::transfers::TransferQuery;
+use crate::graphql::users::{UserMutation, UserQuery};
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
@@ -31,20 +43,53 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, PresenceQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
+pub struct Query(
+    ImageQuery,
+    ImageNodeQuery,
+    ExplainQuery,
+    AgentQuery,
+    PresenceQuery,
+    TransferQuery,
+    RegistryQuery,
+    TaskQuery,
+    AuditQuery,
+    DomainQuery,
+    GroupQuery,
+    UserQuery,
+    KeyPairQuery,
+    PolicyQuery,
+    ScalingGroupQuery,
+);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(
+    ImageMutation,
+    ImageNodeMutation,
+    AgentMutation,
+    RegistryMutation,
+    TaskMutation,
+    DomainMutation,
+    GroupMutation,
+    UserMutation,
+    KeyPairMutation,
+    PolicyMutation,
+    ScalingGroupMutation,
+    AssociationMutation,
+);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
 pub struct Services {
+    /// For whom an explanation is about.
+    pub accounts: Accounts,
     /// For the log itself.
     pub audit: Audit,
+    /// For domains, groups, users, keypairs and scaling groups.
+    pub directory: Directory,
     /// For images and registries.
     pub catalog: Catalog,
     /// For agents.
@@ -59,8 +104,17 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { audit, catalog, fleet, scanner, transfers, queue } = services;
-    builder().data(audit).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+    let Services { accounts, audit, directory, catalog, fleet, scanner, transfers, queue } = services;
+    builder()
+        .data(accounts)
+        .data(audit)
+        .data(directory)
+        .data(catalog)
+        .data(fleet)
+        .data(scanner)
+        .data(transfers)
+        .data(queue)
+        .finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.
@@ -76,4 +130,5 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .limit_directives(MAX_DIRECTIVES)
         .limit_recursive_depth(MAX_RECURSION)
         .extension(FieldLimit)
+        .extension(Dialects)
 }

@@ -17,10 +17,10 @@ use crate::tasks::task::Kind;
 /// Starts scans. Clones share the connections to registries.
 #[derive(Clone)]
 pub struct Scanner {
-    catalog: Catalog,
-    sessions: Arc<Sessions>,
+    pub(in crate::scan) catalog: Catalog,
+    pub(in crate::scan) sessions: Arc<Sessions>,
     queue: Queue,
-    audit: Audit,
+    pub(in crate::scan) audit: Audit,
 }
 
 /// What to rescan.

@@ -7,6 +7,7 @@ use async_graphql::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wharf::access::accounts::Accounts;
 use wharf::base::clock::Clock;
 use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
@@ -94,9 +95,10 @@ fn schema(directory: &std::path::Path) -> Schema {
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let audit = stock::audit(&store);
     let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
-    let queue = Queue::load(store, Clock::system(), audit.clone(), Vec::new(), tracker, shutdown);
+    let queue = Queue::load(store.clone(), Clock::system(), audit.clone(), Vec::new(), tracker, shutdown);
     let queue = queue.expect("a queue");
     let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
     let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-    schema::build(schema::Services { audit, catalog, fleet, scanner, transfers, queue })
+    let accounts = Accounts::load(&store).expect("accounts");
+    schema::build(schema::Services { accounts, audit, catalog, fleet, scanner, transfers, queue })
 }

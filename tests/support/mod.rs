@@ -8,6 +8,7 @@ pub mod client;
 pub mod dockerd;
 pub mod http1;
 pub mod image;
+pub mod people;
 pub mod process;
 pub mod proxy;
 pub mod registry;

@@ -1,0 +1,74 @@
+//! `wharf user reset-password`: new credentials, from the console of the machine that keeps the account.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use crate::{
+    access::accounts::Accounts,
+    base::clock::Clock,
+    cli::{
+        self,
+        credentials::Made,
+        failure::{Failure, Result},
+        password, serve,
+    },
+    store::Store,
+};
+
+/// Give a user a new password, and a new keypair if asked to, while the server is stopped
+///
+/// Works on the data directory itself, so that it needs no credentials; the server must be stopped. An account that
+/// was switched off is active afterwards.
+///
+/// What is generated is shown once, on the terminal. Where stdout is no terminal, nothing is changed unless there is
+/// nothing to show (--password-stdin without --keypair) or --show allows to print it there.
+#[derive(Args)]
+pub(crate) struct ResetPassword {
+    /// The user's e-mail address; the first start of the server made admin@localhost unless told otherwise
+    email: String,
+    /// The stopped server's data directory
+    #[arg(long, value_name = "DIR", default_value = serve::DATA_DIR)]
+    data_dir: PathBuf,
+    /// Replace all keypairs of the user by a new one, too; the old ones stop working
+    #[arg(long)]
+    keypair: bool,
+    /// Read the new password from stdin instead of generating one
+    #[arg(long)]
+    password_stdin: bool,
+    /// Print what is generated even if stdout is a pipe or a file, which may keep it
+    #[arg(long)]
+    show: bool,
+}
+
+impl ResetPassword {
+    pub(crate) fn run(&self) -> Result<()> {
+        let generates = self.keypair || !self.password_stdin;
+        if generates && !self.show && !io::stdout().is_terminal() {
+            return Err(Failure::usage(
+                "stdout is no terminal to show new credentials on; nothing was changed",
+            )
+            .remedy("allow it with --show, or give the password with --password-stdin"));
+        }
+        let failed = |why: String| Failure::failed("reset-password", why);
+        // Opened before the password is asked for: nobody should type one for a directory that is not there.
+        let store = Store::open_existing(&self.data_dir).map_err(|why| failed(why.to_string()))?;
+        let accounts = Accounts::load(&store).map_err(|why| failed(why.to_string()))?;
+        let given = self.password_stdin.then(password::from_stdin).transpose()?;
+        let reset = accounts.reset(&self.email, given, self.keypair, Clock::system().now(), |_, _| Ok(()));
+        let reset = reset.map_err(|why| failed(why.to_string()))?;
+        let made = Made {
+            email: &self.email,
+            password: (!self.password_stdin).then_some(&reset.password),
+            keypair: reset.keypair.as_ref().map(|(access_key, secret_key)| (access_key.as_str(), secret_key)),
+            server: None,
+        };
+        if made.is_nothing() {
+            return cli::print(&format!("changed the password of {}", self.email));
+        }
+        cli::print(&format!("New credentials; they are not shown again.\n\n{made}"))
+    }
+}

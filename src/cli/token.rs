@@ -1,0 +1,129 @@
+//! `wharf token`: personal API tokens.
+
+use clap::{ArgMatches, Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    base::secret::Secret,
+    cli::{
+        self,
+        api::{Client, given},
+        connection::Connection,
+        failure::{Failure, Result},
+        json, table,
+    },
+};
+
+/// List, create and revoke your API tokens: credentials for one program, as Authorization: Bearer
+#[derive(Args)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the tokens, without their secrets
+    List {
+        /// Those of another user; for super-admins
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+    },
+    /// Create a token; it is shown once
+    Create {
+        /// What it is for, to know it again
+        name: String,
+        /// What it may do
+        #[arg(long, value_name = "SCOPE", value_parser = ["read", "full"], default_value = "read")]
+        scope: String,
+        /// In how many days it stops working
+        #[arg(long, value_name = "DAYS", default_value_t = 90)]
+        expires_in_days: u32,
+    },
+    /// Revoke a token; it stops working
+    Revoke {
+        /// The token's id, as wharf token list shows it
+        id: String,
+    },
+}
+
+/// A token as the API has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    #[serde(deserialize_with = "json::text")]
+    id: String,
+    #[serde(deserialize_with = "json::text")]
+    name: String,
+    #[serde(deserialize_with = "json::text")]
+    scope: String,
+    created_at: Option<String>,
+    expires_at: Option<String>,
+    last_used: Option<String>,
+}
+
+const FIELDS: &str = "id name scope created_at expires_at last_used";
+
+impl Token {
+    pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let client = Client::new(&self.connection, matches)?;
+        let as_json = self.connection.json;
+        cli::block_on(async {
+            match &self.verb {
+                Verb::List { user } => list(&client, user.as_deref(), as_json).await,
+                Verb::Create { name, scope, expires_in_days } => {
+                    create(&client, name, scope, *expires_in_days, as_json).await
+                }
+                Verb::Revoke { id } => {
+                    let query = "mutation($id: String!) { revoke_api_token(id: $id) { ok msg } }";
+                    let outcome = client.change(id, "revoke_api_token", query, json!({ "id": id })).await?;
+                    cli::done(&outcome, &format!("revoked {id}"), as_json)
+                }
+            }
+        })
+    }
+}
+
+async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> {
+    let query = format!("query($user: String) {{ api_tokens(user: $user) {{ {FIELDS} }} }}");
+    let found: Option<Vec<Option<Record>>> =
+        client.ask("api_tokens", &query, given(json!({ "user": user }))).await?;
+    let records: Vec<_> = found.unwrap_or_default().into_iter().flatten().collect();
+    if as_json {
+        return json::print(&records);
+    }
+    if records.is_empty() && cli::is_for_people() {
+        return cli::print("No token yet; create one with: wharf token create NAME");
+    }
+    let cells = records.into_iter().map(|token| {
+        let (expires, used) = (token.expires_at.unwrap_or_default(), token.last_used.unwrap_or_default());
+        vec![token.name, token.scope, expires, used, token.id]
+    });
+    cli::print(&table::rows(&["NAME", "SCOPE", "EXPIRES", "LAST USED", "ID"], cells))
+}
+
+async fn create(client: &Client, name: &str, scope: &str, days: u32, as_json: bool) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Created {
+        ok: bool,
+        #[serde(deserialize_with = "json::text")]
+        msg: String,
+        token: Option<Secret>,
+    }
+    let query = "mutation($name: String!, $scope: String!, $days: Int) \
+        { create_api_token(name: $name, scope: $scope, expires_in_days: $days) { ok msg token } }";
+    let variables = json!({ "name": name, "scope": scope, "days": days });
+    let made: Created = client.ask_about(name, "create_api_token", query, variables).await?;
+    let Some(token) = made.token.filter(|_| made.ok) else {
+        return Err(Failure::failed(name, made.msg));
+    };
+    if as_json {
+        return json::print(&json!({ "ok": true, "name": name, "token": token.expose() }));
+    }
+    cli::print(&format!(
+        "Send it as \"Authorization: Bearer …\"; it is not shown again.\n\n  {}\n",
+        token.expose()
+    ))
+}
