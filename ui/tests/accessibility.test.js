@@ -30,7 +30,7 @@ for (const colorScheme of THEMES) {
       assert.deepEqual(await judge(door), [], "sign-in");
       const page = await lab.visit("/", options);
       await page.getByLabel("Password").waitFor();
-      await lab.signIn(page, undefined, undefined, width);
+      await lab.signIn(page);
       for (const [name, one] of Object.entries(pages(lab))) {
         await open(lab, page, one);
         assert.deepEqual(await judge(page), [], name);

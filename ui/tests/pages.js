@@ -67,7 +67,7 @@ export function pages(lab) {
       act: async (page) => {
         await page.getByRole("dialog").getByRole("button", { name: "Preload", exact: true }).first().click();
         const dialog = page.getByRole("dialog", { name: "Preload an image" });
-        await dialog.getByLabel("Agents").fill("i-gpu[01-12]!i-gpu03");
+        await dialog.getByRole("textbox", { name: "Agents" }).fill("i-gpu[01-12]!i-gpu03");
         await dialog.getByText("to fetch in all").waitFor();
       },
     },

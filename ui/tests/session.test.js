@@ -21,14 +21,14 @@ test("a wrong password is told, and the right one lets in", async () => {
 test("a session that ended asks for the password over the page, and goes on where it was", async () => {
   const page = await lab.admin("/registries");
   await page.getByRole("button", { name: "Add a registry" }).first().click();
-  await page.getByLabel("Host").fill("cr.example.org");
+  await page.getByLabel("Host", { exact: true }).fill("cr.example.org");
   await page.context().clearCookies();
   await page.getByRole("button", { name: "Add and test" }).click();
   const again = page.getByRole("dialog", { name: "Sign in again" });
   await again.getByLabel("Password").fill("planted-password-of-the-admin");
   await again.getByRole("button", { name: "Sign in" }).click();
   await again.waitFor({ state: "detached" });
-  assert.equal(await page.getByLabel("Host").inputValue(), "cr.example.org");
+  assert.equal(await page.getByLabel("Host", { exact: true }).inputValue(), "cr.example.org");
 });
 
 test("signing out forgets who it was, in every tab", async () => {

@@ -191,7 +191,7 @@ export class Lab {
     await page.getByLabel("E-mail address").fill(email);
     await page.getByLabel("Password").fill(password);
     await page.getByRole("button", { name: "Sign in" }).click();
-    await page.getByRole("navigation", { name: "Menu" }).waitFor();
+    await page.locator("#main h1").waitFor();
   }
 
   /** The super-admin, signed in, on a page. */

@@ -16,11 +16,11 @@ const cell = (page, agent) => page.getByRole("gridcell", { name: new RegExp(`^${
 
 test("a registry is added, tested and read, with its progress and ledger", async () => {
   await page.getByRole("button", { name: "Add a registry" }).first().click();
-  await page.getByLabel("Host").fill(lab.host);
-  await page.getByLabel("Address").fill("http://127.0.0.1:1");
+  await page.getByLabel("Host", { exact: true }).fill(lab.host);
+  await page.getByLabel("Address", { exact: true }).fill("http://127.0.0.1:1");
   await page.getByRole("button", { name: "Add and test" }).click();
   await page.getByRole("alert").getByText("It is saved, but it can't be read").waitFor();
-  await page.getByLabel("Address").fill(`http://${lab.host}`);
+  await page.getByLabel("Address", { exact: true }).fill(`http://${lab.host}`);
   await page.getByRole("button", { name: "Save and test" }).click();
   await page.getByRole("status").getByText(`${lab.host} answers.`).waitFor();
   await page.getByRole("button", { name: `Rescan ${lab.host}` }).click();
@@ -47,11 +47,11 @@ test("a wrong expression shows its place, a right one is followed until the matr
   await page.getByRole("checkbox", { name: /Select .*3\.9-ubuntu20\.04/ }).check();
   await page.getByRole("toolbar").getByRole("button", { name: "Preload" }).click();
   const dialog = page.getByRole("dialog", { name: "Preload an image" });
-  await dialog.getByLabel("Agents").fill("i-gpu01,i-gpu99");
+  await dialog.getByRole("textbox", { name: "Agents" }).fill("i-gpu01,i-gpu99");
   await dialog.getByText("no such agent: i-gpu99").waitFor();
   assert.match(await dialog.locator("pre").innerText(), /i-gpu01,i-gpu99\n {8}\^/);
   assert.ok(await dialog.getByRole("button", { name: "Preload", exact: true }).isDisabled());
-  await dialog.getByLabel("Agents").fill("i-gpu[01-03]!i-gpu02");
+  await dialog.getByRole("textbox", { name: "Agents" }).fill("i-gpu[01-03]!i-gpu02");
   await dialog.getByText("2 agents", { exact: true }).waitFor();
   await dialog.getByText("to fetch in all").waitFor();
   await dialog.getByRole("button", { name: "Preload on 2 agents" }).click();
@@ -72,7 +72,7 @@ test("a cell of the matrix is acted on, by mouse and by keys", async () => {
   await page.keyboard.press("Enter");
   await page.keyboard.press("Enter");
   const dialog = page.getByRole("dialog", { name: "Preload an image" });
-  assert.equal(await dialog.getByLabel("Agents").inputValue(), "i-gpu02");
+  assert.equal(await dialog.getByRole("textbox", { name: "Agents" }).inputValue(), "i-gpu02");
   await dialog.getByRole("button", { name: "Preload on 1 agent" }).click();
   await until("gpu02 to have it", async () => (await cell(page, "i-gpu02").getAttribute("aria-label")) === "i-gpu02: present");
 });

@@ -14,6 +14,9 @@ export type Scalars = {
   Int: { input: number; output: number; }
   Float: { input: number; output: number; }
   BigInt: { input: number; output: number; }
+  CreateKeyPairResourcePolicyInput: { input: any; output: any; }
+  JSONString: { input: string; output: string; }
+  ModifyKeyPairResourcePolicyInput: { input: any; output: any; }
   UUID: { input: string; output: string; }
 };
 
@@ -58,23 +61,60 @@ export type CreateContainerRegistryInput = {
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is taken too. */
 export type CreateScalingGroupInput = {
+  /** For people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  driver?: Scalars['String']['input'];
+  /** Not looked at; for Backend.AI's clients. */
+  driver?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Whether it counts. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  scheduler?: Scalars['String']['input'];
+  /** Not looked at; for Backend.AI's clients. */
+  is_public?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  use_host_network?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_addr?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_api_token?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** A new domain. */
 export type DomainInput = {
+  /** The registries whose images its users may see. */
   allowed_docker_registries?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
   description?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether its users see any image; true if not given. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
+/** A new group. */
 export type GroupInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  domain_name: Scalars['String']['input'];
+  /** The domain it is in; yours if not given. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it counts; true if not given. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
 /** Whether an image is in use or was taken away (Backend.AI 25.4). */
@@ -84,11 +124,18 @@ export type ImageStatus =
   /** Taken out; wharf keeps none of these. */
   | 'DELETED';
 
+/** A new keypair: active and with a rate limit of 5000 if nothing else is given. */
 export type KeyPairInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  concurrency_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** Whether it may be used. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at: it follows the user's role. */
   is_admin?: InputMaybe<Scalars['Boolean']['input']>;
-  rate_limit?: Scalars['Int']['input'];
-  resource_policy?: Scalars['String']['input'];
+  /** How many requests it may make in a window; 0 for any number. */
+  rate_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** `default`, the only one there is. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
 };
 
 /** What an admin may change of an agent. */
@@ -123,49 +170,183 @@ export type ModifyContainerRegistryInput = {
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** Changes to a domain; what is null stays as it is. */
 export type ModifyDomainInput = {
+  /**
+   * The registries whose images its users may see. An empty list leaves them as they are, since the older official
+   * clients send one with every change; `[""]` empties them.
+   */
   allowed_docker_registries?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
   description?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether its users see any image. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Another name. */
   name?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
+/** Changes to a group; what is null stays as it is. */
 export type ModifyGroupInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
   description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it is in, where it stays. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it counts. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Another name. */
   name?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
+  /** `add` or `remove`: what is done with `user_uuids`. */
   user_update_mode?: InputMaybe<Scalars['String']['input']>;
+  /** Users, by id or e-mail address. */
   user_uuids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
 };
 
+/** Changes to a keypair; what is null stays as it is. */
 export type ModifyKeyPairInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  concurrency_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** Whether it may be used. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at: it follows the user's role. */
   is_admin?: InputMaybe<Scalars['Boolean']['input']>;
+  /** How many requests it may make in a window; 0 for any number. */
   rate_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** `default`, the only one there is. */
   resource_policy?: InputMaybe<Scalars['String']['input']>;
 };
 
-export type ModifyUserInput = {
-  domain_name?: InputMaybe<Scalars['String']['input']>;
-  full_name?: InputMaybe<Scalars['String']['input']>;
-  group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+/** Changes to a scaling group; what is null stays as it is. */
+export type ModifyScalingGroupInput = {
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Whether it counts. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  is_public?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  use_host_network?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_addr?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_api_token?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** Changes to a user; what is null stays as it is. */
+export type ModifyUserInput = {
+  /** Not taken: accounts are not bound to addresses. */
+  allowed_client_ip?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_gids?: InputMaybe<Array<InputMaybe<Scalars['Int']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_main_gid?: InputMaybe<Scalars['Int']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_uid?: InputMaybe<Scalars['Int']['input']>;
+  /** For other admins. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it belongs to. Another one ends its memberships in groups. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** The person's name. */
+  full_name?: InputMaybe<Scalars['String']['input']>;
+  /** The groups it is a member of, all of them, by id. */
+  group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** `active` or `inactive` in other words. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: it is the oldest keypair that may be used. */
+  main_access_key?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it must choose another password. */
+  need_password_change?: InputMaybe<Scalars['Boolean']['input']>;
+  /** 8 to 1024 bytes. */
   password?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
+  /** `superadmin`, `admin`, `user` or `monitor`. */
   role?: InputMaybe<Scalars['String']['input']>;
+  /** `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`. */
   status?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  sudo_session_enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: there are no one-time passwords. */
+  totp_activated?: InputMaybe<Scalars['Boolean']['input']>;
+  /** A short name, unique in whatever case; empty for none. */
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** How an image is purged. */
+export type PurgeImageOptions = {
+  /** Also take its tag away in the registry. */
+  remove_from_registry?: Scalars['Boolean']['input'];
+};
+
+/** What else goes with a user. */
+export type PurgeUserInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  delegate_endpoint_ownership?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  purge_shared_vfolders?: InputMaybe<Scalars['Boolean']['input']>;
+};
+
+/** A new user: active, of the role `user` and of your domain if nothing else is given. */
 export type UserInput = {
-  domain_name?: Scalars['String']['input'];
+  /** Not taken: accounts are not bound to addresses. */
+  allowed_client_ip?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_gids?: InputMaybe<Array<InputMaybe<Scalars['Int']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_main_gid?: InputMaybe<Scalars['Int']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_uid?: InputMaybe<Scalars['Int']['input']>;
+  /** For other admins. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it belongs to. Another one ends its memberships in groups. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** The person's name. */
   full_name?: InputMaybe<Scalars['String']['input']>;
+  /** The groups it is a member of, all of them, by id. */
   group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** `active` or `inactive` in other words. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  need_password_change: Scalars['Boolean']['input'];
-  password: Scalars['String']['input'];
+  /** Not taken: it is the oldest keypair that may be used. */
+  main_access_key?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it must choose another password. */
+  need_password_change?: InputMaybe<Scalars['Boolean']['input']>;
+  /** 8 to 1024 bytes. */
+  password?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
+  /** `superadmin`, `admin`, `user` or `monitor`. */
   role?: InputMaybe<Scalars['String']['input']>;
+  /** `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`. */
   status?: InputMaybe<Scalars['String']['input']>;
-  username: Scalars['String']['input'];
+  /** Not looked at; for Backend.AI's clients. */
+  sudo_session_enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: there are no one-time passwords. */
+  totp_activated?: InputMaybe<Scalars['Boolean']['input']>;
+  /** A short name, unique in whatever case; empty for none. */
+  username?: InputMaybe<Scalars['String']['input']>;
 };
 
 export type TaskLineFragment = { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } };
@@ -330,7 +511,7 @@ export type KeypairsQuery = { keypair_list: { total_count: number | null, items:
 export type TokensQueryVariables = Exact<{ [key: string]: never; }>;
 
 
-export type TokensQuery = { api_tokens: Array<{ id: string, name: string, created_at: string, last_used: string | null }> | null };
+export type TokensQuery = { api_tokens: Array<{ id: string, name: string, scope: string, created_at: string, expires_at: string, last_used: string | null }> };
 
 export type SeenByQueryVariables = Exact<{
   scope?: InputMaybe<Scalars['String']['input']>;
@@ -483,17 +664,19 @@ export type DeleteKeypairMutation = { delete_keypair: { ok: boolean | null, msg:
 
 export type CreateTokenMutationVariables = Exact<{
   name: Scalars['String']['input'];
+  scope: Scalars['String']['input'];
+  expires_in_days?: InputMaybe<Scalars['Int']['input']>;
 }>;
 
 
-export type CreateTokenMutation = { create_api_token: { ok: boolean | null, msg: string | null, token: string | null } | null };
+export type CreateTokenMutation = { create_api_token: { ok: boolean | null, msg: string | null, token: string | null } };
 
 export type RevokeTokenMutationVariables = Exact<{
   id: Scalars['String']['input'];
 }>;
 
 
-export type RevokeTokenMutation = { revoke_api_token: { ok: boolean | null, msg: string | null } | null };
+export type RevokeTokenMutation = { revoke_api_token: { ok: boolean | null, msg: string | null } };
 
 export type AgentSetQueryVariables = Exact<{
   expression: Scalars['String']['input'];
@@ -538,7 +721,7 @@ export type ExplainAccessQueryVariables = Exact<{
 }>;
 
 
-export type ExplainAccessQuery = { explain_image_access: { visible: boolean, conditions: Array<{ name: string, holds: boolean, value: string, remedy: string | null }> } | null };
+export type ExplainAccessQuery = { explain_image_access: { visible: boolean, conditions: Array<{ name: string, holds: boolean, value: string, remedy: string | null }> } };
 
 export type AliasMutationVariables = Exact<{
   alias: Scalars['String']['input'];
@@ -979,7 +1162,9 @@ export const TokensDocument = new TypedDocumentString(`
   api_tokens {
     id
     name
+    scope
     created_at
+    expires_at
     last_used
   }
 }
@@ -1167,8 +1352,8 @@ export const DeleteKeypairDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<DeleteKeypairMutation, DeleteKeypairMutationVariables>;
 export const CreateTokenDocument = new TypedDocumentString(`
-    mutation CreateToken($name: String!) {
-  create_api_token(name: $name) {
+    mutation CreateToken($name: String!, $scope: String!, $expires_in_days: Int) {
+  create_api_token(name: $name, scope: $scope, expires_in_days: $expires_in_days) {
     ok
     msg
     token
