@@ -122,7 +122,7 @@ test("a task is cancelled, and what failed is tried again", async () => {
 });
 
 test("a server that goes down is seen at once, and its task goes on in an open page", async () => {
-  for (const engine of lab.engines) engine.slowness = 3_000;
+  for (const engine of lab.engines) engine.slowness = 20_000;
   await lab.push("stable/python", "3.12-slow", { bytes: 20_000 });
   await lab.scan(page);
   const other = await lab.tab(page, "/images");

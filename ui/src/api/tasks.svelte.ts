@@ -8,7 +8,7 @@ import { session } from "./session.svelte.ts";
 /** A browser keeps six connections to one server, for all its tabs together; streams may not take them all. */
 const MOST_STREAMS = 2;
 const WHILE_RUNNING = 2_000;
-const WHILE_IDLE = 8_000;
+const WHILE_IDLE = 4_000;
 /** How many of the newest tasks are shown. */
 export const MOST_TASKS = 100;
 

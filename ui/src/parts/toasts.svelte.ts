@@ -12,6 +12,8 @@ const SHOWN_FOR = 8_000;
 
 class Toasts {
   list = $state.raw<Toast[]>([]);
+  /** The places to show them, the last opened one last: all but that one are behind a dialog, and can't be pressed. */
+  hosts = $state.raw<string[]>([]);
   #next = 0;
 
   good(text: string, act?: Toast["act"]): void {
