@@ -474,7 +474,12 @@ fn purpose(access_key: &str) -> String {
 
 /// A new access key.
 pub(in crate::access) fn new_access_key() -> Result<String> {
-    random_letters(KEY_LETTERS, 20)
+    random_key(20)
+}
+
+/// Text in capitals that nobody can guess: five random bits in each character.
+pub(in crate::access) fn random_key(length: usize) -> Result<String> {
+    random_letters(KEY_LETTERS, length)
 }
 
 /// A new secret key.

@@ -382,7 +382,7 @@ mod tests {
             origin: Origin {
                 credential: Credential::Keypair("AK".into()),
                 address: Some([10, 1, 2, 3].into()),
-                read_only: false,
+                ..Origin::default()
             },
         }
     }

@@ -67,6 +67,10 @@ uuid_id!(
     /// A group (project) of users within a domain.
     GroupId
 );
+uuid_id!(
+    /// A personal API token.
+    TokenId
+);
 
 /// The namespace of image ids, itself a UUID made once for wharf.
 const IMAGES: Uuid = Uuid::from_u128(0x6b1f_27e4_0c0d_4d0e_9f35_6d5f_7768_6172);

@@ -10,6 +10,7 @@ mod completion;
 mod connection;
 mod credentials;
 mod domain;
+mod duration;
 mod failure;
 mod follow;
 mod group;

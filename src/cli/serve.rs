@@ -5,6 +5,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum, value_parser};
@@ -16,13 +17,16 @@ use crate::{
     access::{
         accounts::{Credentials, FirstAdmin},
         audit::Retention,
+        sessions::Limits,
     },
     base::{clock::Clock, secret::Secret},
     cli::{
         credentials::Made,
+        duration,
         failure::{Failure, Result},
     },
     engine::address::{EngineUrl, Environment, InvalidAddress},
+    http::peer::{Network, Proxies},
     server::{Server, Settings},
 };
 
@@ -52,6 +56,16 @@ pub(crate) struct Serve {
     /// what DOCKER_HOST names, else unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) engine: Vec<String>,
+    /// How long somebody stays signed in without a request, such as 30m or 12h
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = duration::parse)]
+    pub(crate) session_idle: Duration,
+    /// How long somebody stays signed in at most
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse)]
+    pub(crate) session_lifetime: Duration,
+    /// Proxy that may say in X-Forwarded-For and X-Forwarded-Proto where a request comes from: an address or a range
+    /// such as 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<Network>,
     /// How many days the audit log keeps a row
     #[arg(long, value_name = "DAYS", default_value_t = Retention::DAYS)]
     pub(crate) audit_days: u32,
@@ -97,6 +111,8 @@ impl Serve {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
             engines: self.engines()?,
+            sessions: Limits { idle: self.session_idle, lifetime: self.session_lifetime },
+            proxies: Proxies::new(self.trusted_proxy.clone()),
             audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: given.clone(),
         };

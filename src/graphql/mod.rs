@@ -19,6 +19,8 @@ pub mod presence;
 pub mod registries;
 pub mod scaling_groups;
 pub mod schema;
+pub mod sessions;
 pub mod tasks;
+pub mod tokens;
 pub mod transfers;
 pub mod users;

@@ -5,6 +5,8 @@ use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::access::directory::Directory;
+use crate::access::sign_in::SignIn;
+use crate::access::tokens::Tokens;
 use crate::catalog::service::Catalog;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
@@ -22,7 +24,9 @@ use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
+use crate::graphql::sessions::{SessionMutation, SessionQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
+use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
 use crate::graphql::users::{UserMutation, UserQuery};
 use crate::scan::service::Scanner;
@@ -59,6 +63,8 @@ pub struct Query(
     KeyPairQuery,
     PolicyQuery,
     ScalingGroupQuery,
+    SessionQuery,
+    TokenQuery,
 );
 
 /// All mutations.
@@ -77,6 +83,8 @@ pub struct Mutation(
     PolicyMutation,
     ScalingGroupMutation,
     AssociationMutation,
+    SessionMutation,
+    TokenMutation,
 );
 
 /// The API's schema.
@@ -90,6 +98,10 @@ pub struct Services {
     pub audit: Audit,
     /// For domains, groups, users, keypairs and scaling groups.
     pub directory: Directory,
+    /// For sessions.
+    pub door: SignIn,
+    /// For API tokens.
+    pub tokens: Tokens,
     /// For images and registries.
     pub catalog: Catalog,
     /// For agents.
@@ -104,11 +116,14 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { accounts, audit, directory, catalog, fleet, scanner, transfers, queue } = services;
+    let Services { accounts, audit, directory, door, tokens, catalog, fleet, scanner, transfers, queue } =
+        services;
     builder()
         .data(accounts)
         .data(audit)
         .data(directory)
+        .data(door)
+        .data(tokens)
         .data(catalog)
         .data(fleet)
         .data(scanner)

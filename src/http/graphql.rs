@@ -12,7 +12,8 @@ use poem::{Body, Request, Response, handler};
 
 use crate::graphql::kit::answer::{self, Later};
 use crate::graphql::schema::Schema;
-use crate::http::caller::Signed;
+use crate::http::browser;
+use crate::http::caller::Proved;
 use crate::http::problem::Problem;
 
 /// Largest request body. The official clients' largest is 2 kB.
@@ -25,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn spec(
     request: &Request,
     body: Body,
-    caller: Signed,
+    caller: Proved,
     schema: Data<&Schema>,
 ) -> Result<Response, Problem> {
     let later = Later::default();
@@ -38,7 +39,7 @@ pub async fn spec(
 pub async fn bare(
     request: &Request,
     body: Body,
-    caller: Signed,
+    caller: Proved,
     schema: Data<&Schema>,
 ) -> Result<Response, Problem> {
     let later = Later::default();
@@ -57,13 +58,12 @@ fn json(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
 async fn execute(
     request: &Request,
     body: Body,
-    caller: Signed,
+    caller: Proved,
     schema: &Schema,
     later: Later,
 ) -> Result<Answer, Problem> {
     // A browser sends other types across sites without asking first.
-    let media_type = request.content_type().map(|given| given.split(';').next().unwrap_or_default().trim());
-    if !media_type.is_some_and(|given| given.eq_ignore_ascii_case("application/json")) {
+    if !browser::is_json(request) {
         return Err(Problem::wrong_type());
     }
     let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {

@@ -1,11 +1,16 @@
 //! The HTTP surface: who is asking, what a path means, how an answer travels.
 
+pub mod body;
+pub mod browser;
 pub mod caller;
 pub mod events;
+pub mod func;
 pub mod graphql;
 pub mod guard;
 pub mod health;
 pub mod hello;
+pub mod peer;
 pub mod problem;
 pub mod routes;
+pub mod sessions;
 pub mod ui;

@@ -3,14 +3,14 @@
 use poem::middleware::{AddData, CatchPanic};
 use poem::{Endpoint, EndpointExt as _, Response, Route, get, post};
 
-use crate::access::accounts::Accounts;
-use crate::base::clock::Clock;
+use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
 use crate::graphql::schema::Schema;
+use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
-use crate::http::{graphql, hello, ui};
+use crate::http::{func, graphql, hello, sessions, ui};
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
@@ -18,10 +18,10 @@ use crate::tasks::queue::Queue;
 pub struct Services {
     /// For readiness.
     pub store: Store,
-    /// For signatures.
-    pub accounts: Accounts,
-    /// For signatures' dates.
-    pub clock: Clock,
+    /// Who sends a request.
+    pub proofs: Proofs,
+    /// For signing in.
+    pub door: SignIn,
     /// For metrics.
     pub catalog: Catalog,
     /// For events.
@@ -42,15 +42,23 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/admin/gql", post(graphql::spec))
         .at("/admin/graphql", post(graphql::bare))
         .at("/events/background-task", get(events::follow))
+        .at("/server/login", post(sessions::sign_in))
+        .at("/server/login-check", post(sessions::check))
+        .at("/server/logout", post(sessions::sign_out))
+        .at("/auth/update-password", post(sessions::update_password))
         .at("/manager/status", get(hello::status))
         .at("/manager/announcement", get(hello::announcement))
         .at("/healthz", get(health::alive))
         .at("/readyz", get(health::ready))
         .at("/metrics", get(health::metrics))
         .at("/*page", ui::page)
+        .before(|mut request| async move {
+            func::strip(&mut request);
+            Ok(request)
+        })
         .with(AddData::new(services.store))
-        .with(AddData::new(services.accounts))
-        .with(AddData::new(services.clock))
+        .with(AddData::new(services.proofs))
+        .with(AddData::new(services.door))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
         .with(AddData::new(services.schema))
