@@ -156,7 +156,10 @@ async fn what_can_not_be_done_is_said_in_one_line() {
 async fn a_password_is_taken_from_a_pipe_and_not_shown() {
     let app = App::start().await;
     let password = "planted-password-of-eve";
-    let line = format!("echo {password} | {} user add eve@lab.invalid --password-stdin", env!("CARGO_BIN_EXE_wharf"));
+    let line = format!(
+        "echo {password} | {} user add eve@lab.invalid --password-stdin",
+        env!("CARGO_BIN_EXE_wharf")
+    );
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &line]);
     let given = app.command(&[]);

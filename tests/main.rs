@@ -13,28 +13,37 @@
 )]
 
 mod agentset;
+mod api_tokens;
 mod architecture;
 mod audit;
 mod auth;
+mod browsers;
 mod cli;
+mod cli_admin;
 mod cli_agents;
 mod clients;
+mod clients_session;
 mod crash;
 mod disk;
 mod documents;
 mod engine;
 mod followers;
+mod guessing;
 mod harness;
 mod hostile;
 mod limits;
 mod mistakes;
 mod permissions;
+mod redaction;
+mod removal;
 mod scan;
 mod seed;
 mod serve;
+mod sessions;
 mod support;
 mod tasks;
 mod tenants;
 mod transfers;
 mod ui;
 mod users;
+mod visibility;

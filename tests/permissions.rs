@@ -61,6 +61,9 @@ fn named(ty: &Type) -> &str {
     }
 }
 
+/// What everybody may do, and only with what is their own.
+const OWN: [&str; 2] = ["create_api_token", "sign_out_everywhere"];
+
 /// What the arguments of a document name.
 #[derive(Clone)]
 struct Target {
@@ -102,11 +105,13 @@ impl Target {
             "gid" | "user_group" | "group_id" => &self.group,
             "id" if field.starts_with("group") => &self.group,
             "access_key" => &self.access_key,
+            "scope" => "read",
             _ => "zz-unknown",
         };
         let value = match named(ty) {
             "String" | "ID" => json!(text),
             "UUID" => json!(if text.len() == 36 { text } else { &self.group }),
+            "Int" if argument == "offset" => json!(0),
             "Int" | "BigInt" => json!(9),
             "Boolean" => json!(true),
             "UserInput" => json!({"password": "a long password", "domain_name": self.domain}),
@@ -209,9 +214,12 @@ async fn every_mutation_is_refused_to_those_who_may_not_and_changes_nothing() {
     let (root, schema) = (scene.app.admin(), Schema::read());
     let before = state(&root).await;
     let mutations = schema.fields("Mutation");
-    assert!(mutations.len() > 50, "{} mutations", mutations.len());
+    assert!(mutations.len() > 40, "{} mutations", mutations.len());
     for field in mutations {
         let name = field.name.node.as_str();
+        if OWN.contains(&name) {
+            continue;
+        }
         let (document, variables) = scene.foreign.document(&schema, "mutation", field, |_, ty| !ty.nullable);
         let body = json!({"query": document, "variables": variables});
         let nobody = scene.app.anonymous().call("POST", "/admin/gql").json(&body).send().await;
@@ -224,7 +232,6 @@ async fn every_mutation_is_refused_to_those_who_may_not_and_changes_nothing() {
         }
         assert_eq!(state(&root).await, before, "{name} changed something");
     }
-    assert!(Schema::read().object("Query").is_some());
 }
 
 #[tokio::test]
@@ -293,4 +300,30 @@ async fn the_same_queries_show_a_super_admin_all_of_it() {
         assert!(answer["errors"].is_null(), "{document}\n{answer:#}");
         assert!(answer["data"].to_string().contains("zz-foreign"), "{document}\n{answer:#}");
     }
+}
+
+#[tokio::test]
+async fn a_credential_for_reading_does_nothing_even_in_a_super_admins_hands() {
+    let scene = scene().await;
+    let (root, schema) = (scene.app.admin(), Schema::read());
+    let made = root
+        .ask(r#"mutation { create_api_token(name: "reader", scope: "read") { ok token } }"#, json!({}))
+        .await;
+    let token = made["create_api_token"]["token"].as_str().expect("a token").to_owned();
+    let ask = |body: Value| {
+        let call = scene.app.anonymous().call("POST", "/admin/gql").json(&body);
+        call.header("Authorization", &format!("Bearer {token}")).send()
+    };
+    let read = ask(json!({"query": "{ domains { name } }"})).await.json();
+    assert!(read.to_string().contains("zz-foreign"), "it reads: {read}");
+    let before = state(&root).await;
+    for field in schema.fields("Mutation") {
+        let name = field.name.node.as_str();
+        let (document, given) = scene.foreign.document(&schema, "mutation", field, |_, ty| !ty.nullable);
+        let answer = ask(json!({"query": document, "variables": given})).await.json();
+        let message = answer.pointer("/errors/0/message").or_else(|| answer["data"][name].get("msg"));
+        let message = message.and_then(Value::as_str).unwrap_or_default();
+        assert!(message.starts_with(&format!("no permission to execute {name}")), "{document}\n{answer:#}");
+    }
+    assert_eq!(state(&root).await, before);
 }

@@ -214,6 +214,17 @@ async fn users_are_listed_by_page_and_by_what_they_are() {
     let emails = json!([{"email": "u1@lab"}, {"email": "u2@lab"}, {"email": "u3@lab"}]);
     assert_eq!(data["user_list"], json!({"items": emails, "total_count": 8}));
     assert!(admin.refused(page, json!({"l": -1, "o": 0})).await.starts_with("limit: -1 is less than 0"));
+    let filtered =
+        admin.ask(page, json!({"l": 9, "o": 0, "f": "role == \"monitor\" & email like \"u%\""})).await;
+    assert_eq!(filtered["user_list"], json!({"items": [{"email": "u3@lab"}], "total_count": 1}));
+    let ordered = admin
+        .ask(
+            "{ keypair_list(limit: 2, offset: 0, order: \"-user_id\") { items { user_id } total_count } }",
+            json!({}),
+        )
+        .await;
+    let last = json!({"items": [{"user_id": "u6@lab"}, {"user_id": "u5@lab"}], "total_count": 8});
+    assert_eq!(ordered["keypair_list"], last);
     assert_eq!(admin.list("users(status: \"deleted\")", "email").await, ["u5@lab"]);
     assert_eq!(admin.list("users(is_active: true)", "email").await.len(), 7);
     assert!(admin.list("users(domain_name: \"nowhere\")", "email").await.is_empty());
@@ -291,9 +302,8 @@ async fn every_change_leaves_a_row_in_the_audit_log() {
     ann.api.fails("create_user", r#"email: "b@lab", props: {password: "a long password"}"#).await;
     admin.fails("delete_domain", "name: \"nowhere\"").await;
     admin.does("create_domain", "name: \"lab\", props: {}").await;
-    let log =
-        admin.ask("{ audit_log(limit: 9) { entries { user action target outcome } } }", json!({})).await;
-    let rows: Vec<String> = log["audit_log"]["entries"]
+    let log = admin.ask("{ audit_log(limit: 9) { items { user action target outcome } } }", json!({})).await;
+    let rows: Vec<String> = log["audit_log"]["items"]
         .as_array()
         .unwrap_or_else(|| panic!("{log}"))
         .iter()

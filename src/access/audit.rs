@@ -242,7 +242,7 @@ impl Audit {
                 if search.before == Some(0) {
                     return Ok((found, false));
                 }
-                r.scan_back(&ENTRIES, from, |entry: Entry| {
+                r.scan_back(&ENTRIES, from.as_ref().map(<[u8; 8]>::as_slice), |entry: Entry| {
                     if search.since.is_some_and(|since| entry.at < since) {
                         return ControlFlow::Break(());
                     }

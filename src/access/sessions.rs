@@ -318,3 +318,142 @@ impl Sessions {
 fn id_of(key: &str) -> SessionId {
     SessionId(Sha256::digest(key.as_bytes()).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{Limits, Sessions};
+    use crate::access::accounts::{Accounts, FirstAdmin};
+    use crate::access::user::{Status, User};
+    use crate::base::clock::Clock;
+    use crate::base::ids::UserId;
+    use crate::base::secret::Secret;
+    use crate::store::Store;
+
+    const HOUR: u64 = 3_600;
+    const YEARS: i64 = 10 * 365 * 24 * 3_600;
+
+    /// A server with one account, whose two clocks stand where the test sets them, in seconds.
+    struct Server {
+        store: Store,
+        accounts: Accounts,
+        user: UserId,
+        day: Arc<AtomicI64>,
+        steady: Arc<AtomicU64>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let accounts = Accounts::load(&store).unwrap();
+            let made = accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH);
+            let user = accounts.user_by_email(&made.unwrap().email).unwrap().id;
+            let day = Arc::new(AtomicI64::new(1_700_000_000));
+            Self { store, accounts, user, day, steady: Arc::default(), _directory: directory }
+        }
+
+        /// As after a start.
+        fn sessions(&self) -> Sessions {
+            let (start, day, steady) = (Instant::now(), Arc::clone(&self.day), Arc::clone(&self.steady));
+            let clock = Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap())
+                .with_steady(move || start + Duration::from_secs(steady.load(Ordering::Relaxed)));
+            Sessions::load(&self.store, &self.accounts, clock, Limits::default()).unwrap()
+        }
+
+        fn open(&self, sessions: &Sessions) -> Secret {
+            self.store.write_now(|w| sessions.open(w, self.user, None)).unwrap()
+        }
+
+        /// Time passes, for both clocks.
+        fn pass(&self, hours: u64) {
+            self.steady.fetch_add(hours * HOUR, Ordering::Relaxed);
+            self.set_clock(SignedDuration::from_hours(i64::try_from(hours).unwrap()).as_secs());
+        }
+
+        /// Somebody sets the clock.
+        fn set_clock(&self, seconds: i64) {
+            self.day.fetch_add(seconds, Ordering::Relaxed);
+        }
+    }
+
+    fn is_open(sessions: &Sessions, key: &Secret) -> bool {
+        sessions.caller(key.expose(), None).is_ok()
+    }
+
+    #[test]
+    fn a_clock_that_jumps_neither_ends_a_session_nor_keeps_it() {
+        for jump in [YEARS, -YEARS, 86_400, -86_400] {
+            let server = Server::new();
+            let sessions = server.sessions();
+            let key = server.open(&sessions);
+            server.set_clock(jump);
+            assert!(is_open(&sessions, &key), "{jump} s: it is as old as before");
+            server.pass(11);
+            assert!(is_open(&sessions, &key), "{jump} s: eleven hours unused");
+            server.pass(12);
+            assert!(!is_open(&sessions, &key), "{jump} s: twelve hours unused");
+        }
+    }
+
+    #[test]
+    fn use_keeps_a_session_for_its_lifetime_and_no_longer() {
+        let server = Server::new();
+        let sessions = server.sessions();
+        let key = server.open(&sessions);
+        for hour in 1..7 * 24 {
+            server.pass(1);
+            assert!(is_open(&sessions, &key), "after {hour} hours");
+        }
+        server.pass(1);
+        assert!(!is_open(&sessions, &key));
+    }
+
+    #[tokio::test]
+    async fn a_restart_keeps_what_had_passed_whatever_the_clock_says() {
+        let server = Server::new();
+        let mut sessions = server.sessions();
+        let key = server.open(&sessions);
+        // Each start finds the clock a day behind, and still the session comes of age.
+        for day in 0..7 {
+            assert!(is_open(&sessions, &key), "day {day}");
+            for _ in 0..3 {
+                server.pass(8);
+                let _ = is_open(&sessions, &key);
+            }
+            sessions.tidy(true).await.unwrap();
+            server.set_clock(-86_400);
+            sessions = server.sessions();
+        }
+        assert!(!is_open(&sessions, &key));
+        sessions.tidy(false).await.unwrap();
+        assert!(sessions.index.read().sessions.is_empty() && sessions.index.read().users.is_empty());
+        assert!(server.sessions().index.read().sessions.is_empty(), "nor is it in the store");
+    }
+
+    #[tokio::test]
+    async fn an_account_that_was_switched_off_has_no_session_at_once() {
+        let server = Server::new();
+        let sessions = server.sessions();
+        let key = server.open(&sessions);
+        let user = server.accounts.user(server.user).unwrap();
+        let set = |status| {
+            let changed = User { status, ..(*user).clone() };
+            server.store.write_now(|w| server.accounts.put_user(w, changed)).unwrap();
+        };
+        set(Status::Inactive);
+        assert!(!is_open(&sessions, &key));
+        set(Status::Active);
+        assert!(is_open(&sessions, &key));
+        set(Status::Deleted);
+        sessions.tidy(false).await.unwrap();
+        set(Status::Active);
+        assert!(!is_open(&sessions, &key), "housekeeping took it away");
+    }
+}

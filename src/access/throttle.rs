@@ -143,9 +143,10 @@ impl State {
         Failures { count: before.left(now) + count.pending, last: now }.wait(key.allowed(), now)
     }
 
-    /// Makes room for another count and returns whose was given up.
-    fn make_room(&mut self, now: Timestamp) -> Option<Key> {
-        if self.counts.len() < MAX_COUNTS {
+    /// Makes room for a count, where there are more than `most` with those on their way, and returns whose was given
+    /// up.
+    fn make_room(&mut self, most: usize, now: Timestamp) -> Option<Key> {
+        if self.counts.len() <= most {
             return None;
         }
         let rank = |count: &Count| {
@@ -164,6 +165,8 @@ pub struct Throttle {
     store: Store,
     clock: Clock,
     state: Arc<Mutex<State>>,
+    /// [`MAX_COUNTS`].
+    most: usize,
 }
 
 /// An attempt that may be made. When it is dropped, it is over.
@@ -192,7 +195,7 @@ impl Throttle {
                 Ok(())
             })
         })?;
-        Ok(Self { store: store.clone(), clock, state: Arc::new(Mutex::new(state)) })
+        Ok(Self { store: store.clone(), clock, state: Arc::new(Mutex::new(state)), most: MAX_COUNTS })
     }
 
     /// Whether a password for this account may be tried from this address now; if not, how long not.
@@ -268,9 +271,8 @@ impl Attempt {
         let now = self.throttle.clock.now();
         let mut state = self.throttle.state.lock();
         for key in &self.keys {
-            if !state.counts.contains_key(key)
-                && let Some(given_up) = state.make_room(now)
-            {
+            let is_new = state.counts.get(key).is_none_or(|count| count.failures.is_none());
+            if is_new && let Some(given_up) = state.make_room(self.throttle.most, now) {
                 writer.remove(&FAILURES, given_up.bytes())?;
             }
             let count = state.counts.entry(key.clone()).or_default();
@@ -303,6 +305,9 @@ impl Attempt {
             state.known.insert(account, known);
             if let Some(count) = state.counts.get_mut(&pair) {
                 count.failures = None;
+                if count.pending == 0 {
+                    state.counts.remove(&pair);
+                }
             }
         });
         Ok(())
@@ -334,5 +339,157 @@ fn net_of(address: Option<IpAddr>) -> Net {
         None => Net::new(),
         Some(IpAddr::V4(address)) => address.octets().to_vec(),
         Some(IpAddr::V6(address)) => address.octets().split_at(8).0.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::Throttle;
+    use crate::base::clock::Clock;
+    use crate::store::Store;
+
+    const START: i64 = 1_700_000_000;
+
+    struct Bench {
+        throttle: Throttle,
+        store: Store,
+        now: Arc<AtomicI64>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let now = Arc::new(AtomicI64::new(START));
+            let shown = Arc::clone(&now);
+            let clock = Clock::new(move || Timestamp::from_second(shown.load(Ordering::Relaxed)).unwrap());
+            let throttle = Throttle::load(&store, clock).unwrap();
+            Self { throttle, store, now, _directory: directory }
+        }
+
+        fn fail(&self, email: &str, address: &str) -> Result<(), Duration> {
+            let attempt = self.throttle.admit(email, Some(address.parse::<IpAddr>().unwrap()))?;
+            self.store.write_now(|w| attempt.failed(w)).unwrap();
+            Ok(())
+        }
+
+        fn succeed(&self, email: &str, address: &str) -> Result<(), Duration> {
+            let attempt = self.throttle.admit(email, Some(address.parse::<IpAddr>().unwrap()))?;
+            self.store.write_now(|w| attempt.succeeded(w)).unwrap();
+            Ok(())
+        }
+
+        fn pass(&self, seconds: i64) {
+            self.now.fetch_add(seconds, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_a_quarter_of_an_hour() {
+        let bench = Bench::new();
+        let mut waits = Vec::new();
+        for _ in 0..17 {
+            while bench.fail("a@lab", "192.0.2.1").is_ok() {}
+            let wait = bench.fail("a@lab", "192.0.2.1").unwrap_err().as_secs();
+            waits.push(wait);
+            bench.pass(i64::try_from(wait).unwrap());
+        }
+        assert_eq!(waits[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+        assert!(waits[10..].iter().all(|wait| *wait <= 900), "{waits:?}");
+        assert!(waits[10..].contains(&900) || waits[10..].contains(&512), "{waits:?}");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_nobody_wait_longer() {
+        let bench = Bench::new();
+        for _ in 0..5 {
+            bench.fail("a@lab", "192.0.2.1").unwrap();
+        }
+        bench.pass(-86_400 * 3_650);
+        assert_eq!(bench.fail("a@lab", "192.0.2.1"), Err(Duration::from_secs(1)));
+        bench.pass(86_400 * 7_300);
+        bench.fail("a@lab", "192.0.2.1").unwrap();
+    }
+
+    #[test]
+    fn an_address_the_owner_has_used_answers_for_itself_alone() {
+        let bench = Bench::new();
+        bench.succeed("a@lab", "192.0.2.1").unwrap();
+        let mut refused = 0;
+        for n in 0..200 {
+            refused += u32::from(bench.fail("a@lab", &format!("198.51.100.{n}")).is_err());
+            refused += u32::from(bench.fail(&format!("u{n}@lab"), "192.0.2.1").is_err());
+        }
+        assert!(refused > 300, "{refused}");
+        bench.succeed("a@lab", "192.0.2.1").unwrap();
+        bench.succeed("A@LAB ", "192.0.2.1").unwrap();
+    }
+
+    #[test]
+    fn the_addresses_of_a_household_are_one() {
+        let bench = Bench::new();
+        for n in 0..5 {
+            bench.fail("a@lab", &format!("2001:db8:1:1::{n}")).unwrap();
+        }
+        assert!(bench.fail("a@lab", "2001:db8:1:1:ffff::1").is_err());
+        bench.fail("a@lab", "2001:db8:1:2::1").unwrap();
+        for _ in 0..4 {
+            bench.fail("b@lab", "192.0.2.1").unwrap();
+        }
+        bench.fail("b@lab", "::ffff:192.0.2.1").unwrap();
+        assert!(bench.fail("b@lab", "192.0.2.1").is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_taken_away() {
+        let bench = Bench::new();
+        bench.fail("a@lab", "192.0.2.1").unwrap();
+        bench.throttle.tidy().await.unwrap();
+        assert_eq!(bench.throttle.state.lock().counts.len(), 3);
+        bench.pass(900);
+        bench.throttle.tidy().await.unwrap();
+        assert_eq!(bench.throttle.state.lock().counts.len(), 0);
+        let again = Throttle::load(&bench.store, Clock::system()).unwrap();
+        assert_eq!(again.state.lock().counts.len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_has_an_end_and_the_worst_stay() {
+        let mut bench = Bench::new();
+        bench.throttle.most = 20;
+        for _ in 0..5 {
+            bench.fail("victim@lab", "192.0.2.1").unwrap();
+        }
+        for n in 0..40 {
+            bench.fail(&format!("u{n}@lab"), &format!("198.51.100.{n}")).unwrap();
+        }
+        assert!(bench.throttle.state.lock().counts.len() <= 20);
+        let kept = Throttle::load(&bench.store, Clock::system()).unwrap();
+        assert!(kept.state.lock().counts.len() <= 20, "in the store too");
+        assert!(
+            bench.fail("victim@lab", "192.0.2.1").is_err(),
+            "many others push nobody out who has to wait"
+        );
+    }
+
+    #[test]
+    fn an_attempt_that_came_to_nothing_counts_for_nothing() {
+        let bench = Bench::new();
+        for _ in 0..100 {
+            drop(bench.throttle.admit("a@lab", None).unwrap());
+        }
+        assert_eq!(bench.throttle.state.lock().counts.len(), 0);
+        let open: Vec<_> = (0..5).map(|_| bench.throttle.admit("a@lab", None).unwrap()).collect();
+        assert!(bench.throttle.admit("a@lab", None).is_err(), "five are on their way");
+        drop(open);
+        assert!(bench.throttle.admit("a@lab", None).is_ok());
     }
 }

@@ -417,13 +417,13 @@ impl Stations for Fleet {
     }
 }
 
-/// Kubernetes' label syntax, as the selectors have it; the built-in keys are ours.
 fn put_agent(writer: &mut Writer, index: Arc<RwLock<Index>>, record: AgentRecord) -> Result<()> {
     writer.put(&AGENTS, &record.id, &record)?;
     writer.on_commit(move || index.write().put_record(record));
     Ok(())
 }
 
+/// Kubernetes' label syntax, as the selectors have it; the built-in keys are ours.
 fn check_label(key: &str, value: &str) -> Result<()> {
     const BUILT_IN: [&str; 6] = ["name", "status", "engine", "arch", "os", "scaling_group"];
     if BUILT_IN.contains(&key) {

@@ -198,11 +198,12 @@ impl GroupQuery {
         ctx: &Context<'_>,
         id: Uuid,
         #[graphql(desc = "Only if it is in this domain.")] domain_name: Option<String>,
-        #[graphql(name = "type", desc = "Not looked at; every group is `GENERAL`.")] _kind: Option<
+        #[graphql(name = "type", desc = "Not looked at; every group is `GENERAL`.")] kind: Option<
             Vec<Option<String>>,
         >,
     ) -> Answer<Option<GroupNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let _ = kind;
         let group = directory.group(caller, id.group())?;
         if domain_name.is_some_and(|name| name != group.domain) {
             return Err(Error::missing("group", id.0.to_string()).into());

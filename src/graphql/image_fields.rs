@@ -140,7 +140,7 @@ impl Row for ImageNode {
             }));
             columns.push(column(
                 "permissions",
-                "[String]",
+                "[ImagePermissionValueField]",
                 "What the caller may do with it.",
                 |row, _, out| {
                     rows::texts(row.audience().permissions(), out);

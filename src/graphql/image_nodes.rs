@@ -16,6 +16,7 @@ use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::page::{self, Window};
 use crate::graphql::kit::rows::{One, Rows};
+use crate::graphql::kit::scalar::{GlobalIDField, ImagePermissionValueField, ScopeField};
 use crate::graphql::schema::LIST_COST;
 use crate::scan::service::Scanner;
 
@@ -65,17 +66,17 @@ impl ImageNodeQuery {
     async fn image_node(
         &self,
         ctx: &Context<'_>,
-        id: String,
-        #[graphql(desc = "Of Backend.AI's scopes; the caller's own if null.")] scope_id: Option<String>,
+        id: GlobalIDField,
+        #[graphql(desc = "Of Backend.AI's scopes; the caller's own if null.")] scope_id: Option<ScopeField>,
         #[graphql(desc = "Only if the caller may do this with it; `read_attribute` if null.")]
-        permission: Option<String>,
+        permission: Option<ImagePermissionValueField>,
     ) -> Answer<Option<One<ImageNode>>> {
         let catalog = ctx.data_unchecked::<Catalog>();
-        let (caller, _) = seen_from(ctx, scope_id.as_deref())?;
+        let (caller, _) = seen_from(ctx, scope_id)?;
         let audience = Audience::new(&caller, catalog);
-        let image = catalog.image(&caller, &plain_id(&id), None)?;
-        if !may(&audience, permission.as_deref())? {
-            return Err(Error::missing("image", shown(&id)).into());
+        let image = catalog.image(&caller, &plain_id(&id.0), None)?;
+        if !may(&audience, permission)? {
+            return Err(Error::missing("image", shown(&id.0)).into());
         }
         Ok(Some(One(ImageNode(ImageRow::new(image, &audience)).into())))
     }
@@ -87,9 +88,9 @@ impl ImageNodeQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "`system:`, `domain:NAME`, `project:ID` or `user:ID`; the caller's own if null.")]
-        scope_id: Option<String>,
+        scope_id: Option<ScopeField>,
         #[graphql(desc = "Only if the caller may do this with them; `read_attribute` if null.")]
-        permission: Option<String>,
+        permission: Option<ImagePermissionValueField>,
         #[graphql(desc = "Images not `ALIVE` are not kept.")] filter_by_statuses: Option<
             Vec<Option<ImageStatus>>,
         >,
@@ -109,9 +110,9 @@ impl ImageNodeQuery {
         #[graphql(desc = "Only those that an agent has, or that none has.")] is_installed: Option<bool>,
     ) -> Answer<Option<ImageConnection>> {
         let catalog = ctx.data_unchecked::<Catalog>();
-        let (caller, scope_domain) = seen_from(ctx, scope_id.as_deref())?;
+        let (caller, scope_domain) = seen_from(ctx, scope_id)?;
         let audience = Audience::new(&caller, catalog);
-        let is_any = may(&audience, permission.as_deref())?
+        let is_any = may(&audience, permission)?
             && filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
         let seen = visibility::Filter {
             is_installed,
@@ -157,14 +158,15 @@ impl ImageNodeQuery {
 }
 
 /// Whose eyes a scope means, and for super-admins the domain they look from.
-fn seen_from(ctx: &Context<'_>, scope: Option<&str>) -> Result<(Caller, Option<String>), Error> {
+fn seen_from(ctx: &Context<'_>, scope: Option<ScopeField>) -> Result<(Caller, Option<String>), Error> {
     let (caller, accounts) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Accounts>());
     let own = (caller.clone(), None);
-    let Some(scope) = scope.map(str::trim).filter(|scope| !scope.is_empty()) else { return Ok(own) };
+    let scope = scope.map(|scope| scope.0).unwrap_or_default();
+    let scope = scope.trim();
     let refuse = |why: String| Err(Error::invalid("scope_id", why));
     let (kind, id) = scope.split_once(':').unwrap_or((scope, ""));
     match (kind, id) {
-        ("system", _) => Ok(own),
+        ("", "") | ("system", _) => Ok(own),
         ("domain", id) if id == caller.domain && !caller.is_superadmin() => Ok(own),
         ("domain", id) => Ok((caller.clone(), Some(id.into()))),
         ("user", id) if id == caller.user.to_string() => Ok(own),
@@ -178,13 +180,13 @@ fn seen_from(ctx: &Context<'_>, scope: Option<&str>) -> Result<(Caller, Option<S
     }
 }
 
-fn may(audience: &Audience, permission: Option<&str>) -> Result<bool, Error> {
-    let permission = permission.unwrap_or("read_attribute");
-    if !PERMISSIONS.contains(&permission) {
-        let why = format!("{:?} is none of {}", shown(permission), PERMISSIONS.join(", "));
+fn may(audience: &Audience, permission: Option<ImagePermissionValueField>) -> Result<bool, Error> {
+    let Some(ImagePermissionValueField(permission)) = permission else { return Ok(true) };
+    if !PERMISSIONS.contains(&permission.as_str()) {
+        let why = format!("{:?} is none of {}", shown(&permission), PERMISSIONS.join(", "));
         return Err(Error::invalid("permission", why));
     }
-    Ok(audience.may(permission))
+    Ok(audience.may(&permission))
 }
 
 macro_rules! outcome {

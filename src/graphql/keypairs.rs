@@ -12,6 +12,7 @@ use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::listing::{Slice, rows};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
@@ -128,6 +129,27 @@ impl KeyPairNode {
     /// Constant; for Backend.AI's clients.
     async fn num_queries(&self) -> Option<i32> {
         Some(0)
+    }
+}
+
+impl Record for OwnedKeypair {
+    type View<'a> = &'a Self;
+
+    fn row(view: Self::View<'_>) -> &Self {
+        view
+    }
+
+    fn fields() -> &'static [Field<Self>] {
+        &[
+            Field { name: "user_id", read: Read::Text(|key| Some(key.owner.email.as_str().into())) },
+            Field { name: "access_key", read: Read::Text(|key| Some(key.pair.access_key.as_str().into())) },
+            Field { name: "full_name", read: Read::Text(|key| Some(key.owner.full_name.as_str().into())) },
+            Field { name: "domain_name", read: Read::Text(|key| Some(key.owner.domain.as_str().into())) },
+            Field { name: "is_active", read: Read::Truth(|key| Some(key.pair.is_active)) },
+            Field { name: "rate_limit", read: Read::Number(|key| Some(number(key.pair.rate_limit.into()))) },
+            Field { name: "created_at", read: Read::Time(|key| Some(key.pair.created_at)) },
+            Field { name: "last_used", read: Read::Time(|key| key.pair.last_used) },
+        ]
     }
 }
 
@@ -263,16 +285,19 @@ impl KeyPairQuery {
         ctx: &Context<'_>,
         limit: i32,
         offset: i32,
-        #[graphql(desc = "Not taken yet; for clients that send null.")] filter: Option<String>,
-        #[graphql(desc = "Not taken yet; for clients that send null.")] order: Option<String>,
+        #[graphql(desc = "As in `is_active == true & rate_limit < 100`.")] filter: Option<String>,
+        #[graphql(desc = "As in `user_id,-last_used`; the oldest first if not given.")] order: Option<String>,
         domain_name: Option<String>,
         email: Option<String>,
         is_active: Option<bool>,
     ) -> Answer<Option<KeyPairList>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let keys = directory.keypairs(caller, &KeypairSearch { domain: domain_name, email, is_active });
-        let (page, total_count) = Slice { limit, offset, filter, order }.of(keys)?;
-        Ok(Some(KeyPairList { items: Some(rows(page)), total_count }))
+        let order = order.filter(|order| !order.trim().is_empty()).or(Some("created_at".into()));
+        let slice = Slice { limit, offset, filter, order };
+        let (page, total_count) =
+            slice.of::<OwnedKeypair>(keys.iter().map(|key| (key.pair.access_key.as_str(), key)))?;
+        Ok(Some(KeyPairList { items: Some(rows(page.into_iter().cloned())), total_count }))
     }
 }
 

@@ -173,8 +173,9 @@ impl PolicyMutation {
         &self,
         ctx: &Context<'_>,
         name: String,
-        #[graphql(name = "props")] _props: CreateKeyPairResourcePolicyInput,
+        props: CreateKeyPairResourcePolicyInput,
     ) -> Option<CreateKeyPairResourcePolicy> {
+        let _ = props;
         let refused = refuse(ctx, "create_keypair_resource_policy", &name).await;
         Some(refused.map(|()| KeyPairResourcePolicy).into())
     }
@@ -184,8 +185,9 @@ impl PolicyMutation {
         &self,
         ctx: &Context<'_>,
         name: String,
-        #[graphql(name = "props")] _props: ModifyKeyPairResourcePolicyInput,
+        props: ModifyKeyPairResourcePolicyInput,
     ) -> Option<ModifyKeyPairResourcePolicy> {
+        let _ = props;
         Some(refuse(ctx, "modify_keypair_resource_policy", &name).await.into())
     }
 

@@ -15,6 +15,7 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::graphql::keypairs::KeyPairNode;
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::field::{Field, Read, Record};
 use crate::graphql::kit::listing::{Slice, rows};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
@@ -134,6 +135,31 @@ impl UserNode {
     /// The oldest of its keypairs that may be used.
     async fn main_access_key(&self, ctx: &Context<'_>) -> Option<String> {
         ctx.data_unchecked::<Directory>().main_access_key(&self.0)
+    }
+}
+
+impl Record for User {
+    type View<'a> = &'a Arc<Self>;
+
+    fn row(view: Self::View<'_>) -> &Self {
+        view
+    }
+
+    fn fields() -> &'static [Field<Self>] {
+        &[
+            Field { name: "uuid", read: Read::Text(|user| Some(user.id.to_string().into())) },
+            Field { name: "username", read: Read::Text(|user| Some(user.shown_name().into())) },
+            Field { name: "email", read: Read::Text(|user| Some(user.email.as_str().into())) },
+            Field { name: "full_name", read: Read::Text(|user| Some(user.full_name.as_str().into())) },
+            Field { name: "description", read: Read::Text(|user| Some(user.description.as_str().into())) },
+            Field { name: "role", read: Read::Text(|user| Some(user.role.as_str().into())) },
+            Field { name: "is_active", read: Read::Truth(|user| Some(user.is_active())) },
+            Field { name: "status", read: Read::Text(|user| Some(user.status.as_str().into())) },
+            Field { name: "need_password_change", read: Read::Truth(|user| Some(user.need_password_change)) },
+            Field { name: "domain_name", read: Read::Text(|user| Some(user.domain.as_str().into())) },
+            Field { name: "created_at", read: Read::Time(|user| Some(user.created_at)) },
+            Field { name: "modified_at", read: Read::Time(|user| user.modified_at) },
+        ]
     }
 }
 
@@ -360,16 +386,19 @@ impl UserQuery {
         ctx: &Context<'_>,
         limit: i32,
         offset: i32,
-        #[graphql(desc = "Not taken yet; for clients that send null.")] filter: Option<String>,
-        #[graphql(desc = "Not taken yet; for clients that send null.")] order: Option<String>,
+        #[graphql(desc = "As in `role == \"admin\" & email like \"%@lab\"`.")] filter: Option<String>,
+        #[graphql(desc = "As in `domain_name,-created_at`; by e-mail address if not given.")] order: Option<
+            String,
+        >,
         domain_name: Option<String>,
         group_id: Option<Uuid>,
         is_active: Option<bool>,
         status: Option<String>,
     ) -> Answer<Option<UserList>> {
         let users = found(ctx, domain_name, group_id, is_active, status)?;
-        let (page, total_count) = Slice { limit, offset, filter, order }.of(users)?;
-        Ok(Some(UserList { items: Some(rows(page)), total_count }))
+        let slice = Slice { limit, offset, filter, order };
+        let (page, total_count) = slice.of::<User>(users.iter().map(|user| (user.email.as_str(), user)))?;
+        Ok(Some(UserList { items: Some(rows(page.into_iter().cloned())), total_count }))
     }
 }
 
@@ -440,10 +469,9 @@ impl UserMutation {
         &self,
         ctx: &Context<'_>,
         email: String,
-        #[graphql(name = "props", desc = "Not looked at; for Backend.AI's clients.")] _props: Option<
-            PurgeUserInput,
-        >,
+        #[graphql(desc = "Not looked at; for Backend.AI's clients.")] props: Option<PurgeUserInput>,
     ) -> Option<PurgeUser> {
+        let _ = props;
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.remove_user(caller, &email).await.into())
     }

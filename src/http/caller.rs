@@ -120,7 +120,7 @@ impl Proofs {
 }
 
 fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
+    let (scheme, token) = authorization.split_once(' ').unwrap_or((authorization, ""));
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 

@@ -83,7 +83,7 @@ pub async fn sign_out(
 
 /// The body of `POST /auth/update-password`.
 #[derive(Deserialize)]
-struct NewPassword {
+struct Change {
     old_password: Secret,
     new_password: Secret,
     new_password2: Secret,
@@ -97,7 +97,7 @@ pub async fn update_password(
     Proved(caller): Proved,
     Data(door): Data<&SignIn>,
 ) -> Result<Response, Problem> {
-    let given: NewPassword = body::read(request, body).await?;
+    let given: Change = body::read(request, body).await?;
     if given.new_password != given.new_password2 {
         return Err(Problem::bad_parameter("the new password and its repetition differ"));
     }

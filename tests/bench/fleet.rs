@@ -134,7 +134,7 @@ async fn many_agents() {
     check("the expression *!(i-gpu[00001-05000],{zone=a})", select.as_secs_f64() * 1e3, 10.0, " ms");
 }
 
-async fn meet_all(fleet: &Fleet, names: &[String]) {
+pub async fn meet_all(fleet: &Fleet, names: &[String]) {
     for name in names {
         let engine = Arc::new(Named(name.clone()));
         fleet.meet(&format!("docker+unix:///{name}"), engine, about(name)).await.expect("an agent");

@@ -1,5 +1,5 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory signature fleet` runs some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet visibility` runs some of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 
 mod fleet;
 mod images;
+mod login;
 mod memory;
 mod report;
 mod scan;
@@ -20,6 +21,7 @@ mod signature;
 mod stock;
 #[path = "../support/mod.rs"]
 mod support;
+mod visibility;
 
 use std::time::Instant;
 
@@ -42,6 +44,12 @@ fn main() {
         }
         if wanted("fleet") {
             fleet::measure().await;
+        }
+        if wanted("visibility") {
+            visibility::measure().await;
+        }
+        if wanted("login") {
+            login::measure().await;
         }
         if wanted("signature") {
             signature::measure();

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY, App};
 use super::missing;
-use super::process::{Outcome, run};
+use super::process::{Outcome, run, run_fed};
 
 /// Installing one takes a minute on a machine that has nothing yet.
 const INSTALL: Duration = Duration::from_mins(10);
@@ -40,9 +40,34 @@ impl Client {
 
     /// The same against whatever answers at this URL.
     pub async fn run_at(&self, url: &str, arguments: &[&str]) -> Outcome {
-        let mut command = Command::new(&self.executable);
+        let mut command = self.command(url, "api");
         command
             .args(arguments)
+            .env("BACKEND_ACCESS_KEY", ADMIN_ACCESS_KEY)
+            .env("BACKEND_SECRET_KEY", ADMIN_SECRET_KEY);
+        run(&mut command, self.home.path(), COMMAND).await
+    }
+
+    /// Runs it in session mode, with something to answer its questions.
+    pub async fn in_session(&self, app: &App, arguments: &[&str], answers: &str) -> Outcome {
+        let client = self.command(app.url(), "session");
+        // Without a terminal of its own, or it would ask for the password there.
+        let mut command = Command::new("setsid");
+        command
+            .arg("--wait")
+            .arg(client.get_program())
+            .args(arguments)
+            .current_dir(self.home.path())
+            .env_clear();
+        for (name, value) in client.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        run_fed(&mut command, answers, self.home.path(), COMMAND).await
+    }
+
+    fn command(&self, url: &str, kind: &str) -> Command {
+        let mut command = Command::new(&self.executable);
+        command
             .current_dir(self.home.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -50,9 +75,7 @@ impl Client {
             .env("LANG", "C.UTF-8")
             .env("COLUMNS", "200")
             .env("BACKEND_ENDPOINT", url)
-            .env("BACKEND_ENDPOINT_TYPE", "api")
-            .env("BACKEND_ACCESS_KEY", ADMIN_ACCESS_KEY)
-            .env("BACKEND_SECRET_KEY", ADMIN_SECRET_KEY);
-        run(&mut command, self.home.path(), COMMAND).await
+            .env("BACKEND_ENDPOINT_TYPE", kind);
+        command
     }
 }

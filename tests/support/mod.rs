@@ -17,6 +17,7 @@ pub mod sign;
 pub mod sse;
 pub mod tokens;
 pub mod verbs;
+pub mod visitor;
 pub mod wait;
 
 /// A real part (a registry, an official client, `openssl`) is not on this machine.

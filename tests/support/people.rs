@@ -59,6 +59,12 @@ impl Api {
         msg
     }
 
+    /// Lets the users of a domain see the images of these registries.
+    pub async fn allow_registries(&self, domain: &str, hosts: &[&str]) {
+        let arguments = format!("name: {domain:?}, props: {{allowed_docker_registries: {hosts:?}}}");
+        self.does("modify_domain", &arguments).await;
+    }
+
     /// The id of the one group of this name that is seen.
     pub async fn group_id(&self, name: &str) -> String {
         let data =

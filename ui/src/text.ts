@@ -1,6 +1,7 @@
 // Every text of the UI, in one place. A translation is another object of this shape.
 
-const s = (count: number, one: string, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+const s = (count: number, one: string, many = `${one}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 export const t = {
   loading: "Loading…",
@@ -352,11 +353,13 @@ export const t = {
     task: "Task",
     named: (kind: string, of: string) => {
       const subject = of || "every registry";
-      return ({
-        rescan: `Rescan ${subject}`,
-        preload: `Preload ${subject}`,
-        unload: `Unload ${subject}`,
-      })[kind] ?? `${kind} ${subject}`;
+      return (
+        {
+          rescan: `Rescan ${subject}`,
+          preload: `Preload ${subject}`,
+          unload: `Unload ${subject}`,
+        }[kind] ?? `${kind} ${subject}`
+      );
     },
     states: {
       started: "running",
@@ -395,7 +398,14 @@ export const t = {
     failed: "failed",
     failedWhy: (count: number) => `What failed, and why (${count.toLocaleString("en")})`,
     skippedWhy: (count: number) => `What was skipped, and why (${count.toLocaleString("en")})`,
-    line: (l: { added: number; updated: number; unchanged: number; removed: number; skipped_count: number; failed_count: number }) =>
+    line: (l: {
+      added: number;
+      updated: number;
+      unchanged: number;
+      removed: number;
+      skipped_count: number;
+      failed_count: number;
+    }) =>
       [
         [l.added, "added"],
         [l.updated, "updated"],

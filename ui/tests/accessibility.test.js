@@ -18,7 +18,13 @@ after(() => lab?.close());
 async function judge(page) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate((exclude) => window.axe.run({ exclude }), FOREIGN);
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.any[0]?.message ?? ""}`).slice(0, 3).join("; ")}`);
+  return violations.map(
+    ({ id, nodes }) =>
+      `${id}: ${nodes
+        .map((node) => `${node.target} ${node.any[0]?.message ?? ""}`)
+        .slice(0, 3)
+        .join("; ")}`,
+  );
 }
 
 for (const colorScheme of THEMES) {

@@ -52,23 +52,37 @@ export class Engine {
     };
     request.resume();
     if (path === "/_ping") {
-      response.writeHead(200, { "Api-Version": "1.41", "Ostype": "linux", "Server": "Docker/20.10.24 (linux)" });
+      response.writeHead(200, { "Api-Version": "1.41", Ostype: "linux", Server: "Docker/20.10.24 (linux)" });
       return response.end("OK");
     }
     if (path === "/version") return json(200, { Version: "20.10.24", ApiVersion: "1.41", MinAPIVersion: "1.12" });
     if (path === "/info") {
-      return json(200, { ID: this.id, Name: this.name, ServerVersion: "20.10.24", OSType: "linux", Architecture: "x86_64", DockerRootDir: "/", Labels: [] });
+      return json(200, {
+        ID: this.id,
+        Name: this.name,
+        ServerVersion: "20.10.24",
+        OSType: "linux",
+        Architecture: "x86_64",
+        DockerRootDir: "/",
+        Labels: [],
+      });
     }
-    if (path === "/system/df") return json(200, { LayersSize: [...this.#images.values()].reduce((sum, image) => sum + image.size, 0) });
+    if (path === "/system/df")
+      return json(200, { LayersSize: [...this.#images.values()].reduce((sum, image) => sum + image.size, 0) });
     if (path === "/containers/json") return json(200, []);
-    if (path === "/images/json") return json(200, [...this.#images].map(([id, image]) => this.#told(id, image)));
+    if (path === "/images/json")
+      return json(
+        200,
+        [...this.#images].map(([id, image]) => this.#told(id, image)),
+      );
     if (path === "/events") {
       response.writeHead(200, { "Content-Type": "application/json" });
       response.flushHeaders();
       this.#listeners.add(response);
       return response.on("close", () => this.#listeners.delete(response));
     }
-    if (path === "/images/create") return this.#pull(url.searchParams.get("fromImage"), url.searchParams.get("tag"), response);
+    if (path === "/images/create")
+      return this.#pull(url.searchParams.get("fromImage"), url.searchParams.get("tag"), response);
     const named = /^\/images\/(.+?)(\/json|\/tag)?$/.exec(path);
     const found = named && this.#find(named[1]);
     if (!found) return json(404, { message: `No such image: ${path}` });
@@ -93,15 +107,33 @@ export class Engine {
   }
 
   #told(id, image, isWhole = false) {
-    return { Id: id, RepoTags: [...image.names], RepoDigests: [...image.manifests], Size: image.size, Created: isWhole ? "2026-01-01T00:00:00Z" : 0, Containers: -1, SharedSize: -1, VirtualSize: image.size, ParentId: "", Labels: {} };
+    return {
+      Id: id,
+      RepoTags: [...image.names],
+      RepoDigests: [...image.manifests],
+      Size: image.size,
+      Created: isWhole ? "2026-01-01T00:00:00Z" : 0,
+      Containers: -1,
+      SharedSize: -1,
+      VirtualSize: image.size,
+      ParentId: "",
+      Labels: {},
+    };
   }
 
   #find(reference) {
-    return [...this.#images].find(([id, image]) => id === reference || image.names.has(reference) || image.manifests.has(reference));
+    return [...this.#images].find(
+      ([id, image]) => id === reference || image.names.has(reference) || image.manifests.has(reference),
+    );
   }
 
   #say(action, id, name) {
-    const line = JSON.stringify({ Type: "image", Action: action, Actor: { ID: id, Attributes: { name } }, time: Math.floor(Date.now() / 1000) });
+    const line = JSON.stringify({
+      Type: "image",
+      Action: action,
+      Actor: { ID: id, Attributes: { name } },
+      time: Math.floor(Date.now() / 1000),
+    });
     for (const listener of this.#listeners) listener.write(`${line}\n`);
   }
 
@@ -109,7 +141,9 @@ export class Engine {
     const host = repository.slice(0, repository.indexOf("/"));
     const name = repository.slice(host.length + 1);
     const answer = await fetch(`http://${host}/v2/${name}/manifests/${tag}`, {
-      headers: { Accept: "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json" },
+      headers: {
+        Accept: "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json",
+      },
     });
     const bytes = Buffer.from(await answer.arrayBuffer());
     if (!answer.ok) {
@@ -129,7 +163,11 @@ export class Engine {
         await new Promise((resolve) => setTimeout(resolve, this.slowness / STEPS));
         // Whoever asked has hung up: the pull ends, as Docker's does.
         if (gone) return;
-        say({ status: "Downloading", progressDetail: { current: Math.floor((layer.size * step) / STEPS), total: layer.size }, id });
+        say({
+          status: "Downloading",
+          progressDetail: { current: Math.floor((layer.size * step) / STEPS), total: layer.size },
+          id,
+        });
       }
       say({ status: "Pull complete", progressDetail: {}, id });
     }

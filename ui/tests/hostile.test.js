@@ -32,7 +32,10 @@ test("what an image says of itself is text, and stays in its place", async () =>
   for (const width of [1440, 390]) {
     await page.setViewportSize({ width, height: 900 });
     await page.goto(`${lab.url}/images`);
-    await page.getByRole("link", { name: /hostile/ }).first().waitFor();
+    await page
+      .getByRole("link", { name: /hostile/ })
+      .first()
+      .waitFor();
     await holds(page, "images");
     await page.goto(`${lab.url}/images?image=${encodeURIComponent(`${lab.host}/hostile/labels:1 x86_64`)}`);
     await page.getByText("<script>alert(1)</script>", { exact: true }).waitFor();
@@ -54,12 +57,15 @@ test("what an image says of itself is text, and stays in its place", async () =>
 test("a search for anything is a search for those very characters", async () => {
   await page.setViewportSize({ width: 1440, height: 900 });
   await page.goto(`${lab.url}/images`);
-  for (const text of ['"', "\\", "%", "' | true", "_", "a\" | name == \"b"]) {
+  for (const text of ['"', "\\", "%", "' | true", "_", 'a" | name == "b']) {
     await page.getByLabel("Search images").fill(text);
     await page.getByRole("heading", { name: "No image fits" }).waitFor();
     assert.equal(await page.getByRole("alert").count(), 0, text);
     await page.getByLabel("Search images").fill("hostile");
-    await page.getByRole("link", { name: /hostile/ }).first().waitFor();
+    await page
+      .getByRole("link", { name: /hostile/ })
+      .first()
+      .waitFor();
   }
 });
 

@@ -3,7 +3,12 @@
 export const WIDTHS = [1440, 390];
 export const THEMES = ["light", "dark"];
 
-const labels = (more = {}) => ({ "ai.backend.kernelspec": "1", "ai.backend.resource.min.cpu": "1", "ai.backend.resource.min.mem": "256m", ...more });
+const labels = (more = {}) => ({
+  "ai.backend.kernelspec": "1",
+  "ai.backend.resource.min.cpu": "1",
+  "ai.backend.resource.min.mem": "256m",
+  ...more,
+});
 const cuda = labels({ "ai.backend.accelerators": "cuda", "ai.backend.resource.min.cuda.device": "1" });
 
 /** Images as a teaching lab has them. */
@@ -12,11 +17,16 @@ export async function stock(lab) {
     await lab.push("stable/python", `${version}-ubuntu22.04`, { labels: labels(), bytes: 400_000 });
     await lab.push("stable/python", `${version}-ubuntu22.04-cuda12.2`, { labels: cuda, bytes: 900_000 });
   }
-  for (const version of ["2.12", "2.15", "2.17"]) await lab.push("stable/tensorflow", `${version}-py311-cuda12.2`, { labels: cuda, bytes: 900_000, layers: 2 });
-  for (const version of ["2.1", "2.3"]) await lab.push("stable/pytorch", `${version}-py311-cuda12.2`, { labels: cuda, bytes: 900_000 });
-  for (const version of ["4.3", "4.4"]) await lab.push("stable/r-base", `${version}-debian12`, { labels: labels(), bytes: 300_000 });
-  for (const version of ["3.19", "3.20"]) await lab.push("library/alpine", version, { architectures: ["amd64", "arm64"], bytes: 40_000 });
-  for (const name of ["vision", "genomics", "robotics"]) await lab.push(`lab/${name}/notebook`, "2026.1", { labels: labels(), bytes: 200_000 });
+  for (const version of ["2.12", "2.15", "2.17"])
+    await lab.push("stable/tensorflow", `${version}-py311-cuda12.2`, { labels: cuda, bytes: 900_000, layers: 2 });
+  for (const version of ["2.1", "2.3"])
+    await lab.push("stable/pytorch", `${version}-py311-cuda12.2`, { labels: cuda, bytes: 900_000 });
+  for (const version of ["4.3", "4.4"])
+    await lab.push("stable/r-base", `${version}-debian12`, { labels: labels(), bytes: 300_000 });
+  for (const version of ["3.19", "3.20"])
+    await lab.push("library/alpine", version, { architectures: ["amd64", "arm64"], bytes: 40_000 });
+  for (const name of ["vision", "genomics", "robotics"])
+    await lab.push(`lab/${name}/notebook`, "2026.1", { labels: labels(), bytes: 200_000 });
 }
 
 /** A lab in which something has happened: images loaded, one of them moved on, a task at work, an agent lost. */
@@ -24,13 +34,19 @@ export async function inhabit(lab, page) {
   await stock(lab);
   await lab.fill(page);
   const preload = async (reference, agents) => {
-    const { preload_image } = await lab.ask(page, "mutation($r: String!, $a: String!) { preload_image(reference: $r, target_agents: $a) { ok msg task_id } }", { r: reference, a: agents });
+    const { preload_image } = await lab.ask(
+      page,
+      "mutation($r: String!, $a: String!) { preload_image(reference: $r, target_agents: $a) { ok msg task_id } }",
+      { r: reference, a: agents },
+    );
     if (!preload_image.ok) throw new Error(preload_image.msg);
     return preload_image.task_id;
   };
   const end = async (id) => {
     for (;;) {
-      const { background_task } = await lab.ask(page, "query($id: String!) { background_task(id: $id) { state } }", { id });
+      const { background_task } = await lab.ask(page, "query($id: String!) { background_task(id: $id) { state } }", {
+        id,
+      });
       if (background_task.state !== "started") return;
     }
   };
@@ -48,8 +64,15 @@ export async function inhabit(lab, page) {
   await lab.push("lab/vision/notebook", "2026.1", { labels: labels(), bytes: 210_000, content: "newer" });
   await lab.scan(page);
   await lab.ask(page, 'mutation { alias_image(alias: "py", target: "stable/python:3.11-ubuntu22.04") { ok } }');
-  for (const [id, zone] of [["i-gpu01", "a"], ["i-gpu02", "b"]]) {
-    await lab.ask(page, "mutation($id: String!, $zone: String!) { modify_agent(id: $id, props: {labels: [{key: \"zone\", value: $zone}]}) { ok } }", { id, zone });
+  for (const [id, zone] of [
+    ["i-gpu01", "a"],
+    ["i-gpu02", "b"],
+  ]) {
+    await lab.ask(
+      page,
+      'mutation($id: String!, $zone: String!) { modify_agent(id: $id, props: {labels: [{key: "zone", value: $zone}]}) { ok } }',
+      { id, zone },
+    );
   }
   await lab.engines[11].stop();
   for (const engine of lab.engines) engine.slowness = 3_600_000;
@@ -61,7 +84,10 @@ export function pages(lab) {
   const image = encodeURIComponent(`${lab.host}/stable/python:3.11-ubuntu22.04 x86_64`);
   return {
     images: { path: "/images" },
-    image: { path: `/images?image=${image}`, act: (page) => page.getByRole("heading", { name: "Where it is" }).waitFor() },
+    image: {
+      path: `/images?image=${image}`,
+      act: (page) => page.getByRole("heading", { name: "Where it is" }).waitFor(),
+    },
     preload: {
       path: `/images?image=${image}`,
       act: async (page) => {
@@ -73,7 +99,10 @@ export function pages(lab) {
     },
     presence: { path: "/presence", act: (page) => page.getByRole("gridcell").first().waitFor() },
     agents: { path: "/agents" },
-    agent: { path: "/agents?agent=i-gpu01", act: (page) => page.getByRole("dialog").getByText("present").first().waitFor() },
+    agent: {
+      path: "/agents?agent=i-gpu01",
+      act: (page) => page.getByRole("dialog").getByText("present").first().waitFor(),
+    },
     registries: { path: "/registries", act: (page) => page.getByText("Ledger").waitFor() },
     "registry-form": { path: "/registries?add=1", act: (page) => page.getByRole("dialog").waitFor() },
     tasks: { path: "/tasks", act: (page) => page.getByRole("region", { name: "Running" }).waitFor() },
@@ -109,5 +138,12 @@ export async function open(lab, page, { path, act }) {
   await page.getByRole("heading", { level: 1 }).waitFor();
   await page.getByText("Loading…").first().waitFor({ state: "detached" });
   await act?.(page);
-  await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((one) => one.effect?.getTiming().iterations !== Infinity).map((one) => one.finished)));
+  await page.evaluate(() =>
+    Promise.allSettled(
+      document
+        .getAnimations()
+        .filter((one) => one.effect?.getTiming().iterations !== Infinity)
+        .map((one) => one.finished),
+    ),
+  );
 }

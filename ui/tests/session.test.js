@@ -43,7 +43,14 @@ test("signing out forgets who it was, in every tab", async () => {
 
 test("every page is reached by keys, and / and ? do what they say", async () => {
   const page = await lab.admin("/images");
-  for (const [key, heading] of [["p", "Presence"], ["a", "Agents"], ["r", "Registries"], ["t", "Tasks"], ["l", "Audit log"], ["i", "Images"]]) {
+  for (const [key, heading] of [
+    ["p", "Presence"],
+    ["a", "Agents"],
+    ["r", "Registries"],
+    ["t", "Tasks"],
+    ["l", "Audit log"],
+    ["i", "Images"],
+  ]) {
     await page.keyboard.press("g");
     await page.keyboard.press(key);
     await page.getByRole("heading", { level: 1, name: heading }).waitFor();

@@ -15,7 +15,16 @@ export const PASSWORD = "planted-password-of-the-admin";
 const PATIENCE = 30_000;
 const WHARF = process.env.WHARF ?? join(import.meta.dirname, "../../target/debug/wharf");
 const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 
 const sha = (bytes) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 
@@ -49,7 +58,9 @@ function run(program, args, log, env) {
 }
 
 function ended(child) {
-  return new Promise((resolve) => (child.exitCode !== null || child.signalCode ? resolve() : child.once("exit", resolve)));
+  return new Promise((resolve) =>
+    child.exitCode !== null || child.signalCode ? resolve() : child.once("exit", resolve),
+  );
 }
 
 /** A lab of its own: nothing of it is left when it is closed. */
@@ -81,21 +92,36 @@ export class Lab {
       config,
       `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${this.folder}/store}, delete: {enabled: true}}\nhttp: {addr: "${this.host}", secret: test}\n`,
     );
-    this.registry = run("docker-registry", ["serve", config], join(this.folder, "registry.log"), { OTEL_TRACES_EXPORTER: "none" });
-    await until("the registry", () => fetch(`http://${this.host}/v2/`).then((answer) => answer.ok, () => false));
+    this.registry = run("docker-registry", ["serve", config], join(this.folder, "registry.log"), {
+      OTEL_TRACES_EXPORTER: "none",
+    });
+    await until("the registry", () =>
+      fetch(`http://${this.host}/v2/`).then(
+        (answer) => answer.ok,
+        () => false,
+      ),
+    );
   }
 
   /** Starts wharf, again on the same directory and port if it was there before. */
   async serve() {
     const engines = this.engines.map((engine) => engine.url).join(",") || "none";
-    this.wharf = run(WHARF, ["serve", "--data-dir", join(this.folder, "data"), "--listen", `127.0.0.1:${this.port}`, "--engine", engines], join(this.folder, "wharf.log"), {
-      HOME: this.folder,
-      WHARF_ADMIN_EMAIL: EMAIL,
-      WHARF_ADMIN_PASSWORD: PASSWORD,
-    });
+    this.wharf = run(
+      WHARF,
+      ["serve", "--data-dir", join(this.folder, "data"), "--listen", `127.0.0.1:${this.port}`, "--engine", engines],
+      join(this.folder, "wharf.log"),
+      {
+        HOME: this.folder,
+        WHARF_ADMIN_EMAIL: EMAIL,
+        WHARF_ADMIN_PASSWORD: PASSWORD,
+      },
+    );
     await until(`wharf\n${this.log()}`, () => {
       assert.equal(this.wharf.exitCode, null, this.log());
-      return fetch(`${this.url}/readyz`).then((answer) => answer.ok, () => false);
+      return fetch(`${this.url}/readyz`).then(
+        (answer) => answer.ok,
+        () => false,
+      );
     });
   }
 
@@ -124,18 +150,30 @@ export class Lab {
   }
 
   /** An image in the registry; what is pushed again under the same name with other content moves the tag. */
-  async push(repository, tag, { labels = {}, architectures = ["amd64"], layers = 1, bytes = 4_000, content = "" } = {}) {
+  async push(
+    repository,
+    tag,
+    { labels = {}, architectures = ["amd64"], layers = 1, bytes = 4_000, content = "" } = {},
+  ) {
     const base = `http://${this.host}/v2/${repository}`;
     const upload = async (blob) => {
       const begun = await fetch(`${base}/blobs/uploads/`, { method: "POST" });
       const place = new URL(begun.headers.get("location"), base);
       place.searchParams.set("digest", sha(blob));
-      const put = await fetch(place, { method: "PUT", body: blob, headers: { "Content-Type": "application/octet-stream" } });
+      const put = await fetch(place, {
+        method: "PUT",
+        body: blob,
+        headers: { "Content-Type": "application/octet-stream" },
+      });
       assert.ok(put.ok, `upload: ${put.status}`);
     };
     const put = async (name, type, manifest) => {
       const body = JSON.stringify(manifest);
-      const answer = await fetch(`${base}/manifests/${name(body)}`, { method: "PUT", body, headers: { "Content-Type": type } });
+      const answer = await fetch(`${base}/manifests/${name(body)}`, {
+        method: "PUT",
+        body,
+        headers: { "Content-Type": type },
+      });
       assert.ok(answer.ok, `manifest: ${answer.status}`);
       return { mediaType: type, digest: sha(body), size: Buffer.byteLength(body) };
     };
@@ -144,16 +182,33 @@ export class Lab {
     const isOne = architectures.length === 1;
     const manifests = [];
     for (const architecture of architectures) {
-      const blobs = Array.from({ length: layers }, (_, place) => Buffer.alloc(bytes, `${repository}:${tag} ${architecture} ${place} ${content} `));
+      const blobs = Array.from({ length: layers }, (_, place) =>
+        Buffer.alloc(bytes, `${repository}:${tag} ${architecture} ${place} ${content} `),
+      );
       const config = Buffer.from(
-        JSON.stringify({ architecture, os: "linux", created: "2026-01-01T00:00:00Z", comment: content, config: { Labels: labels }, rootfs: { type: "layers", diff_ids: blobs.map(sha) } }),
+        JSON.stringify({
+          architecture,
+          os: "linux",
+          created: "2026-01-01T00:00:00Z",
+          comment: content,
+          config: { Labels: labels },
+          rootfs: { type: "layers", diff_ids: blobs.map(sha) },
+        }),
       );
       for (const blob of [...blobs, config]) await upload(blob);
       const entry = await put((body) => (isOne ? tag : sha(body)), TYPE, {
         schemaVersion: 2,
         mediaType: TYPE,
-        config: { mediaType: "application/vnd.docker.container.image.v1+json", digest: sha(config), size: config.length },
-        layers: blobs.map((blob) => ({ mediaType: "application/vnd.docker.image.rootfs.diff.tar.gzip", digest: sha(blob), size: blob.length })),
+        config: {
+          mediaType: "application/vnd.docker.container.image.v1+json",
+          digest: sha(config),
+          size: config.length,
+        },
+        layers: blobs.map((blob) => ({
+          mediaType: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+          digest: sha(blob),
+          size: blob.length,
+        })),
       });
       manifests.push({ ...entry, platform: { os: "linux", architecture } });
     }
@@ -183,7 +238,8 @@ export class Lab {
     page.on("pageerror", (error) => this.errors.push(String(error)));
     page.on("console", (message) => {
       // A request that failed is in the console whoever handles it; what matters is what the page does then.
-      if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) this.errors.push(message.text());
+      if (message.type() === "error" && !message.text().startsWith("Failed to load resource"))
+        this.errors.push(message.text());
     });
   }
 
@@ -205,7 +261,11 @@ export class Lab {
   ask(page, query, variables = {}) {
     return page.evaluate(
       async ([query, variables]) => {
-        const answer = await fetch("/graphql", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ query, variables }) });
+        const answer = await fetch("/graphql", {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({ query, variables }),
+        });
         const { data, errors } = await answer.json();
         if (errors) throw new Error(errors[0].message);
         return data;
@@ -217,7 +277,11 @@ export class Lab {
   /** Knows the registry and its images, to the end of the scan. */
   async fill(page) {
     const props = { url: `http://${this.host}` };
-    await this.ask(page, "mutation($host: String!, $props: CreateContainerRegistryInput!) { create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }", { host: this.host, props });
+    await this.ask(
+      page,
+      "mutation($host: String!, $props: CreateContainerRegistryInput!) { create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }",
+      { host: this.host, props },
+    );
     await this.scan(page);
   }
 
@@ -225,7 +289,9 @@ export class Lab {
     const { rescan_images } = await this.ask(page, "mutation { rescan_images { ok msg task_id } }");
     assert.ok(rescan_images.ok, rescan_images.msg);
     await until("the scan", async () => {
-      const { background_task } = await this.ask(page, "query($id: String!) { background_task(id: $id) { state } }", { id: rescan_images.task_id });
+      const { background_task } = await this.ask(page, "query($id: String!) { background_task(id: $id) { state } }", {
+        id: rescan_images.task_id,
+      });
       return background_task.state === "done";
     });
   }

@@ -6,7 +6,8 @@ let lab;
 let page;
 before(async () => {
   lab = await Lab.start({ agents: 3 });
-  for (const tag of ["3.9-ubuntu20.04", "3.10-ubuntu20.04", "3.11-ubuntu22.04-cuda12"]) await lab.push("stable/python", tag, { bytes: 30_000 });
+  for (const tag of ["3.9-ubuntu20.04", "3.10-ubuntu20.04", "3.11-ubuntu22.04-cuda12"])
+    await lab.push("stable/python", tag, { bytes: 30_000 });
   await lab.push("library/alpine", "3.20", { architectures: ["amd64", "arm64"] });
   page = await lab.admin("/registries");
 });
@@ -31,7 +32,10 @@ test("a registry is added, tested and read, with its progress and ledger", async
 
 test("typing searches on the server, and choices narrow it down", async () => {
   await page.goto(`${lab.url}/images`);
-  await page.getByRole("link", { name: /python/i }).first().waitFor();
+  await page
+    .getByRole("link", { name: /python/i })
+    .first()
+    .waitFor();
   await page.getByLabel("Search images").fill("python cuda");
   await until("one row", async () => (await page.locator("tbody tr").count()) === 1);
   await page.getByRole("button", { name: "Clear", exact: true }).click();
@@ -57,8 +61,18 @@ test("a wrong expression shows its place, a right one is followed until the matr
   await dialog.getByRole("button", { name: "Preload on 2 agents" }).click();
   await dialog.waitFor({ state: "detached" });
   await page.goto(`${lab.url}/presence?q=3.9-ubuntu`);
-  for (const [agent, state] of [["i-gpu01", "present"], ["i-gpu02", "absent"], ["i-gpu03", "present"]]) {
-    await until(`${agent} ${state}`, async () => (await cell(page, agent).getAttribute("aria-label").catch(() => "")) === `${agent}: ${state}`);
+  for (const [agent, state] of [
+    ["i-gpu01", "present"],
+    ["i-gpu02", "absent"],
+    ["i-gpu03", "present"],
+  ]) {
+    await until(
+      `${agent} ${state}`,
+      async () =>
+        (await cell(page, agent)
+          .getAttribute("aria-label")
+          .catch(() => "")) === `${agent}: ${state}`,
+    );
   }
 });
 
@@ -74,11 +88,16 @@ test("a cell of the matrix is acted on, by mouse and by keys", async () => {
   const dialog = page.getByRole("dialog", { name: "Preload an image" });
   assert.equal(await dialog.getByRole("textbox", { name: "Agents" }).inputValue(), "i-gpu02");
   await dialog.getByRole("button", { name: "Preload on 1 agent" }).click();
-  await until("gpu02 to have it", async () => (await cell(page, "i-gpu02").getAttribute("aria-label")) === "i-gpu02: present");
+  await until(
+    "gpu02 to have it",
+    async () => (await cell(page, "i-gpu02").getAttribute("aria-label")) === "i-gpu02: present",
+  );
 });
 
 test("unloading is undone", async () => {
-  await page.goto(`${lab.url}/images?image=${encodeURIComponent(`${lab.host}/stable/python:3.9-ubuntu20.04 x86_64`)}`);
+  await page.goto(
+    `${lab.url}/images?image=${encodeURIComponent(`${lab.host}/stable/python:3.9-ubuntu20.04 x86_64`)}`,
+  );
   await page.getByRole("button", { name: "Unload i-gpu02" }).click();
   const dialog = page.getByRole("dialog", { name: "Unload an image" });
   await dialog.getByRole("button", { name: "Unload from 1 agent" }).click();
@@ -106,7 +125,10 @@ test("forgetting names what goes, and brings it back with its alias", async () =
 
 test("a task is cancelled, and what failed is tried again", async () => {
   for (const engine of lab.engines) engine.slowness = 20_000;
-  await lab.ask(page, 'mutation { preload_image(reference: "stable/python:3.11-ubuntu22.04-cuda12", target_agents: "*") { ok msg } }');
+  await lab.ask(
+    page,
+    'mutation { preload_image(reference: "stable/python:3.11-ubuntu22.04-cuda12", target_agents: "*") { ok msg } }',
+  );
   await page.goto(`${lab.url}/tasks`);
   const running = page.getByRole("region", { name: "Running" });
   await running.getByRole("progressbar").waitFor();
@@ -117,7 +139,13 @@ test("a task is cancelled, and what failed is tried again", async () => {
   await page.getByRole("button", { name: "Retry what failed" }).click();
   await page.goto(`${lab.url}/presence?q=3.11-ubuntu`);
   for (const agent of ["i-gpu01", "i-gpu02", "i-gpu03"]) {
-    await until(`${agent}`, async () => (await cell(page, agent).getAttribute("aria-label").catch(() => "")) === `${agent}: present`);
+    await until(
+      `${agent}`,
+      async () =>
+        (await cell(page, agent)
+          .getAttribute("aria-label")
+          .catch(() => "")) === `${agent}: present`,
+    );
   }
 });
 
@@ -128,7 +156,10 @@ test("a server that goes down is seen at once, and its task goes on in an open p
   const other = await lab.tab(page, "/images");
   await page.goto(`${lab.url}/tasks`);
   await page.getByRole("heading", { name: "Ended" }).waitFor();
-  await lab.ask(page, 'mutation { preload_image(reference: "stable/python:3.12-slow", target_agents: "*") { ok msg } }');
+  await lab.ask(
+    page,
+    'mutation { preload_image(reference: "stable/python:3.12-slow", target_agents: "*") { ok msg } }',
+  );
   await page.getByRole("region", { name: "Running" }).waitFor();
   await lab.kill();
   await page.getByText("The server does not answer.", { exact: true }).waitFor({ timeout: 5_000 });

@@ -8,7 +8,19 @@ import { brotliCompressSync, constants } from "node:zlib";
 const root = join(import.meta.dirname, "..");
 const dist = join(root, "dist");
 /** What the build reads. Tests and notes are not among it. */
-const SOURCES = ["codegen.ts", "graphiql", "index.html", "package-lock.json", "package.json", "public", "src", "svelte.config.js", "tools", "tsconfig.json", "vite.config.ts"];
+const SOURCES = [
+  "codegen.ts",
+  "graphiql",
+  "index.html",
+  "package-lock.json",
+  "package.json",
+  "public",
+  "src",
+  "svelte.config.js",
+  "tools",
+  "tsconfig.json",
+  "vite.config.ts",
+];
 /** These are compressed already. */
 const DENSE = /\.(br|woff2)$/;
 

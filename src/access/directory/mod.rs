@@ -134,3 +134,6 @@ fn named(names: &[impl AsRef<str>]) -> String {
     let more = names.len().saturating_sub(MAX_NAMED);
     if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests;

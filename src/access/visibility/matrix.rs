@@ -109,10 +109,9 @@ fn allowed(asked: Asked, home: &str) -> &'static [&'static str] {
             &["gpu", "cpu", "asr", "mine", "foreign", "tpu", "shut"]
         }
         (None, "lab") if is_super && is_lab_on => &["gpu", "asr", "cpu", "mine"],
-        (None, "lab") if is_lab_on => &["gpu", "cpu", "mine"],
+        (None | Some("vision"), "lab") if is_lab_on => &["gpu", "cpu", "mine"],
         (None, "other") => &["tpu", "foreign", "mine"],
         (None, _) => &["mine"],
-        (Some("vision"), "lab") if is_lab_on => &["gpu", "cpu", "mine"],
         (Some("speech"), "lab") if is_lab_on && is_super => &["asr", "cpu", "mine"],
         (Some("away"), "other") if is_super => &["foreign", "tpu", "mine"],
         _ => &[],

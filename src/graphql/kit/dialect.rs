@@ -40,7 +40,9 @@ impl Extension for Dialects {
         match &mut document.operations {
             DocumentOperations::Single(operation) => translate(&mut operation.node),
             DocumentOperations::Multiple(operations) => {
-                operations.values_mut().for_each(|operation| translate(&mut operation.node));
+                for operation in operations.values_mut() {
+                    translate(&mut operation.node);
+                }
             }
         }
         Ok(document)

@@ -1,9 +1,10 @@
 //! Pages of lists, as the clients ask for them: `limit`, `offset`, `filter` and `order`.
 
 use crate::base::{Error, Result};
-
-/// The most rows one request lists.
-pub const MAX_ROWS: usize = 10_000;
+use crate::graphql::kit::field::Record;
+use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::order::Order;
+use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 
 /// The arguments of a `*_list`.
 #[derive(Debug, Clone, Default)]
@@ -12,59 +13,35 @@ pub struct Slice {
     pub limit: i32,
     /// Leave out so many.
     pub offset: i32,
-    /// An expression; none is taken yet.
+    /// An expression that rows must meet.
     pub filter: Option<String>,
-    /// An expression; none is taken yet.
+    /// The fields that rows are ordered by, then by their keys.
     pub order: Option<String>,
 }
 
 impl Slice {
-    /// The page, and how many rows there are in all.
+    /// The page, and how many rows there are in all; each row comes with a key of its own.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a number below zero, and for any `filter` or `order`.
-    pub fn of<T>(self, rows: Vec<T>) -> Result<(Vec<T>, Option<i32>)> {
-        for (given, field) in [(self.filter, "filter"), (self.order, "order")] {
-            if given.is_some_and(|text| !text.trim().is_empty()) {
-                return Err(Error::invalid(field, "expressions are not taken here yet; leave it out"));
-            }
+    /// [`Error::Invalid`] for a number below zero, and for expressions that can't be read.
+    pub fn of<'a, R: Record>(
+        &self,
+        rows: impl Iterator<Item = (&'a str, R::View<'a>)>,
+    ) -> Result<(Vec<R::View<'a>>, Option<i32>)> {
+        if self.limit < 0 {
+            let why = format!("{} is less than 0; give 0 or more", self.limit);
+            return Err(Error::invalid("limit", why));
         }
-        let natural = |field, number: i32| {
-            usize::try_from(number)
-                .map_err(|_| Error::invalid(field, format!("{number} is less than 0; give 0 or more")))
-        };
-        let (limit, offset) = (natural("limit", self.limit)?, natural("offset", self.offset)?);
-        let total = i32::try_from(rows.len()).ok();
-        Ok((rows.into_iter().skip(offset).take(limit.min(MAX_ROWS)).collect(), total))
+        let filter = Filter::<R>::parse(self.filter.as_deref())?;
+        let order = Order::<R>::parse(self.order.as_deref())?;
+        let window = Window { offset: Some(self.offset), first: Some(self.limit), ..Window::default() };
+        let page = page::page(rows, &filter, &order, &window)?;
+        let found = page.rows.into_iter().map(|(row, _)| row).collect();
+        Ok((found, i32::try_from(page.count).ok()))
     }
 }
 
 /// Rows as the schema has them, each behind a null that never is.
 pub fn rows<T, N: From<T>>(found: impl IntoIterator<Item = T>) -> Vec<Option<N>> {
     found.into_iter().take(MAX_ROWS).map(|row| Some(N::from(row))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Slice;
-
-    #[test]
-    fn a_page_is_cut_out_and_what_can_not_be_done_is_refused() {
-        let slice = |limit, offset| Slice { limit, offset, ..Slice::default() };
-        let all = || vec![1, 2, 3, 4, 5];
-        assert_eq!(slice(2, 3).of(all()).unwrap(), (vec![4, 5], Some(5)));
-        assert_eq!(slice(2, 9).of(all()).unwrap(), (vec![], Some(5)));
-        assert_eq!(slice(0, 0).of(all()).unwrap(), (vec![], Some(5)));
-        for (bad, why) in [(slice(-1, 0), "limit: -1 is less than 0"), (slice(1, -2), "offset: -2 is less")] {
-            assert!(bad.of(all()).unwrap_err().to_string().starts_with(why));
-        }
-        let with = |filter: &str, order: &str| Slice {
-            filter: Some(filter.into()),
-            order: Some(order.into()),
-            ..slice(1, 0)
-        };
-        assert!(with("", " ").of(all()).is_ok());
-        assert!(with("x", "").of(all()).is_err());
-        assert!(with("", "x").of(all()).is_err());
-    }
 }

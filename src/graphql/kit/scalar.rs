@@ -99,3 +99,35 @@ impl From<UserId> for Uuid {
         Self(uuid::Uuid::from_bytes(*id.as_bytes()))
     }
 }
+
+macro_rules! texts {
+    ($(#[$doc:meta] $name:ident,)*) => { $(
+        #[$doc]
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub String);
+
+        #[$doc]
+        #[Scalar]
+        impl ScalarType for $name {
+            fn parse(value: Value) -> InputValueResult<Self> {
+                match value {
+                    Value::String(text) => Ok(Self(text)),
+                    other => Err(InputValueError::expected_type(other)),
+                }
+            }
+
+            fn to_value(&self) -> Value {
+                Value::String(self.0.clone())
+            }
+        }
+    )* };
+}
+
+texts! {
+    /// Whose eyes something is seen with: `system:`, `domain:NAME`, `project:ID`, `user:ID`.
+    ScopeField,
+    /// What one may do with an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`.
+    ImagePermissionValueField,
+    /// An id among the nodes of all kinds, as Relay has them; an image's own id does as well.
+    GlobalIDField,
+}

@@ -26,10 +26,7 @@ export class Asked<R> {
 }
 
 /** To be called while a component is made; `question` may read state, and null asks nothing. */
-export function asked<R, V>(
-  question: () => { of: TypedDocumentString<R, V>; with: V } | null,
-  pause = 0,
-): Asked<R> {
+export function asked<R, V>(question: () => { of: TypedDocumentString<R, V>; with: V } | null, pause = 0): Asked<R> {
   const answer = new Asked<R>();
   let isFirst = true;
   $effect(() => {

@@ -2,7 +2,14 @@ import { expect, test } from "vitest";
 import { ago, bytes, duration, shortDigest } from "./format.ts";
 
 test("bytes are counted as registries count them", () => {
-  expect([0, 999, 1_000, 1_250_000, 12_000_000_000, 999_600].map(bytes)).toEqual(["0 B", "999 B", "1.0 kB", "1.3 MB", "12.0 GB", "1.0 MB"]);
+  expect([0, 999, 1_000, 1_250_000, 12_000_000_000, 999_600].map(bytes)).toEqual([
+    "0 B",
+    "999 B",
+    "1.0 kB",
+    "1.3 MB",
+    "12.0 GB",
+    "1.0 MB",
+  ]);
   expect(bytes(null)).toBe("–");
 });
 

@@ -11,7 +11,12 @@ const MOST = 300;
 /** One line of harmless text, no longer than so many characters. */
 export function plain(text: string | null | undefined, most = MOST): string {
   if (!text) return "";
-  const cut = text.length > most ? `${Array.from(text.slice(0, most * 2)).slice(0, most).join("")}…` : text;
+  const cut =
+    text.length > most
+      ? `${Array.from(text.slice(0, most * 2))
+          .slice(0, most)
+          .join("")}…`
+      : text;
   return cut.replace(TRICKS, (trick) => (trick === "\n" || trick === "\t" ? " " : spelled(trick)));
 }
 

@@ -102,7 +102,12 @@ class Tasks {
       const told = JSON.parse(event.data as string) as Told;
       this.list = this.list.map((task) =>
         task.id === id
-          ? { ...task, message: told.message, current_progress: told.current_progress, total_progress: told.total_progress }
+          ? {
+              ...task,
+              message: told.message,
+              current_progress: told.current_progress,
+              total_progress: told.total_progress,
+            }
           : task,
       );
     });

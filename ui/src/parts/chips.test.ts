@@ -1,12 +1,32 @@
 import { expect, test } from "vitest";
 import { chipsOf, withChip } from "./chips.ts";
 
-const agent = (id: string, scaling_group = "default", status = "ALIVE", labels: { key: string; value: string }[] = []) => ({ id, scaling_group, status, labels });
+const agent = (
+  id: string,
+  scaling_group = "default",
+  status = "ALIVE",
+  labels: { key: string; value: string }[] = [],
+) => ({ id, scaling_group, status, labels });
 
 test("the words offered fit the agents there are", () => {
   expect(chipsOf([])).toEqual([]);
-  const texts = chipsOf([agent("gpu01"), agent("gpu02", "a100", "LOST", [{ key: "zone", value: "a" }]), agent("cpu1")]).map((chip) => chip.text);
-  expect(texts).toEqual(["*", "@default", "@a100", "*&{status=alive}", "gpu*", "cpu*", "{zone=a}", "gpu01", "gpu02", "cpu1"]);
+  const texts = chipsOf([
+    agent("gpu01"),
+    agent("gpu02", "a100", "LOST", [{ key: "zone", value: "a" }]),
+    agent("cpu1"),
+  ]).map((chip) => chip.text);
+  expect(texts).toEqual([
+    "*",
+    "@default",
+    "@a100",
+    "*&{status=alive}",
+    "gpu*",
+    "cpu*",
+    "{zone=a}",
+    "gpu01",
+    "gpu02",
+    "cpu1",
+  ]);
 });
 
 test("a word is added so that the whole still means both", () => {

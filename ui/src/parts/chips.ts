@@ -31,7 +31,8 @@ export function chipsOf(agents: (Agent | null)[]): Chip[] {
   if (there.some((agent) => agent.status !== "ALIVE")) add("*&{status=alive}", t.agentSet.alive);
   const prefixes = new Set(there.map(({ id }) => /^([A-Za-z_.-]+)\d+$/.exec(id ?? "")?.[1]).filter(Boolean));
   for (const prefix of prefixes) if (prefixes.size > 1) add(`${prefix}*`, t.agentSet.prefix(prefix ?? ""));
-  for (const { labels } of there) for (const { key, value } of labels) add(`{${key}=${value}}`, t.agentSet.labelled(key, value));
+  for (const { labels } of there)
+    for (const { key, value } of labels) add(`{${key}=${value}}`, t.agentSet.labelled(key, value));
   if (there.length <= 4) for (const { id } of there) if (id && NAME.test(id)) add(id, t.agentSet.one(id));
   return chips.slice(0, MOST);
 }

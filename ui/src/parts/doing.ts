@@ -63,7 +63,10 @@ export function unload(references: string[], agents: string): Promise<boolean> {
     for (const reference of references) {
       settled((await ask(UnloadDocument, { reference, target_agents: agents })).unload_image);
     }
-    toasts.good(t.unload.started(references.length), { label: t.unload.undo, run: () => void preload(references, agents) });
+    toasts.good(t.unload.started(references.length), {
+      label: t.unload.undo,
+      run: () => void preload(references, agents),
+    });
     void tasks.read();
   });
 }
@@ -80,7 +83,8 @@ export function rescan(registry: string | null, confirmRemovals = false): Promis
 export function rescanOne(references: string[]): Promise<boolean> {
   return attempt(async () => {
     let last: string | null | undefined;
-    for (const reference of references) last = settled((await ask(ScanImageDocument, { reference })).scan_image).task_id;
+    for (const reference of references)
+      last = settled((await ask(ScanImageDocument, { reference })).scan_image).task_id;
     toasts.good(t.images.rescanStarted(references.length), look(last));
     void tasks.read();
   });
@@ -93,7 +97,12 @@ export function alias(name: string, reference: string, architecture: string | nu
   });
 }
 
-export function dealias(name: string, reference: string, architecture: string | null, after: () => void): Promise<boolean> {
+export function dealias(
+  name: string,
+  reference: string,
+  architecture: string | null,
+  after: () => void,
+): Promise<boolean> {
   return attempt(async () => {
     settled((await ask(DealiasDocument, { alias: name })).dealias_image);
     const run = () => void alias(name, reference, architecture).then(after);

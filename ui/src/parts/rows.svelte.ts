@@ -90,7 +90,12 @@ export class Rows {
       const rows = nodes.map((node) => {
         const reference = canonical(node);
         const architecture = node.architecture ?? "";
-        return { reference, architecture, name: `${node.name ?? ""}:${node.tag ?? ""}`, states: states.get(`${reference} ${architecture}`) ?? "" };
+        return {
+          reference,
+          architecture,
+          name: `${node.name ?? ""}:${node.tag ?? ""}`,
+          states: states.get(`${reference} ${architecture}`) ?? "",
+        };
       });
       const chunks = this.#shown === round ? new Map(this.#chunks) : new Map<number, Row[]>();
       this.#shown = round;
