@@ -15,8 +15,14 @@ export type Scalars = {
   Float: { input: number; output: number; }
   BigInt: { input: number; output: number; }
   CreateKeyPairResourcePolicyInput: { input: any; output: any; }
+  /** An id among the nodes of all kinds, as Relay has them; an image's own id does as well. */
+  GlobalIDField: { input: any; output: any; }
+  /** What one may do with an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`. */
+  ImagePermissionValueField: { input: any; output: any; }
   JSONString: { input: string; output: string; }
   ModifyKeyPairResourcePolicyInput: { input: any; output: any; }
+  /** Whose eyes something is seen with: `system:`, `domain:NAME`, `project:ID`, `user:ID`. */
+  ScopeField: { input: string; output: string; }
   UUID: { input: string; output: string; }
 };
 
@@ -514,7 +520,7 @@ export type TokensQueryVariables = Exact<{ [key: string]: never; }>;
 export type TokensQuery = { api_tokens: Array<{ id: string, name: string, scope: string, created_at: string, expires_at: string, last_used: string | null }> };
 
 export type SeenByQueryVariables = Exact<{
-  scope?: InputMaybe<Scalars['String']['input']>;
+  scope?: InputMaybe<Scalars['ScopeField']['input']>;
   group?: InputMaybe<Scalars['String']['input']>;
   filter?: InputMaybe<Scalars['String']['input']>;
   first?: InputMaybe<Scalars['Int']['input']>;
@@ -1170,7 +1176,7 @@ export const TokensDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<TokensQuery, TokensQueryVariables>;
 export const SeenByDocument = new TypedDocumentString(`
-    query SeenBy($scope: String, $group: String, $filter: String, $first: Int) {
+    query SeenBy($scope: ScopeField, $group: String, $filter: String, $first: Int) {
   image_nodes(
     scope_id: $scope
     group: $group
