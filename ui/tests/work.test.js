@@ -76,6 +76,26 @@ test("a wrong expression shows its place, a right one is followed until the matr
   }
 });
 
+test("an image that the registry has moved on is stale where it was loaded, and can be asked for", async () => {
+  await lab.push("stable/r-base", "4.4");
+  await lab.scan(page);
+  const started = await lab.ask(
+    page,
+    'mutation { preload_image(reference: "stable/r-base:4.4", target_agents: "i-gpu01") { ok } }',
+  );
+  assert.ok(started.preload_image.ok);
+  await page.goto(`${lab.url}/presence?q=r-base`);
+  const label = () => cell(page, "i-gpu01").getAttribute("aria-label");
+  await until("present", async () => (await label().catch(() => "")) === "i-gpu01: present");
+  await lab.push("stable/r-base", "4.4", { content: "newer" });
+  await lab.scan(page);
+  await until("stale", async () => (await label()) === "i-gpu01: stale");
+  await page.goto(`${lab.url}/images`);
+  await page.getByLabel("Stale", { exact: true }).selectOption("yes");
+  await until("one row", async () => (await page.locator("tbody tr").count()) === 1);
+  await page.getByRole("link", { name: /r-base/ }).waitFor();
+});
+
 test("a cell of the matrix is acted on, by mouse and by keys", async () => {
   await page.goto(`${lab.url}/presence?q=3.9-ubuntu`);
   await cell(page, "i-gpu02").waitFor();
