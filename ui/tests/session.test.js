@@ -63,3 +63,34 @@ test("every page is reached by keys, and / and ? do what they say", async () => 
   await page.keyboard.press("Escape");
   await page.getByRole("dialog", { name: "Keyboard" }).waitFor({ state: "detached" });
 });
+
+test("a tab from before an upgrade says so and reloads", async () => {
+  const page = await lab.admin("/tasks");
+  await page.getByRole("heading", { name: "No tasks yet" }).waitFor();
+  await page.waitForResponse((answer) => answer.request().method() === "HEAD");
+  // Another build of the script has another tag.
+  await page.route("**/app.js", (route) =>
+    route.request().method() === "HEAD"
+      ? route.fulfill({ status: 200, headers: { etag: '"another"' } })
+      : route.continue(),
+  );
+  const loaded = page.waitForEvent("load");
+  await page.getByText("wharf was upgraded").waitFor();
+  await loaded;
+  await page.getByRole("heading", { name: "No tasks yet" }).waitFor();
+});
+
+test("the whole page comes from this server, and its policy forbids anything else", async () => {
+  const page = await lab.visit("/");
+  const foreign = [];
+  page.on("request", (request) => {
+    if (!request.url().startsWith(lab.url)) foreign.push(request.url());
+  });
+  await lab.signIn(page);
+  for (const path of ["/images", "/presence", "/api"]) {
+    await page.goto(lab.url + path);
+    await page.getByRole("heading", { level: 1 }).waitFor();
+  }
+  await page.locator(".graphiql-container").waitFor();
+  assert.deepEqual(foreign, []);
+});

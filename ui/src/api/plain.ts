@@ -2,7 +2,6 @@
 
 /** Controls, direction overrides, invisible joiners and tags: they change how other text looks. */
 const TRICKS =
-  // eslint-disable-next-line no-control-regex
   /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/gu;
 
 /** Longest text shown in one place unless the place says otherwise. */
