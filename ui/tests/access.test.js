@@ -45,7 +45,7 @@ test("a user sees only theirs, and nothing to change", async () => {
   await ann.reload();
   await until("two rows", async () => (await ann.locator("tbody tr").count()) === 2);
   assert.equal(await ann.getByRole("checkbox").count(), 0);
-  for (const name of ["Presence", "Agents", "Registries", "Audit log"])
+  for (const name of ["Presence", "Agents", "Registries", "Tasks", "Audit log"])
     assert.equal(await ann.getByRole("link", { name, exact: true }).count(), 0, name);
   await ann.getByRole("link", { name: /python/i }).click();
   await ann.getByText("Pull command").waitFor();
