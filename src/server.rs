@@ -88,8 +88,11 @@ pub struct Server {
     shutdown: CancellationToken,
     first_admin: Option<Credentials>,
     fleet: Fleet,
-    engines: Vec<(String, Arc<dyn Engine>)>,
+    engines: Engines,
 }
+
+/// Engines by their address.
+type Engines = Vec<(String, Arc<dyn Engine>)>;
 
 impl Server {
     /// Opens the data directory and loads what is in it. It stops when `shutdown` is cancelled.
@@ -224,7 +227,7 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
 }
 
 /// The ways to these engines; none need be there yet.
-fn connected(urls: &[EngineUrl]) -> Result<Vec<(String, Arc<dyn Engine>)>, Error> {
+fn connected(urls: &[EngineUrl]) -> Result<Engines, Error> {
     let connect = |url: &EngineUrl| match engine::connect(url) {
         Ok(engine) => Ok((url.to_string(), engine)),
         Err(fault) => Err(Error::invalid("engine", format!("{url}: {fault}"))),

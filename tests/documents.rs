@@ -16,7 +16,8 @@ use crate::support::app::{ADMIN_ACCESS_KEY, App};
 struct Document {
     since: String,
     command: String,
-    document: String,
+    #[serde(rename = "document")]
+    text: String,
     variables: Value,
     #[serde(default)]
     refused: Option<String>,
@@ -63,7 +64,7 @@ async fn every_document_of_every_client_generation_does_what_it_says() {
         Made(HashMap::from([("default group", default), ("own key", ADMIN_ACCESS_KEY.to_owned())]));
     let documents = documents();
     assert!(documents.len() > 80, "{} documents", documents.len());
-    for Document { since, command, document, variables, refused } in documents {
+    for Document { since, command, text: document, variables, refused } in documents {
         let what = format!("{since} {command}\n{document}");
         if variables.to_string().contains("{user key}") {
             let found = admin.ask("{ keypairs(email: \"d@b.c\") { access_key } }", json!({})).await;

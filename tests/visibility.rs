@@ -173,7 +173,7 @@ async fn an_explanation_names_what_would_change_it() {
     let remedy = format!("add {} to allowed_docker_registries of domain default", scene.secret.host());
     assert_eq!(hidden["conditions"][0]["remedy"], remedy, "{hidden:#}");
 
-    let bobs = ask(&admin, "bobs-python", Some(&scene.ann.id.to_string()), None).await;
+    let bobs = ask(&admin, "bobs-python", Some(&scene.ann.id), None).await;
     assert_eq!((&bobs["visible"], &bobs["user"]), (&json!(false), &json!(scene.ann.email)));
     let holds: Vec<_> =
         bobs["conditions"].as_array().unwrap().iter().map(|c| (&c["name"], &c["holds"])).collect();

@@ -16,6 +16,7 @@ use crate::access::caller::{Caller, Credential, Origin};
 use crate::access::names::checked_name;
 use crate::base::clock::Clock;
 use crate::base::ids::{TokenId, UserId};
+use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
@@ -60,13 +61,39 @@ pub struct Token {
     pub last_used: Option<Timestamp>,
 }
 
-/// When a new token is to expire.
+/// What a new token is to be.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Expiry {
-    /// This many days from now.
+pub struct Wanted<'a> {
+    /// `read` or `full`.
+    pub scope: &'a str,
+    /// It is to last this many days from now.
     pub days: Option<i32>,
-    /// At this time.
-    pub at: Option<Timestamp>,
+    /// It is to last until this time, as RFC 3339 writes it.
+    pub until: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    fn is_read_only(&self) -> Result<bool> {
+        match self.scope {
+            "read" => Ok(true),
+            "full" => Ok(false),
+            other => Err(Error::invalid("scope", format!("{:?} is neither read nor full", shown(other)))),
+        }
+    }
+
+    fn expires_at(&self, now: Timestamp) -> Result<Timestamp> {
+        let parse = |text: &str| {
+            let why = || format!("{:?} is no time such as 2030-01-31T12:00:00Z", shown(text));
+            text.parse().map_err(|_| Error::invalid("expires_at", why()))
+        };
+        Expiry { days: self.days, at: self.until.map(parse).transpose()? }.resolve(now)
+    }
+}
+
+/// When a new token is to expire.
+struct Expiry {
+    days: Option<i32>,
+    at: Option<Timestamp>,
 }
 
 impl Expiry {
@@ -171,13 +198,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Denied`] when a token asks: whoever finds one must not be able to make it last.
-    pub async fn create(
-        &self,
-        caller: &Caller,
-        name: &str,
-        read_only: bool,
-        expiry: Expiry,
-    ) -> Result<(Token, Secret)> {
+    pub async fn create(&self, caller: &Caller, name: &str, wanted: Wanted<'_>) -> Result<(Token, Secret)> {
         self.audit
             .perform(caller, "create_api_token", name, |deed| async move {
                 if matches!(caller.origin.credential, Credential::Token(_)) {
@@ -188,9 +209,9 @@ impl Tokens {
                     id: TokenId::random(),
                     user: caller.user,
                     name: checked_name("name", name)?,
-                    read_only,
+                    read_only: wanted.is_read_only()?,
                     created_at: now,
-                    expires_at: expiry.resolve(now)?,
+                    expires_at: wanted.expires_at(now)?,
                     last_used: None,
                 };
                 let text = Secret::new(spelled(&random_key(RANDOM)?.to_ascii_lowercase()));

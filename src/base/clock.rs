@@ -24,6 +24,7 @@ impl Clock {
     }
 
     /// The same clock with another measure of what passes.
+    #[must_use]
     pub fn with_steady(self, steady: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         Self { steady: Arc::new(steady), ..self }
     }

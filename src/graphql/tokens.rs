@@ -3,9 +3,7 @@
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::access::tokens::{Expiry, Token, Tokens};
-use crate::base::reference::shown;
-use crate::base::{Error, Result};
+use crate::access::tokens::{Token, Tokens, Wanted};
 use crate::graphql::kit::fault::{Answer, Fault};
 
 /// A personal API token, without itself.
@@ -98,11 +96,8 @@ impl TokenMutation {
         expires_at: Option<String>,
     ) -> CreateApiToken {
         let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
-        let create = async {
-            let expiry = Expiry { days: expires_in_days, at: expires_at.as_deref().map(time).transpose()? };
-            tokens.create(caller, &name, is_read_only(&scope)?, expiry).await
-        };
-        match create.await {
+        let wanted = Wanted { scope: &scope, days: expires_in_days, until: expires_at.as_deref() };
+        match tokens.create(caller, &name, wanted).await {
             Ok((token, text)) => CreateApiToken {
                 ok: Some(true),
                 msg: None,
@@ -125,17 +120,4 @@ impl TokenMutation {
             Err(error) => RevokeApiToken { ok: Some(false), msg: Some(Fault::from(error).message()) },
         }
     }
-}
-
-fn is_read_only(scope: &str) -> Result<bool> {
-    match scope {
-        "read" => Ok(true),
-        "full" => Ok(false),
-        _ => Err(Error::invalid("scope", format!("{:?} is neither read nor full", shown(scope)))),
-    }
-}
-
-fn time(text: &str) -> Result<jiff::Timestamp> {
-    let why = || format!("{:?} is no time such as 2030-01-31T12:00:00Z", shown(text));
-    text.parse().map_err(|_| Error::invalid("expires_at", why()))
 }

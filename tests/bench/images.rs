@@ -88,7 +88,7 @@ async fn without_http(schema: &Schema) -> Duration {
 }
 
 /// The schema over a data directory, as the server puts it together.
-fn schema(directory: &std::path::Path) -> Schema {
+pub fn schema(directory: &std::path::Path) -> Schema {
     let settings = Settings {
         data_dir: directory.to_owned(),
         hosts: Vec::new(),

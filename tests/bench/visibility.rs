@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_graphql::Request;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use wharf::access::accounts::Accounts;
-use wharf::access::caller::{Caller, Role};
+use wharf::access::caller::Caller;
 use wharf::access::tenants::Tenants;
 use wharf::access::visibility::Filter;
 use wharf::base::clock::Clock;
@@ -20,20 +18,17 @@ use wharf::catalog::service::Catalog;
 use wharf::engine::image::Held;
 use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
-use wharf::graphql::schema;
-use wharf::scan::service::{self, Scanner};
+use wharf::graphql::schema::Schema;
 use wharf::store::Store;
-use wharf::tasks::queue::Queue;
-use wharf::transfer::service::Transfers;
 
 use super::report::{check, heading, median, milliseconds, note};
 use super::support::api::Api;
-use super::support::app::Launch;
-use super::support::tenants::{Person, settle};
-use super::{fleet, stock};
+use super::support::app::{App, Launch};
+use super::{fleet, images, stock};
 
 const IMAGES: usize = 100_000;
 const AGENTS: usize = 32;
+const ANN: &str = "ann@test.invalid";
 const ROUNDS: usize = 21;
 /// Lookups of each kind, in the process and through HTTP.
 const LOOKUPS: (usize, usize) = (20_000, 3_000);
@@ -46,13 +41,10 @@ pub async fn measure() {
     );
     let launch = Launch::plain();
     stock::fill(&launch.data_dir(), IMAGES).await;
-    let ann = Person::new("ann", Role::User);
-    let group: &[(&str, &[&Person], &[&str])] = &[("vision", &[&ann], &["gpu"])];
-    launch.clone().start().await.terminate().await;
-    settle(&launch.data_dir(), &[&ann], &[stock::HOST], group);
-    {
+    let ann = settle(launch.clone().start().await).await;
+    let caller = {
         let world = World::load(&launch.data_dir()).await;
-        let caller = world.accounts.caller_of(&ann.email).expect("ann");
+        let caller = world.accounts.caller_of(ANN).expect("ann");
         for (what, filter) in [
             ("by registry and owner", Filter::default()),
             ("on the group's agents as well", Filter { group: Some("vision".into()), ..Filter::default() }),
@@ -63,14 +55,17 @@ pub async fn measure() {
         ] {
             decide(&world.catalog, &caller, what, &filter);
         }
-        pages(&world, &caller).await;
-    }
+        caller
+    };
+    pages(&images::schema(&launch.data_dir()), &caller).await;
 
     heading("visibility: lookups of a hidden image and of one that is not there, in turn");
-    settle(&launch.data_dir(), &[], &[], &[]);
+    let mut app = launch.clone().start().await;
+    app.admin().allow_registries("default", &[""]).await;
+    app.terminate().await;
     {
         let world = World::load(&launch.data_dir()).await;
-        let caller = world.accounts.caller_of(&ann.email).expect("ann");
+        let caller = world.accounts.caller_of(ANN).expect("ann");
         let (mut hidden, mut unknown) = (Vec::new(), Vec::new());
         for round in 0..LOOKUPS.0 {
             let look = |kind: bool, times: &mut Vec<Duration>| {
@@ -94,21 +89,40 @@ pub async fn measure() {
     over_http(launch, &ann).await;
 }
 
+/// Makes ann, who is in a group that may use the agents of `gpu`, and stops the server.
+async fn settle(mut app: App) -> Api {
+    let admin = app.admin();
+    let ann = app.person(ANN, "user", "default").await;
+    admin.allow_registries("default", &[stock::HOST]).await;
+    let of_domain = "scaling_group: \"default\", domain: \"default\"";
+    admin.does("disassociate_scaling_group_with_domain", of_domain).await;
+    admin
+        .does("create_scaling_group", "name: \"gpu\", props: {driver: \"static\", scheduler: \"fifo\"}")
+        .await;
+    admin.does("create_group", "name: \"vision\", props: {domain_name: \"default\"}").await;
+    let id = admin.group_id("vision").await;
+    let joins = format!("gid: \"{id}\", props: {{user_update_mode: \"add\", user_uuids: [\"{}\"]}}", ann.id);
+    admin.does("modify_group", &joins).await;
+    let uses = format!("scaling_group: \"gpu\", user_group: \"{id}\"");
+    admin.does("associate_scaling_group_with_user_group", &uses).await;
+    app.terminate().await;
+    ann.api
+}
+
 /// A server's services over a data directory, with agents that hold images.
 struct World {
     accounts: Accounts,
     catalog: Catalog,
-    fleet: Fleet,
-    store: Store,
 }
 
 impl World {
     async fn load(directory: &Path) -> Self {
         let store = Store::open(directory).expect("a data directory");
-        let tenants = Tenants::load(&store).expect("tenants");
+        let tenants = Tenants::load(&store, jiff::Timestamp::UNIX_EPOCH).expect("tenants");
+        let audit = stock::audit(&store);
         let accounts = Accounts::load(&store).expect("accounts");
-        let fleet = Fleet::load(&store, Clock::system()).expect("a fleet");
-        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone())).expect("a catalog");
+        let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit).expect("a catalog");
         let names: Vec<String> = (0..AGENTS).map(|number| format!("gpu{number:02}")).collect();
         fleet::meet_all(&fleet, &names).await;
         let images = catalog.images(&stock::superadmin(), &Filter::default()).expect("images");
@@ -125,7 +139,7 @@ impl World {
                 None,
             );
         }
-        Self { accounts, catalog, fleet, store }
+        Self { accounts, catalog }
     }
 }
 
@@ -158,20 +172,7 @@ fn decide(catalog: &Catalog, caller: &Caller, what: &str, filter: &Filter) {
     check("ratio", ours.div_duration_f64(plain), 2.0, "");
 }
 
-async fn pages(world: &World, caller: &Caller) {
-    let queue = Queue::load(
-        world.store.clone(),
-        Clock::system(),
-        Vec::new(),
-        TaskTracker::new(),
-        CancellationToken::new(),
-    )
-    .expect("a queue");
-    let catalog = world.catalog.clone();
-    let scanner = Scanner::new(catalog.clone(), service::sessions(&catalog), queue.clone());
-    let transfers = Transfers::new(catalog.clone(), world.fleet.clone(), queue.clone());
-    let schema =
-        schema::build(world.accounts.clone(), catalog, world.fleet.clone(), scanner, transfers, queue);
+async fn pages(schema: &Schema, caller: &Caller) {
     for (what, arguments) in [
         ("by name", "first: 50"),
         (
@@ -208,9 +209,9 @@ fn reference(round: usize, is_there: bool) -> String {
     format!("{}/stable/python-tensorflow-{:04}:{minor}-py39-ubuntu20.04-cuda11.3", stock::HOST, number / 100)
 }
 
-async fn over_http(launch: Launch, ann: &Person) {
+async fn over_http(launch: Launch, ann: &Api) {
     let app = launch.start().await;
-    let api = ann.api(&app);
+    let api = ann.at(app.url());
     let (mut hidden, mut unknown) = (Vec::new(), Vec::new());
     for round in 0..LOOKUPS.1 {
         for is_there in [round % 2 == 0, round % 2 != 0] {

@@ -61,6 +61,11 @@ impl Api {
         }
     }
 
+    /// The same caller of the server at another URL.
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
     /// The same caller at another address.
     pub fn from(mut self, address: IpAddr) -> Self {
         self.http = http_client_from(Some(address));
