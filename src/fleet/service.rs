@@ -402,7 +402,11 @@ impl Whereabouts for Fleet {
             let about = entry.agent.about.as_ref();
             entry.agent.is_alive() && about.is_some_and(|about| about.architecture == architecture)
         };
-        index.holdings.stale(canonical, digest).iter().any(|number| index.agents.get(number).is_some_and(is_of))
+        index
+            .holdings
+            .stale(canonical, digest)
+            .iter()
+            .any(|number| index.agents.get(number).is_some_and(is_of))
     }
 }
 

@@ -195,8 +195,7 @@ impl Seen<'_> {
     fn is_stale(self) -> Option<bool> {
         let record = &self.image.record;
         let canonical = record.canonical().to_string();
-        let stale =
-            || self.audience.whereabouts.is_stale(&canonical, &record.architecture, &record.digest);
+        let stale = || self.audience.whereabouts.is_stale(&canonical, &record.architecture, &record.digest);
         self.audience.is_superadmin.then(stale)
     }
 
