@@ -47,5 +47,6 @@ mod support;
 mod tasks;
 mod tenants;
 mod transfers;
+mod ui;
 mod users;
 mod visibility;

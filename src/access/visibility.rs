@@ -89,6 +89,9 @@ pub trait Whereabouts: Send + Sync {
 
     /// The agents that have it, in order.
     fn agents(&self, digest: &Digest) -> Vec<String>;
+
+    /// Whether an agent of this architecture has something else than this under the name.
+    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool;
 }
 
 /// Some agents that may have images.

@@ -395,6 +395,19 @@ impl Whereabouts for Fleet {
         agents.sort();
         agents
     }
+
+    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool {
+        let index = self.index.read();
+        let is_of = |entry: &Entry| {
+            let about = entry.agent.about.as_ref();
+            entry.agent.is_alive() && about.is_some_and(|about| about.architecture == architecture)
+        };
+        index
+            .holdings
+            .stale(canonical, digest)
+            .iter()
+            .any(|number| index.agents.get(number).is_some_and(is_of))
+    }
 }
 
 impl Stations for Fleet {

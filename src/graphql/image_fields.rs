@@ -191,6 +191,14 @@ impl Seen<'_> {
         self.audience.anywhere.have(&self.image.record.digest)
     }
 
+    /// Whether an agent is behind with it; where images are is for super-admins to know.
+    fn is_stale(self) -> Option<bool> {
+        let record = &self.image.record;
+        let canonical = record.canonical().to_string();
+        let stale = || self.audience.whereabouts.is_stale(&canonical, &record.architecture, &record.digest);
+        self.audience.is_superadmin.then(stale)
+    }
+
     /// Whether it is the caller's own customized image, or a customized one at all for super-admins.
     pub fn is_customized(self) -> bool {
         match self.image.config.owner.as_deref() {
@@ -237,6 +245,7 @@ impl Record for Image {
             Field { name: "is_local", read: Read::Truth(|_| Some(false)) },
             Field { name: "is_installed", read: Read::Truth(|seen| Some(seen.is_installed())) },
             Field { name: "installed", read: Read::Truth(|seen| Some(seen.is_installed())) },
+            Field { name: "stale", read: Read::Truth(|seen| seen.is_stale()) },
             Field { name: "is_operation", read: Read::Truth(|seen| Some(seen.image.config.is_operation)) },
             Field { name: "is_customized", read: Read::Truth(|seen| Some(seen.is_customized())) },
             Field {

@@ -15,6 +15,7 @@ pub mod images;
 pub mod keypairs;
 pub mod kit;
 pub mod policies;
+pub mod presence;
 pub mod registries;
 pub mod scaling_groups;
 pub mod schema;

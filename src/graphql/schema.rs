@@ -21,6 +21,7 @@ use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
 use crate::graphql::kit::dialect::Dialects;
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::policies::{PolicyMutation, PolicyQuery};
+use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::sessions::{SessionMutation, SessionQuery};
@@ -51,6 +52,7 @@ pub struct Query(
     ImageNodeQuery,
     ExplainQuery,
     AgentQuery,
+    PresenceQuery,
     TransferQuery,
     RegistryQuery,
     TaskQuery,
