@@ -1,4 +1,4 @@
-//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's.
+//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's; `cri:///path`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineUrl {
-    /// What is expected there.
+    /// What is expected there. Docker Engine and Podman tell themselves apart by what they answer.
     pub kind: Kind,
     /// How to get there.
     pub place: Place,
@@ -91,8 +91,8 @@ impl EngineUrl {
         Ok(url)
     }
 
-    /// Reads `unix:///path`, `tcp://host:port`, `docker+unix:///path`, `docker+tcp://host:port`. `certificates` is the
-    /// folder for TLS, used with `tcp` only.
+    /// Reads `unix:///path`, `tcp://host:port`, the same with `docker+` or `podman+` before it, and `cri:///path`.
+    /// `certificates` is the folder for TLS, used with `tcp` only.
     ///
     /// # Errors
     /// What is none of these, or of an engine this release can't speak to; the message has the remedy.
@@ -108,11 +108,14 @@ impl EngineUrl {
         let Some(rest) = rest.strip_prefix("//").or((scheme == "oci").then_some(rest)) else {
             return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
         };
+        let kind = match scheme {
+            "podman+unix" | "podman+tcp" => Kind::Podman,
+            "cri" | "containerd" => Kind::Containerd,
+            _ => Kind::Docker,
+        };
         let place = match scheme {
-            "unix" | "docker+unix" => socket(rest),
-            "tcp" | "docker+tcp" => tcp(rest, certificates),
-            "podman+unix" | "podman+tcp" => Err("Podman is not yet supported here; use Docker Engine".into()),
-            "cri" | "containerd" => Err("containerd is not yet supported here; use Docker Engine".into()),
+            "unix" | "docker+unix" | "podman+unix" | "cri" | "containerd" => socket(scheme, rest),
+            "tcp" | "docker+tcp" | "podman+tcp" => tcp(rest, certificates),
             "oci" => Err("image layouts are not yet supported here; use Docker Engine".into()),
             "http" | "https" => Err(format!(
                 "write tcp://{} instead; TLS is used where there are certificates for it",
@@ -125,15 +128,15 @@ impl EngineUrl {
             _ => Err("unknown scheme; write unix:///path or tcp://host:port".into()),
         };
         match place {
-            Ok(place) => Ok(Self { kind: Kind::Docker, place }),
+            Ok(place) => Ok(Self { kind, place }),
             Err(why) => fail(&why),
         }
     }
 }
 
-fn socket(path: &str) -> Result<Place, String> {
+fn socket(scheme: &str, path: &str) -> Result<Place, String> {
     if !path.starts_with('/') {
-        return Err("the path is absolute, with three slashes: unix:///path/of/the.sock".into());
+        return Err(format!("the path is absolute, with three slashes: {scheme}:///path/of/the.sock"));
     }
     if path.contains('\0') {
         return Err("the path has a zero byte".into());
@@ -175,6 +178,7 @@ impl InvalidAddress {
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            Place::Socket(path) if self.kind == Kind::Containerd => write!(f, "cri://{}", path.display()),
             Place::Socket(path) => write!(f, "{}+unix://{}", self.kind, path.display()),
             Place::Tcp { host, port, .. } if host.contains(':') => {
                 write!(f, "{}+tcp://[{host}]:{port}", self.kind)
@@ -204,6 +208,10 @@ mod tests {
             ("docker+tcp://10.0.0.1:99", "docker+tcp://10.0.0.1:99"),
             ("tcp://[::1]:99", "docker+tcp://[::1]:99"),
             ("tcp://[::1]", "docker+tcp://[::1]:2375"),
+            ("podman+unix:///run/podman/podman.sock", "podman+unix:///run/podman/podman.sock"),
+            ("podman+tcp://node1:8080", "podman+tcp://node1:8080"),
+            ("cri:///run/containerd/containerd.sock", "cri:///run/containerd/containerd.sock"),
+            ("containerd:///run/containerd/containerd.sock", "cri:///run/containerd/containerd.sock"),
         ] {
             assert_eq!(read(given), expected);
             assert_eq!(read(expected), expected);
@@ -231,8 +239,8 @@ mod tests {
             ("ssh://node1", "forward the socket"),
             ("npipe:////./pipe/x", "unix://"),
             ("ftp://x", "unknown scheme"),
-            ("podman+unix:///run/podman.sock", "not yet supported here"),
-            ("cri:///run/containerd.sock", "not yet supported here"),
+            ("cri://run/containerd.sock", "cri:///path"),
+            ("cri://node1:1234", "three slashes"),
             ("oci:/var/lib/images", "not yet supported here"),
         ] {
             let error = EngineUrl::parse(given, None).unwrap_err().to_string();

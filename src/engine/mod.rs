@@ -1,14 +1,16 @@
 //! Container engines: what a node holds, and how images get there and go away.
 //!
-//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine; [`address`] reads where an engine
-//! is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
+//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine and Podman, [`cri`] to containerd;
+//! [`address`] reads where an engine is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
 
 pub mod address;
+pub mod cri;
 pub mod docker;
 pub mod fault;
 pub mod image;
 pub mod name;
 pub mod pull;
+mod room;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::digest::Digest;
 use crate::engine::{
     address::EngineUrl,
+    cri::Cri,
     docker::Docker,
     fault::Fault,
     image::{Held, Removal},
@@ -60,6 +63,9 @@ pub trait Engine: Send + Sync {
 
     /// Takes away this name (`registry/name:tag`), and the image with its last name. Never by force: what a
     /// container uses stays.
+    ///
+    /// # Errors
+    /// An engine that can't take away one name of several refuses, and leaves all as it is.
     async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
 
     /// What happens to images from now on, also by others' hands. Subscribe first and read [`images`](Self::images)
@@ -77,7 +83,10 @@ pub trait Engine: Send + Sync {
 /// # Errors
 /// Certificates that can't be read.
 pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
-    Ok(Arc::new(Docker::new(url)?))
+    Ok(match url.kind {
+        Kind::Containerd => Arc::new(Cri::new(url)?),
+        _ => Arc::new(Docker::new(url)?),
+    })
 }
 
 /// The kinds of engine.

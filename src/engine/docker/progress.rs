@@ -1,9 +1,10 @@
-//! What Docker says while it pulls, made into numbers that only go forward.
+//! What Docker and Podman say while they pull, made into numbers that only go forward.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
+use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::pull::{Layer, Progress};
 
@@ -45,6 +46,8 @@ struct ErrorDetail {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     layers: HashMap<String, State>,
+    /// What Podman lists like a layer, and is none.
+    config: Option<String>,
     shown: Progress,
 }
 
@@ -60,12 +63,17 @@ struct State {
 impl Meter {
     pub(crate) fn new(layers: &[Layer]) -> Self {
         let known = layers.iter().take(MAX_LAYERS).map(|layer| {
-            let id = layer.digest.hex().chars().take(SHORT_ID).collect();
-            (id, State { total: layer.size_bytes, fixed: true, ..State::default() })
+            (short(&layer.digest), State { total: layer.size_bytes, fixed: true, ..State::default() })
         });
-        let mut meter = Self { layers: known.collect(), shown: Progress::default() };
+        let mut meter = Self { layers: known.collect(), ..Self::default() };
         meter.add_up();
         meter
+    }
+
+    /// Does not count the image's config.
+    pub(crate) fn without(mut self, config: &Digest) -> Self {
+        self.config = Some(short(config));
+        self
     }
 
     /// Takes a line in; returns how far the pull is, if that changed.
@@ -84,7 +92,7 @@ impl Meter {
         let before = self.shown.clone();
         let status = line.status.unwrap_or_default();
         let id = line.id.unwrap_or_default();
-        if is_of_layer(&status) && is_layer_id(&id) {
+        if is_of_layer(&status) && is_layer_id(&id) && self.config.as_ref() != Some(&id) {
             self.advance(&id, &status, line.detail.as_ref());
         }
         self.add_up();
@@ -143,6 +151,10 @@ impl Meter {
         shown.layers_total = u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
         shown.layers_done = shown.layers_done.max(complete);
     }
+}
+
+fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(SHORT_ID).collect()
 }
 
 /// `Pulling from lab/python` has an ID too: the tag.
