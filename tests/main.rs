@@ -27,6 +27,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod mistakes;
+mod mixed;
 mod scan;
 mod seed;
 mod serve;

@@ -103,7 +103,7 @@ impl EngineUrl {
             return fail(&format!("write unix://{}", shown(text_trimmed)));
         }
         let Some((scheme, rest)) = text_trimmed.split_once(':') else {
-            return fail("write unix:///path/of/the.sock or tcp://host:port");
+            return fail("write unix:///path/of/the.sock, tcp://host:port or cri:///path/of/the.sock");
         };
         let Some(rest) = rest.strip_prefix("//").or((scheme == "oci").then_some(rest)) else {
             return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
@@ -125,7 +125,10 @@ impl EngineUrl {
                           ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, then unix:///tmp/docker.sock"
                 .into()),
             "npipe" | "fd" => Err("only unix:// and tcp:// can be connected to".into()),
-            _ => Err("unknown scheme; write unix:///path or tcp://host:port".into()),
+            _ => {
+                Err("unknown scheme; write unix:///path, tcp://host:port, podman+unix:///path or cri:///path"
+                    .into())
+            }
         };
         match place {
             Ok(place) => Ok(Self { kind, place }),

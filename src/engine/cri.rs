@@ -56,11 +56,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            answer: Duration::from_secs(20),
-            quiet: Duration::from_secs(15),
-            look: Duration::from_secs(5),
-        }
+        Self { answer: Duration::from_secs(20), quiet: Duration::from_secs(15), look: Duration::from_secs(5) }
     }
 }
 
@@ -112,8 +108,7 @@ impl Cri {
     async fn show(&self, reference: &str) -> Result<Option<Shown>, Fault> {
         let Some(reference) = name::askable(reference) else { return Ok(None) };
         let which = m::ImageStatusRequest { image: m::ImageSpec::of(&reference) };
-        let answer: m::ImageStatusResponse =
-            self.ask("/runtime.v1.ImageService/ImageStatus", &which).await?;
+        let answer: m::ImageStatusResponse = self.ask("/runtime.v1.ImageService/ImageStatus", &which).await?;
         Ok(answer.image.and_then(|image| Some(Shown { held: held(&image)?, image })))
     }
 
@@ -183,11 +178,7 @@ impl Cri {
     /// Takes one name of several away, which only containerd itself can.
     async fn untag(&self, tag: &str, name: &str, others: &[&String]) -> Result<Removal, Fault> {
         if self.version().await?.runtime_name != CONTAINERD {
-            let others: Vec<_> = others.iter().map(|other| other.as_str()).collect();
-            return Err(Fault::new(
-                Class::InUse,
-                format!("also called {}; this engine removes an image with all its names", others.join(", ")),
-            ));
+            return Err(named_otherwise(others));
         }
         let which = m::DeleteImageRequest { name: tag.into(), sync: true };
         let m::Empty {} = self.ask("/containerd.services.images.v1.Images/Delete", &which).await?;
@@ -265,8 +256,11 @@ impl Engine for Cri {
         let Some(shown) = self.show(reference).await? else { return Ok(Removal::Absent) };
         let canonical = name::canonical(reference).unwrap_or_default();
         let others: Vec<_> = shown.held.names.iter().filter(|&name| *name != canonical).collect();
-        if let Some(tag) = shown.tag(&canonical).filter(|_| !others.is_empty()) {
-            return self.untag(tag, &canonical, &others).await;
+        match shown.tag(&canonical) {
+            Some(tag) if !others.is_empty() => return self.untag(tag, &canonical, &others).await,
+            // By its ID: as Docker, we don't choose which of several names go with it.
+            None if others.len() > 1 => return Err(named_otherwise(&others)),
+            _ => {}
         }
         if shown.image.pinned {
             return Err(Fault::new(Class::InUse, "the engine's configuration has it pinned, so it stays"));
@@ -310,6 +304,12 @@ impl Engine for Cri {
 
 fn held(image: &m::Image) -> Option<Held> {
     Held::read(&image.id, &image.repo_tags, &image.repo_digests, image.size)
+}
+
+fn named_otherwise(names: &[&String]) -> Fault {
+    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+    let why = format!("also called {}; this engine removes an image with all its names", names.join(", "));
+    Fault::new(Class::InUse, why)
 }
 
 /// The credentials, with the only registry they are for: containerd would offer them to each of its mirrors.

@@ -48,8 +48,8 @@ use crate::engine::{
     fault::{Class, Fault},
     image::{Held, Removal},
     name,
-    room,
     pull::{Credentials, Progress, Pull, Pulled},
+    room,
 };
 
 /// Most bytes of an answer that is no stream. 10,000 images with long names and labels take about 20 MiB.
@@ -103,11 +103,7 @@ impl Docker {
     /// # Errors
     /// Certificates that can't be used.
     pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
-        Ok(Self {
-            dial: Arc::new(Dial::new(url)?),
-            patience: Patience::default(),
-            met: Mutex::new(None),
-        })
+        Ok(Self { dial: Arc::new(Dial::new(url)?), patience: Patience::default(), met: Mutex::new(None) })
     }
 
     /// With other deadlines.
@@ -292,9 +288,10 @@ impl Docker {
     /// Asks for a name to be taken away, never by force. A refusal is an answer.
     async fn delete(&self, name: &str) -> Result<Result<Vec<ImageDeleteResponseItem>, Error>, Fault> {
         let gently = query::RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
-        self.call_or_error("remove", |docker| async move {
-            docker.remove_image(name, Some(gently), None).await
-        })
+        self.call_or_error(
+            "remove",
+            |docker| async move { docker.remove_image(name, Some(gently), None).await },
+        )
         .await
     }
 

@@ -154,6 +154,7 @@ const WORDS: &[(&str, Class)] = &[
     ("does not match the specified platform", Class::WrongPlatform),
     ("cannot be used on this platform", Class::WrongPlatform),
     ("no image found in image index for architecture", Class::WrongPlatform),
+    ("no image found in manifest list for architecture", Class::WrongPlatform),
     ("no basic auth credentials", Class::Unauthorized),
     ("unauthorized", Class::Unauthorized),
     ("authentication required", Class::Unauthorized),
@@ -199,6 +200,8 @@ fn classify(message: &str) -> Class {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::{Class, Fault};
 
     /// Each as Docker Engine 20.10 said it, made to fail that way; but for the one of Docker Hub, which
@@ -243,6 +246,43 @@ mod tests {
             ("invalid reference format: repository name must be lowercase", Class::Other),
         ] {
             assert_eq!(Fault::told(said).class, class, "{said}");
+        }
+    }
+
+    /// Each as Podman 4.3 and containerd 1.6 said it.
+    #[test]
+    fn what_other_engines_say_is_classed() {
+        for (said, class) in [
+            (
+                "choosing an image from manifest list docker://127.0.0.1:1/lab/arm:1: no image found in manifest list \
+                 for architecture amd64, variant \"\", OS linux",
+                Class::WrongPlatform,
+            ),
+            (
+                "image 127.0.0.1:1/lab/a:1 is in use: image used by 2dc0: image is in use by a container: consider \
+                 listing external containers and force-removing image",
+                Class::InUse,
+            ),
+            (
+                "initializing source docker://127.0.0.1:1/a/b:1: pinging container registry 127.0.0.1:1: Get \
+                 \"https://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                Class::Network,
+            ),
+        ] {
+            assert_eq!(Fault::told(said).class, class, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_comes_with_the_remedy() {
+        for (kind, remedy) in [
+            (io::ErrorKind::PermissionDenied, "must be allowed to use the engine's socket"),
+            (io::ErrorKind::NotFound, "is the engine running there?"),
+            (io::ErrorKind::ConnectionRefused, "is the engine running there?"),
+            (io::ErrorKind::BrokenPipe, ""),
+        ] {
+            let fault = Fault::broken(&io::Error::from(kind));
+            assert!(fault.class == Class::EngineGone && fault.message.contains(remedy), "{fault}");
         }
     }
 

@@ -274,6 +274,22 @@ mod tests {
         assert_eq!(meter.finish("there").bytes_done, 4000);
     }
 
+    /// Podman 4.3, word for word: it ends with the download, and lists the config like a layer.
+    #[test]
+    fn what_podman_says_is_counted_without_the_config() {
+        let config: Digest = format!("sha256:733414a039ed{}", "0".repeat(52)).parse().unwrap();
+        let mut meter = Meter::new(&[]).without(&config);
+        let said = [("Pulling fs layer", "797d6e8c8af5"), ("Pulling fs layer", "4a6707d295d1")]
+            .into_iter()
+            .chain([("Download complete", "4a6707d295d1"), ("Download complete", "797d6e8c8af5")])
+            .chain([("Pulling fs layer", "733414a039ed"), ("Download complete", "733414a039ed")])
+            .map(|(status, id)| line(&format!(r#"{{"status":"{status}","progressDetail":{{}},"id":"{id}"}}"#)));
+        let seen = run(&mut meter, said.collect());
+        assert!(seen.iter().all(|now| now.layers_total <= 2 && now.layers_done == 0), "{seen:?}");
+        let last = meter.finish("done");
+        assert_eq!((last.layers_done, last.layers_total, last.bytes_total), (2, 2, 0));
+    }
+
     #[test]
     fn an_error_in_a_line_ends_it() {
         for (text, class) in [

@@ -124,3 +124,24 @@ pub(crate) fn container_name(container: ContainerSummary) -> Option<String> {
     let name = name.map(|name| name.trim_start_matches('/').to_owned()).or(container.id)?;
     Some(one_line(&name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Usage;
+
+    #[test]
+    fn each_engine_has_its_own_way_to_say_what_images_take() {
+        for (said, bytes) in [
+            (r#"{"LayersSize":5,"Images":[{"Id":"a","Size":9}]}"#, 5),
+            (r#"{"LayersSize":0,"Images":null}"#, 0),
+            (r#"{"ImageUsage":{"TotalSize":7}}"#, 7),
+            // Podman 4.3: a row for each name.
+            (r#"{"LayersSize":0,"Images":[{"Id":"a","Size":9},{"Id":"a","Size":9},{"Id":"b","Size":1}]}"#, 10),
+            (r#"{"LayersSize":-1,"Images":[{"Id":"a","Size":-9}]}"#, 0),
+            ("{}", 0),
+        ] {
+            let usage: Usage = serde_json::from_str(said).unwrap();
+            assert_eq!(usage.images_bytes(), bytes, "{said}");
+        }
+    }
+}
