@@ -11,6 +11,7 @@ use super::{lab_image, pull_of, run};
 use crate::support::containerd::RealContainerd;
 use crate::support::dockerd::RealDocker;
 use crate::support::registry::RealRegistry;
+use crate::support::wait::{PATIENCE, until};
 
 #[tokio::test]
 async fn what_other_namespaces_hold_is_not_ours() {
@@ -40,7 +41,8 @@ async fn a_containerd_that_hangs_is_gone_after_a_while() {
     let hasty = engine.clone().with_patience(patience);
     engine.about().await.unwrap();
     node.signal("STOP");
-    assert_eq!(hasty.about().await.unwrap_err().class, Class::EngineGone);
+    let fault = until("all its threads to stop", PATIENCE, async || hasty.about().await.err()).await;
+    assert_eq!(fault.class, Class::EngineGone);
     assert_eq!(hasty.images().await.unwrap_err().class, Class::EngineGone);
     node.signal("CONT");
     engine.about().await.unwrap();

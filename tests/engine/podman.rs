@@ -11,6 +11,7 @@ use wharf::engine::{self, Engine as _, Kind};
 use super::{lab_image, pull_of, run};
 use crate::support::podman::RealPodman;
 use crate::support::registry::RealRegistry;
+use crate::support::wait::{PATIENCE, until};
 
 #[tokio::test]
 async fn podman_is_known_by_its_answer_whatever_the_address_says() {
@@ -79,7 +80,8 @@ async fn a_podman_that_hangs_is_gone_after_a_while() {
     let hasty = Docker::new(&url).unwrap().with_patience(patience);
     engine.about().await.unwrap();
     node.signal("STOP");
-    assert_eq!(hasty.about().await.unwrap_err().class, Class::EngineGone);
+    let fault = until("all its threads to stop", PATIENCE, async || hasty.about().await.err()).await;
+    assert_eq!(fault.class, Class::EngineGone);
     assert_eq!(hasty.images().await.unwrap_err().class, Class::EngineGone);
     node.signal("CONT");
     engine.about().await.unwrap();

@@ -92,9 +92,10 @@ impl Said {
             _ => return None,
         };
         let named = self.actor.attributes.and_then(|attributes| attributes.name);
-        // A pull's ID is the name with the tag; its `name` is the repository alone.
+        // A pull's ID is the name with the tag; its `name` is the repository alone. Podman gives no ID there, and the
+        // whole name.
         let name = match change {
-            Change::Pulled => name::canonical(&self.actor.id),
+            Change::Pulled if !self.actor.id.is_empty() => name::canonical(&self.actor.id),
             _ => named.as_deref().filter(|name| name.parse::<Digest>().is_err()).and_then(name::canonical),
         };
         Some(Event::ImageChanged { change, digest: name::image_id(&self.actor.id), name })
