@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
-use bollard::models::ImageDeleteResponseItem;
+use bollard::models::{ImageDeleteResponseItem, SystemInfo};
 use bollard::{BollardRequest, ClientVersion, body_full, errors::Error, query_parameters as query};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -69,15 +69,16 @@ const MAX_CONTAINERS: usize = 20;
 pub struct Patience {
     /// For the answer to any request that is no stream.
     pub answer: Duration,
-    /// For disk usage: Docker walks through all its volumes for it.
-    pub disk: Duration,
+    /// For what it has to gather first: disk usage, for which Docker walks through all its volumes, and its account of
+    /// itself, for which Podman asks the package manager who owns its helpers.
+    pub gather: Duration,
     /// For the next line of a pull, until we ask whether the engine still lives.
     pub quiet: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(20), disk: Duration::from_mins(3), quiet: Duration::from_secs(30) }
+        Self { answer: Duration::from_secs(20), gather: Duration::from_mins(3), quiet: Duration::from_secs(30) }
     }
 }
 
@@ -211,6 +212,10 @@ impl Docker {
         timeout(limit, reading).await.map_err(|_| Fault::silent(&path, limit))?
     }
 
+    async fn info(&self) -> Result<SystemInfo, Fault> {
+        self.get("/info", self.patience.gather).await
+    }
+
     /// Lets the engine fetch, and reads what it says until it has no more to say.
     async fn fetch(
         &self,
@@ -312,7 +317,7 @@ impl Engine for Docker {
     async fn about(&self) -> Result<About, Fault> {
         // It may be another engine, or a newer one, since it was last asked.
         let kind = self.greet().await?.kind;
-        let info = self.call("info", |docker| async move { docker.info().await }).await?;
+        let info = self.info().await?;
         let labels = info.labels.unwrap_or_default().into_iter().map(|label| match label.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
             None => (label, String::new()),
@@ -413,8 +418,8 @@ impl Engine for Docker {
     }
 
     async fn disk(&self) -> Result<Disk, Fault> {
-        let info = self.call("info", |docker| async move { docker.info().await }).await?;
-        let usage: Usage = self.get("/system/df", self.patience.disk).await?;
+        let info = self.info().await?;
+        let usage: Usage = self.get("/system/df", self.patience.gather).await?;
         let room = match info.docker_root_dir {
             Some(folder) if self.dial.is_local() => room::of(folder.into()).await,
             _ => None,

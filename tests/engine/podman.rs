@@ -72,7 +72,7 @@ async fn a_podman_that_hangs_is_gone_after_a_while() {
     let Some(node) = RealPodman::start().await else { return };
     let patience = Patience {
         answer: Duration::from_millis(500),
-        disk: Duration::from_millis(500),
+        gather: Duration::from_millis(500),
         quiet: Duration::from_millis(200),
     };
     let url = EngineUrl::parse(&node.url(), None).unwrap();

@@ -77,7 +77,7 @@ impl FakeDocker {
     fn engine(&self) -> Docker {
         let patience = Patience {
             answer: Duration::from_millis(400),
-            disk: Duration::from_millis(400),
+            gather: Duration::from_millis(400),
             quiet: Duration::from_millis(100),
         };
         let place = Place::Socket(self.folder.path().join("docker.sock"));
