@@ -78,7 +78,11 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(20), gather: Duration::from_mins(3), quiet: Duration::from_secs(30) }
+        Self {
+            answer: Duration::from_secs(20),
+            gather: Duration::from_mins(3),
+            quiet: Duration::from_secs(30),
+        }
     }
 }
 

@@ -283,7 +283,9 @@ mod tests {
             .into_iter()
             .chain([("Download complete", "4a6707d295d1"), ("Download complete", "797d6e8c8af5")])
             .chain([("Pulling fs layer", "733414a039ed"), ("Download complete", "733414a039ed")])
-            .map(|(status, id)| line(&format!(r#"{{"status":"{status}","progressDetail":{{}},"id":"{id}"}}"#)));
+            .map(|(status, id)| {
+                line(&format!(r#"{{"status":"{status}","progressDetail":{{}},"id":"{id}"}}"#))
+            });
         let seen = run(&mut meter, said.collect());
         assert!(seen.iter().all(|now| now.layers_total <= 2 && now.layers_done == 0), "{seen:?}");
         let last = meter.finish("done");

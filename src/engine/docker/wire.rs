@@ -137,7 +137,10 @@ mod tests {
             (r#"{"LayersSize":0,"Images":null}"#, 0),
             (r#"{"ImageUsage":{"TotalSize":7}}"#, 7),
             // Podman 4.3: a row for each name.
-            (r#"{"LayersSize":0,"Images":[{"Id":"a","Size":9},{"Id":"a","Size":9},{"Id":"b","Size":1}]}"#, 10),
+            (
+                r#"{"LayersSize":0,"Images":[{"Id":"a","Size":9},{"Id":"a","Size":9},{"Id":"b","Size":1}]}"#,
+                10,
+            ),
             (r#"{"LayersSize":-1,"Images":[{"Id":"a","Size":-9}]}"#, 0),
             ("{}", 0),
         ] {
