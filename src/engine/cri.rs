@@ -79,12 +79,13 @@ impl Cri {
     /// # Errors
     /// An address that is no socket: CRI has no password, and whoever speaks it owns the node.
     pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
-        match &url.place {
-            Place::Socket(socket) => {
-                Ok(Self { line: Line { socket: socket.clone() }, patience: Patience::default() })
-            }
-            _ => Err(Fault::new(Class::Other, "CRI is spoken over a socket only: cri:///path/of/the.sock")),
-        }
+        let Place::Socket(socket) = &url.place else {
+            return Err(Fault::new(
+                Class::Other,
+                "CRI is spoken over a socket only: cri:///path/of/the.sock",
+            ));
+        };
+        Ok(Self { line: Line { socket: socket.clone() }, patience: Patience::default() })
     }
 
     /// With other deadlines.
@@ -107,7 +108,7 @@ impl Cri {
     /// The image of this name or ID, if it is there.
     async fn show(&self, reference: &str) -> Result<Option<Shown>, Fault> {
         let Some(reference) = name::askable(reference) else { return Ok(None) };
-        let which = m::ImageStatusRequest { image: m::ImageSpec::of(&reference) };
+        let which = m::ImageStatusRequest { image: Some(m::ImageSpec::of(&reference)) };
         let answer: m::ImageStatusResponse = self.ask("/runtime.v1.ImageService/ImageStatus", &which).await?;
         Ok(answer.image.and_then(|image| Some(Shown { held: held(&image)?, image })))
     }
@@ -121,7 +122,7 @@ impl Cri {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Fault> {
         let auth = pull.credentials.as_ref().map(|credentials| auth(credentials, name));
-        let question = m::PullImageRequest { image: m::ImageSpec::of(name), auth };
+        let question = m::PullImageRequest { image: Some(m::ImageSpec::of(name)), auth };
         let pulling = self.line.call("/runtime.v1.ImageService/PullImage", &question);
         tokio::pin!(pulling);
         let began = Instant::now();
@@ -269,7 +270,7 @@ impl Engine for Cri {
         if !containers.is_empty() {
             return Ok(Removal::InUse { containers });
         }
-        let which = m::RemoveImageRequest { image: m::ImageSpec::of(shown.held.digest.as_str()) };
+        let which = m::RemoveImageRequest { image: Some(m::ImageSpec::of(shown.held.digest.as_str())) };
         let m::RemoveImageResponse {} = self.ask("/runtime.v1.ImageService/RemoveImage", &which).await?;
         // It answers with success for what is not there, and does not say what became of the rest.
         match self.find(shown.held.digest.as_str()).await? {

@@ -76,7 +76,7 @@ impl Node {
                 let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
                 // Kubernetes' part of containerd keeps each image by its ID, and by its digest, too.
                 let named = rows.filter(|row| !row[0].starts_with("sha256:") && !row[0].contains('@'));
-                named.map(|row| format!("{} {}\n", row[0], row[2])).collect()
+                named.map(|row| format!("{} {}", row[0], row[2])).collect::<Vec<_>>().join("\n")
             }
         };
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();

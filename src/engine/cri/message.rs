@@ -26,8 +26,8 @@ pub(crate) struct ImageSpec {
 }
 
 impl ImageSpec {
-    pub(crate) fn of(reference: &str) -> Option<Self> {
-        Some(Self { image: reference.into() })
+    pub(crate) fn of(reference: &str) -> Self {
+        Self { image: reference.into() }
     }
 }
 

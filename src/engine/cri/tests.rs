@@ -330,7 +330,7 @@ async fn credentials_are_for_their_registry_only() {
         Some(m::AuthConfig { username: "u".into(), password: "p w".into(), server_address: server.into() })
     };
     assert!(auths == [auth("https://cr.test"), auth("https://registry-1.docker.io"), None]);
-    assert_eq!(asked[0].image, m::ImageSpec::of(NAME));
+    assert_eq!(asked[0].image, Some(m::ImageSpec::of(NAME)));
 }
 
 /// Removes [`NAME`] from an engine that holds it under these names, with these containers.
@@ -365,7 +365,7 @@ async fn what_is_used_pinned_or_called_otherwise_is_not_removed() {
     let container = |id: &str, name: &str, image: &str, image_ref: &str| m::Container {
         id: id.into(),
         metadata: (!name.is_empty()).then(|| m::ContainerMetadata { name: name.into() }),
-        image: m::ImageSpec::of(image),
+        image: Some(m::ImageSpec::of(image)),
         image_ref: image_ref.into(),
     };
     let by_digest = format!("cr.test/lab/python@{}", manifest());

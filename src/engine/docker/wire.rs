@@ -21,7 +21,7 @@ pub(crate) struct Usage {
     #[serde(default, rename = "LayersSize")]
     layers: Option<i64>,
     #[serde(default, rename = "ImageUsage")]
-    usage: Option<ImageUsage>,
+    sums: Option<ImageUsage>,
     #[serde(default, rename = "Images")]
     images: Option<Vec<ImageSize>>,
 }
@@ -46,7 +46,7 @@ impl Usage {
             let rows = self.images.iter().flatten().map(|image| (&image.id, image.size));
             rows.collect::<HashMap<_, _>>().into_values().fold(0, i64::saturating_add)
         };
-        let total = self.usage.as_ref().map(|usage| usage.total);
+        let total = self.sums.as_ref().map(|sums| sums.total);
         let total = self.layers.filter(|&sum| sum > 0).or(total).unwrap_or_else(listed);
         u64::try_from(total).unwrap_or(0)
     }
