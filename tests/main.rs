@@ -34,6 +34,7 @@ mod hostile;
 mod http_config;
 mod limits;
 mod mistakes;
+mod mixed;
 mod oci;
 mod permissions;
 mod redaction;

@@ -52,9 +52,10 @@ pub(crate) struct Serve {
     /// Name that browsers and clients reach this server by, besides loopback ones; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) host: Vec<String>,
-    /// Container engine to load images on: unix:///path, tcp://host:port, or oci:DIR for a directory that wharf fills
-    /// itself (oci:DIR?limit=10MiB with so many bytes a second); may be repeated, or none for none [default: what
-    /// DOCKER_HOST names, else unix:///var/run/docker.sock]
+    /// Container engine to load images on: unix:///path or tcp://host:port for Docker, podman+unix:///path for Podman,
+    /// cri:///path for containerd, or oci:DIR for a directory that wharf fills itself (oci:DIR?limit=10MiB with so many
+    /// bytes a second); may be repeated, or none for none [default: what DOCKER_HOST names, else
+    /// unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) engine: Vec<String>,
     /// How long somebody stays signed in without a request, such as 30m or 12h

@@ -1,4 +1,5 @@
-//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's; `oci:DIR`.
+//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's; `cri:///path`;
+//! `oci:DIR`.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -19,7 +20,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineUrl {
-    /// What is expected there.
+    /// What is expected there. Docker Engine and Podman tell themselves apart by what they answer.
     pub kind: Kind,
     /// How to get there.
     pub place: Place,
@@ -99,9 +100,9 @@ impl EngineUrl {
         Ok(url)
     }
 
-    /// Reads `unix:///path`, `tcp://host:port`, `docker+unix:///path`, `docker+tcp://host:port`, `oci:DIR` with or
-    /// without `?limit=10MiB`. `certificates` is the folder for TLS, used with `tcp` only; a relative `DIR` is meant
-    /// from the current directory.
+    /// Reads `unix:///path`, `tcp://host:port`, the same with `docker+` or `podman+` before it, `cri:///path`, and
+    /// `oci:DIR` with or without `?limit=10MiB`. `certificates` is the folder for TLS, used with `tcp` only; a relative
+    /// `DIR` is meant from the current directory.
     ///
     /// # Errors
     /// What is none of these, or of an engine this release can't speak to; the message has the remedy.
@@ -112,17 +113,23 @@ impl EngineUrl {
             return fail(&format!("write unix://{}", shown(text_trimmed)));
         }
         let Some((scheme, rest)) = text_trimmed.split_once(':') else {
-            return fail("write unix:///path/of/the.sock, tcp://host:port or oci:DIR");
+            return fail(
+                "write unix:///path/of/the.sock, tcp://host:port, cri:///path/of/the.sock or oci:DIR",
+            );
         };
         let is_folder = scheme == "oci";
         let Some(rest) = rest.strip_prefix("//").or(is_folder.then_some(rest)) else {
             return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
         };
+        let kind = match scheme {
+            "podman+unix" | "podman+tcp" => Kind::Podman,
+            "cri" | "containerd" => Kind::Containerd,
+            "oci" => Kind::Oci,
+            _ => Kind::Docker,
+        };
         let place = match scheme {
-            "unix" | "docker+unix" => socket(rest),
-            "tcp" | "docker+tcp" => tcp(rest, certificates),
-            "podman+unix" | "podman+tcp" => Err("Podman is not yet supported here; use Docker Engine".into()),
-            "cri" | "containerd" => Err("containerd is not yet supported here; use Docker Engine".into()),
+            "unix" | "docker+unix" | "podman+unix" | "cri" | "containerd" => socket(scheme, rest),
+            "tcp" | "docker+tcp" | "podman+tcp" => tcp(rest, certificates),
             "oci" => folder(rest),
             "http" | "https" => Err(format!(
                 "write tcp://{} instead; TLS is used where there are certificates for it",
@@ -132,9 +139,9 @@ impl EngineUrl {
                           ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, then unix:///tmp/docker.sock"
                 .into()),
             "npipe" | "fd" => Err("only unix:// and tcp:// can be connected to".into()),
-            _ => Err("unknown scheme; write unix:///path, tcp://host:port or oci:DIR".into()),
+            _ => Err("unknown scheme; write unix:///path, tcp://host:port, podman+unix:///path, cri:///path or oci:DIR"
+                .into()),
         };
-        let kind = if is_folder { Kind::Oci } else { Kind::Docker };
         match place {
             Ok(place) => Ok(Self { kind, place }),
             Err(why) => fail(&why),
@@ -142,9 +149,9 @@ impl EngineUrl {
     }
 }
 
-fn socket(path: &str) -> Result<Place, String> {
+fn socket(scheme: &str, path: &str) -> Result<Place, String> {
     if !path.starts_with('/') {
-        return Err("the path is absolute, with three slashes: unix:///path/of/the.sock".into());
+        return Err(format!("the path is absolute, with three slashes: {scheme}:///path/of/the.sock"));
     }
     if path.contains('\0') {
         return Err("the path has a zero byte".into());
@@ -218,6 +225,7 @@ impl InvalidAddress {
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            Place::Socket(path) if self.kind == Kind::Containerd => write!(f, "cri://{}", path.display()),
             Place::Socket(path) => write!(f, "{}+unix://{}", self.kind, path.display()),
             Place::Tcp { host, port, .. } if host.contains(':') => {
                 write!(f, "{}+tcp://[{host}]:{port}", self.kind)
@@ -255,6 +263,10 @@ mod tests {
             ("oci:///var/lib/images/", "oci:/var/lib/images/"),
             ("oci:/a?b", "oci:/a?b"),
             ("oci:/a?limit=2MiB", "oci:/a?limit=2097152"),
+            ("podman+unix:///run/podman/podman.sock", "podman+unix:///run/podman/podman.sock"),
+            ("podman+tcp://node1:8080", "podman+tcp://node1:8080"),
+            ("cri:///run/containerd/containerd.sock", "cri:///run/containerd/containerd.sock"),
+            ("containerd:///run/containerd/containerd.sock", "cri:///run/containerd/containerd.sock"),
         ] {
             assert_eq!(read(given), expected);
             assert_eq!(read(expected), expected);
@@ -289,14 +301,14 @@ mod tests {
             ("ssh://node1", "forward the socket"),
             ("npipe:////./pipe/x", "unix://"),
             ("ftp://x", "unknown scheme"),
-            ("podman+unix:///run/podman.sock", "not yet supported here"),
-            ("cri:///run/containerd.sock", "not yet supported here"),
             ("oci:", "name a directory"),
             ("oci://", "name a directory"),
             ("oci:/a?limit=", "bytes a second"),
             ("oci:/a?limit=0", "bytes a second"),
             ("oci:/a?limit=2MB", "bytes a second"),
             ("oci:/a?limit=99999999999999999GiB", "bytes a second"),
+            ("cri://run/containerd.sock", "cri:///path"),
+            ("cri://node1:1234", "three slashes"),
         ] {
             let error = EngineUrl::parse(given, None).unwrap_err().to_string();
             assert!(error.contains(remedy), "{given}: {error}");

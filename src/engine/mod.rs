@@ -1,15 +1,18 @@
 //! Container engines: what a node holds, and how images get there and go away.
 //!
-//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine; [`oci`] keeps images in a directory
-//! itself, from a [`source`] that higher floors give it; [`address`] reads where an engine is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
+//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine and Podman, [`cri`] to containerd;
+//! [`oci`] keeps images in a directory itself, from a [`source`] that higher floors give it; [`address`] reads where an
+//! engine is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
 
 pub mod address;
+pub mod cri;
 pub mod docker;
 pub mod fault;
 pub mod image;
 pub mod name;
 pub mod oci;
 pub mod pull;
+mod room;
 pub mod source;
 
 use std::collections::BTreeMap;
@@ -23,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::digest::Digest;
 use crate::engine::{
     address::{EngineUrl, Place},
+    cri::Cri,
     docker::Docker,
     fault::Fault,
     image::{Held, Removal},
@@ -63,6 +67,9 @@ pub trait Engine: Send + Sync {
 
     /// Takes away this name (`registry/name:tag`), and the image with its last name. Never by force: what a
     /// container uses stays.
+    ///
+    /// # Errors
+    /// An engine that can't take away one name of several refuses, and leaves all as it is.
     async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
 
     /// What happens to images from now on, also by others' hands. Subscribe first and read [`images`](Self::images)
@@ -82,6 +89,7 @@ pub trait Engine: Send + Sync {
 pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
     Ok(match &url.place {
         Place::Folder { path, limit } => Arc::new(Oci::open(path, *limit)?),
+        Place::Socket(_) | Place::Tcp { .. } if url.kind == Kind::Containerd => Arc::new(Cri::new(url)?),
         Place::Socket(_) | Place::Tcp { .. } => Arc::new(Docker::new(url)?),
     })
 }

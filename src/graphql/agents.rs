@@ -62,7 +62,7 @@ impl AgentNode {
         self.0.about.as_ref().map(|about| about.os.as_str())
     }
 
-    /// Its container engine: `docker`, ...
+    /// Its container engine: `docker`, `podman`, `containerd`, ...
     async fn engine(&self) -> Option<&str> {
         self.0.about.as_ref().map(|about| about.kind.as_str())
     }

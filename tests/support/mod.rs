@@ -5,11 +5,15 @@
 pub mod api;
 pub mod app;
 pub mod client;
+pub mod containerd;
+pub mod daemon;
 pub mod disk;
 pub mod dockerd;
 pub mod http1;
 pub mod image;
+pub mod node;
 pub mod people;
+pub mod podman;
 pub mod process;
 pub mod proxy;
 pub mod registry;
