@@ -13,6 +13,7 @@ pub mod error;
 pub mod evaluate;
 pub mod expression;
 pub mod fold;
+pub mod labels;
 pub mod parser;
 pub mod pattern;
 pub mod presence;
