@@ -12,7 +12,8 @@
 //! scan  transfer
 //! tasks  catalog  fleet
 //! access  agent
-//! store  registry  engine  config  wire
+//! wire
+//! store  registry  engine  config
 //! base
 //! ```
 
@@ -31,3 +32,4 @@ pub mod server;
 pub mod store;
 pub mod tasks;
 pub mod transfer;
+pub mod wire;

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod caller;
+pub mod joins;
 pub mod names;
 pub mod password;
 pub mod signature;

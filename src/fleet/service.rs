@@ -36,7 +36,7 @@ pub struct Fleet {
     audit: Audit,
     index: Arc<RwLock<Index>>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
-    meeting: Arc<tokio::sync::Mutex<()>>,
+    pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
