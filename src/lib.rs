@@ -18,6 +18,7 @@
 //! ```
 
 pub mod access;
+pub mod agent;
 pub mod base;
 pub mod catalog;
 pub mod cli;

@@ -11,12 +11,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::audit::{Audit, Retention};
+use crate::access::joins::Joins;
 use crate::access::tenants::{self, Tenants};
 use crate::base::Error;
 use crate::base::clock::Clock;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
 use crate::engine::{self, Engine};
+use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
 use crate::graphql::schema;
@@ -48,6 +50,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The container engines of this machine and others that it reaches itself, by address.
     pub engines: Vec<EngineUrl>,
+    /// How long an agent on another machine may be silent before it is lost.
+    pub agent_silence: Duration,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
     /// The super-admin to make if there is no account yet.
@@ -110,6 +114,15 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+        let joins = Joins::new(store.clone(), clock.clone(), audit.clone());
+        let links = Links::new(
+            store.clone(),
+            fleet.clone(),
+            joins.clone(),
+            audit.clone(),
+            settings.agent_silence,
+            shutdown.clone(),
+        );
         let services = Services {
             store,
             accounts,
@@ -118,6 +131,8 @@ impl Server {
                 audit,
                 catalog: catalog.clone(),
                 fleet: fleet.clone(),
+                joins,
+                links: links.clone(),
                 scanner,
                 transfers,
                 queue: queue.clone(),
@@ -125,6 +140,7 @@ impl Server {
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
+            links,
             hosts: Hosts::new(settings.hosts),
         };
         let mut engines = Vec::with_capacity(settings.engines.len());

@@ -63,8 +63,7 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
-    /// `good`, `used`, `expired` or `revoked`.
-    pub fn state(&self, now: Timestamp) -> &'static str {
+    fn state(&self, now: Timestamp) -> &'static str {
         if self.revoked {
             "revoked"
         } else if self.uses_left == 0 {
@@ -179,6 +178,11 @@ impl Joins {
                 Ok(tokens)
             })
             .await
+    }
+
+    /// `good`, `used`, `expired` or `revoked`.
+    pub fn state(&self, token: &JoinToken) -> &'static str {
+        token.state(self.clock.now())
     }
 
     /// Takes a token back. Who joined by it stays. For super-admins.

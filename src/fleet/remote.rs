@@ -202,7 +202,6 @@ impl Following<'_> {
             let now = news.borrow_and_update().clone();
             if let Some(end) = now.end {
                 self.is_over = true;
-                let _ = self.link.outbox.try_send(ToAgent::Settled { pull: self.id.clone() });
                 return end;
             }
             if let Some(now) = now.progress {

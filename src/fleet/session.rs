@@ -48,7 +48,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut socket = Socket::server(stream, MAX_HELLO).await;
-    let hello = match timeout(HELLO, socket.receive::<FromAgent>()).await {
+    let hello = tokio::select! {
+        hello = timeout(HELLO, socket.receive::<FromAgent>()) => hello,
+        () = links.shutdown.cancelled() => return socket.close("the manager stops").await,
+    };
+    let hello = match hello {
         Ok(Ok(received)) => received.message,
         Ok(Err(broken)) => {
             tracing::debug!(%address, %broken, "a link ended before hello");

@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod audit;
 pub mod images;
+pub mod joins;
 pub mod kit;
 pub mod registries;
 pub mod schema;

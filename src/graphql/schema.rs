@@ -3,11 +3,14 @@
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
 use crate::access::audit::Audit;
+use crate::access::joins::Joins;
 use crate::catalog::service::Catalog;
+use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::audit::AuditQuery;
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::joins::{JoinMutation, JoinQuery};
 use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
@@ -30,12 +33,12 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
+pub struct Query(ImageQuery, AgentQuery, JoinQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(ImageMutation, AgentMutation, JoinMutation, RegistryMutation, TaskMutation);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
@@ -48,6 +51,10 @@ pub struct Services {
     pub catalog: Catalog,
     /// For agents.
     pub fleet: Fleet,
+    /// For join tokens.
+    pub joins: Joins,
+    /// For agents on other machines.
+    pub links: Links,
     /// For scans.
     pub scanner: Scanner,
     /// For preloads and unloads.
@@ -58,8 +65,9 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { audit, catalog, fleet, scanner, transfers, queue } = services;
-    builder().data(audit).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+    let Services { audit, catalog, fleet, joins, links, scanner, transfers, queue } = services;
+    let builder = builder().data(audit).data(catalog).data(fleet).data(joins).data(links);
+    builder.data(scanner).data(transfers).data(queue).finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.

@@ -1,5 +1,6 @@
 //! The HTTP surface: who is asking, what a path means, how an answer travels.
 
+pub mod agents;
 pub mod caller;
 pub mod events;
 pub mod graphql;

@@ -119,6 +119,11 @@ impl Problem {
         .saying(msg)
     }
 
+    /// 426: what is here is no page.
+    pub fn upgrade_required(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required.").saying(msg)
+    }
+
     /// 500. The cause is in the log.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-server-error", "Internal server error.")

@@ -6,11 +6,12 @@ use poem::{Endpoint, EndpointExt as _, Response, Route, get, post};
 use crate::access::accounts::Accounts;
 use crate::base::clock::Clock;
 use crate::catalog::service::Catalog;
+use crate::fleet::links::Links;
 use crate::graphql::schema::Schema;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
-use crate::http::{graphql, hello, ui};
+use crate::http::{agents, graphql, hello, ui};
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
@@ -26,6 +27,8 @@ pub struct Services {
     pub catalog: Catalog,
     /// For events.
     pub queue: Queue,
+    /// For agents on other machines.
+    pub links: Links,
     /// The API.
     pub schema: Schema,
     /// For events.
@@ -42,6 +45,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/admin/gql", post(graphql::spec))
         .at("/admin/graphql", post(graphql::bare))
         .at("/events/background-task", get(events::follow))
+        .at("/agents/link", get(agents::link))
         .at("/manager/status", get(hello::status))
         .at("/manager/announcement", get(hello::announcement))
         .at("/healthz", get(health::alive))
@@ -53,6 +57,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.clock))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
+        .with(AddData::new(services.links))
         .with(AddData::new(services.schema))
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))

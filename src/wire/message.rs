@@ -29,7 +29,8 @@ pub enum FromAgent {
         /// How far.
         progress: Progress,
     },
-    /// How a pull ended. It is said again until the manager has [`ToAgent::Settled`] it.
+    /// How a pull ended; the agent forgets it then. If this is lost, the manager asks again, and the engine finds the
+    /// image there.
     Pulled {
         /// Which.
         pull: String,
@@ -59,11 +60,6 @@ pub enum ToAgent {
     },
     /// Give a pull up.
     Stop {
-        /// Which.
-        pull: String,
-    },
-    /// The manager knows how this pull ended; the agent may forget it.
-    Settled {
         /// Which.
         pull: String,
     },
