@@ -26,6 +26,7 @@ mod followers;
 mod harness;
 mod hostile;
 mod limits;
+mod links;
 mod mistakes;
 mod scan;
 mod seed;

@@ -23,13 +23,12 @@ pub(in crate::fleet) struct Pace {
 
 impl Pace {
     /// The whole allowance.
-    pub(in crate::fleet) fn new() -> Self {
-        Self { messages: MESSAGES.at_once, bytes: BYTES.at_once, last: Instant::now() }
+    pub(in crate::fleet) fn new(now: Instant) -> Self {
+        Self { messages: MESSAGES.at_once, bytes: BYTES.at_once, last: now }
     }
 
     /// Takes a message of so many bytes; false if that is too much.
-    pub(in crate::fleet) fn take(&mut self, bytes: usize) -> bool {
-        let now = Instant::now();
+    pub(in crate::fleet) fn take(&mut self, bytes: usize, now: Instant) -> bool {
         let passed = now.duration_since(self.last).as_secs_f64();
         self.last = now;
         let refill = |left: f64, of: Allowance| (left + passed * of.per_second).min(of.at_once);
@@ -44,20 +43,20 @@ impl Pace {
 mod tests {
     use std::time::Duration;
 
+    use tokio::time::Instant;
+
     use super::Pace;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_is_too_much_and_a_steady_flow_is_not() {
-        let mut pace = Pace::new();
-        assert!((0..1_000).all(|_| pace.take(100)));
-        assert!(!pace.take(100));
-        let mut pace = Pace::new();
-        assert!((0..32).all(|_| pace.take(1024 * 1024)));
-        assert!(!pace.take(1024 * 1024));
-        let mut pace = Pace::new();
-        for _ in 0..10_000 {
-            tokio::time::advance(Duration::from_millis(20)).await;
-            assert!(pace.take(1_000));
-        }
+    #[test]
+    fn a_flood_is_too_much_and_a_steady_flow_is_not() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert!((0..1_000).all(|_| pace.take(100, now)));
+        assert!(!pace.take(100, now));
+        let mut pace = Pace::new(now);
+        assert!((0..32).all(|_| pace.take(1024 * 1024, now)));
+        assert!(!pace.take(1024 * 1024, now));
+        let mut pace = Pace::new(now);
+        assert!((1..10_000).all(|step| pace.take(1_000, now + step * Duration::from_millis(20))));
     }
 }

@@ -134,7 +134,7 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut pace, mut report) = (Pace::new(), None);
+        let (mut pace, mut report) = (Pace::new(*last_heard), None);
         loop {
             let received = tokio::select! {
                 biased;
@@ -154,7 +154,7 @@ impl Session {
                 }
             };
             *last_heard = Instant::now();
-            if !pace.take(received.bytes) {
+            if !pace.take(received.bytes, *last_heard) {
                 return End::Misbehaved("it sends too much in too short a time".into());
             }
             let Some(message) = received.message else { continue };

@@ -1,5 +1,5 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory signature fleet` runs some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory signature fleet links` runs some of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 
 mod fleet;
 mod images;
+mod links;
 mod memory;
 mod report;
 mod scan;
@@ -42,6 +43,9 @@ fn main() {
         }
         if wanted("fleet") {
             fleet::measure().await;
+        }
+        if wanted("links") {
+            links::measure().await;
         }
         if wanted("signature") {
             signature::measure();

@@ -5,9 +5,11 @@
 pub mod api;
 pub mod app;
 pub mod client;
+pub mod cut;
 pub mod dockerd;
 pub mod http1;
 pub mod image;
+pub mod machine;
 pub mod process;
 pub mod proxy;
 pub mod registry;
