@@ -37,10 +37,7 @@ impl Scene {
         Self::with(RealRegistry::open().await?, change).await
     }
 
-    async fn with(
-        real: RealRegistry,
-        change: impl Fn(&mut Command) + Send + Sync + 'static,
-    ) -> Option<Self> {
+    async fn with(real: RealRegistry, change: impl Fn(&mut Command) + Send + Sync + 'static) -> Option<Self> {
         let node = RealDocker::start().await?;
         let built = real.push(&Image::new("lab/python", "1").real_layers(2, 100_000)).await;
         let registry = CountingProxy::start(&real.url()).await;

@@ -109,7 +109,8 @@ fn why(error: &std::io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
-            "no trusted CA signed the manager's certificate (UnknownIssuer); give its CA with --ca-file".into()
+            "no trusted CA signed the manager's certificate (UnknownIssuer); give its CA with --ca-file"
+                .into()
         }
         Some(tls) => explain(tls),
         None => error.to_string(),

@@ -119,7 +119,8 @@ impl Holdings {
         let held = self.engine.images().await?;
         let disk = self.engine.disk().await.ok();
         self.change(|snapshot| {
-            snapshot.held = held.into_iter().take(MAX_IMAGES).map(|held| (held.digest.clone(), held)).collect();
+            snapshot.held =
+                held.into_iter().take(MAX_IMAGES).map(|held| (held.digest.clone(), held)).collect();
             snapshot.disk = disk.or(snapshot.disk);
             snapshot.is_read = true;
         });
@@ -262,11 +263,8 @@ mod tests {
 
     #[test]
     fn an_engine_that_went_away_is_told_of_once_and_met_anew() {
-        let gone = Snapshot {
-            about: Some(Err(Fault::new(Class::EngineGone, "x"))),
-            is_read: false,
-            ..with(&["a"])
-        };
+        let gone =
+            Snapshot { about: Some(Err(Fault::new(Class::EngineGone, "x"))), is_read: false, ..with(&["a"]) };
         assert!(matches!(news(Some(&with(&["a"])), &gone).as_slice(), [FromAgent::Gone(_)]));
         assert!(news(Some(&gone), &gone).is_empty());
         let back = Snapshot { meeting: 2, ..with(&["a"]) };

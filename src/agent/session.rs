@@ -85,10 +85,10 @@ pub async fn serve(
                 let _ = timeout(LAST_WORD, leaving).await;
                 return Ended::Stopped;
             }
-            received = timeout_at(last_heard + silence, receiver.receive::<ToAgent>()) => match received {
-                Ok(Ok(received)) => {
+            heard = timeout_at(last_heard + silence, receiver.receive::<ToAgent>()) => match heard {
+                Ok(Ok(heard)) => {
                     last_heard = Instant::now();
-                    match received.message {
+                    match heard.message {
                         Some(ToAgent::Refused(refusal)) => return Ended::Refused(refusal),
                         Some(message) => link.obey(message),
                         None => {}
@@ -166,11 +166,7 @@ impl Link<'_> {
     }
 
     /// Sends a message; what a look has brought to light goes before its answer.
-    async fn tell(
-        &mut self,
-        sender: &mut Sender<Box<dyn Stream>>,
-        message: FromAgent,
-    ) -> Result<(), Broken> {
+    async fn tell(&mut self, sender: &mut Sender<Box<dyn Stream>>, message: FromAgent) -> Result<(), Broken> {
         if let FromAgent::Answer(Reply { answer: Answer::Looked, .. }) = &message {
             self.report(sender).await?;
         }

@@ -74,8 +74,7 @@ struct Made {
     agent_token: Option<Record>,
 }
 
-const FIELDS: &str =
-    "id state agent scaling_group uses_left used_by created_by created_at expires_at";
+const FIELDS: &str = "id state agent scaling_group uses_left used_by created_by created_at expires_at";
 
 impl Token {
     pub(crate) async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
@@ -152,7 +151,8 @@ impl Record {
 
 /// Takes an agent out of the fleet.
 pub(crate) async fn remove(client: &Client, id: &str, as_json: bool) -> Result<()> {
-    change(client, id, "remove_agent", &format!("removed {id}; its credential is good no more"), as_json).await
+    change(client, id, "remove_agent", &format!("removed {id}; its credential is good no more"), as_json)
+        .await
 }
 
 /// Lets an agent get no new images, or lets it get some again.

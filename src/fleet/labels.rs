@@ -12,7 +12,10 @@ const MAX_LABELS: usize = 64;
 ///
 /// # Errors
 /// A key or value that is none, and too many of them.
-pub fn set_labels(labels: &mut BTreeMap<String, String>, new: Option<BTreeMap<String, String>>) -> Result<()> {
+pub fn set_labels(
+    labels: &mut BTreeMap<String, String>,
+    new: Option<BTreeMap<String, String>>,
+) -> Result<()> {
     for (key, value) in new.unwrap_or_default() {
         check_label(&key, &value)?;
         if value.is_empty() {

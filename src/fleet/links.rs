@@ -169,8 +169,7 @@ impl Links {
             (Some(id), _) | (None, Some(id)) => id,
             (None, None) => return Ok(self.fleet.free_id(&hello.hostname)),
         };
-        let id = checked_agent_id("id", wanted)
-            .map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
+        let id = checked_agent_id("id", wanted).map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
         let Some(there) = self.fleet.find(&id) else { return Ok(id) };
         // Whoever makes a token for this very agent means a machine that was set up anew.
         if of_token.is_some() && there.record.remote && !self.sessions.lock().contains_key(&id) {
@@ -183,7 +182,12 @@ impl Links {
     }
 
     /// Makes this link the agent's. One that the same process had before is closed; another process's stays.
-    pub(in crate::fleet) fn register(&self, id: &str, instance: &str, link: &Arc<Link>) -> Result<(), Refusal> {
+    pub(in crate::fleet) fn register(
+        &self,
+        id: &str,
+        instance: &str,
+        link: &Arc<Link>,
+    ) -> Result<(), Refusal> {
         let mut sessions = self.sessions.lock();
         if let Some(there) = sessions.get(id) {
             if there.instance != instance && !there.link.closed.is_cancelled() {
@@ -201,13 +205,14 @@ impl Links {
 
     /// Ends a link's time as the agent's, and does this then, unless another link has taken its place.
     pub(in crate::fleet) fn unregister(&self, id: &str, link: &Arc<Link>, then: impl FnOnce()) -> bool {
-        link.closed.cancel();
         let mut sessions = self.sessions.lock();
         let is_it = sessions.get(id).is_some_and(|session| Arc::ptr_eq(&session.link, link));
         if is_it {
             sessions.remove(id);
             then();
         }
+        // Last: whoever waits on the link and hears this finds the agent away.
+        link.closed.cancel();
         is_it
     }
 

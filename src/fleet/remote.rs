@@ -231,9 +231,10 @@ impl Engine for Remote {
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
         match self.link.ask(Ask::Find(reference.into())).await? {
-            Answer::Found(held) => {
-                held.map(TryInto::try_into).transpose().map_err(|lie: Unacceptable| Fault::new(Class::Other, lie.0))
-            }
+            Answer::Found(held) => held
+                .map(TryInto::try_into)
+                .transpose()
+                .map_err(|lie: Unacceptable| Fault::new(Class::Other, lie.0)),
             _ => Err(strange()),
         }
     }

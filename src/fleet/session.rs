@@ -136,14 +136,14 @@ impl Session {
     {
         let (mut pace, mut report) = (Pace::new(*last_heard), None);
         loop {
-            let received = tokio::select! {
+            let heard = tokio::select! {
                 biased;
                 () = self.link.closed.cancelled() => return End::Cut,
                 () = self.links.shutdown.cancelled() => return End::Stopping,
-                received = timeout_at(*last_heard + self.links.silence, receiver.receive()) => received,
+                heard = timeout_at(*last_heard + self.links.silence, receiver.receive()) => heard,
             };
-            let received = match received {
-                Ok(Ok(received)) => received,
+            let heard = match heard {
+                Ok(Ok(heard)) => heard,
                 Ok(Err(Broken::Malformed(why))) => return End::Misbehaved(why),
                 Ok(Err(broken)) => return End::Broken(format!("its link broke: {broken}")),
                 Err(_) => {
@@ -154,10 +154,10 @@ impl Session {
                 }
             };
             *last_heard = Instant::now();
-            if !pace.take(received.bytes, *last_heard) {
+            if !pace.take(heard.bytes, *last_heard) {
                 return End::Misbehaved("it sends too much in too short a time".into());
             }
-            let Some(message) = received.message else { continue };
+            let Some(message) = heard.message else { continue };
             match self.take(message, &mut report).await {
                 Ok(true) => {}
                 Ok(false) => return End::Left,
@@ -167,11 +167,7 @@ impl Session {
     }
 
     /// Takes a message; false if it was the last.
-    async fn take(
-        &self,
-        message: FromAgent,
-        report: &mut Option<Vec<Held>>,
-    ) -> Result<bool, Unacceptable> {
+    async fn take(&self, message: FromAgent, report: &mut Option<Vec<Held>>) -> Result<bool, Unacceptable> {
         match message {
             FromAgent::Hello(_) => return Err(Unacceptable("it says hello twice".into())),
             FromAgent::Here(about) => {

@@ -15,13 +15,11 @@ use crate::wire::socket::accept_key;
 /// Turns the connection into a link. Who it is for is asked on the link, so that an agent of any version is told in
 /// words why it is not wanted.
 #[handler]
-pub fn link(
-    request: &Request,
-    links: Data<&Links>,
-    streams: Data<&Streams>,
-) -> Result<Response, Problem> {
+pub fn link(request: &Request, links: Data<&Links>, streams: Data<&Streams>) -> Result<Response, Problem> {
     let Some(key) = websocket_key(request) else {
-        return Err(Problem::upgrade_required("this is where agents dial in, by WebSocket: wharf agent --manager URL"));
+        return Err(Problem::upgrade_required(
+            "this is where agents dial in, by WebSocket: wharf agent --manager URL",
+        ));
     };
     // No browser is an agent; a page that tries is another site's.
     if request.headers().contains_key(header::ORIGIN) {

@@ -118,9 +118,7 @@ impl Live {
         let open = || inner.items.values().filter(|item| !item.state.is_final());
         let Some(phase) = open().map(|item| item.phase).min() else { return Next::Nothing };
         let is_waiting = |item: &&Item| {
-            item.phase == phase
-                && item.state == ItemState::Waiting
-                && !inner.parked.contains(&item.number)
+            item.phase == phase && item.state == ItemState::Waiting && !inner.parked.contains(&item.number)
         };
         let waiting = || open().filter(is_waiting);
         if let Some(ready) = waiting().find(|item| item.not_before.is_none_or(|at| at <= now)) {

@@ -103,7 +103,9 @@ impl TransferWorker {
         let found = self.fleet.find(agent).ok_or_else(|| Setback::giving_up("the agent was removed"))?;
         if found.record.draining && self.kind == Kind::Preload {
             let remedy = format!("wharf agent drain {agent} --undo");
-            return Err(Setback::giving_up(format!("the agent is draining and takes no images; see {remedy}")));
+            return Err(Setback::giving_up(format!(
+                "the agent is draining and takes no images; see {remedy}"
+            )));
         }
         self.fleet.reach(agent).map_err(|away| Setback {
             reason: format!("waiting for the agent: {}", away.reason),

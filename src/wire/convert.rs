@@ -129,9 +129,10 @@ impl From<&Pull> for image::Pull {
 impl From<image::Pull> for Pull {
     fn from(pull: image::Pull) -> Self {
         let layers = pull.layers.into_iter().take(MAX_LAYERS);
-        let credentials = pull
-            .credentials
-            .map(|credentials| Credentials { username: credentials.username, password: credentials.password });
+        let credentials = pull.credentials.map(|credentials| Credentials {
+            username: credentials.username,
+            password: credentials.password,
+        });
         Self {
             repository: pull.repository,
             tag: pull.tag,

@@ -44,7 +44,8 @@ pub async fn measure() {
     })
     .await;
     note("join and report, all of them", &milliseconds(begun.elapsed()));
-    note("joins in a second", &format!("{:.0}", AGENTS as f64 / begun.elapsed().as_secs_f64()));
+    let agents_joined = f64::from(u32::try_from(AGENTS).expect("a small number"));
+    note("joins in a second", &format!("{:.0}", agents_joined / begun.elapsed().as_secs_f64()));
     check("resident", mebibytes(memory(&app, "VmRSS:")), 300.0, " MiB");
     let (watched, used) = (Instant::now(), processor(&app));
     tokio::time::sleep(IDLE).await;
@@ -55,7 +56,8 @@ pub async fn measure() {
     let image = app.admin().ask(query, json!({})).await["images"][0].clone();
     let part = |field: &str| image[field].as_str().expect("text").to_owned();
     let name = format!("{}/{}:{}", part("registry"), part("name"), part("tag"));
-    let document = "mutation($r: String!) { preload_image(reference: $r, target_agents: \"*\") { ok msg task_id } }";
+    let document =
+        "mutation($r: String!) { preload_image(reference: $r, target_agents: \"*\") { ok msg task_id } }";
     let asked = Instant::now();
     let answer = app.admin().ask(document, json!({"r": name})).await;
     check("a preload on all of them, until it is begun", asked.elapsed().as_secs_f64(), 1.0, " s");

@@ -78,7 +78,7 @@ async fn a_token_is_good_for_one_agent_until_it_ends() {
     refused(&short, "has expired").await;
     let taken_back = token(&api, json!({})).await;
     let id = taken_back.split('_').nth(1).unwrap();
-    assert_eq!(api.mutate("revoke_agent_token", &format!("id: {id:?}")).await.0, true);
+    assert!(api.mutate("revoke_agent_token", &format!("id: {id:?}")).await.0);
     refused(&taken_back, "was revoked").await;
     let bound = token(&api, json!({"id": "i-one"})).await;
     let mut other = hello(Some(&bound), "otherother");
@@ -97,7 +97,8 @@ async fn a_token_is_good_for_one_agent_until_it_ends() {
 #[tokio::test]
 async fn only_super_admins_let_agents_in_and_put_them_out() {
     let app = App::start().await;
-    let nobody = app.anonymous().call("POST", "/admin/gql").json(&json!({"query": "{ agent_tokens { id } }"}));
+    let nobody =
+        app.anonymous().call("POST", "/admin/gql").json(&json!({"query": "{ agent_tokens { id } }"}));
     assert_eq!(nobody.send().await.status, 401);
     let plain = app.anonymous().call("GET", "/agents/link").send().await;
     plain.problem(426, "upgrade-required");
@@ -121,7 +122,7 @@ async fn a_removed_agent_is_cut_off_at_once_and_joins_again_only_by_a_new_token(
     assert_eq!(status.code(), Some(1), "the token it has was used");
     assert!(machine.log().contains("an admin removed this agent"), "{}", machine.log());
     assert!(agent(&api, "gpu01").await.is_null());
-    assert_eq!(api.mutate("remove_agent", "id: \"gpu01\"").await.0, false, "it is gone");
+    assert!(!api.mutate("remove_agent", "id: \"gpu01\"").await.0, "it is gone");
     let again = machine.ends(None).await;
     assert!(again.code == 1 && again.stderr.contains("its credential is unknown"), "{}", again.text());
     machine.start(Some(&token(&api, json!({})).await));
@@ -236,7 +237,8 @@ async fn a_manager_behind_tls_is_trusted_by_its_ca_alone() {
         openssl req -newkey rsa:2048 -nodes -subj /CN=wharf -keyout key.pem -out csr.pem &&
         echo subjectAltName=IP:127.0.0.1 > ext &&
         openssl x509 -req -days 2 -in csr.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -extfile ext -out cert.pem";
-    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(folder.path()).output().unwrap();
+    let made =
+        std::process::Command::new("sh").args(["-c", script]).current_dir(folder.path()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let file = |name: &str| folder.path().join(name);
     let app = App::start().await;

@@ -109,7 +109,8 @@ pub async fn token(api: &Api, props: Value) -> String {
 
 /// An agent as the API has it.
 pub async fn agent(api: &Api, id: &str) -> Value {
-    let query = "query($id: String!) { agent(agent_id: $id) { id status status_reason schedulable scaling_group
+    let query =
+        "query($id: String!) { agent(agent_id: $id) { id status status_reason schedulable scaling_group
         architecture engine addr labels { key value } free_bytes images_bytes } }";
     api.graphql(query, json!({"id": id})).await["data"]["agent"].clone()
 }
