@@ -23,7 +23,7 @@ use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
 /// Messages that wait to be sent on one link.
 const OUTBOX: usize = 64;
 /// How long an agent may take for an answer: as long as its engine may, and some for the way.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// How long a stopped pull is waited for.
 const STOPPING: Duration = Duration::from_secs(4);
 
@@ -135,13 +135,13 @@ impl Link {
             self.send(ToAgent::Ask(Request { call, ask })).await?;
             tokio::select! {
                 () = self.closed.cancelled() => Err(Self::gone()),
-                answer = tokio::time::timeout(ANSWER, answer) => match answer {
-                    Ok(answer) => answer.map_err(|_| Self::gone()),
-                    Err(_) => {
+                answer = tokio::time::timeout(ANSWER, answer) => {
+                    let silent = || {
                         let why = format!("the agent has not answered for {} s", ANSWER.as_secs());
-                        Err(Fault::new(Class::EngineGone, why))
-                    }
-                },
+                        Fault::new(Class::EngineGone, why)
+                    };
+                    answer.map_err(|_| silent())?.map_err(|_| Self::gone())
+                }
             }
         };
         let answer = asked.await;
@@ -193,7 +193,7 @@ impl Drop for Following<'_> {
 }
 
 impl Following<'_> {
-    async fn to_the_end(
+    async fn follow(
         &mut self,
         news: &mut watch::Receiver<News>,
         progress: &(dyn Fn(Progress) + Send + Sync),
@@ -253,14 +253,14 @@ impl Engine for Remote {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            end = following.to_the_end(&mut news, progress) => return end,
+            end = following.follow(&mut news, progress) => return end,
         }
         if self.link.shutdown.is_cancelled() {
             return Err(Fault::stopped());
         }
         self.link.send(ToAgent::Stop { pull: id }).await?;
         // So that "stopped" is said when it has stopped, if that is soon.
-        let _ = tokio::time::timeout(STOPPING, following.to_the_end(&mut news, &|_| ())).await;
+        let _ = tokio::time::timeout(STOPPING, following.follow(&mut news, &|_| ())).await;
         following.is_over = true;
         Err(Fault::stopped())
     }

@@ -15,7 +15,11 @@ use crate::wire::socket::accept_key;
 /// Turns the connection into a link. Who it is for is asked on the link, so that an agent of any version is told in
 /// words why it is not wanted.
 #[handler]
-pub fn link(request: &Request, links: Data<&Links>, streams: Data<&Streams>) -> Result<Response, Problem> {
+pub fn link(
+    request: &Request,
+    Data(links): Data<&Links>,
+    Data(streams): Data<&Streams>,
+) -> Result<Response, Problem> {
     let Some(key) = websocket_key(request) else {
         return Err(Problem::upgrade_required(
             "this is where agents dial in, by WebSocket: wharf agent --manager URL",
@@ -29,7 +33,7 @@ pub fn link(request: &Request, links: Data<&Links>, streams: Data<&Streams>) -> 
     let stranger = links.stranger().map_err(Problem::from)?;
     let upgrade =
         request.take_upgrade().map_err(|_| Problem::bad_request("this connection can't be upgraded"))?;
-    let address = request.remote_addr().as_socket_addr().map(|address| address.ip());
+    let address = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
     let links = links.clone();
     streams.tracker.spawn(async move {
