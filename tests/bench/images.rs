@@ -7,7 +7,9 @@ use async_graphql::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wharf::access::joins::Joins;
 use wharf::base::clock::Clock;
+use wharf::fleet::links::Links;
 use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
 use wharf::graphql::schema::{self, Schema};
@@ -94,9 +96,13 @@ fn schema(directory: &std::path::Path) -> Schema {
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let audit = stock::audit(&store);
     let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+    let joins = Joins::new(store.clone(), Clock::system(), audit.clone());
+    let silence = Duration::from_secs(30);
+    let links =
+        Links::new(store.clone(), fleet.clone(), joins.clone(), audit.clone(), silence, shutdown.clone());
     let queue = Queue::load(store, Clock::system(), audit.clone(), Vec::new(), tracker, shutdown);
     let queue = queue.expect("a queue");
     let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
     let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-    schema::build(schema::Services { audit, catalog, fleet, scanner, transfers, queue })
+    schema::build(schema::Services { audit, catalog, fleet, joins, links, scanner, transfers, queue })
 }
