@@ -22,8 +22,8 @@ use crate::store::Store;
 use crate::wire::message::{Code, Hello, Refusal};
 use crate::wire::{MAX_TEXT, VERSIONS};
 
-/// Connections that have not yet proved who they are. More are told to try later.
-const STRANGERS: usize = 128;
+/// Connections that have not yet proved who they are, of some 20 KiB each. More are told to try later.
+const STRANGERS: usize = 512;
 
 /// The links. Clones share them.
 #[derive(Clone)]

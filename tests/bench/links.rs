@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use wharf::base::digest::Digest;
 use wharf::wire::image::{Held, Progress, Pulled, Someone};
 use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
-use wharf::wire::socket::Socket;
+use wharf::wire::socket::{Broken, Socket};
 use wharf::wire::{MAX_MESSAGE, PATH};
 
 use super::report::{check, heading, mebibytes, milliseconds, note, number_after};
@@ -24,6 +24,8 @@ const AGENTS: usize = 1_000;
 const IMAGES: usize = 200;
 /// How long the server is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(30);
+/// As long as an agent waits the first time.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_mins(5);
 
 pub async fn measure() {
@@ -84,14 +86,12 @@ fn memory(app: &App, which: &str) -> u32 {
     number_after(&status, which)
 }
 
-/// The processor time it has used.
+/// The processor time it has used, with that of threads that have ended; the kernel counts it in hundredths here.
 fn processor(app: &App) -> Duration {
-    let folder = std::fs::read_dir(format!("/proc/{}/task", app.process_id())).expect("its threads");
-    let of_thread = |entry: std::io::Result<std::fs::DirEntry>| {
-        let text = std::fs::read_to_string(entry.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    Duration::from_nanos(folder.filter_map(of_thread).sum())
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", app.process_id())).expect("its state");
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 fn held(number: usize) -> Held {
@@ -106,9 +106,15 @@ fn held(number: usize) -> Held {
 /// An agent that finds nothing and pulls everything at once. It stops when it is dropped.
 async fn agent(url: &str, token: &str, number: usize, reported: &AtomicUsize) {
     let host = url.trim_start_matches("http://");
-    let stream = TcpStream::connect(host).await.expect("a connection");
-    let mut socket =
-        Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await.expect("a link");
+    let mut socket = loop {
+        let stream = TcpStream::connect(host).await.expect("a connection");
+        match Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await {
+            Ok(socket) => break socket,
+            // Too many at once; a real agent waits and tries again, too.
+            Err(Broken::NoLink(_)) => tokio::time::sleep(TRY_AGAIN).await,
+            Err(broken) => panic!("no link: {broken}"),
+        }
+    };
     let mut hello = hello(Some(token), &format!("benchagent{number:05}"));
     hello.id = Some(format!("gpu{number:04}"));
     socket.send(&FromAgent::Hello(Box::new(hello))).await.expect("hello");
