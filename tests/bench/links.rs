@@ -51,7 +51,8 @@ pub async fn measure() {
     check("resident", mebibytes(memory(&app, "VmRSS:")), 300.0, " MiB");
     let (watched, used) = (Instant::now(), processor(&app));
     tokio::time::sleep(IDLE).await;
-    let percent = (processor(&app) - used).as_secs_f64() / watched.elapsed().as_secs_f64() * 100.0;
+    let percent =
+        processor(&app).saturating_sub(used).as_secs_f64() / watched.elapsed().as_secs_f64() * 100.0;
     check("processor, idle", percent, 2.0, " %");
 
     let query = "{ images { registry name tag } }";
@@ -140,15 +141,15 @@ async fn agent(url: &str, token: &str, number: usize, reported: &AtomicUsize) {
     reported.fetch_add(1, Ordering::Relaxed);
     let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_ms));
     loop {
-        let received = tokio::select! {
-            received = receiver.receive::<ToAgent>() => received,
+        let heard = tokio::select! {
+            heard = receiver.receive::<ToAgent>() => heard,
             _ = beat.tick() => {
                 let _ = sender.ping().await;
                 continue;
             }
         };
-        let Ok(received) = received else { return };
-        let answers = match received.message {
+        let Ok(heard) = heard else { return };
+        let answers = match heard.message {
             Some(ToAgent::Ask(request)) => {
                 let answer = match request.ask {
                     Ask::Look => Answer::Looked,

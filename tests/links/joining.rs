@@ -64,7 +64,7 @@ async fn a_token_is_good_for_one_agent_until_it_ends() {
         assert!(app.logs().contains(words), "the manager's log says it too");
     };
     let used = token(&api, json!({})).await;
-    let (_first, id) = Speaker::join(&app, hello(Some(&used), "firstfirst")).await.ok().expect("in");
+    let (_first, id) = Speaker::join(&app, hello(Some(&used), "firstfirst")).await.expect("in");
     assert_eq!(id, "i-speaker");
     refused(&used, "was used").await;
     refused("whj_0123456789_wrong", "is unknown").await;
@@ -88,7 +88,7 @@ async fn a_token_is_good_for_one_agent_until_it_ends() {
     // A token for several nodes is good for so many.
     let many = token(&api, json!({"uses": 2, "scaling_group": "gpu"})).await;
     for key in ["manymany1", "manymany2"] {
-        let (_link, id) = Speaker::join(&app, hello(Some(&many), key)).await.ok().expect("in");
+        let (_link, id) = Speaker::join(&app, hello(Some(&many), key)).await.expect("in");
         assert_eq!(agent(&api, &id).await["scaling_group"], "gpu");
     }
     assert!(Speaker::join(&app, hello(Some(&many), "manymany3")).await.is_err());
@@ -137,7 +137,7 @@ async fn one_id_is_one_agent() {
     let api = app.admin();
     let mut first = hello(Some(&token(&api, json!({})).await), "firstfirst");
     first.id = Some("gpu01".into());
-    let (_link, _) = Speaker::join(&app, first.clone()).await.ok().expect("in");
+    let (_link, _) = Speaker::join(&app, first.clone()).await.expect("in");
     let mut second = hello(Some(&token(&api, json!({})).await), "secondsecond");
     second.id = Some("gpu01".into());
     let refusal = Speaker::join(&app, second).await.err().expect("a refusal");

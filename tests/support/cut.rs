@@ -122,8 +122,7 @@ async fn copy<R: AsyncRead, W: AsyncWrite>(
     mut state: watch::Receiver<Wire>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if state.wait_for(|wire| *wire == Wire::Whole).await.is_err() {
             break;
         }
