@@ -87,8 +87,8 @@ pub enum Again {
     Never,
     /// At this time. So many tries are made at most.
     At(Timestamp),
-    /// When this is cancelled, however long that takes. What could not even be begun does not count as a try, and
-    /// others have its place meanwhile.
+    /// When this is cancelled, however long that takes. It does not count as a try, and others have its place
+    /// meanwhile.
     When(CancellationToken),
 }
 
