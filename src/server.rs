@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::audit::{Audit, Retention};
 use crate::access::directory::Directory;
+use crate::access::joins::Joins;
 use crate::access::rates::Rates;
 use crate::access::sessions::Limits;
 use crate::access::sign_in::SignIn;
@@ -23,6 +24,7 @@ use crate::catalog::clients::Clients;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
 use crate::engine::{self, Engine};
+use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
 use crate::graphql::schema::{self, Schema};
@@ -62,6 +64,8 @@ pub struct Settings {
     pub sessions: Limits,
     /// Proxies whose word on where a request comes from counts.
     pub proxies: Proxies,
+    /// How long an agent on another machine may be silent before it is lost.
+    pub agent_silence: Duration,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
     /// The super-admin to make if there is no account yet.
@@ -142,6 +146,15 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+        let joins = Joins::new(store.clone(), clock.clone(), audit.clone());
+        let links = Links::new(
+            store.clone(),
+            fleet.clone(),
+            joins.clone(),
+            audit.clone(),
+            settings.agent_silence,
+            shutdown.clone(),
+        );
         let schema = schema::build(schema::Services {
             accounts: accounts.clone(),
             audit,
@@ -150,6 +163,8 @@ impl Server {
             tokens: tokens.clone(),
             catalog: catalog.clone(),
             fleet: fleet.clone(),
+            joins,
+            links: links.clone(),
             scanner,
             transfers,
             queue: queue.clone(),
@@ -170,6 +185,7 @@ impl Server {
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
+            links,
             hosts: Hosts::new(settings.hosts),
         };
         Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })

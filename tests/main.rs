@@ -33,6 +33,7 @@ mod harness;
 mod hostile;
 mod http_config;
 mod limits;
+mod links;
 mod mistakes;
 mod mixed;
 mod oci;

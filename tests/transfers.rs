@@ -290,7 +290,8 @@ async fn a_preload_waits_for_an_engine_that_was_killed() {
     assert_eq!(event.name, "bgtask_done", "{ended:#}");
     let states = reasons(&ended);
     assert!(states.iter().all(|(state, ..)| *state == "done"), "{ended:#}");
-    assert!(states.iter().any(|(_, attempts, _)| *attempts > 1), "{ended:#}");
+    // Waiting for an engine that is known to be gone is no try; one that failed before that was known is.
+    assert!(states.iter().all(|(_, attempts, _)| (1..=2).contains(attempts)), "{ended:#}");
     scene.becomes(0, &["present", "present"]).await;
 }
 

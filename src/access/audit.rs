@@ -231,6 +231,29 @@ impl Audit {
         self.append(writer, outcome_of(entry, result.as_ref().err()))
     }
 
+    /// Keeps a row of an agent that joined, within the transaction that lets it in.
+    pub fn joined(
+        &self,
+        writer: &mut Writer,
+        agent: &str,
+        token: &str,
+        address: Option<IpAddr>,
+    ) -> Result<()> {
+        let entry = Entry {
+            number: 0,
+            at: self.clock.now(),
+            user: None,
+            email: String::new(),
+            credential: format!("join token {token}"),
+            address,
+            action: "join_agent".into(),
+            target: shown(agent),
+            outcome: Outcome::Done,
+            reason: None,
+        };
+        self.append(writer, entry)
+    }
+
     /// The newest rows that the search finds, `limit` at most, and whether there may be more. For super-admins.
     pub async fn search(&self, caller: &Caller, search: Search, limit: usize) -> Result<(Vec<Entry>, bool)> {
         caller.require_superadmin("audit_log")?;

@@ -6,6 +6,7 @@ pub mod caller;
 pub mod directory;
 pub mod explain;
 pub mod hasher;
+pub mod joins;
 pub mod names;
 pub mod password;
 pub mod rates;

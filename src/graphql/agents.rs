@@ -11,7 +11,7 @@ use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
-use crate::fleet::service::Fleet;
+use crate::fleet::service::{AgentChange, Fleet};
 use crate::graphql::kit::fault::{Answer, Fault};
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::filter::Filter;
@@ -36,10 +36,10 @@ impl AgentNode {
         Some(self.0.status.as_str().to_ascii_uppercase())
     }
 
-    /// Why it is lost.
+    /// Why it is lost, or can't be reached just now.
     async fn status_reason(&self) -> Option<&str> {
         match &self.0.status {
-            Status::Alive => None,
+            Status::Alive => self.0.away.as_deref(),
             Status::Lost { reason, .. } => Some(reason),
         }
     }
@@ -114,7 +114,7 @@ impl AgentNode {
 
     /// Whether it takes new work.
     async fn schedulable(&self) -> Option<bool> {
-        Some(self.0.is_alive())
+        Some(self.0.is_alive() && !self.0.record.draining)
     }
 
     /// Constant; for Backend.AI's clients.
@@ -294,6 +294,8 @@ pub struct ModifyAgentInput {
     scaling_group: Option<String>,
     /// Labels to set; an empty value removes one.
     labels: Option<Vec<AgentLabelInput>>,
+    /// False: it is to get no new images; what it has stays, and what it is loading is loaded.
+    schedulable: Option<bool>,
 }
 
 /// A label to set.
@@ -466,7 +468,12 @@ impl AgentMutation {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         let labels =
             props.labels.map(|labels| labels.into_iter().map(|label| (label.key, label.value)).collect());
-        Some(match fleet.change(caller, &id, labels, props.scaling_group).await {
+        let change = AgentChange {
+            labels,
+            scaling_group: props.scaling_group,
+            draining: props.schedulable.map(|schedulable| !schedulable),
+        };
+        Some(match fleet.change(caller, &id, change).await {
             Ok(_) => ModifyAgent { ok: Some(true), msg: Some("done".into()) },
             Err(error) => ModifyAgent { ok: Some(false), msg: Some(Fault::from(error).message()) },
         })

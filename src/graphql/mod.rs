@@ -12,6 +12,7 @@ pub mod groups;
 pub mod image_fields;
 pub mod image_nodes;
 pub mod images;
+pub mod joins;
 pub mod keypairs;
 pub mod kit;
 pub mod policies;

@@ -5,9 +5,11 @@ use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::access::directory::Directory;
+use crate::access::joins::Joins;
 use crate::access::sign_in::SignIn;
 use crate::access::tokens::Tokens;
 use crate::catalog::service::Catalog;
+use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::associations::AssociationMutation;
@@ -17,6 +19,7 @@ use crate::graphql::explain::ExplainQuery;
 use crate::graphql::groups::{GroupMutation, GroupQuery};
 use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::joins::{JoinMutation, JoinQuery};
 use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
 use crate::graphql::kit::dialect::Dialects;
 use crate::graphql::kit::limit::FieldLimit;
@@ -52,6 +55,7 @@ pub struct Query(
     ImageNodeQuery,
     ExplainQuery,
     AgentQuery,
+    JoinQuery,
     PresenceQuery,
     TransferQuery,
     RegistryQuery,
@@ -74,6 +78,7 @@ pub struct Mutation(
     ImageMutation,
     ImageNodeMutation,
     AgentMutation,
+    JoinMutation,
     RegistryMutation,
     TaskMutation,
     DomainMutation,
@@ -106,6 +111,10 @@ pub struct Services {
     pub catalog: Catalog,
     /// For agents.
     pub fleet: Fleet,
+    /// For join tokens.
+    pub joins: Joins,
+    /// For agents on other machines.
+    pub links: Links,
     /// For scans.
     pub scanner: Scanner,
     /// For preloads and unloads.
@@ -116,8 +125,20 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { accounts, audit, directory, door, tokens, catalog, fleet, scanner, transfers, queue } =
-        services;
+    let Services {
+        accounts,
+        audit,
+        directory,
+        door,
+        tokens,
+        catalog,
+        fleet,
+        joins,
+        links,
+        scanner,
+        transfers,
+        queue,
+    } = services;
     builder()
         .data(accounts)
         .data(audit)
@@ -126,6 +147,8 @@ pub fn build(services: Services) -> Schema {
         .data(tokens)
         .data(catalog)
         .data(fleet)
+        .data(joins)
+        .data(links)
         .data(scanner)
         .data(transfers)
         .data(queue)

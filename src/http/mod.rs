@@ -1,5 +1,6 @@
 //! The HTTP surface: who is asking, what a path means, how an answer travels.
 
+pub mod agents;
 pub mod body;
 pub mod browser;
 pub mod caller;

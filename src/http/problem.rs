@@ -122,6 +122,11 @@ impl Problem {
         .saying(msg)
     }
 
+    /// 426: what is here is no page.
+    pub fn upgrade_required(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required.").saying(msg)
+    }
+
     /// 429: too many wrong passwords.
     pub fn too_many_attempts(wait: Duration) -> Self {
         let problem = Self::new(

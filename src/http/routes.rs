@@ -5,13 +5,14 @@ use poem::{Endpoint, EndpointExt as _, Response, Route, get, patch, post};
 
 use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
+use crate::fleet::links::Links;
 use crate::graphql::schema::Schema;
 use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
 use crate::http::v2::{aliases, images, registries};
-use crate::http::{config, func, graphql, hello, resources, sessions, ui};
+use crate::http::{agents, config, func, graphql, hello, resources, sessions, ui};
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
@@ -27,6 +28,8 @@ pub struct Services {
     pub catalog: Catalog,
     /// For events.
     pub queue: Queue,
+    /// For agents on other machines.
+    pub links: Links,
     /// The API.
     pub schema: Schema,
     /// For events.
@@ -60,6 +63,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/resource/container-registries", get(resources::container_registries))
         .at("/scaling-groups", get(resources::scaling_groups))
         .at("/events/background-task", get(events::follow))
+        .at("/agents/link", get(agents::link))
         .at("/server/login", post(sessions::sign_in))
         .at("/server/login-check", post(sessions::check))
         .at("/server/logout", post(sessions::sign_out))
@@ -79,6 +83,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.door))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
+        .with(AddData::new(services.links))
         .with(AddData::new(services.schema))
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))

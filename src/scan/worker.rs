@@ -163,7 +163,7 @@ fn setback(trouble: Trouble) -> Setback {
                 Reason::RateLimited { until } => Timestamp::try_from(until).ok(),
                 _ => None,
             };
-            Setback { reason: error.to_string(), again_at }
+            Setback { reason: error.to_string(), again: again_at.into() }
         }
         Trouble::Store(error) => {
             if let crate::base::Error::Internal(cause) = &error {

@@ -35,6 +35,8 @@ pub enum Step {
     WrongArchitecture,
     /// Wait for the agent, which does not answer.
     Offline,
+    /// Nothing: the agent takes no new images.
+    Draining,
 }
 
 impl Step {
@@ -46,6 +48,7 @@ impl Step {
             Self::Fetch => "to-fetch",
             Self::WrongArchitecture => "wrong-architecture",
             Self::Offline => "offline",
+            Self::Draining => "draining",
         }
     }
 }
@@ -103,6 +106,9 @@ impl<'a> Planner<'a> {
             AgentPlan { agent: id.clone(), step, bytes, free_bytes, fits }
         };
         let Some(image) = image_for(images, agent) else { return Ok(plan(Step::WrongArchitecture, 0)) };
+        if agent.record.draining {
+            return Ok(plan(Step::Draining, 0));
+        }
         if !agent.is_alive() {
             return Ok(plan(Step::Offline, image.record.size_bytes));
         }

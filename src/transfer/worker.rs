@@ -18,7 +18,7 @@ use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
 use crate::fleet::service::Fleet;
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
-use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 use crate::transfer::limits::Limits;
 use crate::transfer::source::Repository;
 use crate::transfer::work::Work;
@@ -86,20 +86,37 @@ impl Worker for TransferWorker {
             turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
             () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
         };
-        let Some(engine) = self.fleet.engine(&work.agent) else {
-            return Err(self.setback(item, &Fault::new(Class::EngineGone, "the agent is offline")));
-        };
+        let engine = self.reach(&work.agent)?;
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
             _ => self.preload(&work.agent, engine.as_ref(), image, place).await,
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
-        done.map_err(|fault| self.setback(item, &fault))
+        // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
+        done.map_err(|fault| match (fault.class, self.reach(&work.agent)) {
+            (Class::EngineGone, Err(away)) => away,
+            _ => self.setback(item, &fault),
+        })
     }
 }
 
 impl TransferWorker {
+    /// The way to an agent; if it is away the item waits for it, however long that takes.
+    fn reach(&self, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
+        let found = self.fleet.find(agent).ok_or_else(|| Setback::giving_up("the agent was removed"))?;
+        if found.record.draining && self.kind == Kind::Preload {
+            let remedy = format!("wharf agent drain {agent} --undo");
+            return Err(Setback::giving_up(format!(
+                "the agent is draining and takes no images; see {remedy}"
+            )));
+        }
+        self.fleet.reach(agent).map_err(|away| Setback {
+            reason: format!("waiting for the agent: {}", away.reason),
+            again: Again::When(away.back),
+        })
+    }
+
     async fn preload(
         &self,
         agent: &str,
@@ -175,7 +192,7 @@ impl TransferWorker {
         let waits = 2_i32.saturating_pow(item.attempts.saturating_sub(1).min(10));
         let wait = FIRST_WAIT.checked_mul(waits).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         let again_at = (item.attempts < tries).then(|| self.clock.now() + wait);
-        Setback { reason: fault.to_string(), again_at }
+        Setback { reason: fault.to_string(), again: again_at.into() }
     }
 }
 

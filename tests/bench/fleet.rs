@@ -15,7 +15,7 @@ use wharf::engine::fault::Fault;
 use wharf::engine::image::{Held, Removal};
 use wharf::engine::pull::{Progress, Pull, Pulled};
 use wharf::engine::{About, Disk, Engine, Event, Kind};
-use wharf::fleet::service::Fleet;
+use wharf::fleet::service::{AgentChange, Fleet};
 use wharf::store::Store;
 
 use super::report::{check, heading, median, milliseconds, note};
@@ -123,7 +123,8 @@ async fn many_agents() {
     for (number, name) in names.iter().enumerate().take(64) {
         let zone = if number % 2 == 0 { "a" } else { "b" };
         let labels = BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
-        fleet.change(&caller, &format!("i-{name}"), Some(labels), None).await.expect("a label");
+        let change = AgentChange { labels: Some(labels), ..AgentChange::default() };
+        fleet.change(&caller, &format!("i-{name}"), change).await.expect("a label");
     }
     let digest = held(7).digest;
     let presence =

@@ -96,6 +96,7 @@ pub fn schema(directory: &std::path::Path) -> Schema {
         audit: Retention::default(),
         sessions: Limits::default(),
         proxies: Proxies::default(),
+        agent_silence: Duration::from_secs(30),
         first_admin: FirstAdmin::default(),
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());

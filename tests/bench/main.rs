@@ -1,6 +1,6 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout visibility` runs some
-//! of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links visibility` runs
+//! some of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@
 mod fleet;
 mod images;
 mod layout;
+mod links;
 mod login;
 mod memory;
 mod report;
@@ -55,6 +56,9 @@ fn main() {
         }
         if wanted("layout") {
             layout::measure().await;
+        }
+        if wanted("links") {
+            links::measure().await;
         }
         if wanted("signature") {
             signature::measure();
