@@ -10,7 +10,7 @@ HAVE = $(shell type -P $(1))
 # The archive of advisories lives on another site than the crates; what needs no network is checked always.
 DENY := cargo deny check licenses bans sources
 
-.PHONY: help test parts lint deny unit fuzz bench fmt clean-tools
+.PHONY: help test parts lint deny unit fuzz bench fmt ui ui-test screenshots clean-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,21 @@ fuzz: ## long: random text against the expressions for sets of agents
 
 bench: ## measures; writes the numbers to stdout
 	cargo bench --bench wharf
+
+# The built UI is checked in, so nothing but these needs Node.
+ui: ui/node_modules ## builds the UI into ui/dist; needs Node 20 or later
+	cd ui && npm run build
+
+ui-test: ui ## the UI's own tests, in Chromium and against the real server
+	cargo build
+	cd ui && npm test && npm run browser
+
+screenshots: ui/node_modules ## every page at 1440 and 390 px, light and dark, into target/screenshots
+	cargo build
+	cd ui && node tools/screenshots.js
+
+ui/node_modules: ui/package-lock.json
+	cd ui && npm ci && touch node_modules
 
 fmt: ## formats the sources
 	cargo fmt

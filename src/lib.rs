@@ -12,11 +12,13 @@
 //! scan  transfer
 //! tasks  catalog  fleet
 //! access  agent
-//! store  registry  engine  config  wire
+//! wire
+//! store  registry  engine  config
 //! base
 //! ```
 
 pub mod access;
+pub mod agent;
 pub mod base;
 pub mod catalog;
 pub mod cli;
@@ -32,3 +34,4 @@ pub mod server;
 pub mod store;
 pub mod tasks;
 pub mod transfer;
+pub mod wire;

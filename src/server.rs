@@ -11,17 +11,27 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
 use crate::access::audit::{Audit, Retention};
+use crate::access::directory::Directory;
+use crate::access::joins::Joins;
+use crate::access::rates::Rates;
+use crate::access::sessions::Limits;
+use crate::access::sign_in::SignIn;
 use crate::access::tenants::{self, Tenants};
+use crate::access::tokens::Tokens;
 use crate::base::Error;
 use crate::base::clock::Clock;
+use crate::catalog::clients::Clients;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
 use crate::engine::{self, Engine};
+use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
-use crate::graphql::schema;
+use crate::graphql::schema::{self, Schema};
+use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
+use crate::http::peer::Proxies;
 use crate::http::routes::{Services, routes};
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
@@ -36,6 +46,8 @@ use crate::transfer::service::Transfers;
 const LAST_REQUESTS: Duration = Duration::from_secs(4);
 /// How long its tasks may.
 const LAST_TASKS: Duration = Duration::from_secs(4);
+/// How often expired sessions, tokens and failures are taken away.
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How long a connection may stay open without a request.
 const IDLE: Duration = Duration::from_mins(2);
 
@@ -48,6 +60,12 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The container engines of this machine and others that it reaches itself, by address.
     pub engines: Vec<EngineUrl>,
+    /// How long people stay signed in.
+    pub sessions: Limits,
+    /// Proxies whose word on where a request comes from counts.
+    pub proxies: Proxies,
+    /// How long an agent on another machine may be silent before it is lost.
+    pub agent_silence: Duration,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
     /// The super-admin to make if there is no account yet.
@@ -75,8 +93,11 @@ pub struct Server {
     shutdown: CancellationToken,
     first_admin: Option<Credentials>,
     fleet: Fleet,
-    engines: Vec<(String, Arc<dyn Engine>)>,
+    engines: Engines,
 }
+
+/// Engines by address.
+type Engines = Vec<(String, Arc<dyn Engine>)>;
 
 impl Server {
     /// Opens the data directory and loads what is in it. It stops when `shutdown` is cancelled.
@@ -85,6 +106,8 @@ impl Server {
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let store = Store::open(&settings.data_dir)?;
+        // Before an account is made, whose password would be lost with a start that fails here.
+        let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
         let first_admin = if accounts.is_empty() {
@@ -92,13 +115,26 @@ impl Server {
         } else {
             None
         };
-        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
-        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
-        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
         let tracker = TaskTracker::new();
-        let sessions = service::sessions(&catalog);
+        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
+        let (log, limits) = (audit.clone(), settings.sessions);
+        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let tokens = Tokens::load(&store, &accounts, log, clock.clone())?;
+        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
+        let sessions = door.sessions().clone();
+        let directory = Directory::new(
+            accounts.clone(),
+            tenants.clone(),
+            audit.clone(),
+            clock.clone(),
+            Arc::new(fleet.clone()),
+        )
+        .on_lockout(Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop)));
+        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
+        let clients = Clients::new(catalog.clone());
+        let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
-        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clock);
+        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clients, &clock);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),
@@ -110,30 +146,54 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-        let services = Services {
-            store,
+        let joins = Joins::new(store.clone(), clock.clone(), audit.clone());
+        let links = Links::new(
+            store.clone(),
+            fleet.clone(),
+            joins.clone(),
+            audit.clone(),
+            settings.agent_silence,
+            shutdown.clone(),
+        );
+        let schema = schema::build(schema::Services {
+            accounts: accounts.clone(),
+            audit,
+            directory,
+            door: door.clone(),
+            tokens: tokens.clone(),
+            catalog: catalog.clone(),
+            fleet: fleet.clone(),
+            joins,
+            links: links.clone(),
+            scanner,
+            transfers,
+            queue: queue.clone(),
+        });
+        let proofs = Proofs {
+            sessions: door.sessions().clone(),
+            tokens,
+            rates: Rates::default(),
+            proxies: settings.proxies,
             accounts,
             clock,
-            schema: schema::build(schema::Services {
-                audit,
-                catalog: catalog.clone(),
-                fleet: fleet.clone(),
-                scanner,
-                transfers,
-                queue: queue.clone(),
-            }),
+        };
+        let services = Services {
+            store,
+            schema,
+            proofs,
+            door,
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
+            links,
             hosts: Hosts::new(settings.hosts),
         };
-        let mut engines = Vec::with_capacity(settings.engines.len());
-        for url in &settings.engines {
-            let engine =
-                engine::connect(url).map_err(|fault| Error::invalid("engine", format!("{url}: {fault}")))?;
-            engines.push((url.to_string(), engine));
-        }
         Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })
+    }
+
+    /// The API, for whoever asks it without HTTP.
+    pub fn schema(&self) -> &Schema {
+        &self.services.schema
     }
 
     /// The credentials of the super-admin that this start made: to be shown once, to a person.
@@ -146,6 +206,11 @@ impl Server {
         for (address, engine) in self.engines {
             self.tracker.spawn(watch(self.fleet.clone(), address, engine, self.shutdown.clone()));
         }
+        self.tracker.spawn(housekeeping(
+            self.services.proofs.clone(),
+            self.services.door.clone(),
+            self.shutdown.clone(),
+        ));
         self.services.queue.resume();
         let acceptor = TcpAcceptor::from_tokio(listener)?;
         let stop = self.shutdown.clone().cancelled_owned();
@@ -159,4 +224,33 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Takes away what has expired and writes what was only noted, until the server stops, and then once more.
+async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken) {
+    loop {
+        let is_last = tokio::time::timeout(HOUSEKEEPING, shutdown.cancelled()).await.is_ok();
+        proofs.rates.tidy(proofs.clock.steady());
+        let done = async {
+            proofs.tokens.tidy().await?;
+            proofs.accounts.save_last_used().await?;
+            door.tidy(is_last).await
+        };
+        if let Err(why) = done.await {
+            tracing::warn!(?why, "could not tidy up sessions, tokens and failed attempts; it is tried again");
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// The way to each engine, with its address.
+fn connect(urls: &[EngineUrl]) -> Result<Engines, ServeError> {
+    let mut engines = Vec::with_capacity(urls.len());
+    for url in urls {
+        let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", fault.to_string()))?;
+        engines.push((url.to_string(), engine));
+    }
+    Ok(engines)
 }

@@ -14,6 +14,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("argon2", &["access"]),
     ("reqwest", &["registry", "agent", "cli"]),
     ("clap", &["cli", "config"]),
+    ("tokio_tungstenite", &["wire"]),
 ];
 
 /// Beyond this a file holds more than one thing.

@@ -53,7 +53,7 @@ async fn write(
 ) -> Written {
     let mut tasks = Vec::new();
     for turn in 0.. {
-        if turn % 8 == 7 {
+        if turn % 8 == 3 {
             let document =
                 format!("mutation {{ it: rescan_images(registry: \"{host}\") {{ ok msg task_id }} }}");
             let Some(answer) = try_mutate(&api, &document).await else { break };

@@ -1,49 +1,15 @@
 //! A disk that is full: what can't be kept is refused with the reason and the remedy, and nothing that was kept is lost.
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::api::Api;
 use crate::support::app::{App, Launch};
+use crate::support::disk::SmallDisk;
 use crate::support::image::Image;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
-
-/// A small file system, gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Nothing where mounting is not allowed.
-    fn mount(place: PathBuf) -> Option<Self> {
-        fs::create_dir(&place).expect("a place to mount");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=8m,mode=0700", "wharf-test"])
-            .arg(&place)
-            .output();
-        let mounted = mount.is_ok_and(|output| output.status.success());
-        mounted.then_some(Self(place))
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let filler = fs::File::create(self.0.join("filler")).expect("a file");
-        let block = vec![0; 4096];
-        while std::io::Write::write_all(&mut &filler, &block).is_ok() {}
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("filler")).expect("the filler");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// Gives images other names until that is refused, and returns how many were given and what was said then.
 async fn alias_until_refused(api: &Api, target: &str) -> (usize, String) {
@@ -105,7 +71,7 @@ async fn recovers(app: &mut App, registry: &Shelf, given: usize) {
 #[tokio::test]
 async fn a_full_disk_refuses_changes_and_loses_none() {
     let launch = Launch::plain();
-    let Some(disk) = SmallDisk::mount(launch.data_dir()) else {
+    let Some(disk) = SmallDisk::mount(launch.data_dir(), 8) else {
         eprintln!(
             "left out: no file system can be mounted here; the limit on file sizes stands in for a full disk"
         );

@@ -1,4 +1,8 @@
-//! Docker Engine as wharf sees it, against real ones.
+//! Container engines as wharf sees them, against real ones: here what only Docker Engine does.
+
+mod containerd;
+mod podman;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +10,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
-use wharf::base::secret::Secret;
 use wharf::engine::address::EngineUrl;
 use wharf::engine::docker::Docker;
 use wharf::engine::fault::{Class, Fault};
-use wharf::engine::image::{Held, Removal};
-use wharf::engine::pull::{Credentials, Progress, Pull, Pulled};
+use wharf::engine::pull::{Progress, Pull, Pulled};
 use wharf::engine::{Change, Engine, Event, Kind};
 
 use crate::support::dockerd::RealDocker;
@@ -33,6 +35,7 @@ fn pull_of(host: &str, built: &Built) -> Pull {
         platform: None,
         layers: Vec::new(),
         credentials: None,
+        source: None,
     }
 }
 
@@ -59,7 +62,7 @@ fn lab_image(tag: &str) -> Image {
 }
 
 #[tokio::test]
-async fn an_engine_tells_who_it_is_and_what_room_it_has() {
+async fn docker_tells_its_id_and_its_labels() {
     let Some(node) = RealDocker::start_with(&["--label", "zone=a", "--label", "gpu="]).await else { return };
     let engine = node.engine();
     let about = engine.about().await.unwrap();
@@ -77,88 +80,7 @@ async fn an_engine_tells_who_it_is_and_what_room_it_has() {
 }
 
 #[tokio::test]
-async fn an_image_comes_by_its_digest_and_goes_by_its_name() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
-        return;
-    };
-    let built = registry.push(&lab_image("1")).await;
-    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
-
-    let (pulled, seen) = run(&engine, &pull).await;
-    let Pulled { held, fetched: true } = pulled.unwrap() else { panic!("it was not there before") };
-    let expected = Held {
-        digest: pull.config.clone(),
-        names: vec![pull.name()],
-        manifests: pull.manifest.clone().into_iter().collect(),
-        size_bytes: held.size_bytes,
-    };
-    assert_eq!(held, expected);
-    assert!(held.size_bytes >= 200_000, "{held:?}");
-    let last = seen.last().unwrap();
-    assert_eq!((last.layers_done, last.layers_total, last.bytes_done), (2, 2, last.bytes_total));
-    assert!(last.bytes_total >= 200_000 && seen.len() > 3, "{seen:#?}");
-    assert_eq!(engine.images().await.unwrap(), [expected]);
-    assert!(engine.disk().await.unwrap().images_bytes >= 200_000);
-    let listed =
-        node.docker_ok(&["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]).await;
-    assert_eq!(listed.trim(), format!("{} {}", pull.name(), pull.config));
-
-    // Once more: nothing is fetched, the registry need not even be there.
-    drop(registry);
-    let (again, seen) = run(&engine, &pull).await;
-    assert!(!again.unwrap().fetched);
-    assert_eq!(seen.len(), 1);
-    // Under another name too.
-    let other = Pull { tag: "other".into(), ..pull.clone() };
-    let also = run(&engine, &other).await.0.unwrap();
-    assert_eq!((also.fetched, also.held.names), (false, vec![pull.name(), other.name()]));
-
-    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Untagged));
-    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Absent));
-    assert_eq!(engine.remove(&other.name()).await, Ok(Removal::Removed { freed_bytes: None }));
-    assert_eq!(engine.images().await.unwrap(), [], "what the digest was called goes with the last name");
-}
-
-#[tokio::test]
-async fn a_tag_that_moved_does_not_matter_where_the_digest_is_known() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
-        return;
-    };
-    let old = registry.push(&lab_image("1")).await;
-    let new = registry.push(&lab_image("1").content("rebuilt")).await;
-    let engine = node.engine();
-    let pull = pull_of(registry.host(), &old);
-    assert_eq!(run(&engine, &pull).await.0.unwrap().held.digest, pull.config);
-
-    let by_tag = Pull { manifest: None, ..pull_of(registry.host(), &new) };
-    assert_eq!(run(&engine, &by_tag).await.0.unwrap().held.names, [by_tag.name()]);
-    // The old one has lost its name now, and is there all the same: only the name is to be given back.
-    let back = Pull { manifest: None, ..pull.clone() };
-    let back = run(&engine, &back).await.0.unwrap();
-    assert!(!back.fetched && back.held.digest == pull.config, "{back:?}");
-
-    assert_eq!(engine.remove(pull.config.as_str()).await, Ok(Removal::Removed { freed_bytes: None }));
-    let fault = run(&engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap_err();
-    assert!(fault.class == Class::Other && fault.message.contains("tag moved"), "{fault}");
-}
-
-#[tokio::test]
-async fn what_containers_use_stays() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
-        return;
-    };
-    let built = registry.push(&lab_image("1")).await;
-    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
-    run(&engine, &pull).await.0.unwrap();
-    node.docker_ok(&["create", "--name", "holder", &pull.name(), "/file"]).await;
-    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::InUse { containers: vec!["holder".into()] }));
-    assert_eq!(engine.find(&pull.name()).await.unwrap().unwrap().digest, pull.config);
-    node.docker_ok(&["rm", "holder"]).await;
-    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
-}
-
-#[tokio::test]
-async fn what_others_do_is_heard() {
+async fn docker_tells_of_each_step() {
     let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
         return;
     };
@@ -199,7 +121,7 @@ fn entries(folder: &std::path::Path) -> usize {
 }
 
 #[tokio::test]
-async fn stopping_a_pull_stops_it_in_the_engine() {
+async fn stopping_a_pull_leaves_nothing_in_docker() {
     let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
         return;
     };
@@ -240,85 +162,6 @@ async fn stopping_a_pull_stops_it_in_the_engine() {
         engine.pull(&pull, &|_| (), &CancellationToken::new()).await.unwrap().held.digest,
         pull.config
     );
-}
-
-#[tokio::test]
-async fn an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
-        return;
-    };
-    let mut node = node;
-    let built = registry.push(&Image::new("lab/big", "1").real_layers(4, 1_000_000)).await;
-    let proxy = CountingProxy::start(&registry.url()).await;
-    let (engine, pull) = (Arc::new(node.engine()), pull_of(&proxy.host(), &built));
-    let task = {
-        let (engine, pull) = (Arc::clone(&engine), pull.clone());
-        tokio::spawn(async move { engine.pull(&pull, &|_| (), &CancellationToken::new()).await })
-    };
-    proxy.reached(3).await;
-    proxy.hold();
-    node.kill9();
-    let fault = task.await.unwrap().unwrap_err();
-    assert!(fault.class == Class::EngineGone && fault.is_transient(), "{fault}");
-    proxy.behave();
-    node.restart().await;
-    assert_eq!(
-        engine.pull(&pull, &|_| (), &CancellationToken::new()).await.unwrap().held.digest,
-        pull.config
-    );
-}
-
-#[tokio::test]
-async fn credentials_reach_the_registry_whatever_they_are_made_of() {
-    let (Some(registry), Some(node)) = (RealRegistry::with_password().await, RealDocker::start().await)
-    else {
-        return;
-    };
-    let built = registry.push(&lab_image("1")).await;
-    let (engine, mut pull) = (node.engine(), pull_of(registry.host(), &built));
-    assert_eq!(run(&engine, &pull).await.0.unwrap_err().class, Class::Unauthorized);
-    let with = |username: &str, password: &str| {
-        Some(Credentials { username: username.into(), password: Secret::new(password) })
-    };
-    let (user, password) = registry.credentials().unwrap();
-    // In base64 these have the two characters in which the alphabets differ.
-    pull.credentials = with(user, "wrong?>~?>~");
-    let fault = run(&engine, &pull).await.0.unwrap_err();
-    assert_eq!(fault.class, Class::Unauthorized);
-    assert!(!fault.to_string().contains("wrong"), "{fault}");
-    assert!(!fault.message.contains("no basic auth credentials"), "they did not reach the registry: {fault}");
-    pull.credentials = with(user, password);
-    assert_eq!(run(&engine, &pull).await.0.unwrap().held.digest, pull.config);
-}
-
-#[tokio::test]
-async fn each_failure_has_its_class() {
-    let (Some(mut registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
-        return;
-    };
-    let built = registry.push(&lab_image("1")).await;
-    let arm = registry.push(&Image::new("lab/arm", "1").platforms(&["linux/arm64"])).await;
-    let engine = node.engine();
-    let good = pull_of(registry.host(), &built);
-
-    let unknown = Pull { tag: "none".into(), manifest: None, ..good.clone() };
-    assert_eq!(run(&engine, &unknown).await.0.unwrap_err().class, Class::NotFound);
-    let gone = Pull { manifest: Some(format!("sha256:{}", "0".repeat(64)).parse().unwrap()), ..good.clone() };
-    assert_eq!(run(&engine, &gone).await.0.unwrap_err().class, Class::NotFound);
-    let foreign = Pull {
-        repository: format!("{}/{}", registry.host(), arm.repository),
-        manifest: None,
-        platform: Some("linux/amd64".into()),
-        ..good.clone()
-    };
-    assert_eq!(run(&engine, &foreign).await.0.unwrap_err().class, Class::WrongPlatform);
-    for name in ["lab/UPPER", "127.0.0.1:1/a?b=c", "127.0.0.1:1/../a"] {
-        let odd = Pull { repository: name.into(), ..good.clone() };
-        assert_eq!(run(&engine, &odd).await.0.unwrap_err().class, Class::Other, "{name}");
-    }
-    registry.stop();
-    let fault = run(&engine, &good).await.0.unwrap_err();
-    assert!(fault.class == Class::Network && fault.is_transient(), "{fault}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Users and their keypairs, in memory and in the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,6 +12,7 @@ use crate::access::names::checked_email;
 use crate::access::password;
 use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
+use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
@@ -86,8 +87,10 @@ pub struct Accounts {
 struct Index {
     users: HashMap<UserId, Arc<User>>,
     /// By the address in lower case.
-    emails: HashMap<String, UserId>,
+    emails: BTreeMap<String, UserId>,
     keys: HashMap<String, Arc<Key>>,
+    /// The access keys of each user.
+    owned: HashMap<UserId, BTreeSet<String>>,
 }
 
 struct Key {
@@ -123,6 +126,28 @@ impl Index {
         }
     }
 
+    fn put_key(&mut self, key: Key) {
+        let name = key.pair.access_key.clone();
+        self.owned.entry(key.pair.user).or_default().insert(name.clone());
+        self.keys.insert(name, Arc::new(key));
+    }
+
+    fn remove_key(&mut self, access_key: &str) {
+        if let Some(key) = self.keys.remove(access_key)
+            && let Some(owned) = self.owned.get_mut(&key.pair.user)
+        {
+            owned.remove(access_key);
+        }
+    }
+
+    /// A user's keypairs, the oldest first.
+    fn keys_of(&self, user: UserId) -> Vec<&Key> {
+        let names = self.owned.get(&user).into_iter().flatten();
+        let mut keys: Vec<&Key> = names.filter_map(|name| self.keys.get(name).map(AsRef::as_ref)).collect();
+        keys.sort_by_key(|key| (key.pair.created_at, &key.pair.access_key));
+        keys
+    }
+
     fn user_by_email(&self, email: &str) -> Option<&Arc<User>> {
         self.users.get(self.emails.get(&email.to_lowercase())?)
     }
@@ -152,8 +177,7 @@ impl Accounts {
             })?;
             r.scan(&KEYPAIRS, [], |_, pair: Keypair| {
                 let secret = store.seal().open(&purpose(&pair.access_key), &pair.secret_key)?;
-                let name = pair.access_key.clone();
-                index.keys.insert(name, Arc::new(Key { pair, secret, used: AtomicI64::new(0) }));
+                index.put_key(Key { pair, secret, used: AtomicI64::new(0) });
                 Ok(())
             })
         })?;
@@ -193,14 +217,8 @@ impl Accounts {
     pub fn caller(&self, id: UserId, credential: Credential) -> Result<Caller> {
         let index = self.index.read();
         let user = index.users.get(&id).ok_or(Error::Unauthenticated)?;
-        let mut keys: Vec<_> = index
-            .keys
-            .values()
-            .map(|key| &key.pair)
-            .filter(|pair| pair.user == id && pair.is_active)
-            .collect();
-        keys.sort_by_key(|pair| (pair.created_at, &pair.access_key));
-        let access_key = keys.first().map(|pair| pair.access_key.clone()).unwrap_or_default();
+        let key = index.keys_of(id).into_iter().find(|key| key.pair.is_active);
+        let access_key = key.map(|key| key.pair.access_key.clone()).unwrap_or_default();
         caller(user, access_key, credential)
     }
 
@@ -216,9 +234,8 @@ impl Accounts {
 
     /// All accounts, by address.
     pub fn users(&self) -> Vec<Arc<User>> {
-        let mut users: Vec<_> = self.index.read().users.values().cloned().collect();
-        users.sort_by(|a, b| a.email.cmp(&b.email));
-        users
+        let index = self.index.read();
+        index.emails.values().filter_map(|id| index.users.get(id)).cloned().collect()
     }
 
     /// All keypairs, the oldest first. Their secrets stay here.
@@ -228,9 +245,30 @@ impl Accounts {
         pairs
     }
 
+    /// A user's keypairs, the oldest first.
+    pub fn keypairs_of(&self, user: UserId) -> Vec<Keypair> {
+        self.index.read().keys_of(user).into_iter().map(Key::shown).collect()
+    }
+
     /// One keypair.
     pub fn keypair(&self, access_key: &str) -> Option<Keypair> {
         self.index.read().keys.get(access_key).map(|key| key.shown())
+    }
+
+    /// The caller this user is when they sign with the first of their active keypairs; by e-mail address or id.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such user, [`Error::Conflict`] for one who may not do anything.
+    pub fn caller_of(&self, user: &str) -> Result<Caller> {
+        let wanted = user.trim();
+        let by_id = || self.user(wanted.parse().ok()?);
+        let found = self.user_by_email(wanted).or_else(by_id);
+        let user = found.ok_or_else(|| Error::missing("user", shown(wanted)))?;
+        let inactive = |_| {
+            let why = format!("{} is not active and sees nothing; activate the user first", user.email);
+            Error::Conflict(why)
+        };
+        self.caller(user.id, Credential::Console).map_err(inactive)
     }
 
     /// Makes the first super-admin, in the domain given, and returns what it was made with.
@@ -303,7 +341,7 @@ impl Accounts {
         };
         self.store.write_now(|w| {
             if let Some((access_key, secret_key)) = &keypair {
-                for pair in self.keypairs().into_iter().filter(|pair| pair.user == user.id) {
+                for pair in self.keypairs_of(user.id) {
                     self.remove_keypair(w, &pair.access_key)?;
                 }
                 let pair = self.seal_keypair(access_key, secret_key, user.id, now)?;
@@ -359,10 +397,7 @@ impl Accounts {
     ) -> Result<()> {
         writer.put(&KEYPAIRS, &pair.access_key, &pair)?;
         let index = Arc::clone(&self.index);
-        writer.on_commit(move || {
-            let name = pair.access_key.clone();
-            index.write().keys.insert(name, Arc::new(Key { pair, secret, used: AtomicI64::new(0) }));
-        });
+        writer.on_commit(move || index.write().put_key(Key { pair, secret, used: AtomicI64::new(0) }));
         Ok(())
     }
 
@@ -385,9 +420,7 @@ impl Accounts {
     pub(in crate::access) fn remove_keypair(&self, writer: &mut Writer, access_key: &str) -> Result<bool> {
         let was_there = writer.remove(&KEYPAIRS, access_key)?;
         let (index, access_key) = (Arc::clone(&self.index), access_key.to_owned());
-        writer.on_commit(move || {
-            index.write().keys.remove(&access_key);
-        });
+        writer.on_commit(move || index.write().remove_key(&access_key));
         Ok(was_there)
     }
 
@@ -441,7 +474,12 @@ fn purpose(access_key: &str) -> String {
 
 /// A new access key.
 pub(in crate::access) fn new_access_key() -> Result<String> {
-    random_letters(KEY_LETTERS, 20)
+    random_key(20)
+}
+
+/// Text in capitals that nobody can guess: five random bits in each character.
+pub(in crate::access) fn random_key(length: usize) -> Result<String> {
+    random_letters(KEY_LETTERS, length)
 }
 
 /// A new secret key.

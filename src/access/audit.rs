@@ -159,8 +159,7 @@ impl Audit {
     /// not. A read-only credential may do none.
     ///
     /// # Errors
-    /// Those of `work`, and [`Error::Denied`] for a read-only credential. If a failure can't be logged the caller is
-    /// told that instead: nothing happens unseen.
+    /// Those of `work`, and [`Error::Denied`] for a read-only credential.
     pub async fn perform<T, F>(
         &self,
         caller: &Caller,
@@ -174,7 +173,7 @@ impl Audit {
         let deed = Deed::new(self.clone(), self.entry(caller, action, target));
         if caller.origin.read_only {
             let error = Error::Denied(format!("{action} with a read-only token"));
-            deed.failed(&error).await?;
+            deed.failed(&error).await;
             return Err(error);
         }
         let result = work(deed.clone()).await;
@@ -182,7 +181,7 @@ impl Audit {
             // What changes nothing in the store, such as a test of a connection, has written no row yet.
             Ok(_) if !deed.is_written() => deed.write(|_| Ok(())).await?,
             Ok(_) => {}
-            Err(error) => deed.failed(error).await?,
+            Err(error) => deed.failed(error).await,
         }
         result
     }
@@ -232,6 +231,29 @@ impl Audit {
         self.append(writer, outcome_of(entry, result.as_ref().err()))
     }
 
+    /// Keeps a row of an agent that joined, within the transaction that lets it in.
+    pub fn joined(
+        &self,
+        writer: &mut Writer,
+        agent: &str,
+        token: &str,
+        address: Option<IpAddr>,
+    ) -> Result<()> {
+        let entry = Entry {
+            number: 0,
+            at: self.clock.now(),
+            user: None,
+            email: String::new(),
+            credential: format!("join token {token}"),
+            address,
+            action: "join_agent".into(),
+            target: shown(agent),
+            outcome: Outcome::Done,
+            reason: None,
+        };
+        self.append(writer, entry)
+    }
+
     /// The newest rows that the search finds, `limit` at most, and whether there may be more. For super-admins.
     pub async fn search(&self, caller: &Caller, search: Search, limit: usize) -> Result<(Vec<Entry>, bool)> {
         caller.require_superadmin("audit_log")?;
@@ -243,7 +265,7 @@ impl Audit {
                 if search.before == Some(0) {
                     return Ok((found, false));
                 }
-                r.scan_back(&ENTRIES, from, |entry: Entry| {
+                r.scan_back(&ENTRIES, from.as_ref().map(<[u8; 8]>::as_slice), |entry: Entry| {
                     if search.since.is_some_and(|since| entry.at < since) {
                         return ControlFlow::Break(());
                     }
@@ -346,10 +368,14 @@ impl Deed {
         self.written.load(Ordering::Acquire)
     }
 
-    async fn failed(&self, error: &Error) -> Result<()> {
+    /// Keeps the row of what changed nothing. If even that can't be written, as on a full disk, the caller is still told
+    /// what went wrong first.
+    async fn failed(&self, error: &Error) {
         let entry = outcome_of(self.entry.as_ref().clone(), Some(error));
-        let audit = self.audit.clone();
-        self.audit.store.write(move |w| audit.append(w, entry)).await
+        let (audit, action) = (self.audit.clone(), entry.action.clone());
+        if let Err(why) = self.audit.store.write(move |w| audit.append(w, entry)).await {
+            tracing::error!(action, %error, %why, "a mutation failed, and the audit log could not take it");
+        }
     }
 }
 
@@ -379,7 +405,7 @@ mod tests {
             origin: Origin {
                 credential: Credential::Keypair("AK".into()),
                 address: Some([10, 1, 2, 3].into()),
-                read_only: false,
+                ..Origin::default()
             },
         }
     }

@@ -74,6 +74,10 @@ impl fmt::Display for Credential {
     }
 }
 
+/// A session as the server knows it: the hash of what its owner shows, which opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub(in crate::access) [u8; 32]);
+
 /// Where a request comes from, and how it proved it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
@@ -83,6 +87,8 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// Whether the credential is for reading only.
     pub read_only: bool,
+    /// The session, if that is what proved it.
+    pub session: Option<SessionId>,
 }
 
 /// A user whose identity was proved.

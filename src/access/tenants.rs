@@ -95,6 +95,14 @@ pub struct Tenancy {
     pub scaling_groups: BTreeMap<String, Arc<ScalingGroup>>,
 }
 
+impl Tenancy {
+    /// The group of this name or id in a domain, whether it is active or not.
+    pub fn group(&self, domain: &str, wanted: &str) -> Option<&Group> {
+        let mut groups = self.groups.values().filter(|group| group.domain == domain);
+        groups.find(|group| group.name == wanted || group.id.to_string() == wanted).map(AsRef::as_ref)
+    }
+}
+
 /// The tenants. Clones share them.
 #[derive(Clone)]
 pub struct Tenants {

@@ -92,6 +92,11 @@ pub struct User {
 }
 
 impl User {
+    /// Its short name; the address if it has none.
+    pub fn shown_name(&self) -> &str {
+        if self.username.is_empty() { &self.email } else { &self.username }
+    }
+
     /// Whether it may do anything at all.
     pub fn is_active(&self) -> bool {
         self.status == Status::Active

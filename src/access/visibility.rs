@@ -3,7 +3,8 @@
 //! From the seed: the list is filtered by (1) the allowed registries of the caller's domain and (2), only when a group
 //! is given, whether at least one agent in the union of all agents of the scaling groups allowed for that group has
 //! the image; with a scaling group given, only its agents count. A super-admin sets the conditions as they want, and
-//! with none set sees every registered image.
+//! with none set sees every registered image. From Backend.AI: an image that a user made for himself is for him alone,
+//! and for super-admins.
 //!
 //! [`Viewpoint::new`] turns a question into conditions once; [`Viewpoint::judge`] holds one image against them. The
 //! list, the single lookup and the explanation all call these two.
@@ -11,8 +12,9 @@
 use std::collections::BTreeSet;
 
 use crate::access::caller::Caller;
-use crate::access::tenants::{Group, Tenancy};
+use crate::access::tenants::{Domain, Group, Tenancy};
 use crate::base::digest::Digest;
+use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 
 /// What the caller of `images` narrows the list by.
@@ -22,12 +24,44 @@ pub struct Filter {
     pub is_installed: Option<bool>,
     /// Only images for operation (`true`) or none of them (`false`).
     pub is_operation: Option<bool>,
+    /// Only images of these kinds.
+    pub kinds: Option<Kinds>,
     /// As if asked from this domain; super-admins only.
     pub domain: Option<String>,
     /// As a member of this group.
     pub group: Option<String>,
     /// On the agents of this scaling group only.
     pub scaling_group: Option<String>,
+}
+
+/// The kinds of images that are wanted (Backend.AI's `load_filters`). An image may be for operation and customized at
+/// once, and is then wanted only as both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// Those of no other kind.
+    pub general: bool,
+    /// Those for operation.
+    pub operational: bool,
+    /// Those that a user made for himself.
+    pub customized: bool,
+}
+
+impl Kinds {
+    fn have(self, image: &Subject<'_>) -> bool {
+        let is_customized = image.owner.is_some();
+        (self.operational || !image.is_operation)
+            && (self.customized || !is_customized)
+            && (self.general || image.is_operation || is_customized)
+    }
+}
+
+/// Whom a customized image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// This user.
+    User(UserId),
+    /// Nobody we could tell: its label names no user.
+    Nobody,
 }
 
 /// What the rule needs to know of one image.
@@ -37,26 +71,45 @@ pub struct Subject<'a> {
     pub registry: &'a str,
     /// Whether it is labelled as an operation image.
     pub is_operation: bool,
-    /// The scaling groups of the agents that have it.
-    pub found_in: &'a [String],
+    /// Whom it is for, if it is customized.
+    pub owner: Option<Owner>,
+    /// Whether an agent of the viewpoint's [scaling groups](Viewpoint::scaling_groups) has it.
+    pub is_in_reach: bool,
+    /// Whether any agent has it.
+    pub is_installed: bool,
 }
 
 /// Knows which agents have an image.
 pub trait Whereabouts: Send + Sync {
-    /// The scaling groups with an agent that has the image of this config digest.
+    /// The agents of these scaling groups, or all, as far as they answer now, to be asked for many images.
+    fn holders(&self, scaling_groups: Option<&BTreeSet<String>>) -> Box<dyn Holders>;
+
+    /// The scaling groups with an agent that has the image of this config digest, by name.
     fn scaling_groups(&self, digest: &Digest) -> Vec<String>;
 
     /// The agents that have it, in order.
     fn agents(&self, digest: &Digest) -> Vec<String>;
+
+    /// Whether an agent of this architecture has something else than this under the name.
+    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool;
+}
+
+/// Some agents that may have images.
+pub trait Holders: Send + Sync {
+    /// Whether at least one of them has the image of this config digest.
+    fn have(&self, digest: &Digest) -> bool;
 }
 
 /// The conditions that a question comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Viewpoint {
     registries: Registries,
+    /// Nobody for a super-admin, who sees everybody's images.
+    owner: Option<UserId>,
     agents: Agents,
     is_installed: Option<bool>,
     is_operation: Option<bool>,
+    kinds: Option<Kinds>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,18 +131,22 @@ enum Agents {
 pub struct Verdict {
     /// 1: the registry is allowed in the domain.
     pub registry: Option<bool>,
+    /// The image is nobody's own, or the caller's.
+    pub owner: Option<bool>,
     /// 2 and 3: an agent that counts has the image.
     pub agents: Option<bool>,
     /// 4: it is installed somewhere, or not, as asked.
     pub installed: Option<bool>,
     /// 4: it is an operation image, or not, as asked.
     pub operation: Option<bool>,
+    /// 4: it is of one of the kinds asked for.
+    pub kind: Option<bool>,
 }
 
 impl Verdict {
     /// Whether the image may be seen: no condition fails.
     pub fn is_visible(self) -> bool {
-        [self.registry, self.agents, self.installed, self.operation]
+        [self.registry, self.owner, self.agents, self.installed, self.operation, self.kind]
             .into_iter()
             .all(|held| held != Some(false))
     }
@@ -108,17 +165,32 @@ impl Viewpoint {
         // A super-admin who names no tenant sees what is registered; naming one means seeing with its eyes.
         let as_tenant = !caller.is_superadmin() || filter.domain.is_some();
         let registries = if as_tenant {
-            let domain = tenancy.domains.get(domain).filter(|domain| domain.is_active);
+            let domain = active_domain(tenancy, domain);
             Registries::Allowed(domain.map(|d| d.allowed_docker_registries.clone()).unwrap_or_default())
         } else {
             Registries::Any
         };
         Ok(Self {
             registries,
+            owner: (!caller.is_superadmin()).then_some(caller.user),
             agents: agents(caller, filter, domain, tenancy),
             is_installed: filter.is_installed,
             is_operation: filter.is_operation,
+            kinds: filter.kinds,
         })
+    }
+
+    /// The scaling groups whose agents count; none if it does not matter where an image is.
+    pub fn scaling_groups(&self) -> Option<&BTreeSet<String>> {
+        match &self.agents {
+            Agents::Unasked => None,
+            Agents::In(groups) => Some(groups),
+        }
+    }
+
+    /// Whether it matters if any agent at all has an image.
+    pub fn asks_if_installed(&self) -> bool {
+        self.is_installed.is_some()
     }
 
     /// Holds one image against the conditions.
@@ -129,13 +201,19 @@ impl Viewpoint {
         };
         let agents = match &self.agents {
             Agents::Unasked => None,
-            Agents::In(groups) => Some(image.found_in.iter().any(|group| groups.contains(group))),
+            Agents::In(_) => Some(image.is_in_reach),
+        };
+        let owner = match (self.owner, image.owner) {
+            (None, _) | (_, None) => None,
+            (Some(caller), Some(owner)) => Some(owner == Owner::User(caller)),
         };
         Verdict {
             registry,
+            owner,
             agents,
-            installed: self.is_installed.map(|wanted| wanted != image.found_in.is_empty()),
+            installed: self.is_installed.map(|wanted| wanted == image.is_installed),
             operation: self.is_operation.map(|wanted| wanted == image.is_operation),
+            kind: self.kinds.map(|kinds| kinds.have(image)),
         }
     }
 }
@@ -150,14 +228,10 @@ fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> 
                 groups.flat_map(|group| allowed_for(caller, Some(group), domain, tenancy)).collect();
             names.into_iter().chain(allowed_for(caller, None, domain, tenancy)).collect()
         }
-        Some(name) => {
-            let group =
-                groups_in(tenancy, domain).find(|group| group.name == *name || group.id.to_string() == *name);
-            match group.filter(|group| is_member(caller, group)) {
-                Some(group) => allowed_for(caller, Some(group), domain, tenancy),
-                None => BTreeSet::new(),
-            }
-        }
+        Some(name) => match find_group(tenancy, domain, name).filter(|group| is_member(caller, group)) {
+            Some(group) => allowed_for(caller, Some(group), domain, tenancy),
+            None => BTreeSet::new(),
+        },
     };
     match &filter.scaling_group {
         None => Agents::In(allowed),
@@ -165,8 +239,28 @@ fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> 
     }
 }
 
+/// The scaling groups that the caller may use as a member of a group of their domain, given by name or id; nothing for
+/// a group that is not there or not theirs.
+pub fn usable_scaling_groups(caller: &Caller, group: &str, tenancy: &Tenancy) -> Option<BTreeSet<String>> {
+    let group = find_group(tenancy, &caller.domain, group).filter(|group| is_member(caller, group))?;
+    Some(allowed_for(caller, Some(group), &caller.domain, tenancy))
+}
+
+/// The domain, if its users may do anything.
+fn active_domain<'a>(tenancy: &'a Tenancy, domain: &str) -> Option<&'a Domain> {
+    tenancy.domains.get(domain).map(AsRef::as_ref).filter(|domain| domain.is_active)
+}
+
+/// The group of this name or id, if it and its domain are active.
+fn find_group<'a>(tenancy: &'a Tenancy, domain: &str, name: &str) -> Option<&'a Group> {
+    active_domain(tenancy, domain)?;
+    tenancy.group(domain, name).filter(|group| group.is_active)
+}
+
 fn groups_in<'a>(tenancy: &'a Tenancy, domain: &str) -> impl Iterator<Item = &'a Group> {
-    tenancy.groups.values().map(AsRef::as_ref).filter(move |group| group.domain == domain && group.is_active)
+    let is_active = active_domain(tenancy, domain).is_some();
+    let groups = tenancy.groups.values().map(AsRef::as_ref);
+    groups.filter(move |group| is_active && group.domain == domain && group.is_active)
 }
 
 fn is_member(caller: &Caller, group: &Group) -> bool {
@@ -179,7 +273,7 @@ fn active_scaling_groups(tenancy: &Tenancy) -> BTreeSet<String> {
 
 /// The scaling groups that the group, its domain or the caller's keypair may use, as far as they are active.
 fn allowed_for(caller: &Caller, group: Option<&Group>, domain: &str, tenancy: &Tenancy) -> BTreeSet<String> {
-    let of_domain = tenancy.domains.get(domain).map(|domain| &domain.scaling_groups);
+    let of_domain = active_domain(tenancy, domain).map(|domain| &domain.scaling_groups);
     let named = |scaling_group: &str| {
         group.is_some_and(|group| group.scaling_groups.contains(scaling_group))
             || of_domain.is_some_and(|names| names.contains(scaling_group))
@@ -196,11 +290,14 @@ fn allowed_for(caller: &Caller, group: Option<&Group>, domain: &str, tenancy: &T
 }
 
 #[cfg(test)]
+mod matrix;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use super::{Filter, Subject, Viewpoint};
+    use super::{Filter, Kinds, Owner, Registries, Subject, Viewpoint};
     use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
     use crate::base::ids::{GroupId, UserId};
@@ -262,9 +359,12 @@ mod tests {
 
     fn sees(role: Role, filter: &Filter, registry: &str, found_in: &[&str]) -> bool {
         let user = UserId::random();
-        let found_in: Vec<String> = found_in.iter().map(|&name| name.into()).collect();
-        let image = Subject { registry, is_operation: false, found_in: &found_in };
-        Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap().judge(&image).is_visible()
+        let viewpoint = Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap();
+        let is_in_reach =
+            viewpoint.scaling_groups().is_some_and(|reach| found_in.iter().any(|&name| reach.contains(name)));
+        let is_installed = !found_in.is_empty();
+        let image = Subject { registry, is_operation: false, owner: None, is_in_reach, is_installed };
+        viewpoint.judge(&image).is_visible()
     }
 
     #[test]
@@ -327,5 +427,62 @@ mod tests {
         let operation = |wanted| Filter { is_operation: Some(wanted), ..Default::default() };
         assert!(sees(Role::User, &operation(false), "cr.io", &[]));
         assert!(!sees(Role::User, &operation(true), "cr.io", &[]));
+    }
+
+    #[test]
+    fn a_customized_image_is_for_its_owner_and_super_admins() {
+        let (ann, bob) = (UserId::random(), UserId::random());
+        let sees = |role, user, owner| {
+            let viewpoint = Viewpoint::new(&caller(role, user), &Filter::default(), &tenancy(ann)).unwrap();
+            let image = Subject {
+                registry: "cr.io",
+                is_operation: false,
+                owner: Some(owner),
+                is_in_reach: false,
+                is_installed: false,
+            };
+            viewpoint.judge(&image).is_visible()
+        };
+        assert!(sees(Role::User, ann, Owner::User(ann)) && sees(Role::Superadmin, bob, Owner::User(ann)));
+        assert!(!sees(Role::User, bob, Owner::User(ann)) && !sees(Role::Admin, bob, Owner::User(ann)));
+        assert!(!sees(Role::User, ann, Owner::Nobody) && sees(Role::Superadmin, ann, Owner::Nobody));
+    }
+
+    #[test]
+    fn kinds_are_those_of_backend_ai() {
+        let (general, operational, customized) = (true, true, true);
+        let image = |is_operation, is_customized: bool| Subject {
+            registry: "cr.io",
+            is_operation,
+            owner: is_customized.then_some(Owner::Nobody),
+            is_in_reach: false,
+            is_installed: false,
+        };
+        let all = [image(false, false), image(true, false), image(false, true), image(true, true)];
+        for (kinds, expected) in [
+            (Kinds { general, ..Kinds::default() }, [true, false, false, false]),
+            (Kinds { operational, ..Kinds::default() }, [false, true, false, false]),
+            (Kinds { customized, ..Kinds::default() }, [false, false, true, false]),
+            (Kinds { operational, customized, ..Kinds::default() }, [false, true, true, true]),
+            (Kinds { general, operational, customized }, [true; 4]),
+        ] {
+            assert_eq!(all.each_ref().map(|image| kinds.have(image)), expected, "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn an_inactive_domain_allows_nothing() {
+        let user = UserId::random();
+        let mut tenancy = tenancy(user);
+        Arc::make_mut(tenancy.domains.get_mut("lab").unwrap()).is_active = false;
+        for filter in [
+            Filter::default(),
+            Filter { group: Some("vision".into()), ..Default::default() },
+            Filter { scaling_group: Some("gpu".into()), ..Default::default() },
+        ] {
+            let viewpoint = Viewpoint::new(&caller(Role::User, user), &filter, &tenancy).unwrap();
+            assert_eq!(viewpoint.registries, Registries::Allowed(BTreeSet::new()));
+            assert!(viewpoint.scaling_groups().is_none_or(|reach| reach.iter().all(|name| name == "mine")));
+        }
     }
 }

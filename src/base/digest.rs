@@ -1,5 +1,6 @@
 //! Content digests, as the OCI image specification writes them.
 
+use std::hash;
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -7,9 +8,19 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 /// `sha256:` or `sha512:` and lower-case hex; any other algorithm or spelling is refused
 /// (OCI image-spec, descriptor.md, "Registered algorithms").
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(Box<str>);
+
+/// How many of its characters tell a digest apart in a hash table: the algorithm and 128 bits. Nobody finds many
+/// contents that share so much, and tables of digests are asked for every image of a list.
+const TELLING: usize = "sha256:".len() + 32;
+
+impl hash::Hash for Digest {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.0.as_bytes().get(..TELLING).unwrap_or_default().hash(state);
+    }
+}
 
 /// Why a text is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +40,14 @@ impl Digest {
             _ => hex(&Sha256::digest(bytes)),
         };
         self.hex() == actual
+    }
+
+    /// What makes a digest of the same algorithm, for bytes that come in pieces.
+    pub fn hasher(&self) -> Hasher {
+        match self.algorithm() {
+            "sha512" => Hasher::Sha512(Box::default()),
+            _ => Hasher::Sha256(Box::default()),
+        }
     }
 
     /// `sha256` or `sha512`.
@@ -55,6 +74,34 @@ impl Digest {
     /// `algorithm:hex`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A digest in the making.
+#[derive(Clone)]
+pub enum Hasher {
+    /// Of SHA-256.
+    Sha256(Box<Sha256>),
+    /// Of SHA-512.
+    Sha512(Box<Sha512>),
+}
+
+impl Hasher {
+    /// Takes the next bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Whether what was taken in is what the digest names.
+    pub fn matches(&self, digest: &Digest) -> bool {
+        let actual = match self {
+            Self::Sha256(hasher) => hex(&hasher.as_ref().clone().finalize()),
+            Self::Sha512(hasher) => hex(&hasher.as_ref().clone().finalize()),
+        };
+        digest.hex() == actual
     }
 }
 
@@ -138,5 +185,10 @@ mod tests {
         assert_eq!(digest.sha256().map(|bytes| super::hex(&bytes)).as_deref(), Some(digest.hex()));
         assert!(digest.matches(b"abc"));
         assert!(!digest.matches(b"abd"));
+        let mut hasher = digest.hasher();
+        hasher.update(b"a");
+        assert!(!hasher.matches(&digest));
+        hasher.update(b"bc");
+        assert!(hasher.matches(&digest));
     }
 }

@@ -60,6 +60,14 @@ uuid_id!(
     ImageId
 );
 uuid_id!(
+    /// A registry, for clients that call it by a number.
+    RegistryId
+);
+uuid_id!(
+    /// An alias, for clients that call it by a number.
+    AliasId
+);
+uuid_id!(
     /// A person or a program with an account.
     UserId
 );
@@ -67,14 +75,34 @@ uuid_id!(
     /// A group (project) of users within a domain.
     GroupId
 );
+uuid_id!(
+    /// A personal API token.
+    TokenId
+);
 
-/// The namespace of image ids, itself a UUID made once for wharf.
+/// The namespaces of ids that are made of names, themselves UUIDs made once for wharf.
 const IMAGES: Uuid = Uuid::from_u128(0x6b1f_27e4_0c0d_4d0e_9f35_6d5f_7768_6172);
+const REGISTRIES: Uuid = Uuid::from_u128(0xd2a4_6f1b_93c8_4e57_8a1d_0f6e_35b9_7c42);
+const ALIASES: Uuid = Uuid::from_u128(0x84e0_3c9d_57f2_4b6a_b7d5_21c8_fa60_9e13);
 
 impl ImageId {
     /// The id of the image with this canonical name and architecture. It depends on nothing else, so an image that is
     /// forgotten and scanned again, or restored elsewhere, keeps the id that scripts remember.
     pub fn of(canonical: &str, architecture: &str) -> Self {
         Self(Uuid::new_v5(&IMAGES, format!("{canonical}\n{architecture}").as_bytes()))
+    }
+}
+
+impl RegistryId {
+    /// The id of the registry with this host; the same whenever it is added.
+    pub fn of(host: &str) -> Self {
+        Self(Uuid::new_v5(&REGISTRIES, host.as_bytes()))
+    }
+}
+
+impl AliasId {
+    /// The id of this alias, whatever it names.
+    pub fn of(alias: &str) -> Self {
+        Self(Uuid::new_v5(&ALIASES, alias.as_bytes()))
     }
 }

@@ -4,10 +4,12 @@
 
 use std::borrow::Cow;
 
+use crate::access::visibility::Owner;
 use crate::catalog::labels::Labels;
 
 const RESOURCE: &str = "ai.backend.resource.";
 const ACCELERATORS: &str = "ai.backend.accelerators";
+const CUSTOMIZED_OWNER: &str = "ai.backend.customized-image.owner";
 const FEATURES: &str = "ai.backend.features";
 const BASE_DISTRO: &str = "ai.backend.base-distro";
 const TITLE: &str = "org.opencontainers.image.title";
@@ -73,6 +75,12 @@ pub fn accelerators(labels: &Labels) -> Vec<Box<str>> {
 /// Whether the image is one for operation, not for users (`ai.backend.features` has the word).
 pub fn is_operation(labels: &Labels) -> bool {
     labels.find(FEATURES).is_some_and(|features| features.split_whitespace().any(|word| word == "operation"))
+}
+
+/// Whom the image is for, if a user made it for himself: only `user:` and the user's id names one.
+pub fn owner(labels: &Labels) -> Option<Owner> {
+    let id = labels.find(CUSTOMIZED_OWNER)?.strip_prefix("user:").and_then(|id| id.parse().ok());
+    Some(id.map_or(Owner::Nobody, Owner::User))
 }
 
 /// A name for people: "Python 3.9, Ubuntu 20.04, CUDA 11.3", made of the repository, the tag and the labels; the
@@ -227,7 +235,8 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{SPELLINGS, accelerators, humanize, is_operation, resource_limits};
+    use super::{SPELLINGS, accelerators, humanize, is_operation, owner, resource_limits};
+    use crate::access::visibility::Owner;
     use crate::catalog::labels::Labels;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -293,5 +302,16 @@ mod tests {
         assert!(is_operation(&labels(&[("ai.backend.features", "batch operation private")])));
         assert!(!is_operation(&labels(&[("ai.backend.features", "cooperation")])));
         assert!(!is_operation(&Labels::default()));
+    }
+
+    #[test]
+    fn a_customized_image_names_its_owner() {
+        let of = |value: &str| owner(&labels(&[("ai.backend.customized-image.owner", value)]));
+        let id = "0e9c2b34-0000-4000-8000-000000000001";
+        assert_eq!(of(&format!("user:{id}")), Some(Owner::User(id.parse().expect("an id"))));
+        for text in [id, "user:ann", "group:1", ""] {
+            assert_eq!(of(text), Some(Owner::Nobody), "{text}");
+        }
+        assert_eq!(owner(&Labels::default()), None);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::visibility::Owner;
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::Canonical;
@@ -72,6 +73,8 @@ pub struct Config {
     pub accelerators: Box<[Box<str>]>,
     /// See [`describe::is_operation`].
     pub is_operation: bool,
+    /// See [`describe::owner`]. Few images have one, so it lies apart.
+    pub owner: Option<Box<Owner>>,
 }
 
 impl Config {
@@ -81,6 +84,7 @@ impl Config {
             resource_limits: describe::resource_limits(&record.labels).into(),
             accelerators: describe::accelerators(&record.labels).into(),
             is_operation: describe::is_operation(&record.labels),
+            owner: describe::owner(&record.labels).map(Box::new),
             record,
         }
     }

@@ -128,6 +128,11 @@ impl Index {
         self.images.values()
     }
 
+    /// All images, by name, with a key that is unique and in the same order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Arc<Image>)> {
+        self.images.iter().map(|(key, image)| (&**key, image))
+    }
+
     /// How many images there are.
     pub fn image_count(&self) -> usize {
         self.images.len()

@@ -10,6 +10,8 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
 use crate::store::seal::Sealed;
 
+/// What stands for a password that is set: the password itself never leaves the server.
+pub const PASSWORD_SET: &str = "*****";
 /// Longest list of projects or trusted hosts of one registry.
 const MAX_LIST: usize = 200;
 /// Longest CA bundle, in bytes; a bundle of all public roots is a quarter of a MiB.

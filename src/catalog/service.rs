@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::access::audit::Audit;
+use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
-use crate::access::tenants::Tenants;
-use crate::access::visibility::{Filter, Subject, Viewpoint, Whereabouts};
+use crate::access::explain::{self, Explanation, Facts};
+use crate::access::tenants::{Group, Tenants};
+use crate::access::visibility::{self, Filter, Holders, Subject, Verdict, Viewpoint, Whereabouts};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::shown;
@@ -35,13 +36,30 @@ pub struct Catalog {
     whereabouts: Arc<dyn Whereabouts>,
 }
 
-/// An image a caller may see.
-#[derive(Debug, Clone)]
-pub struct Sighting {
-    /// The image.
-    pub image: Arc<Image>,
-    /// Whether an agent has it.
-    pub is_installed: bool,
+/// What one caller sees, ready to judge many images.
+struct Eyes {
+    viewpoint: Viewpoint,
+    /// Those that count, where it matters.
+    in_reach: Option<Box<dyn Holders>>,
+    /// All of them, where it matters.
+    anywhere: Option<Box<dyn Holders>>,
+}
+
+impl Eyes {
+    fn verdict(&self, image: &Image) -> Verdict {
+        let digest = &image.record.digest;
+        self.viewpoint.judge(&Subject {
+            registry: &image.record.registry,
+            is_operation: image.config.is_operation,
+            owner: image.config.owner.as_deref().copied(),
+            is_in_reach: self.in_reach.as_ref().is_some_and(|agents| agents.have(digest)),
+            is_installed: self.anywhere.as_ref().is_some_and(|agents| agents.have(digest)),
+        })
+    }
+
+    fn see(&self, image: &Image) -> bool {
+        self.verdict(image).is_visible()
+    }
 }
 
 impl Catalog {
@@ -56,24 +74,40 @@ impl Catalog {
         Ok(Self { store: store.clone(), index, audit, tenants, whereabouts })
     }
 
-    /// The images the caller may see, by name.
-    pub fn images(&self, caller: &Caller, filter: &Filter) -> Result<Vec<Sighting>> {
+    fn eyes(&self, caller: &Caller, filter: &Filter) -> Result<Eyes> {
         let viewpoint = Viewpoint::new(caller, filter, &self.tenants.now())?;
-        let index = self.index.read();
-        Ok(index.images().filter_map(|image| self.sight(&viewpoint, image)).collect())
+        let in_reach = viewpoint.scaling_groups().map(|groups| self.whereabouts.holders(Some(groups)));
+        let anywhere = viewpoint.asks_if_installed().then(|| self.whereabouts.holders(None));
+        Ok(Eyes { viewpoint, in_reach, anywhere })
     }
 
-    /// The image a reference means for this caller; see [`lookup::candidates`] for what it may be.
+    /// The images the caller may see, by name.
+    pub fn images(&self, caller: &Caller, filter: &Filter) -> Result<Vec<Arc<Image>>> {
+        let eyes = self.eyes(caller, filter)?;
+        let index = self.index.read();
+        Ok(index.images().filter(|image| eyes.see(image)).cloned().collect())
+    }
+
+    /// Lets `look` walk the images the caller may see, by name, each with a key that is unique and in the same order.
+    /// Nothing is copied; nothing is written meanwhile, so `look` must be quick.
+    pub fn survey<T>(
+        &self,
+        caller: &Caller,
+        filter: &Filter,
+        look: impl for<'a> FnOnce(&mut dyn Iterator<Item = (&'a str, &'a Arc<Image>)>) -> T,
+    ) -> Result<T> {
+        let eyes = self.eyes(caller, filter)?;
+        let index = self.index.read();
+        Ok(look(&mut index.entries().filter(|(_, image)| eyes.see(image))))
+    }
+
+    /// The image a reference means for this caller; see [`lookup::of_one_name`] for what it may be.
     ///
     /// # Errors
     /// [`Error::Missing`] for an image that is not there or not for the caller's eyes: one cannot tell which.
-    pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Sighting> {
-        let viewpoint = Viewpoint::new(caller, &Filter::default(), &self.tenants.now())?;
-        let index = self.index.read();
-        let may_see = |image: &Image| viewpoint.judge(&subject(image, &self.found_in(image))).is_visible();
-        let image = lookup::one(&index, reference, architecture, may_see)?;
-        let is_installed = !self.found_in(&image).is_empty();
-        Ok(Sighting { image, is_installed })
+    pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Arc<Image>> {
+        let eyes = self.eyes(caller, &Filter::default())?;
+        lookup::one(&self.index.read(), reference, architecture, |image| eyes.see(image))
     }
 
     /// The images a reference means, one for each architecture; see [`lookup::of_one_name`].
@@ -81,11 +115,52 @@ impl Catalog {
     /// # Errors
     /// Those of [`Catalog::image`].
     pub fn architectures(&self, caller: &Caller, reference: &str) -> Result<Vec<Arc<Image>>> {
-        let viewpoint = Viewpoint::new(caller, &Filter::default(), &self.tenants.now())?;
-        let index = self.index.read();
-        lookup::of_one_name(&index, reference, None, |image| {
-            viewpoint.judge(&subject(image, &self.found_in(image))).is_visible()
-        })
+        let eyes = self.eyes(caller, &Filter::default())?;
+        lookup::of_one_name(&self.index.read(), reference, None, |image| eyes.see(image))
+    }
+
+    /// Why an image is, or is not, visible to somebody under a filter: each condition of the rule that was asked.
+    ///
+    /// # Errors
+    /// Those of [`Catalog::image`]: what the asker may not see stays hidden from them here as well.
+    pub fn explain(
+        &self,
+        asker: &Caller,
+        seer: &Caller,
+        filter: &Filter,
+        reference: &str,
+    ) -> Result<(Arc<Image>, Explanation)> {
+        let image = self.image(asker, reference, None)?;
+        let eyes = self.eyes(seer, filter)?;
+        let facts = Facts {
+            registry: &image.record.registry,
+            owner: image.config.owner.as_deref().copied(),
+            found_in: &self.whereabouts.scaling_groups(&image.record.digest),
+        };
+        let explanation = explain::explain(
+            asker,
+            seer,
+            filter,
+            &self.tenants.now(),
+            &eyes.viewpoint,
+            eyes.verdict(&image),
+            &facts,
+        );
+        Ok((image, explanation))
+    }
+
+    /// The domain of a group the caller is in, or of any group for a super-admin; by id or name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for any other: one cannot tell whether it exists.
+    pub fn domain_of_group(&self, caller: &Caller, group: &str) -> Result<String> {
+        let tenancy = self.tenants.now();
+        let is_theirs = |known: &&Arc<Group>| {
+            caller.is_superadmin() || (known.domain == caller.domain && known.members.contains(&caller.user))
+        };
+        let mut groups = tenancy.groups.values().filter(is_theirs);
+        let found = groups.find(|known| known.id.to_string() == group || known.name == group);
+        found.map(|group| group.domain.clone()).ok_or_else(|| Error::missing("project", shown(group)))
     }
 
     /// One image for each config there is; for plans.
@@ -94,14 +169,21 @@ impl Catalog {
         index.images().map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
     }
 
-    fn sight(&self, viewpoint: &Viewpoint, image: &Arc<Image>) -> Option<Sighting> {
-        let found_in = self.found_in(image);
-        let is_visible = viewpoint.judge(&subject(image, &found_in)).is_visible();
-        is_visible.then(|| Sighting { image: Arc::clone(image), is_installed: !found_in.is_empty() })
+    /// Lets only super-admins on, and keeps a row of who else tried: for what is looked up before the change it is for.
+    pub async fn require_superadmin(&self, caller: &Caller, action: &str, target: &str) -> Result<()> {
+        if caller.is_superadmin() {
+            return Ok(());
+        }
+        self.audit.superadmin(caller, action, target, |_| async { Ok(()) }).await
     }
 
-    fn found_in(&self, image: &Image) -> Vec<String> {
-        self.whereabouts.scaling_groups(&image.record.digest)
+    /// The scaling groups that the caller may use as a member of this group, by name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a group that is not there or not the caller's: one cannot tell which.
+    pub fn usable_scaling_groups(&self, caller: &Caller, group: &str) -> Result<BTreeSet<String>> {
+        visibility::usable_scaling_groups(caller, group, &self.tenants.now())
+            .ok_or_else(|| Error::missing("group", shown(group)))
     }
 
     /// Who knows which agents have an image.
@@ -129,6 +211,34 @@ impl Catalog {
                 Ok(count)
             })
             .await
+    }
+
+    /// Takes one image out of the catalog by its id, with its aliases.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none.
+    pub async fn forget_by_id(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
+        self.audit
+            .superadmin(caller, "forget_image_by_id", id, |deed| async move {
+                let image = self.image(caller, id, None)?;
+                self.forget_one(&deed, image.id).await?;
+                Ok(image)
+            })
+            .await
+    }
+
+    /// Takes one image out, as what `deed` does.
+    pub async fn forget_one(&self, deed: &Deed, id: ImageId) -> Result<()> {
+        let catalog = self.clone();
+        deed.write(move |w| catalog.remove_images(w, vec![id])).await
+    }
+
+    /// The other architectures of the image's canonical name, by name.
+    pub fn other_architectures(&self, image: &Image) -> Vec<String> {
+        let index = self.index.read();
+        let named = index.images_named(&image.record.canonical().to_string());
+        let others = named.into_iter().filter(|other| other.id != image.id);
+        others.map(|other| other.record.architecture.clone()).collect()
     }
 
     /// Gives an image another name.
@@ -314,10 +424,6 @@ impl Catalog {
         });
         Ok(())
     }
-}
-
-fn subject<'a>(image: &'a Image, found_in: &'a [String]) -> Subject<'a> {
-    Subject { registry: &image.record.registry, is_operation: image.config.is_operation, found_in }
 }
 
 fn checked_alias(alias: &str) -> Result<String> {

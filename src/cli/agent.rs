@@ -9,16 +9,21 @@ use crate::cli::{
     api::{Client, given},
     connection::Connection,
     failure::{Failure, Result},
-    json, table, text,
+    join::{self, Token},
+    json,
+    node::Node,
+    table, text,
 };
 
-/// List, show and label agents, and try expressions that name them
+/// Administer agents; or with --manager, make this machine an agent of a manager elsewhere
 #[derive(Args)]
 pub(crate) struct Agent {
     #[command(flatten)]
+    node: Node,
+    #[command(flatten)]
     connection: Connection,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Subcommand)]
@@ -51,6 +56,22 @@ enum Verb {
     Set {
         /// The expression: 'gpu[01-16]!gpu03'
         expression: String,
+    },
+    /// Make, list and revoke the tokens by which agents on other machines join
+    #[command(subcommand)]
+    Token(Token),
+    /// Let an agent get no new images; what it has stays, and what it is loading is loaded
+    Drain {
+        /// The agent
+        id: String,
+        /// Let it get new images again
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Take an agent out: it is cut off at once and its credential is good no more
+    Remove {
+        /// The agent
+        id: String,
     },
 }
 
@@ -129,16 +150,24 @@ struct Mistake {
 
 impl Agent {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
+        let Some(verb) = &self.verb else { return self.node.run() };
+        if let Some(flag) = Node::misplaced(matches) {
+            let flag = flag.replace('_', "-");
+            return Err(Failure::usage(format!("--{flag} is for agent mode, which takes no command")));
+        }
         let client = Client::new(&self.connection, matches)?;
         let as_json = self.connection.json;
         cli::block_on(async {
-            match &self.verb {
+            match verb {
                 Verb::List { status, scaling_group } => {
                     list(&client, status.as_deref(), scaling_group.as_deref(), as_json).await
                 }
                 Verb::Show { id } => show(&client, id, as_json).await,
                 Verb::Label { id, labels } => relabel(&client, id, labels, as_json).await,
                 Verb::Set { expression } => set(&client, expression, as_json).await,
+                Verb::Token(token) => token.run(&client, as_json).await,
+                Verb::Drain { id, undo } => join::drain(&client, id, *undo, as_json).await,
+                Verb::Remove { id } => join::remove(&client, id, as_json).await,
             }
         })
     }

@@ -200,7 +200,7 @@ impl Client {
             .header(AUTHORIZATION, authorization.to_string())
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.endpoint.as_str().trim_end_matches('/')
     }
 

@@ -47,7 +47,8 @@ enum Verb {
     /// Change a keypair; what is not given stays
     Change {
         /// The access key
-        access_key: String,
+        #[arg(value_name = "ACCESS_KEY")]
+        key: String,
         /// How many requests it may make in 15 minutes; 0 for any number
         #[arg(long, value_name = "COUNT")]
         rate_limit: Option<u32>,
@@ -58,12 +59,14 @@ enum Verb {
     /// Give a keypair a new secret key, shown once; the old one stops working
     Rotate {
         /// The access key
-        access_key: String,
+        #[arg(value_name = "ACCESS_KEY")]
+        key: String,
     },
     /// Remove a keypair; it stops working
     Remove {
         /// The access key
-        access_key: String,
+        #[arg(value_name = "ACCESS_KEY")]
+        key: String,
     },
 }
 
@@ -121,26 +124,26 @@ impl Verb {
                 let made: Created = client.ask_about(user, "create_keypair", query, variables).await?;
                 shown_once(user, made, as_json)
             }
-            Self::Change { access_key, rate_limit, active } => {
+            Self::Change { key, rate_limit, active } => {
                 let query = "mutation($key: String!, $props: ModifyKeyPairInput!) \
                     { modify_keypair(access_key: $key, props: $props) { ok msg } }";
                 let props = given(json!({ "rate_limit": rate_limit, "is_active": active }));
-                let variables = json!({ "key": access_key, "props": props });
-                let outcome = client.change(access_key, "modify_keypair", query, variables).await?;
-                cli::done(&outcome, &format!("changed {access_key}"), as_json)
+                let variables = json!({ "key": key, "props": props });
+                let outcome = client.change(key, "modify_keypair", query, variables).await?;
+                cli::done(&outcome, &format!("changed {key}"), as_json)
             }
-            Self::Rotate { access_key } => {
+            Self::Rotate { key } => {
                 let query = "mutation($key: String!) { rotate_keypair(access_key: $key) \
                     { ok msg keypair { access_key secret_key user_id } } }";
-                let variables = json!({ "key": access_key });
-                let made: Created = client.ask_about(access_key, "rotate_keypair", query, variables).await?;
-                shown_once(access_key, made, as_json)
+                let variables = json!({ "key": key });
+                let made: Created = client.ask_about(key, "rotate_keypair", query, variables).await?;
+                shown_once(key, made, as_json)
             }
-            Self::Remove { access_key } => {
+            Self::Remove { key } => {
                 let query = "mutation($key: String!) { delete_keypair(access_key: $key) { ok msg } }";
-                let variables = json!({ "key": access_key });
-                let outcome = client.change(access_key, "delete_keypair", query, variables).await?;
-                cli::done(&outcome, &format!("removed {access_key}"), as_json)
+                let variables = json!({ "key": key });
+                let outcome = client.change(key, "delete_keypair", query, variables).await?;
+                cli::done(&outcome, &format!("removed {key}"), as_json)
             }
         }
     }

@@ -9,13 +9,17 @@ mod bars;
 mod completion;
 mod connection;
 mod credentials;
+mod daemon;
 mod domain;
+mod duration;
 mod failure;
 mod follow;
 mod group;
 mod image;
+mod join;
 mod json;
 mod keypair;
+mod node;
 mod password;
 mod presence;
 mod registry;
@@ -310,6 +314,15 @@ mod tests {
             "wharf agent show gpu01",
             "wharf agent label gpu01 zone=a rack-",
             "wharf agent set !(gpu[01-16],{zone=a})",
+            "wharf agent --manager https://wharf.lab --token whj_a_b --id i-gpu01 --scaling-group gpu --label zone=a \
+             --engine unix:///run/docker.sock --state-dir /tmp/x --ca-file ca.pem --log-format json",
+            "wharf agent --manager https://wharf.lab --token-file /run/token",
+            "wharf agent token create --id i-gpu01 --scaling-group gpu --expires 7d",
+            "wharf agent token create --uses 16 --json",
+            "wharf agent token list",
+            "wharf agent token revoke ab12",
+            "wharf agent drain i-gpu01 --undo",
+            "wharf agent remove i-gpu01",
             "wharf registry list --json",
             "wharf registry add cr.example.org --url https://cr.example.org --username u --password-stdin \
              --project a --project b --insecure --ca-file x.pem --kernelspec-only --trusted-host auth.example.org",
@@ -356,6 +369,10 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn what_makes_no_sense_does_not_parse() {
         for line in [
             "wharf image",
             "wharf image show",
@@ -367,6 +384,8 @@ mod tests {
             "wharf agent label gpu01",
             "wharf agent label gpu01 zone",
             "wharf agent label gpu01 zone=",
+            "wharf agent --manager https://wharf.lab --token a --token-file b",
+            "wharf agent token create --expires soon",
             "wharf task show 12",
             "wharf user add",
             "wharf user add ann@lab --role king",

@@ -8,7 +8,11 @@ use std::{
 use clap::Args;
 
 use crate::{
-    access::accounts::Accounts,
+    access::{
+        accounts::Accounts,
+        sessions::{Limits, Sessions},
+        throttle::Throttle,
+    },
     base::clock::Clock,
     cli::{
         self,
@@ -58,7 +62,17 @@ impl ResetPassword {
         let store = Store::open_existing(&self.data_dir).map_err(|why| failed(why.to_string()))?;
         let accounts = Accounts::load(&store).map_err(|why| failed(why.to_string()))?;
         let given = self.password_stdin.then(password::from_stdin).transpose()?;
-        let reset = accounts.reset(&self.email, given, self.keypair, Clock::system().now(), |_, _| Ok(()));
+        let clock = Clock::system();
+        let doors = Throttle::load(&store, clock.clone()).and_then(|throttle| {
+            Ok((throttle, Sessions::load(&store, &accounts, clock.clone(), Limits::default())?))
+        });
+        let (throttle, sessions) = doors.map_err(|why| failed(why.to_string()))?;
+        // Whoever signed in with the old password, or has tried to, is out.
+        let reset = accounts.reset(&self.email, given, self.keypair, clock.now(), |w, user| {
+            throttle.clear(w, &user.email)?;
+            sessions.end_all(w, user.id, None)?;
+            Ok(())
+        });
         let reset = reset.map_err(|why| failed(why.to_string()))?;
         let made = Made {
             email: &self.email,

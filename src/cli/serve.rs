@@ -5,24 +5,28 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
-use clap::{Args, ValueEnum, value_parser};
-use tokio::{net::TcpListener, signal::unix::SignalKind};
+use clap::{Args, value_parser};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     access::{
         accounts::{Credentials, FirstAdmin},
         audit::Retention,
+        sessions::Limits,
     },
     base::{clock::Clock, secret::Secret},
     cli::{
         credentials::Made,
+        daemon::{self, Logging},
+        duration,
         failure::{Failure, Result},
     },
-    engine::address::{EngineUrl, Environment, InvalidAddress},
+    engine::address::{EngineUrl, InvalidAddress},
+    http::peer::{Network, Proxies},
     server::{Server, Settings},
 };
 
@@ -48,40 +52,39 @@ pub(crate) struct Serve {
     /// Name that browsers and clients reach this server by, besides loopback ones; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) host: Vec<String>,
-    /// Container engine to load images on: unix:///path or tcp://host:port; may be repeated, or none for none [default:
-    /// what DOCKER_HOST names, else unix:///var/run/docker.sock]
+    /// Container engine to load images on: unix:///path or tcp://host:port for Docker, podman+unix:///path for Podman,
+    /// cri:///path for containerd, or oci:DIR for a directory that wharf fills itself (oci:DIR?limit=10MiB with so many
+    /// bytes a second); may be repeated, or none for none [default: what DOCKER_HOST names, else
+    /// unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) engine: Vec<String>,
+    /// How long somebody stays signed in without a request, such as 30m or 12h
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = duration::parse)]
+    pub(crate) session_idle: Duration,
+    /// How long somebody stays signed in at most
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse)]
+    pub(crate) session_lifetime: Duration,
+    /// Proxy that may say in X-Forwarded-For and X-Forwarded-Proto where a request comes from: an address or a range
+    /// such as 10.0.0.0/8; may be repeated
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<Network>,
     /// How many days the audit log keeps a row
     #[arg(long, value_name = "DAYS", default_value_t = Retention::DAYS)]
     pub(crate) audit_days: u32,
     /// How many rows the audit log keeps at most
     #[arg(long, value_name = "ROWS", default_value_t = Retention::ROWS, value_parser = value_parser!(u64).range(1..))]
     pub(crate) audit_rows: u64,
-    /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
-    #[arg(long, value_name = "FORMAT", default_value = "auto")]
-    pub(crate) log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or trace, or a filter such as info,wharf::scan=debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(crate) log_level: String,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Text on a terminal, JSON elsewhere
-    Auto,
-    /// Lines for people
-    Text,
-    /// One JSON object per line
-    Json,
+    /// After how many seconds without a sign of life an agent on another machine is lost
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u64).range(1..=300))]
+    pub(crate) agent_silence: u64,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 impl Serve {
     pub(crate) fn run(&self) -> Result<()> {
-        self.start_logging()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.map_err(|why| Failure::failed("serve", why.to_string()))?.block_on(self.serve())
+        self.logging.start()?;
+        daemon::block_on("serve", self.serve())
     }
 
     async fn serve(&self) -> Result<()> {
@@ -97,6 +100,9 @@ impl Serve {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
             engines: self.engines()?,
+            sessions: Limits { idle: self.session_idle, lifetime: self.session_lifetime },
+            proxies: Proxies::new(self.trusted_proxy.clone()),
+            agent_silence: Duration::from_secs(self.agent_silence),
             audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: given.clone(),
         };
@@ -108,17 +114,13 @@ impl Serve {
         }
         // For people and scripts; with stdout gone the server still serves.
         let _ = writeln!(io::stdout(), "listening on http://{bound}");
-        stop_on_signal(shutdown)?;
+        daemon::stop_on_signal(shutdown)?;
         server.run(listener).await.map_err(|why| Failure::failed("serve", why.to_string()))
     }
 
     /// The engines to follow; one that is not there yet is waited for.
     fn engines(&self) -> Result<Vec<EngineUrl>> {
-        let environment = Environment {
-            host: env::var("DOCKER_HOST").ok(),
-            certificates: env::var_os("DOCKER_CERT_PATH").map(PathBuf::from),
-            tls: env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty()),
-        };
+        let environment = daemon::environment();
         let usage = |why: InvalidAddress| Failure::usage(format!("--engine: {why}"));
         match self.engine.as_slice() {
             [] => Ok(vec![EngineUrl::from_environment(&environment).map_err(usage)?]),
@@ -128,20 +130,6 @@ impl Serve {
                 urls.iter().map(|url| EngineUrl::parse(url, certificates).map_err(usage)).collect()
             }
         }
-    }
-
-    fn start_logging(&self) -> Result<()> {
-        // poem announces itself in lines that say less than ours. A filter that names it wins over this.
-        let filter = EnvFilter::try_new(format!("poem=warn,{}", self.log_level))
-            .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
-        let is_text = match self.log_format {
-            LogFormat::Auto => io::stderr().is_terminal(),
-            LogFormat::Text => true,
-            LogFormat::Json => false,
-        };
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-        let started = if is_text { lines.try_init() } else { lines.json().flatten_event(true).try_init() };
-        started.map_err(|why| Failure::failed("logging", why.to_string()))
     }
 }
 
@@ -185,26 +173,4 @@ fn show(made: &Made<'_>) {
              shown: stop the server and make new ones with `wharf user reset-password {email} --keypair`"
         );
     }
-}
-
-/// The first SIGTERM or SIGINT asks the server to stop; a second one ends it at once.
-fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
-    let listen =
-        |kind| tokio::signal::unix::signal(kind).map_err(|why| Failure::failed("signals", why.to_string()));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        for is_first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if is_first {
-                tracing::info!("stopping; once more ends at once");
-                shutdown.cancel();
-            } else {
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(())
 }

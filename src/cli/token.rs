@@ -98,8 +98,8 @@ async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> 
         return cli::print("No token yet; create one with: wharf token create NAME");
     }
     let cells = records.into_iter().map(|token| {
-        let (expires, used) = (token.expires_at.unwrap_or_default(), token.last_used.unwrap_or_default());
-        vec![token.name, token.scope, expires, used, token.id]
+        let (end, last) = (token.expires_at.unwrap_or_default(), token.last_used.unwrap_or_default());
+        vec![token.name, token.scope, end, last, token.id]
     });
     cli::print(&table::rows(&["NAME", "SCOPE", "EXPIRES", "LAST USED", "ID"], cells))
 }

@@ -245,9 +245,11 @@ async fn add(client: &Client, email: &str, settings: &Settings, as_json: bool) -
     let domain = settings.domain.as_deref().unwrap_or("default");
     let groups = group::ids(client, Some(domain), &settings.group).await?;
     let mut props = settings.props(given_password.as_ref().or(generated.as_ref()), &groups, None);
-    props["domain_name"] = domain.into();
-    props["username"] = settings.username.as_deref().unwrap_or(email).into();
-    props["role"] = settings.role.as_deref().unwrap_or("user").into();
+    if let Some(props) = props.as_object_mut() {
+        props.insert("domain_name".into(), domain.into());
+        props.entry("username").or_insert_with(|| email.into());
+        props.entry("role").or_insert_with(|| "user".into());
+    }
     let query = "mutation($email: String!, $props: UserInput!) { create_user(email: $email, props: $props) \
         { ok msg keypair { access_key secret_key } } }";
     let variables = json!({ "email": email, "props": props });

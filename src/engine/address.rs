@@ -1,6 +1,8 @@
-//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's.
+//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's; `cri:///path`;
+//! `oci:DIR`.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use crate::base::reference::{is_registry_host, shown};
@@ -18,7 +20,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineUrl {
-    /// What is expected there.
+    /// What is expected there. Docker Engine and Podman tell themselves apart by what they answer.
     pub kind: Kind,
     /// How to get there.
     pub place: Place,
@@ -37,6 +39,13 @@ pub enum Place {
         port: u16,
         /// Certificates for TLS; without them anybody on the way owns the node.
         certificates: Option<Certificates>,
+    },
+    /// A directory of our own.
+    Folder {
+        /// Where it is, from the root.
+        path: PathBuf,
+        /// Bytes a second it may be filled with.
+        limit: Option<NonZeroU64>,
     },
 }
 
@@ -91,8 +100,9 @@ impl EngineUrl {
         Ok(url)
     }
 
-    /// Reads `unix:///path`, `tcp://host:port`, `docker+unix:///path`, `docker+tcp://host:port`. `certificates` is the
-    /// folder for TLS, used with `tcp` only.
+    /// Reads `unix:///path`, `tcp://host:port`, the same with `docker+` or `podman+` before it, `cri:///path`, and
+    /// `oci:DIR` with or without `?limit=10MiB`. `certificates` is the folder for TLS, used with `tcp` only; a relative
+    /// `DIR` is meant from the current directory.
     ///
     /// # Errors
     /// What is none of these, or of an engine this release can't speak to; the message has the remedy.
@@ -103,17 +113,24 @@ impl EngineUrl {
             return fail(&format!("write unix://{}", shown(text_trimmed)));
         }
         let Some((scheme, rest)) = text_trimmed.split_once(':') else {
-            return fail("write unix:///path/of/the.sock or tcp://host:port");
+            return fail(
+                "write unix:///path/of/the.sock, tcp://host:port, cri:///path/of/the.sock or oci:DIR",
+            );
         };
-        let Some(rest) = rest.strip_prefix("//").or((scheme == "oci").then_some(rest)) else {
+        let is_folder = scheme == "oci";
+        let Some(rest) = rest.strip_prefix("//").or(is_folder.then_some(rest)) else {
             return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
         };
+        let kind = match scheme {
+            "podman+unix" | "podman+tcp" => Kind::Podman,
+            "cri" | "containerd" => Kind::Containerd,
+            "oci" => Kind::Oci,
+            _ => Kind::Docker,
+        };
         let place = match scheme {
-            "unix" | "docker+unix" => socket(rest),
-            "tcp" | "docker+tcp" => tcp(rest, certificates),
-            "podman+unix" | "podman+tcp" => Err("Podman is not yet supported here; use Docker Engine".into()),
-            "cri" | "containerd" => Err("containerd is not yet supported here; use Docker Engine".into()),
-            "oci" => Err("image layouts are not yet supported here; use Docker Engine".into()),
+            "unix" | "docker+unix" | "podman+unix" | "cri" | "containerd" => socket(scheme, rest),
+            "tcp" | "docker+tcp" | "podman+tcp" => tcp(rest, certificates),
+            "oci" => folder(rest),
             "http" | "https" => Err(format!(
                 "write tcp://{} instead; TLS is used where there are certificates for it",
                 shown(rest.trim_end_matches('/'))
@@ -122,18 +139,19 @@ impl EngineUrl {
                           ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, then unix:///tmp/docker.sock"
                 .into()),
             "npipe" | "fd" => Err("only unix:// and tcp:// can be connected to".into()),
-            _ => Err("unknown scheme; write unix:///path or tcp://host:port".into()),
+            _ => Err("unknown scheme; write unix:///path, tcp://host:port, podman+unix:///path, cri:///path or oci:DIR"
+                .into()),
         };
         match place {
-            Ok(place) => Ok(Self { kind: Kind::Docker, place }),
+            Ok(place) => Ok(Self { kind, place }),
             Err(why) => fail(&why),
         }
     }
 }
 
-fn socket(path: &str) -> Result<Place, String> {
+fn socket(scheme: &str, path: &str) -> Result<Place, String> {
     if !path.starts_with('/') {
-        return Err("the path is absolute, with three slashes: unix:///path/of/the.sock".into());
+        return Err(format!("the path is absolute, with three slashes: {scheme}:///path/of/the.sock"));
     }
     if path.contains('\0') {
         return Err("the path has a zero byte".into());
@@ -142,6 +160,38 @@ fn socket(path: &str) -> Result<Place, String> {
         return Err(format!("the path is longer than {MAX_SOCKET_PATH} bytes, the most a socket may have"));
     }
     Ok(Place::Socket(path.into()))
+}
+
+fn folder(rest: &str) -> Result<Place, String> {
+    let (path, limit) = match rest.rsplit_once("?limit=") {
+        Some((path, limit)) => {
+            let why = "the limit is in bytes a second, as in oci:DIR?limit=10MiB";
+            (path, Some(bytes(limit).ok_or(why)?))
+        }
+        None => (rest, None),
+    };
+    if path.is_empty() {
+        return Err("name a directory, as in oci:/var/lib/images".into());
+    }
+    if path.contains('\0') {
+        return Err("the path has a zero byte".into());
+    }
+    // Where we are may change until it is used, and an agent is known by its address.
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    Ok(Place::Folder { path, limit })
+}
+
+/// A number of bytes: `1048576`, `1024KiB`, `1MiB`.
+fn bytes(text: &str) -> Option<NonZeroU64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: u64 = match text.get(digits.len()..)? {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(unit)?)
 }
 
 fn tcp(rest: &str, certificates: Option<&Path>) -> Result<Place, String> {
@@ -175,11 +225,16 @@ impl InvalidAddress {
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            Place::Socket(path) if self.kind == Kind::Containerd => write!(f, "cri://{}", path.display()),
             Place::Socket(path) => write!(f, "{}+unix://{}", self.kind, path.display()),
             Place::Tcp { host, port, .. } if host.contains(':') => {
                 write!(f, "{}+tcp://[{host}]:{port}", self.kind)
             }
             Place::Tcp { host, port, .. } => write!(f, "{}+tcp://{host}:{port}", self.kind),
+            Place::Folder { path, limit: None } => write!(f, "{}:{}", self.kind, path.display()),
+            Place::Folder { path, limit: Some(limit) } => {
+                write!(f, "{}:{}?limit={limit}", self.kind, path.display())
+            }
         }
     }
 }
@@ -204,10 +259,25 @@ mod tests {
             ("docker+tcp://10.0.0.1:99", "docker+tcp://10.0.0.1:99"),
             ("tcp://[::1]:99", "docker+tcp://[::1]:99"),
             ("tcp://[::1]", "docker+tcp://[::1]:2375"),
+            ("oci:/var/lib/images", "oci:/var/lib/images"),
+            ("oci:///var/lib/images/", "oci:/var/lib/images/"),
+            ("oci:/a?b", "oci:/a?b"),
+            ("oci:/a?limit=2MiB", "oci:/a?limit=2097152"),
+            ("podman+unix:///run/podman/podman.sock", "podman+unix:///run/podman/podman.sock"),
+            ("podman+tcp://node1:8080", "podman+tcp://node1:8080"),
+            ("cri:///run/containerd/containerd.sock", "cri:///run/containerd/containerd.sock"),
+            ("containerd:///run/containerd/containerd.sock", "cri:///run/containerd/containerd.sock"),
         ] {
             assert_eq!(read(given), expected);
             assert_eq!(read(expected), expected);
         }
+    }
+
+    #[test]
+    fn a_relative_directory_is_meant_from_where_we_are() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(read("oci:images"), format!("oci:{}/images", here.display()));
+        assert_eq!(read("oci:./images?limit=1"), format!("oci:{}/images?limit=1", here.display()));
     }
 
     #[test]
@@ -231,9 +301,14 @@ mod tests {
             ("ssh://node1", "forward the socket"),
             ("npipe:////./pipe/x", "unix://"),
             ("ftp://x", "unknown scheme"),
-            ("podman+unix:///run/podman.sock", "not yet supported here"),
-            ("cri:///run/containerd.sock", "not yet supported here"),
-            ("oci:/var/lib/images", "not yet supported here"),
+            ("oci:", "name a directory"),
+            ("oci://", "name a directory"),
+            ("oci:/a?limit=", "bytes a second"),
+            ("oci:/a?limit=0", "bytes a second"),
+            ("oci:/a?limit=2MB", "bytes a second"),
+            ("oci:/a?limit=99999999999999999GiB", "bytes a second"),
+            ("cri://run/containerd.sock", "cri:///path"),
+            ("cri://node1:1234", "three slashes"),
         ] {
             let error = EngineUrl::parse(given, None).unwrap_err().to_string();
             assert!(error.contains(remedy), "{given}: {error}");

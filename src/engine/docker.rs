@@ -1,4 +1,5 @@
-//! Docker Engine, by its HTTP API, up to version 1.53.
+//! Docker Engine, by its HTTP API, up to version 1.53; and Podman, which answers to the same API and tells of itself in
+//! a header.
 //!
 //! bollard names the calls and reads their answers. The connections are ours ([`dial`]), and so are pulls, events and
 //! disk usage: they need lines of bounded length, credentials in the encoding that Docker reads (base64 for URLs) and
@@ -7,6 +8,7 @@
 mod dial;
 mod fault;
 mod lines;
+mod podman;
 mod progress;
 #[cfg(test)]
 mod tests;
@@ -16,16 +18,17 @@ mod wire;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use bollard::models::{ImageDeleteResponseItem, SystemInfo};
 use bollard::{BollardRequest, ClientVersion, body_full, errors::Error, query_parameters as query};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, Response, body::Incoming};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
@@ -37,7 +40,7 @@ use crate::engine::{
     address::EngineUrl,
     docker::{
         dial::Dial,
-        fault::{broken, failed, refused, silent},
+        fault::{broken, failed, refused},
         lines::Lines,
         progress::Meter,
         wire::Usage,
@@ -46,6 +49,7 @@ use crate::engine::{
     image::{Held, Removal},
     name,
     pull::{Credentials, Progress, Pull, Pulled},
+    room,
 };
 
 /// Most bytes of an answer that is no stream. 10,000 images with long names and labels take about 20 MiB.
@@ -65,24 +69,37 @@ const MAX_CONTAINERS: usize = 20;
 pub struct Patience {
     /// For the answer to any request that is no stream.
     pub answer: Duration,
-    /// For disk usage: Docker walks through all its volumes for it.
-    pub disk: Duration,
+    /// For what it has to gather first: disk usage, for which Docker walks through all its volumes, and its account of
+    /// itself, for which Podman asks the package manager who owns its helpers.
+    pub gather: Duration,
     /// For the next line of a pull, until we ask whether the engine still lives.
     pub quiet: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(20), disk: Duration::from_mins(3), quiet: Duration::from_secs(30) }
+        Self {
+            answer: Duration::from_secs(20),
+            gather: Duration::from_mins(3),
+            quiet: Duration::from_secs(30),
+        }
     }
 }
 
-/// A Docker Engine.
+/// A Docker Engine or a Podman.
 pub struct Docker {
     dial: Arc<Dial>,
     patience: Patience,
-    /// The minor version of API 1 spoken with it; 0 until it was asked.
-    version: AtomicUsize,
+    /// What it said when it was first asked, or asked again.
+    met: Mutex<Option<Met>>,
+}
+
+/// What an engine says of itself in its headers.
+#[derive(Debug, Clone, Copy)]
+struct Met {
+    /// The minor version of API 1 that we have in common.
+    minor: usize,
+    kind: Kind,
 }
 
 impl Docker {
@@ -91,11 +108,7 @@ impl Docker {
     /// # Errors
     /// Certificates that can't be used.
     pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
-        Ok(Self {
-            dial: Arc::new(Dial::new(url)?),
-            patience: Patience::default(),
-            version: AtomicUsize::new(0),
-        })
+        Ok(Self { dial: Arc::new(Dial::new(url)?), patience: Patience::default(), met: Mutex::new(None) })
     }
 
     /// With other deadlines.
@@ -105,25 +118,30 @@ impl Docker {
         self
     }
 
-    /// Asks whether it is there, and which version of the API we have in common.
-    async fn greet(&self) -> Result<usize, Fault> {
+    /// Asks whether it is there, what it is, and which version of the API we have in common.
+    async fn greet(&self) -> Result<Met, Fault> {
         let request = request(Method::GET, "/_ping")?;
         let answer = self.send("ping", request, MAX_ANSWER).await?;
         let version = answer.headers().get("api-version").and_then(|version| version.to_str().ok());
         let minor = version.and_then(|v| v.strip_prefix("1.")).and_then(|minor| minor.parse().ok());
         let Some(minor) = minor.filter(|&minor: &usize| minor > 0) else {
-            return Err(Fault::new(Class::Other, "what answers there is no Docker Engine"));
+            return Err(Fault::new(Class::Other, "what answers there is neither Docker Engine nor Podman"));
         };
-        let common = minor.min(NEWEST);
-        self.version.store(common, Ordering::Relaxed);
-        Ok(common)
+        let met = Met { minor: minor.min(NEWEST), kind: podman::kind(answer.headers()) };
+        *self.met.lock() = Some(met);
+        Ok(met)
+    }
+
+    async fn met(&self) -> Result<Met, Fault> {
+        let known = *self.met.lock();
+        match known {
+            Some(met) => Ok(met),
+            None => self.greet().await,
+        }
     }
 
     async fn common_version(&self) -> Result<usize, Fault> {
-        match self.version.load(Ordering::Relaxed) {
-            0 => self.greet().await,
-            known => Ok(known),
-        }
+        Ok(self.met().await?.minor)
     }
 
     /// Makes a call with bollard's words over our connection.
@@ -171,7 +189,7 @@ impl Docker {
             &version,
         )
         .map_err(|error| failed(&error))?;
-        timeout(limit, call(client)).await.map_err(|_| silent(doing, limit))
+        timeout(limit, call(client)).await.map_err(|_| Fault::silent(doing, limit))
     }
 
     /// Sends a request of our own and waits for the head of the answer; a refusal is a fault.
@@ -183,7 +201,7 @@ impl Docker {
     ) -> Result<Response<Incoming>, Fault> {
         let limit = self.patience.answer;
         let answer = timeout(limit, self.dial.send(request, most));
-        accept(answer.await.map_err(|_| silent(doing, limit))?, limit).await
+        accept(answer.await.map_err(|_| Fault::silent(doing, limit))?, limit).await
     }
 
     /// Reads a whole answer to a request of our own.
@@ -195,7 +213,11 @@ impl Docker {
             let bytes = body.collect().await.map_err(|error| broken(&Error::from(error)))?.to_bytes();
             serde_json::from_slice(&bytes).map_err(|error| failed(&Error::from(error)))
         };
-        timeout(limit, reading).await.map_err(|_| silent(&path, limit))?
+        timeout(limit, reading).await.map_err(|_| Fault::silent(&path, limit))?
+    }
+
+    async fn info(&self) -> Result<SystemInfo, Fault> {
+        self.get("/info", self.patience.gather).await
     }
 
     /// Lets the engine fetch, and reads what it says until it has no more to say.
@@ -233,13 +255,9 @@ impl Docker {
 
     /// The whole of a pull, from looking whether it is needed to looking whether it helped.
     async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
-        let name = name::canonical(&pull.name()).filter(|_| name::repository(&pull.repository).is_some());
-        let Some(name) = name else {
-            return Err(Fault::new(Class::Other, format!("{:?} is no image reference", pull.name())));
-        };
-        let mut meter = Meter::new(&pull.layers);
-        let expected = |held: &Held| held.is(&pull.config, pull.manifest.as_ref());
-        if let Some(held) = self.find(&name).await?.filter(expected) {
+        let name = pull.canonical()?;
+        let mut meter = Meter::new(&pull.layers).without(&pull.config);
+        if let Some(held) = self.find(&name).await?.filter(|held| pull.expects(held)) {
             progress(meter.finish("already there"));
             return Ok(Pulled { held, fetched: false });
         }
@@ -250,26 +268,16 @@ impl Docker {
             fetched = true;
             self.fetch(pull, &mut meter, progress).await?;
             if let Some(manifest) = &pull.manifest {
-                self.tag(&format!("{}@{manifest}", pull.repository), pull).await?;
+                let by_digest = format!("{}@{manifest}", pull.repository);
+                self.tag(&by_digest, pull).await?;
+                if self.met().await?.kind == Kind::Podman {
+                    self.forget_name(&by_digest).await?;
+                }
             }
         }
-        match self.find(&name).await? {
-            Some(held) if expected(&held) => {
-                progress(meter.finish("done"));
-                Ok(Pulled { held, fetched })
-            }
-            Some(held) => Err(Fault::new(
-                Class::Other,
-                format!(
-                    "{name} is {} on the node, not the expected {}; has the tag moved since the last scan?",
-                    held.digest, pull.config
-                ),
-            )),
-            None => Err(Fault::new(
-                Class::Other,
-                format!("the engine ended the pull without an error, and yet has no {name}"),
-            )),
-        }
+        let held = pull.proven(self.find(&name).await?)?;
+        progress(meter.finish("done"));
+        Ok(Pulled { held, fetched })
     }
 
     async fn tag(&self, image: &str, pull: &Pull) -> Result<(), Fault> {
@@ -277,9 +285,29 @@ impl Docker {
         self.call("tag", |docker| async move { docker.tag_image(image, Some(as_what)).await }).await
     }
 
+    /// Takes away the name by digest that a pull left. For Podman it is a name like any other: an image that has it
+    /// outlives its last tag. It was not there before the pull, so it is nobody else's.
+    async fn forget_name(&self, by_digest: &str) -> Result<(), Fault> {
+        match self.delete(by_digest).await? {
+            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Asks for a name to be taken away, never by force. A refusal is an answer.
+    async fn delete(&self, name: &str) -> Result<Result<Vec<ImageDeleteResponseItem>, Error>, Fault> {
+        let gently = query::RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+        self.call_or_error(
+            "remove",
+            |docker| async move { docker.remove_image(name, Some(gently), None).await },
+        )
+        .await
+    }
+
     /// The names of the containers made from an image, running or not.
     async fn users(&self, image: &Digest) -> Result<Vec<String>, Fault> {
-        let filters = HashMap::from([("ancestor", vec![image.as_str()])]);
+        // Podman finds nothing by an ID that has its algorithm before it; Docker takes both.
+        let filters = HashMap::from([("ancestor", vec![image.hex()])]);
         let which = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let containers = self
             .call("containers", |docker| async move { docker.list_containers(Some(which)).await })
@@ -292,15 +320,16 @@ impl Docker {
 impl Engine for Docker {
     async fn about(&self) -> Result<About, Fault> {
         // It may be another engine, or a newer one, since it was last asked.
-        self.greet().await?;
-        let info = self.call("info", |docker| async move { docker.info().await }).await?;
+        let kind = self.greet().await?.kind;
+        let info = self.info().await?;
         let labels = info.labels.unwrap_or_default().into_iter().map(|label| match label.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
             None => (label, String::new()),
         });
         Ok(About {
-            kind: Kind::Docker,
-            id: info.id.filter(|id| !id.is_empty()),
+            kind,
+            // Podman makes one up for each answer.
+            id: info.id.filter(|id| !id.is_empty() && kind != Kind::Podman),
             hostname: info.name.unwrap_or_default(),
             version: info.server_version.unwrap_or_default(),
             os: info.os_type.unwrap_or_default(),
@@ -317,7 +346,7 @@ impl Engine for Docker {
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
-        let Some(name) = wire::askable(reference) else { return Ok(None) };
+        let Some(name) = name::askable(reference) else { return Ok(None) };
         let asked = |docker: bollard::Docker| async move { docker.inspect_image(&name).await };
         match self.call_or_error("image", asked).await? {
             Ok(image) => Ok(wire::inspected(image)),
@@ -342,13 +371,11 @@ impl Engine for Docker {
 
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
         let Some(held) = self.find(reference).await? else { return Ok(Removal::Absent) };
-        let Some(name) = wire::askable(reference) else { return Ok(Removal::Absent) };
-        let gently = query::RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
-        let asked =
-            |docker: bollard::Docker| async move { docker.remove_image(&name, Some(gently), None).await };
-        match self.call_or_error("remove", asked).await? {
+        let Some(name) = name::askable(reference) else { return Ok(Removal::Absent) };
+        match self.delete(&name).await? {
             Ok(steps) => {
-                let gone = steps.iter().any(|step| step.deleted.as_deref() == Some(held.digest.as_str()));
+                let mut deleted = steps.iter().filter_map(|step| name::image_id(step.deleted.as_deref()?));
+                let gone = deleted.any(|id| id == held.digest);
                 // Docker doesn't say how much became free, and layers may be shared.
                 Ok(if gone { Removal::Removed { freed_bytes: None } } else { Removal::Untagged })
             }
@@ -395,10 +422,10 @@ impl Engine for Docker {
     }
 
     async fn disk(&self) -> Result<Disk, Fault> {
-        let info = self.call("info", |docker| async move { docker.info().await }).await?;
-        let usage: Usage = self.get("/system/df", self.patience.disk).await?;
+        let info = self.info().await?;
+        let usage: Usage = self.get("/system/df", self.patience.gather).await?;
         let room = match info.docker_root_dir {
-            Some(folder) if self.dial.is_local() => wire::room(folder).await,
+            Some(folder) if self.dial.is_local() => room::of(folder.into()).await,
             _ => None,
         };
         Ok(Disk {

@@ -1,6 +1,9 @@
 //! What can go wrong between us and an engine, in classes a transfer can act on.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
+use std::time::Duration;
 
 /// Longest message kept of what an engine says, in characters: enough for Docker's longest (two references and a
 /// URL), too little to flood a ledger.
@@ -49,6 +52,38 @@ impl Fault {
         Self::new(classify(message), message)
     }
 
+    /// A connection that can't be made, or broke.
+    pub(crate) fn broken(error: &(dyn Error + 'static)) -> Self {
+        let mut text = error.to_string();
+        let mut system = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            system = inner.downcast_ref::<io::Error>().map(io::Error::kind).or(system);
+            let said = inner.to_string();
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = inner.source();
+        }
+        let (class, remedy) = match system {
+            Some(io::ErrorKind::FileTooLarge) => (Class::Other, ""),
+            Some(io::ErrorKind::PermissionDenied) => (
+                Class::EngineGone,
+                "; the user wharf runs as must be allowed to use the engine's socket (Docker's: group docker)",
+            ),
+            Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                (Class::EngineGone, "; is the engine running there?")
+            }
+            _ => (Class::EngineGone, ""),
+        };
+        Self::new(class, format!("{text}{remedy}"))
+    }
+
+    /// The engine let a deadline pass.
+    pub(crate) fn silent(doing: &str, limit: Duration) -> Self {
+        Self::new(Class::EngineGone, format!("the engine did not answer within {limit:?}: {doing}"))
+    }
+
     /// The operation was stopped by us.
     pub(crate) fn stopped() -> Self {
         Self::new(Class::Stopped, "stopped on request")
@@ -93,7 +128,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl Error for Fault {}
 
 /// Foreign text as one line of at most [`MAX_MESSAGE`] characters, with nothing that moves a cursor.
 pub(crate) fn one_line(text: &str) -> String {
@@ -119,6 +154,7 @@ const WORDS: &[(&str, Class)] = &[
     ("does not match the specified platform", Class::WrongPlatform),
     ("cannot be used on this platform", Class::WrongPlatform),
     ("no image found in image index for architecture", Class::WrongPlatform),
+    ("no image found in manifest list for architecture", Class::WrongPlatform),
     ("no basic auth credentials", Class::Unauthorized),
     ("unauthorized", Class::Unauthorized),
     ("authentication required", Class::Unauthorized),
@@ -132,6 +168,7 @@ const WORDS: &[(&str, Class)] = &[
     ("no such image", Class::NotFound),
     ("is using its referenced image", Class::InUse),
     ("image is being used by", Class::InUse),
+    ("image is in use by a container", Class::InUse),
     // A certificate nobody trusts does not heal by waiting, though a network error wraps it.
     ("x509:", Class::Other),
     ("server gave http response to https client", Class::Other),
@@ -163,6 +200,8 @@ fn classify(message: &str) -> Class {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::{Class, Fault};
 
     /// Each as Docker Engine 20.10 said it, made to fail that way; but for the one of Docker Hub, which
@@ -207,6 +246,43 @@ mod tests {
             ("invalid reference format: repository name must be lowercase", Class::Other),
         ] {
             assert_eq!(Fault::told(said).class, class, "{said}");
+        }
+    }
+
+    /// Each as Podman 4.3 and containerd 1.6 said it.
+    #[test]
+    fn what_other_engines_say_is_classed() {
+        for (said, class) in [
+            (
+                "choosing an image from manifest list docker://127.0.0.1:1/lab/arm:1: no image found in manifest list \
+                 for architecture amd64, variant \"\", OS linux",
+                Class::WrongPlatform,
+            ),
+            (
+                "image 127.0.0.1:1/lab/a:1 is in use: image used by 2dc0: image is in use by a container: consider \
+                 listing external containers and force-removing image",
+                Class::InUse,
+            ),
+            (
+                "initializing source docker://127.0.0.1:1/a/b:1: pinging container registry 127.0.0.1:1: Get \
+                 \"https://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                Class::Network,
+            ),
+        ] {
+            assert_eq!(Fault::told(said).class, class, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_comes_with_the_remedy() {
+        for (kind, remedy) in [
+            (io::ErrorKind::PermissionDenied, "must be allowed to use the engine's socket"),
+            (io::ErrorKind::NotFound, "is the engine running there?"),
+            (io::ErrorKind::ConnectionRefused, "is the engine running there?"),
+            (io::ErrorKind::BrokenPipe, ""),
+        ] {
+            let fault = Fault::broken(&io::Error::from(kind));
+            assert!(fault.class == Class::EngineGone && fault.message.contains(remedy), "{fault}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! An image as an engine holds it, and how it is given up.
 
 use crate::base::digest::Digest;
+use crate::engine::name;
 
 /// An image in an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,17 @@ pub struct Held {
 }
 
 impl Held {
+    /// Of what an engine says of an image; nothing if it has no sound ID.
+    pub(crate) fn read(id: &str, tags: &[String], digests: &[String], size_bytes: u64) -> Option<Self> {
+        let mut names: Vec<_> = tags.iter().filter_map(|tag| name::canonical(tag)).collect();
+        let mut manifests: Vec<_> = digests.iter().filter_map(|digest| name::manifest(digest)).collect();
+        names.sort();
+        names.dedup();
+        manifests.sort();
+        manifests.dedup();
+        Some(Self { digest: name::image_id(id)?, names, manifests, size_bytes })
+    }
+
     /// Whether this is the image with that config, which has that manifest.
     ///
     /// The manifest counts only where the engine uses it as the ID; one it merely remembers proves nothing about

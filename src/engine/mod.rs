@@ -1,14 +1,19 @@
 //! Container engines: what a node holds, and how images get there and go away.
 //!
-//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine; [`address`] reads where an engine
-//! is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
+//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine and Podman, [`cri`] to containerd;
+//! [`oci`] keeps images in a directory itself, from a [`source`] that higher floors give it; [`address`] reads where an
+//! engine is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
 
 pub mod address;
+pub mod cri;
 pub mod docker;
 pub mod fault;
 pub mod image;
 pub mod name;
+pub mod oci;
 pub mod pull;
+mod room;
+pub mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::digest::Digest;
 use crate::engine::{
-    address::EngineUrl,
+    address::{EngineUrl, Place},
+    cri::Cri,
     docker::Docker,
     fault::Fault,
     image::{Held, Removal},
+    oci::Oci,
     pull::{Progress, Pull, Pulled},
 };
 
@@ -60,6 +67,9 @@ pub trait Engine: Send + Sync {
 
     /// Takes away this name (`registry/name:tag`), and the image with its last name. Never by force: what a
     /// container uses stays.
+    ///
+    /// # Errors
+    /// An engine that can't take away one name of several refuses, and leaves all as it is.
     async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
 
     /// What happens to images from now on, also by others' hands. Subscribe first and read [`images`](Self::images)
@@ -72,12 +82,16 @@ pub trait Engine: Send + Sync {
     async fn disk(&self) -> Result<Disk, Fault>;
 }
 
-/// The way to the engine at this address. It need not be there yet.
+/// The way to the engine at this address. It need not be there yet; a directory is made if need be, and taken.
 ///
 /// # Errors
-/// Certificates that can't be read.
+/// Certificates that can't be read, or a directory that can't be used.
 pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
-    Ok(Arc::new(Docker::new(url)?))
+    Ok(match &url.place {
+        Place::Folder { path, limit } => Arc::new(Oci::open(path, *limit)?),
+        Place::Socket(_) | Place::Tcp { .. } if url.kind == Kind::Containerd => Arc::new(Cri::new(url)?),
+        Place::Socket(_) | Place::Tcp { .. } => Arc::new(Docker::new(url)?),
+    })
 }
 
 /// The kinds of engine.
@@ -118,7 +132,7 @@ pub struct About {
     pub kind: Kind,
     /// The engine's own ID that survives restarts, if it has one.
     pub id: Option<String>,
-    /// The name of the machine it runs on.
+    /// The name of the machine it runs on, or of the directory that stands for one.
     pub hostname: String,
     /// Its version, as it says it (`20.10.24+dfsg1`).
     pub version: String,

@@ -49,6 +49,20 @@ pub fn repository(text: &str) -> Option<String> {
     })
 }
 
+/// How to ask an engine for this reference: as it is, if it is an ID or a canonical name. Anything else could mean
+/// another thing in a path.
+pub(crate) fn askable(reference: &str) -> Option<String> {
+    match reference.parse::<Digest>() {
+        Ok(digest) => Some(digest.into()),
+        Err(_) => canonical(reference),
+    }
+}
+
+/// An image ID, with or without its algorithm: Podman and CRI-O leave it out here and there.
+pub(crate) fn image_id(text: &str) -> Option<Digest> {
+    text.parse().ok().or_else(|| format!("sha256:{text}").parse().ok())
+}
+
 /// The manifest digest in `name@sha256:…`.
 pub(crate) fn manifest(text: &str) -> Option<Digest> {
     text.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok())

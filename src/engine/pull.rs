@@ -1,7 +1,14 @@
 //! What to pull, how far it is, and what came of it.
 
+use std::sync::Arc;
+
 use crate::base::{digest::Digest, secret::Secret};
-use crate::engine::image::Held;
+use crate::engine::{
+    fault::{Class, Fault},
+    image::Held,
+    name,
+    source::Source,
+};
 
 /// An image to pull.
 #[derive(Debug, Clone)]
@@ -20,14 +27,48 @@ pub struct Pull {
     /// The layers with their compressed sizes, as far as the catalog knows them. They fix what 100 % is, also for
     /// layers the engine has already.
     pub layers: Vec<Layer>,
-    /// User and password for the registry.
+    /// User and password for the registry, for an engine that goes there itself.
     pub credentials: Option<Credentials>,
+    /// The way to the repository, for an engine that has none of its own.
+    pub source: Option<Arc<dyn Source>>,
 }
 
 impl Pull {
     /// The canonical name it will have, `registry/name:tag`.
     pub fn name(&self) -> String {
         format!("{}:{}", self.repository, self.tag)
+    }
+
+    /// The same as engines are asked for it; what is no name is asked of nobody.
+    pub(crate) fn canonical(&self) -> Result<String, Fault> {
+        name::canonical(&self.name())
+            .filter(|_| name::repository(&self.repository).is_some())
+            .ok_or_else(|| Fault::new(Class::Other, format!("{:?} is no image reference", self.name())))
+    }
+
+    /// Whether this is what was wanted.
+    pub(crate) fn expects(&self, held: &Held) -> bool {
+        held.is(&self.config, self.manifest.as_ref())
+    }
+
+    /// What the engine shows under the name after a pull that it called a success: the image, or why it was none.
+    pub(crate) fn proven(&self, shown: Option<Held>) -> Result<Held, Fault> {
+        match shown {
+            Some(held) if self.expects(&held) => Ok(held),
+            Some(held) => Err(Fault::new(
+                Class::Other,
+                format!(
+                    "{} is {} on the node, not the expected {}; has the tag moved since the last scan?",
+                    self.name(),
+                    held.digest,
+                    self.config
+                ),
+            )),
+            None => Err(Fault::new(
+                Class::Other,
+                format!("the engine ended the pull without an error, and yet has no {}", self.name()),
+            )),
+        }
     }
 }
 

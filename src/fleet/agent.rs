@@ -25,6 +25,12 @@ pub struct AgentRecord {
     pub labels: BTreeMap<String, String>,
     /// When it was first met.
     pub first_contact: Timestamp,
+    /// Whether it is a machine of its own that dials in, known by its credential, and not an engine we reach.
+    #[serde(default)]
+    pub remote: bool,
+    /// Whether it is to get no new images.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// Whether an agent can be worked with.
@@ -58,6 +64,8 @@ pub struct Agent {
     pub record: AgentRecord,
     /// Whether it can be worked with.
     pub status: Status,
+    /// Why it can't be reached just now, though it counts as alive: its link broke a moment ago.
+    pub away: Option<String>,
     /// What its engine said of itself, the last time it could be asked.
     pub about: Option<About>,
     /// The space it has, the last time it could be asked.
@@ -70,7 +78,11 @@ impl Agent {
     /// What an expression can ask about it.
     pub fn view(&self) -> evaluate::Agent<'_> {
         evaluate::Agent {
-            status: Some(self.status.as_str()),
+            status: Some(if self.is_alive() && self.record.draining {
+                "draining"
+            } else {
+                self.status.as_str()
+            }),
             engine: self.about.as_ref().map(|about| about.kind.as_str()),
             arch: self.about.as_ref().map(|about| about.architecture.as_str()),
             os: self.about.as_ref().map(|about| about.os.as_str()),

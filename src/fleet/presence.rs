@@ -71,6 +71,19 @@ impl Holdings {
     /// Takes an agent's report in the place of its last one.
     pub fn report(&mut self, agent: usize, held: Vec<Held>) {
         let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
+        self.replace(agent, now);
+    }
+
+    /// Takes what an agent says has changed: what is there now by these digests, and which digests are gone.
+    pub fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) {
+        let touched: HashSet<&Digest> = gone.iter().chain(changed.iter().map(|held| &held.digest)).collect();
+        let stays = |held: &&Arc<Held>| !touched.contains(&held.digest);
+        let mut now: Vec<Arc<Held>> = self.of_agent(agent).iter().filter(stays).cloned().collect();
+        now.extend(changed.into_iter().map(|held| self.keep(held)));
+        self.replace(agent, now);
+    }
+
+    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) {
         let before = self.by_agent.remove(&agent).unwrap_or_default();
         for held in &before {
             self.mark(agent, held, false);
@@ -193,6 +206,19 @@ mod tests {
         let holders = holdings.holders(&digest("new")).unwrap();
         assert_eq!(holders.iter().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(holdings.stale("cr.io/a:1", &digest("new")).iter().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_change_touches_only_the_digests_it_names() {
+        let mut holdings = Holdings::default();
+        holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1"), held("c", "cr.io/c:1")]);
+        holdings.revise(0, vec![held("a", "cr.io/a:2")], &[digest("b")]);
+        let on = |name, content| holdings.on(0, name, &digest(content));
+        assert_eq!(on("cr.io/a:2", "a"), Presence::Present);
+        assert_eq!(on("cr.io/a:1", "x"), Presence::Absent, "the name went away");
+        assert_eq!(on("cr.io/b:1", "b"), Presence::Absent);
+        assert_eq!(on("cr.io/c:1", "c"), Presence::Present);
+        assert_eq!(holdings.of_agent(0).len(), 2);
     }
 
     #[test]

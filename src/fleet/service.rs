@@ -1,14 +1,16 @@
 //! The fleet: the agents, what each holds, and how each is reached.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
+use crate::access::directory::Stations;
 use crate::access::tenants;
-use crate::access::visibility::Whereabouts;
+use crate::access::visibility::{Holders, Whereabouts};
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
@@ -20,14 +22,12 @@ use crate::fleet::bits::Bits;
 use crate::fleet::error::ExpressionError;
 use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
+use crate::fleet::labels::set_labels;
 use crate::fleet::presence::{Holdings, Presence};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
-
-/// How many labels an admin may give an agent.
-const MAX_LABELS: usize = 64;
 
 /// The fleet. Clones share it.
 #[derive(Clone)]
@@ -37,13 +37,13 @@ pub struct Fleet {
     audit: Audit,
     index: Arc<RwLock<Index>>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
-    meeting: Arc<tokio::sync::Mutex<()>>,
+    pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Index {
-    /// By number; an agent keeps its number while the server runs.
-    agents: Vec<Entry>,
+    /// By number; an agent keeps its number while the server runs, and nobody else gets it afterwards.
+    agents: Vec<Option<Entry>>,
     numbers: BTreeMap<String, usize>,
     holdings: Holdings,
     /// The agents of each scaling group that are alive.
@@ -53,6 +53,37 @@ struct Index {
 struct Entry {
     agent: Agent,
     engine: Option<Arc<dyn Engine>>,
+    /// Cancelled when it can be reached again, or was removed.
+    back: CancellationToken,
+}
+
+/// An agent that can't be reached now.
+#[derive(Debug, Clone)]
+pub struct Away {
+    /// Why.
+    pub reason: String,
+    /// Cancelled when it can be reached again, or was removed.
+    pub back: CancellationToken,
+}
+
+/// What an admin may change of an agent; what is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct AgentChange {
+    /// Labels to set; an empty value removes one.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The scaling group it is in.
+    pub scaling_group: Option<String>,
+    /// Whether it is to get no new images.
+    pub draining: Option<bool>,
+}
+
+/// An agent that joined by a token.
+#[derive(Debug, Clone)]
+pub(in crate::fleet) struct Joined {
+    pub(in crate::fleet) id: String,
+    pub(in crate::fleet) address: String,
+    pub(in crate::fleet) scaling_group: Option<String>,
+    pub(in crate::fleet) labels: BTreeMap<String, String>,
 }
 
 /// An image on one agent.
@@ -82,7 +113,7 @@ impl Fleet {
             r.scan(&AGENTS, [], |_, record: AgentRecord| {
                 let status =
                     Status::Lost { since: now, reason: "not reached since the server started".into() };
-                index.put(Agent { record, status, about: None, disk: None, has_reported: false }, None);
+                index.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
                 Ok(())
             })
         })?;
@@ -109,28 +140,36 @@ impl Fleet {
         index.entry(id).map(|entry| entry.agent.clone())
     }
 
-    /// The way to an agent's engine, if it is alive; for transfers.
-    pub fn engine(&self, id: &str) -> Option<Arc<dyn Engine>> {
+    /// The way to an agent's engine; for transfers.
+    ///
+    /// # Errors
+    /// What to wait for if there is none now.
+    pub fn reach(&self, id: &str) -> Result<Arc<dyn Engine>, Away> {
         let index = self.index.read();
-        index.entry(id).filter(|entry| entry.agent.is_alive()).and_then(|entry| entry.engine.clone())
+        let Some(entry) = index.entry(id) else {
+            let back = CancellationToken::new();
+            back.cancel();
+            return Err(Away { reason: "it was removed".into(), back });
+        };
+        entry.engine.clone().ok_or_else(|| {
+            let reason = match (&entry.agent.status, &entry.agent.away) {
+                (Status::Lost { reason, .. }, _) | (Status::Alive, Some(reason)) => reason.clone(),
+                (Status::Alive, None) => "it is on its way".into(),
+            };
+            Away { reason, back: entry.back.clone() }
+        })
     }
 
     /// Whether there is no agent at all.
     pub fn is_empty(&self) -> bool {
-        self.index.read().agents.is_empty()
+        self.index.read().numbers.is_empty()
     }
 
-    /// Gives an agent labels and a scaling group; `None` leaves as it is, an empty value removes a label.
-    pub async fn change(
-        &self,
-        caller: &Caller,
-        id: &str,
-        labels: Option<BTreeMap<String, String>>,
-        scaling_group: Option<String>,
-    ) -> Result<Agent> {
+    /// Changes what an admin may change of an agent.
+    pub async fn change(&self, caller: &Caller, id: &str, change: AgentChange) -> Result<Agent> {
         self.audit
             .superadmin(caller, "modify_agent", id, |deed| async move {
-                let agent = self.changed(caller, id, labels, scaling_group)?;
+                let agent = self.changed(caller, id, change)?;
                 let (index, record) = (Arc::clone(&self.index), agent.record.clone());
                 deed.write(move |w| put_agent(w, index, record)).await?;
                 Ok(agent)
@@ -138,26 +177,11 @@ impl Fleet {
             .await
     }
 
-    fn changed(
-        &self,
-        caller: &Caller,
-        id: &str,
-        labels: Option<BTreeMap<String, String>>,
-        scaling_group: Option<String>,
-    ) -> Result<Agent> {
+    fn changed(&self, caller: &Caller, id: &str, change: AgentChange) -> Result<Agent> {
         let mut agent = self.agent(caller, id)?;
-        for (key, value) in labels.unwrap_or_default() {
-            check_label(&key, &value)?;
-            if value.is_empty() {
-                agent.record.labels.remove(&key);
-            } else {
-                agent.record.labels.insert(key, value);
-            }
-        }
-        if agent.record.labels.len() > MAX_LABELS {
-            return Err(Error::invalid("labels", format!("an agent may have {MAX_LABELS} at most")));
-        }
-        agent.record.scaling_group = scaling_group.unwrap_or(agent.record.scaling_group);
+        set_labels(&mut agent.record.labels, change.labels)?;
+        agent.record.scaling_group = change.scaling_group.unwrap_or(agent.record.scaling_group);
+        agent.record.draining = change.draining.unwrap_or(agent.record.draining);
         Ok(agent)
     }
 
@@ -206,12 +230,52 @@ impl Fleet {
         }
         let mut index = self.index.write();
         index.update(&id, |entry| {
-            entry.agent.status = Status::Alive;
-            entry.agent.about = Some(about);
             entry.agent.has_reported = false;
-            entry.engine = Some(engine);
+            entry.connect(engine, about);
         });
         Ok(id)
+    }
+
+    /// An agent that dialled in says that its engine answers; until it has reported, what it held before stands.
+    /// Nothing happens if `closed` is cancelled: then this link is not the agent's any more.
+    pub async fn arrive(
+        &self,
+        id: &str,
+        address: &str,
+        engine: Arc<dyn Engine>,
+        about: About,
+        closed: &CancellationToken,
+    ) -> Result<()> {
+        let found = self.find(id).ok_or_else(|| Error::missing("agent", shown(id)))?;
+        let record = AgentRecord {
+            address: address.into(),
+            engine_id: about.id.clone().or_else(|| found.record.engine_id.clone()),
+            ..found.record.clone()
+        };
+        if record != found.record {
+            self.save(record).await?;
+        }
+        let mut index = self.index.write();
+        if !closed.is_cancelled() {
+            index.update(id, |entry| entry.connect(engine, about));
+        }
+        Ok(())
+    }
+
+    /// An agent's link is gone. It counts as alive for a while, for links come back; but nothing is asked of it.
+    pub fn unlink(&self, id: &str, reason: &str) {
+        self.index.write().update(id, |entry| {
+            entry.disconnect();
+            entry.agent.away = Some(reason.into());
+        });
+    }
+
+    /// An agent tells what changed on its engine: what is there now by these digests, and which digests are gone.
+    pub fn revise(&self, id: &str, changed: Vec<Held>, gone: &[Digest], disk: Option<Disk>) {
+        let mut index = self.index.write();
+        let Some(number) = index.numbers.get(id).copied() else { return };
+        index.holdings.revise(number, changed, gone);
+        index.update(id, |entry| entry.agent.disk = disk.or(entry.agent.disk.take()));
     }
 
     /// An agent's engine was read.
@@ -237,13 +301,46 @@ impl Fleet {
             };
             entry.agent.status = Status::Lost { since, reason: reason.into() };
             entry.agent.has_reported = false;
-            entry.engine = None;
+            entry.disconnect();
         });
+    }
+
+    /// Adds an agent that joined, within the transaction that takes its token.
+    pub(in crate::fleet) fn put_joined(&self, writer: &mut Writer, joined: Joined) -> Result<()> {
+        let known = self.find(&joined.id).map(|agent| agent.record);
+        let record = AgentRecord {
+            address: joined.address,
+            remote: true,
+            ..known.unwrap_or_else(|| AgentRecord {
+                id: joined.id,
+                address: String::new(),
+                engine_id: None,
+                scaling_group: joined.scaling_group.unwrap_or_else(|| tenants::DEFAULT.into()),
+                labels: joined.labels,
+                first_contact: self.clock.now(),
+                remote: true,
+                draining: false,
+            })
+        };
+        put_agent(writer, Arc::clone(&self.index), record)
+    }
+
+    /// An id that no agent has, made from the name of a host.
+    pub(in crate::fleet) fn free_id(&self, hostname: &str) -> String {
+        self.index.read().free_id(hostname)
+    }
+
+    /// Takes an agent out; what it holds counts no more once the transaction is committed.
+    pub(in crate::fleet) fn take_out(&self, writer: &mut Writer, id: &str) -> Result<()> {
+        writer.remove(&AGENTS, id)?;
+        let (index, id) = (Arc::clone(&self.index), id.to_owned());
+        writer.on_commit(move || index.write().remove(&id));
+        Ok(())
     }
 
     /// Reads an agent's engine anew, after something was done on it.
     pub async fn refresh(&self, id: &str) {
-        let Some(engine) = self.engine(id) else { return };
+        let Ok(engine) = self.reach(id) else { return };
         match engine.images().await {
             Ok(held) => self.report(id, held, engine.disk().await.ok()),
             Err(fault) => tracing::warn!(agent = id, %fault, "an agent could not be read"),
@@ -252,10 +349,20 @@ impl Fleet {
 }
 
 impl Index {
-    fn put(&mut self, agent: Agent, engine: Option<Arc<dyn Engine>>) {
+    fn put(&mut self, agent: Agent) {
         let number = self.agents.len();
         self.numbers.insert(agent.record.id.clone(), number);
-        self.agents.push(Entry { agent, engine });
+        self.agents.push(Some(Entry { agent, engine: None, back: CancellationToken::new() }));
+    }
+
+    fn remove(&mut self, id: &str) {
+        let Some(number) = self.numbers.remove(id) else { return };
+        self.holdings.remove(number);
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::take) else { return };
+        entry.back.cancel();
+        if let Some(alive) = self.alive_in.get_mut(&entry.agent.record.scaling_group) {
+            alive.remove(number);
+        }
     }
 
     fn put_record(&mut self, record: AgentRecord) {
@@ -264,22 +371,26 @@ impl Index {
             self.update(&id, |entry| entry.agent.record = record);
         } else {
             let status = Status::Lost { since: record.first_contact, reason: "not reached yet".into() };
-            self.put(Agent { record, status, about: None, disk: None, has_reported: false }, None);
+            self.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
         }
     }
 
     fn entry(&self, id: &str) -> Option<&Entry> {
-        self.numbers.get(id).and_then(|number| self.agents.get(*number))
+        self.numbers.get(id).and_then(|number| self.by_number(*number))
+    }
+
+    fn by_number(&self, number: usize) -> Option<&Entry> {
+        self.agents.get(number).and_then(Option::as_ref)
     }
 
     fn sorted(&self) -> impl Iterator<Item = &Entry> {
-        self.numbers.values().filter_map(|number| self.agents.get(*number))
+        self.numbers.values().filter_map(|number| self.by_number(*number))
     }
 
     /// Changes an agent and keeps the sets of the living right.
     fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
         let Some(number) = self.numbers.get(id).copied() else { return };
-        let Some(entry) = self.agents.get_mut(number) else { return };
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
         if let Some(alive) = self.alive_in.get_mut(&entry.agent.record.scaling_group) {
             alive.remove(number);
         }
@@ -290,7 +401,7 @@ impl Index {
     }
 
     fn presence(&self, number: usize, canonical: &str, digest: &Digest) -> Presence {
-        match self.agents.get(number) {
+        match self.by_number(number) {
             Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
                 self.holdings.on(number, canonical, digest)
             }
@@ -308,10 +419,12 @@ impl Index {
     /// The agent this engine was before; a new record if it was none. An address says it surest; an engine's own id
     /// only where that agent is not alive elsewhere, since machines made from one copy share it.
     fn recognize(&self, address: &str, about: &About, clock: &Clock) -> (AgentRecord, bool) {
-        let here = self.agents.iter().find(|entry| entry.agent.record.address == address);
+        // Those that dial in are known by their credentials, and by nothing else.
+        let reached = || self.agents.iter().flatten().filter(|entry| !entry.agent.record.remote);
+        let here = reached().find(|entry| entry.agent.record.address == address);
         let moved = || {
             let same = |entry: &&Entry| about.id.is_some() && entry.agent.record.engine_id == about.id;
-            self.agents.iter().filter(|entry| !entry.agent.is_alive()).find(same)
+            reached().filter(|entry| !entry.agent.is_alive()).find(same)
         };
         let known = here.or_else(moved).map(|entry| &entry.agent.record);
         if let Some(known) = known {
@@ -327,6 +440,8 @@ impl Index {
             scaling_group: tenants::DEFAULT.into(),
             labels: BTreeMap::new(),
             first_contact: clock.now(),
+            remote: false,
+            draining: false,
         };
         (record, true)
     }
@@ -354,60 +469,91 @@ impl Index {
     }
 }
 
+/// Agents that answered at one moment.
+struct Answering {
+    index: Arc<RwLock<Index>>,
+    agents: Bits,
+}
+
+impl Holders for Answering {
+    fn have(&self, digest: &Digest) -> bool {
+        self.index.read().holdings.holders(digest).is_some_and(|holders| holders.meets(&self.agents))
+    }
+}
+
 impl Whereabouts for Fleet {
+    fn holders(&self, scaling_groups: Option<&BTreeSet<String>>) -> Box<dyn Holders> {
+        let mut agents = Bits::default();
+        for (group, alive) in &self.index.read().alive_in {
+            if scaling_groups.is_none_or(|wanted| wanted.contains(group)) {
+                agents.union_with(alive);
+            }
+        }
+        Box::new(Answering { index: Arc::clone(&self.index), agents })
+    }
+
     fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
         let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
         let meeting = index.alive_in.iter().filter(|(_, alive)| alive.meets(holders));
-        meeting.map(|(group, _)| group.clone()).collect()
+        let mut groups: Vec<String> = meeting.map(|(group, _)| group.clone()).collect();
+        groups.sort();
+        groups
     }
 
     fn agents(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
         let numbers = index.holders_alive(digest).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
-        let named = numbers.filter_map(|number| index.agents.get(number));
+        let named = numbers.filter_map(|number| index.by_number(number));
         let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
         agents.sort();
         agents
     }
+
+    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool {
+        let index = self.index.read();
+        let is_of = |entry: &Entry| {
+            let about = entry.agent.about.as_ref();
+            entry.agent.is_alive() && about.is_some_and(|about| about.architecture == architecture)
+        };
+        index
+            .holdings
+            .stale(canonical, digest)
+            .iter()
+            .any(|number| index.by_number(number).is_some_and(is_of))
+    }
 }
 
-/// Kubernetes' label syntax, as the selectors have it; the built-in keys are ours.
+impl Stations for Fleet {
+    fn agents_in(&self, scaling_group: &str) -> Vec<String> {
+        let index = self.index.read();
+        let agents = index.sorted().map(|entry| &entry.agent.record);
+        agents
+            .filter(|record| record.scaling_group == scaling_group)
+            .map(|record| record.id.clone())
+            .collect()
+    }
+}
+
+impl Entry {
+    fn connect(&mut self, engine: Arc<dyn Engine>, about: About) {
+        self.agent.status = Status::Alive;
+        self.agent.away = None;
+        self.agent.about = Some(about);
+        self.engine = Some(engine);
+        self.back.cancel();
+    }
+
+    fn disconnect(&mut self) {
+        self.agent.away = None;
+        if self.engine.take().is_some() {
+            self.back = CancellationToken::new();
+        }
+    }
+}
+
 fn put_agent(writer: &mut Writer, index: Arc<RwLock<Index>>, record: AgentRecord) -> Result<()> {
     writer.put(&AGENTS, &record.id, &record)?;
     writer.on_commit(move || index.write().put_record(record));
     Ok(())
-}
-
-fn check_label(key: &str, value: &str) -> Result<()> {
-    const BUILT_IN: [&str; 6] = ["name", "status", "engine", "arch", "os", "scaling_group"];
-    if BUILT_IN.contains(&key) {
-        return Err(Error::invalid(
-            "labels",
-            format!("{key} is built in; choose another key, such as lab.example/{key}"),
-        ));
-    }
-    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let is_domain = |text: &str| {
-        text.len() <= 253 && text.split('.').all(|part| is_label_name(part) && !part.contains(['_', '.']))
-    };
-    if !is_label_name(name) || !prefix.is_none_or(is_domain) {
-        return Err(Error::invalid(
-            "labels",
-            format!("{:?} is no label key, such as lab.example/rack", shown(key)),
-        ));
-    }
-    if !(value.is_empty() || is_label_name(value)) {
-        let why = "a value may have 63 letters, digits, '-', '_' and '.', and begins and ends with one of the first two";
-        return Err(Error::invalid("labels", format!("{key}: {why}")));
-    }
-    Ok(())
-}
-
-fn is_label_name(text: &str) -> bool {
-    let ends_well = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
-    text.len() <= 63
-        && ends_well(text.bytes().next())
-        && ends_well(text.bytes().next_back())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

@@ -5,19 +5,20 @@ use std::collections::BTreeMap;
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::Filter;
+use crate::access::visibility;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
-use crate::fleet::service::Fleet;
+use crate::fleet::service::{AgentChange, Fleet};
 use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::field::{Field, Read, Record, number};
+use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::order::Order;
+use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::schema::LIST_COST;
-
-/// The most agents or images one request lists.
-const MAX_ROWS: usize = 10_000;
 
 /// A node of the lab.
 pub struct AgentNode(Agent);
@@ -35,10 +36,10 @@ impl AgentNode {
         Some(self.0.status.as_str().to_ascii_uppercase())
     }
 
-    /// Why it is lost.
+    /// Why it is lost, or can't be reached just now.
     async fn status_reason(&self) -> Option<&str> {
         match &self.0.status {
-            Status::Alive => None,
+            Status::Alive => self.0.away.as_deref(),
             Status::Lost { reason, .. } => Some(reason),
         }
     }
@@ -61,7 +62,7 @@ impl AgentNode {
         self.0.about.as_ref().map(|about| about.os.as_str())
     }
 
-    /// Its container engine: `docker`, ...
+    /// Its container engine: `docker`, `podman`, `containerd`, ...
     async fn engine(&self) -> Option<&str> {
         self.0.about.as_ref().map(|about| about.kind.as_str())
     }
@@ -113,7 +114,7 @@ impl AgentNode {
 
     /// Whether it takes new work.
     async fn schedulable(&self) -> Option<bool> {
-        Some(self.0.is_alive())
+        Some(self.0.is_alive() && !self.0.record.draining)
     }
 
     /// Constant; for Backend.AI's clients.
@@ -149,6 +150,68 @@ impl AgentNode {
     /// Constant; for Backend.AI's clients.
     async fn local_config(&self) -> Option<&str> {
         Some("{}")
+    }
+}
+
+impl Record for Agent {
+    type View<'a> = &'a Self;
+
+    fn row(view: Self::View<'_>) -> &Self {
+        view
+    }
+
+    fn fields() -> &'static [Field<Self>] {
+        &[
+            Field { name: "id", read: Read::Text(|agent| Some(agent.record.id.as_str().into())) },
+            Field {
+                name: "status",
+                read: Read::Text(|agent| Some(agent.status.as_str().to_ascii_uppercase().into())),
+            },
+            Field {
+                name: "scaling_group",
+                read: Read::Text(|agent| Some(agent.record.scaling_group.as_str().into())),
+            },
+            Field { name: "addr", read: Read::Text(|agent| Some(agent.record.address.as_str().into())) },
+            Field { name: "region", read: Read::Text(|_| Some("local".into())) },
+            Field { name: "schedulable", read: Read::Truth(|agent| Some(agent.is_alive())) },
+            Field { name: "first_contact", read: Read::Time(|agent| Some(agent.record.first_contact)) },
+            Field {
+                name: "lost_at",
+                read: Read::Time(|agent| match &agent.status {
+                    Status::Alive => None,
+                    Status::Lost { since, .. } => Some(*since),
+                }),
+            },
+            Field {
+                name: "architecture",
+                read: Read::Text(|agent| Some(agent.about.as_ref()?.architecture.as_str().into())),
+            },
+            Field { name: "os", read: Read::Text(|agent| Some(agent.about.as_ref()?.os.as_str().into())) },
+            Field {
+                name: "engine",
+                read: Read::Text(|agent| Some(agent.about.as_ref()?.kind.as_str().into())),
+            },
+            Field {
+                name: "version",
+                read: Read::Text(|agent| Some(agent.about.as_ref()?.version.as_str().into())),
+            },
+            Field {
+                name: "free_bytes",
+                read: Read::Number(|agent| agent.disk.as_ref()?.free_bytes.map(number)),
+            },
+            Field {
+                name: "total_bytes",
+                read: Read::Number(|agent| agent.disk.as_ref()?.total_bytes.map(number)),
+            },
+            Field {
+                name: "images_bytes",
+                read: Read::Number(|agent| Some(number(agent.disk.as_ref()?.images_bytes))),
+            },
+            Field {
+                name: "labels",
+                read: Read::Keyed(|agent, key| Some(agent.record.labels.get(key)?.as_str().into())),
+            },
+        ]
     }
 }
 
@@ -231,6 +294,8 @@ pub struct ModifyAgentInput {
     scaling_group: Option<String>,
     /// Labels to set; an empty value removes one.
     labels: Option<Vec<AgentLabelInput>>,
+    /// False: it is to get no new images; what it has stays, and what it is loading is loaded.
+    schedulable: Option<bool>,
 }
 
 /// A label to set.
@@ -283,25 +348,18 @@ impl AgentQuery {
         ctx: &Context<'_>,
         limit: i32,
         offset: i32,
-        #[graphql(desc = "Not taken; for clients that send null.")] filter: Option<String>,
-        #[graphql(desc = "Not taken; for clients that send null.")] order: Option<String>,
+        #[graphql(desc = "As in `scaling_group == \"gpu\" & free_bytes > 5e10`.")] filter: Option<String>,
+        #[graphql(desc = "As in `scaling_group,-free_bytes`.")] order: Option<String>,
         scaling_group: Option<String>,
         #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
     ) -> Answer<Option<AgentList>> {
-        for (given, field) in [(filter, "filter"), (order, "order")] {
-            if given.is_some_and(|text| !text.is_empty()) {
-                return Err(Error::invalid(
-                    field,
-                    "agents are not filtered or ordered by expressions yet; leave it out",
-                )
-                .into());
-            }
-        }
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
-        let total_count = i32::try_from(agents.len()).ok();
-        let page = agents.into_iter().skip(usize::try_from(offset).unwrap_or(0));
-        let page = page.take(usize::try_from(limit).unwrap_or(0).min(MAX_ROWS));
-        Ok(Some(AgentList { items: Some(page.map(|agent| Some(AgentNode(agent))).collect()), total_count }))
+        let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
+        let window = Window { offset: Some(offset.max(0)), first: Some(limit.max(0)), ..Window::default() };
+        let rows = agents.iter().map(|agent| (agent.record.id.as_str(), agent));
+        let page = page::page::<Agent>(rows, &filter, &order, &window)?;
+        let items = page.rows.into_iter().map(|(agent, _)| Some(AgentNode(agent.clone()))).collect();
+        Ok(Some(AgentList { items: Some(items), total_count: i32::try_from(page.count).ok() }))
     }
 
     /// What a `target_agents` expression names now.
@@ -367,9 +425,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
     caller.require_superadmin("image_presence")?;
     let images = match reference {
         Some(reference) => catalog.architectures(caller, reference)?,
-        None if agent.is_some() => {
-            catalog.images(caller, &Filter::default())?.into_iter().map(|s| s.image).collect()
-        }
+        None if agent.is_some() => catalog.images(caller, &visibility::Filter::default())?,
         None => return Err(Error::invalid("reference", "give a reference, an agent, or both")),
     };
     if let Some(id) = agent.filter(|id| fleet.find(id).is_none()) {
@@ -412,7 +468,12 @@ impl AgentMutation {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         let labels =
             props.labels.map(|labels| labels.into_iter().map(|label| (label.key, label.value)).collect());
-        Some(match fleet.change(caller, &id, labels, props.scaling_group).await {
+        let change = AgentChange {
+            labels,
+            scaling_group: props.scaling_group,
+            draining: props.schedulable.map(|schedulable| !schedulable),
+        };
+        Some(match fleet.change(caller, &id, change).await {
             Ok(_) => ModifyAgent { ok: Some(true), msg: Some("done".into()) },
             Err(error) => ModifyAgent { ok: Some(false), msg: Some(Fault::from(error).message()) },
         })

@@ -1,235 +1,18 @@
 //! Images: the seed's type, its two queries and six mutations, with the arguments later clients send.
 
-use std::sync::{Arc, LazyLock};
-
 use async_graphql::{Context, Enum, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::{Filter, Whereabouts};
+use crate::access::visibility::{Filter, Kinds};
 use crate::base::Error;
-use crate::base::ids::TaskId;
-use crate::catalog::describe::ResourceLimit;
-use crate::catalog::image::Image;
-use crate::catalog::service::{Catalog, Sighting};
+use crate::base::ids::{ImageId, TaskId};
+use crate::catalog::service::Catalog;
+use crate::graphql::image_fields::{Audience, ImageRow, plain_id};
 use crate::graphql::kit::fault::{Answer, Fault};
-use crate::graphql::kit::rows::{self, Column, Nested, One, Plan, Row, Rows};
-use crate::graphql::kit::scalar::BigInt;
+use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::schema::LIST_COST;
 use crate::scan::service::{Rescan, Scanner};
 use crate::transfer::service::Transfers;
-
-/// An image as one caller sees it.
-pub struct ImageRow {
-    sighting: Sighting,
-    /// For super-admins only.
-    whereabouts: Option<Arc<dyn Whereabouts>>,
-}
-
-impl ImageRow {
-    fn new(caller: &Caller, catalog: &Catalog, sighting: Sighting) -> Self {
-        let whereabouts = caller.is_superadmin().then(|| Arc::clone(catalog.whereabouts()));
-        Self { sighting, whereabouts }
-    }
-
-    fn image(&self) -> &Image {
-        &self.sighting.image
-    }
-}
-
-impl Row for ImageRow {
-    const NAME: &'static str = "Image";
-    const DOC: &'static str = "One registry, name, tag and architecture.";
-    type View<'a> = &'a Self;
-
-    fn columns() -> &'static [Column<Self>] {
-        static COLUMNS: LazyLock<Vec<Column<ImageRow>>> = LazyLock::new(image_columns);
-        &COLUMNS
-    }
-}
-
-/// A text of the image.
-fn text(
-    name: &'static str,
-    doc: &'static str,
-    write: fn(&ImageRow, &Plan, &mut Vec<u8>),
-) -> Column<ImageRow> {
-    column(name, "String", doc, write)
-}
-
-fn column(
-    name: &'static str,
-    ty: &'static str,
-    doc: &'static str,
-    write: fn(&ImageRow, &Plan, &mut Vec<u8>),
-) -> Column<ImageRow> {
-    Column { name, ty, doc, nested: None, write }
-}
-
-fn image_columns() -> Vec<Column<ImageRow>> {
-    vec![
-        column("id", "String", "The same for one name and architecture, always: a UUID.", |row, _, out| {
-            rows::plain(&row.image().id, out);
-        }),
-        text("name", "The repository, without the registry.", |row, _, out| {
-            rows::text(&row.image().record.name, out);
-        }),
-        text("namespace", "The same as `name`, which later clients ask for.", |row, _, out| {
-            rows::text(&row.image().record.name, out);
-        }),
-        text("humanized_name", "A name for people: `Python 3.9, Ubuntu 20.04`.", |row, _, out| {
-            rows::text(&row.image().humanized_name, out);
-        }),
-        text("tag", "The tag.", |row, _, out| rows::text(&row.image().record.tag, out)),
-        text("registry", "The registry's host, with its port if it has one.", |row, _, out| {
-            rows::text(&row.image().record.registry, out);
-        }),
-        text(
-            "project",
-            "The first part of the repository's name, if it has several.",
-            |row, _, out| match row.image().record.name.split_once('/') {
-                Some((project, _)) => rows::text(project, out),
-                None => rows::null(out),
-            },
-        ),
-        text("architecture", "As `uname -m` has it: `x86_64`, `aarch64`.", |row, _, out| {
-            rows::text(&row.image().record.architecture, out);
-        }),
-        text("digest", "The digest of the config: what Docker calls the image ID.", |row, _, out| {
-            rows::plain(&row.image().record.digest, out);
-        }),
-        text("hash", "The same as `digest`, under its oldest name.", |row, _, out| {
-            rows::plain(&row.image().record.digest, out);
-        }),
-        text("manifest_digest", "The digest of this architecture's manifest.", |row, _, out| {
-            rows::plain(&row.image().record.manifest, out);
-        }),
-        text(
-            "target_digest",
-            "What the tag points at: the manifest, or the index that it is in.",
-            |row, _, out| {
-                rows::plain(&row.image().record.target, out);
-            },
-        ),
-        Column {
-            name: "labels",
-            ty: "[KVPair]",
-            doc: "The labels of the config, by key.",
-            nested: Some(Nested::of::<Label>()),
-            write: |row, plan, out| plan.write_all::<Label>(row.image().config.record.labels.iter(), out),
-        },
-        column("aliases", "[String]", "Its other names.", |row, _, out| {
-            rows::texts(&row.image().aliases, out);
-        }),
-        column(
-            "size_bytes",
-            "BigInt",
-            "Layers and config, compressed as they lie in the registry.",
-            |row, _, out| {
-                rows::number(BigInt(row.image().record.size_bytes).written(), out);
-            },
-        ),
-        text("status", "`ALIVE`; Backend.AI's clients ask for it.", |_, _, out| rows::text("ALIVE", out)),
-        column("is_local", "Boolean", "Whether it is in no registry; always false.", |_, _, out| {
-            rows::boolean(false, out);
-        }),
-        Column {
-            name: "resource_limits",
-            ty: "[ResourceLimit]",
-            doc: "What a container of it needs at least and may have at most, by resource slot.",
-            nested: Some(Nested::of::<Limit>()),
-            write: |row, plan, out| plan.write_all::<Limit>(row.image().config.resource_limits.iter(), out),
-        },
-        column(
-            "supported_accelerators",
-            "[String]",
-            "The accelerators it runs with; `*` for any.",
-            |row, _, out| {
-                rows::texts(&row.image().config.accelerators, out);
-            },
-        ),
-        column("installed", "Boolean", "Whether an agent has it.", |row, _, out| {
-            rows::boolean(row.sighting.is_installed, out);
-        }),
-        column(
-            "installed_agents",
-            "[String]",
-            "The agents that have it; null but for super-admins.",
-            |row, _, out| match &row.whereabouts {
-                Some(whereabouts) => rows::texts(whereabouts.agents(&row.image().record.digest), out),
-                None => rows::null(out),
-            },
-        ),
-        text("created_at", "When it was made, as its config says.", |row, _, out| {
-            match &row.image().config.record.created {
-                Some(created) => rows::text(created, out),
-                None => rows::null(out),
-            }
-        }),
-    ]
-}
-
-/// A label of an image.
-struct Label;
-
-impl Row for Label {
-    const NAME: &'static str = "KVPair";
-    const DOC: &'static str = "A key and its value.";
-    type View<'a> = (&'a str, &'a str);
-
-    fn columns() -> &'static [Column<Self>] {
-        &[
-            Column {
-                name: "key",
-                ty: "String",
-                doc: "The key.",
-                nested: None,
-                write: |pair, _, out| rows::text(pair.0, out),
-            },
-            Column {
-                name: "value",
-                ty: "String",
-                doc: "The value.",
-                nested: None,
-                write: |pair, _, out| rows::text(pair.1, out),
-            },
-        ]
-    }
-}
-
-/// A resource limit of an image.
-struct Limit;
-
-impl Row for Limit {
-    const NAME: &'static str = "ResourceLimit";
-    const DOC: &'static str = "What a container needs, and may have, of one resource slot.";
-    type View<'a> = &'a ResourceLimit;
-
-    fn columns() -> &'static [Column<Self>] {
-        &[
-            Column {
-                name: "key",
-                ty: "String",
-                doc: "The slot: `cpu`, `mem`, `cuda.device`.",
-                nested: None,
-                write: |limit, _, out| rows::text(&limit.key, out),
-            },
-            Column {
-                name: "min",
-                ty: "String",
-                doc: "The least; `0` if the image does not say.",
-                nested: None,
-                write: |limit, _, out| rows::text(&limit.min, out),
-            },
-            Column {
-                name: "max",
-                ty: "String",
-                doc: "The most; `Infinity` if the image does not say.",
-                nested: None,
-                write: |limit, _, out| rows::text(&limit.max, out),
-            },
-        ]
-    }
-}
 
 /// Whether an image is in use or was taken away (Backend.AI 25.4).
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
@@ -255,11 +38,18 @@ impl ImageQuery {
         architecture: Option<String>,
     ) -> Answer<Option<One<ImageRow>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        let Some(wanted) = reference.or(id) else {
-            return Err(Error::invalid("reference", "give a reference or an id").into());
+        let wanted = match (reference, id.as_deref().map(plain_id)) {
+            (Some(reference), _) => reference,
+            // Clients that get an image for a name here go on with the name as if it were an id, and forget the
+            // architecture that they were told. Refused, they ask again by reference and architecture.
+            (None, Some(id)) if id.parse::<ImageId>().is_err() => {
+                return Err(Error::invalid("id", "it is no image's id; give a name as reference").into());
+            }
+            (None, Some(id)) => id,
+            (None, None) => return Err(Error::invalid("reference", "give a reference or an id").into()),
         };
-        let sighting = catalog.image(caller, &wanted, architecture.as_deref())?;
-        Ok(Some(One(ImageRow::new(caller, catalog, sighting).into())))
+        let image = catalog.image(caller, &wanted, architecture.as_deref())?;
+        Ok(Some(One(ImageRow::new(image, &Audience::new(caller, catalog)).into())))
     }
 
     /// The images the caller may see, by name. Super-admins who set no filter get every image.
@@ -283,32 +73,32 @@ impl ImageQuery {
         >,
     ) -> Answer<Option<Rows<ImageRow>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        let is_operation = match load_filters {
-            None => is_operation,
-            Some(filters) => operation_of(&filters)?,
-        };
-        let filter = Filter { is_installed, is_operation, domain, group, scaling_group };
-        let sightings = catalog.images(caller, &filter)?;
+        let kinds = load_filters.as_deref().map(kinds_of).transpose()?.flatten();
+        let is_operation = is_operation.filter(|_| kinds.is_none());
+        let filter = Filter { is_installed, is_operation, kinds, domain, group, scaling_group };
+        let images = catalog.images(caller, &filter)?;
         let alive = filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
-        let shown = if alive { sightings } else { Vec::new() };
-        Ok(Some(Rows(shown.into_iter().map(|sighting| ImageRow::new(caller, catalog, sighting)).collect())))
+        let shown = if alive { images } else { Vec::new() };
+        let audience = Audience::new(caller, catalog);
+        Ok(Some(Rows(shown.into_iter().map(|image| ImageRow::new(image, &audience)).collect())))
     }
 }
 
-/// What Backend.AI's `load_filters` say of operation images: wanted, unwanted, or both kinds.
-fn operation_of(filters: &[Option<String>]) -> Result<Option<bool>, Error> {
-    let (mut general, mut operational) = (false, false);
+/// The kinds that Backend.AI's `load_filters` name; all of them where none is named.
+fn kinds_of(filters: &[Option<String>]) -> Result<Option<Kinds>, Error> {
+    let mut kinds = Kinds::default();
     for filter in filters.iter().flatten() {
         match filter.as_str() {
-            "general" | "customized" => general = true,
-            "operational" => operational = true,
+            "general" => kinds.general = true,
+            "operational" => kinds.operational = true,
+            "customized" => kinds.customized = true,
             other => {
                 let why = format!("{other:?} is none of general, operational, customized");
                 return Err(Error::invalid("load_filters", why));
             }
         }
     }
-    Ok(if general == operational { None } else { Some(operational) })
+    Ok(Some(kinds).filter(|kinds| *kinds != Kinds::default()))
 }
 
 macro_rules! outcome {

@@ -4,10 +4,24 @@
 //! who may do what is the services' business.
 
 pub mod agents;
+pub mod associations;
 pub mod audit;
+pub mod domains;
+pub mod explain;
+pub mod groups;
+pub mod image_fields;
+pub mod image_nodes;
 pub mod images;
+pub mod joins;
+pub mod keypairs;
 pub mod kit;
+pub mod policies;
+pub mod presence;
 pub mod registries;
+pub mod scaling_groups;
 pub mod schema;
+pub mod sessions;
 pub mod tasks;
+pub mod tokens;
 pub mod transfers;
+pub mod users;

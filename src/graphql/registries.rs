@@ -6,13 +6,10 @@ use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::base::secret::Secret;
-use crate::catalog::registry::{Registry, RegistryChange};
+use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
 use crate::graphql::kit::fault::{Answer, Fault};
 use crate::scan::service::Scanner;
-
-/// What stands for a password that is set; the password itself never leaves the server.
-const PASSWORD_SET: &str = "*****";
 
 /// A registry.
 pub struct ContainerRegistry(Arc<Registry>);

@@ -2,16 +2,36 @@
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
+use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
+use crate::access::directory::Directory;
+use crate::access::joins::Joins;
+use crate::access::sign_in::SignIn;
+use crate::access::tokens::Tokens;
 use crate::catalog::service::Catalog;
+use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
+use crate::graphql::associations::AssociationMutation;
 use crate::graphql::audit::AuditQuery;
+use crate::graphql::domains::{DomainMutation, DomainQuery};
+use crate::graphql::explain::ExplainQuery;
+use crate::graphql::groups::{GroupMutation, GroupQuery};
+use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
+use crate::graphql::joins::{JoinMutation, JoinQuery};
+use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
+use crate::graphql::kit::dialect::Dialects;
 use crate::graphql::kit::limit::FieldLimit;
+use crate::graphql::policies::{PolicyMutation, PolicyQuery};
+use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
+use crate::graphql::sessions::{SessionMutation, SessionQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
+use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
+use crate::graphql::users::{UserMutation, UserQuery};
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
@@ -30,24 +50,71 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(ImageQuery, AgentQuery, TransferQuery, RegistryQuery, TaskQuery, AuditQuery);
+pub struct Query(
+    ImageQuery,
+    ImageNodeQuery,
+    ExplainQuery,
+    AgentQuery,
+    JoinQuery,
+    PresenceQuery,
+    TransferQuery,
+    RegistryQuery,
+    TaskQuery,
+    AuditQuery,
+    DomainQuery,
+    GroupQuery,
+    UserQuery,
+    KeyPairQuery,
+    PolicyQuery,
+    ScalingGroupQuery,
+    SessionQuery,
+    TokenQuery,
+);
 
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(ImageMutation, AgentMutation, RegistryMutation, TaskMutation);
+pub struct Mutation(
+    ImageMutation,
+    ImageNodeMutation,
+    AgentMutation,
+    JoinMutation,
+    RegistryMutation,
+    TaskMutation,
+    DomainMutation,
+    GroupMutation,
+    UserMutation,
+    KeyPairMutation,
+    PolicyMutation,
+    ScalingGroupMutation,
+    AssociationMutation,
+    SessionMutation,
+    TokenMutation,
+);
 
 /// The API's schema.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
 pub struct Services {
+    /// For whom an explanation is about.
+    pub accounts: Accounts,
     /// For the log itself.
     pub audit: Audit,
+    /// For domains, groups, users, keypairs and scaling groups.
+    pub directory: Directory,
+    /// For sessions.
+    pub door: SignIn,
+    /// For API tokens.
+    pub tokens: Tokens,
     /// For images and registries.
     pub catalog: Catalog,
     /// For agents.
     pub fleet: Fleet,
+    /// For join tokens.
+    pub joins: Joins,
+    /// For agents on other machines.
+    pub links: Links,
     /// For scans.
     pub scanner: Scanner,
     /// For preloads and unloads.
@@ -58,8 +125,34 @@ pub struct Services {
 
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
-    let Services { audit, catalog, fleet, scanner, transfers, queue } = services;
-    builder().data(audit).data(catalog).data(fleet).data(scanner).data(transfers).data(queue).finish()
+    let Services {
+        accounts,
+        audit,
+        directory,
+        door,
+        tokens,
+        catalog,
+        fleet,
+        joins,
+        links,
+        scanner,
+        transfers,
+        queue,
+    } = services;
+    builder()
+        .data(accounts)
+        .data(audit)
+        .data(directory)
+        .data(door)
+        .data(tokens)
+        .data(catalog)
+        .data(fleet)
+        .data(joins)
+        .data(links)
+        .data(scanner)
+        .data(transfers)
+        .data(queue)
+        .finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.
@@ -75,4 +168,5 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .limit_directives(MAX_DIRECTIVES)
         .limit_recursive_depth(MAX_RECURSION)
         .extension(FieldLimit)
+        .extension(Dialects)
 }

@@ -28,7 +28,7 @@ pub struct PreloadPlan {
 pub struct PreloadPlanAgent {
     /// The agent.
     agent: String,
-    /// `already-there`, `stale`, `to-fetch`, `wrong-architecture` or `offline`.
+    /// `already-there`, `stale`, `to-fetch`, `wrong-architecture`, `draining` or `offline`.
     step: &'static str,
     /// What it has to fetch, in bytes, at most.
     bytes: BigInt,
@@ -45,6 +45,7 @@ impl From<AgentPlan> for PreloadPlanAgent {
         let problem = match (&plan.step, plan.fits) {
             (Step::WrongArchitecture, _) => Some("wrong architecture"),
             (Step::Offline, _) => Some("offline"),
+            (Step::Draining, _) => Some("takes no new images"),
             (_, Some(false)) => Some("will not fit"),
             _ => None,
         };

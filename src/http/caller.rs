@@ -1,16 +1,23 @@
-//! From a request to the one who sent it: Backend.AI's signed requests.
+//! From a request to the one who sent it: a signed request, a token, or the cookie of a session.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use poem::http::header;
 use poem::{FromRequest, Request, RequestBody};
 
 use crate::access::accounts::Accounts;
 use crate::access::caller::{Caller, Origin};
+use crate::access::rates::{self, Counted, Rates, Standing};
+use crate::access::sessions::Sessions;
 use crate::access::signature::{self, Authorization};
+use crate::access::tokens::Tokens;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::http::browser;
+use crate::http::peer::{Peer, Proxies};
 use crate::http::problem::Problem;
 
 /// How far a request's date may be from ours, to either side.
@@ -20,10 +27,27 @@ const OLDEST_MAJOR: u32 = 4;
 /// The last major version there is.
 const NEWEST_MAJOR: u32 = 9;
 
-/// A request's sender, proved by its signature. A handler that takes one can't be reached without.
-pub struct Signed(pub Caller);
+/// What proves who sends a request.
+#[derive(Clone)]
+pub struct Proofs {
+    /// For signatures.
+    pub accounts: Accounts,
+    /// For cookies.
+    pub sessions: Sessions,
+    /// For `Authorization: Bearer`.
+    pub tokens: Tokens,
+    /// How many requests each may make.
+    pub rates: Rates,
+    /// For signatures' dates.
+    pub clock: Clock,
+    /// Whose word on where a request comes from counts.
+    pub proxies: Proxies,
+}
 
-impl Deref for Signed {
+/// A request's sender, proved. A handler that takes one can't be reached without.
+pub struct Proved(pub Caller);
+
+impl Deref for Proved {
     type Target = Caller;
 
     fn deref(&self) -> &Caller {
@@ -31,20 +55,83 @@ impl Deref for Signed {
     }
 }
 
-impl<'a> FromRequest<'a> for Signed {
-    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
-        let (Some(accounts), Some(clock)) = (request.data::<Accounts>(), request.data::<Clock>()) else {
-            return Err(Problem::internal().into());
-        };
-        Ok(Self(authenticate(request, accounts, clock.now())?))
+/// How the sender stands with the limit on requests, on its way from the handler to the response.
+#[derive(Clone, Default)]
+pub struct Tally(Arc<Mutex<Option<Standing>>>);
+
+impl Tally {
+    /// How the sender stands, if there is a limit.
+    pub fn standing(&self) -> Option<Standing> {
+        *self.0.lock()
     }
 }
 
-/// Checks in the order the original does, so that clients show the message that helps.
-fn authenticate(request: &Request, accounts: &Accounts, now: Timestamp) -> Result<Caller, Problem> {
-    let Some(authorization) = request.header(header::AUTHORIZATION) else {
-        return Err(Problem::unauthorized("Unauthorized access"));
-    };
+impl<'a> FromRequest<'a> for Proved {
+    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
+        let proofs = request.data::<Proofs>().ok_or_else(Problem::internal)?;
+        let (caller, counted) = proofs.prove(request)?;
+        if let Some((whose, limit)) = counted {
+            let standing = proofs.rates.count(whose, limit, proofs.clock.steady());
+            if let Some(tally) = request.extensions().get::<Tally>() {
+                *tally.0.lock() = Some(standing);
+            }
+            if let Some(wait) = standing.wait {
+                return Err(Problem::over_rate_limit(wait).into());
+            }
+        }
+        Ok(Self(caller))
+    }
+}
+
+impl Proofs {
+    /// The sender of a request, and against which limit it counts. What is in `Authorization` goes before a cookie: a
+    /// browser adds cookies by itself.
+    fn prove(&self, request: &Request) -> Result<(Caller, Option<(Counted, u32)>), Problem> {
+        let peer = self.proxies.peer(request);
+        let Some(authorization) = request.header(header::AUTHORIZATION) else {
+            let caller = self.session(request, peer)?;
+            let counted = caller.origin.session.map(|id| (Counted::Session(id), rates::PERSONAL));
+            return Ok((caller, counted));
+        };
+        if let Some(token) = bearer(authorization) {
+            let found = self.tokens.caller(token, peer.address);
+            let (caller, hash) = found.map_err(|_| Problem::unauthorized("The token is not valid"))?;
+            return Ok((caller, Some((Counted::Token(hash), rates::PERSONAL))));
+        }
+        let (caller, limit) = signed(request, authorization, &self.accounts, self.clock.now())?;
+        let counted = (limit > 0).then(|| (Counted::Keypair(caller.access_key.clone()), limit));
+        let origin = Origin { address: peer.address, ..caller.origin };
+        Ok((Caller { origin, ..caller }, counted))
+    }
+
+    /// Whose session the request's cookie is, if no page of another site made the browser send it.
+    fn session(&self, request: &Request, peer: Peer) -> Result<Caller, Problem> {
+        let caller =
+            self.visitor(request, peer).ok_or_else(|| Problem::unauthorized("Unauthorized access"))?;
+        browser::check(request)?;
+        Ok(caller)
+    }
+
+    /// Whose session the request's cookie is, wherever the request comes from.
+    pub fn visitor(&self, request: &Request, peer: Peer) -> Option<Caller> {
+        let key = browser::session_key(request, peer)?;
+        self.sessions.caller(key, peer.address).ok()
+    }
+}
+
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ').unwrap_or((authorization, ""));
+    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
+}
+
+/// Who signed the request, and how many the keypair may make in a window. Checks in the order the original does, so
+/// that clients show the message that helps.
+fn signed(
+    request: &Request,
+    authorization: &str,
+    accounts: &Accounts,
+    now: Timestamp,
+) -> Result<(Caller, u32), Problem> {
     let version = version(request)?;
     let date = ["Date", "X-BackendAI-Date", "X-Sorna-Date"].iter().find_map(|name| request.header(*name));
     let date = date.ok_or_else(Problem::out_of_time)?;
@@ -72,9 +159,7 @@ fn authenticate(request: &Request, accounts: &Accounts, now: Timestamp) -> Resul
         Ok(_) if !is_right => Err(Problem::unauthorized("Unauthorized access")),
         Ok(holder) => {
             accounts.mark_used(authorization.access_key, now);
-            let address = request.remote_addr().as_socket_addr().map(|address| address.ip());
-            let origin = Origin { address, ..holder.caller.origin };
-            Ok(Caller { origin, ..holder.caller })
+            Ok((holder.caller, holder.rate_limit))
         }
     }
 }

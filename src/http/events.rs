@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::caller::Signed;
+use crate::http::caller::Proved;
 use crate::http::problem::Problem;
 use crate::tasks::feed::Event;
 use crate::tasks::live::Live;
@@ -54,7 +54,7 @@ pub struct Streams {
 pub fn follow(
     request: &Request,
     Query(which): Query<Which>,
-    Signed(caller): Signed,
+    Proved(caller): Proved,
     Data(queue): Data<&Queue>,
     Data(streams): Data<&Streams>,
 ) -> Result<Response, Problem> {

@@ -12,11 +12,10 @@ use poem::{Body, Request, Response, handler};
 
 use crate::graphql::kit::answer::{self, Later};
 use crate::graphql::schema::Schema;
-use crate::http::caller::Signed;
+use crate::http::caller::Proved;
+use crate::http::json;
 use crate::http::problem::Problem;
 
-/// Largest request body. The official clients' largest is 2 kB.
-const MAX_BODY: usize = 256 * 1024;
 /// Longest time one request may take; what it has started goes on.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -25,12 +24,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn spec(
     request: &Request,
     body: Body,
-    caller: Signed,
+    caller: Proved,
     schema: Data<&Schema>,
 ) -> Result<Response, Problem> {
     let later = Later::default();
     let answer = execute(request, body, caller, schema.0, later.clone()).await?;
-    Ok(json(answer::envelope(&answer, &later)))
+    Ok(streamed(answer::envelope(&answer, &later)))
 }
 
 /// `POST /admin/graphql`: the data alone, or 400 and a problem.
@@ -38,18 +37,18 @@ pub async fn spec(
 pub async fn bare(
     request: &Request,
     body: Body,
-    caller: Signed,
+    caller: Proved,
     schema: Data<&Schema>,
 ) -> Result<Response, Problem> {
     let later = Later::default();
     let answer = execute(request, body, caller, schema.0, later.clone()).await?;
     if answer.is_ok() {
-        return Ok(json(answer::bare(&answer, &later)));
+        return Ok(streamed(answer::bare(&answer, &later)));
     }
     Err(Problem::graphql(serde_json::to_value(&answer.errors).unwrap_or_default()))
 }
 
-fn json(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
     let body = Body::from_bytes_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)));
     Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, "application/json").body(body)
 }
@@ -57,19 +56,11 @@ fn json(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
 async fn execute(
     request: &Request,
     body: Body,
-    caller: Signed,
+    caller: Proved,
     schema: &Schema,
     later: Later,
 ) -> Result<Answer, Problem> {
-    // A browser sends other types across sites without asking first.
-    let media_type = request.content_type().map(|given| given.split(';').next().unwrap_or_default().trim());
-    if !media_type.is_some_and(|given| given.eq_ignore_ascii_case("application/json")) {
-        return Err(Problem::wrong_type());
-    }
-    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {
-        poem::error::ReadBodyError::PayloadTooLarge => Problem::too_large(MAX_BODY),
-        error => Problem::bad_request(error.to_string()),
-    })?;
+    let bytes = json::read(request, body).await?;
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Problem::bad_request("batches of operations are not taken; send them one by one"));
     }

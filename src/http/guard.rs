@@ -8,6 +8,8 @@ use std::time::Instant;
 use poem::http::{HeaderName, HeaderValue, header};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
+use crate::access::rates::{self, Standing};
+use crate::http::caller::Tally;
 use crate::http::health::Requests;
 use crate::http::problem::{self, Problem};
 
@@ -80,9 +82,11 @@ pub struct Guarded<E> {
 impl<E: Endpoint> Endpoint for Guarded<E> {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let begun = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let tally = Tally::default();
+        request.extensions_mut().insert(tally.clone());
         let mut response = match unknown_host(&self.hosts, &request) {
             Some(problem) => problem.response(),
             None => match self.inner.call(request).await {
@@ -93,6 +97,9 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
         for (name, value) in HEADERS {
             response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
         }
+        if let Some(standing) = tally.standing() {
+            tell(&mut response, standing);
+        }
         self.requests.count(response.status());
         tracing::debug!(
             %method,
@@ -102,6 +109,18 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
             "answered"
         );
         Ok(response)
+    }
+}
+
+/// Says how many requests the sender may make still, in the headers that Backend.AI has for it.
+fn tell(response: &mut Response, standing: Standing) {
+    let window = u32::try_from(rates::WINDOW.as_secs()).unwrap_or(u32::MAX);
+    for (name, value) in [
+        ("x-ratelimit-limit", standing.limit),
+        ("x-ratelimit-remaining", standing.remaining),
+        ("x-ratelimit-window", window),
+    ] {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
     }
 }
 

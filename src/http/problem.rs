@@ -1,5 +1,7 @@
 //! Failures as RFC 7807 JSON, with the types, titles and `msg` that Backend.AI's clients know.
 
+use std::time::Duration;
+
 use poem::error::ResponseError;
 use poem::http::{StatusCode, header};
 use poem::{Body, Response};
@@ -18,6 +20,7 @@ pub struct Problem {
     title: &'static str,
     msg: Option<String>,
     data: Option<Value>,
+    retry_after: Option<Duration>,
 }
 
 /// The body of the response.
@@ -34,7 +37,7 @@ struct Said<'a> {
 
 impl Problem {
     const fn new(status: StatusCode, slug: &'static str, title: &'static str) -> Self {
-        Self { status, slug, title, msg: None, data: None }
+        Self { status, slug, title, msg: None, data: None, retry_after: None }
     }
 
     fn saying(self, msg: impl Into<String>) -> Self {
@@ -119,6 +122,35 @@ impl Problem {
         .saying(msg)
     }
 
+    /// 426: what is here is no page.
+    pub fn upgrade_required(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required.").saying(msg)
+    }
+
+    /// 429: too many wrong passwords.
+    pub fn too_many_attempts(wait: Duration) -> Self {
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many attempts to sign in have failed.",
+        );
+        problem.saying(format!("the next may be made in {} s", seconds(wait))).after(wait)
+    }
+
+    /// 429: too many requests with one credential.
+    pub fn over_rate_limit(wait: Duration) -> Self {
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate-limit-exceeded",
+            "You have reached your API query rate limit.",
+        );
+        problem.saying(format!("the next request may be made in {} s", seconds(wait))).after(wait)
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
     /// 500. The cause is in the log.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-server-error", "Internal server error.")
@@ -137,11 +169,19 @@ impl Problem {
             msg: self.msg.as_deref(),
             data: self.data.as_ref(),
         };
-        Response::builder()
+        let mut response = Response::builder()
             .status(self.status)
-            .header(header::CONTENT_TYPE, "application/problem+json; charset=utf-8")
-            .body(Body::from_string(serde_json::to_string(&body).unwrap_or_default()))
+            .header(header::CONTENT_TYPE, "application/problem+json; charset=utf-8");
+        if let Some(wait) = self.retry_after {
+            response = response.header(header::RETRY_AFTER, seconds(wait));
+        }
+        response.body(Body::from_string(serde_json::to_string(&body).unwrap_or_default()))
     }
+}
+
+/// Whole seconds; a part of one counts as one, or whoever waits comes too early.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 impl ResponseError for Problem {

@@ -1,16 +1,18 @@
 //! Every route on one page.
 
 use poem::middleware::{AddData, CatchPanic};
-use poem::{Endpoint, EndpointExt as _, Response, Route, get, post};
+use poem::{Endpoint, EndpointExt as _, Response, Route, get, patch, post};
 
-use crate::access::accounts::Accounts;
-use crate::base::clock::Clock;
+use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
+use crate::fleet::links::Links;
 use crate::graphql::schema::Schema;
+use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
-use crate::http::{graphql, hello, ui};
+use crate::http::v2::{aliases, images, registries};
+use crate::http::{agents, config, func, graphql, hello, resources, sessions, ui};
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
@@ -18,14 +20,16 @@ use crate::tasks::queue::Queue;
 pub struct Services {
     /// For readiness.
     pub store: Store,
-    /// For signatures.
-    pub accounts: Accounts,
-    /// For signatures' dates.
-    pub clock: Clock,
+    /// Who sends a request.
+    pub proofs: Proofs,
+    /// For signing in.
+    pub door: SignIn,
     /// For metrics.
     pub catalog: Catalog,
     /// For events.
     pub queue: Queue,
+    /// For agents on other machines.
+    pub links: Links,
     /// The API.
     pub schema: Schema,
     /// For events.
@@ -41,18 +45,45 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/graphql", post(graphql::spec))
         .at("/admin/gql", post(graphql::spec))
         .at("/admin/graphql", post(graphql::bare))
+        .at("/admin/gql/strawberry", post(graphql::spec))
+        .at("/v2/images", patch(images::update))
+        .at("/v2/images/search", post(images::search))
+        .at("/v2/images/forget", post(images::forget))
+        .at("/v2/images/purge", post(images::forget))
+        .at("/v2/images/alias", post(aliases::create))
+        .at("/v2/images/dealias", post(aliases::remove))
+        .at("/v2/images/aliases/search", post(aliases::search))
+        .at("/v2/container-registries", post(registries::create).patch(registries::update))
+        .at("/v2/container-registries/search", post(registries::search))
+        .at("/v2/container-registries/delete", post(registries::delete))
+        .at("/config/get", post(config::get))
+        .at("/config/set", post(config::set))
+        .at("/config/delete", post(config::delete))
+        .at("/config/docker-registries", get(resources::docker_registries))
+        .at("/resource/container-registries", get(resources::container_registries))
+        .at("/scaling-groups", get(resources::scaling_groups))
         .at("/events/background-task", get(events::follow))
+        .at("/agents/link", get(agents::link))
+        .at("/server/login", post(sessions::sign_in))
+        .at("/server/login-check", post(sessions::check))
+        .at("/server/logout", post(sessions::sign_out))
+        .at("/auth/update-password", post(sessions::update_password))
         .at("/manager/status", get(hello::status))
         .at("/manager/announcement", get(hello::announcement))
         .at("/healthz", get(health::alive))
         .at("/readyz", get(health::ready))
         .at("/metrics", get(health::metrics))
         .at("/*page", ui::page)
+        .before(|mut request| async move {
+            func::strip(&mut request);
+            Ok(request)
+        })
         .with(AddData::new(services.store))
-        .with(AddData::new(services.accounts))
-        .with(AddData::new(services.clock))
+        .with(AddData::new(services.proofs))
+        .with(AddData::new(services.door))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
+        .with(AddData::new(services.links))
         .with(AddData::new(services.schema))
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))

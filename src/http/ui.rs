@@ -13,6 +13,8 @@ use crate::http::problem::Problem;
 struct Files;
 
 const INDEX: &str = "index.html";
+/// What the name of a file's brotli twin ends with; the build makes them.
+const PACKED: &str = ".br";
 
 /// Everything that is no other route: a file of the UI by its exact name, or its page for a person who came by a link.
 /// The root is the page for people and the version for programs, which say `Accept: */*`.
@@ -22,15 +24,34 @@ pub fn page(request: &Request) -> Result<Response, Problem> {
         return Err(Problem::unknown_path());
     }
     let path = request.uri().path().trim_start_matches('/');
-    if let Some(file) = Files::get(path) {
-        let etag = etag(&file);
-        let is_known = request.header(header::IF_NONE_MATCH).is_some_and(|known| known.contains(&etag));
-        return Ok(if is_known { unchanged(&etag) } else { whole(path, file, &etag) });
+    let found = if path.ends_with(PACKED) { None } else { file(request, path) };
+    if let Some(answer) = found {
+        return Ok(answer);
     }
     if prefers_html(request.header(header::ACCEPT).unwrap_or_default()) {
-        return Ok(index());
+        return file(request, INDEX).ok_or_else(Problem::unknown_path);
     }
     if path.is_empty() { Ok(hello::version(request)) } else { Err(Problem::unknown_path()) }
+}
+
+/// A file of the UI, packed if the browser can unpack it; nothing but its tag if the browser has it.
+fn file(request: &Request, path: &str) -> Option<Response> {
+    let unpacks = takes_brotli(request.header(header::ACCEPT_ENCODING).unwrap_or_default());
+    let packed = if unpacks { Files::get(&format!("{path}{PACKED}")) } else { None };
+    let is_packed = packed.is_some();
+    let file = packed.or_else(|| Files::get(path))?;
+    let etag = etag(&file);
+    let is_known = request.header(header::IF_NONE_MATCH).is_some_and(|known| known.contains(&etag));
+    Some(if is_known { unchanged(&etag) } else { whole(path, file, &etag, is_packed) })
+}
+
+/// Whether `Accept-Encoding` has brotli, and not only to refuse it.
+fn takes_brotli(accept: &str) -> bool {
+    accept.split(',').any(|one| {
+        let (name, quality) = one.split_once(';').unwrap_or((one, ""));
+        let refused = matches!(quality.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000");
+        name.trim().eq_ignore_ascii_case("br") && !refused
+    })
 }
 
 /// Browsers name `text/html` first; programs say `*/*` or nothing.
@@ -39,44 +60,53 @@ fn prefers_html(accept: &str) -> bool {
     first.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/html")
 }
 
-/// The UI's page.
-fn index() -> Response {
-    match Files::get(INDEX) {
-        Some(file) => {
-            let etag = etag(&file);
-            whole(INDEX, file, &etag)
-        }
-        None => Problem::unknown_path().response(),
-    }
-}
-
 fn etag(file: &EmbeddedFile) -> String {
     format!("\"{}\"", hex(&file.metadata.sha256_hash()))
 }
 
 fn unchanged(etag: &str) -> Response {
-    Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, etag).finish()
+    Response::builder()
+        .status(StatusCode::NOT_MODIFIED)
+        .header(header::ETAG, etag)
+        .header(header::VARY, "Accept-Encoding")
+        .finish()
 }
 
-fn whole(path: &str, file: EmbeddedFile, etag: &str) -> Response {
+fn whole(path: &str, file: EmbeddedFile, etag: &str, is_packed: bool) -> Response {
     let media_type = match path.rsplit_once('.').map(|(_, ending)| ending) {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
         Some("svg") => "image/svg+xml",
+        Some("woff2") => "font/woff2",
+        Some("txt") => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     };
-    Response::builder()
+    let mut response = Response::builder()
         .header(header::CONTENT_TYPE, media_type)
+        .header(header::VARY, "Accept-Encoding")
         // Ask each time: the answer is 304 until a new version of wharf runs here.
         .header(header::CACHE_CONTROL, "no-cache")
-        .header(header::ETAG, etag)
-        .body(Body::from_vec(file.data.into_owned()))
+        .header(header::ETAG, etag);
+    if is_packed {
+        response = response.header(header::CONTENT_ENCODING, "br");
+    }
+    response.body(Body::from_vec(file.data.into_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::prefers_html;
+    use super::{prefers_html, takes_brotli};
+
+    #[test]
+    fn brotli_is_for_those_who_ask_for_it() {
+        for accept in ["br", "gzip, deflate, br, zstd", "gzip;q=0.5, BR;q=1.0"] {
+            assert!(takes_brotli(accept), "{accept}");
+        }
+        for accept in ["", "gzip, deflate", "*", "br;q=0", "brotli"] {
+            assert!(!takes_brotli(accept), "{accept}");
+        }
+    }
 
     #[test]
     fn browsers_get_pages_and_programs_do_not() {

@@ -214,6 +214,7 @@ impl Auth {
             url,
             accept: None,
             if_none_match: None,
+            from: None,
             cap: MAX_RESPONSE,
             // A realm is approved by name; one that points elsewhere was not.
             redirects: 0,

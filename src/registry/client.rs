@@ -1,5 +1,7 @@
 //! The questions one can ask a registry.
 
+pub mod blob;
+
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
@@ -223,6 +225,35 @@ impl Client {
         self.accept_manifest(&ask, reference, answer)
     }
 
+    /// Takes a tag away, and only the tag: what it points at stays, for other tags may point there too. Many registries
+    /// can't do it (OCI distribution-spec, "Deleting tags": 400 or 405); nothing is deleted by digest in its place.
+    pub async fn untag(&self, repository: &str, tag: &str) -> Result<(), Error> {
+        let mut ask = self.manifest_ask(repository, tag)?;
+        ask.doing = format!("taking away {repository}:{}", visible(tag));
+        if !is_tag(tag) {
+            return Err(self.fail(&ask, Reason::Invalid("not a tag".into())));
+        }
+        ask.method = Method::DELETE;
+        ask.accept = None;
+        ask.counted = false;
+        // A redirect of a deletion leads nowhere good.
+        ask.redirects = 0;
+        let answer = self.send(&ask, &format!("repository:{repository}:pull,push,delete")).await?;
+        match answer.status {
+            // Not found: an attempt before this one may have done it, and its answer been lost.
+            StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => {}
+            _ => return Err(self.refusal(&ask, &answer)),
+        }
+        match self.manifest(repository, tag).await {
+            Err(error) if error.reason == Reason::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                Err(self
+                    .fail(&ask, Reason::Invalid("it was said to be done, and the tag is still there".into())))
+            }
+        }
+    }
+
     /// Fetches a blob into memory: `size` bytes as its descriptor says, at most `cap` and [`MAX_BLOB`].
     pub async fn blob(
         &self,
@@ -414,6 +445,7 @@ impl Client {
             url,
             accept: None,
             if_none_match: None,
+            from: None,
             cap,
             redirects: MAX_REDIRECTS,
             header_deadline: self.0.net.limits.headers,

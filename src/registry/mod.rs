@@ -17,7 +17,7 @@ pub mod manifest;
 mod pace;
 mod paging;
 mod retry;
-mod tls;
+pub(crate) mod tls;
 mod transport;
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(crate) fn client_config(
 
 /// The machine's trust store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), read once; Mozilla's list where there
 /// is none, as in a container with nothing but this binary.
-fn system_roots() -> &'static RootCertStore {
+pub(crate) fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut roots = RootCertStore::empty();
@@ -60,7 +60,11 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
-fn with_ca(pem: &str) -> Result<RootCertStore, Reason> {
+/// What the machine trusts, and the certificates in this PEM text.
+///
+/// # Errors
+/// [`Reason::Misconfigured`] when the text holds no usable certificate.
+pub(crate) fn with_ca(pem: &str) -> Result<RootCertStore, Reason> {
     let mut roots = system_roots().clone();
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
         .take(MAX_CA)

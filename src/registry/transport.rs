@@ -7,12 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::{
     Method, StatusCode,
     header::{
         ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, IF_NONE_MATCH,
-        LOCATION, RETRY_AFTER, WARNING,
+        LOCATION, RANGE, RETRY_AFTER, WARNING,
     },
 };
 use tokio::{sync::Semaphore, time::timeout};
@@ -43,6 +44,8 @@ pub(crate) struct Ask {
     pub(crate) url: Url,
     pub(crate) accept: Option<&'static str>,
     pub(crate) if_none_match: Option<HeaderValue>,
+    /// The first byte wanted of the body, if not all of it is.
+    pub(crate) from: Option<u64>,
     /// Largest body taken, inclusive.
     pub(crate) cap: usize,
     pub(crate) redirects: usize,
@@ -61,6 +64,12 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Where it came from, after redirects.
     pub(crate) url: Url,
+}
+
+/// An answer whose body is still to come, if it is a success; any other is whole.
+pub(crate) enum Opened {
+    Coming { status: StatusCode, response: reqwest::Response, url: Url },
+    Whole(Answer),
 }
 
 /// The connections to one registry and what it may send us to.
@@ -159,9 +168,22 @@ impl Transport {
         ask: &Ask,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Error> {
+        self.insist(ask, || self.attempt(ask, authorization)).await
+    }
+
+    /// The same, but for the body of a success: that is for the caller to read, for as long as it comes.
+    pub(crate) async fn open(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Opened, Error> {
+        self.insist(ask, || self.attempt_to_open(ask, authorization)).await
+    }
+
+    /// Tries for as long as that may help.
+    async fn insist<T, F>(&self, ask: &Ask, try_it: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Setback>>,
+    {
         let mut attempt = 1;
         loop {
-            let setback = match self.attempt(ask, authorization).await {
+            let setback = match try_it().await {
                 Ok(answer) => return Ok(answer),
                 Err(setback) => setback,
             };
@@ -190,10 +212,43 @@ impl Transport {
 
     async fn attempt(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Answer, Setback> {
         let _slot = self.turn(ask).await?;
-        match timeout(self.limits.total, self.follow(ask, authorization)).await {
+        let whole = async {
+            let (url, response) = self.follow(ask, authorization).await?;
+            self.receive(ask, url, response).await
+        };
+        match timeout(self.limits.total, whole).await {
             // A whole answer's time was spent on it already; once is enough.
             Err(_) => Err(Setback::final_(Reason::Timeout("the whole answer took too long"))),
             Ok(outcome) => outcome.and_then(judge),
+        }
+    }
+
+    /// The slot is for as long as the head takes. How many bodies come at once is the caller's to bound: they take
+    /// hours, and a scan must not wait behind them.
+    async fn attempt_to_open(
+        &self,
+        ask: &Ask,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Opened, Setback> {
+        let _slot = self.turn(ask).await?;
+        let (url, response) = self.follow(ask, authorization).await?;
+        let status = response.status();
+        if status.is_success() {
+            check_encoding(response.headers())?;
+            return Ok(Opened::Coming { status, response, url });
+        }
+        self.receive(ask, url, response).await.and_then(judge).map(Opened::Whole)
+    }
+
+    /// The next piece of a body; nothing after the last.
+    pub(crate) async fn piece(
+        &self,
+        url: &Url,
+        response: &mut reqwest::Response,
+    ) -> Result<Option<Bytes>, Reason> {
+        match timeout(self.limits.idle, response.chunk()).await {
+            Err(_) => Err(Reason::Timeout("the body stopped coming")),
+            Ok(outcome) => outcome.map_err(|error| self.setback(url, &error).reason),
         }
     }
 
@@ -212,14 +267,18 @@ impl Transport {
     }
 
     /// Sends the request and follows its redirects.
-    async fn follow(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Answer, Setback> {
+    async fn follow(
+        &self,
+        ask: &Ask,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(Url, reqwest::Response), Setback> {
         let mut url = ask.url.clone();
         let mut authorization = authorization;
         for hop in 0.. {
             self.policy.admit(&url).map_err(Setback::final_)?;
             let response = self.send(ask, &url, authorization).await?;
             if !is_redirect(response.status()) {
-                return self.receive(ask, url, response).await;
+                return Ok((url, response));
             }
             if hop >= ask.redirects {
                 break;
@@ -254,6 +313,9 @@ impl Transport {
         if let Some(tag) = &ask.if_none_match {
             request = request.header(IF_NONE_MATCH, tag);
         }
+        if let Some(from) = ask.from {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -277,10 +339,7 @@ impl Transport {
         let body = if ask.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             Vec::new()
         } else if status.is_success() {
-            if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-                let why = "it is compressed although that was not asked for";
-                return Err(Setback::final_(Reason::Invalid(why.into())));
-            }
+            check_encoding(&headers)?;
             self.read(&url, &mut response, ask.cap).await?
         } else {
             self.read_error(&mut response).await
@@ -359,6 +418,14 @@ impl Transport {
             }
         }
     }
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), Setback> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let why = "it is compressed although that was not asked for";
+        return Err(Setback::final_(Reason::Invalid(why.into())));
+    }
+    Ok(())
 }
 
 /// Turns statuses that mean "not now" into setbacks.

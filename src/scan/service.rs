@@ -7,6 +7,7 @@ use crate::access::caller::Caller;
 use crate::base::ids::TaskId;
 use crate::base::reference::{self, Reference};
 use crate::base::{Error, Result};
+use crate::catalog::clients::Clients;
 use crate::catalog::service::Catalog;
 use crate::scan::session::Sessions;
 use crate::scan::work::Work;
@@ -17,10 +18,10 @@ use crate::tasks::task::Kind;
 /// Starts scans. Clones share the connections to registries.
 #[derive(Clone)]
 pub struct Scanner {
-    catalog: Catalog,
-    sessions: Arc<Sessions>,
+    pub(in crate::scan) catalog: Catalog,
+    pub(in crate::scan) sessions: Arc<Sessions>,
     queue: Queue,
-    audit: Audit,
+    pub(in crate::scan) audit: Audit,
 }
 
 /// What to rescan.
@@ -35,8 +36,8 @@ pub struct Rescan {
 }
 
 /// The connections that a [`Scanner`] and its worker share.
-pub fn sessions(catalog: &Catalog) -> Arc<Sessions> {
-    Arc::new(Sessions::new(catalog.clone()))
+pub fn sessions(catalog: &Catalog, clients: &Clients) -> Arc<Sessions> {
+    Arc::new(Sessions::new(catalog.clone(), clients.clone()))
 }
 
 impl Scanner {
@@ -138,7 +139,7 @@ impl Scanner {
 
     async fn try_out(&self, host: &str) -> Result<String> {
         let registry = self.catalog.find_registry(host.trim())?;
-        let client = self.sessions.client(&registry)?;
+        let client = self.sessions.clients.of(&registry)?;
         let unavailable = |error: crate::registry::error::Error| Error::Unavailable(error.to_string());
         client.ping().await.map_err(unavailable)?;
         match client.repositories().await {

@@ -8,11 +8,10 @@ use parking_lot::Mutex;
 
 use crate::base::Result;
 use crate::base::ids::TaskId;
-use crate::catalog::registry::{Probing, Registry};
+use crate::catalog::clients::Clients;
+use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
-use crate::registry::client::{
-    Client, Credentials, DEFAULT_CONCURRENCY, DOCKER_HUB_CONCURRENCY, ProbeMode, Remote,
-};
+use crate::registry::client::Client;
 use crate::registry::error::Error as RegistryError;
 use crate::scan::content::{Content, is_pause};
 
@@ -49,18 +48,19 @@ impl Session {
     }
 }
 
-/// The sessions that are open and the clients they use. A client outlives its scan, so that tokens and what the
-/// registry taught are there for the next; a session ends with the last item that holds it.
+/// The sessions that are open. A client outlives its scan, so that tokens and what the registry taught are there for
+/// the next; a session ends with the last item that holds it.
 pub struct Sessions {
     catalog: Catalog,
-    clients: Mutex<HashMap<String, (Registry, Client)>>,
+    /// The ways to the registries.
+    pub clients: Clients,
     open: Mutex<HashMap<(TaskId, String), Weak<Session>>>,
 }
 
 impl Sessions {
     /// No session yet.
-    pub fn new(catalog: Catalog) -> Self {
-        Self { catalog, clients: Mutex::default(), open: Mutex::default() }
+    pub fn new(catalog: Catalog, clients: Clients) -> Self {
+        Self { catalog, clients, open: Mutex::default() }
     }
 
     /// The session of this task with this registry.
@@ -74,64 +74,10 @@ impl Sessions {
         }
         open.retain(|_, session| session.strong_count() > 0);
         let registry = self.catalog.find_registry(host)?;
-        let client = self.client(&registry)?;
+        let client = self.clients.of(&registry)?;
         let content = Content::new(self.catalog.clone());
         let session = Arc::new(Session { registry, client, content, failures: AtomicU32::new(0) });
         open.insert((task, host.to_owned()), Arc::downgrade(&session));
         Ok(session)
-    }
-
-    /// The client of this registry: the one in use as long as nothing it depends on has changed.
-    pub fn client(&self, registry: &Registry) -> Result<Client> {
-        let described = Registry { probe: Probing::Unknown, ..registry.clone() };
-        let mut clients = self.clients.lock();
-        if let Some((known, client)) = clients.get(&registry.host)
-            && *known == described
-        {
-            return Ok(client.clone());
-        }
-        let client = Client::new(self.remote(registry)?)
-            .map_err(|error| crate::base::Error::Unavailable(error.to_string()))?;
-        clients.insert(registry.host.clone(), (described, client.clone()));
-        Ok(client)
-    }
-
-    fn remote(&self, registry: &Registry) -> Result<Remote> {
-        let password = self.catalog.registry_password(registry)?;
-        let credentials = registry
-            .username
-            .clone()
-            .zip(password)
-            .map(|(username, password)| Credentials { username, password });
-        let is_hub = registry.url.host_str().is_some_and(|host| host.ends_with("docker.io"));
-        Ok(Remote {
-            host: registry.host.clone(),
-            url: registry.url.clone(),
-            credentials,
-            ssl_verify: registry.ssl_verify,
-            ca_pem: registry.ca_pem.clone(),
-            trusted_hosts: registry.trusted_hosts.clone(),
-            concurrency: if is_hub { DOCKER_HUB_CONCURRENCY } else { DEFAULT_CONCURRENCY },
-            probe: probe_mode(registry.probe),
-        })
-    }
-}
-
-fn probe_mode(probing: Probing) -> ProbeMode {
-    match probing {
-        Probing::Unknown => ProbeMode::Unknown,
-        Probing::Conditional => ProbeMode::Conditional,
-        Probing::Head => ProbeMode::Head,
-        Probing::Get => ProbeMode::Get,
-    }
-}
-
-/// What the catalog keeps of what a client learned.
-pub fn probing(mode: ProbeMode) -> Probing {
-    match mode {
-        ProbeMode::Unknown => Probing::Unknown,
-        ProbeMode::Conditional => Probing::Conditional,
-        ProbeMode::Head => Probing::Head,
-        ProbeMode::Get => Probing::Get,
     }
 }

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 
 use crate::base::clock::Clock;
 use crate::base::reference;
+use crate::catalog::clients::probing;
 use crate::catalog::service::Catalog;
 use crate::registry::client::Names;
 use crate::registry::error::{Error as RegistryError, Reason};
 use crate::scan::content::Trouble;
 use crate::scan::repository::Reading;
-use crate::scan::session::{Session, Sessions, probing};
+use crate::scan::session::{Session, Sessions};
 use crate::scan::sweep;
 use crate::scan::work::Work;
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, State};
@@ -162,7 +163,7 @@ fn setback(trouble: Trouble) -> Setback {
                 Reason::RateLimited { until } => Timestamp::try_from(until).ok(),
                 _ => None,
             };
-            Setback { reason: error.to_string(), again_at }
+            Setback { reason: error.to_string(), again: again_at.into() }
         }
         Trouble::Store(error) => {
             if let crate::base::Error::Internal(cause) = &error {

@@ -98,12 +98,12 @@ impl Reader {
     pub fn scan_back<V: DeserializeOwned>(
         &self,
         table: &Table<V>,
-        from: Option<impl AsRef<[u8]>>,
+        from: Option<&[u8]>,
         mut each: impl FnMut(V) -> ControlFlow<()>,
     ) -> Result<()> {
         let Some(table) = self.open(table)? else { return Ok(()) };
         let range = match &from {
-            Some(from) => table.range(..=from.as_ref()),
+            Some(from) => table.range(..=*from),
             None => table.range::<&[u8]>(..),
         };
         for entry in range.map_err(storage_fault)?.rev() {

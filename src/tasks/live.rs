@@ -1,6 +1,6 @@
 //! A task as the running server knows it: the record, its items while it runs, and its feed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -31,6 +31,8 @@ struct Inner {
     task: Task,
     /// Empty once the task has ended; the store has them then.
     items: BTreeMap<u32, Item>,
+    /// The items that wait for something to happen.
+    parked: BTreeSet<u32>,
 }
 
 impl Inner {
@@ -52,6 +54,7 @@ impl Live {
             inner: RwLock::new(Inner {
                 task,
                 items: items.into_iter().map(|item| (item.number, item)).collect(),
+                parked: BTreeSet::new(),
             }),
             reported: Mutex::new(None),
             cancel: CancellationToken::new(),
@@ -114,7 +117,10 @@ impl Live {
         let inner = self.inner.read();
         let open = || inner.items.values().filter(|item| !item.state.is_final());
         let Some(phase) = open().map(|item| item.phase).min() else { return Next::Nothing };
-        let waiting = || open().filter(|item| item.phase == phase && item.state == ItemState::Waiting);
+        let is_waiting = |item: &&Item| {
+            item.phase == phase && item.state == ItemState::Waiting && !inner.parked.contains(&item.number)
+        };
+        let waiting = || open().filter(is_waiting);
         if let Some(ready) = waiting().find(|item| item.not_before.is_none_or(|at| at <= now)) {
             return Next::Item(Box::new(ready.clone()));
         }
@@ -122,6 +128,17 @@ impl Live {
             .filter_map(|item| item.not_before)
             .min()
             .map_or(Next::Later(None), |at| Next::Later(Some(at)))
+    }
+
+    /// Puts an item aside until [`Live::unpark`].
+    pub(in crate::tasks) fn park(&self, item: Item) {
+        let mut inner = self.inner.write();
+        inner.parked.insert(item.number);
+        inner.items.insert(item.number, item);
+    }
+
+    pub(in crate::tasks) fn unpark(&self, number: u32) {
+        self.inner.write().parked.remove(&number);
     }
 
     pub(in crate::tasks) fn change_item(&self, item: Item) {

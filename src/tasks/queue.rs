@@ -19,7 +19,7 @@ use crate::base::{Error, Result};
 use crate::store::{Store, Table};
 use crate::tasks::live::{Live, Next, ledger_of};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Targets, Task};
-use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
 const TASKS: Table<Task> = Table::new("TASK_ID_TO_TASK");
 const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
@@ -195,15 +195,14 @@ impl Queue {
         self.shared.store.read(move |r| items_of(r, id)).await
     }
 
-    /// The task with this id, if the caller may know of it: their own, or any for a super-admin.
+    /// The task with this id, if the caller may know of it. Every kind of task names images of any registry, so that
+    /// also their own are shown to super-admins only: one who is none any more has lost sight of them.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none, or none for the caller's eyes.
     pub fn task_of(&self, caller: &Caller, id: &str) -> Result<Arc<Live>> {
         let found = id.parse().ok().and_then(|id| self.find(id));
-        found
-            .filter(|live| caller.is_superadmin() || live.task().owner == caller.user)
-            .ok_or_else(|| Error::missing("background task", shown(id)))
+        found.filter(|_| caller.is_superadmin()).ok_or_else(|| Error::missing("background task", shown(id)))
     }
 
     /// Asks a task to stop. What it has committed stays; its open items become cancelled.
@@ -259,7 +258,7 @@ impl Queue {
             .workers
             .get(&live.task().kind)
             .ok_or_else(|| Error::internal("no worker for this kind of task"))?;
-        let mut running = JoinSet::new();
+        let (mut running, mut parked) = (JoinSet::new(), JoinSet::new());
         let stopping = || live.cancel.is_cancelled() || self.shared.shutdown.is_cancelled();
         loop {
             let mut wake_at = None;
@@ -273,11 +272,23 @@ impl Queue {
                     Next::Nothing => break,
                 }
             }
-            if running.is_empty() && (stopping() || wake_at.is_none()) {
+            if running.is_empty() && (stopping() || (wake_at.is_none() && parked.is_empty())) {
                 break;
             }
             tokio::select! {
-                Some(_) = running.join_next() => {}
+                Some(ended) = running.join_next() => {
+                    if let Ok(Some(Parked { number, until })) = ended {
+                        parked.spawn(async move {
+                            until.cancelled_owned().await;
+                            number
+                        });
+                    }
+                }
+                Some(woken) = parked.join_next() => {
+                    if let Ok(number) = woken {
+                        live.unpark(number);
+                    }
+                }
                 () = self.wait_until(wake_at) => {}
                 () = live.cancel.cancelled(), if !stopping() => {}
                 () = self.shared.shutdown.cancelled(), if !stopping() => {}
@@ -301,7 +312,13 @@ impl Queue {
         }
     }
 
-    fn begin(&self, running: &mut JoinSet<()>, live: &Arc<Live>, worker: &Arc<dyn Worker>, mut item: Item) {
+    fn begin(
+        &self,
+        running: &mut JoinSet<Option<Parked>>,
+        live: &Arc<Live>,
+        worker: &Arc<dyn Worker>,
+        mut item: Item,
+    ) {
         item.state = ItemState::Running;
         item.attempts += 1;
         item.not_before = None;
@@ -311,8 +328,8 @@ impl Queue {
         running.spawn(async move { queue.attempt(live, worker, item).await });
     }
 
-    /// Works on one item once and commits what came of it.
-    async fn attempt(&self, live: Arc<Live>, worker: Arc<dyn Worker>, item: Item) {
+    /// Works on one item once and commits what came of it, or parks it.
+    async fn attempt(&self, live: Arc<Live>, worker: Arc<dyn Worker>, item: Item) -> Option<Parked> {
         let stop = live.cancel.child_token();
         let place = Workplace { live: Arc::clone(&live), number: item.number, stop: stop.clone() };
         let given = item.clone();
@@ -335,10 +352,17 @@ impl Queue {
             () = told_to_stop => Err(Setback::giving_up("stopped")),
         };
         let number = item.number;
+        if let Err(Setback { reason, again: Again::When(until) }) = &result
+            && !stop.is_cancelled()
+        {
+            park(&live, item, reason.clone());
+            return Some(Parked { number, until: until.clone() });
+        }
         if let Err(error) = self.settle(&live, item, result, stop.is_cancelled()).await {
             tracing::error!(task = %live.id(), number, ?error, "the result of an item could not be kept");
             self.fail_in_memory(&live, number, &error);
         }
+        None
     }
 
     /// Commits the end of an attempt: the changes, the item's state and the new items, all or none.
@@ -374,7 +398,10 @@ impl Queue {
                 return Ok(());
             }
             Err(setback) => {
-                let again_at = setback.again_at.filter(|_| item.attempts < MAX_ATTEMPTS);
+                let again_at = match setback.again {
+                    Again::At(at) if item.attempts < MAX_ATTEMPTS => Some(at),
+                    _ => None,
+                };
                 item.state = if again_at.is_some() { ItemState::Waiting } else { ItemState::Failed };
                 item.ended_at = if again_at.is_some() { None } else { Some(now) };
                 item.not_before = again_at;
@@ -498,6 +525,23 @@ impl Queue {
             })
             .await
     }
+}
+
+/// An item that waits for something to happen.
+struct Parked {
+    number: u32,
+    until: CancellationToken,
+}
+
+/// Puts an item aside. In memory only: after a restart it is simply tried.
+fn park(live: &Live, mut item: Item, reason: String) {
+    item.state = ItemState::Waiting;
+    item.attempts = item.attempts.saturating_sub(1);
+    item.progress = Progress::default();
+    let message = format!("{}: {reason}", item.name);
+    item.reason = Some(reason);
+    live.park(item);
+    live.say(message);
 }
 
 fn closing_words(task: &Task) -> String {

@@ -76,13 +76,31 @@ impl Outcome {
 pub struct Setback {
     /// For people.
     pub reason: String,
-    /// When it is worth another try; `None` gives the item up.
-    pub again_at: Option<Timestamp>,
+    /// When it is worth another try.
+    pub again: Again,
+}
+
+/// When an item is worth another try.
+#[derive(Debug, Clone)]
+pub enum Again {
+    /// Never: it is given up.
+    Never,
+    /// At this time. So many tries are made at most.
+    At(Timestamp),
+    /// When this is cancelled, however long that takes. It does not count as a try, and others have its place
+    /// meanwhile.
+    When(CancellationToken),
+}
+
+impl From<Option<Timestamp>> for Again {
+    fn from(at: Option<Timestamp>) -> Self {
+        at.map_or(Self::Never, Self::At)
+    }
 }
 
 impl Setback {
     /// A setback that is final.
     pub fn giving_up(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), again_at: None }
+        Self { reason: reason.into(), again: Again::Never }
     }
 }

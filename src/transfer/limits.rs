@@ -1,14 +1,10 @@
 //! How much is done at once, and by whom: so much per agent, so much per registry, and one operation at a time on one
 //! image of one agent.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Weak};
-
-use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::base::digest::Digest;
+use crate::base::keyed::Keyed;
 
 /// Images one agent is given at once: its disk is the slowest part, and its users are on it too.
 const PER_AGENT: usize = 2;
@@ -40,28 +36,6 @@ impl Limits {
         let registry =
             self.registries.of(registry.into(), || Semaphore::new(PER_REGISTRY)).acquire_owned().await.ok();
         Turn { _operation: operation, _agent: agent, _registry: registry }
-    }
-}
-
-/// Values made on demand and dropped when nobody holds them.
-struct Keyed<K, V>(Mutex<HashMap<K, Weak<V>>>);
-
-impl<K, V> Default for Keyed<K, V> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-}
-
-impl<K: Eq + Hash, V> Keyed<K, V> {
-    fn of(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-        let mut values = self.0.lock();
-        if let Some(value) = values.get(&key).and_then(Weak::upgrade) {
-            return value;
-        }
-        values.retain(|_, value| value.strong_count() > 0);
-        let value = Arc::new(make());
-        values.insert(key, Arc::downgrade(&value));
-        value
     }
 }
 

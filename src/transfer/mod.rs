@@ -3,5 +3,6 @@
 mod limits;
 pub mod plan;
 pub mod service;
+mod source;
 mod work;
 pub mod worker;

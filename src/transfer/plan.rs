@@ -8,13 +8,19 @@ use crate::base::digest::Digest;
 use crate::catalog::image::Image;
 use crate::catalog::records::ManifestRecord;
 use crate::catalog::service::Catalog;
+use crate::engine::Kind;
 use crate::fleet::agent::Agent;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
 
 /// An image takes more room unpacked than it is to fetch; how much is known only afterwards. Twice is what common
-/// images come to at least, so an agent with less than that free is said not to fit.
-const UNPACKED: u64 = 2;
+/// images come to at least, so an agent with less than that free is said not to fit. An image layout unpacks nothing.
+fn taken(bytes: u64, agent: &Agent) -> u64 {
+    match agent.about.as_ref().map(|about| about.kind) {
+        Some(Kind::Oci) => bytes,
+        _ => bytes.saturating_mul(2),
+    }
+}
 
 /// What would be done on one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub enum Step {
     WrongArchitecture,
     /// Wait for the agent, which does not answer.
     Offline,
+    /// Nothing: the agent takes no new images.
+    Draining,
 }
 
 impl Step {
@@ -40,6 +48,7 @@ impl Step {
             Self::Fetch => "to-fetch",
             Self::WrongArchitecture => "wrong-architecture",
             Self::Offline => "offline",
+            Self::Draining => "draining",
         }
     }
 }
@@ -93,10 +102,13 @@ impl<'a> Planner<'a> {
         let id = agent.record.id.clone();
         let free_bytes = agent.disk.as_ref().and_then(|disk| disk.free_bytes);
         let plan = |step, bytes: u64| {
-            let fits = free_bytes.filter(|_| bytes > 0).map(|free| bytes.saturating_mul(UNPACKED) <= free);
+            let fits = free_bytes.filter(|_| bytes > 0).map(|free| taken(bytes, agent) <= free);
             AgentPlan { agent: id.clone(), step, bytes, free_bytes, fits }
         };
         let Some(image) = image_for(images, agent) else { return Ok(plan(Step::WrongArchitecture, 0)) };
+        if agent.record.draining {
+            return Ok(plan(Step::Draining, 0));
+        }
         if !agent.is_alive() {
             return Ok(plan(Step::Offline, image.record.size_bytes));
         }

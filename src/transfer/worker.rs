@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::base::clock::Clock;
+use crate::catalog::clients::Clients;
 use crate::catalog::image::ImageRecord;
 use crate::catalog::service::Catalog;
 use crate::engine::Engine;
@@ -17,8 +18,9 @@ use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
 use crate::fleet::service::Fleet;
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
-use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 use crate::transfer::limits::Limits;
+use crate::transfer::source::Repository;
 use crate::transfer::work::Work;
 
 /// Items of one task that are worked on at once.
@@ -42,18 +44,20 @@ pub struct TransferWorker {
     kind: Kind,
     catalog: Catalog,
     fleet: Fleet,
+    clients: Clients,
     clock: Clock,
     limits: Arc<Limits>,
 }
 
 /// The workers of both kinds; they share their limits.
-pub fn workers(catalog: &Catalog, fleet: &Fleet, clock: &Clock) -> [Arc<dyn Worker>; 2] {
+pub fn workers(catalog: &Catalog, fleet: &Fleet, clients: &Clients, clock: &Clock) -> [Arc<dyn Worker>; 2] {
     let limits = Arc::new(Limits::default());
     [Kind::Preload, Kind::Unload].map(|kind| -> Arc<dyn Worker> {
         Arc::new(TransferWorker {
             kind,
             catalog: catalog.clone(),
             fleet: fleet.clone(),
+            clients: clients.clone(),
             clock: clock.clone(),
             limits: Arc::clone(&limits),
         })
@@ -82,20 +86,37 @@ impl Worker for TransferWorker {
             turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
             () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
         };
-        let Some(engine) = self.fleet.engine(&work.agent) else {
-            return Err(self.setback(item, &Fault::new(Class::EngineGone, "the agent is offline")));
-        };
+        let engine = self.reach(&work.agent)?;
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
             _ => self.preload(&work.agent, engine.as_ref(), image, place).await,
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
-        done.map_err(|fault| self.setback(item, &fault))
+        // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
+        done.map_err(|fault| match (fault.class, self.reach(&work.agent)) {
+            (Class::EngineGone, Err(away)) => away,
+            _ => self.setback(item, &fault),
+        })
     }
 }
 
 impl TransferWorker {
+    /// The way to an agent; if it is away the item waits for it, however long that takes.
+    fn reach(&self, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
+        let found = self.fleet.find(agent).ok_or_else(|| Setback::giving_up("the agent was removed"))?;
+        if found.record.draining && self.kind == Kind::Preload {
+            let remedy = format!("wharf agent drain {agent} --undo");
+            return Err(Setback::giving_up(format!(
+                "the agent is draining and takes no images; see {remedy}"
+            )));
+        }
+        self.fleet.reach(agent).map_err(|away| Setback {
+            reason: format!("waiting for the agent: {}", away.reason),
+            again: Again::When(away.back),
+        })
+    }
+
     async fn preload(
         &self,
         agent: &str,
@@ -122,6 +143,7 @@ impl TransferWorker {
             platform: None,
             layers: Vec::new(),
             credentials: self.credentials(&image.registry)?,
+            source: Some(Arc::new(Repository::new(&self.clients, &image.registry, &image.name))),
         };
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));
@@ -170,7 +192,7 @@ impl TransferWorker {
         let waits = 2_i32.saturating_pow(item.attempts.saturating_sub(1).min(10));
         let wait = FIRST_WAIT.checked_mul(waits).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         let again_at = (item.attempts < tries).then(|| self.clock.now() + wait);
-        Setback { reason: fault.to_string(), again_at }
+        Setback { reason: fault.to_string(), again: again_at.into() }
     }
 }
 

@@ -15,7 +15,7 @@ use wharf::engine::fault::Fault;
 use wharf::engine::image::{Held, Removal};
 use wharf::engine::pull::{Progress, Pull, Pulled};
 use wharf::engine::{About, Disk, Engine, Event, Kind};
-use wharf::fleet::service::Fleet;
+use wharf::fleet::service::{AgentChange, Fleet};
 use wharf::store::Store;
 
 use super::report::{check, heading, median, milliseconds, note};
@@ -123,7 +123,8 @@ async fn many_agents() {
     for (number, name) in names.iter().enumerate().take(64) {
         let zone = if number % 2 == 0 { "a" } else { "b" };
         let labels = BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
-        fleet.change(&caller, &format!("i-{name}"), Some(labels), None).await.expect("a label");
+        let change = AgentChange { labels: Some(labels), ..AgentChange::default() };
+        fleet.change(&caller, &format!("i-{name}"), change).await.expect("a label");
     }
     let digest = held(7).digest;
     let presence =
@@ -134,7 +135,7 @@ async fn many_agents() {
     check("the expression *!(i-gpu[00001-05000],{zone=a})", select.as_secs_f64() * 1e3, 10.0, " ms");
 }
 
-async fn meet_all(fleet: &Fleet, names: &[String]) {
+pub async fn meet_all(fleet: &Fleet, names: &[String]) {
     for name in names {
         let engine = Arc::new(Named(name.clone()));
         fleet.meet(&format!("docker+unix:///{name}"), engine, about(name)).await.expect("an agent");

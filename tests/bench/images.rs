@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use async_graphql::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use wharf::access::accounts::FirstAdmin;
+use wharf::access::audit::Retention;
+use wharf::access::sessions::Limits;
 use wharf::base::clock::Clock;
-use wharf::fleet::service::Fleet;
 use wharf::graphql::kit::answer::{self, Later};
-use wharf::graphql::schema::{self, Schema};
-use wharf::scan::service::{self, Scanner};
-use wharf::tasks::queue::Queue;
-use wharf::transfer::service::Transfers;
+use wharf::graphql::schema::Schema;
+use wharf::http::peer::Proxies;
+use wharf::server::{Server, Settings};
 
 use super::report::{check, heading, median, milliseconds, note};
 use super::stock;
@@ -88,15 +88,17 @@ async fn without_http(schema: &Schema) -> Duration {
 }
 
 /// The schema over a data directory, as the server puts it together.
-fn schema(directory: &std::path::Path) -> Schema {
-    let (store, catalog) = stock::open(directory);
-    let sessions = service::sessions(&catalog);
-    let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let audit = stock::audit(&store);
-    let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
-    let queue = Queue::load(store, Clock::system(), audit.clone(), Vec::new(), tracker, shutdown);
-    let queue = queue.expect("a queue");
-    let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
-    let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-    schema::build(schema::Services { audit, catalog, fleet, scanner, transfers, queue })
+pub fn schema(directory: &std::path::Path) -> Schema {
+    let settings = Settings {
+        data_dir: directory.to_owned(),
+        hosts: Vec::new(),
+        engines: Vec::new(),
+        audit: Retention::default(),
+        sessions: Limits::default(),
+        proxies: Proxies::default(),
+        agent_silence: Duration::from_secs(30),
+        first_admin: FirstAdmin::default(),
+    };
+    let server = Server::open(settings, Clock::system(), CancellationToken::new());
+    server.expect("a server").schema().clone()
 }

@@ -1,5 +1,6 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory signature fleet` runs some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links visibility` runs
+//! some of it.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,9 @@
 
 mod fleet;
 mod images;
+mod layout;
+mod links;
+mod login;
 mod memory;
 mod report;
 mod scan;
@@ -20,6 +24,7 @@ mod signature;
 mod stock;
 #[path = "../support/mod.rs"]
 mod support;
+mod visibility;
 
 use std::time::Instant;
 
@@ -42,6 +47,18 @@ fn main() {
         }
         if wanted("fleet") {
             fleet::measure().await;
+        }
+        if wanted("visibility") {
+            visibility::measure().await;
+        }
+        if wanted("login") {
+            login::measure().await;
+        }
+        if wanted("layout") {
+            layout::measure().await;
+        }
+        if wanted("links") {
+            links::measure().await;
         }
         if wanted("signature") {
             signature::measure();

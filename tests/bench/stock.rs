@@ -18,7 +18,7 @@ use wharf::catalog::service::Catalog;
 use wharf::fleet::service::Fleet;
 use wharf::store::Store;
 
-const HOST: &str = "cr.lab.invalid";
+pub const HOST: &str = "cr.lab.invalid";
 const TAGS: usize = 100;
 /// Of each image; Docker's official images have four to ten, those for machine learning twice as many.
 const LAYERS: usize = 16;

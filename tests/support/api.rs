@@ -1,5 +1,6 @@
 //! Clients of the server under test: they sign as the official ones do, and can be made to err.
 
+use std::net::IpAddr;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ pub const SEED_ERA: &str = "Backend.AI Client for Python 20.03.10";
 ///
 /// Connections are not kept, for servers here are killed and come back on the same port.
 pub fn http_client() -> reqwest::Client {
+    http_client_from(None)
+}
+
+/// The same from one of this machine's addresses.
+fn http_client_from(address: Option<IpAddr>) -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -29,6 +35,7 @@ pub fn http_client() -> reqwest::Client {
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
+        .local_address(address)
         .build()
         .expect("an HTTP client")
 }
@@ -52,6 +59,17 @@ impl Api {
             user_agent: MODERN.to_owned(),
             version: "v9.20250722".to_owned(),
         }
+    }
+
+    /// The same caller of the server at another URL.
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
+    /// The same caller at another address.
+    pub fn from(mut self, address: IpAddr) -> Self {
+        self.http = http_client_from(Some(address));
+        self
     }
 
     /// The same caller with another client program.

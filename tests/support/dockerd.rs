@@ -1,6 +1,6 @@
 //! A real Docker Engine (Debian's `docker.io`) in a directory of its own, beside any other on the machine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use wharf::engine::address::{EngineUrl, Place};
 use wharf::engine::{Kind, docker::Docker};
 
-use super::missing;
-use super::process::{Outcome, Process, on_path, read, run};
+use super::daemon::{can_run, pings, show_if_failed, sweep};
+use super::process::{Outcome, Process, read, run};
 use super::wait::until;
 
 /// A `dockerd` takes seconds to come up, and several of them share two cores.
@@ -37,14 +37,7 @@ impl RealDocker {
 
     /// With more arguments.
     pub async fn start_with(arguments: &[&str]) -> Option<Self> {
-        for program in ["dockerd", "docker", "containerd"] {
-            if !on_path(program) {
-                missing(program, "apt-get install docker.io");
-                return None;
-            }
-        }
-        if !is_root() {
-            missing("the right to run dockerd", "run the tests as root");
+        if !can_run(&["dockerd", "docker", "containerd"], "docker.io") {
             return None;
         }
         // The path of a socket has room for 107 bytes, so the name is short.
@@ -142,7 +135,7 @@ impl RealDocker {
         let socket = self.socket();
         until("dockerd to answer", START, async || {
             assert!(process.ended().is_none(), "dockerd ended:\n{}", read(&log));
-            answers(&socket).await.then_some(())
+            pings(&socket).await.then_some(())
         })
         .await;
         self.process = Some(process);
@@ -151,16 +144,7 @@ impl RealDocker {
     /// Ends what a killed daemon leaves: its containerd and shims, and mounts below its directory.
     fn sweep(&self) {
         let folder = self.folder.path();
-        for process in processes_below(folder) {
-            let _ = Command::new("kill").args(["-9", &process]).status();
-        }
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        // The last mounted is the first to go.
-        let ours: Vec<_> = ours.filter(|place| Path::new(place).starts_with(folder)).collect();
-        for place in ours.into_iter().rev() {
-            let _ = Command::new("umount").args(["-l", place]).status();
-        }
+        sweep(folder);
         let namespaces = folder.join("exec/netns");
         for entry in std::fs::read_dir(namespaces).into_iter().flatten().flatten() {
             let _ = Command::new("umount").arg("-l").arg(entry.path()).status();
@@ -170,45 +154,7 @@ impl RealDocker {
 
 impl Drop for RealDocker {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<_> = log.lines().rev().take(20).collect();
-            eprintln!("the end of dockerd's log, last line first:\n{}", tail.join("\n"));
-        }
+        show_if_failed("dockerd", &self.log());
         self.kill9();
     }
-}
-
-async fn answers(socket: &Path) -> bool {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let ask = async {
-        let mut stream = tokio::net::UnixStream::connect(socket).await?;
-        stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").await?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await?;
-        std::io::Result::Ok(answer.ends_with(b" 200"))
-    };
-    matches!(tokio::time::timeout(Duration::from_secs(5), ask).await, Ok(Ok(true)))
-}
-
-/// The IDs of processes whose command line names a path below this directory, which only ours do; and wharf, which is
-/// told where the socket is.
-fn processes_below(folder: &Path) -> Vec<String> {
-    let needle = format!("{}/", folder.display());
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = all.filter_map(|entry| entry.file_name().into_string().ok());
-    ids.filter(|id| id.bytes().all(|b| b.is_ascii_digit()))
-        .filter(|id| id.parse() != Ok(std::process::id()))
-        .filter(|id| {
-            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line);
-            let program = line.split('\0').next().unwrap_or_default();
-            line.contains(&needle) && program != env!("CARGO_BIN_EXE_wharf")
-        })
-        .collect()
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

@@ -79,6 +79,8 @@ pub enum Answer {
     Hang,
     /// These bytes, then the connection is reset.
     Reset(Bytes),
+    /// These bytes, then nothing more; the connection stays open.
+    Pause(Bytes),
     /// These bytes, then spaces for as long as anybody reads.
     Flood(Bytes),
 }
@@ -161,6 +163,10 @@ async fn serve(stream: TcpStream, handler: Handler) {
                 let _ = stream.write_all(&bytes).await;
                 let _ = stream.get_ref().set_zero_linger();
                 return;
+            }
+            Answer::Pause(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                std::future::pending::<()>().await;
             }
             Answer::Flood(head) => {
                 let piece = vec![b' '; 64 * 1024];

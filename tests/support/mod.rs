@@ -5,9 +5,17 @@
 pub mod api;
 pub mod app;
 pub mod client;
+pub mod containerd;
+pub mod cut;
+pub mod daemon;
+pub mod disk;
 pub mod dockerd;
 pub mod http1;
 pub mod image;
+pub mod machine;
+pub mod node;
+pub mod people;
+pub mod podman;
 pub mod process;
 pub mod proxy;
 pub mod registry;
@@ -16,6 +24,7 @@ pub mod sign;
 pub mod sse;
 pub mod tokens;
 pub mod verbs;
+pub mod visitor;
 pub mod wait;
 
 /// A real part (a registry, an official client, `openssl`) is not on this machine.

@@ -24,6 +24,8 @@ pub struct Exchange {
     /// `If-None-Match`, where the client sent it.
     pub condition: Option<String>,
     pub accept: Option<String>,
+    /// `Range`, where the client sent it.
+    pub range: Option<String>,
 }
 
 impl Exchange {
@@ -196,6 +198,7 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
             authorization: header("authorization"),
             condition: header("if-none-match"),
             accept: header("accept"),
+            range: header("range"),
             method: request.method.clone(),
             target: request.target.clone(),
         });

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::registry::RealRegistry;
+use super::wait::{PATIENCE, until};
 
 /// How a task ended, by query.
 const TASK: &str = "query($id: String!) { background_task(id: $id) {
@@ -108,6 +109,42 @@ impl Api {
                 return rows;
             }
         }
+    }
+
+    /// Waits until that many agents are alive and have been read, and returns their ids.
+    pub async fn agents_alive(&self, count: usize) -> Vec<String> {
+        until("the agents to be alive", PATIENCE, async || {
+            let data = self.ask("{ agents { id status images_bytes } }", json!({})).await;
+            let agents = data["agents"].as_array().expect("a list").clone();
+            let is_read = |agent: &&Value| agent["status"] == "ALIVE" && !agent["images_bytes"].is_null();
+            let alive: Vec<String> =
+                agents.iter().filter(is_read).filter_map(|a| a["id"].as_str().map(str::to_owned)).collect();
+            (alive.len() == count).then_some(alive)
+        })
+        .await
+    }
+
+    /// Starts `preload_image` or `unload_image` and returns the task.
+    pub async fn transfer(&self, field: &str, reference: &str, agents: &str) -> String {
+        let document = format!(
+            "mutation($r: String!, $a: String!) {{ {field}(reference: $r, target_agents: $a) {{ ok msg task_id }} }}"
+        );
+        started(&self.ask(&document, json!({"r": reference, "a": agents})).await[field])
+    }
+
+    /// The same to the end; returns the final event's name and the task.
+    pub async fn transfer_to_end(&self, field: &str, reference: &str, agents: &str) -> (String, Value) {
+        let task = self.transfer(field, reference, agents).await;
+        let event = self.finish(&task).await;
+        (event.name, self.task(&task).await)
+    }
+
+    /// How an image stands on each agent, in the order of their ids.
+    pub async fn presence(&self, reference: &str) -> Vec<String> {
+        let query = "query($r: String!) { image_presence(reference: $r) { agent state } }";
+        let data = self.ask(query, json!({"r": reference})).await;
+        let rows = data["image_presence"].as_array().expect("a list");
+        rows.iter().map(|row| row["state"].as_str().expect("a state").to_owned()).collect()
     }
 
     /// Runs a mutation with one or two text arguments, given as they stand in the document, and returns

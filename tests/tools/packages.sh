@@ -6,7 +6,8 @@
 set -euo pipefail
 
 # program:package
-wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io)
+wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io
+    skopeo:skopeo podman:podman crun:crun containerd:containerd ctr:containerd)
 
 missing=()
 for pair in "${wanted[@]}"; do
@@ -31,7 +32,7 @@ fi
 
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# The packages of the registry and of Docker start services of their own, which nobody here asked for.
+# The packages of the registry and of the engines start services of their own, which nobody here asked for.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null

@@ -58,6 +58,7 @@ impl Dial {
                 let config = Arc::new(tls::client_config(&certificates.folder)?);
                 Ok(Self::Tls { host: host.clone(), port: *port, name, config })
             }
+            Place::Folder { .. } => Err(Fault::new(Class::Other, "a directory is no Docker Engine")),
         }
     }
 

@@ -1,8 +1,5 @@
 //! Failures of talking to Docker Engine, as faults.
 
-use std::error::Error as _;
-use std::io;
-
 use bollard::errors::Error;
 
 use crate::engine::fault::{Class, Fault};
@@ -31,38 +28,9 @@ fn unreadable(why: &str) -> Fault {
 
 /// A connection that can't be made, or broke.
 pub(crate) fn broken(error: &Error) -> Fault {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    let mut system = match error {
-        Error::IOError { err } => Some(err.kind()),
-        _ => None,
-    };
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<io::Error>() {
-            system = Some(error.kind());
-        }
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = inner.source();
+    match error {
+        // It shows as its inner error, and does not name it as its cause.
+        Error::IOError { err } => Fault::broken(err),
+        other => Fault::broken(other),
     }
-    match system {
-        Some(io::ErrorKind::FileTooLarge) => Fault::new(Class::Other, text),
-        Some(io::ErrorKind::PermissionDenied) => Fault::new(
-            Class::EngineGone,
-            format!(
-                "{text}; the user wharf runs as must be allowed to use the engine's socket (group docker)"
-            ),
-        ),
-        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Fault::new(Class::EngineGone, format!("{text}; is the engine running there?"))
-        }
-        _ => Fault::new(Class::EngineGone, text),
-    }
-}
-
-/// The engine let a deadline pass.
-pub(crate) fn silent(doing: &str, limit: std::time::Duration) -> Fault {
-    Fault::new(Class::EngineGone, format!("the engine did not answer within {limit:?}: {doing}"))
 }

@@ -1,9 +1,10 @@
-//! What Docker says while it pulls, made into numbers that only go forward.
+//! What Docker and Podman say while they pull, made into numbers that only go forward.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
+use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::pull::{Layer, Progress};
 
@@ -45,6 +46,8 @@ struct ErrorDetail {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     layers: HashMap<String, State>,
+    /// What Podman lists like a layer, and is none.
+    config: Option<String>,
     shown: Progress,
 }
 
@@ -60,12 +63,17 @@ struct State {
 impl Meter {
     pub(crate) fn new(layers: &[Layer]) -> Self {
         let known = layers.iter().take(MAX_LAYERS).map(|layer| {
-            let id = layer.digest.hex().chars().take(SHORT_ID).collect();
-            (id, State { total: layer.size_bytes, fixed: true, ..State::default() })
+            (short(&layer.digest), State { total: layer.size_bytes, fixed: true, ..State::default() })
         });
-        let mut meter = Self { layers: known.collect(), shown: Progress::default() };
+        let mut meter = Self { layers: known.collect(), ..Self::default() };
         meter.add_up();
         meter
+    }
+
+    /// Does not count the image's config.
+    pub(crate) fn without(mut self, config: &Digest) -> Self {
+        self.config = Some(short(config));
+        self
     }
 
     /// Takes a line in; returns how far the pull is, if that changed.
@@ -84,7 +92,7 @@ impl Meter {
         let before = self.shown.clone();
         let status = line.status.unwrap_or_default();
         let id = line.id.unwrap_or_default();
-        if is_of_layer(&status) && is_layer_id(&id) {
+        if is_of_layer(&status) && is_layer_id(&id) && self.config.as_ref() != Some(&id) {
             self.advance(&id, &status, line.detail.as_ref());
         }
         self.add_up();
@@ -143,6 +151,10 @@ impl Meter {
         shown.layers_total = u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
         shown.layers_done = shown.layers_done.max(complete);
     }
+}
+
+fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(SHORT_ID).collect()
 }
 
 /// `Pulling from lab/python` has an ID too: the tag.
@@ -260,6 +272,24 @@ mod tests {
         assert_eq!(seen[1].bytes_done, 1000);
         assert_eq!(seen[2].bytes_done, 2500);
         assert_eq!(meter.finish("there").bytes_done, 4000);
+    }
+
+    /// Podman 4.3, word for word: it ends with the download, and lists the config like a layer.
+    #[test]
+    fn what_podman_says_is_counted_without_the_config() {
+        let config: Digest = format!("sha256:733414a039ed{}", "0".repeat(52)).parse().unwrap();
+        let mut meter = Meter::new(&[]).without(&config);
+        let said = [("Pulling fs layer", "797d6e8c8af5"), ("Pulling fs layer", "4a6707d295d1")]
+            .into_iter()
+            .chain([("Download complete", "4a6707d295d1"), ("Download complete", "797d6e8c8af5")])
+            .chain([("Pulling fs layer", "733414a039ed"), ("Download complete", "733414a039ed")])
+            .map(|(status, id)| {
+                line(&format!(r#"{{"status":"{status}","progressDetail":{{}},"id":"{id}"}}"#))
+            });
+        let seen = run(&mut meter, said.collect());
+        assert!(seen.iter().all(|now| now.layers_total <= 2 && now.layers_done == 0), "{seen:?}");
+        let last = meter.finish("done");
+        assert_eq!((last.layers_done, last.layers_total, last.bytes_total), (2, 2, 0));
     }
 
     #[test]

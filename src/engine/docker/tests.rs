@@ -77,7 +77,7 @@ impl FakeDocker {
     fn engine(&self) -> Docker {
         let patience = Patience {
             answer: Duration::from_millis(400),
-            disk: Duration::from_millis(400),
+            gather: Duration::from_millis(400),
             quiet: Duration::from_millis(100),
         };
         let place = Place::Socket(self.folder.path().join("docker.sock"));
@@ -183,6 +183,7 @@ fn a_pull() -> Pull {
         platform: Some("linux/amd64".into()),
         layers: Vec::new(),
         credentials: None,
+        source: None,
     }
 }
 
@@ -476,6 +477,7 @@ async fn events_are_read_until_the_engine_goes() {
         json!({"Type": "image", "Action": "untag", "Actor": {"ID": config(), "Attributes": {"name": config()}}}),
         json!({"Type": "image", "Action": "tag", "Actor": {"ID": config(), "Attributes": {"name": "b"}}}),
         json!({"Type": "image", "Action": "delete"}),
+        json!({"Type": "image", "Action": "pull", "Actor": {"ID": "", "Attributes": {"name": "cr.test/a:2"}}}),
     ];
     let said = said.map(|line| format!("{line}\n").into_bytes()).to_vec();
     let fake = FakeDocker::start(move |_| Answer::Stream(said.clone()));
@@ -491,6 +493,7 @@ async fn events_are_read_until_the_engine_goes() {
             event(Change::Untagged, Some(config()), None),
             event(Change::Tagged, Some(config()), Some("docker.io/library/b:latest")),
             event(Change::Deleted, None, None),
+            event(Change::Pulled, None, Some("cr.test/a:2")),
         ]
     );
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);

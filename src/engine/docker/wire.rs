@@ -1,6 +1,6 @@
 //! Docker's documents, as far as we read them, and what they mean.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 
 use bollard::models::{ContainerSummary, ImageInspect, ImageSummary};
 use serde::Deserialize;
@@ -14,13 +14,24 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-/// Disk usage. Up to API 1.51 the sum is `LayersSize`; later ones have `ImageUsage`.
+/// Disk usage. Up to API 1.51 the sum is `LayersSize`; later ones have `ImageUsage`. Podman 4 has neither, only a list
+/// with a row per name, in which shared layers count for each image.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Usage {
     #[serde(default, rename = "LayersSize")]
     layers: Option<i64>,
     #[serde(default, rename = "ImageUsage")]
-    images: Option<ImageUsage>,
+    sums: Option<ImageUsage>,
+    #[serde(default, rename = "Images")]
+    images: Option<Vec<ImageSize>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ImageSize {
+    #[serde(default, rename = "Id")]
+    id: String,
+    #[serde(default, rename = "Size")]
+    size: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,8 +42,13 @@ struct ImageUsage {
 
 impl Usage {
     pub(crate) fn images_bytes(&self) -> u64 {
-        let total = self.images.as_ref().map_or(0, |images| images.total);
-        u64::try_from(self.layers.unwrap_or(total)).unwrap_or(0)
+        let listed = || -> i64 {
+            let rows = self.images.iter().flatten().map(|image| (&image.id, image.size));
+            rows.collect::<HashMap<_, _>>().into_values().fold(0, i64::saturating_add)
+        };
+        let total = self.sums.as_ref().map(|sums| sums.total);
+        let total = self.layers.filter(|&sum| sum > 0).or(total).unwrap_or_else(listed);
+        u64::try_from(total).unwrap_or(0)
     }
 }
 
@@ -76,27 +92,14 @@ impl Said {
             _ => return None,
         };
         let named = self.actor.attributes.and_then(|attributes| attributes.name);
-        // A pull's ID is the name with the tag; its `name` is the repository alone.
+        // A pull's ID is the name with the tag; its `name` is the repository alone. Podman gives no ID there, and the
+        // whole name.
         let name = match change {
-            Change::Pulled => name::canonical(&self.actor.id),
+            Change::Pulled if !self.actor.id.is_empty() => name::canonical(&self.actor.id),
             _ => named.as_deref().filter(|name| name.parse::<Digest>().is_err()).and_then(name::canonical),
         };
-        Some(Event::ImageChanged { change, digest: image_id(&self.actor.id), name })
+        Some(Event::ImageChanged { change, digest: name::image_id(&self.actor.id), name })
     }
-}
-
-/// How to ask Docker for this reference: as it is, if it is an ID or a canonical name. Anything else could mean
-/// another thing in a path.
-pub(crate) fn askable(reference: &str) -> Option<String> {
-    match reference.parse::<Digest>() {
-        Ok(digest) => Some(digest.into()),
-        Err(_) => name::canonical(reference),
-    }
-}
-
-/// An image ID; some versions of Podman leave out the algorithm.
-fn image_id(text: &str) -> Option<Digest> {
-    text.parse().ok().or_else(|| format!("sha256:{text}").parse().ok())
 }
 
 pub(crate) fn summary(image: &ImageSummary) -> Option<Held> {
@@ -113,14 +116,8 @@ pub(crate) fn inspected(image: ImageInspect) -> Option<Held> {
 }
 
 fn held(id: &str, tags: &[String], digests: &[String], size: i64) -> Option<Held> {
-    let mut names: Vec<_> = tags.iter().filter_map(|tag| name::canonical(tag)).collect();
-    let mut manifests: Vec<_> = digests.iter().filter_map(|digest| name::manifest(digest)).collect();
-    names.sort();
-    names.dedup();
-    manifests.sort();
-    manifests.dedup();
     let size_bytes = u64::try_from(size).unwrap_or(0);
-    Some(Held { digest: image_id(id)?, names, manifests, size_bytes })
+    Held::read(id, tags, digests, size_bytes)
 }
 
 pub(crate) fn container_name(container: ContainerSummary) -> Option<String> {
@@ -129,10 +126,26 @@ pub(crate) fn container_name(container: ContainerSummary) -> Option<String> {
     Some(one_line(&name))
 }
 
-/// Free and total bytes of the disk a folder is on; nothing if we can't see it.
-pub(crate) async fn room(folder: String) -> Option<(u64, u64)> {
-    // A disk behind a network may keep us waiting.
-    let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(PathBuf::from(folder))).await;
-    let disk = asked.ok()?.ok()?;
-    Some((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
+#[cfg(test)]
+mod tests {
+    use super::Usage;
+
+    #[test]
+    fn each_engine_has_its_own_way_to_say_what_images_take() {
+        for (said, bytes) in [
+            (r#"{"LayersSize":5,"Images":[{"Id":"a","Size":9}]}"#, 5),
+            (r#"{"LayersSize":0,"Images":null}"#, 0),
+            (r#"{"ImageUsage":{"TotalSize":7}}"#, 7),
+            // Podman 4.3: a row for each name.
+            (
+                r#"{"LayersSize":0,"Images":[{"Id":"a","Size":9},{"Id":"a","Size":9},{"Id":"b","Size":1}]}"#,
+                10,
+            ),
+            (r#"{"LayersSize":-1,"Images":[{"Id":"a","Size":-9}]}"#, 0),
+            ("{}", 0),
+        ] {
+            let usage: Usage = serde_json::from_str(said).unwrap();
+            assert_eq!(usage.images_bytes(), bytes, "{said}");
+        }
+    }
 }

@@ -2,6 +2,9 @@
 
 use async_graphql::{InputValueError, InputValueResult, Number, Scalar, ScalarType, Value};
 
+use crate::base::ids::{GroupId, UserId};
+use crate::base::reference::shown;
+
 /// The largest integer a JSON number carries everywhere.
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
@@ -31,4 +34,100 @@ impl ScalarType for BigInt {
     fn to_value(&self) -> Value {
         Value::Number(Number::from(self.written()))
     }
+}
+
+/// JSON in a text. Clients of different ages send the same thing as such a text, as a list, or as an object; all are
+/// taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonString(pub String);
+
+#[Scalar(name = "JSONString")]
+impl ScalarType for JsonString {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        Ok(Self(match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        }))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+impl From<&str> for JsonString {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uuid(pub uuid::Uuid);
+
+#[Scalar(name = "UUID")]
+impl ScalarType for Uuid {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        match value {
+            Value::String(text) => uuid::Uuid::parse_str(&text).map(Self).map_err(|_| {
+                InputValueError::custom(format!("{:?} is no UUID, such as a list shows", shown(&text)))
+            }),
+            other => Err(InputValueError::expected_type(other)),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_string())
+    }
+}
+
+impl Uuid {
+    /// As the id of a group.
+    pub fn group(self) -> GroupId {
+        GroupId::from_bytes(*self.0.as_bytes())
+    }
+}
+
+impl From<GroupId> for Uuid {
+    fn from(id: GroupId) -> Self {
+        Self(uuid::Uuid::from_bytes(*id.as_bytes()))
+    }
+}
+
+impl From<UserId> for Uuid {
+    fn from(id: UserId) -> Self {
+        Self(uuid::Uuid::from_bytes(*id.as_bytes()))
+    }
+}
+
+macro_rules! texts {
+    ($(#[$doc:meta] $name:ident,)*) => { $(
+        #[$doc]
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub String);
+
+        #[$doc]
+        #[Scalar]
+        impl ScalarType for $name {
+            fn parse(value: Value) -> InputValueResult<Self> {
+                match value {
+                    Value::String(text) => Ok(Self(text)),
+                    other => Err(InputValueError::expected_type(other)),
+                }
+            }
+
+            fn to_value(&self) -> Value {
+                Value::String(self.0.clone())
+            }
+        }
+    )* };
+}
+
+texts! {
+    /// Whose eyes something is seen with: `system:`, `domain:NAME`, `project:ID`, `user:ID`.
+    ScopeField,
+    /// What one may do with an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`.
+    ImagePermissionValueField,
+    /// An id among the nodes of all kinds, as Relay has them; an image's own id does as well.
+    GlobalIDField,
 }

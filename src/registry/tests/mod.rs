@@ -1,5 +1,6 @@
 //! The client against servers: a real registry, and scripted ones that misbehave.
 
+mod blobs;
 mod hostile;
 mod real;
 mod server;

@@ -1,0 +1,233 @@
+//! Groups (projects): who sees them, and what admins do with them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::access::caller::Caller;
+use crate::access::directory::{Directory, sees_group};
+use crate::access::names::{checked_name, checked_text};
+use crate::access::tenants::Group;
+use crate::base::ids::{GroupId, UserId};
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+
+/// What is given of a group; `None` leaves as it is.
+#[derive(Debug, Clone, Default)]
+pub struct GroupChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Whether it counts.
+    pub is_active: Option<bool>,
+    /// The domain it is in; for a new one the caller's if not given. A group stays in its domain.
+    pub domain: Option<String>,
+    /// What an outside system calls it.
+    pub integration_id: Option<String>,
+    /// Who comes or goes.
+    pub members: Option<MemberChange>,
+}
+
+/// Who comes into a group or leaves it, by user id or e-mail address.
+#[derive(Debug, Clone)]
+pub enum MemberChange {
+    /// These come.
+    Add(Vec<String>),
+    /// These leave.
+    Remove(Vec<String>),
+}
+
+/// Which groups are wanted; what is `None` is not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct GroupSearch {
+    /// Of this domain.
+    pub domain: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
+    /// Active or not.
+    pub is_active: Option<bool>,
+}
+
+impl Directory {
+    /// The groups in sight, by domain and name.
+    pub fn groups(&self, caller: &Caller, search: &GroupSearch) -> Vec<Arc<Group>> {
+        let tenancy = self.tenants.now();
+        let is = |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|text| text == given);
+        let mut groups: Vec<_> = tenancy
+            .groups
+            .values()
+            .filter(|group| sees_group(caller, group))
+            .filter(|group| is(&search.domain, &group.domain) && is(&search.name, &group.name))
+            .filter(|group| search.is_active.is_none_or(|is| is == group.is_active))
+            .cloned()
+            .collect();
+        groups.sort_by(|a, b| (&a.domain, &a.name).cmp(&(&b.domain, &b.name)));
+        groups
+    }
+
+    /// One group.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight.
+    pub fn group(&self, caller: &Caller, id: GroupId) -> Result<Arc<Group>> {
+        let group = self.tenants.now().groups.get(&id).cloned();
+        group.filter(|group| sees_group(caller, group)).ok_or_else(|| Error::missing("group", id.to_string()))
+    }
+
+    /// One group, by id or by its name if no other group in sight has it.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight, [`Error::Conflict`] for a name that several have.
+    pub fn group_named(&self, caller: &Caller, name: &str) -> Result<Arc<Group>> {
+        if let Ok(id) = name.parse() {
+            return self.group(caller, id);
+        }
+        let search = GroupSearch { name: Some(name.into()), ..GroupSearch::default() };
+        let mut groups = self.groups(caller, &search);
+        match (groups.pop(), groups.is_empty()) {
+            (Some(group), true) => Ok(group),
+            (None, _) => Err(Error::missing("group", shown(name))),
+            (Some(_), false) => {
+                Err(Error::Conflict(format!("several domains have a group {}; give its id", shown(name))))
+            }
+        }
+    }
+
+    /// The groups that a user is a member of, by name.
+    pub fn groups_of(&self, user: UserId) -> Vec<Arc<Group>> {
+        let tenancy = self.tenants.now();
+        let groups = tenancy.groups.values().filter(|group| group.members.contains(&user));
+        let mut groups: Vec<_> = groups.cloned().collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups
+    }
+
+    /// Adds a group.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a domain that is out of sight, [`Error::Conflict`] for a name that is taken in it.
+    pub async fn add_group(&self, caller: &Caller, name: &str, change: GroupChange) -> Result<Arc<Group>> {
+        let new_name = name.to_owned();
+        self.as_admin(caller, "create_group", name, move |directory, caller, w| {
+            let domain = directory.active_domain(caller, change.domain.as_deref())?;
+            let group = Group {
+                id: GroupId::random(),
+                domain: domain.name.clone(),
+                is_active: true,
+                created_at: directory.clock.now(),
+                ..Group::default()
+            };
+            let change = GroupChange { name: Some(new_name), domain: None, ..change };
+            directory.put_changed_group(caller, w, group, change)
+        })
+        .await
+    }
+
+    /// Changes a group.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight, or such a member; [`Error::Conflict`] for a name that is taken.
+    pub async fn change_group(
+        &self,
+        caller: &Caller,
+        id: GroupId,
+        change: Result<GroupChange>,
+    ) -> Result<Arc<Group>> {
+        self.as_admin(caller, "modify_group", &self.shown_group(caller, id), move |directory, caller, w| {
+            let group = directory.group(caller, id)?;
+            directory.put_changed_group(caller, w, group.as_ref().clone(), change?)
+        })
+        .await
+    }
+
+    /// Switches a group off and keeps it.
+    pub async fn switch_group_off(&self, caller: &Caller, id: GroupId) -> Result<()> {
+        self.as_admin(caller, "delete_group", &self.shown_group(caller, id), move |directory, caller, w| {
+            let group = directory.group(caller, id)?;
+            directory.tenants.put_group(w, Group { is_active: false, ..group.as_ref().clone() })
+        })
+        .await
+    }
+
+    /// Takes a group out; its members stay users of the domain.
+    pub async fn remove_group(&self, caller: &Caller, id: GroupId) -> Result<()> {
+        self.as_admin(caller, "purge_group", &self.shown_group(caller, id), move |directory, caller, w| {
+            directory.group(caller, id)?;
+            directory.tenants.remove_group(w, id)
+        })
+        .await
+    }
+
+    fn put_changed_group(
+        &self,
+        caller: &Caller,
+        writer: &mut Writer,
+        group: Group,
+        change: GroupChange,
+    ) -> Result<Arc<Group>> {
+        if change.domain.as_ref().is_some_and(|domain| *domain != group.domain) {
+            let why =
+                format!("a group stays in its domain, which is {}; make another group there", group.domain);
+            return Err(Error::invalid("domain_name", why));
+        }
+        let name = change.name.map_or(Ok(group.name), |name| checked_name("name", &name))?;
+        let others = self.groups_in(&group.domain);
+        if let Some(other) = others.into_iter().find(|other| other.name == name && other.id != group.id) {
+            let kind = if other.is_active { "group" } else { "deleted group" };
+            let why =
+                format!("there is a {kind} {name} in the domain {} already: {}", group.domain, other.id);
+            return Err(Error::Conflict(why));
+        }
+        let integration_id = change.integration_id.map(|text| checked_text("integration_id", &text));
+        let group = Group {
+            members: self.changed_members(caller, &group.domain, group.members, change.members)?,
+            name,
+            description: change
+                .description
+                .map_or(Ok(group.description), |text| checked_text("description", &text))?,
+            is_active: change.is_active.unwrap_or(group.is_active),
+            integration_id: integration_id.transpose()?.or(group.integration_id),
+            ..group
+        };
+        self.tenants.put_group(writer, group.clone())?;
+        Ok(Arc::new(group))
+    }
+
+    fn changed_members(
+        &self,
+        caller: &Caller,
+        domain: &str,
+        mut members: BTreeSet<UserId>,
+        change: Option<MemberChange>,
+    ) -> Result<BTreeSet<UserId>> {
+        match change {
+            None => {}
+            Some(MemberChange::Add(names)) => {
+                for name in names {
+                    let user = self.user(caller, Some(&name))?;
+                    if user.domain != domain {
+                        let why = format!(
+                            "{} is of the domain {}; a group has users of its own domain, {domain}, only",
+                            user.email, user.domain
+                        );
+                        return Err(Error::invalid("user_uuids", why));
+                    }
+                    members.insert(user.id);
+                }
+            }
+            Some(MemberChange::Remove(names)) => {
+                for name in names {
+                    members.remove(&self.user(caller, Some(&name))?.id);
+                }
+            }
+        }
+        Ok(members)
+    }
+
+    /// For the audit log: a group's name too, as far as the caller may know it.
+    fn shown_group(&self, caller: &Caller, id: GroupId) -> String {
+        self.group(caller, id)
+            .map_or_else(|_| id.to_string(), |group| format!("{} ({id})", shown(&group.name)))
+    }
+}

@@ -1,0 +1,202 @@
+//! Keypairs: who sees them, and what admins do with them. A secret key leaves the server once, when it is made.
+
+use std::sync::Arc;
+
+use crate::access::accounts::{new_access_key, new_secret_key};
+use crate::access::caller::Caller;
+use crate::access::directory::{Directory, sees_user};
+use crate::access::user::{DEFAULT_RATE_LIMIT, Keypair, User};
+use crate::base::reference::shown;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+
+/// How many keypairs a user may have: more than anybody tells apart.
+const MAX_KEYPAIRS: usize = 100;
+
+/// A keypair and the user it stands for.
+#[derive(Debug, Clone)]
+pub struct OwnedKeypair {
+    /// The keypair.
+    pub pair: Keypair,
+    /// Its user.
+    pub owner: Arc<User>,
+}
+
+/// Which keypairs are wanted; what is `None` is not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct KeypairSearch {
+    /// Of users of this domain.
+    pub domain: Option<String>,
+    /// Of the user with this e-mail address.
+    pub email: Option<String>,
+    /// Active or not.
+    pub is_active: Option<bool>,
+}
+
+/// What is given of a keypair; `None` leaves as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeypairChange {
+    /// Whether it may be used.
+    pub is_active: Option<bool>,
+    /// How many requests it may make in a window; 0 for any number.
+    pub rate_limit: Option<i32>,
+}
+
+impl KeypairChange {
+    fn apply(self, pair: Keypair) -> Result<Keypair> {
+        let rate_limit = self.rate_limit.map(|limit| {
+            u32::try_from(limit).map_err(|_| {
+                Error::invalid("rate_limit", format!("{limit} is less than 0; give 0 for no limit"))
+            })
+        });
+        Ok(Keypair {
+            is_active: self.is_active.unwrap_or(pair.is_active),
+            rate_limit: rate_limit.transpose()?.unwrap_or(pair.rate_limit),
+            ..pair
+        })
+    }
+}
+
+impl Directory {
+    /// The keypairs in sight, the oldest first.
+    pub fn keypairs(&self, caller: &Caller, search: &KeypairSearch) -> Vec<OwnedKeypair> {
+        let with_owner =
+            |pair: Keypair| self.accounts.user(pair.user).map(|owner| OwnedKeypair { pair, owner });
+        let pairs = match &search.email {
+            Some(email) => {
+                let owner = self.accounts.user_by_email(email);
+                owner.map(|owner| self.accounts.keypairs_of(owner.id)).unwrap_or_default()
+            }
+            None => self.accounts.keypairs(),
+        };
+        pairs
+            .into_iter()
+            .filter(|pair| search.is_active.is_none_or(|is| is == pair.is_active))
+            .filter_map(with_owner)
+            .filter(|key| sees_user(caller, &key.owner))
+            .filter(|key| search.domain.as_ref().is_none_or(|domain| *domain == key.owner.domain))
+            .collect()
+    }
+
+    /// One keypair; without an access key the one that the caller comes with.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight.
+    pub fn keypair(&self, caller: &Caller, access_key: Option<&str>) -> Result<OwnedKeypair> {
+        let access_key = access_key.unwrap_or(&caller.access_key);
+        let found = self.accounts.keypair(access_key);
+        let found =
+            found.and_then(|pair| self.accounts.user(pair.user).map(|owner| OwnedKeypair { pair, owner }));
+        found
+            .filter(|key| sees_user(caller, &key.owner))
+            .ok_or_else(|| Error::missing("keypair", shown(access_key)))
+    }
+
+    /// The access key that stands for a user who gives none: the oldest one that may be used.
+    pub fn main_access_key(&self, user: &User) -> Option<String> {
+        let pairs = self.accounts.keypairs_of(user.id);
+        pairs.into_iter().find(|pair| pair.is_active).map(|pair| pair.access_key)
+    }
+
+    /// Makes a keypair for a user, who is named by e-mail address or id, and returns its secret key, which is shown
+    /// this once.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a user that is out of sight, [`Error::Conflict`] when that user has too many.
+    pub async fn add_keypair(
+        &self,
+        caller: &Caller,
+        user: &str,
+        change: Result<KeypairChange>,
+    ) -> Result<(OwnedKeypair, Secret)> {
+        let name = user.to_owned();
+        self.as_admin(caller, "create_keypair", user, move |directory, caller, w| {
+            let owner = directory.user(caller, Some(&name))?;
+            if directory.accounts.keypairs_of(owner.id).len() >= MAX_KEYPAIRS {
+                return Err(Error::Conflict(format!(
+                    "{} has {MAX_KEYPAIRS} keypairs, which is the most; delete one first",
+                    owner.email
+                )));
+            }
+            directory.put_new_keypair(w, owner, change?)
+        })
+        .await
+    }
+
+    /// Changes a keypair.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight.
+    pub async fn change_keypair(
+        &self,
+        caller: &Caller,
+        access_key: &str,
+        change: Result<KeypairChange>,
+    ) -> Result<()> {
+        let name = access_key.to_owned();
+        self.as_admin(caller, "modify_keypair", access_key, move |directory, caller, w| {
+            let old = directory.keypair(caller, Some(&name))?;
+            let changed = change?.apply(old.pair)?;
+            directory.accounts.change_keypair(w, &name, |_| changed)
+        })
+        .await
+    }
+
+    /// Gives a keypair a new secret key, which is shown this once; the old one counts no longer. Who has a keypair may
+    /// do that with it too.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight.
+    pub async fn rotate_keypair(&self, caller: &Caller, access_key: &str) -> Result<(OwnedKeypair, Secret)> {
+        let (directory, own, name) = (self.clone(), caller.clone(), access_key.to_owned());
+        self.audit
+            .perform(caller, "rotate_keypair", access_key, |deed| async move {
+                deed.write(move |w| {
+                    let old = directory.keypair(&own, Some(&name))?;
+                    let secret = new_secret_key()?;
+                    let now = directory.clock.now();
+                    let sealed = directory.accounts.seal_keypair(&name, &secret, old.owner.id, now)?;
+                    let pair = Keypair { secret_key: sealed.secret_key, ..old.pair };
+                    directory.accounts.put_keypair(w, pair.clone(), secret.clone())?;
+                    Ok((OwnedKeypair { pair, owner: old.owner }, secret))
+                })
+                .await
+            })
+            .await
+    }
+
+    /// Takes a keypair out, with its associations.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that is out of sight.
+    pub async fn remove_keypair(&self, caller: &Caller, access_key: &str) -> Result<()> {
+        let name = access_key.to_owned();
+        self.as_admin(caller, "delete_keypair", access_key, move |directory, caller, w| {
+            directory.keypair(caller, Some(&name))?;
+            directory.accounts.remove_keypair(w, &name)?;
+            directory.dissociate_keypairs(w, &[name])
+        })
+        .await
+    }
+
+    /// Refuses to change resource policies, which Backend.AI's clients know: there is one, and it limits nothing.
+    pub async fn refuse_policy(&self, caller: &Caller, action: &str, name: &str) -> Result<()> {
+        let why =
+            "there is one resource policy, default, which limits nothing; set the rate limit of keypairs";
+        self.audit.superadmin(caller, action, name, |_| async { Err(Error::Conflict(why.into())) }).await
+    }
+
+    pub(in crate::access::directory) fn put_new_keypair(
+        &self,
+        writer: &mut Writer,
+        owner: Arc<User>,
+        change: KeypairChange,
+    ) -> Result<(OwnedKeypair, Secret)> {
+        let (access_key, secret) = (new_access_key()?, new_secret_key()?);
+        let pair = self.accounts.seal_keypair(&access_key, &secret, owner.id, self.clock.now())?;
+        let pair = change.apply(Keypair { rate_limit: DEFAULT_RATE_LIMIT, ..pair })?;
+        self.accounts.put_keypair(writer, pair.clone(), secret.clone())?;
+        Ok((OwnedKeypair { pair, owner }, secret))
+    }
+}

@@ -1,0 +1,139 @@
+//! Who is here: domains, groups, users, keypairs and scaling groups, as those who administer them see and change them.
+//!
+//! Super-admins see and change everything. The admin of a domain sees and changes the users (but no super-admins),
+//! the groups and the keypairs of that domain. Everybody else sees what is theirs. What is out of sight is missing,
+//! with the same words as if it did not exist.
+
+pub mod associations;
+pub mod domains;
+pub mod groups;
+pub mod keypairs;
+pub mod scaling_groups;
+pub mod users;
+
+use std::sync::Arc;
+
+use crate::access::accounts::Accounts;
+use crate::access::audit::Audit;
+use crate::access::caller::{Caller, Role};
+use crate::access::tenants::{Group, Tenants};
+use crate::access::user::User;
+use crate::base::clock::Clock;
+use crate::base::ids::UserId;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+
+/// How many things an error names.
+const MAX_NAMED: usize = 20;
+
+/// Knows where the agents are.
+pub trait Stations: Send + Sync {
+    /// The agents of a scaling group, in order.
+    fn agents_in(&self, scaling_group: &str) -> Vec<String>;
+}
+
+/// Is told, in the transaction that does it, that all a user has signed in with so far counts no longer: the password
+/// was changed, or the account was switched off.
+pub type Lockout = Arc<dyn Fn(&mut Writer, UserId) -> Result<()> + Send + Sync>;
+
+/// The service. Clones share it.
+#[derive(Clone)]
+pub struct Directory {
+    accounts: Accounts,
+    tenants: Tenants,
+    audit: Audit,
+    clock: Clock,
+    stations: Arc<dyn Stations>,
+    lockouts: Vec<Lockout>,
+}
+
+impl Directory {
+    /// Over these accounts and tenants.
+    pub fn new(
+        accounts: Accounts,
+        tenants: Tenants,
+        audit: Audit,
+        clock: Clock,
+        stations: Arc<dyn Stations>,
+    ) -> Self {
+        Self { accounts, tenants, audit, clock, stations, lockouts: Vec::new() }
+    }
+
+    /// Has `end` told of every [`Lockout`]. Whatever keeps sessions registers here.
+    #[must_use]
+    pub fn on_lockout(mut self, end: Lockout) -> Self {
+        self.lockouts.push(end);
+        self
+    }
+
+    fn lock_out(&self, writer: &mut Writer, user: UserId) -> Result<()> {
+        self.lockouts.iter().try_for_each(|end| end(writer, user))
+    }
+
+    /// A super-admin's mutation: one transaction, with its row in the audit log.
+    async fn as_superadmin<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        target: &str,
+        work: impl FnOnce(&Self, &mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let directory = self.clone();
+        self.audit
+            .superadmin(caller, action, target, |deed| async move {
+                deed.write(move |w| work(&directory, w)).await
+            })
+            .await
+    }
+
+    /// The same for those who administer a domain too; `work` looks for things with the caller's eyes.
+    async fn as_admin<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        target: &str,
+        work: impl FnOnce(&Self, &Caller, &mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permission = require_admin(caller, action);
+        let (directory, own) = (self.clone(), caller.clone());
+        self.audit
+            .perform(caller, action, target, |deed| async move {
+                permission?;
+                deed.write(move |w| work(&directory, &own, w)).await
+            })
+            .await
+    }
+}
+
+/// Lets super-admins and admins of a domain on.
+fn require_admin(caller: &Caller, action: &str) -> Result<()> {
+    match caller.role {
+        Role::Superadmin | Role::Admin => Ok(()),
+        Role::User | Role::Monitor => Err(Error::Denied(action.into())),
+    }
+}
+
+fn sees_domain(caller: &Caller, name: &str) -> bool {
+    caller.is_superadmin() || caller.domain == name
+}
+
+fn sees_group(caller: &Caller, group: &Group) -> bool {
+    caller.administers(&group.domain)
+        || (caller.domain == group.domain && group.members.contains(&caller.user))
+}
+
+fn sees_user(caller: &Caller, user: &User) -> bool {
+    user.id == caller.user
+        || caller.is_superadmin()
+        || (caller.administers(&user.domain) && user.role != Role::Superadmin)
+}
+
+/// The first names of a list, for an error.
+fn named(names: &[impl AsRef<str>]) -> String {
+    let first: Vec<&str> = names.iter().take(MAX_NAMED).map(AsRef::as_ref).collect();
+    let more = names.len().saturating_sub(MAX_NAMED);
+    if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests;

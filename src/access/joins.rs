@@ -1,0 +1,339 @@
+//! How agents on other machines get in: join tokens, and the credentials they are exchanged for.
+//!
+//! A token and a credential are random, so a plain hash of each is all that is kept. A token is good for a number of
+//! joins, one unless told otherwise, and until it expires; what became of it can be told until a week later.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use crate::access::audit::Audit;
+use crate::access::caller::Caller;
+use crate::access::names::checked_name;
+use crate::base::clock::Clock;
+use crate::base::digest::{Digest, hex};
+use crate::base::reference::shown;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+use crate::store::{Store, Table};
+
+const TOKENS: Table<JoinToken> = Table::new("JOIN_TOKEN_ID_TO_JOIN_TOKEN");
+const CREDENTIALS: Table<Credential> = Table::new("AGENT_KEY_TO_CREDENTIAL");
+
+/// What every token begins with, so that people and scanners of leaked secrets know it.
+const PREFIX: &str = "whj";
+/// Random bytes in a token's id, and in the part that is secret.
+const ID_BYTES: usize = 5;
+const SECRET_BYTES: usize = 24;
+/// How long a token is good unless told otherwise, and at most.
+const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+const LONGEST_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
+/// How long after its end a token is remembered.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 7);
+/// How many tokens there may be.
+const MAX_TOKENS: usize = 10_000;
+/// How many joins one token may be good for: a cluster's nodes.
+const MAX_USES: u32 = 10_000;
+/// Longest id of an agent, and longest key of a credential.
+const MAX_ID: usize = 64;
+
+/// A join token, without what is secret of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Names it; not secret.
+    pub id: String,
+    hash: String,
+    /// The one agent it is for.
+    pub agent: Option<String>,
+    /// The scaling group that agents who join by it are in.
+    pub scaling_group: Option<String>,
+    /// Joins left.
+    pub uses_left: u32,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Whether an admin took it back.
+    pub revoked: bool,
+    /// The agent that joined by it last.
+    pub used_by: Option<String>,
+}
+
+impl JoinToken {
+    fn state(&self, now: Timestamp) -> &'static str {
+        if self.revoked {
+            "revoked"
+        } else if self.uses_left == 0 {
+            "used"
+        } else if self.expires_at <= now {
+            "expired"
+        } else {
+            "good"
+        }
+    }
+}
+
+/// What a token is to be good for.
+#[derive(Debug, Clone, Default)]
+pub struct NewToken {
+    /// One agent only.
+    pub agent: Option<String>,
+    /// The scaling group of those who join by it.
+    pub scaling_group: Option<String>,
+    /// How long it is good.
+    pub lifetime: Option<SignedDuration>,
+    /// How many joins it is good for.
+    pub uses: Option<u32>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Credential {
+    key: String,
+    hash: String,
+    agent: String,
+    joined_at: Timestamp,
+}
+
+/// Tokens and credentials. Clones share them.
+#[derive(Clone)]
+pub struct Joins {
+    store: Store,
+    clock: Clock,
+    audit: Audit,
+}
+
+impl Joins {
+    /// Those in this store.
+    pub fn new(store: Store, clock: Clock, audit: Audit) -> Self {
+        Self { store, clock, audit }
+    }
+
+    /// Makes a token; its text is told once. For super-admins.
+    pub async fn create(&self, caller: &Caller, wanted: NewToken) -> Result<(JoinToken, Secret)> {
+        let target = wanted.agent.clone().unwrap_or_else(|| "any agent".into());
+        self.audit
+            .superadmin(caller, "create_agent_token", &target, |deed| async move {
+                let (token, text) = self.made(caller, wanted)?;
+                let kept = token.clone();
+                let now = self.clock.now();
+                deed.write(move |w| {
+                    let count = forget_old(w, now)?;
+                    if count >= MAX_TOKENS {
+                        return Err(Error::Busy(format!("there are {MAX_TOKENS} tokens; revoke some")));
+                    }
+                    w.put(&TOKENS, &kept.id, &kept)
+                })
+                .await?;
+                Ok((token, text))
+            })
+            .await
+    }
+
+    fn made(&self, caller: &Caller, wanted: NewToken) -> Result<(JoinToken, Secret)> {
+        let agent = wanted.agent.map(|id| checked_agent_id("id", &id)).transpose()?;
+        let scaling_group =
+            wanted.scaling_group.map(|name| checked_name("scaling_group", &name)).transpose()?;
+        let lifetime = wanted.lifetime.unwrap_or(LIFETIME);
+        if !lifetime.is_positive() || lifetime > LONGEST_LIFETIME {
+            return Err(Error::invalid("expires", "a token lives between a second and 30 days"));
+        }
+        let uses_left = wanted.uses.unwrap_or(1);
+        if !(1..=MAX_USES).contains(&uses_left) {
+            return Err(Error::invalid("uses", format!("a token is good for 1 to {MAX_USES} joins")));
+        }
+        if agent.is_some() && uses_left > 1 {
+            return Err(Error::invalid("uses", "a token for one agent is good for one join"));
+        }
+        let (id, secret) = (random(ID_BYTES)?, random(SECRET_BYTES)?);
+        let now = self.clock.now();
+        let token = JoinToken {
+            hash: hash(&secret),
+            agent,
+            scaling_group,
+            uses_left,
+            created_by: caller.email.clone(),
+            created_at: now,
+            expires_at: now.checked_add(lifetime).map_err(Error::internal)?,
+            revoked: false,
+            used_by: None,
+            id: id.clone(),
+        };
+        Ok((token, Secret::new(format!("{PREFIX}_{id}_{secret}"))))
+    }
+
+    /// All tokens that are remembered, the newest first. For super-admins.
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<JoinToken>> {
+        caller.require_superadmin("agent_tokens")?;
+        self.store
+            .read(|r| {
+                let mut tokens = Vec::new();
+                r.scan(&TOKENS, [], |_, token: JoinToken| {
+                    tokens.push(token);
+                    Ok(())
+                })?;
+                tokens.sort_by_key(|token| std::cmp::Reverse(token.created_at));
+                Ok(tokens)
+            })
+            .await
+    }
+
+    /// `good`, `used`, `expired` or `revoked`.
+    pub fn state(&self, token: &JoinToken) -> &'static str {
+        token.state(self.clock.now())
+    }
+
+    /// Takes a token back. Who joined by it stays. For super-admins.
+    pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
+        self.audit
+            .superadmin(caller, "revoke_agent_token", id, |deed| {
+                let id = id.to_owned();
+                async move {
+                    deed.write(move |w| {
+                        let token = w.find(&TOKENS, &id)?;
+                        let token = token.ok_or_else(|| Error::missing("agent token", shown(&id)))?;
+                        w.put(&TOKENS, &id, &JoinToken { revoked: true, ..token })
+                    })
+                    .await
+                }
+            })
+            .await
+    }
+
+    /// The agent that this credential is of.
+    pub async fn agent_of(&self, key: &str, secret: &Secret) -> Result<Option<String>> {
+        let (key, hash) = (key.to_owned(), hash(secret.expose()));
+        let found = self.store.read(move |r| r.find(&CREDENTIALS, &key)).await?;
+        Ok(found.filter(|credential: &Credential| same(&credential.hash, &hash)).map(|found| found.agent))
+    }
+
+    /// Whether a token can be used now, and what it is good for. The reason it can't be is for its holder: it tells
+    /// nothing to who has guessed.
+    pub fn check(&self, writer: &Writer, text: &Secret) -> Result<Result<JoinToken, String>> {
+        let (id, secret) = parts(text);
+        let found: Option<JoinToken> = writer.find(&TOKENS, id)?;
+        let token = found.filter(|token| same(&token.hash, &hash(secret)));
+        Ok(match token {
+            None => Err("the join token is unknown; an admin can make one: wharf agent token create".into()),
+            Some(token) => match token.state(self.clock.now()) {
+                "good" => Ok(token),
+                state => {
+                    let was = if state == "expired" { "has expired".into() } else { format!("was {state}") };
+                    Err(format!("the join token {was}; an admin can make another: wharf agent token create"))
+                }
+            },
+        })
+    }
+
+    /// Takes one use of a token for a credential, within the transaction that adds the agent.
+    pub fn spend(
+        &self,
+        writer: &mut Writer,
+        token: JoinToken,
+        key: &str,
+        secret: &Secret,
+        agent: &str,
+    ) -> Result<()> {
+        let now = self.clock.now();
+        let spent = JoinToken {
+            uses_left: token.uses_left.saturating_sub(1),
+            used_by: Some(agent.to_owned()),
+            ..token
+        };
+        writer.put(&TOKENS, &spent.id, &spent)?;
+        let hash = hash(secret.expose());
+        let credential = Credential { key: key.into(), hash, agent: agent.into(), joined_at: now };
+        writer.put(&CREDENTIALS, key, &credential)
+    }
+
+    /// Forgets what an agent is known by.
+    pub fn forget(&self, writer: &mut Writer, agent: &str) -> Result<()> {
+        for key in writer.keys(&CREDENTIALS, [])? {
+            let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
+            if found.is_some_and(|credential| credential.agent == agent) {
+                writer.remove(&CREDENTIALS, &key)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An id that an agent can have: what expressions can name without quotes.
+///
+/// # Errors
+/// [`Error::Invalid`] for any other.
+pub fn checked_agent_id(field: &'static str, id: &str) -> Result<String> {
+    let is_sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let begins_well = id.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins_well && id.len() <= MAX_ID && id.chars().all(is_sound) {
+        return Ok(id.into());
+    }
+    let why = "an id has up to 64 letters, digits, '-', '_' and '.', and begins with one of the first two";
+    Err(Error::invalid(field, format!("{:?}: {why}", shown(id))))
+}
+
+/// Whether a credential's key is one that an agent makes.
+pub fn is_key(key: &str) -> bool {
+    (8..=MAX_ID).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Removes what is too old to be told of; how many are left.
+fn forget_old(writer: &mut Writer, now: Timestamp) -> Result<usize> {
+    let mut left = 0;
+    for key in writer.keys(&TOKENS, [])? {
+        let token: Option<JoinToken> = writer.find(&TOKENS, &key)?;
+        if token.is_some_and(|token| now.duration_since(token.expires_at) > REMEMBERED) {
+            writer.remove(&TOKENS, &key)?;
+        } else {
+            left += 1;
+        }
+    }
+    Ok(left)
+}
+
+/// `whj_ID_SECRET`; of anything else, texts that nothing has.
+fn parts(text: &Secret) -> (&str, &str) {
+    let rest = text.expose().trim().strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('_'));
+    rest.and_then(|rest| rest.split_once('_')).unwrap_or(("-", ""))
+}
+
+fn random(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    getrandom::fill(&mut random).map_err(Error::internal)?;
+    Ok(hex(&random))
+}
+
+fn hash(text: &str) -> String {
+    Digest::sha256_of(text.as_bytes()).hex().to_owned()
+}
+
+fn same(a: &str, b: &str) -> bool {
+    a.as_bytes().ct_eq(b.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{checked_agent_id, is_key, parts};
+    use crate::base::secret::Secret;
+
+    #[test]
+    fn a_token_has_an_id_and_a_secret() {
+        assert_eq!(parts(&Secret::new("whj_ab12_cd34\n")), ("ab12", "cd34"));
+        for wrong in ["", "whj", "whj_", "whj_ab12", "ghp_ab12_cd34"] {
+            assert_eq!(parts(&Secret::new(wrong)), ("-", ""), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_what_an_expression_can_name() {
+        for id in ["i-gpu01", "gpu01.lab_2", "7"] {
+            assert!(checked_agent_id("id", id).is_ok(), "{id}");
+        }
+        for id in ["", "-a", "a b", "a,b", "gpu[1-2]", "é", &"a".repeat(65)] {
+            assert!(checked_agent_id("id", id).is_err(), "{id}");
+        }
+        assert!(is_key("abcdef0123456789") && !is_key("short") && !is_key("with-a-dash-in-it"));
+    }
+}

@@ -1,0 +1,135 @@
+//! How many requests a credential may make in a quarter of an hour.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::access::caller::SessionId;
+
+/// The time that requests are counted over.
+pub const WINDOW: Duration = Duration::from_mins(15);
+/// What a session or a token may make: many pages' worth, and an end to a script that runs wild.
+pub const PERSONAL: u32 = 30_000;
+/// Credentials that are counted at once. Only proved ones are, so this is more than there are.
+const MAX_COUNTED: usize = 100_000;
+
+/// Whose requests are counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// A keypair's, by its access key.
+    Keypair(String),
+    /// A session's.
+    Session(SessionId),
+    /// A token's, by its hash.
+    Token([u8; 32]),
+}
+
+/// How a credential stands after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How many requests it may make in [`WINDOW`].
+    pub limit: u32,
+    /// How many more it may make now.
+    pub remaining: u32,
+    /// How long to wait, if this one was too many.
+    pub wait: Option<Duration>,
+}
+
+/// The requests of one credential: those of this window, and those of the one before, which count for as much of it as
+/// is within a window from now.
+struct Count {
+    began: Instant,
+    now: u32,
+    before: u32,
+}
+
+impl Count {
+    fn turn(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.began);
+        if passed >= WINDOW * 2 {
+            *self = Self { began: now, now: 0, before: 0 };
+        } else if passed >= WINDOW {
+            *self = Self { began: self.began + WINDOW, now: 0, before: self.now };
+        }
+    }
+
+    fn used(&self, now: Instant) -> u32 {
+        let left = WINDOW.saturating_sub(now.saturating_duration_since(self.began));
+        let before = u128::from(self.before) * left.as_millis() / WINDOW.as_millis();
+        self.now.saturating_add(u32::try_from(before).unwrap_or(u32::MAX))
+    }
+}
+
+/// The counts, in memory only. Clones share them.
+#[derive(Clone, Default)]
+pub struct Rates {
+    counts: Arc<Mutex<HashMap<Counted, Count>>>,
+}
+
+impl Rates {
+    /// Counts a request; one that is too many is not counted.
+    pub fn count(&self, whose: Counted, limit: u32, now: Instant) -> Standing {
+        let mut counts = self.counts.lock();
+        if counts.len() >= MAX_COUNTED && !counts.contains_key(&whose) {
+            forget(&mut counts, now);
+        }
+        let count = counts.entry(whose).or_insert(Count { began: now, now: 0, before: 0 });
+        count.turn(now);
+        let used = count.used(now);
+        if used >= limit {
+            let left = WINDOW.saturating_sub(now.saturating_duration_since(count.began));
+            // When only the window before fills the limit, it lets go bit by bit.
+            let wait = if count.now >= limit { left } else { left.min(Duration::from_secs(1)) };
+            return Standing { limit, remaining: 0, wait: Some(wait.max(Duration::from_secs(1))) };
+        }
+        count.now += 1;
+        Standing { limit, remaining: limit - used - 1, wait: None }
+    }
+
+    /// Forgets who has made no request for long.
+    pub fn tidy(&self, now: Instant) {
+        forget(&mut self.counts.lock(), now);
+    }
+}
+
+fn forget(counts: &mut HashMap<Counted, Count>, now: Instant) {
+    counts.retain(|_, count| now.saturating_duration_since(count.began) < WINDOW * 2);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Counted, Rates, WINDOW};
+
+    #[test]
+    fn a_limit_is_a_limit_over_any_window() {
+        let rates = Rates::default();
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let count = |now| rates.count(Counted::Keypair("A".into()), 10, now);
+        for made in 1..=10 {
+            let standing = count(start);
+            assert_eq!((standing.remaining, standing.wait), (10 - made, None));
+        }
+        assert_eq!(count(start).wait, Some(WINDOW));
+        assert!(count(at(899)).wait.is_some());
+        assert!(count(at(900)).wait.is_some(), "the ten of a moment ago still count");
+        assert_eq!((0..20).filter(|_| count(at(1350)).wait.is_none()).count(), 5, "half of them no more");
+        assert!(rates.count(Counted::Keypair("B".into()), 10, start).wait.is_none(), "each has its own");
+    }
+
+    #[test]
+    fn who_is_quiet_is_forgotten() {
+        let rates = Rates::default();
+        let start = Instant::now();
+        rates.count(Counted::Keypair("A".into()), 1, start);
+        rates.tidy(start + WINDOW);
+        assert_eq!(rates.counts.lock().len(), 1);
+        rates.tidy(start + WINDOW * 2);
+        assert_eq!(rates.counts.lock().len(), 0);
+    }
+}

@@ -1,0 +1,459 @@
+//! Sessions: what a browser, or a client in session mode, shows instead of the password that was checked once.
+//!
+//! The server keeps the hash of what it gave out, never that itself. How long a session may last is measured by what
+//! passed while the server ran, and over a restart by the time of day: a clock that is set forward or back meanwhile
+//! neither ends all sessions nor keeps one for ever.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::access::accounts::{Accounts, random_text};
+use crate::access::caller::{Caller, Credential, Origin, SessionId};
+use crate::base::clock::Clock;
+use crate::base::ids::UserId;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+use crate::store::{Store, Table};
+
+const SESSIONS: Table<Record> = Table::new("SESSION_HASH_TO_SESSION");
+
+/// Six bits in each character: 258, more than anybody can guess.
+const KEY_LENGTH: usize = 43;
+/// More than one person has browsers; the one unused for longest ends.
+const MAX_PER_USER: usize = 20;
+/// How exactly it is kept over a crash how long a session has been open and unused.
+const SAVED: Duration = Duration::from_mins(5);
+
+/// How long sessions last.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Without a request.
+    pub idle: Duration,
+    /// In any case.
+    pub lifetime: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { idle: Duration::from_hours(12), lifetime: Duration::from_hours(7 * 24) }
+    }
+}
+
+/// A session as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Record {
+    user: UserId,
+    address: Option<IpAddr>,
+    created_at: Timestamp,
+    last_seen: Timestamp,
+    /// How long it had been open when this was written, in seconds.
+    age: u64,
+    /// How long it had been unused.
+    idle: u64,
+    saved_at: Timestamp,
+}
+
+/// A session in memory.
+struct Open {
+    id: SessionId,
+    user: UserId,
+    address: Option<IpAddr>,
+    created_at: Timestamp,
+    /// How old it was at `since`.
+    age: Duration,
+    since: Instant,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    at: Timestamp,
+    /// How long it had been unused at `since`.
+    idle: Duration,
+    since: Instant,
+    saved: Instant,
+}
+
+impl Open {
+    fn new(id: SessionId, record: &Record, now: Instant, today: Timestamp) -> Self {
+        // A clock that was set back counts for nothing; what had passed before stays.
+        let passed = Duration::try_from(today.duration_since(record.saved_at)).unwrap_or_default();
+        Self {
+            id,
+            user: record.user,
+            address: record.address,
+            created_at: record.created_at,
+            age: Duration::from_secs(record.age).saturating_add(passed),
+            since: now,
+            seen: Mutex::new(Seen {
+                at: record.last_seen,
+                idle: Duration::from_secs(record.idle).saturating_add(passed),
+                since: now,
+                saved: now,
+            }),
+        }
+    }
+
+    fn is_over(&self, limits: Limits, now: Instant) -> bool {
+        let age = self.age.saturating_add(now.saturating_duration_since(self.since));
+        age >= limits.lifetime || self.seen.lock().unused(now) >= limits.idle
+    }
+
+    fn touch(&self, now: Instant, today: Timestamp) {
+        let mut seen = self.seen.lock();
+        *seen = Seen { at: today, idle: Duration::ZERO, since: now, saved: seen.saved };
+    }
+
+    fn record(&self, now: Instant, today: Timestamp) -> Record {
+        let seen = self.seen.lock();
+        Record {
+            user: self.user,
+            address: self.address,
+            created_at: self.created_at,
+            last_seen: seen.at,
+            age: self.age.saturating_add(now.saturating_duration_since(self.since)).as_secs(),
+            idle: seen.unused(now).as_secs(),
+            saved_at: today,
+        }
+    }
+}
+
+impl Seen {
+    fn unused(&self, now: Instant) -> Duration {
+        self.idle.saturating_add(now.saturating_duration_since(self.since))
+    }
+}
+
+#[derive(Default)]
+struct Index {
+    sessions: HashMap<SessionId, Arc<Open>>,
+    users: HashMap<UserId, Vec<SessionId>>,
+}
+
+impl Index {
+    fn put(&mut self, open: Open) {
+        self.users.entry(open.user).or_default().push(open.id);
+        self.sessions.insert(open.id, Arc::new(open));
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        let Some(open) = self.sessions.remove(&id) else { return };
+        if let Some(ids) = self.users.get_mut(&open.user) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.users.remove(&open.user);
+            }
+        }
+    }
+
+    fn of(&self, user: UserId) -> Vec<Arc<Open>> {
+        let ids = self.users.get(&user).into_iter().flatten();
+        ids.filter_map(|id| self.sessions.get(id)).cloned().collect()
+    }
+}
+
+/// A session as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// When its owner signed in.
+    pub created_at: Timestamp,
+    /// When it was last used.
+    pub last_seen: Timestamp,
+    /// Where its owner signed in from.
+    pub address: Option<IpAddr>,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
+/// The open sessions. Clones share them.
+#[derive(Clone)]
+pub struct Sessions {
+    store: Store,
+    accounts: Accounts,
+    clock: Clock,
+    limits: Limits,
+    index: Arc<RwLock<Index>>,
+}
+
+impl Sessions {
+    /// Reads the sessions from the store.
+    pub fn load(store: &Store, accounts: &Accounts, clock: Clock, limits: Limits) -> Result<Self> {
+        let (now, today) = (clock.steady(), clock.now());
+        let mut index = Index::default();
+        store.read_now(|r| {
+            r.scan(&SESSIONS, [], |key, record: Record| {
+                let id = SessionId(key.try_into().map_err(Error::internal)?);
+                index.put(Open::new(id, &record, now, today));
+                Ok(())
+            })
+        })?;
+        let index = Arc::new(RwLock::new(index));
+        Ok(Self { store: store.clone(), accounts: accounts.clone(), clock, limits, index })
+    }
+
+    /// How long sessions last.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Opens a session and returns what its owner is to show. Whoever had another one before has two now, with
+    /// different keys.
+    pub(in crate::access) fn open(
+        &self,
+        writer: &mut Writer,
+        user: UserId,
+        address: Option<IpAddr>,
+    ) -> Result<Secret> {
+        let key = Secret::new(random_text(KEY_LENGTH)?);
+        let (now, today) = (self.clock.steady(), self.clock.now());
+        let record =
+            Record { user, address, created_at: today, last_seen: today, age: 0, idle: 0, saved_at: today };
+        let mut others = self.index.read().of(user);
+        others.sort_by_key(|open| open.seen.lock().unused(now));
+        for open in others.into_iter().skip(MAX_PER_USER - 1) {
+            self.end(writer, open.id)?;
+        }
+        let open = Open::new(id_of(key.expose()), &record, now, today);
+        writer.put(&SESSIONS, open.id.0, &record)?;
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || index.write().put(open));
+        Ok(key)
+    }
+
+    /// Whose session this is the key of.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for one that is not open, or an account that may not be used.
+    pub fn caller(&self, key: &str, address: Option<IpAddr>) -> Result<Caller> {
+        if key.len() != KEY_LENGTH {
+            return Err(Error::Unauthenticated);
+        }
+        let id = id_of(key);
+        let open = self.index.read().sessions.get(&id).cloned().ok_or(Error::Unauthenticated)?;
+        let now = self.clock.steady();
+        if open.is_over(self.limits, now) {
+            return Err(Error::Unauthenticated);
+        }
+        let caller = self.accounts.caller(open.user, Credential::Session)?;
+        open.touch(now, self.clock.now());
+        Ok(Caller { origin: Origin { address, session: Some(id), ..caller.origin }, ..caller })
+    }
+
+    /// The caller's own sessions, the latest first.
+    pub fn list(&self, caller: &Caller) -> Vec<Shown> {
+        let now = self.clock.steady();
+        let mut open = self.index.read().of(caller.user);
+        open.retain(|open| !open.is_over(self.limits, now));
+        open.sort_by_key(|open| std::cmp::Reverse(open.created_at));
+        let shown = |open: Arc<Open>| Shown {
+            created_at: open.created_at,
+            last_seen: open.seen.lock().at,
+            address: open.address,
+            current: caller.origin.session == Some(open.id),
+        };
+        open.into_iter().map(shown).collect()
+    }
+
+    /// Ends one session.
+    pub(in crate::access) fn end(&self, writer: &mut Writer, id: SessionId) -> Result<()> {
+        writer.remove(&SESSIONS, id.0)?;
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || index.write().remove(id));
+        Ok(())
+    }
+
+    /// Ends all sessions of a user but `except`: whenever the password changes, or the account is switched off. Returns
+    /// how many they were.
+    pub fn end_all(&self, writer: &mut Writer, user: UserId, except: Option<SessionId>) -> Result<usize> {
+        let mut open = self.index.read().of(user);
+        open.retain(|open| Some(open.id) != except);
+        for open in &open {
+            self.end(writer, open.id)?;
+        }
+        Ok(open.len())
+    }
+
+    /// Takes away the sessions that are over, and writes how long the others have been unused: all of them, or those
+    /// where it is not known well enough.
+    pub async fn tidy(&self, all: bool) -> Result<()> {
+        let now = self.clock.steady();
+        let is_over = |open: &Open| {
+            open.is_over(self.limits, now) || self.accounts.caller(open.user, Credential::Session).is_err()
+        };
+        let is_late = |open: &Open| all || now.saturating_duration_since(open.seen.lock().saved) >= SAVED;
+        let (over, late): (Vec<_>, Vec<_>) = {
+            let index = self.index.read();
+            let touched = index.sessions.values().filter(|open| is_over(open) || is_late(open));
+            touched.cloned().partition(|open| is_over(open))
+        };
+        if over.is_empty() && late.is_empty() {
+            return Ok(());
+        }
+        let (sessions, today) = (self.clone(), self.clock.now());
+        self.store
+            .write(move |w| {
+                for open in over {
+                    sessions.end(w, open.id)?;
+                }
+                for open in late {
+                    // One that ended meanwhile stays ended.
+                    if sessions.index.read().sessions.contains_key(&open.id) {
+                        w.put(&SESSIONS, open.id.0, &open.record(now, today))?;
+                        open.seen.lock().saved = now;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn id_of(key: &str) -> SessionId {
+    SessionId(Sha256::digest(key.as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{Limits, Sessions};
+    use crate::access::accounts::{Accounts, FirstAdmin};
+    use crate::access::user::{Status, User};
+    use crate::base::clock::Clock;
+    use crate::base::ids::UserId;
+    use crate::base::secret::Secret;
+    use crate::store::Store;
+
+    const HOUR: u64 = 3_600;
+    const YEARS: i64 = 10 * 365 * 24 * 3_600;
+
+    /// A server with one account, whose two clocks stand where the test sets them, in seconds.
+    struct Server {
+        store: Store,
+        accounts: Accounts,
+        user: UserId,
+        day: Arc<AtomicI64>,
+        steady: Arc<AtomicU64>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let accounts = Accounts::load(&store).unwrap();
+            let made = accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH);
+            let user = accounts.user_by_email(&made.unwrap().email).unwrap().id;
+            let day = Arc::new(AtomicI64::new(1_700_000_000));
+            Self { store, accounts, user, day, steady: Arc::default(), _directory: directory }
+        }
+
+        /// As after a start.
+        fn sessions(&self) -> Sessions {
+            let (start, day, steady) = (Instant::now(), Arc::clone(&self.day), Arc::clone(&self.steady));
+            let clock = Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap())
+                .with_steady(move || start + Duration::from_secs(steady.load(Ordering::Relaxed)));
+            Sessions::load(&self.store, &self.accounts, clock, Limits::default()).unwrap()
+        }
+
+        fn open(&self, sessions: &Sessions) -> Secret {
+            self.store.write_now(|w| sessions.open(w, self.user, None)).unwrap()
+        }
+
+        /// Time passes, for both clocks.
+        fn pass(&self, hours: u64) {
+            self.steady.fetch_add(hours * HOUR, Ordering::Relaxed);
+            self.set_clock(SignedDuration::from_hours(i64::try_from(hours).unwrap()).as_secs());
+        }
+
+        /// Somebody sets the clock.
+        fn set_clock(&self, seconds: i64) {
+            self.day.fetch_add(seconds, Ordering::Relaxed);
+        }
+    }
+
+    fn is_open(sessions: &Sessions, key: &Secret) -> bool {
+        sessions.caller(key.expose(), None).is_ok()
+    }
+
+    #[test]
+    fn a_clock_that_jumps_neither_ends_a_session_nor_keeps_it() {
+        for jump in [YEARS, -YEARS, 86_400, -86_400] {
+            let server = Server::new();
+            let sessions = server.sessions();
+            let key = server.open(&sessions);
+            server.set_clock(jump);
+            assert!(is_open(&sessions, &key), "{jump} s: it is as old as before");
+            server.pass(11);
+            assert!(is_open(&sessions, &key), "{jump} s: eleven hours unused");
+            server.pass(12);
+            assert!(!is_open(&sessions, &key), "{jump} s: twelve hours unused");
+        }
+    }
+
+    #[test]
+    fn use_keeps_a_session_for_its_lifetime_and_no_longer() {
+        let server = Server::new();
+        let sessions = server.sessions();
+        let key = server.open(&sessions);
+        for hour in 1..7 * 24 {
+            server.pass(1);
+            assert!(is_open(&sessions, &key), "after {hour} hours");
+        }
+        server.pass(1);
+        assert!(!is_open(&sessions, &key));
+    }
+
+    #[tokio::test]
+    async fn a_restart_keeps_what_had_passed_whatever_the_clock_says() {
+        let server = Server::new();
+        let mut sessions = server.sessions();
+        let key = server.open(&sessions);
+        // Each start finds the clock a day behind, and still the session comes of age.
+        for day in 0..7 {
+            assert!(is_open(&sessions, &key), "day {day}");
+            for _ in 0..3 {
+                server.pass(8);
+                let _ = is_open(&sessions, &key);
+            }
+            sessions.tidy(true).await.unwrap();
+            server.set_clock(-86_400);
+            sessions = server.sessions();
+        }
+        assert!(!is_open(&sessions, &key));
+        sessions.tidy(false).await.unwrap();
+        assert!(sessions.index.read().sessions.is_empty() && sessions.index.read().users.is_empty());
+        assert!(server.sessions().index.read().sessions.is_empty(), "nor is it in the store");
+    }
+
+    #[tokio::test]
+    async fn an_account_that_was_switched_off_has_no_session_at_once() {
+        let server = Server::new();
+        let sessions = server.sessions();
+        let key = server.open(&sessions);
+        let user = server.accounts.user(server.user).unwrap();
+        let set = |status| {
+            let changed = User { status, ..(*user).clone() };
+            server.store.write_now(|w| server.accounts.put_user(w, changed)).unwrap();
+        };
+        set(Status::Inactive);
+        assert!(!is_open(&sessions, &key));
+        set(Status::Active);
+        assert!(is_open(&sessions, &key));
+        set(Status::Deleted);
+        sessions.tidy(false).await.unwrap();
+        set(Status::Active);
+        assert!(!is_open(&sessions, &key), "housekeeping took it away");
+    }
+}

@@ -1,0 +1,257 @@
+//! Signing in with e-mail address and password, and choosing another password.
+//!
+//! Whatever is tried is either refused without looking at it (see [`crate::access::throttle`]), or checked, counted
+//! and noted in the audit log in one transaction with what came of it. An account that does not exist costs the same
+//! work as one that does.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use crate::access::accounts::Accounts;
+use crate::access::audit::{Audit, Deed};
+use crate::access::caller::{Caller, Credential, SessionId};
+use crate::access::hasher::Hasher;
+use crate::access::password::MAX_PASSWORD;
+use crate::access::sessions::{Limits, Sessions};
+use crate::access::throttle::{Attempt, Throttle};
+use crate::access::user::User;
+use crate::base::clock::Clock;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::store::Store;
+
+/// Longest e-mail address (RFC 5321).
+const MAX_EMAIL: usize = 254;
+
+/// Why somebody is not signed in.
+#[derive(Debug)]
+pub enum Refusal {
+    /// There is no such account, or it has another password, or may not be used: nobody is told which.
+    Wrong,
+    /// Too many wrong passwords; the next may be tried after this long.
+    Wait(Duration),
+    /// It could not be tried.
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unauthenticated => Self::Wrong,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+/// Somebody who proved to be who they are.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// What the new session is shown by.
+    pub key: Secret,
+    /// Who it is.
+    pub caller: Caller,
+}
+
+/// The door. Clones share it.
+#[derive(Clone)]
+pub struct SignIn {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    accounts: Accounts,
+    audit: Audit,
+    sessions: Sessions,
+    throttle: Throttle,
+    hasher: Hasher,
+    clock: Clock,
+    /// Where passwords are checked: that goes on when whoever asked is gone, or nobody would count it.
+    tracker: TaskTracker,
+}
+
+impl SignIn {
+    /// A door to these accounts, with the sessions and the failures that the store has.
+    pub fn load(
+        store: &Store,
+        accounts: &Accounts,
+        audit: Audit,
+        clock: Clock,
+        limits: Limits,
+        tracker: TaskTracker,
+    ) -> Result<Self> {
+        let shared = Shared {
+            store: store.clone(),
+            accounts: accounts.clone(),
+            audit,
+            sessions: Sessions::load(store, accounts, clock.clone(), limits)?,
+            throttle: Throttle::load(store, clock.clone())?,
+            hasher: Hasher::new()?,
+            clock,
+            tracker,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The sessions it opens.
+    pub fn sessions(&self) -> &Sessions {
+        &self.shared.sessions
+    }
+
+    /// Takes away the sessions that are over and the failures that are forgotten; with `all`, writes what is known of
+    /// the other sessions too.
+    pub async fn tidy(&self, all: bool) -> Result<()> {
+        self.shared.sessions.tidy(all).await?;
+        self.shared.throttle.tidy().await
+    }
+
+    /// Signs somebody in who knows the password, with a new session in the place of the one they may have had.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub async fn sign_in(
+        &self,
+        email: String,
+        password: Secret,
+        address: Option<IpAddr>,
+        before: Option<SessionId>,
+    ) -> Result<SignedIn, Refusal> {
+        check_sizes(&email, &password)?;
+        let attempt = self.admit(&email, address)?;
+        let shared = Arc::clone(&self.shared);
+        let checked = async move { shared.check(attempt, email, password, address, before).await };
+        self.shared.tracker.spawn(checked).await.map_err(Error::internal)?
+    }
+
+    /// Ends the caller's session.
+    pub async fn sign_out(&self, caller: &Caller) -> Result<()> {
+        let Some(session) = caller.origin.session else { return Ok(()) };
+        let sessions = self.shared.sessions.clone();
+        let end = async |deed: Deed| deed.write(move |w| sessions.end(w, session)).await;
+        self.shared.audit.perform(caller, "sign_out", &caller.email, end).await
+    }
+
+    /// Ends all sessions of the caller's, the present one too unless it is to be kept. Returns how many they were.
+    pub async fn sign_out_everywhere(&self, caller: &Caller, keep_current: bool) -> Result<usize> {
+        let kept = caller.origin.session.filter(|_| keep_current);
+        let (sessions, user) = (self.shared.sessions.clone(), caller.user);
+        let end = async |deed: Deed| deed.write(move |w| sessions.end_all(w, user, kept)).await;
+        self.shared.audit.perform(caller, "sign_out_everywhere", &caller.email, end).await
+    }
+
+    /// Gives the caller another password, if they know the one they have. All their other sessions end.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub async fn change_password(&self, caller: Caller, old: Secret, new: Secret) -> Result<(), Refusal> {
+        check_sizes(&caller.email, &old)?;
+        let attempt = self.admit(&caller.email, caller.origin.address)?;
+        let shared = Arc::clone(&self.shared);
+        let changed = async move { shared.change(attempt, caller, old, new).await };
+        self.shared.tracker.spawn(changed).await.map_err(Error::internal)?
+    }
+
+    fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Refusal> {
+        self.shared.throttle.admit(email, address).map_err(|wait| {
+            // Not in the audit log: that would let anybody fill it.
+            tracing::info!(?address, seconds = wait.as_secs(), "a password was refused unseen");
+            Refusal::Wait(wait)
+        })
+    }
+}
+
+impl Shared {
+    async fn check(
+        self: Arc<Self>,
+        attempt: Attempt,
+        email: String,
+        password: Secret,
+        address: Option<IpAddr>,
+        before: Option<SessionId>,
+    ) -> Result<SignedIn, Refusal> {
+        let user = self.accounts.user_by_email(&email);
+        let hash = user.as_ref().map(|user| user.password.clone());
+        let is_right = self.hasher.matches(password, hash).await?;
+        let shared = Arc::clone(&self);
+        let checked = self.store.write(move |w| {
+            let user = user.filter(|_| is_right).and_then(|user| shared.still(&user));
+            let id = user.as_ref().map(|user| user.id);
+            let Some(user) = user else {
+                attempt.failed(w)?;
+                shared.audit.note(w, &email, id, address, "sign_in", &Err(Error::Unauthenticated))?;
+                return Ok(None);
+            };
+            attempt.succeeded(w)?;
+            shared.audit.note(w, &email, id, address, "sign_in", &Ok(()))?;
+            let caller = shared.accounts.caller(user.id, Credential::Session)?;
+            if let Some(before) = before {
+                shared.sessions.end(w, before)?;
+            }
+            let key = shared.sessions.open(w, user.id, address)?;
+            Ok(Some(SignedIn { key, caller }))
+        });
+        checked.await?.ok_or(Refusal::Wrong)
+    }
+
+    async fn change(
+        self: Arc<Self>,
+        attempt: Attempt,
+        caller: Caller,
+        old: Secret,
+        new: Secret,
+    ) -> Result<(), Refusal> {
+        let user = self.accounts.user(caller.user).ok_or(Refusal::Wrong)?;
+        if !self.hasher.matches(old, Some(user.password.clone())).await? {
+            let shared = Arc::clone(&self);
+            let noted = self.store.write(move |w| {
+                attempt.failed(w)?;
+                let wrong = Err(Error::invalid("old_password", "it is not your password"));
+                let (email, address) = (&caller.email, caller.origin.address);
+                shared.audit.note(w, email, Some(caller.user), address, "update_password", &wrong)
+            });
+            noted.await?;
+            return Err(Refusal::Wrong);
+        }
+        let hash = self.hasher.hash(new).await?;
+        let (shared, session) = (Arc::clone(&self), caller.origin.session);
+        let is_token = matches!(caller.origin.credential, Credential::Token(_));
+        let perform = self.audit.perform(&caller, "update_password", &caller.email, |deed| async move {
+            if is_token {
+                return Err(Error::Denied("update_password with a token".into()));
+            }
+            deed.write(move |w| {
+                let user = shared.still(&user).ok_or(Error::Unauthenticated)?;
+                let changed = User {
+                    password: hash,
+                    need_password_change: false,
+                    modified_at: Some(shared.clock.now()),
+                    ..(*user).clone()
+                };
+                attempt.succeeded(w)?;
+                shared.sessions.end_all(w, changed.id, session)?;
+                shared.accounts.put_user(w, changed)
+            })
+            .await
+        });
+        Ok(perform.await?)
+    }
+
+    /// The account, if since its password was looked at nobody changed that or switched the account off.
+    fn still(&self, seen: &User) -> Option<Arc<User>> {
+        let now = self.accounts.user(seen.id)?;
+        (now.is_active() && now.password == seen.password).then_some(now)
+    }
+}
+
+fn check_sizes(email: &str, password: &Secret) -> Result<()> {
+    if email.len() > MAX_EMAIL {
+        return Err(Error::invalid("e-mail", format!("it may have {MAX_EMAIL} bytes at most")));
+    }
+    if password.expose().len() > MAX_PASSWORD {
+        return Err(Error::invalid("password", format!("it may have {MAX_PASSWORD} bytes at most")));
+    }
+    Ok(())
+}

@@ -1,0 +1,371 @@
+//! Personal API tokens: what a script shows instead of its owner's password or keypair, for a limited time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::access::accounts::{Accounts, random_key};
+use crate::access::audit::Audit;
+use crate::access::caller::{Caller, Credential, Origin};
+use crate::access::names::checked_name;
+use crate::base::clock::Clock;
+use crate::base::ids::{TokenId, UserId};
+use crate::base::reference::shown;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::store::table::Writer;
+use crate::store::{Store, Table};
+
+const TOKENS: Table<Token> = Table::new("TOKEN_HASH_TO_TOKEN");
+
+/// What every token begins with, so that programs that look for secrets in the wrong places know it.
+const PREFIX: &str = "wharf_";
+/// Random characters of five bits each.
+const RANDOM: usize = 52;
+/// Characters that tell a token from a text that only looks like one: forty bits of the hash of what is before them.
+const CHECK: usize = 8;
+/// How many a user may have.
+const MAX_PER_USER: usize = 100;
+/// How long one lasts unless told otherwise, in days.
+const DEFAULT_DAYS: i32 = 90;
+/// How long one may last, in days.
+const MAX_DAYS: i32 = 365;
+/// How exactly it is kept over a restart when a token was last used.
+const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
+
+type Hash = [u8; 32];
+
+/// A token as it is kept: everything but itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id, to revoke it by.
+    pub id: TokenId,
+    /// Whose it is.
+    pub user: UserId,
+    /// What its owner calls it.
+    pub name: String,
+    /// Whether it is for reading only.
+    pub read_only: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it is refused.
+    pub expires_at: Timestamp,
+    /// When it was last used, to the hour.
+    #[serde(default)]
+    pub last_used: Option<Timestamp>,
+}
+
+/// What a new token is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// `read` or `full`.
+    pub scope: &'a str,
+    /// It is to last this many days from now.
+    pub days: Option<i32>,
+    /// It is to last until this time, as RFC 3339 writes it.
+    pub until: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    fn is_read_only(&self) -> Result<bool> {
+        match self.scope {
+            "read" => Ok(true),
+            "full" => Ok(false),
+            other => Err(Error::invalid("scope", format!("{:?} is neither read nor full", shown(other)))),
+        }
+    }
+
+    fn expires_at(&self, now: Timestamp) -> Result<Timestamp> {
+        let parse = |text: &str| {
+            let why = || format!("{:?} is no time such as 2030-01-31T12:00:00Z", shown(text));
+            text.parse().map_err(|_| Error::invalid("expires_at", why()))
+        };
+        Expiry { days: self.days, at: self.until.map(parse).transpose()? }.resolve(now)
+    }
+}
+
+/// When a new token is to expire.
+struct Expiry {
+    days: Option<i32>,
+    at: Option<Timestamp>,
+}
+
+impl Expiry {
+    fn resolve(self, now: Timestamp) -> Result<Timestamp> {
+        let after = |days: i32| now + SignedDuration::from_hours(i64::from(days) * 24);
+        let refuse = |field, why: String| Err(Error::invalid(field, why));
+        match (self.days, self.at) {
+            (Some(_), Some(_)) => {
+                refuse("expires_at", "give either the days or the time, not both".to_owned())
+            }
+            (None, None) => Ok(after(DEFAULT_DAYS)),
+            (Some(days), None) if (1..=MAX_DAYS).contains(&days) => Ok(after(days)),
+            (Some(_), None) => refuse("expires_in_days", format!("it must be from 1 to {MAX_DAYS}")),
+            (None, Some(at)) if at > now && at <= after(MAX_DAYS) => Ok(at),
+            (None, Some(_)) => refuse("expires_at", format!("it must lie within the next {MAX_DAYS} days")),
+        }
+    }
+}
+
+struct Live {
+    hash: Hash,
+    token: Token,
+    /// Seconds since 1970; 0 for never since the start.
+    used: AtomicI64,
+}
+
+impl Live {
+    fn shown(&self) -> Token {
+        let used = Timestamp::from_second(self.used.load(Ordering::Relaxed)).ok();
+        let used = used.filter(|at| *at > Timestamp::UNIX_EPOCH).max(self.token.last_used);
+        Token { last_used: used, ..self.token.clone() }
+    }
+}
+
+type Index = HashMap<Hash, Arc<Live>>;
+
+/// The tokens of all users. Clones share them.
+#[derive(Clone)]
+pub struct Tokens {
+    store: Store,
+    accounts: Accounts,
+    audit: Audit,
+    clock: Clock,
+    index: Arc<RwLock<Index>>,
+}
+
+impl Tokens {
+    /// Reads the tokens from the store.
+    pub fn load(store: &Store, accounts: &Accounts, audit: Audit, clock: Clock) -> Result<Self> {
+        let mut index = Index::default();
+        store.read_now(|r| {
+            r.scan(&TOKENS, [], |key, token: Token| {
+                let hash: Hash = key.try_into().map_err(Error::internal)?;
+                index.insert(hash, Arc::new(Live { hash, token, used: AtomicI64::new(0) }));
+                Ok(())
+            })
+        })?;
+        let index = Arc::new(RwLock::new(index));
+        Ok(Self { store: store.clone(), accounts: accounts.clone(), audit, clock, index })
+    }
+
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for one that is unknown, revoked or expired, or an account that may not be used.
+    pub fn caller(&self, text: &str, address: Option<IpAddr>) -> Result<(Caller, Hash)> {
+        let random = text.strip_prefix(PREFIX).and_then(|rest| rest.get(..RANDOM));
+        if random.is_none_or(|random| text != spelled(random)) {
+            return Err(Error::Unauthenticated);
+        }
+        let hash = hash_of(text);
+        let live = self.index.read().get(&hash).cloned().ok_or(Error::Unauthenticated)?;
+        let now = self.clock.now();
+        if now >= live.token.expires_at {
+            return Err(Error::Unauthenticated);
+        }
+        let credential = Credential::Token(live.token.name.clone());
+        let caller = self.accounts.caller(live.token.user, credential)?;
+        live.used.store(now.as_second(), Ordering::Relaxed);
+        let origin = Origin { address, read_only: live.token.read_only, ..caller.origin };
+        Ok((Caller { origin, ..caller }, hash))
+    }
+
+    /// The tokens of a user, the latest first: the caller's own, or for super-admins those of the account with this
+    /// address.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it is another's, and [`Error::Missing`] when there is no such account.
+    pub fn list(&self, caller: &Caller, email: Option<&str>) -> Result<Vec<Token>> {
+        let user = match email {
+            Some(email) if !email.eq_ignore_ascii_case(&caller.email) => {
+                caller.require_superadmin("api_tokens")?;
+                let user = self.accounts.user_by_email(email);
+                user.ok_or_else(|| Error::missing("user", email))?.id
+            }
+            _ => caller.user,
+        };
+        Ok(self.of(user).iter().map(|live| live.shown()).collect())
+    }
+
+    /// Makes a token of the caller's and returns it with its text, which nobody can read again.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when a token asks: whoever finds one must not be able to make it last.
+    pub async fn create(&self, caller: &Caller, name: &str, wanted: Wanted<'_>) -> Result<(Token, Secret)> {
+        self.audit
+            .perform(caller, "create_api_token", name, |deed| async move {
+                if matches!(caller.origin.credential, Credential::Token(_)) {
+                    return Err(Error::Denied("create_api_token with a token".into()));
+                }
+                let now = self.clock.now();
+                let token = Token {
+                    id: TokenId::random(),
+                    user: caller.user,
+                    name: checked_name("name", name)?,
+                    read_only: wanted.is_read_only()?,
+                    created_at: now,
+                    expires_at: wanted.expires_at(now)?,
+                    last_used: None,
+                };
+                let text = Secret::new(spelled(&random_key(RANDOM)?.to_ascii_lowercase()));
+                let (tokens, hash, made) = (self.clone(), hash_of(text.expose()), token.clone());
+                deed.write(move |w| {
+                    let others = tokens.of(made.user);
+                    if others.len() >= MAX_PER_USER {
+                        let why =
+                            format!("you have {MAX_PER_USER} tokens, the most there may be; revoke some");
+                        return Err(Error::Conflict(why));
+                    }
+                    if others.iter().any(|live| live.token.name == made.name) {
+                        return Err(Error::Conflict(format!("you have a token {:?} already", made.name)));
+                    }
+                    tokens.put(w, hash, made)
+                })
+                .await?;
+                Ok((token, text))
+            })
+            .await
+    }
+
+    /// Revokes a token: one of the caller's, or for super-admins anybody's.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none, or none the caller may know of.
+    pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
+        self.audit
+            .perform(caller, "revoke_api_token", id, |deed| async move {
+                let found = id.parse().ok().and_then(|id| self.find(id));
+                let may = |live: &Arc<Live>| live.token.user == caller.user || caller.is_superadmin();
+                let live = found.filter(may).ok_or_else(|| Error::missing("API token", id))?;
+                let tokens = self.clone();
+                deed.write(move |w| tokens.remove(w, live.hash)).await
+            })
+            .await
+    }
+
+    /// Revokes all tokens of a user, for when the account is deleted. Returns how many they were.
+    pub fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<usize> {
+        let tokens = self.of(user);
+        for live in &tokens {
+            self.remove(writer, live.hash)?;
+        }
+        Ok(tokens.len())
+    }
+
+    /// Takes away the tokens that have expired or lost their account, and writes when the others were last used.
+    pub async fn tidy(&self) -> Result<()> {
+        let now = self.clock.now();
+        let is_over =
+            |live: &Live| now >= live.token.expires_at || self.accounts.user(live.token.user).is_none();
+        let is_late = |live: &Live| {
+            let since =
+                |at: Timestamp| at.duration_since(live.token.last_used.unwrap_or(Timestamp::UNIX_EPOCH));
+            live.shown().last_used.is_some_and(|at| since(at) >= LAST_USED)
+        };
+        let (over, late): (Vec<_>, Vec<_>) = {
+            let index = self.index.read();
+            let touched = index.values().filter(|live| is_over(live) || is_late(live));
+            touched.cloned().partition(|live| is_over(live))
+        };
+        if over.is_empty() && late.is_empty() {
+            return Ok(());
+        }
+        let tokens = self.clone();
+        self.store
+            .write(move |w| {
+                for live in over {
+                    tokens.remove(w, live.hash)?;
+                }
+                for live in late {
+                    // One that was revoked meanwhile stays revoked.
+                    if tokens.index.read().contains_key(&live.hash) {
+                        tokens.put(w, live.hash, live.shown())?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    fn of(&self, user: UserId) -> Vec<Arc<Live>> {
+        let index = self.index.read();
+        let mut own: Vec<_> = index.values().filter(|live| live.token.user == user).cloned().collect();
+        own.sort_by_key(|live| std::cmp::Reverse((live.token.created_at, live.token.id)));
+        own
+    }
+
+    fn find(&self, id: TokenId) -> Option<Arc<Live>> {
+        self.index.read().values().find(|live| live.token.id == id).cloned()
+    }
+
+    fn put(&self, writer: &mut Writer, hash: Hash, token: Token) -> Result<()> {
+        writer.put(&TOKENS, hash, &token)?;
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || {
+            index.write().insert(hash, Arc::new(Live { hash, token, used: AtomicI64::new(0) }));
+        });
+        Ok(())
+    }
+
+    fn remove(&self, writer: &mut Writer, hash: Hash) -> Result<()> {
+        writer.remove(&TOKENS, hash)?;
+        let index = Arc::clone(&self.index);
+        writer.on_commit(move || {
+            index.write().remove(&hash);
+        });
+        Ok(())
+    }
+}
+
+fn hash_of(text: &str) -> Hash {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// The token of these random characters: prefix, characters, check.
+fn spelled(random: &str) -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let start = format!("{PREFIX}{random}");
+    let hash = hash_of(&start);
+    let check = hash.iter().take(CHECK).filter_map(|byte| LETTERS.get(usize::from(*byte) % LETTERS.len()));
+    let check: String = check.map(|letter| char::from(*letter)).collect();
+    start + &check
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{Expiry, spelled};
+
+    #[test]
+    fn a_token_has_a_shape_of_its_own() {
+        let text = spelled(&"a".repeat(52));
+        assert_eq!(text.len(), 66);
+        assert!(text.starts_with("wharf_aaaa"));
+        assert!(text.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b)));
+        assert_ne!(text[58..], spelled(&"b".repeat(52))[58..], "the end depends on the rest");
+    }
+
+    #[test]
+    fn a_token_lasts_ninety_days_and_a_year_at_most() {
+        let now = Timestamp::UNIX_EPOCH;
+        let days = |days: i64| SignedDuration::from_hours(24 * days);
+        let of = |days, at| Expiry { days, at }.resolve(now);
+        assert_eq!(of(None, None).unwrap(), now + days(90));
+        assert_eq!(of(Some(365), None).unwrap(), now + days(365));
+        assert_eq!(of(None, Some(now + days(1))).unwrap(), now + days(1));
+        for (wanted, at) in
+            [(Some(0), None), (Some(366), None), (None, Some(now)), (None, Some(now + days(366)))]
+        {
+            assert!(of(wanted, at).is_err(), "{wanted:?} {at:?}");
+        }
+        assert!(of(Some(1), Some(now + days(1))).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! The way to the manager: TCP, with TLS where the URL says https.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use crate::registry::tls::{explain, system_roots, with_ca};
+use crate::wire::socket::{Broken, Socket};
+use crate::wire::{MAX_MESSAGE, PATH};
+
+/// How long connecting, the TLS handshake and the request for a link may take together.
+const DIAL: Duration = Duration::from_secs(20);
+
+/// A connection of either kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// How the manager is reached.
+#[derive(Clone)]
+pub struct Manager {
+    host: String,
+    port: u16,
+    /// The URL of the link.
+    link: String,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    is_loopback: bool,
+}
+
+impl Manager {
+    /// The manager at this URL; its certificate is signed by somebody the machine trusts, or by one of these.
+    ///
+    /// # Errors
+    /// A URL that is none of a manager, or certificates that can't be read.
+    pub fn new(url: &Url, ca_pem: Option<&str>) -> Result<Self, String> {
+        let is_secure = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return Err("the manager's URL begins with https:// or http://".into()),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("an agent has no user and password; it joins with a token".into());
+        }
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Err("the manager's URL has no host".into());
+        };
+        let is_loopback = match &host {
+            Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
+        };
+        let host = host.to_string().trim_matches(['[', ']']).to_owned();
+        let tls = is_secure.then(|| secured(&host, ca_pem)).transpose()?;
+        let scheme = if is_secure { "wss" } else { "ws" };
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let link = format!("{scheme}://{authority}{}{PATH}", url.path().trim_end_matches('/'));
+        Ok(Self { host, port, link, tls, is_loopback })
+    }
+
+    /// Whether nobody on the way can read what is sent.
+    pub fn is_private(&self) -> bool {
+        self.tls.is_some() || self.is_loopback
+    }
+
+    /// Dials.
+    pub async fn dial(&self) -> Result<Socket<Box<dyn Stream>>, Broken> {
+        let within = timeout(DIAL, self.connect()).await;
+        within.map_err(|_| Broken::Closed(format!("no answer within {} s", DIAL.as_secs())))?
+    }
+
+    async fn connect(&self) -> Result<Socket<Box<dyn Stream>>, Broken> {
+        let closed = |error: std::io::Error| Broken::Closed(why(&error));
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(closed)?;
+        tcp.set_nodelay(true).map_err(closed)?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(tcp),
+            Some((config, name)) => {
+                let connector = TlsConnector::from(Arc::clone(config));
+                Box::new(connector.connect(name.clone(), tcp).await.map_err(closed)?)
+            }
+        };
+        Socket::client(stream, &self.link, MAX_MESSAGE).await
+    }
+}
+
+fn secured(host: &str, ca_pem: Option<&str>) -> Result<(Arc<ClientConfig>, ServerName<'static>), String> {
+    let roots: RootCertStore = match ca_pem {
+        Some(pem) => with_ca(pem).map_err(|reason| reason.to_string())?,
+        None => system_roots().clone(),
+    };
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no host name"))?;
+    Ok((Arc::new(config), name))
+}
+
+/// The system's words, or TLS's with the remedy.
+fn why(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            "no trusted CA signed the manager's certificate (UnknownIssuer); give its CA with --ca-file"
+                .into()
+        }
+        Some(tls) => explain(tls),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::Manager;
+
+    fn read(url: &str) -> Result<Manager, String> {
+        Manager::new(&Url::parse(url).unwrap(), None)
+    }
+
+    #[test]
+    fn a_url_says_how_the_manager_is_reached() {
+        for (url, link, is_private) in [
+            ("https://wharf.lab", "wss://wharf.lab/agents/link", true),
+            ("https://wharf.lab:8443/base/", "wss://wharf.lab:8443/base/agents/link", true),
+            ("http://10.0.0.1:8090", "ws://10.0.0.1:8090/agents/link", false),
+            ("http://127.0.0.1:8090", "ws://127.0.0.1:8090/agents/link", true),
+            ("http://[::1]:8090", "ws://[::1]:8090/agents/link", true),
+        ] {
+            let manager = read(url).unwrap();
+            assert_eq!((manager.link.as_str(), manager.is_private()), (link, is_private), "{url}");
+        }
+        for url in ["ftp://wharf.lab", "https://u:p@wharf.lab"] {
+            assert!(read(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Follows the engine, and says in few words what changed since somebody was last told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::digest::Digest;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::image::Held;
+use crate::engine::{About, Disk, Engine};
+use crate::wire::message::{FromAgent, Images};
+use crate::wire::{MAX_IMAGES, PART};
+
+/// The first wait before an engine that does not answer is asked again, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// Engines tell of one change in several events; they are read once it has been quiet so long.
+const SETTLE: Duration = Duration::from_millis(150);
+/// An engine is read so often even if it says nothing, in case an event was lost.
+const FULL_READ: Duration = Duration::from_mins(1);
+/// A change of free disk space that is worth telling by itself.
+const DISK_STEP: u64 = 64 * 1024 * 1024;
+
+/// What is known of the engine.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Who it is; or why it does not answer. Neither before it was first asked.
+    about: Option<Result<About, Fault>>,
+    /// How often it was met: a full report belongs to each meeting.
+    meeting: u64,
+    /// Whether it was read since it was met.
+    is_read: bool,
+    held: BTreeMap<Digest, Held>,
+    disk: Option<Disk>,
+}
+
+/// The engine, followed.
+pub struct Holdings {
+    engine: Arc<dyn Engine>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Held while the engine is read, so that an older reading never covers a newer one.
+    reading: Mutex<()>,
+}
+
+impl Holdings {
+    /// This engine; nothing is known of it before [`Holdings::follow`].
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, snapshot: watch::Sender::default(), reading: Mutex::default() }
+    }
+
+    /// What is known, and hears when that changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    /// Follows the engine until told to stop.
+    pub async fn follow(&self, shutdown: CancellationToken) {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let fault = tokio::select! {
+                fault = self.attend(&mut wait) => fault,
+                () = shutdown.cancelled() => return,
+            };
+            tracing::warn!(%fault, "the engine does not answer");
+            self.change(|snapshot| {
+                snapshot.about = Some(Err(fault));
+                snapshot.is_read = false;
+            });
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn attend(&self, wait: &mut Duration) -> Fault {
+        let met = async {
+            let about = self.engine.about().await?;
+            // Listened to before it is read: what changes in between is told.
+            Ok::<_, Fault>((about, self.engine.events().await?))
+        };
+        let (about, mut events) = match met.await {
+            Ok(met) => met,
+            Err(fault) => return fault,
+        };
+        tracing::info!(engine = %about.kind, version = about.version, "the engine answers");
+        *wait = FIRST_WAIT;
+        self.change(|snapshot| {
+            snapshot.about = Some(Ok(about));
+            snapshot.meeting += 1;
+            snapshot.is_read = false;
+        });
+        loop {
+            if let Err(fault) = self.look().await {
+                return fault;
+            }
+            let changed = tokio::select! {
+                event = events.next() => event,
+                () = tokio::time::sleep(FULL_READ) => continue,
+            };
+            match changed {
+                Some(Ok(_)) => {}
+                Some(Err(fault)) => return fault,
+                None => return Fault::new(Class::EngineGone, "its stream of events ended"),
+            }
+            let settled =
+                async { while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {} };
+            let _ = tokio::time::timeout(SETTLE * 10, settled).await;
+        }
+    }
+
+    /// Reads the engine now.
+    pub async fn look(&self) -> Result<(), Fault> {
+        let _alone = self.reading.lock().await;
+        let held = self.engine.images().await?;
+        let disk = self.engine.disk().await.ok();
+        self.change(|snapshot| {
+            snapshot.held =
+                held.into_iter().take(MAX_IMAGES).map(|held| (held.digest.clone(), held)).collect();
+            snapshot.disk = disk.or(snapshot.disk);
+            snapshot.is_read = true;
+        });
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.snapshot.send_modify(|snapshot| change(Arc::make_mut(snapshot)));
+    }
+}
+
+/// What has to be said to somebody who knows `before`, and nothing at all if that is `None`.
+pub fn news(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
+    let Some(about) = &now.about else { return Vec::new() };
+    let about = match about {
+        Ok(about) => about,
+        Err(fault) => {
+            let is_told = before.is_some_and(|before| matches!(before.about, Some(Err(_))));
+            return if is_told { Vec::new() } else { vec![FromAgent::Gone(fault.clone().into())] };
+        }
+    };
+    let met = before.filter(|before| before.meeting == now.meeting && matches!(before.about, Some(Ok(_))));
+    let mut news = Vec::new();
+    if met.is_none() {
+        news.push(FromAgent::Here(about.clone().into()));
+    }
+    if now.is_read {
+        match met.filter(|before| before.is_read) {
+            None => news.extend(full(now)),
+            Some(before) => news.extend(changes(before, now)),
+        }
+    }
+    news
+}
+
+fn full(now: &Snapshot) -> Vec<FromAgent> {
+    let mut parts: Vec<Images> = parts(now.held.values());
+    if let Some(last) = parts.last_mut() {
+        last.last = true;
+        last.disk = now.disk.map(Into::into);
+    }
+    parts.into_iter().map(|part| FromAgent::Images(Images { full: true, ..part })).collect()
+}
+
+fn changes(before: &Snapshot, now: &Snapshot) -> Vec<FromAgent> {
+    let changed = now.held.values().filter(|held| before.held.get(&held.digest) != Some(*held));
+    let gone = before.held.keys().filter(|digest| !now.held.contains_key(*digest));
+    let gone: Vec<Digest> = gone.cloned().collect();
+    let mut parts = parts(changed);
+    let is_quiet = gone.is_empty() && parts.iter().all(|part| part.held.is_empty());
+    if is_quiet && !disk_moved(before.disk, now.disk) {
+        return Vec::new();
+    }
+    if let Some(last) = parts.last_mut() {
+        last.gone = gone;
+        last.disk = now.disk.map(Into::into);
+    }
+    parts.into_iter().map(FromAgent::Images).collect()
+}
+
+fn disk_moved(before: Option<Disk>, now: Option<Disk>) -> bool {
+    let free = |disk: Option<Disk>| disk.and_then(|disk| disk.free_bytes).unwrap_or_default();
+    before.is_some() != now.is_some() || free(before).abs_diff(free(now)) >= DISK_STEP
+}
+
+/// In parts of a size that a message may have; at least one.
+fn parts<'a>(held: impl Iterator<Item = &'a Held>) -> Vec<Images> {
+    let (mut parts, mut room) = (vec![Images::default()], PART);
+    for held in held {
+        // A digest has some 80 characters, and each entry a few names of fields.
+        let texts = held.names.iter().map(|name| name.len() + 4).sum::<usize>();
+        let size = 120 + texts + held.manifests.len() * 80;
+        if size > room {
+            parts.push(Images::default());
+            room = PART;
+        }
+        room = room.saturating_sub(size);
+        if let Some(part) = parts.last_mut() {
+            part.held.push(held.clone().into());
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Snapshot, news};
+    use crate::base::digest::Digest;
+    use crate::engine::fault::{Class, Fault};
+    use crate::engine::image::Held;
+    use crate::engine::{About, Kind};
+    use crate::wire::message::{FromAgent, Images};
+    use crate::wire::{MAX_MESSAGE, MAX_NAMES};
+
+    fn about() -> About {
+        About {
+            kind: Kind::Docker,
+            id: None,
+            hostname: "h".into(),
+            version: "1".into(),
+            os: "linux".into(),
+            architecture: "x86_64".into(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn held(name: &str) -> Held {
+        let digest = Digest::sha256_of(name.as_bytes());
+        Held { digest, names: vec![format!("cr.io/{name}:1")], manifests: Vec::new(), size_bytes: 1 }
+    }
+
+    fn with(names: &[&str]) -> Snapshot {
+        let held = names.iter().map(|name| held(name)).map(|held| (held.digest.clone(), held)).collect();
+        Snapshot { about: Some(Ok(about())), meeting: 1, is_read: true, held, disk: None }
+    }
+
+    fn images(news: &[FromAgent]) -> Vec<&Images> {
+        news.iter()
+            .filter_map(|news| if let FromAgent::Images(images) = news { Some(images) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn who_knows_nothing_is_told_all_and_then_only_what_changed() {
+        let (first, second) = (with(&["a", "b"]), with(&["b", "c"]));
+        let all = news(None, &first);
+        assert!(matches!(all.first(), Some(FromAgent::Here(_))), "{all:?}");
+        let [report] = images(&all)[..] else { panic!("{all:?}") };
+        assert!(report.full && report.last && report.held.len() == 2);
+
+        let change = news(Some(&first), &second);
+        let [FromAgent::Images(change)] = change.as_slice() else { panic!("{change:?}") };
+        assert!(!change.full);
+        assert_eq!(change.held, [held("c").into()]);
+        assert_eq!(change.gone, [held("a").digest]);
+        assert!(news(Some(&second), &second).is_empty());
+    }
+
+    #[test]
+    fn an_engine_that_went_away_is_told_of_once_and_met_anew() {
+        let gone =
+            Snapshot { about: Some(Err(Fault::new(Class::EngineGone, "x"))), is_read: false, ..with(&["a"]) };
+        assert!(matches!(news(Some(&with(&["a"])), &gone).as_slice(), [FromAgent::Gone(_)]));
+        assert!(news(Some(&gone), &gone).is_empty());
+        let back = Snapshot { meeting: 2, ..with(&["a"]) };
+        assert!(matches!(news(Some(&gone), &back).as_slice(), [FromAgent::Here(_), FromAgent::Images(_)]));
+        assert!(news(None, &Snapshot::default()).is_empty());
+    }
+
+    #[test]
+    fn a_large_report_comes_in_parts_that_fit_a_message() {
+        let mut large = with(&[]);
+        for number in 0..2_000 {
+            let names = (0..MAX_NAMES / 4).map(|tag| format!("cr.example.org/lab/image-{number}:{tag}"));
+            let image = Held { names: names.collect(), ..held(&number.to_string()) };
+            large.held.insert(image.digest.clone(), image);
+        }
+        let all = news(None, &large);
+        let parts = images(&all);
+        assert!(parts.len() > 5, "{}", parts.len());
+        assert_eq!(parts.iter().map(|part| part.held.len()).sum::<usize>(), 2_000);
+        assert!(parts.iter().all(|part| serde_json::to_string(part).unwrap().len() < MAX_MESSAGE));
+        assert_eq!(parts.iter().filter(|part| part.last).count(), 1);
+        assert!(parts.last().unwrap().last);
+    }
+}

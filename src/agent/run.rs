@@ -1,0 +1,233 @@
+//! Dials the manager for as long as the agent runs.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::agent::dial::{Manager, Stream};
+use crate::agent::holdings::Holdings;
+use crate::agent::pulls::Pulls;
+use crate::agent::session::{Ended, Node, serve};
+use crate::agent::state::{Identity, State, random};
+use crate::base::secret::Secret;
+use crate::engine::Engine;
+use crate::engine::fault::one_line;
+use crate::wire::VERSIONS;
+use crate::wire::message::{Code, FromAgent, Hello, Refusal, ToAgent, Welcome};
+use crate::wire::socket::Socket;
+
+/// The first wait before the manager is dialled again, and the longest. Half of each is left to chance, so that a
+/// thousand agents don't come back in the same moment.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A link that lasted so long was a good one: the next wait is a first one.
+const LASTED: Duration = Duration::from_secs(10);
+/// How long the manager may take to answer hello.
+const WELCOME: Duration = Duration::from_secs(20);
+/// How long pulls may take to stop.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
+/// What the operator chose.
+pub struct Settings {
+    /// Where the manager is.
+    pub manager: Manager,
+    /// Lets the agent in the first time.
+    pub token: Option<Secret>,
+    /// The id it would like to have.
+    pub id: Option<String>,
+    /// The scaling group it would like to be in.
+    pub scaling_group: Option<String>,
+    /// Its labels when it joins.
+    pub labels: BTreeMap<String, String>,
+    /// The name of the machine.
+    pub hostname: String,
+    /// Where it keeps who it is.
+    pub state_dir: PathBuf,
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+}
+
+/// Why an agent stopped that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// Its state directory.
+    #[error("the state directory: {0}")]
+    State(#[from] io::Error),
+    /// There is nothing it could be let in by.
+    #[error("this agent has not joined yet; give it a token: wharf agent token create")]
+    NoToken,
+    /// The manager does not want it, and would not the next time.
+    #[error("the manager refuses this agent: {0}")]
+    Refused(String),
+}
+
+/// Runs an agent until `shutdown` is cancelled.
+///
+/// # Errors
+/// What trying again would not mend.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Stopped> {
+    let state = State::open(&settings.state_dir)?;
+    let identity = match state.identity()? {
+        Some(identity) => identity,
+        None if settings.token.is_none() => return Err(Stopped::NoToken),
+        None => Identity::random()?,
+    };
+    state.keep(&identity)?;
+    if !settings.manager.is_private() {
+        tracing::warn!(
+            "the way to the manager is not encrypted: this agent's credential and the registries' passwords that it \
+             is given can be read on the way; use an https:// URL"
+        );
+    }
+    let tracker = TaskTracker::new();
+    let engine = Arc::clone(&settings.engine);
+    let node = Arc::new(Node {
+        holdings: Holdings::new(Arc::clone(&engine)),
+        pulls: Pulls::new(Arc::clone(&engine), tracker.clone(), shutdown.clone()),
+        engine,
+        shutdown: shutdown.clone(),
+    });
+    let followed = Arc::clone(&node);
+    tracker.spawn(async move { followed.holdings.follow(followed.shutdown.clone()).await });
+    let dialler = Dialler { settings, state, identity, node, instance: random(8)?, links: 0 };
+    let ended = dialler.run().await;
+    shutdown.cancel();
+    tracker.close();
+    let _ = timeout(LAST_WORK, tracker.wait()).await;
+    ended
+}
+
+struct Dialler {
+    settings: Settings,
+    state: State,
+    identity: Identity,
+    node: Arc<Node>,
+    instance: String,
+    links: u64,
+}
+
+impl Dialler {
+    async fn run(mut self) -> Result<(), Stopped> {
+        let mut wait = FIRST_WAIT;
+        while !self.node.shutdown.is_cancelled() {
+            let begun = Instant::now();
+            let ended = tokio::select! {
+                biased;
+                linked = self.link() => match linked {
+                    Ok((socket, welcome)) => {
+                        self.welcomed(&welcome)?;
+                        self.links += 1;
+                        serve(&self.node, socket, &welcome, self.links).await
+                    }
+                    Err(ended) => ended,
+                },
+                () = self.node.shutdown.cancelled() => return Ok(()),
+            };
+            if begun.elapsed() >= LASTED {
+                wait = FIRST_WAIT;
+            }
+            match ended {
+                Ended::Stopped => return Ok(()),
+                Ended::Broken(why) => tracing::warn!(why, "no link to the manager"),
+                Ended::Refused(refusal) => {
+                    self.refused(&refusal)?;
+                    wait = wait.max(LONGEST_WAIT / 8);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(jittered(wait)) => wait = (wait * 2).min(LONGEST_WAIT),
+                () = self.node.shutdown.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Dials and says hello.
+    async fn link(&self) -> Result<(Socket<Box<dyn Stream>>, Welcome), Ended> {
+        let broken = |broken: crate::wire::socket::Broken| Ended::Broken(broken.to_string());
+        let mut socket = self.settings.manager.dial().await.map_err(broken)?;
+        socket.send(&FromAgent::Hello(Box::new(self.hello()))).await.map_err(broken)?;
+        let answer = timeout(WELCOME, socket.receive::<ToAgent>()).await;
+        let answer = answer.map_err(|_| Ended::Broken("the manager does not answer".into()))?;
+        match answer.map_err(broken)?.message {
+            Some(ToAgent::Welcome(welcome)) => Ok((socket, welcome)),
+            Some(ToAgent::Refused(refusal)) => Err(Ended::Refused(refusal)),
+            _ => Err(Ended::Broken("the manager answers something else than a welcome".into())),
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let is_new = self.identity.id.is_none();
+        let settings = &self.settings;
+        Hello {
+            protocols: VERSIONS.to_vec(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            credential: self.identity.credential.clone(),
+            token: settings.token.clone().filter(|_| is_new),
+            id: settings.id.clone().filter(|_| is_new),
+            scaling_group: settings.scaling_group.clone().filter(|_| is_new),
+            labels: if is_new { settings.labels.clone() } else { BTreeMap::new() },
+            hostname: settings.hostname.clone(),
+            instance: self.instance.clone(),
+            private: settings.manager.is_private(),
+            features: Vec::new(),
+        }
+    }
+
+    fn welcomed(&mut self, welcome: &Welcome) -> Result<(), Stopped> {
+        tracing::info!(id = welcome.id, manager = one_line(&welcome.version), "linked to the manager");
+        if self.identity.id.as_ref() != Some(&welcome.id) {
+            self.identity.id = Some(welcome.id.clone());
+            self.state.keep(&self.identity)?;
+        }
+        Ok(())
+    }
+
+    /// What to make of a refusal: give up, or try again later; with a fresh credential where there is a token for it.
+    fn refused(&mut self, refusal: &Refusal) -> Result<(), Stopped> {
+        let reason = one_line(&refusal.reason);
+        let was_known = self.identity.id.is_some();
+        match refusal.code {
+            // A secret that was revoked may be in the wrong hands, so the token is taken for a new one.
+            Code::Credential if was_known && self.settings.token.is_some() => {
+                tracing::warn!(reason, "this agent is known no more; joining again with the token");
+                self.identity = Identity::random()?;
+                self.state.keep(&self.identity)?;
+                Ok(())
+            }
+            Code::Credential | Code::Token | Code::Id => Err(Stopped::Refused(reason)),
+            Code::Version | Code::Connected | Code::Misbehaved | Code::Busy | Code::Other => {
+                tracing::error!(reason, "the manager refuses this agent; trying again later");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Between half of it and all of it.
+fn jittered(wait: Duration) -> Duration {
+    let mut byte = [0_u8; 2];
+    let chance = getrandom::fill(&mut byte).map_or(u16::MAX, |()| u16::from_le_bytes(byte));
+    wait / 2 + wait.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::jittered;
+
+    #[test]
+    fn a_wait_is_between_half_of_it_and_all_of_it() {
+        let wait = Duration::from_secs(8);
+        let waits: Vec<Duration> = (0..200).map(|_| jittered(wait)).collect();
+        assert!(waits.iter().all(|w| (wait / 2..=wait).contains(w)));
+        assert!(waits.iter().min() < waits.iter().max());
+    }
+}

@@ -1,0 +1,231 @@
+//! One link, from welcome to its end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::dial::Stream;
+use crate::agent::holdings::{Holdings, Snapshot, news};
+use crate::agent::pulls::{News, Pulls, UNASKED};
+use crate::engine::Engine;
+use crate::engine::fault::{Class, Fault};
+use crate::wire::MAX_AT_ONCE;
+use crate::wire::message::{Answer, Ask, End, FromAgent, Refusal, Reply, Request, ToAgent, Welcome};
+use crate::wire::socket::{Broken, Sender, Socket};
+
+/// Progress of a pull is told no more often than this.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+/// Messages that wait to be sent.
+const OUTBOX: usize = 64;
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// The shortest heartbeat we keep, whatever the manager asks for.
+const SHORTEST_BEAT: Duration = Duration::from_millis(50);
+
+/// Why a link ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It broke, for this reason.
+    Broken(String),
+    /// The manager does not want us any more.
+    Refused(Refusal),
+    /// We were told to stop.
+    Stopped,
+}
+
+/// What an agent is.
+pub struct Node {
+    /// Its engine.
+    pub engine: Arc<dyn Engine>,
+    /// What that holds.
+    pub holdings: Holdings,
+    /// What it fetches.
+    pub pulls: Pulls,
+    /// Cancelled when the agent is to stop.
+    pub shutdown: CancellationToken,
+}
+
+/// Serves a link on which the manager has said welcome. `number` counts the links of this process.
+pub async fn serve(
+    node: &Arc<Node>,
+    socket: Socket<Box<dyn Stream>>,
+    welcome: &Welcome,
+    number: u64,
+) -> Ended {
+    let silence = Duration::from_millis(welcome.silence_ms).max(SHORTEST_BEAT * 3);
+    let (mut sender, mut receiver) = socket.split();
+    let (outbox, mut to_send) = mpsc::channel(OUTBOX);
+    let mut beat = interval(Duration::from_millis(welcome.beat_ms).clamp(SHORTEST_BEAT, silence));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut link = Link {
+        node,
+        number,
+        outbox,
+        work: JoinSet::new(),
+        followers: HashMap::new(),
+        snapshot: node.holdings.watch(),
+        told: None,
+        silence,
+    };
+    link.snapshot.mark_changed();
+    let (mut last_heard, unasked_at, mut is_swept) = (Instant::now(), Instant::now() + UNASKED, false);
+    loop {
+        let done = tokio::select! {
+            biased;
+            () = node.shutdown.cancelled() => {
+                let leaving = async {
+                    let _ = sender.send(&FromAgent::Bye).await;
+                    sender.close("the agent was stopped").await;
+                };
+                let _ = timeout(LAST_WORD, leaving).await;
+                return Ended::Stopped;
+            }
+            heard = timeout_at(last_heard + silence, receiver.receive::<ToAgent>()) => match heard {
+                Ok(Ok(heard)) => {
+                    last_heard = Instant::now();
+                    match heard.message {
+                        Some(ToAgent::Refused(refusal)) => return Ended::Refused(refusal),
+                        Some(message) => link.obey(message),
+                        None => {}
+                    }
+                    Ok(())
+                }
+                Ok(Err(broken)) => Err(broken),
+                Err(_) => Err(Broken::Closed(format!("the manager was silent for {} s", silence.as_secs_f32()))),
+            },
+            Ok(()) = link.snapshot.changed() => link.report(&mut sender).await,
+            Some(message) = to_send.recv() => link.tell(&mut sender, message).await,
+            _ = beat.tick() => sent(silence, sender.ping()).await,
+            Some(_) = link.work.join_next() => Ok(()),
+            () = sleep_until(unasked_at), if !is_swept => {
+                is_swept = true;
+                node.pulls.stop_unasked(number);
+                Ok(())
+            }
+        };
+        if let Err(broken) = done {
+            return Ended::Broken(broken.to_string());
+        }
+    }
+}
+
+async fn sent(silence: Duration, sending: impl Future<Output = Result<(), Broken>>) -> Result<(), Broken> {
+    let within = timeout(silence, sending).await;
+    within.unwrap_or_else(|_| Err(Broken::Closed("the manager reads nothing of what it is sent".into())))
+}
+
+struct Link<'a> {
+    node: &'a Arc<Node>,
+    number: u64,
+    outbox: mpsc::Sender<FromAgent>,
+    work: JoinSet<()>,
+    /// Who tells of which pull.
+    followers: HashMap<String, AbortHandle>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// What the manager knows.
+    told: Option<Arc<Snapshot>>,
+    silence: Duration,
+}
+
+impl Link<'_> {
+    fn obey(&mut self, message: ToAgent) {
+        match message {
+            ToAgent::Ask(request) => self.answer(request),
+            ToAgent::Pull { pull, what } => {
+                let news = self.node.pulls.ask(&pull, (*what).into(), self.number);
+                let (node, outbox, id) = (Arc::clone(self.node), self.outbox.clone(), pull.clone());
+                let follower = self.work.spawn(async move { follow(&node, &outbox, id, news).await });
+                if let Some(before) = self.followers.insert(pull, follower) {
+                    before.abort();
+                }
+                self.followers.retain(|_, follower| !follower.is_finished());
+            }
+            ToAgent::Stop { pull } => self.node.pulls.stop(&pull),
+            // Said once, before; harmless if it is said again.
+            ToAgent::Welcome(_) | ToAgent::Refused(_) => {}
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        let (node, outbox) = (Arc::clone(self.node), self.outbox.clone());
+        let is_too_much = self.work.len() >= 2 * MAX_AT_ONCE;
+        self.work.spawn(async move {
+            let answer = if is_too_much {
+                Err(Fault::new(Class::Other, "the agent has too much to do at once"))
+            } else {
+                done(&node, request.ask).await
+            };
+            let answer = answer.unwrap_or_else(|fault| Answer::Failed(fault.into()));
+            let _ = outbox.send(FromAgent::Answer(Reply { call: request.call, answer })).await;
+        });
+    }
+
+    /// Sends a message; what a look has brought to light goes before its answer.
+    async fn tell(&mut self, sender: &mut Sender<Box<dyn Stream>>, message: FromAgent) -> Result<(), Broken> {
+        if let FromAgent::Answer(Reply { answer: Answer::Looked, .. }) = &message {
+            self.report(sender).await?;
+        }
+        sent(self.silence, sender.send(&message)).await
+    }
+
+    /// Tells what the manager does not know yet.
+    async fn report(&mut self, sender: &mut Sender<Box<dyn Stream>>) -> Result<(), Broken> {
+        let now = Arc::clone(&self.snapshot.borrow_and_update());
+        for message in news(self.told.as_deref(), &now) {
+            sent(self.silence, sender.send(&message)).await?;
+        }
+        self.told = Some(now);
+        Ok(())
+    }
+}
+
+async fn done(node: &Node, ask: Ask) -> Result<Answer, Fault> {
+    match ask {
+        Ask::Find(reference) => Ok(Answer::Found(node.engine.find(&reference).await?.map(Into::into))),
+        Ask::Remove(reference) => {
+            tracing::info!(image = reference, "removing");
+            Ok(Answer::Removed(node.engine.remove(&reference).await?.into()))
+        }
+        Ask::Look => node.holdings.look().await.map(|()| Answer::Looked),
+    }
+}
+
+/// Tells of a pull until it ends.
+async fn follow(
+    node: &Node,
+    outbox: &mpsc::Sender<FromAgent>,
+    pull: String,
+    news: Option<watch::Receiver<News>>,
+) {
+    let Some(mut news) = news else {
+        let fault = Fault::new(Class::Other, format!("the agent has {MAX_AT_ONCE} pulls already"));
+        let _ = outbox.send(FromAgent::Pulled { pull, end: End::Failed(fault.into()) }).await;
+        return;
+    };
+    loop {
+        let News { progress, end } = news.borrow_and_update().clone();
+        if let Some(end) = end {
+            let end = match end {
+                Ok(pulled) => End::Done(pulled.into()),
+                Err(fault) => End::Failed(fault.into()),
+            };
+            if outbox.send(FromAgent::Pulled { pull: pull.clone(), end }).await.is_ok() {
+                node.pulls.forget(&pull);
+            }
+            return;
+        }
+        if let Some(progress) = progress {
+            let _ = outbox.send(FromAgent::Pulling { pull: pull.clone(), progress: progress.into() }).await;
+        }
+        if news.changed().await.is_err() {
+            return;
+        }
+        let ended = news.wait_for(|news| news.end.is_some());
+        let _ = timeout(TELL_EVERY, ended).await;
+    }
+}

@@ -1,0 +1,129 @@
+//! What an agent keeps: the credential it is known by, in a file that only its owner can read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::hex;
+use crate::base::secret::Secret;
+use crate::wire::message::Credential;
+
+const FILE: &str = "credential.json";
+/// Largest file we read; ours has some 200 bytes.
+const MAX_FILE: u64 = 64 * 1024;
+/// Random bytes in a credential's key, and in its secret.
+const KEY_BYTES: usize = 8;
+const SECRET_BYTES: usize = 32;
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct State {
+    directory: PathBuf,
+}
+
+/// What is in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// What proves who we are.
+    #[serde(flatten)]
+    pub credential: Credential,
+    /// The id the manager gave us; none before it has taken us in.
+    #[serde(default)]
+    pub id: Option<String>,
+}
+
+impl Identity {
+    /// A new one, that no manager knows.
+    pub fn random() -> io::Result<Self> {
+        let (key, secret) = (random(KEY_BYTES)?, Secret::new(random(SECRET_BYTES)?));
+        Ok(Self { credential: Credential { key, secret }, id: None })
+    }
+}
+
+impl State {
+    /// The state in this directory, which is made if it is missing.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        Ok(Self { directory: directory.into() })
+    }
+
+    /// Who we are, if we were anybody before.
+    ///
+    /// # Errors
+    /// A file that can't be read, or is none of ours: it is left as it is.
+    pub fn identity(&self) -> io::Result<Option<Identity>> {
+        let path = self.directory.join(FILE);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(named(&path, &error.to_string())),
+        };
+        let mut text = String::new();
+        file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| named(&path, &error.to_string()))?;
+        // The parser's own words may have the secret in them.
+        let identity = serde_json::from_str(&text);
+        identity.map(Some).map_err(|_| {
+            named(&path, "it is no credential of an agent; move it away and join again with a new token")
+        })
+    }
+
+    /// Keeps who we are. The file is whole whenever the power goes.
+    pub fn keep(&self, identity: &Identity) -> io::Result<()> {
+        let (path, fresh) = (self.directory.join(FILE), self.directory.join(format!("{FILE}.new")));
+        let written = || {
+            let text = serde_json::to_vec(identity)?;
+            let _ = fs::remove_file(&fresh);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        written().map_err(|error: io::Error| named(&path, &error.to_string()))
+    }
+}
+
+fn named(path: &Path, why: &str) -> io::Error {
+    io::Error::other(format!("{}: {why}", path.display()))
+}
+
+/// Random bytes as hex digits.
+pub(in crate::agent) fn random(bytes: usize) -> io::Result<String> {
+    let mut random = vec![0; bytes];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(hex(&random))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{FILE, Identity, State};
+
+    #[test]
+    fn an_identity_is_kept_for_its_owner_alone_and_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("agent");
+        let state = State::open(&folder).unwrap();
+        assert_eq!(state.identity().unwrap(), None);
+        let identity = Identity { id: Some("i-a".into()), ..Identity::random().unwrap() };
+        state.keep(&Identity::random().unwrap()).unwrap();
+        state.keep(&identity).unwrap();
+        assert_eq!(State::open(&folder).unwrap().identity().unwrap(), Some(identity));
+        let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join(FILE))), (0o700, 0o600));
+        assert!(!format!("{:?}", Identity::random().unwrap()).contains("secret\":"));
+    }
+
+    #[test]
+    fn a_foreign_file_is_left_alone_and_not_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        std::fs::write(directory.path().join(FILE), "{\"key\": \"hunter2\"}").unwrap();
+        let error = state.identity().unwrap_err().to_string();
+        assert!(error.contains(FILE) && error.contains("token") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,30 @@
+//! Values that are there for as long as somebody holds them: locks and limits by name.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+/// Values made on demand and dropped when nobody holds them.
+pub struct Keyed<K, V>(Mutex<HashMap<K, Weak<V>>>);
+
+impl<K, V> Default for Keyed<K, V> {
+    fn default() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+}
+
+impl<K: Eq + Hash, V> Keyed<K, V> {
+    /// The value of this key: the one somebody holds, else a new one.
+    pub fn of(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+        let mut values = self.0.lock();
+        if let Some(value) = values.get(&key).and_then(Weak::upgrade) {
+            return value;
+        }
+        values.retain(|_, value| value.strong_count() > 0);
+        let value = Arc::new(make());
+        values.insert(key, Arc::downgrade(&value));
+        value
+    }
+}

@@ -1,0 +1,95 @@
+//! The ways to the registries of the catalog: one client for each, shared by whoever asks it.
+//!
+//! Shared, so that a token is fetched once, and a pause one of them is asked for is kept by all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::{Error, Result};
+use crate::catalog::registry::{Probing, Registry};
+use crate::catalog::service::Catalog;
+use crate::registry::client::{
+    Client, Credentials, DEFAULT_CONCURRENCY, DOCKER_HUB_CONCURRENCY, ProbeMode, Remote,
+};
+
+/// The clients in use. Clones share them.
+#[derive(Clone)]
+pub struct Clients {
+    catalog: Catalog,
+    /// Each with the description it was made from.
+    known: Arc<Mutex<HashMap<String, (Registry, Client)>>>,
+}
+
+impl Clients {
+    /// No client yet.
+    pub fn new(catalog: Catalog) -> Self {
+        Self { catalog, known: Arc::default() }
+    }
+
+    /// The client of this registry: the one in use as long as nothing it depends on has changed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when its description makes no client.
+    pub fn of(&self, registry: &Registry) -> Result<Client> {
+        let described = Registry { probe: Probing::Unknown, ..registry.clone() };
+        let mut known = self.known.lock();
+        if let Some((before, client)) = known.get(&registry.host)
+            && *before == described
+        {
+            return Ok(client.clone());
+        }
+        let client =
+            Client::new(self.remote(registry)?).map_err(|error| Error::Unavailable(error.to_string()))?;
+        known.insert(registry.host.clone(), (described, client.clone()));
+        Ok(client)
+    }
+
+    /// The same by the registry's host.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for an unknown registry, and those of [`Clients::of`].
+    pub fn find(&self, host: &str) -> Result<Client> {
+        self.of(&*self.catalog.find_registry(host)?)
+    }
+
+    fn remote(&self, registry: &Registry) -> Result<Remote> {
+        let password = self.catalog.registry_password(registry)?;
+        let credentials = registry
+            .username
+            .clone()
+            .zip(password)
+            .map(|(username, password)| Credentials { username, password });
+        let is_hub = registry.url.host_str().is_some_and(|host| host.ends_with("docker.io"));
+        Ok(Remote {
+            host: registry.host.clone(),
+            url: registry.url.clone(),
+            credentials,
+            ssl_verify: registry.ssl_verify,
+            ca_pem: registry.ca_pem.clone(),
+            trusted_hosts: registry.trusted_hosts.clone(),
+            concurrency: if is_hub { DOCKER_HUB_CONCURRENCY } else { DEFAULT_CONCURRENCY },
+            probe: probe_mode(registry.probe),
+        })
+    }
+}
+
+fn probe_mode(probing: Probing) -> ProbeMode {
+    match probing {
+        Probing::Unknown => ProbeMode::Unknown,
+        Probing::Conditional => ProbeMode::Conditional,
+        Probing::Head => ProbeMode::Head,
+        Probing::Get => ProbeMode::Get,
+    }
+}
+
+/// What the catalog keeps of what a client learned.
+pub fn probing(mode: ProbeMode) -> Probing {
+    match mode {
+        ProbeMode::Unknown => Probing::Unknown,
+        ProbeMode::Conditional => Probing::Conditional,
+        ProbeMode::Head => Probing::Head,
+        ProbeMode::Get => Probing::Get,
+    }
+}

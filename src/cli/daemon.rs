@@ -1,0 +1,92 @@
+//! What the commands that stay have in common: logs, signals, and the engine that Docker's own variables name.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::SignalKind;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::failure::{Failure, Result},
+    engine::address::Environment,
+};
+
+/// How such a command logs.
+#[derive(Debug, Args)]
+pub(crate) struct Logging {
+    /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, or a filter such as info,wharf::scan=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON elsewhere
+    Auto,
+    /// Lines for people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl Logging {
+    pub(crate) fn start(&self) -> Result<()> {
+        // poem announces itself in lines that say less than ours. A filter that names it wins over this.
+        let filter = EnvFilter::try_new(format!("poem=warn,{}", self.log_level))
+            .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
+        let is_text = match self.log_format {
+            LogFormat::Auto => io::stderr().is_terminal(),
+            LogFormat::Text => true,
+            LogFormat::Json => false,
+        };
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        let started = if is_text { lines.try_init() } else { lines.json().flatten_event(true).try_init() };
+        started.map_err(|why| Failure::failed("logging", why.to_string()))
+    }
+}
+
+/// Runs it on all processors.
+pub(crate) fn block_on(what: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|why| Failure::failed(what, why.to_string()))?.block_on(work)
+}
+
+/// What Docker's own command line goes by.
+pub(crate) fn environment() -> Environment {
+    Environment {
+        host: env::var("DOCKER_HOST").ok(),
+        certificates: env::var_os("DOCKER_CERT_PATH").map(PathBuf::from),
+        tls: env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty()),
+    }
+}
+
+/// The first SIGTERM or SIGINT asks the command to stop; a second one ends it at once.
+pub(crate) fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
+    let listen =
+        |kind| tokio::signal::unix::signal(kind).map_err(|why| Failure::failed("signals", why.to_string()));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_first {
+                tracing::info!("stopping; once more ends at once");
+                shutdown.cancel();
+            } else {
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(())
+}

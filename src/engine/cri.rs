@@ -1,0 +1,325 @@
+//! containerd, by the Kubernetes container runtime interface (CRI, `runtime.v1`) on its socket.
+//!
+//! CRI is made for one user, the kubelet, and knows less than Docker's API: a pull is by tag and says nothing until it
+//! ends, removing an image takes all its names and asks no container, and nothing is told of what others do. What it
+//! does not say is not made up: progress has no bytes, a moved tag is a failure, removal looks before it leaps.
+
+mod call;
+mod listing;
+mod message;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use prost::Message;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::arch;
+use crate::engine::{
+    About, Disk, Engine, Event, Kind,
+    address::{EngineUrl, Place},
+    cri::{call::Line, listing::Listing, message as m},
+    fault::{Class, Fault, one_line},
+    image::{Held, Removal},
+    name,
+    pull::{Credentials, Progress, Pull, Pulled},
+    room,
+};
+
+/// Most names of containers in an answer.
+const MAX_CONTAINERS: usize = 20;
+/// What containerd calls itself; others speak CRI too.
+const CONTAINERD: &str = "containerd";
+/// What Docker Hub is called, and the host that containerd asks for it.
+const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+/// containerd tells its CRI part of a name that was taken away a moment after it was; we wait for that so many times
+/// so long.
+const SETTLING: (u32, Duration) = (40, Duration::from_millis(50));
+
+/// How long an engine may take, and how often it is looked at. Tests are less patient.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the answer to any call but a pull.
+    pub answer: Duration,
+    /// For a pull to end, until we ask whether the engine still lives.
+    pub quiet: Duration,
+    /// Between two looks at what it holds, at least.
+    pub look: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(20), quiet: Duration::from_secs(15), look: Duration::from_secs(5) }
+    }
+}
+
+/// An engine that speaks CRI.
+#[derive(Debug, Clone)]
+pub struct Cri {
+    line: Line,
+    patience: Patience,
+}
+
+/// An image as CRI shows it.
+struct Shown {
+    held: Held,
+    image: m::Image,
+}
+
+impl Cri {
+    /// An engine at this address. Nothing is connected to yet: it may come later, go away and return.
+    ///
+    /// # Errors
+    /// An address that is no socket: CRI has no password, and whoever speaks it owns the node.
+    pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
+        let Place::Socket(socket) = &url.place else {
+            return Err(Fault::new(
+                Class::Other,
+                "CRI is spoken over a socket only: cri:///path/of/the.sock",
+            ));
+        };
+        Ok(Self { line: Line { socket: socket.clone() }, patience: Patience::default() })
+    }
+
+    /// With other deadlines.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    async fn ask<Q: Message, A: Message + Default>(&self, method: &str, question: &Q) -> Result<A, Fault> {
+        let limit = self.patience.answer;
+        let answer = timeout(limit, self.line.call(method, question)).await;
+        answer.map_err(|_| Fault::silent(method.rsplit('/').next().unwrap_or_default(), limit))?
+    }
+
+    async fn version(&self) -> Result<m::VersionResponse, Fault> {
+        self.ask("/runtime.v1.RuntimeService/Version", &m::VersionRequest {}).await
+    }
+
+    /// The image of this name or ID, if it is there.
+    async fn show(&self, reference: &str) -> Result<Option<Shown>, Fault> {
+        let Some(reference) = name::askable(reference) else { return Ok(None) };
+        let which = m::ImageStatusRequest { image: Some(m::ImageSpec::of(&reference)) };
+        let answer: m::ImageStatusResponse = self.ask("/runtime.v1.ImageService/ImageStatus", &which).await?;
+        Ok(answer.image.and_then(|image| Some(Shown { held: held(&image)?, image })))
+    }
+
+    /// Has the engine pull a name. There is nothing to follow; that it is still at it is told from time to time.
+    async fn fetch(
+        &self,
+        pull: &Pull,
+        name: &str,
+        mut now: Progress,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), Fault> {
+        let auth = pull.credentials.as_ref().map(|credentials| auth(credentials, name));
+        let question = m::PullImageRequest { image: Some(m::ImageSpec::of(name)), auth };
+        let pulling = self.line.call("/runtime.v1.ImageService/PullImage", &question);
+        tokio::pin!(pulling);
+        let began = Instant::now();
+        loop {
+            now.message = match began.elapsed().as_secs() {
+                0 => "pulling; this engine does not say how far it is".into(),
+                seconds => format!("pulling for {seconds} s; this engine does not say how far it is"),
+            };
+            progress(now.clone());
+            if let Ok(ended) = timeout(self.patience.quiet, &mut pulling).await {
+                return ended.map(|m::PullImageResponse {}| ());
+            }
+            // A slow registry makes it silent, and so does its death.
+            self.version().await?;
+        }
+    }
+
+    /// The whole of a pull, from looking whether it is needed to looking whether it helped.
+    ///
+    /// CRI can't name what was pulled by digest, so it is pulled by the tag; what came is compared. A tag that has
+    /// moved leaves the other image under the name, as the registry has it now, and is a failure.
+    async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
+        let name = pull.canonical()?;
+        let bytes = pull.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size_bytes));
+        let layers = u32::try_from(pull.layers.len()).unwrap_or(u32::MAX);
+        let start = Progress { bytes_total: bytes, layers_total: layers, ..Progress::default() };
+        let all = |message: &str| Progress {
+            bytes_done: bytes,
+            layers_done: layers,
+            message: message.into(),
+            ..start.clone()
+        };
+        if let Some(held) = self.find(&name).await?.filter(|held| pull.expects(held)) {
+            progress(all("already there"));
+            return Ok(Pulled { held, fetched: false });
+        }
+        self.fetch(pull, &name, start.clone(), progress).await?;
+        let held = pull.proven(self.find(&name).await?)?;
+        progress(all("done"));
+        Ok(Pulled { held, fetched: true })
+    }
+
+    /// The containers made from an image, running or not: CRI removes images without asking them.
+    async fn users(&self, shown: &Shown) -> Result<Vec<String>, Fault> {
+        let all: m::ListContainersResponse =
+            self.ask("/runtime.v1.RuntimeService/ListContainers", &m::ListContainersRequest {}).await?;
+        let names = all.containers.into_iter().filter(|container| shown.is_of(container)).map(|container| {
+            let name = container.metadata.map(|metadata| metadata.name).filter(|name| !name.is_empty());
+            one_line(&name.unwrap_or(container.id))
+        });
+        Ok(names.take(MAX_CONTAINERS).collect())
+    }
+
+    /// Takes one name of several away, which only containerd itself can.
+    async fn untag(&self, tag: &str, name: &str, others: &[&String]) -> Result<Removal, Fault> {
+        if self.version().await?.runtime_name != CONTAINERD {
+            return Err(named_otherwise(others));
+        }
+        let which = m::DeleteImageRequest { name: tag.into(), sync: true };
+        let m::Empty {} = self.ask("/containerd.services.images.v1.Images/Delete", &which).await?;
+        for _ in 0..SETTLING.0 {
+            if self.show(name).await?.is_none() {
+                break;
+            }
+            tokio::time::sleep(SETTLING.1).await;
+        }
+        Ok(Removal::Untagged)
+    }
+}
+
+impl Shown {
+    /// Whether a container was made from it, as far as the container says.
+    fn is_of(&self, container: &m::Container) -> bool {
+        let named = container.image.as_ref().map(|spec| spec.image.as_str());
+        [Some(container.image_ref.as_str()), named].into_iter().flatten().any(|reference| {
+            name::image_id(reference).is_some_and(|id| id == self.held.digest)
+                || self.image.repo_digests.iter().chain(&self.image.repo_tags).any(|name| name == reference)
+        })
+    }
+
+    /// The engine's own spelling of a canonical name.
+    fn tag(&self, canonical: &str) -> Option<&String> {
+        self.image.repo_tags.iter().find(|tag| name::canonical(tag).as_deref() == Some(canonical))
+    }
+}
+
+#[async_trait]
+impl Engine for Cri {
+    async fn about(&self) -> Result<About, Fault> {
+        let version = self.version().await?;
+        let system = rustix::system::uname();
+        Ok(About {
+            kind: Kind::Containerd,
+            id: None,
+            // CRI says neither; but a socket leads nowhere but to this machine.
+            hostname: system.nodename().to_string_lossy().into_owned(),
+            architecture: arch::normalize(&system.machine().to_string_lossy(), None),
+            os: "linux".into(),
+            version: one_line(&match version.runtime_name.as_str() {
+                CONTAINERD => version.runtime_version,
+                other => format!("{} ({other})", version.runtime_version),
+            }),
+            labels: BTreeMap::new(),
+        })
+    }
+
+    async fn images(&self) -> Result<Vec<Held>, Fault> {
+        let all: m::ListImagesResponse =
+            self.ask("/runtime.v1.ImageService/ListImages", &m::ListImagesRequest {}).await?;
+        Ok(all.images.iter().filter_map(held).collect())
+    }
+
+    async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
+        Ok(self.show(reference).await?.map(|shown| shown.held))
+    }
+
+    async fn pull(
+        &self,
+        pull: &Pull,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        stop: &CancellationToken,
+    ) -> Result<Pulled, Fault> {
+        // Dropping the call closes its connection, and with that containerd cancels the pull.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Fault::stopped()),
+            pulled = self.bring(pull, progress) => pulled,
+        }
+    }
+
+    async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
+        let Some(shown) = self.show(reference).await? else { return Ok(Removal::Absent) };
+        let canonical = name::canonical(reference).unwrap_or_default();
+        let others: Vec<_> = shown.held.names.iter().filter(|&name| *name != canonical).collect();
+        match shown.tag(&canonical) {
+            Some(tag) if !others.is_empty() => return self.untag(tag, &canonical, &others).await,
+            // By its ID: as Docker, we don't choose which of several names go with it.
+            None if others.len() > 1 => return Err(named_otherwise(&others)),
+            _ => {}
+        }
+        if shown.image.pinned {
+            return Err(Fault::new(Class::InUse, "the engine's configuration has it pinned, so it stays"));
+        }
+        let containers = self.users(&shown).await?;
+        if !containers.is_empty() {
+            return Ok(Removal::InUse { containers });
+        }
+        let which = m::RemoveImageRequest { image: Some(m::ImageSpec::of(shown.held.digest.as_str())) };
+        let m::RemoveImageResponse {} = self.ask("/runtime.v1.ImageService/RemoveImage", &which).await?;
+        // It answers with success for what is not there, and does not say what became of the rest.
+        match self.find(shown.held.digest.as_str()).await? {
+            None => Ok(Removal::Removed { freed_bytes: None }),
+            Some(_) => Err(Fault::new(Class::Other, "the engine says it is removed, and still has it")),
+        }
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+        let seen = Listing::new(self.images().await?);
+        Ok(listing::follow(self.clone(), seen, self.patience.look))
+    }
+
+    async fn disk(&self) -> Result<Disk, Fault> {
+        let answer: m::ImageFsInfoResponse =
+            self.ask("/runtime.v1.ImageService/ImageFsInfo", &m::ImageFsInfoRequest {}).await?;
+        let used = answer.image_filesystems.iter().filter_map(|usage| Some(usage.used_bytes.as_ref()?.value));
+        let images_bytes = used.fold(0, u64::saturating_add);
+        let mut places = answer.image_filesystems.into_iter().filter_map(|usage| usage.fs_id);
+        let folder = places.next().map(|place| PathBuf::from(place.mountpoint));
+        let room = match folder {
+            Some(folder) => room::of(folder).await,
+            None => None,
+        };
+        Ok(Disk {
+            free_bytes: room.map(|(free, _)| free),
+            total_bytes: room.map(|(_, total)| total),
+            images_bytes,
+        })
+    }
+}
+
+fn held(image: &m::Image) -> Option<Held> {
+    Held::read(&image.id, &image.repo_tags, &image.repo_digests, image.size)
+}
+
+fn named_otherwise(names: &[&String]) -> Fault {
+    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+    let why = format!("also called {}; this engine removes an image with all its names", names.join(", "));
+    Fault::new(Class::InUse, why)
+}
+
+/// The credentials, with the only registry they are for: containerd would offer them to each of its mirrors.
+fn auth(credentials: &Credentials, name: &str) -> m::AuthConfig {
+    let host = name.split('/').next().unwrap_or_default();
+    let host = if host == HUB.0 { HUB.1 } else { host };
+    m::AuthConfig {
+        username: credentials.username.clone(),
+        password: credentials.password.expose().into(),
+        server_address: format!("https://{host}"),
+    }
+}

@@ -1,0 +1,178 @@
+//! The messages of the Kubernetes container runtime interface (`runtime.v1`), as far as we use them.
+//!
+//! Written by hand, with the numbers of its published `api.proto`, so that a build needs no compiler of protocols.
+//! Fields that we don't read are left out; what an engine sends in them is skipped.
+
+use prost::Message;
+
+/// Asks who is there.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct VersionRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct VersionResponse {
+    /// `containerd`, `cri-o`.
+    #[prost(string, tag = "2")]
+    pub(crate) runtime_name: String,
+    #[prost(string, tag = "3")]
+    pub(crate) runtime_version: String,
+}
+
+/// An image by name or ID.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageSpec {
+    #[prost(string, tag = "1")]
+    pub(crate) image: String,
+}
+
+impl ImageSpec {
+    pub(crate) fn of(reference: &str) -> Self {
+        Self { image: reference.into() }
+    }
+}
+
+/// An image in the engine.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Image {
+    /// The digest of its config.
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) repo_tags: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) repo_digests: Vec<String>,
+    #[prost(uint64, tag = "4")]
+    pub(crate) size: u64,
+    /// Whether the node's configuration wants it kept.
+    #[prost(bool, tag = "8")]
+    pub(crate) pinned: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ListImagesRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ListImagesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) images: Vec<Image>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageStatusRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<ImageSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageStatusResponse {
+    /// Left out if there is no such image.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<Image>,
+}
+
+/// User and password, which must not be shown: it has no `Debug` that would.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct AuthConfig {
+    #[prost(string, tag = "1")]
+    pub(crate) username: String,
+    #[prost(string, tag = "2")]
+    pub(crate) password: String,
+    /// The only registry that they are for, as a URL.
+    #[prost(string, tag = "4")]
+    pub(crate) server_address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct PullImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<ImageSpec>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) auth: Option<AuthConfig>,
+}
+
+/// What it says is not believed: the image is looked at instead.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PullImageResponse {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemoveImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<ImageSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemoveImageResponse {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageFsInfoRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageFsInfoResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) image_filesystems: Vec<FilesystemUsage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FilesystemUsage {
+    #[prost(message, optional, tag = "2")]
+    pub(crate) fs_id: Option<FilesystemIdentifier>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) used_bytes: Option<UInt64Value>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FilesystemIdentifier {
+    #[prost(string, tag = "1")]
+    pub(crate) mountpoint: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct UInt64Value {
+    #[prost(uint64, tag = "1")]
+    pub(crate) value: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ListContainersRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ListContainersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) containers: Vec<Container>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Container {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) metadata: Option<ContainerMetadata>,
+    /// The image as whoever made the container named it.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) image: Option<ImageSpec>,
+    /// The image as the engine names it: its ID, or name and digest.
+    #[prost(string, tag = "5")]
+    pub(crate) image_ref: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ContainerMetadata {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+}
+
+/// containerd's own way to take one name away, which CRI has not (`containerd.services.images.v1`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeleteImageRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Whether to answer only once what nothing names any more is gone from disk.
+    #[prost(bool, tag = "2")]
+    pub(crate) sync: bool,
+}
+
+/// `google.protobuf.Empty`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Empty {}

@@ -1,0 +1,279 @@
+//! The built-in engine: a directory that is an OCI image layout, filled by wharf itself.
+//!
+//! No daemon has a part in it. The directory is a standard one (image-spec v1.1, image-layout.md): other programs read
+//! it as `oci:DIR:NAME`, with the full name in `org.opencontainers.image.ref.name`. Blobs are compared with their
+//! digests while they come and get their names afterwards, so what has a name is whole. A restart goes on where a kill
+//! interrupted it.
+
+mod contents;
+mod fetch;
+mod index;
+mod layout;
+mod manifest;
+mod meter;
+mod part;
+#[cfg(test)]
+mod tests;
+mod throttle;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::{arch, digest::Digest, keyed::Keyed};
+use crate::engine::{
+    About, Change, Disk, Engine, Event, Kind,
+    fault::{Class, Fault},
+    image::{Held, Removal},
+    name,
+    oci::{
+        contents::Contents,
+        fetch::{Fetcher, Flight, apart},
+        layout::Layout,
+        manifest::{Blob, Manifest},
+        meter::Meter,
+        throttle::Throttle,
+    },
+    pull::{Progress, Pull, Pulled},
+    source::Source,
+};
+
+/// Blobs one pull fetches at once, as Docker does.
+const AT_ONCE: usize = 3;
+/// Events kept for a listener that is slow; beyond these it is told that it missed some.
+const EVENTS: usize = 64;
+
+/// An image layout on this machine's disk.
+pub struct Oci {
+    contents: Arc<Contents>,
+    flights: Keyed<Digest, Flight>,
+    throttle: Throttle,
+    events: broadcast::Sender<Event>,
+}
+
+impl Oci {
+    /// Takes this directory, which no other process may have, and makes a layout of it if it is new or empty.
+    /// `limit` is in bytes a second.
+    ///
+    /// # Errors
+    /// A directory that can't be used; the message has the remedy.
+    pub fn open(folder: &Path, limit: Option<NonZeroU64>) -> Result<Self, Fault> {
+        let contents = Contents::new(Layout::open(folder)?);
+        contents.tidy()?;
+        Ok(Self {
+            contents: Arc::new(contents),
+            flights: Keyed::default(),
+            throttle: Throttle::new(limit),
+            events: broadcast::Sender::new(EVENTS),
+        })
+    }
+
+    /// Asks the directory something, where waiting for the disk is allowed.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Arc<Contents>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let contents = Arc::clone(&self.contents);
+        apart(move || question(&contents)).await
+    }
+
+    fn tell(&self, change: Change, digest: Option<Digest>, name: Option<String>) {
+        // With nobody listening there is nobody to tell.
+        let _ = self.events.send(Event::ImageChanged { change, digest, name });
+    }
+
+    /// The whole of a pull, from looking whether it is needed to looking whether it helped.
+    async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
+        let name = name::canonical(&pull.name()).filter(|_| name::repository(&pull.repository).is_some());
+        let Some(name) = name else {
+            return Err(Fault::new(Class::Other, format!("{:?} is no image reference", pull.name())));
+        };
+        let expected = |held: &Held| held.digest == pull.config;
+        if let Some(held) = self.find(&name).await?.filter(expected) {
+            progress(all_of(&held, "already there"));
+            return Ok(Pulled { held, fetched: false });
+        }
+        let (config, new_name) = (pull.config.clone(), name.clone());
+        let is_tagged = self.ask(move |contents| contents.tag(&config, &new_name)).await?;
+        let last = if is_tagged { None } else { Some(self.fetch(pull, &name, progress).await?) };
+        let fetched = last.is_some();
+        let change = if fetched { Change::Pulled } else { Change::Tagged };
+        self.tell(change, Some(pull.config.clone()), Some(name.clone()));
+        let held = self.find(&name).await?.filter(expected).ok_or_else(|| {
+            let why = "was fetched and is not there; does another program write into the directory?";
+            Fault::new(Class::Other, format!("{name} {why}"))
+        })?;
+        progress(last.unwrap_or_else(|| all_of(&held, "already there under another name")));
+        Ok(Pulled { held, fetched })
+    }
+
+    /// Fetches what is not there and gives it its name; returns what there is to report at the end.
+    async fn fetch(
+        &self,
+        pull: &Pull,
+        name: &str,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Progress, Fault> {
+        let Some(source) = &pull.source else {
+            return Err(Fault::new(Class::Other, "this engine was not told where to fetch the image from"));
+        };
+        let (bytes, pulled_by) = manifest_of(pull, source.as_ref()).await?;
+        let manifest = manifest::read(&bytes)?;
+        if manifest.config.digest != pull.config {
+            let found = &manifest.config.digest;
+            let why = format!("{name} is {found} in the registry, not the expected {}", pull.config);
+            return Err(Fault::new(Class::Other, format!("{why}; has the tag moved since the last scan?")));
+        }
+        let digest = Digest::sha256_of(&bytes);
+        let blobs: Vec<Blob> = manifest.blobs().into_iter().cloned().collect();
+        let named = blobs.iter().map(|blob| blob.digest.clone()).chain([digest.clone()]).collect();
+        let pins = self.contents.pin(named);
+        let wanted = blobs.clone();
+        self.ask(move |contents| contents.make_room(&wanted)).await?;
+        let meter = self.fetch_blobs(&manifest, &blobs, source.as_ref(), progress).await?;
+        let name = name.to_owned();
+        self.ask(move |contents| {
+            let added = contents.add(&name, &bytes, &digest, &pulled_by);
+            drop(pins);
+            added
+        })
+        .await?;
+        Ok(meter.finish("done"))
+    }
+
+    async fn fetch_blobs(
+        &self,
+        manifest: &Manifest,
+        blobs: &[Blob],
+        source: &dyn Source,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Meter, Fault> {
+        let meter = Mutex::new(Meter::new(manifest));
+        let told = |blob: &Blob, there: u64, is_whole: bool| {
+            // Told under the lock, so that no report overtakes another.
+            let mut meter = meter.lock();
+            progress(meter.at(&blob.digest, there, is_whole));
+        };
+        let fetcher =
+            Fetcher { contents: &self.contents, flights: &self.flights, throttle: &self.throttle, source };
+        let jobs: Vec<_> = blobs.iter().map(|blob| fetcher.bring(blob, &told).boxed()).collect();
+        let mut jobs = stream::iter(jobs).buffer_unordered(AT_ONCE);
+        while let Some(brought) = jobs.next().await {
+            brought?;
+        }
+        drop(jobs);
+        Ok(meter.into_inner())
+    }
+}
+
+#[async_trait]
+impl Engine for Oci {
+    async fn about(&self) -> Result<About, Fault> {
+        // A directory whose disk is gone has no more to say of itself than an engine that is down.
+        self.ask(|contents| contents.layout.index().map(drop)).await?;
+        let identity = &self.contents.layout.identity;
+        Ok(About {
+            kind: Kind::Oci,
+            id: Some(identity.id.to_string()),
+            hostname: identity.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            os: std::env::consts::OS.into(),
+            architecture: arch::normalize(std::env::consts::ARCH, None),
+            labels: BTreeMap::new(),
+        })
+    }
+
+    async fn images(&self) -> Result<Vec<Held>, Fault> {
+        self.ask(|contents| contents.images()).await
+    }
+
+    async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
+        let Some(wanted) = spelt_out(reference) else { return Ok(None) };
+        let is_it = |held: &Held| held.digest.as_str() == wanted || held.names.contains(&wanted);
+        Ok(self.images().await?.into_iter().find(is_it))
+    }
+
+    async fn pull(
+        &self,
+        pull: &Pull,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        stop: &CancellationToken,
+    ) -> Result<Pulled, Fault> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Fault::stopped()),
+            pulled = self.bring(pull, progress) => pulled,
+        }
+    }
+
+    async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
+        let Some(wanted) = spelt_out(reference) else { return Ok(Removal::Absent) };
+        let (removal, digest) = self.ask(move |contents| contents.remove(&wanted)).await?;
+        let change = match removal {
+            Removal::Removed { .. } => Change::Deleted,
+            Removal::Untagged => Change::Untagged,
+            Removal::Absent | Removal::InUse { .. } => return Ok(removal),
+        };
+        let name = if reference.parse::<Digest>().is_ok() { None } else { name::canonical(reference) };
+        self.tell(change, digest, name);
+        Ok(removal)
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+        let events = stream::unfold(Some(self.events.subscribe()), async |events| {
+            let mut events = events?;
+            match events.recv().await {
+                Ok(event) => Some((Ok(event), Some(events))),
+                // An event is a hint to look again, so one stands for all that were missed.
+                Err(RecvError::Lagged(_)) => {
+                    let change = Change::Pulled;
+                    Some((Ok(Event::ImageChanged { change, digest: None, name: None }), Some(events)))
+                }
+                Err(RecvError::Closed) => {
+                    Some((Err(Fault::new(Class::EngineGone, "the image directory was given up")), None))
+                }
+            }
+        });
+        Ok(events.boxed())
+    }
+
+    async fn disk(&self) -> Result<Disk, Fault> {
+        self.ask(|contents| contents.disk()).await
+    }
+}
+
+/// An ID as it is, a name in its canonical form.
+fn spelt_out(reference: &str) -> Option<String> {
+    if reference.parse::<Digest>().is_ok() { Some(reference.into()) } else { name::canonical(reference) }
+}
+
+/// The manifest as it will be kept, and the digest it has in the registry.
+async fn manifest_of(pull: &Pull, source: &dyn Source) -> Result<(Vec<u8>, Digest), Fault> {
+    let reference = pull.manifest.as_ref().map_or(pull.tag.as_str(), Digest::as_str);
+    let document = source.manifest(reference).await?;
+    if pull.manifest.as_ref().is_some_and(|wanted| !wanted.matches(&document.bytes)) {
+        let why = "the registry sent another manifest than the digest says";
+        return Err(Fault::new(Class::Other, format!("{reference}: {why}")));
+    }
+    let pulled_by = pull.manifest.clone().unwrap_or_else(|| Digest::sha256_of(&document.bytes));
+    Ok((manifest::as_oci(&document.media_type, document.bytes)?, pulled_by))
+}
+
+/// The progress of an image that is there.
+fn all_of(held: &Held, message: &str) -> Progress {
+    Progress {
+        bytes_done: held.size_bytes,
+        bytes_total: held.size_bytes,
+        message: message.into(),
+        ..Progress::default()
+    }
+}

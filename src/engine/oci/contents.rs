@@ -1,0 +1,321 @@
+//! What the directory holds: images by name, blobs by digest, and which of them are still needed.
+//!
+//! Everything here waits for the disk, so it is called on threads that may.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::base::digest::Digest;
+use crate::engine::{
+    Disk,
+    fault::{Class, Fault},
+    image::{Held, Removal},
+    oci::{
+        index::{Entry, Index},
+        layout::{Layout, broken},
+        manifest::{self, Blob, Manifest},
+    },
+};
+
+/// What nothing refers to is removed after so long. Until then it may be what a killed pull will go on with, over a
+/// line on which a large image takes days, or what another program is about to give a name.
+const ABANDONED: Duration = Duration::from_hours(7 * 24);
+/// What a pull leaves free, in bytes: our own database may be on the same disk.
+const RESERVE: u64 = 16 * 1024 * 1024;
+/// How deep indexes of indexes are followed. Real ones have two levels.
+const MAX_DEPTH: usize = 8;
+
+/// The directory, with what is going on in it.
+pub(crate) struct Contents {
+    pub(crate) layout: Layout,
+    /// Held from reading `index.json` to acting on it.
+    turn: Mutex<()>,
+    /// Blobs that pulls have need of, and how many pulls.
+    pins: Mutex<HashMap<Digest, usize>>,
+    /// Manifests that were read; their bytes never change.
+    known: Mutex<HashMap<Digest, Arc<Manifest>>>,
+}
+
+/// Keeps blobs from being collected, as long as it is held.
+pub(crate) struct Pins {
+    contents: Arc<Contents>,
+    blobs: Vec<Digest>,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut pins = self.contents.pins.lock();
+        for blob in &self.blobs {
+            if let Some(count) = pins.get_mut(blob) {
+                *count -= 1;
+                if *count == 0 {
+                    pins.remove(blob);
+                }
+            }
+        }
+    }
+}
+
+impl Contents {
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self { layout, turn: Mutex::default(), pins: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// The images that are whole.
+    pub(crate) fn images(&self) -> Result<Vec<Held>, Fault> {
+        let index = self.layout.index()?;
+        let mut images: BTreeMap<Digest, Held> = BTreeMap::new();
+        for entry in index.manifests.iter().filter(|entry| entry.is_image()) {
+            let Some(manifest) = self.whole(entry) else { continue };
+            let image = images.entry(manifest.config.digest.clone()).or_insert_with(|| Held {
+                digest: manifest.config.digest.clone(),
+                names: Vec::new(),
+                manifests: Vec::new(),
+                size_bytes: manifest.size(),
+            });
+            image.names.extend(entry.name());
+            image.manifests.extend(entry.known_by());
+        }
+        let listed: HashSet<&Digest> = index.manifests.iter().map(|entry| &entry.digest).collect();
+        self.known.lock().retain(|digest, _| listed.contains(digest));
+        let mut images: Vec<Held> = images.into_values().collect();
+        for image in &mut images {
+            image.names.sort();
+            image.manifests.sort();
+            image.manifests.dedup();
+        }
+        Ok(images)
+    }
+
+    /// The manifest of an entry whose blobs are all there.
+    fn whole(&self, entry: &Entry) -> Option<Arc<Manifest>> {
+        if !self.layout.has(&entry.digest, entry.size) {
+            return None;
+        }
+        let known = self.known.lock().get(&entry.digest).cloned();
+        let manifest = if let Some(manifest) = known {
+            manifest
+        } else {
+            let bytes = self.layout.document(&entry.digest).ok()?;
+            let read = manifest::read(&bytes).ok().filter(|_| entry.digest.matches(&bytes))?;
+            let manifest = Arc::new(read);
+            self.known.lock().insert(entry.digest.clone(), Arc::clone(&manifest));
+            manifest
+        };
+        let is_whole = manifest.blobs().iter().all(|blob| self.layout.has(&blob.digest, blob.size));
+        is_whole.then_some(manifest)
+    }
+
+    /// Keeps these blobs from being collected from now on, whether they are there yet or not.
+    pub(crate) fn pin(self: &Arc<Self>, blobs: Vec<Digest>) -> Pins {
+        let mut pins = self.pins.lock();
+        for blob in &blobs {
+            *pins.entry(blob.clone()).or_default() += 1;
+        }
+        Pins { contents: Arc::clone(self), blobs }
+    }
+
+    /// Sees to it that what is missing of these blobs fits on the disk.
+    pub(crate) fn make_room(&self, blobs: &[Blob]) -> Result<(), Fault> {
+        let root = self.layout.root();
+        let begun: HashMap<Digest, u64> = self
+            .layout
+            .begun()
+            .map_err(|error| broken(root, &error))?
+            .into_iter()
+            .map(|(digest, size, _)| (digest, size))
+            .collect();
+        let missing = blobs.iter().filter(|blob| !self.layout.has(&blob.digest, blob.size));
+        let missing = missing.map(|blob| {
+            let there = begun.get(&blob.digest).copied().unwrap_or(0);
+            blob.size.saturating_sub(there)
+        });
+        let missing = missing.fold(0, u64::saturating_add);
+        if missing == 0 {
+            return Ok(());
+        }
+        let needed = missing.saturating_add(RESERVE);
+        let free = || self.layout.room().map(|(free, _)| free).map_err(|error| broken(root, &error));
+        if needed <= free()? {
+            return Ok(());
+        }
+        // What was begun and given up is in the way of what is wanted now.
+        self.drop_begun(Duration::ZERO);
+        let free = free()?;
+        if needed <= free {
+            return Ok(());
+        }
+        let why = format!(
+            "{}: {missing} bytes are to be fetched and {RESERVE} stay in reserve, but {free} are free; unload images \
+             or free some space",
+            root.display()
+        );
+        Err(Fault::new(Class::NoSpace, why))
+    }
+
+    /// Gives an image whose other blobs are here a name; what had it before is removed.
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        digest: &Digest,
+        pulled_by: &Digest,
+    ) -> Result<(), Fault> {
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let _turn = self.turn.lock();
+        if !self.layout.has(digest, size) {
+            self.layout.put_blob(digest, bytes).map_err(|error| broken(&self.layout.blob(digest), &error))?;
+        }
+        let index = self.layout.index()?;
+        self.put(index, Entry::new(digest.clone(), size, name, Some(pulled_by)))
+    }
+
+    /// Gives the image of this ID another name, if it is here.
+    pub(crate) fn tag(&self, config: &Digest, name: &str) -> Result<bool, Fault> {
+        let _turn = self.turn.lock();
+        let index = self.layout.index()?;
+        let is_it = |entry: &&Entry| self.whole(entry).is_some_and(|found| found.config.digest == *config);
+        let found = index.manifests.iter().filter(|entry| entry.is_image()).find(is_it);
+        let Some(entry) = found.map(|entry| entry.named(name)) else { return Ok(false) };
+        self.put(index, entry)?;
+        Ok(true)
+    }
+
+    fn put(&self, mut index: Index, entry: Entry) -> Result<(), Fault> {
+        let replaced = index.put(entry);
+        self.write(&index)?;
+        if !replaced.is_empty() {
+            self.collect(&index, &replaced);
+        }
+        Ok(())
+    }
+
+    fn write(&self, index: &Index) -> Result<(), Fault> {
+        self.layout.put_index(index).map_err(|error| broken(self.layout.root(), &error))
+    }
+
+    /// Takes a name away, or all of an image's by its ID, and what nothing needs then.
+    pub(crate) fn remove(&self, reference: &str) -> Result<(Removal, Option<Digest>), Fault> {
+        let _turn = self.turn.lock();
+        let mut index = self.layout.index()?;
+        let config_of = |entry: &Entry| self.config_of(entry);
+        let removed = match reference.parse::<Digest>() {
+            Ok(id) => {
+                index.manifests.extract_if(.., |entry| config_of(entry).as_ref() == Some(&id)).collect()
+            }
+            Err(_) => index.remove(reference),
+        };
+        let Some(first) = removed.first() else { return Ok((Removal::Absent, None)) };
+        let config = config_of(first);
+        let is_named_still =
+            config.is_some() && index.manifests.iter().any(|entry| config_of(entry) == config);
+        self.write(&index)?;
+        let freed = self.collect(&index, &removed);
+        let removal =
+            if is_named_still { Removal::Untagged } else { Removal::Removed { freed_bytes: Some(freed) } };
+        Ok((removal, config))
+    }
+
+    fn config_of(&self, entry: &Entry) -> Option<Digest> {
+        if !entry.is_image() {
+            return None;
+        }
+        if let Some(known) = self.known.lock().get(&entry.digest) {
+            return Some(known.config.digest.clone());
+        }
+        manifest::read(&self.layout.document(&entry.digest).ok()?).ok().map(|read| read.config.digest)
+    }
+
+    /// Removes the blobs that only these entries needed, and what was abandoned long ago; returns the bytes. Never what
+    /// the index or a running pull refers to; nothing at all where it can't be told.
+    fn collect(&self, index: &Index, lost: &[Entry]) -> u64 {
+        self.drop_begun(ABANDONED);
+        let reach = |entries: &[Entry]| {
+            let mut reached = HashSet::new();
+            for entry in entries {
+                self.reach(&entry.digest, MAX_DEPTH, &mut reached)?;
+            }
+            Ok::<_, Fault>(reached)
+        };
+        let needed = match reach(&index.manifests) {
+            Ok(needed) => needed,
+            Err(fault) => {
+                tracing::warn!(%fault, "nothing is collected: what the images need can't be told");
+                return 0;
+            }
+        };
+        let lost = reach(lost).unwrap_or_default();
+        let Ok(blobs) = self.layout.blobs() else { return 0 };
+        // Whoever pins a blob from now on looks for it afterwards.
+        let pins = self.pins.lock();
+        let goes = |digest: &Digest, written: SystemTime| {
+            !needed.contains(digest)
+                && !pins.contains_key(digest)
+                && (lost.contains(digest) || is_older(written, ABANDONED))
+        };
+        let mut freed = 0_u64;
+        for (digest, size, written) in blobs {
+            if goes(&digest, written) && fs::remove_file(self.layout.blob(&digest)).is_ok() {
+                freed = freed.saturating_add(size);
+            }
+        }
+        freed
+    }
+
+    /// All that a document of an index leads to, itself included.
+    fn reach(&self, document: &Digest, depth: usize, reached: &mut HashSet<Digest>) -> Result<(), Fault> {
+        let path = self.layout.blob(document);
+        if depth == 0 {
+            return Err(Fault::new(Class::Other, format!("{}: indexes within indexes", path.display())));
+        }
+        if !reached.insert(document.clone()) {
+            return Ok(());
+        }
+        let bytes = match self.layout.document(document) {
+            Ok(bytes) => bytes,
+            // An index may name platforms that nobody copied here.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(broken(&path, &error)),
+        };
+        let (documents, others) = manifest::references(&bytes)?;
+        reached.extend(others.into_iter().map(|blob| blob.digest));
+        documents.iter().try_for_each(|inner| self.reach(&inner.digest, depth - 1, reached))
+    }
+
+    /// Removes what was abandoned long ago.
+    pub(crate) fn tidy(&self) -> Result<(), Fault> {
+        let _turn = self.turn.lock();
+        self.collect(&self.layout.index()?, &[]);
+        Ok(())
+    }
+
+    /// Removes what was begun so long ago and is not being fetched.
+    fn drop_begun(&self, age: Duration) {
+        let Ok(begun) = self.layout.begun() else { return };
+        let pins = self.pins.lock();
+        for (digest, _, written) in begun {
+            if !pins.contains_key(&digest) && is_older(written, age) {
+                let _ = fs::remove_file(self.layout.part(&digest));
+            }
+        }
+    }
+
+    /// The room there is, and what the blobs take.
+    pub(crate) fn disk(&self) -> Result<Disk, Fault> {
+        let read = || {
+            let (free, total) = self.layout.room()?;
+            let blobs = self.layout.blobs()?;
+            Ok((free, total, blobs.iter().fold(0, |sum: u64, (_, size, _)| sum.saturating_add(*size))))
+        };
+        let (free, total, used) = read().map_err(|error| broken(self.layout.root(), &error))?;
+        Ok(Disk { free_bytes: Some(free), total_bytes: Some(total), images_bytes: used })
+    }
+}
+
+fn is_older(than: SystemTime, age: Duration) -> bool {
+    than.elapsed().is_ok_and(|elapsed| elapsed >= age)
+}

@@ -1,0 +1,259 @@
+//! Blobs from the registry to the disk: each once, whoever wants it, and on from where it broke off.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::digest::Digest;
+use crate::base::keyed::Keyed;
+use crate::engine::{
+    fault::{Class, Fault},
+    oci::{contents::Contents, layout::broken, manifest::Blob, part::Part, throttle::Throttle},
+    source::{Flow, Source},
+};
+
+/// What is gathered before it is written: enough that a disk writes well, little enough to hold for each blob twice.
+const BATCH: u64 = 512 * 1024;
+/// Most pieces of a batch. An honest one has some dozens; each keeps the buffer alive that it came in.
+const PIECES: usize = 512;
+/// What was gathered so long is written though it is less: a slow line shows progress, and a kill loses little.
+const LINGER: Duration = Duration::from_millis(500);
+/// How often in a row a flow may break off before the pull is given up. Whoever asked for it tries again, later.
+const BREAKS: u32 = 4;
+/// A flow that brought so much before it broke off does not count: it is the line that is bad, not the registry.
+const HEADWAY: u64 = 1024 * 1024;
+/// The wait after a break, longer each time.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// One blob that some pulls want.
+#[derive(Default)]
+pub(crate) struct Flight {
+    /// Whoever has it fetches.
+    turn: Arc<Mutex<()>>,
+    /// How many bytes are there, for those who wait.
+    there: watch::Sender<u64>,
+}
+
+/// The right to fetch a blob. The flight is known for as long as anybody has it.
+pub(crate) struct Turn {
+    _turn: OwnedMutexGuard<()>,
+    _flight: Arc<Flight>,
+}
+
+/// What is told while a blob comes: how many of its bytes are there, and whether it has its place.
+pub(crate) type Told<'a> = dyn Fn(&Blob, u64, bool) + Send + Sync + 'a;
+
+/// The way of one pull to its blobs.
+pub(crate) struct Fetcher<'a> {
+    pub(crate) contents: &'a Arc<Contents>,
+    pub(crate) flights: &'a Keyed<Digest, Flight>,
+    pub(crate) throttle: &'a Throttle,
+    pub(crate) source: &'a dyn Source,
+}
+
+impl Fetcher<'_> {
+    /// Sees to it that a blob is here.
+    pub(crate) async fn bring(&self, blob: &Blob, told: &Told<'_>) -> Result<(), Fault> {
+        if !self.has(blob).await? {
+            let flight = self.flights.of(blob.digest.clone(), Flight::default);
+            let turn = wait(&flight, blob, told).await;
+            // Whoever had the turn before may have fetched it.
+            if !self.has(blob).await? {
+                self.fetch(blob, &flight, turn, told).await?;
+            }
+        }
+        told(blob, blob.size, true);
+        Ok(())
+    }
+
+    async fn has(&self, blob: &Blob) -> Result<bool, Fault> {
+        let (contents, blob) = (Arc::clone(self.contents), blob.clone());
+        apart(move || Ok(contents.layout.has(&blob.digest, blob.size))).await
+    }
+
+    async fn fetch(&self, blob: &Blob, flight: &Flight, turn: Turn, told: &Told<'_>) -> Result<(), Fault> {
+        let at = |part: &Part| {
+            flight.there.send_replace(part.known());
+            told(blob, part.known(), false);
+        };
+        let (path, wanted) = (self.contents.layout.part(&blob.digest), blob.clone());
+        let opened = move || Part::open(&path, &wanted, turn).map_err(|error| broken(&path, &error));
+        let mut part = apart(opened).await?;
+        let mut is_more = part.length() > 0;
+        while is_more {
+            (part, is_more) = with(part, Part::recall).await?;
+            at(&part);
+        }
+        loop {
+            part = self.complete(blob, part, &at).await?;
+            let was_resumed = part.is_resumed();
+            let place = self.contents.layout.blob(&blob.digest);
+            let is_kept;
+            (part, is_kept) = with(part, move |part| part.keep(&place)).await?;
+            if is_kept {
+                return Ok(());
+            }
+            // A power cut may have spoilt what an earlier attempt left. Where there was none, it is the registry.
+            if !was_resumed {
+                with(part, Part::discard).await?;
+                let why = "the registry sent other bytes than the digest says; they were not kept";
+                return Err(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)));
+            }
+        }
+    }
+
+    /// Fetches what is missing of it, over as many flows as it takes.
+    async fn complete(
+        &self,
+        blob: &Blob,
+        mut part: Part,
+        at: &(dyn Fn(&Part) + Send + Sync),
+    ) -> Result<Part, Fault> {
+        let mut breaks = 0;
+        while part.length() < blob.size {
+            let before = part.length();
+            let fault;
+            (part, fault) = self.receive(blob, part, at).await?;
+            let Some(fault) = fault else { continue };
+            breaks = if part.length().saturating_sub(before) >= HEADWAY { 1 } else { breaks + 1 };
+            if !fault.is_transient() || breaks >= BREAKS {
+                return Err(fault);
+            }
+            tracing::debug!(blob = %blob.digest, from = part.length(), %fault, "a blob broke off; going on");
+            tokio::time::sleep(PAUSE * breaks).await;
+        }
+        Ok(part)
+    }
+
+    /// Takes one flow to its end, and returns why it ended before the blob did. The outer fault is the disk's.
+    async fn receive(
+        &self,
+        blob: &Blob,
+        mut part: Part,
+        at: &(dyn Fn(&Part) + Send + Sync),
+    ) -> Result<(Part, Option<Fault>), Fault> {
+        let Flow { from, mut pieces } = match self.source.blob(&blob.digest, blob.size, part.length()).await {
+            Ok(flow) => flow,
+            Err(fault) => return Ok((part, Some(fault))),
+        };
+        if from != part.length() {
+            // It does no ranges.
+            (part, ()) = with(part, Part::restart).await?;
+        }
+        if from != part.length() {
+            let why = "the registry sent another part than was asked for";
+            return Ok((part, Some(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)))));
+        }
+        let mut left = blob.size.saturating_sub(from);
+        let mut writer = Writer::Idle(part);
+        loop {
+            // While one batch is written the next is gathered.
+            let batch = self.gather(&mut pieces).await;
+            part = writer.idle().await?;
+            at(&part);
+            let Some(rest) = left.checked_sub(batch.bytes) else {
+                let why = "the registry sent more bytes than the size says";
+                return Ok((part, Some(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)))));
+            };
+            left = rest;
+            writer =
+                if batch.pieces.is_empty() { Writer::Idle(part) } else { Writer::start(part, batch.pieces) };
+            let Some(ended) = batch.ended else { continue };
+            part = writer.idle().await?;
+            at(&part);
+            let early = || Fault::new(Class::Network, "the registry ended a blob before its end");
+            return Ok((part, ended.err().or_else(|| (left > 0).then(early))));
+        }
+    }
+
+    /// What comes next, as much as is worth writing. It may be nothing, where nothing comes: how long that may last is
+    /// for the source to say.
+    async fn gather(&self, pieces: &mut BoxStream<'static, Result<Bytes, Fault>>) -> Batch {
+        let deadline = Instant::now() + LINGER;
+        let mut batch = Batch::default();
+        let is_full = |batch: &Batch| batch.bytes >= BATCH || batch.pieces.len() >= PIECES;
+        while !is_full(&batch) && batch.ended.is_none() && Instant::now() < deadline {
+            match timeout_at(deadline, pieces.next()).await {
+                Ok(Some(Ok(piece))) => {
+                    self.throttle.take(piece.len()).await;
+                    batch.bytes = batch.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    batch.pieces.push(piece);
+                }
+                Ok(Some(Err(fault))) => batch.ended = Some(Err(fault)),
+                Ok(None) => batch.ended = Some(Ok(())),
+                Err(_) => break,
+            }
+        }
+        batch
+    }
+}
+
+/// Some pieces of a flow, and how it ended if it did.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    bytes: u64,
+    ended: Option<Result<(), Fault>>,
+}
+
+/// Waits for the turn, and tells how far whoever has it is.
+async fn wait(flight: &Arc<Flight>, blob: &Blob, told: &Told<'_>) -> Turn {
+    let turn = Arc::clone(&flight.turn).lock_owned();
+    tokio::pin!(turn);
+    let mut there = flight.there.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            turn = &mut turn => return Turn { _turn: turn, _flight: Arc::clone(flight) },
+            Ok(()) = there.changed() => {
+                let now = *there.borrow_and_update();
+                told(blob, now, false);
+            }
+        }
+    }
+}
+
+/// The part, here or with the thread that writes to it.
+enum Writer {
+    Idle(Part),
+    Busy(JoinHandle<Result<(Part, ()), Fault>>),
+}
+
+impl Writer {
+    fn start(part: Part, batch: Vec<Bytes>) -> Self {
+        Self::Busy(tokio::task::spawn_blocking(move || part.take_through(|part| part.write(&batch))))
+    }
+
+    /// Waits for the write to end.
+    async fn idle(self) -> Result<Part, Fault> {
+        match self {
+            Self::Idle(part) => Ok(part),
+            Self::Busy(writing) => Ok(ended(writing.await)?.0),
+        }
+    }
+}
+
+/// Does something to a part where waiting for the disk is allowed.
+async fn with<T: Send + 'static>(
+    part: Part,
+    work: impl FnOnce(&mut Part) -> io::Result<T> + Send + 'static,
+) -> Result<(Part, T), Fault> {
+    apart(move || part.take_through(work)).await
+}
+
+/// Does something where waiting for the disk is allowed.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    ended(tokio::task::spawn_blocking(work).await)
+}
+
+fn ended<T>(outcome: Result<Result<T, Fault>, JoinError>) -> Result<T, Fault> {
+    outcome.unwrap_or_else(|_| Err(Fault::new(Class::Other, "the work on the image directory broke off")))
+}

@@ -1,0 +1,318 @@
+//! The directory: an OCI image layout (image-spec v1.1, image-layout.md), and `.wharf` in it for what is only ours.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::base::digest::Digest;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::oci::index::Index;
+
+/// What says that a directory is a layout, and of which version.
+const MARK: &str = "oci-layout";
+const VERSION: &str = "1.0.0";
+const INDEX: &str = "index.json";
+const BLOBS: &str = "blobs";
+/// What is ours alone: the lock, who we are, and what is being fetched.
+const OURS: &str = ".wharf";
+const PARTS: &str = "parts";
+/// Largest `index.json` read. A name takes half a kilobyte.
+const MAX_INDEX: u64 = 64 * 1024 * 1024;
+/// Largest manifest read, as large as registries take.
+const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+
+/// The directory, held by this process alone.
+pub(crate) struct Layout {
+    root: PathBuf,
+    /// Who keeps it, whatever the directory is called now.
+    pub(crate) identity: Identity,
+    _lock: File,
+}
+
+/// What the directory is known by, kept in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Made once, for ever.
+    pub(crate) id: Uuid,
+    /// What the directory was called when it was made.
+    pub(crate) name: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mark {
+    image_layout_version: String,
+}
+
+impl Layout {
+    /// Takes the directory, and makes a layout of it if it is new or empty.
+    ///
+    /// # Errors
+    /// What is no directory or something else's, can't be written to, or is in use; each with what to do about it.
+    pub(crate) fn open(root: &Path) -> Result<Self, Fault> {
+        let fail = |why: &str| Fault::new(Class::Other, format!("{}: {why}", root.display()));
+        match fs::metadata(root) {
+            Ok(found) if !found.is_dir() => return Err(fail("not a directory; name one, or a new one")),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(root).map_err(|error| unwritable(root, &error))?;
+            }
+            Err(error) => return Err(broken(root, &error)),
+        }
+        let is_layout = match fs::read(root.join(MARK)) {
+            Ok(bytes) => {
+                let mark: Option<Mark> = serde_json::from_slice(&bytes).ok();
+                if mark.is_none_or(|mark| mark.image_layout_version != VERSION) {
+                    return Err(fail(
+                        "an OCI image layout of another version than 1.0.0; name another directory",
+                    ));
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(broken(&root.join(MARK), &error)),
+        };
+        if !is_layout && holds_others(root)? {
+            return Err(fail("not an OCI image layout, and not empty; name an empty or a new directory"));
+        }
+        let ours = root.join(OURS);
+        fs::create_dir_all(ours.join(PARTS)).map_err(|error| unwritable(root, &error))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(ours.join("lock"))
+            .map_err(|error| unwritable(root, &error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(fail(
+                    "another wharf uses this directory, or it was named twice; name another one",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(broken(&ours.join("lock"), &error)),
+        }
+        let identity = identity(root)?;
+        let layout = Self { root: root.into(), identity, _lock: lock };
+        layout.complete().map_err(|error| unwritable(root, &error))?;
+        // Told now, not at the first pull.
+        layout.index()?;
+        Ok(layout)
+    }
+
+    /// Makes what a layout must have and this one lacks; the mark last, since it says that the rest is there.
+    fn complete(&self) -> io::Result<()> {
+        fs::create_dir_all(self.root.join(BLOBS).join("sha256"))?;
+        if !self.root.join(INDEX).try_exists()? {
+            self.put_index(&Index::default())?;
+        }
+        if !self.root.join(MARK).try_exists()? {
+            let mark = Mark { image_layout_version: VERSION.into() };
+            self.put(&self.root.join(MARK), &serde_json::to_vec(&mark)?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What is named here, as it is on disk: others may write to it too.
+    pub(crate) fn index(&self) -> Result<Index, Fault> {
+        let path = self.root.join(INDEX);
+        let bytes = read_bounded(&path, MAX_INDEX).map_err(|error| broken(&path, &error))?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let place = format!("line {} column {}", error.line(), error.column());
+            let why = "mend it, or move the directory away to start anew";
+            Fault::new(Class::Other, format!("{}: no index of images, at {place}; {why}", path.display()))
+        })
+    }
+
+    pub(crate) fn put_index(&self, index: &Index) -> io::Result<()> {
+        self.put(&self.root.join(INDEX), &serde_json::to_vec(index)?)
+    }
+
+    /// Where a blob is, if it is here.
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join(BLOBS).join(digest.algorithm()).join(digest.hex())
+    }
+
+    /// Where a blob is put together.
+    pub(crate) fn part(&self, digest: &Digest) -> PathBuf {
+        self.parts().join(format!("{}-{}", digest.algorithm(), digest.hex()))
+    }
+
+    /// Whether a blob of this size is here. Its digest was compared before it got its name.
+    pub(crate) fn has(&self, digest: &Digest, size: u64) -> bool {
+        fs::metadata(self.blob(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
+    }
+
+    /// A blob that is a document.
+    pub(crate) fn document(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        read_bounded(&self.blob(digest), MAX_MANIFEST)
+    }
+
+    /// Keeps a small blob.
+    pub(crate) fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let place = self.blob(digest);
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        self.put(&place, bytes)
+    }
+
+    /// Writes a file so that it is there whole or not at all, also after a power cut.
+    fn put(&self, place: &Path, bytes: &[u8]) -> io::Result<()> {
+        let beside = self.root.join(OURS).join(format!("{}.new", Uuid::new_v4()));
+        let written = File::create(&beside).and_then(|mut file| {
+            file.write_all(bytes)?;
+            settle(&file, &beside, place)
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+
+    /// Every blob: its digest, its bytes, and when it was written.
+    pub(crate) fn blobs(&self) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
+        let mut found = Vec::new();
+        for algorithm in fs::read_dir(self.root.join(BLOBS))? {
+            let algorithm = algorithm?;
+            if !algorithm.file_type()?.is_dir() {
+                continue;
+            }
+            let named = algorithm.file_name();
+            for (hex, size, written) in files(&algorithm.path())? {
+                // Whatever else lies there is not ours to judge.
+                if let Ok(digest) = format!("{}:{hex}", named.to_string_lossy()).parse() {
+                    found.push((digest, size, written));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every blob that was begun: its digest, the bytes that are there, and when the last one came.
+    pub(crate) fn begun(&self) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
+        let parts = files(&self.parts())?.into_iter();
+        Ok(parts
+            .filter_map(|(name, size, written)| {
+                Some((name.replacen('-', ":", 1).parse().ok()?, size, written))
+            })
+            .collect())
+    }
+
+    fn parts(&self) -> PathBuf {
+        self.root.join(OURS).join(PARTS)
+    }
+
+    /// Free and total bytes of the disk it is on.
+    pub(crate) fn room(&self) -> io::Result<(u64, u64)> {
+        let disk = rustix::fs::statvfs(&self.root)?;
+        Ok((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
+    }
+}
+
+/// Gives a finished file its place, for good: the bytes first, then the name.
+pub(crate) fn settle(file: &File, from: &Path, place: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    fs::rename(from, place)?;
+    place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// What the file system says, and of what.
+pub(crate) fn broken(path: &Path, error: &io::Error) -> Fault {
+    let class = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::NoSpace,
+        _ => Class::Other,
+    };
+    Fault::new(class, format!("{}: {error}", path.display()))
+}
+
+fn unwritable(root: &Path, error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Fault::new(
+            Class::Other,
+            format!(
+                "{}: can't be written to ({error}); let wharf's user write there, or name another directory",
+                root.display()
+            ),
+        ),
+        _ => broken(root, error),
+    }
+}
+
+/// Whether there is anything here but our own folder and what file systems put into theirs.
+fn holds_others(root: &Path) -> Result<bool, Fault> {
+    let entries = fs::read_dir(root).map_err(|error| broken(root, &error))?;
+    let is_ours = |name: &OsStr| name == OURS || name == "lost+found";
+    // An index alone is what a first start leaves that was cut short.
+    let is_begun = root.join(OURS).is_dir();
+    let begun = |name: &OsStr| is_begun && (name == INDEX || name == BLOBS);
+    for entry in entries {
+        let name = entry.map_err(|error| broken(root, &error))?.file_name();
+        if !is_ours(&name) && !begun(&name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reads who keeps this directory, or settles it the first time: its own name, so that several on one machine can be
+/// told apart, or the machine's where it has none.
+fn identity(root: &Path) -> Result<Identity, Fault> {
+    let path = root.join(OURS).join("engine.json");
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| {
+            let why = "it does not say who keeps this directory; remove it to be a new agent";
+            Fault::new(Class::Other, format!("{}: {why}", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_else(hostname);
+            let identity = Identity { id: Uuid::new_v4(), name };
+            let beside = path.with_extension("json.new");
+            let bytes = serde_json::to_vec(&identity).unwrap_or_default();
+            fs::write(&beside, bytes)
+                .and_then(|()| settle(&File::open(&beside)?, &beside, &path))
+                .map_err(|error| unwritable(root, &error))?;
+            Ok(identity)
+        }
+        Err(error) => Err(broken(&path, &error)),
+    }
+}
+
+fn hostname() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+fn files(folder: &Path) -> io::Result<Vec<(String, u64, SystemTime)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Between the listing and the look it may have been moved to its place.
+        if let Ok(about) = entry.metadata()
+            && about.is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            found.push((name, about.len(), about.modified()?));
+        }
+    }
+    Ok(found)
+}
+
+fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too large to be what it should"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

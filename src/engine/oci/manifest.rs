@@ -1,0 +1,206 @@
+//! Image manifests as a layout keeps them (image-spec v1.1), and Docker's turned into them.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::base::digest::Digest;
+use crate::engine::fault::{Class, Fault};
+
+/// What a layout has instead of [`DOCKER_IMAGE`]: other programs find no other type by its name.
+pub(crate) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's types and those of the same bytes in OCI's words.
+const TYPES: [(&str, &str); 6] = [
+    ("application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json"),
+    ("application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar"),
+    ("application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+    ("application/vnd.docker.image.rootfs.diff.tar.zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    ),
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    ),
+];
+/// Most layers of an image. Engines stop at 127.
+const MAX_LAYERS: usize = 512;
+
+/// What an image is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) config: Blob,
+    /// From the base up.
+    pub(crate) layers: Vec<Blob>,
+}
+
+/// A blob by name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Blob {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+impl Manifest {
+    /// Config and layers, each once.
+    pub(crate) fn blobs(&self) -> Vec<&Blob> {
+        let mut blobs: Vec<&Blob> = self.layers.iter().chain([&self.config]).collect();
+        let mut seen = std::collections::HashSet::new();
+        blobs.retain(|blob| seen.insert(&blob.digest));
+        blobs
+    }
+
+    /// Bytes of config and layers together.
+    pub(crate) fn size(&self) -> u64 {
+        self.blobs().iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
+    }
+}
+
+/// Any document that points at blobs, as far as it does.
+#[derive(Deserialize)]
+struct Pointing {
+    #[serde(default)]
+    config: Option<Blob>,
+    #[serde(default)]
+    layers: Option<Vec<Blob>>,
+    #[serde(default)]
+    manifests: Option<Vec<Blob>>,
+    #[serde(default)]
+    blobs: Option<Vec<Blob>>,
+    #[serde(default)]
+    subject: Option<Blob>,
+}
+
+fn pointing(bytes: &[u8]) -> Result<Pointing, Fault> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let place = format!("line {} column {}", error.line(), error.column());
+        Fault::new(Class::Other, format!("the manifest is not the JSON expected, at {place}"))
+    })
+}
+
+/// Reads the manifest of one image.
+///
+/// # Errors
+/// What is an index, an artifact without layers and config, or no manifest at all.
+pub(crate) fn read(bytes: &[u8]) -> Result<Manifest, Fault> {
+    let fail = |why: &str| Err(Fault::new(Class::Other, format!("the manifest {why}")));
+    let read = pointing(bytes)?;
+    if read.manifests.is_some() {
+        return fail("is of several platforms; name the manifest of one");
+    }
+    let Some(config) = read.config else { return fail("has no config") };
+    let layers = read.layers.unwrap_or_default();
+    if layers.len() > MAX_LAYERS {
+        return fail("has more layers than any engine takes");
+    }
+    Ok(Manifest { config, layers })
+}
+
+/// All that a manifest or an index points at: the documents to go on with, and the other blobs.
+pub(crate) fn references(bytes: &[u8]) -> Result<(Vec<Blob>, Vec<Blob>), Fault> {
+    let read = pointing(bytes)?;
+    let documents = read.manifests.into_iter().flatten().chain(read.subject).collect();
+    let others = [read.layers, read.blobs].into_iter().flatten().flatten().chain(read.config).collect();
+    Ok((documents, others))
+}
+
+/// The same image in OCI's words: Docker's manifest with the types changed, any other as it is. The blobs are the
+/// same bytes, so the image's ID stays.
+///
+/// # Errors
+/// A layer of a type that has no name there.
+pub(crate) fn as_oci(media_type: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    if media_type != DOCKER_IMAGE {
+        return Ok(bytes);
+    }
+    let broken = |why: &str| Fault::new(Class::Other, format!("Docker's manifest {why}"));
+    let mut manifest: Value = serde_json::from_slice(&bytes).map_err(|_| broken("is no JSON"))?;
+    let fields = manifest.as_object_mut().ok_or_else(|| broken("is no object"))?;
+    fields.insert("mediaType".into(), OCI_IMAGE.into());
+    let mut descriptors: Vec<&mut Value> = Vec::new();
+    for (key, value) in fields.iter_mut() {
+        match (key.as_str(), value) {
+            ("config", config) => descriptors.push(config),
+            ("layers", Value::Array(layers)) => descriptors.extend(layers),
+            _ => {}
+        }
+    }
+    for descriptor in descriptors {
+        let field = descriptor.get_mut("mediaType").ok_or_else(|| broken("has a blob of no type"))?;
+        let docker = field.as_str().unwrap_or_default();
+        if docker.starts_with("application/vnd.oci.") {
+            continue;
+        }
+        let known = TYPES.iter().find(|(of_docker, _)| *of_docker == docker);
+        let (_, oci) = known.ok_or_else(|| broken("has a blob of a type that no image layout has"))?;
+        *field = Value::from(*oci);
+    }
+    serde_json::to_vec(&manifest).map_err(|error| broken(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{DOCKER_IMAGE, OCI_IMAGE, as_oci, read, references};
+    use crate::base::digest::Digest;
+
+    fn descriptor(kind: &str, content: &str) -> Value {
+        json!({"mediaType": kind, "digest": Digest::sha256_of(content.as_bytes()), "size": content.len()})
+    }
+
+    fn docker() -> Value {
+        json!({
+            "schemaVersion": 2, "mediaType": DOCKER_IMAGE,
+            "config": descriptor("application/vnd.docker.container.image.v1+json", "config"),
+            "layers": [
+                descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", "a"),
+                descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", "b"),
+            ],
+        })
+    }
+
+    #[test]
+    fn dockers_manifest_becomes_one_of_the_same_blobs() {
+        let before = docker().to_string().into_bytes();
+        let after = as_oci(DOCKER_IMAGE, before.clone()).unwrap();
+        assert_eq!(read(&after).unwrap(), read(&before).unwrap());
+        let after: Value = serde_json::from_slice(&after).unwrap();
+        assert_eq!(after["mediaType"], OCI_IMAGE);
+        assert_eq!(after["config"]["mediaType"], "application/vnd.oci.image.config.v1+json");
+        assert_eq!(after["layers"][1]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+        assert_eq!(as_oci(OCI_IMAGE, before.clone()).unwrap(), before, "no other one is touched");
+        let mut strange = docker();
+        strange["layers"][0]["mediaType"] = "application/x-strange".into();
+        assert!(as_oci(DOCKER_IMAGE, strange.to_string().into_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_image_of_one_platform_is_refused() {
+        let index = json!({"schemaVersion": 2, "manifests": [descriptor(OCI_IMAGE, "x")]}).to_string();
+        for (bytes, why) in [
+            (index.as_str(), "several platforms"),
+            ("{}", "no config"),
+            ("nonsense", "line 1"),
+            (r#"{"config": {"digest": "sha256:1", "size": 1}}"#, "JSON expected"),
+        ] {
+            let fault = read(bytes.as_bytes()).unwrap_err();
+            assert!(fault.message.contains(why), "{fault}");
+        }
+        let mut deep = docker();
+        deep["layers"] = (0..513).map(|n| descriptor("x", &n.to_string())).collect();
+        assert!(read(deep.to_string().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn all_that_is_pointed_at_is_found() {
+        let (documents, blobs) = references(docker().to_string().as_bytes()).unwrap();
+        assert_eq!((documents.len(), blobs.len()), (0, 3));
+        let index = json!({
+            "manifests": [descriptor(OCI_IMAGE, "x")], "subject": descriptor(OCI_IMAGE, "y"), "layers": null,
+        });
+        let (documents, blobs) = references(index.to_string().as_bytes()).unwrap();
+        assert_eq!((documents.len(), blobs.len()), (2, 0));
+    }
+}

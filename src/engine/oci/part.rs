@@ -1,0 +1,143 @@
+//! A blob while it is put together: a file in our own folder, with the digest of what is in it so far.
+//!
+//! It goes to the thread that writes and comes back. The right to work on this blob goes with it, so whoever gives up
+//! in between leaves nobody else to write into the same file before the last write has ended.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::base::digest::Hasher;
+use crate::engine::{
+    fault::{Class, Fault},
+    oci::{
+        fetch::Turn,
+        layout::{broken, settle},
+        manifest::Blob,
+    },
+};
+
+/// How much is read again at a time of what an earlier attempt left.
+const STEP: usize = 8 * 1024 * 1024;
+
+/// A blob in the making.
+pub(crate) struct Part {
+    blob: Blob,
+    path: PathBuf,
+    file: File,
+    /// Of the first `known` bytes.
+    hasher: Hasher,
+    known: u64,
+    length: u64,
+    is_resumed: bool,
+    _turn: Turn,
+}
+
+impl Part {
+    /// Goes on with what is there of it, if anything is.
+    pub(crate) fn open(path: &Path, blob: &Blob, turn: Turn) -> io::Result<Self> {
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+        let length = file.metadata()?.len();
+        let hasher = blob.digest.hasher();
+        let mut part = Self {
+            blob: blob.clone(),
+            path: path.into(),
+            file,
+            hasher,
+            known: 0,
+            length,
+            is_resumed: length > 0,
+            _turn: turn,
+        };
+        if length > blob.size {
+            part.restart()?;
+        }
+        Ok(part)
+    }
+
+    /// Begins anew.
+    pub(crate) fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.hasher = self.blob.digest.hasher();
+        (self.known, self.length, self.is_resumed) = (0, 0, false);
+        Ok(())
+    }
+
+    /// Takes a step into what an earlier attempt left; false once all of it is known.
+    pub(crate) fn recall(&mut self) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        let step = u64::try_from(STEP).unwrap_or(u64::MAX).min(self.length - self.known);
+        (&self.file).take(step).read_to_end(&mut bytes)?;
+        self.hasher.update(&bytes);
+        self.known += u64::try_from(bytes.len()).unwrap_or(0);
+        if bytes.is_empty() {
+            // It got shorter by another's hand.
+            self.length = self.known;
+        }
+        Ok(self.known < self.length)
+    }
+
+    /// Does something to it and gives it back. On a full disk what was begun goes: it is in the way of everybody else.
+    pub(crate) fn take_through<T>(
+        mut self,
+        work: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> Result<(Self, T), Fault> {
+        match work(&mut self) {
+            Ok(done) => Ok((self, done)),
+            Err(error) => {
+                let fault = broken(&self.path, &error);
+                if fault.class == Class::NoSpace {
+                    let _ = self.discard();
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// The bytes that are there.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Those of them that are in the digest.
+    pub(crate) fn known(&self) -> u64 {
+        self.known
+    }
+
+    /// Whether some of it is from an earlier attempt.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// Adds what came.
+    pub(crate) fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        for piece in pieces {
+            self.file.write_all(piece)?;
+            self.hasher.update(piece);
+            self.length += u64::try_from(piece.len()).unwrap_or(0);
+        }
+        self.known = self.length;
+        Ok(())
+    }
+
+    /// Gives it its place among the blobs, if it is what its digest says; else it is begun anew.
+    pub(crate) fn keep(&mut self, place: &Path) -> io::Result<bool> {
+        if self.length != self.blob.size || !self.hasher.matches(&self.blob.digest) {
+            self.restart()?;
+            return Ok(false);
+        }
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        settle(&self.file, &self.path, place)?;
+        Ok(true)
+    }
+
+    /// Leaves nothing of it.
+    pub(crate) fn discard(&mut self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}

@@ -1,0 +1,54 @@
+//! No more bytes a second than the operator allows.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// A limit that all transfers of an engine share.
+pub(crate) struct Throttle {
+    per_second: Option<NonZeroU64>,
+    /// When all that was taken so far will have been paid for.
+    paid_at: Mutex<Instant>,
+}
+
+impl Throttle {
+    pub(crate) fn new(per_second: Option<NonZeroU64>) -> Self {
+        Self { per_second, paid_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Takes so many bytes, and waits until they and all before them are within the limit.
+    pub(crate) async fn take(&self, bytes: usize) {
+        let Some(limit) = self.per_second else { return };
+        let nanoseconds = u128::try_from(bytes).unwrap_or(u128::MAX).saturating_mul(1_000_000_000);
+        let cost = Duration::from_nanos(
+            u64::try_from(nanoseconds / u128::from(limit.get())).unwrap_or(u64::MAX / 1_000_000_000),
+        );
+        let until = {
+            let mut paid_at = self.paid_at.lock();
+            *paid_at = (*paid_at).max(Instant::now()) + cost;
+            *paid_at
+        };
+        sleep_until(until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::Throttle;
+
+    #[tokio::test]
+    async fn all_who_take_share_one_limit() {
+        let throttle = Throttle::new(NonZeroU64::new(1_000_000));
+        let started = Instant::now();
+        tokio::join!(throttle.take(150_000), throttle.take(50_000), async { throttle.take(100_000).await });
+        assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+        Throttle::new(None).take(usize::MAX).await;
+    }
+}

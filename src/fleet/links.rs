@@ -1,0 +1,263 @@
+//! The links that agents on other machines keep open: who gets in, and who is cut off.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::audit::Audit;
+use crate::access::caller::Caller;
+use crate::access::joins::{Joins, checked_agent_id, is_key};
+use crate::access::names::checked_name;
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::fleet::labels::set_labels;
+use crate::fleet::remote::Link;
+use crate::fleet::service::{Fleet, Joined};
+use crate::store::Store;
+use crate::wire::message::{Code, Hello, Refusal};
+use crate::wire::{MAX_TEXT, VERSIONS};
+
+/// Connections that have not yet proved who they are, of some 20 KiB each. More are told to try later.
+const STRANGERS: usize = 512;
+
+/// The links. Clones share them.
+#[derive(Clone)]
+pub struct Links {
+    pub(in crate::fleet) fleet: Fleet,
+    pub(in crate::fleet) shutdown: CancellationToken,
+    /// Who is silent for so long is lost.
+    pub(in crate::fleet) silence: Duration,
+    store: Store,
+    joins: Joins,
+    audit: Audit,
+    strangers: Arc<Semaphore>,
+    sessions: Arc<Mutex<HashMap<String, Session>>>,
+}
+
+struct Session {
+    instance: String,
+    link: Arc<Link>,
+}
+
+impl Links {
+    /// No links yet.
+    pub fn new(
+        store: Store,
+        fleet: Fleet,
+        joins: Joins,
+        audit: Audit,
+        silence: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        Self { fleet, shutdown, silence, store, joins, audit, strangers, sessions: Arc::default() }
+    }
+
+    /// A place for somebody who has not said who they are.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when too many are there already.
+    pub fn stranger(&self) -> Result<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.strangers).try_acquire_owned();
+        place.map_err(|_| Error::Busy("too many agents are connecting at once; try again in a moment".into()))
+    }
+
+    /// Takes an agent out of the fleet, forgets what it is known by, and cuts it off. For super-admins.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] for one whose engine this server follows itself: it would be met again at once.
+    pub async fn remove(&self, caller: &Caller, id: &str) -> Result<()> {
+        self.audit
+            .superadmin(caller, "remove_agent", id, |deed| async move {
+                let agent = self.fleet.agent(caller, id)?;
+                if !agent.record.remote && agent.is_alive() {
+                    return Err(Error::Conflict(format!(
+                        "{id} is an engine that this server follows itself ({}); take it out of --engine first",
+                        agent.record.address
+                    )));
+                }
+                let (links, id) = (self.clone(), id.to_owned());
+                deed.write(move |w| {
+                    links.joins.forget(w, &id)?;
+                    links.fleet.take_out(w, &id)?;
+                    w.on_commit(move || {
+                        let why = "an admin removed this agent; it may join again with a new token";
+                        links.cut(&id, Refusal::new(Code::Credential, why));
+                    });
+                    Ok(())
+                })
+                .await
+            })
+            .await
+    }
+
+    fn cut(&self, id: &str, refusal: Refusal) {
+        if let Some(session) = self.sessions.lock().get(id) {
+            session.link.cut(refusal);
+        }
+    }
+
+    /// Who has said hello: the agent it is by its credential, or becomes by its token.
+    pub(in crate::fleet) async fn admit(
+        &self,
+        hello: &Hello,
+        address: IpAddr,
+    ) -> Result<Result<String, Refusal>> {
+        if let Err(refusal) = check(hello) {
+            return Ok(Err(refusal));
+        }
+        let credential = &hello.credential;
+        if let Some(agent) = self.joins.agent_of(&credential.key, &credential.secret).await? {
+            return Ok(Ok(agent));
+        }
+        if hello.token.is_none() {
+            let why = "its credential is unknown here: it was removed, or has never joined this manager; it needs a \
+                       join token (wharf agent token create)";
+            return Ok(Err(Refusal::new(Code::Credential, why)));
+        }
+        self.join(hello, address).await
+    }
+
+    async fn join(&self, hello: &Hello, address: IpAddr) -> Result<Result<String, Refusal>> {
+        let _alone = self.fleet.meeting.lock().await;
+        let (links, hello) = (self.clone(), hello.clone());
+        self.store
+            .write(move |w| {
+                let Some(text) = &hello.token else { return Ok(Err(Refusal::new(Code::Token, "no token"))) };
+                let token = match links.joins.check(w, text)? {
+                    Ok(token) => token,
+                    Err(why) => return Ok(Err(Refusal::new(Code::Token, why))),
+                };
+                let mut labels = hello.labels.clone();
+                labels.retain(|_, value| !value.is_empty());
+                let mut checked = std::collections::BTreeMap::new();
+                if let Err(error) = set_labels(&mut checked, Some(labels)) {
+                    return Ok(Err(Refusal::new(Code::Id, error.to_string())));
+                }
+                let id = match links.id_for(token.agent.as_deref(), &hello) {
+                    Ok(id) => id,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                if token.agent.is_some() {
+                    links.joins.forget(w, &id)?;
+                }
+                let scaling_group = token.scaling_group.clone().or_else(|| hello.scaling_group.clone());
+                let token_id = token.id.clone();
+                links.joins.spend(w, token, &hello.credential.key, &hello.credential.secret, &id)?;
+                links.audit.joined(w, &id, &token_id, Some(address))?;
+                let joined =
+                    Joined { id: id.clone(), address: place(address), scaling_group, labels: checked };
+                links.fleet.put_joined(w, joined)?;
+                tracing::info!(agent = id, %address, token = token_id, "an agent has joined");
+                Ok(Ok(id))
+            })
+            .await
+    }
+
+    /// The id of one who joins: what the token says, else what the agent asks for, else the name of its host.
+    fn id_for(&self, of_token: Option<&str>, hello: &Hello) -> Result<String, Refusal> {
+        let wanted = match (of_token, hello.id.as_deref()) {
+            (Some(id), Some(wanted)) if id != wanted => {
+                let why = format!("the token is for {id}, and the agent asks to be {}", shown(wanted));
+                return Err(Refusal::new(Code::Token, why));
+            }
+            (Some(id), _) | (None, Some(id)) => id,
+            (None, None) => return Ok(self.fleet.free_id(&hello.hostname)),
+        };
+        let id = checked_agent_id("id", wanted).map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
+        let Some(there) = self.fleet.find(&id) else { return Ok(id) };
+        // Whoever makes a token for this very agent means a machine that was set up anew.
+        if of_token.is_some() && there.record.remote && !self.sessions.lock().contains_key(&id) {
+            return Ok(id);
+        }
+        let why = format!(
+            "there is an agent {id} already; choose another --id, or take that one out first: wharf agent remove {id}"
+        );
+        Err(Refusal::new(Code::Id, why))
+    }
+
+    /// Makes this link the agent's. One that the same process had before is closed; another process's stays.
+    pub(in crate::fleet) fn register(
+        &self,
+        id: &str,
+        instance: &str,
+        link: &Arc<Link>,
+    ) -> Result<(), Refusal> {
+        let mut sessions = self.sessions.lock();
+        if let Some(there) = sessions.get(id) {
+            if there.instance != instance && !there.link.closed.is_cancelled() {
+                let why = format!(
+                    "{id} is connected already by another process; a machine that was copied needs a token of its own, \
+                     and an empty state directory"
+                );
+                return Err(Refusal::new(Code::Connected, why));
+            }
+            there.link.closed.cancel();
+        }
+        sessions.insert(id.to_owned(), Session { instance: instance.into(), link: Arc::clone(link) });
+        Ok(())
+    }
+
+    /// Ends a link's time as the agent's, and does this then, unless another link has taken its place.
+    pub(in crate::fleet) fn unregister(&self, id: &str, link: &Arc<Link>, then: impl FnOnce()) -> bool {
+        let mut sessions = self.sessions.lock();
+        let is_it = sessions.get(id).is_some_and(|session| Arc::ptr_eq(&session.link, link));
+        if is_it {
+            sessions.remove(id);
+            then();
+        }
+        // Last: whoever waits on the link and hears this finds the agent away.
+        link.closed.cancel();
+        is_it
+    }
+
+    /// Does this unless the agent has a link.
+    pub(in crate::fleet) fn unless_linked(&self, id: &str, then: impl FnOnce()) {
+        let sessions = self.sessions.lock();
+        if !sessions.contains_key(id) {
+            then();
+        }
+    }
+}
+
+/// How an agent is reached, for people: it is the other way round.
+pub(in crate::fleet) fn place(address: IpAddr) -> String {
+    format!("link:{address}")
+}
+
+/// The version that both speak.
+pub(in crate::fleet) fn common_version(hello: &Hello) -> Option<u32> {
+    VERSIONS.into_iter().filter(|version| hello.protocols.contains(version)).max()
+}
+
+fn check(hello: &Hello) -> Result<(), Refusal> {
+    let refuse = |code, why: String| Err(Refusal::new(code, why));
+    if common_version(hello).is_none() {
+        let theirs: Vec<String> = hello.protocols.iter().take(8).map(ToString::to_string).collect();
+        let ours = VERSIONS.map(|version| version.to_string()).join(", ");
+        let why = format!(
+            "the agent (wharf {}) speaks version {} of the protocol and this manager (wharf {}) version {ours}; \
+             run the same release on both",
+            shown(&hello.version),
+            theirs.join(", "),
+            env!("CARGO_PKG_VERSION"),
+        );
+        return refuse(Code::Version, why);
+    }
+    let texts = [&hello.version, &hello.hostname, &hello.instance];
+    if texts.iter().any(|text| text.len() > MAX_TEXT) || hello.instance.is_empty() {
+        return refuse(Code::Misbehaved, "its hello has a text that is too long, or no instance".into());
+    }
+    if !is_key(&hello.credential.key) || hello.credential.secret.expose().len() < 32 {
+        return refuse(Code::Credential, "its credential is too short to be one".into());
+    }
+    if let Some(group) = &hello.scaling_group {
+        checked_name("scaling_group", group).map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! An engine on another machine, reached by the link its agent keeps open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::digest::Digest;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::image::{Held, Removal};
+use crate::engine::pull::{Progress, Pull, Pulled};
+use crate::engine::{About, Change, Disk, Engine, Event};
+use crate::fleet::service::Fleet;
+use crate::wire::convert::{Unacceptable, is_honest};
+use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
+
+/// Messages that wait to be sent on one link.
+const OUTBOX: usize = 64;
+/// How long an agent may take for an answer: as long as its engine may, and some for the way.
+const ANSWER: Duration = Duration::from_mins(1);
+/// How long a stopped pull is waited for.
+const STOPPING: Duration = Duration::from_secs(4);
+
+/// One link, as those who use it see it.
+pub(in crate::fleet) struct Link {
+    outbox: mpsc::Sender<ToAgent>,
+    calls: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    pulls: Mutex<HashMap<String, watch::Sender<News>>>,
+    next_call: AtomicU64,
+    /// What last changed on the engine.
+    pub(in crate::fleet) changed: watch::Sender<Option<Change>>,
+    /// Cancelled when the link is no more the agent's.
+    pub(in crate::fleet) closed: CancellationToken,
+    /// Why it was cut, if we did it.
+    cut: Mutex<Option<Refusal>>,
+    /// Cancelled when the manager stops: pulls go on at the agents then.
+    shutdown: CancellationToken,
+}
+
+/// What is known of a pull.
+#[derive(Debug, Default, Clone)]
+struct News {
+    progress: Option<Progress>,
+    end: Option<Result<Pulled, Fault>>,
+}
+
+impl Link {
+    /// A link, and what is to be sent on it.
+    pub(in crate::fleet) fn new(shutdown: CancellationToken) -> (Arc<Self>, mpsc::Receiver<ToAgent>) {
+        let (outbox, to_send) = mpsc::channel(OUTBOX);
+        let link = Self {
+            outbox,
+            calls: Mutex::default(),
+            pulls: Mutex::default(),
+            next_call: AtomicU64::new(1),
+            changed: watch::Sender::new(None),
+            closed: CancellationToken::new(),
+            cut: Mutex::new(None),
+            shutdown,
+        };
+        (Arc::new(link), to_send)
+    }
+
+    /// Ends the link, and tells the agent why.
+    pub(in crate::fleet) fn cut(&self, refusal: Refusal) {
+        self.cut.lock().get_or_insert(refusal);
+        self.closed.cancel();
+    }
+
+    /// Why it was cut.
+    pub(in crate::fleet) fn was_cut(&self) -> Option<Refusal> {
+        self.cut.lock().clone()
+    }
+
+    /// An answer came. One that nobody waits for any more is dropped.
+    pub(in crate::fleet) fn answered(&self, reply: Reply) {
+        if let Some(waiting) = self.calls.lock().remove(&reply.call) {
+            let _ = waiting.send(reply.answer);
+        }
+    }
+
+    /// A pull went on. One that nobody follows is passed over.
+    ///
+    /// # Errors
+    /// Numbers that can't be: the pull fails with that, and the agent has lied.
+    pub(in crate::fleet) fn pulling(&self, pull: &str, progress: Progress) -> Result<(), Unacceptable> {
+        let pulls = self.pulls.lock();
+        let Some(news) = pulls.get(pull) else { return Ok(()) };
+        let is_lie = !is_honest(news.borrow().progress.as_ref(), &progress);
+        if is_lie {
+            let lie = "it says of a pull what can't be: its numbers go back, or pass their total";
+            let fault = Fault::new(Class::Other, format!("the agent can't be believed: {lie}"));
+            news.send_modify(|news| news.end = Some(Err(fault)));
+            return Err(Unacceptable(lie.into()));
+        }
+        news.send_modify(|news| news.progress = Some(progress));
+        Ok(())
+    }
+
+    /// A pull ended.
+    pub(in crate::fleet) fn pulled(&self, pull: &str, end: End) -> Result<(), Unacceptable> {
+        let end = match end {
+            End::Done(pulled) => Ok(pulled.try_into()?),
+            End::Failed(fault) => Err(fault.into()),
+        };
+        if let Some(news) = self.pulls.lock().get(pull) {
+            news.send_modify(|news| news.end = Some(end));
+        }
+        Ok(())
+    }
+
+    fn gone() -> Fault {
+        Fault::new(Class::EngineGone, "the link to the agent broke")
+    }
+
+    async fn send(&self, message: ToAgent) -> Result<(), Fault> {
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => Err(Self::gone()),
+            sent = self.outbox.send(message) => sent.map_err(|_| Self::gone()),
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer, Fault> {
+        let call = self.next_call.fetch_add(1, Ordering::Relaxed);
+        let (answered, answer) = oneshot::channel();
+        self.calls.lock().insert(call, answered);
+        let asked = async {
+            self.send(ToAgent::Ask(Request { call, ask })).await?;
+            tokio::select! {
+                () = self.closed.cancelled() => Err(Self::gone()),
+                answer = tokio::time::timeout(ANSWER, answer) => {
+                    let silent = || {
+                        let why = format!("the agent has not answered for {} s", ANSWER.as_secs());
+                        Fault::new(Class::EngineGone, why)
+                    };
+                    answer.map_err(|_| silent())?.map_err(|_| Self::gone())
+                }
+            }
+        };
+        let answer = asked.await;
+        self.calls.lock().remove(&call);
+        match answer? {
+            Answer::Failed(fault) => Err(fault.into()),
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// The engine behind a link.
+pub(in crate::fleet) struct Remote {
+    pub(in crate::fleet) link: Arc<Link>,
+    pub(in crate::fleet) fleet: Fleet,
+    pub(in crate::fleet) agent: String,
+}
+
+fn strange() -> Fault {
+    Fault::new(Class::Other, "the agent answered something else than was asked")
+}
+
+/// The id of a pull: of the image and the name it will have, and of nothing else, so that whoever asks again finds what
+/// was begun before.
+fn id_of(pull: &Pull) -> String {
+    let manifest = pull.manifest.as_ref().map_or("", Digest::as_str);
+    Digest::sha256_of(format!("{} {manifest} {}", pull.name(), pull.config.as_str()).as_bytes())
+        .hex()
+        .chars()
+        .take(32)
+        .collect()
+}
+
+/// Follows a pull; if it is dropped before the end, the agent is told to stop.
+struct Following<'a> {
+    link: &'a Link,
+    id: String,
+    is_over: bool,
+}
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        self.link.pulls.lock().remove(&self.id);
+        // While the manager stops, and where the link broke, the agent goes on: it is asked about the pull again.
+        if !self.is_over && !self.link.shutdown.is_cancelled() && !self.link.closed.is_cancelled() {
+            let _ = self.link.outbox.try_send(ToAgent::Stop { pull: self.id.clone() });
+        }
+    }
+}
+
+impl Following<'_> {
+    async fn follow(
+        &mut self,
+        news: &mut watch::Receiver<News>,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Pulled, Fault> {
+        loop {
+            let now = news.borrow_and_update().clone();
+            if let Some(end) = now.end {
+                self.is_over = true;
+                return end;
+            }
+            if let Some(now) = now.progress {
+                progress(now);
+            }
+            tokio::select! {
+                biased;
+                changed = news.changed() => changed.map_err(|_| Link::gone())?,
+                () = self.link.closed.cancelled() => return Err(Link::gone()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for Remote {
+    async fn about(&self) -> Result<About, Fault> {
+        let agent = self.fleet.find(&self.agent);
+        agent.and_then(|agent| agent.about).ok_or_else(Link::gone)
+    }
+
+    /// What the agent has told, after it was made to look again.
+    async fn images(&self) -> Result<Vec<Held>, Fault> {
+        self.link.ask(Ask::Look).await?;
+        Ok(self.fleet.held(&self.agent).iter().map(|held| held.as_ref().clone()).collect())
+    }
+
+    async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
+        match self.link.ask(Ask::Find(reference.into())).await? {
+            Answer::Found(held) => held
+                .map(TryInto::try_into)
+                .transpose()
+                .map_err(|lie: Unacceptable| Fault::new(Class::Other, lie.0)),
+            _ => Err(strange()),
+        }
+    }
+
+    async fn pull(
+        &self,
+        pull: &Pull,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        stop: &CancellationToken,
+    ) -> Result<Pulled, Fault> {
+        let id = id_of(pull);
+        let (sender, mut news) = watch::channel(News::default());
+        self.link.pulls.lock().insert(id.clone(), sender);
+        let mut following = Following { link: &self.link, id: id.clone(), is_over: false };
+        self.link.send(ToAgent::Pull { pull: id.clone(), what: Box::new(pull.into()) }).await?;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            end = following.follow(&mut news, progress) => return end,
+        }
+        if self.link.shutdown.is_cancelled() {
+            return Err(Fault::stopped());
+        }
+        self.link.send(ToAgent::Stop { pull: id }).await?;
+        // So that "stopped" is said when it has stopped, if that is soon.
+        let _ = tokio::time::timeout(STOPPING, following.follow(&mut news, &|_| ())).await;
+        following.is_over = true;
+        Err(Fault::stopped())
+    }
+
+    async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
+        match self.link.ask(Ask::Remove(reference.into())).await? {
+            Answer::Removed(removal) => Ok(removal.into()),
+            _ => Err(strange()),
+        }
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+        let (link, changed) = (Arc::clone(&self.link), self.link.changed.subscribe());
+        let events = stream::unfold(Some((link, changed)), async |following| {
+            let (link, mut changed) = following?;
+            tokio::select! {
+                () = link.closed.cancelled() => Some((Err(Link::gone()), None)),
+                told = changed.changed() => {
+                    told.ok()?;
+                    let change = (*changed.borrow_and_update())?;
+                    let event = Event::ImageChanged { change, digest: None, name: None };
+                    Some((Ok(event), Some((link, changed))))
+                }
+            }
+        });
+        Ok(events.boxed())
+    }
+
+    async fn disk(&self) -> Result<Disk, Fault> {
+        let agent = self.fleet.find(&self.agent);
+        let disk = agent.and_then(|agent| agent.disk);
+        disk.ok_or_else(|| Fault::new(Class::Other, "the agent has not told of its disk"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::id_of;
+    use crate::base::digest::Digest;
+    use crate::engine::pull::Pull;
+
+    #[test]
+    fn a_pull_is_known_by_what_will_be_there_in_the_end() {
+        let pull = |tag: &str, config: &str| Pull {
+            repository: "cr.io/a".into(),
+            tag: tag.into(),
+            manifest: None,
+            config: Digest::sha256_of(config.as_bytes()),
+            platform: None,
+            layers: Vec::new(),
+            credentials: None,
+            source: None,
+        };
+        assert_eq!(id_of(&pull("1", "a")), id_of(&pull("1", "a")));
+        assert_ne!(id_of(&pull("1", "a")), id_of(&pull("2", "a")));
+        assert_ne!(id_of(&pull("1", "a")), id_of(&pull("1", "b")));
+    }
+}

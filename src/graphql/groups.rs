@@ -1,0 +1,278 @@
+//! Groups (projects), under the names Backend.AI gave their administration.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object};
+
+use crate::access::caller::Caller;
+use crate::access::directory::Directory;
+use crate::access::directory::groups::{GroupChange, GroupSearch, MemberChange};
+use crate::access::tenants::Group;
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::listing::rows;
+use crate::graphql::kit::outcome::outcome;
+use crate::graphql::kit::scalar::{JsonString, Uuid};
+use crate::graphql::schema::LIST_COST;
+
+/// The type of all groups.
+const GENERAL: &str = "GENERAL";
+
+/// A project: some users of a domain.
+pub struct GroupNode(Arc<Group>);
+
+impl From<Arc<Group>> for GroupNode {
+    fn from(group: Arc<Group>) -> Self {
+        Self(group)
+    }
+}
+
+#[Object(name = "Group", rename_fields = "snake_case")]
+impl GroupNode {
+    /// Its id.
+    async fn id(&self) -> Option<Uuid> {
+        Some(self.0.id.into())
+    }
+
+    /// Its name, unique in its domain.
+    async fn name(&self) -> Option<&str> {
+        Some(&self.0.name)
+    }
+
+    /// For people.
+    async fn description(&self) -> Option<&str> {
+        Some(&self.0.description)
+    }
+
+    /// Whether it counts.
+    async fn is_active(&self) -> Option<bool> {
+        Some(self.0.is_active)
+    }
+
+    /// When it was made, in RFC 3339.
+    async fn created_at(&self) -> Option<String> {
+        Some(self.0.created_at.to_string())
+    }
+
+    /// The domain it is in.
+    async fn domain_name(&self) -> Option<&str> {
+        Some(&self.0.domain)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn total_resource_slots(&self) -> Option<JsonString> {
+        Some("{}".into())
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
+        Some("{}".into())
+    }
+
+    /// What an outside system calls it.
+    async fn integration_id(&self) -> Option<&str> {
+        self.0.integration_id.as_deref()
+    }
+
+    /// The scaling groups it may use besides its domain's.
+    async fn scaling_groups(&self) -> Option<Vec<Option<&str>>> {
+        Some(self.0.scaling_groups.iter().map(|name| Some(name.as_str())).collect())
+    }
+
+    /// Always `GENERAL`.
+    #[graphql(name = "type")]
+    async fn kind(&self) -> Option<&str> {
+        Some(GENERAL)
+    }
+}
+
+/// A new group.
+#[derive(InputObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct GroupInput {
+    /// For people.
+    description: Option<String>,
+    /// Whether it counts; true if not given.
+    is_active: Option<bool>,
+    /// The domain it is in; yours if not given.
+    domain_name: Option<String>,
+    /// Not looked at; for Backend.AI's clients.
+    total_resource_slots: Option<JsonString>,
+    /// Not looked at; for Backend.AI's clients.
+    allowed_vfolder_hosts: Option<JsonString>,
+    /// What an outside system calls it.
+    integration_id: Option<String>,
+}
+
+/// Changes to a group; what is null stays as it is.
+#[derive(InputObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct ModifyGroupInput {
+    /// Another name.
+    name: Option<String>,
+    /// For people.
+    description: Option<String>,
+    /// Whether it counts.
+    is_active: Option<bool>,
+    /// The domain it is in, where it stays.
+    domain_name: Option<String>,
+    /// Not looked at; for Backend.AI's clients.
+    total_resource_slots: Option<JsonString>,
+    /// Not looked at; for Backend.AI's clients.
+    allowed_vfolder_hosts: Option<JsonString>,
+    /// `add` or `remove`: what is done with `user_uuids`.
+    user_update_mode: Option<String>,
+    /// Users, by id or e-mail address.
+    user_uuids: Option<Vec<Option<String>>>,
+    /// What an outside system calls it.
+    integration_id: Option<String>,
+}
+
+impl From<GroupInput> for GroupChange {
+    fn from(props: GroupInput) -> Self {
+        Self {
+            name: None,
+            description: props.description,
+            is_active: props.is_active,
+            domain: props.domain_name,
+            integration_id: props.integration_id,
+            members: None,
+        }
+    }
+}
+
+impl TryFrom<ModifyGroupInput> for GroupChange {
+    type Error = Error;
+
+    fn try_from(props: ModifyGroupInput) -> Result<Self> {
+        let users = props.user_uuids.map(|users| users.into_iter().flatten().collect());
+        let members = match (props.user_update_mode.as_deref(), users) {
+            (_, None) => None,
+            (Some("add"), Some(users)) => Some(MemberChange::Add(users)),
+            (Some("remove"), Some(users)) => Some(MemberChange::Remove(users)),
+            (mode, Some(_)) => {
+                let why = format!("{:?} is neither add nor remove", shown(mode.unwrap_or_default()));
+                return Err(Error::invalid("user_update_mode", why));
+            }
+        };
+        Ok(Self {
+            name: props.name,
+            description: props.description,
+            is_active: props.is_active,
+            domain: props.domain_name,
+            integration_id: props.integration_id,
+            members,
+        })
+    }
+}
+
+outcome!(
+    /// What came of `create_group`.
+    CreateGroup,
+    group: GroupNode
+);
+outcome!(
+    /// What came of `modify_group`.
+    ModifyGroup,
+    group: GroupNode
+);
+outcome!(
+    /// What came of `delete_group`.
+    DeleteGroup
+);
+outcome!(
+    /// What came of `purge_group`.
+    PurgeGroup
+);
+
+/// The queries. Super-admins see all groups, a domain's admins those of the domain, everybody else those they are in.
+#[derive(Default)]
+pub struct GroupQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl GroupQuery {
+    /// One group.
+    async fn group(
+        &self,
+        ctx: &Context<'_>,
+        id: Uuid,
+        #[graphql(desc = "Only if it is in this domain.")] domain_name: Option<String>,
+        #[graphql(name = "type", desc = "Not looked at; every group is `GENERAL`.")] kind: Option<
+            Vec<Option<String>>,
+        >,
+    ) -> Answer<Option<GroupNode>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let _ = kind;
+        let group = directory.group(caller, id.group())?;
+        if domain_name.is_some_and(|name| name != group.domain) {
+            return Err(Error::missing("group", id.0.to_string()).into());
+        }
+        Ok(Some(GroupNode(group)))
+    }
+
+    /// All groups, by domain and name.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn groups(
+        &self,
+        ctx: &Context<'_>,
+        domain_name: Option<String>,
+        is_active: Option<bool>,
+        #[graphql(name = "type", desc = "Every group is `GENERAL`.")] kind: Option<Vec<Option<String>>>,
+    ) -> Option<Vec<Option<GroupNode>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        if kind.is_some_and(|kinds| !kinds.iter().any(|kind| kind.as_deref() == Some(GENERAL))) {
+            return Some(Vec::new());
+        }
+        Some(rows(directory.groups(caller, &GroupSearch { domain: domain_name, name: None, is_active })))
+    }
+
+    /// The groups of this name: one in each domain at most.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn groups_by_name(
+        &self,
+        ctx: &Context<'_>,
+        name: String,
+        domain_name: Option<String>,
+    ) -> Option<Vec<Option<GroupNode>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let search = GroupSearch { domain: domain_name, name: Some(name), is_active: None };
+        Some(rows(directory.groups(caller, &search)))
+    }
+}
+
+/// The mutations. They are for super-admins, and for a domain's admins in their domain.
+#[derive(Default)]
+pub struct GroupMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl GroupMutation {
+    /// Adds a group.
+    async fn create_group(&self, ctx: &Context<'_>, name: String, props: GroupInput) -> Option<CreateGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.add_group(caller, &name, props.into()).await.map(GroupNode).into())
+    }
+
+    /// Changes a group and its members.
+    async fn modify_group(
+        &self,
+        ctx: &Context<'_>,
+        gid: Uuid,
+        props: ModifyGroupInput,
+    ) -> Option<ModifyGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.change_group(caller, gid.group(), props.try_into()).await.map(GroupNode).into())
+    }
+
+    /// Switches a group off and keeps it.
+    async fn delete_group(&self, ctx: &Context<'_>, gid: Uuid) -> Option<DeleteGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.switch_group_off(caller, gid.group()).await.into())
+    }
+
+    /// Takes a group out. Its members stay users of the domain.
+    async fn purge_group(&self, ctx: &Context<'_>, gid: Uuid) -> Option<PurgeGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.remove_group(caller, gid.group()).await.into())
+    }
+}

@@ -1,0 +1,283 @@
+//! Images as Backend.AI's later clients ask for them: in pages as Relay has them, and changed by their ids.
+
+use async_graphql::{Context, InputObject, Object, SimpleObject};
+
+use crate::access::accounts::Accounts;
+use crate::access::caller::Caller;
+use crate::access::visibility;
+use crate::base::Error;
+use crate::base::reference::shown;
+use crate::catalog::image::Image;
+use crate::catalog::service::Catalog;
+use crate::graphql::image_fields::{Audience, ImageNode, ImageRow, Seen, plain_id};
+use crate::graphql::images::ImageStatus;
+use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::order::Order;
+use crate::graphql::kit::page::{self, Window};
+use crate::graphql::kit::rows::{One, Rows};
+use crate::graphql::kit::scalar::{GlobalIDField, ImagePermissionValueField, ScopeField};
+use crate::graphql::schema::LIST_COST;
+use crate::scan::service::Scanner;
+
+/// What Backend.AI lets one do with images.
+const PERMISSIONS: [&str; 4] = ["read_attribute", "update_attribute", "create_container", "forget_image"];
+
+/// Where a page stands in its list.
+#[derive(SimpleObject)]
+pub struct PageInfo {
+    /// Whether there are more behind it.
+    has_next_page: bool,
+    /// Whether there are more before it.
+    has_previous_page: bool,
+    /// Its first row, for `before`.
+    start_cursor: Option<String>,
+    /// Its last row, for `after`.
+    end_cursor: Option<String>,
+}
+
+/// A page of images.
+#[derive(SimpleObject)]
+pub struct ImageConnection {
+    /// Where it stands.
+    page_info: PageInfo,
+    /// Its rows.
+    edges: Vec<Option<ImageEdge>>,
+    /// How many there are in all pages together.
+    count: Option<i32>,
+}
+
+/// An image in a page.
+#[derive(SimpleObject)]
+pub struct ImageEdge {
+    /// The image.
+    node: Option<One<ImageNode>>,
+    /// Its place, for `after` and `before`; it holds whatever is added or taken away meanwhile.
+    cursor: String,
+}
+
+/// The queries.
+#[derive(Default)]
+pub struct ImageNodeQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl ImageNodeQuery {
+    /// One image the caller may see, by its node id, its id or its name.
+    async fn image_node(
+        &self,
+        ctx: &Context<'_>,
+        id: GlobalIDField,
+        #[graphql(desc = "Of Backend.AI's scopes; the caller's own if null.")] scope_id: Option<ScopeField>,
+        #[graphql(desc = "Only if the caller may do this with it; `read_attribute` if null.")]
+        permission: Option<ImagePermissionValueField>,
+    ) -> Answer<Option<One<ImageNode>>> {
+        let catalog = ctx.data_unchecked::<Catalog>();
+        let (caller, _) = seen_from(ctx, scope_id)?;
+        let audience = Audience::new(&caller, catalog);
+        let image = catalog.image(&caller, &plain_id(&id.0), None)?;
+        if !may(&audience, permission)? {
+            return Err(Error::missing("image", shown(&id.0)).into());
+        }
+        Ok(Some(One(ImageNode(ImageRow::new(image, &audience)).into())))
+    }
+
+    /// A page of the images the caller may see. Without `first` and `last` it has 10.
+    #[expect(clippy::too_many_arguments, reason = "Backend.AI's arguments, and those of `images`")]
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn image_nodes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "`system:`, `domain:NAME`, `project:ID` or `user:ID`; the caller's own if null.")]
+        scope_id: Option<ScopeField>,
+        #[graphql(desc = "Only if the caller may do this with them; `read_attribute` if null.")]
+        permission: Option<ImagePermissionValueField>,
+        #[graphql(desc = "Images not `ALIVE` are not kept.")] filter_by_statuses: Option<
+            Vec<Option<ImageStatus>>,
+        >,
+        #[graphql(desc = "As in `name like \"%python%\" & (size_bytes < 5e9 | installed == true)`.")]
+        filter: Option<String>,
+        #[graphql(desc = "As in `name,-size_bytes`; by name if null.")] order: Option<String>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<i32>,
+        before: Option<String>,
+        after: Option<String>,
+        #[graphql(desc = "10,000 at most.")] first: Option<i32>,
+        #[graphql(desc = "10,000 at most.")] last: Option<i32>,
+        #[graphql(desc = "As this domain sees them; super-admins only.")] domain: Option<String>,
+        #[graphql(desc = "As a member of this group: an agent it may use must have them.")] group: Option<
+            String,
+        >,
+        #[graphql(desc = "Only the agents of this scaling group count.")] scaling_group: Option<String>,
+        #[graphql(desc = "Only those that an agent has, or that none has.")] is_installed: Option<bool>,
+    ) -> Answer<Option<ImageConnection>> {
+        let catalog = ctx.data_unchecked::<Catalog>();
+        let (caller, scope_domain) = seen_from(ctx, scope_id)?;
+        let audience = Audience::new(&caller, catalog);
+        let is_any = may(&audience, permission)?
+            && filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
+        let seen = visibility::Filter {
+            is_installed,
+            domain: domain.or(scope_domain),
+            group,
+            scaling_group,
+            ..visibility::Filter::default()
+        };
+        let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
+        let window = Window { offset, first, last, after, before };
+        let page = catalog.survey(&caller, &seen, |images| {
+            let rows =
+                images.filter(|_| is_any).map(|(key, image)| (key, Seen { image, audience: &audience }));
+            let page = page::page::<Image>(rows, &filter, &order, &window)?;
+            // Kept beyond the walk: the page's images, not those it was taken out of.
+            let owned =
+                |(seen, cursor): (Seen<'_>, String)| (ImageRow::new(seen.image.clone(), &audience), cursor);
+            let edges: Vec<_> = page.rows.into_iter().map(owned).collect();
+            Ok::<_, Error>((edges, page.count, page.has_previous, page.has_next))
+        })?;
+        let (rows, count, has_previous_page, has_next_page) = page?;
+        let page_info = PageInfo {
+            has_next_page,
+            has_previous_page,
+            start_cursor: rows.first().map(|(_, cursor)| cursor.clone()),
+            end_cursor: rows.last().map(|(_, cursor)| cursor.clone()),
+        };
+        let edge = |(row, cursor)| Some(ImageEdge { node: Some(One(ImageNode(row).into())), cursor });
+        let edges = rows.into_iter().map(edge).collect();
+        Ok(Some(ImageConnection { page_info, edges, count: i32::try_from(count).ok() }))
+    }
+
+    /// The images that the caller made for himself; for super-admins, all that a user made for himself.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn customized_images(&self, ctx: &Context<'_>) -> Answer<Option<Rows<ImageNode>>> {
+        let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
+        let audience = Audience::new(caller, catalog);
+        let images = catalog.images(caller, &visibility::Filter::default())?;
+        let own = images.iter().filter(|image| Seen { image, audience: &audience }.is_customized());
+        let rows = own.map(|image| ImageNode(ImageRow::new(image.clone(), &audience)));
+        Ok(Some(Rows(rows.collect())))
+    }
+}
+
+/// Whose eyes a scope means, and for super-admins the domain they look from.
+fn seen_from(ctx: &Context<'_>, scope: Option<ScopeField>) -> Result<(Caller, Option<String>), Error> {
+    let (caller, accounts) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Accounts>());
+    let own = (caller.clone(), None);
+    let scope = scope.map(|scope| scope.0).unwrap_or_default();
+    let scope = scope.trim();
+    let refuse = |why: String| Err(Error::invalid("scope_id", why));
+    let (kind, id) = scope.split_once(':').unwrap_or((scope, ""));
+    match (kind, id) {
+        ("", "") | ("system", _) => Ok(own),
+        ("domain", id) if id == caller.domain && !caller.is_superadmin() => Ok(own),
+        ("domain", id) => Ok((caller.clone(), Some(id.into()))),
+        ("user", id) if id == caller.user.to_string() => Ok(own),
+        ("user", _) if !caller.is_superadmin() => Err(Error::Denied("image_nodes for another user".into())),
+        ("user", id) => Ok((accounts.caller_of(id)?, None)),
+        ("project", id) => {
+            let domain = ctx.data_unchecked::<Catalog>().domain_of_group(caller, id)?;
+            Ok((caller.clone(), Some(domain).filter(|_| caller.is_superadmin())))
+        }
+        _ => refuse(format!("{:?} is none of system:, domain:NAME, project:ID, user:ID", shown(scope))),
+    }
+}
+
+fn may(audience: &Audience, permission: Option<ImagePermissionValueField>) -> Result<bool, Error> {
+    let Some(ImagePermissionValueField(permission)) = permission else { return Ok(true) };
+    if !PERMISSIONS.contains(&permission.as_str()) {
+        let why = format!("{:?} is none of {}", shown(&permission), PERMISSIONS.join(", "));
+        return Err(Error::invalid("permission", why));
+    }
+    Ok(audience.may(&permission))
+}
+
+macro_rules! outcome {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(SimpleObject)]
+        #[graphql(rename_fields = "snake_case")]
+        pub struct $name {
+            /// Whether it was done.
+            ok: Option<bool>,
+            /// Why not, or what came of it.
+            msg: Option<String>,
+            /// The image as it was.
+            image: Option<One<ImageNode>>,
+        }
+
+        impl From<Result<ImageNode, Error>> for $name {
+            fn from(result: Result<ImageNode, Error>) -> Self {
+                match result {
+                    Ok(image) => Self { ok: Some(true), msg: Some("done".into()), image: Some(One(image.into())) },
+                    Err(error) => {
+                        Self { ok: Some(false), msg: Some(Fault::from(error).message()), image: None }
+                    }
+                }
+            }
+        }
+    };
+}
+
+outcome!(
+    /// What came of `forget_image_by_id`.
+    ForgetImageById
+);
+outcome!(
+    /// What came of `untag_image_from_registry`.
+    UntagImageFromRegistry
+);
+
+/// What came of `purge_image_by_id`.
+#[derive(SimpleObject)]
+pub struct PurgeImageById {
+    /// The image as it was.
+    image: Option<One<ImageNode>>,
+}
+
+/// How an image is purged.
+#[derive(InputObject, Default)]
+#[graphql(rename_fields = "snake_case")]
+pub struct PurgeImageOptions {
+    /// Also take its tag away in the registry.
+    #[graphql(default)]
+    remove_from_registry: bool,
+}
+
+/// The mutations. All are for super-admins.
+#[derive(Default)]
+pub struct ImageNodeMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl ImageNodeMutation {
+    /// Takes one image out of the catalog, with its aliases, and nothing out of the registry.
+    async fn forget_image_by_id(&self, ctx: &Context<'_>, image_id: String) -> Option<ForgetImageById> {
+        let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
+        let audience = Audience::new(caller, catalog);
+        let forgotten = catalog.forget_by_id(caller, &plain_id(&image_id)).await;
+        Some(forgotten.map(|image| ImageNode(ImageRow::new(image, &audience))).into())
+    }
+
+    /// Takes one image out of the catalog, and if asked for its tag out of the registry, first.
+    async fn purge_image_by_id(
+        &self,
+        ctx: &Context<'_>,
+        image_id: String,
+        options: Option<PurgeImageOptions>,
+    ) -> Answer<Option<PurgeImageById>> {
+        let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
+        let audience = Audience::new(caller, ctx.data_unchecked::<Catalog>());
+        let from_registry = options.unwrap_or_default().remove_from_registry;
+        let image = scanner.purge(caller, &plain_id(&image_id), from_registry).await?;
+        Ok(Some(PurgeImageById { image: Some(One(ImageNode(ImageRow::new(image, &audience)).into())) }))
+    }
+
+    /// Takes an image's tag away in its registry, if it can do that without touching other tags.
+    async fn untag_image_from_registry(
+        &self,
+        ctx: &Context<'_>,
+        image_id: String,
+    ) -> Option<UntagImageFromRegistry> {
+        let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
+        let audience = Audience::new(caller, ctx.data_unchecked::<Catalog>());
+        let untagged = scanner.untag(caller, &plain_id(&image_id)).await;
+        Some(untagged.map(|image| ImageNode(ImageRow::new(image, &audience))).into())
+    }
+}

@@ -1,0 +1,345 @@
+//! Keypairs, under the names Backend.AI gave their administration.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
+
+use crate::access::caller::{Caller, Role};
+use crate::access::directory::Directory;
+use crate::access::directory::keypairs::{KeypairChange, KeypairSearch, OwnedKeypair};
+use crate::access::user::User;
+use crate::base::reference::shown;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::field::{Field, Read, Record, number};
+use crate::graphql::kit::listing::{Slice, rows};
+use crate::graphql::kit::outcome::outcome;
+use crate::graphql::kit::scalar::Uuid;
+use crate::graphql::policies;
+use crate::graphql::schema::LIST_COST;
+
+/// What stands for a secret key; it leaves the server only when it is made.
+const HIDDEN: &str = "*****";
+
+/// An API credential of a user.
+pub struct KeyPairNode {
+    key: OwnedKeypair,
+    /// The secret key, in the answer to the mutation that made it.
+    fresh: Option<Secret>,
+}
+
+impl KeyPairNode {
+    /// With the secret key, to be shown this once.
+    pub fn fresh(key: OwnedKeypair, secret: Secret) -> Self {
+        Self { key, fresh: Some(secret) }
+    }
+}
+
+impl From<OwnedKeypair> for KeyPairNode {
+    fn from(key: OwnedKeypair) -> Self {
+        Self { key, fresh: None }
+    }
+}
+
+/// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
+#[Object(name = "KeyPair", rename_fields = "snake_case")]
+impl KeyPairNode {
+    /// Its access key.
+    async fn id(&self) -> Option<ID> {
+        Some(self.key.pair.access_key.as_str().into())
+    }
+
+    /// The e-mail address of the user it stands for.
+    async fn user_id(&self) -> Option<&str> {
+        Some(&self.key.owner.email)
+    }
+
+    /// The id of that user.
+    async fn user(&self) -> Option<Uuid> {
+        Some(self.key.owner.id.into())
+    }
+
+    /// That user.
+    async fn user_info(&self) -> Option<UserInfo> {
+        Some(UserInfo::from(&self.key.owner))
+    }
+
+    /// The names of that user's groups.
+    async fn projects(&self, ctx: &Context<'_>) -> Option<Vec<Option<String>>> {
+        let groups = ctx.data_unchecked::<Directory>().groups_of(self.key.owner.id);
+        Some(groups.iter().map(|group| Some(group.name.clone())).collect())
+    }
+
+    /// The public half.
+    async fn access_key(&self) -> Option<&str> {
+        Some(&self.key.pair.access_key)
+    }
+
+    /// The secret half where it was just made, and `*****` ever after.
+    async fn secret_key(&self) -> Option<&str> {
+        Some(self.fresh.as_ref().map_or(HIDDEN, Secret::expose))
+    }
+
+    /// Whether it may be used.
+    async fn is_active(&self) -> Option<bool> {
+        Some(self.key.pair.is_active)
+    }
+
+    /// Whether its user is an admin.
+    async fn is_admin(&self) -> Option<bool> {
+        Some(matches!(self.key.owner.role, Role::Superadmin | Role::Admin))
+    }
+
+    /// When it was made, in RFC 3339.
+    async fn created_at(&self) -> Option<String> {
+        Some(self.key.pair.created_at.to_string())
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn modified_at(&self) -> Option<&str> {
+        None
+    }
+
+    /// When it was last used, in RFC 3339.
+    async fn last_used(&self) -> Option<String> {
+        self.key.pair.last_used.map(|at| at.to_string())
+    }
+
+    /// How many requests it may make in a window; 0 for any number.
+    async fn rate_limit(&self) -> Option<i32> {
+        i32::try_from(self.key.pair.rate_limit).ok()
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn resource_policy(&self) -> Option<&str> {
+        Some(policies::DEFAULT)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn concurrency_limit(&self) -> Option<i32> {
+        Some(0)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn concurrency_used(&self) -> Option<i32> {
+        Some(0)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn num_queries(&self) -> Option<i32> {
+        Some(0)
+    }
+}
+
+impl Record for OwnedKeypair {
+    type View<'a> = &'a Self;
+
+    fn row(view: Self::View<'_>) -> &Self {
+        view
+    }
+
+    fn fields() -> &'static [Field<Self>] {
+        &[
+            Field { name: "user_id", read: Read::Text(|key| Some(key.owner.email.as_str().into())) },
+            Field { name: "access_key", read: Read::Text(|key| Some(key.pair.access_key.as_str().into())) },
+            Field { name: "full_name", read: Read::Text(|key| Some(key.owner.full_name.as_str().into())) },
+            Field { name: "domain_name", read: Read::Text(|key| Some(key.owner.domain.as_str().into())) },
+            Field { name: "is_active", read: Read::Truth(|key| Some(key.pair.is_active)) },
+            Field { name: "rate_limit", read: Read::Number(|key| Some(number(key.pair.rate_limit.into()))) },
+            Field { name: "created_at", read: Read::Time(|key| Some(key.pair.created_at)) },
+            Field { name: "last_used", read: Read::Time(|key| key.pair.last_used) },
+        ]
+    }
+}
+
+/// The user of a keypair.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct UserInfo {
+    /// The e-mail address.
+    email: Option<String>,
+    /// The short name; the e-mail address if it has none.
+    username: Option<String>,
+    /// The person's name.
+    full_name: Option<String>,
+}
+
+impl From<&Arc<User>> for UserInfo {
+    fn from(user: &Arc<User>) -> Self {
+        Self {
+            email: Some(user.email.clone()),
+            username: Some(user.shown_name().into()),
+            full_name: Some(user.full_name.clone()),
+        }
+    }
+}
+
+/// A page of keypairs.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct KeyPairList {
+    /// The page.
+    items: Option<Vec<Option<KeyPairNode>>>,
+    /// How many there are in all.
+    total_count: Option<i32>,
+}
+
+macro_rules! props {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(InputObject)]
+        #[graphql(rename_fields = "snake_case")]
+        pub struct $name {
+            /// Whether it may be used.
+            is_active: Option<bool>,
+            /// Not looked at: it follows the user's role.
+            is_admin: Option<bool>,
+            /// `default`, the only one there is.
+            resource_policy: Option<String>,
+            /// How many requests it may make in a window; 0 for any number.
+            rate_limit: Option<i32>,
+            /// Not looked at; for Backend.AI's clients.
+            concurrency_limit: Option<i32>,
+        }
+
+        impl TryFrom<$name> for KeypairChange {
+            type Error = Error;
+
+            fn try_from(props: $name) -> Result<Self> {
+                policies::check(props.resource_policy.as_deref())?;
+                Ok(Self { is_active: props.is_active, rate_limit: props.rate_limit })
+            }
+        }
+    };
+}
+
+props!(
+    /// A new keypair: active and with a rate limit of 5000 if nothing else is given.
+    KeyPairInput
+);
+props!(
+    /// Changes to a keypair; what is null stays as it is.
+    ModifyKeyPairInput
+);
+
+outcome!(
+    /// What came of `create_keypair`, with the secret key: it is shown this once.
+    CreateKeyPair,
+    keypair: KeyPairNode
+);
+outcome!(
+    /// What came of `rotate_keypair`, with the new secret key: it is shown this once.
+    RotateKeyPair,
+    keypair: KeyPairNode
+);
+outcome!(
+    /// What came of `modify_keypair`.
+    ModifyKeyPair
+);
+outcome!(
+    /// What came of `delete_keypair`.
+    DeleteKeyPair
+);
+
+/// The queries. Keypairs are seen by who sees their users.
+#[derive(Default)]
+pub struct KeyPairQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl KeyPairQuery {
+    /// One keypair; without an access key the one you came with.
+    async fn keypair(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only if its user belongs to this domain.")] domain_name: Option<String>,
+        access_key: Option<String>,
+    ) -> Answer<Option<KeyPairNode>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let key = directory.keypair(caller, access_key.as_deref())?;
+        if domain_name.is_some_and(|domain| domain != key.owner.domain) {
+            return Err(Error::missing("keypair", shown(&key.pair.access_key)).into());
+        }
+        Ok(Some(key.into()))
+    }
+
+    /// All keypairs, the oldest first.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn keypairs(
+        &self,
+        ctx: &Context<'_>,
+        domain_name: Option<String>,
+        email: Option<String>,
+        is_active: Option<bool>,
+    ) -> Option<Vec<Option<KeyPairNode>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let search = KeypairSearch { domain: domain_name, email, is_active };
+        Some(rows(directory.keypairs(caller, &search)))
+    }
+
+    /// A page of the keypairs, the oldest first.
+    #[expect(clippy::too_many_arguments, reason = "what the official clients send")]
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn keypair_list(
+        &self,
+        ctx: &Context<'_>,
+        limit: i32,
+        offset: i32,
+        #[graphql(desc = "As in `is_active == true & rate_limit < 100`.")] filter: Option<String>,
+        #[graphql(desc = "As in `user_id,-last_used`; the oldest first if not given.")] order: Option<String>,
+        domain_name: Option<String>,
+        email: Option<String>,
+        is_active: Option<bool>,
+    ) -> Answer<Option<KeyPairList>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let keys = directory.keypairs(caller, &KeypairSearch { domain: domain_name, email, is_active });
+        let order = order.filter(|order| !order.trim().is_empty()).or(Some("created_at".into()));
+        let slice = Slice { limit, offset, filter, order };
+        let (page, total_count) =
+            slice.of::<OwnedKeypair>(keys.iter().map(|key| (key.pair.access_key.as_str(), key)))?;
+        Ok(Some(KeyPairList { items: Some(rows(page.into_iter().cloned())), total_count }))
+    }
+}
+
+/// The mutations. They are for super-admins, and for a domain's admins in their domain.
+#[derive(Default)]
+pub struct KeyPairMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl KeyPairMutation {
+    /// Makes a keypair for a user.
+    async fn create_keypair(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The user's e-mail address or id.")] user_id: String,
+        props: KeyPairInput,
+    ) -> Option<CreateKeyPair> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let made = directory.add_keypair(caller, &user_id, props.try_into()).await;
+        Some(made.map(|(key, secret)| KeyPairNode::fresh(key, secret)).into())
+    }
+
+    /// Gives a keypair a new secret key; the old one counts no longer. Who has the keypair may do that too.
+    async fn rotate_keypair(&self, ctx: &Context<'_>, access_key: String) -> Option<RotateKeyPair> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let made = directory.rotate_keypair(caller, &access_key).await;
+        Some(made.map(|(key, secret)| KeyPairNode::fresh(key, secret)).into())
+    }
+
+    /// Changes a keypair.
+    async fn modify_keypair(
+        &self,
+        ctx: &Context<'_>,
+        access_key: String,
+        props: ModifyKeyPairInput,
+    ) -> Option<ModifyKeyPair> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.change_keypair(caller, &access_key, props.try_into()).await.into())
+    }
+
+    /// Takes a keypair out.
+    async fn delete_keypair(&self, ctx: &Context<'_>, access_key: String) -> Option<DeleteKeyPair> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.remove_keypair(caller, &access_key).await.into())
+    }
+}

@@ -1,0 +1,101 @@
+//! Where client generations call one argument's type by different names.
+//!
+//! GraphQL wants the type of a variable to be that of the argument it stands for, by name. The names below are those
+//! that clients send and that mean the same here; they are replaced in the parsed document, before it is validated.
+
+use std::sync::Arc;
+
+use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery};
+use async_graphql::parser::types::{
+    BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, Selection,
+};
+use async_graphql::{Name, ServerResult, Variables};
+
+/// A field's argument, the type that some client gives its variable, and ours.
+const SENT_AND_OURS: [(&str, &str, &str, &str); 3] = [
+    ("create_scaling_group", "props", "ScalingGroupInput", "CreateScalingGroupInput"),
+    ("associate_scaling_group_with_user_group", "user_group", "String", "UUID"),
+    ("disassociate_scaling_group_with_user_group", "user_group", "String", "UUID"),
+];
+
+/// Reads documents in every dialect.
+pub struct Dialects;
+
+impl ExtensionFactory for Dialects {
+    fn create(&self) -> Arc<dyn Extension> {
+        Arc::new(Self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Extension for Dialects {
+    async fn parse_query(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        query: &str,
+        variables: &Variables,
+        next: NextParseQuery<'_>,
+    ) -> ServerResult<ExecutableDocument> {
+        let mut document = next.run(ctx, query, variables).await?;
+        match &mut document.operations {
+            DocumentOperations::Single(operation) => translate(&mut operation.node),
+            DocumentOperations::Multiple(operations) => {
+                for operation in operations.values_mut() {
+                    translate(&mut operation.node);
+                }
+            }
+        }
+        Ok(document)
+    }
+}
+
+fn translate(operation: &mut OperationDefinition) {
+    for selection in &operation.selection_set.node.items {
+        let Selection::Field(field) = &selection.node else { continue };
+        for (name, argument, sent, ours) in SENT_AND_OURS {
+            if field.node.name.node != name {
+                continue;
+            }
+            // Only a variable is written with a dollar sign; texts are in quotes.
+            let value = field.node.get_argument(argument).map(|value| value.node.to_string());
+            let Some(variable) = value.as_deref().and_then(|text| text.strip_prefix('$')) else { continue };
+            let definitions =
+                operation.variable_definitions.iter_mut().map(|definition| &mut definition.node);
+            for definition in definitions.filter(|definition| definition.name.node == variable) {
+                let base = &mut definition.var_type.node.base;
+                if *base == BaseType::Named(Name::new(sent)) {
+                    *base = BaseType::Named(Name::new(ours));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::parser::parse_query;
+
+    use super::{DocumentOperations, translate};
+
+    fn types(document: &str) -> Vec<String> {
+        let document = parse_query(document).unwrap();
+        let DocumentOperations::Single(mut operation) = document.operations else { panic!("one operation") };
+        translate(&mut operation.node);
+        let types = operation.node.variable_definitions.iter();
+        types.map(|definition| definition.node.var_type.node.to_string()).collect()
+    }
+
+    #[test]
+    fn only_the_type_of_the_arguments_own_variable_is_replaced() {
+        let create = "mutation($n: String!, $i: ScalingGroupInput!) { create_scaling_group(name: $n, props: $i) { ok } }";
+        assert_eq!(types(create), ["String!", "CreateScalingGroupInput!"]);
+        let ours = create.replace("ScalingGroupInput", "CreateScalingGroupInput");
+        assert_eq!(types(&ours), ["String!", "CreateScalingGroupInput!"]);
+        let associate = "mutation($s: String!, $g: String!) {
+            x: disassociate_scaling_group_with_user_group(scaling_group: $s, user_group: $g) { ok } }";
+        assert_eq!(types(associate), ["String!", "UUID!"]);
+        let other =
+            "mutation($n: ScalingGroupInput!) { create_scaling_group(name: \"$n\", props: {a: $n}) { ok } }";
+        assert_eq!(types(other), ["ScalingGroupInput!"]);
+    }
+}

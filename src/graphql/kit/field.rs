@@ -1,0 +1,155 @@
+//! What the `filter` and `order` arguments of a list may name: a table of fields, declared once for each kind of row.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+/// The most field names an error lists.
+const NAMED: usize = 40;
+
+/// Rows that can be filtered and ordered.
+pub trait Record: Sized + 'static {
+    /// A row, and what else must be at hand to read it; for most it is the reference alone.
+    type View<'a>: Copy;
+    /// The row of a view.
+    fn row(view: Self::View<'_>) -> &Self;
+    /// The fields that expressions may name.
+    fn fields() -> &'static [Field<Self>];
+}
+
+/// A field that expressions may name.
+pub struct Field<R: Record> {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub read: Read<R>,
+}
+
+/// What a text is held against.
+pub type Test<'t> = &'t mut dyn FnMut(&str) -> bool;
+
+/// How a field is read, and of which type it is.
+pub enum Read<R: Record> {
+    /// A text.
+    Text(fn(&R) -> Option<Cow<'_, str>>),
+    /// A number.
+    Number(fn(&R) -> Option<f64>),
+    /// A truth value.
+    Truth(fn(R::View<'_>) -> Option<bool>),
+    /// A moment.
+    Time(fn(&R) -> Option<Timestamp>),
+    /// Several texts: a comparison holds if it does for any of them. The function hands them on until told `true`, and
+    /// returns whether it was.
+    Texts(fn(&R, Test<'_>) -> bool),
+    /// Texts by key, for `name.key` in an expression.
+    Keyed(for<'a> fn(&'a R, &str) -> Option<Cow<'a, str>>),
+}
+
+impl<R: Record> Read<R> {
+    /// The type as an error names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::Texts(_) | Self::Keyed(_) => "a text",
+            Self::Number(_) => "a number",
+            Self::Truth(_) => "true or false",
+            Self::Time(_) => "a time",
+        }
+    }
+
+    /// What can be ordered by it; nothing where a row has several.
+    pub fn value<'a>(&self, view: R::View<'a>) -> Value<'a> {
+        match self {
+            Self::Text(read) => read(R::row(view)).map(Value::Text),
+            Self::Number(read) => read(R::row(view)).map(Value::Number),
+            Self::Truth(read) => read(view).map(Value::Truth),
+            Self::Time(read) => read(R::row(view)).map(Value::Time),
+            Self::Texts(_) | Self::Keyed(_) => None,
+        }
+        .unwrap_or(Value::Null)
+    }
+
+    /// Whether rows can be ordered by it.
+    pub fn is_ordered(&self) -> bool {
+        !matches!(self, Self::Texts(_) | Self::Keyed(_))
+    }
+}
+
+/// The field of this name, with the key behind its dot if it has keys.
+pub fn find<R: Record>(name: &str) -> Option<(&'static Field<R>, Option<&str>)> {
+    let keyed = |field: &&Field<R>| matches!(field.read, Read::Keyed(_));
+    if let Some(field) = R::fields().iter().find(|field| field.name == name && !keyed(field)) {
+        return Some((field, None));
+    }
+    let (name, key) = name.split_once('.').filter(|(_, key)| !key.is_empty())?;
+    let field = R::fields().iter().find(|field| field.name == name && keyed(field))?;
+    Some((field, Some(key)))
+}
+
+/// The names there are, for whoever used another one.
+pub fn names<R: Record>(is_wanted: impl Fn(&Read<R>) -> bool) -> String {
+    let wanted = R::fields().iter().filter(|field| is_wanted(&field.read)).take(NAMED);
+    let name = |field: &Field<R>| match field.read {
+        Read::Keyed(_) => format!("{}.KEY", field.name),
+        _ => field.name.into(),
+    };
+    wanted.map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// A field's value. Values of one field are of one type, or nothing.
+#[derive(Debug, Clone)]
+pub enum Value<'a> {
+    /// A text, by its bytes.
+    Text(Cow<'a, str>),
+    /// A number.
+    Number(f64),
+    /// False before true.
+    Truth(bool),
+    /// The earlier before the later.
+    Time(Timestamp),
+    /// No value: behind all others, as SQL databases have it.
+    Null,
+}
+
+impl Value<'_> {
+    /// Which of two values of one field comes first.
+    pub fn compare(&self, other: &Value<'_>) -> Ordering {
+        match (self, other) {
+            (Self::Text(a), Value::Text(b)) => a.cmp(b),
+            (Self::Number(a), Value::Number(b)) => a.total_cmp(b),
+            (Self::Truth(a), Value::Truth(b)) => a.cmp(b),
+            (Self::Time(a), Value::Time(b)) => a.cmp(b),
+            (a, b) => matches!(a, Self::Null).cmp(&matches!(b, Value::Null)),
+        }
+    }
+
+    /// For a cursor.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::Text(text) => text.as_ref().into(),
+            Self::Number(number) => (*number).into(),
+            Self::Truth(truth) => (*truth).into(),
+            Self::Time(time) => time.to_string().into(),
+            Self::Null => Json::Null,
+        }
+    }
+}
+
+/// A cursor's value, for a field that is read so.
+pub fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<'j>> {
+    match (read, json) {
+        (_, Json::Null) => Some(Value::Null),
+        (Read::Text(_), Json::String(text)) => Some(Value::Text(text.into())),
+        (Read::Number(_), Json::Number(number)) => number.as_f64().map(Value::Number),
+        (Read::Truth(_), Json::Bool(truth)) => Some(Value::Truth(*truth)),
+        (Read::Time(_), Json::String(text)) => text.parse().ok().map(Value::Time),
+        _ => None,
+    }
+}
+
+/// A size or a count as a field's number.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB; beyond that a few bytes do not matter")]
+pub fn number(count: u64) -> f64 {
+    count as f64
+}

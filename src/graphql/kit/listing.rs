@@ -1,0 +1,47 @@
+//! Pages of lists, as the clients ask for them: `limit`, `offset`, `filter` and `order`.
+
+use crate::base::{Error, Result};
+use crate::graphql::kit::field::Record;
+use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::order::Order;
+use crate::graphql::kit::page::{self, MAX_ROWS, Window};
+
+/// The arguments of a `*_list`.
+#[derive(Debug, Clone, Default)]
+pub struct Slice {
+    /// No more than so many.
+    pub limit: i32,
+    /// Leave out so many.
+    pub offset: i32,
+    /// An expression that rows must meet.
+    pub filter: Option<String>,
+    /// The fields that rows are ordered by, then by their keys.
+    pub order: Option<String>,
+}
+
+impl Slice {
+    /// The page, and how many rows there are in all; each row comes with a key of its own.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a number below zero, and for expressions that can't be read.
+    pub fn of<'a, R: Record>(
+        &self,
+        rows: impl Iterator<Item = (&'a str, R::View<'a>)>,
+    ) -> Result<(Vec<R::View<'a>>, Option<i32>)> {
+        if self.limit < 0 {
+            let why = format!("{} is less than 0; give 0 or more", self.limit);
+            return Err(Error::invalid("limit", why));
+        }
+        let filter = Filter::<R>::parse(self.filter.as_deref())?;
+        let order = Order::<R>::parse(self.order.as_deref())?;
+        let window = Window { offset: Some(self.offset), first: Some(self.limit), ..Window::default() };
+        let page = page::page(rows, &filter, &order, &window)?;
+        let found = page.rows.into_iter().map(|(row, _)| row).collect();
+        Ok((found, i32::try_from(page.count).ok()))
+    }
+}
+
+/// Rows as the schema has them, each behind a null that never is.
+pub fn rows<T, N: From<T>>(found: impl IntoIterator<Item = T>) -> Vec<Option<N>> {
+    found.into_iter().take(MAX_ROWS).map(|row| Some(N::from(row))).collect()
+}

@@ -1,0 +1,354 @@
+//! A page of a list: filtered and ordered in one pass, told by where it begins, in the ways of Relay's cursors.
+//!
+//! A cursor holds what its row is ordered by, not how many rows are before it. So the page behind it begins where the
+//! last one ended, whatever was added or taken away meanwhile, the row itself included.
+
+use std::cmp::Ordering;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::Value as Json;
+
+use crate::base::{Error, Result};
+use crate::graphql::kit::field::{Record, Value};
+use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::order::Order;
+
+/// Rows in a page when nothing is said, as Backend.AI has it.
+const DEFAULT_ROWS: usize = 10;
+/// The most rows in a page.
+pub const MAX_ROWS: usize = 10_000;
+/// Longest cursor, in bytes: eight texts of 255 bytes and their dressing.
+const MAX_CURSOR: usize = 8_192;
+/// Rows kept at least before the worst of them are dropped.
+const LEAST_KEPT: usize = 512;
+
+/// The arguments that say which page.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    /// Leave out so many, before anything else.
+    pub offset: Option<i32>,
+    /// So many from the start.
+    pub first: Option<i32>,
+    /// So many from the end.
+    pub last: Option<i32>,
+    /// Only what is behind this cursor.
+    pub after: Option<String>,
+    /// Only what is before this cursor.
+    pub before: Option<String>,
+}
+
+/// What was found.
+pub struct Page<V> {
+    /// The rows, each with its cursor.
+    pub rows: Vec<(V, String)>,
+    /// How many there are in all pages together.
+    pub count: usize,
+    /// Whether there are rows before these.
+    pub has_previous: bool,
+    /// Whether there are rows behind these.
+    pub has_next: bool,
+}
+
+/// A row on its way into a page: its key, which is unique and by which rows come, and the row.
+type Candidate<'a, R> = (&'a str, <R as Record>::View<'a>);
+
+/// Takes a page out of rows that come by their keys.
+///
+/// # Errors
+/// [`Error::Invalid`] for arguments that contradict each other, and for cursors of another list or order.
+pub fn page<'a, R: Record>(
+    rows: impl Iterator<Item = Candidate<'a, R>>,
+    filter: &Filter<R>,
+    order: &Order<R>,
+    window: &Window,
+) -> Result<Page<R::View<'a>>> {
+    let is_backward = window.is_backward()?;
+    let (offset, wanted) = (window.offset()?, window.wanted()?);
+    let cursor = window.after.as_deref().or(window.before.as_deref());
+    let cursor = cursor.map(|text| Cursor::read(text, order)).transpose()?;
+    let cursor_values = cursor.as_ref().map(|cursor| cursor.values(order)).transpose()?;
+
+    let turned = |order: Ordering| if is_backward { order.reverse() } else { order };
+    let compare = |a: &Candidate<'a, R>, b: &Candidate<'a, R>| {
+        turned(order.compare(a.1, b.1).then_with(|| a.0.cmp(b.0)))
+    };
+    let is_beyond = |row: &Candidate<'a, R>| match (&cursor, &cursor_values) {
+        (Some(cursor), Some(values)) => {
+            turned(order.compare_values(row.1, values).then_with(|| row.0.cmp(&cursor.key))).is_gt()
+        }
+        _ => true,
+    };
+
+    let mut best = Best { kept: Vec::new(), most: offset.saturating_add(wanted), worst: None };
+    let (mut count, mut beyond) = (0_usize, 0_usize);
+    for row in rows.filter(|row| filter.holds(row.1)) {
+        count += 1;
+        if is_beyond(&row) {
+            beyond += 1;
+            best.offer(row, compare);
+        }
+    }
+    let mut rows: Vec<_> = best.finish(compare).into_iter().skip(offset).collect();
+    let is_before = count - beyond + offset.min(beyond) > 0;
+    let is_behind = beyond.saturating_sub(offset) > rows.len();
+    if is_backward {
+        rows.reverse();
+    }
+    let (has_previous, has_next) = if is_backward { (is_behind, is_before) } else { (is_before, is_behind) };
+    let rows = rows.into_iter().map(|(key, view)| (view, Cursor::write(key, view, order))).collect();
+    Ok(Page { rows, count, has_previous, has_next })
+}
+
+/// The best rows so far. Twice as many as wanted are kept, then the worse half is dropped at once: each row costs one
+/// comparison with the worst that is still wanted, and now and then a share of a selection.
+struct Best<T> {
+    kept: Vec<T>,
+    most: usize,
+    /// No row behind this one is wanted.
+    worst: Option<T>,
+}
+
+impl<T: Copy> Best<T> {
+    fn offer(&mut self, row: T, compare: impl Fn(&T, &T) -> Ordering + Copy) {
+        if self.most == 0 || self.worst.as_ref().is_some_and(|worst| compare(&row, worst).is_gt()) {
+            return;
+        }
+        self.kept.push(row);
+        if self.kept.len() >= self.most.saturating_mul(2).max(LEAST_KEPT) {
+            self.drop_worse(compare);
+        }
+    }
+
+    fn drop_worse(&mut self, compare: impl Fn(&T, &T) -> Ordering + Copy) {
+        if self.kept.len() > self.most {
+            let (_, worst, _) = self.kept.select_nth_unstable_by(self.most - 1, compare);
+            self.worst = Some(*worst);
+            self.kept.truncate(self.most);
+        }
+    }
+
+    fn finish(mut self, compare: impl Fn(&T, &T) -> Ordering + Copy) -> Vec<T> {
+        if self.most > 0 {
+            self.drop_worse(compare);
+        }
+        self.kept.sort_unstable_by(compare);
+        self.kept
+    }
+}
+
+impl Window {
+    fn is_backward(&self) -> Result<bool> {
+        let (forward, backward) =
+            (self.first.is_some() || self.after.is_some(), self.last.is_some() || self.before.is_some());
+        if forward && backward {
+            return Err(Error::invalid(
+                "first",
+                "a page goes in one direction: give `first` and `after`, or `last` and `before`",
+            ));
+        }
+        Ok(backward)
+    }
+
+    fn offset(&self) -> Result<usize> {
+        if self.offset.is_some() && (self.after.is_some() || self.before.is_some()) {
+            return Err(Error::invalid("offset", "a page begins at an offset or at a cursor; leave one out"));
+        }
+        natural("offset", self.offset.unwrap_or_default())
+    }
+
+    fn wanted(&self) -> Result<usize> {
+        let (field, given) = if self.last.is_some() { ("last", self.last) } else { ("first", self.first) };
+        let wanted = given.map_or(Ok(DEFAULT_ROWS), |number| natural(field, number))?;
+        Ok(wanted.min(MAX_ROWS))
+    }
+}
+
+fn natural(field: &'static str, number: i32) -> Result<usize> {
+    usize::try_from(number)
+        .map_err(|_| Error::invalid(field, format!("{number} is less than 0; give 0 or more")))
+}
+
+/// Where a row stands in an order.
+struct Cursor {
+    key: String,
+    values: Vec<Json>,
+}
+
+impl Cursor {
+    fn write<R: Record>(key: &str, view: R::View<'_>, order: &Order<R>) -> String {
+        let parts = Json::Array(vec![order.text().into(), key.into(), order.values(view).into()]);
+        BASE64_URL_SAFE_NO_PAD.encode(parts.to_string())
+    }
+
+    fn read<R: Record>(text: &str, order: &Order<R>) -> Result<Self> {
+        let unreadable =
+            || Error::invalid("cursor", "it is none of this list's; take one from `pageInfo` or `edges`");
+        let bytes = Some(text).filter(|text| text.len() <= MAX_CURSOR);
+        let bytes = bytes.and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok()).ok_or_else(unreadable)?;
+        let (written, key, values): (String, String, Vec<Json>) =
+            serde_json::from_slice(&bytes).map_err(|_| unreadable())?;
+        if written != order.text() {
+            let why = "it was made with another `order`; keep the order while paging, or begin again without a cursor";
+            return Err(Error::invalid("cursor", why));
+        }
+        Ok(Self { key, values })
+    }
+
+    fn values<R: Record>(&self, order: &Order<R>) -> Result<Vec<Value<'_>>> {
+        let why = "its values are not of the types of `order`; take one from `pageInfo` or `edges`";
+        order.read(&self.values).ok_or_else(|| Error::invalid("cursor", why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::{Page, Window, page};
+    use crate::graphql::kit::field::{Field, Read, Record, number};
+    use crate::graphql::kit::filter::Filter;
+    use crate::graphql::kit::order::Order;
+
+    struct Crate {
+        key: String,
+        weight: Option<u64>,
+    }
+
+    impl Record for Crate {
+        type View<'a> = &'a Self;
+
+        fn row(view: Self::View<'_>) -> &Self {
+            view
+        }
+
+        fn fields() -> &'static [Field<Self>] {
+            &[
+                Field { name: "key", read: Read::Text(|row| Some(Cow::Borrowed(&row.key))) },
+                Field { name: "weight", read: Read::Number(|row| row.weight.map(number)) },
+            ]
+        }
+    }
+
+    /// Many rows that are equal in weight, so that the key decides, and some without a weight.
+    fn stock(count: u64) -> Vec<Crate> {
+        (0..count)
+            .map(|place| Crate {
+                key: format!("{place:05}"),
+                weight: (place % 7 != 0).then_some(place.wrapping_mul(2_654_435_761) % 50),
+            })
+            .collect()
+    }
+
+    fn take<'a>(rows: &'a [Crate], filter: &str, order: &str, window: &Window) -> Page<&'a Crate> {
+        let filter = Filter::<Crate>::parse(Some(filter)).expect("a filter");
+        let order = Order::<Crate>::parse(Some(order)).expect("an order");
+        page(rows.iter().map(|row| (row.key.as_str(), row)), &filter, &order, window).expect("a page")
+    }
+
+    fn keys(page: &Page<&Crate>) -> Vec<String> {
+        page.rows.iter().map(|(row, _)| row.key.clone()).collect()
+    }
+
+    /// All keys, filtered and sorted plainly.
+    fn plainly(rows: &[Crate], is_descending: bool) -> Vec<String> {
+        let mut rows: Vec<&Crate> = rows.iter().collect();
+        rows.sort_by_key(|row| row.key.clone());
+        let weight = |row: &&Crate| row.weight.unwrap_or(u64::MAX);
+        if is_descending {
+            rows.sort_by_key(|row| std::cmp::Reverse(weight(row)));
+        } else {
+            rows.sort_by_key(weight);
+        }
+        rows.into_iter().map(|row| row.key.clone()).collect()
+    }
+
+    #[test]
+    fn pages_forward_and_backward_are_the_sorted_list_in_pieces() {
+        let rows = stock(3_000);
+        for (order, is_descending) in [("weight", false), ("-weight", true)] {
+            let all = plainly(&rows, is_descending);
+            for size in [1_i32, 300, 999, 5_000] {
+                let (mut forward, mut after) = (Vec::new(), None);
+                loop {
+                    let window = Window { first: Some(size), after: after.take(), ..Window::default() };
+                    let page = take(&rows, "", order, &window);
+                    assert_eq!((page.count, page.has_previous), (3_000, !forward.is_empty()));
+                    forward.extend(keys(&page));
+                    after = page.rows.last().map(|(_, cursor)| cursor.clone());
+                    if !page.has_next || size == 1 {
+                        break;
+                    }
+                }
+                assert_eq!(forward, all[..forward.len()], "{order} by {size}");
+                let (mut backward, mut before) = (Vec::new(), None);
+                loop {
+                    let window = Window { last: Some(size), before: before.take(), ..Window::default() };
+                    let page = take(&rows, "", order, &window);
+                    assert_eq!(page.has_next, !backward.is_empty());
+                    backward.splice(0..0, keys(&page));
+                    before = page.rows.first().map(|(_, cursor)| cursor.clone());
+                    if !page.has_previous || size == 1 {
+                        break;
+                    }
+                }
+                assert_eq!(backward, all[all.len() - backward.len()..], "{order} back by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_offset_leaves_out_what_comes_first() {
+        let rows = stock(20);
+        let at = |offset| {
+            take(
+                &rows,
+                "key >= \"00005\"",
+                "-key",
+                &Window { offset: Some(offset), first: Some(2), ..Window::default() },
+            )
+        };
+        let page = at(3);
+        assert_eq!(keys(&page), ["00016", "00015"]);
+        assert_eq!((page.count, page.has_previous, page.has_next), (15, true, true));
+        let page = at(100);
+        assert_eq!((keys(&page).len(), page.count, page.has_previous, page.has_next), (0, 15, true, false));
+        assert_eq!(keys(&take(&rows, "", "", &Window::default())).len(), 10);
+    }
+
+    #[test]
+    fn a_cursor_keeps_its_place_when_its_row_is_gone_and_others_came() {
+        let mut rows = stock(20);
+        let first = take(&rows, "", "key", &Window { first: Some(5), ..Window::default() });
+        let after = first.rows.last().map(|(_, cursor)| cursor.clone());
+        rows.remove(4);
+        rows.insert(0, Crate { key: "00000a".into(), weight: None });
+        let second = take(&rows, "", "key", &Window { first: Some(2), after, ..Window::default() });
+        assert_eq!(keys(&second), ["00005", "00006"]);
+    }
+
+    #[test]
+    fn windows_and_cursors_that_make_no_sense_are_refused() {
+        let rows = stock(5);
+        let refusal = |order: &str, window: Window| {
+            let (filter, order) = (
+                Filter::<Crate>::parse(None).expect("none"),
+                Order::<Crate>::parse(Some(order)).expect("an order"),
+            );
+            let page = page(rows.iter().map(|row| (row.key.as_str(), row)), &filter, &order, &window);
+            page.err().map(|error| error.to_string()).expect("a refusal")
+        };
+        let cursor = take(&rows, "", "key", &Window::default()).rows[0].1.clone();
+        let after = |text: &str| Window { after: Some(text.into()), ..Window::default() };
+        assert!(refusal("", after(&cursor)).contains("another `order`"));
+        assert!(refusal("", after("x")).contains("none of this list's"));
+        assert!(refusal("", Window { offset: Some(1), ..after(&cursor) }).contains("offset"));
+        assert!(
+            refusal("", Window { first: Some(1), last: Some(1), ..Window::default() })
+                .contains("one direction")
+        );
+        assert!(refusal("", Window { first: Some(-1), ..Window::default() }).contains("less than 0"));
+        let order = Order::<Crate>::parse(Some("key,colour")).err().map(|error| error.to_string());
+        assert!(order.is_some_and(|why| why.contains("\"colour\", but by key, weight")));
+    }
+}

@@ -1,0 +1,102 @@
+//! Many images on all agents at once, a letter for each pair: a page of the matrix is a few kilobytes.
+
+use async_graphql::{Context, Object, SimpleObject};
+
+use crate::access::caller::Caller;
+use crate::base::Error;
+use crate::catalog::service::Catalog;
+use crate::fleet::presence::Presence;
+use crate::fleet::service::{Fleet, Standing};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::schema::LIST_COST;
+
+/// The most images one request asks about: more than the largest screen shows.
+const MAX_REFERENCES: usize = 500;
+
+/// How images stand on all agents.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct PresenceMatrix {
+    /// The agents, by id: what each letter of a row is about.
+    agents: Vec<String>,
+    /// One row per image and architecture.
+    rows: Vec<PresenceRow>,
+}
+
+/// How an image stands on all agents.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct PresenceRow {
+    /// The image's canonical name.
+    reference: String,
+    /// The image's architecture.
+    architecture: String,
+    /// A letter per agent: `p`resent, `s`tale, `a`bsent, `u`nknown.
+    states: String,
+}
+
+/// The queries. All are for super-admins.
+#[derive(Default)]
+pub struct PresenceQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl PresenceQuery {
+    /// How these images stand on every agent. A reference that is no image is left out.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn presence_matrix(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which images; 500 at most.")] references: Vec<String>,
+    ) -> Answer<PresenceMatrix> {
+        let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
+        let catalog = ctx.data_unchecked::<Catalog>();
+        if references.len() > MAX_REFERENCES {
+            let why = format!("{MAX_REFERENCES} at most; ask for less at once");
+            return Err(Error::invalid("references", why).into());
+        }
+        let agents = fleet.agents(caller)?.into_iter().map(|agent| agent.record.id).collect();
+        let mut rows = Vec::new();
+        for reference in references {
+            let images = match catalog.architectures(caller, &reference) {
+                // Forgotten or misnamed meanwhile; the others are as good as before.
+                Err(Error::Missing { .. } | Error::Invalid { .. }) => continue,
+                images => images?,
+            };
+            let first = rows.len();
+            for image in images {
+                let record = &image.record;
+                let canonical = record.canonical().to_string();
+                let standings = fleet.image_presence(caller, &canonical, &record.digest)?;
+                rows.push(PresenceRow {
+                    states: standings.iter().map(letter).collect(),
+                    architecture: record.architecture.clone(),
+                    reference: canonical,
+                });
+            }
+            forgive(rows.get_mut(first..).unwrap_or_default());
+        }
+        Ok(PresenceMatrix { agents, rows })
+    }
+}
+
+/// An agent that has one architecture of an image is not behind with the others: a name stands for one of them only.
+fn forgive(architectures: &mut [PresenceRow]) {
+    let mut has_one: Vec<bool> = Vec::new();
+    for row in architectures.iter() {
+        has_one.resize(has_one.len().max(row.states.len()), false);
+        has_one.iter_mut().zip(row.states.chars()).for_each(|(has, letter)| *has |= letter == 'p');
+    }
+    for row in architectures {
+        let forgiven = row.states.chars().zip(&has_one);
+        row.states = forgiven.map(|(letter, has)| if *has && letter == 's' { 'a' } else { letter }).collect();
+    }
+}
+
+fn letter(standing: &Standing) -> char {
+    match standing.presence {
+        Presence::Present => 'p',
+        Presence::Stale => 's',
+        Presence::Absent => 'a',
+        Presence::Unknown => 'u',
+    }
+}

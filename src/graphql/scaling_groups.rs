@@ -1,0 +1,251 @@
+//! Scaling groups and who may use them, under Backend.AI's names.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object};
+
+use crate::access::caller::Caller;
+use crate::access::directory::Directory;
+use crate::access::directory::associations::Party;
+use crate::access::directory::scaling_groups::ScalingGroupChange;
+use crate::access::tenants::ScalingGroup;
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::listing::rows;
+use crate::graphql::kit::outcome::outcome;
+use crate::graphql::kit::scalar::JsonString;
+use crate::graphql::schema::LIST_COST;
+
+/// A named set of agents.
+pub struct ScalingGroupNode(Arc<ScalingGroup>);
+
+impl From<Arc<ScalingGroup>> for ScalingGroupNode {
+    fn from(group: Arc<ScalingGroup>) -> Self {
+        Self(group)
+    }
+}
+
+/// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
+#[Object(name = "ScalingGroup", rename_fields = "snake_case")]
+impl ScalingGroupNode {
+    /// Its name.
+    async fn name(&self) -> Option<&str> {
+        Some(&self.0.name)
+    }
+
+    /// For people.
+    async fn description(&self) -> Option<&str> {
+        Some(&self.0.description)
+    }
+
+    /// Whether it counts.
+    async fn is_active(&self) -> Option<bool> {
+        Some(self.0.is_active)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn is_public(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    /// When it was made, in RFC 3339.
+    async fn created_at(&self) -> Option<String> {
+        Some(self.0.created_at.to_string())
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn driver(&self) -> Option<&str> {
+        Some("static")
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn driver_opts(&self) -> Option<JsonString> {
+        Some("{}".into())
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn scheduler(&self) -> Option<&str> {
+        Some("fifo")
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn scheduler_opts(&self) -> Option<JsonString> {
+        Some("{}".into())
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn use_host_network(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn wsproxy_addr(&self) -> Option<&str> {
+        None
+    }
+
+    /// Constant; for Backend.AI's clients.
+    async fn wsproxy_api_token(&self) -> Option<&str> {
+        None
+    }
+}
+
+macro_rules! props {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(InputObject)]
+        #[graphql(rename_fields = "snake_case")]
+        pub struct $name {
+            /// For people.
+            description: Option<String>,
+            /// Whether it counts.
+            is_active: Option<bool>,
+            /// Not looked at; for Backend.AI's clients.
+            is_public: Option<bool>,
+            /// Not looked at; for Backend.AI's clients.
+            driver: Option<String>,
+            /// Not looked at; for Backend.AI's clients.
+            driver_opts: Option<JsonString>,
+            /// Not looked at; for Backend.AI's clients.
+            scheduler: Option<String>,
+            /// Not looked at; for Backend.AI's clients.
+            scheduler_opts: Option<JsonString>,
+            /// Not looked at; for Backend.AI's clients.
+            use_host_network: Option<bool>,
+            /// Not looked at; for Backend.AI's clients.
+            wsproxy_addr: Option<String>,
+            /// Not looked at; for Backend.AI's clients.
+            wsproxy_api_token: Option<String>,
+        }
+
+        impl From<$name> for ScalingGroupChange {
+            fn from(props: $name) -> Self {
+                Self { description: props.description, is_active: props.is_active }
+            }
+        }
+    };
+}
+
+props!(
+    /// A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is taken too.
+    CreateScalingGroupInput
+);
+props!(
+    /// Changes to a scaling group; what is null stays as it is.
+    ModifyScalingGroupInput
+);
+
+outcome!(
+    /// What came of `create_scaling_group`.
+    CreateScalingGroup,
+    scaling_group: ScalingGroupNode
+);
+outcome!(
+    /// What came of `modify_scaling_group`.
+    ModifyScalingGroup
+);
+outcome!(
+    /// What came of `delete_scaling_group`.
+    DeleteScalingGroup
+);
+
+/// The queries. Super-admins see all scaling groups, everybody else those that their domain, a group or a keypair they
+/// see may use.
+#[derive(Default)]
+pub struct ScalingGroupQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl ScalingGroupQuery {
+    /// One scaling group; without a name `default`.
+    async fn scaling_group(
+        &self,
+        ctx: &Context<'_>,
+        name: Option<String>,
+    ) -> Answer<Option<ScalingGroupNode>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let name = name.as_deref().unwrap_or(crate::access::tenants::DEFAULT);
+        Ok(Some(ScalingGroupNode(directory.scaling_group(caller, name)?)))
+    }
+
+    /// All scaling groups, by name.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn scaling_groups(
+        &self,
+        ctx: &Context<'_>,
+        name: Option<String>,
+        is_active: Option<bool>,
+    ) -> Option<Vec<Option<ScalingGroupNode>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(rows(directory.scaling_groups(caller, name.as_deref(), is_active)))
+    }
+
+    /// Those that a domain may use.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn scaling_groups_for_domain(
+        &self,
+        ctx: &Context<'_>,
+        domain: String,
+        is_active: Option<bool>,
+    ) -> Answer<Option<Vec<Option<ScalingGroupNode>>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Ok(Some(rows(directory.scaling_groups_for(caller, &Party::Domain(domain), is_active)?)))
+    }
+
+    /// Those that a group may use besides its domain's.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn scaling_groups_for_user_group(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The group's id, or its name if no other group you see has it.")] user_group: String,
+        is_active: Option<bool>,
+    ) -> Answer<Option<Vec<Option<ScalingGroupNode>>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        let party = Party::Group(directory.group_named(caller, &user_group)?.id);
+        Ok(Some(rows(directory.scaling_groups_for(caller, &party, is_active)?)))
+    }
+
+    /// Those that a keypair may use whatever its user's groups.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn scaling_groups_for_keypair(
+        &self,
+        ctx: &Context<'_>,
+        access_key: String,
+        is_active: Option<bool>,
+    ) -> Answer<Option<Vec<Option<ScalingGroupNode>>>> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Ok(Some(rows(directory.scaling_groups_for(caller, &Party::Keypair(access_key), is_active)?)))
+    }
+}
+
+/// The mutations. All are for super-admins.
+#[derive(Default)]
+pub struct ScalingGroupMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl ScalingGroupMutation {
+    /// Adds a scaling group.
+    async fn create_scaling_group(
+        &self,
+        ctx: &Context<'_>,
+        name: String,
+        props: CreateScalingGroupInput,
+    ) -> Option<CreateScalingGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.add_scaling_group(caller, &name, props.into()).await.map(ScalingGroupNode).into())
+    }
+
+    /// Changes a scaling group.
+    async fn modify_scaling_group(
+        &self,
+        ctx: &Context<'_>,
+        name: String,
+        props: ModifyScalingGroupInput,
+    ) -> Option<ModifyScalingGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.change_scaling_group(caller, &name, props.into()).await.into())
+    }
+
+    /// Takes a scaling group out. One that agents are in, or that something may use, is refused.
+    async fn delete_scaling_group(&self, ctx: &Context<'_>, name: String) -> Option<DeleteScalingGroup> {
+        let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
+        Some(directory.remove_scaling_group(caller, &name).await.into())
+    }
+}

@@ -1,0 +1,123 @@
+//! Personal API tokens.
+
+use async_graphql::{Context, Object, SimpleObject};
+
+use crate::access::caller::Caller;
+use crate::access::tokens::{Token, Tokens, Wanted};
+use crate::graphql::kit::fault::{Answer, Fault};
+
+/// A personal API token, without itself.
+pub struct ApiToken(Token);
+
+#[Object(rename_fields = "snake_case")]
+impl ApiToken {
+    /// Its id, to revoke it by.
+    async fn id(&self) -> String {
+        self.0.id.to_string()
+    }
+
+    /// What its owner calls it.
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What it is for: `read` or `full`.
+    async fn scope(&self) -> &str {
+        if self.0.read_only { "read" } else { "full" }
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> String {
+        self.0.created_at.to_string()
+    }
+
+    /// From when on it is refused.
+    async fn expires_at(&self) -> String {
+        self.0.expires_at.to_string()
+    }
+
+    /// When it was last used.
+    async fn last_used(&self) -> Option<String> {
+        self.0.last_used.map(|at| at.to_string())
+    }
+}
+
+/// A new token.
+#[derive(SimpleObject, Default)]
+#[graphql(rename_fields = "snake_case")]
+pub struct CreateApiToken {
+    /// Whether it was made.
+    ok: Option<bool>,
+    /// What failed.
+    msg: Option<String>,
+    /// The token itself, for `Authorization: Bearer`. It is not shown again.
+    token: Option<String>,
+    /// What is known of it from now on.
+    api_token: Option<ApiToken>,
+}
+
+/// What came of it.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct RevokeApiToken {
+    /// Whether it was revoked.
+    ok: Option<bool>,
+    /// What failed.
+    msg: Option<String>,
+}
+
+/// The queries.
+#[derive(Default)]
+pub struct TokenQuery;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl TokenQuery {
+    /// The caller's API tokens, the latest first; for super-admins also those of the user with this e-mail address.
+    async fn api_tokens(&self, ctx: &Context<'_>, user: Option<String>) -> Answer<Vec<ApiToken>> {
+        let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
+        Ok(tokens.list(caller, user.as_deref())?.into_iter().map(ApiToken).collect())
+    }
+}
+
+/// The mutations.
+#[derive(Default)]
+pub struct TokenMutation;
+
+#[Object(rename_fields = "snake_case", rename_args = "snake_case")]
+impl TokenMutation {
+    /// Makes an API token of the caller's: `read` for reading only, or `full`. It lasts 90 days unless told otherwise,
+    /// in days or by a time as RFC 3339 writes it, and a year at most. A token can make none.
+    async fn create_api_token(
+        &self,
+        ctx: &Context<'_>,
+        name: String,
+        scope: String,
+        expires_in_days: Option<i32>,
+        expires_at: Option<String>,
+    ) -> CreateApiToken {
+        let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
+        let wanted = Wanted { scope: &scope, days: expires_in_days, until: expires_at.as_deref() };
+        match tokens.create(caller, &name, wanted).await {
+            Ok((token, text)) => CreateApiToken {
+                ok: Some(true),
+                msg: None,
+                token: Some(text.expose().to_owned()),
+                api_token: Some(ApiToken(token)),
+            },
+            Err(error) => CreateApiToken {
+                ok: Some(false),
+                msg: Some(Fault::from(error).message()),
+                ..CreateApiToken::default()
+            },
+        }
+    }
+
+    /// Revokes an API token: one of the caller's, or for super-admins anybody's.
+    async fn revoke_api_token(&self, ctx: &Context<'_>, id: String) -> RevokeApiToken {
+        let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
+        match tokens.revoke(caller, &id).await {
+            Ok(()) => RevokeApiToken { ok: Some(true), msg: None },
+            Err(error) => RevokeApiToken { ok: Some(false), msg: Some(Fault::from(error).message()) },
+        }
+    }
+}

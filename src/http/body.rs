@@ -1,0 +1,61 @@
+//! Small JSON bodies, plain or as the official clients seal them.
+
+use aes::Aes256;
+use aes::cipher::{BlockDecryptMut as _, KeyIvInit as _, block_padding::Pkcs7};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use poem::http::header;
+use poem::{Body, Request};
+use serde::de::DeserializeOwned;
+
+use crate::http::browser;
+use crate::http::problem::Problem;
+
+/// Largest body: a password of 1 KiB, sealed, is a tenth of it.
+const MAX_BODY: usize = 16 * 1024;
+const BLOCK: usize = 16;
+
+/// Reads the body. What is in it may be secret, so nothing of it is repeated when it can't be read.
+pub async fn read<T: DeserializeOwned>(request: &Request, body: Body) -> Result<T, Problem> {
+    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {
+        poem::error::ReadBodyError::PayloadTooLarge => Problem::too_large(MAX_BODY),
+        _ => Problem::bad_request("the body ended early"),
+    })?;
+    let opened = if browser::is_encoded(request) {
+        let host = request.header(header::HOST).unwrap_or_default();
+        open(&bytes, &format!("http://{host}"))
+    } else {
+        Some(bytes.to_vec())
+    };
+    let read = opened.and_then(|text| serde_json::from_slice(&text).ok());
+    read.ok_or_else(|| Problem::bad_request("the body is not the JSON object that is expected here"))
+}
+
+/// Opens what a client sealed for this endpoint: 16 letters, a colon, and base64 of AES-256-CBC. The key is made of the
+/// endpoint's address and those letters, so anybody who reads it can open it; it keeps passwords out of plain sight,
+/// no more.
+fn open(sealed: &[u8], endpoint: &str) -> Option<Vec<u8>> {
+    let (letters, rest) = sealed.split_first_chunk::<BLOCK>()?;
+    let mut sealed = STANDARD.decode(rest.strip_prefix(b":")?.trim_ascii()).ok()?;
+    let key: Vec<u8> = [STANDARD.encode(endpoint).as_bytes(), letters, letters].concat();
+    let key: &[u8; 32] = key.first_chunk()?;
+    let cipher = cbc::Decryptor::<Aes256>::new(key.into(), letters.into());
+    cipher.decrypt_padded_mut::<Pkcs7>(&mut sealed).ok().map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::open;
+
+    #[test]
+    fn what_a_client_sealed_is_opened_and_nothing_else() {
+        // Sealed by the client of 26.9.6 for http://localhost:8090.
+        let sealed = b"YbBqL0TabUyVThhu:Q/RB6B/rE1Q3b5RguSxnMLY7zOcuLTrQQbpIYLALKbpnORtolZUeCBQMlBEAS3c+";
+        let text = br#"{"username": "a@b", "password": "pw"}"#;
+        assert_eq!(open(sealed, "http://localhost:8090").unwrap(), text);
+        assert!(open(sealed, "http://localhost:8091").is_none_or(|opened| opened != text));
+        for wrong in [&b""[..], b":", b"0123456789abcdef", b"0123456789abcdef:", b"0123456789abcdef:!!!!"] {
+            assert!(open(wrong, "http://localhost:8090").is_none_or(|opened| opened.is_empty()));
+        }
+    }
+}

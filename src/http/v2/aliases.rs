@@ -1,0 +1,156 @@
+//! `/v2/images/alias`, `/dealias` and `/aliases/search`.
+
+use poem::web::Data;
+use poem::{Response, handler};
+use serde::{Deserialize, Serialize};
+
+use crate::access::visibility;
+use crate::base::Error;
+use crate::base::ids::{AliasId, ImageId};
+use crate::base::reference::shown;
+use crate::catalog::service::Catalog;
+use crate::http::caller::Proved;
+use crate::http::json::{Sent, answer};
+use crate::http::problem::Problem;
+use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds};
+use crate::http::v2::page::{self, Order, Page};
+
+/// An alias in a list.
+#[derive(Debug, Serialize)]
+struct Node {
+    id: AliasId,
+    field_id: AliasId,
+    alias: String,
+    #[serde(skip)]
+    image: ImageId,
+}
+
+/// Which aliases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    alias: Option<TextFilter>,
+    image_id: Option<ChoiceFilter<ImageId>>,
+    field_id: Option<ChoiceFilter<AliasId>>,
+    #[serde(rename = "AND")]
+    all: Option<Vec<Self>>,
+    #[serde(rename = "OR")]
+    any: Option<Vec<Self>>,
+    #[serde(rename = "NOT")]
+    none: Option<Vec<Self>>,
+}
+
+impl Nested for Filter {
+    fn inner(&self) -> [Option<&Vec<Self>>; 3] {
+        [self.all.as_ref(), self.any.as_ref(), self.none.as_ref()]
+    }
+}
+
+impl Filter {
+    fn takes(&self, node: &Node) -> bool {
+        holds(self.alias.as_ref(), |filter| filter.takes(&node.alias))
+            && holds(self.image_id.as_ref(), |filter| filter.takes(&node.image))
+            && holds(self.field_id.as_ref(), |filter| filter.takes(&node.id))
+            && self.inner_take(|inner| inner.takes(node))
+    }
+}
+
+/// What aliases are ordered by.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Field {
+    Alias,
+    FieldId,
+}
+
+/// A question for aliases.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    filter: Option<Filter>,
+    order: Option<Vec<Order<Field>>>,
+    limit: Option<i64>,
+    offset: Option<i64>,
+}
+
+/// `POST /v2/images/aliases/search`.
+#[handler]
+pub fn search(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+    Sent(search): Sent<Search>,
+) -> Result<Response, Problem> {
+    caller.require_superadmin("search_image_aliases")?;
+    let page = Page::new(search.limit, search.offset)?;
+    search.filter.as_ref().map_or(Ok(()), Filter::check)?;
+    let mut nodes = Vec::new();
+    for image in catalog.images(&caller, &visibility::Filter::default())? {
+        for alias in &image.aliases {
+            let id = AliasId::of(alias);
+            nodes.push(Node { id, field_id: id, alias: alias.to_string(), image: image.id });
+        }
+    }
+    nodes.retain(|node| search.filter.as_ref().is_none_or(|filter| filter.takes(node)));
+    nodes.sort_by(|a, b| a.alias.cmp(&b.alias));
+    page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
+        Field::Alias => a.alias.cmp(&b.alias),
+        Field::FieldId => a.id.cmp(&b.id),
+    })?;
+    answer(&page.of(nodes, |node| node))
+}
+
+/// What came of giving or taking away an alias.
+#[derive(Serialize)]
+struct Done<'a> {
+    alias_id: AliasId,
+    alias: &'a str,
+    image_id: ImageId,
+}
+
+impl<'a> Done<'a> {
+    fn new(alias: &'a str, image_id: ImageId) -> Self {
+        Self { alias_id: AliasId::of(alias), alias, image_id }
+    }
+}
+
+/// An image and its other name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    image_id: ImageId,
+    alias: String,
+}
+
+/// `POST /v2/images/alias`.
+#[handler]
+pub async fn create(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+    Sent(wanted): Sent<Create>,
+) -> Result<Response, Problem> {
+    catalog.alias(&caller, &wanted.alias, &wanted.image_id.to_string(), None).await?;
+    answer(&Done::new(wanted.alias.trim(), wanted.image_id))
+}
+
+/// A name that is to go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remove {
+    alias: String,
+}
+
+/// `POST /v2/images/dealias`.
+#[handler]
+pub async fn remove(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+    Sent(unwanted): Sent<Remove>,
+) -> Result<Response, Problem> {
+    let alias = unwanted.alias.trim();
+    catalog.require_superadmin(&caller, "dealias_image", alias).await?;
+    let images = catalog.images(&caller, &visibility::Filter::default())?;
+    let named = images.iter().find(|image| image.aliases.iter().any(|known| **known == *alias));
+    let image = named.ok_or_else(|| Error::missing("alias", shown(alias)))?.id;
+    catalog.dealias(&caller, alias).await?;
+    answer(&Done::new(alias, image))
+}

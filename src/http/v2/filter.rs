@@ -1,0 +1,222 @@
+//! What a field must be like. Every condition that is given must hold.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::base::{Error, Result};
+
+/// How many filters one request may nest: each is held against every item of the list.
+const MAX_FILTERS: usize = 100;
+
+/// A filter with others in it.
+pub trait Nested: Sized {
+    /// Those that must all hold, of which one must hold, and of which none may hold.
+    fn inner(&self) -> [Option<&Vec<Self>>; 3];
+
+    /// How many filters it comes to.
+    fn count(&self) -> usize {
+        1 + self.inner().into_iter().flatten().flatten().map(Self::count).sum::<usize>()
+    }
+
+    /// Refuses a filter that is too much work.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than [`MAX_FILTERS`].
+    fn check(&self) -> Result<()> {
+        if self.count() > MAX_FILTERS {
+            return Err(Error::invalid("filter", format!("it may have {MAX_FILTERS} filters in it at most")));
+        }
+        Ok(())
+    }
+
+    /// Whether those inside let an item through that `takes` judges by one of them.
+    fn inner_take(&self, takes: impl Fn(&Self) -> bool) -> bool {
+        let [all, any, none] = self.inner();
+        all.is_none_or(|filters| filters.iter().all(&takes))
+            && any.is_none_or(|filters| filters.is_empty() || filters.iter().any(&takes))
+            && none.is_none_or(|filters| !filters.iter().any(&takes))
+    }
+}
+
+/// Whether a condition that may not be there holds.
+pub fn holds<F>(filter: Option<&F>, takes: impl FnOnce(&F) -> bool) -> bool {
+    filter.is_none_or(takes)
+}
+
+/// Conditions on a text: `equals`, `contains`, `starts_with`, `ends_with` and `in`, each also with `not_` before it to
+/// say the opposite, and `i_` before that to overlook case.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "BTreeMap<String, Option<Wanted>>")]
+pub struct TextFilter(Vec<TextTest>);
+
+#[derive(Debug, Clone)]
+struct TextTest {
+    compare: fn(&str, &str) -> bool,
+    ignores_case: bool,
+    is_negated: bool,
+    wanted: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Wanted {
+    One(String),
+    Any(Vec<String>),
+}
+
+impl TryFrom<BTreeMap<String, Option<Wanted>>> for TextFilter {
+    type Error = String;
+
+    fn try_from(given: BTreeMap<String, Option<Wanted>>) -> Result<Self, String> {
+        let mut tests = Vec::new();
+        for (name, wanted) in given {
+            let (ignores_case, rest) =
+                name.strip_prefix("i_").map_or((false, name.as_str()), |rest| (true, rest));
+            let (is_negated, rest) = rest.strip_prefix("not_").map_or((false, rest), |rest| (true, rest));
+            let compare: fn(&str, &str) -> bool = match rest {
+                "equals" | "in" => |text, wanted| text == wanted,
+                "contains" => |text, wanted| text.contains(wanted),
+                "starts_with" => |text, wanted| text.starts_with(wanted),
+                "ends_with" => |text, wanted| text.ends_with(wanted),
+                _ => return Err(format!("unknown condition {name}")),
+            };
+            let wanted = match (rest, wanted) {
+                (_, None) => continue,
+                ("in", Some(Wanted::Any(list))) => list,
+                ("in", _) => return Err(format!("{name} takes a list")),
+                (_, Some(Wanted::One(text))) => vec![text],
+                (_, Some(Wanted::Any(_))) => return Err(format!("{name} takes one text")),
+            };
+            let fold = |text: String| if ignores_case { text.to_lowercase() } else { text };
+            let wanted = wanted.into_iter().map(fold).collect();
+            tests.push(TextTest { compare, ignores_case, is_negated, wanted });
+        }
+        Ok(Self(tests))
+    }
+}
+
+impl TextFilter {
+    /// Whether the text is like that.
+    pub fn takes(&self, text: &str) -> bool {
+        self.0.iter().all(|test| {
+            let folded = test.ignores_case.then(|| text.to_lowercase());
+            let text = folded.as_deref().unwrap_or(text);
+            test.wanted.iter().any(|wanted| (test.compare)(text, wanted)) != test.is_negated
+        })
+    }
+}
+
+/// Conditions on something that is one of several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChoiceFilter<T> {
+    equals: Option<T>,
+    #[serde(rename = "in")]
+    one_of: Option<Vec<T>>,
+    not_equals: Option<T>,
+    not_in: Option<Vec<T>>,
+}
+
+impl<T: PartialEq> ChoiceFilter<T> {
+    /// Whether it is among those.
+    pub fn takes(&self, value: &T) -> bool {
+        holds(self.equals.as_ref(), |wanted| wanted == value)
+            && holds(self.one_of.as_ref(), |wanted| wanted.contains(value))
+            && holds(self.not_equals.as_ref(), |unwanted| unwanted != value)
+            && holds(self.not_in.as_ref(), |unwanted| !unwanted.contains(value))
+    }
+}
+
+/// Conditions on a number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NumberFilter {
+    equals: Option<i128>,
+    not_equals: Option<i128>,
+    greater_than: Option<i128>,
+    greater_than_or_equal: Option<i128>,
+    less_than: Option<i128>,
+    less_than_or_equal: Option<i128>,
+}
+
+impl NumberFilter {
+    /// Whether the number is like that.
+    pub fn takes(&self, number: u64) -> bool {
+        let number = i128::from(number);
+        self.equals.is_none_or(|bound| number == bound)
+            && self.not_equals.is_none_or(|bound| number != bound)
+            && self.greater_than.is_none_or(|bound| number > bound)
+            && self.greater_than_or_equal.is_none_or(|bound| number >= bound)
+            && self.less_than.is_none_or(|bound| number < bound)
+            && self.less_than_or_equal.is_none_or(|bound| number <= bound)
+    }
+}
+
+/// Conditions on a time.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeFilter {
+    before: Option<Timestamp>,
+    after: Option<Timestamp>,
+    equals: Option<Timestamp>,
+    not_equals: Option<Timestamp>,
+}
+
+impl TimeFilter {
+    /// Whether the time is like that. A time that never was is neither before, after nor at any other.
+    pub fn takes(&self, time: Option<Timestamp>) -> bool {
+        self.before.is_none_or(|bound| time.is_some_and(|time| time < bound))
+            && self.after.is_none_or(|bound| time.is_some_and(|time| time > bound))
+            && self.equals.is_none_or(|wanted| time == Some(wanted))
+            && self.not_equals.is_none_or(|unwanted| time != Some(unwanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ChoiceFilter, NumberFilter, TextFilter, TimeFilter};
+
+    fn text(filter: &str) -> TextFilter {
+        serde_json::from_str(filter).unwrap_or_else(|why| panic!("{filter}: {why}"))
+    }
+
+    #[test]
+    fn a_text_must_meet_every_condition() {
+        for (filter, taken) in [
+            ("{}", true),
+            (r#"{"equals": null}"#, true),
+            (r#"{"equals": "stable/Python"}"#, true),
+            (r#"{"equals": "stable/python"}"#, false),
+            (r#"{"i_equals": "STABLE/python"}"#, true),
+            (r#"{"contains": "Pyt", "starts_with": "stable", "ends_with": "on"}"#, true),
+            (r#"{"contains": "Pyt", "not_ends_with": "on"}"#, false),
+            (r#"{"i_not_contains": "PYTHON"}"#, false),
+            (r#"{"in": ["a", "stable/Python"]}"#, true),
+            (r#"{"i_in": ["A", "stable/PYTHON"]}"#, true),
+            (r#"{"not_in": ["stable/Python"]}"#, false),
+            (r#"{"in": []}"#, false),
+        ] {
+            assert_eq!(text(filter).takes("stable/Python"), taken, "{filter}");
+        }
+        for wrong in [r#"{"like": "a"}"#, r#"{"equals": ["a"]}"#, r#"{"in": "a"}"#, r#"{"equals": 1}"#, "[]"]
+        {
+            assert!(serde_json::from_str::<TextFilter>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_times_and_choices_are_compared() {
+        let number: NumberFilter =
+            serde_json::from_str(r#"{"greater_than_or_equal": -5, "less_than": 10, "not_equals": 3}"#)
+                .unwrap();
+        assert_eq!([0, 3, 9, 10].map(|n| number.takes(n)), [true, false, true, false]);
+        let time: TimeFilter = serde_json::from_str(r#"{"after": "2026-01-01T00:00:00Z"}"#).unwrap();
+        let at = |text: &str| Some(text.parse().unwrap());
+        assert!(time.takes(at("2026-01-02T00:00:00Z")) && !time.takes(at("2026-01-01T00:00:00Z")));
+        assert!(!time.takes(None));
+        let choice: ChoiceFilter<u8> = serde_json::from_str(r#"{"in": [1, 2], "not_equals": 2}"#).unwrap();
+        assert_eq!([1, 2, 3].map(|n| choice.takes(&n)), [true, false, false]);
+    }
+}

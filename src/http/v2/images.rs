@@ -1,0 +1,97 @@
+//! `/v2/images`: search, forget, and why nothing of an image is changed by hand.
+
+use std::sync::Arc;
+
+use poem::web::Data;
+use poem::{Response, handler};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::access::caller::Caller;
+use crate::access::visibility;
+use crate::base::ids::ImageId;
+use crate::base::{Error, Result};
+use crate::catalog::image::Image;
+use crate::catalog::service::Catalog;
+use crate::http::caller::Proved;
+use crate::http::json::{Sent, answer};
+use crate::http::problem::Problem;
+use crate::http::v2::filter::Nested as _;
+use crate::http::v2::image::{Field, Filter, Node};
+use crate::http::v2::page::{self, Order, Page};
+
+/// A question for images.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    filter: Option<Filter>,
+    order: Option<Vec<Order<Field>>>,
+    limit: Option<i64>,
+    offset: Option<i64>,
+}
+
+/// `POST /v2/images/search`.
+#[handler]
+pub fn search(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+    Sent(search): Sent<Search>,
+) -> Result<Response, Problem> {
+    caller.require_superadmin("search_images")?;
+    let page = Page::new(search.limit, search.offset)?;
+    search.filter.as_ref().map_or(Ok(()), Filter::check)?;
+    let mut images = catalog.images(&caller, &visibility::Filter::default())?;
+    images.retain(|image| search.filter.as_ref().is_none_or(|filter| filter.takes(image)));
+    page::sort(&mut images, search.order.as_deref(), |field, a, b| field.compare(a, b))?;
+    answer(&page.of(images, |image| Node::from(image.as_ref())))
+}
+
+/// One image.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct One {
+    image_id: ImageId,
+}
+
+/// `POST /v2/images/forget` and `/v2/images/purge`: one and the same, for nothing is kept of an image that is forgotten.
+#[handler]
+pub async fn forget(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+    Sent(one): Sent<One>,
+) -> Result<Response, Problem> {
+    let image = catalog.forget_by_id(&caller, &one.image_id.to_string()).await?;
+    answer(&json!({ "item": Node::from(image.as_ref()) }))
+}
+
+/// An image and what it is to be.
+#[derive(Deserialize)]
+pub struct Change {
+    image_id: ImageId,
+    #[serde(flatten)]
+    properties: Map<String, Value>,
+}
+
+/// `PATCH /v2/images`: all that an image is, its registry says; what is asked for must be so already.
+#[handler]
+pub fn update(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+    Sent(change): Sent<Change>,
+) -> Result<Response, Problem> {
+    caller.require_superadmin("modify_image")?;
+    let image = find(catalog, &caller, change.image_id)?;
+    let node = serde_json::to_value(Node::from(image.as_ref())).map_err(Error::internal)?;
+    for (name, wanted) in &change.properties {
+        if node.get(name) != Some(wanted) {
+            let why =
+                "an image is what its registry says, and can't be changed here; push it anew and rescan";
+            return Err(Problem::bad_parameter(format!("{name}: {why}")));
+        }
+    }
+    answer(&json!({ "item": node }))
+}
+
+fn find(catalog: &Catalog, caller: &Caller, id: ImageId) -> Result<Arc<Image>> {
+    catalog.image(caller, &id.to_string(), None)
+}

@@ -1,0 +1,180 @@
+//! What many agents cost that dial in: simple loops that speak the real protocol to the real server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use wharf::base::digest::Digest;
+use wharf::wire::image::{Held, Progress, Pulled, Someone};
+use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
+use wharf::wire::socket::{Broken, Socket};
+use wharf::wire::{MAX_MESSAGE, PATH};
+
+use super::report::{check, heading, mebibytes, milliseconds, note, number_after};
+use super::stock;
+use super::support::app::{App, Launch};
+use super::support::machine::{hello, token};
+use super::support::wait::until;
+
+const AGENTS: usize = 1_000;
+const IMAGES: usize = 200;
+/// How long the server is watched while nothing happens.
+const IDLE: Duration = Duration::from_secs(30);
+/// As long as an agent waits the first time.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+const LIMIT: Duration = Duration::from_mins(5);
+
+pub async fn measure() {
+    heading(&format!("links: {AGENTS} agents that dial in, {IMAGES} images each"));
+    let launch = Launch::plain();
+    stock::fill(&launch.data_dir(), 100).await;
+    let app = launch.start().await;
+    let token = token(&app.admin(), json!({"uses": AGENTS})).await;
+    let reported = Arc::new(AtomicUsize::new(0));
+    let begun = Instant::now();
+    let mut agents = JoinSet::new();
+    for number in 0..AGENTS {
+        let (url, token, reported) = (app.url().to_owned(), token.clone(), Arc::clone(&reported));
+        agents.spawn(async move { agent(&url, &token, number, &reported).await });
+    }
+    until("all agents to have reported", LIMIT, async || {
+        (reported.load(Ordering::Relaxed) == AGENTS && alive(&app).await == AGENTS).then_some(())
+    })
+    .await;
+    note("join and report, all of them", &milliseconds(begun.elapsed()));
+    let agents_joined = f64::from(u32::try_from(AGENTS).expect("a small number"));
+    note("joins in a second", &format!("{:.0}", agents_joined / begun.elapsed().as_secs_f64()));
+    check("resident", mebibytes(memory(&app, "VmRSS:")), 300.0, " MiB");
+    let (watched, used) = (Instant::now(), processor(&app));
+    tokio::time::sleep(IDLE).await;
+    let percent =
+        processor(&app).saturating_sub(used).as_secs_f64() / watched.elapsed().as_secs_f64() * 100.0;
+    check("processor, idle", percent, 2.0, " %");
+
+    let query = "{ images { registry name tag } }";
+    let image = app.admin().ask(query, json!({})).await["images"][0].clone();
+    let part = |field: &str| image[field].as_str().expect("text").to_owned();
+    let name = format!("{}/{}:{}", part("registry"), part("name"), part("tag"));
+    let document =
+        "mutation($r: String!) { preload_image(reference: $r, target_agents: \"*\") { ok msg task_id } }";
+    let asked = Instant::now();
+    let answer = app.admin().ask(document, json!({"r": name})).await;
+    check("a preload on all of them, until it is begun", asked.elapsed().as_secs_f64(), 1.0, " s");
+    let task = answer["preload_image"]["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+    until("the task to end", LIMIT, async || {
+        (app.admin().task(&task).await["state"] != "STARTED"
+            && app.admin().task(&task).await["state"] != "started")
+            .then_some(())
+    })
+    .await;
+    note("the same, until it is done", &milliseconds(asked.elapsed()));
+    let ended = app.admin().task(&task).await;
+    assert_eq!(ended["ledger"]["added"], AGENTS, "{}", ended["message"]);
+    check("resident at most, ever", mebibytes(memory(&app, "VmHWM:")), 300.0, " MiB");
+}
+
+async fn alive(app: &App) -> usize {
+    let data = app.admin().ask("{ agents(status: \"ALIVE\") { id } }", json!({})).await;
+    data["agents"].as_array().map_or(0, Vec::len)
+}
+
+fn memory(app: &App, which: &str) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", app.process_id())).expect("its status");
+    number_after(&status, which)
+}
+
+/// The processor time it has used, with that of threads that have ended; the kernel counts it in hundredths here.
+fn processor(app: &App) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", app.process_id())).expect("its state");
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn held(number: usize) -> Held {
+    Held {
+        id: Digest::sha256_of(&number.to_le_bytes()),
+        names: vec![format!("cr.lab.invalid/stable/image-{number}:1.0-ubuntu22.04")],
+        manifests: vec![Digest::sha256_of(format!("manifest {number}").as_bytes())],
+        size: 4_000_000_000,
+    }
+}
+
+/// An agent that finds nothing and pulls everything at once. It stops when it is dropped.
+async fn agent(url: &str, token: &str, number: usize, reported: &AtomicUsize) {
+    let host = url.trim_start_matches("http://");
+    let mut socket = loop {
+        let stream = TcpStream::connect(host).await.expect("a connection");
+        match Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await {
+            Ok(socket) => break socket,
+            // Too many at once; a real agent waits and tries again, too.
+            Err(Broken::NoLink(_)) => tokio::time::sleep(TRY_AGAIN).await,
+            Err(broken) => panic!("no link: {broken}"),
+        }
+    };
+    let mut hello = hello(Some(token), &format!("benchagent{number:05}"));
+    hello.id = Some(format!("gpu{number:04}"));
+    socket.send(&FromAgent::Hello(Box::new(hello))).await.expect("hello");
+    let Some(ToAgent::Welcome(welcome)) = socket.receive().await.expect("an answer").message else {
+        panic!("not welcome")
+    };
+    let here = Someone {
+        kind: "docker".into(),
+        id: None,
+        hostname: format!("gpu{number:04}"),
+        version: "20.10".into(),
+        os: "linux".into(),
+        architecture: "x86_64".into(),
+        labels: BTreeMap::new(),
+    };
+    let (mut sender, mut receiver) = socket.split();
+    sender.send(&FromAgent::Here(here)).await.expect("here");
+    // Half of what an agent holds others hold too.
+    let own = (0..IMAGES / 2).map(|image| held(1_000_000 + number * IMAGES + image));
+    let all: Vec<Held> = (0..IMAGES / 2).map(held).chain(own).collect();
+    let report = Images { full: true, last: true, held: all, ..Images::default() };
+    sender.send(&FromAgent::Images(report)).await.expect("a report");
+    reported.fetch_add(1, Ordering::Relaxed);
+    let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_ms));
+    loop {
+        let heard = tokio::select! {
+            heard = receiver.receive::<ToAgent>() => heard,
+            _ = beat.tick() => {
+                let _ = sender.ping().await;
+                continue;
+            }
+        };
+        let Ok(heard) = heard else { return };
+        let answers = match heard.message {
+            Some(ToAgent::Ask(request)) => {
+                let answer = match request.ask {
+                    Ask::Look => Answer::Looked,
+                    _ => Answer::Found(None),
+                };
+                vec![FromAgent::Answer(Reply { call: request.call, answer })]
+            }
+            Some(ToAgent::Pull { pull, what }) => {
+                let at = |part: u64| FromAgent::Pulling {
+                    pull: pull.clone(),
+                    progress: Progress { bytes_done: part, bytes_total: 4, ..Progress::default() },
+                };
+                let held = Held {
+                    id: what.config.clone(),
+                    names: vec![format!("{}:{}", what.repository, what.tag)],
+                    manifests: Vec::new(),
+                    size: 4,
+                };
+                let end = End::Done(Pulled { held, fetched: true });
+                vec![at(1), at(2), at(3), at(4), FromAgent::Pulled { pull: pull.clone(), end }]
+            }
+            _ => Vec::new(),
+        };
+        for answer in answers {
+            let _ = sender.send(&answer).await;
+        }
+    }
+}

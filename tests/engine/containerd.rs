@@ -1,0 +1,68 @@
+//! What only containerd does.
+
+use std::time::Duration;
+
+use wharf::engine::Engine as _;
+use wharf::engine::address::EngineUrl;
+use wharf::engine::cri::{Cri, Patience};
+use wharf::engine::fault::Class;
+
+use super::{lab_image, pull_of, run};
+use crate::support::containerd::RealContainerd;
+use crate::support::dockerd::RealDocker;
+use crate::support::registry::RealRegistry;
+use crate::support::wait::{PATIENCE, until};
+
+#[tokio::test]
+async fn what_other_namespaces_hold_is_not_ours() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealContainerd::start().await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+    node.ctr_ok(&["-n", "other", "images", "pull", "--plain-http", &pull.name()]).await;
+    assert_eq!(engine.images().await.unwrap(), []);
+    assert_eq!(engine.find(&pull.name()).await.unwrap(), None);
+    run(&engine, &pull).await.0.unwrap();
+    let version = node.ctr_ok(&["version"]).await;
+    let about = engine.about().await.unwrap();
+    assert!(version.contains(&about.version), "{about:?}: {version}");
+}
+
+#[tokio::test]
+async fn a_containerd_that_hangs_is_gone_after_a_while() {
+    let Some(node) = RealContainerd::start().await else { return };
+    let patience = Patience {
+        answer: Duration::from_millis(500),
+        quiet: Duration::from_millis(200),
+        look: Duration::from_millis(100),
+    };
+    let engine = node.engine();
+    let hasty = engine.clone().with_patience(patience);
+    engine.about().await.unwrap();
+    node.signal("STOP");
+    let fault = until("all its threads to stop", PATIENCE, async || hasty.about().await.err()).await;
+    assert_eq!(fault.class, Class::EngineGone);
+    assert_eq!(hasty.images().await.unwrap_err().class, Class::EngineGone);
+    node.signal("CONT");
+    engine.about().await.unwrap();
+    std::fs::remove_file(node.socket()).unwrap();
+    let fault = engine.about().await.unwrap_err();
+    assert!(fault.class == Class::EngineGone && fault.message.contains("is the engine running"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_containerd_without_cri_says_what_to_change() {
+    let settings = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]";
+    let Some(node) = RealContainerd::start_with(settings).await else { return };
+    let fault = node.engine().about().await.unwrap_err();
+    assert!(fault.class == Class::Other && fault.message.contains("disabled_plugins"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_socket_of_docker_is_no_cri() {
+    let Some(node) = RealDocker::start().await else { return };
+    let url = EngineUrl::parse(&format!("cri://{}", node.socket().display()), None).unwrap();
+    let fault = Cri::new(&url).unwrap().about().await.unwrap_err();
+    assert!(fault.class != Class::Stopped && !fault.message.is_empty(), "{fault}");
+}

@@ -1,0 +1,324 @@
+//! What every engine does, each behaviour on each of them.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use wharf::base::secret::Secret;
+use wharf::engine::fault::Class;
+use wharf::engine::image::{Held, Removal};
+use wharf::engine::pull::{Credentials, Pull, Pulled};
+use wharf::engine::{Change, Engine, Event, Kind};
+
+use super::{lab_image, pull_of, run};
+use crate::support::image::Image;
+use crate::support::node::Node;
+use crate::support::proxy::CountingProxy;
+use crate::support::registry::RealRegistry;
+use crate::support::wait::{PATIENCE, until};
+
+/// Makes a test of each behaviour for each engine.
+macro_rules! on_each_engine {
+    ($($behaviour:ident)*) => {
+        on_each_engine!(docker Docker: $($behaviour)*);
+        on_each_engine!(podman Podman: $($behaviour)*);
+        on_each_engine!(containerd Containerd: $($behaviour)*);
+    };
+    ($engine:ident $kind:ident: $($behaviour:ident)*) => {
+        mod $engine {
+            $(
+                #[tokio::test]
+                async fn $behaviour() {
+                    super::$behaviour(wharf::engine::Kind::$kind).await;
+                }
+            )*
+        }
+    };
+}
+
+on_each_engine! {
+    an_engine_tells_who_it_is_and_what_room_it_has
+    an_image_comes_and_goes_by_its_name
+    a_moved_tag_is_never_taken_for_the_image
+    what_others_do_is_heard
+    a_pull_is_stopped_in_the_engine
+    an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well
+    credentials_reach_the_registry_and_nobody_else
+    each_failure_has_its_class
+}
+
+/// A registry and an engine.
+async fn scene(kind: Kind) -> Option<(RealRegistry, Node)> {
+    Some((RealRegistry::open().await?, Node::start(kind).await?))
+}
+
+async fn an_engine_tells_who_it_is_and_what_room_it_has(kind: Kind) {
+    let Some((registry, node)) = scene(kind).await else { return };
+    let engine = node.engine();
+    let about = engine.about().await.unwrap();
+    assert_eq!((about.kind, about.os.as_str()), (kind, "linux"));
+    assert_eq!(about.architecture, std::env::consts::ARCH);
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(about.hostname, hostname.trim());
+    assert!(about.version.starts_with(|c: char| c.is_ascii_digit()), "{about:?}");
+    assert_eq!(engine.about().await.unwrap(), about, "it is the same one whenever it is asked");
+
+    let disk = engine.disk().await.unwrap();
+    let (free, total) = (disk.free_bytes.unwrap(), disk.total_bytes.unwrap());
+    assert!(0 < free && free < total && disk.images_bytes == 0, "{disk:?}");
+    assert_eq!(engine.images().await.unwrap(), []);
+
+    let built = registry.push(&lab_image("1")).await;
+    run(&*engine, &pull_of(registry.host(), &built)).await.0.unwrap();
+    // containerd counts every second or so.
+    until("the image to take room", PATIENCE, async || {
+        (engine.disk().await.unwrap().images_bytes >= 200_000).then_some(())
+    })
+    .await;
+}
+
+async fn an_image_comes_and_goes_by_its_name(kind: Kind) {
+    let Some((registry, node)) = scene(kind).await else { return };
+    let built = registry.push(&lab_image("1")).await;
+    registry.tag(&built, &["other"]).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+    assert_eq!(engine.find(&pull.name()).await.unwrap(), None);
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Absent));
+
+    let (pulled, seen) = run(&*engine, &pull).await;
+    let Pulled { held, fetched: true } = pulled.unwrap() else { panic!("it was not there before") };
+    let expected = Held {
+        digest: pull.config.clone(),
+        names: vec![pull.name()],
+        manifests: pull.manifest.clone().into_iter().collect(),
+        size_bytes: held.size_bytes,
+    };
+    assert_eq!(held, expected);
+    assert!(held.size_bytes >= 200_000, "{held:?}");
+    let last = seen.last().unwrap();
+    assert_eq!((last.bytes_done, last.layers_done), (last.bytes_total, last.layers_total), "{seen:#?}");
+    match kind {
+        // It says all.
+        Kind::Docker => {
+            assert!(last.layers_total == 2 && last.bytes_total >= 200_000 && seen.len() > 3, "{seen:#?}");
+        }
+        // It says the sizes of layers that take longer than a moment.
+        Kind::Podman => assert!(last.layers_total == 2 && seen.len() > 3, "{seen:#?}"),
+        // It says nothing, and nothing is made up.
+        _ => assert!(seen.len() == 2 && last.bytes_total == 0 && last.layers_total == 0, "{seen:#?}"),
+    }
+    assert_eq!(engine.images().await.unwrap(), [expected]);
+    let shown = if kind == Kind::Containerd { pull.manifest.as_ref().unwrap() } else { &pull.config };
+    assert_eq!(node.listed().await, [format!("{} {shown}", pull.name())]);
+
+    let other = Pull { tag: "other".into(), ..pull.clone() };
+    let also = run(&*engine, &other).await.0.unwrap();
+    assert_eq!(also.held.names, [pull.name(), other.name()]);
+    // Only CRI has to ask the registry for a second name.
+    assert_eq!(also.fetched, kind == Kind::Containerd);
+    // Once more: nothing is fetched, the registry need not even be there.
+    drop(registry);
+    let (again, seen) = run(&*engine, &pull).await;
+    assert_eq!((again.unwrap().fetched, seen.len()), (false, 1));
+
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Untagged));
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Absent));
+    assert_eq!(engine.images().await.unwrap()[0].names, [other.name()]);
+    assert_eq!(node.listed().await, [format!("{} {shown}", other.name())]);
+    assert_eq!(engine.remove(&other.name()).await, Ok(Removal::Removed { freed_bytes: None }));
+    assert_eq!(engine.images().await.unwrap(), [], "what the digest was called goes with the last name");
+    assert_eq!(node.listed().await, [""; 0]);
+}
+
+async fn a_moved_tag_is_never_taken_for_the_image(kind: Kind) {
+    let Some((registry, node)) = scene(kind).await else { return };
+    let old = registry.push(&lab_image("1")).await;
+    let new = registry.push(&lab_image("1").content("rebuilt")).await;
+    let engine = node.engine();
+    let (pull, newer) = (pull_of(registry.host(), &old), pull_of(registry.host(), &new));
+    let is_moved = |fault: wharf::engine::fault::Fault| {
+        assert!(fault.class == Class::Other && fault.message.contains("tag moved"), "{fault}");
+        assert!(fault.message.contains(newer.config.as_str()), "{fault}");
+    };
+    if kind == Kind::Containerd {
+        // It can pull by the tag only: what comes is another image, and it says so.
+        is_moved(run(&*engine, &pull).await.0.unwrap_err());
+        assert_eq!(engine.find(&pull.name()).await.unwrap().unwrap().digest, newer.config);
+        assert_eq!(engine.find(pull.config.as_str()).await.unwrap(), None);
+        return;
+    }
+    // By its manifest it comes all the same.
+    assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
+    let by_tag = Pull { manifest: None, ..newer.clone() };
+    assert_eq!(run(&*engine, &by_tag).await.0.unwrap().held.names, [by_tag.name()]);
+    // The old one has lost its name now, and is there all the same: only the name is to be given back.
+    let back = run(&*engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap();
+    assert!(!back.fetched && back.held.digest == pull.config, "{back:?}");
+
+    assert_eq!(engine.remove(pull.config.as_str()).await, Ok(Removal::Removed { freed_bytes: None }));
+    is_moved(run(&*engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap_err());
+}
+
+async fn what_others_do_is_heard(kind: Kind) {
+    let Some((registry, mut node)) = scene(kind).await else { return };
+    let built = registry.push(&lab_image("1")).await;
+    let engine = node.engine();
+    let mut events = engine.events().await.unwrap();
+    let pull = pull_of(registry.host(), &built);
+    // Up to the one looked for: engines differ in how many steps they tell.
+    let mut hear = async |wanted: Change, name: Option<&str>| {
+        tokio::time::timeout(PATIENCE, async {
+            loop {
+                let Event::ImageChanged { change, digest, name: told } =
+                    events.next().await.unwrap().unwrap();
+                assert!(digest.is_none_or(|digest| digest == pull.config));
+                if change == wanted && name.is_none_or(|name| told.as_deref() == Some(name)) {
+                    return;
+                }
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("{wanted:?} was not heard"));
+    };
+    let other = "docker.io/library/alpine:3";
+    node.pull(&pull.name()).await;
+    hear(Change::Pulled, Some(&pull.name())).await;
+    node.tag(&pull.name(), other).await;
+    hear(Change::Tagged, Some(other)).await;
+    node.untag(other).await;
+    hear(Change::Untagged, None).await;
+    node.untag(&pull.name()).await;
+    hear(Change::Deleted, None).await;
+
+    node.kill9();
+    let fault = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Err(fault) = events.next().await.unwrap() {
+                return fault;
+            }
+        }
+    });
+    assert_eq!(fault.await.unwrap().class, Class::EngineGone);
+    assert!(events.next().await.is_none());
+    assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
+    node.restart().await;
+    assert_eq!(engine.about().await.unwrap().kind, kind);
+}
+
+/// A pull that is under way, with all but the manifest and the config held back.
+async fn begun(
+    proxy: &CountingProxy,
+    engine: &Arc<dyn Engine>,
+    pull: &Pull,
+    stop: &CancellationToken,
+) -> tokio::task::JoinHandle<Result<Pulled, wharf::engine::fault::Fault>> {
+    let gate = proxy.gate();
+    proxy.answer(move |request| {
+        if request.method == "GET" && request.target.contains("/manifests/") {
+            gate.send_replace(false);
+        }
+        None
+    });
+    let (engine, pull, stop) = (Arc::clone(engine), pull.clone(), stop.clone());
+    let task = tokio::spawn(async move { engine.pull(&pull, &|_| (), &stop).await });
+    until("layers to be asked for", PATIENCE, async || {
+        let log = proxy.log();
+        let manifest = log.iter().any(|e| e.is_manifest() && e.method == "GET");
+        (manifest && proxy.arrived() > log.len()).then_some(())
+    })
+    .await;
+    assert!(!task.is_finished());
+    task
+}
+
+async fn a_pull_is_stopped_in_the_engine(kind: Kind) {
+    let Some((registry, node)) = scene(kind).await else { return };
+    let built = registry.push(&Image::new("lab/big", "1").real_layers(8, 1_000_000)).await;
+    let proxy = CountingProxy::start(&registry.url()).await;
+    let (engine, pull) = (node.engine(), pull_of(&proxy.host(), &built));
+    let stop = CancellationToken::new();
+    let task = begun(&proxy, &engine, &pull, &stop).await;
+    stop.cancel();
+    assert_eq!(task.await.unwrap().unwrap_err().class, Class::Stopped);
+    // What it waits for comes, and goes nowhere.
+    proxy.behave();
+    let is_quiet = async || {
+        let before = proxy.arrived();
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        (proxy.arrived() == before).then_some(())
+    };
+    until("the engine to ask for no more", PATIENCE, is_quiet).await;
+    assert_eq!(engine.images().await.unwrap(), [], "the engine went on pulling");
+    assert_eq!(node.listed().await, [""; 0]);
+    // And it can be had again.
+    assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
+}
+
+async fn an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well(kind: Kind) {
+    let Some((registry, mut node)) = scene(kind).await else { return };
+    let built = registry.push(&Image::new("lab/big", "1").real_layers(4, 1_000_000)).await;
+    let proxy = CountingProxy::start(&registry.url()).await;
+    let (engine, pull) = (node.engine(), pull_of(&proxy.host(), &built));
+    let task = begun(&proxy, &engine, &pull, &CancellationToken::new()).await;
+    node.kill9();
+    let fault = task.await.unwrap().unwrap_err();
+    assert!(fault.class == Class::EngineGone && fault.is_transient(), "{fault}");
+    proxy.behave();
+    node.restart().await;
+    assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
+}
+
+async fn credentials_reach_the_registry_and_nobody_else(kind: Kind) {
+    let (Some(registry), Some(node)) = (RealRegistry::with_password().await, Node::start(kind).await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let (engine, mut pull) = (node.engine(), pull_of(registry.host(), &built));
+    assert_eq!(run(&*engine, &pull).await.0.unwrap_err().class, Class::Unauthorized);
+    let with = |username: &str, password: &str| {
+        Some(Credentials { username: username.into(), password: Secret::new(password) })
+    };
+    let (user, password) = registry.credentials().unwrap();
+    // In base64 these have the two characters in which the alphabets differ.
+    pull.credentials = with(user, "wrong?>~?>~");
+    let fault = run(&*engine, &pull).await.0.unwrap_err();
+    assert_eq!(fault.class, Class::Unauthorized, "{fault}");
+    assert!(!fault.to_string().contains("wrong"), "{fault}");
+    assert!(!fault.message.contains("no basic auth credentials"), "they did not reach the registry: {fault}");
+    pull.credentials = with(user, password);
+    assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
+    assert!(!node.log().contains(password), "the password is in the engine's log");
+}
+
+async fn each_failure_has_its_class(kind: Kind) {
+    let Some((mut registry, node)) = scene(kind).await else { return };
+    let built = registry.push(&lab_image("1")).await;
+    let arm = registry.push(&Image::new("lab/arm", "1").platforms(&["linux/arm64"])).await;
+    let engine = node.engine();
+    let good = pull_of(registry.host(), &built);
+
+    let unknown = Pull { tag: "none".into(), manifest: None, ..good.clone() };
+    let fault = run(&*engine, &unknown).await.0.unwrap_err();
+    assert_eq!(fault.class, Class::NotFound, "{fault}");
+    if kind != Kind::Containerd {
+        let zero = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let fault = run(&*engine, &Pull { manifest: Some(zero), ..good.clone() }).await.0.unwrap_err();
+        assert_eq!(fault.class, Class::NotFound, "{fault}");
+    }
+    let foreign = Pull {
+        repository: format!("{}/{}", registry.host(), arm.repository),
+        manifest: None,
+        platform: Some("linux/amd64".into()),
+        ..good.clone()
+    };
+    let fault = run(&*engine, &foreign).await.0.unwrap_err();
+    assert_eq!(fault.class, Class::WrongPlatform, "{fault}");
+    for name in ["lab/UPPER", "127.0.0.1:1/a?b=c", "127.0.0.1:1/../a"] {
+        let odd = Pull { repository: name.into(), ..good.clone() };
+        assert_eq!(run(&*engine, &odd).await.0.unwrap_err().class, Class::Other, "{name}");
+    }
+    registry.stop();
+    let fault = run(&*engine, &good).await.0.unwrap_err();
+    assert!(fault.class == Class::Network && fault.is_transient(), "{fault}");
+    assert_eq!(engine.images().await.unwrap(), []);
+}

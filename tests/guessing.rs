@@ -1,0 +1,216 @@
+//! Guessing passwords: what it costs the one who guesses, and that it costs the owner nothing.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::api::{Api, Reply};
+use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
+use crate::support::sign::Keypair;
+use crate::support::visitor::Visitor;
+
+const WRONG: &str = "a wrong password";
+
+/// How many seconds a refused attempt is told to wait.
+fn wait(reply: &Reply) -> u64 {
+    reply.problem(429, "too-many-requests");
+    reply.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("Retry-After in seconds")
+}
+
+async fn is_let_in(mut person: Visitor) -> bool {
+    person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    person.cookie.is_some()
+}
+
+/// Guesses at this account from there until that is refused unseen; returns how many were looked at.
+async fn guess_until_refused(person: &Visitor, email: impl Fn(usize) -> String) -> usize {
+    for guesses in 0..200 {
+        let reply = person.signing_in(&email(guesses), WRONG).send().await;
+        if reply.status == 429 {
+            return guesses;
+        }
+        assert_eq!(reply.json()["authenticated"], false);
+    }
+    panic!("200 guesses, and all were looked at");
+}
+
+#[tokio::test]
+async fn whoever_guesses_waits_and_the_owner_elsewhere_does_not() {
+    let mut app = App::start().await;
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "the owner has been here before");
+    let guesser = Visitor::of(&app);
+    assert_eq!(guess_until_refused(&guesser, |_| ADMIN_EMAIL.to_owned()).await, 5);
+    let reply = guesser.signing_in(ADMIN_EMAIL, ADMIN_PASSWORD).send().await;
+    assert_eq!(wait(&reply), 1, "even the right one is not looked at");
+
+    app.kill9();
+    app.restart().await;
+    let reply = guesser.signing_in(ADMIN_EMAIL, ADMIN_PASSWORD).send().await;
+    assert!(reply.status == 429 || reply.json()["authenticated"] == true, "{}", reply.text());
+    let _ = guesser.signing_in(ADMIN_EMAIL, WRONG).send().await;
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "the owner is not kept out");
+    let rows = app.admin().ask("{ audit_log(action: \"sign_in\") { items { outcome } } }", json!({})).await;
+    let denied =
+        rows["audit_log"]["items"].as_array().unwrap().iter().filter(|row| row["outcome"] == "DENIED");
+    assert!((5..=6).contains(&denied.count()), "what was not looked at fills no log: {rows}");
+}
+
+#[tokio::test]
+async fn the_wait_doubles_and_is_kept_over_a_crash() {
+    let mut app = App::start().await;
+    let guesser = Visitor::of(&app);
+    let mut waits = Vec::new();
+    let started = Instant::now();
+    while waits.len() < 3 {
+        let reply = guesser.signing_in("somebody@test.invalid", WRONG).send().await;
+        if reply.status == 429 {
+            let seconds = wait(&reply);
+            if waits.last().is_none_or(|last| seconds > *last) {
+                waits.push(seconds);
+                if waits.len() == 3 {
+                    app.kill9();
+                    app.restart().await;
+                    let reply = guesser.signing_in("somebody@test.invalid", WRONG).send().await;
+                    assert!((1..=4).contains(&wait(&reply)), "{}", reply.text());
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_mins(1), "{waits:?}");
+    }
+    assert_eq!(waits, [1, 2, 4]);
+}
+
+#[tokio::test]
+async fn many_accounts_from_one_address_are_guessed_no_better() {
+    let app = App::start().await;
+    let guesser = Visitor::of(&app);
+    let looked_at = guess_until_refused(&guesser, |n| format!("user{n}@test.invalid")).await;
+    assert!((50..=52).contains(&looked_at), "{looked_at}");
+    wait(&guesser.signing_in("another@test.invalid", WRONG).send().await);
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "who is elsewhere is not held to it");
+}
+
+#[tokio::test]
+async fn many_addresses_guess_one_account_no_better() {
+    let app = App::start().await;
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await);
+    let mut looked_at = 0;
+    for last in 10..60 {
+        let guesser = Visitor::at(&app, &format!("127.0.0.{last}"));
+        let reply = guesser.signing_in(ADMIN_EMAIL, WRONG).send().await;
+        if reply.status == 429 {
+            wait(&reply);
+            break;
+        }
+        looked_at += 1;
+    }
+    assert!((20..=23).contains(&looked_at), "{looked_at}");
+    assert!(is_let_in(Visitor::at(&app, "127.0.0.2")).await, "the owner, where they have been before");
+}
+
+#[tokio::test]
+async fn an_account_that_does_not_exist_is_held_to_the_same() {
+    let app = App::start().await;
+    let [known, unknown] = [ADMIN_EMAIL, "nobody@test.invalid"];
+    let mut counts = Vec::new();
+    for (address, email) in [("127.0.0.4", known), ("127.0.0.5", unknown)] {
+        counts.push(guess_until_refused(&Visitor::at(&app, address), |_| email.to_owned()).await);
+    }
+    assert_eq!(counts, [5, 5]);
+}
+
+#[tokio::test]
+async fn an_account_that_does_not_exist_takes_as_long() {
+    let app = App::start().await;
+    let mut times = [Vec::new(), Vec::new()];
+    // Each from an address of its own, so that none has to wait; by turns, so that a busy machine slows both.
+    for round in 0..8 {
+        for (which, email) in [ADMIN_EMAIL, "nobody@test.invalid"].into_iter().enumerate() {
+            let person = Visitor::at(&app, &format!("127.0.{which}.{}", 10 + round));
+            let started = Instant::now();
+            person.signing_in(email, WRONG).send().await;
+            times[which].push(started.elapsed());
+        }
+    }
+    let [known, unknown] = times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    });
+    let ratio = known.as_secs_f64() / unknown.as_secs_f64();
+    assert!((0.4..2.5).contains(&ratio), "known {known:?}, unknown {unknown:?}");
+}
+
+#[tokio::test]
+async fn guesses_that_come_all_at_once_are_counted_too() {
+    let app = App::start().await;
+    let guesser = Visitor::of(&app);
+    let replies = join_all((0..40).map(|_| guesser.signing_in(ADMIN_EMAIL, WRONG).send())).await;
+    let looked_at = replies.iter().filter(|reply| reply.status == 200).count();
+    assert!(looked_at <= 5, "{looked_at} of 40 were looked at");
+}
+
+#[tokio::test]
+async fn a_right_password_makes_the_address_forget_its_wrong_ones() {
+    let app = App::start().await;
+    let mut person = Visitor::of(&app);
+    for _ in 0..3 {
+        for _ in 0..4 {
+            person.signing_in(ADMIN_EMAIL, WRONG).send().await;
+        }
+        person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+        assert!(person.is_signed_in().await);
+    }
+}
+
+#[tokio::test]
+async fn keypairs_are_never_kept_out() {
+    let app = App::start().await;
+    let guesser = Visitor::of(&app);
+    guess_until_refused(&guesser, |_| ADMIN_EMAIL.to_owned()).await;
+    for _ in 0..100 {
+        let forger = Api::new(app.url(), Some(Keypair::new("AKIATESTTESTTESTTEST", "a wrong secret key")));
+        forger.call("GET", "/events/background-task?task_id=0").send().await.problem(401, "auth-failed");
+    }
+    app.admin().ask("{ __typename }", json!({})).await;
+}
+
+#[tokio::test]
+async fn what_is_too_long_to_be_a_password_is_refused_unread() {
+    let app = App::start().await;
+    let person = Visitor::of(&app);
+    let mebibyte = "x".repeat(1 << 20);
+    let reply = person.signing_in(ADMIN_EMAIL, &mebibyte).send().await;
+    reply.problem(413, "content-too-large");
+    let msg =
+        person.signing_in(ADMIN_EMAIL, &mebibyte[..1025]).send().await.problem(400, "invalid-api-params");
+    assert!(msg.contains("1024"), "{msg}");
+    let msg = person.signing_in(&mebibyte[..255], WRONG).send().await.problem(400, "invalid-api-params");
+    assert!(msg.contains("254"), "{msg}");
+    for body in ["", "[]", "{\"username\": \"a\"}", "{\"username\": 1, \"password\": \"b\"}", "null"] {
+        let call = person.call("POST", "/server/login").content_type("application/json").body(body);
+        call.send().await.problem(400, "generic-bad-request");
+    }
+}
+
+#[tokio::test]
+async fn many_who_sign_in_at_once_do_not_hold_up_the_rest() {
+    let app = App::start().await;
+    let people = (0..60).map(|last| Visitor::at(&app, &format!("127.0.1.{}", last + 1)));
+    let sign_in = |mut person: Visitor| async move { person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await };
+    let crowd = tokio::spawn(join_all(people.map(sign_in)));
+    let mut slowest = Duration::ZERO;
+    let mut asked = 0;
+    while !crowd.is_finished() {
+        let started = Instant::now();
+        assert_eq!(app.anonymous().call("GET", "/healthz").send().await.status, 200);
+        slowest = slowest.max(started.elapsed());
+        asked += 1;
+    }
+    assert!(asked > 3, "{asked}");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    for reply in crowd.await.unwrap() {
+        let is_in = reply.status == 200 && reply.json()["authenticated"] == true;
+        assert!(is_in || matches!(reply.status, 429 | 503), "{}", reply.text());
+    }
+}

@@ -1,0 +1,134 @@
+//! A real containerd (Debian's `containerd`) with its CRI, in a directory of its own.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wharf::engine::address::{EngineUrl, Place};
+use wharf::engine::cri::Cri;
+use wharf::engine::{Engine as _, Kind};
+
+use super::daemon::{can_run, show_if_failed, sweep};
+use super::process::{Outcome, Process, read, run};
+use super::wait::until;
+
+const START: Duration = Duration::from_mins(1);
+const CALL: Duration = Duration::from_mins(1);
+
+/// A running `containerd`.
+pub struct RealContainerd {
+    folder: TempDir,
+    process: Option<Process>,
+    /// More lines for its configuration.
+    settings: String,
+}
+
+impl RealContainerd {
+    /// A fresh, empty one. Nothing if it can't be had here (see [`super::missing`]).
+    pub async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// With more lines at the head of its configuration.
+    pub async fn start_with(settings: &str) -> Option<Self> {
+        if !can_run(&["containerd", "ctr"], "containerd") {
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("wc-").tempdir().expect("a directory");
+        let mut containerd = Self { folder, process: None, settings: settings.to_owned() };
+        containerd.restart().await;
+        Some(containerd)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("c.sock")
+    }
+
+    /// `cri:///…/c.sock`.
+    pub fn url(&self) -> String {
+        format!("cri://{}", self.socket().display())
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        read(&self.folder.path().join("log"))
+    }
+
+    /// wharf's view of it.
+    pub fn engine(&self) -> Cri {
+        let url = EngineUrl { kind: Kind::Containerd, place: Place::Socket(self.socket()) };
+        Cri::new(&url).expect("an engine")
+    }
+
+    /// Runs `ctr` in the namespace that Kubernetes sees.
+    pub async fn ctr(&self, arguments: &[&str]) -> Outcome {
+        let mut command = Command::new("ctr");
+        command.arg("-a").arg(self.socket()).args(["-n", "k8s.io"]).args(arguments);
+        run(&mut command, self.folder.path(), CALL).await
+    }
+
+    /// The same, which must succeed; returns what it wrote.
+    pub async fn ctr_ok(&self, arguments: &[&str]) -> String {
+        let outcome = self.ctr(arguments).await;
+        assert_eq!(outcome.code, 0, "ctr {arguments:?}: {}", outcome.text());
+        outcome.stdout
+    }
+
+    /// SIGKILL, as the kernel does when memory is short.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+        sweep(self.folder.path());
+    }
+
+    /// Any signal by name.
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().expect("a running containerd").signal(name);
+    }
+
+    /// Brings it up, after [`kill9`](Self::kill9) with what it had.
+    pub async fn restart(&mut self) {
+        self.kill9();
+        let folder = self.folder.path().display();
+        let settings = &self.settings;
+        let config = format!(
+            "version = 2\n\
+             root = \"{folder}/root\"\n\
+             state = \"{folder}/state\"\n\
+             {settings}\n\
+             [grpc]\n\
+             address = \"{folder}/c.sock\"\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\n\
+             path = \"{folder}/opt\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\"]\n\
+             stats_collect_period = 1\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
+             snapshotter = \"native\"\n"
+        );
+        let (file, log) = (self.folder.path().join("config.toml"), self.folder.path().join("log"));
+        std::fs::write(&file, config).expect("a configuration file");
+        let mut command = Command::new("containerd");
+        command.arg("-c").arg(file);
+        let mut process = Process::spawn(&mut command, &log, &log).expect("containerd runs");
+        let engine = self.engine();
+        let is_without_cri = self.settings.contains("disabled_plugins");
+        until("containerd to answer", START, async || {
+            assert!(process.ended().is_none(), "containerd ended:\n{}", read(&log));
+            match engine.images().await {
+                Ok(_) => Some(()),
+                Err(fault) => (is_without_cri && fault.message.contains("disabled_plugins")).then_some(()),
+            }
+        })
+        .await;
+        self.process = Some(process);
+    }
+}
+
+impl Drop for RealContainerd {
+    fn drop(&mut self) {
+        show_if_failed("containerd", &self.log());
+        self.kill9();
+    }
+}

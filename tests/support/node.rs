@@ -1,0 +1,140 @@
+//! A node of any kind: what tests do to an engine behind wharf's back, in the words of that engine's own command line.
+
+use std::sync::Arc;
+
+use wharf::engine::address::EngineUrl;
+use wharf::engine::{self, Engine, Kind};
+
+use super::containerd::RealContainerd;
+use super::dockerd::RealDocker;
+use super::podman::RealPodman;
+
+/// A real engine.
+pub enum Node {
+    Docker(RealDocker),
+    Podman(RealPodman),
+    Containerd(RealContainerd),
+}
+
+impl Node {
+    /// A fresh, empty one. Nothing if it can't be had here.
+    pub async fn start(kind: Kind) -> Option<Self> {
+        Some(match kind {
+            Kind::Docker => Self::Docker(RealDocker::start().await?),
+            Kind::Podman => Self::Podman(RealPodman::start().await?),
+            Kind::Containerd => Self::Containerd(RealContainerd::start().await?),
+            Kind::Oci => return None,
+        })
+    }
+
+    pub fn url(&self) -> String {
+        match self {
+            Self::Docker(node) => node.url(),
+            Self::Podman(node) => node.url(),
+            Self::Containerd(node) => node.url(),
+        }
+    }
+
+    /// wharf's view of it, by its address.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        engine::connect(&EngineUrl::parse(&self.url(), None).expect("an address")).expect("an engine")
+    }
+
+    pub fn kill9(&mut self) {
+        match self {
+            Self::Docker(node) => node.kill9(),
+            Self::Podman(node) => node.kill9(),
+            Self::Containerd(node) => node.kill9(),
+        }
+    }
+
+    pub async fn restart(&mut self) {
+        match self {
+            Self::Docker(node) => node.restart().await,
+            Self::Podman(node) => node.restart().await,
+            Self::Containerd(node) => node.restart().await,
+        }
+    }
+
+    pub fn log(&self) -> String {
+        match self {
+            Self::Docker(node) => node.log(),
+            Self::Podman(node) => node.log(),
+            Self::Containerd(node) => node.log(),
+        }
+    }
+
+    /// The names it lists itself, sorted, each with what it says is behind it: the ID of the image; containerd's
+    /// command line says the digest of the manifest.
+    pub async fn listed(&self) -> Vec<String> {
+        let format = ["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"];
+        let text = match self {
+            Self::Docker(node) => node.docker_ok(&format).await,
+            Self::Podman(node) => node.podman_ok(&format).await,
+            Self::Containerd(node) => {
+                let table = node.ctr_ok(&["images", "ls"]).await;
+                let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+                // Kubernetes' part of containerd keeps each image by its ID, and by its digest, too.
+                let named = rows.filter(|row| !row[0].starts_with("sha256:") && !row[0].contains('@'));
+                named.map(|row| format!("{} {}", row[0], row[2])).collect::<Vec<_>>().join("\n")
+            }
+        };
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    /// Pulls a name.
+    pub async fn pull(&self, name: &str) {
+        match self {
+            Self::Docker(node) => node.docker_ok(&["pull", name]).await,
+            Self::Podman(node) => node.podman_ok(&["pull", name]).await,
+            Self::Containerd(node) => node.ctr_ok(&["images", "pull", "--plain-http", name]).await,
+        };
+    }
+
+    /// Gives an image another name.
+    pub async fn tag(&self, name: &str, other: &str) {
+        match self {
+            Self::Docker(node) => node.docker_ok(&["tag", name, other]).await,
+            Self::Podman(node) => node.podman_ok(&["tag", name, other]).await,
+            Self::Containerd(node) => node.ctr_ok(&["images", "tag", name, other]).await,
+        };
+    }
+
+    /// Takes a name away, and the image with the last.
+    pub async fn untag(&self, name: &str) {
+        match self {
+            Self::Docker(node) => node.docker_ok(&["rmi", name]).await,
+            Self::Podman(node) => node.podman_ok(&["rmi", name]).await,
+            Self::Containerd(node) => {
+                node.ctr_ok(&["images", "rm", "--sync", name]).await;
+                if !self.listed().await.is_empty() {
+                    return;
+                }
+                // Kubernetes' part of containerd gave it names of its own, by its ID and its digest.
+                let rest = node.ctr_ok(&["images", "ls", "-q"]).await;
+                let rest: Vec<_> = rest.lines().collect();
+                node.ctr_ok(&[&["images", "rm", "--sync"], rest.as_slice()].concat()).await
+            }
+        };
+    }
+
+    /// Makes a container of an image, which does not run.
+    pub async fn hold(&self, container: &str, name: &str) {
+        match self {
+            Self::Docker(node) => node.docker_ok(&["create", "--name", container, name, "/file"]).await,
+            Self::Podman(node) => node.podman_ok(&["create", "--name", container, name, "/file"]).await,
+            Self::Containerd(_) => panic!("there is no command line for containers of Kubernetes here"),
+        };
+    }
+
+    /// Removes that container.
+    pub async fn let_go(&self, container: &str) {
+        match self {
+            Self::Docker(node) => node.docker_ok(&["rm", container]).await,
+            Self::Podman(node) => node.podman_ok(&["rm", container]).await,
+            Self::Containerd(_) => panic!("there is no command line for containers of Kubernetes here"),
+        };
+    }
+}

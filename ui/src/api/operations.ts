@@ -1,0 +1,1547 @@
+import type { DocumentTypeDecoration } from '@graphql-typed-document-node/core';
+export type Maybe<T> = T | null;
+export type InputMaybe<T> = T | null;
+export type Exact<T extends { [key: string]: unknown }> = { [K in keyof T]: T[K] };
+export type MakeOptional<T, K extends keyof T> = Omit<T, K> & { [SubKey in K]?: Maybe<T[SubKey]> };
+export type MakeMaybe<T, K extends keyof T> = Omit<T, K> & { [SubKey in K]: Maybe<T[SubKey]> };
+export type MakeEmpty<T extends { [key: string]: unknown }, K extends keyof T> = { [_ in K]?: never };
+export type Incremental<T> = T | { [P in keyof T]?: P extends ' $fragmentName' | '__typename' ? T[P] : never };
+/** All built-in and custom scalars, mapped to their actual values */
+export type Scalars = {
+  ID: { input: string; output: string; }
+  String: { input: string; output: string; }
+  Boolean: { input: boolean; output: boolean; }
+  Int: { input: number; output: number; }
+  Float: { input: number; output: number; }
+  BigInt: { input: number; output: number; }
+  CreateKeyPairResourcePolicyInput: { input: any; output: any; }
+  /** An id among the nodes of all kinds, as Relay has them; an image's own id does as well. */
+  GlobalIDField: { input: any; output: any; }
+  /** What one may do with an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`. */
+  ImagePermissionValueField: { input: any; output: any; }
+  JSONString: { input: string; output: string; }
+  ModifyKeyPairResourcePolicyInput: { input: any; output: any; }
+  /** Whose eyes something is seen with: `system:`, `domain:NAME`, `project:ID`, `user:ID`. */
+  ScopeField: { input: string; output: string; }
+  UUID: { input: string; output: string; }
+};
+
+/** A label to set. */
+export type AgentLabelInput = {
+  /** Its key. */
+  key: Scalars['String']['input'];
+  /** Its value. */
+  value: Scalars['String']['input'];
+};
+
+/** What came of a mutation. */
+export type AuditOutcome =
+  /** The caller may not do it. */
+  | 'DENIED'
+  /** It was done, or accepted as a task. */
+  | 'DONE'
+  /** It could not be done; nothing was changed. */
+  | 'FAILED';
+
+/** A new registry. */
+export type CreateContainerRegistryInput = {
+  /** Certificates to trust for it, in PEM; empty for none. */
+  ca_pem?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it is meant for every domain; true if not given. */
+  is_global?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Take only images labelled for Backend.AI; false if not given. */
+  kernelspec_only?: InputMaybe<Scalars['Boolean']['input']>;
+  /** That account's password or token; empty for none. */
+  password?: InputMaybe<Scalars['String']['input']>;
+  /** Only repositories of these names, or below them. */
+  project?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Whether its TLS certificate is checked; true if not given. */
+  ssl_verify?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Hosts besides its own that its requests and credentials may go to. */
+  trusted_hosts?: InputMaybe<Array<Scalars['String']['input']>>;
+  /** Its software: `docker`, `harbor2`, ... */
+  type?: InputMaybe<Scalars['String']['input']>;
+  /** Where it answers; `https://` and the host name if not given. */
+  url?: InputMaybe<Scalars['String']['input']>;
+  /** The account to read it with; empty for none. */
+  username?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is taken too. */
+export type CreateScalingGroupInput = {
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Whether it counts. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  is_public?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  use_host_network?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_addr?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_api_token?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** A new domain. */
+export type DomainInput = {
+  /** The registries whose images its users may see. */
+  allowed_docker_registries?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether its users see any image; true if not given. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
+};
+
+/** A new group. */
+export type GroupInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it is in; yours if not given. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it counts; true if not given. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
+};
+
+/** Whether an image is in use or was taken away (Backend.AI 25.4). */
+export type ImageStatus =
+  /** In the catalog. */
+  | 'ALIVE'
+  /** Taken out; wharf keeps none of these. */
+  | 'DELETED';
+
+/** A new keypair: active and with a rate limit of 5000 if nothing else is given. */
+export type KeyPairInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  concurrency_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** Whether it may be used. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at: it follows the user's role. */
+  is_admin?: InputMaybe<Scalars['Boolean']['input']>;
+  /** How many requests it may make in a window; 0 for any number. */
+  rate_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** `default`, the only one there is. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** What an admin may change of an agent. */
+export type ModifyAgentInput = {
+  /** Labels to set; an empty value removes one. */
+  labels?: InputMaybe<Array<AgentLabelInput>>;
+  /** The scaling group it is in. */
+  scaling_group?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** Changes to a registry; what is null stays as it is. */
+export type ModifyContainerRegistryInput = {
+  /** Certificates to trust for it, in PEM; empty for none. */
+  ca_pem?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it is meant for every domain; true if not given. */
+  is_global?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Take only images labelled for Backend.AI; false if not given. */
+  kernelspec_only?: InputMaybe<Scalars['Boolean']['input']>;
+  /** That account's password or token; empty for none. */
+  password?: InputMaybe<Scalars['String']['input']>;
+  /** Only repositories of these names, or below them. */
+  project?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Whether its TLS certificate is checked; true if not given. */
+  ssl_verify?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Hosts besides its own that its requests and credentials may go to. */
+  trusted_hosts?: InputMaybe<Array<Scalars['String']['input']>>;
+  /** Its software: `docker`, `harbor2`, ... */
+  type?: InputMaybe<Scalars['String']['input']>;
+  /** Where it answers; `https://` and the host name if not given. */
+  url?: InputMaybe<Scalars['String']['input']>;
+  /** The account to read it with; empty for none. */
+  username?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** Changes to a domain; what is null stays as it is. */
+export type ModifyDomainInput = {
+  /**
+   * The registries whose images its users may see. An empty list leaves them as they are, since the older official
+   * clients send one with every change; `[""]` empties them.
+   */
+  allowed_docker_registries?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether its users see any image. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Another name. */
+  name?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
+};
+
+/** Changes to a group; what is null stays as it is. */
+export type ModifyGroupInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it is in, where it stays. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it counts. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Another name. */
+  name?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
+  /** `add` or `remove`: what is done with `user_uuids`. */
+  user_update_mode?: InputMaybe<Scalars['String']['input']>;
+  /** Users, by id or e-mail address. */
+  user_uuids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+};
+
+/** Changes to a keypair; what is null stays as it is. */
+export type ModifyKeyPairInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  concurrency_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** Whether it may be used. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at: it follows the user's role. */
+  is_admin?: InputMaybe<Scalars['Boolean']['input']>;
+  /** How many requests it may make in a window; 0 for any number. */
+  rate_limit?: InputMaybe<Scalars['Int']['input']>;
+  /** `default`, the only one there is. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** Changes to a scaling group; what is null stays as it is. */
+export type ModifyScalingGroupInput = {
+  /** For people. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  driver_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Whether it counts. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  is_public?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  scheduler_opts?: InputMaybe<Scalars['JSONString']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  use_host_network?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_addr?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  wsproxy_api_token?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** Changes to a user; what is null stays as it is. */
+export type ModifyUserInput = {
+  /** Not taken: accounts are not bound to addresses. */
+  allowed_client_ip?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_gids?: InputMaybe<Array<InputMaybe<Scalars['Int']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_main_gid?: InputMaybe<Scalars['Int']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_uid?: InputMaybe<Scalars['Int']['input']>;
+  /** For other admins. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it belongs to. Another one ends its memberships in groups. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** The person's name. */
+  full_name?: InputMaybe<Scalars['String']['input']>;
+  /** The groups it is a member of, all of them, by id. */
+  group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** `active` or `inactive` in other words. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: it is the oldest keypair that may be used. */
+  main_access_key?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it must choose another password. */
+  need_password_change?: InputMaybe<Scalars['Boolean']['input']>;
+  /** 8 to 1024 bytes. */
+  password?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
+  /** `superadmin`, `admin`, `user` or `monitor`. */
+  role?: InputMaybe<Scalars['String']['input']>;
+  /** `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`. */
+  status?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  sudo_session_enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: there are no one-time passwords. */
+  totp_activated?: InputMaybe<Scalars['Boolean']['input']>;
+  /** A short name, unique in whatever case; empty for none. */
+  username?: InputMaybe<Scalars['String']['input']>;
+};
+
+/** How an image is purged. */
+export type PurgeImageOptions = {
+  /** Also take its tag away in the registry. */
+  remove_from_registry?: Scalars['Boolean']['input'];
+};
+
+/** What else goes with a user. */
+export type PurgeUserInput = {
+  /** Not looked at; for Backend.AI's clients. */
+  delegate_endpoint_ownership?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  purge_shared_vfolders?: InputMaybe<Scalars['Boolean']['input']>;
+};
+
+/** A new user: active, of the role `user` and of your domain if nothing else is given. */
+export type UserInput = {
+  /** Not taken: accounts are not bound to addresses. */
+  allowed_client_ip?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_gids?: InputMaybe<Array<InputMaybe<Scalars['Int']['input']>>>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_main_gid?: InputMaybe<Scalars['Int']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  container_uid?: InputMaybe<Scalars['Int']['input']>;
+  /** For other admins. */
+  description?: InputMaybe<Scalars['String']['input']>;
+  /** The domain it belongs to. Another one ends its memberships in groups. */
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+  /** The person's name. */
+  full_name?: InputMaybe<Scalars['String']['input']>;
+  /** The groups it is a member of, all of them, by id. */
+  group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /** What an outside system calls it. */
+  integration_id?: InputMaybe<Scalars['String']['input']>;
+  /** `active` or `inactive` in other words. */
+  is_active?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: it is the oldest keypair that may be used. */
+  main_access_key?: InputMaybe<Scalars['String']['input']>;
+  /** Whether it must choose another password. */
+  need_password_change?: InputMaybe<Scalars['Boolean']['input']>;
+  /** 8 to 1024 bytes. */
+  password?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  resource_policy?: InputMaybe<Scalars['String']['input']>;
+  /** `superadmin`, `admin`, `user` or `monitor`. */
+  role?: InputMaybe<Scalars['String']['input']>;
+  /** `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`. */
+  status?: InputMaybe<Scalars['String']['input']>;
+  /** Not looked at; for Backend.AI's clients. */
+  sudo_session_enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Not taken: there are no one-time passwords. */
+  totp_activated?: InputMaybe<Scalars['Boolean']['input']>;
+  /** A short name, unique in whatever case; empty for none. */
+  username?: InputMaybe<Scalars['String']['input']>;
+};
+
+export type TaskLineFragment = { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } };
+
+export type TasksQueryVariables = Exact<{
+  limit?: InputMaybe<Scalars['Int']['input']>;
+  offset?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type TasksQuery = { background_tasks: Array<{ id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } }> | null };
+
+export type AgentsQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type AgentsQuery = { agents: Array<{ id: string | null, status: string | null, status_reason: string | null, lost_at: string | null, architecture: string | null, engine: string | null, version: string | null, addr: string | null, scaling_group: string | null, first_contact: string | null, free_bytes: number | null, total_bytes: number | null, images_bytes: number | null, labels: Array<{ key: string, value: string }> } | null> | null };
+
+export type AgentImagesQueryVariables = Exact<{
+  agent: Scalars['String']['input'];
+  limit?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type AgentImagesQuery = { image_presence: Array<{ reference: string, architecture: string, digest: string, state: string }> };
+
+export type ModifyAgentMutationVariables = Exact<{
+  id: Scalars['String']['input'];
+  props: ModifyAgentInput;
+}>;
+
+
+export type ModifyAgentMutation = { modify_agent: { ok: boolean | null, msg: string | null } | null };
+
+export type AuditLogQueryVariables = Exact<{
+  action?: InputMaybe<Scalars['String']['input']>;
+  before?: InputMaybe<Scalars['BigInt']['input']>;
+  limit?: InputMaybe<Scalars['Int']['input']>;
+  outcome?: InputMaybe<AuditOutcome>;
+  target?: InputMaybe<Scalars['String']['input']>;
+  user?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type AuditLogQuery = { audit_log: { next: number | null, items: Array<{ number: number, at: string, email: string, credential: string, address: string | null, action: string, target: string, outcome: AuditOutcome, reason: string | null }> } | null };
+
+export type ImagesQueryVariables = Exact<{
+  filter?: InputMaybe<Scalars['String']['input']>;
+  order?: InputMaybe<Scalars['String']['input']>;
+  first?: InputMaybe<Scalars['Int']['input']>;
+  offset?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type ImagesQuery = { image_nodes: { count: number | null, edges: Array<{ node: { id: string, name: string | null, registry: string | null, tag: string | null, architecture: string | null, digest: string | null, size_bytes: number | null, humanized_name: string | null, installed: boolean | null, supported_accelerators: Array<string | null> | null, aliases: Array<string | null> | null } | null } | null> } | null };
+
+export type RegistryNamesQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type RegistryNamesQuery = { container_registries: Array<{ hostname: string | null } | null> | null };
+
+export type PresenceImagesQueryVariables = Exact<{
+  filter?: InputMaybe<Scalars['String']['input']>;
+  first?: InputMaybe<Scalars['Int']['input']>;
+  offset?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type PresenceImagesQuery = { image_nodes: { count: number | null, edges: Array<{ node: { name: string | null, registry: string | null, tag: string | null, architecture: string | null } | null } | null> } | null };
+
+export type PresenceMatrixQueryVariables = Exact<{
+  references: Array<Scalars['String']['input']> | Scalars['String']['input'];
+}>;
+
+
+export type PresenceMatrixQuery = { presence_matrix: { agents: Array<string>, rows: Array<{ reference: string, architecture: string, states: string }> } };
+
+export type TaskAgentsQueryVariables = Exact<{
+  id: Scalars['String']['input'];
+}>;
+
+
+export type TaskAgentsQuery = { background_task: { items: Array<{ name: string, state: string }> } | null };
+
+export type RegistriesQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type RegistriesQuery = { container_registries: Array<{ hostname: string | null, config: { url: string, type: string, project: Array<string | null> | null, username: string | null, password: string | null, ssl_verify: boolean | null, is_global: boolean | null, ca_pem: string | null, trusted_hosts: Array<string>, kernelspec_only: boolean } | null } | null> | null };
+
+export type CreateRegistryMutationVariables = Exact<{
+  hostname: Scalars['String']['input'];
+  props: CreateContainerRegistryInput;
+}>;
+
+
+export type CreateRegistryMutation = { create_container_registry: { container_registry: { hostname: string | null } | null } | null };
+
+export type ModifyRegistryMutationVariables = Exact<{
+  hostname: Scalars['String']['input'];
+  props: ModifyContainerRegistryInput;
+}>;
+
+
+export type ModifyRegistryMutation = { modify_container_registry: { container_registry: { hostname: string | null } | null } | null };
+
+export type DeleteRegistryMutationVariables = Exact<{
+  hostname: Scalars['String']['input'];
+}>;
+
+
+export type DeleteRegistryMutation = { delete_container_registry: { container_registry: { hostname: string | null } | null } | null };
+
+export type TestRegistryMutationVariables = Exact<{
+  hostname: Scalars['String']['input'];
+}>;
+
+
+export type TestRegistryMutation = { test_container_registry: { ok: boolean | null, msg: string | null } };
+
+export type TaskQueryVariables = Exact<{
+  id: Scalars['String']['input'];
+  limit?: InputMaybe<Scalars['Int']['input']>;
+  offset?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string }>, skipped: Array<{ reference: string, reason: string }> }, items: Array<{ name: string, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
+
+export type DomainsQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type DomainsQuery = { domains: Array<{ name: string | null, description: string | null, is_active: boolean | null, allowed_docker_registries: Array<string | null> | null, scaling_groups: Array<string | null> | null } | null> | null };
+
+export type GroupsQueryVariables = Exact<{
+  domain_name?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type GroupsQuery = { groups: Array<{ id: string | null, name: string | null, description: string | null, is_active: boolean | null, domain_name: string | null, scaling_groups: Array<string | null> | null } | null> | null };
+
+export type ScalingGroupsQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type ScalingGroupsQuery = { scaling_groups: Array<{ name: string | null, description: string | null, is_active: boolean | null, created_at: string | null } | null> | null };
+
+export type UsersQueryVariables = Exact<{
+  limit: Scalars['Int']['input'];
+  offset: Scalars['Int']['input'];
+}>;
+
+
+export type UsersQuery = { user_list: { total_count: number | null, items: Array<{ uuid: string | null, email: string | null, username: string | null, full_name: string | null, role: string | null, status: string | null, domain_name: string | null, created_at: string | null, groups: Array<{ id: string | null, name: string | null } | null> | null } | null> | null } | null };
+
+export type KeypairsQueryVariables = Exact<{
+  limit: Scalars['Int']['input'];
+  offset: Scalars['Int']['input'];
+  email?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type KeypairsQuery = { keypair_list: { total_count: number | null, items: Array<{ access_key: string | null, user_id: string | null, is_active: boolean | null, is_admin: boolean | null, created_at: string | null, last_used: string | null } | null> | null } | null };
+
+export type TokensQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type TokensQuery = { api_tokens: Array<{ id: string, name: string, scope: string, created_at: string, expires_at: string, last_used: string | null }> };
+
+export type SeenByQueryVariables = Exact<{
+  scope?: InputMaybe<Scalars['ScopeField']['input']>;
+  group?: InputMaybe<Scalars['String']['input']>;
+  filter?: InputMaybe<Scalars['String']['input']>;
+  first?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type SeenByQuery = { image_nodes: { count: number | null, edges: Array<{ node: { name: string | null, registry: string | null, tag: string | null, architecture: string | null, humanized_name: string | null } | null } | null> } | null };
+
+export type CreateDomainMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: DomainInput;
+}>;
+
+
+export type CreateDomainMutation = { create_domain: { ok: boolean | null, msg: string | null } | null };
+
+export type ModifyDomainMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: ModifyDomainInput;
+}>;
+
+
+export type ModifyDomainMutation = { modify_domain: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteDomainMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+}>;
+
+
+export type DeleteDomainMutation = { delete_domain: { ok: boolean | null, msg: string | null } | null };
+
+export type CreateGroupMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: GroupInput;
+}>;
+
+
+export type CreateGroupMutation = { create_group: { ok: boolean | null, msg: string | null } | null };
+
+export type ModifyGroupMutationVariables = Exact<{
+  gid: Scalars['UUID']['input'];
+  props: ModifyGroupInput;
+}>;
+
+
+export type ModifyGroupMutation = { modify_group: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteGroupMutationVariables = Exact<{
+  gid: Scalars['UUID']['input'];
+}>;
+
+
+export type DeleteGroupMutation = { delete_group: { ok: boolean | null, msg: string | null } | null };
+
+export type CreateScalingGroupMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: CreateScalingGroupInput;
+}>;
+
+
+export type CreateScalingGroupMutation = { create_scaling_group: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteScalingGroupMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+}>;
+
+
+export type DeleteScalingGroupMutation = { delete_scaling_group: { ok: boolean | null, msg: string | null } | null };
+
+export type AllowDomainMutationVariables = Exact<{
+  scaling_group: Scalars['String']['input'];
+  domain: Scalars['String']['input'];
+}>;
+
+
+export type AllowDomainMutation = { associate_scaling_group_with_domain: { ok: boolean | null, msg: string | null } | null };
+
+export type DisallowDomainMutationVariables = Exact<{
+  scaling_group: Scalars['String']['input'];
+  domain: Scalars['String']['input'];
+}>;
+
+
+export type DisallowDomainMutation = { disassociate_scaling_group_with_domain: { ok: boolean | null, msg: string | null } | null };
+
+export type AllowGroupMutationVariables = Exact<{
+  scaling_group: Scalars['String']['input'];
+  user_group: Scalars['UUID']['input'];
+}>;
+
+
+export type AllowGroupMutation = { associate_scaling_group_with_user_group: { ok: boolean | null, msg: string | null } | null };
+
+export type DisallowGroupMutationVariables = Exact<{
+  scaling_group: Scalars['String']['input'];
+  user_group: Scalars['UUID']['input'];
+}>;
+
+
+export type DisallowGroupMutation = { disassociate_scaling_group_with_user_group: { ok: boolean | null, msg: string | null } | null };
+
+export type CreateUserMutationVariables = Exact<{
+  email: Scalars['String']['input'];
+  props: UserInput;
+}>;
+
+
+export type CreateUserMutation = { create_user: { ok: boolean | null, msg: string | null } | null };
+
+export type ModifyUserMutationVariables = Exact<{
+  email: Scalars['String']['input'];
+  props: ModifyUserInput;
+}>;
+
+
+export type ModifyUserMutation = { modify_user: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteUserMutationVariables = Exact<{
+  email: Scalars['String']['input'];
+}>;
+
+
+export type DeleteUserMutation = { delete_user: { ok: boolean | null, msg: string | null } | null };
+
+export type CreateKeypairMutationVariables = Exact<{
+  user_id: Scalars['String']['input'];
+  props: KeyPairInput;
+}>;
+
+
+export type CreateKeypairMutation = { create_keypair: { ok: boolean | null, msg: string | null, keypair: { access_key: string | null, secret_key: string | null } | null } | null };
+
+export type ModifyKeypairMutationVariables = Exact<{
+  access_key: Scalars['String']['input'];
+  props: ModifyKeyPairInput;
+}>;
+
+
+export type ModifyKeypairMutation = { modify_keypair: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteKeypairMutationVariables = Exact<{
+  access_key: Scalars['String']['input'];
+}>;
+
+
+export type DeleteKeypairMutation = { delete_keypair: { ok: boolean | null, msg: string | null } | null };
+
+export type CreateTokenMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  scope: Scalars['String']['input'];
+  expires_in_days?: InputMaybe<Scalars['Int']['input']>;
+}>;
+
+
+export type CreateTokenMutation = { create_api_token: { ok: boolean | null, msg: string | null, token: string | null } };
+
+export type RevokeTokenMutationVariables = Exact<{
+  id: Scalars['String']['input'];
+}>;
+
+
+export type RevokeTokenMutation = { revoke_api_token: { ok: boolean | null, msg: string | null } };
+
+export type AgentSetQueryVariables = Exact<{
+  expression: Scalars['String']['input'];
+}>;
+
+
+export type AgentSetQuery = { agent_set: { ok: boolean, folded: string | null, count: number, offline: Array<string>, error: { code: string, position: number, message: string, caret: string } | null } };
+
+export type AgentChipsQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type AgentChipsQuery = { agents: Array<{ id: string | null, status: string | null, scaling_group: string | null, labels: Array<{ key: string, value: string }> } | null> | null };
+
+export type PlanQueryVariables = Exact<{
+  reference: Scalars['String']['input'];
+  target_agents: Scalars['String']['input'];
+}>;
+
+
+export type PlanQuery = { preload_plan: { count: number, folded: string, bytes: number, agents: Array<{ agent: string, step: string, bytes: number, free_bytes: number | null, fits: boolean | null, problem: string | null }> } | null };
+
+export type ImageDetailsQueryVariables = Exact<{
+  reference: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type ImageDetailsQuery = { image: { id: string | null, name: string | null, registry: string | null, tag: string | null, architecture: string | null, digest: string | null, manifest_digest: string | null, target_digest: string | null, size_bytes: number | null, humanized_name: string | null, created_at: string | null, aliases: Array<string | null> | null, installed: boolean | null, supported_accelerators: Array<string | null> | null, labels: Array<{ key: string | null, value: string | null } | null> | null, resource_limits: Array<{ key: string | null, min: string | null, max: string | null } | null> | null } | null };
+
+export type ImagePlacesQueryVariables = Exact<{
+  reference: Scalars['String']['input'];
+}>;
+
+
+export type ImagePlacesQuery = { image_presence: Array<{ agent: string, architecture: string, digest: string, state: string }> };
+
+export type ExplainAccessQueryVariables = Exact<{
+  reference: Scalars['String']['input'];
+  user?: InputMaybe<Scalars['String']['input']>;
+  group?: InputMaybe<Scalars['String']['input']>;
+  scaling_group?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type ExplainAccessQuery = { explain_image_access: { visible: boolean, conditions: Array<{ name: string, holds: boolean, value: string, remedy: string | null }> } };
+
+export type AliasMutationVariables = Exact<{
+  alias: Scalars['String']['input'];
+  target: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type AliasMutation = { alias_image: { ok: boolean | null, msg: string | null } | null };
+
+export type DealiasMutationVariables = Exact<{
+  alias: Scalars['String']['input'];
+}>;
+
+
+export type DealiasMutation = { dealias_image: { ok: boolean | null, msg: string | null } | null };
+
+export type ForgetMutationVariables = Exact<{
+  reference: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type ForgetMutation = { forget_image: { ok: boolean | null, msg: string | null } | null };
+
+export type ScanImageMutationVariables = Exact<{
+  reference: Scalars['String']['input'];
+}>;
+
+
+export type ScanImageMutation = { scan_image: { ok: boolean | null, msg: string | null, task_id: string | null } | null };
+
+export type PreloadMutationVariables = Exact<{
+  reference: Scalars['String']['input'];
+  target_agents: Scalars['String']['input'];
+}>;
+
+
+export type PreloadMutation = { preload_image: { ok: boolean | null, msg: string | null, task_id: string | null } | null };
+
+export type UnloadMutationVariables = Exact<{
+  reference: Scalars['String']['input'];
+  target_agents: Scalars['String']['input'];
+}>;
+
+
+export type UnloadMutation = { unload_image: { ok: boolean | null, msg: string | null, task_id: string | null } | null };
+
+export type RescanMutationVariables = Exact<{
+  registry?: InputMaybe<Scalars['String']['input']>;
+  confirm_removals?: InputMaybe<Scalars['Boolean']['input']>;
+}>;
+
+
+export type RescanMutation = { rescan_images: { ok: boolean | null, msg: string | null, task_id: string | null } | null };
+
+export type CancelTaskMutationVariables = Exact<{
+  id: Scalars['String']['input'];
+}>;
+
+
+export type CancelTaskMutation = { cancel_task: { ok: boolean | null, msg: string | null } };
+
+export class TypedDocumentString<TResult, TVariables>
+  extends String
+  implements DocumentTypeDecoration<TResult, TVariables>
+{
+  __apiType?: NonNullable<DocumentTypeDecoration<TResult, TVariables>['__apiType']>;
+  private value: string;
+  public __meta__?: Record<string, any> | undefined;
+
+  constructor(value: string, __meta__?: Record<string, any> | undefined) {
+    super(value);
+    this.value = value;
+    this.__meta__ = __meta__;
+  }
+
+  override toString(): string & DocumentTypeDecoration<TResult, TVariables> {
+    return this.value;
+  }
+}
+export const TaskLineFragmentDoc = new TypedDocumentString(`
+    fragment TaskLine on BackgroundTask {
+  id
+  kind
+  state
+  subject
+  message
+  created_at
+  ended_at
+  current_progress
+  total_progress
+  target_agents
+  target_agents_folded
+  ledger {
+    added
+    updated
+    unchanged
+    removed
+    skipped_count
+    failed_count
+  }
+}
+    `, {"fragmentName":"TaskLine"}) as unknown as TypedDocumentString<TaskLineFragment, unknown>;
+export const TasksDocument = new TypedDocumentString(`
+    query Tasks($limit: Int, $offset: Int) {
+  background_tasks(limit: $limit, offset: $offset) {
+    ...TaskLine
+  }
+}
+    fragment TaskLine on BackgroundTask {
+  id
+  kind
+  state
+  subject
+  message
+  created_at
+  ended_at
+  current_progress
+  total_progress
+  target_agents
+  target_agents_folded
+  ledger {
+    added
+    updated
+    unchanged
+    removed
+    skipped_count
+    failed_count
+  }
+}`) as unknown as TypedDocumentString<TasksQuery, TasksQueryVariables>;
+export const AgentsDocument = new TypedDocumentString(`
+    query Agents {
+  agents {
+    id
+    status
+    status_reason
+    lost_at
+    architecture
+    engine
+    version
+    addr
+    scaling_group
+    first_contact
+    labels {
+      key
+      value
+    }
+    free_bytes
+    total_bytes
+    images_bytes
+  }
+}
+    `) as unknown as TypedDocumentString<AgentsQuery, AgentsQueryVariables>;
+export const AgentImagesDocument = new TypedDocumentString(`
+    query AgentImages($agent: String!, $limit: Int) {
+  image_presence(agent: $agent, limit: $limit) {
+    reference
+    architecture
+    digest
+    state
+  }
+}
+    `) as unknown as TypedDocumentString<AgentImagesQuery, AgentImagesQueryVariables>;
+export const ModifyAgentDocument = new TypedDocumentString(`
+    mutation ModifyAgent($id: String!, $props: ModifyAgentInput!) {
+  modify_agent(id: $id, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyAgentMutation, ModifyAgentMutationVariables>;
+export const AuditLogDocument = new TypedDocumentString(`
+    query AuditLog($action: String, $before: BigInt, $limit: Int, $outcome: AuditOutcome, $target: String, $user: String) {
+  audit_log(
+    action: $action
+    before: $before
+    limit: $limit
+    outcome: $outcome
+    target: $target
+    user: $user
+  ) {
+    next
+    items {
+      number
+      at
+      email
+      credential
+      address
+      action
+      target
+      outcome
+      reason
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<AuditLogQuery, AuditLogQueryVariables>;
+export const ImagesDocument = new TypedDocumentString(`
+    query Images($filter: String, $order: String, $first: Int, $offset: Int) {
+  image_nodes(filter: $filter, order: $order, first: $first, offset: $offset) {
+    count
+    edges {
+      node {
+        id
+        name
+        registry
+        tag
+        architecture
+        digest
+        size_bytes
+        humanized_name
+        installed
+        supported_accelerators
+        aliases
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<ImagesQuery, ImagesQueryVariables>;
+export const RegistryNamesDocument = new TypedDocumentString(`
+    query RegistryNames {
+  container_registries {
+    hostname
+  }
+}
+    `) as unknown as TypedDocumentString<RegistryNamesQuery, RegistryNamesQueryVariables>;
+export const PresenceImagesDocument = new TypedDocumentString(`
+    query PresenceImages($filter: String, $first: Int, $offset: Int) {
+  image_nodes(filter: $filter, order: "name", first: $first, offset: $offset) {
+    count
+    edges {
+      node {
+        name
+        registry
+        tag
+        architecture
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<PresenceImagesQuery, PresenceImagesQueryVariables>;
+export const PresenceMatrixDocument = new TypedDocumentString(`
+    query PresenceMatrix($references: [String!]!) {
+  presence_matrix(references: $references) {
+    agents
+    rows {
+      reference
+      architecture
+      states
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<PresenceMatrixQuery, PresenceMatrixQueryVariables>;
+export const TaskAgentsDocument = new TypedDocumentString(`
+    query TaskAgents($id: String!) {
+  background_task(id: $id) {
+    items(limit: 1000) {
+      name
+      state
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<TaskAgentsQuery, TaskAgentsQueryVariables>;
+export const RegistriesDocument = new TypedDocumentString(`
+    query Registries {
+  container_registries {
+    hostname
+    config {
+      url
+      type
+      project
+      username
+      password
+      ssl_verify
+      is_global
+      ca_pem
+      trusted_hosts
+      kernelspec_only
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<RegistriesQuery, RegistriesQueryVariables>;
+export const CreateRegistryDocument = new TypedDocumentString(`
+    mutation CreateRegistry($hostname: String!, $props: CreateContainerRegistryInput!) {
+  create_container_registry(hostname: $hostname, props: $props) {
+    container_registry {
+      hostname
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<CreateRegistryMutation, CreateRegistryMutationVariables>;
+export const ModifyRegistryDocument = new TypedDocumentString(`
+    mutation ModifyRegistry($hostname: String!, $props: ModifyContainerRegistryInput!) {
+  modify_container_registry(hostname: $hostname, props: $props) {
+    container_registry {
+      hostname
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyRegistryMutation, ModifyRegistryMutationVariables>;
+export const DeleteRegistryDocument = new TypedDocumentString(`
+    mutation DeleteRegistry($hostname: String!) {
+  delete_container_registry(hostname: $hostname) {
+    container_registry {
+      hostname
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteRegistryMutation, DeleteRegistryMutationVariables>;
+export const TestRegistryDocument = new TypedDocumentString(`
+    mutation TestRegistry($hostname: String!) {
+  test_container_registry(hostname: $hostname) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<TestRegistryMutation, TestRegistryMutationVariables>;
+export const TaskDocument = new TypedDocumentString(`
+    query Task($id: String!, $limit: Int, $offset: Int) {
+  background_task(id: $id) {
+    ...TaskLine
+    ledger {
+      failed {
+        reference
+        reason
+      }
+      skipped {
+        reference
+        reason
+      }
+    }
+    items(limit: $limit, offset: $offset) {
+      name
+      state
+      attempts
+      current
+      total
+      speed
+      reason
+      started_at
+      ended_at
+      not_before
+    }
+  }
+}
+    fragment TaskLine on BackgroundTask {
+  id
+  kind
+  state
+  subject
+  message
+  created_at
+  ended_at
+  current_progress
+  total_progress
+  target_agents
+  target_agents_folded
+  ledger {
+    added
+    updated
+    unchanged
+    removed
+    skipped_count
+    failed_count
+  }
+}`) as unknown as TypedDocumentString<TaskQuery, TaskQueryVariables>;
+export const DomainsDocument = new TypedDocumentString(`
+    query Domains {
+  domains {
+    name
+    description
+    is_active
+    allowed_docker_registries
+    scaling_groups
+  }
+}
+    `) as unknown as TypedDocumentString<DomainsQuery, DomainsQueryVariables>;
+export const GroupsDocument = new TypedDocumentString(`
+    query Groups($domain_name: String) {
+  groups(domain_name: $domain_name) {
+    id
+    name
+    description
+    is_active
+    domain_name
+    scaling_groups
+  }
+}
+    `) as unknown as TypedDocumentString<GroupsQuery, GroupsQueryVariables>;
+export const ScalingGroupsDocument = new TypedDocumentString(`
+    query ScalingGroups {
+  scaling_groups {
+    name
+    description
+    is_active
+    created_at
+  }
+}
+    `) as unknown as TypedDocumentString<ScalingGroupsQuery, ScalingGroupsQueryVariables>;
+export const UsersDocument = new TypedDocumentString(`
+    query Users($limit: Int!, $offset: Int!) {
+  user_list(limit: $limit, offset: $offset) {
+    total_count
+    items {
+      uuid
+      email
+      username
+      full_name
+      role
+      status
+      domain_name
+      created_at
+      groups {
+        id
+        name
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<UsersQuery, UsersQueryVariables>;
+export const KeypairsDocument = new TypedDocumentString(`
+    query Keypairs($limit: Int!, $offset: Int!, $email: String) {
+  keypair_list(limit: $limit, offset: $offset, email: $email) {
+    total_count
+    items {
+      access_key
+      user_id
+      is_active
+      is_admin
+      created_at
+      last_used
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<KeypairsQuery, KeypairsQueryVariables>;
+export const TokensDocument = new TypedDocumentString(`
+    query Tokens {
+  api_tokens {
+    id
+    name
+    scope
+    created_at
+    expires_at
+    last_used
+  }
+}
+    `) as unknown as TypedDocumentString<TokensQuery, TokensQueryVariables>;
+export const SeenByDocument = new TypedDocumentString(`
+    query SeenBy($scope: ScopeField, $group: String, $filter: String, $first: Int) {
+  image_nodes(
+    scope_id: $scope
+    group: $group
+    filter: $filter
+    order: "name"
+    first: $first
+  ) {
+    count
+    edges {
+      node {
+        name
+        registry
+        tag
+        architecture
+        humanized_name
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<SeenByQuery, SeenByQueryVariables>;
+export const CreateDomainDocument = new TypedDocumentString(`
+    mutation CreateDomain($name: String!, $props: DomainInput!) {
+  create_domain(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CreateDomainMutation, CreateDomainMutationVariables>;
+export const ModifyDomainDocument = new TypedDocumentString(`
+    mutation ModifyDomain($name: String!, $props: ModifyDomainInput!) {
+  modify_domain(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyDomainMutation, ModifyDomainMutationVariables>;
+export const DeleteDomainDocument = new TypedDocumentString(`
+    mutation DeleteDomain($name: String!) {
+  delete_domain(name: $name) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteDomainMutation, DeleteDomainMutationVariables>;
+export const CreateGroupDocument = new TypedDocumentString(`
+    mutation CreateGroup($name: String!, $props: GroupInput!) {
+  create_group(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CreateGroupMutation, CreateGroupMutationVariables>;
+export const ModifyGroupDocument = new TypedDocumentString(`
+    mutation ModifyGroup($gid: UUID!, $props: ModifyGroupInput!) {
+  modify_group(gid: $gid, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyGroupMutation, ModifyGroupMutationVariables>;
+export const DeleteGroupDocument = new TypedDocumentString(`
+    mutation DeleteGroup($gid: UUID!) {
+  delete_group(gid: $gid) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteGroupMutation, DeleteGroupMutationVariables>;
+export const CreateScalingGroupDocument = new TypedDocumentString(`
+    mutation CreateScalingGroup($name: String!, $props: CreateScalingGroupInput!) {
+  create_scaling_group(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CreateScalingGroupMutation, CreateScalingGroupMutationVariables>;
+export const DeleteScalingGroupDocument = new TypedDocumentString(`
+    mutation DeleteScalingGroup($name: String!) {
+  delete_scaling_group(name: $name) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteScalingGroupMutation, DeleteScalingGroupMutationVariables>;
+export const AllowDomainDocument = new TypedDocumentString(`
+    mutation AllowDomain($scaling_group: String!, $domain: String!) {
+  associate_scaling_group_with_domain(
+    scaling_group: $scaling_group
+    domain: $domain
+  ) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<AllowDomainMutation, AllowDomainMutationVariables>;
+export const DisallowDomainDocument = new TypedDocumentString(`
+    mutation DisallowDomain($scaling_group: String!, $domain: String!) {
+  disassociate_scaling_group_with_domain(
+    scaling_group: $scaling_group
+    domain: $domain
+  ) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DisallowDomainMutation, DisallowDomainMutationVariables>;
+export const AllowGroupDocument = new TypedDocumentString(`
+    mutation AllowGroup($scaling_group: String!, $user_group: UUID!) {
+  associate_scaling_group_with_user_group(
+    scaling_group: $scaling_group
+    user_group: $user_group
+  ) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<AllowGroupMutation, AllowGroupMutationVariables>;
+export const DisallowGroupDocument = new TypedDocumentString(`
+    mutation DisallowGroup($scaling_group: String!, $user_group: UUID!) {
+  disassociate_scaling_group_with_user_group(
+    scaling_group: $scaling_group
+    user_group: $user_group
+  ) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DisallowGroupMutation, DisallowGroupMutationVariables>;
+export const CreateUserDocument = new TypedDocumentString(`
+    mutation CreateUser($email: String!, $props: UserInput!) {
+  create_user(email: $email, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CreateUserMutation, CreateUserMutationVariables>;
+export const ModifyUserDocument = new TypedDocumentString(`
+    mutation ModifyUser($email: String!, $props: ModifyUserInput!) {
+  modify_user(email: $email, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyUserMutation, ModifyUserMutationVariables>;
+export const DeleteUserDocument = new TypedDocumentString(`
+    mutation DeleteUser($email: String!) {
+  delete_user(email: $email) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteUserMutation, DeleteUserMutationVariables>;
+export const CreateKeypairDocument = new TypedDocumentString(`
+    mutation CreateKeypair($user_id: String!, $props: KeyPairInput!) {
+  create_keypair(user_id: $user_id, props: $props) {
+    ok
+    msg
+    keypair {
+      access_key
+      secret_key
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<CreateKeypairMutation, CreateKeypairMutationVariables>;
+export const ModifyKeypairDocument = new TypedDocumentString(`
+    mutation ModifyKeypair($access_key: String!, $props: ModifyKeyPairInput!) {
+  modify_keypair(access_key: $access_key, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyKeypairMutation, ModifyKeypairMutationVariables>;
+export const DeleteKeypairDocument = new TypedDocumentString(`
+    mutation DeleteKeypair($access_key: String!) {
+  delete_keypair(access_key: $access_key) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteKeypairMutation, DeleteKeypairMutationVariables>;
+export const CreateTokenDocument = new TypedDocumentString(`
+    mutation CreateToken($name: String!, $scope: String!, $expires_in_days: Int) {
+  create_api_token(name: $name, scope: $scope, expires_in_days: $expires_in_days) {
+    ok
+    msg
+    token
+  }
+}
+    `) as unknown as TypedDocumentString<CreateTokenMutation, CreateTokenMutationVariables>;
+export const RevokeTokenDocument = new TypedDocumentString(`
+    mutation RevokeToken($id: String!) {
+  revoke_api_token(id: $id) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<RevokeTokenMutation, RevokeTokenMutationVariables>;
+export const AgentSetDocument = new TypedDocumentString(`
+    query AgentSet($expression: String!) {
+  agent_set(expression: $expression) {
+    ok
+    folded
+    count
+    offline
+    error {
+      code
+      position
+      message
+      caret
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<AgentSetQuery, AgentSetQueryVariables>;
+export const AgentChipsDocument = new TypedDocumentString(`
+    query AgentChips {
+  agents {
+    id
+    status
+    scaling_group
+    labels {
+      key
+      value
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<AgentChipsQuery, AgentChipsQueryVariables>;
+export const PlanDocument = new TypedDocumentString(`
+    query Plan($reference: String!, $target_agents: String!) {
+  preload_plan(reference: $reference, target_agents: $target_agents) {
+    count
+    folded
+    bytes
+    agents {
+      agent
+      step
+      bytes
+      free_bytes
+      fits
+      problem
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<PlanQuery, PlanQueryVariables>;
+export const ImageDetailsDocument = new TypedDocumentString(`
+    query ImageDetails($reference: String!, $architecture: String) {
+  image(reference: $reference, architecture: $architecture) {
+    id
+    name
+    registry
+    tag
+    architecture
+    digest
+    manifest_digest
+    target_digest
+    size_bytes
+    humanized_name
+    created_at
+    aliases
+    installed
+    supported_accelerators
+    labels {
+      key
+      value
+    }
+    resource_limits {
+      key
+      min
+      max
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<ImageDetailsQuery, ImageDetailsQueryVariables>;
+export const ImagePlacesDocument = new TypedDocumentString(`
+    query ImagePlaces($reference: String!) {
+  image_presence(reference: $reference) {
+    agent
+    architecture
+    digest
+    state
+  }
+}
+    `) as unknown as TypedDocumentString<ImagePlacesQuery, ImagePlacesQueryVariables>;
+export const ExplainAccessDocument = new TypedDocumentString(`
+    query ExplainAccess($reference: String!, $user: String, $group: String, $scaling_group: String) {
+  explain_image_access(
+    reference: $reference
+    user: $user
+    group: $group
+    scaling_group: $scaling_group
+  ) {
+    visible
+    conditions {
+      name
+      holds
+      value
+      remedy
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<ExplainAccessQuery, ExplainAccessQueryVariables>;
+export const AliasDocument = new TypedDocumentString(`
+    mutation Alias($alias: String!, $target: String!, $architecture: String) {
+  alias_image(alias: $alias, target: $target, architecture: $architecture) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<AliasMutation, AliasMutationVariables>;
+export const DealiasDocument = new TypedDocumentString(`
+    mutation Dealias($alias: String!) {
+  dealias_image(alias: $alias) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DealiasMutation, DealiasMutationVariables>;
+export const ForgetDocument = new TypedDocumentString(`
+    mutation Forget($reference: String!, $architecture: String) {
+  forget_image(reference: $reference, architecture: $architecture) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ForgetMutation, ForgetMutationVariables>;
+export const ScanImageDocument = new TypedDocumentString(`
+    mutation ScanImage($reference: String!) {
+  scan_image(reference: $reference) {
+    ok
+    msg
+    task_id
+  }
+}
+    `) as unknown as TypedDocumentString<ScanImageMutation, ScanImageMutationVariables>;
+export const PreloadDocument = new TypedDocumentString(`
+    mutation Preload($reference: String!, $target_agents: String!) {
+  preload_image(reference: $reference, target_agents: $target_agents) {
+    ok
+    msg
+    task_id
+  }
+}
+    `) as unknown as TypedDocumentString<PreloadMutation, PreloadMutationVariables>;
+export const UnloadDocument = new TypedDocumentString(`
+    mutation Unload($reference: String!, $target_agents: String!) {
+  unload_image(reference: $reference, target_agents: $target_agents) {
+    ok
+    msg
+    task_id
+  }
+}
+    `) as unknown as TypedDocumentString<UnloadMutation, UnloadMutationVariables>;
+export const RescanDocument = new TypedDocumentString(`
+    mutation Rescan($registry: String, $confirm_removals: Boolean) {
+  rescan_images(registry: $registry, confirm_removals: $confirm_removals) {
+    ok
+    msg
+    task_id
+  }
+}
+    `) as unknown as TypedDocumentString<RescanMutation, RescanMutationVariables>;
+export const CancelTaskDocument = new TypedDocumentString(`
+    mutation CancelTask($id: String!) {
+  cancel_task(id: $id) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CancelTaskMutation, CancelTaskMutationVariables>;

@@ -1,0 +1,78 @@
+// Who is signed in. The secret is a cookie that scripts can't read.
+
+import { t } from "../text.ts";
+import { Failure } from "./failure.ts";
+import { send } from "./send.ts";
+
+export type Role = "superadmin" | "admin" | "user" | "monitor";
+
+export interface Who {
+  name: string;
+  role: Role;
+}
+
+interface Answer {
+  authenticated?: boolean;
+  data?: { role?: string; email?: string; username?: string; title?: string; details?: string } | null;
+}
+
+const NAME = "wharf.name";
+
+class Session {
+  /** `checking` until the server has said; `expired` keeps the page behind the sign-in. */
+  state = $state<"checking" | "out" | "in" | "expired">("checking");
+  who = $state<Who | null>(null);
+
+  get isSuperadmin(): boolean {
+    return this.who?.role === "superadmin";
+  }
+
+  async check(): Promise<void> {
+    const answer = await send("/server/login-check", {});
+    const body = (await answer.json().catch(() => ({}))) as Answer;
+    if (answer.ok && body.authenticated) this.#enter(body, sessionStorage.getItem(NAME) ?? "");
+    else this.state = "out";
+  }
+
+  async signIn(username: string, password: string): Promise<void> {
+    const answer = await send("/server/login", { username, password });
+    const body = (await answer.json().catch(() => ({}))) as Answer;
+    if (answer.ok && body.authenticated) {
+      sessionStorage.setItem(NAME, username);
+      return this.#enter(body, username);
+    }
+    if (answer.status === 429) {
+      const seconds = Number(answer.headers.get("Retry-After") ?? "0");
+      throw new Failure("refused", t.signIn.throttled(seconds));
+    }
+    if (answer.status === 404 || answer.status === 405) throw new Failure("broken", t.signIn.unsupported);
+    if (answer.status >= 500) throw new Failure("broken", t.failure.status(answer.status));
+    throw new Failure("refused", body.data?.details || body.data?.title || t.signIn.wrong);
+  }
+
+  async signOut(): Promise<void> {
+    await send("/server/logout", {});
+    sessionStorage.removeItem(NAME);
+    this.forget();
+  }
+
+  /** To the sign-in page, with nothing of the old session left. */
+  forget(): void {
+    this.who = null;
+    this.state = "out";
+  }
+
+  /** The server no longer knows the cookie. */
+  expire(): void {
+    if (this.state === "in") this.state = "expired";
+    else if (this.state === "checking") this.state = "out";
+  }
+
+  #enter(body: Answer, name: string): void {
+    const role = (body.data?.role ?? "user") as Role;
+    this.who = { name: body.data?.email ?? body.data?.username ?? name, role };
+    this.state = "in";
+  }
+}
+
+export const session = new Session();

@@ -1,0 +1,25 @@
+import { expect, test } from "vitest";
+import { clamp, contains, each, inView, moved, sorted } from "./matrix.ts";
+
+test("only what is in view is drawn, with a little around it", () => {
+  expect(inView(0, 280, 28, 500)).toEqual({ first: 0, last: 13 });
+  expect(inView(28 * 100, 280, 28, 500)).toEqual({ first: 97, last: 113 });
+  expect(inView(28 * 498, 280, 28, 500).last).toBe(499);
+  expect(each(inView(0, 280, 28, 0))).toEqual([]);
+});
+
+test("a range is the same whichever corner it began in", () => {
+  const range = { from: { row: 5, column: 2 }, to: { row: 3, column: 9 } };
+  expect(sorted(range)).toEqual({ from: { row: 3, column: 2 }, to: { row: 5, column: 9 } });
+  expect(contains(range, 4, 2)).toBe(true);
+  expect(contains(range, 6, 2)).toBe(false);
+  expect(contains(null, 0, 0)).toBe(false);
+});
+
+test("keys move within the table", () => {
+  const spot = { row: 0, column: 0 };
+  expect(clamp(moved(spot, "ArrowUp", false, 10) ?? spot, 5, 5)).toEqual(spot);
+  expect(clamp(moved(spot, "End", true, 10) ?? spot, 5, 7)).toEqual({ row: 4, column: 6 });
+  expect(clamp(moved(spot, "PageDown", false, 3) ?? spot, 5, 7)).toEqual({ row: 3, column: 0 });
+  expect(moved(spot, "x", false, 10)).toBeNull();
+});

@@ -1,0 +1,77 @@
+// The arithmetic of the matrix: what is in view, what is chosen, what stands in a cell.
+
+export const CELL = 22;
+export const ROW = 28;
+export const HEAD = 112;
+
+export type Letter = "p" | "s" | "a" | "u" | "w" | " ";
+
+export interface Spot {
+  row: number;
+  column: number;
+}
+
+/** A rectangle of cells, both ends included. */
+export interface Range {
+  from: Spot;
+  to: Spot;
+}
+
+export interface Span {
+  first: number;
+  last: number;
+}
+
+/** Which of `count` pieces of this size are in view, with a few beyond each edge. */
+export function inView(scroll: number, extent: number, size: number, count: number, beyond = 3): Span {
+  const first = Math.max(0, Math.floor(scroll / size) - beyond);
+  const last = Math.min(count - 1, Math.ceil((scroll + extent) / size) + beyond);
+  return { first, last };
+}
+
+export function each(span: Span): number[] {
+  return Array.from({ length: Math.max(0, span.last - span.first + 1) }, (_, place) => span.first + place);
+}
+
+export function sorted(range: Range): Range {
+  return {
+    from: { row: Math.min(range.from.row, range.to.row), column: Math.min(range.from.column, range.to.column) },
+    to: { row: Math.max(range.from.row, range.to.row), column: Math.max(range.from.column, range.to.column) },
+  };
+}
+
+export function contains(range: Range | null, row: number, column: number): boolean {
+  if (!range) return false;
+  const { from, to } = sorted(range);
+  return row >= from.row && row <= to.row && column >= from.column && column <= to.column;
+}
+
+export function clamp(spot: Spot, rows: number, columns: number): Spot {
+  const within = (value: number, count: number) => Math.max(0, Math.min(count - 1, value));
+  return { row: within(spot.row, rows), column: within(spot.column, columns) };
+}
+
+/** Where an arrow key, Home, End or a page key leads; null for other keys. */
+export function moved(spot: Spot, key: string, isFar: boolean, page: number): Spot | null {
+  const far = Number.MAX_SAFE_INTEGER;
+  switch (key) {
+    case "ArrowUp":
+      return { ...spot, row: spot.row - 1 };
+    case "ArrowDown":
+      return { ...spot, row: spot.row + 1 };
+    case "ArrowLeft":
+      return { ...spot, column: spot.column - 1 };
+    case "ArrowRight":
+      return { ...spot, column: spot.column + 1 };
+    case "PageUp":
+      return { ...spot, row: spot.row - page };
+    case "PageDown":
+      return { ...spot, row: spot.row + page };
+    case "Home":
+      return { row: isFar ? 0 : spot.row, column: 0 };
+    case "End":
+      return { row: isFar ? far : spot.row, column: far };
+    default:
+      return null;
+  }
+}

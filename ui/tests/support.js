@@ -1,0 +1,298 @@
+// The real parts, for one test file: a registry, a fleet, wharf itself, and a browser that looks at it.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { createWriteStream, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { fleet } from "./fleet.js";
+
+export const EMAIL = "admin@test.invalid";
+export const PASSWORD = "planted-password-of-the-admin";
+const PATIENCE = 30_000;
+const WHARF = process.env.WHARF ?? join(import.meta.dirname, "../../target/debug/wharf");
+const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+const sha = (bytes) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+
+/** Waits until something is so. */
+export async function until(what, check) {
+  const end = Date.now() + PATIENCE;
+  for (;;) {
+    const found = await check();
+    if (found) return found;
+    assert.ok(Date.now() < end, `waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function freePort() {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+function run(program, args, log, env) {
+  const child = spawn(program, args, { env: { PATH: process.env.PATH, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  const file = createWriteStream(log, { flags: "a" });
+  child.stdout.pipe(file, { end: false });
+  child.stderr.pipe(file, { end: false });
+  return child;
+}
+
+function ended(child) {
+  return new Promise((resolve) =>
+    child.exitCode !== null || child.signalCode ? resolve() : child.once("exit", resolve),
+  );
+}
+
+/** A lab of its own: nothing of it is left when it is closed. */
+export class Lab {
+  folder = mkdtempSync(join(tmpdir(), "wharf-ui-"));
+  engines = [];
+  errors = [];
+  #contexts = [];
+
+  static async start({ agents = 0, slowness = 0 } = {}) {
+    const lab = new Lab();
+    lab.engines = await fleet(lab.folder, agents);
+    for (const engine of lab.engines) engine.slowness = slowness;
+    await lab.#startRegistry();
+    lab.port = await freePort();
+    await lab.serve();
+    lab.browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS });
+    return lab;
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  async #startRegistry() {
+    this.host = `127.0.0.1:${await freePort()}`;
+    const config = join(this.folder, "registry.yml");
+    writeFileSync(
+      config,
+      `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${this.folder}/store}, delete: {enabled: true}}\nhttp: {addr: "${this.host}", secret: test}\n`,
+    );
+    this.registry = run("docker-registry", ["serve", config], join(this.folder, "registry.log"), {
+      OTEL_TRACES_EXPORTER: "none",
+    });
+    await until("the registry", () =>
+      fetch(`http://${this.host}/v2/`).then(
+        (answer) => answer.ok,
+        () => false,
+      ),
+    );
+  }
+
+  /** Starts wharf, again on the same directory and port if it was there before. */
+  async serve() {
+    const engines = this.engines.map((engine) => engine.url).join(",") || "none";
+    this.wharf = run(
+      WHARF,
+      ["serve", "--data-dir", join(this.folder, "data"), "--listen", `127.0.0.1:${this.port}`, "--engine", engines],
+      join(this.folder, "wharf.log"),
+      {
+        HOME: this.folder,
+        WHARF_ADMIN_EMAIL: EMAIL,
+        WHARF_ADMIN_PASSWORD: PASSWORD,
+      },
+    );
+    await until(`wharf\n${this.log()}`, () => {
+      assert.equal(this.wharf.exitCode, null, this.log());
+      return fetch(`${this.url}/readyz`).then(
+        (answer) => answer.ok,
+        () => false,
+      );
+    });
+  }
+
+  log() {
+    try {
+      return readFileSync(join(this.folder, "wharf.log"), "utf8").split("\n").slice(-30).join("\n");
+    } catch {
+      return "";
+    }
+  }
+
+  /** As a power cut does. */
+  async kill() {
+    this.wharf.kill("SIGKILL");
+    await ended(this.wharf);
+  }
+
+  async close() {
+    await this.browser?.close();
+    this.wharf?.kill("SIGKILL");
+    this.registry?.kill("SIGKILL");
+    await Promise.all([this.wharf, this.registry].filter(Boolean).map(ended));
+    await Promise.all(this.engines.map((engine) => engine.stop()));
+    rmSync(this.folder, { recursive: true, force: true });
+    assert.deepEqual(this.errors, [], "the browser's console");
+  }
+
+  /** An image in the registry; what is pushed again under the same name with other content moves the tag. */
+  async push(
+    repository,
+    tag,
+    { labels = {}, architectures = ["amd64"], layers = 1, bytes = 4_000, content = "" } = {},
+  ) {
+    const base = `http://${this.host}/v2/${repository}`;
+    const upload = async (blob) => {
+      const begun = await fetch(`${base}/blobs/uploads/`, { method: "POST" });
+      const place = new URL(begun.headers.get("location"), base);
+      place.searchParams.set("digest", sha(blob));
+      const put = await fetch(place, {
+        method: "PUT",
+        body: blob,
+        headers: { "Content-Type": "application/octet-stream" },
+      });
+      assert.ok(put.ok, `upload: ${put.status}`);
+    };
+    const put = async (name, type, manifest) => {
+      const body = JSON.stringify(manifest);
+      const answer = await fetch(`${base}/manifests/${name(body)}`, {
+        method: "PUT",
+        body,
+        headers: { "Content-Type": type },
+      });
+      assert.ok(answer.ok, `manifest: ${answer.status}`);
+      return { mediaType: type, digest: sha(body), size: Buffer.byteLength(body) };
+    };
+    const TYPE = "application/vnd.docker.distribution.manifest.v2+json";
+    const LIST = "application/vnd.docker.distribution.manifest.list.v2+json";
+    const isOne = architectures.length === 1;
+    const manifests = [];
+    for (const architecture of architectures) {
+      const blobs = Array.from({ length: layers }, (_, place) =>
+        Buffer.alloc(bytes, `${repository}:${tag} ${architecture} ${place} ${content} `),
+      );
+      const config = Buffer.from(
+        JSON.stringify({
+          architecture,
+          os: "linux",
+          created: "2026-01-01T00:00:00Z",
+          comment: content,
+          config: { Labels: labels },
+          rootfs: { type: "layers", diff_ids: blobs.map(sha) },
+        }),
+      );
+      for (const blob of [...blobs, config]) await upload(blob);
+      const entry = await put((body) => (isOne ? tag : sha(body)), TYPE, {
+        schemaVersion: 2,
+        mediaType: TYPE,
+        config: {
+          mediaType: "application/vnd.docker.container.image.v1+json",
+          digest: sha(config),
+          size: config.length,
+        },
+        layers: blobs.map((blob) => ({
+          mediaType: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+          digest: sha(blob),
+          size: blob.length,
+        })),
+      });
+      manifests.push({ ...entry, platform: { os: "linux", architecture } });
+    }
+    if (!isOne) await put(() => tag, LIST, { schemaVersion: 2, mediaType: LIST, manifests });
+  }
+
+  /** A browser window that knows nobody. */
+  async visit(path = "/", options = {}) {
+    const context = await this.browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+    context.setDefaultTimeout(PATIENCE);
+    this.#contexts.push(context);
+    const page = await context.newPage();
+    this.#listen(page);
+    await page.goto(this.url + path);
+    return page;
+  }
+
+  /** Another tab of the same browser. */
+  async tab(page, path) {
+    const other = await page.context().newPage();
+    this.#listen(other);
+    await other.goto(this.url + path);
+    return other;
+  }
+
+  #listen(page) {
+    page.on("pageerror", (error) => this.errors.push(String(error)));
+    page.on("console", (message) => {
+      // A request that failed is in the console whoever handles it; what matters is what the page does then.
+      if (message.type() === "error" && !message.text().startsWith("Failed to load resource"))
+        this.errors.push(message.text());
+    });
+  }
+
+  async signIn(page, email = EMAIL, password = PASSWORD) {
+    await page.getByLabel("E-mail address").fill(email);
+    await page.getByLabel("Password").fill(password);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.locator("#main h1").waitFor();
+  }
+
+  /** The super-admin, signed in, on a page. */
+  async admin(path = "/", options = {}) {
+    const page = await this.visit(path, options);
+    await this.signIn(page);
+    return page;
+  }
+
+  /** Runs GraphQL as who is signed in on that page. */
+  ask(page, query, variables = {}) {
+    return page.evaluate(
+      async ([query, variables]) => {
+        const answer = await fetch("/graphql", {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({ query, variables }),
+        });
+        const { data, errors } = await answer.json();
+        if (errors) throw new Error(errors[0].message);
+        return data;
+      },
+      [query, variables],
+    );
+  }
+
+  /** Knows the registry and its images, to the end of the scan. */
+  async fill(page) {
+    const props = { url: `http://${this.host}` };
+    await this.ask(
+      page,
+      "mutation($host: String!, $props: CreateContainerRegistryInput!) { create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }",
+      { host: this.host, props },
+    );
+    await this.scan(page);
+  }
+
+  async scan(page) {
+    const { rescan_images } = await this.ask(page, "mutation { rescan_images { ok msg task_id } }");
+    assert.ok(rescan_images.ok, rescan_images.msg);
+    await until("the scan", async () => {
+      const { background_task } = await this.ask(page, "query($id: String!) { background_task(id: $id) { state } }", {
+        id: rescan_images.task_id,
+      });
+      return background_task.state === "done";
+    });
+  }
+}

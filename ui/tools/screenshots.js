@@ -1,0 +1,31 @@
+// Every page at two widths in two themes, from a lab of its own: make screenshots.
+
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { THEMES, WIDTHS, inhabit, open, pages } from "../tests/pages.js";
+import { Lab } from "../tests/support.js";
+
+const folder = process.argv[2] ?? join(import.meta.dirname, "../../target/screenshots");
+mkdirSync(folder, { recursive: true });
+const lab = await Lab.start({ agents: 12 });
+try {
+  await inhabit(lab, await lab.admin("/"));
+  for (const width of WIDTHS) {
+    for (const colorScheme of THEMES) {
+      const options = { colorScheme, reducedMotion: "reduce", viewport: { width, height: width > 600 ? 900 : 844 } };
+      const save = (page, name) => page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`) });
+      const page = await lab.visit("/", options);
+      await page.getByLabel("Password").waitFor();
+      await save(page, "sign-in");
+      await lab.signIn(page);
+      for (const [name, one] of Object.entries(pages(lab))) {
+        await open(lab, page, one);
+        await save(page, name);
+      }
+      await page.context().close();
+    }
+  }
+} finally {
+  await lab.close();
+}
+console.log(folder);
