@@ -10,10 +10,13 @@ HAVE = $(shell type -P $(1))
 # The archive of advisories lives on another site than the crates; what needs no network is checked always.
 DENY := cargo deny check licenses bans sources
 
-.PHONY: help test parts lint deny unit fuzz bench fmt ui ui-test screenshots clean-tools
+.PHONY: help demo test parts lint deny unit fuzz bench fmt ui ui-test screenshots clean-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## wharf at work, with everything of its own: no Docker, no network, no set-up
+	cargo run --release -- demo
 
 test: parts lint unit ## everything: packages, clients, fmt, clippy, deny, unit and integration tests
 

@@ -24,6 +24,7 @@ mod cli_agents;
 mod clients;
 mod clients_session;
 mod crash;
+mod demo;
 mod disk;
 mod documents;
 mod engine;

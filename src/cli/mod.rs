@@ -10,6 +10,7 @@ mod completion;
 mod connection;
 mod credentials;
 mod daemon;
+mod demo;
 mod domain;
 mod duration;
 mod failure;
@@ -96,6 +97,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Demo(demo::Demo),
     Image(image::Image),
     Preload(transfer::Preload),
     Unload(transfer::Unload),
@@ -138,6 +140,7 @@ fn start(arguments: &[OsString]) -> Result<()> {
 fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
     match command {
         Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Image(image) => image.run(matches),
         Command::Preload(preload) => preload.run(matches),
         Command::Unload(unload) => unload.run(matches),
@@ -296,6 +299,7 @@ mod tests {
     fn commands_parse_as_documented() {
         for line in [
             "wharf serve --data-dir /tmp/x --listen 0.0.0.0:80 --log-format json --host a --host b",
+            "wharf demo --listen 127.0.0.1:9000",
             "wharf image list --registry cr.example.org --installed --name python --json",
             "wharf image show cr.example.org/python:3.9 --endpoint http://127.0.0.1:1",
             "wharf image rescan",

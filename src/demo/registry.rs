@@ -3,21 +3,34 @@
 //! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use poem::http::{StatusCode, header};
+use poem::listener::TcpAcceptor;
 use poem::web::{Data, Path, Query};
 use poem::{Body, Endpoint, EndpointExt as _, Request, Response, Route, get, handler};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::demo::images::Shelf;
 
+/// How long transfers may go on after the demo was told to stop.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// How many names a page lists unless asked otherwise.
 const PAGE: usize = 100;
 
+/// Serves it until `stop` is cancelled.
+pub async fn serve(listener: TcpListener, shelf: Arc<Shelf>, stop: CancellationToken) -> std::io::Result<()> {
+    let acceptor = TcpAcceptor::from_tokio(listener)?;
+    let server = poem::Server::new_with_acceptor(acceptor);
+    server.run_with_graceful_shutdown(routes(shelf), stop.cancelled_owned(), Some(LAST_REQUESTS)).await
+}
+
 /// The whole surface.
-pub fn routes(shelf: Arc<Shelf>) -> impl Endpoint<Output = Response> {
+fn routes(shelf: Arc<Shelf>) -> impl Endpoint<Output = Response> {
     Route::new()
         .at("/v2", get(hello))
         .at("/v2/", get(hello))
