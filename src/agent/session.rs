@@ -209,6 +209,10 @@ async fn follow(
     };
     loop {
         let News { progress, end } = news.borrow_and_update().clone();
+        // Before the end too: a short pull has no other word of how much it was.
+        if let Some(progress) = progress {
+            let _ = outbox.send(FromAgent::Pulling { pull: pull.clone(), progress: progress.into() }).await;
+        }
         if let Some(end) = end {
             let end = match end {
                 Ok(pulled) => End::Done(pulled.into()),
@@ -218,9 +222,6 @@ async fn follow(
                 node.pulls.forget(&pull);
             }
             return;
-        }
-        if let Some(progress) = progress {
-            let _ = outbox.send(FromAgent::Pulling { pull: pull.clone(), progress: progress.into() }).await;
         }
         if news.changed().await.is_err() {
             return;

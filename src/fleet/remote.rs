@@ -200,12 +200,12 @@ impl Following<'_> {
     ) -> Result<Pulled, Fault> {
         loop {
             let now = news.borrow_and_update().clone();
+            if let Some(now) = now.progress {
+                progress(now);
+            }
             if let Some(end) = now.end {
                 self.is_over = true;
                 return end;
-            }
-            if let Some(now) = now.progress {
-                progress(now);
             }
             tokio::select! {
                 biased;

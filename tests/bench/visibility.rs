@@ -16,7 +16,7 @@ use wharf::base::clock::Clock;
 use wharf::catalog::image::Image;
 use wharf::catalog::service::Catalog;
 use wharf::engine::image::Held;
-use wharf::fleet::service::Fleet;
+use wharf::fleet::service::{AgentChange, Fleet};
 use wharf::graphql::kit::answer::{self, Later};
 use wharf::graphql::schema::Schema;
 use wharf::store::Store;
@@ -130,7 +130,11 @@ impl World {
             let id = format!("i-{name}");
             let scaling_group = if number % 3 == 0 { "gpu" } else { "cpu" };
             fleet
-                .change(&stock::superadmin(), &id, None, Some(scaling_group.into()))
+                .change(
+                    &stock::superadmin(),
+                    &id,
+                    AgentChange { scaling_group: Some(scaling_group.into()), ..AgentChange::default() },
+                )
                 .await
                 .expect("an agent");
             fleet.report(
