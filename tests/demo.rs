@@ -59,7 +59,7 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
             json!({"r": canonical}),
         )
         .await;
-    assert_eq!(explained["explain_image_access"], json!([{"visible": true}]), "{explained}");
+    assert_eq!(explained["explain_image_access"], json!({"visible": true}), "{explained}");
 
     demo.signal("INT");
     let status = demo.exit("the demo", PATIENCE).await;

@@ -1,7 +1,7 @@
 //! `wharf demo`: everything at once on one machine with nothing set up, and gone afterwards.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
@@ -29,7 +29,7 @@ use crate::{
         failure::{Failure, Result},
         serve,
     },
-    demo::{images, registry},
+    demo::images,
     engine::address::EngineUrl,
     http::peer::Proxies,
     server::{Server, Settings},
@@ -88,7 +88,7 @@ impl Drop for Scratch {
     }
 }
 
-fn failed(why: impl ToString) -> Failure {
+fn failed(why: &dyn fmt::Display) -> Failure {
     Failure::failed("demo", why.to_string())
 }
 
@@ -104,16 +104,17 @@ impl Demo {
             Failure::failed(self.listen.to_string(), format!("can't listen there: {why}"))
                 .remedy("choose another address with --listen, or stop what uses it")
         })?;
-        let bound = listener.local_addr().map_err(failed)?;
+        let bound = listener.local_addr().map_err(|why| failed(&why))?;
         let shutdown = CancellationToken::new();
         daemon::stop_on_signal(shutdown.clone())?;
-        let store = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
-        let host = store.local_addr().map_err(failed)?.to_string();
-        let served = tokio::spawn(registry::serve(store, Arc::new(images::stock()), shutdown.clone()));
+        let store = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|why| failed(&why))?;
+        let host = store.local_addr().map_err(|why| failed(&why))?.to_string();
+        let registry =
+            tokio::spawn(crate::demo::registry::serve(store, Arc::new(images::stock()), shutdown.clone()));
 
-        let mut server =
-            Server::open(settings(scratch)?, Clock::system(), shutdown.clone()).map_err(failed)?;
-        let admin = server.first_admin().ok_or_else(|| failed("the directory was used before"))?;
+        let mut server = Server::open(settings(scratch)?, Clock::system(), shutdown.clone())
+            .map_err(|why| failed(&why))?;
+        let admin = server.first_admin().ok_or_else(|| failed(&"the directory was used before"))?;
         let running = tokio::spawn(server.run(listener));
         let stage = Stage::new(bound, &admin)?;
         let set = tokio::select! {
@@ -125,16 +126,16 @@ impl Demo {
             return Err(failure);
         }
         let _ = writeln!(io::stdout(), "{}", invitation(bound, &admin));
-        running.await.map_err(failed)?.map_err(failed)?;
-        served.await.map_err(failed)?.map_err(failed)
+        running.await.map_err(|why| failed(&why))?.map_err(|why| failed(&why))?;
+        registry.await.map_err(|why| failed(&why))?.map_err(|why| failed(&why))
     }
 }
 
 fn settings(scratch: &Scratch) -> Result<Settings> {
     let engine = |(name, _, limit): &(&str, &str, &str)| {
         let path = scratch.0.join("nodes").join(name);
-        fs::create_dir_all(&path).map_err(failed)?;
-        EngineUrl::parse(&format!("oci:{}?limit={limit}", path.display()), None).map_err(failed)
+        fs::create_dir_all(&path).map_err(|why| failed(&why))?;
+        EngineUrl::parse(&format!("oci:{}?limit={limit}", path.display()), None).map_err(|why| failed(&why))
     };
     Ok(Settings {
         data_dir: scratch.0.join("data"),
@@ -169,7 +170,7 @@ struct Stage(Client);
 
 impl Stage {
     fn new(bound: SocketAddr, admin: &Credentials) -> Result<Self> {
-        let endpoint = Url::parse(&format!("http://{bound}")).map_err(failed)?;
+        let endpoint = Url::parse(&format!("http://{bound}")).map_err(|why| failed(&why))?;
         Client::with_keys(&endpoint, None, admin.access_key.clone(), admin.secret_key.clone()).map(Self)
     }
 
