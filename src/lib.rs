@@ -17,6 +17,9 @@
 //! base
 //! ```
 
+// async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
+#![recursion_limit = "256"]
+
 pub mod access;
 pub mod agent;
 pub mod base;

@@ -2,6 +2,8 @@
 //!
 //! One binary, so it links once. Every test has its own server, directory and ports, so all of them run at once.
 
+// async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
+#![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,8 @@
 //! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links visibility` runs
 //! some of it.
 
+// async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
+#![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
