@@ -16,7 +16,10 @@ use reqwest::{
         LOCATION, RANGE, RETRY_AFTER, WARNING,
     },
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use url::Url;
 
 use crate::registry::{
@@ -31,8 +34,8 @@ use crate::registry::{
 pub(crate) const MAX_REDIRECTS: usize = 5;
 /// What is read of an error's body, to find its OCI code in.
 const MAX_ERROR_BODY: usize = 16 * 1024;
-/// Bodies beyond this are read one at a time: pages of a hundred thousand names, and nothing else that is honest.
-const LARGE: usize = 4 * 1024 * 1024;
+/// Bodies beyond this are held one at a time: pages of many thousand names, and little else that is honest.
+const LARGE: usize = 1024 * 1024;
 /// Idle connections are closed after this; a scan's are never idle this long.
 const POOL_IDLE: Duration = Duration::from_mins(1);
 /// Distinct `Warning` texts kept.
@@ -64,6 +67,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Where it came from, after redirects.
     pub(crate) url: Url,
+    /// The right to hold a large body. Whoever has one must drop it before asking for anything else.
+    pub(crate) _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// An answer whose body is still to come, if it is a success; any other is whole.
@@ -80,8 +85,9 @@ pub(crate) struct Transport {
     pub(crate) pace: Pace,
     host: String,
     slots: Semaphore,
-    /// Held while a body beyond [`LARGE`] is read, so that memory holds one of them and not one for each slot.
-    large: Semaphore,
+    /// Held with a body beyond [`LARGE`], until it has been parsed, so that memory holds one of them and not one for
+    /// each slot.
+    large: Arc<Semaphore>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -146,7 +152,7 @@ impl Transport {
             pace: Pace::default(),
             host: host.into(),
             slots: Semaphore::new(concurrency.max(1)),
-            large: Semaphore::new(1),
+            large: Arc::new(Semaphore::new(1)),
             warnings: Mutex::new(Vec::new()),
         })
     }
@@ -336,15 +342,15 @@ impl Transport {
 
     async fn receive(&self, ask: &Ask, url: Url, mut response: reqwest::Response) -> Result<Answer, Setback> {
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = if ask.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-            Vec::new()
+        let (body, turn) = if ask.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+            (Vec::new(), None)
         } else if status.is_success() {
             check_encoding(&headers)?;
             self.read(&url, &mut response, ask.cap).await?
         } else {
-            self.read_error(&mut response).await
+            (self.read_error(&mut response).await, None)
         };
-        Ok(Answer { status, headers, body, url })
+        Ok(Answer { status, headers, body, url, _turn: turn })
     }
 
     /// Reads a body of at most `cap` bytes; never holds more than that and one network buffer.
@@ -353,7 +359,7 @@ impl Transport {
         url: &Url,
         response: &mut reqwest::Response,
         cap: usize,
-    ) -> Result<Vec<u8>, Setback> {
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Setback> {
         let limit = u64::try_from(cap).unwrap_or(u64::MAX);
         let too_large = || Setback::final_(Reason::TooLarge { limit, what: "bytes" });
         if response.content_length().is_some_and(|declared| declared > limit) {
@@ -363,7 +369,9 @@ impl Transport {
         let mut turn = None;
         loop {
             if body.len() > LARGE && turn.is_none() {
-                turn = self.large.acquire().await.ok();
+                turn = Arc::clone(&self.large).acquire_owned().await.ok();
+                // All at once: a body that doubles as it grows is in memory twice.
+                body.reserve_exact(cap - body.len());
             }
             match timeout(self.limits.idle, response.chunk()).await {
                 Err(_) => {
@@ -371,7 +379,10 @@ impl Transport {
                     return Err(Setback { reason, again: Again::AfterBackoff });
                 }
                 Ok(Err(error)) => return Err(self.setback(url, &error)),
-                Ok(Ok(None)) => return Ok(body),
+                Ok(Ok(None)) => {
+                    body.shrink_to_fit();
+                    return Ok((body, turn));
+                }
                 Ok(Ok(Some(chunk))) if chunk.len() > cap - body.len() => return Err(too_large()),
                 Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
             }
