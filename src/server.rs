@@ -66,6 +66,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// How long an agent on another machine may be silent before it is lost.
     pub agent_silence: Duration,
+    /// How long preloads and unloads wait for an agent that is away.
+    pub agent_wait: Duration,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
     /// The super-admin to make if there is no account yet.
@@ -120,7 +122,7 @@ impl Server {
         let (log, limits) = (audit.clone(), settings.sessions);
         let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let tokens = Tokens::load(&store, &accounts, log, clock.clone())?;
-        let fleet = Fleet::load(&store, clock.clone(), audit.clone())?;
+        let fleet = Fleet::load(&store, clock.clone(), audit.clone(), tenants.clone())?;
         let sessions = door.sessions().clone();
         let directory = Directory::new(
             accounts.clone(),
@@ -134,7 +136,8 @@ impl Server {
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
-        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clients, &clock);
+        let [preloads, unloads] =
+            transfer::worker::workers(&catalog, &fleet, &clients, &clock, settings.agent_wait);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),

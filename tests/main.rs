@@ -30,6 +30,7 @@ mod demo;
 mod disk;
 mod documents;
 mod engine;
+mod fleet;
 mod followers;
 mod guessing;
 mod harness;

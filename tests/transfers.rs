@@ -391,3 +391,67 @@ async fn agents_are_filtered_ordered_and_counted() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn several_images_are_one_task() {
+    let Some(scene) = Scene::set(2, vec![lab("1"), lab("2"), lab("3")]).await else { return };
+    let api = scene.api();
+    let names = [0, 1, 2].map(|image| scene.name(image));
+    let document = "mutation($r: String!, $a: String!, $more: [String]) {
+        preload_image(reference: $r, target_agents: $a, references: $more) { ok msg task_id } }";
+    let start = async |first: &str, more: Value| {
+        let asked = json!({"r": first, "a": "*", "more": more});
+        api.ask(document, asked).await["preload_image"].take()
+    };
+    // All or nothing.
+    let refused = start(&names[0], json!([names[1], "lab/nothing:1"])).await;
+    assert!(
+        refused["ok"] == false && refused["msg"].as_str().unwrap().contains("lab/nothing:1"),
+        "{refused}"
+    );
+    let refused = start(&names[0], json!(vec![names[0].clone(); 100])).await;
+    assert!(
+        refused["ok"] == false && refused["msg"].as_str().unwrap().contains("100 images at most"),
+        "{refused}"
+    );
+    assert_eq!(
+        api.ask("{ background_tasks { kind } }", json!({})).await["background_tasks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+
+    let plan = "query($r: String!, $more: [String]) {
+        preload_plan(reference: $r, target_agents: \"*\", references: $more) {
+            count agents { agent reference step } } }";
+    let plan = api.ask(plan, json!({"r": names[0], "more": [names[1]]})).await["preload_plan"].take();
+    let planned: Vec<_> =
+        plan["agents"].as_array().unwrap().iter().map(|row| (&row["reference"], &row["agent"])).collect();
+    let pairs = [(0, 0), (0, 1), (1, 0), (1, 1)]
+        .map(|(image, agent)| (json!(names[image]), json!(scene.agents[agent])));
+    assert_eq!(planned, pairs.iter().map(|(image, agent)| (image, agent)).collect::<Vec<_>>(), "{plan}");
+    assert_eq!(plan["count"], 2, "{plan}");
+
+    // One that is named twice is loaded once, and one on all agents before another on any.
+    let begun = start(&names[0], json!([names[1], null, names[0]])).await;
+    let task = begun["task_id"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
+    assert_eq!(api.finish(&task).await.name, "bgtask_done");
+    let ended = api.task(&task).await;
+    assert_eq!(counts(&ended), [4, 0, 0, 0, 0, 0], "{ended:#}");
+    let items: Vec<_> =
+        ended["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    let expected = [(0, 0), (0, 1), (1, 0), (1, 1)]
+        .map(|(image, agent)| format!("{}: {}", scene.agents[agent], names[image]));
+    assert_eq!(items, expected);
+    assert_eq!(scene.presence(1).await, ["present", "present"]);
+    assert_eq!(scene.presence(2).await, ["absent", "absent"]);
+    let subject = api.ask("{ background_tasks { subject } }", json!({})).await;
+    let subject = subject["background_tasks"][0]["subject"].as_str().unwrap().to_owned();
+    assert!(subject.starts_with(&format!("{} and 1 more on ", names[0])), "{subject}");
+
+    let off = scene.app.wharf(&["unload", &names[0], &names[1], "*"]).await;
+    assert_eq!(off.code, 0, "{}", off.text());
+    assert_eq!(scene.presence(0).await, ["absent", "absent"]);
+    assert_eq!(scene.listed(1).await, [""; 0]);
+}

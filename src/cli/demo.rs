@@ -144,6 +144,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
         sessions: Limits::default(),
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
+        agent_wait: Duration::from_hours(24),
         audit: Retention::default(),
         first_admin: FirstAdmin::default(),
     })

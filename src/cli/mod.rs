@@ -313,6 +313,7 @@ mod tests {
             "wharf image presence --agent gpu01 py",
             "wharf preload py gpu[01-16]!gpu03 --plan",
             "wharf preload py * --no-follow --json",
+            "wharf preload py torch cr.example.org/python:3.9 gpu01 --no-follow",
             "wharf unload py {zone=a} --no-follow",
             "wharf agent list --status LOST --scaling-group default",
             "wharf agent show gpu01",

@@ -77,6 +77,9 @@ pub(crate) struct Serve {
     /// After how many seconds without a sign of life an agent on another machine is lost
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u64).range(1..=300))]
     pub(crate) agent_silence: u64,
+    /// How long preloads and unloads wait for an agent that is away, before they give it up
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
+    pub(crate) agent_wait: Duration,
     #[command(flatten)]
     logging: Logging,
 }
@@ -103,6 +106,7 @@ impl Serve {
             sessions: Limits { idle: self.session_idle, lifetime: self.session_lifetime },
             proxies: Proxies::new(self.trusted_proxy.clone()),
             agent_silence: Duration::from_secs(self.agent_silence),
+            agent_wait: self.agent_wait,
             audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: given.clone(),
         };

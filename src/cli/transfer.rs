@@ -2,7 +2,7 @@
 
 use clap::{ArgMatches, Args};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{
     self,
@@ -12,16 +12,17 @@ use crate::cli::{
     image, json, table, text,
 };
 
-/// Load an image onto agents and follow that to its end
+/// Load images onto agents and follow that to its end
 ///
-/// AGENTS is an expression; quote it, since shells read brackets and exclamation marks their own way:
-/// wharf preload py 'gpu[01-16]!gpu03'. What it names, wharf agent set tells.
+/// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
+/// wharf preload py torch 'gpu[01-16]!gpu03'. What it names, wharf agent set tells. Several images are one task.
 #[derive(Args)]
 pub(crate) struct Preload {
     #[command(flatten)]
     connection: Connection,
-    /// Canonical name, alias or digest
-    reference: String,
+    /// Canonical names, aliases or digests
+    #[arg(value_name = "REFERENCE", required = true)]
+    references: Vec<String>,
     /// The agents: 'gpu[01-16]!gpu03', '*' for all
     agents: String,
     /// Only show what would be done on each agent
@@ -32,16 +33,17 @@ pub(crate) struct Preload {
     no_follow: bool,
 }
 
-/// Take an image off agents and follow that to its end
+/// Take images off agents and follow that to its end
 ///
-/// AGENTS is an expression; quote it, since shells read brackets and exclamation marks their own way:
-/// wharf unload py 'gpu[01-16]!gpu03'. An image that containers use stays.
+/// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
+/// wharf unload py torch 'gpu[01-16]!gpu03'. An image that containers use stays. Several images are one task.
 #[derive(Args)]
 pub(crate) struct Unload {
     #[command(flatten)]
     connection: Connection,
-    /// Canonical name, alias or digest
-    reference: String,
+    /// Canonical names, aliases or digests
+    #[arg(value_name = "REFERENCE", required = true)]
+    references: Vec<String>,
     /// The agents: 'gpu[01-16]!gpu03', '*' for all
     agents: String,
     /// Return as soon as the task is started
@@ -62,11 +64,13 @@ struct Plan {
     agents: Vec<AgentPlan>,
 }
 
-/// What it would do on one agent.
+/// What it would do with one image on one agent.
 #[derive(Serialize, Deserialize)]
 struct AgentPlan {
     #[serde(deserialize_with = "json::text")]
     agent: String,
+    #[serde(deserialize_with = "json::text")]
+    reference: String,
     #[serde(deserialize_with = "json::text")]
     step: String,
     #[serde(deserialize_with = "json::count")]
@@ -81,9 +85,10 @@ impl Preload {
         let client = Client::new(&self.connection, matches)?;
         let as_json = self.connection.json;
         if self.plan {
-            return cli::block_on(plan(&client, &self.reference, &self.agents, as_json));
+            return cli::block_on(plan(&client, &self.references, &self.agents, as_json));
         }
-        let started = start(&client, "preload_image", &self.reference, &self.agents, self.no_follow, as_json);
+        let started =
+            start(&client, "preload_image", &self.references, &self.agents, self.no_follow, as_json);
         cli::block_on(started)
     }
 }
@@ -92,7 +97,7 @@ impl Unload {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
         let client = Client::new(&self.connection, matches)?;
         let as_json = self.connection.json;
-        let started = start(&client, "unload_image", &self.reference, &self.agents, self.no_follow, as_json);
+        let started = start(&client, "unload_image", &self.references, &self.agents, self.no_follow, as_json);
         cli::block_on(started)
     }
 }
@@ -100,33 +105,50 @@ impl Unload {
 async fn start(
     client: &Client,
     field: &str,
-    reference: &str,
+    references: &[String],
     agents: &str,
     no_follow: bool,
     as_json: bool,
 ) -> Result<()> {
     let query = format!(
-        "mutation($reference: String!, $target_agents: String!) \
-         {{ {field}(reference: $reference, target_agents: $target_agents) {{ ok msg task_id }} }}"
+        "mutation($reference: String!, $target_agents: String!, $references: [String]) \
+         {{ {field}(reference: $reference, target_agents: $target_agents, references: $references) \
+         {{ ok msg task_id }} }}"
     );
-    let variables = json!({ "reference": reference, "target_agents": agents });
-    image::start(client, reference, field, &query, variables, no_follow, as_json).await
+    let (what, variables) = asked(references, agents);
+    image::start(client, &what, field, &query, variables, no_follow, as_json).await
 }
 
-async fn plan(client: &Client, reference: &str, agents: &str, as_json: bool) -> Result<()> {
-    let query = "query($reference: String!, $target_agents: String!) \
-        { preload_plan(reference: $reference, target_agents: $target_agents) \
-        { folded count bytes agents { agent step bytes free_bytes fits problem } } }";
-    let variables = json!({ "reference": reference, "target_agents": agents });
-    let plan: Option<Plan> = client.ask_about(reference, "preload_plan", query, variables).await?;
-    let plan = plan.ok_or_else(|| Failure::failed(reference, "the server gives no plan"))?;
+/// What an error is about, and the variables. What is about one image reads for any server.
+fn asked(references: &[String], agents: &str) -> (String, Value) {
+    let (first, more) =
+        references.split_first().map_or(("", references), |(first, more)| (first.as_str(), more));
+    let mut variables = json!({ "reference": first, "target_agents": agents });
+    if let (Some(variables), false) = (variables.as_object_mut(), more.is_empty()) {
+        variables.insert("references".into(), json!(more));
+    }
+    (references.join(" "), variables)
+}
+
+async fn plan(client: &Client, references: &[String], agents: &str, as_json: bool) -> Result<()> {
+    let query = "query($reference: String!, $target_agents: String!, $references: [String]) \
+        { preload_plan(reference: $reference, target_agents: $target_agents, references: $references) \
+        { folded count bytes agents { agent reference step bytes free_bytes fits problem } } }";
+    let (what, variables) = asked(references, agents);
+    let plan: Option<Plan> = client.ask_about(&what, "preload_plan", query, variables).await?;
+    let plan = plan.ok_or_else(|| Failure::failed(what, "the server gives no plan"))?;
     if as_json { json::print(&plan) } else { cli::print(&plan.page()) }
 }
 
 impl Plan {
     fn page(&self) -> String {
-        let headers = ["AGENT", "STEP", "TO FETCH", "FREE", "PROBLEM"];
-        let table = table::rows(&headers, self.agents.iter().map(AgentPlan::cells));
+        let headers = ["AGENT", "STEP", "TO FETCH", "FREE", "PROBLEM", "IMAGE"];
+        // With one image, its name in every row says nothing.
+        let first = self.agents.first().map(|agent| &agent.reference);
+        let columns = if self.agents.iter().all(|agent| Some(&agent.reference) == first) { 5 } else { 6 };
+        let cells = self.agents.iter().map(|agent| agent.cells().into_iter().take(columns).collect());
+        let headers: Vec<&str> = headers.into_iter().take(columns).collect();
+        let table = table::rows(&headers, cells);
         let mut total = format!(
             "{} agent{}, {} to fetch: {}",
             self.count,
@@ -150,6 +172,7 @@ impl AgentPlan {
             text::size(self.bytes),
             self.free_bytes.map(text::size).unwrap_or_default(),
             self.problem.clone().unwrap_or_default(),
+            self.reference.clone(),
         ]
     }
 }
@@ -158,21 +181,25 @@ impl AgentPlan {
 mod tests {
     use serde_json::json;
 
-    use crate::cli::transfer::Plan;
+    use crate::cli::transfer::{Plan, asked};
+
+    fn plan(steps: &[(&str, &str, &str, Option<&str>)]) -> Plan {
+        let step = |(agent, reference, step, problem): &(&str, &str, &str, Option<&str>)| {
+            json!({
+                "agent": agent, "reference": reference, "step": step, "bytes": 2_000_000, "free_bytes": null,
+                "fits": null, "problem": problem,
+            })
+        };
+        serde_json::from_value(json!({
+            "folded": "gpu[1-2]", "count": 2, "bytes": 4_000_000,
+            "agents": steps.iter().map(step).collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
 
     #[test]
     fn a_plan_is_a_table_and_its_totals() {
-        let step = |agent: &str, step: &str, problem: Option<&str>| {
-            json!({
-                "agent": agent, "step": step, "bytes": 2_000_000, "free_bytes": null, "fits": null,
-                "problem": problem,
-            })
-        };
-        let plan: Plan = serde_json::from_value(json!({
-            "folded": "gpu[1-2]", "count": 2, "bytes": 4_000_000,
-            "agents": [step("gpu1", "to-fetch", None), step("gpu2", "offline", Some("offline"))],
-        }))
-        .unwrap();
+        let plan = plan(&[("gpu1", "a:1", "to-fetch", None), ("gpu2", "a:1", "offline", Some("offline"))]);
         assert_eq!(
             plan.page(),
             "AGENT  STEP      TO FETCH  FREE  PROBLEM\n\
@@ -180,5 +207,27 @@ mod tests {
              gpu2   offline   2.0 MB    -     offline\n\n\
              2 agents, 4.0 MB to fetch: gpu[1-2]; 1 with a problem"
         );
+    }
+
+    #[test]
+    fn a_plan_for_several_images_names_them() {
+        let plan = plan(&[("gpu1", "a:1", "to-fetch", None), ("gpu1", "b:1", "to-fetch", None)]);
+        assert_eq!(
+            plan.page(),
+            "AGENT  STEP      TO FETCH  FREE  PROBLEM  IMAGE\n\
+             gpu1   to-fetch  2.0 MB    -     -        a:1\n\
+             gpu1   to-fetch  2.0 MB    -     -        b:1\n\n\
+             2 agents, 4.0 MB to fetch: gpu[1-2]"
+        );
+    }
+
+    #[test]
+    fn the_first_image_is_asked_for_as_the_only_one_would_be() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (what, variables) = asked(&names(&["a"]), "*");
+        assert_eq!((what.as_str(), variables), ("a", json!({"reference": "a", "target_agents": "*"})));
+        let (what, variables) = asked(&names(&["a", "b"]), "*");
+        let all = json!({"reference": "a", "target_agents": "*", "references": ["b"]});
+        assert_eq!((what.as_str(), variables), ("a b", all));
     }
 }

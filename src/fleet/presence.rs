@@ -163,13 +163,14 @@ impl Holdings {
         stale
     }
 
-    /// How this image stands on one agent that has reported.
-    pub fn on(&self, agent: usize, name: &str, digest: &Digest) -> Presence {
+    /// How this image stands on one agent that has reported. An agent that has one of its `variants`, the images of the
+    /// same name for other architectures, is not behind with it: a name stands for one of them only.
+    pub fn on(&self, agent: usize, name: &str, digest: &Digest, variants: &[Digest]) -> Presence {
         if self.by_digest.get(digest).is_some_and(|agents| agents.contains(agent)) {
             return Presence::Present;
         }
-        let named = self.by_name.get(name).into_iter().flatten();
-        if named.into_iter().any(|(_, agents)| agents.contains(agent)) {
+        let mut named = self.by_name.get(name).into_iter().flatten();
+        if named.any(|(other, agents)| agents.contains(agent) && !variants.contains(other)) {
             Presence::Stale
         } else {
             Presence::Absent
@@ -198,7 +199,7 @@ mod tests {
         holdings.report(1, vec![held("old", "cr.io/a:1")]);
         holdings.report(2, vec![held("new", "cr.io/other:1")]);
         holdings.report(3, vec![held("x", "cr.io/b:1")]);
-        let on = |agent| holdings.on(agent, "cr.io/a:1", &digest("new"));
+        let on = |agent| holdings.on(agent, "cr.io/a:1", &digest("new"), &[]);
         assert_eq!(
             [on(0), on(1), on(2), on(3)],
             [Presence::Present, Presence::Stale, Presence::Present, Presence::Absent]
@@ -209,11 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn another_architecture_of_an_image_does_not_make_it_stale() {
+        let mut holdings = Holdings::default();
+        holdings.report(0, vec![held("arm", "cr.io/a:1")]);
+        holdings.report(1, vec![held("arm", "cr.io/a:1"), held("old", "cr.io/a:1")]);
+        let on = |agent, content| {
+            holdings.on(agent, "cr.io/a:1", &digest(content), &[digest("intel"), digest("arm")])
+        };
+        assert_eq!([on(0, "arm"), on(0, "intel")], [Presence::Present, Presence::Absent]);
+        assert_eq!([on(1, "arm"), on(1, "intel")], [Presence::Present, Presence::Stale]);
+    }
+
+    #[test]
     fn a_change_touches_only_the_digests_it_names() {
         let mut holdings = Holdings::default();
         holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1"), held("c", "cr.io/c:1")]);
         holdings.revise(0, vec![held("a", "cr.io/a:2")], &[digest("b")]);
-        let on = |name, content| holdings.on(0, name, &digest(content));
+        let on = |name, content| holdings.on(0, name, &digest(content), &[]);
         assert_eq!(on("cr.io/a:2", "a"), Presence::Present);
         assert_eq!(on("cr.io/a:1", "x"), Presence::Absent, "the name went away");
         assert_eq!(on("cr.io/b:1", "b"), Presence::Absent);
@@ -227,7 +240,7 @@ mod tests {
         holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1")]);
         holdings.report(1, vec![held("a", "cr.io/a:1")]);
         holdings.report(0, vec![held("a", "cr.io/a:1")]);
-        assert_eq!(holdings.on(0, "cr.io/b:1", &digest("b")), Presence::Absent);
+        assert_eq!(holdings.on(0, "cr.io/b:1", &digest("b"), &[]), Presence::Absent);
         holdings.report(1, Vec::new());
         holdings.remove(0);
         assert!(holdings.kept.is_empty() && holdings.by_digest.is_empty() && holdings.by_name.is_empty());

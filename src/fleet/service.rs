@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::directory::Stations;
-use crate::access::tenants;
+use crate::access::tenants::{self, Tenants};
 use crate::access::visibility::{Holders, Whereabouts};
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
@@ -35,6 +36,7 @@ pub struct Fleet {
     store: Store,
     clock: Clock,
     audit: Audit,
+    tenants: Tenants,
     index: Arc<RwLock<Index>>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
     pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
@@ -62,6 +64,8 @@ struct Entry {
 pub struct Away {
     /// Why.
     pub reason: String,
+    /// Since when, as far as that is known.
+    pub since: Timestamp,
     /// Cancelled when it can be reached again, or was removed.
     pub back: CancellationToken,
 }
@@ -106,7 +110,7 @@ pub struct Selection {
 
 impl Fleet {
     /// Reads the agents from the store; none is reached yet.
-    pub fn load(store: &Store, clock: Clock, audit: Audit) -> Result<Self> {
+    pub fn load(store: &Store, clock: Clock, audit: Audit, tenants: Tenants) -> Result<Self> {
         let mut index = Index::default();
         let now = clock.now();
         store.read_now(|r| {
@@ -118,7 +122,7 @@ impl Fleet {
             })
         })?;
         let index = Arc::new(RwLock::new(index));
-        Ok(Self { store: store.clone(), clock, audit, index, meeting: Arc::default() })
+        Ok(Self { store: store.clone(), clock, audit, tenants, index, meeting: Arc::default() })
     }
 
     /// All agents, by id. For super-admins.
@@ -149,14 +153,17 @@ impl Fleet {
         let Some(entry) = index.entry(id) else {
             let back = CancellationToken::new();
             back.cancel();
-            return Err(Away { reason: "it was removed".into(), back });
+            return Err(Away { reason: "it was removed".into(), since: self.clock.now(), back });
         };
         entry.engine.clone().ok_or_else(|| {
-            let reason = match (&entry.agent.status, &entry.agent.away) {
-                (Status::Lost { reason, .. }, _) | (Status::Alive, Some(reason)) => reason.clone(),
-                (Status::Alive, None) => "it is on its way".into(),
+            let now = self.clock.now();
+            let (reason, since) = match (&entry.agent.status, &entry.agent.away) {
+                (Status::Lost { reason, since }, _) => (reason.clone(), *since),
+                // Its link broke a moment ago, else it were lost.
+                (Status::Alive, Some(reason)) => (reason.clone(), now),
+                (Status::Alive, None) => ("it is on its way".into(), now),
             };
-            Away { reason, back: entry.back.clone() }
+            Away { reason, since, back: entry.back.clone() }
         })
     }
 
@@ -166,12 +173,24 @@ impl Fleet {
     }
 
     /// Changes what an admin may change of an agent.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for an agent or a scaling group that there is not.
     pub async fn change(&self, caller: &Caller, id: &str, change: AgentChange) -> Result<Agent> {
         self.audit
             .superadmin(caller, "modify_agent", id, |deed| async move {
+                let moves_to = change.scaling_group.clone();
                 let agent = self.changed(caller, id, change)?;
-                let (index, record) = (Arc::clone(&self.index), agent.record.clone());
-                deed.write(move |w| put_agent(w, index, record)).await?;
+                let (fleet, record) = (self.clone(), agent.record.clone());
+                deed.write(move |w| {
+                    // Here, where none can be removed meanwhile.
+                    let groups = &fleet.tenants.now().scaling_groups;
+                    if let Some(unknown) = moves_to.filter(|group| !groups.contains_key(group)) {
+                        return Err(Error::missing("scaling group", shown(&unknown)));
+                    }
+                    put_agent(w, fleet.index, record)
+                })
+                .await?;
                 Ok(agent)
             })
             .await
@@ -197,21 +216,28 @@ impl Fleet {
         Ok(index.select(expression))
     }
 
-    /// How an image stands on every agent, by id. For super-admins.
-    pub fn image_presence(&self, caller: &Caller, canonical: &str, digest: &Digest) -> Result<Vec<Standing>> {
+    /// How an image stands on every agent, by id; see [`Holdings::on`] for its variants. For super-admins.
+    pub fn image_presence(
+        &self,
+        caller: &Caller,
+        canonical: &str,
+        digest: &Digest,
+        variants: &[Digest],
+    ) -> Result<Vec<Standing>> {
         caller.require_superadmin("image_presence")?;
         let index = self.index.read();
         let standing = |(id, number): (&String, &usize)| Standing {
             agent: id.clone(),
-            presence: index.presence(*number, canonical, digest),
+            presence: index.presence(*number, canonical, digest, variants),
         };
         Ok(index.numbers.iter().map(standing).collect())
     }
 
-    /// How an image stands on one agent; for transfers.
-    pub fn presence(&self, id: &str, canonical: &str, digest: &Digest) -> Presence {
+    /// How an image stands on one agent, whoever asks; see [`Holdings::on`] for its variants.
+    pub fn presence(&self, id: &str, canonical: &str, digest: &Digest, variants: &[Digest]) -> Presence {
         let index = self.index.read();
-        index.numbers.get(id).map_or(Presence::Unknown, |number| index.presence(*number, canonical, digest))
+        let number = index.numbers.get(id);
+        number.map_or(Presence::Unknown, |number| index.presence(*number, canonical, digest, variants))
     }
 
     /// What an agent holds, by its last report.
@@ -400,10 +426,10 @@ impl Index {
         }
     }
 
-    fn presence(&self, number: usize, canonical: &str, digest: &Digest) -> Presence {
+    fn presence(&self, number: usize, canonical: &str, digest: &Digest, variants: &[Digest]) -> Presence {
         match self.by_number(number) {
             Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
-                self.holdings.on(number, canonical, digest)
+                self.holdings.on(number, canonical, digest, variants)
             }
             _ => Presence::Unknown,
         }

@@ -1,6 +1,7 @@
 //! Agents under Backend.AI's shapes, and what they hold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 
@@ -8,6 +9,7 @@ use crate::access::caller::Caller;
 use crate::access::visibility;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
+use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
@@ -18,6 +20,7 @@ use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
+use crate::graphql::presence::variants;
 use crate::graphql::schema::LIST_COST;
 
 /// A node of the lab.
@@ -432,21 +435,25 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
         return Err(Error::missing("agent", shown(id)));
     }
     let mut rows = Vec::new();
-    for image in images {
-        let record = &image.record;
-        let canonical = record.canonical().to_string();
-        let row = |agent: String, state: Presence| ImagePresence {
-            agent,
-            reference: canonical.clone(),
-            architecture: record.architecture.clone(),
-            digest: record.digest.to_string(),
-            state: state.as_str(),
-        };
-        if let Some(id) = agent {
-            rows.push(row(id.into(), fleet.presence(id, &canonical, &record.digest)));
-        } else {
-            let standings = fleet.image_presence(caller, &canonical, &record.digest)?;
-            rows.extend(standings.into_iter().map(|standing| row(standing.agent, standing.presence)));
+    let of_one_name = |a: &Arc<Image>, b: &Arc<Image>| a.record.canonical() == b.record.canonical();
+    for images in images.chunk_by(of_one_name) {
+        let variants = variants(images);
+        for image in images {
+            let record = &image.record;
+            let canonical = record.canonical().to_string();
+            let row = |agent: String, state: Presence| ImagePresence {
+                agent,
+                reference: canonical.clone(),
+                architecture: record.architecture.clone(),
+                digest: record.digest.to_string(),
+                state: state.as_str(),
+            };
+            if let Some(id) = agent {
+                rows.push(row(id.into(), fleet.presence(id, &canonical, &record.digest, &variants)));
+            } else {
+                let standings = fleet.image_presence(caller, &canonical, &record.digest, &variants)?;
+                rows.extend(standings.into_iter().map(|standing| row(standing.agent, standing.presence)));
+            }
         }
     }
     Ok(rows)

@@ -11,6 +11,7 @@ use crate::graphql::image_fields::{Audience, ImageRow, plain_id};
 use crate::graphql::kit::fault::{Answer, Fault};
 use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::schema::LIST_COST;
+use crate::graphql::transfers::all_of;
 use crate::scan::service::{Rescan, Scanner};
 use crate::transfer::service::Transfers;
 
@@ -203,26 +204,30 @@ impl ImageMutation {
         Some(scanner.scan_image(caller, &reference).await.into())
     }
 
-    /// Loads an image onto agents, in a background task.
+    /// Loads images onto agents, in one background task.
     async fn preload_image(
         &self,
         ctx: &Context<'_>,
         reference: String,
         target_agents: String,
+        #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
     ) -> Option<PreloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        Some(transfers.preload(caller, &reference, &target_agents).await.into())
+        let images = all_of(reference, references);
+        Some(transfers.preload(caller, &images, &target_agents).await.into())
     }
 
-    /// Takes an image off agents, in a background task.
+    /// Takes images off agents, in one background task.
     async fn unload_image(
         &self,
         ctx: &Context<'_>,
         reference: String,
         target_agents: String,
+        #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
     ) -> Option<UnloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        Some(transfers.unload(caller, &reference, &target_agents).await.into())
+        let images = all_of(reference, references);
+        Some(transfers.unload(caller, &images, &target_agents).await.into())
     }
 
     /// Takes an image out of the catalog, and its aliases; a rescan brings it back if the registry has it.

@@ -1,9 +1,13 @@
 //! Many images on all agents at once, a letter for each pair: a page of the matrix is a few kilobytes.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::base::Error;
+use crate::base::digest::Digest;
+use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::{Fleet, Standing};
@@ -62,34 +66,25 @@ impl PresenceQuery {
                 Err(Error::Missing { .. } | Error::Invalid { .. }) => continue,
                 images => images?,
             };
-            let first = rows.len();
+            let variants = variants(&images);
             for image in images {
                 let record = &image.record;
                 let canonical = record.canonical().to_string();
-                let standings = fleet.image_presence(caller, &canonical, &record.digest)?;
+                let standings = fleet.image_presence(caller, &canonical, &record.digest, &variants)?;
                 rows.push(PresenceRow {
                     states: standings.iter().map(letter).collect(),
                     architecture: record.architecture.clone(),
                     reference: canonical,
                 });
             }
-            forgive(rows.get_mut(first..).unwrap_or_default());
         }
         Ok(PresenceMatrix { agents, rows })
     }
 }
 
-/// An agent that has one architecture of an image is not behind with the others: a name stands for one of them only.
-fn forgive(architectures: &mut [PresenceRow]) {
-    let mut has_one: Vec<bool> = Vec::new();
-    for row in architectures.iter() {
-        has_one.resize(has_one.len().max(row.states.len()), false);
-        has_one.iter_mut().zip(row.states.chars()).for_each(|(has, letter)| *has |= letter == 'p');
-    }
-    for row in architectures {
-        let forgiven = row.states.chars().zip(&has_one);
-        row.states = forgiven.map(|(letter, has)| if *has && letter == 's' { 'a' } else { letter }).collect();
-    }
+/// The digests of the images of one name: the variants that an agent has one of.
+pub fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
+    images.iter().map(|image| image.record.digest.clone()).collect()
 }
 
 fn letter(standing: &Standing) -> char {

@@ -104,7 +104,7 @@ impl BackgroundTask {
     }
 }
 
-/// A piece of a task: one repository for a rescan.
+/// A piece of a task: one repository for a rescan, an image and an agent for a preload or unload.
 pub struct TaskItem(Item);
 
 #[Object(rename_fields = "snake_case")]
@@ -112,6 +112,16 @@ impl TaskItem {
     /// What it is about.
     async fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The agent it is about; null where it is about none.
+    async fn agent(&self) -> Option<&str> {
+        self.0.pair.as_ref().map(|pair| pair.agent.as_str())
+    }
+
+    /// The image it is about, by its canonical name; null where it is about more than one.
+    async fn reference(&self) -> Option<&str> {
+        self.0.pair.as_ref().map(|pair| pair.image.as_str())
     }
 
     /// `waiting`, `running`, `done`, `failed` or `cancelled`.

@@ -18,23 +18,25 @@ pub struct PreloadPlan {
     count: i32,
     /// What would be fetched in all, in bytes.
     bytes: BigInt,
-    /// Agent by agent, by id.
+    /// Image by image, in the order they were named, and agent by agent, by id.
     agents: Vec<PreloadPlanAgent>,
 }
 
-/// What a preload would do on one agent.
+/// What a preload would do with an image on an agent.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub struct PreloadPlanAgent {
     /// The agent.
     agent: String,
+    /// The image's canonical name.
+    reference: String,
     /// `already-there`, `stale`, `to-fetch`, `wrong-architecture`, `draining` or `offline`.
     step: &'static str,
     /// What it has to fetch, in bytes, at most.
     bytes: BigInt,
     /// The room it has, in bytes, if its engine says.
     free_bytes: Option<BigInt>,
-    /// False if the image will not fit; null when that can't be told.
+    /// False if the image will not fit beside those before it; null when that can't be told.
     fits: Option<bool>,
     /// What stands in the way, for people.
     problem: Option<&'static str>,
@@ -56,8 +58,14 @@ impl From<AgentPlan> for PreloadPlanAgent {
             fits: plan.fits,
             problem,
             agent: plan.agent,
+            reference: plan.image,
         }
     }
+}
+
+/// The image of the seed's argument, and those of the other.
+pub fn all_of(reference: String, references: Option<Vec<Option<String>>>) -> Vec<String> {
+    std::iter::once(reference).chain(references.unwrap_or_default().into_iter().flatten()).collect()
 }
 
 /// The queries. All are for super-admins.
@@ -72,9 +80,10 @@ impl TransferQuery {
         ctx: &Context<'_>,
         reference: String,
         target_agents: String,
+        #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
     ) -> Answer<Option<PreloadPlan>> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        let plan = transfers.plan(caller, &reference, &target_agents).await?;
+        let plan = transfers.plan(caller, &all_of(reference, references), &target_agents).await?;
         Ok(Some(PreloadPlan {
             folded: plan.set.folded,
             count: i32::try_from(plan.set.names.len()).unwrap_or(i32::MAX),

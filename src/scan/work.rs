@@ -51,7 +51,8 @@ impl Work {
             Self::Tag { registry, name, tag } => (format!("{registry}/{name}:{tag}"), 1),
             Self::Sweep { registry, .. } => (format!("{registry}: removals"), 2),
         };
-        Ok(NewItem { name, phase, work: rmp_serde::to_vec_named(self).map_err(Error::internal)? })
+        let work = rmp_serde::to_vec_named(self).map_err(Error::internal)?;
+        Ok(NewItem { name, pair: None, phase, work })
     }
 
     /// The work of an item.

@@ -121,7 +121,9 @@ impl Live {
             item.phase == phase && item.state == ItemState::Waiting && !inner.parked.contains(&item.number)
         };
         let waiting = || open().filter(is_waiting);
-        if let Some(ready) = waiting().find(|item| item.not_before.is_none_or(|at| at <= now)) {
+        // Who was tried and failed goes behind those that were not: what is broken holds nobody up.
+        let is_ready = |item: &&Item| item.not_before.is_none_or(|at| at <= now);
+        if let Some(ready) = waiting().filter(is_ready).min_by_key(|item| (item.attempts, item.number)) {
             return Next::Item(Box::new(ready.clone()));
         }
         waiting()

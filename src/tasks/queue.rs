@@ -277,9 +277,13 @@ impl Queue {
             }
             tokio::select! {
                 Some(ended) = running.join_next() => {
-                    if let Ok(Some(Parked { number, until })) = ended {
+                    if let Ok(Some(Parked { number, back, at_last })) = ended {
+                        let queue = self.clone();
                         parked.spawn(async move {
-                            until.cancelled_owned().await;
+                            tokio::select! {
+                                () = back.cancelled_owned() => {}
+                                () = queue.wait_until(Some(at_last)) => {}
+                            }
                             number
                         });
                     }
@@ -352,11 +356,11 @@ impl Queue {
             () = told_to_stop => Err(Setback::giving_up("stopped")),
         };
         let number = item.number;
-        if let Err(Setback { reason, again: Again::When(until) }) = &result
+        if let Err(Setback { reason, again: Again::When { back, at_last } }) = &result
             && !stop.is_cancelled()
         {
             park(&live, item, reason.clone());
-            return Some(Parked { number, until: until.clone() });
+            return Some(Parked { number, back: back.clone(), at_last: *at_last });
         }
         if let Err(error) = self.settle(&live, item, result, stop.is_cancelled()).await {
             tracing::error!(task = %live.id(), number, ?error, "the result of an item could not be kept");
@@ -530,7 +534,8 @@ impl Queue {
 /// An item that waits for something to happen.
 struct Parked {
     number: u32,
-    until: CancellationToken,
+    back: CancellationToken,
+    at_last: Timestamp,
 }
 
 /// Puts an item aside. In memory only: after a restart it is simply tried.

@@ -141,6 +141,9 @@ pub struct Item {
     pub number: u32,
     /// What it is about, for people.
     pub name: String,
+    /// The image and the agent it is about, in tasks that are about such.
+    #[serde(default)]
+    pub pair: Option<Pair>,
     /// Items of a phase begin when all of the phases before have ended.
     pub phase: u8,
     /// Where it stands.
@@ -170,11 +173,22 @@ pub struct Item {
     pub work: Vec<u8>,
 }
 
+/// An image on an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The agent's id.
+    pub agent: String,
+    /// The image's canonical name.
+    pub image: String,
+}
+
 /// An item to be added to a task.
 #[derive(Debug, Clone)]
 pub struct NewItem {
     /// What it is about, for people.
     pub name: String,
+    /// See [`Item::pair`].
+    pub pair: Option<Pair>,
     /// See [`Item::phase`].
     pub phase: u8,
     /// See [`Item::work`].
@@ -187,6 +201,7 @@ impl NewItem {
         Item {
             number,
             name: self.name,
+            pair: self.pair,
             phase: self.phase,
             state: ItemState::Waiting,
             attempts: 0,

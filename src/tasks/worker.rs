@@ -87,9 +87,14 @@ pub enum Again {
     Never,
     /// At this time. So many tries are made at most.
     At(Timestamp),
-    /// When this is cancelled, however long that takes. It does not count as a try, and others have its place
+    /// When `back` is cancelled, or at the latest at this time. It does not count as a try, and others have its place
     /// meanwhile.
-    When(CancellationToken),
+    When {
+        /// What it waits for.
+        back: CancellationToken,
+        /// When it is to be looked at again in any case.
+        at_last: Timestamp,
+    },
 }
 
 impl From<Option<Timestamp>> for Again {

@@ -53,18 +53,20 @@ impl Step {
     }
 }
 
-/// The plan for one agent.
+/// The plan for an image on an agent.
 #[derive(Debug, Clone)]
 pub struct AgentPlan {
     /// The agent's id.
     pub agent: String,
+    /// The image's canonical name.
+    pub image: String,
     /// What would be done.
     pub step: Step,
     /// What it has to fetch, in bytes: the layers that no image it holds begins with.
     pub bytes: u64,
     /// The room it has, in bytes, if its engine says.
     pub free_bytes: Option<u64>,
-    /// False when the image will not fit; `None` when that can't be told.
+    /// False when the image will not fit beside those that were planned before it; `None` when that can't be told.
     pub fits: Option<bool>,
 }
 
@@ -82,6 +84,8 @@ pub struct Planner<'a> {
     catalog: &'a Catalog,
     fleet: &'a Fleet,
     by_config: HashMap<Digest, Arc<Image>>,
+    /// The room that the plans so far take, by agent.
+    planned: HashMap<String, u64>,
     layers: HashMap<Digest, Vec<Layer>>,
 }
 
@@ -94,16 +98,19 @@ struct Layer {
 impl<'a> Planner<'a> {
     /// A planner over this catalog and fleet.
     pub fn new(catalog: &'a Catalog, fleet: &'a Fleet) -> Self {
-        Self { catalog, fleet, by_config: catalog.image_by_config(), layers: HashMap::new() }
+        let by_config = catalog.image_by_config();
+        Self { catalog, fleet, by_config, planned: HashMap::new(), layers: HashMap::new() }
     }
 
-    /// The plan for one agent.
-    pub async fn plan(&mut self, agent: &Agent, images: &[Arc<Image>]) -> Result<AgentPlan> {
+    /// The plan for the image of this name, of those for several architectures, on one agent.
+    pub async fn plan(&mut self, agent: &Agent, name: &str, images: &[Arc<Image>]) -> Result<AgentPlan> {
         let id = agent.record.id.clone();
         let free_bytes = agent.disk.as_ref().and_then(|disk| disk.free_bytes);
+        let before = self.planned.get(&id).copied().unwrap_or_default();
         let plan = |step, bytes: u64| {
-            let fits = free_bytes.filter(|_| bytes > 0).map(|free| taken(bytes, agent) <= free);
-            AgentPlan { agent: id.clone(), step, bytes, free_bytes, fits }
+            let needed = before.saturating_add(taken(bytes, agent));
+            let fits = free_bytes.filter(|_| bytes > 0).map(|free| needed <= free);
+            AgentPlan { agent: id.clone(), image: name.into(), step, bytes, free_bytes, fits }
         };
         let Some(image) = image_for(images, agent) else { return Ok(plan(Step::WrongArchitecture, 0)) };
         if agent.record.draining {
@@ -113,13 +120,15 @@ impl<'a> Planner<'a> {
             return Ok(plan(Step::Offline, image.record.size_bytes));
         }
         let canonical = image.record.canonical();
-        let step = match self.fleet.presence(&id, canonical.as_str(), &image.record.digest) {
+        let step = match self.fleet.presence(&id, canonical.as_str(), &image.record.digest, &[]) {
             Presence::Present => return Ok(plan(Step::AlreadyThere, 0)),
             Presence::Stale => Step::Replace,
             Presence::Absent | Presence::Unknown => Step::Fetch,
         };
         let bytes = self.missing_bytes(&id, image).await?;
-        Ok(plan(step, bytes))
+        let planned = plan(step, bytes);
+        self.planned.insert(id, before.saturating_add(taken(bytes, agent)));
+        Ok(planned)
     }
 
     /// Engines share layers only from the base up, so what is missing begins where the longest common start ends.

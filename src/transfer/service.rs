@@ -12,9 +12,14 @@ use crate::fleet::error::ExpressionError;
 use crate::fleet::expression::Expression;
 use crate::fleet::service::{Fleet, Selection};
 use crate::tasks::queue::Queue;
-use crate::tasks::task::{Kind, Targets};
+use crate::tasks::task::{Kind, NewItem, Targets};
 use crate::transfer::plan::{AgentPlan, Planner, image_for};
 use crate::transfer::work::Work;
+
+/// The most images of one task: more than a class needs, and a list that people can still read.
+const MAX_IMAGES: usize = 100;
+/// The most items of one task, of a kilobyte or so in memory while it runs: 50 images on 1,000 agents.
+const MAX_ITEMS: usize = 50_000;
 
 /// Loads and unloads images. Clones share the queue.
 #[derive(Clone)]
@@ -25,12 +30,12 @@ pub struct Transfers {
     audit: Audit,
 }
 
-/// A plan for a set of agents.
+/// A plan for some images and a set of agents.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The set.
     pub set: Selection,
-    /// For each agent, in the order of their ids.
+    /// For each image in turn and each agent, in the order of their ids.
     pub agents: Vec<AgentPlan>,
 }
 
@@ -40,29 +45,45 @@ impl Transfers {
         Self { catalog, fleet, queue, audit }
     }
 
-    /// Starts loading an image onto the agents an expression names.
+    /// Starts loading images onto the agents an expression names, in one task.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for an expression that can't be read or names
-    /// nobody, [`Error::Conflict`] when there is no agent at all. Nothing is started then.
-    pub async fn preload(&self, caller: &Caller, reference: &str, target_agents: &str) -> Result<TaskId> {
-        self.start(caller, Kind::Preload, reference, target_agents).await
+    /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for no image or too many, or for an expression that
+    /// can't be read or names nobody, [`Error::Conflict`] when there is no agent at all. Nothing is started then.
+    pub async fn preload(
+        &self,
+        caller: &Caller,
+        references: &[String],
+        target_agents: &str,
+    ) -> Result<TaskId> {
+        self.start(caller, Kind::Preload, references, target_agents).await
     }
 
-    /// Starts taking an image off the agents an expression names.
+    /// Starts taking images off the agents an expression names, in one task.
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
-    pub async fn unload(&self, caller: &Caller, reference: &str, target_agents: &str) -> Result<TaskId> {
-        self.start(caller, Kind::Unload, reference, target_agents).await
+    pub async fn unload(
+        &self,
+        caller: &Caller,
+        references: &[String],
+        target_agents: &str,
+    ) -> Result<TaskId> {
+        self.start(caller, Kind::Unload, references, target_agents).await
     }
 
-    async fn start(&self, caller: &Caller, kind: Kind, reference: &str, expression: &str) -> Result<TaskId> {
+    async fn start(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        references: &[String],
+        expression: &str,
+    ) -> Result<TaskId> {
         let action = format!("{}_image", kind.as_str());
-        let target = format!("{reference} on {expression}");
+        let target = format!("{} on {expression}", first_of(references));
         self.audit
             .superadmin(caller, &action, &target, |deed| async move {
-                self.submit(&deed, caller, kind, reference, expression).await
+                self.submit(&deed, caller, kind, references, expression).await
             })
             .await
     }
@@ -72,19 +93,58 @@ impl Transfers {
         deed: &Deed,
         caller: &Caller,
         kind: Kind,
-        reference: &str,
+        references: &[String],
         expression: &str,
     ) -> Result<TaskId> {
-        let images = self.catalog.architectures(caller, reference)?;
+        let wanted = self.wanted(caller, references)?;
         let set = self.resolve(caller, expression)?;
-        let name = images.first().map(|image| image.record.canonical().to_string()).unwrap_or_default();
-        let mut items = Vec::with_capacity(set.names.len());
-        for agent in &set.names {
-            items.push(self.work(agent, &images).item()?);
-        }
-        let subject = format!("{name} on {}", set.folded);
+        let items = self.items(&wanted, &set.names)?;
+        let names: Vec<String> = wanted.into_iter().map(|wanted| wanted.name).collect();
+        let subject = format!("{} on {}", first_of(&names), set.folded);
         let targets = Targets { expression: expression.into(), folded: set.folded };
         self.queue.submit_for(deed, kind, subject, caller.user, items, Some(targets)).await
+    }
+
+    /// The images that these references name, each once.
+    fn wanted(&self, caller: &Caller, references: &[String]) -> Result<Vec<Wanted>> {
+        if references.len() > MAX_IMAGES {
+            return Err(Error::invalid("references", format!("{MAX_IMAGES} images at most in one task")));
+        }
+        let mut wanted: Vec<Wanted> = Vec::with_capacity(references.len());
+        for reference in references {
+            let images = self.catalog.architectures(caller, reference)?;
+            let Some(first) = images.first() else { continue };
+            let name = first.record.canonical().to_string();
+            match wanted.iter_mut().find(|known| known.name == name) {
+                Some(known) => known.add(images),
+                None => wanted.push(Wanted { name, images }),
+            }
+        }
+        if wanted.is_empty() {
+            return Err(Error::invalid("reference", "give an image"));
+        }
+        Ok(wanted)
+    }
+
+    /// One item for each image on each agent. The first image comes first on all agents, so that none of them is
+    /// given several while others have nothing to do.
+    fn items(&self, wanted: &[Wanted], agents: &[String]) -> Result<Vec<NewItem>> {
+        let count = wanted.len().saturating_mul(agents.len());
+        if count > MAX_ITEMS {
+            let why = format!(
+                "{} images on {} agents are {count} transfers, and a task has {MAX_ITEMS} at most; name less at once",
+                wanted.len(),
+                agents.len()
+            );
+            return Err(Error::invalid("references", why));
+        }
+        let mut items = Vec::with_capacity(count);
+        for Wanted { name, images } in wanted {
+            for agent in agents {
+                items.push(self.work(agent, images).item(name, wanted.len() > 1)?);
+            }
+        }
+        Ok(items)
     }
 
     fn work(&self, id: &str, images: &[Arc<Image>]) -> Work {
@@ -101,14 +161,16 @@ impl Transfers {
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
-    pub async fn plan(&self, caller: &Caller, reference: &str, target_agents: &str) -> Result<Plan> {
+    pub async fn plan(&self, caller: &Caller, references: &[String], target_agents: &str) -> Result<Plan> {
         caller.require_superadmin("preload_plan")?;
-        let images = self.catalog.architectures(caller, reference)?;
+        let wanted = self.wanted(caller, references)?;
         let set = self.resolve(caller, target_agents)?;
         let mut planner = Planner::new(&self.catalog, &self.fleet);
-        let mut agents = Vec::with_capacity(set.names.len());
-        for agent in set.names.iter().filter_map(|id| self.fleet.find(id)) {
-            agents.push(planner.plan(&agent, &images).await?);
+        let mut agents = Vec::with_capacity(set.names.len().saturating_mul(wanted.len()));
+        for Wanted { name, images } in &wanted {
+            for agent in set.names.iter().filter_map(|id| self.fleet.find(id)) {
+                agents.push(planner.plan(&agent, name, images).await?);
+            }
         }
         Ok(Plan { set, agents })
     }
@@ -129,5 +191,31 @@ impl Transfers {
             ));
         }
         self.fleet.select(caller, expression)?.map_err(refusal)
+    }
+}
+
+/// The images of one name, one for each architecture.
+struct Wanted {
+    name: String,
+    images: Vec<Arc<Image>>,
+}
+
+impl Wanted {
+    /// Adds those that another reference to the same name found.
+    fn add(&mut self, more: Vec<Arc<Image>>) {
+        for image in more {
+            if self.images.iter().all(|known| known.id != image.id) {
+                self.images.push(image);
+            }
+        }
+    }
+}
+
+/// The first of some names, and how many more there are.
+fn first_of(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first, more @ ..] => format!("{first} and {} more", more.len()),
     }
 }

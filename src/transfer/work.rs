@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 use crate::catalog::image::ImageRecord;
-use crate::tasks::task::NewItem;
+use crate::tasks::task::{NewItem, Pair};
 
 /// One image and one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +20,12 @@ pub(in crate::transfer) struct Work {
 }
 
 impl Work {
-    /// The item for this work.
-    pub(in crate::transfer) fn item(&self) -> Result<NewItem> {
+    /// The item for this work, in a task of one image or of `several`.
+    pub(in crate::transfer) fn item(&self, image: &str, several: bool) -> Result<NewItem> {
         let work = rmp_serde::to_vec_named(self).map_err(Error::internal)?;
-        Ok(NewItem { name: self.agent.clone(), phase: 0, work })
+        let agent = self.agent.clone();
+        let name = if several { format!("{agent}: {image}") } else { agent.clone() };
+        Ok(NewItem { name, pair: Some(Pair { agent, image: image.into() }), phase: 0, work })
     }
 
     /// The work of an item.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
-use crate::fleet::service::Fleet;
+use crate::fleet::service::{Away, Fleet};
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 use crate::transfer::limits::Limits;
@@ -47,11 +47,19 @@ pub struct TransferWorker {
     clients: Clients,
     clock: Clock,
     limits: Arc<Limits>,
+    wait: SignedDuration,
 }
 
-/// The workers of both kinds; they share their limits.
-pub fn workers(catalog: &Catalog, fleet: &Fleet, clients: &Clients, clock: &Clock) -> [Arc<dyn Worker>; 2] {
+/// The workers of both kinds; they share their limits. Their items wait for an agent that is away for so long.
+pub fn workers(
+    catalog: &Catalog,
+    fleet: &Fleet,
+    clients: &Clients,
+    clock: &Clock,
+    wait: Duration,
+) -> [Arc<dyn Worker>; 2] {
     let limits = Arc::new(Limits::default());
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
     [Kind::Preload, Kind::Unload].map(|kind| -> Arc<dyn Worker> {
         Arc::new(TransferWorker {
             kind,
@@ -60,6 +68,7 @@ pub fn workers(catalog: &Catalog, fleet: &Fleet, clients: &Clients, clock: &Cloc
             clients: clients.clone(),
             clock: clock.clone(),
             limits: Arc::clone(&limits),
+            wait,
         })
     })
 }
@@ -82,19 +91,21 @@ impl Worker for TransferWorker {
                 "the agent's architecture is {architecture}, which the image has not"
             )));
         };
+        // Before it stands in a line: who is away keeps no place in it.
+        self.reach(item, &work.agent)?;
         let turn = tokio::select! {
             turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
             () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
         };
-        let engine = self.reach(&work.agent)?;
+        let engine = self.reach(item, &work.agent)?;
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
-            _ => self.preload(&work.agent, engine.as_ref(), image, place).await,
+            _ => self.preload(&item.name, engine.as_ref(), image, place).await,
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
         // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
-        done.map_err(|fault| match (fault.class, self.reach(&work.agent)) {
+        done.map_err(|fault| match (fault.class, self.reach(item, &work.agent)) {
             (Class::EngineGone, Err(away)) => away,
             _ => self.setback(item, &fault),
         })
@@ -102,8 +113,8 @@ impl Worker for TransferWorker {
 }
 
 impl TransferWorker {
-    /// The way to an agent; if it is away the item waits for it, however long that takes.
-    fn reach(&self, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
+    /// The way to an agent; if it is away the item waits for it, as long as the operator allows.
+    fn reach(&self, item: &Item, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
         let found = self.fleet.find(agent).ok_or_else(|| Setback::giving_up("the agent was removed"))?;
         if found.record.draining && self.kind == Kind::Preload {
             let remedy = format!("wharf agent drain {agent} --undo");
@@ -111,15 +122,24 @@ impl TransferWorker {
                 "the agent is draining and takes no images; see {remedy}"
             )));
         }
-        self.fleet.reach(agent).map_err(|away| Setback {
-            reason: format!("waiting for the agent: {}", away.reason),
-            again: Again::When(away.back),
-        })
+        self.fleet.reach(agent).map_err(|away| self.waiting(item, away))
+    }
+
+    fn waiting(&self, item: &Item, away: Away) -> Setback {
+        let now = self.clock.now();
+        let since = away.since.max(item.started_at.unwrap_or(now));
+        let at_last = since.checked_add(self.wait).unwrap_or(Timestamp::MAX);
+        if at_last <= now {
+            let waited = now.duration_since(since).as_secs();
+            return Setback::giving_up(format!("the agent was away for {waited} s: {}", away.reason));
+        }
+        let reason = format!("waiting for the agent: {}", away.reason);
+        Setback { reason, again: Again::When { back: away.back, at_last } }
     }
 
     async fn preload(
         &self,
-        agent: &str,
+        item: &str,
         engine: &dyn Engine,
         image: &ImageRecord,
         place: &Workplace,
@@ -154,7 +174,7 @@ impl TransferWorker {
                 total: progress.bytes_total.max(progress.bytes_done),
             };
             *heard.lock() = Instant::now();
-            place.report(told, format!("{agent}: {}", progress.message));
+            place.report(told, format!("{item}: {}", progress.message));
         };
         let mut pulling = engine.pull(&pull, &report, &stop);
         let pulled = tokio::select! {

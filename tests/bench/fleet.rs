@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use wharf::access::caller::{Caller, Origin, Role};
+use wharf::access::tenants::Tenants;
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::base::ids::UserId;
@@ -99,13 +100,13 @@ async fn many_agents() {
     let names: Vec<String> = (1..=AGENTS).map(|number| format!("gpu{number:05}")).collect();
     {
         let store = Store::open(directory.path()).expect("a store");
-        let fleet = Fleet::load(&store, Clock::system(), stock::audit(&store)).expect("a fleet");
+        let fleet = load(&store);
         meet_all(&fleet, &names).await;
     }
     let store = Store::open(directory.path()).expect("a store");
     let reports: Vec<Vec<Held>> = (0..AGENTS).map(|_| (0..IMAGES).map(held).collect()).collect();
     let started = Instant::now();
-    let fleet = Fleet::load(&store, Clock::system(), stock::audit(&store)).expect("a fleet");
+    let fleet = load(&store);
     meet_all(&fleet, &names).await;
     for (name, report) in names.iter().zip(reports) {
         fleet.report(&format!("i-{name}"), report, None);
@@ -128,11 +129,16 @@ async fn many_agents() {
     }
     let digest = held(7).digest;
     let presence =
-        timed(|| assert_eq!(fleet.image_presence(&caller, &name(7), &digest).unwrap().len(), AGENTS));
+        timed(|| assert_eq!(fleet.image_presence(&caller, &name(7), &digest, &[]).unwrap().len(), AGENTS));
     check("presence of one image over all agents", presence.as_secs_f64() * 1e3, 1.0, " ms");
     let expression = "*!(i-gpu[00001-05000],{zone=a})";
     let select = timed(|| assert!(fleet.select(&caller, expression).unwrap().unwrap().names.len() >= 4_000));
     check("the expression *!(i-gpu[00001-05000],{zone=a})", select.as_secs_f64() * 1e3, 10.0, " ms");
+}
+
+fn load(store: &Store) -> Fleet {
+    let tenants = Tenants::load(store, jiff::Timestamp::UNIX_EPOCH).expect("tenants");
+    Fleet::load(store, Clock::system(), stock::audit(store), tenants).expect("a fleet")
 }
 
 pub async fn meet_all(fleet: &Fleet, names: &[String]) {

@@ -97,6 +97,7 @@ pub fn schema(directory: &std::path::Path) -> Schema {
         sessions: Limits::default(),
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
+        agent_wait: Duration::from_hours(24),
         first_admin: FirstAdmin::default(),
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());

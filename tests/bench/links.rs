@@ -1,31 +1,25 @@
 //! What many agents cost that dial in: simple loops that speak the real protocol to the real server.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use wharf::base::digest::Digest;
-use wharf::wire::image::{Held, Progress, Pulled, Someone};
-use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
-use wharf::wire::socket::{Broken, Socket};
-use wharf::wire::{MAX_MESSAGE, PATH};
+use wharf::wire::image::Held;
 
 use super::report::{check, heading, mebibytes, milliseconds, note, number_after};
 use super::stock;
 use super::support::app::{App, Launch};
-use super::support::machine::{hello, token};
+use super::support::machine::token;
+use super::support::simulated::{Pace, Simulated, Watch};
 use super::support::wait::until;
 
 const AGENTS: usize = 1_000;
 const IMAGES: usize = 200;
 /// How long the server is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(30);
-/// As long as an agent waits the first time.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_mins(5);
 
 pub async fn measure() {
@@ -34,15 +28,16 @@ pub async fn measure() {
     stock::fill(&launch.data_dir(), 100).await;
     let app = launch.start().await;
     let token = token(&app.admin(), json!({"uses": AGENTS})).await;
-    let reported = Arc::new(AtomicUsize::new(0));
+    let watch = Arc::new(Watch::default());
     let begun = Instant::now();
     let mut agents = JoinSet::new();
     for number in 0..AGENTS {
-        let (url, token, reported) = (app.url().to_owned(), token.clone(), Arc::clone(&reported));
-        agents.spawn(async move { agent(&url, &token, number, &reported).await });
+        let (url, token, watch) = (app.url().to_owned(), token.clone(), Arc::clone(&watch));
+        let agent = agent(number);
+        agents.spawn(async move { agent.run(&url, &token, watch).await });
     }
     until("all agents to have reported", LIMIT, async || {
-        (reported.load(Ordering::Relaxed) == AGENTS && alive(&app).await == AGENTS).then_some(())
+        (watch.reported.load(Ordering::Relaxed) == AGENTS && alive(&app).await == AGENTS).then_some(())
     })
     .await;
     note("join and report, all of them", &milliseconds(begun.elapsed()));
@@ -104,77 +99,9 @@ fn held(number: usize) -> Held {
     }
 }
 
-/// An agent that finds nothing and pulls everything at once. It stops when it is dropped.
-async fn agent(url: &str, token: &str, number: usize, reported: &AtomicUsize) {
-    let host = url.trim_start_matches("http://");
-    let mut socket = loop {
-        let stream = TcpStream::connect(host).await.expect("a connection");
-        match Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await {
-            Ok(socket) => break socket,
-            // Too many at once; a real agent waits and tries again, too.
-            Err(Broken::NoLink(_)) => tokio::time::sleep(TRY_AGAIN).await,
-            Err(broken) => panic!("no link: {broken}"),
-        }
-    };
-    let mut hello = hello(Some(token), &format!("benchagent{number:05}"));
-    hello.id = Some(format!("gpu{number:04}"));
-    socket.send(&FromAgent::Hello(Box::new(hello))).await.expect("hello");
-    let Some(ToAgent::Welcome(welcome)) = socket.receive().await.expect("an answer").message else {
-        panic!("not welcome")
-    };
-    let here = Someone {
-        kind: "docker".into(),
-        id: None,
-        hostname: format!("gpu{number:04}"),
-        version: "20.10".into(),
-        os: "linux".into(),
-        architecture: "x86_64".into(),
-        labels: BTreeMap::new(),
-    };
-    let (mut sender, mut receiver) = socket.split();
-    sender.send(&FromAgent::Here(here)).await.expect("here");
-    // Half of what an agent holds others hold too.
+/// An agent with half of its images in common with the others.
+fn agent(number: usize) -> Simulated {
     let own = (0..IMAGES / 2).map(|image| held(1_000_000 + number * IMAGES + image));
-    let all: Vec<Held> = (0..IMAGES / 2).map(held).chain(own).collect();
-    let report = Images { full: true, last: true, held: all, ..Images::default() };
-    sender.send(&FromAgent::Images(report)).await.expect("a report");
-    reported.fetch_add(1, Ordering::Relaxed);
-    let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_ms));
-    loop {
-        let heard = tokio::select! {
-            heard = receiver.receive::<ToAgent>() => heard,
-            _ = beat.tick() => {
-                let _ = sender.ping().await;
-                continue;
-            }
-        };
-        let Ok(heard) = heard else { return };
-        let answers = match heard.message {
-            Some(ToAgent::Ask(request)) => {
-                let answer = match request.ask {
-                    Ask::Look => Answer::Looked,
-                    _ => Answer::Found(None),
-                };
-                vec![FromAgent::Answer(Reply { call: request.call, answer })]
-            }
-            Some(ToAgent::Pull { pull, what }) => {
-                let at = |part: u64| FromAgent::Pulling {
-                    pull: pull.clone(),
-                    progress: Progress { bytes_done: part, bytes_total: 4, ..Progress::default() },
-                };
-                let held = Held {
-                    id: what.config.clone(),
-                    names: vec![format!("{}:{}", what.repository, what.tag)],
-                    manifests: Vec::new(),
-                    size: 4,
-                };
-                let end = End::Done(Pulled { held, fetched: true });
-                vec![at(1), at(2), at(3), at(4), FromAgent::Pulled { pull: pull.clone(), end }]
-            }
-            _ => Vec::new(),
-        };
-        for answer in answers {
-            let _ = sender.send(&answer).await;
-        }
-    }
+    let held = (0..IMAGES / 2).map(held).chain(own).collect();
+    Simulated { id: format!("gpu{number:04}"), held, pace: Pace::AtOnce }
 }

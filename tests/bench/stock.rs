@@ -52,7 +52,7 @@ pub fn open(directory: &Path) -> (Store, Catalog) {
     let store = Store::open(directory).expect("a data directory");
     let tenants = Tenants::load(&store, jiff::Timestamp::UNIX_EPOCH).expect("tenants");
     let audit = audit(&store);
-    let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+    let fleet = Fleet::load(&store, Clock::system(), audit.clone(), tenants.clone()).expect("a fleet");
     let catalog = Catalog::load(&store, tenants, Arc::new(fleet), audit).expect("a catalog");
     (store, catalog)
 }

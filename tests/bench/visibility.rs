@@ -121,7 +121,7 @@ impl World {
         let tenants = Tenants::load(&store, jiff::Timestamp::UNIX_EPOCH).expect("tenants");
         let audit = stock::audit(&store);
         let accounts = Accounts::load(&store).expect("accounts");
-        let fleet = Fleet::load(&store, Clock::system(), audit.clone()).expect("a fleet");
+        let fleet = Fleet::load(&store, Clock::system(), audit.clone(), tenants.clone()).expect("a fleet");
         let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit).expect("a catalog");
         let names: Vec<String> = (0..AGENTS).map(|number| format!("gpu{number:02}")).collect();
         fleet::meet_all(&fleet, &names).await;

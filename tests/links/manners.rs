@@ -10,23 +10,12 @@ use crate::support::app::App;
 use crate::support::image::Image;
 use crate::support::machine::{Speaker, agent, becomes, hello, token};
 use crate::support::registry::RealRegistry;
+use crate::support::simulated::someone;
 
 async fn joined(app: &App, key: &str) -> (Speaker, String) {
     let token = token(&app.admin(), json!({})).await;
     let joined = Speaker::join(app, hello(Some(&token), key)).await;
     joined.unwrap_or_else(|refusal| panic!("refused: {refusal}"))
-}
-
-fn docker() -> Someone {
-    Someone {
-        kind: "docker".into(),
-        id: None,
-        hostname: "h".into(),
-        version: "1".into(),
-        os: "linux".into(),
-        architecture: "x86_64".into(),
-        labels: std::collections::BTreeMap::new(),
-    }
 }
 
 #[tokio::test]
@@ -53,7 +42,7 @@ async fn who_breaks_the_protocol_is_thrown_out_with_the_reason() {
         ("twicetwice", json!({"hello": hello(None, "twicetwice")}), "hello twice"),
         ("unknownword", json!({"dance": {}}), "no message of this protocol"),
         ("toomanynames", serde_json::to_value(report(image(MAX_NAMES + 1))).unwrap(), "names"),
-        ("strangeengine", json!({"here": Someone { kind: "steam".into(), ..docker() }}), "steam"),
+        ("strangeengine", json!({"here": Someone { kind: "steam".into(), ..someone("h") }}), "steam"),
         ("toolargemessage", json!({"x": "y".repeat(MAX_MESSAGE)}), "too long"),
     ];
     for (key, message, words) in cases {
@@ -71,7 +60,7 @@ async fn who_breaks_the_protocol_is_thrown_out_with_the_reason() {
 async fn a_flood_is_ended_and_costs_no_memory() {
     let app = App::start().await;
     let (mut speaker, id) = joined(&app, "floodflood").await;
-    speaker.say(&FromAgent::Here(docker())).await;
+    speaker.say(&FromAgent::Here(someone("h"))).await;
     becomes(&app.admin(), &id, "ALIVE").await;
     let before = app.peak_memory();
     // Fields that are not known are passed over, so this costs the manager as little as a megabyte can.
@@ -106,7 +95,7 @@ async fn who_lies_about_progress_is_not_believed() {
         ("shrinkingtotal", vec![at(50, 100), at(50, 90)]),
     ] {
         let (mut speaker, id) = joined(&app, key).await;
-        speaker.say(&FromAgent::Here(docker())).await;
+        speaker.say(&FromAgent::Here(someone("h"))).await;
         speaker.say(&FromAgent::Images(Images { full: true, last: true, ..Images::default() })).await;
         becomes(&api, &id, "ALIVE").await;
         let document = "mutation($r: String!, $a: String!) {

@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod registry;
 pub mod shelf;
 pub mod sign;
+pub mod simulated;
 pub mod sse;
 pub mod tokens;
 pub mod verbs;

@@ -47,6 +47,7 @@ impl Exchange {
 }
 
 type Hook = Box<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
+type Choice = Box<dyn Fn(&Request) -> bool + Send + Sync>;
 
 struct State {
     upstream: String,
@@ -56,6 +57,10 @@ struct State {
     changed: Notify,
     delay: AtomicU64,
     gate: watch::Sender<bool>,
+    /// What the gate is for, if not for everything.
+    gated: Mutex<Option<Choice>>,
+    /// Who stood before the shut gate.
+    held: Mutex<Vec<Request>>,
     failures: Mutex<(usize, u16)>,
     drops: AtomicUsize,
     hook: Mutex<Option<Hook>>,
@@ -78,6 +83,8 @@ impl CountingProxy {
             changed: Notify::new(),
             delay: AtomicU64::new(0),
             gate: watch::Sender::new(true),
+            gated: Mutex::default(),
+            held: Mutex::default(),
             failures: Mutex::new((0, 503)),
             drops: AtomicUsize::new(0),
             hook: Mutex::default(),
@@ -139,12 +146,24 @@ impl CountingProxy {
         self.state.gate.send_replace(false);
     }
 
+    /// The same for some requests; the others go on.
+    pub fn hold_those(&self, choice: impl Fn(&Request) -> bool + Send + Sync + 'static) {
+        *self.state.gated.lock() = Some(Box::new(choice));
+        self.hold();
+    }
+
+    /// Every request that was held so far, and forgets them.
+    pub fn take_held(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.held.lock())
+    }
+
     /// The gate that [`hold`](Self::hold) shuts, for hooks that shut it themselves.
     pub fn gate(&self) -> watch::Sender<bool> {
         self.state.gate.clone()
     }
 
     pub fn release(&self) {
+        *self.state.gated.lock() = None;
         self.state.gate.send_replace(true);
     }
 
@@ -177,8 +196,12 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
     state.arrived.fetch_add(1, Ordering::SeqCst);
     state.changed.notify_waiters();
     tokio::time::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst))).await;
-    let mut gate = state.gate.subscribe();
-    if gate.wait_for(|open| *open).await.is_err() || take_one(&state.drops) {
+    if is_held(&state, &request) {
+        state.held.lock().push(request.clone());
+        // The sender is in the state, so that this is opened sooner or later.
+        let _ = state.gate.subscribe().wait_for(|open| *open).await;
+    }
+    if take_one(&state.drops) {
         return Answer::Hang;
     }
     let hooked = state.hook.lock().as_ref().and_then(|hook| hook(&request));
@@ -204,6 +227,10 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
         });
     }
     answer
+}
+
+fn is_held(state: &State, request: &Request) -> bool {
+    !*state.gate.borrow() && state.gated.lock().as_ref().is_none_or(|choice| choice(request))
 }
 
 async fn forward(state: &State, request: &Request) -> Option<Response> {

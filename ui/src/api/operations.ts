@@ -43,6 +43,18 @@ export type AuditOutcome =
   /** It could not be done; nothing was changed. */
   | 'FAILED';
 
+/** What a token is to be good for. */
+export type CreateAgentTokenInput = {
+  /** How many seconds it is good; an hour otherwise, 30 days at most. */
+  expires_in?: InputMaybe<Scalars['Int']['input']>;
+  /** This agent only; any otherwise. */
+  id?: InputMaybe<Scalars['String']['input']>;
+  /** The scaling group of the agents that join by it; what they ask for otherwise, or `default`. */
+  scaling_group?: InputMaybe<Scalars['String']['input']>;
+  /** How many joins it is good for; one otherwise. */
+  uses?: InputMaybe<Scalars['Int']['input']>;
+};
+
 /** A new registry. */
 export type CreateContainerRegistryInput = {
   /** Certificates to trust for it, in PEM; empty for none. */
@@ -150,6 +162,8 @@ export type ModifyAgentInput = {
   labels?: InputMaybe<Array<AgentLabelInput>>;
   /** The scaling group it is in. */
   scaling_group?: InputMaybe<Scalars['String']['input']>;
+  /** False: it is to get no new images; what it has stays, and what it is loading is loaded. */
+  schedulable?: InputMaybe<Scalars['Boolean']['input']>;
 };
 
 /** Changes to a registry; what is null stays as it is. */
@@ -434,7 +448,7 @@ export type TaskAgentsQueryVariables = Exact<{
 }>;
 
 
-export type TaskAgentsQuery = { background_task: { items: Array<{ name: string, state: string }> } | null };
+export type TaskAgentsQuery = { background_task: { items: Array<{ agent: string | null, reference: string | null, state: string }> } | null };
 
 export type RegistriesQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -478,7 +492,7 @@ export type TaskQueryVariables = Exact<{
 }>;
 
 
-export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string }>, skipped: Array<{ reference: string, reason: string }> }, items: Array<{ name: string, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
+export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string }>, skipped: Array<{ reference: string, reason: string }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
 
 export type DomainsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -762,6 +776,7 @@ export type ScanImageMutation = { scan_image: { ok: boolean | null, msg: string 
 
 export type PreloadMutationVariables = Exact<{
   reference: Scalars['String']['input'];
+  references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
 }>;
 
@@ -770,6 +785,7 @@ export type PreloadMutation = { preload_image: { ok: boolean | null, msg: string
 
 export type UnloadMutationVariables = Exact<{
   reference: Scalars['String']['input'];
+  references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
 }>;
 
@@ -985,7 +1001,8 @@ export const TaskAgentsDocument = new TypedDocumentString(`
     query TaskAgents($id: String!) {
   background_task(id: $id) {
     items(limit: 1000) {
-      name
+      agent
+      reference
       state
     }
   }
@@ -1061,6 +1078,8 @@ export const TaskDocument = new TypedDocumentString(`
     }
     items(limit: $limit, offset: $offset) {
       name
+      agent
+      reference
       state
       attempts
       current
@@ -1511,8 +1530,12 @@ export const ScanImageDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<ScanImageMutation, ScanImageMutationVariables>;
 export const PreloadDocument = new TypedDocumentString(`
-    mutation Preload($reference: String!, $target_agents: String!) {
-  preload_image(reference: $reference, target_agents: $target_agents) {
+    mutation Preload($reference: String!, $references: [String], $target_agents: String!) {
+  preload_image(
+    reference: $reference
+    references: $references
+    target_agents: $target_agents
+  ) {
     ok
     msg
     task_id
@@ -1520,8 +1543,12 @@ export const PreloadDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<PreloadMutation, PreloadMutationVariables>;
 export const UnloadDocument = new TypedDocumentString(`
-    mutation Unload($reference: String!, $target_agents: String!) {
-  unload_image(reference: $reference, target_agents: $target_agents) {
+    mutation Unload($reference: String!, $references: [String], $target_agents: String!) {
+  unload_image(
+    reference: $reference
+    references: $references
+    target_agents: $target_agents
+  ) {
     ok
     msg
     task_id

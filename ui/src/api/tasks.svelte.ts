@@ -137,7 +137,7 @@ export const tasks = new Tasks();
 
 /** What a task is done to: the image of a transfer, without its agents; the registry of a rescan, or null for all. */
 export function subjectOf(task: { kind: string; subject: string }): string | null {
-  if (task.kind !== "rescan") return task.subject.split(" ")[0] ?? "";
+  if (task.kind !== "rescan") return task.subject.split(" on ")[0] ?? "";
   return task.subject.includes(" ") ? null : task.subject;
 }
 

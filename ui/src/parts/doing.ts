@@ -47,22 +47,22 @@ function look(task: string | null | undefined) {
   return task ? { label: t.tasks.look, run: () => route.go(`/tasks/${task}`) } : undefined;
 }
 
+/** Several images are one task: the first has an argument of its own. */
+function all([reference = "", ...more]: string[], agents: string) {
+  return { reference, references: more, target_agents: agents };
+}
+
 export function preload(references: string[], agents: string): Promise<boolean> {
   return attempt(async () => {
-    let last: string | null | undefined;
-    for (const reference of references) {
-      last = settled((await ask(PreloadDocument, { reference, target_agents: agents })).preload_image).task_id;
-    }
-    toasts.good(t.preload.started(references.length), look(last));
+    const { task_id } = settled((await ask(PreloadDocument, all(references, agents))).preload_image);
+    toasts.good(t.preload.started(references.length), look(task_id));
     void tasks.read();
   });
 }
 
 export function unload(references: string[], agents: string): Promise<boolean> {
   return attempt(async () => {
-    for (const reference of references) {
-      settled((await ask(UnloadDocument, { reference, target_agents: agents })).unload_image);
-    }
+    settled((await ask(UnloadDocument, all(references, agents))).unload_image);
     toasts.good(t.unload.started(references.length), {
       label: t.unload.undo,
       run: () => void preload(references, agents),

@@ -4,7 +4,7 @@ import { ask } from "../api/ask.ts";
 import { why } from "../api/failure.ts";
 import { canonical } from "../api/image.ts";
 import { PresenceImagesDocument, PresenceMatrixDocument, TaskAgentsDocument } from "../api/operations.ts";
-import { subjectOf, tasks } from "../api/tasks.svelte.ts";
+import { tasks } from "../api/tasks.svelte.ts";
 import type { Letter } from "./matrix.ts";
 
 const CHUNK = 100;
@@ -71,7 +71,7 @@ export class Rows {
     for (const task of moving) {
       const answer = await ask(TaskAgentsDocument, { id: task.id }).catch(() => null);
       for (const item of answer?.background_task?.items ?? []) {
-        if (item.state === "running" || item.state === "waiting") found.add(`${subjectOf(task)} ${item.name}`);
+        if (item.state === "running" || item.state === "waiting") found.add(`${item.reference} ${item.agent}`);
       }
     }
     this.working = found;

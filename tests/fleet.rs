@@ -1,0 +1,5 @@
+//! The fleet as a whole: many agents, of all kinds, some of them in trouble.
+
+mod crowd;
+mod lab;
+mod standing;

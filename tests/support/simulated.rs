@@ -1,0 +1,182 @@
+//! Agents that are loops in this process and speak the real protocol: hundreds of them where one would do for a real
+//! engine, each as slow or as dead as a test wants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use wharf::wire::image::{Held, Progress, Pull, Pulled, Someone};
+use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
+use wharf::wire::socket::{Broken, Sender, Socket};
+use wharf::wire::{MAX_MESSAGE, PATH};
+
+use super::machine::hello;
+
+/// As long as an agent waits the first time.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// The bytes that a pull is said to have, and with it how often one tells of its progress.
+const STEPS: u64 = 4;
+
+/// How an agent pulls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    AtOnce,
+    /// With so long from one sign of progress to the next.
+    Slow(Duration),
+    /// It is gone when it is asked to.
+    Never,
+    /// It is gone as soon as it was there.
+    Gone,
+}
+
+/// What all agents of a crowd were seen to do.
+#[derive(Default)]
+pub struct Watch {
+    pub reported: AtomicUsize,
+    pulling: AtomicUsize,
+    most: AtomicUsize,
+    begun: Mutex<Vec<(String, String)>>,
+}
+
+impl Watch {
+    /// The most pulls at once, and agent and repository of each in the order in which they began; both start anew.
+    pub fn take(&self) -> (usize, Vec<(String, String)>) {
+        (self.most.swap(0, Ordering::SeqCst), std::mem::take(&mut self.begun.lock()))
+    }
+
+    fn begins(&self, id: &str, what: &Pull) {
+        let now = self.pulling.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        self.begun.lock().push((id.to_owned(), what.repository.clone()));
+    }
+
+    fn ends(&self) {
+        self.pulling.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An agent to be.
+pub struct Simulated {
+    pub id: String,
+    /// What it says it has.
+    pub held: Vec<Held>,
+    pub pace: Pace,
+}
+
+/// One pull that is under way.
+struct Under {
+    pull: String,
+    what: Box<Pull>,
+    done: u64,
+}
+
+impl Simulated {
+    /// Joins and does as it is told until its link ends. It stops when it is dropped.
+    pub async fn run(self, url: &str, token: &str, watch: Arc<Watch>) {
+        let (mut socket, id) = (connected(url).await, self.id);
+        let mut hello =
+            hello(Some(token), &format!("simulated{}", id.replace(|c: char| !c.is_ascii_alphanumeric(), "")));
+        hello.id = Some(id.clone());
+        socket.send(&FromAgent::Hello(Box::new(hello))).await.expect("hello");
+        let Some(ToAgent::Welcome(welcome)) = socket.receive().await.expect("an answer").message else {
+            panic!("not welcome")
+        };
+        let (mut sender, mut receiver) = socket.split();
+        sender.send(&FromAgent::Here(someone(&id))).await.expect("here");
+        let report = Images { full: true, last: true, held: self.held, ..Images::default() };
+        sender.send(&FromAgent::Images(report)).await.expect("a report");
+        watch.reported.fetch_add(1, Ordering::SeqCst);
+        if self.pace == Pace::Gone {
+            return;
+        }
+        let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_ms));
+        let step = if let Pace::Slow(step) = self.pace { step } else { Duration::from_hours(1) };
+        let mut step = tokio::time::interval(step);
+        let mut under: Vec<Under> = Vec::new();
+        loop {
+            let heard = tokio::select! {
+                heard = receiver.receive::<ToAgent>() => heard,
+                _ = beat.tick() => {
+                    let _ = sender.ping().await;
+                    continue;
+                }
+                _ = step.tick() => {
+                    goes_on(&mut under, &mut sender, &watch).await;
+                    continue;
+                }
+            };
+            let Ok(heard) = heard else { return };
+            match heard.message {
+                Some(ToAgent::Ask(request)) => {
+                    let answer = match request.ask {
+                        Ask::Look => Answer::Looked,
+                        _ => Answer::Found(None),
+                    };
+                    let _ = sender.send(&FromAgent::Answer(Reply { call: request.call, answer })).await;
+                }
+                Some(ToAgent::Pull { .. }) if self.pace == Pace::Never => return,
+                Some(ToAgent::Pull { pull, what }) => {
+                    watch.begins(&id, &what);
+                    under.push(Under { pull, what, done: 0 });
+                    while self.pace == Pace::AtOnce && !under.is_empty() {
+                        goes_on(&mut under, &mut sender, &watch).await;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Takes each pull a step further.
+async fn goes_on(under: &mut Vec<Under>, sender: &mut Sender<TcpStream>, watch: &Watch) {
+    for Under { pull, what, done } in under.iter_mut() {
+        *done += 1;
+        let progress = Progress { bytes_done: *done, bytes_total: STEPS, ..Progress::default() };
+        let _ = sender.send(&FromAgent::Pulling { pull: pull.clone(), progress }).await;
+        if *done == STEPS {
+            let held = Held {
+                id: what.config.clone(),
+                names: vec![format!("{}:{}", what.repository, what.tag)],
+                manifests: Vec::new(),
+                size: STEPS,
+            };
+            let news = Images { held: vec![held.clone()], ..Images::default() };
+            let _ = sender.send(&FromAgent::Images(news)).await;
+            // Before it is told: who hears it may begin the next at once.
+            watch.ends();
+            let end = End::Done(Pulled { held, fetched: true });
+            let _ = sender.send(&FromAgent::Pulled { pull: pull.clone(), end }).await;
+        }
+    }
+    under.retain(|pull| pull.done < STEPS);
+}
+
+async fn connected(url: &str) -> Socket<TcpStream> {
+    let host = url.trim_start_matches("http://");
+    loop {
+        let stream = TcpStream::connect(host).await.expect("a connection");
+        match Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await {
+            Ok(socket) => return socket,
+            // Too many at once; a real agent waits and tries again, too.
+            Err(Broken::NoLink(_)) => tokio::time::sleep(TRY_AGAIN).await,
+            Err(broken) => panic!("no link: {broken}"),
+        }
+    }
+}
+
+/// What an agent with a Docker Engine says of it.
+pub fn someone(hostname: &str) -> Someone {
+    Someone {
+        kind: "docker".into(),
+        id: None,
+        hostname: hostname.into(),
+        version: "20.10".into(),
+        os: "linux".into(),
+        architecture: "x86_64".into(),
+        labels: BTreeMap::new(),
+    }
+}
