@@ -194,6 +194,11 @@ impl Server {
         Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })
     }
 
+    /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
+    pub fn add_engine(&mut self, address: String, engine: Arc<dyn Engine>) {
+        self.engines.push((address, engine));
+    }
+
     /// The API, for whoever asks it without HTTP.
     pub fn schema(&self) -> &Schema {
         &self.services.schema

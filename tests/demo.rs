@@ -1,5 +1,12 @@
 //! `wharf demo`, as a visitor has it: one command, and nothing left afterwards.
 
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -14,28 +21,81 @@ fn after<'a>(text: &'a str, name: &str) -> &'a str {
     rest.split_whitespace().next().expect("a word behind it")
 }
 
+/// A demo that keeps its files below the launch's directory, and what it says.
+struct Demo {
+    process: Process,
+    launch: Launch,
+}
+
+impl Demo {
+    fn start(launch: Launch, command: &mut Command) -> Self {
+        command.env("TMPDIR", launch.root());
+        let (stdout, stderr) = (launch.root().join("demo.out"), launch.root().join("demo.err"));
+        let process = Process::spawn(command, &stdout, &stderr).expect("it runs");
+        Self { process, launch }
+    }
+
+    fn said(&self) -> String {
+        read(&self.launch.root().join("demo.out"))
+    }
+
+    fn complaints(&self) -> String {
+        read(&self.launch.root().join("demo.err"))
+    }
+
+    async fn invitation(&self) -> String {
+        let is_set = async || Some(self.said()).filter(|said| said.contains("Ctrl-C ends it"));
+        until("the demo to be set", PATIENCE, is_set).await
+    }
+
+    /// Its end, after which nothing may be left.
+    async fn end(&mut self) {
+        let status = self.process.exit("the demo", PATIENCE).await;
+        assert!(status.success(), "{status}: {}", self.complaints());
+        assert_eq!(left(self.launch.root()), Vec::<String>::new());
+        assert!(!self.complaints().contains("panicked"), "{}", self.complaints());
+    }
+}
+
+/// What demos have left in a directory.
+fn left(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("wharf-demo")).collect()
+}
+
+/// The command on a terminal; `script` (util-linux) makes one. Its end closes the terminal.
+fn on_terminal(launch: &Launch, arguments: &str) -> Command {
+    let wharf = launch.wharf(&[]);
+    let mut command = Command::new("script");
+    let line = format!("exec {} {arguments}", wharf.get_program().display());
+    command.args(["-qefc", &line, "/dev/null"]).current_dir(launch.root()).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", launch.root());
+    command
+}
+
 #[tokio::test]
 async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
     let launch = Launch::plain();
-    let (stdout, stderr) = (launch.root().join("demo.out"), launch.root().join("demo.err"));
     let mut command = launch.wharf(&["demo", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
-    command.env("TMPDIR", launch.root());
-    let mut demo = Process::spawn(&mut command, &stdout, &stderr).expect("the binary runs");
-    let said = until("the demo to be set", PATIENCE, async || {
-        let said = read(&stdout);
-        said.contains("Ctrl-C ends it").then_some(said)
-    })
-    .await;
+    let mut demo = Demo::start(launch, &mut command);
+    let said = demo.invitation().await;
     let admin = Keypair::new(after(&said, "WHARF_ACCESS_KEY="), after(&said, "WHARF_SECRET_KEY="));
     let admin = Api::new(after(&said, "wharf is at work: "), Some(admin));
 
     // The catalog has images of both architectures, and the scan says what was wrong with the rest.
     let images = admin.images().await;
     assert!(images.len() > 50, "{} images", images.len());
-    let scans =
-        admin.ask("{ background_tasks { ledger { added skipped_count failed_count } } }", json!({})).await;
-    let ledger = &scans["background_tasks"][0]["ledger"];
-    assert_eq!((&ledger["skipped_count"], &ledger["failed_count"]), (&json!(1), &json!(2)), "{ledger}");
+    let tasks = "{ background_tasks { kind state ledger { skipped_count failed_count } } }";
+    let tasks = admin.ask(tasks, json!({})).await;
+    let tasks = tasks["background_tasks"].as_array().expect("a list");
+    let scan = tasks.iter().find(|task| task["kind"] == "rescan").expect("a scan");
+    assert_eq!(scan["ledger"], json!({"skipped_count": 1, "failed_count": 2}), "{scan}");
+
+    // When the doors open images are on their way, and an old build of one is on all nodes.
+    assert!(tasks.iter().any(|task| task["state"] == "started"), "{tasks:?}");
+    let stale = "cr.lab.example/community/jupyter:7.2-py312-ubuntu22.04";
+    let states = admin.presence(stale).await;
+    assert!(states.iter().any(|state| state == "stale"), "{states:?}");
 
     // An image goes to real directories, byte by byte, and is there.
     let image = images.iter().find(|image| image["name"] == "stable/nodejs").expect("a small image");
@@ -61,14 +121,77 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
         .await;
     assert_eq!(explained["explain_image_access"], json!({"visible": true}), "{explained}");
 
-    demo.signal("INT");
-    let status = demo.exit("the demo", PATIENCE).await;
-    assert!(status.success(), "{status}: {}", read(&stderr));
-    let left: Vec<Value> = std::fs::read_dir(launch.root())
-        .unwrap()
-        .map(|entry| json!(entry.unwrap().file_name().to_string_lossy()))
-        .filter(|name| name.as_str().is_some_and(|name| name.starts_with("wharf-demo")))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
-    assert!(!read(&stderr).contains("panicked"), "{}", read(&stderr));
+    // One agent goes away while it has something to do, is waited for, and comes back.
+    let standing = async || {
+        let query = "{ agent(agent_id: \"i-gpu04\") { status } background_tasks { state message } }";
+        let answer = admin.ask(query, json!({})).await;
+        let is_waiting = |task: &Value| {
+            task["message"]
+                .as_str()
+                .is_some_and(|message| message.starts_with("i-gpu04: waiting for the agent"))
+        };
+        let tasks = answer["background_tasks"].as_array().expect("a list");
+        (answer["agent"]["status"] == "LOST", tasks.iter().any(is_waiting))
+    };
+    until("the flaky agent to be waited for", PATIENCE, async || {
+        (standing().await == (true, true)).then_some(())
+    })
+    .await;
+    until("it to be back", PATIENCE, async || (standing().await == (false, false)).then_some(())).await;
+
+    demo.process.signal("INT");
+    demo.end().await;
+    assert!(demo.said().ends_with("The demo is over, and nothing of it is left.\n"), "{}", demo.said());
+}
+
+#[tokio::test]
+async fn a_demo_on_a_terminal_opens_a_browser_finds_a_port_and_is_gone_with_the_terminal() {
+    let launch = Launch::plain();
+    // Whoever has the usual port, it is taken.
+    let taken = TcpListener::bind("127.0.0.1:8090");
+    // What a killed demo left an hour ago.
+    let dead = launch.root().join("wharf-demo-4711");
+    fs::create_dir_all(dead.join("nodes/gpu01/blobs")).unwrap();
+    fs::File::open(&dead).unwrap().set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
+    let programs = launch.root().join("bin");
+    fs::create_dir(&programs).unwrap();
+    let opener = programs.join("xdg-open");
+    // A browser that stays in the foreground, as some do.
+    fs::write(&opener, "#!/bin/sh\necho \"$1\" > \"$HOME/opened\"\nexec sleep 1\n").unwrap();
+    fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let mut command = on_terminal(&launch, "demo");
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", programs.display())).env("DISPLAY", ":77");
+    let opened = launch.root().join("opened");
+    let mut demo = Demo::start(launch, &mut command);
+    let said = demo.invitation().await;
+    assert!(said.contains("127.0.0.1:8090 is in use"), "{said}");
+    let url = after(&said, "wharf is at work: ");
+    assert_ne!(url, "http://127.0.0.1:8090");
+    let page = async || Some(read(&opened)).filter(|page| page.ends_with('\n'));
+    let page = until("the browser", PATIENCE, page).await;
+    assert_eq!(page.trim(), format!("{url}/presence"));
+    assert!(!dead.exists());
+
+    // `script` dies and its terminal with it, so the demo is told by a hangup and has nowhere to write to.
+    let root = demo.launch.root().to_owned();
+    assert_eq!(left(&root).len(), 1);
+    demo.process.kill9();
+    until("the demo to be gone", PATIENCE, async || left(&root).is_empty().then_some(())).await;
+    assert!(!demo.complaints().contains("panicked"), "{}", demo.complaints());
+    drop(taken);
+}
+
+#[tokio::test]
+async fn an_address_that_was_asked_for_is_used_or_refused() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let launch = Launch::plain();
+    let mut command = launch.wharf(&["demo", "--listen", &address]);
+    let mut demo = Demo::start(launch, &mut command);
+    let status = demo.process.exit("the demo", PATIENCE).await;
+    assert_eq!(status.code(), Some(1), "{}", demo.said());
+    assert!(demo.complaints().contains(&address), "{}", demo.complaints());
+    assert_eq!(left(demo.launch.root()), Vec::<String>::new());
 }

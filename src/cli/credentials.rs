@@ -47,12 +47,17 @@ impl fmt::Display for Made<'_> {
 
 /// The server's URL as seen from this machine, if it is not the one that commands assume.
 fn unusual(bound: SocketAddr) -> Option<String> {
-    let near = match bound {
+    let near = near(bound);
+    (near != serve::LISTEN).then(|| format!("http://{near}"))
+}
+
+/// Where a server that listens there is found from this machine.
+pub(crate) fn near(bound: SocketAddr) -> String {
+    match bound {
         SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
         SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
         other => other.to_string(),
-    };
-    (near != serve::LISTEN).then(|| format!("http://{near}"))
+    }
 }
 
 /// A text as a shell reads it back. Keys that were given may have any visible character.

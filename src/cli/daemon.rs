@@ -1,7 +1,7 @@
 //! What the commands that stay have in common: logs, signals, and the engine that Docker's own variables name.
 
 use std::{
-    env,
+    env, fs,
     io::{self, IsTerminal as _},
     path::PathBuf,
 };
@@ -89,4 +89,27 @@ pub(crate) fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// A terminal that is closed asks the command to stop, unless whoever started it said that it may outlive the terminal
+/// (`nohup`).
+pub(crate) fn stop_on_hangup(shutdown: CancellationToken) -> Result<()> {
+    if is_ignored(SignalKind::hangup()) {
+        return Ok(());
+    }
+    let signal = tokio::signal::unix::signal(SignalKind::hangup());
+    let mut hangup = signal.map_err(|why| Failure::failed("signals", why.to_string()))?;
+    tokio::spawn(async move {
+        hangup.recv().await;
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Whether the process was started with this signal ignored; where the system does not say, it was not.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
 }

@@ -6,6 +6,7 @@ mod agent;
 mod api;
 mod audit;
 mod bars;
+mod browser;
 mod completion;
 mod connection;
 mod credentials;

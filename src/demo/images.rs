@@ -102,8 +102,8 @@ const IMAGES: [(&str, &str, &Base, usize); 36] = [
 /// Everything that the demo's registry holds.
 pub fn stock() -> Shelf {
     let mut shelf = Shelf::default();
-    for (number, (repository, tag, base, size)) in IMAGES.iter().enumerate() {
-        shelf.add(repository, tag, base, *size, number);
+    for number in 0..IMAGES.len() {
+        shelf.build(number, 1);
     }
     shelf.add_operation_image();
     shelf.add_rubbish();
@@ -111,9 +111,18 @@ pub fn stock() -> Shelf {
 }
 
 impl Shelf {
-    fn add(&mut self, repository: &str, tag: &str, base: &Base, size: usize, number: usize) {
+    /// Somebody pushes another build under the same name. False if there is none of that name.
+    pub fn rebuild(&mut self, repository: &str, tag: &str, build: usize) -> bool {
+        let named = |(other, other_tag, ..): &(&str, &str, _, _)| *other == repository && *other_tag == tag;
+        let found = IMAGES.iter().position(named);
+        found.is_some_and(|number| self.build(number, build))
+    }
+
+    fn build(&mut self, number: usize, build: usize) -> bool {
+        let Some((repository, tag, base, size)) = IMAGES.get(number) else { return false };
         let labels = labels(repository, base);
-        let created = format!("2026-{:02}-{:02}T08:30:00Z", 1 + number % 9, 1 + number * 7 % 27);
+        let created =
+            format!("2026-{:02}-{:02}T08:{:02}:00Z", 1 + number % 9, 1 + number * 7 % 27, build % 60);
         let images: Vec<(&str, Descriptor)> = base
             .architectures
             .iter()
@@ -122,7 +131,8 @@ impl Shelf {
                 let layers = [
                     self.blobs.layer(&format!("{}-{architecture}", base.name), base.size * 1024),
                     self.blobs.layer(&format!("{repository}-{architecture}"), size * 1024 / 3),
-                    self.blobs.layer(&format!("{repository}-{tag}-{architecture}"), size * 1024 * 2 / 3),
+                    self.blobs
+                        .layer(&format!("{repository}-{tag}-{architecture}-{build}"), size * 1024 * 2 / 3),
                 ];
                 (*architecture, self.blobs.image(architecture, &created, &labels, &layers))
             })
@@ -132,6 +142,7 @@ impl Shelf {
             several => self.blobs.index(several),
         };
         self.tag(repository, tag, &top);
+        true
     }
 
     /// One for those who run the lab, which users don't look for.
@@ -189,4 +200,20 @@ fn labels(repository: &str, base: &Base) -> Vec<(&'static str, String)> {
         labels.push((key, (*least).to_owned()));
     }
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stock;
+
+    #[test]
+    fn another_build_has_the_same_name_and_another_digest() {
+        let mut shelf = stock();
+        let digest = |shelf: &super::Shelf| shelf.tags["class/vision"]["2026.1-cuda12.4"].clone();
+        let first = digest(&shelf);
+        assert!(shelf.rebuild("class/vision", "2026.1-cuda12.4", 2));
+        assert_ne!(digest(&shelf), first);
+        assert!(shelf.blobs.find(&first).is_some(), "who has the first build may ask for it still");
+        assert!(!shelf.rebuild("class/vision", "1999", 2));
+    }
 }

@@ -3,4 +3,5 @@
 
 pub mod content;
 pub mod images;
+pub mod node;
 pub mod registry;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use poem::http::{StatusCode, header};
 use poem::listener::TcpAcceptor;
 use poem::web::{Data, Path, Query};
@@ -23,14 +24,18 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 const PAGE: usize = 100;
 
 /// Serves it until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, shelf: Arc<Shelf>, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    shelf: Arc<RwLock<Shelf>>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let acceptor = TcpAcceptor::from_tokio(listener)?;
     let server = poem::Server::new_with_acceptor(acceptor);
     server.run_with_graceful_shutdown(routes(shelf), stop.cancelled_owned(), Some(LAST_REQUESTS)).await
 }
 
 /// The whole surface.
-fn routes(shelf: Arc<Shelf>) -> impl Endpoint<Output = Response> {
+fn routes(shelf: Arc<RwLock<Shelf>>) -> impl Endpoint<Output = Response> {
     Route::new()
         .at("/v2", get(hello))
         .at("/v2/", get(hello))
@@ -53,8 +58,8 @@ fn hello() -> Response {
 }
 
 #[handler]
-fn catalog(Data(shelf): Data<&Arc<Shelf>>, Query(paging): Query<Paging>) -> Response {
-    page("/v2/_catalog", "repositories", shelf.tags.keys(), &paging, json!({}))
+fn catalog(Data(shelf): Data<&Arc<RwLock<Shelf>>>, Query(paging): Query<Paging>) -> Response {
+    page("/v2/_catalog", "repositories", shelf.read().tags.keys(), &paging, json!({}))
 }
 
 /// Everything below a repository: names may have slashes, so the path is read from its end.
@@ -62,9 +67,10 @@ fn catalog(Data(shelf): Data<&Arc<Shelf>>, Query(paging): Query<Paging>) -> Resp
 fn find(
     request: &Request,
     Path(path): Path<String>,
-    Data(shelf): Data<&Arc<Shelf>>,
+    Data(shelf): Data<&Arc<RwLock<Shelf>>>,
     Query(paging): Query<Paging>,
 ) -> Response {
+    let shelf = &*shelf.read();
     if let Some(repository) = path.strip_suffix("/tags/list") {
         return match shelf.tags.get(repository) {
             Some(tags) => {

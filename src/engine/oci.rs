@@ -77,6 +77,11 @@ impl Oci {
         })
     }
 
+    /// Another limit in bytes a second, from the next bytes on.
+    pub fn set_limit(&self, per_second: Option<NonZeroU64>) {
+        self.throttle.set(per_second);
+    }
+
     /// Asks the directory something, where waiting for the disk is allowed.
     async fn ask<T: Send + 'static>(
         &self,

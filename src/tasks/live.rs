@@ -132,11 +132,12 @@ impl Live {
             .map_or(Next::Later(None), |at| Next::Later(Some(at)))
     }
 
-    /// Puts an item aside until [`Live::unpark`].
+    /// Puts an item aside until [`Live::unpark`]. How far it came counts on: what remains of it is still to be done.
     pub(in crate::tasks) fn park(&self, item: Item) {
         let mut inner = self.inner.write();
+        let progress = inner.items.get(&item.number).map_or(item.progress, |running| running.progress);
         inner.parked.insert(item.number);
-        inner.items.insert(item.number, item);
+        inner.items.insert(item.number, Item { progress, ..item });
     }
 
     pub(in crate::tasks) fn unpark(&self, number: u32) {
@@ -207,4 +208,37 @@ fn bounded(message: String) -> String {
     let mut short: String = message.chars().take(MAX_MESSAGE / 4).collect();
     short.push_str("...");
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::Live;
+    use crate::base::ids::{TaskId, UserId};
+    use crate::tasks::task::{Kind, Ledger, NewItem, Progress, State, Task};
+
+    #[test]
+    fn a_task_whose_last_item_was_put_aside_half_way_is_not_at_its_end() {
+        let task = Task {
+            id: TaskId::random(),
+            kind: Kind::Preload,
+            subject: String::new(),
+            owner: UserId::random(),
+            state: State::Started,
+            message: String::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            ended_at: None,
+            progress: Progress::default(),
+            ledger: Ledger::default(),
+            cancel_requested: false,
+            targets: None,
+        };
+        let item = |number| NewItem { name: String::new(), phase: 0, work: Vec::new() }.numbered(number);
+        let live = Live::new(task, [item(0), item(1)], Timestamp::UNIX_EPOCH);
+        live.report(0, Progress { current: 10, total: 10 }, String::new());
+        live.report(1, Progress { current: 4, total: 10 }, String::new());
+        live.park(item(1));
+        assert_eq!(live.task().progress, Progress { current: 14, total: 20 });
+    }
 }

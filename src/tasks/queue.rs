@@ -542,7 +542,6 @@ struct Parked {
 fn park(live: &Live, mut item: Item, reason: String) {
     item.state = ItemState::Waiting;
     item.attempts = item.attempts.saturating_sub(1);
-    item.progress = Progress::default();
     let message = format!("{}: {reason}", item.name);
     item.reason = Some(reason);
     live.park(item);

@@ -1,6 +1,7 @@
 //! No more bytes a second than the operator allows.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -8,19 +9,27 @@ use tokio::time::{Instant, sleep_until};
 
 /// A limit that all transfers of an engine share.
 pub(crate) struct Throttle {
-    per_second: Option<NonZeroU64>,
+    /// 0 for none.
+    per_second: AtomicU64,
     /// When all that was taken so far will have been paid for.
     paid_at: Mutex<Instant>,
 }
 
 impl Throttle {
     pub(crate) fn new(per_second: Option<NonZeroU64>) -> Self {
-        Self { per_second, paid_at: Mutex::new(Instant::now()) }
+        let throttle = Self { per_second: AtomicU64::new(0), paid_at: Mutex::new(Instant::now()) };
+        throttle.set(per_second);
+        throttle
+    }
+
+    /// Another limit, from the next bytes on.
+    pub(crate) fn set(&self, per_second: Option<NonZeroU64>) {
+        self.per_second.store(per_second.map_or(0, NonZeroU64::get), Ordering::Relaxed);
     }
 
     /// Takes so many bytes, and waits until they and all before them are within the limit.
     pub(crate) async fn take(&self, bytes: usize) {
-        let Some(limit) = self.per_second else { return };
+        let Some(limit) = NonZeroU64::new(self.per_second.load(Ordering::Relaxed)) else { return };
         let nanoseconds = u128::try_from(bytes).unwrap_or(u128::MAX).saturating_mul(1_000_000_000);
         let cost = Duration::from_nanos(
             u64::try_from(nanoseconds / u128::from(limit.get())).unwrap_or(u64::MAX / 1_000_000_000),
@@ -49,6 +58,7 @@ mod tests {
         let started = Instant::now();
         tokio::join!(throttle.take(150_000), throttle.take(50_000), async { throttle.take(100_000).await });
         assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
-        Throttle::new(None).take(usize::MAX).await;
+        throttle.set(None);
+        throttle.take(usize::MAX).await;
     }
 }

@@ -1,0 +1,98 @@
+//! What goes on in the lab while it is watched: images on their way, another build of one, a node that goes away.
+
+use std::{num::NonZeroU64, time::Duration};
+
+use parking_lot::RwLock;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    cli::{
+        demo::stage::Stage,
+        failure::{Failure, Result},
+    },
+    demo::{images::Shelf, node::Node},
+};
+
+/// Something that happens.
+enum Act {
+    /// An image is loaded on these agents.
+    Load(&'static str, &'static str),
+    /// An image is taken off these agents.
+    Unload(&'static str, &'static str),
+}
+
+/// What happens so many seconds after the doors opened: enough for who needs a minute to come in.
+const PLAY: [(u64, Act); 10] = [
+    (0, Act::Load("class/vision:2026.1-cuda12.4", "@gpu")),
+    (0, Act::Load("community/ros:2.0-ubuntu22.04", "@cpu")),
+    (6, Act::Load("community/whisper:3.1-cuda12.4", "{gpu=h100}")),
+    (12, Act::Load("community/jupyter:7.2-py312-ubuntu22.04", "@cpu")),
+    (15, Act::Load("class/robotics:2026.1-ubuntu22.04", "*")),
+    (24, Act::Load("community/stable-diffusion:1.9-cuda12.4", "@gpu")),
+    (40, Act::Unload("stable/python:3.11-ubuntu22.04", "*")),
+    (50, Act::Load("stable/python-jax:0.4-py312-cuda12.4", "i-gpu[01-02]")),
+    (65, Act::Load("stable/julia:1.10-ubuntu22.04", "@cpu")),
+    (80, Act::Unload("community/ros:2.0-ubuntu22.04", "i-cpu02")),
+];
+/// Afterwards a class comes and goes, so many times.
+const CLASSES: u32 = 15;
+const CLASS: (&str, &str) = ("class/compilers:2026.1-ubuntu22.04", "@cpu");
+const LESSON: Duration = Duration::from_secs(30);
+
+/// When the flaky node goes away first: not before a visitor has looked around.
+const FIRST_OUTAGE: Duration = Duration::from_secs(32);
+/// How long it is away.
+const OUTAGE: Duration = Duration::from_secs(14);
+/// How long it stays well in between.
+const WELL: Duration = Duration::from_secs(100);
+
+/// Of these images another build is pushed before the doors open, so that the nodes that have one have an old one.
+const REBUILT: [(&str, &str); 2] =
+    [("class/vision", "2026.1-cuda12.4"), ("community/jupyter", "7.2-py312-ubuntu22.04")];
+
+/// Somebody pushes, and the registry is read again.
+pub(super) async fn push(stage: &Stage, shelf: &RwLock<Shelf>) -> Result<()> {
+    for (repository, tag) in REBUILT {
+        if !shelf.write().rebuild(repository, tag, 2) {
+            return Err(Failure::failed("demo", format!("no image {repository}:{tag} to build anew")));
+        }
+    }
+    let scan = stage.rescan().await?;
+    stage.end_of(scan).await
+}
+
+/// Goes on until dropped. What a visitor has made impossible does not happen.
+pub(super) async fn play(stage: &Stage, flaky: &Node, per_second: NonZeroU64) {
+    tokio::join!(act(stage), fail_now_and_then(flaky, per_second));
+}
+
+async fn act(stage: &Stage) {
+    let opened = Instant::now();
+    for (seconds, act) in PLAY {
+        sleep_until(opened + Duration::from_secs(seconds)).await;
+        let (mutation, (image, agents)) = match act {
+            Act::Load(image, agents) => ("preload_image", (image, agents)),
+            Act::Unload(image, agents) => ("unload_image", (image, agents)),
+        };
+        let _ = stage.transfer(mutation, image, agents).await;
+    }
+    for _ in 0..CLASSES {
+        for mutation in ["preload_image", "unload_image"] {
+            sleep(LESSON).await;
+            let (image, agents) = CLASS;
+            let _ = stage.transfer(mutation, image, agents).await;
+        }
+    }
+}
+
+async fn fail_now_and_then(node: &Node, per_second: NonZeroU64) {
+    sleep(FIRST_OUTAGE).await;
+    loop {
+        node.switch_off();
+        sleep(OUTAGE).await;
+        if let Err(why) = node.switch_on(Some(per_second)).await {
+            tracing::warn!(%why, "a node of the demo does not come back");
+        }
+        sleep(WELL).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! Where a demo keeps what it needs, and that nothing of it stays: not of this one, and not of one that was killed.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    access::accounts::random_text,
+    cli::failure::{Failure, Result},
+};
+
+/// What the names of these directories begin with.
+const PREFIX: &str = "wharf-demo-";
+/// A directory without an owner is left for so long: it may be a demo's that is about to take it.
+const FRESH: Duration = Duration::from_secs(10);
+/// How often removing is tried: what is still being written may be in the way once.
+const TRIES: usize = 5;
+
+/// A directory that is gone when this is.
+pub(super) struct Scratch {
+    path: PathBuf,
+    /// Locked for as long as a demo uses it; the system gives the lock back whatever ends the process.
+    _lock: File,
+}
+
+impl Scratch {
+    /// A new one, for nobody else's eyes. Those of demos that were killed are removed.
+    pub(super) fn new() -> Result<Self> {
+        let temporary = std::env::temp_dir();
+        let scratch = Self::within(&temporary)?;
+        scratch.sweep(&temporary);
+        Ok(scratch)
+    }
+
+    fn within(temporary: &Path) -> Result<Self> {
+        let name = random_text(8).map_err(|why| Failure::failed("demo", why.to_string()))?;
+        let path = temporary.join(format!("{PREFIX}{name}"));
+        let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| {
+            let lock = File::open(&path)?;
+            lock.lock()?;
+            Ok(lock)
+        });
+        let lock = made.map_err(|why| {
+            Failure::failed(path.display().to_string(), why.to_string())
+                .remedy("name a directory that can be written to with TMPDIR")
+        })?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes what demos of this user left that were killed. What can't be removed is no reason not to start.
+    fn sweep(&self, temporary: &Path) {
+        let (Ok(own), Ok(entries)) = (self.path.symlink_metadata(), fs::read_dir(temporary)) else { return };
+        let is_named = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(PREFIX));
+        for entry in entries.filter_map(io::Result::ok).filter(|entry| is_named(&entry.file_name())) {
+            let path = entry.path();
+            if is_abandoned(&path, own.uid()).unwrap_or(false) && fs::remove_dir_all(&path).is_ok() {
+                tracing::info!(path = %path.display(), "removed what a killed demo had left");
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let gone = |removed: &io::Result<()>| match removed {
+            Err(why) => why.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        let removed = (0..TRIES).map(|_| fs::remove_dir_all(&self.path)).any(|removed| gone(&removed));
+        if !removed {
+            tracing::warn!(path = %self.path.display(), "could not be removed; the next demo tries again");
+        }
+    }
+}
+
+fn is_abandoned(path: &Path, owner: u32) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
+    let is_fresh = found.modified()?.elapsed().is_ok_and(|age| age < FRESH);
+    if !found.is_dir() || found.uid() != owner || is_fresh {
+        return Ok(false);
+    }
+    Ok(File::open(path)?.try_lock().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use super::Scratch;
+
+    #[test]
+    fn what_killed_demos_left_is_removed_and_what_is_used_or_not_ours_stays() {
+        let temporary = tempfile::tempdir().unwrap();
+        let used = Scratch::within(temporary.path()).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_hours(1);
+        let make = |name: &str| {
+            let path = temporary.path().join(name);
+            fs::create_dir_all(path.join("nodes/gpu01")).unwrap();
+            path
+        };
+        let (left, fresh, other) = (make("wharf-demo-4711"), make("wharf-demo-new"), make("wharf-data"));
+        let link = temporary.path().join("wharf-demo-link");
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        for path in [&left, &other, &used.path().to_path_buf()] {
+            File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+        used.sweep(temporary.path());
+        assert!(!left.exists());
+        assert!(fresh.exists() && other.join("nodes").exists() && link.exists() && used.path().exists());
+        let path = used.path().to_path_buf();
+        drop(used);
+        assert!(!path.exists());
+    }
+}
