@@ -9,17 +9,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::accounts::{Accounts, Credentials, FirstAdmin};
+use crate::access::accounts::{Accounts, Credentials};
 use crate::access::audit::{Audit, Retention};
 use crate::access::directory::Directory;
+use crate::access::first_admin::FirstAdmin;
 use crate::access::joins::Joins;
 use crate::access::rates::Rates;
 use crate::access::sessions::Limits;
+use crate::access::set_up::SetUp;
 use crate::access::sign_in::SignIn;
 use crate::access::tenants::{self, Tenants};
 use crate::access::tokens::Tokens;
 use crate::base::Error;
 use crate::base::clock::Clock;
+use crate::base::secret::Secret;
 use crate::catalog::clients::Clients;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
@@ -70,8 +73,8 @@ pub struct Settings {
     pub agent_wait: Duration,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
-    /// The super-admin to make if there is no account yet.
-    pub first_admin: FirstAdmin,
+    /// The super-admin to make if there is no account yet; if none, whoever has [`Server::set_up_token`] makes it.
+    pub first_admin: Option<FirstAdmin>,
 }
 
 /// Why the server could not start, or stopped.
@@ -94,6 +97,7 @@ pub struct Server {
     tracker: TaskTracker,
     shutdown: CancellationToken,
     first_admin: Option<Credentials>,
+    set_up_token: Option<Secret>,
     fleet: Fleet,
     engines: Engines,
 }
@@ -112,15 +116,25 @@ impl Server {
         let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
-        let first_admin = if accounts.is_empty() {
-            Some(accounts.create_first_admin(settings.first_admin, tenants::DEFAULT, clock.now())?)
-        } else {
-            None
+        let first_admin = match settings.first_admin {
+            Some(wanted) if accounts.is_empty() => {
+                Some(accounts.create_first_admin(wanted, tenants::DEFAULT, clock.now())?)
+            }
+            _ => None,
         };
         let tracker = TaskTracker::new();
         let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
         let (log, limits) = (audit.clone(), settings.sessions);
         let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let set_up = SetUp::new(
+            store.clone(),
+            accounts.clone(),
+            log.clone(),
+            door.clone(),
+            clock.clone(),
+            tracker.clone(),
+        );
+        let set_up_token = if accounts.is_empty() { Some(set_up.open()?) } else { None };
         let tokens = Tokens::load(&store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(&store, clock.clone(), audit.clone(), tenants.clone())?;
         let sessions = door.sessions().clone();
@@ -185,13 +199,14 @@ impl Server {
             schema,
             proofs,
             door,
+            set_up,
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
             links,
             hosts: Hosts::new(settings.hosts),
         };
-        Ok(Self { services, tracker, shutdown, first_admin, fleet, engines })
+        Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines })
     }
 
     /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
@@ -207,6 +222,12 @@ impl Server {
     /// The credentials of the super-admin that this start made: to be shown once, to a person.
     pub fn first_admin(&mut self) -> Option<Credentials> {
         self.first_admin.take()
+    }
+
+    /// What the link to the page of the first super-admin needs, if there is no account: to be told once, to those who
+    /// run the server.
+    pub fn set_up_token(&mut self) -> Option<Secret> {
+        self.set_up_token.take()
     }
 
     /// Serves until told to stop, and then until what is being done has ended or its time is over.

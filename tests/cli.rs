@@ -375,12 +375,7 @@ fn exported(text: &str) -> Vec<(String, String)> {
 #[tokio::test]
 async fn a_first_start_on_a_terminal_shows_the_one_line_that_sets_up_a_shell() {
     let launch = Launch::plain();
-    let wharf = launch.wharf(&[]);
-    // `script` (util-linux) gives it a terminal; stdout here is what that terminal shows.
-    let mut command = Command::new("script");
-    let serve = format!("exec {} serve --listen 127.0.0.1:0", wharf.get_program().display());
-    command.args(["-qefc", &serve, "/dev/null"]).current_dir(launch.root()).env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", launch.root());
+    let mut command = launch.on_terminal("serve --listen 127.0.0.1:0");
     let (out, err) = (launch.root().join("out"), launch.root().join("err"));
     let mut process = Process::spawn(&mut command, &out, &err).unwrap();
     until("the announcement", PATIENCE, async || read(&out).contains("listening on ").then_some(())).await;

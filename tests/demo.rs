@@ -63,16 +63,6 @@ fn left(folder: &Path) -> Vec<String> {
     names.filter(|name| name.starts_with("wharf-demo")).collect()
 }
 
-/// The command on a terminal; `script` (util-linux) makes one. Its end closes the terminal.
-fn on_terminal(launch: &Launch, arguments: &str) -> Command {
-    let wharf = launch.wharf(&[]);
-    let mut command = Command::new("script");
-    let line = format!("exec {} {arguments}", wharf.get_program().display());
-    command.args(["-qefc", &line, "/dev/null"]).current_dir(launch.root()).env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", launch.root());
-    command
-}
-
 #[tokio::test]
 async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
     let launch = Launch::plain();
@@ -160,7 +150,7 @@ async fn a_demo_on_a_terminal_opens_a_browser_finds_a_port_and_is_gone_with_the_
     fs::write(&opener, "#!/bin/sh\necho \"$1\" > \"$HOME/opened\"\nexec sleep 1\n").unwrap();
     fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
 
-    let mut command = on_terminal(&launch, "demo");
+    let mut command = launch.on_terminal("demo");
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{path}", programs.display())).env("DISPLAY", ":77");
     let opened = launch.root().join("opened");

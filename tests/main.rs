@@ -49,6 +49,7 @@ mod scan;
 mod seed;
 mod serve;
 mod sessions;
+mod set_up;
 mod support;
 mod tasks;
 mod tenants;

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::RwLock;
 
 use crate::access::caller::{Caller, Credential, Origin, Role};
-use crate::access::names::checked_email;
+use crate::access::first_admin::FirstAdmin;
 use crate::access::password;
 use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
@@ -50,19 +50,6 @@ pub struct Reset {
     pub password: Secret,
     /// The access key and the secret key, if they were to be replaced.
     pub keypair: Option<(String, Secret)>,
-}
-
-/// What the operator gave for the first super-admin; the rest is generated.
-#[derive(Debug, Clone, Default)]
-pub struct FirstAdmin {
-    /// Default `admin@localhost`.
-    pub email: Option<String>,
-    /// Generated if not given.
-    pub password: Option<Secret>,
-    /// Generated if not given.
-    pub access_key: Option<String>,
-    /// Generated if not given.
-    pub secret_key: Option<Secret>,
 }
 
 /// Whom an access key stands for.
@@ -156,7 +143,7 @@ impl Index {
     fn known(&self) -> String {
         let mut emails: Vec<_> = self.users.values().map(|user| user.email.as_str()).collect();
         if emails.is_empty() {
-            return "there is no account yet: the first start of the server makes one".into();
+            return "there is no account yet: start the server, which makes the first one".into();
         }
         emails.sort_unstable();
         let more = emails.len().saturating_sub(MAX_NAMED);
@@ -281,14 +268,21 @@ impl Accounts {
         domain: &str,
         now: Timestamp,
     ) -> Result<Credentials> {
-        let credentials = Credentials {
-            email: checked_email(wanted.email.as_deref().unwrap_or("admin@localhost"))?,
-            password: wanted.password.map_or_else(|| random_text(24).map(Secret::new), Ok)?,
-            access_key: wanted.access_key.map_or_else(new_access_key, Ok)?,
-            secret_key: wanted.secret_key.map_or_else(new_secret_key, Ok)?,
-        };
-        check_key("access key", &credentials.access_key, 4)?;
-        check_key("secret key", credentials.secret_key.expose(), 16)?;
+        let credentials = wanted.complete()?;
+        let hash = password::hash(&credentials.password)?;
+        self.store.write_now(|w| self.put_first_admin(w, &credentials, hash, domain, now))?;
+        Ok(credentials)
+    }
+
+    /// Writes the first super-admin, whose password has this hash.
+    pub(in crate::access) fn put_first_admin(
+        &self,
+        writer: &mut Writer,
+        credentials: &Credentials,
+        hash: String,
+        domain: &str,
+        now: Timestamp,
+    ) -> Result<UserId> {
         let user = User {
             id: UserId::random(),
             email: credentials.email.clone(),
@@ -299,17 +293,16 @@ impl Accounts {
             status: Status::Active,
             need_password_change: false,
             domain: domain.into(),
-            password: password::hash(&credentials.password)?,
+            password: hash,
             created_at: now,
             modified_at: None,
             integration_id: None,
         };
-        self.store.write_now(|w| {
-            let pair = self.seal_keypair(&credentials.access_key, &credentials.secret_key, user.id, now)?;
-            self.put_keypair(w, pair, credentials.secret_key.clone())?;
-            self.put_user(w, user)
-        })?;
-        Ok(credentials)
+        let id = user.id;
+        let pair = self.seal_keypair(&credentials.access_key, &credentials.secret_key, id, now)?;
+        self.put_keypair(writer, pair, credentials.secret_key.clone())?;
+        self.put_user(writer, user)?;
+        Ok(id)
     }
 
     /// Gives a user a new password, and with `new_keypair` a new keypair in the place of all the old ones. For the
@@ -501,23 +494,12 @@ fn random_letters(alphabet: &[u8], length: usize) -> Result<String> {
     Ok(bytes.iter().filter_map(letter).collect())
 }
 
-/// Keys travel in a header, the access key in front of a colon.
-fn check_key(field: &'static str, key: &str, shortest: usize) -> Result<()> {
-    let letters = key.bytes().all(|b| b.is_ascii_graphic() && b != b':' && b != b',');
-    if letters && (shortest..=128).contains(&key.len()) {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        field,
-        format!("it must have {shortest} to 128 visible ASCII characters without ':' and ','"),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
 
-    use super::{Accounts, FirstAdmin};
+    use super::Accounts;
+    use crate::access::first_admin::FirstAdmin;
     use crate::base::secret::Secret;
     use crate::store::Store;
 

@@ -231,6 +231,30 @@ impl Audit {
         self.append(writer, outcome_of(entry, result.as_ref().err()))
     }
 
+    /// Keeps a row of an attempt to make the first super-admin by the server's link.
+    pub fn set_up(
+        &self,
+        writer: &mut Writer,
+        email: &str,
+        user: Option<UserId>,
+        address: Option<IpAddr>,
+        result: &Result<()>,
+    ) -> Result<()> {
+        let entry = Entry {
+            number: 0,
+            at: self.clock.now(),
+            user,
+            email: shown(email),
+            credential: "set-up link".into(),
+            address,
+            action: "set_up".into(),
+            target: shown(email),
+            outcome: Outcome::Done,
+            reason: None,
+        };
+        self.append(writer, outcome_of(entry, result.as_ref().err()))
+    }
+
     /// Keeps a row of an agent that joined, within the transaction that lets it in.
     pub fn joined(
         &self,

@@ -328,7 +328,8 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::{Limits, Sessions};
-    use crate::access::accounts::{Accounts, FirstAdmin};
+    use crate::access::accounts::Accounts;
+    use crate::access::first_admin::FirstAdmin;
     use crate::access::user::{Status, User};
     use crate::base::clock::Clock;
     use crate::base::ids::UserId;

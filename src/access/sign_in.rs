@@ -101,6 +101,16 @@ impl SignIn {
         &self.shared.sessions
     }
 
+    /// What counts those who try.
+    pub(in crate::access) fn throttle(&self) -> &Throttle {
+        &self.shared.throttle
+    }
+
+    /// Where passwords are hashed.
+    pub(in crate::access) fn hasher(&self) -> &Hasher {
+        &self.shared.hasher
+    }
+
     /// Takes away the sessions that are over and the failures that are forgotten; with `all`, writes what is known of
     /// the other sessions too.
     pub async fn tidy(&self, all: bool) -> Result<()> {
@@ -246,7 +256,7 @@ impl Shared {
     }
 }
 
-fn check_sizes(email: &str, password: &Secret) -> Result<()> {
+pub(in crate::access) fn check_sizes(email: &str, password: &Secret) -> Result<()> {
     if email.len() > MAX_EMAIL {
         return Err(Error::invalid("e-mail", format!("it may have {MAX_EMAIL} bytes at most")));
     }

@@ -20,11 +20,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    access::{
-        accounts::{Credentials, FirstAdmin},
-        audit::Retention,
-        sessions::Limits,
-    },
+    access::{accounts::Credentials, audit::Retention, first_admin::FirstAdmin, sessions::Limits},
     base::{clock::Clock, secret::Secret},
     cli::{
         api::Client,
@@ -86,8 +82,8 @@ impl Demo {
         daemon::stop_on_hangup(shutdown.clone())?;
         let registry = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|why| failed(&why))?;
         let registry_at = registry.local_addr().map_err(|why| failed(&why))?;
-        let shelf = Arc::new(RwLock::new(images::stock()));
-        tokio::spawn(crate::demo::registry::serve(registry, Arc::clone(&shelf), shutdown.clone()));
+        let stock = Arc::new(RwLock::new(images::stock()));
+        tokio::spawn(crate::demo::registry::serve(registry, Arc::clone(&stock), shutdown.clone()));
 
         let mut server = Server::open(settings(scratch)?, Clock::system(), shutdown.clone())
             .map_err(|why| failed(&why))?;
@@ -100,7 +96,7 @@ impl Demo {
         let open = async {
             let stage = Stage(client(bound, &admin)?);
             stage.set(registry_at, &admin).await?;
-            play::push(&stage, &shelf).await?;
+            play::push(&stage, &stock).await?;
             for (node, per_second) in &nodes {
                 node.set_limit(*per_second);
             }
@@ -164,7 +160,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),
         audit: Retention::default(),
-        first_admin: FirstAdmin { password: Some(password()?), ..FirstAdmin::default() },
+        first_admin: Some(FirstAdmin { password: Some(password()?), ..FirstAdmin::default() }),
     })
 }
 

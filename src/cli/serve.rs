@@ -13,14 +13,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{
-        accounts::{Credentials, FirstAdmin},
-        audit::Retention,
-        sessions::Limits,
-    },
+    access::{accounts::Credentials, audit::Retention, first_admin::FirstAdmin, sessions::Limits},
     base::{clock::Clock, secret::Secret},
     cli::{
-        credentials::Made,
+        credentials::{Made, near},
         daemon::{self, Logging},
         duration,
         failure::{Failure, Result},
@@ -40,7 +36,9 @@ pub(crate) const LISTEN: &str = "127.0.0.1:8090";
 #[command(
     after_help = "The first start makes a super-admin. Its e-mail is WHARF_ADMIN_EMAIL (default admin@localhost); \
     its password and keypair come from WHARF_ADMIN_PASSWORD, WHARF_ADMIN_ACCESS_KEY and WHARF_ADMIN_SECRET_KEY, and \
-    what is not given is generated and shown once, on the terminal only."
+    what is not given is generated and shown once, on the terminal only. Where there is no terminal and none of the \
+    three is given, or with --setup-page, it is made in a browser instead, by a link that the server logs and that \
+    is good once."
 )]
 pub(crate) struct Serve {
     /// Directory for everything the server keeps; made if missing
@@ -80,6 +78,9 @@ pub(crate) struct Serve {
     /// How long preloads and unloads wait for an agent that is away, before they give it up
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
     pub(crate) agent_wait: Duration,
+    /// While there is no account: give out a link that is good once, to a page where the first super-admin is made
+    #[arg(long)]
+    pub(crate) setup_page: bool,
     #[command(flatten)]
     logging: Logging,
 }
@@ -99,6 +100,7 @@ impl Serve {
         })?;
         let shutdown = CancellationToken::new();
         let given = first_admin();
+        let is_by_page = given.has_nothing() && (self.setup_page || !io::stdout().is_terminal());
         let settings = Settings {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
@@ -108,7 +110,7 @@ impl Serve {
             agent_silence: Duration::from_secs(self.agent_silence),
             agent_wait: self.agent_wait,
             audit: Retention::new(self.audit_days, self.audit_rows),
-            first_admin: given.clone(),
+            first_admin: (!is_by_page).then(|| given.clone()),
         };
         let opened = Server::open(settings, Clock::system(), shutdown.clone());
         let mut server = opened.map_err(|why| Failure::failed("serve", why.to_string()))?;
@@ -116,10 +118,27 @@ impl Serve {
         if let Some(credentials) = server.first_admin() {
             show(&generated(&given, &credentials, bound));
         }
+        if let Some(token) = server.set_up_token() {
+            invite(&self.set_up_link(bound, &token, given.email.as_deref()));
+        }
         // For people and scripts; with stdout gone the server still serves.
         let _ = writeln!(io::stdout(), "listening on http://{bound}");
         daemon::stop_on_signal(shutdown)?;
         server.run(listener).await.map_err(|why| Failure::failed("serve", why.to_string()))
+    }
+
+    /// The page of the first super-admin. What it needs is behind `#`, so that no browser sends it anywhere by itself.
+    fn set_up_link(&self, bound: SocketAddr, token: &Secret, email: Option<&str>) -> String {
+        let at = match self.host.first() {
+            Some(name) if bound.ip().is_unspecified() => format!("{name}:{}", bound.port()),
+            _ => near(bound),
+        };
+        let mut given = url::form_urlencoded::Serializer::new(String::new());
+        given.append_pair("token", token.expose());
+        if let Some(email) = email {
+            given.append_pair("email", email);
+        }
+        format!("http://{at}/setup#{}", given.finish())
     }
 
     /// The engines to follow; one that is not there yet is waited for.
@@ -175,6 +194,23 @@ fn show(made: &Made<'_>) {
             email,
             "a super-admin was made; there is no terminal to show its generated credentials on, so they were not \
              shown: stop the server and make new ones with `wharf user reset-password {email} --keypair`"
+        );
+    }
+}
+
+/// Says where the first super-admin is made. The link is good once, so a log may have it.
+fn invite(link: &str) {
+    if io::stdout().is_terminal() {
+        let _ = writeln!(
+            io::stdout(),
+            "\nThere is no account yet. Make the first super-admin here; the link is good once, and until the server is \
+             started again.\n\n  {link}\n"
+        );
+    } else {
+        tracing::warn!(
+            link,
+            "there is no account yet: open the link to make the first super-admin; it is good once, and until the \
+             server is started again"
         );
     }
 }

@@ -18,5 +18,6 @@ pub mod problem;
 pub mod resources;
 pub mod routes;
 pub mod sessions;
+pub mod set_up;
 pub mod ui;
 pub mod v2;

@@ -3,6 +3,7 @@
 use poem::middleware::{AddData, CatchPanic};
 use poem::{Endpoint, EndpointExt as _, Response, Route, get, patch, post};
 
+use crate::access::set_up::SetUp;
 use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
 use crate::fleet::links::Links;
@@ -12,7 +13,7 @@ use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
 use crate::http::v2::{aliases, images, registries};
-use crate::http::{agents, config, func, graphql, hello, resources, sessions, ui};
+use crate::http::{agents, config, func, graphql, hello, resources, sessions, set_up, ui};
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
@@ -24,6 +25,8 @@ pub struct Services {
     pub proofs: Proofs,
     /// For signing in.
     pub door: SignIn,
+    /// For the first super-admin.
+    pub set_up: SetUp,
     /// For metrics.
     pub catalog: Catalog,
     /// For events.
@@ -66,6 +69,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/agents/link", get(agents::link))
         .at("/server/login", post(sessions::sign_in))
         .at("/server/login-check", post(sessions::check))
+        .at("/server/setup", post(set_up::finish))
         .at("/server/logout", post(sessions::sign_out))
         .at("/auth/update-password", post(sessions::update_password))
         .at("/manager/status", get(hello::status))
@@ -81,6 +85,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.store))
         .with(AddData::new(services.proofs))
         .with(AddData::new(services.door))
+        .with(AddData::new(services.set_up))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
         .with(AddData::new(services.links))

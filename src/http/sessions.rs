@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::access::caller::Caller;
+use crate::access::set_up::SetUp;
 use crate::access::sign_in::{Refusal, SignIn};
 use crate::base::Error;
 use crate::base::secret::Secret;
@@ -56,12 +57,18 @@ pub async fn sign_in(
     }
 }
 
-/// `POST /server/login-check`: who is signed in.
+/// `POST /server/login-check`: who is signed in; and if nobody can, because there is no account yet, that.
 #[handler]
-pub fn check(request: &Request, Data(proofs): Data<&Proofs>) -> Response {
+pub fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up): Data<&SetUp>) -> Response {
     let peer = proofs.proxies.peer(request);
     let visitor = browser::check_page(request).ok().and_then(|()| proofs.visitor(request, peer));
-    answer(&json!({ "authenticated": visitor.is_some(), "data": visitor.as_ref().map(told) }))
+    let mut said = json!({ "authenticated": visitor.is_some(), "data": visitor.as_ref().map(told) });
+    if set_up.is_open()
+        && let Some(fields) = said.as_object_mut()
+    {
+        fields.insert("setup".into(), true.into());
+    }
+    answer(&said)
 }
 
 /// `POST /server/logout`: ends the session, if there is one. Clients send it as an empty text.
@@ -108,7 +115,7 @@ pub async fn update_password(
     }
 }
 
-fn problem(refusal: Refusal) -> Problem {
+pub(in crate::http) fn problem(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::Wrong => Error::Unauthenticated.into(),
         Refusal::Wait(wait) => Problem::too_many_attempts(wait),
@@ -116,7 +123,7 @@ fn problem(refusal: Refusal) -> Problem {
     }
 }
 
-fn told(caller: &Caller) -> Value {
+pub(in crate::http) fn told(caller: &Caller) -> Value {
     json!({
         "access_key": caller.access_key,
         "email": caller.email,
@@ -125,7 +132,7 @@ fn told(caller: &Caller) -> Value {
     })
 }
 
-fn answer(value: &Value) -> Response {
+pub(in crate::http) fn answer(value: &Value) -> Response {
     Response::builder()
         .status(StatusCode::OK)
         .header(header::CONTENT_TYPE, "application/json")
@@ -133,7 +140,7 @@ fn answer(value: &Value) -> Response {
         .body(Body::from_string(value.to_string()))
 }
 
-fn set_cookie(response: &mut Response, cookie: &str) {
+pub(in crate::http) fn set_cookie(response: &mut Response, cookie: &str) {
     if let Ok(value) = cookie.parse() {
         response.headers_mut().insert(header::SET_COOKIE, value);
     }

@@ -234,7 +234,8 @@ mod tests {
             cancel_requested: false,
             targets: None,
         };
-        let item = |number| NewItem { name: String::new(), phase: 0, work: Vec::new() }.numbered(number);
+        let item =
+            |number| NewItem { name: String::new(), pair: None, phase: 0, work: Vec::new() }.numbered(number);
         let live = Live::new(task, [item(0), item(1)], Timestamp::UNIX_EPOCH);
         live.report(0, Progress { current: 10, total: 10 }, String::new());
         live.report(1, Progress { current: 4, total: 10 }, String::new());

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use async_graphql::Request;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use wharf::access::accounts::FirstAdmin;
 use wharf::access::audit::Retention;
+use wharf::access::first_admin::FirstAdmin;
 use wharf::access::sessions::Limits;
 use wharf::base::clock::Clock;
 use wharf::graphql::kit::answer::{self, Later};
@@ -98,7 +98,7 @@ pub fn schema(directory: &std::path::Path) -> Schema {
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),
-        first_admin: FirstAdmin::default(),
+        first_admin: Some(FirstAdmin::default()),
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());
     server.expect("a server").schema().clone()

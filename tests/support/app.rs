@@ -62,6 +62,16 @@ impl Launch {
         command
     }
 
+    /// The same on a terminal, which `script` (util-linux) makes. What the terminal shows is the command's stdout, and
+    /// it closes when the command dies.
+    pub fn on_terminal(&self, arguments: &str) -> Command {
+        let line = format!("exec {} {arguments}", self.wharf(&[]).get_program().display());
+        let mut command = Command::new("script");
+        command.args(["-qefc", &line, "/dev/null"]).current_dir(self.root()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.root());
+        command
+    }
+
     fn serve(&self, listen: &str) -> Command {
         let data_dir = self.data_dir();
         let data_dir = data_dir.to_str().expect("a readable path");

@@ -76,6 +76,25 @@ export const t = {
     expiredBody: "Your session has ended. What you were doing is still here.",
   },
 
+  setup: {
+    title: "Set up wharf",
+    lead: "There is no account yet. You make the first one, a super-admin, who may do everything.",
+    noLink:
+      "There is no account yet. Whoever runs the server has a link to this page: it is in the server's log, or on the terminal it was started on.",
+    token: "Set-up token",
+    tokenHint: "What follows “token=” in that link.",
+    passwordHint: (shortest: number) => `At least ${shortest} characters.`,
+    again: "Password again",
+    differ: "The two passwords are not the same.",
+    make: "Make the account",
+    busy: "Making the account…",
+    done: "You are the super-admin",
+    keys: "The page needs only your password. Programs and the wharf command sign with this keypair; its secret key is not shown again.",
+    accessKey: "Access key",
+    secretKey: "Secret key",
+    enter: "Go on: add a registry",
+  },
+
   help: {
     title: "Keyboard",
     keys: [

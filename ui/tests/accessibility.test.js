@@ -1,12 +1,8 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { judge } from "./axe.js";
 import { THEMES, WIDTHS, inhabit, open, pages } from "./pages.js";
 import { Lab } from "./support.js";
-
-const AXE = readFileSync(new URL("../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-/** GraphiQL is another project's; its insides are not ours to judge. */
-const FOREIGN = [".graphiql-container"];
 
 let lab;
 before(async () => {
@@ -14,18 +10,6 @@ before(async () => {
   await inhabit(lab, await lab.admin("/"));
 });
 after(() => lab?.close());
-
-async function judge(page) {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate((exclude) => window.axe.run({ exclude }), FOREIGN);
-  return violations.map(
-    ({ id, nodes }) =>
-      `${id}: ${nodes
-        .map((node) => `${node.target} ${node.any[0]?.message ?? ""}`)
-        .slice(0, 3)
-        .join("; ")}`,
-  );
-}
 
 for (const colorScheme of THEMES) {
   for (const width of WIDTHS) {

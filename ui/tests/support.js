@@ -70,8 +70,10 @@ export class Lab {
   errors = [];
   #contexts = [];
 
-  static async start({ agents = 0, slowness = 0 } = {}) {
+  /** `isNew`: nobody has an account, and the link to the page that makes the first is in `lab.setUpLink`. */
+  static async start({ agents = 0, slowness = 0, isNew = false } = {}) {
     const lab = new Lab();
+    lab.isNew = isNew;
     lab.engines = await fleet(lab.folder, agents);
     for (const engine of lab.engines) engine.slowness = slowness;
     await lab.#startRegistry();
@@ -112,8 +114,7 @@ export class Lab {
       join(this.folder, "wharf.log"),
       {
         HOME: this.folder,
-        WHARF_ADMIN_EMAIL: EMAIL,
-        WHARF_ADMIN_PASSWORD: PASSWORD,
+        ...(this.isNew ? {} : { WHARF_ADMIN_EMAIL: EMAIL, WHARF_ADMIN_PASSWORD: PASSWORD }),
       },
     );
     await until(`wharf\n${this.log()}`, () => {
@@ -123,6 +124,11 @@ export class Lab {
         () => false,
       );
     });
+  }
+
+  /** As the last start logged it. */
+  get setUpLink() {
+    return [...this.log().matchAll(/"link":"([^"]+)"/g)].at(-1)?.[1];
   }
 
   log() {

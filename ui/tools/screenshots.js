@@ -7,7 +7,7 @@ import { Lab } from "../tests/support.js";
 
 const folder = process.argv[2] ?? join(import.meta.dirname, "../../target/screenshots");
 mkdirSync(folder, { recursive: true });
-const lab = await Lab.start({ agents: 12 });
+const [lab, fresh] = [await Lab.start({ agents: 12 }), await Lab.start({ isNew: true })];
 try {
   await inhabit(lab, await lab.admin("/"));
   for (const width of WIDTHS) {
@@ -23,9 +23,13 @@ try {
         await save(page, name);
       }
       await page.context().close();
+      const first = await fresh.visit(fresh.setUpLink.slice(fresh.url.length), options);
+      await first.getByLabel("Password again").waitFor();
+      await save(first, "set-up");
+      await first.context().close();
     }
   }
 } finally {
-  await lab.close();
+  await Promise.all([lab.close(), fresh.close()]);
 }
 console.log(folder);

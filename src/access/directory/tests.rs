@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use crate::access::accounts::{Accounts, FirstAdmin};
+use crate::access::accounts::Accounts;
 use crate::access::audit::{Audit, Retention};
 use crate::access::caller::{Caller, Credential, Role};
 use crate::access::directory::domains::DomainChange;
@@ -13,6 +13,7 @@ use crate::access::directory::groups::{GroupChange, GroupSearch};
 use crate::access::directory::keypairs::{KeypairChange, KeypairSearch};
 use crate::access::directory::users::{UserChange, UserSearch};
 use crate::access::directory::{Directory, Stations, named};
+use crate::access::first_admin::FirstAdmin;
 use crate::access::tenants::Tenants;
 use crate::access::user::Status;
 use crate::base::clock::Clock;

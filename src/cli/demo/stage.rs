@@ -15,8 +15,11 @@ use crate::{
     },
 };
 
+/// A label's key and value.
+type Label = (&'static str, &'static str);
+
 /// A node, its scaling group, its labels, and how many KiB it fetches in a second: slowly enough to be watched.
-pub(super) const NODES: [(&str, &str, &[(&str, &str)], u64); 6] = [
+pub(super) const NODES: [(&str, &str, &[Label], u64); 6] = [
     ("gpu01", "gpu", &[("gpu", "a100"), ("zone", "a")], 200),
     ("gpu02", "gpu", &[("gpu", "a100"), ("zone", "b")], 260),
     ("gpu03", "gpu", &[("gpu", "h100"), ("zone", "a")], 160),
@@ -104,7 +107,7 @@ impl Stage {
     /// Has the registry read again.
     pub(super) async fn rescan(&self) -> Result<TaskId> {
         let started = self.done("rescan_images(registry: $host)", "$host: String!", json!({ "host": HOST }));
-        task_of(started.await?)
+        task_of(&started.await?)
     }
 
     /// Has an image loaded, or taken off.
@@ -112,7 +115,7 @@ impl Stage {
         let field = format!("{mutation}(reference: $image, target_agents: $agents)");
         let variables = json!({ "image": image, "agents": agents });
         let started = self.done(&field, "$image: String!, $agents: String!", variables);
-        task_of(started.await?)
+        task_of(&started.await?)
     }
 
     /// Waits for the end of a task, whatever that is.
@@ -138,7 +141,7 @@ impl Stage {
     }
 
     /// Gives a node its place, once its engine has been met.
-    async fn node(&self, name: &str, scaling_group: &str, labels: &[(&str, &str)]) -> Result<()> {
+    async fn node(&self, name: &str, scaling_group: &str, labels: &[Label]) -> Result<()> {
         self.present("scaling_group", "create_scaling_group", "CreateScalingGroupInput", scaling_group)
             .await?;
         let id = format!("i-{name}");
@@ -202,7 +205,7 @@ impl Stage {
     }
 }
 
-fn task_of(outcome: Outcome) -> Result<TaskId> {
+fn task_of(outcome: &Outcome) -> Result<TaskId> {
     outcome.task_id.ok_or_else(|| Failure::failed("demo", "the server started no task"))
 }
 

@@ -11,16 +11,37 @@ export interface Who {
   role: Role;
 }
 
+/** What a program signs its requests with. */
+export interface Keypair {
+  accessKey: string;
+  secretKey: string;
+}
+
 interface Answer {
   authenticated?: boolean;
-  data?: { role?: string; email?: string; username?: string; title?: string; details?: string } | null;
+  /** There is no account yet. */
+  setup?: boolean;
+  data?: {
+    role?: string;
+    email?: string;
+    username?: string;
+    title?: string;
+    details?: string;
+    access_key?: string;
+    secret_key?: string;
+  } | null;
+  msg?: string;
 }
 
 const NAME = "wharf.name";
 
+function throttled(answer: Response): string {
+  return t.signIn.throttled(Number(answer.headers.get("Retry-After") ?? "0"));
+}
+
 class Session {
-  /** `checking` until the server has said; `expired` keeps the page behind the sign-in. */
-  state = $state<"checking" | "out" | "in" | "expired">("checking");
+  /** `checking` until the server has said; `expired` keeps the page behind the sign-in; `new` has no account yet. */
+  state = $state<"checking" | "new" | "out" | "in" | "expired">("checking");
   who = $state<Who | null>(null);
 
   get isSuperadmin(): boolean {
@@ -31,7 +52,17 @@ class Session {
     const answer = await send("/server/login-check", {});
     const body = (await answer.json().catch(() => ({}))) as Answer;
     if (answer.ok && body.authenticated) this.#enter(body, sessionStorage.getItem(NAME) ?? "");
-    else this.state = "out";
+    else this.state = answer.ok && body.setup ? "new" : "out";
+  }
+
+  /** Makes the first account. Its session begins with the next check, when its keys have been shown. */
+  async setUp(token: string, email: string, password: string): Promise<Keypair> {
+    const answer = await send("/server/setup", { token, email, password });
+    const body = (await answer.json().catch(() => ({}))) as Answer;
+    if (answer.status === 429) throw new Failure("refused", throttled(answer));
+    if (!answer.ok || !body.data) throw new Failure("refused", body.msg || t.failure.status(answer.status));
+    sessionStorage.setItem(NAME, email);
+    return { accessKey: body.data.access_key ?? "", secretKey: body.data.secret_key ?? "" };
   }
 
   async signIn(username: string, password: string): Promise<void> {
@@ -41,10 +72,7 @@ class Session {
       sessionStorage.setItem(NAME, username);
       return this.#enter(body, username);
     }
-    if (answer.status === 429) {
-      const seconds = Number(answer.headers.get("Retry-After") ?? "0");
-      throw new Failure("refused", t.signIn.throttled(seconds));
-    }
+    if (answer.status === 429) throw new Failure("refused", throttled(answer));
     if (answer.status === 404 || answer.status === 405) throw new Failure("broken", t.signIn.unsupported);
     if (answer.status >= 500) throw new Failure("broken", t.failure.status(answer.status));
     throw new Failure("refused", body.data?.details || body.data?.title || t.signIn.wrong);

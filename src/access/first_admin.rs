@@ -1,0 +1,51 @@
+//! The first super-admin, as the operator wants it.
+
+use crate::access::accounts::{Credentials, new_access_key, new_secret_key, random_text};
+use crate::access::names::checked_email;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+
+/// What the operator gave for the first super-admin; the rest is generated.
+#[derive(Debug, Clone, Default)]
+pub struct FirstAdmin {
+    /// Default `admin@localhost`.
+    pub email: Option<String>,
+    /// Generated if not given.
+    pub password: Option<Secret>,
+    /// Generated if not given.
+    pub access_key: Option<String>,
+    /// Generated if not given.
+    pub secret_key: Option<Secret>,
+}
+
+impl FirstAdmin {
+    /// Whether none of its credentials was given.
+    pub fn has_nothing(&self) -> bool {
+        self.password.is_none() && self.access_key.is_none() && self.secret_key.is_none()
+    }
+
+    /// What was given, checked, and the rest made.
+    pub(in crate::access) fn complete(self) -> Result<Credentials> {
+        let credentials = Credentials {
+            email: checked_email(self.email.as_deref().unwrap_or("admin@localhost"))?,
+            password: self.password.map_or_else(|| random_text(24).map(Secret::new), Ok)?,
+            access_key: self.access_key.map_or_else(new_access_key, Ok)?,
+            secret_key: self.secret_key.map_or_else(new_secret_key, Ok)?,
+        };
+        check_key("access key", &credentials.access_key, 4)?;
+        check_key("secret key", credentials.secret_key.expose(), 16)?;
+        Ok(credentials)
+    }
+}
+
+/// Keys travel in a header, the access key in front of a colon.
+fn check_key(field: &'static str, key: &str, shortest: usize) -> Result<()> {
+    let letters = key.bytes().all(|b| b.is_ascii_graphic() && b != b':' && b != b',');
+    if letters && (shortest..=128).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        field,
+        format!("it must have {shortest} to 128 visible ASCII characters without ':' and ','"),
+    ))
+}

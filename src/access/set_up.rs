@@ -1,0 +1,159 @@
+//! The first super-admin, made in a browser by whoever has the link that the server gave out.
+//!
+//! The link is good once, and until the server is started again. Once there is an account it is worth nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio_util::task::TaskTracker;
+
+use crate::access::accounts::{Accounts, random_text};
+use crate::access::audit::Audit;
+use crate::access::caller::Credential;
+use crate::access::first_admin::FirstAdmin;
+use crate::access::names::checked_email;
+use crate::access::sign_in::{Refusal, SignIn, SignedIn, check_sizes};
+use crate::access::tenants;
+use crate::access::throttle::Attempt;
+use crate::base::clock::Clock;
+use crate::base::secret::Secret;
+use crate::base::{Error, Result};
+use crate::store::Store;
+
+/// Six bits in each character: 192, more than anybody can guess.
+const TOKEN_LENGTH: usize = 32;
+/// What those who try are counted under. It is no e-mail address, so no account's owner is kept waiting.
+const COUNTED: &str = "set-up";
+
+/// What somebody chose on the page.
+pub struct Choice {
+    /// What the link has.
+    pub token: Secret,
+    /// The address to sign in with.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// The first super-admin, made and signed in.
+#[derive(Debug)]
+pub struct SetUpDone {
+    /// Its session. The caller's access key is the one that was made.
+    pub signed_in: SignedIn,
+    /// The secret key, to be shown once.
+    pub secret_key: Secret,
+}
+
+/// The way in for the first one. Clones share it.
+#[derive(Clone)]
+pub struct SetUp {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    accounts: Accounts,
+    audit: Audit,
+    door: SignIn,
+    clock: Clock,
+    tracker: TaskTracker,
+    /// The hash of what the link has, while it is good.
+    token: Mutex<Option<[u8; 32]>>,
+}
+
+impl SetUp {
+    /// A way in that is closed.
+    pub fn new(
+        store: Store,
+        accounts: Accounts,
+        audit: Audit,
+        door: SignIn,
+        clock: Clock,
+        tracker: TaskTracker,
+    ) -> Self {
+        let token = Mutex::default();
+        Self { shared: Arc::new(Shared { store, accounts, audit, door, clock, tracker, token }) }
+    }
+
+    /// Opens it, and returns what the link needs.
+    pub fn open(&self) -> Result<Secret> {
+        let token = Secret::new(random_text(TOKEN_LENGTH)?);
+        *self.shared.token.lock() = Some(hash_of(&token));
+        Ok(token)
+    }
+
+    /// Whether the first super-admin is still to be made.
+    pub fn is_open(&self) -> bool {
+        self.shared.token.lock().is_some()
+    }
+
+    /// Makes the first super-admin with a keypair, and signs them in.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: wrong is a link that is not good, or not any more.
+    pub async fn finish(&self, choice: Choice, address: Option<IpAddr>) -> Result<SetUpDone, Refusal> {
+        check_sizes(&choice.email, &choice.password)?;
+        if !self.is_open() {
+            return Err(Error::Conflict("there is an account already; sign in with it".into()).into());
+        }
+        let attempt = self.shared.door.throttle().admit(COUNTED, address).map_err(Refusal::Wait)?;
+        let shared = Arc::clone(&self.shared);
+        let finished = async move { shared.finish(attempt, choice, address).await };
+        self.shared.tracker.spawn(finished).await.map_err(Error::internal)?
+    }
+}
+
+impl Shared {
+    async fn finish(
+        self: Arc<Self>,
+        attempt: Attempt,
+        choice: Choice,
+        address: Option<IpAddr>,
+    ) -> Result<SetUpDone, Refusal> {
+        if !self.is_right(&choice.token) {
+            let shared = Arc::clone(&self);
+            let noted = self.store.write(move |w| {
+                attempt.failed(w)?;
+                shared.audit.set_up(w, &choice.email, None, address, &Err(Error::Unauthenticated))
+            });
+            noted.await?;
+            return Err(Refusal::Wrong);
+        }
+        let wanted = FirstAdmin {
+            email: Some(checked_email(&choice.email)?),
+            password: Some(choice.password.clone()),
+            ..FirstAdmin::default()
+        };
+        let made = wanted.complete()?;
+        let hash = self.door.hasher().hash(choice.password).await?;
+        let (shared, secret_key) = (Arc::clone(&self), made.secret_key.clone());
+        let written = self.store.write(move |w| {
+            // Two may come with the same link; the first is in.
+            if !shared.accounts.is_empty() {
+                return Err(Error::Conflict("somebody else was faster; sign in if it was you".into()));
+            }
+            attempt.succeeded(w)?;
+            let id = shared.accounts.put_first_admin(w, &made, hash, tenants::DEFAULT, shared.clock.now())?;
+            shared.audit.set_up(w, &made.email, Some(id), address, &Ok(()))?;
+            let key = shared.door.sessions().open(w, id, address)?;
+            let used = Arc::clone(&shared);
+            w.on_commit(move || *used.token.lock() = None);
+            Ok((id, key))
+        });
+        let (id, key) = written.await?;
+        let caller = self.accounts.caller(id, Credential::Session)?;
+        Ok(SetUpDone { signed_in: SignedIn { key, caller }, secret_key })
+    }
+
+    fn is_right(&self, token: &Secret) -> bool {
+        let given = hash_of(token);
+        self.token.lock().is_some_and(|kept| bool::from(kept.ct_eq(&given)))
+    }
+}
+
+fn hash_of(token: &Secret) -> [u8; 32] {
+    Sha256::digest(token.expose()).into()
+}
