@@ -10,7 +10,7 @@ HAVE = $(shell type -P $(1))
 # The archive of advisories lives on another site than the crates; what needs no network is checked always.
 DENY := cargo deny check licenses bans sources
 
-.PHONY: help demo test parts lint deny unit fuzz bench fmt ui ui-test screenshots clean-tools
+.PHONY: help demo test parts node lint deny unit fuzz bench fmt ui ui-test screenshots ui-bench lighthouse clean-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,12 +18,15 @@ help: ## this list
 demo: ## wharf at work, with everything of its own: no Docker, no network, no set-up
 	cargo run --release -- demo
 
-test: parts lint unit ## everything: packages, clients, fmt, clippy, deny, unit and integration tests
+test: parts node lint unit ui-test ## everything: packages, clients, fmt, clippy, deny, unit, integration and browser tests
 
 parts: ## the real parts the tests run beside: Debian packages, official clients, ClusterShell
 	tests/tools/packages.sh
 	tests/tools/clients.sh
 	tests/tools/clustershell.sh
+
+node: ## looks for the Node that the browser tests run in
+	tests/tools/node.sh
 
 lint: ## fmt, clippy with warnings as errors, licenses and bans
 	cargo fmt --check
@@ -52,11 +55,11 @@ fuzz: ## long: random text against the expressions for sets of agents
 bench: ## measures; writes the numbers to stdout
 	cargo bench --bench wharf
 
-# The built UI is checked in, so nothing but these needs Node.
-ui: ui/node_modules ## builds the UI into ui/dist; needs Node 20 or later
+# The built UI is checked in, so nothing but what is below needs Node, and `cargo build` never does.
+ui: ui/node_modules ## builds the UI into ui/dist; needs Node 20.19 or newer
 	cd ui && npm run build
 
-ui-test: ui ## the UI's own tests, in Chromium and against the real server
+ui-test: ui/node_modules ## the UI's own tests, in Chromium and against the real server; of what `make ui` built last
 	cargo build
 	cd ui && npm test && npm run browser
 
@@ -64,8 +67,17 @@ screenshots: ui/node_modules ## every page at 1440 and 390 px, light and dark, i
 	cargo build
 	cd ui && node tools/screenshots.js
 
+ui-bench: ui/node_modules ## the images page with 100,000 images, measured in the browser
+	cargo build --release
+	cd ui && WHARF=../target/release/wharf node tools/speed.js
+
+lighthouse: ui/node_modules ## what Lighthouse says of signing in and of the images; not a test
+	cargo build
+	npm install --no-save --no-audit --no-fund --prefix target/lighthouse lighthouse@12.8.2
+	cd ui && node tools/lighthouse.js
+
 ui/node_modules: ui/package-lock.json
-	cd ui && npm ci && touch node_modules
+	cd ui && npm ci --no-audit --no-fund && touch node_modules
 
 fmt: ## formats the sources
 	cargo fmt

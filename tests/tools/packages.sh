@@ -7,12 +7,16 @@ set -euo pipefail
 
 # program:package
 wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io
-    skopeo:skopeo podman:podman crun:crun containerd:containerd ctr:containerd)
+    skopeo:skopeo podman:podman crun:crun containerd:containerd ctr:containerd chromium:chromium)
 
 missing=()
 for pair in "${wanted[@]}"; do
     type -P "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# A browser without any font shows nothing but boxes, and lays pages out as nobody sees them.
+if [ -z "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ]; then
+    missing+=(fonts-dejavu-core)
+fi
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi

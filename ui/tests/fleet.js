@@ -4,12 +4,17 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const sha = (bytes) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 
 export class Engine {
   /** Milliseconds that a layer takes. */
   slowness = 0;
+  /** The share of a layer at which pulls stand still. */
+  stall = null;
+  /** Where registries really are, by the host in image names. */
+  mirrors = {};
   #images = new Map();
   #listeners = new Set();
 
@@ -140,7 +145,7 @@ export class Engine {
   async #pull(repository, tag, response) {
     const host = repository.slice(0, repository.indexOf("/"));
     const name = repository.slice(host.length + 1);
-    const answer = await fetch(`http://${host}/v2/${name}/manifests/${tag}`, {
+    const answer = await fetch(`http://${this.mirrors[host] ?? host}/v2/${name}/manifests/${tag}`, {
       headers: {
         Accept: "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json",
       },
@@ -159,8 +164,15 @@ export class Engine {
     for (const layer of manifest.layers) {
       const id = layer.digest.slice(7, 19);
       say({ status: "Pulling fs layer", progressDetail: {}, id });
+      while (this.stall !== null && !gone) {
+        // It stands still, and is no less alive: Docker says the same again and again.
+        const current = Math.floor(layer.size * this.stall);
+        say({ status: "Downloading", progressDetail: { current, total: layer.size }, id });
+        await sleep(500, undefined, { ref: false });
+      }
       for (let step = 1; step <= STEPS && this.slowness > 0; step += 1) {
-        await new Promise((resolve) => setTimeout(resolve, this.slowness / STEPS));
+        // Nobody waits for it when all else is over.
+        await sleep(this.slowness / STEPS, undefined, { ref: false });
         // Whoever asked has hung up: the pull ends, as Docker's does.
         if (gone) return;
         say({

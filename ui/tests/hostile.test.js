@@ -54,6 +54,20 @@ test("what an image says of itself is text, and stays in its place", async () =>
   assert.equal(await page.locator("img[src=x]").count(), 0);
 });
 
+test("what a registry says of itself is text too", async () => {
+  lab.lie = { status: 500, body: { errors: [{ code: "UNKNOWN", message: "<script>alert(1)</script> \u202egnp" }] } };
+  await page.setViewportSize({ width: 390, height: 900 });
+  await page.goto(`${lab.url}/registries`);
+  await page.getByRole("button", { name: `Test the connection to ${lab.host}` }).click();
+  const alert = page.getByRole("alert");
+  await alert.getByText("The connection failed").waitFor();
+  assert.ok(!(await alert.innerText()).includes("\u202e"));
+  await holds(page, "registries");
+  lab.lie = null;
+  await alert.getByRole("button", { name: "Try again" }).click();
+  await alert.waitFor({ state: "detached" });
+});
+
 test("a search for anything is a search for those very characters", async () => {
   await page.setViewportSize({ width: 1440, height: 900 });
   await page.goto(`${lab.url}/images`);

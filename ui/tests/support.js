@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createWriteStream, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request as requested, createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,10 +13,11 @@ import { fleet } from "./fleet.js";
 
 export const EMAIL = "admin@test.invalid";
 export const PASSWORD = "planted-password-of-the-admin";
-const PATIENCE = 30_000;
+/** The machine may be busy with other things; what is right comes at once all the same. */
+const PATIENCE = 120_000;
 const WHARF = process.env.WHARF ?? join(import.meta.dirname, "../../target/debug/wharf");
-const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const FLAGS = [
+export const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
+export const FLAGS = [
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
@@ -39,7 +41,7 @@ export async function until(what, check) {
   }
 }
 
-function freePort() {
+export function freePort() {
   return new Promise((resolve) => {
     const server = createServer();
     server.listen(0, "127.0.0.1", () => {
@@ -68,7 +70,14 @@ export class Lab {
   folder = mkdtempSync(join(tmpdir(), "wharf-ui-"));
   engines = [];
   errors = [];
+  /** Whether requests may fail just now: the server or the network is taken away. */
+  mayFail = false;
+  /** While this is a promise, the registry tells no manifest. */
+  pause = null;
+  /** What the registry says to everything, instead of the truth: a status and a body. */
+  lie = null;
   #contexts = [];
+  #agents = [];
 
   /** `isNew`: nobody has an account, and the link to the page that makes the first is in `lab.setUpLink`. */
   static async start({ agents = 0, slowness = 0, isNew = false } = {}) {
@@ -88,11 +97,12 @@ export class Lab {
   }
 
   async #startRegistry() {
-    this.host = `127.0.0.1:${await freePort()}`;
+    const inner = await freePort();
+    this.host = `127.0.0.1:${await this.#startGate(inner)}`;
     const config = join(this.folder, "registry.yml");
     writeFileSync(
       config,
-      `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${this.folder}/store}, delete: {enabled: true}}\nhttp: {addr: "${this.host}", secret: test}\n`,
+      `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${this.folder}/store}, delete: {enabled: true}}\nhttp: {addr: "127.0.0.1:${inner}", relativeurls: true, secret: test}\n`,
     );
     this.registry = run("docker-registry", ["serve", config], join(this.folder, "registry.log"), {
       OTEL_TRACES_EXPORTER: "none",
@@ -103,6 +113,36 @@ export class Lab {
         () => false,
       ),
     );
+  }
+
+  /** Stands before the registry, to keep it from answering for a while. */
+  async #startGate(inner) {
+    this.gate = createHttpServer(async (request, response) => {
+      if (request.url.includes("/manifests/") && request.method !== "PUT") await this.pause;
+      if (this.lie) {
+        response.writeHead(this.lie.status, { "Content-Type": "application/json" });
+        return response.end(JSON.stringify(this.lie.body));
+      }
+      const { method, url: path, headers } = request;
+      const onward = requested({ host: "127.0.0.1", port: inner, method, path, headers }, (answer) => {
+        response.writeHead(answer.statusCode, answer.headers);
+        answer.pipe(response);
+      });
+      onward.on("error", () => response.destroy());
+      request.pipe(onward);
+    });
+    await new Promise((resolve) => this.gate.listen(0, "127.0.0.1", resolve));
+    return this.gate.address().port;
+  }
+
+  /** Runs `wharf agent` on a node whose container engine is this one. */
+  agent(engine, args, env) {
+    const more = ["--engine", engine.url, "--state-dir", join(this.folder, `state-${engine.name}`)];
+    const child = run(WHARF, ["agent", ...args, ...more], join(this.folder, "agent.log"), {
+      HOME: this.folder,
+      ...env,
+    });
+    this.#agents.push(child);
   }
 
   /** Starts wharf, again on the same directory and port if it was there before. */
@@ -141,6 +181,7 @@ export class Lab {
 
   /** As a power cut does. */
   async kill() {
+    this.mayFail = true;
     this.wharf.kill("SIGKILL");
     await ended(this.wharf);
   }
@@ -149,17 +190,32 @@ export class Lab {
     await this.browser?.close();
     this.wharf?.kill("SIGKILL");
     this.registry?.kill("SIGKILL");
+    for (const agent of this.#agents) agent.kill("SIGKILL");
+    await Promise.all(this.#agents.map(ended));
+    this.gate?.closeAllConnections();
+    this.gate?.close();
     await Promise.all([this.wharf, this.registry].filter(Boolean).map(ended));
     await Promise.all(this.engines.map((engine) => engine.stop()));
     rmSync(this.folder, { recursive: true, force: true });
     assert.deepEqual(this.errors, [], "the browser's console");
   }
 
-  /** An image in the registry; what is pushed again under the same name with other content moves the tag. */
+  /**
+   * An image in the registry; what is pushed again under the same name with other content moves the tag. `said` is what
+   * its manifest says a layer has in bytes, `kind` what it says it is, if not an image.
+   */
   async push(
     repository,
     tag,
-    { labels = {}, architectures = ["amd64"], layers = 1, bytes = 4_000, content = "" } = {},
+    {
+      labels = {},
+      architectures = ["amd64"],
+      layers = 1,
+      bytes = 4_000,
+      said = null,
+      kind = null,
+      content = "",
+    } = {},
   ) {
     const base = `http://${this.host}/v2/${repository}`;
     const upload = async (blob) => {
@@ -206,14 +262,14 @@ export class Lab {
         schemaVersion: 2,
         mediaType: TYPE,
         config: {
-          mediaType: "application/vnd.docker.container.image.v1+json",
+          mediaType: kind ?? "application/vnd.docker.container.image.v1+json",
           digest: sha(config),
           size: config.length,
         },
         layers: blobs.map((blob) => ({
           mediaType: "application/vnd.docker.image.rootfs.diff.tar.gzip",
           digest: sha(blob),
-          size: blob.length,
+          size: said ?? blob.length,
         })),
       });
       manifests.push({ ...entry, platform: { os: "linux", architecture } });
@@ -243,9 +299,10 @@ export class Lab {
   #listen(page) {
     page.on("pageerror", (error) => this.errors.push(String(error)));
     page.on("console", (message) => {
-      // A request that failed is in the console whoever handles it; what matters is what the page does then.
-      if (message.type() === "error" && !message.text().startsWith("Failed to load resource"))
-        this.errors.push(message.text());
+      if (message.type() !== "error") return;
+      // The browser says this of each answer that is no success; a refusal is none, and the page deals with it.
+      const isToBe = /Failed to load resource.* (400|401|403|429) /.test(message.text()) || this.mayFail;
+      if (!isToBe) this.errors.push(`${message.text()} ${message.location().url}`);
     });
   }
 
@@ -280,13 +337,14 @@ export class Lab {
     );
   }
 
-  /** Knows the registry and its images, to the end of the scan. */
-  async fill(page) {
+  /** Knows the registry, by its host or by another name, and its images, to the end of the scan. */
+  async fill(page, name = this.host) {
     const props = { url: `http://${this.host}` };
+    for (const engine of this.engines) engine.mirrors[name] = this.host;
     await this.ask(
       page,
       "mutation($host: String!, $props: CreateContainerRegistryInput!) { create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }",
-      { host: this.host, props },
+      { host: name, props },
     );
     await this.scan(page);
   }

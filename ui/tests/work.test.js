@@ -24,7 +24,12 @@ test("a registry is added, tested and read, with its progress and ledger", async
   await page.getByLabel("Address", { exact: true }).fill(`http://${lab.host}`);
   await page.getByRole("button", { name: "Save and test" }).click();
   await page.getByRole("status").getByText(`${lab.host} answers.`).waitFor();
+  let goOn;
+  lab.pause = new Promise((resolve) => (goOn = resolve));
   await page.getByRole("button", { name: `Rescan ${lab.host}` }).click();
+  await page.getByRole("progressbar", { name: `Rescan of ${lab.host}` }).waitFor();
+  lab.pause = null;
+  goOn();
   await page.getByText("5 added").waitFor();
   await page.getByRole("link", { name: "Ledger" }).click();
   await page.getByRole("heading", { level: 1, name: `Rescan ${lab.host}` }).waitFor();
@@ -182,7 +187,7 @@ test("a server that goes down is seen at once, and its task goes on in an open p
   );
   await page.getByRole("region", { name: "Running" }).waitFor();
   await lab.kill();
-  await page.getByText("The server does not answer.", { exact: true }).waitFor({ timeout: 5_000 });
+  await page.getByText("The server does not answer.", { exact: true }).waitFor();
   for (const engine of lab.engines) engine.slowness = 0;
   await lab.serve();
   await page.getByText("The server does not answer.", { exact: true }).waitFor({ state: "detached" });
@@ -192,4 +197,19 @@ test("a server that goes down is seen at once, and its task goes on in an open p
   await other.bringToFront();
   await other.getByLabel("Search images").fill("3.12-slow");
   await until("installed", async () => (await other.locator("tbody tr").first().innerText()).includes("On an agent"));
+});
+
+test("a network that is cut is seen, and what is on the page is right again without a reload", async () => {
+  lab.mayFail = true;
+  const cut = await lab.admin("/images");
+  await cut.evaluate(() => (window.isTheSamePage = true));
+  await cut.context().setOffline(true);
+  const banner = cut.getByText("The server does not answer.", { exact: true });
+  await banner.waitFor();
+  await lab.push("stable/python", "3.13-late");
+  await lab.scan(page);
+  await cut.context().setOffline(false);
+  await banner.waitFor({ state: "detached" });
+  await cut.getByRole("link", { name: /3\.13-late/ }).waitFor();
+  assert.equal(await cut.evaluate(() => window.isTheSamePage), true);
 });

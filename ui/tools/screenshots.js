@@ -1,10 +1,12 @@
-// Every page at two widths in two themes, from a lab of its own: make screenshots.
+// Every page at two widths in two themes, from a lab of its own: make screenshots. Some are the README's.
 
-import { mkdirSync } from "node:fs";
+import { copyFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { THEMES, WIDTHS, inhabit, open, pages } from "../tests/pages.js";
 import { Lab } from "../tests/support.js";
 
+/** What the README shows, by its name there. */
+const SHOWN = { images: "images", presence: "presence-chosen", preload: "preload" };
 const folder = process.argv[2] ?? join(import.meta.dirname, "../../target/screenshots");
 mkdirSync(folder, { recursive: true });
 const [lab, fresh] = [await Lab.start({ agents: 12 }), await Lab.start({ isNew: true })];
@@ -18,7 +20,7 @@ try {
       await page.getByLabel("Password").waitFor();
       await save(page, "sign-in");
       await lab.signIn(page);
-      for (const [name, one] of Object.entries(pages(lab))) {
+      for (const [name, one] of Object.entries(pages())) {
         await open(lab, page, one);
         await save(page, name);
       }
@@ -32,4 +34,8 @@ try {
 } finally {
   await Promise.all([lab.close(), fresh.close()]);
 }
+const shown = join(import.meta.dirname, "../../docs/images");
+mkdirSync(shown, { recursive: true });
+for (const [name, page] of Object.entries(SHOWN))
+  copyFileSync(join(folder, `${page}-${WIDTHS[0]}-${THEMES[0]}.png`), join(shown, `${name}.png`));
 console.log(folder);

@@ -11,6 +11,7 @@ export class Asked<R> {
   data = $state.raw<R | undefined>(undefined);
   /** Why there is no newer one. */
   error = $state<string | null>(null);
+  /** An answer is on its way, or the question waits for the typing to end. */
   busy = $state(false);
   #round = $state(0);
 
@@ -34,10 +35,10 @@ export function asked<R, V>(question: () => { of: TypedDocumentString<R, V>; wit
     void connection.epoch;
     if (session.state === "expired") return;
     const now = question();
+    answer.busy = now !== null;
     if (now === null) return;
     const controller = new AbortController();
     const run = async () => {
-      answer.busy = true;
       try {
         answer.data = await ask(now.of, now.with, controller.signal);
         answer.error = null;

@@ -1,5 +1,8 @@
 // GraphiQL is large, and only one page has a use for it: its files are fetched when that page is opened.
 
+import { t } from "../text.ts";
+import { Failure } from "./failure.ts";
+
 export interface Mounted {
   unmount: () => void;
 }
@@ -18,12 +21,23 @@ export interface Tool {
 const SCRIPT = "/graphiql.js";
 const STYLE = "/graphiql.css";
 
+/** Both of its files: the editor measures its letters when it is mounted, so the style must be there by then. */
 export async function tool(): Promise<Tool> {
-  if (!document.querySelector(`link[href="${STYLE}"]`)) {
-    const link = document.createElement("link");
-    link.rel = "stylesheet";
-    link.href = STYLE;
+  const [loaded] = await Promise.all([import(/* @vite-ignore */ SCRIPT) as Promise<Tool>, style()]);
+  return loaded;
+}
+
+function style(): Promise<void> {
+  if (document.querySelector(`link[href="${STYLE}"]`)) return Promise.resolve();
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = STYLE;
+  return new Promise((resolve, reject) => {
+    link.onload = () => resolve();
+    link.onerror = () => {
+      link.remove();
+      reject(new Failure("lost", t.failure.lost));
+    };
     document.head.append(link);
-  }
-  return (await import(/* @vite-ignore */ SCRIPT)) as Tool;
+  });
 }

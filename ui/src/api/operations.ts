@@ -382,7 +382,7 @@ export type TasksQuery = { background_tasks: Array<{ id: string, kind: string, s
 export type AgentsQueryVariables = Exact<{ [key: string]: never; }>;
 
 
-export type AgentsQuery = { agents: Array<{ id: string | null, status: string | null, status_reason: string | null, lost_at: string | null, architecture: string | null, engine: string | null, version: string | null, addr: string | null, scaling_group: string | null, first_contact: string | null, free_bytes: number | null, total_bytes: number | null, images_bytes: number | null, labels: Array<{ key: string, value: string }> } | null> | null };
+export type AgentsQuery = { agents: Array<{ id: string | null, status: string | null, status_reason: string | null, lost_at: string | null, architecture: string | null, engine: string | null, version: string | null, addr: string | null, scaling_group: string | null, schedulable: boolean | null, first_contact: string | null, free_bytes: number | null, total_bytes: number | null, images_bytes: number | null, labels: Array<{ key: string, value: string }> } | null> | null };
 
 export type AgentImagesQueryVariables = Exact<{
   agent: Scalars['String']['input'];
@@ -399,6 +399,32 @@ export type ModifyAgentMutationVariables = Exact<{
 
 
 export type ModifyAgentMutation = { modify_agent: { ok: boolean | null, msg: string | null } | null };
+
+export type AgentTokensQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type AgentTokensQuery = { agent_tokens: Array<{ id: string, state: string, agent: string | null, scaling_group: string | null, uses_left: number, used_by: string | null, expires_at: string }> };
+
+export type CreateAgentTokenMutationVariables = Exact<{
+  props: CreateAgentTokenInput;
+}>;
+
+
+export type CreateAgentTokenMutation = { create_agent_token: { ok: boolean | null, msg: string | null, token: string | null, agent_token: { expires_at: string } | null } | null };
+
+export type RevokeAgentTokenMutationVariables = Exact<{
+  id: Scalars['String']['input'];
+}>;
+
+
+export type RevokeAgentTokenMutation = { revoke_agent_token: { ok: boolean | null, msg: string | null } | null };
+
+export type RemoveAgentMutationVariables = Exact<{
+  id: Scalars['String']['input'];
+}>;
+
+
+export type RemoveAgentMutation = { remove_agent: { ok: boolean | null, msg: string | null } | null };
 
 export type AuditLogQueryVariables = Exact<{
   action?: InputMaybe<Scalars['String']['input']>;
@@ -484,6 +510,13 @@ export type TestRegistryMutationVariables = Exact<{
 
 
 export type TestRegistryMutation = { test_container_registry: { ok: boolean | null, msg: string | null } };
+
+export type ImageCountQueryVariables = Exact<{
+  filter?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type ImageCountQuery = { image_nodes: { count: number | null } | null };
 
 export type TaskQueryVariables = Exact<{
   id: Scalars['String']['input'];
@@ -703,7 +736,7 @@ export type AgentSetQueryVariables = Exact<{
 }>;
 
 
-export type AgentSetQuery = { agent_set: { ok: boolean, folded: string | null, count: number, offline: Array<string>, error: { code: string, position: number, message: string, caret: string } | null } };
+export type AgentSetQuery = { agent_set: { ok: boolean, folded: string | null, count: number, names: Array<string>, offline: Array<string>, error: { code: string, position: number, message: string, caret: string } | null } };
 
 export type AgentChipsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -712,6 +745,7 @@ export type AgentChipsQuery = { agents: Array<{ id: string | null, status: strin
 
 export type PlanQueryVariables = Exact<{
   reference: Scalars['String']['input'];
+  references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
 }>;
 
@@ -742,6 +776,11 @@ export type ExplainAccessQueryVariables = Exact<{
 
 
 export type ExplainAccessQuery = { explain_image_access: { visible: boolean, conditions: Array<{ name: string, holds: boolean, value: string, remedy: string | null }> } };
+
+export type WhoMaySeeQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type WhoMaySeeQuery = { user_list: { items: Array<{ email: string | null, groups: Array<{ name: string | null } | null> | null } | null> | null } | null, scaling_groups: Array<{ name: string | null } | null> | null };
 
 export type AliasMutationVariables = Exact<{
   alias: Scalars['String']['input'];
@@ -887,6 +926,7 @@ export const AgentsDocument = new TypedDocumentString(`
     version
     addr
     scaling_group
+    schedulable
     first_contact
     labels {
       key
@@ -916,6 +956,47 @@ export const ModifyAgentDocument = new TypedDocumentString(`
   }
 }
     `) as unknown as TypedDocumentString<ModifyAgentMutation, ModifyAgentMutationVariables>;
+export const AgentTokensDocument = new TypedDocumentString(`
+    query AgentTokens {
+  agent_tokens {
+    id
+    state
+    agent
+    scaling_group
+    uses_left
+    used_by
+    expires_at
+  }
+}
+    `) as unknown as TypedDocumentString<AgentTokensQuery, AgentTokensQueryVariables>;
+export const CreateAgentTokenDocument = new TypedDocumentString(`
+    mutation CreateAgentToken($props: CreateAgentTokenInput!) {
+  create_agent_token(props: $props) {
+    ok
+    msg
+    token
+    agent_token {
+      expires_at
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<CreateAgentTokenMutation, CreateAgentTokenMutationVariables>;
+export const RevokeAgentTokenDocument = new TypedDocumentString(`
+    mutation RevokeAgentToken($id: String!) {
+  revoke_agent_token(id: $id) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<RevokeAgentTokenMutation, RevokeAgentTokenMutationVariables>;
+export const RemoveAgentDocument = new TypedDocumentString(`
+    mutation RemoveAgent($id: String!) {
+  remove_agent(id: $id) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<RemoveAgentMutation, RemoveAgentMutationVariables>;
 export const AuditLogDocument = new TypedDocumentString(`
     query AuditLog($action: String, $before: BigInt, $limit: Int, $outcome: AuditOutcome, $target: String, $user: String) {
   audit_log(
@@ -1062,6 +1143,13 @@ export const TestRegistryDocument = new TypedDocumentString(`
   }
 }
     `) as unknown as TypedDocumentString<TestRegistryMutation, TestRegistryMutationVariables>;
+export const ImageCountDocument = new TypedDocumentString(`
+    query ImageCount($filter: String) {
+  image_nodes(filter: $filter, first: 1) {
+    count
+  }
+}
+    `) as unknown as TypedDocumentString<ImageCountQuery, ImageCountQueryVariables>;
 export const TaskDocument = new TypedDocumentString(`
     query Task($id: String!, $limit: Int, $offset: Int) {
   background_task(id: $id) {
@@ -1399,6 +1487,7 @@ export const AgentSetDocument = new TypedDocumentString(`
     ok
     folded
     count
+    names
     offline
     error {
       code
@@ -1423,8 +1512,12 @@ export const AgentChipsDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<AgentChipsQuery, AgentChipsQueryVariables>;
 export const PlanDocument = new TypedDocumentString(`
-    query Plan($reference: String!, $target_agents: String!) {
-  preload_plan(reference: $reference, target_agents: $target_agents) {
+    query Plan($reference: String!, $references: [String], $target_agents: String!) {
+  preload_plan(
+    reference: $reference
+    references: $references
+    target_agents: $target_agents
+  ) {
     count
     folded
     bytes
@@ -1496,6 +1589,21 @@ export const ExplainAccessDocument = new TypedDocumentString(`
   }
 }
     `) as unknown as TypedDocumentString<ExplainAccessQuery, ExplainAccessQueryVariables>;
+export const WhoMaySeeDocument = new TypedDocumentString(`
+    query WhoMaySee {
+  user_list(limit: 2000, offset: 0) {
+    items {
+      email
+      groups {
+        name
+      }
+    }
+  }
+  scaling_groups {
+    name
+  }
+}
+    `) as unknown as TypedDocumentString<WhoMaySeeQuery, WhoMaySeeQueryVariables>;
 export const AliasDocument = new TypedDocumentString(`
     mutation Alias($alias: String!, $target: String!, $architecture: String) {
   alias_image(alias: $alias, target: $target, architecture: $architecture) {

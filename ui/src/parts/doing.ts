@@ -17,8 +17,9 @@ import {
 import { route } from "../api/route.svelte.ts";
 import { tasks } from "../api/tasks.svelte.ts";
 import { t } from "../text.ts";
+import { each, type Bulk } from "./bulk.ts";
 import { confirm } from "./confirm.svelte.ts";
-import { toasts } from "./toasts.svelte.ts";
+import { toasts, type Toast } from "./toasts.svelte.ts";
 
 interface Outcome {
   ok: boolean | null;
@@ -43,31 +44,56 @@ export async function attempt(work: () => Promise<void>): Promise<boolean> {
   }
 }
 
+/** A way to the task, or to all of them. */
 function look(task: string | null | undefined) {
-  return task ? { label: t.tasks.look, run: () => route.go(`/tasks/${task}`) } : undefined;
+  return { label: t.tasks.look, run: () => route.go(task ? `/tasks/${task}` : "/tasks") };
 }
 
-/** Several images are one task: the first has an argument of its own. */
-function all([reference = "", ...more]: string[], agents: string) {
-  return { reference, references: more, target_agents: agents };
+/** Says what came of many: which were done, and the first reason why others were not. True if all were. */
+function told(outcome: Bulk<string>, good: (count: number) => string, act?: Toast["act"]): boolean {
+  const { done, failed } = outcome;
+  if (done.length > 0) toasts.good(good(done.length), act);
+  const [first] = failed;
+  if (first) toasts.bad(failed.length > 1 ? t.failedSome(failed.length, first.item, first.why) : first.why);
+  void tasks.read();
+  return failed.length === 0;
 }
 
-export function preload(references: string[], agents: string): Promise<boolean> {
-  return attempt(async () => {
-    const { task_id } = settled((await ask(PreloadDocument, all(references, agents))).preload_image);
-    toasts.good(t.preload.started(references.length), look(task_id));
-    void tasks.read();
+/** The server takes so many images in one task. */
+const MOST_IN_TASK = 100;
+
+/** One task for all of them, or as few as may be. */
+async function transfer(
+  references: string[],
+  begin: (variables: { reference: string; references: string[] }) => Promise<void>,
+): Promise<Bulk<string>> {
+  const portions: string[][] = [];
+  for (let from = 0; from < references.length; from += MOST_IN_TASK)
+    portions.push(references.slice(from, from + MOST_IN_TASK));
+  const { done, failed } = await each(portions, ([reference = "", ...more]) =>
+    begin({ reference, references: more }),
+  );
+  return {
+    done: done.flat(),
+    failed: failed.flatMap(({ item, why }) => item.map((reference) => ({ item: reference, why }))),
+  };
+}
+
+export async function preload(references: string[], agents: string): Promise<boolean> {
+  let last: string | null | undefined;
+  const outcome = await transfer(references, async (images) => {
+    last = settled((await ask(PreloadDocument, { ...images, target_agents: agents })).preload_image).task_id;
   });
+  return told(outcome, t.preload.started, look(outcome.done.length <= MOST_IN_TASK ? last : ""));
 }
 
-export function unload(references: string[], agents: string): Promise<boolean> {
-  return attempt(async () => {
-    settled((await ask(UnloadDocument, all(references, agents))).unload_image);
-    toasts.good(t.unload.started(references.length), {
-      label: t.unload.undo,
-      run: () => void preload(references, agents),
-    });
-    void tasks.read();
+export async function unload(references: string[], agents: string): Promise<boolean> {
+  const outcome = await transfer(references, async (images) => {
+    settled((await ask(UnloadDocument, { ...images, target_agents: agents })).unload_image);
+  });
+  return told(outcome, t.unload.started, {
+    label: t.unload.undo,
+    run: () => void preload(outcome.done, agents),
   });
 }
 
@@ -80,14 +106,12 @@ export function rescan(registry: string | null, confirmRemovals = false): Promis
   });
 }
 
-export function rescanOne(references: string[]): Promise<boolean> {
-  return attempt(async () => {
-    let last: string | null | undefined;
-    for (const reference of references)
-      last = settled((await ask(ScanImageDocument, { reference })).scan_image).task_id;
-    toasts.good(t.images.rescanStarted(references.length), look(last));
-    void tasks.read();
+export async function rescanOne(references: string[]): Promise<boolean> {
+  let last: string | null | undefined;
+  const outcome = await each(references, async (reference) => {
+    last = settled((await ask(ScanImageDocument, { reference })).scan_image).task_id;
   });
+  return told(outcome, t.images.rescanStarted, look(outcome.done.length === 1 ? last : ""));
 }
 
 export function alias(name: string, reference: string, architecture: string | null): Promise<boolean> {
@@ -121,17 +145,15 @@ export async function forget(keys: string[], after: () => void): Promise<void> {
     isDanger: true,
   });
   if (!yes) return;
-  await attempt(async () => {
-    const names: { alias: string; reference: string; architecture: string }[] = [];
-    for (const key of keys) {
-      const { reference, architecture } = ofKey(key);
-      const found = (await ask(ImageDetailsDocument, { reference, architecture })).image;
-      for (const alias of found?.aliases ?? []) if (alias) names.push({ alias, reference, architecture });
-      settled((await ask(ForgetDocument, { reference, architecture })).forget_image);
-    }
-    toasts.good(t.images.forgotten(keys.length), { label: t.undo, run: () => void bringBack(keys, names, after) });
-    after();
+  const names: { alias: string; reference: string; architecture: string }[] = [];
+  const outcome = await each(keys, async (key) => {
+    const { reference, architecture } = ofKey(key);
+    const found = (await ask(ImageDetailsDocument, { reference, architecture })).image;
+    settled((await ask(ForgetDocument, { reference, architecture })).forget_image);
+    for (const alias of found?.aliases ?? []) if (alias) names.push({ alias, reference, architecture });
   });
+  told(outcome, t.images.forgotten, { label: t.undo, run: () => void bringBack(outcome.done, names, after) });
+  if (outcome.done.length > 0) after();
 }
 
 async function bringBack(

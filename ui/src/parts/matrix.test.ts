@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { clamp, contains, each, inView, moved, sorted } from "./matrix.ts";
+import { CELL, HEADS, clamp, columnsOf, contains, each, headOf, inView, moved, sorted } from "./matrix.ts";
 
 test("only what is in view is drawn, with a little around it", () => {
   expect(inView(0, 280, 28, 500)).toEqual({ first: 0, last: 13 });
@@ -22,4 +22,18 @@ test("keys move within the table", () => {
   expect(clamp(moved(spot, "End", true, 10) ?? spot, 5, 7)).toEqual({ row: 4, column: 6 });
   expect(clamp(moved(spot, "PageDown", false, 3) ?? spot, 5, 7)).toEqual({ row: 3, column: 0 });
   expect(moved(spot, "x", false, 10)).toBeNull();
+});
+
+test("few agents fill the width, many keep the smallest cell and scroll", () => {
+  const few = columnsOf(1_100, 12);
+  expect(few.cell).toBeGreaterThan(CELL);
+  expect(few.side + 12 * few.cell).toBe(1_100);
+  expect(columnsOf(1_100, 200)).toEqual({ side: 340, cell: CELL });
+  expect(columnsOf(360, 12)).toEqual({ side: 168, cell: CELL });
+});
+
+test("the heads are as high as the longest name, within reason", () => {
+  expect(headOf([])).toBe(HEADS.least);
+  expect(headOf(["i-gpu01", "i-gpu-lab-01"])).toBeGreaterThan(headOf(["i-gpu01"]));
+  expect(headOf(["n".repeat(200)])).toBe(HEADS.most);
 });

@@ -1,8 +1,13 @@
 // The arithmetic of the matrix: what is in view, what is chosen, what stands in a cell.
 
 export const CELL = 22;
+/** With few agents there is room for more. */
+export const WIDEST_CELL = 48;
 export const ROW = 28;
-export const HEAD = 112;
+/** Between these is the height of the agents' names, which stand upright. */
+export const HEADS = { least: 56, most: 140 };
+/** About as much as a letter of them takes. */
+const LETTER = 6.8;
 
 export type Letter = "p" | "s" | "a" | "u" | "w" | " ";
 
@@ -74,4 +79,18 @@ export function moved(spot: Spot, key: string, isFar: boolean, page: number): Sp
     default:
       return null;
   }
+}
+
+/** How wide the names and the cells are: few agents get more room, and the names all that is left. */
+export function columnsOf(width: number, count: number): { side: number; cell: number } {
+  const least = width < 560 ? 168 : width < 900 ? 240 : 340;
+  const room = Math.max(0, width - least);
+  const cell = count > 0 ? Math.max(CELL, Math.min(WIDEST_CELL, Math.floor(room / count))) : CELL;
+  return { side: Math.max(least, width - count * cell), cell };
+}
+
+/** How high the heads are, so that the longest name is read to its end, within reason. */
+export function headOf(names: string[]): number {
+  const longest = names.reduce((most, name) => Math.max(most, name.length), 0);
+  return Math.max(HEADS.least, Math.min(HEADS.most, Math.ceil(longest * LETTER) + 20));
 }

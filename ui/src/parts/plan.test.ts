@@ -1,0 +1,54 @@
+import { expect, test } from "vitest";
+import { holders, summed, type Step } from "./plan.ts";
+
+const step = (agent: string, more: Partial<Step> = {}): Step => ({
+  agent,
+  step: "to-fetch",
+  bytes: 10,
+  free_bytes: 100,
+  fits: true,
+  problem: null,
+  ...more,
+});
+
+test("what several images come to on an agent is summed up", () => {
+  const { lines, bytes } = summed([
+    { agents: [step("a"), step("b", { step: "already-there", bytes: 0 })] },
+    { agents: [step("a"), step("b")] },
+    { agents: [step("a", { step: "stale" }), step("b", { step: "already-there", bytes: 0 })] },
+  ]);
+  expect(bytes).toBe(40);
+  expect(lines.map(({ agent, bytes, fits }) => [agent, bytes, fits])).toEqual([
+    ["a", 30, "yes"],
+    ["b", 10, "yes"],
+  ]);
+  expect(lines[1]?.steps).toEqual([
+    { step: "already-there", count: 2 },
+    { step: "to-fetch", count: 1 },
+  ]);
+});
+
+test("images that fit one by one may not fit together, and what does not fit comes first", () => {
+  const { lines } = summed([
+    { agents: [step("roomy"), step("narrow", { free_bytes: 15 }), step("full", { fits: false, free_bytes: 1 })] },
+    {
+      agents: [step("roomy"), step("narrow", { free_bytes: 15 }), step("full", { step: "already-there", bytes: 0 })],
+    },
+  ]);
+  expect(lines.map(({ agent, fits }) => [agent, fits])).toEqual([
+    ["full", "no"],
+    ["narrow", "unsure"],
+    ["roomy", "yes"],
+  ]);
+});
+
+test("an engine that does not tell its room promises nothing", () => {
+  const { lines } = summed([{ agents: [step("a", { free_bytes: null, fits: null })] }]);
+  expect(lines[0]?.fits).toBe("unknown");
+});
+
+test("only the named agents that hold something lose something", () => {
+  const rows = [{ states: "psa" }, { states: "paa" }, { states: "aau" }];
+  expect(holders(["a", "b", "c"], rows, ["b", "c"])).toEqual([{ agent: "b", count: 1 }]);
+  expect(holders(["a", "b", "c"], rows, ["a", "c"])).toEqual([{ agent: "a", count: 2 }]);
+});
