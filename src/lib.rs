@@ -9,6 +9,7 @@
 //! server  demo
 //! http
 //! graphql
+//! rules
 //! scan  transfer
 //! tasks  catalog  fleet
 //! access  agent
@@ -32,6 +33,7 @@ pub mod fleet;
 pub mod graphql;
 pub mod http;
 pub mod registry;
+pub mod rules;
 pub mod scan;
 pub mod server;
 pub mod store;

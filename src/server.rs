@@ -36,6 +36,7 @@ use crate::http::events::Streams;
 use crate::http::guard::Hosts;
 use crate::http::peer::Proxies;
 use crate::http::routes::{Services, routes};
+use crate::rules::service::Rules;
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
 use crate::store::Store;
@@ -100,6 +101,7 @@ pub struct Server {
     set_up_token: Option<Secret>,
     fleet: Fleet,
     engines: Engines,
+    rules: Rules,
 }
 
 /// Engines by address.
@@ -163,6 +165,15 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+        let rules = Rules::load(
+            &store,
+            clock.clone(),
+            audit.clone(),
+            catalog.clone(),
+            fleet.clone(),
+            queue.clone(),
+            transfers.clone(),
+        )?;
         let joins = Joins::new(store.clone(), clock.clone(), audit.clone());
         let links = Links::new(
             store.clone(),
@@ -184,6 +195,7 @@ impl Server {
             links: links.clone(),
             scanner,
             transfers,
+            rules: rules.clone(),
             queue: queue.clone(),
         });
         let proofs = Proofs {
@@ -206,7 +218,7 @@ impl Server {
             links,
             hosts: Hosts::new(settings.hosts),
         };
-        Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines })
+        Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines, rules })
     }
 
     /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
@@ -241,6 +253,7 @@ impl Server {
             self.shutdown.clone(),
         ));
         self.services.queue.resume();
+        self.tracker.spawn(self.rules.run(self.shutdown.clone()));
         let acceptor = TcpAcceptor::from_tokio(listener)?;
         let stop = self.shutdown.clone().cancelled_owned();
         poem::Server::new_with_acceptor(acceptor)

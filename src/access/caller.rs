@@ -61,6 +61,8 @@ pub enum Credential {
     Session,
     /// A personal API token, by its name.
     Token(String),
+    /// A standing rule, by its name: the server does what somebody told it to do again and again.
+    Rule(String),
 }
 
 impl fmt::Display for Credential {
@@ -70,6 +72,7 @@ impl fmt::Display for Credential {
             Self::Keypair(access_key) => write!(f, "keypair {access_key}"),
             Self::Session => f.write_str("session"),
             Self::Token(name) => write!(f, "token {name}"),
+            Self::Rule(name) => write!(f, "rule {name}"),
         }
     }
 }

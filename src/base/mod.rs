@@ -8,5 +8,6 @@ pub mod ids;
 pub mod keyed;
 pub mod reference;
 pub mod secret;
+pub mod signal;
 
 pub use error::{Error, Result};

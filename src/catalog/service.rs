@@ -13,6 +13,7 @@ use crate::access::visibility::{self, Filter, Holders, Subject, Verdict, Viewpoi
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::shown;
+use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
 use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::index::Index;
@@ -34,6 +35,7 @@ pub struct Catalog {
     pub(in crate::catalog) audit: Audit,
     tenants: Tenants,
     whereabouts: Arc<dyn Whereabouts>,
+    changes: Signal,
 }
 
 /// What one caller sees, ready to judge many images.
@@ -71,7 +73,7 @@ impl Catalog {
         audit: Audit,
     ) -> Result<Self> {
         let index = Arc::new(RwLock::new(Index::load(store)?));
-        Ok(Self { store: store.clone(), index, audit, tenants, whereabouts })
+        Ok(Self { store: store.clone(), index, audit, tenants, whereabouts, changes: Signal::default() })
     }
 
     fn eyes(&self, caller: &Caller, filter: &Filter) -> Result<Eyes> {
@@ -298,6 +300,11 @@ impl Catalog {
             .await
     }
 
+    /// Tells of every change of the images.
+    pub fn changes(&self) -> Follower {
+        self.changes.follow()
+    }
+
     /// How many images there are; for operators.
     pub fn image_count(&self) -> usize {
         self.index.read().image_count()
@@ -395,12 +402,13 @@ impl Catalog {
             writer.put(&CONFIGS, record.digest.as_str(), &config.record)?;
             writer.put(&IMAGES, record.id().as_bytes(), record)?;
         }
-        let index = Arc::clone(&self.index);
+        let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
         writer.on_commit(move || {
             let mut index = index.write();
             for (record, config) in images {
                 index.put_image(record, config);
             }
+            changes.raise();
         });
         Ok(())
     }
@@ -415,12 +423,13 @@ impl Catalog {
                 writer.remove(&ALIASES, alias.as_bytes())?;
             }
         }
-        let index = Arc::clone(&self.index);
+        let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
         writer.on_commit(move || {
             let mut index = index.write();
             for id in ids {
                 index.remove_image(id);
             }
+            changes.raise();
         });
         Ok(())
     }

@@ -275,6 +275,8 @@ fn refused(what: &str, why: String) -> Failure {
         Some("see wharf image list")
     } else if has("no such agent") {
         Some("see wharf agent list")
+    } else if has("no such preload rule") {
+        Some("see wharf rule list")
     } else {
         None
     };
@@ -312,6 +314,9 @@ pub(crate) struct Outcome {
     /// The background task it started, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task_id: Option<TaskId>,
+    /// Names it was given and took, though they are nobody's yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unknown: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

@@ -26,6 +26,7 @@ mod password;
 mod presence;
 mod registry;
 mod reset_password;
+mod rule;
 mod scaling_group;
 mod schema;
 #[cfg(test)]
@@ -66,6 +67,7 @@ const CLIENTS: [config::Shared<'static>; 1] = [(
         "keypair",
         "preload",
         "registry",
+        "rule",
         "scaling-group",
         "task",
         "token",
@@ -102,6 +104,7 @@ enum Command {
     Image(image::Image),
     Preload(transfer::Preload),
     Unload(transfer::Unload),
+    Rule(rule::Rule),
     Agent(agent::Agent),
     Registry(registry::Registry),
     Task(task::Task),
@@ -145,6 +148,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Image(image) => image.run(matches),
         Command::Preload(preload) => preload.run(matches),
         Command::Unload(unload) => unload.run(matches),
+        Command::Rule(rule) => rule.run(matches),
         Command::Agent(agent) => agent.run(matches),
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
@@ -316,6 +320,16 @@ mod tests {
             "wharf preload py * --no-follow --json",
             "wharf preload py torch cr.example.org/python:3.9 gpu01 --no-follow",
             "wharf unload py {zone=a} --no-follow",
+            "wharf rule list --json",
+            "wharf rule show nightly",
+            "wharf rule add nightly cr.example.org/stable/* gpu[01-16]!gpu03 --window 22:00-06:00 --time-zone Asia/Seoul",
+            "wharf rule add nightly * * --plan",
+            "wharf rule add nightly * * --disabled",
+            "wharf rule change nightly --images */python:* --agents @gpu --always",
+            "wharf rule change nightly --window 23:00-05:00 --time-zone=",
+            "wharf rule remove nightly",
+            "wharf rule enable nightly",
+            "wharf rule disable nightly",
             "wharf agent list --status LOST --scaling-group default",
             "wharf agent show gpu01",
             "wharf agent label gpu01 zone=a rack-",
@@ -386,6 +400,9 @@ mod tests {
             "wharf preload py",
             "wharf preload py a --plan --no-follow",
             "wharf unload py a --plan",
+            "wharf rule add nightly *",
+            "wharf rule add nightly * * --disabled --plan",
+            "wharf rule change nightly --always --window 22:00-06:00",
             "wharf agent list --status gone",
             "wharf agent label gpu01",
             "wharf agent label gpu01 zone",

@@ -102,6 +102,9 @@ pub(crate) struct Row {
     current_progress: u64,
     #[serde(deserialize_with = "json::count")]
     total_progress: u64,
+    /// The standing rule that asked for it.
+    #[serde(default)]
+    rule: Option<String>,
 }
 
 /// A task with all there is to say about it.
@@ -162,7 +165,7 @@ struct Item {
     ended_at: Option<String>,
 }
 
-const ROW: &str = "id kind subject state message created_at ended_at current_progress total_progress";
+const ROW: &str = "id kind subject state message created_at ended_at current_progress total_progress rule";
 
 const ITEM: &str = "name state attempts reason current total started_at ended_at";
 
@@ -251,6 +254,7 @@ impl Row {
             ("id", self.id.to_string()),
             ("kind", text::one_line(&self.kind)),
             ("subject", text::one_line(&self.subject)),
+            ("rule", text::one_line(self.rule.as_deref().unwrap_or_default())),
             ("state", text::one_line(&self.state)),
             ("progress", progress(self.current_progress, self.total_progress)),
             ("started", moment(&self.created_at)),
@@ -411,7 +415,7 @@ fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
 }
 
 /// A server's timestamp to the second; text that is none stays as it is.
-fn moment(text: &str) -> String {
+pub(crate) fn moment(text: &str) -> String {
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map_or_else(|_| text.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }

@@ -16,6 +16,8 @@ use crate::fleet::selector::Selector;
 
 /// How many unknown names an error message lists.
 const MOST_LISTED: usize = 5;
+/// How many of them [`Known`] lists.
+const MOST_UNKNOWN: usize = 100;
 
 /// What an expression can ask about an agent. The labels that are fields here win over what users set by these names,
 /// so nobody can dress up one node as another; one that is `None` is absent, whatever users set.
@@ -125,6 +127,43 @@ impl<'a> AgentSet<'a> {
     }
 }
 
+/// What an expression names of what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// The agents, sorted by name; maybe none.
+    pub names: Vec<&'a str>,
+    /// The names and groups (`@name`) that are nobody's, wherever they stand; the first hundred.
+    pub unknown: Vec<String>,
+    /// How many of those there are.
+    pub unknown_count: usize,
+}
+
+/// Finds the agents that an expression names, and passes over names that are nobody's yet: for an expression that is
+/// evaluated again and again, while agents come and go.
+pub fn evaluate_known<'a>(expression: &Expression, inventory: &Inventory<'a>) -> Known<'a> {
+    let mut missed = Missed::default();
+    let found = inventory.set(&expression.set, &mut missed);
+    Known { names: inventory.names(&found), unknown: missed.names, unknown_count: missed.count }
+}
+
+/// Names that are nobody's.
+#[derive(Default)]
+struct Missed {
+    /// What to say of the first.
+    error: Option<ExpressionError>,
+    names: Vec<String>,
+    count: usize,
+}
+
+impl Missed {
+    fn note(&mut self, name: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.names.len() < MOST_UNKNOWN {
+            self.names.push(name());
+        }
+    }
+}
+
 /// Finds the agents that an expression names.
 ///
 /// # Errors
@@ -133,13 +172,23 @@ pub fn evaluate<'a>(
     expression: &Expression,
     inventory: &Inventory<'a>,
 ) -> Result<AgentSet<'a>, ExpressionError> {
-    let found = inventory.set(&expression.set)?;
+    let mut missed = Missed::default();
+    let found = inventory.set(&expression.set, &mut missed);
+    if let Some(error) = missed.error {
+        return Err(error);
+    }
     if found.is_empty() {
         let why = "no agent matches; each part is right, but together they leave none";
         return Err(ExpressionError::new(ErrorCode::NoMatch, 0, why));
     }
-    let within = inventory.agents.iter().enumerate().filter(|(place, _)| found.contains(*place));
-    Ok(AgentSet { names: within.map(|(_, agent)| agent.name).collect() })
+    Ok(AgentSet { names: inventory.names(&found) })
+}
+
+impl<'a> Inventory<'a> {
+    fn names(&self, found: &Bits) -> Vec<&'a str> {
+        let within = self.agents.iter().enumerate().filter(|(place, _)| found.contains(*place));
+        within.map(|(_, agent)| agent.name).collect()
+    }
 }
 
 impl Inventory<'_> {
@@ -154,32 +203,33 @@ impl Inventory<'_> {
     }
 
     /// Every part is looked at even where it can't change the result: a typo must not go unseen.
-    fn set(&self, set: &Set) -> Result<Bits, ExpressionError> {
+    fn set(&self, set: &Set, missed: &mut Missed) -> Bits {
         let mut found = Bits::default();
         for atom in &set.union {
-            found.union_with(&self.atom(atom)?);
+            found.union_with(&self.atom(atom, missed));
         }
         for filter in &set.filters {
-            let matched = self.atom(&filter.atom)?;
+            let matched = self.atom(&filter.atom, missed);
             match filter.operation {
                 Operation::Keep => found.intersect_with(&matched),
                 Operation::Drop => found.subtract(&matched),
             }
         }
-        Ok(found)
+        found
     }
 
-    fn atom(&self, atom: &Atom) -> Result<Bits, ExpressionError> {
+    fn atom(&self, atom: &Atom, missed: &mut Missed) -> Bits {
         match &atom.term {
-            Term::Everyone => Ok(self.select(|_| true)),
-            Term::Parentheses(set) => self.set(set),
-            Term::Group(name) => {
-                let group = self.groups.get(name.as_str()).cloned();
-                group.ok_or_else(|| self.unknown_group(name, atom.position))
-            }
-            Term::Selector(selector) => Ok(self.selected(selector)),
-            Term::Pattern(pattern) if pattern.is_glob() => Ok(self.matched(pattern)),
-            Term::Pattern(pattern) => self.named(pattern, atom.position),
+            Term::Everyone => self.select(|_| true),
+            Term::Parentheses(set) => self.set(set, missed),
+            Term::Group(name) => self.groups.get(name.as_str()).cloned().unwrap_or_else(|| {
+                missed.note(|| format!("@{name}"));
+                missed.error.get_or_insert_with(|| self.unknown_group(name, atom.position));
+                Bits::default()
+            }),
+            Term::Selector(selector) => self.selected(selector),
+            Term::Pattern(pattern) if pattern.is_glob() => self.matched(pattern),
+            Term::Pattern(pattern) => self.named(pattern, atom.position, missed),
         }
     }
 
@@ -203,7 +253,7 @@ impl Inventory<'_> {
         found
     }
 
-    fn named(&self, pattern: &Pattern, position: usize) -> Result<Bits, ExpressionError> {
+    fn named(&self, pattern: &Pattern, position: usize, missed: &mut Missed) -> Bits {
         let mut found = Bits::default();
         let (mut unknown, mut listed) = (0_usize, Vec::new());
         pattern.expand(&mut |name| {
@@ -211,11 +261,15 @@ impl Inventory<'_> {
                 return found.insert(*place);
             }
             unknown += 1;
+            missed.note(|| name.to_owned());
             if listed.len() < MOST_LISTED {
                 listed.push(name.to_owned());
             }
         });
-        if unknown == 0 { Ok(found) } else { Err(self.unknown_agents(&listed, unknown, position)) }
+        if unknown > 0 {
+            missed.error.get_or_insert_with(|| self.unknown_agents(&listed, unknown, position));
+        }
+        found
     }
 
     fn unknown_agents(&self, listed: &[String], unknown: usize, position: usize) -> ExpressionError {

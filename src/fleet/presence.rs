@@ -68,10 +68,10 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// Takes an agent's report in the place of its last one.
-    pub fn report(&mut self, agent: usize, held: Vec<Held>) {
+    /// Takes an agent's report in the place of its last one; whether it says anything new.
+    pub fn report(&mut self, agent: usize, held: Vec<Held>) -> bool {
         let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
-        self.replace(agent, now);
+        self.replace(agent, now)
     }
 
     /// Takes what an agent says has changed: what is there now by these digests, and which digests are gone.
@@ -83,8 +83,11 @@ impl Holdings {
         self.replace(agent, now);
     }
 
-    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) {
+    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> bool {
         let before = self.by_agent.remove(&agent).unwrap_or_default();
+        // What is the same is kept once, so that this is a comparison of addresses.
+        let is_news =
+            before.len() != now.len() || before.iter().zip(&now).any(|(old, new)| !Arc::ptr_eq(old, new));
         for held in &before {
             self.mark(agent, held, false);
         }
@@ -95,6 +98,7 @@ impl Holdings {
         for held in before {
             self.forget_if_unheld(&held);
         }
+        is_news
     }
 
     /// Forgets an agent.
@@ -237,9 +241,10 @@ mod tests {
     #[test]
     fn a_report_replaces_the_one_before_and_leaves_nothing_of_it() {
         let mut holdings = Holdings::default();
-        holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1")]);
-        holdings.report(1, vec![held("a", "cr.io/a:1")]);
-        holdings.report(0, vec![held("a", "cr.io/a:1")]);
+        assert!(holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1")]));
+        assert!(holdings.report(1, vec![held("a", "cr.io/a:1")]));
+        assert!(holdings.report(0, vec![held("a", "cr.io/a:1")]));
+        assert!(!holdings.report(0, vec![held("a", "cr.io/a:1")]), "it says nothing new");
         assert_eq!(holdings.on(0, "cr.io/b:1", &digest("b"), &[]), Presence::Absent);
         holdings.report(1, Vec::new());
         holdings.remove(0);

@@ -15,6 +15,7 @@ use crate::access::visibility::{Holders, Whereabouts};
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
+use crate::base::signal::Signal;
 use crate::base::{Error, Result};
 use crate::engine::image::Held;
 use crate::engine::{About, Disk, Engine};
@@ -27,6 +28,8 @@ use crate::fleet::labels::set_labels;
 use crate::fleet::presence::{Holdings, Presence};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
+
+mod roster;
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
 
@@ -50,6 +53,7 @@ struct Index {
     holdings: Holdings,
     /// The agents of each scaling group that are alive.
     alive_in: HashMap<String, Bits>,
+    changes: Signal,
 }
 
 struct Entry {
@@ -259,6 +263,7 @@ impl Fleet {
             entry.agent.has_reported = false;
             entry.connect(engine, about);
         });
+        index.changes.raise();
         Ok(id)
     }
 
@@ -284,16 +289,19 @@ impl Fleet {
         let mut index = self.index.write();
         if !closed.is_cancelled() {
             index.update(id, |entry| entry.connect(engine, about));
+            index.changes.raise();
         }
         Ok(())
     }
 
     /// An agent's link is gone. It counts as alive for a while, for links come back; but nothing is asked of it.
     pub fn unlink(&self, id: &str, reason: &str) {
-        self.index.write().update(id, |entry| {
+        let mut index = self.index.write();
+        index.update(id, |entry| {
             entry.disconnect();
             entry.agent.away = Some(reason.into());
         });
+        index.changes.raise();
     }
 
     /// An agent tells what changed on its engine: what is there now by these digests, and which digests are gone.
@@ -302,25 +310,30 @@ impl Fleet {
         let Some(number) = index.numbers.get(id).copied() else { return };
         index.holdings.revise(number, changed, gone);
         index.update(id, |entry| entry.agent.disk = disk.or(entry.agent.disk.take()));
+        index.changes.raise();
     }
 
     /// An agent's engine was read.
     pub fn report(&self, id: &str, held: Vec<Held>, disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
-        index.holdings.report(number, held);
+        let mut is_news = index.holdings.report(number, held);
         index.update(id, |entry| {
-            entry.agent.has_reported = true;
+            is_news |= !std::mem::replace(&mut entry.agent.has_reported, true);
             if disk.is_some() {
                 entry.agent.disk = disk;
             }
         });
+        if is_news {
+            index.changes.raise();
+        }
     }
 
     /// An agent's engine does not answer any more.
     pub fn lose(&self, id: &str, reason: &str) {
         let now = self.clock.now();
-        self.index.write().update(id, |entry| {
+        let mut index = self.index.write();
+        index.update(id, |entry| {
             let since = match entry.agent.status {
                 Status::Lost { since, .. } => since,
                 Status::Alive => now,
@@ -329,6 +342,7 @@ impl Fleet {
             entry.agent.has_reported = false;
             entry.disconnect();
         });
+        index.changes.raise();
     }
 
     /// Adds an agent that joined, within the transaction that takes its token.
@@ -389,6 +403,7 @@ impl Index {
         if let Some(alive) = self.alive_in.get_mut(&entry.agent.record.scaling_group) {
             alive.remove(number);
         }
+        self.changes.raise();
     }
 
     fn put_record(&mut self, record: AgentRecord) {
@@ -399,6 +414,7 @@ impl Index {
             let status = Status::Lost { since: record.first_contact, reason: "not reached yet".into() };
             self.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
         }
+        self.changes.raise();
     }
 
     fn entry(&self, id: &str) -> Option<&Entry> {

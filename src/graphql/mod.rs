@@ -18,6 +18,7 @@ pub mod kit;
 pub mod policies;
 pub mod presence;
 pub mod registries;
+pub mod rules;
 pub mod scaling_groups;
 pub mod schema;
 pub mod sessions;

@@ -26,12 +26,14 @@ use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::rules::{RuleMutation, RuleQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::sessions::{SessionMutation, SessionQuery};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
 use crate::graphql::users::{UserMutation, UserQuery};
+use crate::rules::service::Rules;
 use crate::scan::service::Scanner;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
@@ -58,6 +60,7 @@ pub struct Query(
     JoinQuery,
     PresenceQuery,
     TransferQuery,
+    RuleQuery,
     RegistryQuery,
     TaskQuery,
     AuditQuery,
@@ -79,6 +82,7 @@ pub struct Mutation(
     ImageNodeMutation,
     AgentMutation,
     JoinMutation,
+    RuleMutation,
     RegistryMutation,
     TaskMutation,
     DomainMutation,
@@ -119,6 +123,8 @@ pub struct Services {
     pub scanner: Scanner,
     /// For preloads and unloads.
     pub transfers: Transfers,
+    /// For standing preloads.
+    pub rules: Rules,
     /// For tasks.
     pub queue: Queue,
 }
@@ -137,6 +143,7 @@ pub fn build(services: Services) -> Schema {
         links,
         scanner,
         transfers,
+        rules,
         queue,
     } = services;
     builder()
@@ -151,6 +158,7 @@ pub fn build(services: Services) -> Schema {
         .data(links)
         .data(scanner)
         .data(transfers)
+        .data(rules)
         .data(queue)
         .finish()
 }

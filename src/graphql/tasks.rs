@@ -56,6 +56,11 @@ impl BackgroundTask {
         self.task.targets.as_ref().map(|targets| targets.folded.as_str())
     }
 
+    /// The standing rule that asked for it; null where a person did.
+    async fn rule(&self) -> Option<&str> {
+        self.task.targets.as_ref().and_then(|targets| targets.rule.as_deref())
+    }
+
     /// `started`, `done`, `failed` or `cancelled`.
     async fn state(&self) -> &str {
         self.task.state.as_str()

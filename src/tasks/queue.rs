@@ -15,6 +15,7 @@ use crate::access::caller::Caller;
 use crate::base::clock::Clock;
 use crate::base::ids::{TaskId, UserId};
 use crate::base::reference::shown;
+use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
 use crate::store::{Store, Table};
 use crate::tasks::live::{Live, Next, ledger_of};
@@ -51,6 +52,8 @@ struct Shared {
     tasks: RwLock<BTreeMap<TaskId, Arc<Live>>>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
+    /// Raised when an item or a task has ended.
+    ends: Signal,
 }
 
 impl Queue {
@@ -72,7 +75,8 @@ impl Queue {
             })
         })?;
         let workers = workers.into_iter().map(|worker| (worker.kind(), worker)).collect();
-        let shared = Shared { store, clock, audit, workers, tasks: RwLock::new(tasks), tracker, shutdown };
+        let (tasks, ends) = (RwLock::new(tasks), Signal::default());
+        let shared = Shared { store, clock, audit, workers, tasks, tracker, shutdown, ends };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -122,7 +126,7 @@ impl Queue {
         items: Vec<NewItem>,
         targets: Option<Targets>,
     ) -> Result<TaskId> {
-        if self.running().len() >= MAX_RUNNING {
+        if self.room() == 0 {
             return Err(Error::Busy(format!(
                 "{MAX_RUNNING} tasks are running already; wait for one to end, or cancel one"
             )));
@@ -178,6 +182,16 @@ impl Queue {
             .filter(|live| live.task().state == State::Started)
             .cloned()
             .collect()
+    }
+
+    /// How many more tasks may run.
+    pub fn room(&self) -> usize {
+        MAX_RUNNING.saturating_sub(self.running().len())
+    }
+
+    /// Tells when an item or a task has ended.
+    pub fn ends(&self) -> Follower {
+        self.shared.ends.follow()
     }
 
     /// The task with this id, unless it is unknown or forgotten.
@@ -366,6 +380,7 @@ impl Queue {
             tracing::error!(task = %live.id(), number, ?error, "the result of an item could not be kept");
             self.fail_in_memory(&live, number, &error);
         }
+        self.shared.ends.raise();
         None
     }
 
@@ -474,7 +489,7 @@ impl Queue {
         task.ended_at = Some(now);
         task.message = closing_words(&task);
         tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
-        let live = Arc::clone(live);
+        let (live, ends) = (Arc::clone(live), self.shared.ends.clone());
         self.shared
             .store
             .write(move |w| {
@@ -482,7 +497,10 @@ impl Queue {
                     w.put(&ITEMS, item_key(task.id, item.number), item)?;
                 }
                 w.put(&TASKS, task.id.as_bytes(), &task)?;
-                w.on_commit(move || live.end(task));
+                w.on_commit(move || {
+                    live.end(task);
+                    ends.raise();
+                });
                 Ok(())
             })
             .await

@@ -132,6 +132,9 @@ pub struct Targets {
     pub expression: String,
     /// As it was then, folded.
     pub folded: String,
+    /// The standing rule that asked for it; none where a person did.
+    #[serde(default)]
+    pub rule: Option<String>,
 }
 
 /// One piece of a task: a repository to read, an image to load on one agent.

@@ -13,9 +13,11 @@ use crate::fleet::agent::Agent;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
 
+/// The room that so many bytes to fetch take on an agent.
+///
 /// An image takes more room unpacked than it is to fetch; how much is known only afterwards. Twice is what common
 /// images come to at least, so an agent with less than that free is said not to fit. An image layout unpacks nothing.
-fn taken(bytes: u64, agent: &Agent) -> u64 {
+pub fn taken(bytes: u64, agent: &Agent) -> u64 {
     match agent.about.as_ref().map(|about| about.kind) {
         Some(Kind::Oci) => bytes,
         _ => bytes.saturating_mul(2),

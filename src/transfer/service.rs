@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::error::ExpressionError;
 use crate::fleet::expression::Expression;
+use crate::fleet::fold::fold;
 use crate::fleet::service::{Fleet, Selection};
 use crate::tasks::queue::Queue;
-use crate::tasks::task::{Kind, NewItem, Targets};
+use crate::tasks::task::{Item, Kind, NewItem, Targets};
 use crate::transfer::plan::{AgentPlan, Planner, image_for};
 use crate::transfer::work::Work;
 
@@ -37,6 +39,41 @@ pub struct Plan {
     pub set: Selection,
     /// For each image in turn and each agent, in the order of their ids.
     pub agents: Vec<AgentPlan>,
+}
+
+/// What a rule found missing.
+#[derive(Debug, Clone)]
+pub struct Filling {
+    /// The rule's name.
+    pub rule: String,
+    /// Its expression.
+    pub expression: String,
+    /// The images of one name.
+    pub images: Vec<Arc<Image>>,
+    /// The agents that lack them, in order.
+    pub agents: Vec<String>,
+}
+
+/// One image and one agent in a task.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The agent's id.
+    pub agent: String,
+    /// The image's digest.
+    pub digest: Digest,
+    /// Its size, in bytes.
+    pub size_bytes: u64,
+    /// The item it is.
+    pub item: Item,
+}
+
+/// The attempts that the items of a preload or an unload are.
+pub fn attempts(items: Vec<Item>) -> impl Iterator<Item = Attempt> {
+    items.into_iter().filter_map(|item| {
+        let work = Work::of(&item.work).ok()?;
+        let image = work.image?;
+        Some(Attempt { agent: work.agent, digest: image.digest, size_bytes: image.size_bytes, item })
+    })
 }
 
 impl Transfers {
@@ -101,7 +138,7 @@ impl Transfers {
         let items = self.items(&wanted, &set.names)?;
         let names: Vec<String> = wanted.into_iter().map(|wanted| wanted.name).collect();
         let subject = format!("{} on {}", first_of(&names), set.folded);
-        let targets = Targets { expression: expression.into(), folded: set.folded };
+        let targets = Targets { expression: expression.into(), folded: set.folded, rule: None };
         self.queue.submit_for(deed, kind, subject, caller.user, items, Some(targets)).await
     }
 
@@ -145,6 +182,26 @@ impl Transfers {
             }
         }
         Ok(items)
+    }
+
+    /// Starts loading what a rule found missing, for who answers for the rule.
+    ///
+    /// # Errors
+    /// Those of [`Queue::submit`].
+    pub async fn fill(&self, caller: &Caller, filling: Filling) -> Result<TaskId> {
+        let Filling { rule, expression, images, agents } = filling;
+        let folded = fold(&agents);
+        let name = images.first().map(|image| image.record.canonical().to_string()).unwrap_or_default();
+        let subject = format!("{name} on {folded}");
+        self.audit
+            .superadmin(caller, "preload_image", &subject, |deed| async move {
+                let items: Result<Vec<_>> =
+                    agents.iter().map(|agent| self.work(agent, &images).item(&name, false)).collect();
+                let subject = format!("{name} on {folded} by rule {rule}");
+                let targets = Targets { expression, folded, rule: Some(rule) };
+                self.queue.submit_for(&deed, Kind::Preload, subject, caller.user, items?, Some(targets)).await
+            })
+            .await
     }
 
     fn work(&self, id: &str, images: &[Arc<Image>]) -> Work {

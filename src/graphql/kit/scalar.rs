@@ -9,7 +9,7 @@ use crate::base::reference::shown;
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
 /// An integer larger than GraphQL's `Int`, up to what JavaScript can hold exactly (2^53 - 1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BigInt(pub u64);
 
 impl BigInt {

@@ -1,0 +1,179 @@
+//! What the agents of a rule lack: pure, over what there is at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::digest::Digest;
+use crate::catalog::image::Image;
+use crate::fleet::bits::Bits;
+use crate::rules::pattern::ImagePattern;
+
+/// The most images of one rule that are looked after: more is a pattern that is too wide for any disk.
+pub const MAX_IMAGES: usize = 5_000;
+
+/// What there is.
+pub struct Scene<'a> {
+    /// All images, by name, the architectures of a name one after another.
+    pub images: &'a [Arc<Image>],
+    /// The agents that can be given images now, by architecture.
+    pub ready: &'a BTreeMap<String, Bits>,
+    /// The agents that hold a digest.
+    pub held_by: &'a dyn Fn(&Digest) -> Bits,
+}
+
+/// How the images of a rule stand on its agents.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// How many names the pattern takes.
+    pub images: usize,
+    /// The first of these names.
+    pub names: Vec<String>,
+    /// How often one of the images is on one of the agents.
+    pub present: usize,
+    /// What is not there, by name.
+    pub lacking: Vec<Lacking>,
+}
+
+/// One name of which some agents lack the image.
+#[derive(Debug, Clone)]
+pub struct Lacking {
+    /// The images of that name, one for each architecture.
+    pub images: Vec<Arc<Image>>,
+    /// The agents of its architecture that lack each of them, in the same order.
+    pub agents: Vec<Bits>,
+}
+
+impl Look {
+    /// Whether there are more images than are looked after.
+    pub fn is_cut(&self) -> bool {
+        self.images > MAX_IMAGES
+    }
+
+    /// How often one of the images is missing on one of the agents.
+    pub fn missing(&self) -> usize {
+        self.parts().map(|(_, agents)| agents.count()).sum()
+    }
+
+    /// What is to be fetched in all, in bytes, if agents share nothing with what they hold.
+    pub fn bytes(&self) -> u64 {
+        let of = |(image, agents): (&Arc<Image>, &Bits)| {
+            image.record.size_bytes.saturating_mul(u64::try_from(agents.count()).unwrap_or(u64::MAX))
+        };
+        self.parts().map(of).fold(0, u64::saturating_add)
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&Arc<Image>, &Bits)> {
+        self.lacking.iter().flat_map(Lacking::parts)
+    }
+}
+
+impl Lacking {
+    /// Each image with the agents that lack it.
+    pub fn parts(&self) -> impl Iterator<Item = (&Arc<Image>, &Bits)> {
+        self.images.iter().zip(&self.agents)
+    }
+}
+
+/// How many names [`Look::names`] has.
+const NAMED: usize = 20;
+
+/// Looks for the images that a pattern takes on these agents. Each agent is asked for the image of its architecture;
+/// one for which there is none lacks nothing. An agent that holds another image by that name lacks this one.
+pub fn look(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Look {
+    let mut ready = pattern.ready();
+    let mut look = Look::default();
+    let same_name = |a: &Arc<Image>, b: &Arc<Image>| {
+        (&a.record.name, &a.record.tag, &a.record.registry)
+            == (&b.record.name, &b.record.tag, &b.record.registry)
+    };
+    for images in scene.images.chunk_by(same_name) {
+        let Some(first) = images.first() else { continue };
+        let canonical = first.record.canonical();
+        if !ready.takes(canonical.as_str()) {
+            continue;
+        }
+        look.images += 1;
+        if look.images <= NAMED {
+            look.names.push(canonical.to_string());
+        }
+        if look.images > MAX_IMAGES {
+            continue;
+        }
+        let lacking: Vec<Bits> = images.iter().map(|image| look.lack(image, agents, scene)).collect();
+        if lacking.iter().any(|agents| !agents.is_empty()) {
+            look.lacking.push(Lacking { images: images.to_vec(), agents: lacking });
+        }
+    }
+    look
+}
+
+impl Look {
+    fn lack(&mut self, image: &Image, agents: &Bits, scene: &Scene) -> Bits {
+        let Some(ready) = scene.ready.get(&image.record.architecture) else { return Bits::default() };
+        let mut wanted = agents.clone();
+        wanted.intersect_with(ready);
+        let all = wanted.count();
+        wanted.subtract(&(scene.held_by)(&image.record.digest));
+        self.present += all - wanted.count();
+        wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::{Look, MAX_IMAGES, Scene, look};
+    use crate::base::digest::Digest;
+    use crate::catalog::image::Image;
+    use crate::fleet::bits::Bits;
+    use crate::rules::pattern::ImagePattern;
+    use crate::rules::tests::{bits, image};
+
+    fn seen(pattern: &str, images: &[Arc<Image>], agents: &[usize], held: &[(&Arc<Image>, usize)]) -> Look {
+        let ready: BTreeMap<String, Bits> =
+            [("x86_64".to_owned(), bits(&[0, 1, 2])), ("aarch64".to_owned(), bits(&[5, 6]))].into();
+        let held_by = |digest: &Digest| {
+            let holders = held.iter().filter(|(image, _)| image.record.digest == *digest);
+            bits(&holders.map(|(_, agent)| *agent).collect::<Vec<_>>())
+        };
+        let pattern = ImagePattern::parse(pattern).unwrap();
+        look(&pattern, &bits(agents), &Scene { images, ready: &ready, held_by: &held_by })
+    }
+
+    #[test]
+    fn each_agent_lacks_the_image_of_its_architecture() {
+        let images = [
+            image("a:1", "aarch64"),
+            image("a:1", "x86_64"),
+            image("b:1", "x86_64"),
+            image("c:1", "riscv64"),
+        ];
+        let found = seen("cr.lab/*", &images, &[0, 1, 3, 5], &[(&images[1], 1), (&images[1], 2)]);
+        assert_eq!((found.images, found.present), (3, 1), "agent 3 is not ready, agent 2 not asked for");
+        assert_eq!(found.names, ["cr.lab/a:1", "cr.lab/b:1", "cr.lab/c:1"]);
+        let lacking: Vec<_> = found.lacking.iter().map(|l| (l.images.len(), l.agents.clone())).collect();
+        assert_eq!(
+            lacking,
+            [(2, vec![bits(&[5]), bits(&[0])]), (1, vec![bits(&[0, 1])])],
+            "nobody has the third one's processor"
+        );
+        assert_eq!((found.missing(), found.bytes()), (4, 400));
+    }
+
+    #[test]
+    fn what_is_on_every_agent_is_not_told_of() {
+        let images = [image("a:1", "x86_64")];
+        let found = seen("cr.lab/a:*", &images, &[0], &[(&images[0], 0)]);
+        assert!(found.lacking.is_empty() && found.present == 1);
+        assert_eq!(seen("cr.lab/b:*", &images, &[0], &[]).images, 0);
+    }
+
+    #[test]
+    fn a_pattern_that_is_too_wide_is_cut() {
+        let images: Vec<_> = (0..MAX_IMAGES + 7).map(|n| image(&format!("a:{n:05}"), "x86_64")).collect();
+        let found = seen("*", &images, &[0], &[]);
+        assert!(found.is_cut() && found.images == MAX_IMAGES + 7 && found.lacking.len() == MAX_IMAGES);
+    }
+}

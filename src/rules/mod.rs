@@ -1,0 +1,18 @@
+//! Standing preloads: rules that say which images are to be on which agents, and when they may be brought there.
+//!
+//! A rule is looked at again whenever something changed: an agent came, a tag moved, a window opened. What its agents
+//! lack is found (`look`), what of it can begin now is chosen (`share`), both without I/O, and ordinary preload tasks are
+//! made of it (`round`). A rule takes nothing off an agent, and what has begun goes on when its window closes.
+
+pub mod look;
+pub mod pattern;
+mod round;
+pub mod rule;
+pub mod service;
+pub mod setbacks;
+pub mod share;
+pub mod status;
+pub mod window;
+
+#[cfg(test)]
+mod tests;

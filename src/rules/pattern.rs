@@ -1,0 +1,167 @@
+//! The images of a rule: a pattern for canonical names, `registry/name:tag`.
+//!
+//! `*` stands for any characters or none, also for `/` and `:`; `?` for any one character; all else for itself. A
+//! pattern is held against the whole name, so `cr.lab/python:3.*` takes neither `cr.lab/python-gpu:3.9` nor
+//! `mirror.cr.lab/python:3.9`.
+
+use std::fmt;
+
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+use crate::fleet::pattern::{self, Matcher, Pattern, Piece};
+
+/// Longest pattern, in bytes: a canonical name has 384 at most.
+const MAX_BYTES: usize = 512;
+
+/// A pattern for images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePattern(Pattern);
+
+impl ImagePattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that no image's name could match.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text.trim();
+        let refuse = |why: String| Err(Error::invalid("images", format!("{:?} {why}", shown(text))));
+        if text.is_empty() {
+            let why = "it is empty; write registry/name:tag, where * stands for any characters";
+            return Err(Error::invalid("images", why));
+        }
+        if text.len() > MAX_BYTES {
+            return refuse(format!("is longer than {MAX_BYTES} bytes"));
+        }
+        if text.contains("://") {
+            return refuse("has a protocol scheme; write registry/name:tag".into());
+        }
+        if text.contains('@') {
+            return refuse("has a digest; a rule follows names, so write registry/name:tag".into());
+        }
+        // Only an IPv6 address has brackets, and that stands first.
+        let rest =
+            text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(_, rest)| rest);
+        if rest.contains(['[', ']']) {
+            return refuse("has brackets; images have no ranges, only * and ?".into());
+        }
+        if let Some(other) = rest.chars().find(|c| !is_of_name(*c)) {
+            return refuse(format!("has {other:?}, which no image's name has"));
+        }
+        if !rest.contains(['/', '*']) {
+            return refuse(format!("names no registry; write */{rest} for any, or cr.example.org/{rest}"));
+        }
+        let last = text.rsplit('/').next().unwrap_or_default();
+        if !last.contains([':', '*']) {
+            return refuse(format!("has no tag; write {}:* for every tag", shown(text)));
+        }
+        Ok(Self(Pattern { pieces: pieces(text) }))
+    }
+
+    /// The pattern, ready to be held against many names.
+    pub fn ready(&self) -> Ready<'_> {
+        Ready { prefix: self.0.prefix(), matcher: Matcher::new(&self.0) }
+    }
+}
+
+impl fmt::Display for ImagePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// See [`ImagePattern::ready`].
+pub struct Ready<'a> {
+    prefix: &'a str,
+    matcher: pattern::Matcher<'a>,
+}
+
+impl Ready<'_> {
+    /// Whether an image of this canonical name is meant.
+    pub fn takes(&mut self, canonical: &str) -> bool {
+        // Most names of a catalog differ early.
+        canonical.starts_with(self.prefix) && self.matcher.matches(canonical)
+    }
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-/:*?".contains(c)
+}
+
+fn pieces(text: &str) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for c in text.chars() {
+        match (c, pieces.last_mut()) {
+            ('*', Some(Piece::Star)) => {}
+            ('*', _) => pieces.push(Piece::Star),
+            ('?', _) => pieces.push(Piece::Any),
+            (c, Some(Piece::Text(text))) => text.push(c),
+            (c, _) => pieces.push(Piece::Text(c.into())),
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ImagePattern;
+
+    fn takes(pattern: &str, name: &str) -> bool {
+        ImagePattern::parse(pattern).unwrap().ready().takes(name)
+    }
+
+    #[test]
+    fn a_pattern_is_held_against_the_whole_name() {
+        for (pattern, name) in [
+            ("cr.lab/*", "cr.lab/a:1"),
+            ("cr.lab/*", "cr.lab/deep/down/a:1"),
+            ("cr.lab:5000/python:*", "cr.lab:5000/python:3.9"),
+            ("*/python:3.?", "cr.lab/python:3.9"),
+            ("*", "cr.lab/a:1"),
+            ("*:latest", "cr.lab/a:latest"),
+            (" cr.lab/a:1 ", "cr.lab/a:1"),
+            ("cr.lab/a**b:1", "cr.lab/ab:1"),
+            ("[::1]:5000/*", "[::1]:5000/a:1"),
+        ] {
+            assert!(takes(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("cr.lab/python:3.*", "cr.lab/python-gpu:3.9"),
+            ("cr.lab/python:3.*", "mirror.cr.lab/python:3.9"),
+            ("*/python:3.?", "cr.lab/python:3.10"),
+            ("*:latest", "cr.lab/a:latest2"),
+            ("cr.lab/A:*", "cr.lab/a:1"),
+        ] {
+            assert!(!takes(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_says_what_would() {
+        for (pattern, words) in [
+            ("", "is empty"),
+            ("  ", "is empty"),
+            ("python:3.9", "write */python:3.9 for any"),
+            ("cr.lab/python", "write cr.lab/python:* for every tag"),
+            ("https://cr.lab/python:3", "protocol"),
+            ("cr.lab/python@sha256:00", "follows names"),
+            ("cr.lab/gpu[01-16]:1", "no ranges"),
+            ("cr.lab/a b:1", "' '"),
+            ("cr.lab/é:1", "'é'"),
+            (&format!("cr.lab/{}:1", "a".repeat(512)), "longer than 512"),
+        ] {
+            let error = ImagePattern::parse(pattern).unwrap_err().to_string();
+            assert!(error.starts_with("images: ") && error.contains(words), "{pattern}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_pattern_is_slow() {
+        let stars = format!("{}b", "*a".repeat(200));
+        assert!(!takes(&stars, &"a".repeat(380)));
+    }
+
+    #[test]
+    fn a_pattern_is_written_as_it_was_read() {
+        assert_eq!(ImagePattern::parse("cr.lab/**x?:3*").unwrap().to_string(), "cr.lab/*x?:3*");
+    }
+}

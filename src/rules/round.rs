@@ -1,0 +1,532 @@
+//! The rounds: what has changed is waited for, what the rules lack is found, and tasks are made of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::caller::Caller;
+use crate::access::visibility::Filter;
+use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
+use crate::base::signal::Follower;
+use crate::base::{Error, Result};
+use crate::catalog::image::Image;
+use crate::catalog::service::Catalog;
+use crate::fleet::agent::{Agent, Status as AgentStatus};
+use crate::fleet::bits::Bits;
+use crate::fleet::evaluate::{Inventory, evaluate_known};
+use crate::fleet::expression::Expression;
+use crate::fleet::service::Fleet;
+use crate::rules::look::{Look, Scene, look};
+use crate::rules::pattern::ImagePattern;
+use crate::rules::rule::{Rule, parsed};
+use crate::rules::service::{Rules, folded};
+use crate::rules::setbacks::{Ending, Setbacks, save};
+use crate::rules::share::{self, Order, Party, Shares, Terms, Why};
+use crate::rules::status::{Away, Begun, Status, Waiting};
+use crate::rules::window::Standing;
+use crate::tasks::live::Live;
+use crate::tasks::task::{ItemState, Kind};
+use crate::transfer::plan::{Planner, taken};
+use crate::transfer::service::{Attempt, Filling, attempts};
+
+/// What changes together is looked at together: a round begins when it has been quiet so long, or soon if it never is.
+const SETTLE: Duration = Duration::from_secs(1);
+const LONGEST_SETTLE: Duration = Duration::from_secs(10);
+/// After a round the loop rests so many times as long as the round took, at most so long: a large lab in which something
+/// changes all the time must not keep a processor busy.
+const REST: u32 = 20;
+const LONGEST_REST: Duration = Duration::from_mins(1);
+/// A round is made so often even if nothing is heard of: disks fill and empty unheard.
+const REGULAR: SignedDuration = SignedDuration::from_mins(10);
+/// The wait after a round that failed.
+const AFTER_FAULT: SignedDuration = SignedDuration::from_mins(1);
+/// The clock is looked at so often while an opening is waited for: somebody may set it.
+const CLOCK_LOOK: Duration = Duration::from_secs(10);
+/// How many tasks of rules may be under way, each for one image.
+const MAX_TASKS: usize = 16;
+/// How many of the places for running tasks are left to people.
+const LEFT_TO_PEOPLE: usize = 16;
+/// How many agents a status names as away.
+const MAX_AWAY: usize = 100;
+
+/// What the rounds remember.
+pub(in crate::rules) struct Memory {
+    pub(in crate::rules) setbacks: Setbacks,
+    /// The tasks whose end is yet to be taken note of.
+    watched: HashSet<TaskId>,
+    /// Those of them that were cancelled because their agents were lost: that is nobody's wish.
+    withdrawn: HashSet<TaskId>,
+}
+
+impl Memory {
+    pub(in crate::rules) fn new(setbacks: Setbacks) -> Self {
+        Self { setbacks, watched: HashSet::new(), withdrawn: HashSet::new() }
+    }
+}
+
+/// The agents that a rule's expression names.
+#[derive(Debug, Default)]
+pub struct Agents {
+    /// By number.
+    bits: Bits,
+    /// Their ids, in order.
+    pub names: Vec<String>,
+    /// Those of them that can't be given anything now.
+    pub away: Vec<Away>,
+    /// Names that are nobody's, the first of them.
+    pub unknown: Vec<String>,
+    /// How many of those there are.
+    pub unknown_count: usize,
+}
+
+impl Agents {
+    /// Their names in short.
+    pub fn folded(&self) -> String {
+        folded(&self.names)
+    }
+}
+
+/// What was seen in one look.
+pub(in crate::rules) struct Seen {
+    /// For each rule.
+    pub(in crate::rules) rules: Vec<(Look, Agents)>,
+}
+
+/// Looks at what these rules find, off the threads that answer requests.
+pub(in crate::rules) async fn look_at(
+    catalog: &Catalog,
+    fleet: &Fleet,
+    caller: &Caller,
+    rules: Vec<(ImagePattern, Expression)>,
+) -> Result<Seen> {
+    let images = catalog.images(caller, &Filter::default())?;
+    let (fleet, roster) = (fleet.clone(), fleet.roster());
+    let looking = tokio::task::spawn_blocking(move || {
+        let mut ready: BTreeMap<String, Bits> = BTreeMap::new();
+        for (number, agent) in &roster {
+            if let (None, Some(about)) = (away(agent), &agent.about) {
+                ready.entry(about.architecture.clone()).or_default().insert(*number);
+            }
+        }
+        let inventory = Inventory::new(roster.iter().map(|(_, agent)| agent.view()));
+        let by_name: HashMap<&str, &(usize, Agent)> =
+            roster.iter().map(|entry| (entry.1.record.id.as_str(), entry)).collect();
+        let held_by = |digest: &Digest| fleet.held_by(digest);
+        let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
+        let one = |(pattern, expression): (ImagePattern, Expression)| {
+            let agents = named(&expression, &inventory, &by_name);
+            (look(&pattern, &agents.bits, &scene), agents)
+        };
+        Seen { rules: rules.into_iter().map(one).collect() }
+    });
+    looking.await.map_err(Error::internal)
+}
+
+fn named(expression: &Expression, inventory: &Inventory, by_name: &HashMap<&str, &(usize, Agent)>) -> Agents {
+    let known = evaluate_known(expression, inventory);
+    let mut agents = Agents {
+        names: known.names.iter().map(|&name| name.to_owned()).collect(),
+        unknown: known.unknown,
+        unknown_count: known.unknown_count,
+        ..Agents::default()
+    };
+    for (number, agent) in known.names.iter().filter_map(|name| by_name.get(name)) {
+        agents.bits.insert(*number);
+        if let Some(reason) = away(agent) {
+            agents.away.push(Away { agent: agent.record.id.clone(), reason });
+        }
+    }
+    agents
+}
+
+/// Why an agent can't be given anything now, if it can't.
+fn away(agent: &Agent) -> Option<String> {
+    match (&agent.status, &agent.away) {
+        (AgentStatus::Lost { reason, .. }, _) => Some(format!("lost: {reason}")),
+        (AgentStatus::Alive, Some(reason)) => Some(format!("not reached: {reason}")),
+        (AgentStatus::Alive, None) if agent.record.draining => Some("draining".into()),
+        (AgentStatus::Alive, None) if !agent.has_reported => Some("has not said yet what it holds".into()),
+        (AgentStatus::Alive, None) => None,
+    }
+}
+
+/// What tells of changes.
+struct News {
+    catalog: Follower,
+    fleet: Follower,
+    queue: Follower,
+    rules: Follower,
+}
+
+impl News {
+    async fn any(&mut self) {
+        tokio::select! {
+            () = self.catalog.changed() => {}
+            () = self.fleet.changed() => {}
+            () = self.queue.changed() => {}
+            () = self.rules.changed() => {}
+        }
+    }
+
+    /// Waits until nothing was told for a while.
+    async fn settle(&mut self) {
+        let latest = Instant::now() + LONGEST_SETTLE;
+        while Instant::now() < latest && tokio::time::timeout(SETTLE, self.any()).await.is_ok() {}
+    }
+}
+
+/// What is on its way, by what the tasks say.
+#[derive(Default)]
+struct UnderWay {
+    /// The agents on which each digest is worked on.
+    busy: HashMap<Digest, Bits>,
+    /// The room that takes on each agent, in bytes.
+    reserved: HashMap<usize, u64>,
+    /// How many tasks of rules there are.
+    tasks: usize,
+}
+
+/// A round in the making.
+struct Round<'a> {
+    now: Timestamp,
+    rules: Vec<Arc<Rule>>,
+    by_number: &'a HashMap<usize, Agent>,
+    seen: Seen,
+}
+
+impl Rules {
+    /// Makes a round whenever something has changed, until the server stops.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut news = News {
+            catalog: self.catalog.changes(),
+            fleet: self.fleet.changes(),
+            queue: self.queue.ends(),
+            rules: self.changes.follow(),
+        };
+        let mut next = self.clock.now();
+        while !shutdown.is_cancelled() {
+            let round = async {
+                tokio::select! {
+                    () = news.any() => {}
+                    () = self.until(next) => {}
+                }
+                news.settle().await;
+                let begun = Instant::now();
+                let next = match self.round().await {
+                    Ok(next) => next,
+                    Err(error) => {
+                        tracing::warn!(?error, "the rules could not be looked at; it is tried again");
+                        self.clock.now() + AFTER_FAULT
+                    }
+                };
+                tokio::time::sleep((begun.elapsed() * REST).min(LONGEST_REST)).await;
+                next
+            };
+            tokio::select! {
+                again_at = round => next = again_at,
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    async fn until(&self, at: Timestamp) {
+        loop {
+            let left = Duration::try_from(at.duration_since(self.clock.now())).unwrap_or_default();
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(CLOCK_LOOK)).await;
+        }
+    }
+
+    /// One round; returns when the next is due, even if nothing changes.
+    pub(in crate::rules) async fn round(&self) -> Result<Timestamp> {
+        let mut memory = self.memory.lock().await;
+        let now = self.clock.now();
+        let rules: Vec<Arc<Rule>> =
+            self.index.read().rules.values().filter(|rule| rule.enabled).cloned().collect();
+        if rules.is_empty() {
+            return Ok(now + REGULAR);
+        }
+        let by_number: HashMap<usize, Agent> = self.fleet.roster().into_iter().collect();
+        let numbers: HashMap<&str, usize> =
+            by_number.iter().map(|(number, agent)| (agent.record.id.as_str(), *number)).collect();
+        // Before what agents hold is looked at: what ends in between is seen as there.
+        let under_way = self.take_note(&mut memory, &numbers, &by_number).await?;
+        let (rules, asked): (Vec<_>, Vec<_>) = rules.into_iter().filter_map(readable).unzip();
+        let Some(caller) = rules.first().map(|rule| rule.caller()) else { return Ok(now + REGULAR) };
+        let seen = look_at(&self.catalog, &self.fleet, &caller, asked).await?;
+        memory.setbacks.tidy(now, |agent, digest| {
+            numbers.get(agent).is_some_and(|number| !self.fleet.held_by(digest).contains(*number))
+        });
+        let round = Round { now, rules, by_number: &by_number, seen };
+        let held_back = memory.setbacks.held_back(now, |agent| numbers.get(agent).copied());
+        let shares = self.share(&round, &under_way, &held_back).await?;
+        let begun = self.start(&round, &shares.orders, &mut memory).await;
+        let is_stuck = begun.iter().any(|(_, problem)| problem.is_some());
+        self.tell(&round, shares, begun, &memory.setbacks);
+        let unsaved = memory.setbacks.unsaved();
+        if !unsaved.is_empty() {
+            self.store.write(move |w| save(w, &unsaved)).await?;
+        }
+        let opens = round.rules.iter().filter_map(|rule| match rule.standing(now) {
+            Some(Standing::Closed(opens)) => opens,
+            _ => None,
+        });
+        let next_try = memory.setbacks.next_try(now);
+        let regular = now + if is_stuck { AFTER_FAULT } else { REGULAR };
+        Ok(opens.chain(next_try).chain([regular]).min().unwrap_or(regular))
+    }
+
+    /// Takes note of what ended since the last round, and of what is under way.
+    async fn take_note(
+        &self,
+        memory: &mut Memory,
+        numbers: &HashMap<&str, usize>,
+        by_number: &HashMap<usize, Agent>,
+    ) -> Result<UnderWay> {
+        let mut under_way = UnderWay::default();
+        let mut watched = std::mem::take(&mut memory.watched);
+        for live in self.queue.running() {
+            let task = live.task();
+            if task.kind == Kind::Rescan {
+                continue;
+            }
+            watched.remove(&task.id);
+            memory.watched.insert(task.id);
+            let rule = task.targets.and_then(|targets| targets.rule);
+            let attempts: Vec<Attempt> = attempts(live.items()).collect();
+            for attempt in &attempts {
+                note(&mut memory.setbacks, attempt, task.kind, false);
+                let open = numbers.get(attempt.agent.as_str()).filter(|_| !attempt.item.state.is_final());
+                let Some((number, agent)) = open.and_then(|n| Some((*n, by_number.get(n)?))) else {
+                    continue;
+                };
+                under_way.busy.entry(attempt.digest.clone()).or_default().insert(number);
+                if task.kind == Kind::Preload {
+                    *under_way.reserved.entry(number).or_default() += taken(attempt.size_bytes, agent);
+                }
+            }
+            if let Some(rule) = rule {
+                under_way.tasks += 1;
+                if !task.cancel_requested && only_waits_for_lost(&attempts, numbers, by_number) {
+                    self.withdraw(memory, &live, &rule).await;
+                }
+            }
+        }
+        for id in watched {
+            let withdrawn = memory.withdrawn.remove(&id);
+            let Some(live) = self.queue.find(id) else { continue };
+            let task = live.task();
+            let is_rules = task.targets.is_some_and(|targets| targets.rule.is_some());
+            for attempt in attempts(self.queue.items(&live).await?) {
+                note(&mut memory.setbacks, &attempt, task.kind, is_rules && !withdrawn);
+            }
+        }
+        Ok(under_way)
+    }
+
+    /// Cancels a task that only waits for agents that are lost: once they are back, they are looked at anew. Left alone,
+    /// such tasks would come to fill the queue.
+    async fn withdraw(&self, memory: &mut Memory, live: &Live, rule: &str) {
+        let Some(rule) = self.index.read().rules.get(rule).cloned() else { return };
+        memory.withdrawn.insert(live.id());
+        if let Err(error) = self.queue.cancel(&rule.caller(), &live.id().to_string()).await {
+            tracing::warn!(task = %live.id(), %error, "a task that waits for lost agents could not be cancelled");
+        }
+    }
+
+    /// Shares out what may begin. The room that an image needs is that of all its layers; where there is not so much, it
+    /// is asked what it shares with what is there.
+    async fn share(
+        &self,
+        round: &Round<'_>,
+        under_way: &UnderWay,
+        held_back: &HashMap<Digest, Bits>,
+    ) -> Result<Shares> {
+        let room = self.queue.room().saturating_sub(LEFT_TO_PEOPLE);
+        let tasks = MAX_TASKS.saturating_sub(under_way.tasks).min(room);
+        let mut known = HashMap::new();
+        let first = round.share(tasks, under_way, held_back, &known);
+        if first.unfit.is_empty() {
+            return Ok(first);
+        }
+        let mut planner = Planner::new(&self.catalog, &self.fleet);
+        for (number, image) in first.unfit {
+            let Some(agent) = round.by_number.get(&number) else { continue };
+            let name = image.record.canonical().to_string();
+            let plan = planner.plan(agent, &name, std::slice::from_ref(&image)).await?;
+            known.insert((number, image.record.digest.clone()), plan.bytes);
+        }
+        Ok(round.share(tasks, under_way, held_back, &known))
+    }
+
+    /// Starts what is to begin; for each rule the tasks, and why one could not be started.
+    async fn start(
+        &self,
+        round: &Round<'_>,
+        orders: &[Order],
+        memory: &mut Memory,
+    ) -> Vec<(Vec<TaskId>, Option<String>)> {
+        let mut begun: Vec<(Vec<TaskId>, Option<String>)> = vec![(Vec::new(), None); round.rules.len()];
+        for order in orders {
+            let (Some(rule), Some((tasks, problem))) =
+                (round.rules.get(order.rule), begun.get_mut(order.rule))
+            else {
+                continue;
+            };
+            let id = |number: &usize| round.by_number.get(number).map(|agent| agent.record.id.clone());
+            let mut agents: Vec<String> = order.agents.iter().filter_map(id).collect();
+            agents.sort();
+            let filling = Filling {
+                rule: rule.name.clone(),
+                expression: rule.target_agents.clone(),
+                images: order.images.clone(),
+                agents,
+            };
+            // Somebody may have changed it while this round went on.
+            if !self.index.read().rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule)) {
+                continue;
+            }
+            match self.transfers.fill(&rule.caller(), filling).await {
+                Ok(task) => {
+                    memory.watched.insert(task);
+                    tasks.push(task);
+                }
+                Err(error) => {
+                    tracing::warn!(rule = rule.name, %error, "a task of a rule could not be started");
+                    problem.get_or_insert_with(|| error.to_string());
+                    break;
+                }
+            }
+        }
+        begun
+    }
+
+    /// Keeps what there is to tell of each rule.
+    fn tell(
+        &self,
+        round: &Round,
+        shares: Shares,
+        begun: Vec<(Vec<TaskId>, Option<String>)>,
+        setbacks: &Setbacks,
+    ) {
+        let parts = shares.tallies.into_iter().zip(shares.waiting).zip(begun);
+        let mut index = self.index.write();
+        for ((rule, (look, agents)), ((tally, waiting), (tasks, problem))) in
+            round.rules.iter().zip(&round.seen.rules).zip(parts)
+        {
+            // One that was changed or removed meanwhile is looked at again at once.
+            if !index.rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule)) {
+                continue;
+            }
+            let before = index.statuses.get(&rule.name).and_then(|status| status.begun.clone());
+            let count = tally.begun;
+            let begun = if tasks.is_empty() { before } else { Some(Begun { at: round.now, tasks, count }) };
+            let status = Status {
+                at: round.now,
+                images: look.images,
+                is_cut: look.is_cut(),
+                agents: agents.names.len(),
+                folded: agents.folded(),
+                unknown: agents.unknown.clone(),
+                unknown_count: agents.unknown_count,
+                away: agents.away.iter().take(MAX_AWAY).cloned().collect(),
+                away_count: agents.away.len(),
+                present: look.present,
+                tally,
+                waiting: waiting.iter().filter_map(|w| told(round, w, setbacks)).collect(),
+                begun,
+                problem,
+            };
+            index.statuses.insert(rule.name.clone(), Arc::new(status));
+        }
+    }
+}
+
+/// Whether all that is left of a task waits for agents that are lost.
+fn only_waits_for_lost(
+    attempts: &[Attempt],
+    numbers: &HashMap<&str, usize>,
+    by_number: &HashMap<usize, Agent>,
+) -> bool {
+    let is_lost = |attempt: &Attempt| {
+        let agent = numbers.get(attempt.agent.as_str()).and_then(|number| by_number.get(number));
+        agent.is_some_and(|agent| !agent.is_alive())
+    };
+    let mut open = attempts.iter().filter(|attempt| !attempt.item.state.is_final()).peekable();
+    open.peek().is_some() && open.all(is_lost)
+}
+
+/// A rule with its parts taken apart; none if it was written by a server that reads them in another way.
+fn readable(rule: Arc<Rule>) -> Option<(Arc<Rule>, (ImagePattern, Expression))> {
+    match ImagePattern::parse(&rule.images).and_then(|images| Ok((images, parsed(&rule.target_agents)?))) {
+        Ok(parts) => Some((rule, parts)),
+        Err(error) => {
+            tracing::warn!(rule = rule.name, %error, "a rule can't be read, and does nothing; change it");
+            None
+        }
+    }
+}
+
+impl Round<'_> {
+    /// Shares out, where so many bytes are known to be missing of some images on some agents.
+    fn share(
+        &self,
+        tasks: usize,
+        under_way: &UnderWay,
+        held_back: &HashMap<Digest, Bits>,
+        known: &HashMap<(usize, Digest), u64>,
+    ) -> Shares {
+        let mut free = HashMap::new();
+        for (number, agent) in self.by_number {
+            if let Some(room) = agent.disk.as_ref().and_then(|disk| disk.free_bytes) {
+                let reserved = under_way.reserved.get(number).copied().unwrap_or_default();
+                free.insert(*number, room.saturating_sub(reserved));
+            }
+        }
+        let need = |number: usize, image: &Image| {
+            let bytes = known.get(&(number, image.record.digest.clone())).copied();
+            let bytes = bytes.unwrap_or(image.record.size_bytes);
+            self.by_number.get(&number).map_or(bytes, |agent| taken(bytes, agent))
+        };
+        let parties = self.rules.iter().zip(&self.seen.rules);
+        let parties = parties.map(|(rule, (look, _))| Party { look, is_open: rule.is_open(self.now) });
+        let terms = Terms { tasks, busy: &under_way.busy, held_back, free, need: &need };
+        share::share(&parties.collect::<Vec<_>>(), terms)
+    }
+}
+
+/// Takes note of how an attempt ended, if it did.
+fn note(setbacks: &mut Setbacks, attempt: &Attempt, kind: Kind, cancelled_counts: bool) {
+    let item = &attempt.item;
+    let Some(ended_at) = item.ended_at.filter(|_| kind == Kind::Preload) else { return };
+    let ending = match item.state {
+        ItemState::Failed => Ending::Failed(item.reason.as_deref().unwrap_or("it failed")),
+        ItemState::Done => Ending::Done,
+        ItemState::Cancelled if cancelled_counts => Ending::Cancelled,
+        _ => return,
+    };
+    setbacks.note(&attempt.agent, &attempt.digest, ended_at, ending);
+}
+
+fn told(round: &Round, waiting: &share::Waiting, setbacks: &Setbacks) -> Option<Waiting> {
+    let agent = round.by_number.get(&waiting.agent)?.record.id.clone();
+    let (reason, until) = match waiting.why {
+        Why::HeldBack => {
+            let setback = setbacks.find(&agent, &waiting.image.record.digest)?;
+            let times =
+                if setback.failures == 1 { "once".into() } else { format!("{} times", setback.failures) };
+            (format!("came to nothing {times}: {}", setback.reason), Some(setback.until))
+        }
+        Why::Unfit { need, free } => {
+            (format!("will not fit: it takes up to {need} bytes, and {free} are left"), None)
+        }
+    };
+    Some(Waiting { agent, image: waiting.image.record.canonical().to_string(), reason, until })
+}

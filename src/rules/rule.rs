@@ -1,0 +1,231 @@
+//! A rule as it is kept, and what makes one.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::access::caller::{Caller, Credential, Origin, Role};
+use crate::access::names::checked_name;
+use crate::base::ids::UserId;
+use crate::base::{Error, Result};
+use crate::fleet::expression::Expression;
+use crate::rules::pattern::ImagePattern;
+use crate::rules::window::{Standing, Window};
+
+/// A standing preload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its name, which no other rule has.
+    pub name: String,
+    /// The images, see [`ImagePattern`].
+    pub images: String,
+    /// The agents: an expression, evaluated anew each time.
+    pub target_agents: String,
+    /// When it may begin something; none for always.
+    #[serde(default)]
+    pub window: Option<Window>,
+    /// Whether it does anything.
+    pub enabled: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made it: an e-mail address.
+    pub created_by: String,
+    /// When it was changed last.
+    pub modified_at: Timestamp,
+    /// Who changed it last, and so answers for what it does: an e-mail address.
+    pub modified_by: String,
+    /// The account of that address.
+    pub owner: UserId,
+}
+
+/// What is given of a rule; what is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct RuleChange {
+    /// See [`Rule::images`].
+    pub images: Option<String>,
+    /// See [`Rule::target_agents`].
+    pub target_agents: Option<String>,
+    /// `HH:MM-HH:MM`; empty for always.
+    pub window: Option<String>,
+    /// The window's time zone; empty for the server's own.
+    pub time_zone: Option<String>,
+    /// See [`Rule::enabled`].
+    pub enabled: Option<bool>,
+}
+
+impl Rule {
+    /// A new rule, as this caller wants it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what can't be read, or is missing.
+    pub fn new(name: &str, wanted: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
+        let rule = Self {
+            name: checked_rule_name(name)?,
+            images: String::new(),
+            target_agents: String::new(),
+            window: None,
+            enabled: true,
+            created_at: now,
+            created_by: caller.email.clone(),
+            modified_at: now,
+            modified_by: caller.email.clone(),
+            owner: caller.user,
+        };
+        let given = |text: Option<String>| Some(text.unwrap_or_default());
+        let wanted =
+            RuleChange { images: given(wanted.images), target_agents: given(wanted.target_agents), ..wanted };
+        rule.changed(wanted, caller, now)
+    }
+
+    /// The rule after a change.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what can't be read.
+    pub fn changed(self, change: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
+        let images = change.images.map(|text| ImagePattern::parse(&text).map(|pattern| pattern.to_string()));
+        let agents = change.target_agents.map(|text| parsed(&text).map(|_| text.trim().to_owned()));
+        let zone = change.time_zone.as_deref();
+        let window = match (change.window.as_deref().map(str::trim), &self.window) {
+            (Some(""), _) | (None, None) if zone.is_some_and(|zone| !zone.trim().is_empty()) => {
+                let why = "there is no window that it could be of; give a window too, or leave it out";
+                return Err(Error::invalid("time_zone", why));
+            }
+            (Some(""), _) | (None, None) => None,
+            (Some(text), known) => {
+                let zone = zone.or_else(|| known.as_ref().and_then(Window::zone));
+                Some(Window::parse(text, zone)?)
+            }
+            (None, Some(known)) => Some(Window::parse(&known.to_string(), zone.or(known.zone()))?),
+        };
+        Ok(Self {
+            images: images.transpose()?.unwrap_or(self.images),
+            target_agents: agents.transpose()?.unwrap_or(self.target_agents),
+            window,
+            enabled: change.enabled.unwrap_or(self.enabled),
+            modified_at: now,
+            modified_by: caller.email.clone(),
+            owner: caller.user,
+            ..self
+        })
+    }
+
+    /// How its window stands; one that is none is always open.
+    pub fn standing(&self, now: Timestamp) -> Option<Standing> {
+        // A time zone that is gone after an update of the system: better nothing than at a wrong time.
+        self.window.as_ref().map(|window| window.standing(now).unwrap_or(Standing::Closed(None)))
+    }
+
+    /// Whether it may begin something now.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.enabled && !matches!(self.standing(now), Some(Standing::Closed(_)))
+    }
+
+    /// The one who does what the rule says: whoever changed it last.
+    pub fn caller(&self) -> Caller {
+        Caller {
+            user: self.owner,
+            email: self.modified_by.clone(),
+            role: Role::Superadmin,
+            domain: String::new(),
+            access_key: String::new(),
+            origin: Origin { credential: Credential::Rule(self.name.clone()), ..Origin::default() },
+        }
+    }
+}
+
+/// Reads an expression.
+///
+/// # Errors
+/// [`Error::Invalid`] with a caret at the place. Names that nobody has are none.
+pub fn parsed(text: &str) -> Result<Expression> {
+    Expression::parse(text).map_err(|error| {
+        let caret = error.caret(text);
+        let why = format!("{} at {}: {}\n{caret}", error.code, error.position, error.message);
+        Error::invalid("target_agents", why)
+    })
+}
+
+/// A name that a shell and a line of a log take as one word.
+fn checked_rule_name(name: &str) -> Result<String> {
+    let name = checked_name("name", name)?;
+    if name.chars().any(char::is_whitespace) || name.starts_with('-') {
+        let why = format!("{name:?} has a space, or begins with a dash; choose one word, such as nightly");
+        return Err(Error::invalid("name", why));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{Rule, RuleChange};
+    use crate::access::caller::{Caller, Origin, Role};
+    use crate::base::ids::UserId;
+
+    fn caller() -> Caller {
+        Caller {
+            user: UserId::random(),
+            email: "ann@lab".into(),
+            role: Role::Superadmin,
+            domain: "default".into(),
+            access_key: String::new(),
+            origin: Origin::default(),
+        }
+    }
+
+    fn change(images: &str, agents: &str, window: Option<&str>, zone: Option<&str>) -> RuleChange {
+        RuleChange {
+            images: Some(images.into()),
+            target_agents: Some(agents.into()),
+            window: window.map(Into::into),
+            time_zone: zone.map(Into::into),
+            enabled: None,
+        }
+    }
+
+    fn new(wanted: RuleChange) -> Result<Rule, String> {
+        Rule::new("nightly", wanted, &caller(), Timestamp::UNIX_EPOCH).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_change_leaves_the_rest() {
+        let made = new(change("cr.lab/*", " gpu[01-04] ", Some("22:00-06:00"), Some("Asia/Seoul"))).unwrap();
+        assert_eq!((made.target_agents.as_str(), made.enabled), ("gpu[01-04]", true));
+        let changed = |wanted| made.clone().changed(wanted, &caller(), Timestamp::UNIX_EPOCH).unwrap();
+        let off = changed(RuleChange { enabled: Some(false), ..RuleChange::default() });
+        assert_eq!(
+            Rule { enabled: true, owner: made.owner, ..off },
+            made,
+            "all else is as it was, and so is the zone of the window"
+        );
+        let later = changed(RuleChange { window: Some("23:00-05:00".into()), ..RuleChange::default() });
+        let window = later.window.unwrap();
+        assert_eq!((window.to_string().as_str(), window.zone()), ("23:00-05:00", Some("Asia/Seoul")));
+        let own = changed(RuleChange { time_zone: Some(String::new()), ..RuleChange::default() });
+        assert_eq!(own.window.unwrap().zone(), None);
+        let always = changed(RuleChange { window: Some(String::new()), ..RuleChange::default() });
+        assert_eq!(always.window, None);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_refused_with_the_field() {
+        for (wanted, words) in [
+            (change("", "*", None, None), "images: it is empty"),
+            (change("cr.lab/a", "*", None, None), "images: "),
+            (change("cr.lab/*", "", None, None), "target_agents: EMPTY"),
+            (change("cr.lab/*", "gpu[4-1]", None, None), "target_agents: RANGE_REVERSED at 3"),
+            (change("cr.lab/*", "*", Some("9-5"), None), "window: "),
+            (change("cr.lab/*", "*", Some("22:00-06:00"), Some("Nowhere/Land")), "time_zone: "),
+            (change("cr.lab/*", "*", None, Some("UTC")), "time_zone: there is no window"),
+            (RuleChange::default(), "images: it is empty"),
+        ] {
+            let refusal = new(wanted).unwrap_err();
+            assert!(refusal.starts_with(words), "{refusal}");
+        }
+        for name in ["", "two words", "-x", &"a".repeat(65)] {
+            let made = Rule::new(name, change("*", "*", None, None), &caller(), Timestamp::UNIX_EPOCH);
+            assert!(made.unwrap_err().to_string().starts_with("name: "), "{name}");
+        }
+        assert!(new(change("cr.lab/*", "nobody[01-99],@none", None, None)).is_ok(), "names may come later");
+    }
+}

@@ -1,0 +1,323 @@
+//! What callers ask of rules. The rounds that act on them are in `rules::round`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::RwLock;
+
+use crate::access::audit::Audit;
+use crate::access::caller::Caller;
+use crate::base::clock::Clock;
+use crate::base::reference::shown;
+use crate::base::signal::Signal;
+use crate::base::{Error, Result};
+use crate::catalog::service::Catalog;
+use crate::fleet::evaluate::{Inventory, evaluate_known};
+use crate::fleet::fold::fold;
+use crate::fleet::service::Fleet;
+use crate::rules::look::Look;
+use crate::rules::pattern::ImagePattern;
+use crate::rules::round::{Agents, Memory, look_at};
+use crate::rules::rule::{Rule, RuleChange, parsed};
+use crate::rules::setbacks::Setbacks;
+use crate::rules::status::Status;
+use crate::rules::window::Standing;
+use crate::store::{Store, Table};
+use crate::tasks::queue::Queue;
+use crate::transfer::service::Transfers;
+
+const RULES: Table<Rule> = Table::new("RULE_NAME_TO_RULE");
+
+/// How many rules there may be: each is looked at whenever something changes, and more than a page nobody oversees.
+pub const MAX_RULES: usize = 100;
+
+/// The rules of this server. Clones share them.
+#[derive(Clone)]
+pub struct Rules {
+    pub(in crate::rules) store: Store,
+    pub(in crate::rules) clock: Clock,
+    audit: Audit,
+    pub(in crate::rules) catalog: Catalog,
+    pub(in crate::rules) fleet: Fleet,
+    pub(in crate::rules) queue: Queue,
+    pub(in crate::rules) transfers: Transfers,
+    pub(in crate::rules) index: Arc<RwLock<Index>>,
+    pub(in crate::rules) memory: Arc<tokio::sync::Mutex<Memory>>,
+    pub(in crate::rules) changes: Signal,
+}
+
+/// The rules in memory.
+#[derive(Default)]
+pub(in crate::rules) struct Index {
+    pub(in crate::rules) rules: BTreeMap<String, Arc<Rule>>,
+    pub(in crate::rules) statuses: HashMap<String, Arc<Status>>,
+}
+
+/// A rule with what there is to say about it now.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// How it stood when it was looked at last; none if that is yet to come.
+    pub status: Option<Arc<Status>>,
+    /// How its window stands; none if it has none.
+    pub standing: Option<Standing>,
+}
+
+/// How a rule stands, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It was switched off.
+    Disabled,
+    /// It is yet to be looked at.
+    New,
+    /// Something is missing, and the window is closed.
+    Closed,
+    /// Something is being loaded, or about to.
+    Loading,
+    /// Something is missing that can't be loaded now.
+    Waiting,
+    /// All is there.
+    Filled,
+}
+
+impl State {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::New => "new",
+            Self::Closed => "closed",
+            Self::Loading => "loading",
+            Self::Waiting => "waiting",
+            Self::Filled => "filled",
+        }
+    }
+}
+
+/// What a rule would find now.
+#[derive(Debug)]
+pub struct Preview {
+    /// The images, and what is missing.
+    pub look: Look,
+    /// Of the agents those that can be given something now, and the rest.
+    pub agents: Agents,
+}
+
+impl Told {
+    /// How it stands.
+    pub fn state(&self) -> State {
+        let Some(status) = self.status.as_deref().filter(|_| self.rule.enabled) else {
+            return if self.rule.enabled { State::New } else { State::Disabled };
+        };
+        let tally = &status.tally;
+        match status.missing() {
+            0 if status.away_count == 0 && status.unknown_count == 0 => State::Filled,
+            0 => State::Waiting,
+            _ if tally.begun + tally.loading > 0 => State::Loading,
+            _ if tally.due > 0 && matches!(self.standing, Some(Standing::Closed(_))) => State::Closed,
+            _ if tally.due > 0 => State::Loading,
+            _ => State::Waiting,
+        }
+    }
+}
+
+impl Rules {
+    /// Reads the rules from the store; nothing is done before `run`.
+    pub fn load(
+        store: &Store,
+        clock: Clock,
+        audit: Audit,
+        catalog: Catalog,
+        fleet: Fleet,
+        queue: Queue,
+        transfers: Transfers,
+    ) -> Result<Self> {
+        let mut index = Index::default();
+        let setbacks = store.read_now(|r| {
+            r.scan(&RULES, [], |_, rule: Rule| {
+                index.rules.insert(rule.name.clone(), Arc::new(rule));
+                Ok(())
+            })?;
+            Setbacks::load(r)
+        })?;
+        Ok(Self {
+            store: store.clone(),
+            clock,
+            audit,
+            catalog,
+            fleet,
+            queue,
+            transfers,
+            index: Arc::new(RwLock::new(index)),
+            memory: Arc::new(tokio::sync::Mutex::new(Memory::new(setbacks))),
+            changes: Signal::default(),
+        })
+    }
+
+    /// All rules, by name. For super-admins.
+    pub fn list(&self, caller: &Caller) -> Result<Vec<Told>> {
+        caller.require_superadmin("preload_rules")?;
+        let (index, now) = (self.index.read(), self.clock.now());
+        Ok(index.rules.values().map(|rule| index.told(rule, now)).collect())
+    }
+
+    /// One rule. For super-admins.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none of this name.
+    pub fn find(&self, caller: &Caller, name: &str) -> Result<Told> {
+        caller.require_superadmin("preload_rule")?;
+        let index = self.index.read();
+        let rule = index.rules.get(name.trim()).ok_or_else(|| missing(name))?;
+        Ok(index.told(rule, self.clock.now()))
+    }
+
+    /// Adds a rule. For super-admins.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what can't be read, [`Error::Conflict`] for a name that is taken or one rule too many.
+    pub async fn add(&self, caller: &Caller, name: &str, wanted: RuleChange) -> Result<Told> {
+        self.audit
+            .superadmin(caller, "create_preload_rule", name, |deed| async move {
+                let rule = Rule::new(name, wanted, caller, self.clock.now())?;
+                let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
+                let told = rule.clone();
+                deed.write(move |w| {
+                    // Decided inside the write, where memory and file agree.
+                    check_is_free(&index.read(), &rule.name)?;
+                    w.put(&RULES, &rule.name, &rule)?;
+                    w.on_commit(move || {
+                        index.write().rules.insert(rule.name.clone(), Arc::new(rule));
+                        changes.raise();
+                    });
+                    Ok(())
+                })
+                .await?;
+                Ok(Index::default().told(&Arc::new(told), self.clock.now()))
+            })
+            .await
+    }
+
+    /// Changes a rule; what has begun by it goes on. For super-admins.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for what can't be read.
+    pub async fn change(&self, caller: &Caller, name: &str, change: RuleChange) -> Result<Told> {
+        self.audit
+            .superadmin(caller, "modify_preload_rule", name, |deed| async move {
+                let (index, changes, now) = (Arc::clone(&self.index), self.changes.clone(), self.clock.now());
+                let (own, name) = (caller.clone(), name.trim().to_owned());
+                let rule = deed
+                    .write(move |w| {
+                        let known = index.read().rules.get(&name).cloned().ok_or_else(|| missing(&name))?;
+                        let rule = Arc::new(known.as_ref().clone().changed(change, &own, now)?);
+                        w.put(&RULES, &name, rule.as_ref())?;
+                        let changed = Arc::clone(&rule);
+                        w.on_commit(move || {
+                            let mut index = index.write();
+                            index.statuses.remove(&name);
+                            index.rules.insert(name, changed);
+                            changes.raise();
+                        });
+                        Ok(rule)
+                    })
+                    .await?;
+                Ok(self.index.read().told(&rule, now))
+            })
+            .await
+    }
+
+    /// Takes a rule out; what has begun by it goes on, and nothing is taken off an agent. For super-admins.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none of this name.
+    pub async fn remove(&self, caller: &Caller, name: &str) -> Result<()> {
+        self.audit
+            .superadmin(caller, "delete_preload_rule", name, |deed| async move {
+                let (index, changes, name) =
+                    (Arc::clone(&self.index), self.changes.clone(), name.trim().to_owned());
+                deed.write(move |w| {
+                    if !w.remove(&RULES, &name)? {
+                        return Err(missing(&name));
+                    }
+                    w.on_commit(move || {
+                        let mut index = index.write();
+                        index.rules.remove(&name);
+                        index.statuses.remove(&name);
+                        changes.raise();
+                    });
+                    Ok(())
+                })
+                .await
+            })
+            .await
+    }
+
+    /// What a rule of these images and agents would find now; nothing is started. For super-admins.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what can't be read.
+    pub async fn preview(&self, caller: &Caller, images: &str, target_agents: &str) -> Result<Preview> {
+        caller.require_superadmin("preload_rule_preview")?;
+        let (pattern, expression) = (ImagePattern::parse(images)?, parsed(target_agents)?);
+        let mut seen = look_at(&self.catalog, &self.fleet, caller, vec![(pattern, expression)]).await?;
+        let (look, agents) =
+            seen.rules.pop().ok_or_else(|| Error::internal("a rule that was not looked at"))?;
+        Ok(Preview { look, agents })
+    }
+
+    /// Whether an expression can be read.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if not.
+    pub fn check_agents(target_agents: &str) -> Result<()> {
+        parsed(target_agents).map(drop)
+    }
+
+    /// The time by which windows open and close.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The names in an expression that are nobody's now, the first of them. For super-admins.
+    pub fn unknown_names(&self, caller: &Caller, target_agents: &str) -> Result<Vec<String>> {
+        let agents = self.fleet.agents(caller)?;
+        let inventory = Inventory::new(agents.iter().map(crate::fleet::agent::Agent::view));
+        Ok(evaluate_known(&parsed(target_agents)?, &inventory).unknown)
+    }
+}
+
+impl Index {
+    fn told(&self, rule: &Arc<Rule>, now: Timestamp) -> Told {
+        Told {
+            rule: Arc::clone(rule),
+            status: self.statuses.get(&rule.name).cloned(),
+            standing: rule.standing(now),
+        }
+    }
+}
+
+fn check_is_free(index: &Index, name: &str) -> Result<()> {
+    if index.rules.contains_key(name) {
+        return Err(Error::Conflict(format!(
+            "there is a rule {name} already; change it, or choose another name"
+        )));
+    }
+    if index.rules.len() >= MAX_RULES {
+        let why =
+            format!("there are {MAX_RULES} rules, as many as may be; remove one, or widen one's pattern");
+        return Err(Error::Conflict(why));
+    }
+    Ok(())
+}
+
+fn missing(name: &str) -> Error {
+    Error::missing("preload rule", shown(name.trim()))
+}
+
+/// Names in short, for people.
+pub(in crate::rules) fn folded(names: &[String]) -> String {
+    fold(names)
+}

@@ -1,0 +1,324 @@
+//! What of all that is missing begins now, and what waits and why: pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::digest::Digest;
+use crate::catalog::image::Image;
+use crate::fleet::bits::Bits;
+use crate::rules::look::{Lacking, Look};
+
+/// How many waiting images a rule's status names; the counts go on beyond it.
+pub const MAX_NAMED: usize = 100;
+/// For how many images on agents it is asked what they share with what is there, when they would not fit otherwise.
+const MAX_UNFIT: usize = 2_000;
+
+/// A rule in a round.
+pub struct Party<'a> {
+    /// What its agents lack.
+    pub look: &'a Look,
+    /// Whether it may begin something.
+    pub is_open: bool,
+}
+
+/// What limits a round.
+pub struct Terms<'a> {
+    /// How many tasks may be started: one for each image.
+    pub tasks: usize,
+    /// The agents on which somebody works on an image already, by its digest.
+    pub busy: &'a HashMap<Digest, Bits>,
+    /// The agents on which an image failed lately.
+    pub held_back: &'a HashMap<Digest, Bits>,
+    /// The room of the agents, in bytes, less what is on its way; none where it is not known.
+    pub free: HashMap<usize, u64>,
+    /// The room that an image takes on an agent, in bytes.
+    pub need: &'a dyn Fn(usize, &Image) -> u64,
+}
+
+/// A task to be started.
+#[derive(Debug)]
+pub struct Order {
+    /// The rule, by its place.
+    pub rule: usize,
+    /// The images of one name.
+    pub images: Vec<Arc<Image>>,
+    /// The agents.
+    pub agents: Vec<usize>,
+}
+
+/// How a rule stands after a round, counted in images on agents.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Begins now.
+    pub begun: usize,
+    /// Is being loaded, for whomever.
+    pub loading: usize,
+    /// Waits for the window, or for other tasks to end.
+    pub due: usize,
+    /// Failed lately.
+    pub held_back: usize,
+    /// Does not fit.
+    pub unfit: usize,
+}
+
+/// One image that waits on one agent.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The agent.
+    pub agent: usize,
+    /// The image.
+    pub image: Arc<Image>,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why an image waits, where that is about this image on this agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It failed lately.
+    HeldBack,
+    /// It takes so many bytes of room, and so many are left.
+    Unfit {
+        /// What it takes.
+        need: u64,
+        /// What is left.
+        free: u64,
+    },
+}
+
+/// What comes of a round.
+#[derive(Debug, Default)]
+pub struct Shares {
+    /// What to start.
+    pub orders: Vec<Order>,
+    /// How each rule stands.
+    pub tallies: Vec<Tally>,
+    /// What waits of each rule, the first of it.
+    pub waiting: Vec<Vec<Waiting>>,
+    /// What does not fit on which agent by the need that was given: the first of it, to be looked at more closely.
+    pub unfit: Vec<(usize, Arc<Image>)>,
+}
+
+/// Shares out what may begin: one image of each rule after another, so that none is kept waiting by a rule with many.
+/// An image that two rules want on one agent is begun for the first of them.
+pub fn share(parties: &[Party], mut terms: Terms) -> Shares {
+    let mut shares = Shares {
+        orders: Vec::new(),
+        tallies: parties.iter().map(|_| Tally::default()).collect(),
+        waiting: parties.iter().map(|_| Vec::new()).collect(),
+        unfit: Vec::new(),
+    };
+    let mut claimed: HashMap<Digest, Bits> = HashMap::new();
+    let most = parties.iter().map(|party| party.look.lacking.len()).max().unwrap_or(0);
+    for turn in 0..most {
+        for (rule, party) in parties.iter().enumerate() {
+            if let Some(lacking) = party.look.lacking.get(turn) {
+                let may_begin = party.is_open && shares.orders.len() < terms.tasks;
+                shares.give(rule, lacking, may_begin, &mut terms, &mut claimed);
+            }
+        }
+    }
+    shares
+}
+
+impl Shares {
+    fn give(
+        &mut self,
+        rule: usize,
+        lacking: &Lacking,
+        may_begin: bool,
+        terms: &mut Terms,
+        claimed: &mut HashMap<Digest, Bits>,
+    ) {
+        let (Some(tally), Some(waiting)) = (self.tallies.get_mut(rule), self.waiting.get_mut(rule)) else {
+            return;
+        };
+        let mut wait = |agent, image: &Arc<Image>, why| {
+            if waiting.len() < MAX_NAMED {
+                waiting.push(Waiting { agent, image: Arc::clone(image), why });
+            }
+        };
+        let mut agents = Vec::new();
+        for (image, lacking) in lacking.parts() {
+            let digest = &image.record.digest;
+            let mut left = lacking.clone();
+            let mut take = |others: Option<&Bits>| {
+                let Some(others) = others else { return Bits::default() };
+                let mut taken = left.clone();
+                taken.intersect_with(others);
+                left.subtract(&taken);
+                taken
+            };
+            tally.loading += take(terms.busy.get(digest)).count() + take(claimed.get(digest)).count();
+            for agent in take(terms.held_back.get(digest)).iter() {
+                tally.held_back += 1;
+                wait(agent, image, Why::HeldBack);
+            }
+            if !may_begin {
+                tally.due += left.count();
+                continue;
+            }
+            for agent in left.iter() {
+                let need = (terms.need)(agent, image);
+                match terms.free.get_mut(&agent) {
+                    Some(free) if *free < need => {
+                        tally.unfit += 1;
+                        wait(agent, image, Why::Unfit { need, free: *free });
+                        if self.unfit.len() < MAX_UNFIT {
+                            self.unfit.push((agent, Arc::clone(image)));
+                        }
+                        continue;
+                    }
+                    Some(free) => *free -= need,
+                    None => {}
+                }
+                tally.begun += 1;
+                claimed.entry(digest.clone()).or_default().insert(agent);
+                agents.push(agent);
+            }
+        }
+        if !agents.is_empty() {
+            self.orders.push(Order { rule, images: lacking.images.clone(), agents });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::{Party, Shares, Tally, Terms, Why, share};
+    use crate::base::digest::Digest;
+    use crate::catalog::image::Image;
+    use crate::fleet::bits::Bits;
+    use crate::rules::look::{Lacking, Look};
+    use crate::rules::tests::{bits, image};
+
+    struct Limits {
+        tasks: usize,
+        busy: HashMap<Digest, Bits>,
+        held_back: HashMap<Digest, Bits>,
+        free: HashMap<usize, u64>,
+    }
+
+    fn limits() -> Limits {
+        Limits { tasks: 10, busy: HashMap::new(), held_back: HashMap::new(), free: HashMap::new() }
+    }
+
+    fn lacks(lacking: &[(&Arc<Image>, &[usize])]) -> Look {
+        let one = |(image, agents): &(&Arc<Image>, &[usize])| Lacking {
+            images: vec![Arc::clone(image)],
+            agents: vec![bits(agents)],
+        };
+        Look { lacking: lacking.iter().map(one).collect(), ..Look::default() }
+    }
+
+    /// Shares among rules that are open, or not.
+    fn shared(looks: &[(&Look, bool)], limits: &Limits) -> Shares {
+        let parties: Vec<_> = looks.iter().map(|(look, is_open)| Party { look, is_open: *is_open }).collect();
+        let terms = Terms {
+            tasks: limits.tasks,
+            busy: &limits.busy,
+            held_back: &limits.held_back,
+            free: limits.free.clone(),
+            need: &|_, image| image.record.size_bytes,
+        };
+        share(&parties, terms)
+    }
+
+    fn orders(shares: &Shares) -> Vec<(usize, &str, &[usize])> {
+        shares
+            .orders
+            .iter()
+            .map(|o| (o.rule, o.images[0].record.name.as_str(), o.agents.as_slice()))
+            .collect()
+    }
+
+    #[test]
+    fn an_image_is_one_task_for_all_its_agents() {
+        let (a, b) = (image("a:1", "x86_64"), image("b:1", "x86_64"));
+        let look = lacks(&[(&a, &[0, 1, 2]), (&b, &[1])]);
+        let shares = shared(&[(&look, true)], &limits());
+        assert_eq!(orders(&shares), [(0, "a", [0, 1, 2].as_slice()), (0, "b", &[1])]);
+        assert_eq!(shares.tallies, [Tally { begun: 4, ..Tally::default() }]);
+    }
+
+    #[test]
+    fn what_two_rules_want_is_begun_once() {
+        let a = image("a:1", "x86_64");
+        let (first, second) = (lacks(&[(&a, &[0, 1])]), lacks(&[(&a, &[1, 2])]));
+        let shares = shared(&[(&first, true), (&second, true)], &limits());
+        assert_eq!(orders(&shares), [(0, "a", [0, 1].as_slice()), (1, "a", &[2])]);
+        assert_eq!(shares.tallies[1], Tally { begun: 1, loading: 1, ..Tally::default() });
+        let closed = shared(&[(&first, false), (&second, true)], &limits());
+        assert_eq!(
+            orders(&closed),
+            [(1, "a", [1, 2].as_slice())],
+            "one whose window is closed claims nothing"
+        );
+        assert_eq!(closed.tallies[0], Tally { due: 2, ..Tally::default() });
+    }
+
+    #[test]
+    fn what_is_on_its_way_or_failed_lately_is_left() {
+        let a = image("a:1", "x86_64");
+        let look = lacks(&[(&a, &[0, 1, 2, 3])]);
+        let digest = || a.record.digest.clone();
+        let limits = Limits {
+            busy: [(digest(), bits(&[0]))].into(),
+            held_back: [(digest(), bits(&[0, 2]))].into(),
+            ..limits()
+        };
+        let shares = shared(&[(&look, true)], &limits);
+        assert_eq!(orders(&shares), [(0, "a", [1, 3].as_slice())]);
+        assert_eq!(shares.tallies, [Tally { begun: 2, loading: 1, held_back: 1, ..Tally::default() }]);
+        let waiting: Vec<_> = shares.waiting[0].iter().map(|w| (w.agent, w.why)).collect();
+        assert_eq!(waiting, [(2, Why::HeldBack)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_also_beside_what_just_began() {
+        let (a, b) = (image("a:1", "x86_64"), image("b:1", "x86_64"));
+        let look = lacks(&[(&a, &[0, 1, 2]), (&b, &[0, 1, 2])]);
+        let limits = Limits { free: [(0, 99), (1, 150)].into(), ..limits() };
+        let shares = shared(&[(&look, true)], &limits);
+        assert_eq!(orders(&shares), [(0, "a", [1, 2].as_slice()), (0, "b", &[2])], "of 2 nothing is known");
+        let waiting: Vec<_> = shares.waiting[0].iter().map(|w| (w.agent, w.why)).collect();
+        let unfit = |free| Why::Unfit { need: 100, free };
+        assert_eq!(waiting, [(0, unfit(99)), (0, unfit(99)), (1, unfit(50))]);
+        assert_eq!((shares.tallies[0].unfit, shares.unfit.len()), (3, 3));
+    }
+
+    #[test]
+    fn tasks_are_bounded_and_shared_between_rules() {
+        let images: Vec<_> = (0..9).map(|n| image(&format!("a{n}:1"), "x86_64")).collect();
+        let many: Vec<(&Arc<Image>, &[usize])> = images.iter().take(8).map(|i| (i, [0].as_slice())).collect();
+        let (many, few) = (lacks(&many), lacks(&[(&images[8], &[0, 1])]));
+        let shares = shared(&[(&many, true), (&few, true)], &Limits { tasks: 3, ..limits() });
+        let of: Vec<_> = orders(&shares).iter().map(|(rule, name, _)| (*rule, (*name).to_owned())).collect();
+        assert_eq!(of, [(0, "a0".into()), (1, "a8".into()), (0, "a1".into())]);
+        assert_eq!(shares.tallies[0], Tally { begun: 2, due: 6, ..Tally::default() });
+        let none = shared(&[(&many, true)], &Limits { tasks: 0, ..limits() });
+        assert!(none.orders.is_empty() && none.tallies[0].due == 8);
+    }
+
+    #[test]
+    fn the_architectures_of_a_name_are_one_task() {
+        let images = vec![image("a:1", "aarch64"), image("a:1", "x86_64")];
+        let lacking = Lacking { images, agents: vec![bits(&[5]), bits(&[0, 1])] };
+        let look = Look { lacking: vec![lacking], ..Look::default() };
+        let shares = shared(&[(&look, true)], &limits());
+        assert_eq!(orders(&shares), [(0, "a", [5, 0, 1].as_slice())]);
+    }
+
+    #[test]
+    fn what_waits_is_named_up_to_a_bound() {
+        let a = image("a:1", "x86_64");
+        let all: Vec<usize> = (0..500).collect();
+        let look = lacks(&[(&a, &all)]);
+        let limits = Limits { held_back: [(a.record.digest.clone(), bits(&all))].into(), ..limits() };
+        let shares = shared(&[(&look, true)], &limits);
+        assert_eq!((shares.tallies[0].held_back, shares.waiting[0].len()), (500, super::MAX_NAMED));
+    }
+}

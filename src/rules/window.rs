@@ -1,0 +1,241 @@
+//! The time of the day in which a rule may begin something: `22:00-06:00`, in a time zone.
+//!
+//! The times are those of the clocks on the wall. A window that begins at 02:30 on the day on which clocks are put from
+//! 02:00 to 03:00 begins when they are; one that begins at a time that comes twice begins at the first.
+
+use std::fmt;
+
+use jiff::civil::{Date, Time};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Timestamp, ToSpan as _};
+use serde::{Deserialize, Serialize};
+
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
+
+/// A whole day, in minutes.
+const DAY: u16 = 24 * 60;
+/// How many days ahead an opening is looked for: a window that falls into a skipped hour is there on the next day.
+const AHEAD: i64 = 3;
+/// Longest name of a time zone, in bytes; the longest there is has 32.
+const MAX_ZONE: usize = 64;
+
+/// A part of the day, the same every day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Minutes after midnight; the window is open from then on.
+    opens: u16,
+    /// Minutes after midnight, 1,440 for midnight itself; on the next day if it is not after `opens`.
+    closes: u16,
+    /// An IANA name; none for the server's own time zone.
+    zone: Option<String>,
+}
+
+/// How a window stands at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is open, until then.
+    Open(Timestamp),
+    /// It is closed, until then; none if it does not open within days.
+    Closed(Option<Timestamp>),
+}
+
+impl Window {
+    /// Reads `HH:MM-HH:MM`, and the name of a time zone.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything else, and for a time zone that this server does not know.
+    pub fn parse(text: &str, zone: Option<&str>) -> Result<Self> {
+        let text = text.trim();
+        let refuse = |why: &str| Err(Error::invalid("window", format!("{:?} {why}", shown(text))));
+        let parts = text.split_once('-').map(|(from, to)| (minutes(from), minutes(to)));
+        let Some((Some(opens), Some(closes))) = parts else {
+            return refuse("is no part of a day; write HH:MM-HH:MM, such as 22:00-06:00");
+        };
+        if opens == DAY {
+            return refuse("begins at 24:00; write 00:00");
+        }
+        if opens == closes % DAY {
+            return refuse("is empty, or the whole day; leave the window out for the whole day");
+        }
+        let zone = zone.map(str::trim).filter(|zone| !zone.is_empty());
+        let window = Self { opens, closes, zone: zone.map(Into::into) };
+        window.time_zone()?;
+        Ok(window)
+    }
+
+    /// Its time zone as it was given; none for the server's own.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// The name of the time zone that it is read in.
+    pub fn zone_name(&self) -> String {
+        let own = || TimeZone::system().iana_name().unwrap_or("UTC").to_owned();
+        self.zone.clone().unwrap_or_else(own)
+    }
+
+    fn time_zone(&self) -> Result<TimeZone> {
+        let Some(name) = &self.zone else { return Ok(TimeZone::system()) };
+        let unknown = || {
+            let why = "is no time zone that this server knows; write an IANA name such as Asia/Seoul or UTC";
+            Error::invalid("time_zone", format!("{:?} {why}", shown(name)))
+        };
+        if name.len() > MAX_ZONE || !name.is_ascii() {
+            return Err(unknown());
+        }
+        TimeZone::get(name).map_err(|_| unknown())
+    }
+
+    /// How it stands now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the server no longer knows the time zone.
+    pub fn standing(&self, now: Timestamp) -> Result<Standing> {
+        let zone = self.time_zone()?;
+        let today = zone.to_datetime(now).date();
+        let mut opens = None;
+        // One that opened yesterday may be open still.
+        for days in -1..=AHEAD {
+            let Ok(date) = today.checked_add(days.days()) else { continue };
+            match self.on(date, &zone) {
+                Some((from, to)) if from <= now && now < to => return Ok(Standing::Open(to)),
+                Some((from, to)) if from > now && from < to => {
+                    opens = Some(from);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        Ok(Standing::Closed(opens))
+    }
+
+    /// From when to when it is open that began on this day.
+    fn on(&self, date: Date, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
+        let last = if self.closes > self.opens && self.closes < DAY { date } else { date.tomorrow().ok()? };
+        Some((moment(date, self.opens, zone)?, moment(last, self.closes % DAY, zone)?))
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { opens, closes, .. } = self;
+        write!(f, "{:02}:{:02}-{:02}:{:02}", opens / 60, opens % 60, closes / 60, closes % 60)
+    }
+}
+
+/// When the clocks on the wall show this time; the moment at which it is skipped if they never do.
+fn moment(date: Date, minutes: u16, zone: &TimeZone) -> Option<Timestamp> {
+    let (hour, minute) = (i8::try_from(minutes / 60).ok()?, i8::try_from(minutes % 60).ok()?);
+    let time = date.to_datetime(Time::new(hour, minute, 0, 0).ok()?);
+    let shown = zone.to_ambiguous_timestamp(time);
+    let is_skipped = matches!(shown.offset(), AmbiguousOffset::Gap { .. });
+    let moment = shown.compatible().ok()?;
+    if !is_skipped {
+        return Some(moment);
+    }
+    // The change that skipped it is at this moment or before it.
+    let after = moment.checked_add(1.second()).ok()?;
+    zone.preceding(after).next().map(|change| change.timestamp())
+}
+
+/// Minutes after midnight of `HH:MM`.
+fn minutes(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let number = |digits: &str| {
+        let is_two = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
+        is_two.then(|| digits.parse::<u16>().ok()).flatten()
+    };
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    (minutes < 60 && hours * 60 + minutes <= DAY).then_some(hours * 60 + minutes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Standing, Window};
+
+    fn at(text: &str, zone: &str, now: &str) -> String {
+        match Window::parse(text, Some(zone)).unwrap().standing(now.parse().unwrap()).unwrap() {
+            Standing::Open(until) => format!("open until {until}"),
+            Standing::Closed(Some(opens)) => format!("opens {opens}"),
+            Standing::Closed(None) => "closed".into(),
+        }
+    }
+
+    #[test]
+    fn a_window_is_open_between_its_ends() {
+        let at = |now| at("09:00-17:30", "UTC", now);
+        assert_eq!(at("2026-05-04T08:59:59Z"), "opens 2026-05-04T09:00:00Z");
+        assert_eq!(at("2026-05-04T09:00:00Z"), "open until 2026-05-04T17:30:00Z");
+        assert_eq!(at("2026-05-04T17:29:59Z"), "open until 2026-05-04T17:30:00Z");
+        assert_eq!(at("2026-05-04T17:30:00Z"), "opens 2026-05-05T09:00:00Z");
+    }
+
+    #[test]
+    fn a_window_may_go_over_midnight() {
+        let over = |now| at("22:00-06:00", "Asia/Seoul", now);
+        assert_eq!(over("2026-05-04T12:59:00Z"), "opens 2026-05-04T13:00:00Z");
+        assert_eq!(over("2026-05-04T14:00:00Z"), "open until 2026-05-04T21:00:00Z", "before midnight");
+        assert_eq!(over("2026-05-04T20:59:00Z"), "open until 2026-05-04T21:00:00Z", "after it");
+        assert_eq!(over("2026-05-04T21:00:00Z"), "opens 2026-05-05T13:00:00Z");
+        for midnight in ["22:00-00:00", "22:00-24:00"] {
+            assert_eq!(at(midnight, "UTC", "2026-05-04T23:59:00Z"), "open until 2026-05-05T00:00:00Z");
+            assert_eq!(at(midnight, "UTC", "2026-05-05T00:00:00Z"), "opens 2026-05-05T22:00:00Z");
+        }
+    }
+
+    #[test]
+    fn a_time_that_clocks_skip_is_the_moment_they_skip_it() {
+        // Berlin, 2026-03-29: 01:59 is followed by 03:00, at 01:00 UTC.
+        let berlin = |window, now| at(window, "Europe/Berlin", now);
+        for skipped in ["02:00-05:00", "02:30-05:00"] {
+            assert_eq!(berlin(skipped, "2026-03-29T00:59:00Z"), "opens 2026-03-29T01:00:00Z");
+        }
+        assert_eq!(berlin("02:30-03:30", "2026-03-29T01:00:00Z"), "open until 2026-03-29T01:30:00Z");
+        assert_eq!(berlin("01:00-02:30", "2026-03-29T00:30:00Z"), "open until 2026-03-29T01:00:00Z");
+        assert_eq!(
+            berlin("02:10-02:50", "2026-03-29T00:30:00Z"),
+            "opens 2026-03-30T00:10:00Z",
+            "not that day"
+        );
+        assert_eq!(berlin("22:00-06:00", "2026-03-28T23:00:00Z"), "open until 2026-03-29T04:00:00Z");
+    }
+
+    #[test]
+    fn a_time_that_comes_twice_is_the_first() {
+        // Berlin, 2026-10-25: 02:59 is followed by 02:00, at 01:00 UTC.
+        let berlin = |window, now| at(window, "Europe/Berlin", now);
+        assert_eq!(berlin("02:30-04:00", "2026-10-25T00:29:00Z"), "opens 2026-10-25T00:30:00Z");
+        assert_eq!(berlin("02:30-04:00", "2026-10-25T01:10:00Z"), "open until 2026-10-25T03:00:00Z");
+        assert_eq!(berlin("01:00-02:30", "2026-10-25T00:40:00Z"), "opens 2026-10-26T00:00:00Z", "not again");
+    }
+
+    #[test]
+    fn what_is_no_window_says_what_is_one() {
+        for (text, words) in [
+            ("", "HH:MM-HH:MM"),
+            ("22:00", "HH:MM-HH:MM"),
+            ("22:00-6:00", "HH:MM-HH:MM"),
+            ("22:60-06:00", "HH:MM-HH:MM"),
+            ("22:00-24:01", "HH:MM-HH:MM"),
+            ("22:00-+6:00", "HH:MM-HH:MM"),
+            ("24:00-06:00", "write 00:00"),
+            ("06:00-06:00", "leave the window out"),
+            ("00:00-24:00", "leave the window out"),
+        ] {
+            let error = Window::parse(text, None).unwrap_err().to_string();
+            assert!(error.starts_with("window: ") && error.contains(words), "{text}: {error}");
+        }
+        for zone in ["Mars/Olympus", "../../etc/passwd", &"a".repeat(100), "é"] {
+            let error = Window::parse("22:00-06:00", Some(zone)).unwrap_err().to_string();
+            assert!(error.starts_with("time_zone: ") && error.contains("Asia/Seoul"), "{zone}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_written_as_it_was_read() {
+        let window = Window::parse(" 22:05-06:00 ", Some("")).unwrap();
+        assert_eq!((window.to_string().as_str(), window.zone()), ("22:05-06:00", None));
+        assert!(!window.zone_name().is_empty());
+    }
+}
