@@ -45,6 +45,7 @@ mod permissions;
 mod redaction;
 mod removal;
 mod rest;
+mod rules;
 mod scan;
 mod seed;
 mod serve;

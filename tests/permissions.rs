@@ -116,6 +116,7 @@ impl Target {
             "Boolean" => json!(true),
             "UserInput" => json!({"password": "a long password", "domain_name": self.domain}),
             "GroupInput" => json!({"domain_name": self.domain}),
+            "CreatePreloadRuleInput" => json!({"images": "zz-none/*", "target_agents": "zz-none"}),
             "ModifyGroupInput" | "ModifyUserInput" | "ModifyDomainInput" => json!({"description": "changed"}),
             _ => json!({}),
         };
@@ -204,7 +205,7 @@ async fn state(api: &Api) -> Value {
         users { uuid email role status description domain_name modified_at groups { id } }
         keypairs { access_key is_active rate_limit }
         container_registries { hostname config { url username } }
-        images { name aliases } agents { id scaling_group } background_tasks { id state } }";
+        images { name aliases } agents { id scaling_group } background_tasks { id state } preload_rules { name } }";
     api.ask(all, json!({})).await
 }
 

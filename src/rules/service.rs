@@ -113,7 +113,7 @@ impl Told {
         };
         let tally = &status.tally;
         match status.missing() {
-            0 if status.away_count == 0 && status.unknown_count == 0 => State::Filled,
+            0 if status.away_count == 0 => State::Filled,
             0 => State::Waiting,
             _ if tally.begun + tally.loading > 0 => State::Loading,
             _ if tally.due > 0 && matches!(self.standing, Some(Standing::Closed(_))) => State::Closed,
