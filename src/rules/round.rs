@@ -37,6 +37,10 @@ use crate::transfer::service::{Attempt, Filling, attempts};
 /// What changes together is looked at together: a round begins when it has been quiet so long, or soon if it never is.
 const SETTLE: Duration = Duration::from_secs(1);
 const LONGEST_SETTLE: Duration = Duration::from_secs(10);
+/// The same while there is more to begin than may be under way at once: its tasks are one for each image, however often
+/// it is looked at.
+const FULL_SETTLE: Duration = Duration::from_millis(200);
+const LONGEST_FULL_SETTLE: Duration = Duration::from_secs(1);
 /// After a round the loop rests so many times as long as the round took, at most so long: a large lab in which something
 /// changes all the time must not keep a processor busy.
 const REST: u32 = 20;
@@ -174,9 +178,11 @@ impl News {
     }
 
     /// Waits until nothing was told for a while.
-    async fn settle(&mut self) {
-        let latest = Instant::now() + LONGEST_SETTLE;
-        while Instant::now() < latest && tokio::time::timeout(SETTLE, self.any()).await.is_ok() {}
+    async fn settle(&mut self, is_full: bool) {
+        let (quiet, longest) =
+            if is_full { (FULL_SETTLE, LONGEST_FULL_SETTLE) } else { (SETTLE, LONGEST_SETTLE) };
+        let latest = Instant::now() + longest;
+        while Instant::now() < latest && tokio::time::timeout(quiet, self.any()).await.is_ok() {}
     }
 }
 
@@ -189,6 +195,21 @@ struct UnderWay {
     reserved: HashMap<usize, u64>,
     /// How many tasks of rules there are.
     tasks: usize,
+}
+
+/// When the next round is due.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::rules) struct Next {
+    /// Even if nothing changes.
+    at: Timestamp,
+    /// Whether there is more to begin than may be under way at once.
+    is_full: bool,
+}
+
+impl Next {
+    fn at(at: Timestamp) -> Self {
+        Self { at, is_full: false }
+    }
 }
 
 /// A round in the making.
@@ -208,20 +229,20 @@ impl Rules {
             queue: self.queue.ends(),
             rules: self.changes.follow(),
         };
-        let mut next = self.clock.now();
+        let mut next = Next::at(self.clock.now());
         while !shutdown.is_cancelled() {
             let round = async {
                 tokio::select! {
                     () = news.any() => {}
-                    () = self.until(next) => {}
+                    () = self.until(next.at) => {}
                 }
-                news.settle().await;
+                news.settle(next.is_full).await;
                 let begun = Instant::now();
                 let next = match self.round().await {
                     Ok(next) => next,
                     Err(error) => {
                         tracing::warn!(?error, "the rules could not be looked at; it is tried again");
-                        self.clock.now() + AFTER_FAULT
+                        Next::at(self.clock.now() + AFTER_FAULT)
                     }
                 };
                 tokio::time::sleep((begun.elapsed() * REST).min(LONGEST_REST)).await;
@@ -244,14 +265,14 @@ impl Rules {
         }
     }
 
-    /// One round; returns when the next is due, even if nothing changes.
-    pub(in crate::rules) async fn round(&self) -> Result<Timestamp> {
+    /// One round.
+    pub(in crate::rules) async fn round(&self) -> Result<Next> {
         let mut memory = self.memory.lock().await;
         let now = self.clock.now();
         let rules: Vec<Arc<Rule>> =
             self.index.read().rules.values().filter(|rule| rule.enabled).cloned().collect();
         if rules.is_empty() {
-            return Ok(now + REGULAR);
+            return Ok(Next::at(now + REGULAR));
         }
         let by_number: HashMap<usize, Agent> = self.fleet.roster().into_iter().collect();
         let numbers: HashMap<&str, usize> =
@@ -259,7 +280,7 @@ impl Rules {
         // Before what agents hold is looked at: what ends in between is seen as there.
         let under_way = self.take_note(&mut memory, &numbers, &by_number).await?;
         let (rules, asked): (Vec<_>, Vec<_>) = rules.into_iter().filter_map(readable).unzip();
-        let Some(caller) = rules.first().map(|rule| rule.caller()) else { return Ok(now + REGULAR) };
+        let Some(caller) = rules.first().map(|rule| rule.caller()) else { return Ok(Next::at(now + REGULAR)) };
         let seen = look_at(&self.catalog, &self.fleet, &caller, asked).await?;
         memory.setbacks.tidy(now, |agent, digest| {
             numbers.get(agent).is_some_and(|number| !self.fleet.held_by(digest).contains(*number))
@@ -267,6 +288,7 @@ impl Rules {
         let round = Round { now, rules, by_number: &by_number, seen };
         let held_back = memory.setbacks.held_back(now, |agent| numbers.get(agent).copied());
         let shares = self.share(&round, &under_way, &held_back).await?;
+        let is_full = round.is_full(&shares);
         let begun = self.start(&round, &shares.orders, &mut memory).await;
         let is_stuck = begun.iter().any(|(_, problem)| problem.is_some());
         self.tell(&round, shares, begun, &memory.setbacks);
@@ -280,7 +302,7 @@ impl Rules {
         });
         let next_try = memory.setbacks.next_try(now);
         let regular = now + if is_stuck { AFTER_FAULT } else { REGULAR };
-        Ok(opens.chain(next_try).chain([regular]).min().unwrap_or(regular))
+        Ok(Next { at: opens.chain(next_try).chain([regular]).min().unwrap_or(regular), is_full })
     }
 
     /// Takes note of what ended since the last round, and of what is under way.
@@ -475,6 +497,12 @@ fn readable(rule: Arc<Rule>) -> Option<(Arc<Rule>, (ImagePattern, Expression))> 
 }
 
 impl Round<'_> {
+    /// Whether a rule that may begin something has more than it may begin.
+    fn is_full(&self, shares: &Shares) -> bool {
+        let mut rules = self.rules.iter().zip(&shares.tallies);
+        rules.any(|(rule, tally)| tally.due > 0 && rule.is_open(self.now))
+    }
+
     /// Shares out, where so many bytes are known to be missing of some images on some agents.
     fn share(
         &self,

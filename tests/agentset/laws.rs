@@ -8,7 +8,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_a
 use proptest::{collection::vec, proptest, sample::select};
 
 use wharf::fleet::error::{ErrorCode, ExpressionError};
-use wharf::fleet::evaluate::evaluate;
+use wharf::fleet::evaluate::{evaluate, evaluate_known};
 use wharf::fleet::expression::{Atom, Expression, MAX_NAMES, Operation, Set, Term, is_agent_name};
 use wharf::fleet::fold::{expand, fold};
 use wharf::fleet::pattern::{Pattern, Piece};
@@ -252,6 +252,22 @@ fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
+#[test]
+fn names_of_nobody_are_listed_up_to_a_bound_and_change_nothing_else() {
+    let lab = lab();
+    let known = |text: &str| {
+        let inventory = lab.inventory();
+        let known = evaluate_known(&Expression::parse(text).unwrap(), &inventory);
+        let names = known.names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        (names.join(","), known.unknown.join(","), known.unknown_count)
+    };
+    assert_eq!(known("n1,n2,zz[1-2]"), ("n1,n2".into(), "zz1,zz2".into(), 2));
+    assert_eq!(known("n1,n2!(n2,zz9)"), ("n1".into(), "zz9".into(), 1));
+    assert_eq!(known("n1&@none"), (String::new(), "@none".into(), 1));
+    let (_, listed, count) = known("zz[1-5000]");
+    assert_eq!((listed.split(',').count(), count), (100, 5000));
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -276,6 +292,23 @@ proptest! {
         let lab = lab();
         let tree = Expression::parse(&text).unwrap();
         prop_assert_eq!(found(&lab, &text), naive(&tree.set, &lab));
+    }
+
+    #[test]
+    fn what_is_nobodys_is_passed_over_and_told_of(text in expression()) {
+        let lab = lab();
+        let (inventory, tree) = (lab.inventory(), Expression::parse(&text).unwrap());
+        let known = evaluate_known(&tree, &inventory);
+        match evaluate(&tree, &inventory) {
+            Ok(set) => {
+                prop_assert_eq!(known.names.as_slice(), set.names());
+                prop_assert_eq!(known.unknown_count, 0);
+            }
+            Err(error) if error.code == ErrorCode::NoMatch => {
+                prop_assert!(known.names.is_empty() && known.unknown.is_empty());
+            }
+            Err(_) => prop_assert!(known.unknown_count > 0),
+        }
     }
 
     #[test]
