@@ -155,6 +155,7 @@ export async function inhabit(lab, page) {
   await lab.scan(page);
   await lab.ask(page, 'mutation { alias_image(alias: "py", target: "stable/python:3.11-ubuntu22.04") { ok } }');
   await people(lab, page);
+  await rules(lab, page);
   await lab.engines[11].stop();
   lab.engines.forEach((engine, place) => (engine.stall = 0.9 - 0.13 * place));
   const task = await preload("stable/tensorflow:2.17-py311-cuda12.2", "i-gpu[01-06]");
@@ -166,6 +167,25 @@ export async function inhabit(lab, page) {
     );
     return background_task.items.every((item) => item.current > 0);
   });
+}
+
+/** Two rules: one that has done its work, and one that is switched off. */
+async function rules(lab, page) {
+  const add = async (name, props) => {
+    const { create_preload_rule } = await lab.ask(
+      page,
+      "mutation($n: String!, $p: CreatePreloadRuleInput!) { create_preload_rule(name: $n, props: $p) { ok msg } }",
+      { n: name, p: props },
+    );
+    if (!create_preload_rule.ok) throw new Error(create_preload_rule.msg);
+  };
+  await add("teaching", { images: "*/stable/r-base:4.3*", target_agents: "i-gpu[01-04],i-gpu[20-21]" });
+  await until("the rule to have done its work", async () => {
+    const { preload_rule } = await lab.ask(page, '{ preload_rule(name: "teaching") { state } }');
+    return preload_rule.state === "filled";
+  });
+  const window = { window: "22:00-06:00", time_zone: "Asia/Seoul" };
+  await add("weekend", { images: "*", target_agents: "*", enabled: false, ...window });
 }
 
 /** The pages by name: the address, and what is done there before it is looked at. */
@@ -273,6 +293,16 @@ export function pages() {
       },
     },
     "registry-form": { path: "/registries?add=1", act: (page) => page.getByRole("dialog").waitFor() },
+    rules: { path: "/rules", act: (page) => page.getByRole("article", { name: "teaching" }).waitFor() },
+    "rule-form": {
+      path: "/rules?add=1",
+      act: async (page) => {
+        const dialog = page.getByRole("dialog", { name: "Add a rule" });
+        await dialog.getByRole("textbox", { name: "Images" }).fill("*/stable/python:*");
+        await dialog.getByRole("textbox", { name: "Agents" }).fill("i-gpu[01-08],i-gpu99");
+        await dialog.getByText("to fetch at most").waitFor();
+      },
+    },
     tasks: { path: "/tasks", act: (page) => page.getByRole("region", { name: "Running" }).waitFor() },
     task: {
       path: "/tasks",
