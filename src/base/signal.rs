@@ -27,7 +27,7 @@ impl Follower {
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             // Whoever could change it is gone.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

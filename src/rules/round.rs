@@ -280,7 +280,9 @@ impl Rules {
         // Before what agents hold is looked at: what ends in between is seen as there.
         let under_way = self.take_note(&mut memory, &numbers, &by_number).await?;
         let (rules, asked): (Vec<_>, Vec<_>) = rules.into_iter().filter_map(readable).unzip();
-        let Some(caller) = rules.first().map(|rule| rule.caller()) else { return Ok(Next::at(now + REGULAR)) };
+        let Some(caller) = rules.first().map(|rule| rule.caller()) else {
+            return Ok(Next::at(now + REGULAR));
+        };
         let seen = look_at(&self.catalog, &self.fleet, &caller, asked).await?;
         memory.setbacks.tidy(now, |agent, digest| {
             numbers.get(agent).is_some_and(|number| !self.fleet.held_by(digest).contains(*number))

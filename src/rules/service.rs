@@ -214,11 +214,11 @@ impl Rules {
                         let known = index.read().rules.get(&name).cloned().ok_or_else(|| missing(&name))?;
                         let rule = Arc::new(known.as_ref().clone().changed(change, &own, now)?);
                         w.put(&RULES, &name, rule.as_ref())?;
-                        let changed = Arc::clone(&rule);
+                        let kept = Arc::clone(&rule);
                         w.on_commit(move || {
                             let mut index = index.write();
                             index.statuses.remove(&name);
-                            index.rules.insert(name, changed);
+                            index.rules.insert(name, kept);
                             changes.raise();
                         });
                         Ok(rule)

@@ -10,7 +10,9 @@ use crate::fleet::bits::Bits;
 /// A set of these numbers.
 pub(in crate::rules) fn bits(numbers: &[usize]) -> Bits {
     let mut bits = Bits::default();
-    numbers.iter().for_each(|number| bits.insert(*number));
+    for number in numbers {
+        bits.insert(*number);
+    }
     bits
 }
 
