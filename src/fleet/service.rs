@@ -258,12 +258,10 @@ impl Fleet {
         if is_changed {
             self.save(record).await?;
         }
-        let mut index = self.index.write();
-        index.update(&id, |entry| {
+        self.index.write().change(&id, |entry| {
             entry.agent.has_reported = false;
             entry.connect(engine, about);
         });
-        index.changes.raise();
         Ok(id)
     }
 
@@ -288,20 +286,17 @@ impl Fleet {
         }
         let mut index = self.index.write();
         if !closed.is_cancelled() {
-            index.update(id, |entry| entry.connect(engine, about));
-            index.changes.raise();
+            index.change(id, |entry| entry.connect(engine, about));
         }
         Ok(())
     }
 
     /// An agent's link is gone. It counts as alive for a while, for links come back; but nothing is asked of it.
     pub fn unlink(&self, id: &str, reason: &str) {
-        let mut index = self.index.write();
-        index.update(id, |entry| {
+        self.index.write().change(id, |entry| {
             entry.disconnect();
             entry.agent.away = Some(reason.into());
         });
-        index.changes.raise();
     }
 
     /// An agent tells what changed on its engine: what is there now by these digests, and which digests are gone.
@@ -309,8 +304,7 @@ impl Fleet {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
         index.holdings.revise(number, changed, gone);
-        index.update(id, |entry| entry.agent.disk = disk.or(entry.agent.disk.take()));
-        index.changes.raise();
+        index.change(id, |entry| entry.agent.disk = disk.or(entry.agent.disk.take()));
     }
 
     /// An agent's engine was read.
@@ -332,8 +326,7 @@ impl Fleet {
     /// An agent's engine does not answer any more.
     pub fn lose(&self, id: &str, reason: &str) {
         let now = self.clock.now();
-        let mut index = self.index.write();
-        index.update(id, |entry| {
+        self.index.write().change(id, |entry| {
             let since = match entry.agent.status {
                 Status::Lost { since, .. } => since,
                 Status::Alive => now,
@@ -342,7 +335,6 @@ impl Fleet {
             entry.agent.has_reported = false;
             entry.disconnect();
         });
-        index.changes.raise();
     }
 
     /// Adds an agent that joined, within the transaction that takes its token.
@@ -427,6 +419,12 @@ impl Index {
 
     fn sorted(&self) -> impl Iterator<Item = &Entry> {
         self.numbers.values().filter_map(|number| self.by_number(*number))
+    }
+
+    /// [`Index::update`], of which followers are told.
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
+        self.update(id, change);
+        self.changes.raise();
     }
 
     /// Changes an agent and keeps the sets of the living right.
