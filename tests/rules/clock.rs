@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use wharf::access::accounts::FirstAdmin;
 use wharf::access::audit::Retention;
+use wharf::access::first_admin::FirstAdmin;
 use wharf::access::sessions::Limits;
 use wharf::base::clock::Clock;
 use wharf::base::secret::Secret;
@@ -79,12 +79,13 @@ async fn a_rule_begins_when_its_window_opens_and_what_it_began_goes_on_when_it_c
         sessions: Limits::default(),
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
+        agent_wait: Duration::from_hours(24),
         audit: Retention::default(),
-        first_admin: FirstAdmin {
+        first_admin: Some(FirstAdmin {
             access_key: Some(ADMIN_ACCESS_KEY.into()),
             secret_key: Some(Secret::new(ADMIN_SECRET_KEY)),
             ..FirstAdmin::default()
-        },
+        }),
     };
     let (clock, ahead) = clock();
     let shutdown = CancellationToken::new();
