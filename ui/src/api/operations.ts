@@ -79,6 +79,20 @@ export type CreateContainerRegistryInput = {
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** A new rule. */
+export type CreatePreloadRuleInput = {
+  /** Whether it does anything; yes otherwise. */
+  enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** The images: a pattern for `registry/name:tag`; `*` stands for any characters, `?` for any one. */
+  images: Scalars['String']['input'];
+  /** The agents: an expression. Names that nobody has yet are taken, and told of. */
+  target_agents: Scalars['String']['input'];
+  /** The window's time zone, by its IANA name; the server's own otherwise. */
+  time_zone?: InputMaybe<Scalars['String']['input']>;
+  /** When it may begin something, `HH:MM-HH:MM`; always otherwise. May go over midnight. */
+  window?: InputMaybe<Scalars['String']['input']>;
+};
+
 /** A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is taken too. */
 export type CreateScalingGroupInput = {
   /** For people. */
@@ -247,6 +261,20 @@ export type ModifyKeyPairInput = {
   resource_policy?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** Changes to a rule; what is null stays as it is. */
+export type ModifyPreloadRuleInput = {
+  /** Whether it does anything. */
+  enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** The images. */
+  images?: InputMaybe<Scalars['String']['input']>;
+  /** The agents. */
+  target_agents?: InputMaybe<Scalars['String']['input']>;
+  /** The window's time zone; empty for the server's own. */
+  time_zone?: InputMaybe<Scalars['String']['input']>;
+  /** When it may begin something; empty for always. */
+  window?: InputMaybe<Scalars['String']['input']>;
+};
+
 /** Changes to a scaling group; what is null stays as it is. */
 export type ModifyScalingGroupInput = {
   /** For people. */
@@ -369,7 +397,7 @@ export type UserInput = {
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
-export type TaskLineFragment = { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } };
+export type TaskLineFragment = { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } };
 
 export type TasksQueryVariables = Exact<{
   limit?: InputMaybe<Scalars['Int']['input']>;
@@ -377,7 +405,7 @@ export type TasksQueryVariables = Exact<{
 }>;
 
 
-export type TasksQuery = { background_tasks: Array<{ id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } }> | null };
+export type TasksQuery = { background_tasks: Array<{ id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } }> | null };
 
 export type AgentsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -518,6 +546,44 @@ export type ImageCountQueryVariables = Exact<{
 
 export type ImageCountQuery = { image_nodes: { count: number | null } | null };
 
+export type RulesQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type RulesQuery = { preload_rules: Array<{ name: string, images: string, target_agents: string, window: string | null, time_zone: string | null, effective_time_zone: string | null, enabled: boolean, state: string, opens_at: string | null, closes_at: string | null, modified_at: string, modified_by: string, status: { at: string, images: number, is_cut: boolean, agents: number, folded: string, unknown: Array<string>, unknown_count: number, away_count: number, present: number, missing: number, loading: number, due: number, held_back: number, unfit: number, begun_at: string | null, begun: number, task_ids: Array<string>, problem: string | null, away: Array<{ agent: string, reason: string }>, waiting: Array<{ agent: string, image: string, reason: string, until: string | null }> } | null }> };
+
+export type RulePreviewQueryVariables = Exact<{
+  images: Scalars['String']['input'];
+  target_agents: Scalars['String']['input'];
+  window?: InputMaybe<Scalars['String']['input']>;
+  time_zone?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type RulePreviewQuery = { preload_rule_preview: { ok: boolean, images: number, image_names: Array<string>, is_cut: boolean, agents: number, folded: string, unknown: Array<string>, unknown_count: number, away_count: number, present: number, missing: number, bytes: number, is_open: boolean, opens_at: string | null, effective_time_zone: string | null, problems: Array<{ field: string, message: string }> } };
+
+export type CreateRuleMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: CreatePreloadRuleInput;
+}>;
+
+
+export type CreateRuleMutation = { create_preload_rule: { ok: boolean | null, msg: string | null } | null };
+
+export type ModifyRuleMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: ModifyPreloadRuleInput;
+}>;
+
+
+export type ModifyRuleMutation = { modify_preload_rule: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteRuleMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+}>;
+
+
+export type DeleteRuleMutation = { delete_preload_rule: { ok: boolean | null, msg: string | null } | null };
+
 export type TaskQueryVariables = Exact<{
   id: Scalars['String']['input'];
   limit?: InputMaybe<Scalars['Int']['input']>;
@@ -525,7 +591,7 @@ export type TaskQueryVariables = Exact<{
 }>;
 
 
-export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string }>, skipped: Array<{ reference: string, reason: string }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
+export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string }>, skipped: Array<{ reference: string, reason: string }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
 
 export type DomainsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -877,6 +943,7 @@ export const TaskLineFragmentDoc = new TypedDocumentString(`
   total_progress
   target_agents
   target_agents_folded
+  rule
   ledger {
     added
     updated
@@ -905,6 +972,7 @@ export const TasksDocument = new TypedDocumentString(`
   total_progress
   target_agents
   target_agents_folded
+  rule
   ledger {
     added
     updated
@@ -1150,6 +1218,108 @@ export const ImageCountDocument = new TypedDocumentString(`
   }
 }
     `) as unknown as TypedDocumentString<ImageCountQuery, ImageCountQueryVariables>;
+export const RulesDocument = new TypedDocumentString(`
+    query Rules {
+  preload_rules {
+    name
+    images
+    target_agents
+    window
+    time_zone
+    effective_time_zone
+    enabled
+    state
+    opens_at
+    closes_at
+    modified_at
+    modified_by
+    status {
+      at
+      images
+      is_cut
+      agents
+      folded
+      unknown
+      unknown_count
+      away {
+        agent
+        reason
+      }
+      away_count
+      present
+      missing
+      loading
+      due
+      held_back
+      unfit
+      waiting {
+        agent
+        image
+        reason
+        until
+      }
+      begun_at
+      begun
+      task_ids
+      problem
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<RulesQuery, RulesQueryVariables>;
+export const RulePreviewDocument = new TypedDocumentString(`
+    query RulePreview($images: String!, $target_agents: String!, $window: String, $time_zone: String) {
+  preload_rule_preview(
+    images: $images
+    target_agents: $target_agents
+    window: $window
+    time_zone: $time_zone
+  ) {
+    ok
+    problems {
+      field
+      message
+    }
+    images
+    image_names
+    is_cut
+    agents
+    folded
+    unknown
+    unknown_count
+    away_count
+    present
+    missing
+    bytes
+    is_open
+    opens_at
+    effective_time_zone
+  }
+}
+    `) as unknown as TypedDocumentString<RulePreviewQuery, RulePreviewQueryVariables>;
+export const CreateRuleDocument = new TypedDocumentString(`
+    mutation CreateRule($name: String!, $props: CreatePreloadRuleInput!) {
+  create_preload_rule(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CreateRuleMutation, CreateRuleMutationVariables>;
+export const ModifyRuleDocument = new TypedDocumentString(`
+    mutation ModifyRule($name: String!, $props: ModifyPreloadRuleInput!) {
+  modify_preload_rule(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyRuleMutation, ModifyRuleMutationVariables>;
+export const DeleteRuleDocument = new TypedDocumentString(`
+    mutation DeleteRule($name: String!) {
+  delete_preload_rule(name: $name) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteRuleMutation, DeleteRuleMutationVariables>;
 export const TaskDocument = new TypedDocumentString(`
     query Task($id: String!, $limit: Int, $offset: Int) {
   background_task(id: $id) {
@@ -1192,6 +1362,7 @@ export const TaskDocument = new TypedDocumentString(`
   total_progress
   target_agents
   target_agents_folded
+  rule
   ledger {
     added
     updated
