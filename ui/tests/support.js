@@ -31,8 +31,8 @@ export const FLAGS = [
 const sha = (bytes) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 
 /** Waits until something is so. */
-export async function until(what, check) {
-  const end = Date.now() + PATIENCE;
+export async function until(what, check, patience = PATIENCE) {
+  const end = Date.now() + patience;
   for (;;) {
     const found = await check();
     if (found) return found;
@@ -338,7 +338,7 @@ export class Lab {
   }
 
   /** Knows the registry, by its host or by another name, and its images, to the end of the scan. */
-  async fill(page, name = this.host) {
+  async fill(page, name = this.host, patience = PATIENCE) {
     const props = { url: `http://${this.host}` };
     for (const engine of this.engines) engine.mirrors[name] = this.host;
     await this.ask(
@@ -346,17 +346,25 @@ export class Lab {
       "mutation($host: String!, $props: CreateContainerRegistryInput!) { create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }",
       { host: name, props },
     );
-    await this.scan(page);
+    await this.scan(page, patience);
   }
 
-  async scan(page) {
+  async scan(page, patience = PATIENCE) {
     const { rescan_images } = await this.ask(page, "mutation { rescan_images { ok msg task_id } }");
     assert.ok(rescan_images.ok, rescan_images.msg);
-    await until("the scan", async () => {
-      const { background_task } = await this.ask(page, "query($id: String!) { background_task(id: $id) { state } }", {
-        id: rescan_images.task_id,
-      });
-      return background_task.state === "done";
-    });
+    await until(
+      "the scan",
+      async () => {
+        const { background_task } = await this.ask(
+          page,
+          "query($id: String!) { background_task(id: $id) { state } }",
+          {
+            id: rescan_images.task_id,
+          },
+        );
+        return background_task.state === "done";
+      },
+      patience,
+    );
   }
 }
