@@ -13,7 +13,7 @@
 //! scan  transfer
 //! tasks  catalog  fleet
 //! access  agent
-//! wire
+//! wire  supply
 //! store  registry  engine  config
 //! base
 //! ```
@@ -37,6 +37,7 @@ pub mod rules;
 pub mod scan;
 pub mod server;
 pub mod store;
+pub mod supply;
 pub mod tasks;
 pub mod transfer;
 pub mod wire;

@@ -31,6 +31,7 @@ use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
 use crate::graphql::schema::{self, Schema};
+use crate::http::agents::HandOut;
 use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
@@ -41,9 +42,11 @@ use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
 use crate::store::Store;
 use crate::store::open::OpenError;
+use crate::supply::grants::Grants;
 use crate::tasks::queue::Queue;
 use crate::tasks::worker::Worker;
 use crate::transfer;
+use crate::transfer::peers::Peers;
 use crate::transfer::service::Transfers;
 
 /// How long requests that are being answered may go on after the server was told to stop.
@@ -72,6 +75,8 @@ pub struct Settings {
     pub agent_silence: Duration,
     /// How long preloads and unloads wait for an agent that is away.
     pub agent_wait: Duration,
+    /// Whether one agent of a site fetches an image from the registry for all of them.
+    pub seed_first: bool,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
     /// The super-admin to make if there is no account yet; if none, whoever has [`Server::set_up_token`] makes it.
@@ -152,8 +157,11 @@ impl Server {
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
+        let grants = Arc::new(Grants::default());
+        let peers = settings.seed_first.then(|| Peers::new(&fleet, &grants, &tracker, &shutdown));
+        let wait = settings.agent_wait;
         let [preloads, unloads] =
-            transfer::worker::workers(&catalog, &fleet, &clients, &clock, settings.agent_wait);
+            transfer::worker::workers(&catalog, &fleet, &clients, &clock, wait, peers.as_ref());
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),
@@ -216,6 +224,7 @@ impl Server {
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
             links,
+            hand_out: HandOut::new(grants),
             hosts: Hosts::new(settings.hosts),
         };
         Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines, rules })

@@ -1,8 +1,10 @@
 //! Agents on other machines: real processes, real engines, a wire that can be cut, and agents that misbehave.
 
 mod joining;
+mod layouts;
 mod manners;
 mod partition;
+mod seeding;
 
 use std::process::Command;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::support::app::{App, Launch};
 use crate::support::disk::SmallDisk;
 use crate::support::http1::{Answer, Request, Response};
 use crate::support::image::{Built, Image, sha256};
+use crate::support::layout::{beginning, blobs, parts, reference, skopeo};
 use crate::support::missing;
 use crate::support::process::{on_path, run};
 use crate::support::proxy::{CountingProxy, Exchange};
@@ -99,38 +100,9 @@ fn lab(tag: &str) -> Image {
     Image::new("lab/python", tag).real_layers(2, 300_000)
 }
 
-/// The digests of the blobs that lie in a layout.
-fn blobs(folder: &Path) -> BTreeSet<String> {
-    let found = fs::read_dir(folder.join("blobs/sha256")).expect("blobs");
-    found.map(|blob| format!("sha256:{}", blob.unwrap().file_name().into_string().unwrap())).collect()
-}
-
-/// What is being fetched: the bytes that are there of each.
-fn parts(folder: &Path) -> Vec<u64> {
-    let found = fs::read_dir(folder.join(".wharf/parts")).expect("parts");
-    found.filter_map(|part| Some(part.ok()?.metadata().ok()?.len())).collect()
-}
-
-/// The head of a blob's answer, and its first bytes.
-fn beginning(blob: &Bytes, length: usize) -> Bytes {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", blob.len());
-    [head.as_bytes(), &blob[..length]].concat().into()
-}
-
 fn only(task: &Value) -> (&str, &str) {
     let item = &task["items"][0];
     (item["state"].as_str().unwrap(), item["reason"].as_str().unwrap_or_default())
-}
-
-/// The reference by which other programs find an image in a layout.
-fn reference(folder: &Path, name: &str) -> String {
-    format!("oci:{}:{name}", folder.display())
-}
-
-async fn skopeo(scratch: &Path, arguments: &[&str]) -> Value {
-    let outcome = run(Command::new("skopeo").args(arguments), scratch, PATIENCE).await;
-    assert_eq!(outcome.code, 0, "skopeo {arguments:?}: {}", outcome.text());
-    serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stdout))
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The way to the manager: TCP, with TLS where the URL says https.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
+use crate::agent::registries;
 use crate::registry::tls::{explain, system_roots, with_ca};
 use crate::wire::socket::{Broken, Socket};
 use crate::wire::{MAX_MESSAGE, PATH};
@@ -32,6 +34,7 @@ pub struct Manager {
     link: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     is_loopback: bool,
+    at: registries::Manager,
 }
 
 impl Manager {
@@ -61,7 +64,10 @@ impl Manager {
         let scheme = if is_secure { "wss" } else { "ws" };
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let link = format!("{scheme}://{authority}{}{PATH}", url.path().trim_end_matches('/'));
-        Ok(Self { host, port, link, tls, is_loopback })
+        let mut at = url.clone();
+        at.set_path(&format!("{}/", url.path().trim_end_matches('/')));
+        let at = registries::Manager { url: at, ca_pem: ca_pem.map(Into::into) };
+        Ok(Self { host, port, link, tls, is_loopback, at })
     }
 
     /// Whether nobody on the way can read what is sent.
@@ -69,16 +75,22 @@ impl Manager {
         self.tls.is_some() || self.is_loopback
     }
 
-    /// Dials.
-    pub async fn dial(&self) -> Result<Socket<Box<dyn Stream>>, Broken> {
+    /// Where it is for plain requests.
+    pub fn at(&self) -> &registries::Manager {
+        &self.at
+    }
+
+    /// Dials. Also says from which of our addresses.
+    pub async fn dial(&self) -> Result<(Socket<Box<dyn Stream>>, Option<IpAddr>), Broken> {
         let within = timeout(DIAL, self.connect()).await;
         within.map_err(|_| Broken::Closed(format!("no answer within {} s", DIAL.as_secs())))?
     }
 
-    async fn connect(&self) -> Result<Socket<Box<dyn Stream>>, Broken> {
+    async fn connect(&self) -> Result<(Socket<Box<dyn Stream>>, Option<IpAddr>), Broken> {
         let closed = |error: std::io::Error| Broken::Closed(why(&error));
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(closed)?;
         tcp.set_nodelay(true).map_err(closed)?;
+        let local = tcp.local_addr().ok().map(|address| address.ip());
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
             Some((config, name)) => {
@@ -86,7 +98,7 @@ impl Manager {
                 Box::new(connector.connect(name.clone(), tcp).await.map_err(closed)?)
             }
         };
-        Socket::client(stream, &self.link, MAX_MESSAGE).await
+        Ok((Socket::client(stream, &self.link, MAX_MESSAGE).await?, local))
     }
 }
 

@@ -48,8 +48,14 @@ impl Pulls {
         Self { engine, entries: Mutex::default(), tracker, shutdown }
     }
 
-    /// Begins a pull, or finds the one of this id that runs or has ended untold. Nothing if there are too many.
-    pub fn ask(&self, id: &str, what: Pull, link: u64) -> Option<watch::Receiver<News>> {
+    /// Finds the pull of this id that runs or has ended untold, or begins it, as `what` says then. Nothing if there are
+    /// too many.
+    pub fn ask(
+        &self,
+        id: &str,
+        link: u64,
+        what: impl FnOnce() -> Result<Pull, Fault>,
+    ) -> Option<watch::Receiver<News>> {
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get_mut(id) {
             entry.asked_on = link;
@@ -64,6 +70,13 @@ impl Pulls {
         let (sender, news) = watch::channel(News::default());
         let stop = self.shutdown.child_token();
         entries.insert(id.into(), Entry { news: news.clone(), stop: stop.clone(), asked_on: link });
+        let what = match what() {
+            Ok(what) => what,
+            Err(fault) => {
+                sender.send_replace(News { progress: None, end: Some(Err(fault)) });
+                return Some(news);
+            }
+        };
         let (engine, name) = (Arc::clone(&self.engine), what.name());
         self.tracker.spawn(async move {
             tracing::info!(image = name, "pulling");

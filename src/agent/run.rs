@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use crate::agent::dial::{Manager, Stream};
+use crate::agent::door::Door;
 use crate::agent::holdings::Holdings;
 use crate::agent::pulls::Pulls;
+use crate::agent::registries::Registries;
 use crate::agent::session::{Ended, Node, serve};
 use crate::agent::state::{Identity, State, random};
 use crate::base::secret::Secret;
@@ -51,6 +56,16 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The engine.
     pub engine: Arc<dyn Engine>,
+    /// Where it hands out what the engine holds, if it does.
+    pub peers: Option<Peers>,
+}
+
+/// Where peers are let in.
+pub struct Peers {
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// Where they find that, if it is not simply the address.
+    pub url: Option<Url>,
 }
 
 /// Why an agent stopped that was not told to.
@@ -71,7 +86,7 @@ pub enum Stopped {
 ///
 /// # Errors
 /// What trying again would not mend.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Stopped> {
+pub async fn run(mut settings: Settings, shutdown: CancellationToken) -> Result<(), Stopped> {
     let state = State::open(&settings.state_dir)?;
     let identity = match state.identity()? {
         Some(identity) => identity,
@@ -87,9 +102,20 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     }
     let tracker = TaskTracker::new();
     let engine = Arc::clone(&settings.engine);
+    let door = match settings.peers.take() {
+        None => None,
+        Some(Peers { listener, url }) => {
+            let door = Door { grants: Arc::default(), url, bound: listener.local_addr()? };
+            tracing::info!(listen = %door.bound, "peers that the manager sends may fetch images here");
+            tracker.spawn(door.clone().serve(listener, tracker.clone(), shutdown.clone()));
+            Some(door)
+        }
+    };
     let node = Arc::new(Node {
+        door,
         holdings: Holdings::new(Arc::clone(&engine)),
         pulls: Pulls::new(Arc::clone(&engine), tracker.clone(), shutdown.clone()),
+        registries: Registries::new(settings.manager.at().clone()),
         engine,
         shutdown: shutdown.clone(),
     });
@@ -151,8 +177,8 @@ impl Dialler {
     /// Dials and says hello.
     async fn link(&self) -> Result<(Socket<Box<dyn Stream>>, Welcome), Ended> {
         let broken = |broken: crate::wire::socket::Broken| Ended::Broken(broken.to_string());
-        let mut socket = self.settings.manager.dial().await.map_err(broken)?;
-        socket.send(&FromAgent::Hello(Box::new(self.hello()))).await.map_err(broken)?;
+        let (mut socket, local) = self.settings.manager.dial().await.map_err(broken)?;
+        socket.send(&FromAgent::Hello(Box::new(self.hello(local)))).await.map_err(broken)?;
         let answer = timeout(WELCOME, socket.receive::<ToAgent>()).await;
         let answer = answer.map_err(|_| Ended::Broken("the manager does not answer".into()))?;
         match answer.map_err(broken)?.message {
@@ -162,7 +188,7 @@ impl Dialler {
         }
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, local: Option<IpAddr>) -> Hello {
         let is_new = self.identity.id.is_none();
         let settings = &self.settings;
         Hello {
@@ -176,6 +202,7 @@ impl Dialler {
             hostname: settings.hostname.clone(),
             instance: self.instance.clone(),
             private: settings.manager.is_private(),
+            peer_url: self.node.door.as_ref().and_then(|door| door.url_from(local)).map(Into::into),
             features: Vec::new(),
         }
     }

@@ -10,13 +10,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, t
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::dial::Stream;
+use crate::agent::door::Door;
 use crate::agent::holdings::{Holdings, Snapshot, news};
 use crate::agent::pulls::{News, Pulls, UNASKED};
+use crate::agent::registries::Registries;
 use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
-use crate::wire::MAX_AT_ONCE;
+use crate::engine::pull::Pull;
+use crate::engine::shelf::Outlet;
 use crate::wire::message::{Answer, Ask, End, FromAgent, Refusal, Reply, Request, ToAgent, Welcome};
 use crate::wire::socket::{Broken, Sender, Socket};
+use crate::wire::{MAX_AT_ONCE, image};
 
 /// Progress of a pull is told no more often than this.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -46,8 +50,27 @@ pub struct Node {
     pub holdings: Holdings,
     /// What it fetches.
     pub pulls: Pulls,
+    /// Where from, if its engine does not know that itself.
+    pub registries: Registries,
+    /// Where it hands out what its engine holds, if it does.
+    pub door: Option<Door>,
     /// Cancelled when the agent is to stop.
     pub shutdown: CancellationToken,
+}
+
+impl Node {
+    /// Begins a pull that the manager asks for on the link of this number, or finds it.
+    fn ask(&self, id: &str, what: image::Pull, link: u64) -> Option<watch::Receiver<News>> {
+        let origin = what.origin();
+        let mut what = Pull::from(what);
+        if let Some(origin) = &origin {
+            self.registries.renew(id, &what, origin);
+        }
+        self.pulls.ask(id, link, || {
+            what.source = origin.map(|origin| self.registries.source(id, &what, origin)).transpose()?;
+            Ok(what)
+        })
+    }
 }
 
 /// Serves a link on which the manager has said welcome. `number` counts the links of this process.
@@ -137,7 +160,7 @@ impl Link<'_> {
         match message {
             ToAgent::Ask(request) => self.answer(request),
             ToAgent::Pull { pull, what } => {
-                let news = self.node.pulls.ask(&pull, (*what).into(), self.number);
+                let news = self.node.ask(&pull, *what, self.number);
                 let (node, outbox, id) = (Arc::clone(self.node), self.outbox.clone(), pull.clone());
                 let follower = self.work.spawn(async move { follow(&node, &outbox, id, news).await });
                 if let Some(before) = self.followers.insert(pull, follower) {
@@ -192,6 +215,15 @@ async fn done(node: &Node, ask: Ask) -> Result<Answer, Fault> {
             Ok(Answer::Removed(node.engine.remove(&reference).await?.into()))
         }
         Ask::Look => node.holdings.look().await.map(|()| Answer::Looked),
+        Ask::HandOut { image, grant, seconds } => {
+            let outlet = node.engine.outlet();
+            let (Some(door), Some(Outlet::Here(shelf))) = (&node.door, outlet) else {
+                return Err(Fault::new(Class::Other, "this agent hands out nothing"));
+            };
+            let life = Duration::from_secs(seconds);
+            door.grants.admit(&grant, &image, shelf, life, Instant::now().into_std()).await?;
+            Ok(Answer::HandsOut)
+        }
     }
 }
 

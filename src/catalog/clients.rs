@@ -10,9 +10,8 @@ use parking_lot::Mutex;
 use crate::base::{Error, Result};
 use crate::catalog::registry::{Probing, Registry};
 use crate::catalog::service::Catalog;
-use crate::registry::client::{
-    Client, Credentials, DEFAULT_CONCURRENCY, DOCKER_HUB_CONCURRENCY, ProbeMode, Remote,
-};
+use crate::engine::source;
+use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
 
 /// The clients in use. Clones share them.
 #[derive(Clone)]
@@ -54,6 +53,21 @@ impl Clients {
         self.of(&*self.catalog.find_registry(host)?)
     }
 
+    /// What somebody else must know to be a client of this registry, but for its credentials.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for an unknown registry.
+    pub fn described(&self, host: &str) -> Result<source::Registry> {
+        let registry = self.catalog.find_registry(host)?;
+        Ok(source::Registry {
+            host: registry.host.clone(),
+            url: registry.url.clone(),
+            ssl_verify: registry.ssl_verify,
+            ca_pem: registry.ca_pem.clone(),
+            trusted_hosts: registry.trusted_hosts.clone(),
+        })
+    }
+
     fn remote(&self, registry: &Registry) -> Result<Remote> {
         let password = self.catalog.registry_password(registry)?;
         let credentials = registry
@@ -61,7 +75,6 @@ impl Clients {
             .clone()
             .zip(password)
             .map(|(username, password)| Credentials { username, password });
-        let is_hub = registry.url.host_str().is_some_and(|host| host.ends_with("docker.io"));
         Ok(Remote {
             host: registry.host.clone(),
             url: registry.url.clone(),
@@ -69,7 +82,7 @@ impl Clients {
             ssl_verify: registry.ssl_verify,
             ca_pem: registry.ca_pem.clone(),
             trusted_hosts: registry.trusted_hosts.clone(),
-            concurrency: if is_hub { DOCKER_HUB_CONCURRENCY } else { DEFAULT_CONCURRENCY },
+            concurrency: Remote::concurrency_at(&registry.url),
             probe: probe_mode(registry.probe),
         })
     }

@@ -41,8 +41,12 @@ pub(crate) enum LogFormat {
 impl Logging {
     pub(crate) fn start(&self) -> Result<()> {
         // poem announces itself in lines that say less than ours. A filter that names it wins over this.
-        let filter = EnvFilter::try_new(format!("poem=warn,{}", self.log_level))
-            .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
+        // The last word is ours where frames are shown whole: the registries' passwords and grants are in them.
+        let filter = EnvFilter::try_new(format!(
+            "poem=warn,{},tungstenite=info,tokio_tungstenite=info",
+            self.log_level
+        ))
+        .map_err(|why| Failure::usage(format!("--log-level {:?}: {why}", self.log_level)))?;
         let is_text = match self.log_format {
             LogFormat::Auto => io::stderr().is_terminal(),
             LogFormat::Text => true,

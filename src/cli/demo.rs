@@ -159,6 +159,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),
+        seed_first: false,
         audit: Retention::default(),
         first_admin: Some(FirstAdmin { password: Some(password()?), ..FirstAdmin::default() }),
     })

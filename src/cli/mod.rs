@@ -105,7 +105,7 @@ enum Command {
     Preload(transfer::Preload),
     Unload(transfer::Unload),
     Rule(rule::Rule),
-    Agent(agent::Agent),
+    Agent(Box<agent::Agent>),
     Registry(registry::Registry),
     Task(task::Task),
     User(user::User),

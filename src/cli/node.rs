@@ -1,25 +1,23 @@
 //! `wharf agent --manager URL`: this machine's engine as an agent of a manager elsewhere.
 
-use std::{collections::BTreeMap, fs, io::Read as _, path::PathBuf};
+use std::{collections::BTreeMap, fs, io::Read as _, net::SocketAddr, path::PathBuf};
 
 use clap::{ArgMatches, Args, parser::ValueSource};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
     agent::{
         dial::Manager,
-        run::{Settings, run},
+        run::{Peers, Settings, run},
     },
     base::secret::Secret,
     cli::{
         daemon::{self, Logging},
         failure::{Failure, Result},
     },
-    engine::{
-        self,
-        address::{EngineUrl, Place},
-    },
+    engine::{self, Kind, address::EngineUrl},
 };
 
 /// Where an agent keeps who it is unless told otherwise.
@@ -49,13 +47,21 @@ pub(crate) struct Node {
     /// Label to join with; may be repeated. An admin can change it later: wharf agent label
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Container engine: unix:///path or tcp://host:port [default: what DOCKER_HOST names, else
+    /// Container engine: unix:///path or tcp://host:port for Docker, podman+unix:///path, cri:///path for containerd, or
+    /// oci:DIR for a directory that the agent fills itself [default: what DOCKER_HOST names, else
     /// unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL")]
     engine: Option<String>,
     /// Directory for the credential that the token is exchanged for; made if missing
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
+    /// Address and port to hand out images at, to agents that the manager sends (wharf serve --seed-first); for --engine
+    /// oci:DIR
+    #[arg(long, value_name = "ADDRESS")]
+    peer_listen: Option<SocketAddr>,
+    /// URL by which other agents reach that [default: the address with which this machine reaches the manager]
+    #[arg(long, value_name = "URL", requires = "peer_listen")]
+    peer_url: Option<Url>,
     /// PEM file of more certificate authorities to trust for the manager, besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -82,13 +88,23 @@ impl Node {
                 "see wharf agent --help; to make this machine an agent: wharf agent --manager URL --token TOKEN",
             ));
         };
-        let settings = self.settings(url)?;
+        let mut settings = self.settings(url)?;
         self.logging.start()?;
         daemon::block_on("agent", async {
+            settings.peers = self.peers().await?;
             let shutdown = CancellationToken::new();
             daemon::stop_on_signal(shutdown.clone())?;
             run(settings, shutdown).await.map_err(|why| Failure::failed("agent", why.to_string()))
         })
+    }
+
+    async fn peers(&self) -> Result<Option<Peers>> {
+        let Some(address) = self.peer_listen else { return Ok(None) };
+        let listener = TcpListener::bind(address).await.map_err(|why| {
+            Failure::failed(address.to_string(), format!("can't listen there: {why}"))
+                .remedy("choose another address with --peer-listen, or stop what uses it")
+        })?;
+        Ok(Some(Peers { listener, url: self.peer_url.clone() }))
     }
 
     fn settings(&self, url: &Url) -> Result<Settings> {
@@ -107,11 +123,11 @@ impl Node {
             None => EngineUrl::from_environment(&environment),
         };
         let address = address.map_err(|why| Failure::usage(format!("--engine: {why}")))?;
-        if matches!(address.place, Place::Folder { .. }) {
+        if self.peer_listen.is_some() && address.kind != Kind::Oci {
             return Err(Failure::usage(format!(
-                "--engine {address}: only the server itself can fill a directory"
+                "--peer-listen: {address} hands out nothing to other agents"
             ))
-            .remedy("give it to wharf serve, or name a container engine here"));
+            .remedy("only a directory does: --engine oci:DIR"));
         }
         let engine = engine::connect(&address)
             .map_err(|fault| Failure::failed(address.to_string(), fault.to_string()))?;
@@ -124,6 +140,7 @@ impl Node {
             hostname: hostname(),
             state_dir: self.state_dir.clone(),
             engine,
+            peers: None,
         })
     }
 }

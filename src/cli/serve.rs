@@ -81,6 +81,10 @@ pub(crate) struct Serve {
     /// While there is no account: give out a link that is good once, to a page where the first super-admin is made
     #[arg(long)]
     pub(crate) setup_page: bool,
+    /// Let one agent of a site fetch an image from the registry, and the others of the site take it from there. A site
+    /// is the agents with one value of the label site; it is for those that keep images in a directory (oci:DIR)
+    #[arg(long)]
+    pub(crate) seed_first: bool,
     #[command(flatten)]
     logging: Logging,
 }
@@ -109,6 +113,7 @@ impl Serve {
             proxies: Proxies::new(self.trusted_proxy.clone()),
             agent_silence: Duration::from_secs(self.agent_silence),
             agent_wait: self.agent_wait,
+            seed_first: self.seed_first,
             audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: (!is_by_page).then(|| given.clone()),
         };

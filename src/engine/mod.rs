@@ -13,6 +13,7 @@ pub mod name;
 pub mod oci;
 pub mod pull;
 mod room;
+pub mod shelf;
 pub mod source;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::engine::{
     image::{Held, Removal},
     oci::Oci,
     pull::{Progress, Pull, Pulled},
+    shelf::Outlet,
 };
 
 /// A container engine on a node.
@@ -80,6 +82,11 @@ pub trait Engine: Send + Sync {
 
     /// Room on the disk its images are on.
     async fn disk(&self) -> Result<Disk, Fault>;
+
+    /// The way for its peers to what it holds; nothing where they can't have that.
+    fn outlet(&self) -> Option<Outlet> {
+        None
+    }
 }
 
 /// The way to the engine at this address. It need not be there yet; a directory is made if need be, and taken.

@@ -12,6 +12,7 @@ mod layout;
 mod manifest;
 mod meter;
 mod part;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -41,9 +42,11 @@ use crate::engine::{
         layout::Layout,
         manifest::{Blob, Manifest},
         meter::Meter,
+        shelf::Kept,
         throttle::Throttle,
     },
     pull::{Progress, Pull, Pulled},
+    shelf::Outlet,
     source::Source,
 };
 
@@ -253,6 +256,10 @@ impl Engine for Oci {
 
     async fn disk(&self) -> Result<Disk, Fault> {
         self.ask(|contents| contents.disk()).await
+    }
+
+    fn outlet(&self) -> Option<Outlet> {
+        Some(Outlet::Here(Arc::new(Kept(Arc::clone(&self.contents)))))
     }
 }
 

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::base::digest::Digest;
+use url::Url;
+
+use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::fault::Fault;
 
 /// One repository of a registry. It sees to connections, credentials and retries; the engine sees to the digests.
@@ -17,6 +19,52 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Opens a blob of `size` bytes, preferably at byte `from`.
     async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault>;
+
+    /// Hears that the bytes of this blob were not what its digest says. True if there is somebody else to get it from,
+    /// who will be asked the next time.
+    fn doubt(&self, _digest: &Digest) -> bool {
+        false
+    }
+
+    /// What somebody on another machine must know to go there themselves; nothing if nobody can.
+    fn origin(&self) -> Result<Option<Origin>, Fault> {
+        Ok(None)
+    }
+}
+
+/// Where an image can be had, for somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The registry.
+    pub registry: Registry,
+    /// Who may have it nearer, in the order in which they are asked.
+    pub peers: Vec<Peer>,
+}
+
+/// A registry, as whoever fetches from it must know it. Its credentials are the pull's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registry {
+    /// The name that images have of it.
+    pub host: String,
+    /// Where it answers.
+    pub url: Url,
+    /// Whether its certificate is checked.
+    pub ssl_verify: bool,
+    /// Certificates in PEM that may sign for it, besides the system's.
+    pub ca_pem: Option<String>,
+    /// Other hosts that its requests may go to.
+    pub trusted_hosts: Vec<String>,
+}
+
+/// An agent that holds the image and hands it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub agent: String,
+    /// Where it is; nothing for the manager's own address.
+    pub url: Option<Url>,
+    /// What it is to be shown.
+    pub grant: Secret,
 }
 
 /// A manifest as it was served.

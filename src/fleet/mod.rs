@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod bits;
+pub mod door;
 pub mod error;
 pub mod evaluate;
 pub mod expression;

@@ -10,15 +10,19 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Change, Disk, Engine, Event};
+use crate::engine::shelf::Outlet;
+use crate::engine::{About, Change, Disk, Engine, Event, Kind};
+use crate::fleet::door::RemoteDoor;
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
+use crate::wire::{MAX_CA, image};
 
 /// Messages that wait to be sent on one link.
 const OUTBOX: usize = 64;
@@ -127,7 +131,7 @@ impl Link {
         }
     }
 
-    async fn ask(&self, ask: Ask) -> Result<Answer, Fault> {
+    pub(in crate::fleet) async fn ask(&self, ask: Ask) -> Result<Answer, Fault> {
         let call = self.next_call.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         self.calls.lock().insert(call, answered);
@@ -158,10 +162,32 @@ pub(in crate::fleet) struct Remote {
     pub(in crate::fleet) link: Arc<Link>,
     pub(in crate::fleet) fleet: Fleet,
     pub(in crate::fleet) agent: String,
+    /// Where its peers find what it holds, if it hands that out.
+    pub(in crate::fleet) peer_url: Option<Url>,
 }
 
-fn strange() -> Fault {
+pub(in crate::fleet) fn strange() -> Fault {
     Fault::new(Class::Other, "the agent answered something else than was asked")
+}
+
+impl Remote {
+    /// What the agent is told of a pull. Where its registry is, only engines need to know that go there by wharf.
+    async fn told(&self, pull: &Pull) -> Result<image::Pull, Fault> {
+        let mut told = image::Pull::from(pull);
+        if let Some(source) = &pull.source
+            && self.about().await?.kind == Kind::Oci
+            && let Some(origin) = source.origin()?
+        {
+            told = told.with_origin(origin);
+        }
+        let ca = told.registry.as_ref().and_then(|registry| registry.ca_pem.as_ref());
+        if ca.is_some_and(|ca| ca.len() > MAX_CA) {
+            let why = "the registry's certificates have more than 256 KiB, which is more than an agent is sent; keep only \
+                       those that sign for it";
+            return Err(Fault::new(Class::Other, why));
+        }
+        Ok(told)
+    }
 }
 
 /// The id of a pull: of the image and the name it will have, and of nothing else, so that whoever asks again finds what
@@ -249,7 +275,8 @@ impl Engine for Remote {
         let (sender, mut news) = watch::channel(News::default());
         self.link.pulls.lock().insert(id.clone(), sender);
         let mut following = Following { link: &self.link, id: id.clone(), is_over: false };
-        self.link.send(ToAgent::Pull { pull: id.clone(), what: Box::new(pull.into()) }).await?;
+        let what = Box::new(self.told(pull).await?);
+        self.link.send(ToAgent::Pull { pull: id.clone(), what }).await?;
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
@@ -293,6 +320,11 @@ impl Engine for Remote {
         let agent = self.fleet.find(&self.agent);
         let disk = agent.and_then(|agent| agent.disk);
         disk.ok_or_else(|| Fault::new(Class::Other, "the agent has not told of its disk"))
+    }
+
+    fn outlet(&self) -> Option<Outlet> {
+        let url = self.peer_url.clone()?;
+        Some(Outlet::There(Arc::new(RemoteDoor { link: Arc::clone(&self.link), url })))
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use url::Url;
 
 use crate::engine::Change;
 use crate::engine::fault::{Fault, one_line};
 use crate::engine::image::Held;
+use crate::fleet::door::checked;
 use crate::fleet::links::{Links, common_version, place};
 use crate::fleet::pace::Pace;
 use crate::fleet::remote::{Link, Remote};
@@ -80,7 +82,20 @@ where
             return socket.close("refused").await;
         }
     };
-    let session = Session { links, id, address, link };
+    let peer_url = hello.peer_url.as_deref().and_then(|url| match checked(url, address) {
+        Ok(url) => Some(url),
+        Err(why) => {
+            let url = one_line(url);
+            tracing::warn!(
+                agent = id,
+                url,
+                why,
+                "nobody is sent to the address that this agent says it hands out images at"
+            );
+            None
+        }
+    });
+    let session = Session { links, id, address, link, peer_url };
     session.run(socket, &hello, to_send).await;
 }
 
@@ -89,6 +104,8 @@ struct Session {
     id: String,
     address: IpAddr,
     link: Arc<Link>,
+    /// Where its peers find what it holds.
+    peer_url: Option<Url>,
 }
 
 impl Session {
@@ -172,7 +189,8 @@ impl Session {
             FromAgent::Hello(_) => return Err(Unacceptable("it says hello twice".into())),
             FromAgent::Here(about) => {
                 let (link, fleet) = (Arc::clone(&self.link), self.links.fleet.clone());
-                let engine = Arc::new(Remote { link, fleet, agent: self.id.clone() });
+                let engine =
+                    Arc::new(Remote { link, fleet, agent: self.id.clone(), peer_url: self.peer_url.clone() });
                 let (place, closed) = (place(self.address), &self.link.closed);
                 let arrived =
                     self.links.fleet.arrive(&self.id, &place, engine, about.try_into()?, closed).await;

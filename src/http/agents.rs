@@ -1,16 +1,24 @@
-//! `/agents/link`: where agents on other machines dial in.
+//! `/agents/link`: where agents on other machines dial in. `/agents/v2/…`: what they may fetch from here.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use poem::http::{StatusCode, header};
 use poem::web::Data;
-use poem::{Request, Response, handler};
+use poem::{Body, Request, Response, ResponseBuilder, handler};
+use tokio::sync::Semaphore;
 
 use crate::fleet::links::Links;
 use crate::fleet::session::attend;
 use crate::http::events::Streams;
 use crate::http::problem::Problem;
+use crate::supply::grants::Grants;
+use crate::supply::hand_out::{Answer, Wanted, answer};
 use crate::wire::socket::accept_key;
+
+/// How many parts of images are handed out at once.
+const GUESTS: usize = 64;
 
 /// Turns the connection into a link. Who it is for is asked on the link, so that an agent of any version is told in
 /// words why it is not wanted.
@@ -48,6 +56,52 @@ pub fn link(
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_ACCEPT, accept)
         .finish())
+}
+
+/// Images of the server's own directories, for agents that were given a grant.
+#[derive(Clone)]
+pub struct HandOut {
+    grants: Arc<Grants>,
+    guests: Arc<Semaphore>,
+}
+
+impl HandOut {
+    /// Behind these grants.
+    pub fn new(grants: Arc<Grants>) -> Self {
+        Self { grants, guests: Arc::new(Semaphore::new(GUESTS)) }
+    }
+}
+
+/// `/agents/v2/…`: what one may read with a grant. No user or token opens it, and no grant opens anything else.
+#[handler]
+pub async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Response {
+    let wanted = Wanted {
+        method: request.method().as_str(),
+        path: request.uri().path().strip_prefix("/agents").unwrap_or_default(),
+        authorization: request.header(header::AUTHORIZATION),
+        range: request.header(header::RANGE),
+    };
+    let mut answer = answer(&out.grants, &wanted).await;
+    if let Some(pieces) = answer.body.take() {
+        let Ok(place) = Arc::clone(&out.guests).try_acquire_owned() else {
+            return Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).finish();
+        };
+        let held = pieces.map(move |piece| {
+            let _place = &place;
+            piece
+        });
+        return headed(&answer).body(Body::from_bytes_stream(held));
+    }
+    headed(&answer).finish()
+}
+
+fn headed(answer: &Answer) -> ResponseBuilder {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::builder().status(status);
+    for (name, value) in &answer.headers {
+        response = response.header(*name, value);
+    }
+    response
 }
 
 /// The key of a request for a WebSocket of the version there is (RFC 6455, 4.2.1).

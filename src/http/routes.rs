@@ -8,6 +8,7 @@ use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
 use crate::fleet::links::Links;
 use crate::graphql::schema::Schema;
+use crate::http::agents::HandOut;
 use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
@@ -33,6 +34,8 @@ pub struct Services {
     pub queue: Queue,
     /// For agents on other machines.
     pub links: Links,
+    /// The same, for images that they fetch from here.
+    pub hand_out: HandOut,
     /// The API.
     pub schema: Schema,
     /// For events.
@@ -67,6 +70,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/scaling-groups", get(resources::scaling_groups))
         .at("/events/background-task", get(events::follow))
         .at("/agents/link", get(agents::link))
+        .at("/agents/v2/*path", get(agents::hand_out).head(agents::hand_out))
         .at("/server/login", post(sessions::sign_in))
         .at("/server/login-check", post(sessions::check))
         .at("/server/setup", post(set_up::finish))
@@ -89,6 +93,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
         .with(AddData::new(services.links))
+        .with(AddData::new(services.hand_out))
         .with(AddData::new(services.schema))
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))

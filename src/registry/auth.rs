@@ -84,6 +84,11 @@ impl Auth {
         Ok(Self { credentials, ..Self::default() })
     }
 
+    /// Sends user and password with the first request, not only after a 401.
+    pub(crate) fn assume_basic(&self) {
+        *self.scheme.lock() = Some(Scheme::Basic);
+    }
+
     /// The header for a request with this scope, as far as is known without asking the registry. `None` sends the
     /// request bare, which is how the scheme is learned.
     pub(crate) async fn header(&self, net: &Transport, scope: &str) -> Result<Option<HeaderValue>, Error> {

@@ -26,14 +26,14 @@ use crate::{
         listing::{Kind, Listing},
         manifest::{self, MAX_MANIFEST},
         paging::next_link,
-        transport::{Answer, Ask, MAX_REDIRECTS, Settings, Transport, error_code},
+        transport::{Answer, Ask, Settings, Transport, error_code},
     },
 };
 
 /// Requests in flight at one registry unless set otherwise.
-pub const DEFAULT_CONCURRENCY: usize = 8;
+const DEFAULT_CONCURRENCY: usize = 8;
 /// The same at Docker Hub, which limits by address and not only by account.
-pub const DOCKER_HUB_CONCURRENCY: usize = 3;
+const DOCKER_HUB_CONCURRENCY: usize = 3;
 /// Largest page of tags or repositories. A hundred thousand tags take 2 MB.
 const MAX_PAGE: usize = 32 * 1024 * 1024;
 /// Largest answer to a ping; it is `{}` mostly.
@@ -67,8 +67,19 @@ pub struct Remote {
     pub probe: ProbeMode,
 }
 
+impl Remote {
+    /// How many requests in flight the registry at this URL likes.
+    pub fn concurrency_at(url: &Url) -> usize {
+        if url.host_str().is_some_and(is_docker_hub) { DOCKER_HUB_CONCURRENCY } else { DEFAULT_CONCURRENCY }
+    }
+}
+
+fn is_docker_hub(host: &str) -> bool {
+    host == "docker.io" || host.ends_with(".docker.io")
+}
+
 /// What proves who we are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// `AWS`, a robot's name, …; without a colon, which Basic can't carry.
     pub username: String,
@@ -163,9 +174,16 @@ impl Client {
         Self::build(remote, resolver, limits).map_err(|reason| Error::new(&host, "settings", reason))
     }
 
+    /// A client of another wharf's images, which wants Basic authentication and need not say so.
+    pub fn of_peer(remote: Remote, limits: Limits) -> Result<Self, Error> {
+        let client = Self::with_limits(remote, Arc::new(SystemResolver), limits)?;
+        client.0.auth.assume_basic();
+        Ok(client)
+    }
+
     fn build(remote: Remote, resolver: Arc<dyn Resolver>, limits: Limits) -> Result<Self, Reason> {
         let base = base_url(&remote.url)?;
-        let is_docker_hub = base.host_str().is_some_and(|h| h == "docker.io" || h.ends_with(".docker.io"));
+        let is_docker_hub = base.host_str().is_some_and(is_docker_hub);
         let net = Transport::new(Settings {
             host: &remote.host,
             policy: Arc::new(Policy::new(&base, &remote.trusted_hosts)),
@@ -447,7 +465,7 @@ impl Client {
             if_none_match: None,
             from: None,
             cap,
-            redirects: MAX_REDIRECTS,
+            redirects: self.0.net.limits.redirects,
             header_deadline: self.0.net.limits.headers,
             counted: false,
             doing,

@@ -27,6 +27,8 @@ pub struct Limits {
     pub pages: usize,
     /// Names per listing.
     pub names: usize,
+    /// Redirects followed for manifests and blobs.
+    pub redirects: usize,
 }
 
 /// Long enough for a distant registry, short enough that a firewall that drops packets is noticed.
@@ -52,6 +54,9 @@ const PAGES: usize = 10_000;
 /// Ten times the largest catalog we plan for; keeps a hostile listing's memory below about 30 MB.
 const NAMES: usize = 200_000;
 
+/// Object storage needs one, a CDN before it two.
+const REDIRECTS: usize = 5;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -66,6 +71,7 @@ impl Default for Limits {
             short_wait: SHORT_WAIT,
             pages: PAGES,
             names: NAMES,
+            redirects: REDIRECTS,
         }
     }
 }

@@ -30,8 +30,6 @@ use crate::registry::{
     retry, tls,
 };
 
-/// Redirects followed for manifests and blobs; object storage needs one, a CDN before it two.
-pub(crate) const MAX_REDIRECTS: usize = 5;
 /// What is read of an error's body, to find its OCI code in.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 /// Bodies beyond this are held one at a time: pages of many thousand names, and little else that is honest.

@@ -3,67 +3,60 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use futures_util::stream::{self, StreamExt as _};
 
 use crate::base::digest::Digest;
 use crate::catalog::clients::Clients;
 use crate::engine::fault::{Class, Fault};
-use crate::engine::source::{Document, Flow, Source};
-use crate::registry::client::Client;
-use crate::registry::error::{Error, Reason};
+use crate::engine::source::{self, Document, Flow, Origin, Source};
+use crate::supply::repository::Repository;
 
 /// One repository. Its registry is looked up when it is asked for the first time: other engines never do.
-pub(in crate::transfer) struct Repository {
+pub(in crate::transfer) struct Catalogued {
     clients: Clients,
     registry: String,
     name: String,
+    /// Who may have it nearer, for somebody elsewhere.
+    peers: Vec<source::Peer>,
 }
 
-impl Repository {
+impl Catalogued {
     pub(in crate::transfer) fn new(clients: &Clients, registry: &str, name: &str) -> Self {
-        Self { clients: clients.clone(), registry: registry.into(), name: name.into() }
+        Self { clients: clients.clone(), registry: registry.into(), name: name.into(), peers: Vec::new() }
     }
 
-    fn client(&self) -> Result<Client, Fault> {
-        self.clients.find(&self.registry).map_err(|error| Fault::new(Class::Other, error.to_string()))
+    /// The same, and these have it nearer.
+    pub(in crate::transfer) fn with_peers(self, peers: Vec<source::Peer>) -> Self {
+        Self { peers, ..self }
+    }
+
+    fn open(&self) -> Result<Repository, Fault> {
+        let client = self.clients.find(&self.registry).map_err(|error| inside(&error))?;
+        Ok(Repository::new(client, &self.name))
     }
 }
 
-impl fmt::Debug for Repository {
+fn inside(error: &crate::base::Error) -> Fault {
+    Fault::new(Class::Other, error.to_string())
+}
+
+impl fmt::Debug for Catalogued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.name)
     }
 }
 
 #[async_trait]
-impl Source for Repository {
+impl Source for Catalogued {
     async fn manifest(&self, reference: &str) -> Result<Document, Fault> {
-        let fetched = self.client()?.manifest(&self.name, reference).await.map_err(|error| fault(&error))?;
-        Ok(Document { media_type: fetched.media_type, bytes: fetched.bytes })
+        self.open()?.manifest(reference).await
     }
 
     async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault> {
-        let opened = self.client()?.open_blob(&self.name, digest, size, from).await;
-        let body = opened.map_err(|error| fault(&error))?;
-        let from = body.from();
-        let pieces = stream::unfold(Some(body), async |body| {
-            let mut body = body?;
-            match body.next().await {
-                Ok(Some(piece)) => Some((Ok(piece), Some(body))),
-                Ok(None) => None,
-                Err(error) => Some((Err(fault(&error)), None)),
-            }
-        });
-        Ok(Flow { from, pieces: pieces.boxed() })
+        self.open()?.blob(digest, size, from).await
     }
-}
 
-fn fault(error: &Error) -> Fault {
-    let class = match error.reason {
-        Reason::Unauthorized(_) | Reason::Forbidden => Class::Unauthorized,
-        Reason::NotFound => Class::NotFound,
-        _ if error.is_transient() => Class::Network,
-        _ => Class::Other,
-    };
-    Fault::new(class, error.to_string())
+    fn origin(&self) -> Result<Option<Origin>, Fault> {
+        let registry = self.clients.described(&self.registry).map_err(|error| inside(&error))?;
+        Ok(Some(Origin { registry, peers: self.peers.clone() }))
+    }
 }

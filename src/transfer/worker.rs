@@ -16,11 +16,13 @@ use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
+use crate::engine::source::Source;
 use crate::fleet::service::{Away, Fleet};
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 use crate::transfer::limits::Limits;
-use crate::transfer::source::Repository;
+use crate::transfer::peers::{Lent, Peers, Supply};
+use crate::transfer::source::Catalogued;
 use crate::transfer::work::Work;
 
 /// Items of one task that are worked on at once.
@@ -36,6 +38,9 @@ const TRIES_OTHER: u32 = 2;
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
+/// How often one that waits for another agent is looked at though that one has not ended.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+
 /// How many of the containers that use an image are named.
 const NAMED_CONTAINERS: usize = 5;
 
@@ -48,15 +53,18 @@ pub struct TransferWorker {
     clock: Clock,
     limits: Arc<Limits>,
     wait: SignedDuration,
+    peers: Option<Peers>,
 }
 
-/// The workers of both kinds; they share their limits. Their items wait for an agent that is away for so long.
+/// The workers of both kinds; they share their limits. Their items wait for an agent that is away for so long. With
+/// `peers` one agent of a site fetches for all.
 pub fn workers(
     catalog: &Catalog,
     fleet: &Fleet,
     clients: &Clients,
     clock: &Clock,
     wait: Duration,
+    peers: Option<&Peers>,
 ) -> [Arc<dyn Worker>; 2] {
     let limits = Arc::new(Limits::default());
     let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
@@ -69,6 +77,7 @@ pub fn workers(
             clock: clock.clone(),
             limits: Arc::clone(&limits),
             wait,
+            peers: peers.cloned(),
         })
     })
 }
@@ -91,24 +100,34 @@ impl Worker for TransferWorker {
                 "the agent's architecture is {architecture}, which the image has not"
             )));
         };
-        // Before it stands in a line: who is away keeps no place in it.
-        self.reach(item, &work.agent)?;
+        // Before it stands in a line: who is away, or waits for another agent, keeps no place in it.
+        let engine = self.reach(item, &work.agent)?;
+        let mut supply = self.supply(&work.agent, engine.as_ref(), image)?;
         let turn = tokio::select! {
             turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
             () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
         };
         let engine = self.reach(item, &work.agent)?;
+        if !supply.is_seed() {
+            // It may have been long, and who had the image then need not have it now.
+            supply = self.supply(&work.agent, engine.as_ref(), image)?;
+        }
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
-            _ => self.preload(&item.name, engine.as_ref(), image, place).await,
+            _ => self.preload(&item.name, engine.as_ref(), image, &supply, place).await,
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
         // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
-        done.map_err(|fault| match (fault.class, self.reach(item, &work.agent)) {
+        let done = done.map_err(|fault| match (fault.class, self.reach(item, &work.agent)) {
             (Class::EngineGone, Err(away)) => away,
             _ => self.setback(item, &fault),
-        })
+        });
+        if let Some(peers) = &self.peers {
+            let is_away = matches!(done, Err(Setback { again: Again::When { .. }, .. }));
+            peers.end(&work.agent, supply, is_away, &place.stop);
+        }
+        done
     }
 }
 
@@ -142,6 +161,7 @@ impl TransferWorker {
         item: &str,
         engine: &dyn Engine,
         image: &ImageRecord,
+        supply: &Supply,
         place: &Workplace,
     ) -> Result<Outcome, Fault> {
         let canonical = image.canonical();
@@ -154,6 +174,10 @@ impl TransferWorker {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
         }
+        let lent = match &self.peers {
+            Some(peers) => Some(peers.lend(supply, &image.digest).await),
+            None => None,
+        };
         let pull = Pull {
             repository: format!("{}/{}", image.registry, image.name),
             tag: image.tag.clone(),
@@ -163,7 +187,7 @@ impl TransferWorker {
             platform: None,
             layers: Vec::new(),
             credentials: self.credentials(&image.registry)?,
-            source: Some(Arc::new(Repository::new(&self.clients, &image.registry, &image.name))),
+            source: Some(self.source(image, lent.as_ref())),
         };
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));
@@ -179,6 +203,7 @@ impl TransferWorker {
         let mut pulling = engine.pull(&pull, &report, &stop);
         let pulled = tokio::select! {
             pulled = &mut pulling => pulled?,
+            () = kept(lent.as_ref()) => return Err(Fault::new(Class::Other, "the grants ended")),
             () = stalled(&last_heard) => {
                 stop.cancel();
                 // The engine is told; its own answer is waited for only briefly.
@@ -192,6 +217,27 @@ impl TransferWorker {
             (Ledger { unchanged: 1, ..Ledger::default() }, "was there under another name")
         };
         Ok(Outcome { note: Some(note.into()), ..Outcome::new(ledger) })
+    }
+
+    /// Who has the image for this agent, where that is asked.
+    fn supply(&self, agent: &str, engine: &dyn Engine, image: &ImageRecord) -> Result<Supply, Setback> {
+        let Some(peers) = self.peers.as_ref().filter(|_| self.kind == Kind::Preload) else {
+            return Ok(Supply::default());
+        };
+        peers.supply(agent, engine, image).map_err(|busy| {
+            let at_last = self.clock.now() + LOOK_AGAIN;
+            let reason = format!("waits for {} to have fetched it", busy.agent);
+            Setback { reason, again: Again::When { back: busy.over, at_last } }
+        })
+    }
+
+    /// Where the image comes from: for engines that don't go to the registry themselves, and for agents that do.
+    fn source(&self, image: &ImageRecord, lent: Option<&Lent>) -> Arc<dyn Source> {
+        let registry = Catalogued::new(&self.clients, &image.registry, &image.name);
+        match lent {
+            None => Arc::new(registry),
+            Some(lent) => lent.source(&image.name, registry),
+        }
     }
 
     fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Fault> {
@@ -213,6 +259,14 @@ impl TransferWorker {
         let wait = FIRST_WAIT.checked_mul(waits).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         let again_at = (item.attempts < tries).then(|| self.clock.now() + wait);
         Setback { reason: fault.to_string(), again: again_at.into() }
+    }
+}
+
+/// Keeps grants good while the pull goes on; it never ends.
+async fn kept(lent: Option<&Lent>) {
+    match lent {
+        Some(lent) => lent.keep().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Credentials, Layer, Progress, Pull, Pulled};
+use crate::engine::source::{self, Origin};
 use crate::engine::{About, Disk, Kind};
-use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_TEXT, image};
+use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PEERS, MAX_TEXT, image};
 
 /// Most containers named where an image is in use, and most labels of an engine.
 const MAX_LISTED: usize = 64;
@@ -122,7 +123,32 @@ impl From<&Pull> for image::Pull {
             platform: pull.platform.clone(),
             layers: layers.map(|layer| (layer.digest.clone(), layer.size_bytes)).collect(),
             credentials,
+            // For those engines only that need it: see `fleet::remote`.
+            registry: None,
+            peers: Vec::new(),
         }
+    }
+}
+
+impl image::Pull {
+    /// Adds where it can be had.
+    #[must_use]
+    pub fn with_origin(self, origin: Origin) -> Self {
+        let source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = origin.registry;
+        let registry = Some(image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts });
+        let peers = origin.peers.into_iter().take(MAX_PEERS);
+        let peers =
+            peers.map(|source::Peer { agent, url, grant }| image::Peer { agent, url, grant }).collect();
+        Self { registry, peers, ..self }
+    }
+
+    /// Where it can be had, as far as that was said.
+    pub fn origin(&self) -> Option<Origin> {
+        let image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = self.registry.clone()?;
+        let registry = source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts };
+        let peers = self.peers.iter().take(MAX_PEERS).cloned();
+        let peers = peers.map(|image::Peer { agent, url, grant }| source::Peer { agent, url, grant });
+        Some(Origin { registry, peers: peers.collect() })
     }
 }
 
@@ -141,7 +167,7 @@ impl From<image::Pull> for Pull {
             platform: pull.platform,
             layers: layers.map(|(digest, size_bytes)| Layer { digest, size_bytes }).collect(),
             credentials,
-            // What asks registries itself is not part of the protocol: see `wharf agent --engine`.
+            // Made of `registry` by whoever has the clients: see `agent::registries`.
             source: None,
         }
     }

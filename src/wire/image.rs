@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::base::digest::Digest;
 use crate::base::secret::Secret;
@@ -92,6 +93,51 @@ pub struct Pull {
     /// For the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    /// The way to the registry, for an agent whose engine is `oci`: it goes there itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<Registry>,
+    /// Who may have it nearer than the registry, in the order in which they are to be asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
+}
+
+/// An agent that holds an image and hands it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its id.
+    pub agent: String,
+    /// Where it is; nothing where the manager itself hands it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Url>,
+    /// What it is to be shown: the password of the user `grant` in Basic authentication.
+    pub grant: Secret,
+}
+
+/// A registry, as whoever fetches from it must know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    /// What images call it: what `repository` begins with.
+    pub host: String,
+    /// Where it answers.
+    pub url: Url,
+    /// Whether its certificate is checked.
+    #[serde(default = "checked", skip_serializing_if = "is_checked")]
+    pub ssl_verify: bool,
+    /// Certificates in PEM that may sign for it, besides the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+    /// Other hosts that an admin approved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_hosts: Vec<String>,
+}
+
+fn checked() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference to what it asks")]
+fn is_checked(checked: &bool) -> bool {
+    *checked
 }
 
 /// User and password for a registry.

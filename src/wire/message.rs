@@ -96,6 +96,9 @@ pub struct Hello {
     /// Whether the way to the manager is encrypted, or does not leave the machine.
     #[serde(default)]
     pub private: bool,
+    /// Where peers that were given a grant find what its engine holds, if it hands that out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_url: Option<String>,
     /// What it can do besides what the version implies. None is defined yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
@@ -176,6 +179,16 @@ pub enum Ask {
     Remove(String),
     /// To look at the engine now and report what changed, before the answer.
     Look,
+    /// To let peers that show this grant read the parts of this image for so many seconds; again, to let them longer.
+    /// Only of an agent that told a [`Hello::peer_url`].
+    HandOut {
+        /// The image's id.
+        image: Digest,
+        /// What they will show.
+        grant: Secret,
+        /// How long, from now.
+        seconds: u64,
+    },
 }
 
 /// An answer.
@@ -197,6 +210,8 @@ pub enum Answer {
     Removed(Removal),
     /// To [`Ask::Look`].
     Looked,
+    /// To [`Ask::HandOut`].
+    HandsOut,
     /// To any.
     Failed(Fault),
 }

@@ -27,7 +27,11 @@ pub const MAX_IMAGES: usize = 20_000;
 pub const MAX_NAMES: usize = 128;
 /// Longest name, label or id, in bytes: a reference has 255 + 128 at most, and a registry's host.
 pub const MAX_TEXT: usize = 1024;
+/// Largest bundle of certificates sent with a pull, in bytes; one certificate has two thousand.
+pub const MAX_CA: usize = 256 * 1024;
 /// Most layers named with a pull (Docker takes 127 in an image).
 pub const MAX_LAYERS: usize = 1_000;
+/// Most peers named with a pull.
+pub const MAX_PEERS: usize = 8;
 /// Requests an agent works on at once, and pulls it knows of.
 pub const MAX_AT_ONCE: usize = 64;

@@ -99,6 +99,7 @@ pub fn schema(directory: &std::path::Path) -> Schema {
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),
         first_admin: Some(FirstAdmin::default()),
+        seed_first: false,
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());
     server.expect("a server").schema().clone()

@@ -29,7 +29,7 @@ pub async fn measure() {
         return note("left out", "no skopeo");
     }
     let Some(registry) = RealRegistry::open().await else { return note("left out", "no registry") };
-    registry.upload(&large()).await;
+    registry.upload(&large(LAYERS, LAYER_BYTES)).await;
     let reference = format!("{}/lab/large:1", registry.host());
     let app = App::start_with(|command| {
         command.args(["--engine", "oci:images"]);
@@ -96,11 +96,11 @@ async fn preload(app: &App, reference: &str) -> Duration {
 }
 
 /// Layers that need no compressing and can't be compressed: skopeo compresses what is not.
-fn large() -> Built {
+pub fn large(count: usize, bytes: usize) -> Built {
     let mut blobs: Vec<Bytes> = Vec::new();
     let mut diff_ids = Vec::new();
-    for seed in 1..=LAYERS {
-        let content = random(seed as u64, LAYER_BYTES);
+    for seed in 1..=count {
+        let content = random(seed as u64, bytes);
         diff_ids.push(sha256(&content));
         blobs.push(gzip(&content));
     }

@@ -60,6 +60,8 @@ pub async fn measure() {
     let answer = app.admin().ask(document, json!({"r": name})).await;
     check("a preload on all of them, until it is begun", asked.elapsed().as_secs_f64(), 1.0, " s");
     let task = answer["preload_image"]["task_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+    let (admin, id) = (app.admin(), task.clone());
+    let events = tokio::spawn(async move { admin.events(&id).await.rest().await });
     until("the task to end", LIMIT, async || {
         (app.admin().task(&task).await["state"] != "STARTED"
             && app.admin().task(&task).await["state"] != "started")
@@ -67,6 +69,10 @@ pub async fn measure() {
     })
     .await;
     note("the same, until it is done", &milliseconds(asked.elapsed()));
+    let events = events.await.expect("events");
+    let gaps = events.windows(2).map(|two| two[1].after.saturating_sub(two[0].after));
+    note("events that one follower got meanwhile", &events.len().to_string());
+    note("the longest it got none", &milliseconds(gaps.max().unwrap_or_default()));
     let ended = app.admin().task(&task).await;
     assert_eq!(ended["ledger"]["added"], AGENTS, "{}", ended["message"]);
     check("resident at most, ever", mebibytes(memory(&app, "VmHWM:")), 300.0, " MiB");

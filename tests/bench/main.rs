@@ -1,5 +1,5 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links visibility` runs
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed visibility` runs
 //! some of it.
 
 // async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
@@ -22,6 +22,7 @@ mod login;
 mod memory;
 mod report;
 mod scan;
+mod seed;
 mod signature;
 mod stock;
 #[path = "../support/mod.rs"]
@@ -61,6 +62,9 @@ fn main() {
         }
         if wanted("links") {
             links::measure().await;
+        }
+        if wanted("seed") {
+            seed::measure().await;
         }
         if wanted("signature") {
             signature::measure();

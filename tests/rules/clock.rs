@@ -80,6 +80,7 @@ async fn a_rule_begins_when_its_window_opens_and_what_it_began_goes_on_when_it_c
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),
+        seed_first: false,
         audit: Retention::default(),
         first_admin: Some(FirstAdmin {
             access_key: Some(ADMIN_ACCESS_KEY.into()),

@@ -53,9 +53,11 @@ impl Machine {
             .args(&self.arguments)
             .arg("--state-dir")
             .arg(self.state())
-            .args(["--log-level", "info,wharf=debug"])
             .env_clear()
             .env("HOME", self.folder.path());
+        if !self.arguments.iter().any(|argument| argument == "--log-level") {
+            command.args(["--log-level", "info,wharf=debug"]);
+        }
         if let Some(token) = token {
             command.env("WHARF_TOKEN", token);
         }
@@ -143,6 +145,7 @@ pub fn hello(token: Option<&str>, key: &str) -> Hello {
         hostname: "speaker".into(),
         instance: format!("instance-of-{key}"),
         private: true,
+        peer_url: None,
         features: Vec::new(),
     }
 }

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod dockerd;
 pub mod http1;
 pub mod image;
+pub mod layout;
 pub mod machine;
 pub mod node;
 pub mod people;

@@ -91,6 +91,18 @@ impl Contents {
         Ok(images)
     }
 
+    /// All that an image of this ID is made of, if it is whole: its manifests, the config and the layers.
+    pub(crate) fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
+        let index = self.layout.index()?;
+        let mut parts = HashSet::new();
+        for entry in index.manifests.iter().filter(|entry| self.config_of(entry).as_ref() == Some(image)) {
+            let Some(manifest) = self.whole(entry) else { continue };
+            parts.insert(entry.digest.clone());
+            parts.extend(manifest.blobs().into_iter().map(|blob| blob.digest.clone()));
+        }
+        Ok(parts)
+    }
+
     /// The manifest of an entry whose blobs are all there.
     fn whole(&self, entry: &Entry) -> Option<Arc<Manifest>> {
         if !self.layout.has(&entry.digest, entry.size) {

@@ -100,7 +100,9 @@ impl Fetcher<'_> {
                 return Ok(());
             }
             // A power cut may have spoilt what an earlier attempt left. Where there was none, it is the registry.
-            if !was_resumed {
+            // Or it was somebody who is not asked again.
+            let is_worth_another_try = self.source.doubt(&blob.digest) || was_resumed;
+            if !is_worth_another_try {
                 with(part, Part::discard).await?;
                 let why = "the registry sent other bytes than the digest says; they were not kept";
                 return Err(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)));

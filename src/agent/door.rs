@@ -1,0 +1,345 @@
+//! Where an agent hands out what its engine holds, to peers that the manager has given a grant. It reads, and does
+//! nothing else.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, RANGE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::supply::grants::Grants;
+use crate::supply::hand_out::{self, Answer, Wanted};
+
+/// Connections that have shown no grant yet. More are closed at once: honest ones show theirs with the first request.
+const STRANGERS: usize = 32;
+/// Connections that have. A manager gives out work for sixteen agents at a time.
+const GUESTS: usize = 64;
+/// How long a head may take to come.
+const HEAD: Duration = Duration::from_secs(5);
+/// Largest head of a request; the grant, the path and some headers.
+const MAX_HEAD: usize = 16 * 1024;
+/// A connection on which nothing moves for so long is closed.
+const STALLED: Duration = Duration::from_mins(1);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// The wait after a connection could not be taken, as when there are no more files to open.
+const AGAIN: Duration = Duration::from_millis(100);
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Where peers are let in, and by what.
+#[derive(Clone)]
+pub struct Door {
+    /// What opens it.
+    pub grants: Arc<Grants>,
+    /// Where it is, if the operator says; else it is the address that reaches the manager.
+    pub url: Option<Url>,
+    /// Where it listens.
+    pub bound: SocketAddr,
+}
+
+impl Door {
+    /// Where peers find it, for an agent that reaches its manager from this address.
+    pub fn url_from(&self, local: Option<IpAddr>) -> Option<Url> {
+        if let Some(url) = &self.url {
+            return Some(url.clone());
+        }
+        let here = if self.bound.ip().is_unspecified() { local? } else { self.bound.ip() };
+        Url::parse(&format!("http://{}", SocketAddr::new(here, self.bound.port()))).ok()
+    }
+
+    /// Lets peers in until told to stop.
+    pub async fn serve(self, listener: TcpListener, tracker: TaskTracker, shutdown: CancellationToken) {
+        let (strangers, guests) = (Arc::new(Semaphore::new(STRANGERS)), Arc::new(Semaphore::new(GUESTS)));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => return,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            };
+            let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else { continue };
+            let visit = Visit {
+                grants: Arc::clone(&self.grants),
+                guests: Arc::clone(&guests),
+                place: Mutex::new(Some(stranger)),
+                is_guest: Mutex::new(false),
+                moved: Mutex::new(Instant::now()),
+            };
+            let shutdown = shutdown.clone();
+            tracker.spawn(async move {
+                tokio::select! {
+                    () = attend(Arc::new(visit), stream) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            });
+        }
+    }
+}
+
+/// One connection.
+struct Visit {
+    grants: Arc<Grants>,
+    guests: Arc<Semaphore>,
+    /// Its place among the strangers or the guests.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    is_guest: Mutex<bool>,
+    /// When something last moved on it.
+    moved: Mutex<Instant>,
+}
+
+async fn attend(visit: Arc<Visit>, stream: TcpStream) {
+    let asked = Arc::clone(&visit);
+    let service = service_fn(move |request| {
+        let visit = Arc::clone(&asked);
+        async move { Ok::<_, Infallible>(visit.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = tokio::time::sleep(LOOK) => {
+                if visit.moved.lock().elapsed() >= STALLED {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Visit {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        *self.moved.lock() = Instant::now();
+        let (head, _) = request.into_parts();
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let wanted = Wanted {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            authorization: header(AUTHORIZATION),
+            range: header(RANGE),
+        };
+        let answer = hand_out::answer(&self.grants, &wanted).await;
+        let is_welcome = answer.is_granted() && self.is_let_in();
+        let answer = if is_welcome || !answer.is_granted() { answer } else { busy() };
+        self.response(answer, is_welcome)
+    }
+
+    /// Whether there is a place for one who has shown a grant; it gives up its place among the strangers.
+    fn is_let_in(&self) -> bool {
+        let mut is_guest = self.is_guest.lock();
+        if !*is_guest && let Ok(place) = Arc::clone(&self.guests).try_acquire_owned() {
+            *self.place.lock() = Some(place);
+            *is_guest = true;
+        }
+        *is_guest
+    }
+
+    fn response(self: Arc<Self>, answer: Answer, stays: bool) -> Response<Body> {
+        let body = match answer.body {
+            None => Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync(),
+            Some(pieces) => {
+                let moving = pieces.map(move |piece| {
+                    *self.moved.lock() = Instant::now();
+                    piece.map(Frame::data)
+                });
+                BodyExt::boxed_unsync(StreamBody::new(moving))
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() =
+            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in answer.headers {
+            if let Ok(value) = value.parse() {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        if !stays && let Ok(close) = "close".parse() {
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+}
+
+fn busy() -> Answer {
+    Answer { status: 503, headers: vec![("content-length", "0".into())], body: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use async_trait::async_trait;
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::{Door, STRANGERS};
+    use crate::base::digest::Digest;
+    use crate::base::secret::Secret;
+    use crate::engine::fault::Fault;
+    use crate::engine::shelf::Shelf;
+    use crate::supply::grants::{LIFE, random};
+
+    const CONTENT: &[u8] = b"0123456789";
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// One image of one part, in a file.
+    struct One(TempDir);
+
+    fn part() -> Digest {
+        Digest::sha256_of(CONTENT)
+    }
+
+    #[async_trait]
+    impl Shelf for One {
+        async fn parts(&self, _: &Digest) -> Result<HashSet<Digest>, Fault> {
+            Ok(HashSet::from([part()]))
+        }
+
+        async fn open(&self, _: &Digest) -> Result<Option<(File, u64)>, Fault> {
+            Ok(Some((File::open(self.0.path().join("part")).unwrap(), 10)))
+        }
+    }
+
+    struct Open {
+        door: Door,
+        shutdown: CancellationToken,
+    }
+
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.shutdown.cancel();
+        }
+    }
+
+    impl Open {
+        async fn door() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let door = Door { grants: Arc::default(), url: None, bound: listener.local_addr().unwrap() };
+            let shutdown = CancellationToken::new();
+            tokio::spawn(door.clone().serve(listener, TaskTracker::new(), shutdown.clone()));
+            Self { door, shutdown }
+        }
+
+        async fn grant(&self, from: Instant) -> Secret {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("part"), CONTENT).unwrap();
+            let grant = random().unwrap();
+            self.door.grants.admit(&grant, &part(), Arc::new(One(folder)), LIFE, from).await.unwrap();
+            grant
+        }
+
+        /// Status and body of the answer to a request for this part.
+        async fn ask(&self, method: &str, part: &Digest, grant: &str, range: &str) -> (u16, String) {
+            // Another test may have been faster.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let url = format!("http://{}/v2/lab/python/blobs/{part}", self.door.bound);
+            let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+            let mut request = client.request(method.parse().unwrap(), url).basic_auth("grant", Some(grant));
+            if !range.is_empty() {
+                request = request.header("range", range);
+            }
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_grant_opens_what_it_is_for_and_nothing_else_opens_anything() {
+        let open = Open::door().await;
+        let grant = open.grant(Instant::now()).await;
+        let ask = async |method: &str, part: &Digest, grant: &str, range: &str| {
+            let (status, body) = open.ask(method, part, grant, range).await;
+            (status, body.as_str().to_owned())
+        };
+        let (good, other) = (part(), Digest::sha256_of(b"other"));
+        assert_eq!(ask("GET", &good, grant.expose(), "").await, (200, "0123456789".into()));
+        assert_eq!(ask("GET", &good, grant.expose(), "bytes=4-").await, (206, "456789".into()));
+        assert_eq!(ask("GET", &good, grant.expose(), "bytes=10-").await.0, 416);
+        assert_eq!(ask("HEAD", &good, grant.expose(), "").await, (200, String::new()));
+        assert_eq!(ask("PUT", &good, grant.expose(), "").await.0, 405);
+        assert_eq!(ask("GET", &other, grant.expose(), "").await, (403, String::new()));
+        assert_eq!(ask("GET", &good, "", "").await, (401, String::new()));
+        assert_eq!(ask("GET", &good, random().unwrap().expose(), "").await, (401, String::new()));
+        let over = open.grant(Instant::now().checked_sub(LIFE).unwrap()).await;
+        assert_eq!(ask("GET", &good, over.expose(), "").await, (401, String::new()), "its time is over");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_strangers_is_bounded_and_keeps_out_nobody_for_long() {
+        let open = Open::door().await;
+        let grant = open.grant(Instant::now()).await;
+        let mut flood = Vec::new();
+        for _ in 0..4 * STRANGERS {
+            flood.push(TcpStream::connect(open.door.bound).await.unwrap());
+        }
+        // Most are closed at once, without a word; those that say nothing are after some seconds.
+        for mut stranger in flood {
+            let closed = timeout(DEADLINE, stranger.read(&mut [0; 1])).await.expect("it is closed");
+            assert!(matches!(closed, Ok(0) | Err(_)));
+        }
+        assert_eq!(open.ask("GET", &part(), grant.expose(), "").await.0, 200);
+        // A head without end is cut off, too.
+        let mut endless = TcpStream::connect(open.door.bound).await.unwrap();
+        let junk = format!("GET /v2/{} HTTP/1.1\r\n", "x".repeat(100_000));
+        let _ = endless.write_all(junk.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = timeout(DEADLINE, endless.read_to_end(&mut answer)).await.expect("it is closed");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+
+    #[test]
+    fn peers_find_it_where_the_operator_says_or_where_the_manager_is_reached_from() {
+        let door = |bound: &str, url: Option<&str>| Door {
+            grants: Arc::default(),
+            url: url.map(|url| url.parse().unwrap()),
+            bound: bound.parse().unwrap(),
+        };
+        let from = |door: Door, local: Option<&str>| {
+            door.url_from(local.map(|ip| ip.parse().unwrap())).map(|url| url.to_string())
+        };
+        assert_eq!(from(door("0.0.0.0:7000", None), Some("10.0.0.5")).unwrap(), "http://10.0.0.5:7000/");
+        assert_eq!(from(door("[::]:7000", None), Some("fd00::5")).unwrap(), "http://[fd00::5]:7000/");
+        assert_eq!(from(door("10.0.0.6:7000", None), Some("10.0.0.5")).unwrap(), "http://10.0.0.6:7000/");
+        assert_eq!(
+            from(door("0.0.0.0:7000", Some("https://gpu01.lab")), None).unwrap(),
+            "https://gpu01.lab/"
+        );
+        assert_eq!(from(door("0.0.0.0:7000", None), None), None);
+    }
+}

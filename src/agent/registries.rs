@@ -1,0 +1,202 @@
+//! The registries that an agent fetches from itself: one client for each, so that tokens, connections and the pauses a
+//! registry asks for are shared by all pulls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use url::Url;
+
+use crate::engine::fault::{Class, Fault, one_line};
+use crate::engine::pull::{self, Pull};
+use crate::engine::source::{self, Origin, Source};
+use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
+use crate::supply::chain::{Chain, Peer};
+use crate::supply::peer::over_http;
+use crate::supply::repository::Repository;
+
+/// Clients kept. Those beyond are made anew when they are needed again.
+const MAX_CLIENTS: usize = 32;
+
+/// Where the manager hands out images of its own engines.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    /// Its URL.
+    pub url: Url,
+    /// Certificates in PEM that may sign for it, besides the system's.
+    pub ca_pem: Option<String>,
+}
+
+/// The clients in use, and what is being fetched.
+pub struct Registries {
+    manager: Manager,
+    /// Each with what it was made of; the one used last is at the end.
+    known: Mutex<Vec<(Described, Client)>>,
+    /// By the pull's id.
+    chains: Mutex<HashMap<String, Weak<Chain>>>,
+}
+
+type Described = (source::Registry, Option<Credentials>);
+
+impl Registries {
+    /// None yet, for an agent of this manager.
+    pub fn new(manager: Manager) -> Self {
+        Self { manager, known: Mutex::default(), chains: Mutex::default() }
+    }
+
+    /// Where the image of a pull comes from, if all is as it is described.
+    ///
+    /// # Errors
+    /// A description that makes no client, or is of another registry than the image's.
+    pub fn source(&self, id: &str, pull: &Pull, origin: Origin) -> Result<Arc<dyn Source>, Fault> {
+        let Origin { registry, peers } = origin;
+        let name = name_in(pull, &registry)?;
+        let peers = self.peers(&name, &peers);
+        let client = self.client((registry, pull.credentials.as_ref().map(account)))?;
+        let chain = Arc::new(Chain::new(peers, Arc::new(Repository::new(client, &name))));
+        let mut chains = self.chains.lock();
+        chains.retain(|_, chain| chain.strong_count() > 0);
+        chains.insert(id.into(), Arc::downgrade(&chain));
+        Ok(chain)
+    }
+
+    /// Has a pull that runs ask the peers that are named now: those named before may have ended their grants.
+    pub fn renew(&self, id: &str, pull: &Pull, origin: &Origin) {
+        let chain = self.chains.lock().get(id).and_then(Weak::upgrade);
+        if let (Some(chain), Ok(name)) = (chain, name_in(pull, &origin.registry)) {
+            chain.renew(self.peers(&name, &origin.peers));
+        }
+    }
+
+    /// The ways to peers; one whose address is none is passed over.
+    fn peers(&self, name: &str, peers: &[source::Peer]) -> Vec<Peer> {
+        let of_manager = self.manager.url.join("agents/").ok();
+        let way = |peer: &source::Peer| {
+            let agent = one_line(&peer.agent);
+            let (url, ca) = match &peer.url {
+                Some(url) => (url, None),
+                None => (of_manager.as_ref()?, self.manager.ca_pem.as_deref()),
+            };
+            match over_http(&agent, url, ca, &peer.grant, name) {
+                Ok(source) => Some(Peer { name: agent, source }),
+                Err(fault) => {
+                    tracing::warn!(peer = agent, %fault, "a peer can't be asked");
+                    None
+                }
+            }
+        };
+        peers.iter().filter_map(way).collect()
+    }
+
+    fn client(&self, described: Described) -> Result<Client, Fault> {
+        let mut known = self.known.lock();
+        if let Some(place) = known.iter().position(|(before, _)| *before == described) {
+            let used = known.remove(place);
+            let client = used.1.clone();
+            known.push(used);
+            return Ok(client);
+        }
+        let client =
+            Client::new(remote(&described)).map_err(|error| Fault::new(Class::Other, error.to_string()))?;
+        // Another description of the same registry is the older one.
+        known.retain(|((registry, _), _)| registry.host != described.0.host);
+        if known.len() >= MAX_CLIENTS {
+            known.remove(0);
+        }
+        known.push((described, client.clone()));
+        Ok(client)
+    }
+}
+
+/// What the image's repository is called in its registry.
+fn name_in(pull: &Pull, registry: &source::Registry) -> Result<String, Fault> {
+    let name = pull.repository.strip_prefix(&registry.host).and_then(|rest| rest.strip_prefix('/'));
+    name.map(Into::into).ok_or_else(|| {
+        let why = format!("{} is no repository of the registry {}", pull.repository, registry.host);
+        Fault::new(Class::Other, why)
+    })
+}
+
+fn account(credentials: &pull::Credentials) -> Credentials {
+    Credentials { username: credentials.username.clone(), password: credentials.password.clone() }
+}
+
+fn remote((registry, credentials): &Described) -> Remote {
+    Remote {
+        host: registry.host.clone(),
+        url: registry.url.clone(),
+        credentials: credentials.clone(),
+        ssl_verify: registry.ssl_verify,
+        ca_pem: registry.ca_pem.clone(),
+        trusted_hosts: registry.trusted_hosts.clone(),
+        concurrency: Remote::concurrency_at(&registry.url),
+        probe: ProbeMode::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::{MAX_CLIENTS, Manager, Registries};
+    use crate::base::digest::Digest;
+    use crate::base::secret::Secret;
+    use crate::engine::pull::{Credentials, Pull};
+    use crate::engine::source::{Origin, Registry};
+
+    fn pull(registry: &str, password: &str) -> Pull {
+        Pull {
+            repository: format!("{registry}/lab/python"),
+            tag: "1".into(),
+            manifest: None,
+            config: Digest::sha256_of(b"x"),
+            platform: None,
+            layers: Vec::new(),
+            credentials: Some(Credentials { username: "u".into(), password: Secret::new(password) }),
+            source: None,
+        }
+    }
+
+    fn origin(host: &str, url: &str) -> Origin {
+        let registry = Registry {
+            host: host.into(),
+            url: Url::parse(url).unwrap(),
+            ssl_verify: true,
+            ca_pem: None,
+            trusted_hosts: Vec::new(),
+        };
+        Origin { registry, peers: Vec::new() }
+    }
+
+    fn registries() -> Registries {
+        Registries::new(Manager { url: Url::parse("https://wharf.lab").unwrap(), ca_pem: None })
+    }
+
+    #[test]
+    fn a_registry_has_one_client_until_something_of_it_changes_and_there_are_never_too_many() {
+        let registries = registries();
+        let ask = |host: &str, password: &str| {
+            let origin = origin(host, &format!("https://{host}"));
+            registries.source("pull", &pull(host, password), origin).unwrap()
+        };
+        for _ in 0..3 {
+            ask("a.io", "p");
+        }
+        assert_eq!(registries.known.lock().len(), 1);
+        ask("a.io", "other");
+        assert_eq!(registries.known.lock().len(), 1, "the older one is gone");
+        for number in 0..2 * MAX_CLIENTS {
+            ask(&format!("r{number}.io"), "p");
+        }
+        assert_eq!(registries.known.lock().len(), MAX_CLIENTS);
+    }
+
+    #[test]
+    fn an_image_of_another_registry_is_refused() {
+        let registries = registries();
+        let refused = |host, url| registries.source("pull", &pull("a.io", "p"), origin(host, url)).is_err();
+        assert!(refused("a.i", "https://a.i"));
+        assert!(refused("a.io", "https://u:p@a.io"));
+        assert!(!refused("a.io", "https://a.io"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Peers first, the registry last: where an image is taken from when others near have it.
+//!
+//! Peers are not trusted. What they send is compared with its digest like anything else, and one that fails, lies or is
+//! slow is not asked again.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::base::digest::Digest;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::source::{Document, Flow, Origin, Source};
+
+/// How long a peer may take to begin an answer. It is near, and there is the registry.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A peer that was waited for so long altogether must have brought so many bytes a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SLOWEST: u64 = 64 * 1024;
+
+/// Where one image is taken from.
+pub struct Chain {
+    state: Arc<Mutex<State>>,
+    registry: Arc<dyn Source>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order they are asked.
+    peers: Vec<Peer>,
+    /// Who is not asked again.
+    out: HashSet<String>,
+    /// Whose bytes went into which blob.
+    brought: HashMap<Digest, HashSet<String>>,
+}
+
+/// A peer.
+#[derive(Clone)]
+pub struct Peer {
+    /// What it is called.
+    pub name: String,
+    /// The way to it.
+    pub source: Arc<dyn Source>,
+}
+
+impl Chain {
+    /// These peers in this order, and then the registry.
+    pub fn new(peers: Vec<Peer>, registry: Arc<dyn Source>) -> Self {
+        Self { state: Arc::new(Mutex::new(State { peers, ..State::default() })), registry }
+    }
+
+    /// Takes these peers in the place of those there were. Who was left before has another chance: it may have been
+    /// for a grant that had ended.
+    pub fn renew(&self, peers: Vec<Peer>) {
+        let mut state = self.state.lock();
+        state.peers = peers;
+        state.out.clear();
+    }
+
+    fn next(&self, asked: &HashSet<String>) -> Option<Peer> {
+        let state = self.state.lock();
+        let is_next = |peer: &&Peer| !state.out.contains(&peer.name) && !asked.contains(&peer.name);
+        state.peers.iter().find(is_next).cloned()
+    }
+
+    /// Asks the peers, one after the other; nothing if the registry has to be asked.
+    async fn of_peers<T, F>(&self, ask: impl Fn(Peer) -> F) -> Option<(Peer, T)>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let mut asked = HashSet::new();
+        while let Some(peer) = self.next(&asked) {
+            asked.insert(peer.name.clone());
+            let answer = timeout(ANSWER, ask(peer.clone())).await;
+            match answer.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer"))) {
+                Ok(answer) => return Some((peer, answer)),
+                // It may have given the image up, or never had this form of its manifest.
+                Err(fault) if fault.class == Class::NotFound => {}
+                Err(fault) => leave(&self.state, &peer.name, &fault),
+            }
+        }
+        None
+    }
+}
+
+fn leave(state: &Mutex<State>, peer: &str, why: &Fault) {
+    if state.lock().out.insert(peer.to_owned()) {
+        tracing::info!(peer, %why, "a peer is left for the next one, or the registry");
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.state.lock().peers.iter().map(|peer| peer.name.clone()).collect();
+        write!(f, "{names:?}, then {:?}", self.registry)
+    }
+}
+
+#[async_trait]
+impl Source for Chain {
+    async fn manifest(&self, reference: &str) -> Result<Document, Fault> {
+        // What a tag points to only the registry can say.
+        if let Ok(digest) = reference.parse::<Digest>() {
+            let digest = &digest;
+            let taken = self.of_peers(|peer| async move {
+                let document = peer.source.manifest(reference).await?;
+                let is_it = digest.matches(&document.bytes);
+                if is_it { Ok(document) } else { Err(Fault::new(Class::Other, "it sent another manifest")) }
+            });
+            if let Some((_, document)) = taken.await {
+                return Ok(document);
+            }
+        }
+        self.registry.manifest(reference).await
+    }
+
+    async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault> {
+        let taken = self.of_peers(|peer| async move { peer.source.blob(digest, size, from).await }).await;
+        let Some((peer, flow)) = taken else { return self.registry.blob(digest, size, from).await };
+        tracing::debug!(peer = peer.name, blob = %digest, "taken from a peer");
+        self.state.lock().brought.entry(digest.clone()).or_default().insert(peer.name.clone());
+        Ok(watched(Arc::clone(&self.state), peer.name, flow))
+    }
+
+    fn doubt(&self, digest: &Digest) -> bool {
+        let suspects = self.state.lock().brought.remove(digest).unwrap_or_default();
+        let why = Fault::new(Class::Other, format!("what came as {digest} has another digest"));
+        for peer in &suspects {
+            leave(&self.state, peer, &why);
+        }
+        !suspects.is_empty()
+    }
+
+    fn origin(&self) -> Result<Option<Origin>, Fault> {
+        self.registry.origin()
+    }
+}
+
+/// The flow, and its peer left when it breaks off or is too slow. Whoever reads may be slow: only the time in which the
+/// peer is waited for counts.
+fn watched(state: Arc<Mutex<State>>, peer: String, flow: Flow) -> Flow {
+    let Flow { from, pieces } = flow;
+    let begun = (pieces, Duration::ZERO, 0_u64);
+    let pieces = stream::unfold(Some(begun), move |going| {
+        let (state, peer) = (Arc::clone(&state), peer.clone());
+        async move {
+            let (mut pieces, mut waited, mut bytes) = going?;
+            let asked = Instant::now();
+            let piece = timeout(ANSWER, pieces.next()).await;
+            waited += asked.elapsed();
+            let fault = match piece {
+                Ok(None) => return None,
+                Ok(Some(Ok(piece))) => {
+                    bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    if waited < PATIENCE {
+                        return Some((Ok(piece), Some((pieces, waited, bytes))));
+                    }
+                    if bytes >= SLOWEST * PATIENCE.as_secs() {
+                        return Some((Ok(piece), Some((pieces, Duration::ZERO, 0))));
+                    }
+                    Fault::new(Class::Network, "it is too slow")
+                }
+                Ok(Some(Err(fault))) => fault,
+                Err(_) => Fault::new(Class::Network, "it stopped sending"),
+            };
+            leave(&state, &peer, &fault);
+            // Whatever it was, there is somebody else to go on with.
+            Some((Err(Fault::new(Class::Network, fault.message)), None))
+        }
+    });
+    Flow { from, pieces: pieces.boxed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use futures_util::stream::{self, StreamExt as _};
+
+    use super::{Chain, Peer};
+    use crate::base::digest::Digest;
+    use crate::engine::fault::{Class, Fault};
+    use crate::engine::source::{Document, Flow, Source};
+
+    /// What somebody says, whatever is asked.
+    #[derive(Debug, Clone)]
+    enum Says {
+        Bytes(&'static [u8]),
+        Fault(Class),
+        BreaksOff(&'static [u8]),
+    }
+
+    #[async_trait]
+    impl Source for Says {
+        async fn manifest(&self, _: &str) -> Result<Document, Fault> {
+            match self {
+                Self::Bytes(bytes) => Ok(Document { media_type: String::new(), bytes: bytes.to_vec() }),
+                Self::Fault(class) => Err(Fault::new(*class, "no")),
+                Self::BreaksOff(_) => Err(Fault::new(Class::Network, "broke off")),
+            }
+        }
+
+        async fn blob(&self, _: &Digest, _: u64, from: u64) -> Result<Flow, Fault> {
+            let start = usize::try_from(from).unwrap();
+            let pieces: Vec<Result<Bytes, Fault>> = match self {
+                Self::Bytes(bytes) => vec![Ok(Bytes::from_static(&bytes[start..]))],
+                Self::BreaksOff(bytes) => {
+                    vec![Ok(Bytes::from_static(&bytes[start..])), Err(Fault::new(Class::Other, "broke off"))]
+                }
+                Self::Fault(class) => return Err(Fault::new(*class, "no")),
+            };
+            Ok(Flow { from, pieces: stream::iter(pieces).boxed() })
+        }
+    }
+
+    fn chain(peers: &[Says], registry: Says) -> Chain {
+        let named = (0..).zip(peers).map(|(number, says): (u32, _)| Peer {
+            name: format!("peer{number}"),
+            source: Arc::new(says.clone()),
+        });
+        Chain::new(named.collect(), Arc::new(registry))
+    }
+
+    async fn blob(chain: &Chain, from: u64) -> (Vec<u8>, Option<Class>) {
+        let mut flow = chain.blob(&Digest::sha256_of(b"good"), 4, from).await.unwrap();
+        let mut bytes = Vec::new();
+        while let Some(piece) = flow.pieces.next().await {
+            match piece {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(fault) => return (bytes, Some(fault.class)),
+            }
+        }
+        (bytes, None)
+    }
+
+    fn out(chain: &Chain) -> Vec<String> {
+        let mut out: Vec<String> = chain.state.lock().out.iter().cloned().collect();
+        out.sort();
+        out
+    }
+
+    #[tokio::test]
+    async fn the_first_peer_that_has_it_is_asked_and_the_registry_last() {
+        let chain = chain(
+            &[Says::Fault(Class::Network), Says::Fault(Class::NotFound), Says::Bytes(b"good")],
+            Says::Fault(Class::Other),
+        );
+        assert_eq!(blob(&chain, 0).await, (b"good".to_vec(), None));
+        assert_eq!(out(&chain), ["peer0"], "one that has not this is no bad one");
+        let none = self::chain(&[Says::Fault(Class::Unauthorized)], Says::Bytes(b"good"));
+        assert_eq!(blob(&none, 0).await, (b"good".to_vec(), None));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_breaks_off_is_left_and_the_rest_comes_from_the_next() {
+        let chain = chain(&[Says::BreaksOff(b"go"), Says::Bytes(b"good")], Says::Fault(Class::Other));
+        assert_eq!(blob(&chain, 0).await, (b"go".to_vec(), Some(Class::Network)), "worth going on");
+        assert_eq!(blob(&chain, 2).await, (b"od".to_vec(), None));
+        assert_eq!(out(&chain), ["peer0"]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_lies_is_found_out_and_the_registry_is_believed_to_the_end() {
+        let digest = Digest::sha256_of(b"good");
+        let chain = chain(&[Says::Bytes(b"evil")], Says::Bytes(b"good"));
+        assert_eq!(chain.manifest(digest.as_str()).await.unwrap().bytes, b"good");
+        assert_eq!(out(&chain), ["peer0"]);
+        let chain = self::chain(&[Says::Bytes(b"evil")], Says::Bytes(b"good"));
+        assert_eq!(blob(&chain, 0).await.0, b"evil");
+        assert!(chain.doubt(&digest), "there is somebody else");
+        assert_eq!(blob(&chain, 0).await.0, b"good");
+        assert!(!chain.doubt(&digest), "the registry was the last");
+    }
+
+    #[tokio::test]
+    async fn what_a_tag_means_is_asked_of_the_registry_alone() {
+        let chain = chain(&[Says::Bytes(b"evil")], Says::Bytes(b"good"));
+        assert_eq!(chain.manifest("latest").await.unwrap().bytes, b"good");
+    }
+}

@@ -1,0 +1,194 @@
+//! Who may take which image from us, and for how long.
+//!
+//! A grant is random, made by the manager for one pull, and told by it to both sides. It opens the parts of one image and
+//! nothing else. Of grants only hashes are kept.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::digest::{Digest, hex};
+use crate::base::secret::Secret;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::shelf::Shelf;
+
+/// How long a grant is good unless it is renewed. Short, for on plain HTTP it can be read on the way.
+pub const LIFE: Duration = Duration::from_mins(2);
+/// The longest life that is given to one, whatever was asked for.
+const MAX_LIFE: Duration = Duration::from_mins(10);
+/// Grants at once. An agent with sixteen peers has sixteen.
+const MAX_GRANTS: usize = 1_024;
+/// Random bytes in a grant.
+const BYTES: usize = 24;
+/// Longest text that is looked up at all.
+const MAX_TEXT: usize = 256;
+
+/// The grants that are good now.
+#[derive(Default)]
+pub struct Grants {
+    held: Mutex<HashMap<Digest, Grant>>,
+}
+
+struct Grant {
+    image: Digest,
+    parts: Arc<HashSet<Digest>>,
+    shelf: Arc<dyn Shelf>,
+    until: Instant,
+}
+
+/// What a grant opens.
+pub enum Access {
+    /// There is no such grant, or its time is over.
+    Unknown,
+    /// It is for other things.
+    Outside,
+    /// This is where the thing is.
+    Open(Arc<dyn Shelf>),
+}
+
+/// A new grant.
+///
+/// # Errors
+/// A system without randomness.
+pub fn random() -> Result<Secret, Fault> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Fault::new(Class::Other, format!("no randomness: {error}")))?;
+    Ok(Secret::new(hex(&bytes)))
+}
+
+impl Grants {
+    /// Lets whoever has this grant read the parts of an image on this shelf for so long from `now`.
+    ///
+    /// # Errors
+    /// An image that is not whole there; a grant that is too short to be one, or is for another image; too many grants.
+    pub async fn admit(
+        &self,
+        grant: &Secret,
+        image: &Digest,
+        place: Arc<dyn Shelf>,
+        life: Duration,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let length = grant.expose().len();
+        if !(2 * BYTES..=MAX_TEXT).contains(&length) {
+            return Err(Fault::new(Class::Other, "the grant is too short or too long to be one"));
+        }
+        let parts = place.parts(image).await?;
+        if parts.is_empty() {
+            return Err(Fault::new(Class::NotFound, format!("{image} is not here, or not whole")));
+        }
+        let mut held = self.held.lock();
+        held.retain(|_, grant| grant.until > now);
+        let key = hashed(grant.expose());
+        if held.get(&key).is_some_and(|known| known.image != *image) {
+            return Err(Fault::new(Class::Other, "the grant is for another image already"));
+        }
+        if held.len() >= MAX_GRANTS && !held.contains_key(&key) {
+            return Err(Fault::new(Class::Other, format!("{MAX_GRANTS} grants are given already")));
+        }
+        let until = now + life.min(MAX_LIFE);
+        held.insert(key, Grant { image: image.clone(), parts: Arc::new(parts), shelf: place, until });
+        Ok(())
+    }
+
+    /// What this grant has to say of this thing.
+    pub fn access(&self, grant: &str, part: &Digest, now: Instant) -> Access {
+        if grant.len() > MAX_TEXT {
+            return Access::Unknown;
+        }
+        let held = self.held.lock();
+        match held.get(&hashed(grant)) {
+            Some(grant) if grant.until <= now => Access::Unknown,
+            Some(grant) if grant.parts.contains(part) => Access::Open(Arc::clone(&grant.shelf)),
+            Some(_) => Access::Outside,
+            None => Access::Unknown,
+        }
+    }
+}
+
+fn hashed(grant: &str) -> Digest {
+    Digest::sha256_of(grant.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use async_trait::async_trait;
+
+    use super::{Access, Grants, MAX_GRANTS, MAX_LIFE, random};
+    use crate::base::digest::Digest;
+    use crate::base::secret::Secret;
+    use crate::engine::fault::Fault;
+    use crate::engine::shelf::Shelf;
+
+    struct Two;
+
+    #[async_trait]
+    impl Shelf for Two {
+        async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
+            let is_here = *image == digest("image");
+            Ok(if is_here { HashSet::from([digest("a"), digest("b")]) } else { HashSet::new() })
+        }
+
+        async fn open(&self, _: &Digest) -> Result<Option<(File, u64)>, Fault> {
+            Ok(None)
+        }
+    }
+
+    fn digest(text: &str) -> Digest {
+        Digest::sha256_of(text.as_bytes())
+    }
+
+    async fn admit(grants: &Grants, grant: &Secret, image: &str, life: Duration, now: Instant) -> bool {
+        grants.admit(grant, &digest(image), Arc::new(Two), life, now).await.is_ok()
+    }
+
+    fn opens(grants: &Grants, grant: &str, part: &str, now: Instant) -> &'static str {
+        match grants.access(grant, &digest(part), now) {
+            Access::Unknown => "unknown",
+            Access::Outside => "outside",
+            Access::Open(_) => "open",
+        }
+    }
+
+    #[tokio::test]
+    async fn a_grant_opens_the_parts_of_its_image_for_its_time_and_nothing_else() {
+        let (grants, grant, minute) = (Grants::default(), random().unwrap(), Duration::from_mins(1));
+        let mut now = Instant::now();
+        assert_eq!(opens(&grants, grant.expose(), "a", now), "unknown");
+        assert!(admit(&grants, &grant, "image", minute, now).await);
+        assert_eq!(opens(&grants, grant.expose(), "a", now), "open");
+        assert_eq!(opens(&grants, grant.expose(), "c", now), "outside");
+        assert_eq!(opens(&grants, random().unwrap().expose(), "a", now), "unknown");
+        assert_eq!(opens(&grants, "", "a", now), "unknown");
+        now += minute / 2;
+        assert!(admit(&grants, &grant, "image", minute, now).await);
+        now += minute * 3 / 4;
+        assert_eq!(opens(&grants, grant.expose(), "a", now), "open", "it was renewed");
+        now += minute;
+        assert_eq!(opens(&grants, grant.expose(), "a", now), "unknown");
+        assert!(admit(&grants, &grant, "image", Duration::MAX, now).await);
+        assert_eq!(opens(&grants, grant.expose(), "a", now + MAX_LIFE), "unknown", "nothing is for ever");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_granted_and_neither_is_too_much() {
+        let (grants, minute, now) = (Grants::default(), Duration::from_mins(1), Instant::now());
+        assert!(!admit(&grants, &random().unwrap(), "absent", minute, now).await);
+        assert!(!admit(&grants, &Secret::new("short"), "image", minute, now).await);
+        for _ in 0..MAX_GRANTS {
+            assert!(admit(&grants, &random().unwrap(), "image", minute, now).await);
+        }
+        let one_more = random().unwrap();
+        assert!(!admit(&grants, &one_more, "image", minute, now).await);
+        assert!(admit(&grants, &one_more, "image", minute, now + minute).await);
+        assert_eq!(grants.held.lock().len(), 1, "what is over is gone");
+    }
+}

@@ -1,0 +1,92 @@
+//! Peers as sources: those on this machine by their directory, others over HTTP.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use url::Url;
+
+use crate::base::digest::Digest;
+use crate::base::secret::Secret;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::shelf::Shelf;
+use crate::engine::source::{Document, Flow, Source};
+use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
+use crate::registry::limits::Limits;
+use crate::supply::hand_out::{USER, pieces};
+use crate::supply::repository::Repository;
+
+/// Requests in flight at one peer: as many as a pull makes.
+const AT_ONCE: usize = 4;
+/// A peer is near: it is there within this time, or something is wrong with it.
+const CONNECT: Duration = Duration::from_secs(4);
+const HEADERS: Duration = Duration::from_secs(8);
+/// Longest manifest read from a directory; registries take no larger ones.
+const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+
+/// The repository of this name, as the peer at this URL hands it out to whoever has this grant.
+///
+/// # Errors
+/// A URL that is none, or certificates that can't be read.
+pub fn over_http(
+    peer: &str,
+    url: &Url,
+    ca_pem: Option<&str>,
+    grant: &Secret,
+    name: &str,
+) -> Result<Arc<dyn Source>, Fault> {
+    let remote = Remote {
+        host: peer.into(),
+        url: url.clone(),
+        credentials: Some(Credentials { username: USER.into(), password: grant.clone() }),
+        ssl_verify: true,
+        ca_pem: ca_pem.map(Into::into),
+        trusted_hosts: Vec::new(),
+        concurrency: AT_ONCE,
+        probe: ProbeMode::Get,
+    };
+    // One that sends elsewhere could send anywhere.
+    let limits =
+        Limits { connect: CONNECT, headers: HEADERS, attempts: 1, redirects: 0, ..Limits::default() };
+    let client =
+        Client::of_peer(remote, limits).map_err(|error| Fault::new(Class::Other, error.to_string()))?;
+    Ok(Arc::new(Repository::new(client, name)))
+}
+
+/// What an engine on this machine has.
+pub struct Beside(pub Arc<dyn Shelf>);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a directory")
+    }
+}
+
+#[async_trait]
+impl Source for Beside {
+    async fn manifest(&self, reference: &str) -> Result<Document, Fault> {
+        let missing = || Fault::new(Class::NotFound, format!("{reference} is not there"));
+        let digest: Digest = reference.parse().map_err(|_| missing())?;
+        let (file, size) = self.0.open(&digest).await?.ok_or_else(missing)?;
+        if size > MAX_MANIFEST {
+            return Err(Fault::new(Class::Other, format!("{reference} is too large for a manifest")));
+        }
+        let (mut pieces, mut bytes) = (pieces(file, 0, size), Vec::new());
+        while let Some(piece) = pieces.next().await {
+            bytes.extend_from_slice(&piece.map_err(|error| Fault::new(Class::Other, error.to_string()))?);
+        }
+        // A layout has no other manifests than OCI's.
+        Ok(Document { media_type: String::new(), bytes })
+    }
+
+    async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault> {
+        let opened = self.0.open(digest).await?.filter(|(_, there)| *there == size && from <= size);
+        let missing = || Fault::new(Class::NotFound, format!("{digest} is not there"));
+        let (file, _) = opened.ok_or_else(missing)?;
+        let pieces = pieces(file, from, size.saturating_sub(from));
+        let pieces = pieces.map(|piece| piece.map_err(|error| Fault::new(Class::Other, error.to_string())));
+        Ok(Flow { from, pieces: pieces.boxed() })
+    }
+}

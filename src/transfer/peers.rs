@@ -1,0 +1,302 @@
+//! Seed first, carried out: who is near, grants with them, and the source that comes of it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::access::visibility::Whereabouts;
+use crate::base::digest::Digest;
+use crate::base::secret::Secret;
+use crate::catalog::image::ImageRecord;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::shelf::Outlet;
+use crate::engine::source::{self, Source};
+use crate::engine::{Engine, Kind};
+use crate::fleet::agent::AgentRecord;
+use crate::fleet::presence::Presence;
+use crate::fleet::service::Fleet;
+use crate::supply::chain::{Chain, Peer};
+use crate::supply::grants::{Grants, LIFE, random};
+use crate::supply::peer::{Beside, over_http};
+use crate::transfer::seeding::{Busy, Holder, Part, SITE, Seeds, Way, gets_to, way};
+use crate::transfer::source::Catalogued;
+
+/// How long an agent may take to note a grant.
+const ADMIT: Duration = Duration::from_secs(5);
+/// How often one whose link broke while it was the seed is looked after.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long one that is back may take to go on.
+const RESUME: u32 = 10;
+
+/// What sites need. Clones share it.
+#[derive(Clone)]
+pub struct Peers {
+    fleet: Fleet,
+    grants: Arc<Grants>,
+    seeds: Seeds,
+    guests: Arc<Mutex<HashMap<String, usize>>>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+/// What was decided for one pull.
+#[derive(Default)]
+pub(in crate::transfer) struct Supply {
+    /// Who has the image.
+    from: Vec<(String, Arc<dyn Engine>)>,
+    /// The part of the seed, if it is the one.
+    part: Option<Part>,
+    /// Whether whoever takes it is an agent that dialled in.
+    is_remote: bool,
+}
+
+impl Supply {
+    /// Whether others wait for this pull.
+    pub(in crate::transfer) fn is_seed(&self) -> bool {
+        self.part.is_some()
+    }
+}
+
+impl Peers {
+    /// Nobody has a part yet. What engines of this machine hand out is behind these grants.
+    pub fn new(
+        fleet: &Fleet,
+        grants: &Arc<Grants>,
+        tracker: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        Self {
+            fleet: fleet.clone(),
+            grants: Arc::clone(grants),
+            seeds: Seeds::default(),
+            guests: Arc::default(),
+            tracker: tracker.clone(),
+            shutdown: shutdown.clone(),
+        }
+    }
+
+    /// How this agent comes to the image.
+    ///
+    /// # Errors
+    /// Whom it has to wait for.
+    pub(in crate::transfer) fn supply(
+        &self,
+        agent: &str,
+        engine: &dyn Engine,
+        image: &ImageRecord,
+    ) -> Result<Supply, Busy> {
+        let Some(found) = self.fleet.find(agent) else { return Ok(Supply::default()) };
+        let site = found.record.labels.get(SITE);
+        let is_able = found.about.as_ref().is_some_and(|about| about.kind == Kind::Oci);
+        let (Some(site), true) = (site, is_able) else { return Ok(Supply::default()) };
+        if self.fleet.presence(agent, image.canonical().as_str(), &image.digest, &[]) == Presence::Present {
+            return Ok(Supply::default());
+        }
+        let (is_here, is_remote) = (is_here(&found.record), found.record.remote);
+        let near = self.near(site, &image.digest);
+        let holders = near.iter().filter_map(|(name, engine)| {
+            let url = url_of(engine.as_ref())?;
+            Some(Holder {
+                agent: name.clone(),
+                is_near: gets_to(is_here, url.as_ref()),
+                guests: self.guests.lock().get(name).copied().unwrap_or_default(),
+            })
+        });
+        let own = url_of(engine);
+        let busy = self.seeds.busy(site, &image.digest);
+        let seed = busy.as_ref().map(|busy| Holder {
+            agent: busy.agent.clone(),
+            is_near: gets_to(is_here, busy.url.as_ref()),
+            guests: 0,
+        });
+        match way(agent, own.is_some(), holders.collect(), seed.as_ref()) {
+            Way::Fetch { from } => {
+                let engine_of = |name: &String| near.iter().find(|(near, _)| near == name).cloned();
+                Ok(Supply { from: from.iter().filter_map(engine_of).collect(), part: None, is_remote })
+            }
+            Way::Seed => match self.seeds.begin(site, &image.digest, agent, own.flatten()) {
+                Ok(part) => Ok(Supply { from: Vec::new(), part: Some(part), is_remote }),
+                Err(busy) => Err(busy),
+            },
+            Way::Wait { .. } => busy.map_or_else(|| Ok(Supply::default()), Err),
+        }
+    }
+
+    /// The agents of a site that hold an image and can be asked for it now.
+    fn near(&self, site: &str, image: &Digest) -> Vec<(String, Arc<dyn Engine>)> {
+        let holders = Whereabouts::agents(&self.fleet, image).into_iter().filter_map(|id| {
+            let found = self
+                .fleet
+                .find(&id)
+                .filter(|agent| agent.record.labels.get(SITE).is_some_and(|of| of == site));
+            Some((found?.record.id, self.fleet.reach(&id).ok()?))
+        });
+        holders.collect()
+    }
+
+    /// Gives back what was decided, once the pull is over. A seed that is away for a moment goes on by itself and will
+    /// be back: the others wait on, until it is lost, goes on, or nobody wants it to.
+    pub(in crate::transfer) fn end(
+        &self,
+        agent: &str,
+        supply: Supply,
+        is_away: bool,
+        stop: &CancellationToken,
+    ) {
+        let Some(part) = supply.part.filter(|_| is_away) else { return };
+        let (fleet, agent, stop) = (self.fleet.clone(), agent.to_owned(), stop.clone());
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(async move {
+            let mut back = 0;
+            while part.is_current() && back < RESUME {
+                let is_alive =
+                    fleet.find(&agent).is_some_and(|agent| agent.is_alive() && !agent.record.draining);
+                if !is_alive {
+                    return;
+                }
+                back += u32::from(fleet.reach(&agent).is_ok());
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = stop.cancelled() => return,
+                    () = shutdown.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Asks those who have the image to hand it out; who does not answer is passed over.
+    pub(in crate::transfer) async fn lend(&self, supply: &Supply, image: &Digest) -> Lent {
+        let mut lent = Lent {
+            image: image.clone(),
+            by: Vec::new(),
+            grants: Arc::clone(&self.grants),
+            is_remote: supply.is_remote,
+        };
+        for (agent, engine) in &supply.from {
+            let (Some(outlet), Ok(grant)) = (engine.outlet(), random()) else { continue };
+            let by = By { guest: Guest::of(&self.guests, agent), agent: agent.clone(), outlet, grant };
+            match lent.admit(&by).await {
+                Ok(()) => lent.by.push(by),
+                Err(fault) => tracing::warn!(agent, %fault, "an agent does not hand out an image"),
+            }
+        }
+        lent
+    }
+}
+
+/// Whether it is on the manager's own machine.
+fn is_here(record: &AgentRecord) -> bool {
+    let address = record.address.strip_prefix("link:").and_then(|address| address.parse::<IpAddr>().ok());
+    !record.remote || address.is_some_and(|address| address.is_loopback())
+}
+
+/// Where an engine's images are found by peers: nothing if nowhere, and no address if that is the manager's.
+#[expect(clippy::option_option, reason = "the inner one is an address that is known to those who ask")]
+fn url_of(engine: &dyn Engine) -> Option<Option<Url>> {
+    engine.outlet().map(|outlet| match outlet {
+        Outlet::Here(_) => None,
+        Outlet::There(door) => Some(door.url().clone()),
+    })
+}
+
+/// Counts those who take something from an agent.
+struct Guest {
+    guests: Arc<Mutex<HashMap<String, usize>>>,
+    agent: String,
+}
+
+impl Guest {
+    fn of(guests: &Arc<Mutex<HashMap<String, usize>>>, agent: &str) -> Self {
+        *guests.lock().entry(agent.to_owned()).or_default() += 1;
+        Self { guests: Arc::clone(guests), agent: agent.into() }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut guests = self.guests.lock();
+        if let Some(count) = guests.get_mut(&self.agent) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(&self.agent);
+            }
+        }
+    }
+}
+
+/// What agents hand out for one pull.
+pub(in crate::transfer) struct Lent {
+    image: Digest,
+    by: Vec<By>,
+    grants: Arc<Grants>,
+    is_remote: bool,
+}
+
+struct By {
+    agent: String,
+    outlet: Outlet,
+    grant: Secret,
+    #[expect(dead_code, reason = "it counts for as long as it is there")]
+    guest: Guest,
+}
+
+impl Lent {
+    async fn admit(&self, by: &By) -> Result<(), Fault> {
+        match &by.outlet {
+            Outlet::Here(place) => {
+                self.grants.admit(&by.grant, &self.image, Arc::clone(place), LIFE, Instant::now()).await
+            }
+            Outlet::There(door) => {
+                let admitted = timeout(ADMIT, door.admit(&by.grant, &self.image, LIFE)).await;
+                admitted.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer")))
+            }
+        }
+    }
+
+    /// Keeps the grants good for as long as it is polled.
+    pub(in crate::transfer) async fn keep(&self) {
+        loop {
+            tokio::time::sleep(LIFE / 3).await;
+            for by in &self.by {
+                if let Err(fault) = self.admit(by).await {
+                    tracing::debug!(agent = by.agent, %fault, "a grant could not be renewed");
+                }
+            }
+        }
+    }
+
+    /// Where the image is taken from: what an agent is told of that dialled in, or what an engine on this machine asks.
+    pub(in crate::transfer) fn source(&self, name: &str, registry: Catalogued) -> Arc<dyn Source> {
+        if self.is_remote {
+            return Arc::new(registry.with_peers(self.told()));
+        }
+        let way = |by: &By| {
+            let source: Arc<dyn Source> = match &by.outlet {
+                Outlet::Here(place) => Arc::new(Beside(Arc::clone(place))),
+                Outlet::There(door) => over_http(&by.agent, door.url(), None, &by.grant, name).ok()?,
+            };
+            Some(Peer { name: by.agent.clone(), source })
+        };
+        Arc::new(Chain::new(self.by.iter().filter_map(way).collect(), Arc::new(registry)))
+    }
+
+    /// Those who have it, as somebody on another machine must know them.
+    fn told(&self) -> Vec<source::Peer> {
+        let told = |by: &By| source::Peer {
+            agent: by.agent.clone(),
+            url: match &by.outlet {
+                Outlet::Here(_) => None,
+                Outlet::There(door) => Some(door.url().clone()),
+            },
+            grant: by.grant.clone(),
+        };
+        self.by.iter().map(told).collect()
+    }
+}

@@ -1,0 +1,229 @@
+//! Seed first: of the agents of one site one fetches an image from the registry, and the others take it from there.
+//!
+//! [`way`] decides and knows nothing else; [`Seeds`] remembers who fetches what.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::base::digest::Digest;
+use crate::fleet::door::is_loopback;
+
+/// The label by which agents are of one site.
+pub(in crate::transfer) const SITE: &str = "site";
+/// How many are named to an agent that may take an image from them. One that does not answer costs some seconds.
+const MOST_PEERS: usize = 4;
+
+/// An agent that others may take an image from, now or once it has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::transfer) struct Holder {
+    /// Its id.
+    pub agent: String,
+    /// Whether the one that asks can get there.
+    pub is_near: bool,
+    /// How many take something from it now.
+    pub guests: usize,
+}
+
+/// How an agent comes to an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::transfer) enum Way {
+    /// From these agents in this order, and from the registry if none of them has it after all.
+    Fetch { from: Vec<String> },
+    /// From the registry, and the others wait for it.
+    Seed,
+    /// Not yet: this agent fetches it.
+    Wait { seed: String },
+}
+
+/// The way for an agent that has not the image: `holders` have it, and `seed` is fetching it. Nobody waits for one that
+/// can't be reached or does not hand out what it has.
+pub(in crate::transfer) fn way(
+    agent: &str,
+    hands_out: bool,
+    holders: Vec<Holder>,
+    seed: Option<&Holder>,
+) -> Way {
+    let mut near: Vec<Holder> =
+        holders.into_iter().filter(|holder| holder.is_near && holder.agent != agent).collect();
+    if !near.is_empty() {
+        near.sort_by(|a, b| (a.guests, &a.agent).cmp(&(b.guests, &b.agent)));
+        return Way::Fetch { from: near.into_iter().take(MOST_PEERS).map(|holder| holder.agent).collect() };
+    }
+    match seed {
+        Some(seed) if seed.agent == agent => Way::Seed,
+        Some(seed) if seed.is_near => Way::Wait { seed: seed.agent.clone() },
+        None if hands_out => Way::Seed,
+        Some(_) | None => Way::Fetch { from: Vec::new() },
+    }
+}
+
+/// Whether an agent gets to a peer's address. `is_here` if it is on the manager's own machine: addresses that are only
+/// good on one machine are taken from agents there alone.
+pub(in crate::transfer) fn gets_to(is_here: bool, url: Option<&Url>) -> bool {
+    is_here || url.is_none_or(|url| !is_loopback(url))
+}
+
+/// Who fetches which image for which site. Clones share it.
+#[derive(Clone, Default)]
+pub(in crate::transfer) struct Seeds(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    flights: HashMap<(String, Digest), Flight>,
+    begun: u64,
+}
+
+#[derive(Clone)]
+struct Flight {
+    number: u64,
+    seed: String,
+    url: Option<Url>,
+    over: CancellationToken,
+}
+
+/// The part of a seed; whoever waits for it goes on when it is dropped.
+pub(in crate::transfer) struct Part {
+    seeds: Seeds,
+    key: (String, Digest),
+    number: u64,
+}
+
+/// Somebody who fetches an image.
+pub(in crate::transfer) struct Busy {
+    pub agent: String,
+    pub url: Option<Url>,
+    /// Cancelled when it has it, or has given up.
+    pub over: CancellationToken,
+}
+
+impl Seeds {
+    /// Who fetches this image for this site.
+    pub(in crate::transfer) fn busy(&self, site: &str, image: &Digest) -> Option<Busy> {
+        let state = self.0.lock();
+        let flight = state.flights.get(&(site.to_owned(), image.clone()))?;
+        Some(Busy { agent: flight.seed.clone(), url: flight.url.clone(), over: flight.over.clone() })
+    }
+
+    /// Makes this agent the one that does, unless another is: then that one's.
+    ///
+    /// One that was it before, and was away for a moment, takes up its part again.
+    pub(in crate::transfer) fn begin(
+        &self,
+        site: &str,
+        image: &Digest,
+        agent: &str,
+        url: Option<Url>,
+    ) -> Result<Part, Busy> {
+        let key = (site.to_owned(), image.clone());
+        let mut state = self.0.lock();
+        state.begun += 1;
+        let number = state.begun;
+        match state.flights.get_mut(&key) {
+            Some(flight) if flight.seed == agent => flight.number = number,
+            Some(flight) => {
+                let Flight { seed, url, over, .. } = flight.clone();
+                return Err(Busy { agent: seed, url, over });
+            }
+            None => {
+                let flight = Flight { number, seed: agent.into(), url, over: CancellationToken::new() };
+                state.flights.insert(key.clone(), flight);
+            }
+        }
+        Ok(Part { seeds: self.clone(), key, number })
+    }
+}
+
+impl Part {
+    /// Whether this is still the one that counts.
+    pub(in crate::transfer) fn is_current(&self) -> bool {
+        let state = self.seeds.0.lock();
+        state.flights.get(&self.key).is_some_and(|flight| flight.number == self.number)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let mut state = self.seeds.0.lock();
+        if state.flights.get(&self.key).is_some_and(|flight| flight.number == self.number)
+            && let Some(flight) = state.flights.remove(&self.key)
+        {
+            flight.over.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::{Holder, MOST_PEERS, Seeds, Way, gets_to, way};
+    use crate::base::digest::Digest;
+
+    fn holder(agent: &str, is_near: bool, guests: usize) -> Holder {
+        Holder { agent: agent.into(), is_near, guests }
+    }
+
+    fn fetch(from: &[&str]) -> Way {
+        Way::Fetch { from: from.iter().map(|&agent| agent.into()).collect() }
+    }
+
+    #[test]
+    fn the_first_is_the_seed_and_the_others_wait_for_it_and_then_take_it_from_those_that_have_it() {
+        assert_eq!(way("a", true, vec![], None), Way::Seed);
+        let seed = holder("a", true, 0);
+        assert_eq!(way("b", true, vec![], Some(&seed)), Way::Wait { seed: "a".into() });
+        assert_eq!(way("a", true, vec![], Some(&seed)), Way::Seed, "it was away and is back");
+        assert_eq!(way("b", true, vec![holder("a", true, 0)], None), fetch(&["a"]));
+        assert_eq!(way("c", true, vec![holder("a", true, 0)], Some(&holder("b", true, 0))), fetch(&["a"]));
+    }
+
+    #[test]
+    fn those_who_are_asked_least_are_asked_first_and_never_too_many() {
+        let busy =
+            vec![holder("a", true, 3), holder("c", true, 0), holder("b", true, 0), holder("me", true, 0)];
+        assert_eq!(way("me", true, busy, None), fetch(&["b", "c", "a"]));
+        let many = (0..10).map(|number| holder(&format!("g{number}"), true, 0)).collect();
+        let Way::Fetch { from } = way("me", true, many, None) else { panic!("it waits") };
+        assert_eq!(from.len(), MOST_PEERS);
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_would_be_of_no_use() {
+        let far = holder("a", false, 0);
+        assert_eq!(way("b", true, vec![], Some(&far)), fetch(&[]), "it can't be reached");
+        assert_eq!(way("b", true, vec![far], None), Way::Seed);
+        assert_eq!(way("b", false, vec![], None), fetch(&[]), "who hands out nothing is no seed");
+        assert_eq!(way("b", false, vec![], Some(&holder("a", true, 0))), Way::Wait { seed: "a".into() });
+    }
+
+    #[test]
+    fn an_address_of_one_machine_is_for_agents_on_that_machine() {
+        let url = |text| Url::parse(text).unwrap();
+        assert!(gets_to(true, Some(&url("http://127.0.0.1:7000"))));
+        assert!(!gets_to(false, Some(&url("http://127.0.0.1:7000"))));
+        assert!(gets_to(false, Some(&url("http://10.0.0.5:7000"))));
+        assert!(gets_to(false, None), "the manager's own");
+    }
+
+    #[test]
+    fn a_part_ends_with_whoever_plays_it_and_wakes_those_who_wait() {
+        let (seeds, image) = (Seeds::default(), Digest::sha256_of(b"x"));
+        let first = seeds.begin("lab", &image, "a", None).unwrap_or_else(|_| panic!("nobody else"));
+        let Err(busy) = seeds.begin("lab", &image, "b", None) else { panic!("two seeds") };
+        assert_eq!(busy.agent, "a");
+        assert!(seeds.begin("other", &image, "b", None).is_ok(), "each site has its own");
+        // Away for a moment: the same agent takes it up again, and what it held before does not end it.
+        let again = seeds.begin("lab", &image, "a", None).unwrap_or_else(|_| panic!("its own part"));
+        assert!(!first.is_current() && again.is_current());
+        drop(first);
+        assert!(!busy.over.is_cancelled());
+        drop(again);
+        assert!(busy.over.is_cancelled());
+        assert!(seeds.busy("lab", &image).is_none());
+        assert!(seeds.begin("lab", &image, "b", None).is_ok(), "another is the seed");
+    }
+}
