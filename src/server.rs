@@ -173,15 +173,7 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-        let rules = Rules::load(
-            &store,
-            clock.clone(),
-            audit.clone(),
-            catalog.clone(),
-            fleet.clone(),
-            queue.clone(),
-            transfers.clone(),
-        )?;
+        let rules = Rules::load(&store, &clock, &audit, &catalog, &fleet, &queue, &transfers)?;
         let joins = Joins::new(store.clone(), clock.clone(), audit.clone());
         let links = Links::new(
             store.clone(),

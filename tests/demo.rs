@@ -153,13 +153,13 @@ async fn a_demo_on_a_terminal_opens_a_browser_finds_a_port_and_is_gone_with_the_
     let mut command = launch.on_terminal("demo");
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{path}", programs.display())).env("DISPLAY", ":77");
-    let opened = launch.root().join("opened");
+    let note = launch.root().join("opened");
     let mut demo = Demo::start(launch, &mut command);
     let said = demo.invitation().await;
     assert!(said.contains("127.0.0.1:8090 is in use"), "{said}");
     let url = after(&said, "wharf is at work: ");
     assert_ne!(url, "http://127.0.0.1:8090");
-    let page = async || Some(read(&opened)).filter(|page| page.ends_with('\n'));
+    let page = async || Some(read(&note)).filter(|page| page.ends_with('\n'));
     let page = until("the browser", PATIENCE, page).await;
     assert_eq!(page.trim(), format!("{url}/presence"));
     assert!(!dead.exists());

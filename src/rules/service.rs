@@ -127,12 +127,12 @@ impl Rules {
     /// Reads the rules from the store; nothing is done before `run`.
     pub fn load(
         store: &Store,
-        clock: Clock,
-        audit: Audit,
-        catalog: Catalog,
-        fleet: Fleet,
-        queue: Queue,
-        transfers: Transfers,
+        clock: &Clock,
+        audit: &Audit,
+        catalog: &Catalog,
+        fleet: &Fleet,
+        queue: &Queue,
+        transfers: &Transfers,
     ) -> Result<Self> {
         let mut index = Index::default();
         let setbacks = store.read_now(|r| {
@@ -144,12 +144,12 @@ impl Rules {
         })?;
         Ok(Self {
             store: store.clone(),
-            clock,
-            audit,
-            catalog,
-            fleet,
-            queue,
-            transfers,
+            clock: clock.clone(),
+            audit: audit.clone(),
+            catalog: catalog.clone(),
+            fleet: fleet.clone(),
+            queue: queue.clone(),
+            transfers: transfers.clone(),
             index: Arc::new(RwLock::new(index)),
             memory: Arc::new(tokio::sync::Mutex::new(Memory::new(setbacks))),
             changes: Signal::default(),
