@@ -123,12 +123,7 @@ impl Server {
         let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
-        let first_admin = match settings.first_admin {
-            Some(wanted) if accounts.is_empty() => {
-                Some(accounts.create_first_admin(wanted, tenants::DEFAULT, clock.now())?)
-            }
-            _ => None,
-        };
+        let first_admin = first_admin(settings.first_admin, &accounts, &clock)?;
         let tracker = TaskTracker::new();
         let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
         let (log, limits) = (audit.clone(), settings.sessions);
@@ -285,6 +280,20 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
         if is_last {
             return;
         }
+    }
+}
+
+/// Makes the super-admin that the operator asks for, if there is no account yet.
+fn first_admin(
+    wanted: Option<FirstAdmin>,
+    accounts: &Accounts,
+    clock: &Clock,
+) -> Result<Option<Credentials>, ServeError> {
+    match wanted {
+        Some(wanted) if accounts.is_empty() => {
+            Ok(Some(accounts.create_first_admin(wanted, tenants::DEFAULT, clock.now())?))
+        }
+        _ => Ok(None),
     }
 }
 
