@@ -7,6 +7,7 @@
 mod call;
 mod listing;
 mod message;
+mod pin;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -156,11 +157,13 @@ impl Cri {
             ..start.clone()
         };
         if let Some(held) = self.find(&name).await?.filter(|held| pull.expects(held)) {
+            self.pin(&name).await;
             progress(all("already there"));
             return Ok(Pulled { held, fetched: false });
         }
         self.fetch(pull, &name, start.clone(), progress).await?;
         let held = pull.proven(self.find(&name).await?)?;
+        self.pin(&name).await;
         progress(all("done"));
         Ok(Pulled { held, fetched: true })
     }
@@ -263,7 +266,7 @@ impl Engine for Cri {
             None if others.len() > 1 => return Err(named_otherwise(&others)),
             _ => {}
         }
-        if shown.image.pinned {
+        if shown.image.pinned && !self.is_pinned_by_us(&shown, &canonical).await {
             return Err(Fault::new(Class::InUse, "the engine's configuration has it pinned, so it stays"));
         }
         let containers = self.users(&shown).await?;

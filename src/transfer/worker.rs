@@ -12,11 +12,11 @@ use crate::base::clock::Clock;
 use crate::catalog::clients::Clients;
 use crate::catalog::image::ImageRecord;
 use crate::catalog::service::Catalog;
-use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
 use crate::engine::source::Source;
+use crate::engine::{self, Engine};
 use crate::fleet::service::{Away, Fleet};
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
@@ -103,9 +103,14 @@ impl Worker for TransferWorker {
         // Before it stands in a line: who is away, or waits for another agent, keeps no place in it.
         let engine = self.reach(item, &work.agent)?;
         let mut supply = self.supply(&work.agent, engine.as_ref(), image)?;
+        let waits = async {
+            place.report(item.progress, format!("{}: waiting for its turn", item.name));
+            place.stop.cancelled().await;
+        };
         let turn = tokio::select! {
+            biased;
             turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
-            () = place.stop.cancelled() => return Err(Setback::giving_up("stopped")),
+            () = waits => return Err(Setback::giving_up("stopped")),
         };
         let engine = self.reach(item, &work.agent)?;
         if !supply.is_seed() {
@@ -114,7 +119,7 @@ impl Worker for TransferWorker {
         }
         let done = match self.kind {
             Kind::Unload => unload(engine.as_ref(), image).await,
-            _ => self.preload(&item.name, engine.as_ref(), image, &supply, place).await,
+            _ => self.preload(&work.agent, &item.name, engine.as_ref(), image, &supply, place).await,
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
@@ -158,6 +163,7 @@ impl TransferWorker {
 
     async fn preload(
         &self,
+        agent: &str,
         item: &str,
         engine: &dyn Engine,
         image: &ImageRecord,
@@ -166,11 +172,12 @@ impl TransferWorker {
     ) -> Result<Outcome, Fault> {
         let canonical = image.canonical();
         // Asked, not assumed: a pull that a restart interrupted may be whole, and another task may have been faster.
-        if engine
+        let was_there = engine
             .find(canonical.as_str())
             .await?
-            .is_some_and(|held| held.is(&image.digest, Some(&image.manifest)))
-        {
+            .is_some_and(|held| held.is(&image.digest, Some(&image.manifest)));
+        // Only containerd has more to do then: what somebody else pulled is to stay from now on.
+        if was_there && !self.pins(agent) {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
         }
@@ -214,7 +221,8 @@ impl TransferWorker {
         let (ledger, note) = if pulled.fetched {
             (Ledger { added: 1, ..Ledger::default() }, "loaded")
         } else {
-            (Ledger { unchanged: 1, ..Ledger::default() }, "was there under another name")
+            let note = if was_there { "already there" } else { "was there under another name" };
+            (Ledger { unchanged: 1, ..Ledger::default() }, note)
         };
         Ok(Outcome { note: Some(note.into()), ..Outcome::new(ledger) })
     }
@@ -238,6 +246,12 @@ impl TransferWorker {
             None => Arc::new(registry),
             Some(lent) => lent.source(&image.name, registry),
         }
+    }
+
+    /// Whether the agent's engine pins what it is made to pull.
+    fn pins(&self, agent: &str) -> bool {
+        let about = self.fleet.find(agent).and_then(|agent| agent.about);
+        about.is_some_and(|about| about.kind == engine::Kind::Containerd)
     }
 
     fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Fault> {

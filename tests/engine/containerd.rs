@@ -6,6 +6,7 @@ use wharf::engine::Engine as _;
 use wharf::engine::address::EngineUrl;
 use wharf::engine::cri::{Cri, Patience};
 use wharf::engine::fault::Class;
+use wharf::engine::image::Removal;
 
 use super::{lab_image, pull_of, run};
 use crate::support::containerd::RealContainerd;
@@ -65,4 +66,38 @@ async fn a_socket_of_docker_is_no_cri() {
     let url = EngineUrl::parse(&format!("cri://{}", node.socket().display()), None).unwrap();
     let fault = Cri::new(&url).unwrap().about().await.unwrap_err();
     assert!(fault.class != Class::Stopped && !fault.message.is_empty(), "{fault}");
+}
+
+#[tokio::test]
+async fn what_is_preloaded_is_pinned_until_it_is_unloaded() {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealContainerd::start().await) else {
+        return;
+    };
+    let built = registry.push(&lab_image("1")).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+    let labels = async || {
+        let table = node.ctr_ok(&["images", "ls", &format!("name=={}", pull.name())]).await;
+        table.lines().nth(1).unwrap_or_default().to_owned()
+    };
+    run(&engine, &pull).await.0.unwrap();
+    let pinned = labels().await;
+    assert!(
+        pinned.contains("io.cri-containerd.pinned=pinned") && pinned.contains("wharf.preloaded"),
+        "{pinned}"
+    );
+    assert!(pinned.contains("io.cri-containerd.image=managed"), "the other labels stay: {pinned}");
+    // The names of its own that Kubernetes' part gave it, and another name.
+    let other = format!("{}:other", pull.repository);
+    node.ctr_ok(&["images", "tag", &pull.name(), &other]).await;
+    assert_eq!(engine.remove(&other).await, Ok(Removal::Untagged));
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
+    assert_eq!(labels().await, "");
+
+    // What somebody else pulled is pinned when it is asked for.
+    node.ctr_ok(&["images", "pull", "--plain-http", &pull.name()]).await;
+    let pulled =
+        until("CRI to know of it", PATIENCE, async || engine.find(&pull.name()).await.unwrap()).await;
+    assert!(pulled.digest == pull.config && !labels().await.contains("pinned"));
+    assert!(!run(&engine, &pull).await.0.unwrap().fetched);
+    assert!(labels().await.contains("io.cri-containerd.pinned=pinned"));
 }

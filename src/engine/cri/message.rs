@@ -3,6 +3,8 @@
 //! Written by hand, with the numbers of its published `api.proto`, so that a build needs no compiler of protocols.
 //! Fields that we don't read are left out; what an engine sends in them is skipped.
 
+use std::collections::HashMap;
+
 use prost::Message;
 
 /// Asks who is there.
@@ -176,3 +178,55 @@ pub(crate) struct DeleteImageRequest {
 /// `google.protobuf.Empty`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
+
+/// Asks containerd's own keeper of images for one by its name.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct GetImageRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct GetImageResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<NamedImage>,
+}
+
+/// A name in containerd, and what is behind it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct NamedImage {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(map = "string, string", tag = "2")]
+    pub(crate) labels: HashMap<String, String>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) target: Option<Descriptor>,
+}
+
+/// `containerd.types.Descriptor`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Descriptor {
+    #[prost(string, tag = "1")]
+    pub(crate) media_type: String,
+    #[prost(string, tag = "2")]
+    pub(crate) digest: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) size: i64,
+}
+
+/// Changes some fields of a name.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct UpdateImageRequest {
+    /// Whole, though only what the mask names is taken: newer releases look at the rest too.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<NamedImage>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) update_mask: Option<FieldMask>,
+}
+
+/// `google.protobuf.FieldMask`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FieldMask {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) paths: Vec<String>,
+}

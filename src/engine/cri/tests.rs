@@ -432,3 +432,45 @@ async fn changes_are_seen_by_looking_until_the_engine_goes() {
     );
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);
 }
+
+#[tokio::test]
+async fn what_we_pinned_ourselves_may_go_and_a_pin_changes_nothing_else() {
+    let named = || m::NamedImage {
+        name: NAME.into(),
+        labels: [("a".to_owned(), "b".to_owned())].into(),
+        target: Some(m::Descriptor { media_type: "x/y".into(), digest: manifest().to_string(), size: 7 }),
+    };
+    let kept = Arc::new(Mutex::new(named()));
+    let (told, gone) = (Arc::clone(&kept), Mutex::new(false));
+    let fake = FakeCri::start(move |method, asked| match method {
+        "Version" => version(),
+        "ListContainers" => says(&m::ListContainersResponse { containers: Vec::new() }),
+        "Get" => says(&m::GetImageResponse { image: Some(told.lock().clone()) }),
+        "Update" => {
+            let change = m::UpdateImageRequest::decode(asked).unwrap();
+            assert!(change.update_mask.unwrap().paths.iter().all(|path| path.starts_with("labels.")));
+            *told.lock() = change.image.unwrap();
+            says(&m::Empty {})
+        }
+        "RemoveImage" => {
+            *gone.lock() = true;
+            says(&m::RemoveImageResponse {})
+        }
+        _ => {
+            let pinned = told.lock().labels.contains_key("io.cri-containerd.pinned");
+            shown((!*gone.lock()).then(|| m::Image { pinned, ..image(config().as_str(), &[NAME]) }))
+        }
+    });
+    for _ in 0..2 {
+        assert!(!run(&fake, &a_pull()).await.0.unwrap().fetched);
+    }
+    assert_eq!(fake.calls("Update"), 1, "once is enough");
+    let now = kept.lock().clone();
+    assert_eq!((&now.target, now.labels.len()), (&named().target, 3), "{now:?}");
+    // An operator's pin has not our label beside it.
+    kept.lock().labels.remove("wharf.preloaded");
+    let fault = fake.engine().remove(NAME).await.unwrap_err();
+    assert!(fault.class == Class::InUse && fault.message.contains("pinned"), "{fault}");
+    *kept.lock() = now;
+    assert_eq!(fake.engine().remove(NAME).await, Ok(Removal::Removed { freed_bytes: None }));
+}
