@@ -3,3 +3,4 @@
 mod crowd;
 mod lab;
 mod standing;
+mod trouble;

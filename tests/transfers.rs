@@ -98,10 +98,10 @@ impl Scene {
         rows.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until it stands like that, for no longer than events take.
+    /// Waits until it stands like that: for less than a minute, after which engines are read without an event, too.
     async fn becomes(&self, image: usize, states: &[&str]) {
         let what = format!("image {image} to be {states:?}");
-        until(&what, Duration::from_secs(20), async || (self.presence(image).await == states).then_some(()))
+        until(&what, Duration::from_secs(45), async || (self.presence(image).await == states).then_some(()))
             .await;
     }
 
