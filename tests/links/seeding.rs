@@ -232,6 +232,33 @@ async fn when_the_seed_is_removed_another_one_goes_on() {
 }
 
 #[tokio::test]
+async fn when_the_seed_fails_another_one_goes_on() {
+    let Some(site) = Site::set(SEED_FIRST, 3).await else { return };
+    let left = Mutex::new(Some(Answer::Reply(Response::new(404))));
+    site.uplink
+        .answer(move |request| request.target.contains("/blobs/").then(|| left.lock().take()).flatten());
+    let task = site.begin("*").await;
+    site.ends_well(&task).await;
+    let items = site.items(&task).await;
+    let count = |wanted: &str| items.values().filter(|(state, _)| state == wanted).count();
+    assert_eq!((count("failed"), count("done")), (1, 2), "{items:?}");
+    assert!(site.paid().iter().all(|times| *times <= 2), "{:?}", site.paid());
+}
+
+#[tokio::test]
+async fn a_seed_that_is_drained_ends_what_it_began_and_the_others_have_it_from_there() {
+    let Some(site) = Site::set(SEED_FIRST, 3).await else { return };
+    let (task, seed) = site.stuck().await;
+    let drain = "mutation($id: String!) { modify_agent(id: $id, props: {schedulable: false}) { ok msg } }";
+    let answer = site.api().ask(drain, json!({"id": seed})).await;
+    assert_eq!(answer["modify_agent"]["ok"], true, "{answer}");
+    site.uplink.behave();
+    site.ends_well(&task).await;
+    assert!(site.paid().iter().all(|times| *times == 1), "{:?}", site.paid());
+    site.is_everywhere().await;
+}
+
+#[tokio::test]
 async fn when_the_seed_dies_another_one_goes_on_and_it_takes_the_rest_from_there_when_it_is_back() {
     let Some(mut site) = Site::set(SEED_FIRST, 3).await else { return };
     let (task, seed) = site.stuck().await;
