@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::support::api::{Api, Call, Reply, SEED_ERA};
 use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY, App};
 use crate::support::sign::{Hash, Keypair, Signature};
+use crate::support::visitor::Visitor;
 
 /// The smallest signed request there is.
 fn hello(api: &Api) -> Call {
@@ -266,4 +267,40 @@ async fn variables_that_the_document_does_not_declare_are_ignored() {
         }),
     );
     assert_eq!(data.await, json!({"images": []}));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_in_the_log_and_a_flood_of_it_does_not_fill_it() {
+    let app = App::start().await;
+    let admin = app.admin();
+    with(&admin, |signature| signature.at(Timestamp::now() - SignedDuration::from_mins(16), 0)).await;
+    let forged = Api::new(app.url(), Some(Keypair::new("AKIATESTTESTTESTTEST", "a wrong secret key")));
+    hello(&forged).send().await.problem(401, "auth-failed");
+    let cookie = format!("wharf-session={}", "x".repeat(43));
+    hello(&app.anonymous()).header("Cookie", &cookie).send().await.problem(401, "auth-failed");
+    let person = Visitor::admin(&app).await;
+    let elsewhere = person.call("POST", "/server/logout").header("Origin", "https://evil.example");
+    elsewhere.send().await.problem(403, "generic-forbidden");
+    let rebound = hello(&admin).header("Host", "evil.example");
+    rebound.send().await.problem(421, "misdirected-request");
+
+    let log = app.logs();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("a request was refused")).collect();
+    assert_eq!(lines.len(), 5, "{log}");
+    for (line, why) in lines.iter().zip([
+        "Date/time sync error",
+        "Access key not found",
+        "Unauthorized access",
+        "this request comes from another site: its Origin is not this server's",
+        "evil.example",
+    ]) {
+        assert!(line.contains(why) && line.contains("127.0.0.1"), "{why}: {line}");
+    }
+    assert!(!log.contains(&cookie), "what was tried is nobody's to read");
+
+    for _ in 0..200 {
+        hello(&forged).send().await.problem(401, "auth-failed");
+    }
+    let lines = app.logs().lines().filter(|line| line.contains("a request was refused")).count();
+    assert!((6..=130).contains(&lines), "{lines} lines for 205 refusals");
 }

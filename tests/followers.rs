@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::api::Api;
+use crate::support::api::{Api, Call};
 use crate::support::app::App;
 use crate::support::image::Image;
+use crate::support::people;
 use crate::support::proxy::CountingProxy;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::sign::Signature;
+use crate::support::visitor::Visitor;
 
 /// Followers of one task at once.
 const CROWD: usize = 500;
@@ -135,5 +138,49 @@ async fn a_nonsensical_last_event_id_is_as_good_as_none() {
         let events = api.events_after(&task, Some(id)).await.rest().await;
         let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
         assert_eq!(names, ["bgtask_done", "server_close"], "{id:.30}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_signed_out_switched_off_or_demoted_hears_no_more() {
+    let scene = Scene::set().await;
+    let root = scene.app.admin();
+    let eve = scene.app.person("eve@lab", "superadmin", "default").await;
+    let mut page = Visitor::of(&scene.app);
+    page.sign_in(&eve.email, people::PASSWORD).await;
+    let made = eve
+        .api
+        .ask("mutation { create_api_token(name: \"ci\", scope: \"read\") { id token } }", json!({}))
+        .await;
+    let token = &made["create_api_token"];
+    let bearer = format!("Bearer {}", token["token"].as_str().expect("a token"));
+    let max = scene.app.person("max@lab", "superadmin", "default").await;
+
+    let task = root.rescan(&scene.proxy.host()).await;
+    let stream = format!("/events/background-task?task_id={task}");
+    let by_token = scene.app.anonymous().call("GET", &stream).unsigned().header("Authorization", &bearer);
+    let calls = [
+        page.call("GET", &stream).no_content_type(),
+        by_token,
+        eve.api.call("GET", &stream),
+        max.api.call("GET", &stream),
+        root.call("GET", &stream),
+    ];
+    let mut streams = join_all(calls.map(Call::response)).await;
+    for stream in &mut streams {
+        assert_eq!(stream.status(), 200);
+        stream.chunk().await.expect("a stream").expect("the task as it is");
+    }
+    page.call("POST", "/server/logout").send().await;
+    eve.api.does("revoke_api_token", &format!("id: {}", token["id"])).await;
+    root.does("modify_keypair", &format!("access_key: {:?}, props: {{is_active: false}}", eve.access_key))
+        .await;
+    root.does("modify_user", &format!("email: {:?}, props: {{role: \"user\"}}", max.email)).await;
+    scene.proxy.release();
+    let heard = join_all(streams.into_iter().map(reqwest::Response::text)).await;
+    let heard: Vec<String> = heard.into_iter().map(|text| text.expect("a stream that ends")).collect();
+    assert!(heard[4].contains("event: bgtask_done"), "{}", heard[4]);
+    for text in &heard[..4] {
+        assert_eq!(text, "", "somebody heard what is not for them");
     }
 }

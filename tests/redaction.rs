@@ -1,6 +1,8 @@
 //! Secrets stay secret: everything is done once with secrets that are known, and then they are looked for.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -122,4 +124,20 @@ async fn no_secret_is_in_a_log_an_answer_or_the_database() {
             assert!(!found, "{secret} is in {name}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_crash_leaves_no_copy_of_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().to_owned();
+    let mut app = App::start_with(move |serve| {
+        serve.current_dir(here);
+    })
+    .await;
+    // As a machine that keeps every core dump.
+    let process = app.process_id().to_string();
+    let mut unlimited = Command::new("prlimit");
+    assert!(unlimited.args(["--core=unlimited:unlimited", "--pid", &process]).status().unwrap().success());
+    let status = app.crash().await;
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status}");
 }

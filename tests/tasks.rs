@@ -145,6 +145,26 @@ async fn a_task_nobody_knows_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_task_of_somebody_else_is_like_one_that_nobody_knows() {
+    let Some(scene) = Scene::set(2).await else { return };
+    let task = scene.rescan().await;
+    scene.app.admin().finish(&task).await;
+    for role in ["user", "monitor", "admin"] {
+        let person = scene.app.person(&format!("{role}@lab"), role, "default").await.api;
+        let told = async |id: &str| {
+            let target = format!("/events/background-task?task_id={id}");
+            let stream = person.call("GET", &target).no_content_type().send().await;
+            assert_eq!(stream.status, 404, "{role}: {}", stream.text());
+            let query = "query($id: String!) { background_task(id: $id) { id } }";
+            let asked = person.graphql(query, json!({"id": id})).await.to_string();
+            let cancelled = person.fails("cancel_task", &format!("id: \"{id}\"")).await;
+            format!("{}\n{asked}\n{cancelled}", stream.text()).replace(id, "ID")
+        };
+        assert_eq!(told(&task).await, told("0e9c2b34-0000-4000-8000-000000000001").await, "{role}");
+    }
+}
+
+#[tokio::test]
 async fn both_spellings_of_the_parameter_work() {
     let Some(scene) = Scene::set(5).await else { return };
     let task = scene.rescan().await;

@@ -326,6 +326,12 @@ async fn with_a_group_only_what_its_agents_have_is_seen() {
     ] {
         assert_eq!(list(api, arguments).await, expected, "{arguments}");
     }
+    // Where it is, is for super-admins to know.
+    let where_it_is = "{ images(is_installed: true) { installed installed_agents } }";
+    let told = ann.ask(where_it_is, json!({})).await;
+    assert_eq!(told["images"], json!([{"installed": true, "installed_agents": null}]));
+    let told = admin.ask(where_it_is, json!({})).await;
+    assert_eq!(told["images"][0]["installed_agents"].as_array().map(Vec::len), Some(1), "{told}");
     let explain = "query($r: String!) { explain_image_access(reference: $r, group: \"vision\") {
         visible conditions { name value holds remedy } } }";
     let data = ann.ask(explain, json!({"r": there})).await;

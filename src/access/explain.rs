@@ -165,3 +165,127 @@ fn listed<'n>(names: impl Iterator<Item = &'n String>) -> Option<String> {
     let names: Vec<&str> = names.map(String::as_str).collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::{Facts, explain};
+    use crate::access::caller::{Caller, Origin, Role};
+    use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
+    use crate::access::visibility::matrix::Places;
+    use crate::access::visibility::{Filter, Owner, Subject, Viewpoint};
+    use crate::base::ids::{GroupId, UserId};
+
+    /// Ann, and everything that keeps her from the image.
+    struct World {
+        ann: Caller,
+        root: Caller,
+        lab: Domain,
+        vision: Group,
+        gpu: ScalingGroup,
+        found_in: Vec<String>,
+        owner: Option<Owner>,
+    }
+
+    impl World {
+        fn where_nothing_is_right() -> Self {
+            let caller = |email: &str, role| Caller {
+                user: UserId::random(),
+                email: email.into(),
+                role,
+                domain: "lab".into(),
+                access_key: "AK".into(),
+                origin: Origin::default(),
+            };
+            Self {
+                ann: caller("ann@lab", Role::User),
+                root: caller("root@lab", Role::Superadmin),
+                lab: Domain { name: "lab".into(), is_active: false, ..Domain::default() },
+                vision: Group {
+                    id: GroupId::random(),
+                    name: "vision".into(),
+                    domain: "lab".into(),
+                    is_active: false,
+                    ..Group::default()
+                },
+                gpu: ScalingGroup { name: "gpu".into(), is_active: false, ..ScalingGroup::default() },
+                found_in: Vec::new(),
+                owner: None,
+            }
+        }
+
+        /// Whether ann sees the image, and what the first condition that fails says would change it.
+        fn remedy(&self) -> Option<String> {
+            let tenancy = Tenancy {
+                domains: [("lab".into(), Arc::new(self.lab.clone()))].into(),
+                groups: [(self.vision.id, Arc::new(self.vision.clone()))].into(),
+                scaling_groups: [("gpu".into(), Arc::new(self.gpu.clone()))].into(),
+            };
+            let filter = Filter {
+                group: Some("vision".into()),
+                scaling_group: Some("gpu".into()),
+                ..Filter::default()
+            };
+            let viewpoint = Viewpoint::new(&self.ann, &filter, &tenancy).unwrap();
+            let found_in: Vec<&str> = self.found_in.iter().map(String::as_str).collect();
+            let eyes = viewpoint.eyes(|_| Some(0), &Places(&[&found_in]));
+            let verdict =
+                eyes.judge(&Subject { registry: 0, content: 0, is_operation: false, owner: self.owner });
+            let facts = Facts { registry: "cr.io", owner: self.owner, found_in: &self.found_in };
+            let said = explain(&self.root, &self.ann, &filter, &tenancy, &viewpoint, verdict, &facts);
+            assert_eq!(said.is_visible, said.conditions.iter().all(|condition| condition.holds), "{said:?}");
+            let failing = said.conditions.into_iter().find(|condition| !condition.holds);
+            failing.map(|condition| condition.remedy.expect("what would change it"))
+        }
+    }
+
+    /// What has to be done next, as it is said, and doing it.
+    type Step = (&'static str, fn(&mut World));
+
+    #[test]
+    fn whoever_follows_the_remedies_one_by_one_sees_the_image_in_the_end() {
+        let set = |name: &str| BTreeSet::from([name.to_owned()]);
+        let steps: [Step; 8] = [
+            ("activate domain lab", |world| world.lab.is_active = true),
+            ("add cr.io to allowed_docker_registries of domain lab", |world| {
+                world.lab.allowed_docker_registries.insert("cr.io".into());
+            }),
+            (
+                "a customized image is for its owner and super-admins; push it again without the label \
+                 ai.backend.customized-image.owner to share it",
+                |world| world.owner = None,
+            ),
+            ("make ann@lab a member of group vision", |world| {
+                world.vision.members.insert(world.ann.user);
+            }),
+            ("activate group vision", |world| world.vision.is_active = true),
+            ("activate scaling group gpu", |world| world.gpu.is_active = true),
+            ("allow scaling group gpu to group vision, domain lab or the keypair of ann@lab", |world| {
+                world.vision.scaling_groups.insert("gpu".into());
+            }),
+            ("load the image onto an agent of gpu with preload_image", |world| {
+                world.found_in.push("gpu".into());
+            }),
+        ];
+        let mut world = World { owner: Some(Owner::Nobody), ..World::where_nothing_is_right() };
+        for (said, follow) in steps {
+            assert_eq!(world.remedy().as_deref(), Some(said));
+            follow(&mut world);
+        }
+        assert_eq!(world.remedy(), None);
+        // Each other way that the last remedy but one names does as well.
+        let others: [fn(&mut World, BTreeSet<String>); 2] = [
+            |world, names| world.lab.scaling_groups = names,
+            |world, _| world.gpu.keypairs = BTreeSet::from([world.ann.access_key.clone()]),
+        ];
+        for allow in others {
+            world.vision.scaling_groups.clear();
+            world.lab.scaling_groups.clear();
+            assert!(world.remedy().is_some());
+            allow(&mut world, set("gpu"));
+            assert_eq!(world.remedy(), None);
+        }
+    }
+}

@@ -246,6 +246,12 @@ impl Sessions {
         Ok(Caller { origin: Origin { address, session: Some(id), ..caller.origin }, ..caller })
     }
 
+    /// Whether a session is still open; to ask is no use of it.
+    pub fn is_open(&self, id: SessionId) -> bool {
+        let now = self.clock.steady();
+        self.index.read().sessions.get(&id).is_some_and(|open| !open.is_over(self.limits, now))
+    }
+
     /// The caller's own sessions, the latest first.
     pub fn list(&self, caller: &Caller) -> Vec<Shown> {
         let now = self.clock.steady();

@@ -177,6 +177,12 @@ impl Tokens {
         Ok((Caller { origin, ..caller }, hash))
     }
 
+    /// Whether a user still has the token of this name.
+    pub fn is_live(&self, user: UserId, name: &str) -> bool {
+        let now = self.clock.now();
+        self.of(user).iter().any(|live| live.token.name == name && now < live.token.expires_at)
+    }
+
     /// The tokens of a user, the latest first: the caller's own, or for super-admins those of the account with this
     /// address.
     ///

@@ -6,13 +6,16 @@
 //! with none set sees every registered image. From Backend.AI: an image that a user made for himself is for him alone,
 //! and for super-admins.
 //!
-//! [`Viewpoint::new`] turns a question into conditions once; [`Viewpoint::judge`] holds one image against them. The
-//! list, the single lookup and the explanation all call these two.
+//! The work is done once per question: [`Viewpoint::new`] turns caller, filter and tenants into conditions, in names, and
+//! [`Viewpoint::eyes`] turns the names into bits: a bit per registry, and a bit per content that an agent has. What is
+//! left for each image is [`Eyes::judge`], a few looks at bits. The list, the page, the single lookup and the explanation
+//! all call these three.
 
 use std::collections::BTreeSet;
 
 use crate::access::caller::Caller;
 use crate::access::tenants::{Domain, Group, Tenancy};
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::ids::UserId;
 use crate::base::{Error, Result};
@@ -47,7 +50,7 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    fn have(self, image: &Subject<'_>) -> bool {
+    fn have(self, image: &Subject) -> bool {
         let is_customized = image.owner.is_some();
         (self.operational || !image.is_operation)
             && (self.customized || !is_customized)
@@ -64,25 +67,26 @@ pub enum Owner {
     Nobody,
 }
 
-/// What the rule needs to know of one image.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The registry it comes from.
-    pub registry: &'a str,
+/// What the rule needs to know of one image, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    /// The registry it comes from, by the number that the catalog gave it.
+    pub registry: u32,
+    /// What it consists of, by the number that [`Whereabouts::number`] gave it.
+    pub content: u32,
     /// Whether it is labelled as an operation image.
     pub is_operation: bool,
     /// Whom it is for, if it is customized.
     pub owner: Option<Owner>,
-    /// Whether an agent of the viewpoint's [scaling groups](Viewpoint::scaling_groups) has it.
-    pub is_in_reach: bool,
-    /// Whether any agent has it.
-    pub is_installed: bool,
 }
 
 /// Knows which agents have an image.
 pub trait Whereabouts: Send + Sync {
-    /// The agents of these scaling groups, or all, as far as they answer now, to be asked for many images.
-    fn holders(&self, scaling_groups: Option<&BTreeSet<String>>) -> Box<dyn Holders>;
+    /// The number of what has this config digest, in the sets of [`Whereabouts::held`]. It stays while the server runs.
+    fn number(&self, digest: &Digest) -> u32;
+
+    /// What at least one agent has, by number: of the agents of these scaling groups, or of all, those that answer now.
+    fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits;
 
     /// The scaling groups with an agent that has the image of this config digest, by name.
     fn scaling_groups(&self, digest: &Digest) -> Vec<String>;
@@ -94,13 +98,7 @@ pub trait Whereabouts: Send + Sync {
     fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool;
 }
 
-/// Some agents that may have images.
-pub trait Holders: Send + Sync {
-    /// Whether at least one of them has the image of this config digest.
-    fn have(&self, digest: &Digest) -> bool;
-}
-
-/// The conditions that a question comes to.
+/// The conditions that a question comes to, in names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Viewpoint {
     registries: Registries,
@@ -188,33 +186,60 @@ impl Viewpoint {
         }
     }
 
-    /// Whether it matters if any agent at all has an image.
-    pub fn asks_if_installed(&self) -> bool {
-        self.is_installed.is_some()
-    }
-
-    /// Holds one image against the conditions.
-    pub fn judge(&self, image: &Subject<'_>) -> Verdict {
-        let registry = match &self.registries {
+    /// The same conditions in bits, as agents answer now. `number` knows the registries that have images.
+    pub fn eyes(&self, number: impl Fn(&str) -> Option<u32>, whereabouts: &dyn Whereabouts) -> Eyes {
+        let registries = match &self.registries {
             Registries::Any => None,
-            Registries::Allowed(allowed) => Some(allowed.contains(image.registry)),
+            Registries::Allowed(allowed) => {
+                Some(allowed.iter().filter_map(|host| number(host)).map(|number| number as usize).collect())
+            }
         };
-        let agents = match &self.agents {
-            Agents::Unasked => None,
-            Agents::In(_) => Some(image.is_in_reach),
-        };
+        Eyes {
+            registries,
+            owner: self.owner,
+            in_reach: self.scaling_groups().map(|groups| whereabouts.held(Some(groups))),
+            installed: self.is_installed.map(|wanted| (wanted, whereabouts.held(None))),
+            is_operation: self.is_operation,
+            kinds: self.kinds,
+        }
+    }
+}
+
+/// The conditions in bits, ready to judge many images.
+#[derive(Debug, Clone)]
+pub struct Eyes {
+    /// Those that are allowed, by number.
+    registries: Option<Bits>,
+    owner: Option<UserId>,
+    /// What an agent that counts has, by number.
+    in_reach: Option<Bits>,
+    /// What any agent has, by number, and whether that is wanted.
+    installed: Option<(bool, Bits)>,
+    is_operation: Option<bool>,
+    kinds: Option<Kinds>,
+}
+
+impl Eyes {
+    /// Holds one image against each condition.
+    pub fn judge(&self, image: &Subject) -> Verdict {
+        let has = |set: &Bits| set.contains(image.content as usize);
         let owner = match (self.owner, image.owner) {
             (None, _) | (_, None) => None,
             (Some(caller), Some(owner)) => Some(owner == Owner::User(caller)),
         };
         Verdict {
-            registry,
+            registry: self.registries.as_ref().map(|allowed| allowed.contains(image.registry as usize)),
             owner,
-            agents,
-            installed: self.is_installed.map(|wanted| wanted == image.is_installed),
+            agents: self.in_reach.as_ref().map(has),
+            installed: self.installed.as_ref().map(|(wanted, anywhere)| *wanted == has(anywhere)),
             operation: self.is_operation.map(|wanted| wanted == image.is_operation),
             kind: self.kinds.map(|kinds| kinds.have(image)),
         }
+    }
+
+    /// Whether the image may be seen.
+    pub fn see(&self, image: &Subject) -> bool {
+        self.judge(image).is_visible()
     }
 }
 
@@ -290,13 +315,14 @@ fn allowed_for(caller: &Caller, group: Option<&Group>, domain: &str, tenancy: &T
 }
 
 #[cfg(test)]
-mod matrix;
+pub(in crate::access) mod matrix;
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
+    use super::matrix::Places;
     use super::{Filter, Kinds, Owner, Registries, Subject, Viewpoint};
     use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
@@ -360,11 +386,8 @@ mod tests {
     fn sees(role: Role, filter: &Filter, registry: &str, found_in: &[&str]) -> bool {
         let user = UserId::random();
         let viewpoint = Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap();
-        let is_in_reach =
-            viewpoint.scaling_groups().is_some_and(|reach| found_in.iter().any(|&name| reach.contains(name)));
-        let is_installed = !found_in.is_empty();
-        let image = Subject { registry, is_operation: false, owner: None, is_in_reach, is_installed };
-        viewpoint.judge(&image).is_visible()
+        let eyes = viewpoint.eyes(|host| (host == registry).then_some(0), &Places(&[found_in]));
+        eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner: None })
     }
 
     #[test]
@@ -434,14 +457,8 @@ mod tests {
         let (ann, bob) = (UserId::random(), UserId::random());
         let sees = |role, user, owner| {
             let viewpoint = Viewpoint::new(&caller(role, user), &Filter::default(), &tenancy(ann)).unwrap();
-            let image = Subject {
-                registry: "cr.io",
-                is_operation: false,
-                owner: Some(owner),
-                is_in_reach: false,
-                is_installed: false,
-            };
-            viewpoint.judge(&image).is_visible()
+            let eyes = viewpoint.eyes(|_| Some(0), &Places(&[&[]]));
+            eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner: Some(owner) })
         };
         assert!(sees(Role::User, ann, Owner::User(ann)) && sees(Role::Superadmin, bob, Owner::User(ann)));
         assert!(!sees(Role::User, bob, Owner::User(ann)) && !sees(Role::Admin, bob, Owner::User(ann)));
@@ -452,11 +469,10 @@ mod tests {
     fn kinds_are_those_of_backend_ai() {
         let (general, operational, customized) = (true, true, true);
         let image = |is_operation, is_customized: bool| Subject {
-            registry: "cr.io",
+            registry: 0,
+            content: 0,
             is_operation,
             owner: is_customized.then_some(Owner::Nobody),
-            is_in_reach: false,
-            is_installed: false,
         };
         let all = [image(false, false), image(true, false), image(false, true), image(true, true)];
         for (kinds, expected) in [

@@ -1,16 +1,18 @@
 //! Content digests, as the OCI image specification writes them.
 
 use std::hash;
+use std::sync::Arc;
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// `sha256:` or `sha512:` and lower-case hex; any other algorithm or spelling is refused
 /// (OCI image-spec, descriptor.md, "Registered algorithms").
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(Box<str>);
+/// Copies share the text: the same digest is kept by images, by their contents and by the agents that have them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Digest(Arc<str>);
 
 /// How many of its characters tell a digest apart in a hash table: the algorithm and 128 bits. Nobody finds many
 /// contents that share so much, and tables of digests are asked for every image of a list.
@@ -130,17 +132,30 @@ fn check(text: &str) -> Result<(), InvalidDigest> {
     if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) { Ok(()) } else { Err(InvalidDigest) }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = InvalidDigest;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        check(&text).map(|()| Self(text.into()))
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.0.into()
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Reads a digest where it lies.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a digest")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

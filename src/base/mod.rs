@@ -1,6 +1,7 @@
 //! Values without I/O that every other module may use: names, ids, secrets and the error type.
 
 pub mod arch;
+pub mod bits;
 pub mod clock;
 pub mod digest;
 pub mod error;

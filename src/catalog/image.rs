@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::access::visibility::Owner;
+use crate::access::visibility::{Owner, Subject};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::Canonical;
@@ -71,6 +72,8 @@ pub struct Config {
     pub resource_limits: Box<[ResourceLimit]>,
     /// See [`describe::accelerators`].
     pub accelerators: Box<[Box<str>]>,
+    /// When the image was made, if that is a time.
+    pub created_at: Option<Timestamp>,
     /// See [`describe::is_operation`].
     pub is_operation: bool,
     /// See [`describe::owner`]. Few images have one, so it lies apart.
@@ -83,6 +86,7 @@ impl Config {
         Self {
             resource_limits: describe::resource_limits(&record.labels).into(),
             accelerators: describe::accelerators(&record.labels).into(),
+            created_at: record.created.as_deref().and_then(|text| text.parse().ok()),
             is_operation: describe::is_operation(&record.labels),
             owner: describe::owner(&record.labels).map(Box::new),
             record,
@@ -99,6 +103,8 @@ pub struct Image {
     pub record: ImageRecord,
     /// Its config.
     pub config: Arc<Config>,
+    /// What decides who may see it.
+    pub subject: Subject,
     /// Its name for people.
     pub humanized_name: Box<str>,
     /// Its other names, in order.
@@ -107,9 +113,9 @@ pub struct Image {
 
 impl Image {
     /// Joins what is stored of an image.
-    pub fn new(record: ImageRecord, config: Arc<Config>, aliases: Vec<Box<str>>) -> Self {
+    pub fn new(record: ImageRecord, config: Arc<Config>, subject: Subject, aliases: Vec<Box<str>>) -> Self {
         let humanized_name = describe::humanize(&record.name, &record.tag, &config.record.labels).into();
-        Self { id: record.id(), record, config, humanized_name, aliases }
+        Self { id: record.id(), record, config, subject, humanized_name, aliases }
     }
 
     /// Whether this digest is the image's, of its config, its manifest or the index its tag points at.

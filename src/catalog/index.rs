@@ -1,9 +1,18 @@
 //! The catalog in memory: what every list and lookup reads. It follows the store's commits, in their order.
+//!
+//! Who may see an image is decided from its [`Subject`], which lies beside the way to the image wherever there is one.
+//! So a walk goes to no image that the caller may not see. And a lookup judges before it looks whether the name is the
+//! one that was asked for, and judges a neighbour where there is none of that name: by its time, too, a hidden image is
+//! like one that is not there.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use crate::access::visibility::{Eyes, Subject, Viewpoint, Whereabouts};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::{Error, Result};
@@ -14,21 +23,56 @@ use crate::store::Store;
 use crate::store::table::Reader;
 
 /// Everything that is catalogued.
-#[derive(Default)]
 pub struct Index {
+    whereabouts: Arc<dyn Whereabouts>,
     /// By canonical name and architecture, which is the order of every list.
-    images: BTreeMap<Box<str>, Arc<Image>>,
-    by_id: HashMap<ImageId, Arc<Image>>,
+    images: BTreeMap<Box<str>, Entry>,
+    by_id: BTreeMap<ImageId, Entry>,
+    aliases: BTreeMap<Box<str>, Entry>,
     configs: HashMap<Digest, Arc<Config>>,
-    aliases: BTreeMap<Box<str>, ImageId>,
     registries: BTreeMap<String, Arc<Registry>>,
+    numbers: RegistryNumbers,
+}
+
+/// The way to an image, and what it is judged by.
+#[derive(Clone)]
+struct Entry {
+    subject: Subject,
+    image: Arc<Image>,
+}
+
+/// For what is done with all images, whoever may see them.
+pub fn all(_: &Subject) -> bool {
+    true
+}
+
+/// The numbers of the registries that have or had images.
+#[derive(Default)]
+struct RegistryNumbers(HashMap<Box<str>, u32>);
+
+impl RegistryNumbers {
+    fn give(&mut self, host: &str) -> u32 {
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        match self.0.get(host) {
+            Some(number) => *number,
+            None => *self.0.entry(host.into()).or_insert(next),
+        }
+    }
 }
 
 impl Index {
     /// Reads the catalog from the store.
-    pub fn load(store: &Store) -> Result<Self> {
+    pub fn load(store: &Store, whereabouts: Arc<dyn Whereabouts>) -> Result<Self> {
         store.read_now(|reader| {
-            let mut index = Self::default();
+            let mut index = Self {
+                whereabouts,
+                images: BTreeMap::new(),
+                by_id: BTreeMap::new(),
+                aliases: BTreeMap::new(),
+                configs: HashMap::new(),
+                registries: BTreeMap::new(),
+                numbers: RegistryNumbers::default(),
+            };
             reader.scan(&REGISTRIES, [], |_, registry: Registry| {
                 index.registries.insert(registry.host.clone(), Arc::new(registry));
                 Ok(())
@@ -49,15 +93,20 @@ impl Index {
             Ok((digest.map_err(Error::internal)?, Arc::new(Config::new(record))))
         })?;
         self.configs = configs.into_iter().collect();
-        let images = reader.collect(&IMAGES, |_, record: ImageRecord| {
-            let config = self.configs.get(&record.digest).cloned().ok_or_else(|| {
+        let numbers = Mutex::new(&mut self.numbers);
+        let images = reader.collect(&IMAGES, |_, mut record: ImageRecord| {
+            let (digest, config) = self.configs.get_key_value(&record.digest).ok_or_else(|| {
                 Error::internal(format!("{} has no config {}", record.canonical(), record.digest))
             })?;
+            record.digest.clone_from(digest);
+            let registry = numbers.lock().give(&record.registry);
+            let subject = subject(registry, &record, config, &*self.whereabouts);
             let key = key(&record);
-            Ok((key, Arc::new(Image::new(record, config, Vec::new()))))
+            let image = Arc::new(Image::new(record, Arc::clone(config), subject, Vec::new()));
+            Ok((key, Entry { subject, image }))
         })?;
-        self.by_id = images.iter().map(|(_, image)| (image.id, Arc::clone(image))).collect();
-        // Made of all at once, the tree is full, and a third smaller than one that grew.
+        // Made of all at once, the trees are full, and a third smaller than those that grew.
+        self.by_id = images.iter().map(|(_, entry)| (entry.image.id, entry.clone())).collect();
         self.images = images.into_iter().collect();
         Ok(())
     }
@@ -65,22 +114,28 @@ impl Index {
     /// Adds an image, or changes it; its aliases stay.
     pub fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
         self.configs.insert(record.digest.clone(), Arc::clone(&config));
-        let mut image = Image::new(record, config, Vec::new());
+        let registry = self.numbers.give(&record.registry);
+        let subject = subject(registry, &record, &config, &*self.whereabouts);
+        let mut image = Image::new(record, config, subject, Vec::new());
         if let Some(old) = self.by_id.get(&image.id) {
-            image.aliases.clone_from(&old.aliases);
+            image.aliases.clone_from(&old.image.aliases);
         }
         self.insert(image);
     }
 
     fn insert(&mut self, image: Image) {
-        let image = Arc::new(image);
-        self.by_id.insert(image.id, Arc::clone(&image));
-        self.images.insert(key(&image.record), image);
+        let entry = Entry { subject: image.subject, image: Arc::new(image) };
+        let image = &entry.image;
+        for alias in &image.aliases {
+            self.aliases.insert(alias.clone(), entry.clone());
+        }
+        self.by_id.insert(image.id, entry.clone());
+        self.images.insert(key(&image.record), entry);
     }
 
     /// Takes an image and its aliases out.
     pub fn remove_image(&mut self, id: ImageId) {
-        if let Some(image) = self.by_id.remove(&id) {
+        if let Some(Entry { image, .. }) = self.by_id.remove(&id) {
             self.images.remove(&key(&image.record));
             for alias in &image.aliases {
                 self.aliases.remove(alias);
@@ -90,7 +145,6 @@ impl Index {
 
     /// Gives an image another name.
     pub fn put_alias(&mut self, alias: &str, id: ImageId) {
-        self.aliases.insert(alias.into(), id);
         self.edit_aliases(id, |aliases| {
             if let Err(place) = aliases.binary_search_by(|known| (**known).cmp(alias)) {
                 aliases.insert(place, alias.into());
@@ -100,14 +154,14 @@ impl Index {
 
     /// Takes a name away.
     pub fn remove_alias(&mut self, alias: &str) {
-        if let Some(id) = self.aliases.remove(alias) {
-            self.edit_aliases(id, |aliases| aliases.retain(|known| **known != *alias));
+        if let Some(entry) = self.aliases.remove(alias) {
+            self.edit_aliases(entry.image.id, |aliases| aliases.retain(|known| **known != *alias));
         }
     }
 
     fn edit_aliases(&mut self, id: ImageId, edit: impl FnOnce(&mut Vec<Box<str>>)) {
-        if let Some(image) = self.by_id.get(&id) {
-            let mut changed = Image::clone(image);
+        if let Some(entry) = self.by_id.get(&id) {
+            let mut changed = Image::clone(&entry.image);
             edit(&mut changed.aliases);
             self.insert(changed);
         }
@@ -123,14 +177,15 @@ impl Index {
         self.registries.remove(host);
     }
 
-    /// All images, by name.
-    pub fn images(&self) -> impl Iterator<Item = &Arc<Image>> {
-        self.images.values()
+    /// The eyes of a viewpoint, for what is catalogued and where it is now.
+    pub fn eyes(&self, viewpoint: &Viewpoint) -> Eyes {
+        viewpoint.eyes(|host| self.numbers.0.get(host).copied(), &*self.whereabouts)
     }
 
-    /// All images, by name, with a key that is unique and in the same order.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, &Arc<Image>)> {
-        self.images.iter().map(|(key, image)| (&**key, image))
+    /// The images that may be seen, by name, each with a key that is unique and in the same order.
+    pub fn images(&self, may_see: impl Fn(&Subject) -> bool) -> impl Iterator<Item = (&str, &Arc<Image>)> {
+        let seen = self.images.iter().filter(move |(_, entry)| may_see(&entry.subject));
+        seen.map(|(key, entry)| (&**key, &entry.image))
     }
 
     /// How many images there are.
@@ -138,28 +193,32 @@ impl Index {
         self.images.len()
     }
 
-    /// The image with this id.
-    pub fn image(&self, id: ImageId) -> Option<&Arc<Image>> {
-        self.by_id.get(&id)
+    /// The image with this id, if it may be seen.
+    pub fn image(&self, id: ImageId, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
+        at(&self.by_id, &id, may_see)
     }
 
-    /// The images whose canonical name begins with this, by name.
-    pub fn images_from(&self, start: &str) -> impl Iterator<Item = &Arc<Image>> {
-        let from = (Bound::Included(start), Bound::Unbounded);
+    /// The image an alias stands for, if it may be seen.
+    pub fn aliased(&self, alias: &str, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
+        at(&self.aliases, alias, may_see)
+    }
+
+    /// The images whose canonical name begins with this, as far as they may be seen, by name.
+    pub fn images_from(
+        &self,
+        start: &str,
+        may_see: impl Fn(&Subject) -> bool,
+    ) -> impl Iterator<Item = &Arc<Image>> {
         self.images
-            .range::<str, _>(from)
-            .take_while(move |(key, _)| key.starts_with(start))
-            .map(|(_, image)| image)
+            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+            .map(move |(key, entry)| (key, &entry.image, may_see(&entry.subject)))
+            .take_while(move |(key, ..)| key.starts_with(start))
+            .filter_map(|(_, image, is_seen)| is_seen.then_some(image))
     }
 
-    /// The images of this canonical name: one for each architecture.
-    pub fn images_named(&self, canonical: &str) -> Vec<&Arc<Image>> {
-        self.images_from(&format!("{canonical}\0")).collect()
-    }
-
-    /// The image an alias stands for.
-    pub fn aliased(&self, alias: &str) -> Option<&Arc<Image>> {
-        self.aliases.get(alias).and_then(|id| self.by_id.get(id))
+    /// The images of this canonical name that may be seen: one for each architecture.
+    pub fn images_named(&self, canonical: &str, may_see: impl Fn(&Subject) -> bool) -> Vec<&Arc<Image>> {
+        self.images_from(&format!("{canonical}\0"), may_see).collect()
     }
 
     /// The config with this digest, as far as an image has or had it.
@@ -175,6 +234,30 @@ impl Index {
     /// All registries, by name.
     pub fn registries(&self) -> impl Iterator<Item = &Arc<Registry>> {
         self.registries.values()
+    }
+}
+
+/// What is at this key, if it may be seen. The one behind is judged where there is none.
+fn at<'a, K, Q>(
+    entries: &'a BTreeMap<K, Entry>,
+    key: &Q,
+    may_see: impl Fn(&Subject) -> bool,
+) -> Option<&'a Arc<Image>>
+where
+    K: Borrow<Q> + Ord,
+    Q: Ord + ?Sized,
+{
+    let (found, entry) = entries.range::<Q, _>((Bound::Included(key), Bound::Unbounded)).next()?;
+    let is_seen = may_see(&entry.subject);
+    (found.borrow() == key && is_seen).then_some(&entry.image)
+}
+
+fn subject(registry: u32, record: &ImageRecord, config: &Config, whereabouts: &dyn Whereabouts) -> Subject {
+    Subject {
+        registry,
+        content: whereabouts.number(&record.digest),
+        is_operation: config.is_operation,
+        owner: config.owner.as_deref().copied(),
     }
 }
 

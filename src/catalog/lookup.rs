@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::visibility::Subject;
 use crate::base::arch;
 use crate::base::ids::ImageId;
 use crate::base::reference::{Reference, shown};
@@ -24,12 +25,12 @@ pub fn of_one_name(
     index: &Index,
     text: &str,
     architecture: Option<&str>,
-    may_see: impl Fn(&Image) -> bool,
+    may_see: impl Fn(&Subject) -> bool + Copy,
 ) -> Result<Vec<Arc<Image>>> {
     let architecture = architecture.map(|name| arch::normalize(name, None));
-    let found = by_name(index, text.trim(), |image| {
-        architecture.as_ref().is_none_or(|wanted| *wanted == image.record.architecture) && may_see(image)
-    })?;
+    let is_wanted =
+        |image: &Image| architecture.as_ref().is_none_or(|wanted| *wanted == image.record.architecture);
+    let found = by_name(index, text.trim(), is_wanted, may_see)?;
     let mut names: Vec<String> = found.iter().map(|image| image.record.canonical().to_string()).collect();
     names.dedup();
     match names.len() {
@@ -51,7 +52,7 @@ pub fn one(
     index: &Index,
     text: &str,
     architecture: Option<&str>,
-    may_see: impl Fn(&Image) -> bool,
+    may_see: impl Fn(&Subject) -> bool + Copy,
 ) -> Result<Arc<Image>> {
     let found = of_one_name(index, text, architecture, may_see)?;
     let preferred = found.iter().find(|image| image.record.architecture == arch::DEFAULT);
@@ -66,24 +67,30 @@ pub fn one(
     }
 }
 
-fn by_name(index: &Index, text: &str, wanted: impl Fn(&Arc<Image>) -> bool) -> Result<Vec<Arc<Image>>> {
+fn by_name(
+    index: &Index,
+    text: &str,
+    is_wanted: impl Fn(&Image) -> bool,
+    may_see: impl Fn(&Subject) -> bool + Copy,
+) -> Result<Vec<Arc<Image>>> {
     let of = |images: Vec<&Arc<Image>>| {
-        images.into_iter().filter(|image| wanted(image)).cloned().collect::<Vec<_>>()
+        images.into_iter().filter(|image| is_wanted(image)).cloned().collect::<Vec<_>>()
     };
     if let Ok(id) = text.parse::<ImageId>() {
-        return Ok(of(index.image(id).into_iter().collect()));
+        return Ok(of(index.image(id, may_see).into_iter().collect()));
     }
-    let aliased = of(index.aliased(text).into_iter().collect());
+    let aliased = of(index.aliased(text, may_see).into_iter().collect());
     if !aliased.is_empty() {
         return Ok(aliased);
     }
     let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
     if reference.path.is_empty() {
         let Some(digest) = &reference.digest else { return Ok(Vec::new()) };
-        return Ok(of(index.images().filter(|image| image.has_digest(digest)).collect()));
+        let seen = index.images(may_see).map(|(_, image)| image);
+        return Ok(of(seen.filter(|image| image.has_digest(digest)).collect()));
     }
     let at = |path: &str| {
-        let mut images = in_path(index, path, &reference);
+        let mut images = in_path(index, path, &reference, may_see);
         images.retain(|image| reference.digest.as_ref().is_none_or(|digest| image.has_digest(digest)));
         images
     };
@@ -99,9 +106,14 @@ fn by_name(index: &Index, text: &str, wanted: impl Fn(&Arc<Image>) -> bool) -> R
 }
 
 /// The images at this path with the reference's tag; with a digest and no tag, under any tag.
-fn in_path<'a>(index: &'a Index, path: &str, reference: &Reference) -> Vec<&'a Arc<Image>> {
+fn in_path<'a>(
+    index: &'a Index,
+    path: &str,
+    reference: &Reference,
+    may_see: impl Fn(&Subject) -> bool,
+) -> Vec<&'a Arc<Image>> {
     match (&reference.tag, &reference.digest) {
-        (None, Some(_)) => index.images_from(&format!("{path}:")).collect(),
-        (tag, _) => index.images_named(&format!("{path}:{}", tag.as_deref().unwrap_or("latest"))),
+        (None, Some(_)) => index.images_from(&format!("{path}:"), may_see).collect(),
+        (tag, _) => index.images_named(&format!("{path}:{}", tag.as_deref().unwrap_or("latest")), may_see),
     }
 }

@@ -9,14 +9,14 @@ use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
 use crate::access::explain::{self, Explanation, Facts};
 use crate::access::tenants::{Group, Tenants};
-use crate::access::visibility::{self, Filter, Holders, Subject, Verdict, Viewpoint, Whereabouts};
+use crate::access::visibility::{self, Filter, Viewpoint, Whereabouts};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::shown;
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
 use crate::catalog::image::{Config, Image, ImageRecord};
-use crate::catalog::index::Index;
+use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
 use crate::catalog::records::{
     ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord,
@@ -38,32 +38,6 @@ pub struct Catalog {
     changes: Signal,
 }
 
-/// What one caller sees, ready to judge many images.
-struct Eyes {
-    viewpoint: Viewpoint,
-    /// Those that count, where it matters.
-    in_reach: Option<Box<dyn Holders>>,
-    /// All of them, where it matters.
-    anywhere: Option<Box<dyn Holders>>,
-}
-
-impl Eyes {
-    fn verdict(&self, image: &Image) -> Verdict {
-        let digest = &image.record.digest;
-        self.viewpoint.judge(&Subject {
-            registry: &image.record.registry,
-            is_operation: image.config.is_operation,
-            owner: image.config.owner.as_deref().copied(),
-            is_in_reach: self.in_reach.as_ref().is_some_and(|agents| agents.have(digest)),
-            is_installed: self.anywhere.as_ref().is_some_and(|agents| agents.have(digest)),
-        })
-    }
-
-    fn see(&self, image: &Image) -> bool {
-        self.verdict(image).is_visible()
-    }
-}
-
 impl Catalog {
     /// Reads the catalog from the store.
     pub fn load(
@@ -72,22 +46,20 @@ impl Catalog {
         whereabouts: Arc<dyn Whereabouts>,
         audit: Audit,
     ) -> Result<Self> {
-        let index = Arc::new(RwLock::new(Index::load(store)?));
+        let index = Arc::new(RwLock::new(Index::load(store, Arc::clone(&whereabouts))?));
         Ok(Self { store: store.clone(), index, audit, tenants, whereabouts, changes: Signal::default() })
     }
 
-    fn eyes(&self, caller: &Caller, filter: &Filter) -> Result<Eyes> {
-        let viewpoint = Viewpoint::new(caller, filter, &self.tenants.now())?;
-        let in_reach = viewpoint.scaling_groups().map(|groups| self.whereabouts.holders(Some(groups)));
-        let anywhere = viewpoint.asks_if_installed().then(|| self.whereabouts.holders(None));
-        Ok(Eyes { viewpoint, in_reach, anywhere })
+    fn viewpoint(&self, caller: &Caller, filter: &Filter) -> Result<Viewpoint> {
+        Viewpoint::new(caller, filter, &self.tenants.now())
     }
 
     /// The images the caller may see, by name.
     pub fn images(&self, caller: &Caller, filter: &Filter) -> Result<Vec<Arc<Image>>> {
-        let eyes = self.eyes(caller, filter)?;
+        let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
-        Ok(index.images().filter(|image| eyes.see(image)).cloned().collect())
+        let eyes = index.eyes(&viewpoint);
+        Ok(index.images(|subject| eyes.see(subject)).map(|(_, image)| Arc::clone(image)).collect())
     }
 
     /// Lets `look` walk the images the caller may see, by name, each with a key that is unique and in the same order.
@@ -98,9 +70,10 @@ impl Catalog {
         filter: &Filter,
         look: impl for<'a> FnOnce(&mut dyn Iterator<Item = (&'a str, &'a Arc<Image>)>) -> T,
     ) -> Result<T> {
-        let eyes = self.eyes(caller, filter)?;
+        let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
-        Ok(look(&mut index.entries().filter(|(_, image)| eyes.see(image))))
+        let eyes = index.eyes(&viewpoint);
+        Ok(look(&mut index.images(|subject| eyes.see(subject))))
     }
 
     /// The image a reference means for this caller; see [`lookup::of_one_name`] for what it may be.
@@ -108,8 +81,10 @@ impl Catalog {
     /// # Errors
     /// [`Error::Missing`] for an image that is not there or not for the caller's eyes: one cannot tell which.
     pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Arc<Image>> {
-        let eyes = self.eyes(caller, &Filter::default())?;
-        lookup::one(&self.index.read(), reference, architecture, |image| eyes.see(image))
+        let viewpoint = self.viewpoint(caller, &Filter::default())?;
+        let index = self.index.read();
+        let eyes = index.eyes(&viewpoint);
+        lookup::one(&index, reference, architecture, |subject| eyes.see(subject))
     }
 
     /// The images a reference means, one for each architecture; see [`lookup::of_one_name`].
@@ -117,8 +92,10 @@ impl Catalog {
     /// # Errors
     /// Those of [`Catalog::image`].
     pub fn architectures(&self, caller: &Caller, reference: &str) -> Result<Vec<Arc<Image>>> {
-        let eyes = self.eyes(caller, &Filter::default())?;
-        lookup::of_one_name(&self.index.read(), reference, None, |image| eyes.see(image))
+        let viewpoint = self.viewpoint(caller, &Filter::default())?;
+        let index = self.index.read();
+        let eyes = index.eyes(&viewpoint);
+        lookup::of_one_name(&index, reference, None, |subject| eyes.see(subject))
     }
 
     /// Why an image is, or is not, visible to somebody under a filter: each condition of the rule that was asked.
@@ -133,21 +110,15 @@ impl Catalog {
         reference: &str,
     ) -> Result<(Arc<Image>, Explanation)> {
         let image = self.image(asker, reference, None)?;
-        let eyes = self.eyes(seer, filter)?;
+        let viewpoint = self.viewpoint(seer, filter)?;
+        let verdict = self.index.read().eyes(&viewpoint).judge(&image.subject);
         let facts = Facts {
             registry: &image.record.registry,
             owner: image.config.owner.as_deref().copied(),
             found_in: &self.whereabouts.scaling_groups(&image.record.digest),
         };
-        let explanation = explain::explain(
-            asker,
-            seer,
-            filter,
-            &self.tenants.now(),
-            &eyes.viewpoint,
-            eyes.verdict(&image),
-            &facts,
-        );
+        let tenancy = self.tenants.now();
+        let explanation = explain::explain(asker, seer, filter, &tenancy, &viewpoint, verdict, &facts);
         Ok((image, explanation))
     }
 
@@ -168,7 +139,7 @@ impl Catalog {
     /// One image for each config there is; for plans.
     pub fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
         let index = self.index.read();
-        index.images().map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
+        index.images(index::all).map(|(_, image)| (image.record.digest.clone(), Arc::clone(image))).collect()
     }
 
     /// Lets only super-admins on, and keeps a row of who else tried: for what is looked up before the change it is for.
@@ -205,7 +176,7 @@ impl Catalog {
             .superadmin(caller, "forget_image", reference, |deed| async move {
                 let ids: Vec<ImageId> = {
                     let index = self.index.read();
-                    let found = lookup::of_one_name(&index, reference, architecture, |_| true)?;
+                    let found = lookup::of_one_name(&index, reference, architecture, index::all)?;
                     found.iter().map(|image| image.id).collect()
                 };
                 let (catalog, count) = (self.clone(), ids.len());
@@ -238,7 +209,7 @@ impl Catalog {
     /// The other architectures of the image's canonical name, by name.
     pub fn other_architectures(&self, image: &Image) -> Vec<String> {
         let index = self.index.read();
-        let named = index.images_named(&image.record.canonical().to_string());
+        let named = index.images_named(&image.record.canonical().to_string(), index::all);
         let others = named.into_iter().filter(|other| other.id != image.id);
         others.map(|other| other.record.architecture.clone()).collect()
     }
@@ -267,7 +238,7 @@ impl Catalog {
                         let index = index.read();
                         check_alias_is_free(&index, &alias)?;
                         check_target_is_no_alias(&index, &target)?;
-                        lookup::one(&index, &target, architecture.as_deref(), |_| true)?
+                        lookup::one(&index, &target, architecture.as_deref(), index::all)?
                     };
                     w.put(&ALIASES, &alias, &image.id)?;
                     let index = Arc::clone(&index);
@@ -312,13 +283,13 @@ impl Catalog {
 
     /// The images of one repository, by tag and architecture; for scans.
     pub fn repository_images(&self, registry: &str, repository: &str) -> Vec<Arc<Image>> {
-        self.index.read().images_from(&format!("{registry}/{repository}:")).cloned().collect()
+        self.index.read().images_from(&format!("{registry}/{repository}:"), index::all).cloned().collect()
     }
 
     /// The repositories of a registry that have images, by name; for scans.
     pub fn repositories(&self, registry: &str) -> BTreeSet<String> {
         let start = format!("{registry}/");
-        self.index.read().images_from(&start).map(|image| image.record.name.clone()).collect()
+        self.index.read().images_from(&start, index::all).map(|image| image.record.name.clone()).collect()
     }
 
     /// What was last seen of a repository; for scans.
@@ -418,7 +389,12 @@ impl Catalog {
         for id in &ids {
             writer.remove(&IMAGES, id.as_bytes())?;
             // Read inside the write: an alias that came a moment ago goes too.
-            let aliases = self.index.read().image(*id).map(|image| image.aliases.clone()).unwrap_or_default();
+            let aliases = self
+                .index
+                .read()
+                .image(*id, index::all)
+                .map(|image| image.aliases.clone())
+                .unwrap_or_default();
             for alias in aliases {
                 writer.remove(&ALIASES, alias.as_bytes())?;
             }
@@ -458,18 +434,19 @@ fn checked_alias(alias: &str) -> Result<String> {
 }
 
 fn check_alias_is_free(index: &Index, alias: &str) -> Result<()> {
-    if let Some(image) = index.aliased(alias) {
+    if let Some(image) = index.aliased(alias, index::all) {
         let taken = image.record.canonical();
         return Err(Error::Conflict(format!("{alias} is an alias of {taken} already; dealias it first")));
     }
-    if !index.images_named(alias).is_empty() || !index.images_named(&format!("{alias}:latest")).is_empty() {
+    let is_name = |name: &str| !index.images_named(name, index::all).is_empty();
+    if is_name(alias) || is_name(&format!("{alias}:latest")) {
         return Err(Error::Conflict(format!("{alias} is an image's own name; choose another alias")));
     }
     Ok(())
 }
 
 fn check_target_is_no_alias(index: &Index, target: &str) -> Result<()> {
-    match index.aliased(target) {
+    match index.aliased(target, index::all) {
         None => Ok(()),
         Some(image) => Err(Error::Conflict(format!(
             "{target} is an alias; name the image itself: {}",

@@ -58,6 +58,14 @@ impl Logging {
     }
 }
 
+/// Keeps what is in memory out of core dumps, and other users' debuggers off it: passwords and keys pass through there.
+pub(crate) fn keep_memory_private() -> Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|why| Failure::failed("memory", why.to_string()))?;
+    Ok(())
+}
+
 /// Runs it on all processors.
 pub(crate) fn block_on(what: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

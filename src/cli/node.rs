@@ -90,6 +90,7 @@ impl Node {
         };
         let mut settings = self.settings(url)?;
         self.logging.start()?;
+        daemon::keep_memory_private()?;
         daemon::block_on("agent", async {
             settings.peers = self.peers().await?;
             let shutdown = CancellationToken::new();

@@ -92,6 +92,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(&self) -> Result<()> {
         self.logging.start()?;
+        daemon::keep_memory_private()?;
         daemon::block_on("serve", self.serve())
     }
 

@@ -53,7 +53,7 @@ pub fn repository(text: &str) -> Option<String> {
 /// another thing in a path.
 pub(crate) fn askable(reference: &str) -> Option<String> {
     match reference.parse::<Digest>() {
-        Ok(digest) => Some(digest.into()),
+        Ok(digest) => Some(digest.to_string()),
         Err(_) => canonical(reference),
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::base::bits::Bits;
 use crate::base::reference::shown;
-use crate::fleet::bits::Bits;
 use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{Atom, Expression, Operation, Set, Term};
 use crate::fleet::fold;

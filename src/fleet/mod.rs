@@ -8,7 +8,6 @@
 //! Naming is pure: text and an inventory go in, names come out.
 
 pub mod agent;
-pub mod bits;
 pub mod door;
 pub mod error;
 pub mod evaluate;
@@ -16,6 +15,7 @@ pub mod expression;
 pub mod fold;
 pub mod labels;
 pub mod links;
+pub mod living;
 mod pace;
 pub mod parser;
 pub mod pattern;

@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::engine::image::Held;
-use crate::fleet::bits::Bits;
 
 /// How an image stands on an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,58 @@ impl Hash for Kept {
 pub struct Holdings {
     kept: HashSet<Kept>,
     by_agent: HashMap<usize, Vec<Arc<Held>>>,
-    by_digest: HashMap<Digest, Bits>,
+    contents: Contents,
     by_name: HashMap<String, HashMap<Digest, Bits>>,
+}
+
+/// The digests that agents hold or that were asked for, numbered, and who holds each.
+#[derive(Default)]
+struct Contents {
+    numbers: HashMap<Digest, u32>,
+    /// By number.
+    rows: Vec<Content>,
+    /// The numbers that nobody has any more.
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Content {
+    holders: Bits,
+    /// Whether somebody was told the number, which then is this digest's for good.
+    is_known: bool,
+}
+
+impl Contents {
+    fn number(&mut self, digest: &Digest) -> u32 {
+        if let Some(number) = self.numbers.get(digest) {
+            return *number;
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(Content::default());
+            u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.numbers.insert(digest.clone(), number);
+        number
+    }
+
+    fn row(&mut self, digest: &Digest) -> Option<&mut Content> {
+        let number = self.number(digest);
+        self.rows.get_mut(number as usize)
+    }
+
+    fn holders(&self, digest: &Digest) -> Option<&Bits> {
+        let number = self.numbers.get(digest)?;
+        self.rows.get(*number as usize).map(|row| &row.holders)
+    }
+
+    fn forget_if_unheld(&mut self, digest: &Digest) {
+        let is_over = |row: &Content| row.holders.is_empty() && !row.is_known;
+        let Some(number) = self.numbers.get(digest).copied() else { return };
+        if self.rows.get(number as usize).is_some_and(is_over) {
+            self.numbers.remove(digest);
+            self.free.push(number);
+        }
+    }
 }
 
 impl Holdings {
@@ -118,7 +168,9 @@ impl Holdings {
 
     fn mark(&mut self, agent: usize, held: &Held, is_there: bool) {
         let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
-        set(self.by_digest.entry(held.digest.clone()).or_default());
+        if let Some(row) = self.contents.row(&held.digest) {
+            set(&mut row.holders);
+        }
         for name in &held.names {
             set(self.by_name.entry(name.clone()).or_default().entry(held.digest.clone()).or_default());
         }
@@ -130,9 +182,7 @@ impl Holdings {
             return;
         }
         self.kept.remove(&Kept(Arc::clone(held)));
-        if self.by_digest.get(&held.digest).is_some_and(Bits::is_empty) {
-            self.by_digest.remove(&held.digest);
-        }
+        self.contents.forget_if_unheld(&held.digest);
         for name in &held.names {
             if let Some(digests) = self.by_name.get_mut(name) {
                 digests.retain(|_, agents| !agents.is_empty());
@@ -150,7 +200,22 @@ impl Holdings {
 
     /// The agents that hold this digest.
     pub fn holders(&self, digest: &Digest) -> Option<&Bits> {
-        self.by_digest.get(digest)
+        self.contents.holders(digest)
+    }
+
+    /// The digest's number, for good.
+    pub fn number(&mut self, digest: &Digest) -> u32 {
+        let number = self.contents.number(digest);
+        if let Some(row) = self.contents.rows.get_mut(number as usize) {
+            row.is_known = true;
+        }
+        number
+    }
+
+    /// What at least one of these agents holds, by number.
+    pub fn held_by(&self, agents: &Bits) -> Bits {
+        let rows = self.contents.rows.iter().enumerate();
+        rows.filter(|(_, row)| row.holders.meets(agents)).map(|(number, _)| number).collect()
     }
 
     /// The agents that hold something else under this name, and not the digest itself.
@@ -161,7 +226,7 @@ impl Holdings {
                 stale.union_with(agents);
             }
         }
-        if let Some(present) = self.by_digest.get(digest) {
+        if let Some(present) = self.holders(digest) {
             stale.subtract(present);
         }
         stale
@@ -170,7 +235,7 @@ impl Holdings {
     /// How this image stands on one agent that has reported. An agent that has one of its `variants`, the images of the
     /// same name for other architectures, is not behind with it: a name stands for one of them only.
     pub fn on(&self, agent: usize, name: &str, digest: &Digest, variants: &[Digest]) -> Presence {
-        if self.by_digest.get(digest).is_some_and(|agents| agents.contains(agent)) {
+        if self.holders(digest).is_some_and(|agents| agents.contains(agent)) {
             return Presence::Present;
         }
         let mut named = self.by_name.get(name).into_iter().flatten();
@@ -248,7 +313,30 @@ mod tests {
         assert_eq!(holdings.on(0, "cr.io/b:1", &digest("b"), &[]), Presence::Absent);
         holdings.report(1, Vec::new());
         holdings.remove(0);
-        assert!(holdings.kept.is_empty() && holdings.by_digest.is_empty() && holdings.by_name.is_empty());
+        assert!(
+            holdings.kept.is_empty() && holdings.contents.numbers.is_empty() && holdings.by_name.is_empty()
+        );
         assert!(holdings.of_agent(0).is_empty());
+    }
+
+    #[test]
+    fn a_number_that_was_told_stays_and_others_are_given_anew() {
+        let mut holdings = Holdings::default();
+        let held_by = |holdings: &Holdings, agents: &[usize]| {
+            holdings.held_by(&agents.iter().copied().collect()).iter().collect::<Vec<_>>()
+        };
+        let told = holdings.number(&digest("told")) as usize;
+        assert_eq!(held_by(&holdings, &[0, 1]), Vec::<usize>::new());
+        holdings.report(0, vec![held("passing", "cr.io/a:1")]);
+        holdings.report(1, vec![held("told", "cr.io/b:1")]);
+        assert_eq!(held_by(&holdings, &[1]), [told]);
+        assert_eq!(held_by(&holdings, &[0, 1, 300]).len(), 2);
+        let passing = held_by(&holdings, &[0]);
+        holdings.report(0, vec![held("next", "cr.io/a:1")]);
+        holdings.report(0, vec![held("other", "cr.io/a:1")]);
+        assert_eq!(held_by(&holdings, &[0]), passing, "numbers are used again");
+        holdings.report(1, Vec::new());
+        assert_eq!(holdings.number(&digest("told")) as usize, told);
+        assert_ne!(holdings.number(&digest("new")) as usize, told);
     }
 }

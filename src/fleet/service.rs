@@ -1,6 +1,6 @@
 //! The fleet: the agents, what each holds, and how each is reached.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,7 +11,8 @@ use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::directory::Stations;
 use crate::access::tenants::{self, Tenants};
-use crate::access::visibility::{Holders, Whereabouts};
+use crate::access::visibility::Whereabouts;
+use crate::base::bits::Bits;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
@@ -20,11 +21,11 @@ use crate::base::{Error, Result};
 use crate::engine::image::Held;
 use crate::engine::{About, Disk, Engine};
 use crate::fleet::agent::{Agent, AgentRecord, Status};
-use crate::fleet::bits::Bits;
 use crate::fleet::error::ExpressionError;
 use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
 use crate::fleet::labels::set_labels;
+use crate::fleet::living::Living;
 use crate::fleet::presence::{Holdings, Presence};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
@@ -51,8 +52,7 @@ struct Index {
     agents: Vec<Option<Entry>>,
     numbers: BTreeMap<String, usize>,
     holdings: Holdings,
-    /// The agents of each scaling group that are alive.
-    alive_in: HashMap<String, Bits>,
+    living: Living,
     changes: Signal,
 }
 
@@ -392,9 +392,7 @@ impl Index {
         self.holdings.remove(number);
         let Some(entry) = self.agents.get_mut(number).and_then(Option::take) else { return };
         entry.back.cancel();
-        if let Some(alive) = self.alive_in.get_mut(&entry.agent.record.scaling_group) {
-            alive.remove(number);
-        }
+        self.living.change(&entry.agent.record.scaling_group).remove(number);
         self.changes.raise();
     }
 
@@ -427,16 +425,14 @@ impl Index {
         self.changes.raise();
     }
 
-    /// Changes an agent and keeps the sets of the living right.
+    /// Changes an agent, or says that what it holds has changed, and keeps the sets of the living right.
     fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
         let Some(number) = self.numbers.get(id).copied() else { return };
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
-        if let Some(alive) = self.alive_in.get_mut(&entry.agent.record.scaling_group) {
-            alive.remove(number);
-        }
+        self.living.change(&entry.agent.record.scaling_group).remove(number);
         change(entry);
         if entry.agent.is_alive() {
-            self.alive_in.entry(entry.agent.record.scaling_group.clone()).or_default().insert(number);
+            self.living.change(&entry.agent.record.scaling_group).insert(number);
         }
     }
 
@@ -498,52 +494,30 @@ impl Index {
             .find(|id| !self.numbers.contains_key(id))
             .unwrap_or(base)
     }
-
-    fn holders_alive(&self, digest: &Digest) -> impl Iterator<Item = (&String, Bits)> {
-        let holders = self.holdings.holders(digest);
-        self.alive_in.iter().filter_map(move |(group, alive)| {
-            let mut both = holders?.clone();
-            both.intersect_with(alive);
-            (!both.is_empty()).then_some((group, both))
-        })
-    }
-}
-
-/// Agents that answered at one moment.
-struct Answering {
-    index: Arc<RwLock<Index>>,
-    agents: Bits,
-}
-
-impl Holders for Answering {
-    fn have(&self, digest: &Digest) -> bool {
-        self.index.read().holdings.holders(digest).is_some_and(|holders| holders.meets(&self.agents))
-    }
 }
 
 impl Whereabouts for Fleet {
-    fn holders(&self, scaling_groups: Option<&BTreeSet<String>>) -> Box<dyn Holders> {
-        let mut agents = Bits::default();
-        for (group, alive) in &self.index.read().alive_in {
-            if scaling_groups.is_none_or(|wanted| wanted.contains(group)) {
-                agents.union_with(alive);
-            }
-        }
-        Box::new(Answering { index: Arc::clone(&self.index), agents })
+    fn number(&self, digest: &Digest) -> u32 {
+        self.index.write().holdings.number(digest)
+    }
+
+    fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
+        let index = self.index.read();
+        index.living.held(scaling_groups, &index.holdings)
     }
 
     fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
         let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
-        let meeting = index.alive_in.iter().filter(|(_, alive)| alive.meets(holders));
-        let mut groups: Vec<String> = meeting.map(|(group, _)| group.clone()).collect();
+        let mut groups: Vec<String> = index.living.among(holders).map(|(group, _)| group.into()).collect();
         groups.sort();
         groups
     }
 
     fn agents(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
-        let numbers = index.holders_alive(digest).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
+        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
+        let numbers = index.living.among(holders).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
         let named = numbers.filter_map(|number| index.by_number(number));
         let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
         agents.sort();

@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::access::caller::Caller;
-use crate::access::visibility::{Holders, Owner, Whereabouts};
+use crate::access::visibility::{Owner, Whereabouts};
+use crate::base::bits::Bits;
 use crate::catalog::describe::ResourceLimit;
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
@@ -24,20 +25,26 @@ pub struct Audience {
     caller: Caller,
     is_superadmin: bool,
     whereabouts: Arc<dyn Whereabouts>,
-    anywhere: Box<dyn Holders>,
+    /// What an agent has, by number.
+    installed: Bits,
 }
 
 impl Audience {
     /// For this caller, as agents answer now.
     pub fn new(caller: &Caller, catalog: &Catalog) -> Arc<Self> {
         let whereabouts = Arc::clone(catalog.whereabouts());
-        let anywhere = whereabouts.holders(None);
+        let installed = whereabouts.held(None);
         Arc::new(Self {
             is_superadmin: caller.is_superadmin(),
             caller: caller.clone(),
             whereabouts,
-            anywhere,
+            installed,
         })
+    }
+
+    /// Whether an agent has it.
+    fn is_installed(&self, image: &Image) -> bool {
+        self.installed.contains(image.subject.content as usize)
     }
 
     /// What they may do with an image (Backend.AI's words).
@@ -187,10 +194,6 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn is_installed(self) -> bool {
-        self.audience.anywhere.have(&self.image.record.digest)
-    }
-
     /// Whether an agent is behind with it; where images are is for super-admins to know.
     fn is_stale(self) -> Option<bool> {
         let record = &self.image.record;
@@ -238,13 +241,16 @@ impl Record for Image {
             Field { name: "humanized_name", read: Read::Text(|image| Some((*image.humanized_name).into())) },
             Field { name: "status", read: Read::Text(|_| Some("ALIVE".into())) },
             Field { name: "type", read: Read::Text(|image| Some(kind(image).into())) },
-            Field {
-                name: "created_at",
-                read: Read::Time(|image| image.config.record.created.as_deref()?.parse().ok()),
-            },
+            Field { name: "created_at", read: Read::Time(|image| image.config.created_at) },
             Field { name: "is_local", read: Read::Truth(|_| Some(false)) },
-            Field { name: "is_installed", read: Read::Truth(|seen| Some(seen.is_installed())) },
-            Field { name: "installed", read: Read::Truth(|seen| Some(seen.is_installed())) },
+            Field {
+                name: "is_installed",
+                read: Read::Truth(|seen| Some(seen.audience.is_installed(seen.image))),
+            },
+            Field {
+                name: "installed",
+                read: Read::Truth(|seen| Some(seen.audience.is_installed(seen.image))),
+            },
             Field { name: "stale", read: Read::Truth(|seen| seen.is_stale()) },
             Field { name: "is_operation", read: Read::Truth(|seen| Some(seen.image.config.is_operation)) },
             Field { name: "is_customized", read: Read::Truth(|seen| Some(seen.is_customized())) },
@@ -361,7 +367,7 @@ fn common<R: Shown>() -> Vec<Column<R>> {
             },
         ),
         column("installed", "Boolean", "Whether an agent has it.", |row, _, out| {
-            rows::boolean(row.audience().anywhere.have(&row.image().record.digest), out);
+            rows::boolean(row.audience().is_installed(row.image()), out);
         }),
         column(
             "installed_agents",

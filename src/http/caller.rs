@@ -9,13 +9,14 @@ use poem::http::header;
 use poem::{FromRequest, Request, RequestBody};
 
 use crate::access::accounts::Accounts;
-use crate::access::caller::{Caller, Origin};
+use crate::access::caller::{Caller, Credential, Origin};
 use crate::access::rates::{self, Counted, Rates, Standing};
 use crate::access::sessions::Sessions;
 use crate::access::signature::{self, Authorization};
 use crate::access::tokens::Tokens;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::base::{Error, Result};
 use crate::http::browser;
 use crate::http::peer::{Peer, Proxies};
 use crate::http::problem::Problem;
@@ -102,6 +103,25 @@ impl Proofs {
         let counted = (limit > 0).then(|| (Counted::Keypair(caller.access_key.clone()), limit));
         let origin = Origin { address: peer.address, ..caller.origin };
         Ok((Caller { origin, ..caller }, counted))
+    }
+
+    /// The caller as they are now, for what outlives its request.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when what they proved themselves with is good no more.
+    pub fn again(&self, caller: &Caller) -> Result<Caller> {
+        let origin = &caller.origin;
+        let is_good = match &origin.credential {
+            Credential::Session => origin.session.is_some_and(|id| self.sessions.is_open(id)),
+            Credential::Token(name) => self.tokens.is_live(caller.user, name),
+            Credential::Keypair(access_key) => self.accounts.key_holder(access_key).is_ok(),
+            Credential::Console => true,
+        };
+        if !is_good {
+            return Err(Error::Unauthenticated);
+        }
+        let now = self.accounts.caller(caller.user, origin.credential.clone())?;
+        Ok(Caller { origin: origin.clone(), ..now })
     }
 
     /// Whose session the request's cookie is, if no page of another site made the browser send it.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::caller::Proved;
+use crate::http::caller::{Proofs, Proved};
 use crate::http::problem::Problem;
 use crate::tasks::feed::Event;
 use crate::tasks::live::Live;
@@ -57,6 +57,7 @@ pub fn follow(
     Proved(caller): Proved,
     Data(queue): Data<&Queue>,
     Data(streams): Data<&Streams>,
+    Data(proofs): Data<&Proofs>,
 ) -> Result<Response, Problem> {
     let id = which.task_id.or(which.camel).ok_or_else(|| Problem::bad_parameter("task_id is missing"))?;
     let live = queue.task_of(&caller, &id).map_err(|_| Problem::not_found("No such background task."))?;
@@ -64,10 +65,12 @@ pub fn follow(
     let dialect = Dialect::of(request.header(header::USER_AGENT).unwrap_or_default());
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     let shutdown = streams.shutdown.clone();
+    let (proofs, queue) = (proofs.clone(), queue.clone());
+    let may_hear = move || proofs.again(&caller).and_then(|caller| queue.task_of(&caller, &id)).is_ok();
     streams.tracker.spawn(async move {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            _ = speak(live, dialect, after, sender) => {}
+            _ = speak(live, dialect, after, may_hear, sender) => {}
         }
     });
     Ok(Response::builder()
@@ -93,17 +96,23 @@ impl Stream for Receiving {
     }
 }
 
-/// Ends with the task, or with an error when the client is gone.
+/// Ends with the task, or when the caller may not hear of it any more: signed out, switched off or demoted; with an error
+/// when the client is gone.
 async fn speak(
     live: Arc<Live>,
     dialect: Dialect,
     after: Option<u64>,
+    may_hear: impl Fn() -> bool + Send,
     sender: mpsc::Sender<Bytes>,
 ) -> Result<(), mpsc::error::SendError<Bytes>> {
     tokio::time::sleep(BEFORE_FIRST_EVENT).await;
     let mut follower = live.follow(after);
     loop {
-        let Ok(event) = tokio::time::timeout(KEEP_ALIVE, follower.next()).await else {
+        let event = tokio::time::timeout(KEEP_ALIVE, follower.next()).await;
+        if !may_hear() {
+            return Ok(());
+        }
+        let Ok(event) = event else {
             sender.send(Bytes::from_static(b": still here\n\n")).await?;
             continue;
         };

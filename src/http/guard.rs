@@ -11,7 +11,9 @@ use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 use crate::access::rates::{self, Standing};
 use crate::http::caller::Tally;
 use crate::http::health::Requests;
+use crate::http::peer::Proxies;
 use crate::http::problem::{self, Problem};
+use crate::http::refusals::Refusals;
 
 /// Said with every response. Pages may load from this server only, and run no script that is not a file of it.
 const HEADERS: [(HeaderName, &str); 5] = [
@@ -55,12 +57,14 @@ impl Hosts {
 pub struct Guard {
     hosts: Arc<Hosts>,
     requests: Requests,
+    proxies: Proxies,
+    refusals: Refusals,
 }
 
 impl Guard {
-    /// A guard for a server of these names, which counts into `requests`.
-    pub fn new(hosts: Hosts, requests: Requests) -> Self {
-        Self { hosts: Arc::new(hosts), requests }
+    /// A guard for a server of these names behind these proxies, which counts into `requests`.
+    pub fn new(hosts: Hosts, requests: Requests, proxies: Proxies) -> Self {
+        Self { hosts: Arc::new(hosts), requests, proxies, refusals: Refusals::default() }
     }
 }
 
@@ -68,7 +72,13 @@ impl<E: Endpoint> Middleware<E> for Guard {
     type Output = Guarded<E>;
 
     fn transform(&self, inner: E) -> Guarded<E> {
-        Guarded { inner, hosts: Arc::clone(&self.hosts), requests: self.requests.clone() }
+        Guarded {
+            inner,
+            hosts: Arc::clone(&self.hosts),
+            requests: self.requests.clone(),
+            proxies: self.proxies.clone(),
+            refusals: self.refusals.clone(),
+        }
     }
 }
 
@@ -77,6 +87,8 @@ pub struct Guarded<E> {
     inner: E,
     hosts: Arc<Hosts>,
     requests: Requests,
+    proxies: Proxies,
+    refusals: Refusals,
 }
 
 impl<E: Endpoint> Endpoint for Guarded<E> {
@@ -85,6 +97,7 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let begun = Instant::now();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let peer = self.proxies.peer(&request);
         let tally = Tally::default();
         request.extensions_mut().insert(tally.clone());
         let mut response = match unknown_host(&self.hosts, &request) {
@@ -101,6 +114,7 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
             tell(&mut response, standing);
         }
         self.requests.count(response.status());
+        self.refusals.note(&response, peer.address, &method, &path);
         tracing::debug!(
             %method,
             path,

@@ -15,6 +15,7 @@ pub mod json;
 pub mod keys;
 pub mod peer;
 pub mod problem;
+pub mod refusals;
 pub mod resources;
 pub mod routes;
 pub mod sessions;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::access::signature::Malformed;
 use crate::base::Error;
+use crate::http::refusals::{self, Reason};
 
 /// A failed request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -172,6 +173,9 @@ impl Problem {
         let mut response = Response::builder()
             .status(self.status)
             .header(header::CONTENT_TYPE, "application/problem+json; charset=utf-8");
+        if refusals::is_refusal(self.status, self.slug) {
+            response = response.extension(Reason(self.msg.as_deref().unwrap_or(self.title).into()));
+        }
         if let Some(wait) = self.retry_after {
             response = response.header(header::RETRY_AFTER, seconds(wait));
         }

@@ -46,7 +46,7 @@ pub struct Services {
 
 /// The whole HTTP surface.
 pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
-    let requests = Requests::default();
+    let (requests, proxies) = (Requests::default(), services.proofs.proxies.clone());
     Route::new()
         .at("/graphql", post(graphql::spec))
         .at("/admin/gql", post(graphql::spec))
@@ -98,5 +98,5 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))
         .with(CatchPanic::new())
-        .with(Guard::new(services.hosts, requests))
+        .with(Guard::new(services.hosts, requests, proxies))
 }

@@ -1,13 +1,14 @@
 //! Deciding who sees what: how long it takes over a plain loop that knows the answers, how long a page takes, and
 //! whether the time of a lookup tells a hidden image from one that is not there.
 
+mod lookups;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_graphql::Request;
-use serde_json::json;
 use wharf::access::accounts::Accounts;
 use wharf::access::caller::Caller;
 use wharf::access::tenants::Tenants;
@@ -30,10 +31,6 @@ const IMAGES: usize = 100_000;
 const AGENTS: usize = 32;
 const ANN: &str = "ann@test.invalid";
 const ROUNDS: usize = 21;
-/// Lookups of each kind, in the process and through HTTP.
-const LOOKUPS: (usize, usize) = (20_000, 3_000);
-/// Beyond this, one draw in some ten thousand, a difference is taken to be there.
-const MOST_T: f64 = 4.0;
 
 pub async fn measure() {
     heading(
@@ -45,48 +42,18 @@ pub async fn measure() {
     let caller = {
         let world = World::load(&launch.data_dir()).await;
         let caller = world.accounts.caller_of(ANN).expect("ann");
-        for (what, filter) in [
-            ("by registry and owner", Filter::default()),
-            ("on the group's agents as well", Filter { group: Some("vision".into()), ..Filter::default() }),
-            (
-                "on the group's agents, and installed",
-                Filter { group: Some("vision".into()), is_installed: Some(true), ..Filter::default() },
-            ),
-        ] {
-            decide(&world.catalog, &caller, what, &filter);
-        }
+        let of_group = Filter { group: Some("vision".into()), ..Filter::default() };
+        decide(&world, &caller, "by registry and owner", &Filter::default(), || {});
+        decide(&world, &caller, "on the group's agents as well", &of_group, || {});
+        let installed = Filter { is_installed: Some(true), ..of_group.clone() };
+        decide(&world, &caller, "on the group's agents, and installed", &installed, || {});
+        let reported = || world.fleet.revise("i-gpu00", Vec::new(), &[], None);
+        decide(&world, &caller, "on the group's agents, one of which has just reported", &of_group, reported);
         caller
     };
     pages(&images::schema(&launch.data_dir()), &caller).await;
 
-    heading("visibility: lookups of a hidden image and of one that is not there, in turn");
-    let mut app = launch.clone().start().await;
-    app.admin().allow_registries("default", &[""]).await;
-    app.terminate().await;
-    {
-        let world = World::load(&launch.data_dir()).await;
-        let caller = world.accounts.caller_of(ANN).expect("ann");
-        let (mut hidden, mut unknown) = (Vec::new(), Vec::new());
-        for round in 0..LOOKUPS.0 {
-            let look = |kind: bool, times: &mut Vec<Duration>| {
-                let reference = reference(round, kind);
-                let started = Instant::now();
-                assert!(black_box(world.catalog.image(&caller, &reference, None)).is_err());
-                times.push(started.elapsed());
-            };
-            if round % 2 == 0 {
-                look(true, &mut hidden);
-                look(false, &mut unknown);
-            } else {
-                look(false, &mut unknown);
-                look(true, &mut hidden);
-            }
-        }
-        note("hidden, in the process, median", &format!("{:.2} us", median(&hidden).as_secs_f64() * 1e6));
-        note("not there, in the process, median", &format!("{:.2} us", median(&unknown).as_secs_f64() * 1e6));
-        note("Welch's t, in the process", &format!("{:.1}", welch(&hidden, &unknown)));
-    }
-    over_http(launch, &ann).await;
+    lookups::measure(launch, &ann).await;
 }
 
 /// Makes ann, who is in a group that may use the agents of `gpu`, and stops the server.
@@ -105,6 +72,9 @@ async fn settle(mut app: App) -> Api {
     admin.does("modify_group", &joins).await;
     let uses = format!("scaling_group: \"gpu\", user_group: \"{id}\"");
     admin.does("associate_scaling_group_with_user_group", &uses).await;
+    // More lookups come from her than a keypair may make.
+    let unlimited = format!("access_key: \"{}\", props: {{rate_limit: 0}}", ann.access_key);
+    admin.does("modify_keypair", &unlimited).await;
     app.terminate().await;
     ann.api
 }
@@ -113,6 +83,7 @@ async fn settle(mut app: App) -> Api {
 struct World {
     accounts: Accounts,
     catalog: Catalog,
+    fleet: Fleet,
 }
 
 impl World {
@@ -143,7 +114,7 @@ impl World {
                 None,
             );
         }
-        Self { accounts, catalog }
+        Self { accounts, catalog, fleet }
     }
 }
 
@@ -152,14 +123,17 @@ fn held(image: &Image) -> Held {
     Held { digest: image.record.digest.clone(), names, manifests: Vec::new(), size_bytes: 1 }
 }
 
-/// The list against a loop over the same images that has the answers.
-fn decide(catalog: &Catalog, caller: &Caller, what: &str, filter: &Filter) {
+/// The list against the shortest loop there is over the same images: it has them in a row, reads the answer for each
+/// beside it, and goes to those that are visible only.
+fn decide(world: &World, caller: &Caller, what: &str, filter: &Filter, before: impl Fn()) {
+    let catalog = &world.catalog;
     let images = catalog.images(&stock::superadmin(), &Filter::default()).expect("images");
     let seen = catalog.images(caller, filter).expect("images");
     let ids: std::collections::HashSet<_> = seen.iter().map(|image| image.id).collect();
     let answers: Vec<bool> = images.iter().map(|image| ids.contains(&image.id)).collect();
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        before();
         let started = Instant::now();
         let decided = black_box(catalog.images(black_box(caller), filter).expect("images"));
         ours.push(started.elapsed());
@@ -202,54 +176,4 @@ async fn pages(schema: &Schema, caller: &Caller) {
         }
         check(&format!("a page of 50 nodes, {what}"), median(&times).as_secs_f64() * 1e3, 20.0, " ms");
     }
-}
-
-/// The name of an image that is there, or of one that is not; they are alike in all else.
-fn reference(round: usize, is_there: bool) -> String {
-    let number = round * 7919 % IMAGES;
-    let tag = if is_there { number % 100 } else { number % 100 + 100 };
-    // As long, whether it is there or not.
-    let minor = if is_there { format!("2.{tag}") } else { format!("3.{}", tag - 100) };
-    format!("{}/stable/python-tensorflow-{:04}:{minor}-py39-ubuntu20.04-cuda11.3", stock::HOST, number / 100)
-}
-
-async fn over_http(launch: Launch, ann: &Api) {
-    let app = launch.start().await;
-    let api = ann.at(app.url());
-    let (mut hidden, mut unknown) = (Vec::new(), Vec::new());
-    for round in 0..LOOKUPS.1 {
-        for is_there in [round % 2 == 0, round % 2 != 0] {
-            let taken = look(&api, &reference(round, is_there)).await;
-            if is_there { hidden.push(taken) } else { unknown.push(taken) }
-        }
-    }
-    note("hidden, through HTTP, median", &format!("{:.1} us", median(&hidden).as_secs_f64() * 1e6));
-    note("not there, through HTTP, median", &format!("{:.1} us", median(&unknown).as_secs_f64() * 1e6));
-    check("Welch's t, through HTTP, either way", welch(&hidden, &unknown).abs(), MOST_T, "");
-}
-
-async fn look(api: &Api, reference: &str) -> Duration {
-    let body = json!({"query": "query($r: String!) { image(reference: $r) { name } }", "variables": {"r": reference}});
-    let call = api.call("POST", "/admin/gql").json(&body);
-    let started = Instant::now();
-    let reply = call.send().await;
-    let taken = started.elapsed();
-    assert!(reply.text().contains("no such image"), "{}", reply.text());
-    taken
-}
-
-/// How far apart two means are, in units of their uncertainty. The slowest twentieth of each is left out: what a busy
-/// machine does to single requests says nothing of them.
-fn welch(a: &[Duration], b: &[Duration]) -> f64 {
-    let summary = |times: &[Duration]| {
-        let mut times: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
-        times.sort_by(f64::total_cmp);
-        times.truncate(times.len() * 19 / 20);
-        let count = f64::from(u32::try_from(times.len()).unwrap_or(u32::MAX));
-        let mean = times.iter().sum::<f64>() / count;
-        let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
-        (mean, variance / count)
-    };
-    let ((mean_a, error_a), (mean_b, error_b)) = (summary(a), summary(b));
-    (mean_a - mean_b) / (error_a + error_b).sqrt()
 }

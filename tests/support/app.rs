@@ -205,6 +205,12 @@ impl App {
         (status, asked.elapsed())
     }
 
+    /// SIGABRT, as when it fails badly; returns how it ended.
+    pub async fn crash(&mut self) -> ExitStatus {
+        self.process.signal("ABRT");
+        self.process.exit("wharf after SIGABRT", PATIENCE).await
+    }
+
     /// Starts it again on the same directory and port, after a [`kill9`](Self::kill9) if it still runs.
     pub async fn restart(&mut self) {
         self.process.kill9();

@@ -46,7 +46,7 @@ impl<R: Record> Order<R> {
         orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// Which comes first, a row or what [`Order::values`] once made of one.
+    /// Which comes first, a row or another of which [`Order::values`] were read.
     pub fn compare_values(&self, a: R::View<'_>, values: &[Value<'_>]) -> Ordering {
         let pairs = self.0.iter().zip(values);
         let mut orders = pairs.map(|(step, value)| step.turned(step.value(a).compare(value)));
@@ -54,8 +54,8 @@ impl<R: Record> Order<R> {
     }
 
     /// What a row is ordered by.
-    pub fn values(&self, view: R::View<'_>) -> Vec<Json> {
-        self.0.iter().map(|step| step.value(view).to_json()).collect()
+    pub fn values<'a>(&self, view: R::View<'a>) -> Vec<Value<'a>> {
+        self.0.iter().map(|step| step.value(view)).collect()
     }
 
     /// The values of a cursor, if they are of this order.

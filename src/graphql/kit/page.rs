@@ -69,27 +69,20 @@ pub fn page<'a, R: Record>(
     let cursor = cursor.map(|text| Cursor::read(text, order)).transpose()?;
     let cursor_values = cursor.as_ref().map(|cursor| cursor.values(order)).transpose()?;
 
-    let turned = |order: Ordering| if is_backward { order.reverse() } else { order };
-    let compare = |a: &Candidate<'a, R>, b: &Candidate<'a, R>| {
-        turned(order.compare(a.1, b.1).then_with(|| a.0.cmp(b.0)))
-    };
-    let is_beyond = |row: &Candidate<'a, R>| match (&cursor, &cursor_values) {
-        (Some(cursor), Some(values)) => {
-            turned(order.compare_values(row.1, values).then_with(|| row.0.cmp(&cursor.key))).is_gt()
-        }
-        _ => true,
-    };
+    let start = cursor.as_ref().zip(cursor_values).map(|(cursor, values)| Place { key: &cursor.key, values });
+    let way = Way { order, is_backward };
+    let is_beyond = |row: Candidate<'a, R>| start.as_ref().is_none_or(|start| way.from(row, start).is_gt());
 
-    let mut best = Best { kept: Vec::new(), most: offset.saturating_add(wanted), worst: None };
+    let mut best = Best { way, kept: Vec::new(), most: offset.saturating_add(wanted), worst: None };
     let (mut count, mut beyond) = (0_usize, 0_usize);
     for row in rows.filter(|row| filter.holds(row.1)) {
         count += 1;
-        if is_beyond(&row) {
+        if is_beyond(row) {
             beyond += 1;
-            best.offer(row, compare);
+            best.offer(row);
         }
     }
-    let mut rows: Vec<_> = best.finish(compare).into_iter().skip(offset).collect();
+    let mut rows: Vec<_> = best.finish().into_iter().skip(offset).collect();
     let is_before = count - beyond + offset.min(beyond) > 0;
     let is_behind = beyond.saturating_sub(offset) > rows.len();
     if is_backward {
@@ -100,39 +93,85 @@ pub fn page<'a, R: Record>(
     Ok(Page { rows, count, has_previous, has_next })
 }
 
-/// The best rows so far. Twice as many as wanted are kept, then the worse half is dropped at once: each row costs one
-/// comparison with the worst that is still wanted, and now and then a share of a selection.
-struct Best<T> {
-    kept: Vec<T>,
-    most: usize,
-    /// No row behind this one is wanted.
-    worst: Option<T>,
+/// The order in which rows are wanted.
+struct Way<'o, R: Record> {
+    order: &'o Order<R>,
+    is_backward: bool,
 }
 
-impl<T: Copy> Best<T> {
-    fn offer(&mut self, row: T, compare: impl Fn(&T, &T) -> Ordering + Copy) {
-        if self.most == 0 || self.worst.as_ref().is_some_and(|worst| compare(&row, worst).is_gt()) {
+/// Where a row stands in an order: read once, and held against many.
+struct Place<'a> {
+    key: &'a str,
+    values: Vec<Value<'a>>,
+}
+
+impl<R: Record> Clone for Way<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: Record> Copy for Way<'_, R> {}
+
+impl<R: Record> Way<'_, R> {
+    fn turned(self, order: Ordering) -> Ordering {
+        if self.is_backward { order.reverse() } else { order }
+    }
+
+    /// Whether a row is wanted before another.
+    fn compare(self, a: Candidate<'_, R>, b: Candidate<'_, R>) -> Ordering {
+        self.turned(self.order.compare(a.1, b.1).then_with(|| a.0.cmp(b.0)))
+    }
+
+    /// Whether a row is wanted before a place.
+    fn from(self, row: Candidate<'_, R>, place: &Place<'_>) -> Ordering {
+        self.turned(self.order.compare_values(row.1, &place.values).then_with(|| row.0.cmp(place.key)))
+    }
+}
+
+/// The best rows so far. Twice as many as wanted are kept, then the worse half is dropped at once: each row costs one
+/// comparison with the worst that is still wanted, and now and then a share of a selection.
+struct Best<'o, 'a, R: Record> {
+    way: Way<'o, R>,
+    kept: Vec<Candidate<'a, R>>,
+    most: usize,
+    /// No row behind this one is wanted.
+    worst: Option<Place<'a>>,
+}
+
+impl<'a, R: Record> Best<'_, 'a, R> {
+    fn offer(&mut self, row: Candidate<'a, R>) {
+        if self.is_full() || self.worst.as_ref().is_some_and(|worst| self.way.from(row, worst).is_gt()) {
             return;
         }
         self.kept.push(row);
         if self.kept.len() >= self.most.saturating_mul(2).max(LEAST_KEPT) {
-            self.drop_worse(compare);
+            self.drop_worse();
         }
     }
 
-    fn drop_worse(&mut self, compare: impl Fn(&T, &T) -> Ordering + Copy) {
+    /// Rows that come in the order they are wanted in need no comparison: the first ones are the best.
+    fn is_full(&self) -> bool {
+        let come_in_order = self.way.order.is_unset() && !self.way.is_backward;
+        self.most == 0 || come_in_order && self.kept.len() >= self.most
+    }
+
+    fn drop_worse(&mut self) {
         if self.kept.len() > self.most {
-            let (_, worst, _) = self.kept.select_nth_unstable_by(self.most - 1, compare);
-            self.worst = Some(*worst);
+            let way = self.way;
+            let (_, &mut (key, view), _) =
+                self.kept.select_nth_unstable_by(self.most - 1, |a, b| way.compare(*a, *b));
+            self.worst = Some(Place { key, values: way.order.values(view) });
             self.kept.truncate(self.most);
         }
     }
 
-    fn finish(mut self, compare: impl Fn(&T, &T) -> Ordering + Copy) -> Vec<T> {
+    fn finish(mut self) -> Vec<Candidate<'a, R>> {
         if self.most > 0 {
-            self.drop_worse(compare);
+            self.drop_worse();
         }
-        self.kept.sort_unstable_by(compare);
+        let way = self.way;
+        self.kept.sort_unstable_by(|a, b| way.compare(*a, *b));
         self.kept
     }
 }
@@ -177,7 +216,8 @@ struct Cursor {
 
 impl Cursor {
     fn write<R: Record>(key: &str, view: R::View<'_>, order: &Order<R>) -> String {
-        let parts = Json::Array(vec![order.text().into(), key.into(), order.values(view).into()]);
+        let values: Vec<Json> = order.values(view).iter().map(Value::to_json).collect();
+        let parts = Json::Array(vec![order.text().into(), key.into(), values.into()]);
         BASE64_URL_SAFE_NO_PAD.encode(parts.to_string())
     }
 

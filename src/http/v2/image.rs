@@ -127,7 +127,7 @@ fn accelerators(image: &Image) -> String {
 
 /// To the microsecond, which is all that the clients read.
 fn created_at(image: &Image) -> Option<Timestamp> {
-    let created: Timestamp = image.config.record.created.as_deref()?.parse().ok()?;
+    let created = image.config.created_at?;
     Timestamp::from_microsecond(created.as_microsecond()).ok()
 }
 

@@ -1,19 +1,58 @@
-//! Sets of small numbers, for questions over thousands of agents at once.
+//! Sets of small numbers, for questions over thousands of agents or images at once.
+
+/// Words that are kept in place; a set that needs more is kept apart. So a lab of 128 agents has a set per image, and
+/// none of them is another place in memory to go to.
+const IN_PLACE: usize = 2;
 
 /// A set of numbers, one bit each.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bits {
-    words: Vec<u64>,
+#[derive(Debug, Clone)]
+pub struct Bits(Words);
+
+#[derive(Debug, Clone)]
+enum Words {
+    Few([u64; IN_PLACE]),
+    Many(Vec<u64>),
+}
+
+impl Default for Bits {
+    fn default() -> Self {
+        Self(Words::Few([0; IN_PLACE]))
+    }
 }
 
 impl Bits {
+    fn words(&self) -> &[u64] {
+        match &self.0 {
+            Words::Few(words) => words,
+            Words::Many(words) => words,
+        }
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        match &mut self.0 {
+            Words::Few(words) => words,
+            Words::Many(words) => words,
+        }
+    }
+
+    /// The words, at least so many.
+    fn grown(&mut self, count: usize) -> &mut [u64] {
+        if let Words::Few(words) = self.0
+            && count > IN_PLACE
+        {
+            self.0 = Words::Many(words.to_vec());
+        }
+        match &mut self.0 {
+            Words::Many(words) if words.len() < count => words.resize(count, 0),
+            _ => {}
+        }
+        self.words_mut()
+    }
+
     /// Puts a number in.
     pub fn insert(&mut self, number: usize) {
         let (word, bit) = place(number);
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        if let Some(slot) = self.words.get_mut(word) {
+        if let Some(slot) = self.grown(word + 1).get_mut(word) {
             *slot |= bit;
         }
     }
@@ -21,7 +60,7 @@ impl Bits {
     /// Takes a number out.
     pub fn remove(&mut self, number: usize) {
         let (word, bit) = place(number);
-        if let Some(slot) = self.words.get_mut(word) {
+        if let Some(slot) = self.words_mut().get_mut(word) {
             *slot &= !bit;
         }
     }
@@ -29,52 +68,49 @@ impl Bits {
     /// Whether a number is in.
     pub fn contains(&self, number: usize) -> bool {
         let (word, bit) = place(number);
-        self.words.get(word).is_some_and(|slot| slot & bit != 0)
+        self.words().get(word).is_some_and(|slot| slot & bit != 0)
     }
 
     /// Whether none is in.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
+        self.words().iter().all(|word| *word == 0)
     }
 
     /// How many are in.
     pub fn count(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.words().iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Whether a number is in both.
     pub fn meets(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
+        self.words().iter().zip(other.words()).any(|(a, b)| a & b != 0)
     }
 
     /// Those in this or in the other.
     pub fn union_with(&mut self, other: &Self) {
-        if self.words.len() < other.words.len() {
-            self.words.resize(other.words.len(), 0);
-        }
-        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+        for (mine, theirs) in self.grown(other.words().len()).iter_mut().zip(other.words()) {
             *mine |= theirs;
         }
     }
 
     /// Those in this and not in the other.
     pub fn subtract(&mut self, other: &Self) {
-        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+        for (mine, theirs) in self.words_mut().iter_mut().zip(other.words()) {
             *mine &= !theirs;
         }
     }
 
     /// Those in this and in the other.
     pub fn intersect_with(&mut self, other: &Self) {
-        self.words.truncate(other.words.len());
-        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+        let theirs = other.words().iter().copied().chain(std::iter::repeat(0));
+        for (mine, theirs) in self.words_mut().iter_mut().zip(theirs) {
             *mine &= theirs;
         }
     }
 
     /// The numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().enumerate().flat_map(|(place, &word)| {
+        self.words().iter().enumerate().flat_map(|(place, &word)| {
             let mut left = word;
             std::iter::from_fn(move || {
                 let bit = left.trailing_zeros();
@@ -82,6 +118,14 @@ impl Bits {
                 (bit < u64::BITS).then_some(place * 64 + bit as usize)
             })
         })
+    }
+}
+
+impl FromIterator<usize> for Bits {
+    fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
+        let mut bits = Self::default();
+        numbers.into_iter().for_each(|number| bits.insert(number));
+        bits
     }
 }
 
@@ -94,11 +138,7 @@ mod tests {
     use super::Bits;
 
     fn bits(numbers: &[usize]) -> Bits {
-        let mut bits = Bits::default();
-        for &number in numbers {
-            bits.insert(number);
-        }
-        bits
+        numbers.iter().copied().collect()
     }
 
     #[test]
