@@ -63,9 +63,9 @@ async fn settle(mut app: App) -> Api {
     admin.allow_registries("default", &[stock::HOST]).await;
     let of_domain = "scaling_group: \"default\", domain: \"default\"";
     admin.does("disassociate_scaling_group_with_domain", of_domain).await;
-    admin
-        .does("create_scaling_group", "name: \"gpu\", props: {driver: \"static\", scheduler: \"fifo\"}")
-        .await;
+    for name in ["gpu", "cpu"] {
+        admin.does("create_scaling_group", &format!("name: \"{name}\", props: {{}}")).await;
+    }
     admin.does("create_group", "name: \"vision\", props: {domain_name: \"default\"}").await;
     let id = admin.group_id("vision").await;
     let joins = format!("gid: \"{id}\", props: {{user_update_mode: \"add\", user_uuids: [\"{}\"]}}", ann.id);
