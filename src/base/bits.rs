@@ -121,6 +121,15 @@ impl Bits {
     }
 }
 
+/// By the numbers, however many words they are kept in.
+impl PartialEq for Bits {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Bits {}
+
 impl FromIterator<usize> for Bits {
     fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
         let mut bits = Self::default();

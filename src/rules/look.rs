@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::catalog::image::Image;
-use crate::fleet::bits::Bits;
 use crate::rules::pattern::ImagePattern;
 
 /// The most images of one rule that are looked after: more is a pattern that is too wide for any disk.
@@ -125,9 +125,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Look, MAX_IMAGES, Scene, look};
+    use crate::base::bits::Bits;
     use crate::base::digest::Digest;
     use crate::catalog::image::Image;
-    use crate::fleet::bits::Bits;
     use crate::rules::pattern::ImagePattern;
     use crate::rules::tests::{bits, image};
 

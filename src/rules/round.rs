@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::caller::Caller;
 use crate::access::visibility::Filter;
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::signal::Follower;
@@ -17,7 +18,6 @@ use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status as AgentStatus};
-use crate::fleet::bits::Bits;
 use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::expression::Expression;
 use crate::fleet::service::Fleet;

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::{Error, Result};
-use crate::fleet::bits::Bits;
 use crate::store::Table;
 use crate::store::table::{Reader, Writer, pair};
 

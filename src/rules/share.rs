@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::catalog::image::Image;
-use crate::fleet::bits::Bits;
 use crate::rules::look::{Lacking, Look};
 
 /// How many waiting images a rule's status names; the counts go on beyond it.
@@ -189,9 +189,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Party, Shares, Tally, Terms, Why, share};
+    use crate::base::bits::Bits;
     use crate::base::digest::Digest;
     use crate::catalog::image::Image;
-    use crate::fleet::bits::Bits;
     use crate::rules::look::{Lacking, Look};
     use crate::rules::tests::{bits, image};
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
 use crate::catalog::labels::Labels;
-use crate::fleet::bits::Bits;
 
 /// A set of these numbers.
 pub(in crate::rules) fn bits(numbers: &[usize]) -> Bits {

@@ -1,9 +1,9 @@
 //! The fleet as rules look at it: all agents at once, by number.
 
+use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::signal::Follower;
 use crate::fleet::agent::Agent;
-use crate::fleet::bits::Bits;
 use crate::fleet::service::Fleet;
 
 impl Fleet {
