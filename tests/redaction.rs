@@ -131,7 +131,7 @@ async fn a_crash_leaves_no_copy_of_the_memory() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().to_owned();
     let mut app = App::start_with(move |serve| {
-        serve.current_dir(here);
+        serve.current_dir(&here);
     })
     .await;
     // As a machine that keeps every core dump.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::visibility::Subject;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
@@ -37,5 +38,6 @@ pub(in crate::rules) fn image(name: &str, architecture: &str) -> Arc<Image> {
         labels: Labels::default(),
         diff_ids: Vec::new(),
     };
-    Arc::new(Image::new(record, Arc::new(Config::new(config)), Vec::new()))
+    let subject = Subject { registry: 0, content: 0, is_operation: false, owner: None };
+    Arc::new(Image::new(record, Arc::new(Config::new(config)), subject, Vec::new()))
 }
