@@ -32,6 +32,7 @@ use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
 use crate::graphql::schema::{self, Schema};
 use crate::http::agents::HandOut;
+use crate::http::backup::Backups;
 use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
@@ -178,6 +179,7 @@ impl Server {
             settings.agent_silence,
             shutdown.clone(),
         );
+        let backups = Backups::new(store.clone(), audit.clone(), clock.clone(), settings.data_dir);
         let schema = schema::build(schema::Services {
             accounts: accounts.clone(),
             audit,
@@ -207,6 +209,7 @@ impl Server {
             proofs,
             door,
             set_up,
+            backups,
             catalog,
             queue,
             streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },

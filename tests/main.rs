@@ -19,6 +19,7 @@ mod api_tokens;
 mod architecture;
 mod audit;
 mod auth;
+mod backup;
 mod browsers;
 mod cli;
 mod cli_admin;

@@ -171,6 +171,21 @@ impl Client {
         }
     }
 
+    /// Has a backup taken, and opens it. The answer begins when it is ready, which takes as long as the database is large.
+    pub(crate) async fn backup(&self) -> Result<Response> {
+        let request = self.signed(&Method::POST, "/backup", "application/json");
+        let sent = request.header(CONTENT_TYPE, "application/json").send().await;
+        let response = sent.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
+    /// What comes next of it.
+    pub(crate) async fn next_piece(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
+        let piece = tokio::time::timeout(SILENCE, response.chunk()).await;
+        let piece = piece.map_err(|_| Failure::failed(self.name(), "it stopped sending").passing())?;
+        piece.map_err(|error| self.unreachable(&error))
+    }
+
     /// Longest silence on the stream of [`Client::events`].
     pub(crate) fn silence() -> Duration {
         SILENCE

@@ -5,6 +5,7 @@
 mod agent;
 mod api;
 mod audit;
+mod backup;
 mod bars;
 mod browser;
 mod completion;
@@ -61,6 +62,7 @@ const CLIENTS: [config::Shared<'static>; 1] = [(
     &[
         "agent",
         "audit",
+        "backup",
         "domain",
         "group",
         "image",
@@ -115,6 +117,8 @@ enum Command {
     Keypair(keypair::Keypair),
     Token(token::Token),
     Audit(audit::Audit),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Completion(completion::Completion),
     Schema(schema::Schema),
 }
@@ -159,6 +163,8 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Keypair(keypair) => keypair.run(matches),
         Command::Token(token) => token.run(matches),
         Command::Audit(audit) => audit.run(matches),
+        Command::Backup(backup) => backup.run(matches),
+        Command::Restore(restore) => restore.run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),
     }

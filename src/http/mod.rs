@@ -1,6 +1,7 @@
 //! The HTTP surface: who is asking, what a path means, how an answer travels.
 
 pub mod agents;
+pub mod backup;
 pub mod body;
 pub mod browser;
 pub mod caller;

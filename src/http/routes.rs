@@ -9,6 +9,7 @@ use crate::catalog::service::Catalog;
 use crate::fleet::links::Links;
 use crate::graphql::schema::Schema;
 use crate::http::agents::HandOut;
+use crate::http::backup::{self, Backups};
 use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
 use crate::http::guard::{Guard, Hosts};
@@ -28,6 +29,8 @@ pub struct Services {
     pub door: SignIn,
     /// For the first super-admin.
     pub set_up: SetUp,
+    /// For backups.
+    pub backups: Backups,
     /// For metrics.
     pub catalog: Catalog,
     /// For events.
@@ -69,6 +72,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .at("/resource/container-registries", get(resources::container_registries))
         .at("/scaling-groups", get(resources::scaling_groups))
         .at("/events/background-task", get(events::follow))
+        .at("/backup", post(backup::take))
         .at("/agents/link", get(agents::link))
         .at("/agents/v2/*path", get(agents::hand_out).head(agents::hand_out))
         .at("/server/login", post(sessions::sign_in))
@@ -90,6 +94,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.proofs))
         .with(AddData::new(services.door))
         .with(AddData::new(services.set_up))
+        .with(AddData::new(services.backups))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
         .with(AddData::new(services.links))

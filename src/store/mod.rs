@@ -4,6 +4,7 @@
 //! write it inside [`Store::read`] and [`Store::write`]. Values are MessagePack with field names: readable by any
 //! MessagePack tool, and a record written before a field existed still decodes (`#[serde(default)]`).
 
+pub mod backup;
 pub mod migrate;
 pub mod open;
 #[cfg(test)]

@@ -147,7 +147,7 @@ impl Store {
         }
     }
 
-    fn check_key(&self, key_path: &Path) -> Result<(), OpenError> {
+    pub(in crate::store) fn check_key(&self, key_path: &Path) -> Result<(), OpenError> {
         let probe = self.read_now(|r| r.find(&PROBE, PROBE_KEY))?;
         match probe.map(|sealed| self.seal().open(PROBE_KEY, &sealed)) {
             Some(Ok(_)) => Ok(()),
@@ -178,7 +178,7 @@ fn create(directory: &Path, path: &Path, key_path: &Path) -> Result<Store, OpenE
     Ok(store)
 }
 
-fn make_directory(directory: &Path, database: &Path) -> Result<(), OpenError> {
+pub(in crate::store) fn make_directory(directory: &Path, database: &Path) -> Result<(), OpenError> {
     let fail = |why| io_error(directory, why);
     match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -49,7 +49,8 @@ impl Seal {
         Self::from_key(bytes.as_ref())
     }
 
-    fn from_key(bytes: &[u8]) -> io::Result<Self> {
+    /// A seal with these bytes as its key.
+    pub(in crate::store) fn from_key(bytes: &[u8]) -> io::Result<Self> {
         let cipher = XChaCha20Poly1305::new_from_slice(bytes).map_err(io::Error::other)?;
         Ok(Self { cipher })
     }

@@ -25,6 +25,10 @@ impl<V> Table<V> {
         Self { name, record: PhantomData }
     }
 
+    pub(in crate::store) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn definition(&self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
         TableDefinition::new(self.name)
     }
@@ -57,6 +61,10 @@ pub struct Reader {
 impl Reader {
     pub(in crate::store) fn new(transaction: ReadTransaction) -> Self {
         Self { transaction }
+    }
+
+    pub(in crate::store) fn into_transaction(self) -> ReadTransaction {
+        self.transaction
     }
 
     /// The table, if anything was ever written to it.

@@ -1,0 +1,87 @@
+//! A backup of the running server, for super-admins. The key that opens the secrets in it never leaves this way.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use poem::http::header;
+use poem::web::Data;
+use poem::{Body, Response, handler};
+use tokio::sync::Semaphore;
+
+use crate::access::accounts::random_text;
+use crate::access::audit::Audit;
+use crate::access::caller::Caller;
+use crate::base::clock::Clock;
+use crate::base::{Error, Result};
+use crate::http::caller::Proved;
+use crate::http::problem::Problem;
+use crate::store::Store;
+use crate::store::backup::BackupError;
+use crate::store::open::DATABASE_FILE;
+
+/// Takes backups, one at a time: each needs as much room again. Clones share it.
+#[derive(Clone)]
+pub struct Backups {
+    store: Store,
+    audit: Audit,
+    clock: Clock,
+    folder: PathBuf,
+    turn: Arc<Semaphore>,
+}
+
+impl Backups {
+    /// Of this store, made in its data directory. What an earlier process left half done there is removed.
+    pub fn new(store: Store, audit: Audit, clock: Clock, folder: PathBuf) -> Self {
+        let is_left = |name: &str| name.starts_with(&format!("{DATABASE_FILE}.backup-"));
+        for entry in fs::read_dir(&folder).into_iter().flatten().filter_map(std::io::Result::ok) {
+            if entry.file_name().to_str().is_some_and(is_left) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Self { store, audit, clock, folder, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Everything as it is now, without the key. The file has no name any more and is gone when it is closed.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for all but super-admins, [`Error::Busy`] while another one is taken, and
+    /// [`Error::Unavailable`] where there is no room for it.
+    pub async fn take(&self, caller: &Caller) -> Result<File> {
+        self.audit
+            .superadmin(caller, "back_up", "", |_| async {
+                let busy = |_| Error::Busy("another backup is being taken; try again when it is done".into());
+                let turn = Arc::clone(&self.turn).try_acquire_owned().map_err(busy)?;
+                let path = self.folder.join(format!("{DATABASE_FILE}.backup-{}", random_text(8)?));
+                let (store, now) = (self.store.clone(), self.clock.now());
+                let taken = move || {
+                    let _turn = turn;
+                    store.back_up(&path, None, now)?;
+                    let opened = File::open(&path).and_then(|file| fs::remove_file(&path).map(|()| file));
+                    opened.map_err(|why| BackupError::Io { path, why })
+                };
+                let taken = tokio::task::spawn_blocking(taken).await.map_err(Error::internal)?;
+                taken.map_err(|why| match why {
+                    BackupError::Full(_) => Error::Unavailable(
+                        "the disk that holds the data directory has no room for the backup, which is made there: \
+                         free some space"
+                            .into(),
+                    ),
+                    why => Error::internal(why),
+                })
+            })
+            .await
+    }
+}
+
+/// `POST /backup`: the file.
+#[handler]
+pub async fn take(Proved(caller): Proved, Data(backups): Data<&Backups>) -> Result<Response, Problem> {
+    let file = backups.take(&caller).await?;
+    let length = file.metadata().map_err(Error::internal)?.len();
+    Ok(Response::builder()
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::CONTENT_LENGTH, length)
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(Body::from_async_read(tokio::fs::File::from_std(file))))
+}
