@@ -58,7 +58,7 @@ fn assert_tidy(app: &App) {
         let names =
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let left: Vec<_> = names
-            .filter(|name| name.contains(".part") || name.contains(".backup-") || name.ends_with(".new"))
+            .filter(|name| [".part", ".backup-", ".new"].iter().any(|mark| name.contains(mark)))
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
