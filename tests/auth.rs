@@ -274,6 +274,8 @@ async fn what_is_refused_is_in_the_log_and_a_flood_of_it_does_not_fill_it() {
     let app = App::start().await;
     let admin = app.admin();
     with(&admin, |signature| signature.at(Timestamp::now() - SignedDuration::from_mins(16), 0)).await;
+    let unknown = Api::new(app.url(), Some(Keypair::new("AKIANOBODYNOBODYNOBO", "a secret key")));
+    hello(&unknown).send().await.problem(401, "auth-failed");
     let forged = Api::new(app.url(), Some(Keypair::new("AKIATESTTESTTESTTEST", "a wrong secret key")));
     hello(&forged).send().await.problem(401, "auth-failed");
     let cookie = format!("wharf-session={}", "x".repeat(43));
@@ -286,10 +288,11 @@ async fn what_is_refused_is_in_the_log_and_a_flood_of_it_does_not_fill_it() {
 
     let log = app.logs();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("a request was refused")).collect();
-    assert_eq!(lines.len(), 5, "{log}");
+    assert_eq!(lines.len(), 6, "{log}");
     for (line, why) in lines.iter().zip([
         "Date/time sync error",
         "Access key not found",
+        "Unauthorized access",
         "Unauthorized access",
         "this request comes from another site: its Origin is not this server's",
         "evil.example",
@@ -302,5 +305,5 @@ async fn what_is_refused_is_in_the_log_and_a_flood_of_it_does_not_fill_it() {
         hello(&forged).send().await.problem(401, "auth-failed");
     }
     let lines = app.logs().lines().filter(|line| line.contains("a request was refused")).count();
-    assert!((6..=130).contains(&lines), "{lines} lines for 205 refusals");
+    assert!((7..=130).contains(&lines), "{lines} lines for 206 refusals");
 }

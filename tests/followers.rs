@@ -150,10 +150,13 @@ async fn whoever_is_signed_out_switched_off_or_demoted_hears_no_more() {
     page.sign_in(&eve.email, people::PASSWORD).await;
     let made = eve
         .api
-        .ask("mutation { create_api_token(name: \"ci\", scope: \"read\") { id token } }", json!({}))
+        .ask(
+            "mutation { create_api_token(name: \"ci\", scope: \"read\") { token api_token { id } } }",
+            json!({}),
+        )
         .await;
-    let token = &made["create_api_token"];
-    let bearer = format!("Bearer {}", token["token"].as_str().expect("a token"));
+    let made = &made["create_api_token"];
+    let bearer = format!("Bearer {}", made["token"].as_str().expect("a token"));
     let max = scene.app.person("max@lab", "superadmin", "default").await;
 
     let task = root.rescan(&scene.proxy.host()).await;
@@ -172,7 +175,7 @@ async fn whoever_is_signed_out_switched_off_or_demoted_hears_no_more() {
         stream.chunk().await.expect("a stream").expect("the task as it is");
     }
     page.call("POST", "/server/logout").send().await;
-    eve.api.does("revoke_api_token", &format!("id: {}", token["id"])).await;
+    eve.api.does("revoke_api_token", &format!("id: {}", made["api_token"]["id"])).await;
     root.does("modify_keypair", &format!("access_key: {:?}, props: {{is_active: false}}", eve.access_key))
         .await;
     root.does("modify_user", &format!("email: {:?}, props: {{role: \"user\"}}", max.email)).await;

@@ -437,6 +437,11 @@ async fn a_peer_that_lies_or_is_slow_is_left_and_grants_are_in_no_log() {
     .await;
     let speaker = pretender(&site, server.url()).await;
     let agreeing = tokio::spawn(agree(speaker));
+    until("the manager to know what the peer says it has", PATIENCE, async || {
+        let presence = site.api().presence(&site.name()).await;
+        (presence == ["present"]).then_some(())
+    })
+    .await;
     site.join("gpu01", &["--log-level", "trace"]).await;
     let task = site.begin("gpu01").await;
     site.ends_well(&task).await;
