@@ -84,8 +84,16 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
     // When the doors open images are on their way, and an old build of one is on all nodes.
     assert!(tasks.iter().any(|task| task["state"] == "started"), "{tasks:?}");
     let stale = "cr.lab.example/community/jupyter:7.2-py312-ubuntu22.04";
-    let states = admin.presence(stale).await;
-    assert!(states.iter().any(|state| state == "stale"), "{states:?}");
+    let query = "query($r: String!) { image_presence(reference: $r) { architecture state } }";
+    let rows = admin.ask(query, json!({"r": stale})).await;
+    let rows = rows["image_presence"].as_array().expect("a list");
+    let behind: Vec<_> = rows.iter().filter(|row| row["state"] == "stale").collect();
+    assert!(!behind.is_empty(), "{rows:?}");
+    let is_own = |row: &&Value| row["architecture"] == std::env::consts::ARCH;
+    assert!(
+        behind.iter().all(is_own),
+        "a node is behind with images for its own architecture only: {behind:?}"
+    );
 
     // An image goes to real directories, byte by byte, and is there.
     let image = images.iter().find(|image| image["name"] == "stable/nodejs").expect("a small image");

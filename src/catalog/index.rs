@@ -8,7 +8,7 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -27,6 +27,8 @@ pub struct Index {
     whereabouts: Arc<dyn Whereabouts>,
     /// By canonical name and architecture, which is the order of every list.
     images: BTreeMap<Box<str>, Entry>,
+    /// The same in a row, since somebody asked and nothing changed: who wants them all walks straight through memory.
+    row: OnceLock<Vec<Entry>>,
     by_id: BTreeMap<ImageId, Entry>,
     aliases: BTreeMap<Box<str>, Entry>,
     configs: HashMap<Digest, Arc<Config>>,
@@ -67,6 +69,7 @@ impl Index {
             let mut index = Self {
                 whereabouts,
                 images: BTreeMap::new(),
+                row: OnceLock::new(),
                 by_id: BTreeMap::new(),
                 aliases: BTreeMap::new(),
                 configs: HashMap::new(),
@@ -131,12 +134,14 @@ impl Index {
         }
         self.by_id.insert(image.id, entry.clone());
         self.images.insert(key(&image.record), entry);
+        self.row = OnceLock::new();
     }
 
     /// Takes an image and its aliases out.
     pub fn remove_image(&mut self, id: ImageId) {
         if let Some(Entry { image, .. }) = self.by_id.remove(&id) {
             self.images.remove(&key(&image.record));
+            self.row = OnceLock::new();
             for alias in &image.aliases {
                 self.aliases.remove(alias);
             }
@@ -182,8 +187,17 @@ impl Index {
         viewpoint.eyes(|host| self.numbers.0.get(host).copied(), &*self.whereabouts)
     }
 
-    /// The images that may be seen, by name, each with a key that is unique and in the same order.
-    pub fn images(&self, may_see: impl Fn(&Subject) -> bool) -> impl Iterator<Item = (&str, &Arc<Image>)> {
+    /// The images that may be seen, by name.
+    pub fn images(&self, may_see: impl Fn(&Subject) -> bool) -> impl Iterator<Item = &Arc<Image>> {
+        let row = self.row.get_or_init(|| self.images.values().cloned().collect());
+        row.iter().filter(move |entry| may_see(&entry.subject)).map(|entry| &entry.image)
+    }
+
+    /// The same, each with a key that is unique and in the same order.
+    pub fn keyed_images(
+        &self,
+        may_see: impl Fn(&Subject) -> bool,
+    ) -> impl Iterator<Item = (&str, &Arc<Image>)> {
         let seen = self.images.iter().filter(move |(_, entry)| may_see(&entry.subject));
         seen.map(|(key, entry)| (&**key, &entry.image))
     }

@@ -86,7 +86,7 @@ fn by_name(
     let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
     if reference.path.is_empty() {
         let Some(digest) = &reference.digest else { return Ok(Vec::new()) };
-        let seen = index.images(may_see).map(|(_, image)| image);
+        let seen = index.images(may_see);
         return Ok(of(seen.filter(|image| image.has_digest(digest)).collect()));
     }
     let at = |path: &str| {

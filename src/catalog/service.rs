@@ -59,7 +59,7 @@ impl Catalog {
         let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
         let eyes = index.eyes(&viewpoint);
-        Ok(index.images(|subject| eyes.see(subject)).map(|(_, image)| Arc::clone(image)).collect())
+        Ok(index.images(|subject| eyes.see(subject)).cloned().collect())
     }
 
     /// Lets `look` walk the images the caller may see, by name, each with a key that is unique and in the same order.
@@ -73,7 +73,7 @@ impl Catalog {
         let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
         let eyes = index.eyes(&viewpoint);
-        Ok(look(&mut index.images(|subject| eyes.see(subject))))
+        Ok(look(&mut index.keyed_images(|subject| eyes.see(subject))))
     }
 
     /// The image a reference means for this caller; see [`lookup::of_one_name`] for what it may be.
@@ -139,7 +139,7 @@ impl Catalog {
     /// One image for each config there is; for plans.
     pub fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
         let index = self.index.read();
-        index.images(index::all).map(|(_, image)| (image.record.digest.clone(), Arc::clone(image))).collect()
+        index.images(index::all).map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
     }
 
     /// Lets only super-admins on, and keeps a row of who else tried: for what is looked up before the change it is for.

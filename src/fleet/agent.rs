@@ -95,4 +95,9 @@ impl Agent {
     pub fn is_alive(&self) -> bool {
         self.status == Status::Alive
     }
+
+    /// Whether it runs images for this architecture, as far as is known.
+    pub fn is_of(&self, architecture: &str) -> bool {
+        self.about.as_ref().is_some_and(|about| about.architecture == architecture)
+    }
 }

@@ -37,6 +37,19 @@ impl Presence {
     }
 }
 
+/// An image of the catalog, as agents are asked about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// Its canonical name.
+    pub name: &'a str,
+    /// What it runs on.
+    pub architecture: &'a str,
+    /// Of its config.
+    pub digest: &'a Digest,
+    /// The digests of the images of its name, for all architectures.
+    pub variants: &'a [Digest],
+}
+
 /// One thing an engine holds, told apart by digest and names.
 #[derive(Debug, Clone)]
 struct Kept(Arc<Held>);

@@ -26,7 +26,7 @@ use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
 use crate::fleet::labels::set_labels;
 use crate::fleet::living::Living;
-use crate::fleet::presence::{Holdings, Presence};
+use crate::fleet::presence::{Holdings, Presence, Sought};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -220,28 +220,22 @@ impl Fleet {
         Ok(index.select(expression))
     }
 
-    /// How an image stands on every agent, by id; see [`Holdings::on`] for its variants. For super-admins.
-    pub fn image_presence(
-        &self,
-        caller: &Caller,
-        canonical: &str,
-        digest: &Digest,
-        variants: &[Digest],
-    ) -> Result<Vec<Standing>> {
+    /// How an image stands on every agent, by id. For super-admins.
+    pub fn image_presence(&self, caller: &Caller, image: &Sought<'_>) -> Result<Vec<Standing>> {
         caller.require_superadmin("image_presence")?;
         let index = self.index.read();
         let standing = |(id, number): (&String, &usize)| Standing {
             agent: id.clone(),
-            presence: index.presence(*number, canonical, digest, variants),
+            presence: index.presence(*number, image),
         };
         Ok(index.numbers.iter().map(standing).collect())
     }
 
-    /// How an image stands on one agent, whoever asks; see [`Holdings::on`] for its variants.
-    pub fn presence(&self, id: &str, canonical: &str, digest: &Digest, variants: &[Digest]) -> Presence {
+    /// How an image stands on one agent, whoever asks.
+    pub fn presence(&self, id: &str, image: &Sought<'_>) -> Presence {
         let index = self.index.read();
         let number = index.numbers.get(id);
-        number.map_or(Presence::Unknown, |number| index.presence(*number, canonical, digest, variants))
+        number.map_or(Presence::Unknown, |number| index.presence(*number, image))
     }
 
     /// What an agent holds, by its last report.
@@ -436,10 +430,14 @@ impl Index {
         }
     }
 
-    fn presence(&self, number: usize, canonical: &str, digest: &Digest, variants: &[Digest]) -> Presence {
+    fn presence(&self, number: usize, image: &Sought<'_>) -> Presence {
         match self.by_number(number) {
             Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
-                self.holdings.on(number, canonical, digest, variants)
+                match self.holdings.on(number, image.name, image.digest, image.variants) {
+                    // What it has under the name is behind with the image for its own architecture.
+                    Presence::Stale if !entry.agent.is_of(image.architecture) => Presence::Absent,
+                    presence => presence,
+                }
             }
             _ => Presence::Unknown,
         }
@@ -526,10 +524,7 @@ impl Whereabouts for Fleet {
 
     fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool {
         let index = self.index.read();
-        let is_of = |entry: &Entry| {
-            let about = entry.agent.about.as_ref();
-            entry.agent.is_alive() && about.is_some_and(|about| about.architecture == architecture)
-        };
+        let is_of = |entry: &Entry| entry.agent.is_alive() && entry.agent.is_of(architecture);
         index
             .holdings
             .stale(canonical, digest)

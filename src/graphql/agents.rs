@@ -20,7 +20,7 @@ use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
-use crate::graphql::presence::variants;
+use crate::graphql::presence::{sought, variants};
 use crate::graphql::schema::LIST_COST;
 
 /// A node of the lab.
@@ -441,6 +441,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
         for image in images {
             let record = &image.record;
             let canonical = record.canonical().to_string();
+            let sought = sought(record, &canonical, &variants);
             let row = |agent: String, state: Presence| ImagePresence {
                 agent,
                 reference: canonical.clone(),
@@ -449,9 +450,9 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
                 state: state.as_str(),
             };
             if let Some(id) = agent {
-                rows.push(row(id.into(), fleet.presence(id, &canonical, &record.digest, &variants)));
+                rows.push(row(id.into(), fleet.presence(id, &sought)));
             } else {
-                let standings = fleet.image_presence(caller, &canonical, &record.digest, &variants)?;
+                let standings = fleet.image_presence(caller, &sought)?;
                 rows.extend(standings.into_iter().map(|standing| row(standing.agent, standing.presence)));
             }
         }

@@ -7,9 +7,9 @@ use async_graphql::{Context, Object, SimpleObject};
 use crate::access::caller::Caller;
 use crate::base::Error;
 use crate::base::digest::Digest;
-use crate::catalog::image::Image;
+use crate::catalog::image::{Image, ImageRecord};
 use crate::catalog::service::Catalog;
-use crate::fleet::presence::Presence;
+use crate::fleet::presence::{Presence, Sought};
 use crate::fleet::service::{Fleet, Standing};
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::schema::LIST_COST;
@@ -23,6 +23,8 @@ const MAX_REFERENCES: usize = 500;
 pub struct PresenceMatrix {
     /// The agents, by id: what each letter of a row is about.
     agents: Vec<String>,
+    /// What each of the agents runs, in their order; null for one that was never heard of.
+    architectures: Vec<Option<String>>,
     /// One row per image and architecture.
     rows: Vec<PresenceRow>,
 }
@@ -58,7 +60,11 @@ impl PresenceQuery {
             let why = format!("{MAX_REFERENCES} at most; ask for less at once");
             return Err(Error::invalid("references", why).into());
         }
-        let agents = fleet.agents(caller)?.into_iter().map(|agent| agent.record.id).collect();
+        let (agents, architectures) = fleet
+            .agents(caller)?
+            .into_iter()
+            .map(|agent| (agent.record.id, agent.about.map(|about| about.architecture)))
+            .unzip();
         let mut rows = Vec::new();
         for reference in references {
             let images = match catalog.architectures(caller, &reference) {
@@ -70,7 +76,7 @@ impl PresenceQuery {
             for image in images {
                 let record = &image.record;
                 let canonical = record.canonical().to_string();
-                let standings = fleet.image_presence(caller, &canonical, &record.digest, &variants)?;
+                let standings = fleet.image_presence(caller, &sought(record, &canonical, &variants))?;
                 rows.push(PresenceRow {
                     states: standings.iter().map(letter).collect(),
                     architecture: record.architecture.clone(),
@@ -78,13 +84,18 @@ impl PresenceQuery {
                 });
             }
         }
-        Ok(PresenceMatrix { agents, rows })
+        Ok(PresenceMatrix { agents, architectures, rows })
     }
 }
 
 /// The digests of the images of one name: the variants that an agent has one of.
 pub fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
     images.iter().map(|image| image.record.digest.clone()).collect()
+}
+
+/// The image, as agents are asked about it.
+pub fn sought<'a>(record: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
+    Sought { name, architecture: &record.architecture, digest: &record.digest, variants }
 }
 
 fn letter(standing: &Standing) -> char {

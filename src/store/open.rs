@@ -21,7 +21,7 @@ pub const KEY_FILE: &str = "secret.key";
 
 /// redb's page cache. Lists come from memory, so the cache serves start-up and the odd lookup; redb's own default of
 /// 1 GiB would be most of the machine in a small lab.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The row that says which schema the file has. It decodes in every version.
 pub(in crate::store) const SCHEMA: Table<u64> = Table::new("NAME_TO_VERSION");

@@ -25,6 +25,7 @@ use crate::fleet::service::Fleet;
 use crate::supply::chain::{Chain, Peer};
 use crate::supply::grants::{Grants, LIFE, random};
 use crate::supply::peer::{Beside, over_http};
+use crate::transfer::plan::sought;
 use crate::transfer::seeding::{Busy, Holder, Part, SITE, Seeds, Way, gets_to, way};
 use crate::transfer::source::Catalogued;
 
@@ -96,7 +97,8 @@ impl Peers {
         let site = found.record.labels.get(SITE);
         let is_able = found.about.as_ref().is_some_and(|about| about.kind == Kind::Oci);
         let (Some(site), true) = (site, is_able) else { return Ok(Supply::default()) };
-        if self.fleet.presence(agent, image.canonical().as_str(), &image.digest, &[]) == Presence::Present {
+        let name = image.canonical();
+        if self.fleet.presence(agent, &sought(image, name.as_str())) == Presence::Present {
             return Ok(Supply::default());
         }
         let (is_here, is_remote) = (is_here(&found.record), found.record.remote);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::base::Result;
 use crate::base::digest::Digest;
-use crate::catalog::image::Image;
+use crate::catalog::image::{Image, ImageRecord};
 use crate::catalog::records::ManifestRecord;
 use crate::catalog::service::Catalog;
 use crate::engine::Kind;
 use crate::fleet::agent::Agent;
-use crate::fleet::presence::Presence;
+use crate::fleet::presence::{Presence, Sought};
 use crate::fleet::service::Fleet;
 
 /// The room that so many bytes to fetch take on an agent.
@@ -97,6 +97,11 @@ struct Layer {
     size: u64,
 }
 
+/// The image that is for an agent, as the agent is asked about it.
+pub(in crate::transfer) fn sought<'a>(image: &'a ImageRecord, name: &'a str) -> Sought<'a> {
+    Sought { name, architecture: &image.architecture, digest: &image.digest, variants: &[] }
+}
+
 impl<'a> Planner<'a> {
     /// A planner over this catalog and fleet.
     pub fn new(catalog: &'a Catalog, fleet: &'a Fleet) -> Self {
@@ -122,7 +127,7 @@ impl<'a> Planner<'a> {
             return Ok(plan(Step::Offline, image.record.size_bytes));
         }
         let canonical = image.record.canonical();
-        let step = match self.fleet.presence(&id, canonical.as_str(), &image.record.digest, &[]) {
+        let step = match self.fleet.presence(&id, &sought(&image.record, canonical.as_str())) {
             Presence::Present => return Ok(plan(Step::AlreadyThere, 0)),
             Presence::Stale => Step::Replace,
             Presence::Absent | Presence::Unknown => Step::Fetch,

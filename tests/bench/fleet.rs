@@ -16,6 +16,7 @@ use wharf::engine::fault::Fault;
 use wharf::engine::image::{Held, Removal};
 use wharf::engine::pull::{Progress, Pull, Pulled};
 use wharf::engine::{About, Disk, Engine, Event, Kind};
+use wharf::fleet::presence::Sought;
 use wharf::fleet::service::{AgentChange, Fleet};
 use wharf::store::Store;
 
@@ -129,9 +130,9 @@ async fn many_agents() {
         let change = AgentChange { labels: Some(labels), ..AgentChange::default() };
         fleet.change(&caller, &format!("i-{name}"), change).await.expect("a label");
     }
-    let digest = held(7).digest;
-    let presence =
-        timed(|| assert_eq!(fleet.image_presence(&caller, &name(7), &digest, &[]).unwrap().len(), AGENTS));
+    let (name, digest) = (name(7), held(7).digest);
+    let sought = Sought { name: &name, architecture: "x86_64", digest: &digest, variants: &[] };
+    let presence = timed(|| assert_eq!(fleet.image_presence(&caller, &sought).unwrap().len(), AGENTS));
     check("presence of one image over all agents", presence.as_secs_f64() * 1e3, 1.0, " ms");
     let expression = "*!(i-gpu[00001-05000],{zone=a})";
     let select = timed(|| assert!(fleet.select(&caller, expression).unwrap().unwrap().names.len() >= 4_000));

@@ -495,7 +495,7 @@ export type PresenceMatrixQueryVariables = Exact<{
 }>;
 
 
-export type PresenceMatrixQuery = { presence_matrix: { agents: Array<string>, rows: Array<{ reference: string, architecture: string, states: string }> } };
+export type PresenceMatrixQuery = { presence_matrix: { agents: Array<string>, architectures: Array<string | null>, rows: Array<{ reference: string, architecture: string, states: string }> } };
 
 export type TaskAgentsQueryVariables = Exact<{
   id: Scalars['String']['input'];
@@ -1138,6 +1138,7 @@ export const PresenceMatrixDocument = new TypedDocumentString(`
     query PresenceMatrix($references: [String!]!) {
   presence_matrix(references: $references) {
     agents
+    architectures
     rows {
       reference
       architecture

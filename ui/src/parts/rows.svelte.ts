@@ -23,6 +23,8 @@ export class Rows {
   total = $state(0);
   known = $state(false);
   agents = $state.raw<string[]>([]);
+  /** What each of the agents runs, if that is known. */
+  #architectures: (string | null)[] = [];
   error = $state<string | null>(null);
   /** `reference agent` of what is being loaded or unloaded just now. */
   working = $state.raw(new Set<string>());
@@ -47,7 +49,8 @@ export class Rows {
 
   letter(row: Row | undefined, agent: number): Letter {
     if (!row) return " ";
-    if (this.working.size > 0 && this.working.has(`${row.reference} ${this.agents[agent] ?? ""}`)) return "w";
+    const isFor = (this.#architectures[agent] ?? row.architecture) === row.architecture;
+    if (isFor && this.working.has(`${row.reference} ${this.agents[agent] ?? ""}`)) return "w";
     return (row.states[agent] ?? "u") as Letter;
   }
 
@@ -106,6 +109,7 @@ export class Rows {
         this.#asked.delete(old);
       }
       this.#chunks = chunks;
+      this.#architectures = presence_matrix.architectures;
       if (presence_matrix.agents.join() !== this.agents.join()) this.agents = presence_matrix.agents;
       this.total = page.image_nodes?.count ?? 0;
       this.known = true;
