@@ -59,10 +59,14 @@ fn without_time_of_use(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
             fields.remove("last_used");
-            fields.values_mut().for_each(|value| *value = without_time_of_use(value.take()));
+            for value in fields.values_mut() {
+                *value = without_time_of_use(value.take());
+            }
         }
         Value::Array(values) => {
-            values.iter_mut().for_each(|value| *value = without_time_of_use(value.take()));
+            for value in values {
+                *value = without_time_of_use(value.take());
+            }
         }
         _ => {}
     }
