@@ -341,6 +341,17 @@ export function pages() {
     },
     keypairs: { path: "/access/keypairs" },
     tokens: { path: "/access/tokens" },
+    account: { path: "/account", act: (page) => page.getByText("this session").waitFor() },
+    "account-wrong": {
+      path: "/account",
+      act: async (page) => {
+        await page.getByLabel("Old password").fill("not the one");
+        await page.getByLabel("New password", { exact: true }).fill("short");
+        await page.getByLabel("New password again").fill("short");
+        await page.getByRole("button", { name: "Change the password" }).click();
+        await page.getByRole("alert").getByText("too short").waitFor();
+      },
+    },
     audit: { path: "/audit", act: (page) => page.getByRole("row").nth(1).waitFor() },
     api: {
       path: "/api",

@@ -407,6 +407,18 @@ export type TasksQueryVariables = Exact<{
 
 export type TasksQuery = { background_tasks: Array<{ id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number } }> | null };
 
+export type AccountQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type AccountQuery = { user: { email: string | null, username: string | null, full_name: string | null, role: string | null, domain_name: string | null, main_access_key: string | null, need_password_change: boolean | null, groups: Array<{ id: string | null, name: string | null } | null> | null } | null, sessions: Array<{ created_at: string, last_seen: string, address: string | null, current: boolean }> };
+
+export type SignOutEverywhereMutationVariables = Exact<{
+  keep_current: Scalars['Boolean']['input'];
+}>;
+
+
+export type SignOutEverywhereMutation = { sign_out_everywhere: { ok: boolean | null, msg: string | null } };
+
 export type AgentsQueryVariables = Exact<{ [key: string]: never; }>;
 
 
@@ -982,6 +994,37 @@ export const TasksDocument = new TypedDocumentString(`
     failed_count
   }
 }`) as unknown as TypedDocumentString<TasksQuery, TasksQueryVariables>;
+export const AccountDocument = new TypedDocumentString(`
+    query Account {
+  user {
+    email
+    username
+    full_name
+    role
+    domain_name
+    main_access_key
+    need_password_change
+    groups {
+      id
+      name
+    }
+  }
+  sessions {
+    created_at
+    last_seen
+    address
+    current
+  }
+}
+    `) as unknown as TypedDocumentString<AccountQuery, AccountQueryVariables>;
+export const SignOutEverywhereDocument = new TypedDocumentString(`
+    mutation SignOutEverywhere($keep_current: Boolean!) {
+  sign_out_everywhere(keep_current: $keep_current) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<SignOutEverywhereMutation, SignOutEverywhereMutationVariables>;
 export const AgentsDocument = new TypedDocumentString(`
     query Agents {
   agents {

@@ -34,6 +34,9 @@ interface Answer {
 }
 
 const NAME = "wharf.name";
+/** What the server takes, so that a page can say it before anything is sent: in characters, and in bytes of UTF-8. */
+export const SHORTEST_PASSWORD = 8;
+export const LONGEST_PASSWORD = 1024;
 
 function throttled(answer: Response): string {
   return t.signIn.throttled(Number(answer.headers.get("Retry-After") ?? "0"));
@@ -76,6 +79,24 @@ class Session {
     if (answer.status === 404 || answer.status === 405) throw new Failure("broken", t.signIn.unsupported);
     if (answer.status >= 500) throw new Failure("broken", t.failure.status(answer.status));
     throw new Failure("refused", body.data?.details || body.data?.title || t.signIn.wrong);
+  }
+
+  /** Another password. The server ends all other sessions of the account with it. */
+  async changePassword(old_password: string, new_password: string): Promise<void> {
+    const answer = await send("/auth/update-password", { old_password, new_password, new_password2: new_password });
+    if (answer.ok) return;
+    const body = (await answer.json().catch(() => ({}))) as Answer;
+    if (answer.status === 401) {
+      this.expire();
+      throw new Failure("signed-out", t.failure.signedOut);
+    }
+    if (answer.status === 429) throw new Failure("refused", throttled(answer));
+    if (answer.status >= 500) throw new Failure("broken", t.failure.status(answer.status));
+    const msg = body.msg ?? "";
+    throw new Failure(
+      "refused",
+      /old password/.test(msg) ? t.account.wrongOld : msg || t.failure.status(answer.status),
+    );
   }
 
   async signOut(): Promise<void> {
