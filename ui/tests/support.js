@@ -79,10 +79,14 @@ export class Lab {
   #contexts = [];
   #agents = [];
 
-  /** `isNew`: nobody has an account, and the link to the page that makes the first is in `lab.setUpLink`. */
-  static async start({ agents = 0, slowness = 0, isNew = false } = {}) {
+  /**
+   * `layouts` are agents with the built-in engine, by name; `isNew`: nobody has an account, and the link to the page
+   * that makes the first is in `lab.setUpLink`.
+   */
+  static async start({ agents = 0, layouts = [], slowness = 0, isNew = false } = {}) {
     const lab = new Lab();
     lab.isNew = isNew;
+    lab.layouts = layouts;
     lab.engines = await fleet(lab.folder, agents);
     for (const engine of lab.engines) engine.slowness = slowness;
     await lab.#startRegistry();
@@ -147,7 +151,8 @@ export class Lab {
 
   /** Starts wharf, again on the same directory and port if it was there before. */
   async serve() {
-    const engines = this.engines.map((engine) => engine.url).join(",") || "none";
+    const layouts = this.layouts.map((name) => `oci:${join(this.folder, name)}`);
+    const engines = [...this.engines.map((engine) => engine.url), ...layouts].join(",") || "none";
     this.wharf = run(
       WHARF,
       ["serve", "--data-dir", join(this.folder, "data"), "--listen", `127.0.0.1:${this.port}`, "--engine", engines],
@@ -164,6 +169,12 @@ export class Lab {
         () => false,
       );
     });
+  }
+
+  /** What a layout's index names, as any other program would read it. */
+  held(layout) {
+    const { manifests } = JSON.parse(readFileSync(join(this.folder, layout, "index.json"), "utf8"));
+    return manifests.map((one) => one.annotations?.["org.opencontainers.image.ref.name"] ?? "");
   }
 
   /** As the last start logged it. */
