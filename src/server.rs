@@ -181,6 +181,7 @@ impl Server {
         );
         let backups = Backups::new(store.clone(), audit.clone(), clock.clone(), settings.data_dir);
         let schema = schema::build(schema::Services {
+            store: store.clone(),
             accounts: accounts.clone(),
             audit,
             directory,

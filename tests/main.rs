@@ -29,6 +29,7 @@ mod clients_session;
 mod crash;
 mod demo;
 mod disk;
+mod doctor;
 mod documents;
 mod engine;
 mod fleet;

@@ -15,7 +15,7 @@ use crate::base::ids::UserId;
 use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
-use crate::store::table::Writer;
+use crate::store::table::{Reader, Writer};
 use crate::store::{Store, Table};
 
 const USERS: Table<User> = Table::new("USER_ID_TO_USER");
@@ -153,15 +153,22 @@ impl Index {
     }
 }
 
+/// All accounts of a database, for whoever looks at one without a server.
+pub fn users_in(reader: &Reader) -> Result<Vec<User>> {
+    let mut users = Vec::new();
+    reader.scan(&USERS, [], |_, user: User| {
+        users.push(user);
+        Ok(())
+    })?;
+    Ok(users)
+}
+
 impl Accounts {
     /// Reads the accounts from the store.
     pub fn load(store: &Store) -> Result<Self> {
         let mut index = Index::default();
         store.read_now(|r| {
-            r.scan(&USERS, [], |_, user: User| {
-                index.put_user(user);
-                Ok(())
-            })?;
+            users_in(r)?.into_iter().for_each(|user| index.put_user(user));
             r.scan(&KEYPAIRS, [], |_, pair: Keypair| {
                 let secret = store.seal().open(&purpose(&pair.access_key), &pair.secret_key)?;
                 index.put_key(Key { pair, secret, used: AtomicI64::new(0) });

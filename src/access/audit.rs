@@ -18,7 +18,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::UserId;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
-use crate::store::table::Writer;
+use crate::store::table::{Reader, Writer};
 use crate::store::{Store, Table};
 
 const ENTRIES: Table<Entry> = Table::new("NUMBER_TO_AUDIT_ENTRY");
@@ -77,6 +77,16 @@ pub struct Entry {
     pub outcome: Outcome,
     /// Why it was not done.
     pub reason: Option<String>,
+}
+
+/// When the last thing was done that a database knows of, for whoever looks at one without a server.
+pub fn last_moment(reader: &Reader) -> Result<Option<Timestamp>> {
+    let mut last = None;
+    reader.scan_back(&ENTRIES, None, |entry: Entry| {
+        last = Some(entry.at);
+        ControlFlow::Break(())
+    })?;
+    Ok(last)
 }
 
 /// How long entries are kept.

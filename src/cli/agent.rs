@@ -98,12 +98,12 @@ fn label(text: &str) -> Result<Label, &'static str> {
 
 /// An agent as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
-    id: String,
+    pub(crate) id: String,
     #[serde(deserialize_with = "json::text")]
-    status: String,
-    status_reason: Option<String>,
+    pub(crate) status: String,
+    pub(crate) status_reason: Option<String>,
     lost_at: Option<String>,
     #[serde(deserialize_with = "json::text")]
     scaling_group: String,
@@ -111,12 +111,12 @@ struct Record {
     os: Option<String>,
     engine: Option<String>,
     version: Option<String>,
-    addr: Option<String>,
+    pub(crate) addr: Option<String>,
     first_contact: Option<String>,
     #[serde(deserialize_with = "json::list")]
     labels: Vec<Label>,
-    free_bytes: Option<u64>,
-    total_bytes: Option<u64>,
+    pub(crate) free_bytes: Option<u64>,
+    pub(crate) total_bytes: Option<u64>,
     images_bytes: Option<u64>,
 }
 
@@ -173,14 +173,19 @@ impl Agent {
     }
 }
 
-async fn list(client: &Client, status: Option<&str>, group: Option<&str>, as_json: bool) -> Result<()> {
+/// The agents, or those with a status or of a group.
+pub(crate) async fn all(client: &Client, status: Option<&str>, group: Option<&str>) -> Result<Vec<Record>> {
     let query = format!(
         "query($status: String, $group: String) \
          {{ agents(status: $status, scaling_group: $group) {{ {FIELDS} }} }}"
     );
     let variables = given(json!({ "status": status.map(str::to_uppercase), "group": group }));
     let agents: Option<Vec<Option<Record>>> = client.ask("agents", &query, variables).await?;
-    let agents: Vec<_> = agents.unwrap_or_default().into_iter().flatten().collect();
+    Ok(agents.unwrap_or_default().into_iter().flatten().collect())
+}
+
+async fn list(client: &Client, status: Option<&str>, group: Option<&str>, as_json: bool) -> Result<()> {
+    let agents = all(client, status, group).await?;
     if as_json {
         return json::print(&agents);
     }

@@ -76,6 +76,13 @@ impl Client {
         Ok(Self { http, endpoint: endpoint.clone(), access_key, secret })
     }
 
+    /// What a path answers to whoever asks, unsigned.
+    pub(crate) async fn look(&self, target: &str) -> Result<Response> {
+        let request = self.http.get(format!("{}{target}", self.name())).timeout(ANSWER);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
     /// One field of a GraphQL answer.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
@@ -219,7 +226,7 @@ impl Client {
         self.endpoint.as_str().trim_end_matches('/')
     }
 
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
+    pub(crate) async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER {
@@ -274,7 +281,7 @@ impl Client {
         }
     }
 
-    fn foreign(&self, why: &str) -> Failure {
+    pub(crate) fn foreign(&self, why: &str) -> Failure {
         Failure::failed(self.name(), why).remedy("is it a wharf server? name another with --endpoint")
     }
 }
@@ -396,7 +403,7 @@ fn authority(endpoint: &Url) -> String {
     endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn is_loopback(endpoint: &Url) -> bool {
+pub(crate) fn is_loopback(endpoint: &Url) -> bool {
     match endpoint.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),

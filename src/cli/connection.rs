@@ -17,7 +17,7 @@ use crate::{
 /// Largest key or certificate file we read; a bundle of every public root is 250 KiB.
 const MAX_FILE: u64 = 4 << 20;
 /// Where credentials come from. Whoever lacks them has most likely just started their first server.
-const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as wharf serve showed them on its first start \
+pub(crate) const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as wharf serve showed them on its first start \
     (if they are lost, stop it and run: wharf user reset-password EMAIL --keypair)";
 
 /// What every command that talks to a server takes.
@@ -47,13 +47,22 @@ impl Connection {
     /// # Errors
     /// Wrong usage when one is given nowhere, with the place to have it from.
     pub(crate) fn keys(&self, matches: &ArgMatches) -> Result<(String, Secret)> {
+        let given = self.keys_if_given(matches)?;
+        given.ok_or_else(|| Failure::usage("no credentials for the server").remedy(WHERE_FROM))
+    }
+
+    /// The same, for what can do something without.
+    ///
+    /// # Errors
+    /// Wrong usage when only one of them is given.
+    pub(crate) fn keys_if_given(&self, matches: &ArgMatches) -> Result<Option<(String, Secret)>> {
         let named_now =
             source(matches, "secret_key_file").is_some_and(|source| source != ValueSource::DefaultValue);
         let variable = |name: &str| env::var(name).ok();
         let secret = secret_key(self.secret_key_file.as_deref(), named_now, variable)?;
         match (self.access_key.clone().filter(|key| !key.is_empty()), secret) {
-            (Some(access_key), Some(secret)) => Ok((access_key, secret)),
-            (None, None) => Err(Failure::usage("no credentials for the server").remedy(WHERE_FROM)),
+            (Some(access_key), Some(secret)) => Ok(Some((access_key, secret))),
+            (None, None) => Ok(None),
             (None, Some(_)) => Err(Failure::usage("a secret key but no access key").remedy(WHERE_FROM)),
             (Some(_), None) => Err(Failure::usage("an access key but no secret key").remedy(WHERE_FROM)),
         }
@@ -89,7 +98,7 @@ pub(crate) fn with_official_environment(
 }
 
 /// Where an argument's value came from, on whichever level it was given.
-fn source(matches: &ArgMatches, id: &str) -> Option<ValueSource> {
+pub(crate) fn source(matches: &ArgMatches, id: &str) -> Option<ValueSource> {
     let mut level = matches;
     while let Some((_, inner)) = level.subcommand() {
         level = inner;

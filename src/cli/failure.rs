@@ -76,6 +76,11 @@ impl Failure {
         format!("{what}{}", without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))
     }
 
+    /// What to do about it, if that is known.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(if self.is_usage { 2 } else { 1 })
@@ -93,7 +98,7 @@ impl fmt::Display for Failure {
 }
 
 /// The system's errors have a number that helps nobody: ` (os error 2)`.
-fn without_errno(why: &str) -> Cow<'_, str> {
+pub(crate) fn without_errno(why: &str) -> Cow<'_, str> {
     let parts =
         why.split_once(" (os error ").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1)));
     parts.map_or(Cow::Borrowed(why), |(before, after)| Cow::Owned(format!("{before}{after}")))

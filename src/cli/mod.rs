@@ -13,6 +13,7 @@ mod connection;
 mod credentials;
 mod daemon;
 mod demo;
+mod doctor;
 mod domain;
 mod duration;
 mod failure;
@@ -63,6 +64,7 @@ const CLIENTS: [config::Shared<'static>; 1] = [(
         "agent",
         "audit",
         "backup",
+        "doctor",
         "domain",
         "group",
         "image",
@@ -119,6 +121,7 @@ enum Command {
     Audit(audit::Audit),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Doctor(doctor::Doctor),
     Completion(completion::Completion),
     Schema(schema::Schema),
 }
@@ -165,6 +168,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Audit(audit) => audit.run(matches),
         Command::Backup(backup) => backup.run(matches),
         Command::Restore(restore) => restore.run(),
+        Command::Doctor(doctor) => doctor.run(matches),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),
     }
@@ -390,6 +394,7 @@ mod tests {
             "wharf token list --user ann@lab",
             "wharf token revoke 6b1f27e4-0c0d-4d0e-9f35-6d5f77686172",
             "wharf audit --user ann@lab --action alias_image --target py --outcome denied --since 7d --until 1h --json",
+            "wharf doctor --data-dir /tmp/x --endpoint http://127.0.0.1:1 --json",
             "wharf completion bash",
             "wharf schema",
         ] {

@@ -10,7 +10,7 @@ use crate::{
     base::{reference, secret::Secret},
     cli::{
         self,
-        api::Client,
+        api::{Client, Outcome},
         connection::{self, Connection},
         failure::Result,
         json, password, table, text,
@@ -110,17 +110,17 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
 
 /// A registry as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     id: Option<String>,
     #[serde(deserialize_with = "json::text")]
-    hostname: String,
-    config: Option<Config>,
+    pub(crate) hostname: String,
+    pub(crate) config: Option<Config>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Config {
+pub(crate) struct Config {
     #[serde(deserialize_with = "json::text")]
-    url: String,
+    pub(crate) url: String,
     #[serde(rename = "type", deserialize_with = "json::text")]
     kind: String,
     #[serde(deserialize_with = "json::list")]
@@ -175,10 +175,15 @@ impl Verb {
     }
 }
 
-async fn list(client: &Client, as_json: bool) -> Result<()> {
+/// Every registry there is.
+pub(crate) async fn all(client: &Client) -> Result<Vec<Record>> {
     let query = format!("query {{ container_registries {{ {FIELDS} }} }}");
     let records: Option<Vec<Option<Record>>> = client.ask("container_registries", &query, json!({})).await?;
-    let records: Vec<_> = records.unwrap_or_default().into_iter().flatten().collect();
+    Ok(records.unwrap_or_default().into_iter().flatten().collect())
+}
+
+async fn list(client: &Client, as_json: bool) -> Result<()> {
+    let records = all(client).await?;
     if as_json {
         return json::print(&records);
     }
@@ -201,13 +206,22 @@ async fn add(client: &Client, host: &str, settings: &Settings, as_json: bool) ->
 }
 
 async fn test(client: &Client, host: &str, as_json: bool) -> Result<()> {
-    let query = "mutation($hostname: String!) { test_container_registry(hostname: $hostname) { ok msg } }";
-    let outcome = client.change(host, "test_container_registry", query, json!({ "hostname": host })).await?;
+    let outcome = tried(client, host).await?;
     if as_json {
         return json::print(&outcome);
     }
-    let said = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "it answers".into());
-    cli::print(&text::one_line(&format!("{host}: {said}")))
+    cli::print(&text::one_line(&format!("{host}: {}", said(&outcome))))
+}
+
+/// Has the server connect to a registry and log in.
+pub(crate) async fn tried(client: &Client, host: &str) -> Result<Outcome> {
+    let query = "mutation($hostname: String!) { test_container_registry(hostname: $hostname) { ok msg } }";
+    client.change(host, "test_container_registry", query, json!({ "hostname": host })).await
+}
+
+/// What came of [`tried`], where it went well.
+pub(crate) fn said(outcome: &Outcome) -> &str {
+    outcome.msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("it answers")
 }
 
 /// A mutation that answers with the registry, or a GraphQL error.
@@ -282,12 +296,17 @@ impl Record {
 
 impl Config {
     fn tls(&self) -> &'static str {
-        match (self.url.starts_with("http:"), self.ssl_verify, &self.ca_pem) {
-            (true, ..) => "none",
-            (_, Some(false), _) => "not verified",
-            (_, _, Some(pem)) if !pem.is_empty() => "own authority",
+        match (self.is_verified(), self.url.starts_with("http:"), &self.ca_pem) {
+            (false, true, _) => "none",
+            (false, false, _) => "not verified",
+            (true, _, Some(pem)) if !pem.is_empty() => "own authority",
             _ => "verified",
         }
+    }
+
+    /// Whether nobody on the way can read or change what it says.
+    pub(crate) fn is_verified(&self) -> bool {
+        !self.url.starts_with("http:") && self.ssl_verify != Some(false)
     }
 }
 

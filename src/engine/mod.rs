@@ -12,7 +12,7 @@ pub mod image;
 pub mod name;
 pub mod oci;
 pub mod pull;
-mod room;
+pub mod room;
 pub mod shelf;
 pub mod source;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
@@ -31,6 +31,7 @@ use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
 mod roster;
+mod unmet;
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
 
@@ -44,6 +45,8 @@ pub struct Fleet {
     index: Arc<RwLock<Index>>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
     pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
+    /// Addresses where no engine has answered yet, with the reason; as many as the operator named at most.
+    unmet: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 #[derive(Default)]
@@ -126,7 +129,8 @@ impl Fleet {
             })
         })?;
         let index = Arc::new(RwLock::new(index));
-        Ok(Self { store: store.clone(), clock, audit, tenants, index, meeting: Arc::default() })
+        let (meeting, unmet) = (Arc::default(), Arc::default());
+        Ok(Self { store: store.clone(), clock, audit, tenants, index, meeting, unmet })
     }
 
     /// All agents, by id. For super-admins.
@@ -256,6 +260,7 @@ impl Fleet {
             entry.agent.has_reported = false;
             entry.connect(engine, about);
         });
+        self.unmet.lock().remove(address);
         Ok(id)
     }
 

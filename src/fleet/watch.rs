@@ -31,6 +31,7 @@ pub async fn watch(fleet: Fleet, address: String, engine: Arc<dyn Engine>, shutd
                     fleet.lose(id, &fault.to_string());
                 } else {
                     tracing::debug!(address, %fault, "no engine answers here yet");
+                    fleet.miss(&address, &fault.to_string());
                 }
             }
             () = shutdown.cancelled() => return,

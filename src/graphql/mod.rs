@@ -9,6 +9,7 @@ pub mod audit;
 pub mod domains;
 pub mod explain;
 pub mod groups;
+pub mod health;
 pub mod image_fields;
 pub mod image_nodes;
 pub mod images;

@@ -17,6 +17,7 @@ use crate::graphql::audit::AuditQuery;
 use crate::graphql::domains::{DomainMutation, DomainQuery};
 use crate::graphql::explain::ExplainQuery;
 use crate::graphql::groups::{GroupMutation, GroupQuery};
+use crate::graphql::health::HealthQuery;
 use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::joins::{JoinMutation, JoinQuery};
@@ -35,6 +36,7 @@ use crate::graphql::transfers::TransferQuery;
 use crate::graphql::users::{UserMutation, UserQuery};
 use crate::rules::service::Rules;
 use crate::scan::service::Scanner;
+use crate::store::Store;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
 
@@ -72,6 +74,7 @@ pub struct Query(
     ScalingGroupQuery,
     SessionQuery,
     TokenQuery,
+    HealthQuery,
 );
 
 /// All mutations.
@@ -101,6 +104,8 @@ pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
 pub struct Services {
+    /// For its size.
+    pub store: Store,
     /// For whom an explanation is about.
     pub accounts: Accounts,
     /// For the log itself.
@@ -132,6 +137,7 @@ pub struct Services {
 /// The schema over these services.
 pub fn build(services: Services) -> Schema {
     let Services {
+        store,
         accounts,
         audit,
         directory,
@@ -147,6 +153,7 @@ pub fn build(services: Services) -> Schema {
         queue,
     } = services;
     builder()
+        .data(store)
         .data(accounts)
         .data(audit)
         .data(directory)

@@ -22,7 +22,7 @@ use crate::http::peer::{Peer, Proxies};
 use crate::http::problem::Problem;
 
 /// How far a request's date may be from ours, to either side.
-const WINDOW: SignedDuration = SignedDuration::from_mins(15);
+pub const WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// The first API version that signs no body; older ones are from before any client we serve.
 const OLDEST_MAJOR: u32 = 4;
 /// The last major version there is.

@@ -21,7 +21,9 @@ use zeroize::Zeroizing;
 
 use crate::base::digest::hex;
 use crate::store::migrate::SCHEMA_VERSION;
-use crate::store::open::{DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, builder, make_directory};
+use crate::store::open::{
+    DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, builder, make_directory, proven,
+};
 use crate::store::seal::Seal;
 use crate::store::table::Reader;
 use crate::store::{Store, Table, is_full};
@@ -201,8 +203,7 @@ fn fill(source: &ReadTransaction, label: &Label, path: &Path, key: &[u8]) -> Res
     if digest_of(&written).map_err(fail)? != (label.records, label.digest.clone()) {
         return Err(damaged(path, "what was written is not what was read".into()));
     }
-    drop(written);
-    let opens = Store::new(database, seal).check_key(path);
+    let opens = proven(&Reader::new(written), &seal, path);
     opens.map_err(|_| wrong_key("the key is not the one its secrets were sealed with".into()))
 }
 
@@ -291,6 +292,11 @@ fn walk(
 fn hash(hasher: &mut Sha256, bytes: &[u8]) {
     hasher.update(bytes.len().to_be_bytes());
     hasher.update(bytes);
+}
+
+/// How many records there are, each of which was read.
+pub(in crate::store) fn count(from: &ReadTransaction) -> Result<u64, redb::Error> {
+    digest_of(from).map(|(records, _)| records)
 }
 
 fn digest_of(from: &ReadTransaction) -> Result<(u64, String), redb::Error> {

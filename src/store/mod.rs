@@ -4,15 +4,19 @@
 //! write it inside [`Store::read`] and [`Store::write`]. Values are MessagePack with field names: readable by any
 //! MessagePack tool, and a record written before a field existed still decodes (`#[serde(default)]`).
 
+pub mod at_rest;
 pub mod backup;
 pub mod migrate;
 pub mod open;
+mod overlay;
 #[cfg(test)]
 mod powerfail;
 pub mod seal;
 pub mod table;
 
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +38,7 @@ pub struct Store {
 struct Shared {
     database: Database,
     seal: Seal,
+    directory: PathBuf,
     /// Held from the start of a write until what it changed in memory is applied too, so that memory sees
     /// commits in the order the file does.
     writing: Mutex<()>,
@@ -42,11 +47,12 @@ struct Shared {
 }
 
 impl Store {
-    fn new(database: Database, seal: Seal) -> Self {
+    fn new(database: Database, seal: Seal, directory: &Path) -> Self {
         Self {
             shared: Arc::new(Shared {
                 database,
                 seal,
+                directory: directory.into(),
                 writing: Mutex::new(()),
                 failed: AtomicBool::new(false),
             }),
@@ -56,6 +62,16 @@ impl Store {
     /// The key that seals secrets at rest.
     pub fn seal(&self) -> &Seal {
         &self.shared.seal
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> &Path {
+        &self.shared.directory
+    }
+
+    /// What the database takes on disk, in bytes, if that can be seen.
+    pub fn size(&self) -> Option<u64> {
+        fs::metadata(self.directory().join(open::DATABASE_FILE)).ok().map(|found| found.len())
     }
 
     /// Whether it still takes writes.

@@ -12,6 +12,7 @@ use crate::base::Error;
 use crate::base::secret::Secret;
 use crate::store::migrate::{self, SCHEMA_VERSION};
 use crate::store::seal::{Seal, Sealed};
+use crate::store::table::Reader;
 use crate::store::{Store, Table};
 
 /// The database's file in the data directory.
@@ -119,17 +120,9 @@ impl Store {
         }
         // The database first: where it is something else altogether, a missing key is not what is wrong.
         let database = open_database(&path)?;
-        let seal = Seal::load(&key_path)
-            .map_err(|why| OpenError::Key { path: key_path.clone(), why: why.to_string() })?;
-        let store = Self::new(database, seal);
-        let found = store.read_now(|r| r.find(&SCHEMA, SCHEMA_KEY))?.ok_or_else(|| OpenError::Damaged {
-            path: path.clone(),
-            why: "it has no schema version, so it is some other program's".into(),
-        })?;
-        if found > SCHEMA_VERSION {
-            return Err(OpenError::Newer { path, found, known: SCHEMA_VERSION });
-        }
-        store.check_key(&key_path)?;
+        let store = Self::new(database, load_key(&key_path)?, directory);
+        let found = store.read_now(|r| Ok(known_schema(r, &path)))??;
+        store.read_now(|r| Ok(proven(r, store.seal(), &key_path)))??;
         migrate::run(&store, &path, found, migrate::STEPS)?;
         Ok(store)
     }
@@ -146,16 +139,34 @@ impl Store {
             Err(why) => Err(io_error(&path, why)),
         }
     }
+}
 
-    pub(in crate::store) fn check_key(&self, key_path: &Path) -> Result<(), OpenError> {
-        let probe = self.read_now(|r| r.find(&PROBE, PROBE_KEY))?;
-        match probe.map(|sealed| self.seal().open(PROBE_KEY, &sealed)) {
-            Some(Ok(_)) => Ok(()),
-            _ => Err(OpenError::Key {
-                path: key_path.into(),
-                why: "it is not the key this database was written with".into(),
-            }),
+pub(in crate::store) fn load_key(path: &Path) -> Result<Seal, OpenError> {
+    Seal::load(path).map_err(|why| OpenError::Key { path: path.into(), why: why.to_string() })
+}
+
+/// The schema, if it is one that we know.
+pub(in crate::store) fn known_schema(reader: &Reader, path: &Path) -> Result<u64, OpenError> {
+    match reader.find(&SCHEMA, SCHEMA_KEY)? {
+        None => Err(OpenError::Damaged {
+            path: path.into(),
+            why: "it has no schema version, so it is some other program's".into(),
+        }),
+        Some(found) if found > SCHEMA_VERSION => {
+            Err(OpenError::Newer { path: path.into(), found, known: SCHEMA_VERSION })
         }
+        Some(found) => Ok(found),
+    }
+}
+
+/// Whether the probe opens with this key.
+pub(in crate::store) fn proven(reader: &Reader, seal: &Seal, key_path: &Path) -> Result<(), OpenError> {
+    match reader.find(&PROBE, PROBE_KEY)?.map(|sealed| seal.open(PROBE_KEY, &sealed)) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(OpenError::Key {
+            path: key_path.into(),
+            why: "it is not the key this database was written with".into(),
+        }),
     }
 }
 
@@ -167,7 +178,7 @@ fn create(directory: &Path, path: &Path, key_path: &Path) -> Result<Store, OpenE
     let _ = fs::remove_file(&unfinished);
     let database = builder().create(&unfinished).map_err(|e| refusal(path, e))?;
     let probe = seal.seal(PROBE_KEY, &Secret::new(PROBE_TEXT))?;
-    let store = Store::new(database, seal);
+    let store = Store::new(database, seal, directory);
     store.write_now(|w| {
         w.put(&SCHEMA, SCHEMA_KEY, &SCHEMA_VERSION)?;
         w.put(&PROBE, PROBE_KEY, &probe)
@@ -228,7 +239,7 @@ pub(in crate::store) fn builder() -> redb::Builder {
     builder
 }
 
-fn refusal(path: &Path, error: DatabaseError) -> OpenError {
+pub(in crate::store) fn refusal(path: &Path, error: DatabaseError) -> OpenError {
     let damaged = |why: String| OpenError::Damaged { path: path.into(), why };
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.parent().unwrap_or(path).to_path_buf()),

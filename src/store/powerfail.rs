@@ -104,7 +104,7 @@ fn open(disk: Disk) -> (Store, tempfile::TempDir) {
     let seal = Seal::create(&folder.path().join("key")).unwrap();
     let database: Database =
         builder().create_with_backend(disk).expect("a disk after a power cut is a database");
-    (Store::new(database, seal), folder)
+    (Store::new(database, seal, folder.path()), folder)
 }
 
 /// The note of a commit: of many sizes, so that pages split and the file grows.

@@ -19,6 +19,7 @@ pub struct Person {
     pub id: String,
     pub email: String,
     pub access_key: String,
+    pub secret_key: String,
 }
 
 impl App {
@@ -35,12 +36,14 @@ impl App {
         assert_eq!(made["ok"], true, "{made}");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let access_key = text(&made["keypair"]["access_key"]);
-        let keypair = Keypair::new(&access_key, &text(&made["keypair"]["secret_key"]));
+        let secret_key = text(&made["keypair"]["secret_key"]);
+        let keypair = Keypair::new(&access_key, &secret_key);
         Person {
             api: Api::new(self.url(), Some(keypair)),
             id: text(&made["user"]["uuid"]),
             email: email.to_owned(),
             access_key,
+            secret_key,
         }
     }
 }

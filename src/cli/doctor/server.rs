@@ -1,0 +1,168 @@
+//! The server that runs: whether it answers, what it tells to anybody, and what to a super-admin.
+
+use jiff::Timestamp;
+use reqwest::header;
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use crate::{
+    access::signature::parse_date,
+    base::clock::Clock,
+    cli::{
+        api::{Client, is_loopback},
+        connection::WHERE_FROM,
+        doctor::{finding::Finding, fleet, registries, space, time},
+        failure::Result,
+        text,
+    },
+};
+
+/// This program's version.
+const OURS: &str = env!("CARGO_PKG_VERSION");
+
+/// What the server says to anybody.
+pub(super) struct Greeting {
+    at: String,
+    version: String,
+    /// When it was asked, what its clock said, and when its answer was here.
+    moments: Option<[Timestamp; 3]>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    manager: String,
+}
+
+/// Asks the server what it is.
+pub(super) async fn greet(client: &Client, clock: &Clock) -> Result<Greeting> {
+    let asked = clock.now();
+    let response = client.look("/").await?;
+    let answered = clock.now();
+    let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+    let said = date.and_then(|date| parse_date(date).ok());
+    let body = client.body(response).await?;
+    let version: Version =
+        serde_json::from_slice(&body).map_err(|_| client.foreign("says no version of wharf"))?;
+    Ok(Greeting {
+        at: client.name().into(),
+        version: version.manager,
+        moments: said.map(|said| [asked, said.at, answered]),
+    })
+}
+
+impl Greeting {
+    pub(super) fn version(&self) -> Finding {
+        let found = format!("wharf {} answers at {}", self.version, self.at);
+        if self.version == OURS {
+            return Finding::ok("server", found);
+        }
+        let remedy = "use the same for both, as some of what is said below may be wrong";
+        Finding::warn("server", format!("{found}, but this is wharf {OURS}"), remedy)
+    }
+
+    pub(super) fn clock(&self) -> Option<Finding> {
+        self.moments.map(|[asked, said, answered]| time::compared(said, asked, answered))
+    }
+}
+
+/// Whether others on the way can read what is said.
+pub(super) fn privacy(endpoint: &Url) -> Finding {
+    const CHECK: &str = "connection";
+    if endpoint.scheme() == "https" {
+        Finding::ok(CHECK, "by TLS")
+    } else if is_loopback(endpoint) {
+        Finding::ok(CHECK, "within this machine")
+    } else {
+        Finding::warn(
+            CHECK,
+            "without TLS: others on the way can read passwords, sessions and tokens",
+            "put a proxy with TLS before the server, and name it with --trusted-proxy",
+        )
+    }
+}
+
+/// Whether the server says that it can do its work.
+pub(super) async fn readiness(client: &Client) -> Finding {
+    match client.look("/readyz").await {
+        Ok(_) => Finding::ok("readiness", "it reads and writes its database"),
+        Err(why) => Finding::failed("readiness", &why),
+    }
+}
+
+#[derive(Deserialize)]
+struct User {
+    email: Option<String>,
+    role: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    database_bytes: Option<u64>,
+    free_bytes: Option<u64>,
+    unmet_engines: Vec<fleet::Unmet>,
+}
+
+/// What it tells to super-admins.
+pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding> {
+    const CHECK: &str = "credentials";
+    if !has_keys {
+        let found = "none given, so registries, agents and the server's disk were not looked at";
+        return vec![Finding::warn(CHECK, found, WHERE_FROM)];
+    }
+    let user: User = match client.ask("user", "query { user { email role } }", json!({})).await {
+        Ok(user) => user,
+        Err(why) => return vec![Finding::failed(CHECK, &why)],
+    };
+    let (email, role) = (user.email.unwrap_or_default(), user.role.unwrap_or_default());
+    if role != "superadmin" {
+        let found = format!(
+            "{email} is no super-admin, so registries, agents and the server's disk were not looked at"
+        );
+        return vec![Finding::warn(CHECK, found, "use the key pair of one")];
+    }
+    let mut findings = vec![Finding::ok(CHECK, format!("{email}, a super-admin"))];
+    let query = "query { server_health { database_bytes free_bytes unmet_engines { addr reason } } }";
+    let unmet = match client.ask::<Health>("server_health", query, json!({})).await {
+        Ok(health) => {
+            findings.extend(disk(&health));
+            health.unmet_engines
+        }
+        Err(why) => {
+            findings.push(Finding::failed("server disk", &why));
+            Vec::new()
+        }
+    };
+    findings.extend(registries::look_over(client).await);
+    findings.extend(fleet::look_over(client, unmet).await);
+    findings
+}
+
+fn disk(health: &Health) -> Vec<Finding> {
+    let database = health.database_bytes.map(|bytes| Finding::ok("server database", text::size(bytes)));
+    let free = health.free_bytes;
+    let disk = free.map(|free| space::enough("server disk", free, health.database_bytes.unwrap_or_default()));
+    database.into_iter().chain(disk).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Greeting, OURS, privacy};
+
+    #[test]
+    fn another_version_is_told() {
+        let said = |version: &str| {
+            Greeting { at: "http://h".into(), version: version.into(), moments: None }.version().to_string()
+        };
+        assert_eq!(said(OURS), format!("ok server: wharf {OURS} answers at http://h"));
+        assert!(said("9.9.9").starts_with("warn server: wharf 9.9.9 answers at http://h, but this is wharf"));
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_to_be_encrypted() {
+        let said = |url: &str| privacy(&url.parse().unwrap()).to_string();
+        assert!(said("https://wharf.lab").starts_with("ok"));
+        assert!(said("http://[::1]:8090").starts_with("ok"));
+        assert!(said("http://wharf.lab:8090").starts_with("warn connection: without TLS"));
+    }
+}

@@ -1,0 +1,188 @@
+//! A database that no server uses, looked at as a server would open it, and left as it is: nothing is made, migrated,
+//! or closed to others, and what a start would recover is recovered in memory.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase as _};
+
+use crate::base::Result;
+use crate::store::backup::count;
+use crate::store::fault;
+use crate::store::open::{
+    DATABASE_FILE, KEY_FILE, OpenError, builder, known_schema, load_key, proven, refusal,
+};
+use crate::store::overlay::Overlay;
+use crate::store::table::Reader;
+
+/// The database. No server can start on it while this is held.
+pub struct AtRest {
+    database: Database,
+    path: PathBuf,
+    schema: u64,
+}
+
+impl AtRest {
+    /// Opens the database in this directory.
+    ///
+    /// # Errors
+    /// What [`Store::open_existing`](crate::store::Store::open_existing) says of a database that it can't use.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join(DATABASE_FILE);
+        let io = |why| OpenError::Io { path: path.clone(), why };
+        if !path.try_exists().map_err(io)? {
+            return Err(OpenError::Absent(directory.into()));
+        }
+        // For writing, as the lock wants it; nothing is.
+        let file = File::options().read(true).write(true).open(&path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
+            return Err(OpenError::Damaged { path: path.clone(), why: "it is empty".into() });
+        }
+        guarded(&path, || {
+            let file = FileBackend::new(file).map_err(|why| refusal(&path, why))?;
+            let overlay = Overlay::new(file).map_err(io)?;
+            let database = builder().create_with_backend(overlay).map_err(|why| refusal(&path, why))?;
+            let schema = known_schema(&reader(&database)?, &path)?;
+            Ok(Self { database, path: path.clone(), schema })
+        })
+    }
+
+    /// The schema it was written with; one that this program knows.
+    pub fn schema(&self) -> u64 {
+        self.schema
+    }
+
+    /// Whether the key beside it is the one it was written with.
+    ///
+    /// # Errors
+    /// [`OpenError::Key`].
+    pub fn check_key(&self) -> Result<(), OpenError> {
+        let key_path = self.path.with_file_name(KEY_FILE);
+        let seal = load_key(&key_path)?;
+        guarded(&self.path, || proven(&reader(&self.database)?, &seal, &key_path))
+    }
+
+    /// How many records it has, after all of it was compared with its checksums and each of them was read.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] where that can't be.
+    pub fn check_records(&mut self) -> Result<u64, OpenError> {
+        let (path, database) = (&self.path, &mut self.database);
+        let damaged = |why: String| OpenError::Damaged { path: path.clone(), why };
+        guarded(path, || {
+            if !database.check_integrity().map_err(|why| refusal(path, why))? {
+                return Err(damaged("it does not agree with its checksums".into()));
+            }
+            count(&reader(database)?.into_transaction()).map_err(|why| damaged(why.to_string()))
+        })
+    }
+
+    /// Runs `work` against it.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`OpenError::Damaged`] where what it reads is broken.
+    pub fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
+        guarded(&self.path, || Ok(work(&reader(&self.database)?)?))
+    }
+}
+
+fn reader(database: &Database) -> Result<Reader> {
+    database.begin_read().map(Reader::new).map_err(|why| fault(why.into()))
+}
+
+/// redb documents that it may panic on a file something else has altered.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let broken = || OpenError::Damaged { path: path.into(), why: "its structure is broken".into() };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(broken()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::AtRest;
+    use crate::store::open::{DATABASE_FILE, KEY_FILE, OpenError};
+    use crate::store::{Store, Table};
+
+    const NOTES: Table<String> = Table::new("NAME_TO_NOTE");
+
+    fn made(directory: &Path) -> Store {
+        let store = Store::open(directory).unwrap();
+        store.write_now(|w| w.put(&NOTES, "a", &"x".to_owned())).unwrap();
+        store
+    }
+
+    #[test]
+    fn looking_changes_nothing_and_says_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(made(directory.path()));
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = directory.path().join(DATABASE_FILE);
+        let before = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
+        let mut found = AtRest::open(directory.path()).unwrap();
+        assert_eq!(
+            (found.schema(), found.check_records().unwrap()),
+            (1, 3),
+            "the schema, the probe and the note"
+        );
+        found.check_key().unwrap();
+        assert_eq!(found.read(|r| r.find(&NOTES, "a")).unwrap().as_deref(), Some("x"));
+        drop(found);
+        assert_eq!(fs::metadata(directory.path()).unwrap().permissions().mode() & 0o777, 0o755);
+        assert!(before == (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap()));
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn another_key_a_damaged_file_and_a_server_at_work_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = || AtRest::open(directory.path()).err().unwrap();
+        assert!(matches!(refused(), OpenError::Absent(_)));
+        let store = made(directory.path());
+        assert!(matches!(refused(), OpenError::InUse(_)));
+        drop(store);
+        let key = directory.path().join(KEY_FILE);
+        for bytes in [vec![7; 32], vec![7; 3]] {
+            fs::write(&key, bytes).unwrap();
+            let refused = AtRest::open(directory.path()).unwrap().check_key().unwrap_err();
+            assert!(matches!(refused, OpenError::Key { .. }), "{refused}");
+        }
+        let path = directory.path().join(DATABASE_FILE);
+        let whole = fs::read(&path).unwrap();
+        for bytes in [Vec::new(), b"garbage".repeat(2000), whole[..whole.len() / 2].to_vec()] {
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(refused(), OpenError::Damaged { .. }), "{} bytes: {}", bytes.len(), refused());
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_killed_leaves_a_database_that_can_be_looked_at() {
+        let [directory, copy] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let _killed = made(directory.path());
+        let path = copy.path().join(DATABASE_FILE);
+        fs::copy(directory.path().join(DATABASE_FILE), &path).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert_eq!(AtRest::open(copy.path()).unwrap().check_records().unwrap(), 3);
+        assert!(fs::read(&path).unwrap() == before, "the file was recovered");
+    }
+
+    #[test]
+    fn a_single_other_bit_in_a_record_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = made(directory.path());
+        store.write_now(|w| w.put(&NOTES, "b", &"y".repeat(100))).unwrap();
+        drop(store);
+        let path = directory.path().join(DATABASE_FILE);
+        let mut bytes = fs::read(&path).unwrap();
+        let place = bytes.windows(64).position(|window| window == [b'y'; 64]).unwrap();
+        bytes[place] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let refused = AtRest::open(directory.path()).and_then(|mut found| found.check_records()).unwrap_err();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+        assert!(fs::read(&path).unwrap() == bytes, "the file was mended");
+    }
+}

@@ -1,0 +1,193 @@
+//! A file that is read and never written: what is written to it stays in memory. So a database can be opened as a server
+//! would open it, with what that recovers and closes, while the file stays as it is.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Bound;
+
+use parking_lot::Mutex;
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+/// What is kept together; redb's pages are as large or larger.
+const BLOCK: usize = 4096;
+
+type Block = [u8; BLOCK];
+
+/// The file, and what was written since.
+#[derive(Debug)]
+pub(in crate::store) struct Overlay {
+    file: FileBackend,
+    written: Mutex<Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    /// By their number.
+    blocks: HashMap<u64, Box<Block>>,
+    length: u64,
+    /// So much of the file counts; what was cut off does not come back.
+    of_file: u64,
+}
+
+impl Overlay {
+    pub(in crate::store) fn new(file: FileBackend) -> io::Result<Self> {
+        let length = file.len()?;
+        Ok(Self { file, written: Mutex::new(Written { blocks: HashMap::new(), length, of_file: length }) })
+    }
+
+    fn block(&self, written: &Written, number: u64) -> io::Result<Box<Block>> {
+        if let Some(block) = written.blocks.get(&number) {
+            return Ok(block.clone());
+        }
+        let mut block = Box::new([0; BLOCK]);
+        let start = number * BLOCK as u64;
+        let there = usize::try_from(written.of_file.saturating_sub(start)).unwrap_or(BLOCK).min(BLOCK);
+        if let Some(part) = block.get_mut(..there).filter(|part| !part.is_empty()) {
+            self.file.read(start, part)?;
+        }
+        Ok(block)
+    }
+}
+
+/// The parts that a range has in each block: the block's number, where it begins there, and how long it is.
+fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+    let (mut at, mut left) = (offset, length);
+    std::iter::from_fn(move || {
+        let within = usize::try_from(at % BLOCK as u64).unwrap_or_default();
+        let (number, taken) = (at / BLOCK as u64, left.min(BLOCK - within));
+        (at, left) = (at + taken as u64, left - taken);
+        (taken > 0).then_some((number, within, taken))
+    })
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.written.lock().length)
+    }
+
+    fn read(&self, offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+        let written = self.written.lock();
+        if offset.checked_add(out.len() as u64).is_none_or(|end| end > written.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for (number, within, length) in parts(offset, out.len()) {
+            let block = self.block(&written, number)?;
+            let (part, rest) = out.split_at_mut(length);
+            part.copy_from_slice(block.get(within..within + length).unwrap_or_default());
+            out = rest;
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, mut data: &[u8]) -> io::Result<()> {
+        let mut written = self.written.lock();
+        let end = offset + data.len() as u64;
+        for (number, within, length) in parts(offset, data.len()) {
+            let mut block = self.block(&written, number)?;
+            let (part, rest) = data.split_at(length);
+            block.get_mut(within..within + length).unwrap_or_default().copy_from_slice(part);
+            written.blocks.insert(number, block);
+            data = rest;
+        }
+        written.length = written.length.max(end);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut written = self.written.lock();
+        if length < written.length {
+            let (last, kept) =
+                (length / BLOCK as u64, usize::try_from(length % BLOCK as u64).unwrap_or_default());
+            written.blocks.retain(|number, _| *number <= last);
+            if let Some(block) = written.blocks.get_mut(&last) {
+                block.get_mut(kept..).unwrap_or_default().fill(0);
+            }
+            written.of_file = written.of_file.min(length);
+        }
+        written.length = length;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use redb::StorageBackend as _;
+    use redb::backends::FileBackend;
+
+    use super::{BLOCK, Overlay};
+
+    /// The same is done to it and to a plain list of bytes, again and again, by a fixed sequence of numbers.
+    #[test]
+    fn it_is_a_file_to_whoever_writes_it_and_the_file_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let whole: Vec<u8> = (0..3 * BLOCK + 100).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        fs::write(&path, &whole).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let overlay = Overlay::new(FileBackend::new(file).unwrap()).unwrap();
+        let mut expected = whole.clone();
+        let mut state = 7_usize;
+        let mut number = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for round in 0..2000 {
+            if round % 5 == 0 {
+                let length = number(6 * BLOCK);
+                overlay.set_len(length as u64).unwrap();
+                expected.resize(length, 0);
+            } else if !expected.is_empty() {
+                let start = number(expected.len());
+                let bytes = vec![u8::try_from(round % 256).unwrap(); number(expected.len() - start + 1)];
+                overlay.write(start as u64, &bytes).unwrap();
+                expected[start..start + bytes.len()].copy_from_slice(&bytes);
+            }
+            assert_eq!(overlay.len().unwrap(), expected.len() as u64);
+            let mut found = vec![0; expected.len()];
+            overlay.read(0, &mut found).unwrap();
+            assert!(found == expected, "round {round}");
+            if let Some(start) = expected.len().checked_sub(1 + number(expected.len().max(1))) {
+                let mut found = vec![0; expected.len() - start];
+                overlay.read(start as u64, &mut found).unwrap();
+                assert!(found == expected[start..], "round {round}");
+            }
+            assert!(overlay.read(expected.len() as u64, &mut [0]).is_err());
+        }
+        assert!(fs::read(&path).unwrap() == whole, "the file was written");
+    }
+}
