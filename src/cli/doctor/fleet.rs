@@ -53,8 +53,12 @@ fn lost(agent: &Record, unmet: Option<Unmet>) -> Finding {
     let id = &agent.id;
     let reason = unmet.map(|unmet| unmet.reason).or_else(|| agent.status_reason.clone()).unwrap_or_default();
     let addr = agent.addr.as_deref().unwrap_or_default();
-    let start = if addr.starts_with("link:") { "start wharf agent there" } else { "start its engine" };
-    let remedy = format!("{start}, or if it is gone for good: wharf agent remove {id}");
+    let start = if addr.starts_with("link:") {
+        "start wharf agent there"
+    } else {
+        "start its engine, and see that wharf serve --engine names it"
+    };
+    let remedy = format!("{start}; if it is gone for good: wharf agent remove {id}");
     Finding::fail(format!("agent {id}"), format!("it is lost ({addr}): {reason}"), remedy)
 }
 

@@ -60,9 +60,11 @@ fn judged(record: &Record, outcome: Result<Outcome>) -> Finding {
 }
 
 fn unreached(check: String, host: &str, why: &Failure) -> Finding {
+    let reason = why.reason();
+    let reason = reason.strip_prefix(host).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
     let remedy =
         format!("see that it runs and lets the server in; its settings: wharf registry change {host} --help");
-    Finding::fail(check, why.reason(), remedy)
+    Finding::fail(check, reason, remedy)
 }
 
 #[cfg(test)]
@@ -89,6 +91,6 @@ mod tests {
         assert!(said("https://h", json!(false)).contains("its certificate is not verified"));
         let failed =
             judged(&record("http://h", json!(null)), Err(Failure::failed("h", "refused"))).to_string();
-        assert!(failed.starts_with("fail registry h: h: refused; see that it runs"), "{failed}");
+        assert!(failed.starts_with("fail registry h: refused; see that it runs"), "{failed}");
     }
 }
