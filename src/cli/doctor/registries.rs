@@ -74,23 +74,23 @@ mod tests {
     use super::judged;
     use crate::cli::{api::Outcome, failure::Failure};
 
-    fn record(url: &str, ssl_verify: Value) -> super::Record {
+    fn record(url: &str, ssl_verify: &Value) -> super::Record {
         let config = json!({"url": url, "type": "docker", "project": [], "ssl_verify": ssl_verify, "trusted_hosts": []});
         serde_json::from_value(json!({"hostname": "h", "config": config})).unwrap()
     }
 
     #[test]
     fn a_registry_answers_and_nobody_listens() {
-        let said = |url: &str, ssl_verify| {
+        let said = |url: &str, ssl_verify: Value| {
             let outcome = Outcome { ok: true, msg: None, task_id: None, unknown: None };
-            judged(&record(url, ssl_verify), Ok(outcome)).to_string()
+            judged(&record(url, &ssl_verify), Ok(outcome)).to_string()
         };
         assert_eq!(said("https://h", json!(null)), "ok registry h: it answers");
         assert_eq!(said("http://127.0.0.1:5000", json!(null)), "ok registry h: it answers");
         assert!(said("http://h", json!(true)).starts_with("warn registry h: it answers; without TLS"));
         assert!(said("https://h", json!(false)).contains("its certificate is not verified"));
         let failed =
-            judged(&record("http://h", json!(null)), Err(Failure::failed("h", "refused"))).to_string();
+            judged(&record("http://h", &json!(null)), Err(Failure::failed("h", "refused"))).to_string();
         assert!(failed.starts_with("fail registry h: refused; see that it runs"), "{failed}");
     }
 }
