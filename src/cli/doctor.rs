@@ -89,11 +89,13 @@ impl Place<'_> {
         const CHECK: &str = "data directory";
         let shown = self.directory.display();
         match state {
-            State::Absent if self.is_directory_named || !server_answers => Some(Finding::fail(
-                CHECK,
-                format!("{shown} has no wharf.redb"),
-                "name the directory of the server with --data-dir",
-            )),
+            State::Absent if self.is_directory_named || (self.is_here && !server_answers) => {
+                Some(Finding::fail(
+                    CHECK,
+                    format!("{shown} has no wharf.redb"),
+                    "name the directory of the server with --data-dir",
+                ))
+            }
             State::Absent if self.is_here => Some(Finding::warn(
                 CHECK,
                 format!("not looked at: {shown} has no wharf.redb"),
@@ -155,7 +157,9 @@ mod tests {
         assert!(
             said(false, true, State::Absent, true).unwrap().starts_with("warn data directory: not looked")
         );
-        assert_eq!(said(false, false, State::Absent, true), None, "the server is elsewhere");
+        for answers in [true, false] {
+            assert_eq!(said(false, false, State::Absent, answers), None, "the server is elsewhere");
+        }
         assert!(said(true, true, State::Stopped, true).unwrap().contains("--endpoint"));
         assert_eq!(said(true, false, State::Stopped, true), None, "it is no concern of a server elsewhere");
         assert_eq!(said(true, true, State::InUse, true), None);
