@@ -1,7 +1,8 @@
 //! The data directory: who can get at it, whether it is whole, and what is in it.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -91,6 +92,7 @@ pub(super) async fn look_over(path: &Path, now: Timestamp) -> (State, Vec<Findin
     };
     let key = Entry::at(&path.join(KEY_FILE));
     let mut findings = vec![belongs(&directory, [&database].into_iter().chain(&key))];
+    let key = key.and_then(|key| File::open(&key.path).map(|_| key));
     findings.push(key_file(key.as_ref(), path));
     let (state, inside) = look_inside(path, database.bytes, key.is_ok(), now);
     findings.extend(inside);
@@ -120,7 +122,7 @@ fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State
         }
         Err(why) => trouble("database", &why),
     };
-    // One that is not there was told already.
+    // One that can't be read was told already.
     let key = has_key.then(|| match found.check_key() {
         Ok(()) => Finding::ok("key", "it is the one that the database was written with"),
         Err(why) => trouble("key", &why),
@@ -168,6 +170,9 @@ fn key_file(key: Result<&Entry, &io::Error>, directory: &Path) -> Finding {
     let path = directory.join(KEY_FILE);
     let shown = path.display();
     match key {
+        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+            trouble(CHECK, &OpenError::Io { path, why: why.kind().into() })
+        }
         Err(why) => trouble(CHECK, &OpenError::Key { path, why: why.to_string() }),
         Ok(key) if key.is_open() => Finding::fail(
             CHECK,
@@ -264,6 +269,8 @@ mod tests {
         assert!(said(Ok(entry(0, 0o600))).starts_with("ok key file"));
         assert!(said(Ok(entry(0, 0o400))).starts_with("ok key file"));
         assert!(said(Ok(entry(0, 0o640))).ends_with("close it: chmod 600 /d/secret.key"));
+        let locked = said(Err(io::Error::from_raw_os_error(13)));
+        assert!(locked.ends_with("sudo -u USER wharf doctor"), "{locked}");
         let missing = said(Err(io::Error::from_raw_os_error(2)));
         assert!(
             missing.starts_with("fail key file: /d/secret.key: No such file or directory; restore"),
