@@ -67,9 +67,10 @@ screenshots: ui/node_modules ## every page at 1440 and 390 px, light and dark, i
 	cargo build
 	cd ui && node tools/screenshots.js
 
-ui-bench: ui/node_modules ## the images page with 100,000 images, measured in the browser
+ui-bench: ui/node_modules ## the images with 100,000 of them, the matrix with 200 agents, measured in the browser
 	cargo build --release
 	cd ui && WHARF=../target/release/wharf node tools/speed.js
+	cd ui && WHARF=../target/release/wharf node tools/matrix.js
 
 lighthouse: ui/node_modules ## what Lighthouse says of signing in and of the images; not a test
 	cargo build

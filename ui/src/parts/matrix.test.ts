@@ -1,11 +1,24 @@
 import { expect, test } from "vitest";
-import { CELL, HEADS, clamp, columnsOf, contains, each, headOf, inView, moved, sorted } from "./matrix.ts";
+import { CELL, HEADS, clamp, columnsOf, contains, each, headOf, inView, lettersIn, moved, sorted } from "./matrix.ts";
 
-test("only what is in view is drawn, with a little around it", () => {
-  expect(inView(0, 280, 28, 500)).toEqual({ first: 0, last: 13 });
-  expect(inView(28 * 100, 280, 28, 500)).toEqual({ first: 97, last: 113 });
-  expect(inView(28 * 498, 280, 28, 500).last).toBe(499);
+test("only what is in view is drawn, with a little around it, and always as much", () => {
+  for (let scroll = 0; scroll <= 28 * 500 - 280; scroll += 9) {
+    const { first, last } = inView(scroll, 280, 28, 500);
+    expect(last - first + 1).toBe(17);
+    expect(first).toBeGreaterThanOrEqual(0);
+    expect(last).toBeLessThanOrEqual(499);
+    expect(first * 28).toBeLessThanOrEqual(scroll);
+    expect((last + 1) * 28).toBeGreaterThanOrEqual(scroll + 280);
+  }
+  expect(inView(28 * 100, 280, 28, 500).first).toBe(97);
+  expect(inView(0, 280, 28, 5)).toEqual({ first: 0, last: 4 });
   expect(each(inView(0, 280, 28, 0))).toEqual([]);
+});
+
+test("a name that has no room beside its cells is known by its letters", () => {
+  const name = "stable/python:3.12-ubuntu22.04-cuda12.2";
+  expect(lettersIn(340)).toBeGreaterThanOrEqual(name.length);
+  expect(lettersIn(240)).toBeLessThan(name.length);
 });
 
 test("a range is the same whichever corner it began in", () => {

@@ -8,6 +8,9 @@ export const ROW = 28;
 export const HEADS = { least: 56, most: 140 };
 /** About as much as a letter of them takes. */
 const LETTER = 6.8;
+/** The same for names of images, and what is left free before and after those. */
+const LETTER_OF_NAME = 7.1;
+const PADDING = 28;
 
 export type Letter = "p" | "s" | "a" | "u" | "w" | " ";
 
@@ -27,11 +30,14 @@ export interface Span {
   last: number;
 }
 
-/** Which of `count` pieces of this size are in view, with a few beyond each edge. */
+/**
+ * Which of `count` pieces of this size are in view, with a few beyond each edge. They are always as many, wherever one
+ * scrolls to, so that what leaves the view on one side is drawn again on the other, and nothing is made anew.
+ */
 export function inView(scroll: number, extent: number, size: number, count: number, beyond = 3): Span {
-  const first = Math.max(0, Math.floor(scroll / size) - beyond);
-  const last = Math.min(count - 1, Math.ceil((scroll + extent) / size) + beyond);
-  return { first, last };
+  const shown = Math.min(count, Math.ceil(Math.max(0, extent) / size) + 1 + 2 * beyond);
+  const first = Math.max(0, Math.min(count - shown, Math.floor(scroll / size) - beyond));
+  return { first, last: first + shown - 1 };
 }
 
 export function each(span: Span): number[] {
@@ -87,6 +93,11 @@ export function columnsOf(width: number, count: number): { side: number; cell: n
   const room = Math.max(0, width - least);
   const cell = count > 0 ? Math.max(CELL, Math.min(WIDEST_CELL, Math.floor(room / count))) : CELL;
   return { side: Math.max(least, width - count * cell), cell };
+}
+
+/** How many letters of a name there is room for beside the cells. */
+export function lettersIn(side: number): number {
+  return Math.floor((side - PADDING) / LETTER_OF_NAME);
 }
 
 /** How high the heads are, so that the longest name is read to its end, within reason. */
