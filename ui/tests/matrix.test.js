@@ -61,6 +61,22 @@ test("where one has scrolled to there is something, also when another search lea
   await becomes(LAST, 1, "i-gpu01: present");
 });
 
+test("what is acted on is all that was chosen, also where it had not been read yet", async () => {
+  const fresh = await lab.admin("/presence");
+  await fresh.getByRole("gridcell").first().waitFor();
+  let goOn;
+  const held = new Promise((resolve) => (goOn = resolve));
+  await fresh.route("**/graphql", async (route) => {
+    if (route.request().postData()?.includes("query PresenceImages")) await held;
+    await route.continue();
+  });
+  await fresh.getByRole("columnheader").getByRole("button", { name: "i-gpu02" }).click();
+  await fresh.getByRole("toolbar").getByRole("button", { name: "Unload" }).click();
+  goOn();
+  await fresh.getByRole("dialog", { name: `Unload ${LAST} images` }).waitFor();
+  await fresh.context().close();
+});
+
 test("all images of an agent are chosen by its name, counted, and can be acted on at once", async () => {
   await page.getByRole("columnheader").getByRole("button", { name: "i-gpu01" }).click();
   const bar = page.getByRole("toolbar");

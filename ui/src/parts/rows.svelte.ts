@@ -41,8 +41,8 @@ export class Rows {
   /** The most letters that a name read so far has. */
   longest = $state(0);
   #chunks = $state.raw(new Map<number, Row[]>());
-  /** Those that were asked for, and are not to be asked for again when they come into view. */
-  #asked = new Set<number>();
+  /** Those that were asked for, and are not to be asked for again when they come into view; done when they are there. */
+  #asked = new Map<number, Promise<void>>();
   /** What was last said to be in view. */
   #view: Span = { first: 0, last: 0 };
   #filter: string | null = null;
@@ -94,7 +94,13 @@ export class Rows {
 
   /** Sees to it that these rows are there, or soon will be. */
   async need(rows: Span): Promise<void> {
-    await Promise.all(chunks(rows).map((chunk) => (this.#asked.has(chunk) ? undefined : this.#read(chunk))));
+    await Promise.all(
+      chunks(rows).map((chunk) => {
+        const asked = this.#asked.get(chunk) ?? this.#read(chunk);
+        this.#asked.set(chunk, asked);
+        return asked;
+      }),
+    );
   }
 
   /** Reads anew what is in view, and these rows; the others when they come into view. */
@@ -124,7 +130,6 @@ export class Rows {
 
   async #read(chunk: number): Promise<void> {
     const round = this.#round;
-    this.#asked.add(chunk);
     try {
       const page = await ask(PresenceImagesDocument, { filter: this.#filter, first: CHUNK, offset: chunk * CHUNK });
       const nodes = (page.image_nodes?.edges ?? []).flatMap((edge) => (edge?.node ? [edge.node] : []));
