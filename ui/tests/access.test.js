@@ -31,6 +31,17 @@ test("a domain, a user and what the user may see are made by hand", async () => 
   await page.getByText("ann@test.invalid", { exact: true }).waitFor();
 });
 
+test("on a narrow screen the tab one is at is in view", async () => {
+  const narrow = await lab.admin("/access/tokens", { viewport: { width: 390, height: 844 } });
+  const isInView = () =>
+    narrow.getByRole("link", { name: "Tokens" }).evaluate((tab) => {
+      const { left, right } = tab.getBoundingClientRect();
+      return left >= 0 && right <= window.innerWidth;
+    });
+  await until("it to be in view", isInView);
+  await narrow.context().close();
+});
+
 test("a user sees only theirs, and nothing to change", async () => {
   const ann = await lab.visit("/");
   await lab.signIn(ann, "ann@test.invalid", PASSWORD);
