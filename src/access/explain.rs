@@ -174,7 +174,7 @@ mod tests {
     use super::{Facts, explain};
     use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
-    use crate::access::visibility::matrix::Places;
+    use crate::access::visibility::matrix::{self, Places};
     use crate::access::visibility::{Filter, Owner, Subject, Viewpoint};
     use crate::base::ids::{GroupId, UserId};
 
@@ -230,9 +230,11 @@ mod tests {
             };
             let viewpoint = Viewpoint::new(&self.ann, &filter, &tenancy).unwrap();
             let found_in: Vec<&str> = self.found_in.iter().map(String::as_str).collect();
-            let eyes = viewpoint.eyes(|_| Some(0), &Places(&[&found_in]));
-            let verdict =
-                eyes.judge(&Subject { registry: 0, content: 0, is_operation: false, owner: self.owner });
+            let owners = [self.owner.unwrap_or(Owner::Nobody)];
+            let number = |owner: &Owner| matrix::owner_in(&owners, owner);
+            let eyes = viewpoint.eyes(|_| Some(0), number, &Places(&[&found_in]));
+            let owner = self.owner.as_ref().and_then(number);
+            let verdict = eyes.judge(&Subject { registry: 0, content: 0, is_operation: false, owner });
             let facts = Facts { registry: "cr.io", owner: self.owner, found_in: &self.found_in };
             let said = explain(&self.root, &self.ann, &filter, &tenancy, &viewpoint, verdict, &facts);
             assert_eq!(said.is_visible, said.conditions.iter().all(|condition| condition.holds), "{said:?}");

@@ -12,6 +12,7 @@
 //! all call these three.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use crate::access::caller::Caller;
 use crate::access::tenants::{Domain, Group, Tenancy};
@@ -59,7 +60,7 @@ impl Kinds {
 }
 
 /// Whom a customized image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// This user.
     User(UserId),
@@ -74,10 +75,10 @@ pub struct Subject {
     pub registry: u32,
     /// What it consists of, by the number that [`Whereabouts::number`] gave it.
     pub content: u32,
+    /// Whom it is for, if it is customized, by the number that the catalog gave the [`Owner`].
+    pub owner: Option<NonZeroU32>,
     /// Whether it is labelled as an operation image.
     pub is_operation: bool,
-    /// Whom it is for, if it is customized.
-    pub owner: Option<Owner>,
 }
 
 /// Knows which agents have an image.
@@ -186,17 +187,24 @@ impl Viewpoint {
         }
     }
 
-    /// The same conditions in bits, as agents answer now. `number` knows the registries that have images.
-    pub fn eyes(&self, number: impl Fn(&str) -> Option<u32>, whereabouts: &dyn Whereabouts) -> Eyes {
+    /// The same conditions in bits, as agents answer now. `registry` and `owner` know the numbers of those that have
+    /// images.
+    pub fn eyes(
+        &self,
+        registry: impl Fn(&str) -> Option<u32>,
+        owner: impl Fn(&Owner) -> Option<NonZeroU32>,
+        whereabouts: &dyn Whereabouts,
+    ) -> Eyes {
         let registries = match &self.registries {
             Registries::Any => None,
             Registries::Allowed(allowed) => {
-                Some(allowed.iter().filter_map(|host| number(host)).map(|number| number as usize).collect())
+                Some(allowed.iter().filter_map(|host| registry(host)).map(|number| number as usize).collect())
             }
         };
+        let caller = self.owner.map(Owner::User);
         Eyes {
             registries,
-            owner: self.owner,
+            owners: caller.map(|caller| owner(&caller).into_iter().map(place).collect()),
             in_reach: self.scaling_groups().map(|groups| whereabouts.held(Some(groups))),
             installed: self.is_installed.map(|wanted| (wanted, whereabouts.held(None))),
             is_operation: self.is_operation,
@@ -210,7 +218,8 @@ impl Viewpoint {
 pub struct Eyes {
     /// Those that are allowed, by number.
     registries: Option<Bits>,
-    owner: Option<UserId>,
+    /// Those whose own images count, by number.
+    owners: Option<Bits>,
     /// What an agent that counts has, by number.
     in_reach: Option<Bits>,
     /// What any agent has, by number, and whether that is wanted.
@@ -223,13 +232,10 @@ impl Eyes {
     /// Holds one image against each condition.
     pub fn judge(&self, image: &Subject) -> Verdict {
         let has = |set: &Bits| set.contains(image.content as usize);
-        let owner = match (self.owner, image.owner) {
-            (None, _) | (_, None) => None,
-            (Some(caller), Some(owner)) => Some(owner == Owner::User(caller)),
-        };
+        let is_theirs = |owners: &Bits| image.owner.map(|owner| owners.contains(place(owner)));
         Verdict {
             registry: self.registries.as_ref().map(|allowed| allowed.contains(image.registry as usize)),
-            owner,
+            owner: self.owners.as_ref().and_then(is_theirs),
             agents: self.in_reach.as_ref().map(has),
             installed: self.installed.as_ref().map(|(wanted, anywhere)| *wanted == has(anywhere)),
             operation: self.is_operation.map(|wanted| wanted == image.is_operation),
@@ -241,6 +247,11 @@ impl Eyes {
     pub fn see(&self, image: &Subject) -> bool {
         self.judge(image).is_visible()
     }
+}
+
+/// Where an owner is in a set of them.
+fn place(owner: NonZeroU32) -> usize {
+    owner.get() as usize
 }
 
 fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> Agents {
@@ -320,9 +331,10 @@ pub(in crate::access) mod matrix;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::num::NonZeroU32;
     use std::sync::Arc;
 
-    use super::matrix::Places;
+    use super::matrix::{self, Places};
     use super::{Filter, Kinds, Owner, Registries, Subject, Viewpoint};
     use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
@@ -386,7 +398,7 @@ mod tests {
     fn sees(role: Role, filter: &Filter, registry: &str, found_in: &[&str]) -> bool {
         let user = UserId::random();
         let viewpoint = Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap();
-        let eyes = viewpoint.eyes(|host| (host == registry).then_some(0), &Places(&[found_in]));
+        let eyes = viewpoint.eyes(|host| (host == registry).then_some(0), |_| None, &Places(&[found_in]));
         eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner: None })
     }
 
@@ -455,10 +467,12 @@ mod tests {
     #[test]
     fn a_customized_image_is_for_its_owner_and_super_admins() {
         let (ann, bob) = (UserId::random(), UserId::random());
+        let owners = [Owner::User(ann), Owner::Nobody];
         let sees = |role, user, owner| {
             let viewpoint = Viewpoint::new(&caller(role, user), &Filter::default(), &tenancy(ann)).unwrap();
-            let eyes = viewpoint.eyes(|_| Some(0), &Places(&[&[]]));
-            eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner: Some(owner) })
+            let eyes = viewpoint.eyes(|_| Some(0), |owner| matrix::owner_in(&owners, owner), &Places(&[&[]]));
+            let owner = matrix::owner_in(&owners, &owner);
+            eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner })
         };
         assert!(sees(Role::User, ann, Owner::User(ann)) && sees(Role::Superadmin, bob, Owner::User(ann)));
         assert!(!sees(Role::User, bob, Owner::User(ann)) && !sees(Role::Admin, bob, Owner::User(ann)));
@@ -472,7 +486,7 @@ mod tests {
             registry: 0,
             content: 0,
             is_operation,
-            owner: is_customized.then_some(Owner::Nobody),
+            owner: is_customized.then_some(NonZeroU32::MIN),
         };
         let all = [image(false, false), image(true, false), image(false, true), image(true, true)];
         for (kinds, expected) in [

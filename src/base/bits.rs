@@ -93,6 +93,13 @@ impl Bits {
         }
     }
 
+    /// Those in one of the two only.
+    pub fn toggle(&mut self, other: &Self) {
+        for (mine, theirs) in self.grown(other.words().len()).iter_mut().zip(other.words()) {
+            *mine ^= theirs;
+        }
+    }
+
     /// Those in this and not in the other.
     pub fn subtract(&mut self, other: &Self) {
         for (mine, theirs) in self.words_mut().iter_mut().zip(other.words()) {
@@ -169,6 +176,8 @@ mod tests {
             set.iter().collect::<Vec<_>>()
         };
         assert_eq!(combined(Bits::union_with, &short, &long), [1, 2, 300]);
+        assert_eq!(combined(Bits::toggle, &short, &long), [1, 300]);
+        assert_eq!(combined(Bits::toggle, &long, &short), [1, 300]);
         assert_eq!(combined(Bits::subtract, &long, &short), [300]);
         assert_eq!(combined(Bits::intersect_with, &long, &short), [2]);
         assert_eq!(combined(Bits::intersect_with, &short, &long), [2]);

@@ -7,12 +7,14 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::num::NonZeroU32;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::access::visibility::{Eyes, Subject, Viewpoint, Whereabouts};
+use crate::access::visibility::{Eyes, Owner, Subject, Viewpoint, Whereabouts};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::{Error, Result};
@@ -33,7 +35,7 @@ pub struct Index {
     aliases: BTreeMap<Box<str>, Entry>,
     configs: HashMap<Digest, Arc<Config>>,
     registries: BTreeMap<String, Arc<Registry>>,
-    numbers: RegistryNumbers,
+    numbers: Numbers,
 }
 
 /// The way to an image, and what it is judged by.
@@ -48,17 +50,48 @@ pub fn all(_: &Subject) -> bool {
     true
 }
 
-/// The numbers of the registries that have or had images.
+/// The numbers of what images are judged by.
 #[derive(Default)]
-struct RegistryNumbers(HashMap<Box<str>, u32>);
+struct Numbers {
+    registries: Numbering<String>,
+    owners: Numbering<Owner>,
+}
 
-impl RegistryNumbers {
-    fn give(&mut self, host: &str) -> u32 {
-        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        match self.0.get(host) {
-            Some(number) => *number,
-            None => *self.0.entry(host.into()).or_insert(next),
+impl Numbers {
+    fn subject(&mut self, record: &ImageRecord, config: &Config, whereabouts: &dyn Whereabouts) -> Subject {
+        Subject {
+            registry: self.registries.give(record.registry.as_str()).get(),
+            content: whereabouts.number(&record.digest),
+            owner: config.owner.as_deref().map(|owner| self.owners.give(owner)),
+            is_operation: config.is_operation,
         }
+    }
+}
+
+/// Numbers that are given to things as they appear, from 1; each keeps its own while the server runs.
+struct Numbering<K>(HashMap<K, NonZeroU32>);
+
+impl<K> Default for Numbering<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Numbering<K> {
+    fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<NonZeroU32>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key).copied()
+    }
+
+    fn give<Q: Eq + Hash + ToOwned<Owned = K> + ?Sized>(&mut self, key: &Q) -> NonZeroU32
+    where
+        K: Borrow<Q>,
+    {
+        let count = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let next = NonZeroU32::MIN.saturating_add(count);
+        self.get(key).unwrap_or_else(|| *self.0.entry(key.to_owned()).or_insert(next))
     }
 }
 
@@ -74,7 +107,7 @@ impl Index {
                 aliases: BTreeMap::new(),
                 configs: HashMap::new(),
                 registries: BTreeMap::new(),
-                numbers: RegistryNumbers::default(),
+                numbers: Numbers::default(),
             };
             reader.scan(&REGISTRIES, [], |_, registry: Registry| {
                 index.registries.insert(registry.host.clone(), Arc::new(registry));
@@ -102,8 +135,7 @@ impl Index {
                 Error::internal(format!("{} has no config {}", record.canonical(), record.digest))
             })?;
             record.digest.clone_from(digest);
-            let registry = numbers.lock().give(&record.registry);
-            let subject = subject(registry, &record, config, &*self.whereabouts);
+            let subject = numbers.lock().subject(&record, config, &*self.whereabouts);
             let key = key(&record);
             let image = Arc::new(Image::new(record, Arc::clone(config), subject, Vec::new()));
             Ok((key, Entry { subject, image }))
@@ -117,8 +149,7 @@ impl Index {
     /// Adds an image, or changes it; its aliases stay.
     pub fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
         self.configs.insert(record.digest.clone(), Arc::clone(&config));
-        let registry = self.numbers.give(&record.registry);
-        let subject = subject(registry, &record, &config, &*self.whereabouts);
+        let subject = self.numbers.subject(&record, &config, &*self.whereabouts);
         let mut image = Image::new(record, config, subject, Vec::new());
         if let Some(old) = self.by_id.get(&image.id) {
             image.aliases.clone_from(&old.image.aliases);
@@ -184,7 +215,8 @@ impl Index {
 
     /// The eyes of a viewpoint, for what is catalogued and where it is now.
     pub fn eyes(&self, viewpoint: &Viewpoint) -> Eyes {
-        viewpoint.eyes(|host| self.numbers.0.get(host).copied(), &*self.whereabouts)
+        let registry = |host: &str| self.numbers.registries.get(host).map(NonZeroU32::get);
+        viewpoint.eyes(registry, |owner| self.numbers.owners.get(owner), &*self.whereabouts)
     }
 
     /// The images that may be seen, by name.
@@ -264,15 +296,6 @@ where
     let (found, entry) = entries.range::<Q, _>((Bound::Included(key), Bound::Unbounded)).next()?;
     let is_seen = may_see(&entry.subject);
     (found.borrow() == key && is_seen).then_some(&entry.image)
-}
-
-fn subject(registry: u32, record: &ImageRecord, config: &Config, whereabouts: &dyn Whereabouts) -> Subject {
-    Subject {
-        registry,
-        content: whereabouts.number(&record.digest),
-        is_operation: config.is_operation,
-        owner: config.owner.as_deref().copied(),
-    }
 }
 
 fn key(record: &ImageRecord) -> Box<str> {

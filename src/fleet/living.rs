@@ -13,17 +13,29 @@ pub struct Living(HashMap<String, Group>);
 #[derive(Default)]
 struct Group {
     agents: Bits,
-    /// What they hold, since somebody asked and nothing changed; see [`Holdings::held_by`].
+    /// What they hold, since somebody asked; see [`Holdings::held_by`].
     held: OnceLock<Bits>,
 }
 
 impl Living {
-    /// The agents of a scaling group, to be changed, or because one of them holds something else: what they hold is found
-    /// out anew when somebody asks.
+    /// The agents of a scaling group, to be changed: what they hold is found out anew when somebody asks.
     pub fn change(&mut self, scaling_group: &str) -> &mut Bits {
         let group = self.0.entry(scaling_group.into()).or_default();
         group.held = OnceLock::new();
         &mut group.agents
+    }
+
+    /// An agent of this scaling group holds these contents now, or holds them no more.
+    pub fn hear(&mut self, scaling_group: &str, contents: &Bits, holdings: &Holdings) {
+        let Some(group) = self.0.get_mut(scaling_group) else { return };
+        let Some(held) = group.held.get_mut() else { return };
+        for content in contents.iter() {
+            if holdings.is_held_by(&group.agents, content) {
+                held.insert(content);
+            } else {
+                held.remove(content);
+            }
+        }
     }
 
     /// What at least one agent of these scaling groups, or of all, holds, by number.
@@ -44,5 +56,53 @@ impl Living {
             both.intersect_with(&group.agents);
             (name.as_str(), both)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Living;
+    use crate::base::bits::Bits;
+    use crate::base::digest::Digest;
+    use crate::engine::image::Held;
+    use crate::fleet::presence::Holdings;
+
+    fn held(contents: &[&str]) -> Vec<Held> {
+        let one = |content: &&str| Held {
+            digest: Digest::sha256_of(content.as_bytes()),
+            names: vec![format!("cr.io/{content}:1")],
+            manifests: Vec::new(),
+            size_bytes: 1,
+        };
+        contents.iter().map(one).collect()
+    }
+
+    /// Whatever agents report, and in which order, what a group holds is what it would be if it were found out anew.
+    #[test]
+    fn what_a_group_holds_follows_each_report() {
+        let (mut living, mut holdings) = (Living::default(), Holdings::default());
+        for (agent, group) in ["gpu", "gpu", "cpu", "cpu"].into_iter().enumerate() {
+            living.change(group).insert(agent);
+        }
+        let reports: [(usize, &[&str]); 9] = [
+            (0, &["a", "b"]),
+            (1, &["b", "c"]),
+            (2, &["a", "d"]),
+            (0, &["b"]),
+            (1, &[]),
+            (2, &["e", "f"]),
+            (0, &["g", "f"]),
+            (3, &["f"]),
+            (2, &[]),
+        ];
+        for (agent, contents) in reports {
+            let group = if agent < 2 { "gpu" } else { "cpu" };
+            let news = holdings.report(agent, held(contents));
+            living.hear(group, &news.contents, &holdings);
+            for (group, agents) in [("gpu", [0, 1]), ("cpu", [2, 3])] {
+                let anew = holdings.held_by(&agents.into_iter().collect::<Bits>());
+                assert_eq!(living.held(Some(&[group.to_owned()].into()), &holdings), anew, "{group}");
+            }
+        }
     }
 }

@@ -71,6 +71,15 @@ impl Hash for Kept {
     }
 }
 
+/// What a report changes of what was known of its agent.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Whether it says anything that was not known.
+    pub is_any: bool,
+    /// The numbers of the contents that the agent did not hold before, or holds no more.
+    pub contents: Bits,
+}
+
 /// What all agents hold. Agents are numbers here; `fleet::service` names them.
 #[derive(Default)]
 pub struct Holdings {
@@ -110,11 +119,6 @@ impl Contents {
         number
     }
 
-    fn row(&mut self, digest: &Digest) -> Option<&mut Content> {
-        let number = self.number(digest);
-        self.rows.get_mut(number as usize)
-    }
-
     fn holders(&self, digest: &Digest) -> Option<&Bits> {
         let number = self.numbers.get(digest)?;
         self.rows.get(*number as usize).map(|row| &row.holders)
@@ -131,37 +135,37 @@ impl Contents {
 }
 
 impl Holdings {
-    /// Takes an agent's report in the place of its last one; whether it says anything new.
-    pub fn report(&mut self, agent: usize, held: Vec<Held>) -> bool {
+    /// Takes an agent's report in the place of its last one.
+    pub fn report(&mut self, agent: usize, held: Vec<Held>) -> News {
         let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
         self.replace(agent, now)
     }
 
     /// Takes what an agent says has changed: what is there now by these digests, and which digests are gone.
-    pub fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) {
+    pub fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> News {
         let touched: HashSet<&Digest> = gone.iter().chain(changed.iter().map(|held| &held.digest)).collect();
         let stays = |held: &&Arc<Held>| !touched.contains(&held.digest);
         let mut now: Vec<Arc<Held>> = self.of_agent(agent).iter().filter(stays).cloned().collect();
         now.extend(changed.into_iter().map(|held| self.keep(held)));
-        self.replace(agent, now);
+        self.replace(agent, now)
     }
 
-    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> bool {
+    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> News {
         let before = self.by_agent.remove(&agent).unwrap_or_default();
         // What is the same is kept once, so that this is a comparison of addresses.
         let is_news =
             before.len() != now.len() || before.iter().zip(&now).any(|(old, new)| !Arc::ptr_eq(old, new));
-        for held in &before {
-            self.mark(agent, held, false);
+        if !is_news {
+            self.by_agent.insert(agent, before);
+            return News::default();
         }
-        for held in &now {
-            self.mark(agent, held, true);
-        }
+        let mut contents: Bits = before.iter().filter_map(|held| self.mark(agent, held, false)).collect();
+        contents.toggle(&now.iter().filter_map(|held| self.mark(agent, held, true)).collect());
         self.by_agent.insert(agent, now);
         for held in before {
             self.forget_if_unheld(&held);
         }
-        is_news
+        News { is_any: true, contents }
     }
 
     /// Forgets an agent.
@@ -179,14 +183,15 @@ impl Holdings {
         held.0
     }
 
-    fn mark(&mut self, agent: usize, held: &Held, is_there: bool) {
+    /// Notes that an agent holds this, or no more; the number of the content.
+    fn mark(&mut self, agent: usize, held: &Held, is_there: bool) -> Option<usize> {
         let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
-        if let Some(row) = self.contents.row(&held.digest) {
-            set(&mut row.holders);
-        }
         for name in &held.names {
             set(self.by_name.entry(name.clone()).or_default().entry(held.digest.clone()).or_default());
         }
+        let number = self.contents.number(&held.digest) as usize;
+        set(&mut self.contents.rows.get_mut(number)?.holders);
+        Some(number)
     }
 
     fn forget_if_unheld(&mut self, held: &Arc<Held>) {
@@ -227,8 +232,12 @@ impl Holdings {
 
     /// What at least one of these agents holds, by number.
     pub fn held_by(&self, agents: &Bits) -> Bits {
-        let rows = self.contents.rows.iter().enumerate();
-        rows.filter(|(_, row)| row.holders.meets(agents)).map(|(number, _)| number).collect()
+        (0..self.contents.rows.len()).filter(|number| self.is_held_by(agents, *number)).collect()
+    }
+
+    /// Whether one of these agents holds the content of this number.
+    pub fn is_held_by(&self, agents: &Bits, content: usize) -> bool {
+        self.contents.rows.get(content).is_some_and(|row| row.holders.meets(agents))
     }
 
     /// The agents that hold something else under this name, and not the digest itself.
@@ -307,7 +316,8 @@ mod tests {
     fn a_change_touches_only_the_digests_it_names() {
         let mut holdings = Holdings::default();
         holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1"), held("c", "cr.io/c:1")]);
-        holdings.revise(0, vec![held("a", "cr.io/a:2")], &[digest("b")]);
+        let news = holdings.revise(0, vec![held("a", "cr.io/a:2")], &[digest("b")]);
+        assert_eq!(news.contents.count(), 1, "b is gone");
         let on = |name, content| holdings.on(0, name, &digest(content), &[]);
         assert_eq!(on("cr.io/a:2", "a"), Presence::Present);
         assert_eq!(on("cr.io/a:1", "x"), Presence::Absent, "the name went away");
@@ -319,10 +329,16 @@ mod tests {
     #[test]
     fn a_report_replaces_the_one_before_and_leaves_nothing_of_it() {
         let mut holdings = Holdings::default();
-        assert!(holdings.report(0, vec![held("a", "cr.io/a:1"), held("b", "cr.io/b:1")]));
-        assert!(holdings.report(1, vec![held("a", "cr.io/a:1")]));
-        assert!(holdings.report(0, vec![held("a", "cr.io/a:1")]));
-        assert!(!holdings.report(0, vec![held("a", "cr.io/a:1")]), "it says nothing new");
+        let (a, b) = (held("a", "cr.io/a:1"), held("b", "cr.io/b:1"));
+        let mut changes = |agent, held: Vec<Held>| {
+            let news = holdings.report(agent, held);
+            (news.is_any, news.contents.count())
+        };
+        assert_eq!(changes(0, vec![a.clone(), b]), (true, 2));
+        assert_eq!(changes(1, vec![a.clone()]), (true, 1));
+        assert_eq!(changes(0, vec![a.clone()]), (true, 1), "b is gone");
+        assert_eq!(changes(0, vec![a]), (false, 0), "it says nothing new");
+        assert_eq!(changes(0, vec![held("a", "cr.io/a:2")]), (true, 0), "the same by another name");
         assert_eq!(holdings.on(0, "cr.io/b:1", &digest("b"), &[]), Presence::Absent);
         holdings.report(1, Vec::new());
         holdings.remove(0);

@@ -26,7 +26,7 @@ use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
 use crate::fleet::labels::set_labels;
 use crate::fleet::living::Living;
-use crate::fleet::presence::{Holdings, Presence, Sought};
+use crate::fleet::presence::{Holdings, News, Presence, Sought};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -302,22 +302,20 @@ impl Fleet {
     pub fn revise(&self, id: &str, changed: Vec<Held>, gone: &[Digest], disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
-        index.holdings.revise(number, changed, gone);
-        index.change(id, |entry| entry.agent.disk = disk.or(entry.agent.disk.take()));
+        let news = index.holdings.revise(number, changed, gone);
+        index.hear(number, &news, disk);
+        index.changes.raise();
     }
 
     /// An agent's engine was read.
     pub fn report(&self, id: &str, held: Vec<Held>, disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
-        let mut is_news = index.holdings.report(number, held);
-        index.update(id, |entry| {
-            is_news |= !std::mem::replace(&mut entry.agent.has_reported, true);
-            if disk.is_some() {
-                entry.agent.disk = disk;
-            }
-        });
-        if is_news {
+        let news = index.holdings.report(number, held);
+        index.hear(number, &news, disk);
+        let Some(entry) = index.agents.get_mut(number).and_then(Option::as_mut) else { return };
+        let is_first = !std::mem::replace(&mut entry.agent.has_reported, true);
+        if news.is_any || is_first {
             index.changes.raise();
         }
     }
@@ -424,7 +422,7 @@ impl Index {
         self.changes.raise();
     }
 
-    /// Changes an agent, or says that what it holds has changed, and keeps the sets of the living right.
+    /// Changes an agent, and keeps the sets of the living right.
     fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
         let Some(number) = self.numbers.get(id).copied() else { return };
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
@@ -432,6 +430,15 @@ impl Index {
         change(entry);
         if entry.agent.is_alive() {
             self.living.change(&entry.agent.record.scaling_group).insert(number);
+        }
+    }
+
+    /// What an agent holds has changed, and perhaps what its disk has left.
+    fn hear(&mut self, number: usize, news: &News, disk: Option<Disk>) {
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
+        entry.agent.disk = disk.or(entry.agent.disk.take());
+        if entry.agent.is_alive() {
+            self.living.hear(&entry.agent.record.scaling_group, &news.contents, &self.holdings);
         }
     }
 

@@ -14,6 +14,7 @@ use wharf::access::caller::Caller;
 use wharf::access::tenants::Tenants;
 use wharf::access::visibility::Filter;
 use wharf::base::clock::Clock;
+use wharf::base::digest::Digest;
 use wharf::catalog::image::Image;
 use wharf::catalog::service::Catalog;
 use wharf::engine::image::Held;
@@ -47,7 +48,9 @@ pub async fn measure() {
         decide(&world, &caller, "on the group's agents as well", &of_group, || {});
         let installed = Filter { is_installed: Some(true), ..of_group.clone() };
         decide(&world, &caller, "on the group's agents, and installed", &installed, || {});
-        let reported = || world.fleet.revise("i-gpu00", Vec::new(), &[], None);
+        let newest = std::cell::Cell::new(0);
+        let reported =
+            || world.fleet.revise("i-gpu00", vec![unlisted(newest.replace(newest.get() + 1))], &[], None);
         decide(&world, &caller, "on the group's agents, one of which has just reported", &of_group, reported);
         caller
     };
@@ -121,6 +124,17 @@ impl World {
 fn held(image: &Image) -> Held {
     let names = vec![image.record.canonical().to_string()];
     Held { digest: image.record.digest.clone(), names, manifests: Vec::new(), size_bytes: 1 }
+}
+
+/// Something that no catalog has.
+fn unlisted(number: u32) -> Held {
+    let digest = Digest::sha256_of(&number.to_le_bytes());
+    Held {
+        digest,
+        names: vec![format!("elsewhere.invalid/built:{number}")],
+        manifests: Vec::new(),
+        size_bytes: 1,
+    }
 }
 
 /// The list against the shortest loop there is over the same images: it has them in a row, reads the answer for each

@@ -5,6 +5,7 @@
 //! tables of words, where the code follows references between tenants.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{Eyes, Filter, Owner, Subject, Viewpoint, Whereabouts};
@@ -204,6 +205,15 @@ fn number_in<T: PartialEq>(all: &[T], one: &T) -> Option<u32> {
     all.iter().position(|known| known == one).and_then(|place| u32::try_from(place).ok())
 }
 
+/// The number that the catalog gives an owner by their place among others.
+pub(in crate::access) fn owner_in(all: &[Owner], one: &Owner) -> Option<NonZeroU32> {
+    number_in(all, one).and_then(|number| NonZeroU32::MIN.checked_add(number))
+}
+
+fn owners() -> [Owner; 3] {
+    [Owner::User(ann()), Owner::User(BOB.parse().expect("an id")), Owner::Nobody]
+}
+
 fn ask(asked: Asked, tenancy: &Tenancy) -> Option<Eyes> {
     let caller = Caller {
         user: ann(),
@@ -222,20 +232,26 @@ fn ask(asked: Asked, tenancy: &Tenancy) -> Option<Eyes> {
         scaling_group: asked.scaling_group.map(Into::into),
     };
     let viewpoint = Viewpoint::new(&caller, &filter, tenancy).ok()?;
-    Some(viewpoint.eyes(|host| number_in(&REGISTRIES, &host), &Places(&FOUND_IN)))
+    Some(viewpoint.eyes(
+        |host| number_in(&REGISTRIES, &host),
+        |owner| owner_in(&owners(), owner),
+        &Places(&FOUND_IN),
+    ))
 }
 
 fn by_the_code(eyes: &Eyes, image: Shown) -> bool {
+    let [ann, bob, nobody] = owners();
+    let owner = match image.whose {
+        Whose::Everybodys => None,
+        Whose::Anns => Some(ann),
+        Whose::Bobs => Some(bob),
+        Whose::Unclear => Some(nobody),
+    };
     eyes.see(&Subject {
         registry: number_in(&REGISTRIES, &image.registry).expect("a number"),
         content: number_in(&FOUND_IN, &image.found_in).expect("a number"),
         is_operation: image.is_operation,
-        owner: match image.whose {
-            Whose::Everybodys => None,
-            Whose::Anns => Some(Owner::User(ann())),
-            Whose::Bobs => Some(Owner::User(BOB.parse().expect("an id"))),
-            Whose::Unclear => Some(Owner::Nobody),
-        },
+        owner: owner.and_then(|owner| owner_in(&owners(), &owner)),
     })
 }
 
