@@ -128,10 +128,14 @@ async fn an_image_is_loaded_into_a_directory_that_skopeo_reads() {
     let (_, again) = scene.preload(0).await;
     assert_eq!(only(&again), ("done", "already there"));
 
-    let data = scene.api().ask("{ agents { engine architecture free_bytes images_bytes } }", json!({})).await;
+    let data = scene.api().ask("{ agents { engine architecture } }", json!({})).await;
     let agent = &data["agents"][0];
     assert_eq!((&agent["engine"], &agent["architecture"]), (&json!("oci"), &json!("x86_64")), "{data}");
-    assert!(agent["images_bytes"].as_u64().is_some_and(|bytes| bytes > 1_200_000), "{data}");
+    until("the agent's disk to have the images", PATIENCE, async || {
+        let data = scene.api().ask("{ agents { free_bytes images_bytes } }", json!({})).await;
+        data["agents"][0]["images_bytes"].as_u64().is_some_and(|bytes| bytes > 1_200_000).then_some(())
+    })
+    .await;
 
     for image in 0..2 {
         let (_, task) = scene.api().transfer_to_end("unload_image", &scene.name(image), "*").await;

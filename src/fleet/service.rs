@@ -367,13 +367,23 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads an agent's engine anew, after something was done on it.
+    /// Reads an agent's engine anew, after something was done on it. How full its disk is, which some engines take their
+    /// time to add up, is told afterwards.
     pub async fn refresh(&self, id: &str) {
         let Ok(engine) = self.reach(id) else { return };
         match engine.images().await {
-            Ok(held) => self.report(id, held, engine.disk().await.ok()),
-            Err(fault) => tracing::warn!(agent = id, %fault, "an agent could not be read"),
+            Ok(held) => self.report(id, held, None),
+            Err(fault) => return tracing::warn!(agent = id, %fault, "an agent could not be read"),
         }
+        let (fleet, id) = (self.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let disk = engine.disk().await.ok();
+            let mut index = fleet.index.write();
+            if let Some(number) = index.numbers.get(&id).copied() {
+                index.hear(number, &News::default(), disk);
+                index.changes.raise();
+            }
+        });
     }
 }
 
