@@ -149,7 +149,7 @@ impl Server {
             Arc::new(fleet.clone()),
         )
         .on_lockout(Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop)));
-        let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit.clone())?;
+        let catalog = Catalog::load(&store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
@@ -170,7 +170,7 @@ impl Server {
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
         let rules = Rules::load(&store, &clock, &audit, &catalog, &fleet, &queue, &transfers)?;
-        let joins = Joins::new(store.clone(), clock.clone(), audit.clone());
+        let joins = Joins::new(store.clone(), clock.clone(), audit.clone(), tenants.clone());
         let links = Links::new(
             store.clone(),
             fleet.clone(),

@@ -1,5 +1,8 @@
 //! Images on their way to real Docker engines and off them.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,6 +29,15 @@ struct Scene {
 
 impl Scene {
     async fn set(nodes: usize, images: Vec<Image>) -> Option<Self> {
+        Self::set_with(nodes, images, |_| ()).await
+    }
+
+    /// With a changed command line of the server.
+    async fn set_with(
+        nodes: usize,
+        images: Vec<Image>,
+        change: impl Fn(&mut Command) + Send + Sync + 'static,
+    ) -> Option<Self> {
         let registry = RealRegistry::open().await?;
         let mut engines = Vec::new();
         for _ in 0..nodes {
@@ -41,6 +53,7 @@ impl Scene {
             for url in &urls {
                 command.args(["--engine", url]);
             }
+            change(command);
         })
         .await;
         let api = app.admin();
@@ -117,6 +130,18 @@ async fn ask_for(api: &Api, field: &str, reference: &str, agents: &str) -> Value
         "mutation($r: String!, $a: String!) {{ {field}(reference: $r, target_agents: $a) {{ ok msg task_id }} }}"
     );
     api.ask(&document, json!({"r": reference, "a": agents})).await[field].take()
+}
+
+/// Whoever runs the tests, also root: what the permissions of files forbid is forbidden to this command.
+fn heed_permissions(command: &mut Command) {
+    let mut bound = Command::new("setpriv");
+    bound
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(command.get_program())
+        .args(command.get_args());
+    bound.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    bound.current_dir(command.get_current_dir().expect("a directory"));
+    *command = bound;
 }
 
 fn reasons(task: &Value) -> Vec<(&str, u64, &str)> {
@@ -292,6 +317,29 @@ async fn a_preload_waits_for_an_engine_that_was_killed() {
     assert!(states.iter().all(|(state, ..)| *state == "done"), "{ended:#}");
     // Waiting for an engine that is known to be gone is no try; one that failed before that was known is.
     assert!(states.iter().all(|(_, attempts, _)| (1..=2).contains(attempts)), "{ended:#}");
+    scene.becomes(0, &["present", "present"]).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_may_not_be_used_is_said_to_be_so_and_the_others_go_on() {
+    let Some(scene) = Scene::set_with(2, vec![lab("1")], heed_permissions).await else { return };
+    let socket = scene.nodes[1].socket();
+    let allow = |mode| fs::set_permissions(&socket, Permissions::from_mode(mode)).expect("the socket's mode");
+    allow(0o000);
+    let task = scene.begin("preload_image", 0, "*").await;
+    let waiting = until("one item to be done and one to wait", PATIENCE, async || {
+        let task = scene.api().task(&task).await;
+        let mut states: Vec<&str> = reasons(&task).into_iter().map(|(state, ..)| state).collect();
+        states.sort_unstable();
+        (states == ["done", "waiting"]).then_some(task)
+    })
+    .await;
+    let said: Vec<&str> = reasons(&waiting).into_iter().map(|(.., reason)| reason).collect();
+    let remedy = "must be allowed to use the engine's socket";
+    assert!(said.iter().any(|reason| reason.contains(remedy)), "{waiting:#}");
+    allow(0o660);
+    let event = scene.api().finish(&task).await;
+    assert_eq!(event.name, "bgtask_done", "{event:?}");
     scene.becomes(0, &["present", "present"]).await;
 }
 

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::names::checked_name;
+use crate::access::tenants::Tenants;
 use crate::base::clock::Clock;
 use crate::base::digest::{Digest, hex};
 use crate::base::reference::shown;
@@ -103,12 +104,13 @@ pub struct Joins {
     store: Store,
     clock: Clock,
     audit: Audit,
+    tenants: Tenants,
 }
 
 impl Joins {
     /// Those in this store.
-    pub fn new(store: Store, clock: Clock, audit: Audit) -> Self {
-        Self { store, clock, audit }
+    pub fn new(store: Store, clock: Clock, audit: Audit, tenants: Tenants) -> Self {
+        Self { store, clock, audit, tenants }
     }
 
     /// Makes a token; its text is told once. For super-admins.
@@ -118,8 +120,9 @@ impl Joins {
             .superadmin(caller, "create_agent_token", &target, |deed| async move {
                 let (token, text) = self.made(caller, wanted)?;
                 let kept = token.clone();
-                let now = self.clock.now();
+                let (now, tenants) = (self.clock.now(), self.tenants.clone());
                 deed.write(move |w| {
+                    kept.scaling_group.iter().try_for_each(|group| tenants.require_scaling_group(group))?;
                     let count = forget_old(w, now)?;
                     if count >= MAX_TOKENS {
                         return Err(Error::Busy(format!("there are {MAX_TOKENS} tokens; revoke some")));

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::base::Result;
 use crate::base::ids::{GroupId, UserId};
+use crate::base::reference::shown;
+use crate::base::{Error, Result};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -126,6 +127,15 @@ impl Tenants {
     /// All of them, as they are now.
     pub fn now(&self) -> Arc<Tenancy> {
         Arc::clone(&self.tenancy.read())
+    }
+
+    /// A scaling group that something is to refer to; within the transaction that does, none can be removed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none of this name.
+    pub fn require_scaling_group(&self, name: &str) -> Result<()> {
+        let is_there = self.now().scaling_groups.contains_key(name);
+        is_there.then_some(()).ok_or_else(|| Error::missing("scaling group", shown(name)))
     }
 
     /// Writes a domain, new or changed.

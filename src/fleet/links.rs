@@ -143,10 +143,17 @@ impl Links {
                     Ok(id) => id,
                     Err(refusal) => return Ok(Err(refusal)),
                 };
+                let scaling_group = token.scaling_group.clone().or_else(|| hello.scaling_group.clone());
+                let is_unknown = |group: &&String| !links.fleet.has_scaling_group(group);
+                if let Some(group) = scaling_group.as_ref().filter(is_unknown) {
+                    let why = format!(
+                        "there is no scaling group {group}; an admin can make it: wharf scaling-group add {group}"
+                    );
+                    return Ok(Err(Refusal::new(Code::Id, why)));
+                }
                 if token.agent.is_some() {
                     links.joins.forget(w, &id)?;
                 }
-                let scaling_group = token.scaling_group.clone().or_else(|| hello.scaling_group.clone());
                 let token_id = token.id.clone();
                 links.joins.spend(w, token, &hello.credential.key, &hello.credential.secret, &id)?;
                 links.audit.joined(w, &id, &token_id, Some(address))?;

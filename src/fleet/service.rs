@@ -191,11 +191,7 @@ impl Fleet {
                 let agent = self.changed(caller, id, change)?;
                 let (fleet, record) = (self.clone(), agent.record.clone());
                 deed.write(move |w| {
-                    // Here, where none can be removed meanwhile.
-                    let groups = &fleet.tenants.now().scaling_groups;
-                    if let Some(unknown) = moves_to.filter(|group| !groups.contains_key(group)) {
-                        return Err(Error::missing("scaling group", shown(&unknown)));
-                    }
+                    moves_to.iter().try_for_each(|group| fleet.tenants.require_scaling_group(group))?;
                     put_agent(w, fleet.index, record)
                 })
                 .await?;
@@ -352,6 +348,11 @@ impl Fleet {
             })
         };
         put_agent(writer, Arc::clone(&self.index), record)
+    }
+
+    /// Whether there is a scaling group of this name for an agent to be in.
+    pub(in crate::fleet) fn has_scaling_group(&self, name: &str) -> bool {
+        self.tenants.require_scaling_group(name).is_ok()
     }
 
     /// An id that no agent has, made from the name of a host.

@@ -86,12 +86,32 @@ async fn a_token_is_good_for_one_agent_until_it_ends() {
     let refusal = Speaker::join(&app, other).await.err().expect("a refusal");
     assert!(refusal.contains("i-one") && refusal.contains("i-two"), "{refusal}");
     // A token for several nodes is good for so many.
+    api.does("create_scaling_group", r#"name: "gpu", props: {}"#).await;
     let many = token(&api, json!({"uses": 2, "scaling_group": "gpu"})).await;
     for key in ["manymany1", "manymany2"] {
         let (_link, id) = Speaker::join(&app, hello(Some(&many), key)).await.expect("in");
         assert_eq!(agent(&api, &id).await["scaling_group"], "gpu");
     }
     assert!(Speaker::join(&app, hello(Some(&many), "manymany3")).await.is_err());
+}
+
+#[tokio::test]
+async fn nobody_joins_a_scaling_group_that_is_not_there() {
+    let app = App::start().await;
+    let api = app.admin();
+    let (is_made, why) = api.mutate("create_agent_token", r#"props: {scaling_group: "gpu"}"#).await;
+    assert!(!is_made && why.contains("scaling group") && why.contains("gpu"), "{why}");
+    // What an agent asks for itself, and what was removed since the token was made, is looked at when it joins.
+    let text = token(&api, json!({})).await;
+    let mut asking = hello(Some(&text), "askingasking");
+    asking.scaling_group = Some("gpu".into());
+    let why = Speaker::join(&app, asking.clone()).await.err().expect("a refusal");
+    assert!(why.contains("no scaling group gpu") && why.contains("wharf scaling-group add gpu"), "{why}");
+    let tokens = api.ask("{ agent_tokens { state } }", json!({})).await;
+    assert_eq!(tokens["agent_tokens"], json!([{"state": "good"}]), "it was not spent");
+    api.does("create_scaling_group", r#"name: "gpu", props: {}"#).await;
+    let (_link, id) = Speaker::join(&app, asking).await.expect("in");
+    assert_eq!(agent(&api, &id).await["scaling_group"], "gpu");
 }
 
 #[tokio::test]
