@@ -144,6 +144,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// Whether the image may be seen: no condition fails.
+    #[inline]
     pub fn is_visible(self) -> bool {
         [self.registry, self.owner, self.agents, self.installed, self.operation, self.kind]
             .into_iter()
@@ -230,6 +231,7 @@ pub struct Eyes {
 
 impl Eyes {
     /// Holds one image against each condition.
+    #[inline]
     pub fn judge(&self, image: &Subject) -> Verdict {
         let has = |set: &Bits| set.contains(image.content as usize);
         let is_theirs = |owners: &Bits| image.owner.map(|owner| owners.contains(place(owner)));
@@ -244,6 +246,7 @@ impl Eyes {
     }
 
     /// Whether the image may be seen.
+    #[inline]
     pub fn see(&self, image: &Subject) -> bool {
         self.judge(image).is_visible()
     }

@@ -21,6 +21,7 @@ impl Default for Bits {
 }
 
 impl Bits {
+    #[inline]
     fn words(&self) -> &[u64] {
         match &self.0 {
             Words::Few(words) => words,
@@ -66,6 +67,7 @@ impl Bits {
     }
 
     /// Whether a number is in.
+    #[inline]
     pub fn contains(&self, number: usize) -> bool {
         let (word, bit) = place(number);
         self.words().get(word).is_some_and(|slot| slot & bit != 0)
