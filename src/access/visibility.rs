@@ -8,8 +8,8 @@
 //!
 //! The work is done once per question: [`Viewpoint::new`] turns caller, filter and tenants into conditions, in names, and
 //! [`Viewpoint::eyes`] turns the names into bits: a bit per registry, and a bit per content that an agent has. What is
-//! left for each image is [`Eyes::judge`], a few looks at bits. The list, the page, the single lookup and the explanation
-//! all call these three.
+//! left for each image is [`Eyes::judge`], a few looks at bits, or [`Eyes::see`], its short form for lists. The list, the
+//! page, the single lookup and the explanation all call these.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -144,7 +144,6 @@ pub struct Verdict {
 
 impl Verdict {
     /// Whether the image may be seen: no condition fails.
-    #[inline]
     pub fn is_visible(self) -> bool {
         [self.registry, self.owner, self.agents, self.installed, self.operation, self.kind]
             .into_iter()
@@ -231,24 +230,60 @@ pub struct Eyes {
 
 impl Eyes {
     /// Holds one image against each condition.
-    #[inline]
     pub fn judge(&self, image: &Subject) -> Verdict {
-        let has = |set: &Bits| set.contains(image.content as usize);
-        let is_theirs = |owners: &Bits| image.owner.map(|owner| owners.contains(place(owner)));
         Verdict {
-            registry: self.registries.as_ref().map(|allowed| allowed.contains(image.registry as usize)),
-            owner: self.owners.as_ref().and_then(is_theirs),
-            agents: self.in_reach.as_ref().map(has),
-            installed: self.installed.as_ref().map(|(wanted, anywhere)| *wanted == has(anywhere)),
-            operation: self.is_operation.map(|wanted| wanted == image.is_operation),
-            kind: self.kinds.map(|kinds| kinds.have(image)),
+            registry: self.registry(image),
+            owner: self.owner(image),
+            agents: self.agents(image),
+            installed: self.installed(image),
+            operation: self.operation(image),
+            kind: self.kind(image),
         }
     }
 
-    /// Whether the image may be seen.
+    /// Whether the image may be seen: as [`Eyes::judge`] has it, and no further than the first condition that fails, for
+    /// long lists. The first are those that fail most images.
     #[inline]
     pub fn see(&self, image: &Subject) -> bool {
-        self.judge(image).is_visible()
+        let holds = |condition: Option<bool>| condition != Some(false);
+        holds(self.agents(image))
+            && holds(self.registry(image))
+            && holds(self.owner(image))
+            && holds(self.installed(image))
+            && holds(self.operation(image))
+            && holds(self.kind(image))
+    }
+
+    #[inline]
+    fn registry(&self, image: &Subject) -> Option<bool> {
+        self.registries.as_ref().map(|allowed| allowed.contains(image.registry as usize))
+    }
+
+    #[inline]
+    fn owner(&self, image: &Subject) -> Option<bool> {
+        let owners = self.owners.as_ref()?;
+        image.owner.map(|owner| owners.contains(place(owner)))
+    }
+
+    #[inline]
+    fn agents(&self, image: &Subject) -> Option<bool> {
+        self.in_reach.as_ref().map(|held| held.contains(image.content as usize))
+    }
+
+    #[inline]
+    fn installed(&self, image: &Subject) -> Option<bool> {
+        let installed = self.installed.as_ref();
+        installed.map(|(wanted, anywhere)| *wanted == anywhere.contains(image.content as usize))
+    }
+
+    #[inline]
+    fn operation(&self, image: &Subject) -> Option<bool> {
+        self.is_operation.map(|wanted| wanted == image.is_operation)
+    }
+
+    #[inline]
+    fn kind(&self, image: &Subject) -> Option<bool> {
+        self.kinds.map(|kinds| kinds.have(image))
     }
 }
 

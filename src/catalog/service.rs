@@ -84,7 +84,8 @@ impl Catalog {
         let viewpoint = self.viewpoint(caller, &Filter::default())?;
         let index = self.index.read();
         let eyes = index.eyes(&viewpoint);
-        lookup::one(&index, reference, architecture, |subject| eyes.see(subject))
+        // The whole of it, whichever condition fails: see [`Index`] for what time may tell.
+        lookup::one(&index, reference, architecture, |subject| eyes.judge(subject).is_visible())
     }
 
     /// The images a reference means, one for each architecture; see [`lookup::of_one_name`].
@@ -95,7 +96,7 @@ impl Catalog {
         let viewpoint = self.viewpoint(caller, &Filter::default())?;
         let index = self.index.read();
         let eyes = index.eyes(&viewpoint);
-        lookup::of_one_name(&index, reference, None, |subject| eyes.see(subject))
+        lookup::of_one_name(&index, reference, None, |subject| eyes.judge(subject).is_visible())
     }
 
     /// Why an image is, or is not, visible to somebody under a filter: each condition of the rule that was asked.

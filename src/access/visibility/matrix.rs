@@ -247,12 +247,15 @@ fn by_the_code(eyes: &Eyes, image: Shown) -> bool {
         Whose::Bobs => Some(bob),
         Whose::Unclear => Some(nobody),
     };
-    eyes.see(&Subject {
+    let subject = Subject {
         registry: number_in(&REGISTRIES, &image.registry).expect("a number"),
         content: number_in(&FOUND_IN, &image.found_in).expect("a number"),
         is_operation: image.is_operation,
         owner: owner.and_then(|owner| owner_in(&owners(), &owner)),
-    })
+    };
+    let is_visible = eyes.judge(&subject).is_visible();
+    assert_eq!(eyes.see(&subject), is_visible, "the short form is the long one");
+    is_visible
 }
 
 /// Every image there can be.
