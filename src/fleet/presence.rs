@@ -187,12 +187,12 @@ impl Holdings {
     fn mark(&mut self, agent: usize, held: &Held, is_there: bool) -> Option<usize> {
         let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
         for name in &held.names {
-            // Almost always somebody has it by this name already; a report of many images makes no copies of names.
-            match self.by_name.get_mut(name).and_then(|digests| digests.get_mut(&held.digest)) {
-                Some(agents) => set(agents),
-                None => {
-                    set(self.by_name.entry(name.clone()).or_default().entry(held.digest.clone()).or_default())
-                }
+            // Almost always somebody has it by this name already: a report of many images makes no copies of names.
+            let known = self.by_name.get_mut(name).and_then(|digests| digests.get_mut(&held.digest));
+            if let Some(agents) = known {
+                set(agents);
+            } else {
+                set(self.by_name.entry(name.clone()).or_default().entry(held.digest.clone()).or_default());
             }
         }
         let number = self.contents.number(&held.digest) as usize;
