@@ -43,6 +43,12 @@ impl ImageRecord {
     pub fn canonical(&self) -> Canonical {
         Canonical::new(&self.registry, &self.name, &self.tag)
     }
+
+    /// Whether this is `registry/name`.
+    pub fn is_in(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.registry.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        rest == Some(self.name.as_str())
+    }
 }
 
 /// What an image config says that the catalog has a use for.

@@ -45,6 +45,10 @@ struct Entry {
     image: Arc<Image>,
 }
 
+/// How many entries are looked at and judged for a name at least. So many architectures of a hidden image, and one less,
+/// take as long as a name that is not there.
+const LOOKED_AT: usize = 4;
+
 /// For what is done with all images, whoever may see them.
 pub fn all(_: &Subject) -> bool {
     true
@@ -249,22 +253,20 @@ impl Index {
         at(&self.aliases, alias, may_see)
     }
 
-    /// The images whose canonical name begins with this, as far as they may be seen, by name.
-    pub fn images_from(
-        &self,
-        start: &str,
-        may_see: impl Fn(&Subject) -> bool,
-    ) -> impl Iterator<Item = &Arc<Image>> {
-        self.images
-            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
-            .map(move |(key, entry)| (key, &entry.image, may_see(&entry.subject)))
-            .take_while(move |(key, ..)| key.starts_with(start))
-            .filter_map(|(_, image, is_seen)| is_seen.then_some(image))
+    /// All images whose canonical name begins with this, whoever may see them, by name.
+    pub fn images_from(&self, start: &str) -> impl Iterator<Item = &Arc<Image>> {
+        let behind = self.images.range::<str, _>((Bound::Included(start), Bound::Unbounded));
+        behind.take_while(move |(key, _)| key.starts_with(start)).map(|(_, entry)| &entry.image)
     }
 
     /// The images of this canonical name that may be seen: one for each architecture.
     pub fn images_named(&self, canonical: &str, may_see: impl Fn(&Subject) -> bool) -> Vec<&Arc<Image>> {
-        self.images_from(&format!("{canonical}\0"), may_see).collect()
+        let start = format!("{canonical}\0");
+        let behind = self.images.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+        let judged =
+            behind.map(|(key, entry)| (key.starts_with(&start), may_see(&entry.subject), &entry.image));
+        let looked_at = judged.enumerate().take_while(|(place, (is_it, ..))| *is_it || *place < LOOKED_AT);
+        looked_at.filter_map(|(_, (is_it, is_seen, image))| (is_it && is_seen).then_some(image)).collect()
     }
 
     /// The config with this digest, as far as an image has or had it.

@@ -84,15 +84,20 @@ fn by_name(
         return Ok(aliased);
     }
     let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
+    let has = |image: &Image| reference.digest.as_ref().is_none_or(|digest| image.has_digest(digest));
+    // All images are gone through for a digest, wherever it is: how many tags are in a place does not show by the time.
+    let under_any_tag = reference.digest.is_some() && reference.tag.is_none();
+    let having: Vec<&Arc<Image>> =
+        if under_any_tag { index.images(may_see).filter(|image| has(image)).collect() } else { Vec::new() };
     if reference.path.is_empty() {
-        let Some(digest) = &reference.digest else { return Ok(Vec::new()) };
-        let seen = index.images(may_see);
-        return Ok(of(seen.filter(|image| image.has_digest(digest)).collect()));
+        return Ok(of(having));
     }
-    let at = |path: &str| {
-        let mut images = in_path(index, path, &reference, may_see);
-        images.retain(|image| reference.digest.as_ref().is_none_or(|digest| image.has_digest(digest)));
-        images
+    let at = |path: &str| -> Vec<&Arc<Image>> {
+        if under_any_tag {
+            return having.iter().copied().filter(|image| image.record.is_in(path)).collect();
+        }
+        let named = format!("{path}:{}", reference.tag.as_deref().unwrap_or("latest"));
+        index.images_named(&named, may_see).into_iter().filter(|image| has(image)).collect()
     };
     let canonical = of(at(&reference.path));
     if !canonical.is_empty() {
@@ -103,17 +108,4 @@ fn by_name(
         .registries()
         .flat_map(|registry| at(&format!("{}/{}", registry.host, reference.path)))
         .collect()))
-}
-
-/// The images at this path with the reference's tag; with a digest and no tag, under any tag.
-fn in_path<'a>(
-    index: &'a Index,
-    path: &str,
-    reference: &Reference,
-    may_see: impl Fn(&Subject) -> bool,
-) -> Vec<&'a Arc<Image>> {
-    match (&reference.tag, &reference.digest) {
-        (None, Some(_)) => index.images_from(&format!("{path}:"), may_see).collect(),
-        (tag, _) => index.images_named(&format!("{path}:{}", tag.as_deref().unwrap_or("latest")), may_see),
-    }
 }

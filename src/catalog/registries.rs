@@ -6,7 +6,6 @@ use crate::access::caller::Caller;
 use crate::base::ids::ImageId;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
-use crate::catalog::index;
 use crate::catalog::records::{REGISTRIES, REPOSITORIES};
 use crate::catalog::registry::{Probing, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
@@ -106,7 +105,7 @@ impl Catalog {
             writer.remove(&REPOSITORIES, key)?;
         }
         let images: Vec<ImageId> =
-            self.index.read().images_from(&format!("{host}/"), index::all).map(|image| image.id).collect();
+            self.index.read().images_from(&format!("{host}/")).map(|image| image.id).collect();
         self.remove_images(writer, images)?;
         let index = Arc::clone(&self.index);
         writer.on_commit(move || index.write().remove_registry(&host));

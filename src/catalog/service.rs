@@ -284,13 +284,13 @@ impl Catalog {
 
     /// The images of one repository, by tag and architecture; for scans.
     pub fn repository_images(&self, registry: &str, repository: &str) -> Vec<Arc<Image>> {
-        self.index.read().images_from(&format!("{registry}/{repository}:"), index::all).cloned().collect()
+        self.index.read().images_from(&format!("{registry}/{repository}:")).cloned().collect()
     }
 
     /// The repositories of a registry that have images, by name; for scans.
     pub fn repositories(&self, registry: &str) -> BTreeSet<String> {
         let start = format!("{registry}/");
-        self.index.read().images_from(&start, index::all).map(|image| image.record.name.clone()).collect()
+        self.index.read().images_from(&start).map(|image| image.record.name.clone()).collect()
     }
 
     /// What was last seen of a repository; for scans.
