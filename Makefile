@@ -73,9 +73,9 @@ ui-bench: ui/node_modules ## the images with 100,000 of them, the matrix with 20
 	cd ui && WHARF=../target/release/wharf node tools/matrix.js
 
 lighthouse: ui/node_modules ## what Lighthouse says of signing in and of the images; not a test
-	cargo build
+	cargo build --release
 	npm install --no-save --no-audit --no-fund --prefix target/lighthouse lighthouse@12.8.2
-	cd ui && node tools/lighthouse.js
+	cd ui && WHARF=../target/release/wharf node tools/lighthouse.js
 
 ui/node_modules: ui/package-lock.json
 	cd ui && npm ci --no-audit --no-fund && touch node_modules
