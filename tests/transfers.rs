@@ -335,6 +335,13 @@ async fn an_engine_that_may_not_be_used_is_said_to_be_so_and_the_others_go_on() 
     })
     .await;
     let said: Vec<&str> = reasons(&waiting).into_iter().map(|(.., reason)| reason).collect();
+    for (is_final, expected) in
+        [("true", json!([{"state": "done"}])), ("false", json!([{"state": "waiting"}]))]
+    {
+        let query =
+            format!("{{ background_task(id: {task:?}) {{ items(is_final: {is_final}) {{ state }} }} }}");
+        assert_eq!(scene.api().ask(&query, json!({})).await["background_task"]["items"], expected);
+    }
     let remedy = "must be allowed to use the engine's socket";
     assert!(said.iter().any(|reason| reason.contains(remedy)), "{waiting:#}");
     allow(0o660);

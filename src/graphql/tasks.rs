@@ -102,10 +102,14 @@ impl BackgroundTask {
         ctx: &Context<'_>,
         #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
         #[graphql(desc = "No more than so many; 1,000 at most.")] limit: Option<usize>,
+        #[graphql(desc = "Only those to which nothing more will happen, or the others.")] is_final: Option<
+            bool,
+        >,
     ) -> Answer<Vec<TaskItem>> {
         let items = ctx.data_unchecked::<Queue>().items(&self.live).await?;
         let limit = limit.unwrap_or(MAX_ITEMS).min(MAX_ITEMS);
-        Ok(items.into_iter().skip(offset.unwrap_or_default()).take(limit).map(TaskItem).collect())
+        let wanted = items.into_iter().filter(|item| is_final.is_none_or(|is| is == item.state.is_final()));
+        Ok(wanted.skip(offset.unwrap_or_default()).take(limit).map(TaskItem).collect())
     }
 }
 

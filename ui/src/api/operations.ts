@@ -514,7 +514,7 @@ export type TaskAgentsQueryVariables = Exact<{
 }>;
 
 
-export type TaskAgentsQuery = { background_task: { items: Array<{ agent: string | null, reference: string | null, state: string }> } | null };
+export type TaskAgentsQuery = { background_task: { items: Array<{ agent: string | null, reference: string | null }> } | null };
 
 export type RegistriesQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -1193,10 +1193,9 @@ export const PresenceMatrixDocument = new TypedDocumentString(`
 export const TaskAgentsDocument = new TypedDocumentString(`
     query TaskAgents($id: String!) {
   background_task(id: $id) {
-    items(limit: 1000) {
+    items(limit: 1000, is_final: false) {
       agent
       reference
-      state
     }
   }
 }

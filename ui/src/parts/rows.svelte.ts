@@ -109,7 +109,7 @@ export class Rows {
     await Promise.all([this.need(this.#view), also && this.need(also)]);
   }
 
-  /** Reads what the running tasks are at work on. */
+  /** Reads what the running tasks are at work on, or will be next. */
   async readWorking(): Promise<void> {
     const moving = tasks.running.filter((task) => task.kind !== "rescan").slice(0, 20);
     if (moving.length === 0) {
@@ -120,7 +120,6 @@ export class Rows {
     for (const task of moving) {
       const answer = await ask(TaskAgentsDocument, { id: task.id }).catch(() => null);
       for (const item of answer?.background_task?.items ?? []) {
-        if (item.state !== "running" && item.state !== "waiting") continue;
         const reference = item.reference ?? "";
         found.set(reference, (found.get(reference) ?? new Set()).add(item.agent ?? ""));
       }
