@@ -1,14 +1,16 @@
 //! A real registry (Debian's `docker-registry`), and the pushing and deleting that tests do in it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use super::api::http_client;
 use super::image::{Built, Image, sha256};
@@ -29,6 +31,9 @@ enum Access {
     Tokens(TokenServer),
 }
 
+/// A blob's way into a repository, by whoever has it first.
+type Upload = Arc<OnceCell<()>>;
+
 /// A running registry with a store of its own.
 pub struct RealRegistry {
     folder: TempDir,
@@ -36,7 +41,7 @@ pub struct RealRegistry {
     host: String,
     access: Access,
     http: reqwest::Client,
-    uploaded: Mutex<HashSet<(String, String)>>,
+    uploaded: Mutex<HashMap<(String, String), Upload>>,
 }
 
 impl RealRegistry {
@@ -188,7 +193,9 @@ impl RealRegistry {
         for built in &images {
             for blob in &built.blobs {
                 let digest = sha256(blob);
-                if self.uploaded.lock().insert((built.repository.clone(), digest.clone())) {
+                let key = (built.repository.clone(), digest.clone());
+                let there = Arc::new(OnceCell::new_with(Some(())));
+                if self.uploaded.lock().insert(key, there).is_none() {
                     self.store_blob(&digest, blob);
                     self.store_link(&built.repository, &format!("_layers/{}", in_path(&digest)), &digest);
                 }
@@ -249,12 +256,16 @@ impl RealRegistry {
         }
     }
 
+    /// Uploads a blob once, however many images are being pushed that have it: while the registry writes it again, it
+    /// finds nothing whole under its digest.
     async fn push_blob(&self, repository: &str, blob: bytes::Bytes) {
         let digest = sha256(&blob);
         let key = (repository.to_owned(), digest.clone());
-        if self.uploaded.lock().contains(&key) {
-            return;
-        }
+        let once = Arc::clone(self.uploaded.lock().entry(key).or_default());
+        once.get_or_init(|| self.send_blob(repository, &digest, blob)).await;
+    }
+
+    async fn send_blob(&self, repository: &str, digest: &str, blob: bytes::Bytes) {
         let post = self.request(Method::POST, repository, &format!("{repository}/blobs/uploads/"));
         let begun = expect(post, StatusCode::ACCEPTED).await;
         let place = begun.headers()["location"].to_str().expect("a readable Location").to_owned();
@@ -262,7 +273,6 @@ impl RealRegistry {
         let place = place.split_once("/v2/").expect("a path below /v2/").1.to_owned();
         let put = self.request(Method::PUT, repository, &format!("{place}&digest={digest}"));
         expect(put.body(blob), StatusCode::CREATED).await;
-        self.uploaded.lock().insert(key);
     }
 
     /// Removes a tag and leaves what it pointed at: the distribution API of this release has no such call.
@@ -281,7 +291,7 @@ impl RealRegistry {
     pub fn delete_repository(&self, repository: &str) {
         let path = self.repository(repository);
         std::fs::remove_dir_all(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        self.uploaded.lock().retain(|(name, _)| name != repository);
+        self.uploaded.lock().retain(|(name, _), _| name != repository);
     }
 
     /// The tags it lists (one page).
