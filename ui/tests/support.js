@@ -153,6 +153,7 @@ export class Lab {
   async serve() {
     const layouts = this.layouts.map((name) => `oci:${join(this.folder, name)}`);
     const engines = [...this.engines.map((engine) => engine.url), ...layouts].join(",") || "none";
+    const oldLink = this.setUpLink;
     this.wharf = run(
       WHARF,
       ["serve", "--data-dir", join(this.folder, "data"), "--listen", `127.0.0.1:${this.port}`, "--engine", engines],
@@ -169,6 +170,8 @@ export class Lab {
         () => false,
       );
     });
+    // It is logged after the server answers.
+    if (this.isNew) await until("the link to the first account", () => this.setUpLink !== oldLink);
   }
 
   /** What a layout's index names, as any other program would read it. */
