@@ -45,8 +45,8 @@ struct Entry {
     image: Arc<Image>,
 }
 
-/// How many entries are looked at and judged for a name at least. So many architectures of a hidden image, and one less,
-/// take as long as a name that is not there.
+/// How many entries are looked at and judged for a name at least: those of a hidden image of up to three architectures and
+/// the one behind them, or as many where nothing is of that name, so that both take as long.
 const LOOKED_AT: usize = 4;
 
 /// For what is done with all images, whoever may see them.

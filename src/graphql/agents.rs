@@ -20,8 +20,9 @@ use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
-use crate::graphql::presence::{sought, variants};
+use crate::graphql::presence::variants;
 use crate::graphql::schema::LIST_COST;
+use crate::transfer::plan::sought;
 
 /// A node of the lab.
 pub struct AgentNode(Agent);

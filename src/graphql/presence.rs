@@ -7,12 +7,13 @@ use async_graphql::{Context, Object, SimpleObject};
 use crate::access::caller::Caller;
 use crate::base::Error;
 use crate::base::digest::Digest;
-use crate::catalog::image::{Image, ImageRecord};
+use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
-use crate::fleet::presence::{Presence, Sought};
+use crate::fleet::presence::Presence;
 use crate::fleet::service::{Fleet, Standing};
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::schema::LIST_COST;
+use crate::transfer::plan::sought;
 
 /// The most images one request asks about: more than the largest screen shows.
 const MAX_REFERENCES: usize = 500;
@@ -91,11 +92,6 @@ impl PresenceQuery {
 /// The digests of the images of one name: the variants that an agent has one of.
 pub fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
     images.iter().map(|image| image.record.digest.clone()).collect()
-}
-
-/// The image, as agents are asked about it.
-pub fn sought<'a>(record: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
-    Sought { name, architecture: &record.architecture, digest: &record.digest, variants }
 }
 
 fn letter(standing: &Standing) -> char {

@@ -98,7 +98,7 @@ impl Peers {
         let is_able = found.about.as_ref().is_some_and(|about| about.kind == Kind::Oci);
         let (Some(site), true) = (site, is_able) else { return Ok(Supply::default()) };
         let name = image.canonical();
-        if self.fleet.presence(agent, &sought(image, name.as_str())) == Presence::Present {
+        if self.fleet.presence(agent, &sought(image, name.as_str(), &[])) == Presence::Present {
             return Ok(Supply::default());
         }
         let (is_here, is_remote) = (is_here(&found.record), found.record.remote);

@@ -97,9 +97,10 @@ struct Layer {
     size: u64,
 }
 
-/// The image that is for an agent, as the agent is asked about it.
-pub(in crate::transfer) fn sought<'a>(image: &'a ImageRecord, name: &'a str) -> Sought<'a> {
-    Sought { name, architecture: &image.architecture, digest: &image.digest, variants: &[] }
+/// An image by its canonical name, as agents are asked about it; see [`Sought`] for its variants, of which there are none
+/// to tell apart where the image is the one for the agent's architecture.
+pub fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
+    Sought { name, architecture: &image.architecture, digest: &image.digest, variants }
 }
 
 impl<'a> Planner<'a> {
@@ -127,7 +128,7 @@ impl<'a> Planner<'a> {
             return Ok(plan(Step::Offline, image.record.size_bytes));
         }
         let canonical = image.record.canonical();
-        let step = match self.fleet.presence(&id, &sought(&image.record, canonical.as_str())) {
+        let step = match self.fleet.presence(&id, &sought(&image.record, canonical.as_str(), &[])) {
             Presence::Present => return Ok(plan(Step::AlreadyThere, 0)),
             Presence::Stale => Step::Replace,
             Presence::Absent | Presence::Unknown => Step::Fetch,
