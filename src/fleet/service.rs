@@ -1,7 +1,8 @@
 //! The fleet: the agents, what each holds, and how each is reached.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
@@ -9,10 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
-use crate::access::directory::Stations;
 use crate::access::tenants::{self, Tenants};
-use crate::access::visibility::Whereabouts;
-use crate::base::bits::Bits;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
@@ -32,6 +30,7 @@ use crate::store::{Store, Table};
 
 mod roster;
 mod unmet;
+mod whereabouts;
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
 
@@ -43,6 +42,8 @@ pub struct Fleet {
     audit: Audit,
     tenants: Tenants,
     index: Arc<RwLock<Index>>,
+    /// How many looks at engines have begun.
+    looks: Arc<AtomicU64>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
     pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
     /// Addresses where no engine has answered yet, with the reason; as many as the operator named at most.
@@ -62,9 +63,16 @@ struct Index {
 struct Entry {
     agent: Agent,
     engine: Option<Arc<dyn Engine>>,
+    /// The look that what it holds is known from.
+    look: Look,
     /// Cancelled when it can be reached again, or was removed.
     back: CancellationToken,
 }
+
+/// When a look at an engine began, among all looks of this fleet. Two may be under way at once, and the one that began
+/// later knows more, whichever is done first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Look(u64);
 
 /// An agent that can't be reached now.
 #[derive(Debug, Clone)]
@@ -130,7 +138,8 @@ impl Fleet {
         })?;
         let index = Arc::new(RwLock::new(index));
         let (meeting, unmet) = (Arc::default(), Arc::default());
-        Ok(Self { store: store.clone(), clock, audit, tenants, index, meeting, unmet })
+        let looks = Arc::default();
+        Ok(Self { store: store.clone(), clock, audit, tenants, index, looks, meeting, unmet })
     }
 
     /// All agents, by id. For super-admins.
@@ -298,15 +307,24 @@ impl Fleet {
     pub fn revise(&self, id: &str, changed: Vec<Held>, gone: &[Digest], disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
+        index.takes(number, self.look());
         let news = index.holdings.revise(number, changed, gone);
         index.hear(number, &news, disk);
         index.changes.raise();
     }
 
-    /// An agent's engine was read.
-    pub fn report(&self, id: &str, held: Vec<Held>, disk: Option<Disk>) {
+    /// A look at an agent's engine begins, which [`Fleet::report`] is told of when it is done.
+    pub fn look(&self) -> Look {
+        Look(self.looks.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// An agent's engine was read by this look. What is known from a later one stays.
+    pub fn report(&self, id: &str, look: Look, held: Vec<Held>, disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
+        if !index.takes(number, look) {
+            return index.hear(number, &News::default(), disk);
+        }
         let news = index.holdings.report(number, held);
         index.hear(number, &news, disk);
         let Some(entry) = index.agents.get_mut(number).and_then(Option::as_mut) else { return };
@@ -372,8 +390,9 @@ impl Fleet {
     /// time to add up, is told afterwards.
     pub async fn refresh(&self, id: &str) {
         let Ok(engine) = self.reach(id) else { return };
+        let look = self.look();
         match engine.images().await {
-            Ok(held) => self.report(id, held, None),
+            Ok(held) => self.report(id, look, held, None),
             Err(fault) => return tracing::warn!(agent = id, %fault, "an agent could not be read"),
         }
         let (fleet, id) = (self.clone(), id.to_owned());
@@ -392,7 +411,12 @@ impl Index {
     fn put(&mut self, agent: Agent) {
         let number = self.agents.len();
         self.numbers.insert(agent.record.id.clone(), number);
-        self.agents.push(Some(Entry { agent, engine: None, back: CancellationToken::new() }));
+        self.agents.push(Some(Entry {
+            agent,
+            engine: None,
+            look: Look::default(),
+            back: CancellationToken::new(),
+        }));
     }
 
     fn remove(&mut self, id: &str) {
@@ -442,6 +466,14 @@ impl Index {
         if entry.agent.is_alive() {
             self.living.change(&entry.agent.record.scaling_group).insert(number);
         }
+    }
+
+    /// Whether what this look found is newer than what is known; then it is what is known.
+    fn takes(&mut self, number: usize, look: Look) -> bool {
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return false };
+        let is_newer = look > entry.look;
+        entry.look = entry.look.max(look);
+        is_newer
     }
 
     /// What an agent holds has changed, and perhaps what its disk has left.
@@ -514,56 +546,6 @@ impl Index {
             .chain(numbered)
             .find(|id| !self.numbers.contains_key(id))
             .unwrap_or(base)
-    }
-}
-
-impl Whereabouts for Fleet {
-    fn number(&self, digest: &Digest) -> u32 {
-        self.index.write().holdings.number(digest)
-    }
-
-    fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
-        let index = self.index.read();
-        index.living.held(scaling_groups, &index.holdings)
-    }
-
-    fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
-        let index = self.index.read();
-        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
-        let mut groups: Vec<String> = index.living.among(holders).map(|(group, _)| group.into()).collect();
-        groups.sort();
-        groups
-    }
-
-    fn agents(&self, digest: &Digest) -> Vec<String> {
-        let index = self.index.read();
-        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
-        let numbers = index.living.among(holders).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
-        let named = numbers.filter_map(|number| index.by_number(number));
-        let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
-        agents.sort();
-        agents
-    }
-
-    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool {
-        let index = self.index.read();
-        let is_of = |entry: &Entry| entry.agent.is_alive() && entry.agent.is_of(architecture);
-        index
-            .holdings
-            .stale(canonical, digest)
-            .iter()
-            .any(|number| index.by_number(number).is_some_and(is_of))
-    }
-}
-
-impl Stations for Fleet {
-    fn agents_in(&self, scaling_group: &str) -> Vec<String> {
-        let index = self.index.read();
-        let agents = index.sorted().map(|entry| &entry.agent.record);
-        agents
-            .filter(|record| record.scaling_group == scaling_group)
-            .map(|record| record.id.clone())
-            .collect()
     }
 }
 

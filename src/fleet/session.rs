@@ -224,7 +224,7 @@ impl Session {
                 return Err(too_many());
             }
             if images.last {
-                fleet.report(&self.id, report.take().unwrap_or_default(), disk);
+                fleet.report(&self.id, fleet.look(), report.take().unwrap_or_default(), disk);
             }
         } else {
             if fleet.held(&self.id).len() + held.len() > MAX_IMAGES {

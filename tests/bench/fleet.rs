@@ -112,7 +112,7 @@ async fn many_agents() {
     let fleet = load(&store);
     meet_all(&fleet, &names).await;
     for (name, report) in names.iter().zip(reports) {
-        fleet.report(&format!("i-{name}"), report, None);
+        fleet.report(&format!("i-{name}"), fleet.look(), report, None);
     }
     check("start: agents loaded, met and read", started.elapsed().as_secs_f64(), 2.0, " s");
 

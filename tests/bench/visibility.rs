@@ -113,6 +113,7 @@ impl World {
                 .expect("an agent");
             fleet.report(
                 &id,
+                fleet.look(),
                 images.iter().skip(number % 3).step_by(3).map(|image| held(image)).collect(),
                 None,
             );

@@ -1,0 +1,59 @@
+//! What others ask of the fleet to decide who may see or remove what.
+
+use std::collections::BTreeSet;
+
+use crate::access::directory::Stations;
+use crate::access::visibility::Whereabouts;
+use crate::base::bits::Bits;
+use crate::base::digest::Digest;
+use crate::fleet::service::{Entry, Fleet};
+
+impl Whereabouts for Fleet {
+    fn number(&self, digest: &Digest) -> u32 {
+        self.index.write().holdings.number(digest)
+    }
+
+    fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
+        let index = self.index.read();
+        index.living.held(scaling_groups, &index.holdings)
+    }
+
+    fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
+        let index = self.index.read();
+        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
+        let mut groups: Vec<String> = index.living.among(holders).map(|(group, _)| group.into()).collect();
+        groups.sort();
+        groups
+    }
+
+    fn agents(&self, digest: &Digest) -> Vec<String> {
+        let index = self.index.read();
+        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
+        let numbers = index.living.among(holders).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
+        let named = numbers.filter_map(|number| index.by_number(number));
+        let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
+        agents.sort();
+        agents
+    }
+
+    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool {
+        let index = self.index.read();
+        let is_of = |entry: &Entry| entry.agent.is_alive() && entry.agent.is_of(architecture);
+        index
+            .holdings
+            .stale(canonical, digest)
+            .iter()
+            .any(|number| index.by_number(number).is_some_and(is_of))
+    }
+}
+
+impl Stations for Fleet {
+    fn agents_in(&self, scaling_group: &str) -> Vec<String> {
+        let index = self.index.read();
+        let agents = index.sorted().map(|entry| &entry.agent.record);
+        agents
+            .filter(|record| record.scaling_group == scaling_group)
+            .map(|record| record.id.clone())
+            .collect()
+    }
+}
