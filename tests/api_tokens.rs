@@ -12,7 +12,7 @@ const CREATE: &str = "mutation($name: String!, $scope: String!, $days: Int, $at:
 const LIST: &str = "query($user: String) { api_tokens(user: $user) { id name scope last_used } }";
 const REVOKE: &str = "mutation($id: String!) { revoke_api_token(id: $id) { ok msg } }";
 
-async fn create(api: &Api, name: &str, scope: &str) -> Value {
+pub async fn create(api: &Api, name: &str, scope: &str) -> Value {
     api.ask(CREATE, json!({"name": name, "scope": scope})).await["create_api_token"].clone()
 }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
+use crate::api_tokens::create;
 use crate::support::api::{Api, MODERN, SEED_ERA};
 use crate::support::app::App;
 use crate::support::image::Image;
@@ -77,9 +80,13 @@ async fn each_client_hears_the_events_it_knows() {
 #[tokio::test]
 async fn a_listener_sees_the_task_move() {
     let Some(scene) = Scene::set(50).await else { return };
-    scene.proxy.delay(Duration::from_millis(5));
+    scene.proxy.hold();
     let task = scene.rescan().await;
-    let events = scene.app.admin().events(&task).await.rest().await;
+    let mut listener = scene.app.admin().events(&task).await;
+    let mut events = vec![listener.next().await.expect("how it stands")];
+    scene.proxy.delay(Duration::from_millis(5));
+    scene.proxy.release();
+    events.extend(listener.rest().await);
     well_formed(&events, "bgtask", &task);
     assert!(events.len() > 3, "{events:?}");
     let ids: Vec<u64> = events.iter().filter_map(|e| e.id.as_ref()).map(|id| id.parse().unwrap()).collect();
@@ -98,7 +105,7 @@ async fn the_first_event_leaves_the_client_time_to_start_its_spinner() {
         let first = scene.app.admin().events(&task).await.next().await.expect("an event");
         longest = longest.max(first.after);
     }
-    assert!(longest >= Duration::from_millis(45), "{longest:?}");
+    assert!(longest >= Duration::from_millis(200), "{longest:?}");
 }
 
 #[tokio::test]
@@ -219,6 +226,38 @@ async fn what_ended_is_remembered_over_a_restart() {
 }
 
 #[tokio::test]
+async fn whoever_hangs_up_while_a_task_is_taken_in_leaves_none_that_never_ends() {
+    let Some(scene) = Scene::set(1).await else { return };
+    let api = scene.app.admin();
+    let tasks = async || {
+        let data = api.ask("{ background_tasks { state } }", json!({})).await;
+        data["background_tasks"].as_array().expect("a list").clone()
+    };
+    let token = create(&api, "ci", "full").await["token"].as_str().expect("a token").to_owned();
+    let document = "mutation($r: String) { rescan_images(registry: $r) { ok msg } }";
+    let body = json!({"query": document, "variables": {"r": scene.proxy.host()}}).to_string();
+    let request = format!(
+        "POST /graphql HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        api.host(),
+        body.len()
+    );
+    // At every moment from before it is read to after it is done, and so that the server hears of it at once.
+    for patience in (0..100).map(|step| Duration::from_micros(30 * step)) {
+        let mut connection = TcpStream::connect(api.host()).await.expect("a connection");
+        connection.write_all(request.as_bytes()).await.expect("a server that reads");
+        tokio::time::sleep(patience).await;
+        connection.set_zero_linger().expect("a connection that can be broken off");
+        drop(connection);
+        until("all tasks to end", PATIENCE, async || {
+            tasks().await.iter().all(|task| task["state"] != "started").then_some(())
+        })
+        .await;
+    }
+    assert!(!tasks().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_server_stopped_in_the_middle_of_a_task_goes_on_with_it_later() {
     let Some(mut scene) = Scene::set(50).await else { return };
     scene.proxy.hold();
@@ -228,7 +267,7 @@ async fn a_server_stopped_in_the_middle_of_a_task_goes_on_with_it_later() {
     listener.next().await.expect("the state so far");
     let (status, took) = scene.app.terminate().await;
     assert_eq!(status.code(), Some(0), "{}", scene.app.logs());
-    assert!(took < Duration::from_secs(10), "{took:?} with a listener and a registry that hangs");
+    assert!(took < Duration::from_secs(20), "{took:?} with a listener and a registry that hangs");
     scene.proxy.release();
     scene.app.restart().await;
     let last = scene.app.admin().finish(&task).await;

@@ -148,21 +148,20 @@ impl Queue {
         };
         let items: Vec<Item> = (0..).zip(items).map(|(number, item)| item.numbered(number)).collect();
         let live = Arc::new(Live::new(task.clone(), items.clone(), now));
-        let shared = Arc::clone(&self.shared);
-        let entry = Arc::clone(&live);
+        let (queue, id) = (self.clone(), live.id());
         deed.write(move |w| {
             w.put(&TASKS, task.id.as_bytes(), &task)?;
             for item in &items {
                 w.put(&ITEMS, item_key(task.id, item.number), item)?;
             }
+            // Not after the write, which goes on when whoever asked for it is gone.
             w.on_commit(move || {
-                shared.tasks.write().insert(entry.id(), entry);
+                queue.shared.tasks.write().insert(id, Arc::clone(&live));
+                queue.run(live);
             });
             Ok(())
         })
         .await?;
-        let id = live.id();
-        self.run(live);
         Ok(id)
     }
 
