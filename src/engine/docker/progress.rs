@@ -129,7 +129,13 @@ impl Meter {
                 // Without a total there is nothing to be a part of (some registries send no length).
                 layer.done = layer.done.max(current.min(layer.total));
             }
-            "Download complete" | "Extracting" => layer.done = layer.total,
+            // The lines of a short download may have been passed over for this one.
+            "Download complete" | "Extracting" => {
+                if !layer.fixed {
+                    layer.total = layer.total.max(total);
+                }
+                layer.done = layer.total;
+            }
             "Pull complete" | "Already exists" => {
                 layer.done = layer.total;
                 layer.complete = true;
@@ -221,6 +227,9 @@ mod tests {
                 line(r#"{"status":"Download complete","progressDetail":{},"id":"64bf449abeed"}"#),
                 at("Extracting", "64bf449abeed", 10, 1000),
                 line(r#"{"status":"Pull complete","progressDetail":{},"id":"64bf449abeed"}"#),
+                line(r#"{"status":"Download complete","progressDetail":{},"id":"64bf449abeef"}"#),
+                at("Extracting", "64bf449abeef", 10, 500),
+                line(r#"{"status":"Pull complete","progressDetail":{},"id":"64bf449abeef"}"#),
                 line(r#"{"status":"Status: Downloaded newer image for cr.test/lab/a:1"}"#),
             ],
         );
@@ -228,7 +237,7 @@ mod tests {
         let last = seen.last().unwrap();
         assert_eq!(
             (last.bytes_done, last.bytes_total, last.layers_done, last.layers_total),
-            (1000, 1000, 2, 2)
+            (1500, 1500, 3, 3)
         );
         assert_eq!(last.message, "Status: Downloaded newer image for cr.test/lab/a:1");
     }
