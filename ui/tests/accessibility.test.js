@@ -32,3 +32,30 @@ for (const [place, colorScheme] of THEMES.entries()) {
     }
   });
 }
+
+test("what is typed letter by letter stays in its field, on every page", async () => {
+  const kinds = ["text", "search", "email", "password", "url"].map((type) => `input[type=${type}]`);
+  const fields = `:is(${kinds.join()}, input:not([type]), textarea):visible:not(.graphiql-container *)`;
+  const page = await lab.admin("/");
+  const looked = {};
+  for (const [name, one] of Object.entries(pages())) {
+    await open(lab, page, one);
+    // What is behind a dialog can't be typed in.
+    const dialog = page.getByRole("dialog");
+    const all = ((await dialog.count()) > 0 ? dialog.last() : page.locator("body")).locator(fields);
+    looked[name] = await all.count();
+    for (let place = 0; place < looked[name]; place += 1) {
+      const field = all.nth(place);
+      if (!(await field.isEditable())) continue;
+      const before = await field.inputValue();
+      await field.focus();
+      await page.keyboard.press("End");
+      await page.keyboard.type("ab1");
+      const is = await field.evaluate((one) => ({ value: one.value, isLeft: document.activeElement !== one }));
+      assert.deepEqual(is, { value: `${before}ab1`, isLeft: false }, `${name}, field ${place}`);
+      for (const _ of "ab1") await page.keyboard.press("Backspace");
+    }
+  }
+  const total = Object.values(looked).reduce((sum, count) => sum + count);
+  assert.ok(total > 40, JSON.stringify(looked));
+});

@@ -137,6 +137,7 @@ test("sessions are listed; the others end, or all of them", async () => {
   assert.equal(await list.getByText("this session").count(), 1);
   await list.getByRole("button", { name: "End the others" }).click();
   const question = page.getByRole("dialog", { name: "End your other sessions?" });
+  await question.getByRole("listitem").first().waitFor();
   assert.ok((await question.getByRole("listitem").allInnerTexts()).every((item) => item.includes("From 127.0.0.1")));
   await question.getByRole("button", { name: "End the others" }).click();
   await until("one", async () => (await count()) === 2);

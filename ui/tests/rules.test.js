@@ -8,6 +8,8 @@ before(async () => {
   lab = await Lab.start({ layouts: ["one", "two"] });
   for (const name of ["lab/python", "lab/r-base", "other/tool"]) await lab.push(name, "1");
   page = await lab.admin("/rules");
+  // After a round of a rule there is a rest that is longer the longer it took.
+  page.setDefaultTimeout(300_000);
   await lab.fill(page);
 });
 after(() => lab?.close());

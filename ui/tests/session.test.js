@@ -8,9 +8,14 @@ after(() => lab?.close());
 
 test("a wrong password is told, and the right one lets in", async () => {
   const page = await lab.visit("/");
-  await page.getByLabel("E-mail address").fill("admin@test.invalid");
-  await page.getByLabel("Password").fill("wrong");
-  await page.getByRole("button", { name: "Sign in" }).click();
+  // By keys alone, letter by letter, as people do.
+  await page.locator("input:focus").waitFor();
+  await page.keyboard.type("admin@test.invalid");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("wrong");
+  assert.equal(await page.getByLabel("E-mail address").inputValue(), "admin@test.invalid");
+  assert.equal(await page.getByLabel("Password").inputValue(), "wrong");
+  await page.keyboard.press("Enter");
   await page.getByRole("alert").waitFor();
   await lab.signIn(page);
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
@@ -23,7 +28,8 @@ test("a session that ended asks for the password over the page, and goes on wher
   await page.getByRole("button", { name: "Add a registry" }).first().click();
   await page.getByLabel("Host", { exact: true }).fill("cr.example.org");
   await page.context().clearCookies();
-  await page.getByRole("button", { name: "Add and test" }).click();
+  // Whether this is the first to meet it, or what the page asks by itself.
+  await page.getByLabel("Host", { exact: true }).evaluate((field) => field.form.requestSubmit());
   const again = page.getByRole("dialog", { name: "Sign in again" });
   await again.getByLabel("Password").fill("planted-password-of-the-admin");
   await again.getByRole("button", { name: "Sign in" }).click();

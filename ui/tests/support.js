@@ -41,13 +41,17 @@ export async function until(what, check, patience = PATIENCE) {
   }
 }
 
+/** A port that nobody has. Below those that are given to whoever asks for any, so that it stays so. */
 export function freePort() {
   return new Promise((resolve) => {
     const server = createServer();
-    server.listen(0, "127.0.0.1", () => {
+    const choose = () => server.listen(20_000 + Math.floor(Math.random() * 12_000), "127.0.0.1");
+    server.on("error", choose);
+    server.on("listening", () => {
       const { port } = server.address();
       server.close(() => resolve(port));
     });
+    choose();
   });
 }
 
@@ -87,12 +91,18 @@ export class Lab {
     const lab = new Lab();
     lab.isNew = isNew;
     lab.layouts = layouts;
-    lab.engines = await fleet(lab.folder, agents);
-    for (const engine of lab.engines) engine.slowness = slowness;
-    await lab.#startRegistry();
-    lab.port = await freePort();
-    await lab.serve();
-    lab.browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS });
+    try {
+      lab.engines = await fleet(lab.folder, agents);
+      for (const engine of lab.engines) engine.slowness = slowness;
+      await lab.#startRegistry();
+      lab.port = await freePort();
+      await lab.serve();
+      lab.browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS });
+    } catch (why) {
+      // What runs already would keep the test from ending.
+      await lab.close();
+      throw why;
+    }
     return lab;
   }
 

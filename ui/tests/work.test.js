@@ -149,7 +149,7 @@ test("forgetting names what goes, and brings it back with its alias", async () =
 });
 
 test("a task is cancelled, and what failed is tried again", async () => {
-  for (const engine of lab.engines) engine.slowness = 20_000;
+  for (const engine of lab.engines) engine.stall = 0.5;
   await lab.ask(
     page,
     'mutation { preload_image(reference: "stable/python:3.11-ubuntu22.04-cuda12", target_agents: "*") { ok msg } }',
@@ -159,9 +159,11 @@ test("a task is cancelled, and what failed is tried again", async () => {
   await running.getByRole("progressbar").waitFor();
   await running.getByRole("button", { name: /^Cancel/ }).click();
   await running.waitFor({ state: "detached" });
-  for (const engine of lab.engines) engine.slowness = 0;
+  for (const engine of lab.engines) engine.stall = null;
   await page.getByRole("region", { name: "Ended" }).getByRole("link").first().click();
   await page.getByRole("button", { name: "Retry what failed" }).click();
+  // A page that is left takes its questions with it.
+  await page.getByRole("status").getByText("Loading 1 image.").waitFor();
   await page.goto(`${lab.url}/presence?q=3.11-ubuntu`);
   for (const agent of ["i-gpu01", "i-gpu02", "i-gpu03"]) {
     await until(

@@ -20,6 +20,11 @@ export class Asked<R> {
     this.#round += 1;
   };
 
+  /** Asks once more, unless an answer is on its way or nobody looks: for what is asked by the clock. */
+  refresh = (): void => {
+    if (!this.busy && !document.hidden) this.again();
+  };
+
   /** Reading this makes an effect run again after `again()`. */
   get round(): number {
     return this.#round;
@@ -40,7 +45,10 @@ export function asked<R, V>(question: () => { of: TypedDocumentString<R, V>; wit
     const controller = new AbortController();
     const run = async () => {
       try {
-        answer.data = await ask(now.of, now.with, controller.signal);
+        const data = await ask(now.of, now.with, controller.signal);
+        // It may have been on its way already when another question was asked.
+        if (controller.signal.aborted) return;
+        answer.data = data;
         answer.error = null;
       } catch (thrown) {
         if (isAborted(thrown) || controller.signal.aborted) return;

@@ -28,7 +28,9 @@ class Tasks {
 
   #streams = new Map<string, EventSource>();
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #isReading = false;
+  /** The reading that is under way, and the one that begins when it is over. */
+  #reading: Promise<void> | null = null;
+  #next: Promise<void> | null = null;
 
   get running(): TaskLineFragment[] {
     return this.list.filter((task) => task.state === "started");
@@ -48,11 +50,23 @@ class Tasks {
     };
   }
 
-  /** Reads the list now; to be called when a task was started here. */
-  read = async (): Promise<void> => {
+  /** Reads the list; to be called when a task was started here. What was begun before the call is in it afterwards. */
+  read = (): Promise<void> => {
+    if (!this.#reading) {
+      this.#reading = this.#read().finally(() => (this.#reading = null));
+      return this.#reading;
+    }
+    // The answer that is on its way may be older than what the caller has done.
+    this.#next ??= this.#reading.then(() => {
+      this.#next = null;
+      return this.read();
+    });
+    return this.#next;
+  };
+
+  async #read(): Promise<void> {
     clearTimeout(this.#timer);
-    if (this.#isReading || session.state !== "in") return this.#again();
-    this.#isReading = true;
+    if (session.state !== "in") return this.#again();
     try {
       const answer = await ask(TasksDocument, { limit: MOST_TASKS });
       this.#take(answer.background_tasks ?? []);
@@ -60,9 +74,8 @@ class Tasks {
     } catch (thrown) {
       this.error = thrown instanceof Error ? thrown.message : String(thrown);
     }
-    this.#isReading = false;
     this.#again();
-  };
+  }
 
   #again(): void {
     clearTimeout(this.#timer);

@@ -179,10 +179,12 @@ async function bringBack(
 /** Waits until none of these tasks runs any more. */
 async function ends(ids: Set<string>): Promise<void> {
   const isRunning = () => tasks.list.some((task) => ids.has(task.id) && task.state === "started");
-  do {
-    await tasks.read();
+  await tasks.read();
+  // While the list can't be read it is not known.
+  while (tasks.error !== null || isRunning()) {
     await new Promise((resolve) => setTimeout(resolve, 300));
-  } while (isRunning());
+    await tasks.read();
+  }
 }
 
 export async function cancel(id: string): Promise<void> {

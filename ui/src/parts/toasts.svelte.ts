@@ -9,12 +9,16 @@ export interface Toast {
 }
 
 const SHOWN_FOR = 8_000;
+/** With something to press, which has to be read, thought about and reached. */
+const OFFERED_FOR = 15_000;
 
 class Toasts {
   list = $state.raw<Toast[]>([]);
   /** The places to show them, the last opened one last: all but that one are behind a dialog, and can't be pressed. */
   hosts = $state.raw<string[]>([]);
   #next = 0;
+  #timers = new Map<number, ReturnType<typeof setTimeout>>();
+  #isHeld = false;
 
   good(text: string, act?: Toast["act"]): void {
     this.#add({ kind: "good", text, ...(act ? { act } : {}) });
@@ -26,12 +30,35 @@ class Toasts {
 
   dismiss = (id: number): void => {
     this.list = this.list.filter((toast) => toast.id !== id);
+    clearTimeout(this.#timers.get(id));
+    this.#timers.delete(id);
+    // Nobody points at what is gone.
+    if (this.list.length === 0) this.#isHeld = false;
+  };
+
+  /** Nothing goes by itself from now on: somebody is at the messages. */
+  hold = (): void => {
+    this.#isHeld = true;
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+  };
+
+  release = (): void => {
+    this.#isHeld = false;
+    for (const toast of this.list) this.#expire(toast);
   };
 
   #add(toast: Omit<Toast, "id">): void {
-    const id = (this.#next += 1);
-    this.list = [...this.list.slice(-3), { ...toast, id }];
-    if (toast.kind === "good") setTimeout(() => this.dismiss(id), SHOWN_FOR);
+    const added = { ...toast, id: (this.#next += 1) };
+    this.list = [...this.list.slice(-3), added];
+    this.#expire(added);
+  }
+
+  #expire(toast: Toast): void {
+    if (toast.kind === "bad" || this.#isHeld) return;
+    const end = () => (document.hidden ? this.#expire(toast) : this.dismiss(toast.id));
+    clearTimeout(this.#timers.get(toast.id));
+    this.#timers.set(toast.id, setTimeout(end, toast.act ? OFFERED_FOR : SHOWN_FOR));
   }
 }
 
