@@ -154,9 +154,15 @@ async fn stopping_a_pull_leaves_nothing_in_docker() {
     proxy.behave();
     let leftovers =
         || entries(&node.data().join("tmp")) + entries(&node.data().join("image/vfs/layerdb/sha256"));
-    until("no download and no layer to be left", PATIENCE, async || (leftovers() == 0).then_some(())).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((leftovers(), engine.images().await.unwrap()), (0, Vec::new()), "the engine goes on pulling");
+    until("no download and no layer to be left, and none to come", PATIENCE, async || {
+        if leftovers() > 0 {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (leftovers() == 0).then_some(())
+    })
+    .await;
+    assert_eq!(engine.images().await.unwrap(), [], "the engine goes on pulling");
     // And it can be had again.
     assert_eq!(
         engine.pull(&pull, &|_| (), &CancellationToken::new()).await.unwrap().held.digest,
@@ -243,8 +249,10 @@ async fn an_engine_behind_tls_wants_our_certificate() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let file = |name: &str| folder.path().join(name).display().to_string();
-    // dockerd can't choose a port itself.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // dockerd can't choose a port itself. Below those that are given to whoever asks for any.
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let port = (from..32_000).find(is_free).expect("a free port");
     let host = format!("tcp://127.0.0.1:{port}");
     let (ca, cert, key) = (file("ca.pem"), file("server-cert.pem"), file("server-key.pem"));
     let arguments = ["-H", &host, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]

@@ -64,7 +64,7 @@ async fn a_document_that_asks_for_too_much_is_refused_at_once() {
         let body = reply.json();
         let refused = reply.status >= 400 || body["errors"].is_array();
         assert!(refused && reply.status < 500, "{name}: {} {}", reply.status, reply.text());
-        assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{name} took {:?}", started.elapsed());
         assert!(reply.body.len() < 65_536, "{name}: an answer of {} bytes", reply.body.len());
     }
     let data = app.admin().ask("{ images { name } }", json!({})).await;

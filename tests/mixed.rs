@@ -90,7 +90,7 @@ async fn podman_and_containerd_are_agents_like_any_other() {
     // Behind our back, each by its own command line.
     let becomes = async |states: [&str; 2]| {
         let shown = async || (presence(&app, &name, &agents).await == states).then_some(());
-        until(&format!("it to be {states:?}"), PATIENCE, shown).await;
+        until(&format!("it to be {states:?}"), PATIENCE * 2, shown).await;
     };
     containerd.untag(&name).await;
     becomes(["absent", "present"]).await;

@@ -155,7 +155,7 @@ async fn podman_takes_an_image_from_the_directory() {
     let Some(scene) = Scene::set(vec![lab("1")]).await else { return };
     assert_eq!(scene.preload(0).await.0, "bgtask_done");
     // Podman makes a name of the path, and names have no capitals.
-    let lower = format!("wharf-podman-{}", std::process::id());
+    let lower = format!("wharf-podman-{:.8}", uuid::Uuid::new_v4().simple().to_string());
     let scratch = tempfile::Builder::new().prefix(&lower).rand_bytes(0).tempdir().unwrap();
     let images = scratch.path().join("images");
     std::os::unix::fs::symlink(scene.folder(), &images).unwrap();
@@ -332,7 +332,7 @@ async fn a_cancelled_preload_ends_at_once_and_is_gone_on_with_later() {
     let (ok, msg) = scene.api().mutate("cancel_task", &format!("id: \"{task}\"")).await;
     assert!(ok, "{msg}");
     assert_eq!(scene.api().finish(&task).await.name, "bgtask_cancelled");
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert_eq!(scene.preload(0).await.0, "bgtask_done");
     assert_eq!(scene.requests_for(&layer)[0].range.as_deref(), Some("bytes=100000-"));
 }

@@ -21,7 +21,7 @@ use crate::support::registry::RealRegistry;
 use crate::support::wait::{PATIENCE, until};
 
 /// A round waits until it is quiet, and these machines are busy.
-const LONG: Duration = PATIENCE.saturating_mul(2);
+const LONG: Duration = PATIENCE.saturating_mul(4);
 
 const RULE: &str = "query($n: String!) { preload_rule(name: $n) {
     name state images target_agents window time_zone effective_time_zone enabled is_open opens_at closes_at
@@ -125,7 +125,7 @@ impl Api {
         let mut last = Value::Null;
         let found = tokio::time::timeout(
             LONG,
-            until(what, LONG * 2, async || {
+            until(what, LONG, async || {
                 last = self.rule(name).await;
                 is_it(&last).then(|| last.clone())
             }),

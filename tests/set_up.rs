@@ -95,11 +95,11 @@ async fn the_link_in_the_log_makes_one_super_admin_and_nothing_else_does() {
 #[tokio::test]
 async fn who_guesses_is_kept_waiting() {
     let app = bare(&[]).start().await;
-    let mut last = 0;
+    let mut seen = Vec::new();
     for _ in 0..8 {
-        last = set_up(&app, "guess", "eve@lab.example", "a password of hers").await.status;
+        seen.push(set_up(&app, "guess", "eve@lab.example", "a password of hers").await.status);
     }
-    assert_eq!(last, 429);
+    assert!(seen.contains(&429), "{seen:?}");
 }
 
 #[tokio::test]

@@ -335,12 +335,14 @@ async fn an_engine_that_may_not_be_used_is_said_to_be_so_and_the_others_go_on() 
     })
     .await;
     let said: Vec<&str> = reasons(&waiting).into_iter().map(|(.., reason)| reason).collect();
-    for (is_final, expected) in
-        [("true", json!([{"state": "done"}])), ("false", json!([{"state": "waiting"}]))]
-    {
+    // The one that waits is tried again now and then, so it may just be running.
+    for (is_final, expected) in [("true", &["done"][..]), ("false", &["waiting", "running"])] {
         let query =
             format!("{{ background_task(id: {task:?}) {{ items(is_final: {is_final}) {{ state }} }} }}");
-        assert_eq!(scene.api().ask(&query, json!({})).await["background_task"]["items"], expected);
+        let answer = scene.api().ask(&query, json!({})).await;
+        let items = answer["background_task"]["items"].as_array().unwrap();
+        let is_expected = |item: &Value| expected.contains(&item["state"].as_str().unwrap());
+        assert!(items.len() == 1 && items.iter().all(is_expected), "{is_final}: {items:?}");
     }
     let remedy = "must be allowed to use the engine's socket";
     assert!(said.iter().any(|reason| reason.contains(remedy)), "{waiting:#}");

@@ -96,8 +96,11 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_place_to_wait_is_told_at_once() {
         let hasher = Hasher::with_turns(1, 1).unwrap();
+        // Nobody gets a turn before all have asked.
+        let held = std::sync::Arc::clone(&hasher.turns).acquire_owned().await.unwrap();
         let attempts = (0..8).map(|_| hasher.matches(Secret::new("correct horse"), None));
-        let answers = futures_util::future::join_all(attempts).await;
+        let answers = futures_util::future::join_all(attempts);
+        let (answers, ()) = tokio::join!(answers, async { drop(held) });
         let busy = answers.iter().filter(|answer| matches!(answer, Err(Error::Busy(_)))).count();
         assert_eq!(busy, 6, "one turn and one place to wait: {answers:?}");
     }

@@ -292,13 +292,15 @@ mod tests {
 
     /// Follows the task on this server; gives how it ended and the lines that were shown.
     async fn followed(server: &Server) -> (Result<Detail>, String) {
+        followed_for(Duration::from_mins(1), server).await
+    }
+
+    /// The same, where the server is waited for so long.
+    async fn followed_for(in_all: Duration, server: &Server) -> (Result<Detail>, String) {
         let paper = Paper::default();
         let mut screen = Screen::Lines { last: String::new(), to: Box::new(paper.clone()) };
-        let patience = Patience {
-            first: Duration::from_millis(20),
-            longest: Duration::from_millis(40),
-            in_all: Duration::from_millis(800),
-        };
+        let patience =
+            Patience { first: Duration::from_millis(20), longest: Duration::from_millis(40), in_all };
         let id: TaskId = ID.parse().unwrap();
         let ended = to_the_end(&client(server), id, patience, &mut screen).await;
         let lines = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
@@ -386,7 +388,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_stays_away_ends_the_following_with_the_way_back() {
         let server = Server::start(vec![Answer::Stream(updated(1, 1, "a"))]).await;
-        let failure = followed(&server).await.0.unwrap_err().to_string();
+        let failure = followed_for(Duration::from_millis(800), &server).await.0.unwrap_err().to_string();
         assert!(failure.ends_with(&format!("the task may go on: wharf task follow {ID}")), "{failure}");
     }
 

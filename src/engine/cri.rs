@@ -42,7 +42,7 @@ const CONTAINERD: &str = "containerd";
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 /// containerd tells its CRI part of a name that was taken away a moment after it was; we wait for that so many times
 /// so long.
-const SETTLING: (u32, Duration) = (40, Duration::from_millis(50));
+const SETTLING: (u32, Duration) = (200, Duration::from_millis(50));
 
 /// How long an engine may take, and how often it is looked at. Tests are less patient.
 #[derive(Debug, Clone, Copy)]

@@ -89,6 +89,7 @@ async fn what_is_preloaded_is_pinned_until_it_is_unloaded() {
     // The names of its own that Kubernetes' part gave it, and another name.
     let other = format!("{}:other", pull.repository);
     node.ctr_ok(&["images", "tag", &pull.name(), &other]).await;
+    until("CRI to know of it", PATIENCE, async || engine.find(&other).await.unwrap()).await;
     assert_eq!(engine.remove(&other).await, Ok(Removal::Untagged));
     assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
     assert_eq!(labels().await, "");

@@ -166,13 +166,13 @@ async fn what_others_do_is_heard(kind: Kind) {
     let mut events = engine.events().await.unwrap();
     let pull = pull_of(registry.host(), &built);
     // Up to the one looked for: engines differ in how many steps they tell.
-    let mut hear = async |wanted: Change, name: Option<&str>| {
+    let mut hear = async |wanted: &[Change], name: Option<&str>| {
         tokio::time::timeout(PATIENCE, async {
             loop {
                 let Event::ImageChanged { change, digest, name: told } =
                     events.next().await.unwrap().unwrap();
                 assert!(digest.is_none_or(|digest| digest == pull.config));
-                if change == wanted && name.is_none_or(|name| told.as_deref() == Some(name)) {
+                if wanted.contains(&change) && name.is_none_or(|name| told.as_deref() == Some(name)) {
                     return;
                 }
             }
@@ -182,13 +182,14 @@ async fn what_others_do_is_heard(kind: Kind) {
     };
     let other = "docker.io/library/alpine:3";
     node.pull(&pull.name()).await;
-    hear(Change::Pulled, Some(&pull.name())).await;
+    // containerd's part for Kubernetes may be seen to have an image a moment before its name.
+    hear(&[Change::Pulled, Change::Tagged], Some(&pull.name())).await;
     node.tag(&pull.name(), other).await;
-    hear(Change::Tagged, Some(other)).await;
+    hear(&[Change::Tagged], Some(other)).await;
     node.untag(other).await;
-    hear(Change::Untagged, None).await;
+    hear(&[Change::Untagged], None).await;
     node.untag(&pull.name()).await;
-    hear(Change::Deleted, None).await;
+    hear(&[Change::Deleted], None).await;
 
     node.kill9();
     let fault = tokio::time::timeout(PATIENCE, async {

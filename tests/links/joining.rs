@@ -1,7 +1,5 @@
 //! How agents get in, what shows of them, and how they are put out.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{NODE, Scene};
@@ -191,7 +189,7 @@ async fn an_image_goes_over_the_link_and_what_changes_there_shows_within_seconds
 
     let becomes = async |state: &str| {
         let what = format!("the image to be {state}");
-        until(&what, Duration::from_secs(45), async || (scene.presence().await == state).then_some(())).await;
+        until(&what, PATIENCE * 2, async || (scene.presence().await == state).then_some(())).await;
     };
     scene.node.docker_ok(&["tag", &scene.name(), "kept:1"]).await;
     scene.node.docker_ok(&["rmi", &scene.name()]).await;

@@ -98,7 +98,8 @@ async fn an_agent_nothing_is_heard_of_is_lost_after_its_time_and_alive_again_whe
     let pulled_plug = std::time::Instant::now();
     scene.link.freeze();
     let lost = becomes(&scene.api(), NODE, "LOST").await;
-    assert!(pulled_plug.elapsed() >= Duration::from_secs(2), "no sooner than that");
+    // It was heard of a second ago at most when that began, or a little more on a busy machine.
+    assert!(pulled_plug.elapsed() >= Duration::from_secs(1), "no sooner than that");
     assert!(lost["status_reason"].as_str().unwrap().contains("nothing was heard of it"), "{lost}");
     scene.waits(&task, "nothing was heard of it").await;
     assert_eq!(scene.presence().await, "unknown");
@@ -148,7 +149,7 @@ async fn a_stopped_manager_leaves_the_pulls_alone() {
     let Some(mut scene) = Scene::set(|_| ()).await else { return };
     let task = scene.stuck().await;
     let (status, took) = scene.app.terminate().await;
-    assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
+    assert!(status.success() && took < Duration::from_secs(20), "{status} after {took:?}");
     scene.app.restart().await;
     scene.runs(&task).await;
     scene.ends_well(&task).await;

@@ -182,7 +182,7 @@ impl Site {
     }
 }
 
-const SEED_FIRST: &[&str] = &["--seed-first", "--agent-silence", "3"];
+const SEED_FIRST: &[&str] = &["--seed-first", "--agent-silence", "30"];
 
 #[tokio::test]
 async fn the_uplink_is_paid_once_and_those_who_wait_say_for_whom() {
@@ -260,7 +260,7 @@ async fn a_seed_that_is_drained_ends_what_it_began_and_the_others_have_it_from_t
 
 #[tokio::test]
 async fn when_the_seed_dies_another_one_goes_on_and_it_takes_the_rest_from_there_when_it_is_back() {
-    let Some(mut site) = Site::set(SEED_FIRST, 3).await else { return };
+    let Some(mut site) = Site::set(&["--seed-first", "--agent-silence", "3"], 3).await else { return };
     let (task, seed) = site.stuck().await;
     site.machine(&seed).process().kill9();
     until("another to be the seed", PATIENCE, async || {

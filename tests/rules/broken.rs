@@ -1,5 +1,6 @@
 //! An image that can't be loaded.
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Scene, lab};
@@ -33,8 +34,13 @@ async fn an_image_that_is_broken_is_left_for_longer_and_longer_until_it_is_anoth
     scene.app.kill9();
     scene.app.restart().await;
     let rule = api.rule_until("standard", "the same", |rule| rule["status"]["held_back"] == 1).await;
-    assert_eq!(rule["status"]["waiting"][0]["until"], waiting["until"], "{rule:#}");
-    assert_eq!(api.tasks_of("standard").await.len(), tasks, "{rule:#}");
+    let now = api.tasks_of("standard").await.len();
+    // Unless its time came meanwhile, as it does on a machine that is slow enough.
+    let until: Timestamp = waiting["until"].as_str().unwrap().parse().unwrap();
+    if Timestamp::now() < until {
+        assert_eq!(rule["status"]["waiting"][0]["until"], waiting["until"], "{rule:#}");
+        assert_eq!(now, tasks, "{rule:#}");
+    }
 
     // What is pushed anew is another image, whatever its name.
     scene.proxy.behave();

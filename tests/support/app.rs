@@ -223,7 +223,7 @@ impl App {
                     return;
                 }
                 // Some other test's outgoing connection may hold the port for a moment.
-                Err(_) if started.elapsed() < PATIENCE / 4 && self.launch.tail(3).contains("in use") => {
+                Err(_) if started.elapsed() < PATIENCE && self.launch.tail(3).contains("in use") => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(status) => panic!("wharf did not start again ({status})"),

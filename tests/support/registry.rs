@@ -134,11 +134,15 @@ impl RealRegistry {
         let said = read(&log).len();
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config).env_clear().env("OTEL_TRACES_EXPORTER", "none");
-        let mut process = Process::spawn(&mut command, &log, &log).expect("docker-registry runs");
-        let started = Instant::now();
+        let mut start = || Process::spawn(&mut command, &log, &log).expect("docker-registry runs");
+        let (mut process, started) = (start(), Instant::now());
         let host = loop {
-            let ended = process.ended();
+            let mut ended = process.ended();
             let fresh = read(&log).split_off(said);
+            // Some other test's outgoing connection may hold the port for a moment.
+            if ended.is_some() && fresh.contains("address already in use") {
+                (process, ended) = (start(), None);
+            }
             if let Some(rest) = fresh.split("msg=\"listening on ").nth(1)
                 && let Some((host, _)) = rest.split_once('"')
             {

@@ -65,6 +65,7 @@ struct FakeCri {
     folder: TempDir,
     accepting: JoinHandle<()>,
     log: Arc<Mutex<Vec<String>>>,
+    patience: Patience,
 }
 
 impl FakeCri {
@@ -87,17 +88,22 @@ impl FakeCri {
                 });
             }
         });
-        Self { folder, accepting, log }
+        // More than any machine needs, so that nothing but the script is to blame.
+        let minute = Duration::from_mins(1);
+        let patience = Patience { answer: minute, quiet: minute, look: Duration::from_millis(10) };
+        Self { folder, accepting, log, patience }
+    }
+
+    /// One that is not waited for long.
+    fn hurried(mut self) -> Self {
+        let (answer, quiet) = (Duration::from_millis(500), Duration::from_millis(100));
+        self.patience = Patience { answer, quiet, ..self.patience };
+        self
     }
 
     fn engine(&self) -> Cri {
-        let patience = Patience {
-            answer: Duration::from_millis(500),
-            quiet: Duration::from_millis(100),
-            look: Duration::from_millis(10),
-        };
         let place = Place::Socket(self.folder.path().join("c.sock"));
-        Cri::new(&EngineUrl { kind: Kind::Containerd, place }).unwrap().with_patience(patience)
+        Cri::new(&EngineUrl { kind: Kind::Containerd, place }).unwrap().with_patience(self.patience)
     }
 
     fn calls(&self, of: &str) -> usize {
@@ -257,7 +263,7 @@ async fn broken_answers_are_faults() {
 #[tokio::test]
 async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
     // It answers all the time that it lives: the pull goes on past many quiet moments, until it is stopped.
-    let fake = pulling(Answer::Stuck, Some(config()));
+    let fake = pulling(Answer::Stuck, Some(config())).hurried();
     let (engine, stop) = (fake.engine(), CancellationToken::new());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (token, told) = (stop.clone(), Arc::clone(&seen));
@@ -277,14 +283,15 @@ async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
     let fake = FakeCri::start(|method, _| match method {
         "ImageStatus" => shown(None),
         _ => Answer::Stuck,
-    });
+    })
+    .hurried();
     let fault = run(&fake, &a_pull()).await.0.unwrap_err();
     assert!(fault.class == Class::EngineGone && fault.is_transient(), "{fault}");
 }
 
 #[tokio::test]
 async fn a_hanging_engine_hangs_nobody() {
-    let fake = FakeCri::start(|_, _| Answer::Stuck);
+    let fake = FakeCri::start(|_, _| Answer::Stuck).hurried();
     let (engine, started) = (fake.engine(), Instant::now());
     assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
     assert_eq!(engine.images().await.unwrap_err().class, Class::EngineGone);

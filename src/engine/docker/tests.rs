@@ -55,6 +55,7 @@ struct FakeDocker {
     folder: TempDir,
     accepting: JoinHandle<()>,
     log: Arc<Mutex<Vec<String>>>,
+    patience: Patience,
 }
 
 impl FakeDocker {
@@ -71,17 +72,22 @@ impl FakeDocker {
                 connections.spawn(serve(stream, Arc::clone(&script), Arc::clone(&written)));
             }
         });
-        Self { folder, accepting, log }
+        // More than any machine needs, so that nothing but the script is to blame.
+        let minute = Duration::from_mins(1);
+        let patience = Patience { answer: minute, gather: minute, quiet: minute };
+        Self { folder, accepting, log, patience }
+    }
+
+    /// One that is not waited for long.
+    fn hurried(mut self) -> Self {
+        let short = Duration::from_millis(400);
+        self.patience = Patience { answer: short, gather: short, quiet: short / 4 };
+        self
     }
 
     fn engine(&self) -> Docker {
-        let patience = Patience {
-            answer: Duration::from_millis(400),
-            gather: Duration::from_millis(400),
-            quiet: Duration::from_millis(100),
-        };
         let place = Place::Socket(self.folder.path().join("docker.sock"));
-        Docker::new(&EngineUrl { kind: Kind::Docker, place }).unwrap().with_patience(patience)
+        Docker::new(&EngineUrl { kind: Kind::Docker, place }).unwrap().with_patience(self.patience)
     }
 
     fn log(&self) -> Vec<String> {
@@ -330,7 +336,7 @@ async fn a_line_may_come_in_pieces_and_many_in_one() {
 #[tokio::test]
 async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
     // It answers pings all the time: the pull goes on past many quiet moments, until it is stopped.
-    let fake = pulling(|| Answer::Stuck(b"{\"status\":\"Waiting\"}\n".to_vec()), Some(config()));
+    let fake = pulling(|| Answer::Stuck(b"{\"status\":\"Waiting\"}\n".to_vec()), Some(config())).hurried();
     let (engine, stop) = (fake.engine(), CancellationToken::new());
     let token = stop.clone();
     let task = tokio::spawn(async move { engine.pull(&a_pull(), &|_| (), &token).await });
@@ -354,14 +360,15 @@ async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
         }
         target if target.starts_with("/images/create") => Answer::Stuck(b"{\"status\":\"x\"}\n".to_vec()),
         _ => absent(),
-    });
+    })
+    .hurried();
     let fault = run(&fake).await.0.unwrap_err();
     assert!(fault.class == Class::EngineGone && fault.is_transient(), "{fault}");
 }
 
 #[tokio::test]
 async fn a_hanging_engine_hangs_nobody() {
-    let fake = FakeDocker::start(|_| Answer::Silence);
+    let fake = FakeDocker::start(|_| Answer::Silence).hurried();
     let engine = fake.engine();
     let started = Instant::now();
     assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
@@ -371,7 +378,8 @@ async fn a_hanging_engine_hangs_nobody() {
     let fake = FakeDocker::start(|asked| match asked.target.as_str() {
         "/_ping" => absent(),
         _ => Answer::Silence,
-    });
+    })
+    .hurried();
     let engine = fake.engine();
     assert_eq!(engine.images().await.unwrap_err().class, Class::EngineGone);
     assert_eq!(engine.find("cr.test/a:1").await.unwrap_err().class, Class::EngineGone);
@@ -379,15 +387,14 @@ async fn a_hanging_engine_hangs_nobody() {
     assert_eq!(engine.events().await.err().unwrap().class, Class::EngineGone);
     assert!(started.elapsed() < Duration::from_secs(10));
     // A head, and then a body that does not end.
-    let fake = FakeDocker::start(|_| Answer::Stuck(b"[".to_vec()));
+    let fake = FakeDocker::start(|_| Answer::Stuck(b"[".to_vec())).hurried();
     assert_eq!(fake.engine().images().await.unwrap_err().class, Class::EngineGone);
 }
 
 #[tokio::test]
 async fn an_answer_without_end_is_cut_off() {
     let fake = FakeDocker::start(|_| Answer::Flood);
-    let patience = Patience { answer: Duration::from_mins(1), ..Patience::default() };
-    let fault = fake.engine().with_patience(patience).images().await.unwrap_err();
+    let fault = fake.engine().images().await.unwrap_err();
     assert!(fault.class == Class::Other && fault.message.contains("too long"), "{fault}");
 }
 

@@ -7,6 +7,7 @@ use crate::{
     registry::{
         client::blob::Body,
         error::{Error, Reason},
+        limits::Limits,
         tests::{
             ann, client, hasty, patient, remote,
             server::{Reply, Request, Server, Then},
@@ -27,7 +28,11 @@ fn healthy(request: &Request) -> Reply {
 }
 
 async fn open(server: &Server, from: u64) -> Result<Body, Error> {
-    client(remote(&server.url()), hasty()).open_blob("a", &Digest::sha256_of(BLOB), 10, from).await
+    open_within(patient(), server, from).await
+}
+
+async fn open_within(limits: Limits, server: &Server, from: u64) -> Result<Body, Error> {
+    client(remote(&server.url()), limits).open_blob("a", &Digest::sha256_of(BLOB), 10, from).await
 }
 
 async fn read(body: &mut Body) -> Result<Vec<u8>, Error> {
@@ -86,7 +91,8 @@ async fn a_blob_that_stops_ends_or_never_ends_is_told() {
         ("content-encoding: gzip\r\n\r\n0123456789", Then::Close, "compressed"),
     ] {
         let server = Server::start(move |_| Reply::raw(format!("{head}{rest}"), then)).await;
-        let error = match open(&server, 0).await {
+        let limits = if matches!(then, Then::Hang) { hasty() } else { patient() };
+        let error = match open_within(limits, &server, 0).await {
             Ok(mut body) => read(&mut body).await.unwrap_err(),
             Err(error) => error,
         };

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicIsize, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -33,11 +33,15 @@ async fn ask(server: &Server, limits: Limits) -> Result<(), Error> {
     client(remote(&server.url()), limits).manifest("a", "tag").await.map(drop)
 }
 
-fn until(error: &Error) -> Duration {
+fn until(error: &Error) -> SystemTime {
     match error.reason {
-        Reason::RateLimited { until } => until.duration_since(SystemTime::now()).unwrap_or_default(),
+        Reason::RateLimited { until } => until,
         _ => panic!("{error}"),
     }
+}
+
+fn from_here(until: SystemTime) -> Duration {
+    until.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 fn from_now(seconds: u64) -> String {
@@ -56,10 +60,10 @@ async fn a_long_pause_is_reported_kept_and_shared_by_clones_only() {
         let told = client(remote(&server.url()), patient());
         let error = told.manifest("a", "tag").await.unwrap_err();
         assert!(error.is_transient());
-        let wait = until(&error).as_secs();
+        let wait = from_here(until(&error)).as_secs();
         assert!((low..=high).contains(&wait), "{text}: {wait}");
         // The pause holds for every request and clone, without a packet.
-        assert_eq!(until(&told.clone().ping().await.unwrap_err()).as_secs(), wait);
+        assert_eq!(until(&told.clone().ping().await.unwrap_err()), until(&error));
         assert!(told.paused_until().is_some());
         assert_eq!(server.requests().len(), 1);
         // Other registries go on.
@@ -90,7 +94,7 @@ async fn endless_refusals_end_as_rate_limited_and_lines_may_end_in_lf() {
         )
     })
     .await;
-    assert!(until(&ask(&server, patient()).await.unwrap_err()) < Duration::from_secs(1));
+    assert!(from_here(until(&ask(&server, patient()).await.unwrap_err())) < Duration::from_secs(1));
     assert_eq!(server.requests().len(), 4);
 }
 
@@ -153,12 +157,16 @@ async fn broken_connections_are_tried_again() {
 #[tokio::test]
 async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n";
-    for (bytes, then, deadline) in [
-        ("", Then::Hang, "no response headers"),
-        ("HTTP/1.1 200 OK\r\nx: ", Then::Drip(b"y"), "no response headers"),
-        ("", Then::Drip(b"HTTP/1.1 100 Continue\r\n\r\n"), "no response headers"),
-        (HEAD, Then::Hang, "the body stopped"),
-        (HEAD, Then::Drip(b" "), "the whole answer"),
+    // Each meets the one deadline that is short.
+    let headers = || Limits { headers: hasty().headers, ..patient() };
+    let idle = || Limits { idle: hasty().idle, ..patient() };
+    let total = || Limits { total: hasty().total, ..patient() };
+    for (bytes, then, limits, deadline) in [
+        ("", Then::Hang, headers(), "no response headers"),
+        ("HTTP/1.1 200 OK\r\nx: ", Then::Drip(b"y"), headers(), "no response headers"),
+        ("", Then::Drip(b"HTTP/1.1 100 Continue\r\n\r\n"), headers(), "no response headers"),
+        (HEAD, Then::Hang, idle(), "the body stopped"),
+        (HEAD, Then::Drip(b" "), total(), "the whole answer"),
     ] {
         let server =
             Server::start(
@@ -169,7 +177,7 @@ async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
             .await;
         let mut one = remote(&server.url());
         one.concurrency = 1;
-        let client = client(one, hasty());
+        let client = client(one, limits);
         let error = client.manifest("a", "tag").await.unwrap_err();
         assert!(error.to_string().contains(deadline), "{bytes:?} {then:?}: {error}");
         assert!(error.is_transient());
@@ -179,7 +187,8 @@ async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
 
 #[tokio::test]
 async fn no_more_requests_are_in_flight_than_allowed() {
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    // Signed: one that is given up early is counted out before the server has counted it in.
+    let (now, most) = (Arc::new(AtomicIsize::new(0)), Arc::new(AtomicIsize::new(0)));
     let seen = (now.clone(), most.clone());
     let server = Server::start(move |_| {
         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
