@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::api_tokens::create;
 use crate::support::api::Api;
 use crate::support::app::App;
 use crate::support::http1::Response;
 use crate::support::image::Image;
 use crate::support::proxy::CountingProxy;
 use crate::support::registry::RealRegistry;
+use crate::support::rude::Rude;
+use crate::support::wait::{PATIENCE, until};
 
 const FORGET: &str = "mutation($image_id:String!){forget_image_by_id(image_id:$image_id){ok msg image{tag}}}";
 const UNTAG: &str =
@@ -128,6 +131,45 @@ async fn a_tag_is_taken_away_and_the_others_of_its_manifest_stay() {
     let again = scene.id("again").await;
     admin.ask(PURGE, json!({"image_id": again, "options": {"remove_from_registry": true}})).await;
     assert_eq!(scene.tags().await, (vec!["1".into(), "same".into()], vec!["1".into()]));
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_while_a_tag_is_taken_away_leaves_nothing_half_done() {
+    let Some(scene) = Scene::set(&[lab("1"), lab("2"), lab("3")]).await else { return };
+    let admin = scene.app.admin();
+    let token = create(&admin, "ci", "full").await["token"].as_str().expect("a token").to_owned();
+    scene.takes_tags_away();
+    // The catalog forgets an image that is purged; one whose tag is taken away it keeps until the next scan.
+    for (tag, document, action, here, there) in [
+        ("1", PURGE, "purge_image_by_id", vec!["2", "3"], vec!["2", "3"]),
+        ("2", UNTAG, "untag_image_from_registry", vec!["2", "3"], vec!["3"]),
+    ] {
+        let id = scene.id(tag).await;
+        let mut variables = json!({"image_id": id});
+        if document == PURGE {
+            variables["options"] = json!({"remove_from_registry": true});
+        }
+        scene.proxy.hold_those(|request| request.method == "DELETE");
+        let client = Rude::ask(&scene.app, &token, document, &variables).await;
+        until("the registry to be asked", PATIENCE, async || {
+            (!scene.proxy.take_held().is_empty()).then_some(())
+        })
+        .await;
+        client.break_off_and_be_heard(&scene.app).await;
+        scene.proxy.release();
+
+        let rows = until("the deed to be in the audit log", PATIENCE, async || {
+            let mut rows = admin.audit_rows(0).await;
+            rows.retain(|row| row["action"] == action);
+            (!rows.is_empty()).then_some(rows)
+        })
+        .await;
+        assert_eq!(rows.len(), 1, "{rows:#?}");
+        assert_eq!((&rows[0]["target"], &rows[0]["outcome"]), (&json!(id), &json!("DONE")), "{rows:#?}");
+        let owned = |tags: Vec<&str>| tags.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(scene.tags().await, (owned(here), owned(there)), "{action}");
+    }
+    assert_eq!(scene.deletions(), 2);
 }
 
 #[tokio::test]

@@ -9,10 +9,13 @@ use futures_util::stream;
 use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem::{Body, Request, Response, handler};
+use tokio_util::task::TaskTracker;
 
+use crate::base::Error;
 use crate::graphql::kit::answer::{self, Later};
 use crate::graphql::schema::Schema;
 use crate::http::caller::Proved;
+use crate::http::events::Streams;
 use crate::http::json;
 use crate::http::problem::Problem;
 
@@ -26,9 +29,10 @@ pub async fn spec(
     body: Body,
     caller: Proved,
     schema: Data<&Schema>,
+    streams: Data<&Streams>,
 ) -> Result<Response, Problem> {
     let later = Later::default();
-    let answer = execute(request, body, caller, schema.0, later.clone()).await?;
+    let answer = execute(request, body, caller, schema.0, &streams.tracker, later.clone()).await?;
     Ok(streamed(answer::envelope(&answer, &later)))
 }
 
@@ -39,9 +43,10 @@ pub async fn bare(
     body: Body,
     caller: Proved,
     schema: Data<&Schema>,
+    streams: Data<&Streams>,
 ) -> Result<Response, Problem> {
     let later = Later::default();
-    let answer = execute(request, body, caller, schema.0, later.clone()).await?;
+    let answer = execute(request, body, caller, schema.0, &streams.tracker, later.clone()).await?;
     if answer.is_ok() {
         return Ok(streamed(answer::bare(&answer, &later)));
     }
@@ -58,6 +63,7 @@ async fn execute(
     body: Body,
     caller: Proved,
     schema: &Schema,
+    tracker: &TaskTracker,
     later: Later,
 ) -> Result<Answer, Problem> {
     let bytes = json::read(request, body).await?;
@@ -69,8 +75,13 @@ async fn execute(
     if operation.query.trim().is_empty() {
         return Err(Problem::bad_request("the body is no GraphQL request: query is missing"));
     }
-    let answer = schema.execute(operation.data(caller.0).data(later));
-    tokio::time::timeout(TIMEOUT, answer)
-        .await
-        .map_err(|_| Problem::unavailable(format!("the request took more than {} s", TIMEOUT.as_secs())))
+    let (schema, operation) = (schema.clone(), operation.data(caller.0).data(later));
+    let answer = tracker.spawn(async move { schema.execute(operation).await });
+    match tokio::time::timeout(TIMEOUT, answer).await {
+        Ok(answer) => Ok(answer.map_err(Error::internal)?),
+        Err(_) => Err(Problem::unavailable(format!(
+            "the request took more than {} s; what it changes may still be under way",
+            TIMEOUT.as_secs()
+        ))),
+    }
 }

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod caller;
 pub mod config;
 pub mod events;
+pub mod finish;
 pub mod func;
 pub mod graphql;
 pub mod guard;

@@ -12,6 +12,7 @@ use crate::http::agents::HandOut;
 use crate::http::backup::{self, Backups};
 use crate::http::caller::Proofs;
 use crate::http::events::{self, Streams};
+use crate::http::finish::Finish;
 use crate::http::guard::{Guard, Hosts};
 use crate::http::health::{self, Requests};
 use crate::http::v2::{aliases, images, registries};
@@ -50,6 +51,7 @@ pub struct Services {
 /// The whole HTTP surface.
 pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
     let (requests, proxies) = (Requests::default(), services.proofs.proxies.clone());
+    let tracker = services.streams.tracker.clone();
     Route::new()
         .at("/graphql", post(graphql::spec))
         .at("/admin/gql", post(graphql::spec))
@@ -102,6 +104,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.schema))
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))
+        .with(Finish::new(tracker))
         .with(CatchPanic::new())
         .with(Guard::new(services.hosts, requests, proxies))
 }

@@ -20,6 +20,7 @@ pub mod podman;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod rude;
 pub mod shelf;
 pub mod sign;
 pub mod simulated;
