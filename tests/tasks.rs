@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use crate::api_tokens::create;
 use crate::support::api::{Api, MODERN, SEED_ERA};
@@ -12,6 +10,7 @@ use crate::support::app::App;
 use crate::support::image::Image;
 use crate::support::proxy::CountingProxy;
 use crate::support::registry::RealRegistry;
+use crate::support::rude::Rude;
 use crate::support::sse::Event;
 use crate::support::wait::{PATIENCE, until};
 
@@ -129,6 +128,21 @@ async fn a_listener_that_comes_back_misses_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_has_heard_the_end_is_told_it_again_and_does_not_wait_for_ever() {
+    let Some(scene) = Scene::set(2).await else { return };
+    let api = scene.app.admin();
+    let task = scene.rescan().await;
+    let end = api.finish(&task).await;
+    let id = end.id.clone().expect("an id");
+    let listen = async { api.events_after(&task, Some(&id)).await.rest().await };
+    // A stream that waits says now and then that it is still there, and would be read for ever.
+    let again = tokio::time::timeout(PATIENCE, listen).await.expect("a stream that ends");
+    well_formed(&again, "bgtask", &task);
+    assert_eq!(again.len(), 2, "{again:?}");
+    assert_eq!((&again[0].id, &again[0].data), (&end.id, &end.data));
+}
+
+#[tokio::test]
 async fn a_task_nobody_knows_is_not_found() {
     let app = App::start().await;
     for parameter in ["task_id", "taskId"] {
@@ -235,20 +249,12 @@ async fn whoever_hangs_up_while_a_task_is_taken_in_leaves_none_that_never_ends()
     };
     let token = create(&api, "ci", "full").await["token"].as_str().expect("a token").to_owned();
     let document = "mutation($r: String) { rescan_images(registry: $r) { ok msg } }";
-    let body = json!({"query": document, "variables": {"r": scene.proxy.host()}}).to_string();
-    let request = format!(
-        "POST /graphql HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        api.host(),
-        body.len()
-    );
-    // At every moment from before it is read to after it is done, and so that the server hears of it at once.
+    let variables = json!({"r": scene.proxy.host()});
+    // At every moment from before it is read to after it is done.
     for patience in (0..100).map(|step| Duration::from_micros(30 * step)) {
-        let mut connection = TcpStream::connect(api.host()).await.expect("a connection");
-        connection.write_all(request.as_bytes()).await.expect("a server that reads");
+        let client = Rude::ask(&scene.app, &token, document, &variables).await;
         tokio::time::sleep(patience).await;
-        connection.set_zero_linger().expect("a connection that can be broken off");
-        drop(connection);
+        client.break_off();
         until("all tasks to end", PATIENCE, async || {
             tasks().await.iter().all(|task| task["state"] != "started").then_some(())
         })

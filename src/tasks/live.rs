@@ -87,9 +87,11 @@ impl Live {
         self.inner.read().items.values().cloned().collect()
     }
 
-    /// Follows what happens to it; see [`Feed::follow`].
+    /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
+    /// heard it would wait for ever.
     pub fn follow(&self, after: Option<u64>) -> Follower<'_> {
-        self.feed.follow(after)
+        let is_running = self.inner.read().task.state == State::Started;
+        self.feed.follow(after.filter(|_| is_running))
     }
 
     pub(in crate::tasks) fn report(&self, number: u32, progress: Progress, message: String) {
@@ -148,7 +150,8 @@ impl Live {
         self.inner.write().items.insert(item.number, item);
     }
 
-    /// Gives new items their places behind those that are there.
+    /// Gives new items their places behind those that are there. To be asked within the write that keeps them, or two
+    /// items that end at once give the same places.
     pub(in crate::tasks) fn number_items(&self, items: Vec<NewItem>) -> Vec<Item> {
         let next = self.inner.read().items.keys().next_back().map_or(0, |last| last + 1);
         (next..).zip(items).map(|(number, item)| item.numbered(number)).collect()

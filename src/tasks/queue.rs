@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,17 +22,15 @@ use crate::tasks::live::{Live, Next, ledger_of};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Targets, Task};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
+mod archive;
+#[cfg(test)]
+mod tests;
+
 const TASKS: Table<Task> = Table::new("TASK_ID_TO_TASK");
 const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
 
-/// How long a task that has ended can still be asked about (Backend.AI's `MAX_BGTASK_ARCHIVE_PERIOD`).
-const ARCHIVE: SignedDuration = SignedDuration::from_hours(24);
-/// How often old tasks are looked for.
-const ARCHIVE_SWEEP: Duration = Duration::from_mins(10);
 /// How many tasks may run at once; one more is refused rather than queued out of sight.
 const MAX_RUNNING: usize = 64;
-/// How many ended tasks are kept within the 24 hours, so that a script in a loop can't fill the disk.
-const MAX_ENDED: usize = 2_000;
 /// How often an item is begun before it is given up.
 const MAX_ATTEMPTS: u32 = 20;
 /// How long an item may go on after it was told to stop, before it is dropped.
@@ -376,8 +374,8 @@ impl Queue {
             return Some(Parked { number, back: back.clone(), at_last: *at_last });
         }
         if let Err(error) = self.settle(&live, item, result, stop.is_cancelled()).await {
-            tracing::error!(task = %live.id(), number, ?error, "the result of an item could not be kept");
-            self.fail_in_memory(&live, number, &error);
+            tracing::warn!(task = %live.id(), number, ?error, "the result of an item could not be kept");
+            self.fail(&live, number, &error).await;
         }
         self.shared.ends.raise();
         None
@@ -407,7 +405,7 @@ impl Queue {
                 item.reason = outcome.note;
                 item.progress.current = item.progress.total;
                 item.ledger = outcome.ledger;
-                (Some(outcome.changes), live.number_items(outcome.more))
+                (Some(outcome.changes), outcome.more)
             }
             Err(_) if stopped => {
                 item.state = ItemState::Waiting;
@@ -439,7 +437,7 @@ impl Queue {
         &self,
         live: &Arc<Live>,
         item: Item,
-        more: Vec<Item>,
+        more: Vec<NewItem>,
         changes: Option<crate::tasks::worker::Changes>,
     ) -> Result<()> {
         let live = Arc::clone(live);
@@ -449,6 +447,7 @@ impl Queue {
                 if let Some(changes) = changes {
                     changes(w)?;
                 }
+                let more = live.number_items(more);
                 for item in more.iter().chain([&item]) {
                     w.put(&ITEMS, item_key(live.id(), item.number), item)?;
                 }
@@ -458,15 +457,21 @@ impl Queue {
             .await
     }
 
-    /// When even the failure can't be written (a full disk), the running server must still get to an end.
-    fn fail_in_memory(&self, live: &Live, number: u32, error: &Error) {
+    /// An item's result could not be kept: what it was about is gone, or the disk is full.
+    async fn fail(&self, live: &Arc<Live>, number: u32, error: &Error) {
         let found =
             live.with_items(|items| items.iter().find(|item| item.number == number).map(|i| (*i).clone()));
-        if let Some(mut item) = found {
-            item.state = ItemState::Failed;
-            item.ended_at = Some(self.shared.clock.now());
-            item.reason = Some(error.to_string());
-            live.change_item(item);
+        let Some(item) = found else { return };
+        let failed = Item {
+            state: ItemState::Failed,
+            ended_at: Some(self.shared.clock.now()),
+            reason: Some(error.to_string()),
+            ..item
+        };
+        if let Err(why) = self.commit_item(live, failed.clone(), Vec::new(), None).await {
+            // Even then the running server must get to an end.
+            tracing::error!(task = %live.id(), number, ?why, "the failure of an item could not be kept");
+            live.change_item(failed);
         }
     }
 
@@ -500,48 +505,6 @@ impl Queue {
                     live.end(task);
                     ends.raise();
                 });
-                Ok(())
-            })
-            .await
-    }
-
-    async fn sweep_archive(&self) {
-        loop {
-            if let Err(error) = self.forget_old().await {
-                tracing::warn!(?error, "old tasks could not be removed");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(ARCHIVE_SWEEP) => {}
-                () = self.shared.shutdown.cancelled() => return,
-            }
-        }
-    }
-
-    /// Removes the tasks that ended more than 24 hours ago, and the oldest of too many.
-    pub async fn forget_old(&self) -> Result<()> {
-        let oldest = self.shared.clock.now() - ARCHIVE;
-        let ended: Vec<Task> =
-            self.list().iter().map(|live| live.task()).filter(|t| t.ended_at.is_some()).collect();
-        let old: Vec<TaskId> = ended
-            .iter()
-            .enumerate()
-            .filter(|(place, task)| *place >= MAX_ENDED || task.ended_at.is_some_and(|at| at < oldest))
-            .map(|(_, task)| task.id)
-            .collect();
-        if old.is_empty() {
-            return Ok(());
-        }
-        let shared = Arc::clone(&self.shared);
-        self.shared
-            .store
-            .write(move |w| {
-                for id in &old {
-                    w.remove(&TASKS, id.as_bytes())?;
-                    for key in w.keys(&ITEMS, id.as_bytes())? {
-                        w.remove(&ITEMS, key)?;
-                    }
-                }
-                w.on_commit(move || shared.tasks.write().retain(|id, _| !old.contains(id)));
                 Ok(())
             })
             .await
