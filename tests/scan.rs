@@ -1,5 +1,7 @@
 //! Rescans of real registries: what ends up in the catalog, what a repeat costs, and what must not be lost.
 
+mod meanwhile;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -299,6 +299,16 @@ impl Catalog {
         self.store.read(move |r| Ok(r.find(&REPOSITORIES, key)?.unwrap_or_default())).await
     }
 
+    /// [`Catalog::repository`] within a write, so that nothing moves before it is changed.
+    pub fn repository_within(
+        &self,
+        writer: &Writer,
+        registry: &str,
+        repository: &str,
+    ) -> Result<RepositoryRecord> {
+        Ok(writer.find(&REPOSITORIES, pair(registry, repository))?.unwrap_or_default())
+    }
+
     /// What was last seen of every repository of a registry, by name; for scans.
     pub async fn repository_records(&self, registry: &str) -> Result<Vec<(String, RepositoryRecord)>> {
         let start = prefix(registry);

@@ -4,6 +4,7 @@
 //! its own, read and committed whole, and the last one removes what is gone.
 
 mod content;
+mod meanwhile;
 mod removal;
 mod repository;
 pub mod service;

@@ -7,8 +7,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use jiff::Timestamp;
 
+use crate::base::Error;
 use crate::base::digest::Digest;
-use crate::base::ids::{ImageId, TaskId};
+use crate::base::ids::TaskId;
 use crate::catalog::describe::KERNELSPEC;
 use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::records::{RepositoryRecord, TagRecord};
@@ -16,7 +17,9 @@ use crate::catalog::service::Catalog;
 use crate::registry::client::{Names, Probe};
 use crate::registry::error::{Error as RegistryError, Reason};
 use crate::scan::content::{Fresh, Resolved, Source, Trouble, is_pause};
+use crate::scan::meanwhile::Meanwhile;
 use crate::scan::session::Session;
+use crate::store::table::Writer;
 use crate::tasks::task::{Ledger, Progress};
 use crate::tasks::worker::{Outcome, Workplace};
 
@@ -35,6 +38,8 @@ pub struct Reading<'a> {
     pub name: &'a str,
     /// Where progress is told.
     pub place: &'a Workplace,
+    /// The other readings.
+    pub meanwhile: &'a Meanwhile,
 }
 
 /// What was found of one tag.
@@ -52,7 +57,7 @@ enum Tag {
 struct Draft {
     ledger: Ledger,
     images: Vec<(ImageRecord, Arc<Config>)>,
-    removed: Vec<ImageId>,
+    removed: Vec<Arc<Image>>,
     /// Tags that had images and now hold something else altogether.
     emptied: Vec<String>,
     tags: BTreeMap<String, TagRecord>,
@@ -65,6 +70,7 @@ impl Reading<'_> {
     /// # Errors
     /// When the tag list can't be read to its end, or the registry fails again and again.
     pub async fn all(&self, task: TaskId, now: Timestamp) -> Result<Outcome, Trouble> {
+        let newer = self.meanwhile.begin(self.host(), self.name);
         let listed = match self.session.client.tags(self.name).await {
             // The repository is gone: a complete reading of nothing.
             Err(error) if error.reason == Reason::NotFound => Names::default(),
@@ -89,7 +95,23 @@ impl Reading<'_> {
             gone,
             read_at: Some(now),
         };
-        Ok(self.outcome(draft, record))
+        let (catalog, host, name) = (self.catalog.clone(), self.host().to_owned(), self.name.to_owned());
+        Ok(outcome(draft, move |w, draft| {
+            let mut record = record;
+            let newer = newer.lock();
+            let is_newer = |tag: &str| newer.contains(tag);
+            if !newer.is_empty() {
+                // Somebody else has read these since: what they found stands.
+                let standing = catalog.repository_within(w, &host, &name)?;
+                record.tags.retain(|tag, _| !is_newer(tag));
+                record.tags.extend(standing.tags.into_iter().filter(|(tag, _)| is_newer(tag)));
+                record.gone.retain(|tag| !is_newer(tag));
+                draft.images.retain(|(image, _)| !is_newer(&image.tag));
+                draft.removed.retain(|image| !is_newer(&image.record.tag));
+            }
+            catalog.put_repository(w, &host, &name, &record)?;
+            draft.keep(&catalog, w)
+        }))
     }
 
     /// Reads one tag and leaves the others as they are.
@@ -97,7 +119,7 @@ impl Reading<'_> {
     /// # Errors
     /// When the tag can't be read.
     pub async fn one(&self, tag: &str) -> Result<Outcome, Trouble> {
-        let mut before = self.catalog.repository(self.host(), self.name).await?;
+        let before = self.catalog.repository(self.host(), self.name).await?;
         let known = self.known();
         let mut draft = Draft::default();
         match self.read(tag, before.tags.get(tag), known.get(tag)).await? {
@@ -107,10 +129,20 @@ impl Reading<'_> {
         for tag in std::mem::take(&mut draft.emptied) {
             let images = known.get(&tag).map(Vec::as_slice).unwrap_or_default();
             draft.ledger.removed += images.len() as u64;
-            draft.removed.extend(images.iter().map(|image| image.id));
+            draft.removed.extend(images.iter().cloned());
         }
-        before.tags.append(&mut draft.tags);
-        Ok(self.outcome(draft, before))
+        let (catalog, host, name) = (self.catalog.clone(), self.host().to_owned(), self.name.to_owned());
+        let (meanwhile, tag) = (self.meanwhile.clone(), tag.to_owned());
+        Ok(outcome(draft, move |w, draft| {
+            // As it stands by now: somebody may have read the others since.
+            let mut record = catalog.repository_within(w, &host, &name)?;
+            record.tags.append(&mut draft.tags);
+            record.gone.retain(|gone| *gone != tag);
+            catalog.put_repository(w, &host, &name, &record)?;
+            draft.keep(&catalog, w)?;
+            w.on_commit(move || meanwhile.note(&host, &name, &tag));
+            Ok(())
+        }))
     }
 
     fn host(&self) -> &str {
@@ -292,9 +324,9 @@ impl Reading<'_> {
         } else if is_empty {
             draft.emptied.push(tag.into());
         } else {
-            let gone = known.iter().map(|image| image.id).filter(|id| !seen.contains(id));
+            let gone = known.iter().filter(|image| !seen.contains(&image.id));
             let count = draft.removed.len();
-            draft.removed.extend(gone);
+            draft.removed.extend(gone.cloned());
             draft.ledger.removed += (draft.removed.len() - count) as u64;
         }
         // Where it points is known even if not all of it could be read: the next scan asks only for what is missing.
@@ -310,21 +342,26 @@ impl Reading<'_> {
         draft.fresh.configs.extend(resolved.fresh.configs);
         format!("{verb} {reference}")
     }
+}
 
-    fn outcome(&self, draft: Draft, record: RepositoryRecord) -> Outcome {
-        let (catalog, host, name) = (self.catalog.clone(), self.host().to_owned(), self.name.to_owned());
-        let Draft { ledger, images, removed, fresh, .. } = draft;
-        Outcome {
-            ledger,
-            note: None,
-            more: Vec::new(),
-            changes: Box::new(move |w| {
-                catalog.put_repository(w, &host, &name, &record)?;
-                catalog.put_content(w, &fresh.manifests, &fresh.configs)?;
-                catalog.put_images(w, images)?;
-                catalog.remove_images(w, removed)
-            }),
-        }
+impl Draft {
+    /// Writes what was found, but for the record of the repository.
+    fn keep(&mut self, catalog: &Catalog, writer: &mut Writer) -> Result<(), Error> {
+        catalog.put_content(writer, &self.fresh.manifests, &self.fresh.configs)?;
+        catalog.put_images(writer, std::mem::take(&mut self.images))?;
+        catalog.remove_images(writer, self.removed.iter().map(|image| image.id).collect())
+    }
+}
+
+fn outcome(
+    mut draft: Draft,
+    keep: impl FnOnce(&mut Writer, &mut Draft) -> Result<(), Error> + Send + 'static,
+) -> Outcome {
+    Outcome {
+        ledger: std::mem::take(&mut draft.ledger),
+        note: None,
+        more: Vec::new(),
+        changes: Box::new(move |w| keep(w, &mut draft)),
     }
 }
 

@@ -1,8 +1,12 @@
 //! The end of a scan: what every page of a repository's tag list no longer named is removed, unless it is so much that
 //! the registry is more likely broken than emptied.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::base::Result;
-use crate::base::ids::{ImageId, TaskId};
+use crate::base::ids::TaskId;
+use crate::catalog::image::Image;
 use crate::catalog::records::RepositoryRecord;
 use crate::catalog::service::Catalog;
 use crate::tasks::task::Ledger;
@@ -15,7 +19,7 @@ const NEVER_HELD: usize = 10;
 pub async fn sweep(catalog: &Catalog, task: TaskId, host: &str, confirm_removals: bool) -> Result<Outcome> {
     let mut ledger = Ledger::default();
     let (mut before, mut gone) = (0, Vec::new());
-    let mut cleared: Vec<(String, RepositoryRecord)> = Vec::new();
+    let mut cleared: Vec<String> = Vec::new();
     for (name, record) in catalog.repository_records(host).await? {
         // A record that another task wrote says nothing of what this one saw.
         if record.read_by != Some(task) {
@@ -23,10 +27,9 @@ pub async fn sweep(catalog: &Catalog, task: TaskId, host: &str, confirm_removals
         }
         let images = catalog.repository_images(host, &name);
         before += images.len();
-        let vanished = images.iter().filter(|image| record.gone.contains(&image.record.tag));
-        gone.extend(vanished.map(|image| image.id));
+        gone.extend(images.into_iter().filter(|image| record.gone.contains(&image.record.tag)));
         if !record.gone.is_empty() {
-            cleared.push((name, RepositoryRecord { gone: Vec::new(), ..record }));
+            cleared.push(name);
         }
     }
     if !confirm_removals && gone.len() >= NEVER_HELD && gone.len() * 2 > before {
@@ -47,8 +50,8 @@ pub async fn sweep(catalog: &Catalog, task: TaskId, host: &str, confirm_removals
 fn removal(
     catalog: &Catalog,
     host: &str,
-    gone: Vec<ImageId>,
-    cleared: Vec<(String, RepositoryRecord)>,
+    gone: Vec<Arc<Image>>,
+    cleared: Vec<String>,
     ledger: Ledger,
 ) -> Outcome {
     let (catalog, host) = (catalog.clone(), host.to_owned());
@@ -57,10 +60,21 @@ fn removal(
         note: None,
         more: Vec::new(),
         changes: Box::new(move |w| {
-            for (name, record) in &cleared {
-                catalog.put_repository(w, &host, name, record)?;
+            let mut sure = BTreeSet::new();
+            for name in &cleared {
+                // As they stand by now: a tag may have been read again since, and be there.
+                let record = catalog.repository_within(w, &host, name)?;
+                catalog.put_repository(
+                    w,
+                    &host,
+                    name,
+                    &RepositoryRecord { gone: Vec::new(), ..record.clone() },
+                )?;
+                sure.extend(record.gone.into_iter().map(|tag| (name.as_str(), tag)));
             }
-            catalog.remove_images(w, gone)
+            let is_sure =
+                |image: &&Arc<Image>| sure.contains(&(image.record.name.as_str(), image.record.tag.clone()));
+            catalog.remove_images(w, gone.iter().filter(is_sure).map(|image| image.id).collect())
         }),
     }
 }

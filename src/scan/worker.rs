@@ -49,7 +49,7 @@ impl ScanWorker {
                         "not read, because the registry could not be reached several times in a row".into(),
                     )));
                 }
-                let reading = Reading { catalog: &self.catalog, session: &session, name: &name, place };
+                let reading = self.reading(&session, &name, place);
                 let outcome = reading.all(place.task(), self.clock.now()).await;
                 session.note(match &outcome {
                     Err(Trouble::Registry(error)) => Some(error),
@@ -59,7 +59,7 @@ impl ScanWorker {
             }
             Work::Tag { registry, name, tag } => {
                 let session = self.sessions.join(place.task(), &registry)?;
-                let reading = Reading { catalog: &self.catalog, session: &session, name: &name, place };
+                let reading = self.reading(&session, &name, place);
                 reading.one(&tag).await
             }
             Work::Sweep { registry, confirm_removals } => {
@@ -68,6 +68,10 @@ impl ScanWorker {
                 Ok(sweep::sweep(&self.catalog, place.task(), &registry, confirm_removals).await?)
             }
         }
+    }
+
+    fn reading<'a>(&'a self, session: &'a Session, name: &'a str, place: &'a Workplace) -> Reading<'a> {
+        Reading { catalog: &self.catalog, session, name, place, meanwhile: &self.sessions.meanwhile }
     }
 
     /// Finds the repositories to read: those the registry lists and those the catalog knows.
