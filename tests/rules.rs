@@ -2,6 +2,7 @@
 
 mod broken;
 mod clock;
+mod dialled;
 mod lost;
 mod shell;
 

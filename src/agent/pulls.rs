@@ -49,7 +49,7 @@ impl Pulls {
     }
 
     /// Finds the pull of this id that runs or has ended untold, or begins it, as `what` says then. Nothing if there are
-    /// too many.
+    /// too many. One that was given up is not found: whoever asks now wants the image.
     pub fn ask(
         &self,
         id: &str,
@@ -57,7 +57,9 @@ impl Pulls {
         what: impl FnOnce() -> Result<Pull, Fault>,
     ) -> Option<watch::Receiver<News>> {
         let mut entries = self.entries.lock();
-        if let Some(entry) = entries.get_mut(id) {
+        if let Some(entry) =
+            entries.get_mut(id).filter(|entry| !entry.stop.is_cancelled() && !entry.is_broken())
+        {
             entry.asked_on = link;
             return Some(entry.news.clone());
         }
@@ -98,16 +100,100 @@ impl Pulls {
         }
     }
 
-    /// Forgets a pull whose end was told.
-    pub fn forget(&self, id: &str) {
-        self.entries.lock().retain(|known, entry| known != id || entry.news.borrow().end.is_none());
+    /// Forgets the pull that tells this news, whose end was told.
+    pub fn forget(&self, id: &str, news: &watch::Receiver<News>) {
+        self.entries.lock().retain(|known, entry| known != id || !entry.news.same_channel(news));
     }
 
-    /// Gives up what the manager has not asked about on this link.
+    /// Gives up what the manager has not asked about on this link, and forgets how it ended: by the time that somebody
+    /// asks again it is old news.
     pub fn stop_unasked(&self, link: u64) {
-        for (id, entry) in self.entries.lock().iter().filter(|(_, entry)| entry.asked_on < link) {
-            tracing::info!(pull = id, "giving up a pull that the manager does not ask about any more");
-            entry.stop.cancel();
+        self.entries.lock().retain(|id, entry| {
+            let is_asked = entry.asked_on >= link;
+            if !is_asked {
+                tracing::info!(pull = id, "giving up a pull that the manager does not ask about any more");
+                entry.stop.cancel();
+            }
+            is_asked
+        });
+    }
+}
+
+impl Entry {
+    /// Whether nobody works on it, and nothing came of it.
+    fn is_broken(&self) -> bool {
+        self.news.has_changed().is_err() && self.news.borrow().end.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::Pulls;
+    use crate::engine::fake::{Fake, pull};
+    use crate::engine::fault::Fault;
+    use crate::engine::pull::Pulled;
+
+    struct Scene {
+        pulls: Pulls,
+        engine: Arc<Fake>,
+    }
+
+    impl Scene {
+        fn set() -> Self {
+            let engine = Arc::new(Fake::holding(&[]));
+            let pulls = Pulls::new(engine.clone(), TaskTracker::new(), CancellationToken::new());
+            Self { pulls, engine }
         }
+
+        /// Asks on this link and waits for the end.
+        async fn end(&self, link: u64) -> Result<Pulled, Fault> {
+            let mut news = self.pulls.ask("p", link, || Ok(pull("cr.io/a"))).expect("a place");
+            let ended = news.wait_for(|news| news.end.is_some()).await.expect("an end");
+            ended.end.clone().expect("an end")
+        }
+
+        fn begun(&self) -> usize {
+            self.engine.pulls_begun.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test]
+    async fn how_a_pull_ended_while_the_link_was_away_is_told_on_the_next_one() {
+        let scene = Scene::set();
+        scene.engine.pulls_end.add_permits(1);
+        assert!(scene.end(1).await.unwrap().fetched);
+        assert!(scene.end(2).await.unwrap().fetched);
+        assert_eq!(scene.begun(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_for_what_nobody_asked_about_any_more_gets_a_pull_of_their_own() {
+        let scene = Scene::set();
+        // It ended well, and much may have happened to the image since.
+        scene.engine.pulls_end.add_permits(1);
+        scene.end(1).await.unwrap();
+        scene.pulls.stop_unasked(2);
+        scene.engine.pulls_end.add_permits(1);
+        scene.end(2).await.unwrap();
+        assert_eq!(scene.begun(), 2);
+
+        // It was under way, and is given up: that is no answer to who asks for it now.
+        scene.pulls.stop_unasked(3);
+        let first = scene.pulls.ask("p", 3, || Ok(pull("cr.io/a"))).unwrap();
+        scene.pulls.stop_unasked(4);
+        scene.engine.pulls_end.add_permits(1);
+        assert!(scene.end(4).await.is_ok());
+        // What was given up may still be ending; that it was told takes nothing away from the other.
+        scene.pulls.forget("p", &first);
+        assert!(scene.pulls.entries.lock().contains_key("p"));
+        scene.pulls.stop("p");
+        scene.engine.pulls_end.add_permits(1);
+        assert!(scene.end(4).await.is_ok(), "whoever asks after a stop wants the image");
     }
 }

@@ -251,11 +251,13 @@ async fn follow(
                 Err(fault) => End::Failed(fault.into()),
             };
             if outbox.send(FromAgent::Pulled { pull: pull.clone(), end }).await.is_ok() {
-                node.pulls.forget(&pull);
+                node.pulls.forget(&pull, &news);
             }
             return;
         }
         if news.changed().await.is_err() {
+            let fault = Fault::new(Class::Other, "the pull broke down; the agent's log has the cause");
+            let _ = outbox.send(FromAgent::Pulled { pull, end: End::Failed(fault.into()) }).await;
             return;
         }
         let ended = news.wait_for(|news| news.end.is_some());

@@ -7,6 +7,8 @@
 pub mod address;
 pub mod cri;
 pub mod docker;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod fault;
 pub mod image;
 pub mod name;

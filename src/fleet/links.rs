@@ -24,6 +24,8 @@ use crate::wire::{MAX_TEXT, VERSIONS};
 
 /// Connections that have not yet proved who they are, of some 20 KiB each. More are told to try later.
 const STRANGERS: usize = 512;
+/// What an agent is told that was taken out of the fleet.
+pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
 
 /// The links. Clones share them.
 #[derive(Clone)]
@@ -86,8 +88,7 @@ impl Links {
                     links.joins.forget(w, &id)?;
                     links.fleet.take_out(w, &id)?;
                     w.on_commit(move || {
-                        let why = "an admin removed this agent; it may join again with a new token";
-                        links.cut(&id, Refusal::new(Code::Credential, why));
+                        links.cut(&id, Refusal::new(Code::Credential, REMOVED));
                     });
                     Ok(())
                 })

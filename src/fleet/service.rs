@@ -29,6 +29,8 @@ use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
 mod roster;
+#[cfg(test)]
+mod tests;
 mod unmet;
 mod whereabouts;
 
@@ -152,6 +154,10 @@ impl Fleet {
     /// One agent. For super-admins.
     pub fn agent(&self, caller: &Caller, id: &str) -> Result<Agent> {
         caller.require_superadmin("agent")?;
+        self.require(id)
+    }
+
+    fn require(&self, id: &str) -> Result<Agent> {
         self.find(id).ok_or_else(|| Error::missing("agent", shown(id)))
     }
 
@@ -196,30 +202,43 @@ impl Fleet {
     pub async fn change(&self, caller: &Caller, id: &str, change: AgentChange) -> Result<Agent> {
         self.audit
             .superadmin(caller, "modify_agent", id, |deed| async move {
-                let moves_to = change.scaling_group.clone();
-                let agent = self.changed(caller, id, change)?;
-                let (fleet, record) = (self.clone(), agent.record.clone());
+                let (fleet, id) = (self.clone(), id.to_owned());
                 deed.write(move |w| {
-                    moves_to.iter().try_for_each(|group| fleet.tenants.require_scaling_group(group))?;
-                    put_agent(w, fleet.index, record)
+                    let moves_to = change.scaling_group.iter();
+                    moves_to.into_iter().try_for_each(|group| fleet.tenants.require_scaling_group(group))?;
+                    // Decided inside the write, so that of two changes at once neither takes the other back.
+                    let agent = fleet.changed(&id, change)?;
+                    put_agent(w, fleet.index, agent.record.clone())?;
+                    Ok(agent)
                 })
-                .await?;
-                Ok(agent)
+                .await
             })
             .await
     }
 
-    fn changed(&self, caller: &Caller, id: &str, change: AgentChange) -> Result<Agent> {
-        let mut agent = self.agent(caller, id)?;
+    fn changed(&self, id: &str, change: AgentChange) -> Result<Agent> {
+        let mut agent = self.require(id)?;
         set_labels(&mut agent.record.labels, change.labels)?;
         agent.record.scaling_group = change.scaling_group.unwrap_or(agent.record.scaling_group);
         agent.record.draining = change.draining.unwrap_or(agent.record.draining);
         Ok(agent)
     }
 
-    async fn save(&self, record: AgentRecord) -> Result<()> {
-        let index = Arc::clone(&self.index);
-        self.store.write(move |w| put_agent(w, index, record)).await
+    /// Keeps where an agent is and by what engine it is known. What an admin says of it stays as it is by then.
+    async fn locate(&self, found: AgentRecord) -> Result<()> {
+        let fleet = self.clone();
+        let write = move |w: &mut Writer| {
+            let record = match fleet.find(&found.id) {
+                Some(known) => {
+                    AgentRecord { address: found.address, engine_id: found.engine_id, ..known.record }
+                }
+                // One that dials in is put here when it joins; if it is not, it was removed.
+                None if found.remote => return Err(Error::missing("agent", shown(&found.id))),
+                None => found,
+            };
+            put_agent(w, fleet.index, record)
+        };
+        self.store.write(write).await
     }
 
     /// The agents an expression names now. For super-admins.
@@ -259,7 +278,7 @@ impl Fleet {
         let (record, is_changed) = self.index.read().recognize(address, &about, &self.clock);
         let id = record.id.clone();
         if is_changed {
-            self.save(record).await?;
+            self.locate(record).await?;
         }
         self.index.write().change(&id, |entry| {
             entry.agent.has_reported = false;
@@ -271,6 +290,9 @@ impl Fleet {
 
     /// An agent that dialled in says that its engine answers; until it has reported, what it held before stands.
     /// Nothing happens if `closed` is cancelled: then this link is not the agent's any more.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for one that was removed.
     pub async fn arrive(
         &self,
         id: &str,
@@ -279,14 +301,14 @@ impl Fleet {
         about: About,
         closed: &CancellationToken,
     ) -> Result<()> {
-        let found = self.find(id).ok_or_else(|| Error::missing("agent", shown(id)))?;
+        let found = self.require(id)?;
         let record = AgentRecord {
             address: address.into(),
             engine_id: about.id.clone().or_else(|| found.record.engine_id.clone()),
             ..found.record.clone()
         };
         if record != found.record {
-            self.save(record).await?;
+            self.locate(record).await?;
         }
         let mut index = self.index.write();
         if !closed.is_cancelled() {
@@ -296,11 +318,14 @@ impl Fleet {
     }
 
     /// An agent's link is gone. It counts as alive for a while, for links come back; but nothing is asked of it.
-    pub fn unlink(&self, id: &str, reason: &str) {
-        self.index.write().change(id, |entry| {
+    /// Returns what is cancelled when it is back.
+    pub fn unlink(&self, id: &str, reason: &str) -> CancellationToken {
+        let mut index = self.index.write();
+        index.change(id, |entry| {
             entry.disconnect();
             entry.agent.away = Some(reason.into());
         });
+        index.entry(id).map(|entry| entry.back.clone()).unwrap_or_default()
     }
 
     /// An agent tells what changed on its engine: what is there now by these digests, and which digests are gone.

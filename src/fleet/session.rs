@@ -9,11 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use url::Url;
 
+use crate::base::Error;
 use crate::engine::Change;
 use crate::engine::fault::{Fault, one_line};
 use crate::engine::image::Held;
 use crate::fleet::door::checked;
-use crate::fleet::links::{Links, common_version, place};
+use crate::fleet::links::{Links, REMOVED, common_version, place};
 use crate::fleet::pace::Pace;
 use crate::fleet::remote::{Link, Remote};
 use crate::wire::convert::Unacceptable;
@@ -194,8 +195,13 @@ impl Session {
                 let (place, closed) = (place(self.address), &self.link.closed);
                 let arrived =
                     self.links.fleet.arrive(&self.id, &place, engine, about.try_into()?, closed).await;
-                if let Err(error) = arrived {
-                    tracing::error!(agent = self.id, ?error, "an agent could not be kept");
+                match arrived {
+                    Ok(()) => {}
+                    Err(Error::Missing { .. }) => {
+                        // It was taken out after it had said hello, and before its link was known.
+                        self.link.cut(Refusal::new(Code::Credential, REMOVED));
+                    }
+                    Err(error) => tracing::error!(agent = self.id, ?error, "an agent could not be kept"),
                 }
             }
             FromAgent::Gone(fault) => {
@@ -269,22 +275,23 @@ impl Session {
             }
             End::Broken(why) => (why, false),
         };
+        let mut back = None;
         let away = || {
             if at_once {
                 links.fleet.lose(&id, &reason);
             } else {
-                links.fleet.unlink(&id, &reason);
+                back = Some(links.fleet.unlink(&id, &reason));
             }
         };
         if !links.unregister(&id, &link, away) {
             return;
         }
         tracing::warn!(agent = id, reason, "an agent is away");
-        if at_once {
-            return;
-        }
+        let Some(back) = back else { return };
         tokio::select! {
             () = sleep_until(last_heard + links.silence) => {}
+            // If it goes away once more after that, that is another matter, with a time of its own.
+            () = back.cancelled() => return,
             () = links.shutdown.cancelled() => return,
         }
         links.unless_linked(&id, || {

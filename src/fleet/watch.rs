@@ -99,79 +99,15 @@ async fn read(fleet: &Fleet, id: &str, engine: &dyn Engine) -> Result<(), Fault>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
-    use async_trait::async_trait;
-    use futures_util::StreamExt as _;
-    use futures_util::stream::BoxStream;
-    use parking_lot::Mutex;
-    use tokio::sync::Semaphore;
-
-    use super::{Arc, CancellationToken, Class, Engine, Fault, Fleet, read};
+    use super::read;
     use crate::access::audit::{Audit, Retention};
     use crate::access::tenants::Tenants;
     use crate::base::clock::Clock;
-    use crate::base::digest::Digest;
-    use crate::engine::image::{Held, Removal};
-    use crate::engine::pull::{Progress, Pull, Pulled};
-    use crate::engine::{About, Disk, Event, Kind};
+    use crate::engine::fake::{Fake, about, held};
+    use crate::fleet::service::Fleet;
     use crate::store::Store;
-
-    /// An engine that says at once what it holds, and how full its disk is when it is let.
-    struct SlowDisk {
-        holds: Mutex<&'static str>,
-        asked: Semaphore,
-        let_on: Semaphore,
-    }
-
-    #[async_trait]
-    impl Engine for SlowDisk {
-        async fn about(&self) -> Result<About, Fault> {
-            Ok(about())
-        }
-        async fn images(&self) -> Result<Vec<Held>, Fault> {
-            Ok(vec![held(*self.holds.lock())])
-        }
-        async fn find(&self, _reference: &str) -> Result<Option<Held>, Fault> {
-            Ok(None)
-        }
-        async fn pull(
-            &self,
-            _pull: &Pull,
-            _progress: &(dyn Fn(Progress) + Send + Sync),
-            _stop: &CancellationToken,
-        ) -> Result<Pulled, Fault> {
-            Err(Fault::new(Class::Other, "nobody pulls here"))
-        }
-        async fn remove(&self, _reference: &str) -> Result<Removal, Fault> {
-            Ok(Removal::Absent)
-        }
-        async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
-            Ok(futures_util::stream::pending().boxed())
-        }
-        async fn disk(&self) -> Result<Disk, Fault> {
-            self.asked.add_permits(1);
-            let _place = self.let_on.acquire().await;
-            Ok(Disk { free_bytes: None, total_bytes: None, images_bytes: 0 })
-        }
-    }
-
-    fn about() -> About {
-        About {
-            kind: Kind::Docker,
-            id: None,
-            hostname: "gpu01".into(),
-            version: "1".into(),
-            os: "linux".into(),
-            architecture: "x86_64".into(),
-            labels: BTreeMap::new(),
-        }
-    }
-
-    fn held(name: &str) -> Held {
-        let digest = Digest::sha256_of(name.as_bytes());
-        Held { digest, names: vec![name.into()], manifests: Vec::new(), size_bytes: 1 }
-    }
 
     #[tokio::test]
     async fn a_look_that_takes_long_does_not_bring_back_what_a_later_one_found_gone() {
@@ -180,19 +116,15 @@ mod tests {
         let tenants = Tenants::load(&store, clock.now()).unwrap();
         let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
         let fleet = Fleet::load(&store, clock, audit, tenants).unwrap();
-        let engine = Arc::new(SlowDisk {
-            holds: Mutex::new("cr.io/a:1"),
-            asked: Semaphore::new(0),
-            let_on: Semaphore::new(0),
-        });
+        let engine = Arc::new(Fake::holding(&["cr.io/a:1"]));
         let id = fleet.meet("docker+unix:///gpu01", engine.clone(), about()).await.unwrap();
         let look = async { read(&fleet, &id, engine.as_ref()).await.unwrap() };
         let meanwhile = async {
-            engine.asked.acquire().await.unwrap().forget();
-            *engine.holds.lock() = "cr.io/b:1";
+            engine.disk_asked.acquire().await.unwrap().forget();
+            *engine.holds.lock() = vec![held("cr.io/b:1")];
             fleet.refresh(&id).await;
             assert_eq!(*fleet.held(&id)[0], held("cr.io/b:1"));
-            engine.let_on.add_permits(1);
+            engine.disk_told.add_permits(2);
         };
         tokio::join!(look, meanwhile);
         assert_eq!(*fleet.held(&id)[0], held("cr.io/b:1"), "the first look was done last");

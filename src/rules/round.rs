@@ -58,6 +58,10 @@ const LEFT_TO_PEOPLE: usize = 16;
 /// How many agents a status names as away.
 const MAX_AWAY: usize = 100;
 
+/// How long after the start of the server agents may be on their way; the first round waits for them, or it would take
+/// for lost who only has to dial again.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
 /// What the rounds remember.
 pub(in crate::rules) struct Memory {
     pub(in crate::rules) setbacks: Setbacks,
@@ -229,6 +233,10 @@ impl Rules {
             queue: self.queue.ends(),
             rules: self.changes.follow(),
         };
+        tokio::select! {
+            () = self.arrival() => {}
+            () = shutdown.cancelled() => {}
+        }
         let mut next = Next::at(self.clock.now());
         while !shutdown.is_cancelled() {
             let round = async {
@@ -253,6 +261,17 @@ impl Rules {
                 () = shutdown.cancelled() => {}
             }
         }
+    }
+
+    /// Waits until every agent was reached since the start, or should have been.
+    async fn arrival(&self) {
+        let mut news = self.fleet.changes();
+        let all = async {
+            while !self.fleet.is_complete() {
+                news.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(ARRIVAL, all).await;
     }
 
     async fn until(&self, at: Timestamp) {

@@ -1,7 +1,7 @@
 //! Links that break, agents and managers that die: no work is lost, none is done twice, and what waits says so.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{NODE, Scene};
 use crate::support::machine::{agent, becomes};
@@ -95,7 +95,7 @@ async fn a_pull_that_ended_while_the_link_was_cut_is_found_done() {
 async fn an_agent_nothing_is_heard_of_is_lost_after_its_time_and_alive_again_when_it_is_back() {
     let Some(mut scene) = Scene::set(soon_lost).await else { return };
     let task = scene.stuck().await;
-    let pulled_plug = std::time::Instant::now();
+    let pulled_plug = Instant::now();
     scene.link.freeze();
     let lost = becomes(&scene.api(), NODE, "LOST").await;
     // It was heard of a second ago at most when that began, or a little more on a busy machine.
@@ -118,6 +118,37 @@ async fn an_agent_nothing_is_heard_of_is_lost_after_its_time_and_alive_again_whe
     becomes(&scene.api(), NODE, "LOST").await;
     scene.machine.process().signal("CONT");
     becomes(&scene.api(), NODE, "ALIVE").await;
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_once_more_has_its_whole_time_once_more() {
+    let change = |command: &mut Command| {
+        command.args(["--agent-silence", "6"]);
+    };
+    let Some(scene) = Scene::set(change).await else { return };
+    let api = scene.api();
+    let is_away = async || agent(&api, NODE).await["status_reason"].is_string();
+    let broke = Instant::now();
+    scene.link.cut();
+    until("the agent to be away", PATIENCE, async || is_away().await.then_some(())).await;
+    scene.link.mend();
+    until("the agent to be back", PATIENCE, async || (!is_away().await).then_some(())).await;
+    // Its time runs from its last sign of life, of which there is one every two seconds: it is nearly over.
+    until("the first break's time to be nearly over", PATIENCE, async || {
+        (broke.elapsed() >= Duration::from_millis(3400)).then_some(())
+    })
+    .await;
+    // It has to answer, so that it is known since when nothing can have been heard of it.
+    let asked = Instant::now();
+    let task = scene.begin("unload_image").await;
+    until("the agent to answer", PATIENCE, async || {
+        (api.task(&task).await["state"] != "started").then_some(())
+    })
+    .await;
+    scene.link.cut();
+    becomes(&api, NODE, "LOST").await;
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_secs(5), "lost after {took:?}, in the time of the first break");
 }
 
 #[tokio::test]

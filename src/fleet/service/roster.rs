@@ -7,6 +7,11 @@ use crate::fleet::agent::Agent;
 use crate::fleet::service::Fleet;
 
 impl Fleet {
+    /// Whether every agent was reached since the server started, be it lost again by now.
+    pub fn is_complete(&self) -> bool {
+        self.index.read().agents.iter().flatten().all(|entry| entry.agent.about.is_some())
+    }
+
     /// All agents by id, whoever asks, each with the number that [`Fleet::held_by`] knows it by.
     pub fn roster(&self) -> Vec<(usize, Agent)> {
         let index = self.index.read();
