@@ -47,6 +47,8 @@ export const t = {
   lostBody: "This page keeps trying and goes on by itself when it is back.",
   upgraded: "wharf was upgraded. This page reloads in a moment.",
   reload: "Reload now",
+  forSuperadmins: "This page is for super-admins",
+  forSuperadminsBody: "Your account may look at the images it can use, and at itself.",
   noPage: "No such page",
   noPageBody: "The address may be mistyped, or from another version of wharf.",
   theme: (choice: "auto" | "light" | "dark") =>

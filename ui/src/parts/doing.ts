@@ -135,8 +135,9 @@ export function dealias(
   });
 }
 
-/** Takes images out of the catalog. Undoing it reads them from their registry again, and names them as they were. */
-export async function forget(keys: string[], after: () => void): Promise<void> {
+/** Takes images out of the catalog. Undoing it reads them from their registry again, and names them as they were. `after` is
+ * called when they are gone, and once more when they are back. */
+export async function forget(keys: string[], after: (isBack: boolean) => void): Promise<void> {
   const yes = await confirm.ask({
     title: t.images.forgetTitle(keys.length),
     body: t.images.forgetBody,
@@ -153,13 +154,13 @@ export async function forget(keys: string[], after: () => void): Promise<void> {
     for (const alias of found?.aliases ?? []) if (alias) names.push({ alias, reference, architecture });
   });
   told(outcome, t.images.forgotten, { label: t.undo, run: () => void bringBack(outcome.done, names, after) });
-  if (outcome.done.length > 0) after();
+  if (outcome.done.length > 0) after(false);
 }
 
 async function bringBack(
   keys: string[],
   names: { alias: string; reference: string; architecture: string }[],
-  after: () => void,
+  after: (isBack: boolean) => void,
 ): Promise<void> {
   await attempt(async () => {
     const wanted = new Set<string>();
@@ -172,7 +173,7 @@ async function bringBack(
       settled((await ask(AliasDocument, { alias, target: reference, architecture })).alias_image);
     }
     toasts.good(t.images.broughtBack(keys.length));
-    after();
+    after(true);
   });
 }
 

@@ -50,7 +50,9 @@ class Toasts {
 
   #add(toast: Omit<Toast, "id">): void {
     const added = { ...toast, id: (this.#next += 1) };
-    this.list = [...this.list.slice(-3), added];
+    // The same twice says no more than once.
+    const others = this.list.filter((other) => other.kind !== "bad" || other.text !== toast.text);
+    this.list = [...others.slice(-3), added];
     this.#expire(added);
   }
 
