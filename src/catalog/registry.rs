@@ -145,6 +145,12 @@ pub struct RegistryChange {
 }
 
 impl Registry {
+    /// Whether what was read by that description is what would be read by this one.
+    pub fn has_the_images_of(&self, other: &Self) -> bool {
+        let what = |of: &Self| (of.url.clone(), of.projects.clone(), of.kernelspec_only);
+        what(self) == what(other)
+    }
+
     /// A registry of this name with the defaults.
     ///
     /// # Errors

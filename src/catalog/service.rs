@@ -21,6 +21,7 @@ use crate::catalog::lookup;
 use crate::catalog::records::{
     ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord,
 };
+use crate::catalog::registry::Registry;
 use crate::store::table::{Writer, prefix};
 use crate::store::{Store, pair};
 
@@ -329,15 +330,21 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Missing`] when the registry was taken out meanwhile: nothing of it must come back.
+    /// [`Error::Conflict`] when it is another one by now than what was read.
     pub fn put_repository(
         &self,
         writer: &mut Writer,
-        registry: &str,
+        registry: &Registry,
         repository: &str,
         record: &RepositoryRecord,
     ) -> Result<()> {
-        self.find_registry(registry)?;
-        writer.put(&REPOSITORIES, pair(registry, repository), record)
+        if !self.find_registry(&registry.host)?.has_the_images_of(registry) {
+            return Err(Error::Conflict(format!(
+                "the registry {} was changed while it was read; rescan it",
+                registry.host
+            )));
+        }
+        writer.put(&REPOSITORIES, pair(&registry.host, repository), record)
     }
 
     /// What a manifest holds, if it was fetched before; for scans.

@@ -95,21 +95,22 @@ impl Reading<'_> {
             gone,
             read_at: Some(now),
         };
-        let (catalog, host, name) = (self.catalog.clone(), self.host().to_owned(), self.name.to_owned());
+        let (catalog, registry) = (self.catalog.clone(), Arc::clone(&self.session.registry));
+        let name = self.name.to_owned();
         Ok(outcome(draft, move |w, draft| {
             let mut record = record;
             let newer = newer.lock();
             let is_newer = |tag: &str| newer.contains(tag);
             if !newer.is_empty() {
                 // Somebody else has read these since: what they found stands.
-                let standing = catalog.repository_within(w, &host, &name)?;
+                let standing = catalog.repository_within(w, &registry.host, &name)?;
                 record.tags.retain(|tag, _| !is_newer(tag));
                 record.tags.extend(standing.tags.into_iter().filter(|(tag, _)| is_newer(tag)));
                 record.gone.retain(|tag| !is_newer(tag));
                 draft.images.retain(|(image, _)| !is_newer(&image.tag));
                 draft.removed.retain(|image| !is_newer(&image.record.tag));
             }
-            catalog.put_repository(w, &host, &name, &record)?;
+            catalog.put_repository(w, &registry, &name, &record)?;
             draft.keep(&catalog, w)
         }))
     }
@@ -131,16 +132,16 @@ impl Reading<'_> {
             draft.ledger.removed += images.len() as u64;
             draft.removed.extend(images.iter().cloned());
         }
-        let (catalog, host, name) = (self.catalog.clone(), self.host().to_owned(), self.name.to_owned());
-        let (meanwhile, tag) = (self.meanwhile.clone(), tag.to_owned());
+        let (catalog, registry) = (self.catalog.clone(), Arc::clone(&self.session.registry));
+        let (meanwhile, name, tag) = (self.meanwhile.clone(), self.name.to_owned(), tag.to_owned());
         Ok(outcome(draft, move |w, draft| {
             // As it stands by now: somebody may have read the others since.
-            let mut record = catalog.repository_within(w, &host, &name)?;
+            let mut record = catalog.repository_within(w, &registry.host, &name)?;
             record.tags.append(&mut draft.tags);
             record.gone.retain(|gone| *gone != tag);
-            catalog.put_repository(w, &host, &name, &record)?;
+            catalog.put_repository(w, &registry, &name, &record)?;
             draft.keep(&catalog, w)?;
-            w.on_commit(move || meanwhile.note(&host, &name, &tag));
+            w.on_commit(move || meanwhile.note(&registry.host, &name, &tag));
             Ok(())
         }))
     }

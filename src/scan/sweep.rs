@@ -8,6 +8,7 @@ use crate::base::Result;
 use crate::base::ids::TaskId;
 use crate::catalog::image::Image;
 use crate::catalog::records::RepositoryRecord;
+use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::tasks::task::Ledger;
 use crate::tasks::worker::Outcome;
@@ -16,7 +17,13 @@ use crate::tasks::worker::Outcome;
 const NEVER_HELD: usize = 10;
 
 /// Removes what this task found to be gone.
-pub async fn sweep(catalog: &Catalog, task: TaskId, host: &str, confirm_removals: bool) -> Result<Outcome> {
+pub async fn sweep(
+    catalog: &Catalog,
+    task: TaskId,
+    registry: &Arc<Registry>,
+    confirm_removals: bool,
+) -> Result<Outcome> {
+    let host = registry.host.as_str();
     let mut ledger = Ledger::default();
     let (mut before, mut gone) = (0, Vec::new());
     let mut cleared: Vec<String> = Vec::new();
@@ -44,17 +51,17 @@ pub async fn sweep(catalog: &Catalog, task: TaskId, host: &str, confirm_removals
         return Ok(Outcome::new(ledger));
     }
     ledger.removed = gone.len() as u64;
-    Ok(removal(catalog, host, gone, cleared, ledger))
+    Ok(removal(catalog, registry, gone, cleared, ledger))
 }
 
 fn removal(
     catalog: &Catalog,
-    host: &str,
+    registry: &Arc<Registry>,
     gone: Vec<Arc<Image>>,
     cleared: Vec<String>,
     ledger: Ledger,
 ) -> Outcome {
-    let (catalog, host) = (catalog.clone(), host.to_owned());
+    let (catalog, registry) = (catalog.clone(), Arc::clone(registry));
     Outcome {
         ledger,
         note: None,
@@ -63,13 +70,9 @@ fn removal(
             let mut sure = BTreeSet::new();
             for name in &cleared {
                 // As they stand by now: a tag may have been read again since, and be there.
-                let record = catalog.repository_within(w, &host, name)?;
-                catalog.put_repository(
-                    w,
-                    &host,
-                    name,
-                    &RepositoryRecord { gone: Vec::new(), ..record.clone() },
-                )?;
+                let record = catalog.repository_within(w, &registry.host, name)?;
+                let cleared = RepositoryRecord { gone: Vec::new(), ..record.clone() };
+                catalog.put_repository(w, &registry, name, &cleared)?;
                 sure.extend(record.gone.into_iter().map(|tag| (name.as_str(), tag)));
             }
             let is_sure =

@@ -65,7 +65,7 @@ impl ScanWorker {
             Work::Sweep { registry, confirm_removals } => {
                 let session = self.sessions.join(place.task(), &registry)?;
                 self.catalog.learn_probing(&registry, probing(session.client.probe_mode())).await?;
-                Ok(sweep::sweep(&self.catalog, place.task(), &registry, confirm_removals).await?)
+                Ok(sweep::sweep(&self.catalog, place.task(), &session.registry, confirm_removals).await?)
             }
         }
     }

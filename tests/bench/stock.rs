@@ -65,6 +65,7 @@ pub async fn fill(directory: &Path, images: usize) {
     for some in repositories.chunks(AT_ONCE) {
         let (writing, some) = (catalog.clone(), some.to_vec());
         let write = catalog.write(move |w| {
+            let registry = writing.find_registry(HOST)?;
             for number in some {
                 let name = format!("stable/python-tensorflow-{number:04}");
                 let mut record = RepositoryRecord::default();
@@ -79,7 +80,7 @@ pub async fn fill(directory: &Path, images: usize) {
                     rows.push((image, Arc::new(config)));
                 }
                 record.tags = tags;
-                writing.put_repository(w, HOST, &name, &record)?;
+                writing.put_repository(w, &registry, &name, &record)?;
                 writing.put_content(w, &manifests, &[])?;
                 writing.put_images(w, rows)?;
             }

@@ -177,3 +177,32 @@ async fn a_registry_that_is_taken_out_while_it_is_read_leaves_a_task_that_says_s
     }
     assert!(admin.images().await.is_empty(), "what was read of it is in nobody's catalog");
 }
+
+#[tokio::test]
+async fn a_registry_that_becomes_another_one_while_it_is_read_gets_nothing_of_the_first() {
+    let Some(scene) = Scene::set([Image::new("r/a", "1")]).await else { return };
+    let other = Shelf::start(vec![Image::new("r/b", "1")]).await;
+    let (admin, host) = (scene.app.admin(), scene.proxy.host());
+    scene.registry.push(&Image::new("r/a", "2")).await;
+    let task = scene.rescan_held_at("2").await;
+    let document = "mutation($host: String!, $url: String!, $user: String!, $password: String!) {
+        modify_container_registry(hostname: $host, props: {url: $url, username: $user, password: $password}) {
+            container_registry { hostname } } }";
+    let other_one = json!({"host": host, "url": other.url(), "user": USER, "password": PASSWORD});
+    admin.ask(document, other_one).await;
+
+    scene.proxy.release();
+    admin.finish(&task).await;
+    let ended = admin.task(&task).await;
+    let reasons =
+        ended["items"].as_array().expect("a list").iter().filter_map(|item| item["reason"].as_str());
+    assert!(reasons.into_iter().any(|reason| reason.contains("changed while it was read")), "{ended:#}");
+    let tags = async || {
+        let images = admin.images().await;
+        images.iter().map(|image| format!("{}:{}", image["name"], image["tag"])).collect::<Vec<_>>()
+    };
+    assert!(!tags().await.iter().any(|tag| tag.ends_with("\"2\"")), "{:?}", tags().await);
+    // And read again, it is what it is now.
+    let ended = admin.scan(&host).await;
+    assert_eq!(counts(&ended), [1, 0, 0, 1, 0, 0], "{ended:#}");
+}
