@@ -1,7 +1,7 @@
 //! How much is done at once, and by whom: so much per agent, so much per registry, and one operation at a time on one
-//! image of one agent.
+//! image of one agent, and on one name.
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::base::digest::Digest;
 use crate::base::keyed::Keyed;
@@ -16,26 +16,35 @@ const PER_REGISTRY: usize = 16;
 pub(in crate::transfer) struct Limits {
     agents: Keyed<String, Semaphore>,
     registries: Keyed<String, Semaphore>,
-    operations: Keyed<(String, Digest), tokio::sync::Mutex<()>>,
+    names: Keyed<(String, String), Mutex<()>>,
+    images: Keyed<(String, Digest), Mutex<()>>,
 }
 
 /// The right to work on one image of one agent; given back when dropped.
 pub(in crate::transfer) struct Turn {
-    _operation: OwnedMutexGuard<()>,
+    _name: OwnedMutexGuard<()>,
+    _image: OwnedMutexGuard<()>,
     _agent: Option<OwnedSemaphorePermit>,
     _registry: Option<OwnedSemaphorePermit>,
 }
 
 impl Limits {
-    /// Waits for a turn. Whoever waits behind another operation on the same image finds its result when it is over.
-    pub(in crate::transfer) async fn turn(&self, agent: &str, digest: &Digest, registry: &str) -> Turn {
-        let operation = self.operations.of((agent.into(), digest.clone()), || tokio::sync::Mutex::new(()));
-        let operation = operation.lock_owned().await;
+    /// Waits for a turn. Whoever waits behind another operation on the same image finds its result when it is over; and
+    /// so does who waits for the same name, which may be another image's by then.
+    pub(in crate::transfer) async fn turn(
+        &self,
+        agent: &str,
+        name: &str,
+        digest: &Digest,
+        registry: &str,
+    ) -> Turn {
         // Always in this order, so that no two wait for each other.
+        let name = self.names.of((agent.into(), name.into()), || Mutex::new(())).lock_owned().await;
+        let image = self.images.of((agent.into(), digest.clone()), || Mutex::new(())).lock_owned().await;
         let agent = self.agents.of(agent.into(), || Semaphore::new(PER_AGENT)).acquire_owned().await.ok();
         let registry =
             self.registries.of(registry.into(), || Semaphore::new(PER_REGISTRY)).acquire_owned().await.ok();
-        Turn { _operation: operation, _agent: agent, _registry: registry }
+        Turn { _name: name, _image: image, _agent: agent, _registry: registry }
     }
 }
 
@@ -45,15 +54,19 @@ mod tests {
     use crate::base::digest::Digest;
 
     #[tokio::test]
-    async fn one_image_of_one_agent_is_worked_on_by_one() {
+    async fn one_image_of_one_agent_is_worked_on_by_one_and_one_name_too() {
         let limits = Limits::default();
         let (a, b) = (Digest::sha256_of(b"a"), Digest::sha256_of(b"b"));
-        let first = limits.turn("i-1", &a, "cr.io").await;
-        let _other_image = limits.turn("i-1", &b, "cr.io").await;
-        let _other_agent = limits.turn("i-2", &a, "cr.io").await;
-        let mut second = Box::pin(limits.turn("i-1", &a, "cr.io"));
-        assert!(futures_util::poll!(&mut second).is_pending());
+        let first = limits.turn("i-1", "cr.io/a:1", &a, "cr.io").await;
+        let other_image = limits.turn("i-1", "cr.io/b:1", &b, "cr.io").await;
+        let _other_agent = limits.turn("i-2", "cr.io/a:1", &a, "cr.io").await;
+        let mut same_image = Box::pin(limits.turn("i-1", "cr.io/a:2", &a, "cr.io"));
+        // The tag has moved on.
+        let mut same_name = Box::pin(limits.turn("i-1", "cr.io/a:1", &b, "cr.io"));
+        drop(other_image);
+        assert!(futures_util::poll!(&mut same_image).is_pending());
+        assert!(futures_util::poll!(&mut same_name).is_pending());
         drop(first);
-        second.await;
+        let _both = tokio::join!(same_image, same_name);
     }
 }

@@ -79,16 +79,21 @@ struct State {
 
 #[derive(Clone)]
 struct Flight {
+    id: u64,
+    /// How many tasks have this agent fetch it; they do so one after another.
+    parts: usize,
+    /// The part that was begun last.
     number: u64,
     seed: String,
     url: Option<Url>,
     over: CancellationToken,
 }
 
-/// The part of a seed; whoever waits for it goes on when it is dropped.
+/// The part of a seed; whoever waits for it looks anew when it is dropped.
 pub(in crate::transfer) struct Part {
     seeds: Seeds,
     key: (String, Digest),
+    flight: u64,
     number: u64,
 }
 
@@ -122,18 +127,24 @@ impl Seeds {
         let mut state = self.0.lock();
         state.begun += 1;
         let number = state.begun;
-        match state.flights.get_mut(&key) {
-            Some(flight) if flight.seed == agent => flight.number = number,
+        let flight = match state.flights.get_mut(&key) {
+            Some(flight) if flight.seed == agent => {
+                flight.number = number;
+                flight.parts += 1;
+                flight.id
+            }
             Some(flight) => {
                 let Flight { seed, url, over, .. } = flight.clone();
                 return Err(Busy { agent: seed, url, over });
             }
             None => {
-                let flight = Flight { number, seed: agent.into(), url, over: CancellationToken::new() };
+                let over = CancellationToken::new();
+                let flight = Flight { id: number, parts: 1, number, seed: agent.into(), url, over };
                 state.flights.insert(key.clone(), flight);
+                number
             }
-        }
-        Ok(Part { seeds: self.clone(), key, number })
+        };
+        Ok(Part { seeds: self.clone(), key, flight, number })
     }
 }
 
@@ -148,10 +159,14 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         let mut state = self.seeds.0.lock();
-        if state.flights.get(&self.key).is_some_and(|flight| flight.number == self.number)
-            && let Some(flight) = state.flights.remove(&self.key)
-        {
-            flight.over.cancel();
+        let Some(flight) = state.flights.get_mut(&self.key).filter(|flight| flight.id == self.flight) else {
+            return;
+        };
+        flight.parts -= 1;
+        // Even if another task goes on with it: the image may be there by now.
+        std::mem::take(&mut flight.over).cancel();
+        if flight.parts == 0 {
+            state.flights.remove(&self.key);
         }
     }
 }
@@ -220,9 +235,14 @@ mod tests {
         let again = seeds.begin("lab", &image, "a", None).unwrap_or_else(|_| panic!("its own part"));
         assert!(!first.is_current() && again.is_current());
         drop(first);
-        assert!(!busy.over.is_cancelled());
+        assert!(busy.over.is_cancelled(), "whoever waits looks anew");
+        let busy = seeds.busy("lab", &image).expect("the part that goes on");
+        // Another task wants it there, too, and is cancelled: that does not end the first one's part.
+        drop(seeds.begin("lab", &image, "a", None));
+        let still = seeds.busy("lab", &image).expect("the part that goes on");
+        assert!(busy.over.is_cancelled() && !still.over.is_cancelled());
         drop(again);
-        assert!(busy.over.is_cancelled());
+        assert!(still.over.is_cancelled());
         assert!(seeds.busy("lab", &image).is_none());
         assert!(seeds.begin("lab", &image, "b", None).is_ok(), "another is the seed");
     }

@@ -107,9 +107,10 @@ impl Worker for TransferWorker {
             place.report(item.progress, format!("{}: waiting for its turn", item.name));
             place.stop.cancelled().await;
         };
+        let name = image.canonical();
         let turn = tokio::select! {
             biased;
-            turn = self.limits.turn(&work.agent, &image.digest, &image.registry) => turn,
+            turn = self.limits.turn(&work.agent, name.as_str(), &image.digest, &image.registry) => turn,
             () = waits => return Err(Setback::giving_up("stopped")),
         };
         let engine = self.reach(item, &work.agent)?;
