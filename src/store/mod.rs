@@ -6,6 +6,8 @@
 
 pub mod at_rest;
 pub mod backup;
+#[cfg(test)]
+pub(crate) mod held;
 pub mod migrate;
 pub mod open;
 mod overlay;

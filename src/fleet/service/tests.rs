@@ -1,9 +1,7 @@
 //! The fleet where two change it at once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
-
-use tokio::task::JoinHandle;
+use std::sync::Arc;
 
 use crate::access::audit::{Audit, Retention};
 use crate::access::caller::{Caller, Origin, Role};
@@ -14,6 +12,7 @@ use crate::base::ids::UserId;
 use crate::engine::fake::{Fake, about};
 use crate::fleet::service::{AgentChange, Fleet, Joined};
 use crate::store::Store;
+use crate::store::held::Held;
 
 struct Scene {
     fleet: Fleet,
@@ -39,30 +38,6 @@ impl Scene {
         };
         Self { fleet, store, root, _directory: directory }
     }
-
-    /// Keeps all others from writing, until what this returns is told so.
-    async fn hold(&self) -> (mpsc::Sender<()>, JoinHandle<crate::base::Result<()>>) {
-        let (begun, writing) = tokio::sync::oneshot::channel();
-        let (go_on, told) = mpsc::channel();
-        let store = self.store.clone();
-        let held = tokio::spawn(async move {
-            let write = move |_: &mut _| {
-                let _ = begun.send(());
-                let _ = told.recv();
-                Ok(())
-            };
-            store.write(write).await
-        });
-        writing.await.unwrap();
-        (go_on, held)
-    }
-}
-
-/// Lets everybody else come to where they wait.
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]
@@ -75,14 +50,13 @@ async fn of_two_changes_at_once_neither_takes_the_other_back() {
         AgentChange { draining: Some(true), ..AgentChange::default() },
         AgentChange { labels: Some(labels.clone()), ..AgentChange::default() },
     ];
-    let (go_on, held) = scene.hold().await;
+    let held = Held::begin(&scene.store).await;
     let under_way = changes.map(|change| {
         let (fleet, root, id) = (scene.fleet.clone(), scene.root.clone(), id.clone());
         tokio::spawn(async move { fleet.change(&root, &id, change).await })
     });
-    settle().await;
-    go_on.send(()).unwrap();
-    held.await.unwrap().unwrap();
+    held.gather().await;
+    held.end().await;
     for change in under_way {
         change.await.unwrap().unwrap();
     }
@@ -101,21 +75,20 @@ async fn an_agent_that_is_removed_while_it_says_hello_does_not_come_back() {
     };
     let fleet = scene.fleet.clone();
     scene.store.write(move |w| fleet.put_joined(w, joined)).await.unwrap();
-    let (go_on, held) = scene.hold().await;
+    let held = Held::begin(&scene.store).await;
     let (fleet, engine) = (scene.fleet.clone(), Arc::new(Fake::holding(&[])));
     let removal = tokio::spawn({
         let (store, fleet) = (scene.store.clone(), fleet.clone());
         async move { store.write(move |w| fleet.take_out(w, "gpu01")).await }
     });
-    settle().await;
+    held.gather().await;
     // From another address, so there is something to be written of it.
     let arrival = tokio::spawn(async move {
         let closed = tokio_util::sync::CancellationToken::new();
         fleet.arrive("gpu01", "link:10.0.0.2", engine, about(), &closed).await
     });
-    settle().await;
-    go_on.send(()).unwrap();
-    held.await.unwrap().unwrap();
+    held.gather().await;
+    held.end().await;
     removal.await.unwrap().unwrap();
     // Whichever of the two came first.
     let outcome = arrival.await.unwrap();

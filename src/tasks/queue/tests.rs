@@ -1,7 +1,7 @@
 //! The queue with workers made up for it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::Barrier;
@@ -13,6 +13,7 @@ use crate::access::caller::{Caller, Origin, Role};
 use crate::base::clock::Clock;
 use crate::base::ids::UserId;
 use crate::store::Store;
+use crate::store::held::Held;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Item, Kind, Ledger, NewItem, State};
 use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
@@ -71,23 +72,10 @@ async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
     let mut ends = queue.ends();
 
     // Both come to their end while somebody else writes, so that both wait for their turn.
-    let (written, writing) = tokio::sync::oneshot::channel();
-    let (go_on, told) = mpsc::channel::<()>();
-    let held = tokio::spawn(async move {
-        let write = move |_: &mut _| {
-            let _ = written.send(());
-            let _ = told.recv();
-            Ok(())
-        };
-        store.write(write).await
-    });
-    writing.await.unwrap();
+    let held = Held::begin(&store).await;
     barrier.wait().await;
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    go_on.send(()).unwrap();
-    held.await.unwrap().unwrap();
+    held.gather().await;
+    held.end().await;
 
     let live = queue.find(id).unwrap();
     while live.task().state == State::Started {
