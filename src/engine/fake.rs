@@ -89,6 +89,8 @@ impl Engine for Fake {
     ) -> Result<Pulled, Fault> {
         self.pulls_begun.fetch_add(1, Ordering::SeqCst);
         tokio::select! {
+            // Who was stopped takes nobody's permit.
+            biased;
             () = stop.cancelled() => Err(Fault::new(Class::Stopped, "stopped on request")),
             permit = self.pulls_end.acquire() => {
                 permit.expect("a semaphore that stays open").forget();
