@@ -152,6 +152,17 @@ fn lab(name: &str, tag: &str) -> Image {
     Image::new(&format!("lab/{name}"), tag).real_layers(1, 20_000)
 }
 
+/// Adds a rule for one image, whose task is at work and waits for the registry; returns the image's name.
+async fn held_at_work(api: &Api, proxy: &CountingProxy) -> String {
+    proxy.take_log();
+    proxy.hold();
+    let name = format!("{}/lab/python:3", proxy.host());
+    api.add_rule("standard", &name, "*", json!({})).await;
+    api.rule_until("standard", "a task", |rule| rule["status"]["loading"] == 1).await;
+    proxy.reached(1).await;
+    name
+}
+
 #[tokio::test]
 async fn agents_are_filled_as_they_come_and_again_when_they_come_back_empty() {
     let images = vec![lab("python", "3"), lab("python", "2"), lab("other", "1")];

@@ -112,6 +112,19 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Somebody who may do everything, for tests.
+    #[cfg(test)]
+    pub(crate) fn superadmin() -> Self {
+        Self {
+            user: UserId::random(),
+            email: "admin@lab".into(),
+            role: Role::Superadmin,
+            domain: "default".into(),
+            access_key: "AK".into(),
+            origin: Origin::default(),
+        }
+    }
+
     /// Whether the caller may do everything.
     pub fn is_superadmin(&self) -> bool {
         self.role == Role::Superadmin

@@ -147,8 +147,9 @@ pub struct RegistryChange {
 impl Registry {
     /// Whether what was read by that description is what would be read by this one.
     pub fn has_the_images_of(&self, other: &Self) -> bool {
-        let what = |of: &Self| (of.url.clone(), of.projects.clone(), of.kernelspec_only);
-        what(self) == what(other)
+        self.url == other.url
+            && self.projects == other.projects
+            && self.kernelspec_only == other.kernelspec_only
     }
 
     /// A registry of this name with the defaults.

@@ -204,8 +204,8 @@ impl Fleet {
             .superadmin(caller, "modify_agent", id, |deed| async move {
                 let (fleet, id) = (self.clone(), id.to_owned());
                 deed.write(move |w| {
-                    let moves_to = change.scaling_group.iter();
-                    moves_to.into_iter().try_for_each(|group| fleet.tenants.require_scaling_group(group))?;
+                    let mut moves_to = change.scaling_group.iter();
+                    moves_to.try_for_each(|group| fleet.tenants.require_scaling_group(group))?;
                     // Decided inside the write, so that of two changes at once neither takes the other back.
                     let agent = fleet.changed(&id, change)?;
                     put_agent(w, fleet.index, agent.record.clone())?;

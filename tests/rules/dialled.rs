@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::lab;
+use super::{held_at_work, lab};
 use crate::support::app::App;
 use crate::support::cut::CutProxy;
 use crate::support::machine::{Machine, token};
@@ -27,12 +27,7 @@ async fn a_task_goes_on_when_its_agent_takes_a_while_to_dial_a_restarted_manager
     let mut machine = Machine::new(&link.url(), &engine).with(&["--id", "gpu01"]);
     machine.start(Some(&token(&api, json!({})).await));
     api.agents_alive(1).await;
-    proxy.take_log();
-    proxy.hold();
-    let name = format!("{}/lab/python:3", proxy.host());
-    api.add_rule("standard", &name, "*", json!({})).await;
-    api.rule_until("standard", "a task", |rule| rule["status"]["loading"] == 1).await;
-    proxy.reached(1).await;
+    let name = held_at_work(&api, &proxy).await;
     let id = api.tasks_of("standard").await[0]["id"].as_str().unwrap().to_owned();
 
     app.kill9();

@@ -1,8 +1,6 @@
 //! An agent that is lost while a rule loads something onto it.
 
-use serde_json::json;
-
-use super::{LONG, lab};
+use super::{LONG, held_at_work, lab};
 use crate::support::app::App;
 use crate::support::dockerd::RealDocker;
 use crate::support::proxy::CountingProxy;
@@ -24,12 +22,7 @@ async fn a_lost_agent_is_left_until_it_is_back_and_no_task_waits_for_it() {
     api.add_registry_at(&proxy.host(), &proxy.url(), None).await;
     api.scan(&proxy.host()).await;
     api.agents_alive(1).await;
-    proxy.take_log();
-    proxy.hold();
-    let name = format!("{}/lab/python:3", proxy.host());
-    api.add_rule("standard", &name, "*", json!({})).await;
-    api.rule_until("standard", "a task", |rule| rule["status"]["loading"] == 1).await;
-    proxy.reached(1).await;
+    let name = held_at_work(&api, &proxy).await;
 
     node.kill9();
     let rule = api.rule_until("standard", "the loss", |rule| rule["status"]["away_count"] == 1).await;

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access::audit::{Audit, Retention};
-use crate::access::caller::{Caller, Origin, Role};
+use crate::access::caller::Caller;
 use crate::access::tenants::Tenants;
 use crate::base::Error;
 use crate::base::clock::Clock;
-use crate::base::ids::UserId;
 use crate::engine::fake::{Fake, about};
 use crate::fleet::service::{AgentChange, Fleet, Joined};
 use crate::store::Store;
@@ -28,14 +27,7 @@ impl Scene {
         let tenants = Tenants::load(&store, clock.now()).unwrap();
         let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
         let fleet = Fleet::load(&store, clock, audit, tenants).unwrap();
-        let root = Caller {
-            user: UserId::random(),
-            email: "admin@lab".into(),
-            role: Role::Superadmin,
-            domain: "default".into(),
-            access_key: "AK".into(),
-            origin: Origin::default(),
-        };
+        let root = Caller::superadmin();
         Self { fleet, store, root, _directory: directory }
     }
 }

@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::audit::{Audit, Retention};
-use crate::access::caller::{Caller, Origin, Role};
+use crate::access::caller::Caller;
 use crate::base::clock::Clock;
-use crate::base::ids::UserId;
 use crate::store::Store;
 use crate::store::held::Held;
 use crate::tasks::queue::Queue;
@@ -54,14 +53,7 @@ async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
     let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(Lister(Arc::clone(&barrier)))];
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let queue = Queue::load(store.clone(), clock, audit.clone(), workers, tracker, shutdown).unwrap();
-    let caller = Caller {
-        user: UserId::random(),
-        email: "admin@lab".into(),
-        role: Role::Superadmin,
-        domain: "default".into(),
-        access_key: "AK".into(),
-        origin: Origin::default(),
-    };
+    let caller = Caller::superadmin();
     let items = ["a", "b"].map(|name| new_item(name.into(), 0)).to_vec();
     let id = audit
         .superadmin(&caller, "rescan", "all", async |deed| {
