@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use poem::listener::TcpAcceptor;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +33,7 @@ use crate::graphql::schema::{self, Schema};
 use crate::http::agents::HandOut;
 use crate::http::backup::Backups;
 use crate::http::caller::Proofs;
+use crate::http::connections::Connections;
 use crate::http::events::Streams;
 use crate::http::guard::Hosts;
 use crate::http::peer::Proxies;
@@ -56,8 +56,6 @@ const LAST_REQUESTS: Duration = Duration::from_secs(4);
 const LAST_TASKS: Duration = Duration::from_secs(4);
 /// How often expired sessions, tokens and failures are taken away.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
-/// How long a connection may stay open without a request.
-const IDLE: Duration = Duration::from_mins(2);
 
 /// What the operator chose.
 #[derive(Debug, Clone)]
@@ -84,7 +82,7 @@ pub struct Settings {
     pub first_admin: Option<FirstAdmin>,
 }
 
-/// Why the server could not start, or stopped.
+/// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The data directory.
@@ -93,9 +91,6 @@ pub enum ServeError {
     /// What is in it, or what the operator gave.
     #[error(transparent)]
     Inside(#[from] Error),
-    /// The network.
-    #[error("the server stopped: {0}")]
-    Network(#[from] std::io::Error),
 }
 
 /// A server that is ready to run.
@@ -243,7 +238,7 @@ impl Server {
     }
 
     /// Serves until told to stop, and then until what is being done has ended or its time is over.
-    pub async fn run(self, listener: TcpListener) -> Result<(), ServeError> {
+    pub async fn run(self, listener: TcpListener) {
         for (address, engine) in self.engines {
             self.tracker.spawn(watch(self.fleet.clone(), address, engine, self.shutdown.clone()));
         }
@@ -254,17 +249,13 @@ impl Server {
         ));
         self.services.queue.resume();
         self.tracker.spawn(self.rules.run(self.shutdown.clone()));
-        let acceptor = TcpAcceptor::from_tokio(listener)?;
-        let stop = self.shutdown.clone().cancelled_owned();
-        poem::Server::new_with_acceptor(acceptor)
-            .idle_timeout(IDLE)
-            .run_with_graceful_shutdown(routes(self.services), stop, Some(LAST_REQUESTS))
-            .await?;
+        let proxies = self.services.proofs.proxies.clone();
+        let connections = Connections { proxies, last_requests: LAST_REQUESTS };
+        connections.serve(listener, routes(self.services), self.shutdown.clone()).await;
         self.tracker.close();
         if tokio::time::timeout(LAST_TASKS, self.tracker.wait()).await.is_err() {
             tracing::warn!("some tasks did not stop in time; they go on at the next start");
         }
-        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@
 mod agentset;
 mod api_tokens;
 mod architecture;
+mod attack;
 mod audit;
 mod auth;
 mod backup;
@@ -44,6 +45,7 @@ mod mistakes;
 mod mixed;
 mod oci;
 mod permissions;
+mod proxied;
 mod redaction;
 mod removal;
 mod rest;

@@ -5,6 +5,7 @@ pub mod bits;
 pub mod clock;
 pub mod digest;
 pub mod error;
+pub mod household;
 pub mod ids;
 pub mod keyed;
 pub mod reference;

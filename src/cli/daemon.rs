@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -66,10 +67,20 @@ pub(crate) fn keep_memory_private() -> Result<()> {
     Ok(())
 }
 
-/// Runs it on all processors.
+/// Runs it on all processors, with as many descriptors as the machine lets us have.
 pub(crate) fn block_on(what: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|why| Failure::failed(what, why.to_string()))?.block_on(work)
+}
+
+/// Most systems start a process with 1,024 descriptors for the sake of old programs, and let it have many more. Where
+/// it may not, it makes do with what there is.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(why) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%why, "the limit on open files could not be raised");
+    }
 }
 
 /// What Docker's own command line goes by.

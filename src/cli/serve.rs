@@ -130,7 +130,8 @@ impl Serve {
         // For people and scripts; with stdout gone the server still serves.
         let _ = writeln!(io::stdout(), "listening on http://{bound}");
         daemon::stop_on_signal(shutdown)?;
-        server.run(listener).await.map_err(|why| Failure::failed("serve", why.to_string()))
+        server.run(listener).await;
+        Ok(())
     }
 
     /// The page of the first super-admin. What it needs is behind `#`, so that no browser sends it anywhere by itself.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use poem::http::{StatusCode, header};
-use poem::listener::TcpAcceptor;
 use poem::web::{Data, Path, Query};
 use poem::{Body, Endpoint, EndpointExt as _, Request, Response, Route, get, handler};
 use serde::Deserialize;
@@ -17,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::demo::images::Shelf;
+use crate::http::connections::Connections;
+use crate::http::peer::Proxies;
 
 /// How long transfers may go on after the demo was told to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -24,14 +25,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 const PAGE: usize = 100;
 
 /// Serves it until `stop` is cancelled.
-pub async fn serve(
-    listener: TcpListener,
-    shelf: Arc<RwLock<Shelf>>,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let acceptor = TcpAcceptor::from_tokio(listener)?;
-    let server = poem::Server::new_with_acceptor(acceptor);
-    server.run_with_graceful_shutdown(routes(shelf), stop.cancelled_owned(), Some(LAST_REQUESTS)).await
+pub async fn serve(listener: TcpListener, shelf: Arc<RwLock<Shelf>>, stop: CancellationToken) {
+    let connections = Connections { proxies: Proxies::default(), last_requests: LAST_REQUESTS };
+    connections.serve(listener, routes(shelf), stop).await;
 }
 
 /// The whole surface.

@@ -17,10 +17,7 @@ const BLOCK: usize = 16;
 
 /// Reads the body. What is in it may be secret, so nothing of it is repeated when it can't be read.
 pub async fn read<T: DeserializeOwned>(request: &Request, body: Body) -> Result<T, Problem> {
-    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {
-        poem::error::ReadBodyError::PayloadTooLarge => Problem::too_large(MAX_BODY),
-        _ => Problem::bad_request("the body ended early"),
-    })?;
+    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))?;
     let opened = if browser::is_encoded(request) {
         let host = request.header(header::HOST).unwrap_or_default();
         open(&bytes, &format!("http://{host}"))

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use poem::http::uri::Authority;
 use poem::http::{HeaderName, HeaderValue, header};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
 use crate::access::rates::{self, Standing};
+use crate::base::reference::shown;
 use crate::http::caller::Tally;
 use crate::http::health::Requests;
 use crate::http::peer::Proxies;
@@ -16,7 +18,7 @@ use crate::http::problem::{self, Problem};
 use crate::http::refusals::Refusals;
 
 /// Said with every response. Pages may load from this server only, and run no script that is not a file of it.
-const HEADERS: [(HeaderName, &str); 5] = [
+const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
@@ -25,7 +27,12 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::SERVER, "wharf"),
+    // An answer is for whoever asked. What may be kept says so itself.
+    (header::CACHE_CONTROL, "no-store"),
 ];
+
+/// Said besides where a browser sees TLS: for a year it comes by TLS only.
+const OVER_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// The names this server answers to.
 #[derive(Debug, Clone, Default)]
@@ -40,17 +47,50 @@ impl Hosts {
     /// Whether a `Host` header names this server. A page of another site whose name was made to point here (DNS
     /// rebinding) has that site's name; no page's name is an IP address but the server's own.
     fn know(&self, header: &str) -> bool {
-        let name = match header.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => header,
-        };
-        let bare = name.trim_start_matches('[').trim_end_matches(']');
-        let name = name.to_ascii_lowercase();
-        bare.parse::<IpAddr>().is_ok()
-            || name == "localhost"
-            || name.ends_with(".localhost")
-            || self.0.contains(&name)
+        let name = name_in(header);
+        address_in(&name).is_some() || is_localhost(&name) || self.0.contains(&name)
     }
+
+    /// Whether the request is for this server. It has to say one host, and once: of two, a proxy in front may have
+    /// believed the other.
+    fn check(&self, request: &Request) -> Result<(), Problem> {
+        let mut given = request.headers().get_all(header::HOST).iter();
+        let host = given.next().map_or(Ok(""), HeaderValue::to_str).unwrap_or_default();
+        let in_target = request.original_uri().authority().map(Authority::as_str);
+        if given.next().is_some() || in_target.is_some_and(|other| !other.eq_ignore_ascii_case(host)) {
+            return Err(Problem::bad_request("the request names more than one host; send one Host header"));
+        }
+        if self.know(host) {
+            return Ok(());
+        }
+        let shown = shown(host);
+        Err(Problem::misdirected(format!(
+            "this server does not go by the name {shown:?}; if it should, start it with --host and that name"
+        )))
+    }
+}
+
+/// Whether a `Host` header is that of somebody on this machine.
+pub fn is_loopback(header: &str) -> bool {
+    let name = name_in(header);
+    is_localhost(&name) || address_in(&name).is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+/// The name in a `Host` header, without the port.
+fn name_in(header: &str) -> String {
+    let name = match header.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => header,
+    };
+    name.to_ascii_lowercase()
+}
+
+fn address_in(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// The layer around all routes.
@@ -100,15 +140,18 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
         let peer = self.proxies.peer(&request);
         let tally = Tally::default();
         request.extensions_mut().insert(tally.clone());
-        let mut response = match unknown_host(&self.hosts, &request) {
-            Some(problem) => problem.response(),
-            None => match self.inner.call(request).await {
+        let mut response = match self.hosts.check(&request) {
+            Err(problem) => problem.response(),
+            Ok(()) => match self.inner.call(request).await {
                 Ok(response) => response.into_response(),
                 Err(error) => problem::of(&error),
             },
         };
         for (name, value) in HEADERS {
             response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+        }
+        if peer.is_secure {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, OVER_TLS);
         }
         if let Some(standing) = tally.standing() {
             tell(&mut response, standing);
@@ -136,17 +179,6 @@ fn tell(response: &mut Response, standing: Standing) {
     ] {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
     }
-}
-
-fn unknown_host(hosts: &Hosts, request: &Request) -> Option<Problem> {
-    let host = request.header(header::HOST).unwrap_or_default();
-    if hosts.know(host) {
-        return None;
-    }
-    let shown = crate::base::reference::shown(host);
-    Some(Problem::misdirected(format!(
-        "this server does not go by the name {shown:?}; if it should, start it with --host and that name"
-    )))
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! For those who operate the server: is it alive, is it ready, what is it doing.
 
-use std::net::IpAddr;
-
-use poem::http::{StatusCode, header};
+use poem::http::{StatusCode, Version, header};
 use poem::web::Data;
 use poem::{Body, Request, Response, handler};
 use prometheus_client::encoding::text::encode;
@@ -12,9 +10,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::catalog::service::Catalog;
+use crate::http::caller::{Proofs, Proved};
+use crate::http::guard;
+use crate::http::peer::Proxies;
 use crate::http::problem::Problem;
 use crate::store::Store;
 use crate::tasks::queue::Queue;
+
+/// What proxies say of themselves.
+const FORWARDED: [&str; 4] = ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"];
 
 /// Responses, by status class (`2xx`).
 #[derive(Clone, Default)]
@@ -47,17 +51,21 @@ pub async fn ready(store: Data<&Store>) -> Result<&'static str, Problem> {
     Ok("ready\n")
 }
 
-/// `GET /metrics`, in Prometheus' text format, for this machine only: the numbers say how much there is of what a
-/// caller may not see.
+/// `GET /metrics`, in Prometheus' text format, for this machine and for super-admins: the numbers say how much there is
+/// of what a caller may not see.
 #[handler]
 pub fn metrics(
     request: &Request,
+    caller: poem::Result<Proved>,
+    Data(proofs): Data<&Proofs>,
     Data(requests): Data<&Requests>,
     Data(catalog): Data<&Catalog>,
     Data(queue): Data<&Queue>,
 ) -> Result<Response, Problem> {
-    if !is_local(request) {
-        return Err(Problem::forbidden("metrics are for this machine only; ask by a loopback address"));
+    if !is_local(request, &proofs.proxies) {
+        let why =
+            "metrics are for this machine by a loopback address, and elsewhere for a super-admin's token";
+        caller.map_err(|_| Problem::forbidden(why))?.require_superadmin("metrics")?;
     }
     let mut registry = Registry::with_prefix("wharf");
     registry.register("http_responses", "HTTP responses", requests.0.clone());
@@ -77,10 +85,12 @@ pub fn metrics(
         .body(Body::from_string(text)))
 }
 
-/// Whether the request comes from this machine and not through a proxy on it.
-fn is_local(request: &Request) -> bool {
-    let peer: Option<IpAddr> = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
-    let forwarded =
-        ["X-Forwarded-For", "Forwarded", "X-Real-IP"].iter().any(|name| request.header(*name).is_some());
-    peer.is_some_and(|address| address.to_canonical().is_loopback()) && !forwarded
+/// Whether the request comes from this machine and not through a proxy on it. One that says nothing of itself shows by
+/// the name its client asked for, or speaks HTTP/1.0 as nginx does.
+fn is_local(request: &Request, proxies: &Proxies) -> bool {
+    let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
+    let is_direct = peer.is_some_and(|address| address.is_loopback() && !proxies.trusts(address));
+    let is_forwarded = FORWARDED.iter().any(|name| request.header(*name).is_some());
+    let is_by_loopback = guard::is_loopback(request.header(header::HOST).unwrap_or_default());
+    is_direct && !is_forwarded && is_by_loopback && request.version() >= Version::HTTP_11
 }

@@ -48,10 +48,7 @@ pub async fn read(request: &Request, body: Body) -> Result<Vec<u8>, Problem> {
     if !browser::is_json(request) {
         return Err(Problem::wrong_type());
     }
-    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| match error {
-        poem::error::ReadBodyError::PayloadTooLarge => Problem::too_large(MAX_BODY),
-        error => Problem::bad_request(error.to_string()),
-    })?;
+    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))?;
     Ok(bytes.into())
 }
 

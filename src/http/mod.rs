@@ -6,6 +6,7 @@ pub mod body;
 pub mod browser;
 pub mod caller;
 pub mod config;
+pub mod connections;
 pub mod events;
 pub mod finish;
 pub mod func;

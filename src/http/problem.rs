@@ -1,8 +1,9 @@
 //! Failures as RFC 7807 JSON, with the types, titles and `msg` that Backend.AI's clients know.
 
+use std::io;
 use std::time::Duration;
 
-use poem::error::ResponseError;
+use poem::error::{ReadBodyError, ResponseError};
 use poem::http::{StatusCode, header};
 use poem::{Body, Response};
 use serde::Serialize;
@@ -101,6 +102,20 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "HTTP Method Not Allowed.")
     }
 
+    /// What came of a body that could not be read whole, where `limit` bytes are the most.
+    pub fn unread(error: &ReadBodyError, limit: usize) -> Self {
+        match error {
+            ReadBodyError::PayloadTooLarge => Self::too_large(limit),
+            ReadBodyError::Io(why) if is_late(why) => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                "The request took too long to come.",
+            )
+            .saying("the body stopped on its way; send the request again"),
+            _ => Self::bad_request("the body ended early"),
+        }
+    }
+
     /// 413.
     pub fn too_large(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request is too large.")
@@ -181,6 +196,12 @@ impl Problem {
         }
         response.body(Body::from_string(serde_json::to_string(&body).unwrap_or_default()))
     }
+}
+
+/// Whether time was up, at whichever layer it was said.
+fn is_late(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(is_late)
 }
 
 /// Whole seconds; a part of one counts as one, or whoever waits comes too early.

@@ -116,5 +116,5 @@ async fn a_rule_begins_when_its_window_opens_and_what_it_began_goes_on_when_it_c
     assert_eq!(rule["status"]["due"], 1, "{rule:#}");
     assert_eq!(api.tasks_of("standard").await.len(), 1);
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }

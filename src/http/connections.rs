@@ -1,0 +1,154 @@
+//! Connections: who is let in, what may take how long, and the end of each.
+//!
+//! HTTP/1.1 only. A client multiplexes nothing with us that several connections would not do, and each connection is
+//! counted, so that what one client may hold is what it may hold open. A client that begins with HTTP/2 is told so in
+//! its own words.
+
+mod body;
+mod places;
+mod socket;
+mod watch;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use poem::http::StatusCode;
+use poem::http::uri::Scheme;
+use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Body, Endpoint, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::connections::body::{Arriving, Leaving};
+use crate::http::connections::places::{Place, Places};
+use crate::http::connections::socket::Socket;
+use crate::http::connections::watch::Watch;
+use crate::http::peer::Proxies;
+use crate::http::problem;
+
+/// Largest head of a request: a cookie, a signature, and a query in the address; and as much as a connection holds of
+/// what was not asked for yet.
+const MAX_HEAD: usize = 32 * 1024;
+/// The wait after a connection could not be taken, as when there are no more descriptors: accepting again at once would
+/// fail at once.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// How connections are served.
+pub struct Connections {
+    /// Whose connections stand for many clients.
+    pub proxies: Proxies,
+    /// How long requests that are being answered may go on after the server was told to stop.
+    pub last_requests: Duration,
+}
+
+impl Connections {
+    /// Serves until told to stop, and then until what is being answered has ended or its time is over.
+    pub async fn serve<E>(self, listener: TcpListener, routes: E, shutdown: CancellationToken)
+    where
+        E: Endpoint<Output = Response> + 'static,
+    {
+        let (routes, tracker, cut) = (Arc::new(routes), TaskTracker::new(), CancellationToken::new());
+        let places = Places::new(places::most(), self.proxies);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(why) => {
+                    tracing::warn!(%why, "a connection could not be taken");
+                    places.give_some_up();
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            // Dropped, the connection is closed: there is no idle one that could go instead.
+            let Some(place) = places.take(remote.ip()) else { continue };
+            let connection = Connection { stream, remote, place, routes: Arc::clone(&routes) };
+            tracker.spawn(connection.serve(shutdown.clone(), cut.clone()));
+        }
+        drop(listener);
+        tracker.close();
+        if tokio::time::timeout(self.last_requests, tracker.wait()).await.is_err() {
+            cut.cancel();
+            tracker.wait().await;
+        }
+    }
+}
+
+/// One connection, in its place.
+struct Connection<E> {
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: Place,
+    routes: Arc<E>,
+}
+
+impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
+    async fn serve(self, shutdown: CancellationToken, cut: CancellationToken) {
+        let Self { stream, remote, place, routes } = self;
+        // Answers are written whole or in pieces that are wanted at once.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let (watch, asked) = (Arc::clone(place.watch()), Arc::clone(place.watch()));
+        let service = service_fn(move |request| {
+            let (routes, watch) = (Arc::clone(&routes), Arc::clone(&asked));
+            async move { Ok::<_, Infallible>(answer(&*routes, request, local, remote, &watch).await) }
+        });
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&watch)));
+        let connection = http1::Builder::new()
+            // The socket's watch is kept by the stage that the connection is at, which hyper's one time limit is not.
+            .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(socket, service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        tokio::select! {
+            _ = &mut connection => return,
+            () = watch.given_up() => {
+                // A request may have come meanwhile: it is answered still.
+                if watch.spare_since().is_some() {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            _ = connection => {}
+            () = cut.cancelled() => {}
+        }
+    }
+}
+
+async fn answer<E: Endpoint<Output = Response>>(
+    routes: &E,
+    request: hyper::Request<Incoming>,
+    local: SocketAddr,
+    remote: SocketAddr,
+    watch: &Arc<Watch>,
+) -> hyper::Response<Leaving> {
+    let has_body = !request.body().is_end_stream();
+    watch.asked(has_body);
+    let (local, remote) = (LocalAddr(local.into()), RemoteAddr(remote.into()));
+    let mut request = Request::from((request, local, remote, Scheme::HTTP));
+    if has_body {
+        let body = Arriving::new(request.take_body().into(), Arc::clone(watch));
+        request.set_body(Body::from(BoxBody::new(body)));
+    }
+    let response = routes.call(request).await.unwrap_or_else(|error| problem::of(&error));
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        watch.handed_over();
+    }
+    hyper::Response::<BoxBody<_, _>>::from(response).map(|body| Leaving::new(body, Arc::clone(watch)))
+}

@@ -1,0 +1,194 @@
+//! How many connections there may be, in all and from one address, and which one goes for another.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::process::{Resource, getrlimit};
+use tokio::time::Instant;
+
+use crate::base::household::household;
+use crate::http::connections::watch::Watch;
+use crate::http::peer::Proxies;
+
+/// Connections from one address: a class behind one of them, each with a browser's six and a program, and agents.
+const MOST_OF_ONE: usize = 1_200;
+/// Connections in all, however many descriptors there are: with heads in the making they take half a gibibyte.
+const MOST: usize = 16_384;
+/// Descriptors that are kept for what is no connection from outside: the store, backups, engines, registries.
+const RESERVE: usize = 256;
+
+/// Connections that are given up at once where descriptors have run out: more than whoever holds them opens meanwhile.
+const AT_ONCE: usize = 16;
+
+/// How many connections there may be with the descriptors that this process may open.
+pub(super) fn most() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    descriptors.saturating_sub(RESERVE).clamp(RESERVE, MOST)
+}
+
+/// The places there are.
+pub(super) struct Places {
+    most: usize,
+    most_of_one: usize,
+    proxies: Proxies,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    count: usize,
+    next: u64,
+    /// In the order in which they came, by the address they are from.
+    of: HashMap<IpAddr, BTreeMap<u64, Arc<Watch>>>,
+}
+
+/// A connection's place, free again when it is dropped.
+pub(super) struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+    number: u64,
+    watch: Arc<Watch>,
+}
+
+impl Places {
+    /// So many. A proxy's connections are those of many clients.
+    pub(super) fn new(most: usize, proxies: Proxies) -> Arc<Self> {
+        Arc::new(Self { most, most_of_one: MOST_OF_ONE, proxies, taken: Mutex::default() })
+    }
+
+    /// A place for a connection from there. If there is none, the connection that has been waited on longest for a
+    /// request is given up for it: of the same address, or of the one that has the most.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut taken = self.taken.lock();
+        let own = household(address);
+        let has = taken.of.get(&own).map_or(0, BTreeMap::len);
+        if has >= self.most_of_one && !self.proxies.trusts(address.to_canonical()) {
+            taken.give_up_of(own).then_some(())?;
+        } else if taken.count >= self.most {
+            taken.give_up().then_some(())?;
+        }
+        let (number, watch) = (taken.next, Arc::new(Watch::new()));
+        taken.next += 1;
+        taken.count += 1;
+        taken.of.entry(own).or_default().insert(number, Arc::clone(&watch));
+        Some(Place { places: Arc::clone(self), address: own, number, watch })
+    }
+
+    /// Gives up some connections, where descriptors have run out.
+    pub(super) fn give_some_up(&self) {
+        let mut taken = self.taken.lock();
+        for _ in 0..AT_ONCE {
+            taken.give_up();
+        }
+    }
+}
+
+impl Taken {
+    /// Gives up one of whoever has the most that nothing is being done for.
+    fn give_up(&mut self) -> bool {
+        let mut addresses: Vec<(usize, IpAddr)> = self.of.iter().map(|(of, all)| (all.len(), *of)).collect();
+        addresses.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
+        addresses.into_iter().any(|(_, address)| self.give_up_of(address))
+    }
+
+    /// Gives up the one of this address that nothing has been done for for longest. Its place is free at once, so that
+    /// what is given up in a row is not the same one.
+    fn give_up_of(&mut self, address: IpAddr) -> bool {
+        let all = self.of.get(&address).into_iter().flatten();
+        let spare = all.filter_map(|(number, watch)| watch.spare_since().map(|since| (since, *number)));
+        let Some((_, number)): Option<(Instant, u64)> = spare.min() else { return false };
+        let Some(watch) = self.remove(address, number) else { return false };
+        watch.give_up();
+        true
+    }
+
+    fn remove(&mut self, address: IpAddr, number: u64) -> Option<Arc<Watch>> {
+        let all = self.of.get_mut(&address)?;
+        let watch = all.remove(&number)?;
+        if all.is_empty() {
+            self.of.remove(&address);
+        }
+        self.count -= 1;
+        Some(watch)
+    }
+}
+
+impl Place {
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.lock().remove(self.address, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::{Place, Places};
+    use crate::http::peer::Proxies;
+
+    fn places(most: usize, most_of_one: usize, proxies: &[&str]) -> Arc<Places> {
+        let proxies = Proxies::new(proxies.iter().map(|proxy| proxy.parse().unwrap()).collect());
+        Arc::new(Places { most, most_of_one, proxies, taken: Mutex::default() })
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn given_up(places: &[Place]) -> Vec<bool> {
+        places.iter().map(|place| place.watch().is_given_up()).collect()
+    }
+
+    #[test]
+    fn the_one_that_nothing_was_done_for_for_longest_goes() {
+        let places = places(10, 3, &[]);
+        let mut own: Vec<_> = (0..3).map(|_| places.take(address("192.0.2.1")).unwrap()).collect();
+        own[0].watch().asked(false);
+        let other = places.take(address("192.0.2.2")).unwrap();
+        own.push(places.take(address("192.0.2.1")).unwrap());
+        assert_eq!(given_up(&own), [false, true, false, false], "the first is being answered");
+        assert!(!other.watch().is_given_up(), "nobody else's");
+        for place in &own {
+            place.watch().asked(false);
+        }
+        assert!(places.take(address("192.0.2.1")).is_none(), "all of its three are being answered");
+        drop(own.remove(2));
+        assert!(places.take(address("192.0.2.1")).is_some(), "a place is free again");
+    }
+
+    #[test]
+    fn when_all_places_are_taken_one_of_whoever_has_the_most_goes() {
+        let places = places(6, 100, &[]);
+        let many: Vec<_> = (0..4).map(|_| places.take(address("192.0.2.1")).unwrap()).collect();
+        let few: Vec<_> = (0..2).map(|_| places.take(address("192.0.2.2")).unwrap()).collect();
+        let fresh: Vec<_> =
+            (0..2).map(|n| places.take(address(&format!("198.51.100.{n}"))).unwrap()).collect();
+        assert_eq!(given_up(&many), [true, true, false, false]);
+        assert_eq!(given_up(&few), [false, false]);
+        assert_eq!(given_up(&fresh), [false, false]);
+        places.give_some_up();
+        assert_eq!(given_up(&many).iter().chain(&given_up(&few)).filter(|gone| !**gone).count(), 0);
+    }
+
+    #[test]
+    fn a_household_is_one_address_and_a_proxy_is_many() {
+        let places = places(10, 2, &["10.0.0.1"]);
+        let house: Vec<_> =
+            (0..3).map(|n| places.take(address(&format!("2001:db8:1:1::{n}"))).unwrap()).collect();
+        assert_eq!(given_up(&house), [true, false, false]);
+        let proxy: Vec<_> = (0..5).map(|_| places.take(address("::ffff:10.0.0.1")).unwrap()).collect();
+        assert_eq!(given_up(&proxy), [false; 5]);
+    }
+}

@@ -1,0 +1,7 @@
+//! Clients that want the server down, each with a good client beside: it is answered all the while, and the server stays
+//! small.
+//!
+//! All of it is bounded in count and time, and goes to this machine's own loopback addresses.
+
+mod beside;
+mod connections;
