@@ -18,12 +18,13 @@ help: ## this list
 demo: ## wharf at work, with everything of its own: no Docker, no network, no set-up
 	cargo run --release -- demo
 
-test: parts node lint unit ui-test ## everything: packages, clients, fmt, clippy, deny, unit, integration and browser tests
+test: node parts lint unit ui-test ## everything: packages, clients, fmt, clippy, deny, unit, integration and browser tests
 
-parts: ## the real parts the tests run beside: Debian packages, official clients, ClusterShell
+parts: ## the real parts the tests run beside: Debian packages, official clients, ClusterShell, audits
 	tests/tools/packages.sh
 	tests/tools/clients.sh
 	tests/tools/clustershell.sh
+	tests/tools/audits.sh
 
 node: ## looks for the Node that the browser tests run in
 	tests/tools/node.sh

@@ -29,7 +29,8 @@ use crate::engine::{self, Engine};
 use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
 use crate::fleet::watch::watch;
-use crate::graphql::schema::{self, Schema};
+use crate::graphql::schema;
+use crate::graphql::spec::Api;
 use crate::http::agents::HandOut;
 use crate::http::backup::Backups;
 use crate::http::caller::Proofs;
@@ -175,7 +176,7 @@ impl Server {
             shutdown.clone(),
         );
         let backups = Backups::new(store.clone(), audit.clone(), clock.clone(), settings.data_dir);
-        let schema = schema::build(schema::Services {
+        let api = schema::build(schema::Services {
             store: store.clone(),
             accounts: accounts.clone(),
             audit,
@@ -190,7 +191,7 @@ impl Server {
             transfers,
             rules: rules.clone(),
             queue: queue.clone(),
-        });
+        })?;
         let proofs = Proofs {
             sessions: door.sessions().clone(),
             tokens,
@@ -201,7 +202,7 @@ impl Server {
         };
         let services = Services {
             store,
-            schema,
+            api,
             proofs,
             door,
             set_up,
@@ -222,8 +223,8 @@ impl Server {
     }
 
     /// The API, for whoever asks it without HTTP.
-    pub fn schema(&self) -> &Schema {
-        &self.services.schema
+    pub fn api(&self) -> &Api {
+        &self.services.api
     }
 
     /// The credentials of the super-admin that this start made: to be shown once, to a person.

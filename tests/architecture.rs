@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const DOORS: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("async_graphql", &["graphql", "http"]),
+    ("async_graphql_value", &["graphql"]),
     ("poem", &["http", "server", "demo"]),
     ("bollard", &["engine"]),
     ("argon2", &["access"]),

@@ -5,3 +5,5 @@
 
 mod beside;
 mod connections;
+mod nesting;
+mod patterns;

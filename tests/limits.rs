@@ -72,6 +72,33 @@ async fn a_document_that_asks_for_too_much_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_request_changes_twenty_things_at_most_and_else_nothing() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let changes = |from: usize, to: usize| {
+        (from..to).fold(String::new(), |mut text, n| {
+            let _ = write!(text, "c{n}: create_domain(name: \"d{n}\", props: {{}}) {{ ok }} ");
+            text
+        })
+    };
+    for document in [
+        format!("mutation {{ {} }}", changes(0, 21)),
+        format!("mutation {{ ...A {} }} fragment A on Mutation {{ {} }}", changes(0, 11), changes(11, 21)),
+        format!("mutation {{ ... @include(if: true) {{ {} }} }}", changes(0, 300)),
+    ] {
+        let why = admin.refused(&document, json!({})).await;
+        assert!(why.contains("20 are taken at once; nothing was done"), "{why}");
+    }
+    let names =
+        async || admin.ask("{ domains { name } }", json!({})).await["domains"].as_array().unwrap().len();
+    assert_eq!(names().await, 1);
+    assert!(admin.audit_rows(0).await.is_empty());
+    let data = admin.ask(&format!("mutation {{ {} }}", changes(0, 20)), json!({})).await;
+    assert!(data.as_object().unwrap().values().all(|done| done["ok"] == true), "{data}");
+    assert_eq!(names().await, 21);
+}
+
+#[tokio::test]
 async fn a_batch_is_not_a_way_around_the_limits() {
     let app = App::start().await;
     let batch: Vec<Value> = (0..1000).map(|_| json!({"query": "{ images { name } }"})).collect();

@@ -33,6 +33,7 @@ mod disk;
 mod doctor;
 mod documents;
 mod engine;
+mod execution;
 mod fleet;
 mod followers;
 mod guessing;

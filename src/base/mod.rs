@@ -11,5 +11,6 @@ pub mod keyed;
 pub mod reference;
 pub mod secret;
 pub mod signal;
+pub mod walk;
 
 pub use error::{Error, Result};

@@ -35,9 +35,25 @@ impl Labels {
         std::iter::from_fn(move || Some((pieces.next()?, pieces.next()?)))
     }
 
-    /// The value of one label.
+    /// The value of one label. There may be a thousand, and a filter asks for many of each image.
     pub fn find(&self, key: &str) -> Option<&str> {
-        self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.piece(2 * middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (low < self.len() && self.piece(2 * low) == key).then(|| self.piece(2 * low + 1))
+    }
+
+    /// A key (of even number) or a value.
+    fn piece(&self, number: usize) -> &str {
+        let end = |number: usize| self.ends.get(number).map_or(0, |end| *end as usize);
+        let start = number.checked_sub(1).map_or(0, end);
+        self.text.get(start..end(number)).unwrap_or_default()
     }
 
     /// How many there are.

@@ -77,6 +77,13 @@ impl Catalog {
         Ok(look(&mut index.keyed_images(|subject| eyes.see(subject))))
     }
 
+    /// Copies of what [`Catalog::survey`] walks: for whoever takes longer than others may be kept waiting.
+    pub fn survey_copies(&self, caller: &Caller, filter: &Filter) -> Result<Vec<(Box<str>, Arc<Image>)>> {
+        self.survey(caller, filter, |images| {
+            images.map(|(key, image)| (key.into(), Arc::clone(image))).collect()
+        })
+    }
+
     /// The image a reference means for this caller; see [`lookup::of_one_name`] for what it may be.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use async_graphql::{Context, InputObject, Object, SimpleObject};
 use crate::access::caller::Caller;
 use crate::access::visibility;
 use crate::base::reference::shown;
+use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
@@ -17,6 +18,7 @@ use crate::fleet::service::{AgentChange, Fleet};
 use crate::graphql::kit::fault::{Answer, Fault};
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
@@ -360,10 +362,13 @@ impl AgentQuery {
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
         let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
         let window = Window { offset: Some(offset.max(0)), first: Some(limit.max(0)), ..Window::default() };
-        let rows = agents.iter().map(|agent| (agent.record.id.as_str(), agent));
-        let page = page::page::<Agent>(rows, &filter, &order, &window)?;
-        let items = page.rows.into_iter().map(|(agent, _)| Some(AgentNode(agent.clone()))).collect();
-        Ok(Some(AgentList { items: Some(items), total_count: i32::try_from(page.count).ok() }))
+        let found = move |meter: &Meter| {
+            let rows = agents.iter().map(|agent| (agent.record.id.as_str(), agent));
+            let page = page::page::<Agent>(rows, &filter, &order, &window, meter)?;
+            let items = page.rows.into_iter().map(|(agent, _)| Some(AgentNode(agent.clone()))).collect();
+            Ok(AgentList { items: Some(items), total_count: i32::try_from(page.count).ok() })
+        };
+        Ok(Some(walk(ctx, found).await?))
     }
 
     /// What a `target_agents` expression names now.

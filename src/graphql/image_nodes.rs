@@ -1,5 +1,7 @@
 //! Images as Backend.AI's later clients ask for them: in pages as Relay has them, and changed by their ids.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::accounts::Accounts;
@@ -7,12 +9,14 @@ use crate::access::caller::Caller;
 use crate::access::visibility;
 use crate::base::Error;
 use crate::base::reference::shown;
+use crate::base::walk::Meter;
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageNode, ImageRow, Seen, plain_id};
 use crate::graphql::images::ImageStatus;
 use crate::graphql::kit::fault::{Answer, Fault};
 use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::page::{self, Window};
 use crate::graphql::kit::rows::{One, Rows};
@@ -123,17 +127,29 @@ impl ImageNodeQuery {
         };
         let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
         let window = Window { offset, first, last, after, before };
-        let page = catalog.survey(&caller, &seen, |images| {
-            let rows =
-                images.filter(|_| is_any).map(|(key, image)| (key, Seen { image, audience: &audience }));
-            let page = page::page::<Image>(rows, &filter, &order, &window)?;
-            // Kept beyond the walk: the page's images, not those it was taken out of.
-            let owned =
-                |(seen, cursor): (Seen<'_>, String)| (ImageRow::new(seen.image.clone(), &audience), cursor);
-            let edges: Vec<_> = page.rows.into_iter().map(owned).collect();
-            Ok::<_, Error>((edges, page.count, page.has_previous, page.has_next))
-        })?;
-        let (rows, count, has_previous_page, has_next_page) = page?;
+        let catalog = catalog.clone();
+        let found = move |meter: &Meter| {
+            let take = |images: &mut dyn Iterator<Item = (&str, &Arc<Image>)>, meter: &Meter| {
+                let rows =
+                    images.filter(|_| is_any).map(|(key, image)| (key, Seen { image, audience: &audience }));
+                let page = page::page::<Image>(rows, &filter, &order, &window, meter)?;
+                // Kept beyond the walk: the page's images, not those it was taken out of.
+                let owned = |(seen, cursor): (Seen<'_>, String)| {
+                    (ImageRow::new(seen.image.clone(), &audience), cursor)
+                };
+                let edges: Vec<_> = page.rows.into_iter().map(owned).collect();
+                Ok::<_, Error>((edges, page.count, page.has_previous, page.has_next))
+            };
+            // Nothing is written while the catalog itself is walked; what takes long walks copies.
+            let (briefly, budget) = meter.briefly();
+            let page = catalog.survey(&caller, &seen, |images| take(images, &briefly))?;
+            if page.is_ok() || !budget.is_spent() {
+                return page;
+            }
+            let copies = catalog.survey_copies(&caller, &seen)?;
+            take(&mut copies.iter().map(|(key, image)| (&**key, image)), meter)
+        };
+        let (rows, count, has_previous_page, has_next_page) = walk(ctx, found).await?;
         let page_info = PageInfo {
             has_next_page,
             has_previous_page,

@@ -10,10 +10,11 @@ use crate::access::directory::keypairs::{KeypairChange, KeypairSearch, OwnedKeyp
 use crate::access::user::User;
 use crate::base::reference::shown;
 use crate::base::secret::Secret;
+use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record, number};
-use crate::graphql::kit::listing::{Slice, rows};
+use crate::graphql::kit::listing::{Slice, rows, walk};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 use crate::graphql::policies;
@@ -295,9 +296,13 @@ impl KeyPairQuery {
         let keys = directory.keypairs(caller, &KeypairSearch { domain: domain_name, email, is_active });
         let order = order.filter(|order| !order.trim().is_empty()).or(Some("created_at".into()));
         let slice = Slice { limit, offset, filter, order };
-        let (page, total_count) =
-            slice.of::<OwnedKeypair>(keys.iter().map(|key| (key.pair.access_key.as_str(), key)))?;
-        Ok(Some(KeyPairList { items: Some(rows(page.into_iter().cloned())), total_count }))
+        let found = move |meter: &Meter| {
+            let rows = keys.iter().map(|key| (key.pair.access_key.as_str(), key));
+            let (page, total_count) = slice.of::<OwnedKeypair>(rows, meter)?;
+            Ok((page.into_iter().cloned().collect::<Vec<_>>(), total_count))
+        };
+        let (page, total_count) = walk(ctx, found).await?;
+        Ok(Some(KeyPairList { items: Some(rows(page)), total_count }))
     }
 }
 

@@ -23,6 +23,7 @@ pub mod rules;
 pub mod scaling_groups;
 pub mod schema;
 pub mod sessions;
+pub mod spec;
 pub mod tasks;
 pub mod tokens;
 pub mod transfers;

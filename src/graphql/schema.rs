@@ -8,6 +8,8 @@ use crate::access::directory::Directory;
 use crate::access::joins::Joins;
 use crate::access::sign_in::SignIn;
 use crate::access::tokens::Tokens;
+use crate::base::Result;
+use crate::base::walk::Walks;
 use crate::catalog::service::Catalog;
 use crate::fleet::links::Links;
 use crate::fleet::service::Fleet;
@@ -22,14 +24,13 @@ use crate::graphql::image_nodes::{ImageNodeMutation, ImageNodeQuery};
 use crate::graphql::images::{ImageMutation, ImageQuery};
 use crate::graphql::joins::{JoinMutation, JoinQuery};
 use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
-use crate::graphql::kit::dialect::Dialects;
-use crate::graphql::kit::limit::FieldLimit;
 use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::rules::{RuleMutation, RuleQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::sessions::{SessionMutation, SessionQuery};
+use crate::graphql::spec::{Api, Validator};
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
@@ -99,7 +100,7 @@ pub struct Mutation(
     TokenMutation,
 );
 
-/// The API's schema.
+/// The schema as the library has it; [`Api`] is how it is asked.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
@@ -134,8 +135,11 @@ pub struct Services {
     pub queue: Queue,
 }
 
-/// The schema over these services.
-pub fn build(services: Services) -> Schema {
+/// The API over these services.
+///
+/// # Errors
+/// [`crate::base::Error::Internal`] if the library wrote a schema that it can't read.
+pub fn build(services: Services) -> Result<Api> {
     let Services {
         store,
         accounts,
@@ -152,7 +156,8 @@ pub fn build(services: Services) -> Schema {
         rules,
         queue,
     } = services;
-    builder()
+    let walks = Walks::default();
+    let schema = builder()
         .data(store)
         .data(accounts)
         .data(audit)
@@ -167,7 +172,9 @@ pub fn build(services: Services) -> Schema {
         .data(transfers)
         .data(rules)
         .data(queue)
-        .finish()
+        .data(walks.clone())
+        .finish();
+    Api::new(schema, &sdl(), walks)
 }
 
 /// The schema as text, in GraphQL's schema definition language.
@@ -176,12 +183,17 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
+/// A schema that can be asked about itself.
+#[cfg(test)]
+pub fn empty() -> Schema {
+    builder().finish()
+}
+
 fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription> {
     Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .limit_depth(MAX_DEPTH)
         .limit_complexity(MAX_COMPLEXITY)
         .limit_directives(MAX_DIRECTIVES)
         .limit_recursive_depth(MAX_RECURSION)
-        .extension(FieldLimit)
-        .extension(Dialects)
+        .extension(Validator)
 }

@@ -12,11 +12,12 @@ use crate::access::user::{Status, User};
 use crate::base::ids::GroupId;
 use crate::base::reference::shown;
 use crate::base::secret::Secret;
+use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 use crate::graphql::keypairs::KeyPairNode;
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record};
-use crate::graphql::kit::listing::{Slice, rows};
+use crate::graphql::kit::listing::{Slice, rows, walk};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 use crate::graphql::schema::LIST_COST;
@@ -397,8 +398,13 @@ impl UserQuery {
     ) -> Answer<Option<UserList>> {
         let users = found(ctx, domain_name, group_id, is_active, status)?;
         let slice = Slice { limit, offset, filter, order };
-        let (page, total_count) = slice.of::<User>(users.iter().map(|user| (user.email.as_str(), user)))?;
-        Ok(Some(UserList { items: Some(rows(page.into_iter().cloned())), total_count }))
+        let found = move |meter: &Meter| {
+            let rows = users.iter().map(|user| (user.email.as_str(), user));
+            let (page, total_count) = slice.of::<User>(rows, meter)?;
+            Ok((page.into_iter().cloned().collect::<Vec<_>>(), total_count))
+        };
+        let (page, total_count) = walk(ctx, found).await?;
+        Ok(Some(UserList { items: Some(rows(page)), total_count }))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use poem::http::Method;
 use poem::{Endpoint, Middleware, Request};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The layer around the routes. Otherwise a client that hangs up ends what is done for it wherever it waits just then: a
@@ -26,6 +27,15 @@ impl<E: Endpoint + 'static> Middleware<E> for Finish {
     }
 }
 
+/// Cancelled when nobody waits for the request any more: the client hung up, or has its answer.
+#[derive(Clone)]
+struct Waited(CancellationToken);
+
+/// What is cancelled when nobody waits for this request any more. Whatever only reads may end then.
+pub fn abandoned(request: &Request) -> CancellationToken {
+    request.extensions().get::<Waited>().map(|waited| waited.0.clone()).unwrap_or_default()
+}
+
 /// An endpoint whose work is finished.
 pub struct Finished<E> {
     inner: Arc<E>,
@@ -35,7 +45,10 @@ pub struct Finished<E> {
 impl<E: Endpoint + 'static> Endpoint for Finished<E> {
     type Output = E::Output;
 
-    async fn call(&self, request: Request) -> poem::Result<E::Output> {
+    async fn call(&self, mut request: Request) -> poem::Result<E::Output> {
+        let waited = CancellationToken::new();
+        request.extensions_mut().insert(Waited(waited.clone()));
+        let _until_this_is_dropped = waited.drop_guard();
         // What only reads has nothing to finish; streams and links to agents are of this kind, too.
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             return self.inner.call(request).await;

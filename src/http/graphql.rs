@@ -1,26 +1,40 @@
-//! GraphQL over HTTP, in two dialects: the specification's `{data, errors}`, and the bare data object that the oldest
-//! clients index.
+//! GraphQL over HTTP, in two dialects: the specification's (`{data, errors}`, in both of its media types), and the bare
+//! data object that the oldest clients index.
 
 use std::time::Duration;
 
-use async_graphql::{Request as Operation, Response as Answer};
+use async_graphql::{Request as Question, Variables};
 use bytes::Bytes;
 use futures_util::stream;
 use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem::{Body, Request, Response, handler};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
 use crate::base::Error;
+use crate::base::walk::Budget;
 use crate::graphql::kit::answer::{self, Later};
-use crate::graphql::schema::Schema;
+use crate::graphql::spec::{Api, Outcome};
 use crate::http::caller::Proved;
 use crate::http::events::Streams;
-use crate::http::json;
 use crate::http::problem::Problem;
+use crate::http::{finish, json};
 
-/// Longest time one request may take; what it has started goes on.
+/// Longest time one request may take; what it has started to change goes on, what it only looks for is ended.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is sent: a document, and what goes with it.
+#[derive(Deserialize)]
+struct Sent {
+    query: Option<String>,
+    #[serde(rename = "operationName")]
+    operation_name: Option<String>,
+    variables: Option<Variables>,
+    /// There are none that mean something here; what is no object is refused.
+    extensions: Option<Map<String, Value>>,
+}
 
 /// `POST /graphql`, `/admin/gql`: `{data, errors}`.
 #[handler]
@@ -28,12 +42,28 @@ pub async fn spec(
     request: &Request,
     body: Body,
     caller: Proved,
-    schema: Data<&Schema>,
+    api: Data<&Api>,
     streams: Data<&Streams>,
 ) -> Result<Response, Problem> {
+    let sent = in_body(request, body).await?;
     let later = Later::default();
-    let answer = execute(request, body, caller, schema.0, &streams.tracker, later.clone()).await?;
-    Ok(streamed(answer::envelope(&answer, &later)))
+    let outcome = ask(request, sent, caller, &api, &streams.tracker, later.clone(), true).await?;
+    Ok(Form::of(request).answer(&outcome, &later))
+}
+
+/// `GET /graphql`, `/admin/gql`: the same for what changes nothing, with all that is sent in the address. A cookie
+/// counts under the conditions that it has everywhere.
+#[handler]
+pub async fn look(
+    request: &Request,
+    caller: Proved,
+    api: Data<&Api>,
+    streams: Data<&Streams>,
+) -> Result<Response, Problem> {
+    let sent = in_address(request)?;
+    let later = Later::default();
+    let outcome = ask(request, sent, caller, &api, &streams.tracker, later.clone(), false).await?;
+    Ok(Form::of(request).answer(&outcome, &later))
 }
 
 /// `POST /admin/graphql`: the data alone, or 400 and a problem.
@@ -42,41 +72,148 @@ pub async fn bare(
     request: &Request,
     body: Body,
     caller: Proved,
-    schema: Data<&Schema>,
+    api: Data<&Api>,
     streams: Data<&Streams>,
 ) -> Result<Response, Problem> {
+    let sent = in_body(request, body).await?;
     let later = Later::default();
-    let answer = execute(request, body, caller, schema.0, &streams.tracker, later.clone()).await?;
-    if answer.is_ok() {
-        return Ok(streamed(answer::bare(&answer, &later)));
+    match ask(request, sent, caller, &api, &streams.tracker, later.clone(), true).await? {
+        Outcome::Answered(answer) if answer.is_ok() => {
+            Ok(streamed(StatusCode::OK, Form::Json, answer::bare(&answer, &later)))
+        }
+        Outcome::Answered(answer) => Err(failed(&answer.errors)),
+        Outcome::Refused(errors) => Err(failed(&errors)),
+        Outcome::MayNotChange => Err(Problem::wrong_method()),
     }
-    Err(Problem::graphql(serde_json::to_value(&answer.errors).unwrap_or_default()))
 }
 
-fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+fn failed(errors: &[async_graphql::ServerError]) -> Problem {
+    Problem::graphql(serde_json::to_value(errors).unwrap_or_default())
+}
+
+/// The media types of an answer, and the statuses that go with them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `application/json`, which all clients read: 200 whatever came of it.
+    Json,
+    /// `application/graphql-response+json`: 400 for what was refused.
+    GraphQl,
+}
+
+impl Form {
+    /// What the client would rather have; JSON where it does not say.
+    fn of(request: &Request) -> Self {
+        let accept = request.header(header::ACCEPT).unwrap_or_default();
+        let weight = |wanted: &str| {
+            let mut ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
+            ranges.find_map(|mut parts| {
+                let is_it = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(wanted));
+                let weight =
+                    parts.find_map(|part| part.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()));
+                is_it.then(|| weight.unwrap_or(1.0))
+            })
+        };
+        let first = |a: &str, b: &str| accept.find(a) < accept.find(b);
+        let (graphql, json) = (weight(Self::GraphQl.kind()), weight(Self::Json.kind()));
+        match (graphql, json) {
+            (Some(graphql), None) if graphql > 0.0 => Self::GraphQl,
+            (Some(graphql), Some(json)) if graphql > json => Self::GraphQl,
+            (Some(graphql), Some(json)) if graphql.total_cmp(&json).is_eq() => {
+                if first(Self::GraphQl.kind(), Self::Json.kind()) { Self::GraphQl } else { Self::Json }
+            }
+            _ => Self::Json,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::GraphQl => "application/graphql-response+json",
+        }
+    }
+
+    fn answer(self, outcome: &Outcome, later: &Later) -> Response {
+        match outcome {
+            Outcome::Answered(answer) => streamed(StatusCode::OK, self, answer::envelope(answer, later)),
+            Outcome::Refused(errors) => {
+                let status = if self == Self::Json { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+                streamed(status, self, std::iter::once(answer::refusal(errors)))
+            }
+            Outcome::MayNotChange => {
+                let mut response = Problem::wrong_method().response();
+                response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
+                response
+            }
+        }
+    }
+}
+
+fn streamed(
+    status: StatusCode,
+    form: Form,
+    pieces: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Response {
     let body = Body::from_bytes_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)));
-    Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, "application/json").body(body)
+    let kind = format!("{}; charset=utf-8", form.kind());
+    Response::builder().status(status).header(header::CONTENT_TYPE, kind).body(body)
 }
 
-async fn execute(
-    request: &Request,
-    body: Body,
-    caller: Proved,
-    schema: &Schema,
-    tracker: &TaskTracker,
-    later: Later,
-) -> Result<Answer, Problem> {
+fn unreadable(why: &str) -> Problem {
+    Problem::bad_request(format!("the body is no GraphQL request: {why}"))
+}
+
+async fn in_body(request: &Request, body: Body) -> Result<Sent, Problem> {
     let bytes = json::read(request, body).await?;
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Problem::bad_request("batches of operations are not taken; send them one by one"));
     }
-    let operation: Operation = serde_json::from_slice(&bytes)
-        .map_err(|why| Problem::bad_request(format!("the body is no GraphQL request: {why}")))?;
-    if operation.query.trim().is_empty() {
-        return Err(Problem::bad_request("the body is no GraphQL request: query is missing"));
+    let value = json::shallow(&bytes).map_err(|why| unreadable(&why))?;
+    Sent::deserialize(value).map_err(|why| unreadable(&why.to_string()))
+}
+
+/// What is in the address; an address is as long as the server reads a head at most.
+fn in_address(request: &Request) -> Result<Sent, Problem> {
+    let wrong =
+        |name: &str, why: &str| Problem::bad_request(format!("{name} in the address is no object: {why}"));
+    let mut sent = Sent { query: None, operation_name: None, variables: None, extensions: None };
+    let query = request.original_uri().query().unwrap_or_default();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "query" => sent.query = Some(value.into_owned()),
+            "operationName" => sent.operation_name = Some(value.into_owned()).filter(|name| !name.is_empty()),
+            "variables" | "extensions" => {
+                let object = json::shallow(value.as_bytes()).map_err(|why| wrong(&name, &why))?;
+                let wrong = |why: serde_json::Error| wrong(&name, &why.to_string());
+                if name == "variables" {
+                    sent.variables = Option::deserialize(object).map_err(wrong)?;
+                } else {
+                    sent.extensions = Option::deserialize(object).map_err(wrong)?;
+                }
+            }
+            _ => {}
+        }
     }
-    let (schema, operation) = (schema.clone(), operation.data(caller.0).data(later));
-    let answer = tracker.spawn(async move { schema.execute(operation).await });
+    Ok(sent)
+}
+
+async fn ask(
+    request: &Request,
+    sent: Sent,
+    caller: Proved,
+    api: &Api,
+    tracker: &TaskTracker,
+    later: Later,
+    may_change: bool,
+) -> Result<Outcome, Problem> {
+    let query =
+        sent.query.filter(|query| !query.trim().is_empty()).ok_or_else(|| unreadable("query is missing"))?;
+    let ended = finish::abandoned(request).child_token();
+    let _until_this_is_dropped = ended.clone().drop_guard();
+    let mut question = Question::new(query).variables(sent.variables.unwrap_or_default());
+    question.operation_name = sent.operation_name;
+    let question = question.data(caller.0).data(later).data(Budget::new(ended));
+    let api = api.clone();
+    let answer = tracker.spawn(async move { api.ask(question, may_change).await });
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(answer) => Ok(answer.map_err(Error::internal)?),
         Err(_) => Err(Problem::unavailable(format!(

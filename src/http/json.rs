@@ -25,12 +25,21 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Sent<T> {
     async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
         let bytes = read(request, body.take()?).await?;
         let wrong = |why: &dyn Display| Problem::bad_parameter(format!("the body can't be taken: {why}"));
-        let value: Value = serde_json::from_slice(&bytes).map_err(|why| wrong(&why))?;
-        if depth(&value) > MAX_DEPTH {
-            return Err(wrong(&format_args!("it nests deeper than {MAX_DEPTH} levels")).into());
-        }
+        let value = shallow(&bytes).map_err(|why| wrong(&why))?;
         Ok(Self(T::deserialize(value).map_err(|why| wrong(&why))?))
     }
+}
+
+/// JSON that nests no deeper than what walks it can follow.
+///
+/// # Errors
+/// Why it is none.
+pub fn shallow(bytes: &[u8]) -> Result<Value, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|why| why.to_string())?;
+    if depth(&value) > MAX_DEPTH {
+        return Err(format!("it nests deeper than {MAX_DEPTH} levels"));
+    }
+    Ok(value)
 }
 
 /// How deep lists and objects lie in each other.

@@ -7,7 +7,7 @@ use crate::access::set_up::SetUp;
 use crate::access::sign_in::SignIn;
 use crate::catalog::service::Catalog;
 use crate::fleet::links::Links;
-use crate::graphql::schema::Schema;
+use crate::graphql::spec::Api;
 use crate::http::agents::HandOut;
 use crate::http::backup::{self, Backups};
 use crate::http::caller::Proofs;
@@ -41,7 +41,7 @@ pub struct Services {
     /// The same, for images that they fetch from here.
     pub hand_out: HandOut,
     /// The API.
-    pub schema: Schema,
+    pub api: Api,
     /// For events.
     pub streams: Streams,
     /// The names the server goes by.
@@ -53,10 +53,10 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
     let (requests, proxies) = (Requests::default(), services.proofs.proxies.clone());
     let tracker = services.streams.tracker.clone();
     Route::new()
-        .at("/graphql", post(graphql::spec))
-        .at("/admin/gql", post(graphql::spec))
+        .at("/graphql", post(graphql::spec).get(graphql::look))
+        .at("/admin/gql", post(graphql::spec).get(graphql::look))
         .at("/admin/graphql", post(graphql::bare))
-        .at("/admin/gql/strawberry", post(graphql::spec))
+        .at("/admin/gql/strawberry", post(graphql::spec).get(graphql::look))
         .at("/v2/images", patch(images::update))
         .at("/v2/images/search", post(images::search))
         .at("/v2/images/forget", post(images::forget))
@@ -99,9 +99,10 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         .with(AddData::new(services.backups))
         .with(AddData::new(services.catalog))
         .with(AddData::new(services.queue))
+        .with(AddData::new(services.api.walks().clone()))
         .with(AddData::new(services.links))
         .with(AddData::new(services.hand_out))
-        .with(AddData::new(services.schema))
+        .with(AddData::new(services.api))
         .with(AddData::new(services.streams))
         .with(AddData::new(requests.clone()))
         .with(Finish::new(tracker))

@@ -11,7 +11,7 @@ use wharf::access::first_admin::FirstAdmin;
 use wharf::access::sessions::Limits;
 use wharf::base::clock::Clock;
 use wharf::graphql::kit::answer::{self, Later};
-use wharf::graphql::schema::Schema;
+use wharf::graphql::spec::{self, Outcome};
 use wharf::http::peer::Proxies;
 use wharf::server::{Server, Settings};
 
@@ -33,7 +33,7 @@ pub async fn measure() {
         let path = entry.expect("an entry").path();
         std::fs::copy(&path, aside.path().join(path.file_name().expect("a name"))).expect("a copy");
     }
-    let schema = schema(aside.path());
+    let api = spec_api(aside.path());
     let app = launch.start().await;
     let admin = app.admin();
 
@@ -45,7 +45,7 @@ pub async fn measure() {
     let (mut server, mut execution, mut writing) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         server.push(over_http(&admin, body.len()).await);
-        execution.push(without_http(&schema).await);
+        execution.push(without_http(&api).await);
         let started = Instant::now();
         black_box(serde_json::to_vec(black_box(&parsed)).expect("JSON"));
         writing.push(started.elapsed());
@@ -53,7 +53,7 @@ pub async fn measure() {
     let (server, execution, writing) = (median(&server), median(&execution), median(&writing));
     note("answer", &format!("{:.1} MB", f64::from(u32::try_from(body.len()).unwrap_or(u32::MAX)) / 1e6));
     note("serde_json::to_vec of the parsed answer", &milliseconds(writing));
-    note("schema.execute and answer::envelope, no HTTP", &milliseconds(execution));
+    note("the answer and answer::envelope, no HTTP", &milliseconds(execution));
     note("server, signed request to last byte, over loopback", &milliseconds(server));
     note("ratio without HTTP", &format!("{:.2}", execution.div_duration_f64(writing)));
     check("ratio", server.div_duration_f64(writing), 3.0, "");
@@ -77,18 +77,18 @@ async fn over_http(admin: &Api, length: usize) -> Duration {
     taken
 }
 
-async fn without_http(schema: &Schema) -> Duration {
+async fn without_http(api: &spec::Api) -> Duration {
     let started = Instant::now();
     let later = Later::default();
     let request = Request::new(stock::QUERY).data(stock::superadmin()).data(later.clone());
-    let answer = schema.execute(request).await;
+    let Outcome::Answered(answer) = api.ask(request, false).await else { panic!("the query is refused") };
     answer::envelope(&answer, &later).for_each(|piece| drop(black_box(piece)));
     drop(answer);
     started.elapsed()
 }
 
-/// The schema over a data directory, as the server puts it together.
-pub fn schema(directory: &std::path::Path) -> Schema {
+/// The API over a data directory, as the server puts it together.
+pub fn spec_api(directory: &std::path::Path) -> spec::Api {
     let settings = Settings {
         data_dir: directory.to_owned(),
         hosts: Vec::new(),
@@ -102,5 +102,5 @@ pub fn schema(directory: &std::path::Path) -> Schema {
         seed_first: false,
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());
-    server.expect("a server").schema().clone()
+    server.expect("a server").api().clone()
 }

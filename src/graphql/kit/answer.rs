@@ -6,7 +6,7 @@
 use std::iter;
 use std::sync::Arc;
 
-use async_graphql::{Response, Value};
+use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -42,6 +42,15 @@ pub fn envelope(response: &Response, later: &Later) -> impl Iterator<Item = Byte
     }
     out.text.push(b'}');
     out.finish()
+}
+
+/// The answer to what was refused before anything was done: it has no data, not even null.
+pub fn refusal(errors: &[ServerError]) -> Bytes {
+    let mut text = b"{\"errors\":".to_vec();
+    // As below.
+    let _ = serde_json::to_writer(&mut text, errors);
+    text.push(b'}');
+    text.into()
 }
 
 /// The data alone, as the oldest clients want it.

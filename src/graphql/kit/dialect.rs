@@ -3,13 +3,11 @@
 //! GraphQL wants the type of a variable to be that of the argument it stands for, by name. The names below are those
 //! that clients send and that mean the same here; they are replaced in the parsed document, before it is validated.
 
-use std::sync::Arc;
-
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery};
+use async_graphql::Name;
 use async_graphql::parser::types::{
     BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, Selection,
 };
-use async_graphql::{Name, ServerResult, Variables};
+use async_graphql_value::Value as Literal;
 
 /// A field's argument, the type that some client gives its variable, and ours.
 const SENT_AND_OURS: [(&str, &str, &str, &str); 3] = [
@@ -18,50 +16,30 @@ const SENT_AND_OURS: [(&str, &str, &str, &str); 3] = [
     ("disassociate_scaling_group_with_user_group", "user_group", "String", "UUID"),
 ];
 
-/// Reads documents in every dialect.
-pub struct Dialects;
-
-impl ExtensionFactory for Dialects {
-    fn create(&self) -> Arc<dyn Extension> {
-        Arc::new(Self)
-    }
-}
-
-#[async_trait::async_trait]
-impl Extension for Dialects {
-    async fn parse_query(
-        &self,
-        ctx: &ExtensionContext<'_>,
-        query: &str,
-        variables: &Variables,
-        next: NextParseQuery<'_>,
-    ) -> ServerResult<ExecutableDocument> {
-        let mut document = next.run(ctx, query, variables).await?;
-        match &mut document.operations {
-            DocumentOperations::Single(operation) => translate(&mut operation.node),
-            DocumentOperations::Multiple(operations) => {
-                for operation in operations.values_mut() {
-                    translate(&mut operation.node);
-                }
+/// Reads a document in every dialect.
+pub fn translate(document: &mut ExecutableDocument) {
+    match &mut document.operations {
+        DocumentOperations::Single(operation) => rename(&mut operation.node),
+        DocumentOperations::Multiple(operations) => {
+            for operation in operations.values_mut() {
+                rename(&mut operation.node);
             }
         }
-        Ok(document)
     }
 }
 
-fn translate(operation: &mut OperationDefinition) {
+fn rename(operation: &mut OperationDefinition) {
     for selection in &operation.selection_set.node.items {
         let Selection::Field(field) = &selection.node else { continue };
         for (name, argument, sent, ours) in SENT_AND_OURS {
             if field.node.name.node != name {
                 continue;
             }
-            // Only a variable is written with a dollar sign; texts are in quotes.
-            let value = field.node.get_argument(argument).map(|value| value.node.to_string());
-            let Some(variable) = value.as_deref().and_then(|text| text.strip_prefix('$')) else { continue };
+            let value = field.node.get_argument(argument).map(|value| &value.node);
+            let Some(Literal::Variable(variable)) = value else { continue };
             let definitions =
                 operation.variable_definitions.iter_mut().map(|definition| &mut definition.node);
-            for definition in definitions.filter(|definition| definition.name.node == variable) {
+            for definition in definitions.filter(|definition| definition.name.node == *variable) {
                 let base = &mut definition.var_type.node.base;
                 if *base == BaseType::Named(Name::new(sent)) {
                     *base = BaseType::Named(Name::new(ours));
@@ -78,9 +56,9 @@ mod tests {
     use super::{DocumentOperations, translate};
 
     fn types(document: &str) -> Vec<String> {
-        let document = parse_query(document).unwrap();
-        let DocumentOperations::Single(mut operation) = document.operations else { panic!("one operation") };
-        translate(&mut operation.node);
+        let mut document = parse_query(document).unwrap();
+        translate(&mut document);
+        let DocumentOperations::Single(operation) = document.operations else { panic!("one operation") };
         let types = operation.node.variable_definitions.iter();
         types.map(|definition| definition.node.var_type.node.to_string()).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let filter = Filter::<ImageFields>::parse(Some("name like \"%python%\" & size_bytes < 5e9"))?;
-//! rows.filter(|row| filter.holds(row))
+//! rows.filter(|row| filter.holds(row, &meter))
 //! ```
 //!
 //! As in SQL, a comparison with a field that has no value neither holds nor fails, and a row is taken only if the whole
@@ -15,9 +15,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::base::Result;
+use crate::base::walk::Meter;
 use crate::graphql::kit::field::{self, Read, Record};
 use crate::graphql::kit::like::Pattern;
 use crate::graphql::kit::parser::{self, Comparison, Constant, Expression, Operator};
+
+/// What a comparison costs besides the text it looks at, as [`Meter::look`] counts.
+const COMPARISON: usize = 16;
 
 /// What rows are held against; without an expression every row is taken.
 pub struct Filter<R: Record>(Option<Node<R>>);
@@ -34,7 +38,7 @@ enum Node<R: Record> {
 /// A comparison with a constant of the field's type.
 enum Test {
     Text(Operator, String),
-    Like(Pattern),
+    Like(Box<Pattern>),
     OneOf(Vec<String>),
     Number(Operator, f64),
     NumberOneOf(Vec<f64>),
@@ -56,18 +60,18 @@ impl<R: Record> Filter<R> {
     }
 
     /// Whether this row is taken.
-    pub fn holds(&self, view: R::View<'_>) -> bool {
-        self.0.as_ref().is_none_or(|node| node.holds(view) == Some(true))
+    pub fn holds(&self, view: R::View<'_>, meter: &Meter) -> bool {
+        self.0.as_ref().is_none_or(|node| node.holds(view, meter) == Some(true))
     }
 }
 
 impl<R: Record> Node<R> {
-    fn holds(&self, view: R::View<'_>) -> Option<bool> {
+    fn holds(&self, view: R::View<'_>, meter: &Meter) -> Option<bool> {
         match self {
             Self::All(parts) => {
                 let mut outcome = Some(true);
                 for part in parts {
-                    match part.holds(view) {
+                    match part.holds(view, meter) {
                         Some(false) => return Some(false),
                         None => outcome = None,
                         Some(true) => {}
@@ -78,7 +82,7 @@ impl<R: Record> Node<R> {
             Self::Any(parts) => {
                 let mut outcome = Some(false);
                 for part in parts {
-                    match part.holds(view) {
+                    match part.holds(view, meter) {
                         Some(true) => return Some(true),
                         None => outcome = None,
                         Some(false) => {}
@@ -86,9 +90,12 @@ impl<R: Record> Node<R> {
                 }
                 outcome
             }
-            Self::Not(inner) => inner.holds(view).map(|held| !held),
-            Self::IsNull(read, key, wanted) => Some(is_null(read, key.as_deref(), view) == *wanted),
-            Self::Test(read, key, test) => test.holds(read, key.as_deref(), view),
+            Self::Not(inner) => inner.holds(view, meter).map(|held| !held),
+            Self::IsNull(read, key, wanted) => {
+                meter.look(COMPARISON);
+                Some(is_null(read, key.as_deref(), view) == *wanted)
+            }
+            Self::Test(read, key, test) => test.holds(read, key.as_deref(), view, meter),
         }
     }
 }
@@ -106,17 +113,38 @@ fn is_null<R: Record>(read: &Read<R>, key: Option<&str>, view: R::View<'_>) -> b
 }
 
 impl Test {
-    fn holds<R: Record>(&self, read: &Read<R>, key: Option<&str>, view: R::View<'_>) -> Option<bool> {
+    fn holds<R: Record>(
+        &self,
+        read: &Read<R>,
+        key: Option<&str>,
+        view: R::View<'_>,
+        meter: &Meter,
+    ) -> Option<bool> {
         let row = R::row(view);
+        meter.look(COMPARISON);
+        let takes_text = |text: &str| {
+            meter.look(text.len().saturating_mul(self.weight()));
+            self.takes_text(text)
+        };
         match read {
-            Read::Text(read) => read(row).map(|text| self.takes_text(&text)),
-            Read::Keyed(read) => read(row, key.unwrap_or_default()).map(|text| self.takes_text(&text)),
-            Read::Texts(any) => Some(any(row, &mut |text| self.takes_text(text))),
+            Read::Text(read) => read(row).map(|text| takes_text(&text)),
+            Read::Keyed(read) => read(row, key.unwrap_or_default()).map(|text| takes_text(&text)),
+            Read::Texts(any) => Some(any(row, &mut |text| takes_text(text))),
             Read::Number(read) => read(row).map(|number| self.takes_number(number)),
             Read::Truth(read) => {
                 read(view).map(|truth| matches!(self, Self::Truth(wanted) if *wanted == truth))
             }
             Read::Time(read) => read(row).map(|time| self.takes_time(time)),
+        }
+    }
+
+    /// How often each byte of a text is looked at.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Like(pattern) => pattern.weight(),
+            // Most differ in length, or early.
+            Self::OneOf(wanted) => 1 + wanted.len() / 8,
+            _ => 1,
         }
     }
 
@@ -211,10 +239,11 @@ fn unfit<R: Record>(read: &Read<R>, comparison: &Comparison<'_>) -> crate::base:
 }
 
 fn text_test(comparison: &Comparison<'_>) -> Option<Test> {
+    let like = |pattern| Test::Like(Box::new(pattern));
     match (comparison.operator, &comparison.value) {
-        (Operator::Like, Constant::Text(text)) => Some(Test::Like(Pattern::new(text, false))),
-        (Operator::ILike, Constant::Text(text)) => Some(Test::Like(Pattern::new(text, true))),
-        (Operator::Contains, Constant::Text(text)) => Some(Test::Like(Pattern::within(text))),
+        (Operator::Like, Constant::Text(text)) => Some(like(Pattern::new(text, false))),
+        (Operator::ILike, Constant::Text(text)) => Some(like(Pattern::new(text, true))),
+        (Operator::Contains, Constant::Text(text)) => Some(like(Pattern::within(text))),
         (Operator::In, Constant::List(values)) => each(values, text_of).map(Test::OneOf),
         (operator, Constant::Text(text)) if operator != Operator::In => {
             Some(Test::Text(operator, text.clone()))
@@ -290,7 +319,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::Filter;
+    use super::{Filter, Meter};
     use crate::graphql::kit::field::{Field, Read, Record, number};
 
     /// A row of all types of fields, some of which may be missing.
@@ -342,7 +371,8 @@ mod tests {
 
     fn taken(text: &str) -> [bool; 2] {
         let filter = Filter::<Ship>::parse(Some(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
-        [filter.holds(&SHIPS[0]), filter.holds(&SHIPS[1])]
+        let meter = Meter::default();
+        [filter.holds(&SHIPS[0], &meter), filter.holds(&SHIPS[1], &meter)]
     }
 
     #[test]

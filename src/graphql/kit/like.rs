@@ -1,31 +1,21 @@
 //! Patterns as SQL's `LIKE` has them: `%` for any characters, `_` for one, `\` to take the next as it is.
 
-/// A pattern, ready to be held against texts.
+use std::collections::HashMap;
+
+/// The most steps of a search that goes without a copy of the text.
+const FEW_STEPS: usize = 4_096;
+
+/// A pattern, ready to be held against texts. That takes time in proportion to the text alone, and where there are `_`
+/// between `%`, to a 64th of the pattern's length besides: see [`Pattern::weight`].
 #[derive(Debug)]
 pub struct Pattern {
-    shape: Shape,
     ignores_case: bool,
-}
-
-#[derive(Debug)]
-enum Shape {
-    /// No wildcard.
-    Whole(String),
-    /// `text%`
-    Start(String),
-    /// `%text`
-    End(String),
-    /// `%text%`
-    Within(String),
-    /// Anything else.
-    Mixed(Vec<Piece>),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Piece {
-    Letter(char),
-    AnyOne,
-    Any,
+    /// What stands before the first `%`, which texts begin with; or all of it.
+    start: Part,
+    /// What stands between the first and the last `%`.
+    within: Vec<Part>,
+    /// What stands behind the last `%`, which texts end with; none without a `%`.
+    end: Option<Part>,
 }
 
 impl Pattern {
@@ -33,104 +23,182 @@ impl Pattern {
     pub fn new(text: &str, ignores_case: bool) -> Self {
         let folded = if ignores_case { text.to_lowercase() } else { text.to_owned() };
         let mut letters = folded.chars();
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
+        let mut part = Vec::new();
         while let Some(letter) = letters.next() {
-            pieces.push(match letter {
-                '%' => Piece::Any,
-                '_' => Piece::AnyOne,
-                '\\' => Piece::Letter(letters.next().unwrap_or('\\')),
-                other => Piece::Letter(other),
-            });
+            match letter {
+                '%' => parts.push(std::mem::take(&mut part)),
+                '_' => part.push(None),
+                '\\' => part.push(Some(letters.next().unwrap_or('\\'))),
+                other => part.push(Some(other)),
+            }
         }
-        pieces.dedup_by(|b, a| *a == Piece::Any && *b == Piece::Any);
-        Self { shape: Shape::of(pieces), ignores_case }
+        parts.push(part);
+        let mut parts = parts.into_iter();
+        let start = Part::new(parts.next().unwrap_or_default());
+        let end = parts.next_back().map(Part::new);
+        Self {
+            ignores_case,
+            start,
+            within: parts.filter(|part| !part.is_empty()).map(Part::new).collect(),
+            end,
+        }
     }
 
     /// `contains`: the text anywhere, no wildcards.
     pub fn within(text: &str) -> Self {
-        Self { shape: Shape::Within(text.into()), ignores_case: false }
+        let nothing = || Part::Plain(String::new());
+        let within = vec![Part::Plain(text.into())];
+        Self { ignores_case: false, start: nothing(), within, end: Some(nothing()) }
+    }
+
+    /// How many steps it takes at most for each byte of a text.
+    pub fn weight(&self) -> usize {
+        let searches = self.within.iter().map(Part::weight).max().unwrap_or_default();
+        1 + usize::from(self.ignores_case) + searches
     }
 
     /// Whether the text is like the pattern.
     pub fn matches(&self, text: &str) -> bool {
         if !self.ignores_case {
-            return self.shape.matches(text);
+            return self.fits(text);
         }
-        match &self.shape {
+        match (&self.start, self.within.as_slice(), &self.end) {
             // The usual search, without a copy of each text.
-            Shape::Within(part) if part.is_ascii() && text.is_ascii() => {
+            (Part::Plain(start), [Part::Plain(part)], Some(Part::Plain(end)))
+                if start.is_empty()
+                    && end.is_empty()
+                    && text.len().saturating_mul(part.len()) <= FEW_STEPS
+                    && part.is_ascii()
+                    && text.is_ascii() =>
+            {
                 part.is_empty()
                     || text.as_bytes().windows(part.len()).any(|w| w.eq_ignore_ascii_case(part.as_bytes()))
             }
-            shape => shape.matches(&text.to_lowercase()),
+            _ => self.fits(&text.to_lowercase()),
         }
+    }
+
+    /// What is found first leaves most to what is behind it, so nothing is ever tried again.
+    fn fits(&self, text: &str) -> bool {
+        let Some(rest) = self.start.behind(text) else { return false };
+        let Some(end) = &self.end else { return rest.is_empty() };
+        let Some(mut rest) = end.before(rest) else { return false };
+        self.within.iter().all(|part| match part.behind_found(rest) {
+            Some(behind) => {
+                rest = behind;
+                true
+            }
+            None => false,
+        })
     }
 }
 
-impl Shape {
-    fn of(pieces: Vec<Piece>) -> Self {
-        let (starts, ends) = (pieces.first() == Some(&Piece::Any), pieces.last() == Some(&Piece::Any));
-        let inner = match pieces.as_slice() {
-            [Piece::Any, inner @ .., Piece::Any] | [Piece::Any, inner @ ..] | [inner @ .., Piece::Any] => {
-                inner
-            }
-            inner => inner,
-        };
-        let letters = inner.iter().map(|piece| match piece {
-            Piece::Letter(letter) => Some(*letter),
-            Piece::Any | Piece::AnyOne => None,
-        });
-        match (letters.collect::<Option<String>>(), starts, ends) {
-            (None, ..) => Self::Mixed(pieces),
-            (Some(text), false, false) => Self::Whole(text),
-            (Some(text), false, true) => Self::Start(text),
-            (Some(text), true, false) if !text.is_empty() => Self::End(text),
-            (Some(text), true, _) => Self::Within(text),
+/// What stands between two `%`.
+#[derive(Debug)]
+enum Part {
+    /// No wildcard.
+    Plain(String),
+    /// With `_`.
+    Masked(Masked),
+}
+
+impl Part {
+    fn new(letters: Vec<Option<char>>) -> Self {
+        match letters.iter().copied().collect() {
+            Some(plain) => Self::Plain(plain),
+            None => Self::Masked(Masked::new(letters)),
         }
     }
 
-    fn matches(&self, text: &str) -> bool {
+    fn weight(&self) -> usize {
         match self {
-            Self::Whole(whole) => text == whole,
-            Self::Start(start) => text.starts_with(start.as_str()),
-            Self::End(end) => text.ends_with(end.as_str()),
-            Self::Within(part) => text.contains(part.as_str()),
-            Self::Mixed(pieces) => fits(pieces, text),
+            Self::Plain(_) => 1,
+            Self::Masked(masked) => masked.any.len(),
+        }
+    }
+
+    /// What is behind it in a text that begins with it.
+    fn behind<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match self {
+            Self::Plain(plain) => text.strip_prefix(plain.as_str()),
+            Self::Masked(masked) => {
+                let mut letters = text.chars();
+                let is_like = masked.letters.iter().all(|wanted| is_like(*wanted, letters.next()));
+                is_like.then_some(letters.as_str())
+            }
+        }
+    }
+
+    /// What is before it in a text that ends with it.
+    fn before<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match self {
+            Self::Plain(plain) => text.strip_suffix(plain.as_str()),
+            Self::Masked(masked) => {
+                let mut letters = text.chars();
+                let is_like = masked.letters.iter().rev().all(|wanted| is_like(*wanted, letters.next_back()));
+                is_like.then_some(letters.as_str())
+            }
+        }
+    }
+
+    /// What is behind the first place where it is in a text.
+    fn behind_found<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match self {
+            Self::Plain(plain) => text.find(plain.as_str()).and_then(|at| text.get(at + plain.len()..)),
+            Self::Masked(masked) => masked.behind_found(text),
         }
     }
 }
 
-/// Whether the text fits the pieces. Only the last `%` met is ever tried again, so this takes no more than the product
-/// of both lengths.
-fn fits(pieces: &[Piece], text: &str) -> bool {
-    let (mut pieces, mut text) = (pieces, text.chars());
-    let mut again: Option<(&[Piece], std::str::Chars<'_>)> = None;
-    loop {
-        let mut rest = text.clone();
-        match (pieces.split_first(), rest.next()) {
-            (Some((Piece::Any, after)), _) => {
-                again = Some((after, text.clone()));
-                pieces = after;
-                continue;
-            }
-            (Some((Piece::AnyOne, after)), Some(_)) => {
-                (pieces, text) = (after, rest);
-                continue;
-            }
-            (Some((Piece::Letter(wanted), after)), Some(letter)) if *wanted == letter => {
-                (pieces, text) = (after, rest);
-                continue;
-            }
-            (None, None) => return true,
-            _ => {}
+fn is_like(wanted: Option<char>, letter: Option<char>) -> bool {
+    letter.is_some() && (wanted.is_none() || wanted == letter)
+}
+
+/// Letters, some of which may be any. All places of a text where they may begin are followed at once, a bit for each:
+/// bit `n` says that the first `n + 1` letters are at the end of what was read (the Shift-And algorithm).
+#[derive(Debug)]
+struct Masked {
+    letters: Vec<Option<char>>,
+    /// For each letter where it may stand, for all others where any may.
+    places: HashMap<char, Vec<u64>>,
+    any: Vec<u64>,
+}
+
+impl Masked {
+    fn new(letters: Vec<Option<char>>) -> Self {
+        let bits = |is_it: &dyn Fn(&Option<char>) -> bool| {
+            let gather = |chunk: &[Option<char>]| {
+                chunk.iter().rev().fold(0, |word: u64, letter| word << 1 | u64::from(is_it(letter)))
+            };
+            letters.chunks(64).map(gather).collect::<Vec<_>>()
+        };
+        let mut places = HashMap::new();
+        for letter in letters.iter().flatten() {
+            places
+                .entry(*letter)
+                .or_insert_with(|| bits(&|known| known.is_none_or(|known| known == *letter)));
         }
-        // One character more for the last `%`.
-        let Some((after, mut from)) = again.take() else { return false };
-        if from.next().is_none() {
-            return false;
+        Self { any: bits(&Option::is_none), places, letters }
+    }
+
+    fn behind_found<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let last = self.letters.len().checked_sub(1)?;
+        let mut reached = vec![0_u64; self.any.len()];
+        let mut rest = text.chars();
+        while let Some(letter) = rest.next() {
+            let may_stand = self.places.get(&letter).unwrap_or(&self.any);
+            let mut carry = 1;
+            for (word, mask) in reached.iter_mut().zip(may_stand) {
+                let top = *word >> 63;
+                *word = (*word << 1 | carry) & mask;
+                carry = top;
+            }
+            if reached.last().is_some_and(|word| word >> (last % 64) & 1 == 1) {
+                return Some(rest.as_str());
+            }
         }
-        (pieces, text) = (after, from.clone());
-        again = Some((after, from));
+        None
     }
 }
 
@@ -181,11 +249,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pattern_takes_no_longer_than_its_text_is_long() {
+        // A search that tries again from each place would make 10^12 steps of these.
+        let text = "a".repeat(1 << 20);
+        let tail = "a".repeat(1 << 20);
+        for pattern in [format!("%{tail}b%"), format!("%{}b%", "%a".repeat(1 << 18)), format!("%{tail}_")] {
+            for ignores_case in [false, true] {
+                assert!(!Pattern::new(&pattern, ignores_case).matches(&text));
+            }
+        }
+        let masked = format!("%{}_b%", "a".repeat(4_000));
+        assert_eq!(Pattern::new(&masked, true).weight(), 65);
+        assert!(!Pattern::new(&masked, true).matches(&text[..1 << 14]));
+        assert!(Pattern::new(&masked, true).matches(&format!("{}XB", &text[..1 << 14])));
+    }
+
     proptest! {
         #[test]
-        fn every_pattern_means_what_its_definition_says(pattern in "[ab%_]{0,8}", text in "[ab]{0,10}") {
+        fn every_pattern_means_what_its_definition_says(pattern in "[aé%_]{0,8}", text in "[aé]{0,10}") {
             let letters = |text: &str| text.chars().collect::<Vec<_>>();
             prop_assert_eq!(like(&pattern, &text), plainly(&letters(&pattern), &letters(&text)));
+        }
+
+        #[test]
+        fn long_parts_are_found_over_the_ends_of_words(start in "[ab]{0,90}", inner in "[ab_]{60,140}", end in "[ab]{0,90}") {
+            let text = format!("{start}{}{end}", inner.replace('_', "b"));
+            let pattern = format!("%{inner}%");
+            prop_assert!(like(&pattern, &text));
+            prop_assert!(!like(&pattern, &text.replace(['a', 'b'], "c")) || !inner.contains(['a', 'b']));
         }
     }
 }

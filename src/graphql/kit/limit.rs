@@ -1,84 +1,149 @@
-//! How many fields a document may come to once its fragments are opened.
+//! How many fields a document may come to once its fragments are opened, and how many of them may change something.
 //!
 //! Fragments that spread others twice, thirty deep, are a page of text and a billion fields, and async-graphql's own
-//! checks walk them all. So they are counted before, each fragment once, by arithmetic. The text is parsed twice for
-//! that: microseconds for what clients send.
+//! checks walk them all. So they are counted before, each fragment once, by arithmetic.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextParseQuery};
-use async_graphql::parser::parse_query;
-use async_graphql::parser::types::{ExecutableDocument, FragmentDefinition, Selection, SelectionSet};
-use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
+use async_graphql::parser::types::{
+    ExecutableDocument, FragmentDefinition, OperationType, Selection, SelectionSet,
+};
+use async_graphql::{Name, Positioned, ServerError, ServerResult};
 
 /// The introspection query that tools send opens to some 120 fields, the largest of the official clients to 30.
 const MAX_FIELDS: u64 = 1_000;
+/// The most mutations: each has its row in the audit log, and the official clients send one.
+const MAX_MUTATIONS: u64 = 20;
 /// How deep selections and fragments may nest; more than the schema's own limit, less than the stack's.
 const MAX_NESTING: usize = 64;
 
-/// Refuses documents of too many fields.
-pub struct FieldLimit;
-
-impl ExtensionFactory for FieldLimit {
-    fn create(&self) -> Arc<dyn Extension> {
-        Arc::new(Self)
+/// Refuses a document of too many fields, one that changes too much at once, and one whose fragments have no end.
+pub fn check(document: &ExecutableDocument) -> ServerResult<()> {
+    let refuse = |why: String| Err(ServerError::new(why, None));
+    let operations = || document.operations.iter().map(|(_, operation)| &operation.node);
+    let mut all = Count::new(&document.fragments, true);
+    let fragments =
+        document.fragments.keys().map(|name| all.of_fragment(name, 0)).fold(0, u64::saturating_add);
+    let fields = operations().map(|operation| all.of(&operation.selection_set.node, 0));
+    if fields.fold(fragments, u64::saturating_add) > MAX_FIELDS {
+        return refuse(format!(
+            "the document has more than {MAX_FIELDS} fields, or nests too deep; ask for less at once"
+        ));
     }
-}
-
-#[async_trait::async_trait]
-impl Extension for FieldLimit {
-    async fn parse_query(
-        &self,
-        ctx: &ExtensionContext<'_>,
-        query: &str,
-        variables: &Variables,
-        next: NextParseQuery<'_>,
-    ) -> ServerResult<ExecutableDocument> {
-        if fields(&parse_query(query)?) > MAX_FIELDS {
-            let why = format!(
-                "the document has more than {MAX_FIELDS} fields, or nests too deep; ask for less at once"
-            );
-            return Err(ServerError::new(why, None));
+    if let Some(name) = all.circle {
+        return refuse(format!("the fragment \"{name}\" spreads itself"));
+    }
+    let mut outer = Count::new(&document.fragments, false);
+    for operation in operations().filter(|operation| operation.ty == OperationType::Mutation) {
+        let count = outer.of(&operation.selection_set.node, 0);
+        if count > MAX_MUTATIONS {
+            return refuse(format!(
+                "the document has {count} mutations, and {MAX_MUTATIONS} are taken at once; nothing was done: send \
+                 them in several requests"
+            ));
         }
-        next.run(ctx, query, variables).await
     }
+    Ok(())
 }
 
-fn fields(document: &ExecutableDocument) -> u64 {
-    let mut count = Count { fragments: &document.fragments, known: HashMap::new() };
-    let fields =
-        document.operations.iter().map(|(_, operation)| count.of(&operation.node.selection_set.node, 0));
-    fields.fold(0, u64::saturating_add)
-}
-
+/// Counts what is selected, each fragment once.
 struct Count<'a> {
     fragments: &'a HashMap<Name, Positioned<FragmentDefinition>>,
-    known: HashMap<&'a str, u64>,
+    /// Whether what lies in fields counts, and fragments by themselves, for each is a step of some walk; or only the
+    /// outermost fields.
+    is_of_all: bool,
+    /// What each comes to; nothing while it is being counted.
+    known: HashMap<&'a str, Option<u64>>,
+    /// A fragment that spreads itself, directly or by others.
+    circle: Option<&'a Name>,
 }
 
 impl<'a> Count<'a> {
+    fn new(fragments: &'a HashMap<Name, Positioned<FragmentDefinition>>, is_of_all: bool) -> Self {
+        Self { fragments, is_of_all, known: HashMap::new(), circle: None }
+    }
+
     fn of(&mut self, selection: &'a SelectionSet, depth: usize) -> u64 {
         if depth > MAX_NESTING {
             return u64::MAX;
         }
+        let itself = u64::from(self.is_of_all);
         let counts = selection.items.iter().map(|item| match &item.node {
-            Selection::Field(field) => self.of(&field.node.selection_set.node, depth + 1).saturating_add(1),
-            Selection::InlineFragment(fragment) => self.of(&fragment.node.selection_set.node, depth + 1),
-            Selection::FragmentSpread(spread) => self.of_fragment(&spread.node.fragment_name.node, depth + 1),
+            Selection::Field(field) if self.is_of_all => {
+                self.of(&field.node.selection_set.node, depth + 1).saturating_add(1)
+            }
+            Selection::Field(_) => 1,
+            Selection::InlineFragment(fragment) => {
+                self.of(&fragment.node.selection_set.node, depth + 1).saturating_add(itself)
+            }
+            Selection::FragmentSpread(spread) => {
+                self.of_fragment(&spread.node.fragment_name.node, depth + 1).saturating_add(itself)
+            }
         });
         counts.fold(0, u64::saturating_add)
     }
 
     fn of_fragment(&mut self, name: &'a Name, depth: usize) -> u64 {
-        if let Some(count) = self.known.get(name.as_str()) {
-            return *count;
+        match self.known.get(name.as_str()) {
+            Some(Some(count)) => return *count,
+            Some(None) => {
+                self.circle = Some(name);
+                return 0;
+            }
+            None => {}
         }
-        // While it is being counted it counts nothing: a fragment that spreads itself is refused by validation.
-        self.known.insert(name.as_str(), 0);
+        self.known.insert(name.as_str(), None);
         let count =
             self.fragments.get(name).map_or(0, |fragment| self.of(&fragment.node.selection_set.node, depth));
-        self.known.insert(name.as_str(), count);
+        self.known.insert(name.as_str(), Some(count));
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use async_graphql::parser::parse_query;
+
+    use super::check;
+
+    fn refusal(document: &str) -> String {
+        check(&parse_query(document).unwrap()).map_or_else(|error| error.message, |()| String::new())
+    }
+
+    #[test]
+    fn fragments_count_wherever_they_are_spread() {
+        let doubling = |last: &str| {
+            (0..25).fold(String::from("{ ...F0 }"), |mut text, n| {
+                let _ = write!(text, " fragment F{n} on Query {{ ...F{m} ...F{m} }}", m = n + 1);
+                text
+            }) + last
+        };
+        for last in [" fragment F25 on Query { a }", "", " fragment F25 on Query { ...F25 }"] {
+            assert!(refusal(&doubling(last)).contains("more than 1000 fields"), "{last}");
+        }
+        assert_eq!(refusal("{ ...A ...A } fragment A on Query { a { b } }"), "");
+        let circle = "{ a } fragment A on Query { ...B } fragment B on Query { a { ...A } }";
+        assert!(refusal(circle).contains("spreads itself"));
+    }
+
+    #[test]
+    fn at_most_twenty_mutations_are_taken_at_once() {
+        let aliases = |count: usize| {
+            (0..count).fold(String::new(), |mut text, n| {
+                let _ = write!(text, "a{n}: x {{ ok msg }} ");
+                text
+            })
+        };
+        assert_eq!(refusal(&format!("mutation {{ {} }}", aliases(20))), "");
+        assert_eq!(refusal(&format!("query {{ {} }}", aliases(21))), "");
+        for document in [
+            format!("mutation {{ {} }}", aliases(21)),
+            format!("mutation {{ ...A ...A }} fragment A on Mutation {{ {} }}", aliases(11)),
+            format!("mutation A {{ a }} mutation B {{ ... {{ {} }} a }}", aliases(20)),
+        ] {
+            assert!(refusal(&document).contains("and 20 are taken at once"), "{document}");
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Pages of lists, as the clients ask for them: `limit`, `offset`, `filter` and `order`.
 
+use async_graphql::Context;
+
+use crate::access::caller::Caller;
+use crate::base::walk::{Budget, Meter, Walks};
 use crate::base::{Error, Result};
 use crate::graphql::kit::field::Record;
 use crate::graphql::kit::filter::Filter;
@@ -23,10 +27,11 @@ impl Slice {
     /// The page, and how many rows there are in all; each row comes with a key of its own.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a number below zero, and for expressions that can't be read.
+    /// [`Error::Invalid`] for a number below zero, and for expressions that can't be read; those of [`page::page`].
     pub fn of<'a, R: Record>(
         &self,
         rows: impl Iterator<Item = (&'a str, R::View<'a>)>,
+        meter: &Meter,
     ) -> Result<(Vec<R::View<'a>>, Option<i32>)> {
         if self.limit < 0 {
             let why = format!("{} is less than 0; give 0 or more", self.limit);
@@ -35,10 +40,22 @@ impl Slice {
         let filter = Filter::<R>::parse(self.filter.as_deref())?;
         let order = Order::<R>::parse(self.order.as_deref())?;
         let window = Window { offset: Some(self.offset), first: Some(self.limit), ..Window::default() };
-        let page = page::page(rows, &filter, &order, &window)?;
+        let page = page::page(rows, &filter, &order, &window, meter)?;
         let found = page.rows.into_iter().map(|(row, _)| row).collect();
         Ok((found, i32::try_from(page.count).ok()))
     }
+}
+
+/// Runs `work`, which looks at many rows, where walks are run: for the caller, within what the request may look at.
+///
+/// # Errors
+/// Those of `work`, and those of [`Walks::run`].
+pub async fn walk<T: Send + 'static>(
+    ctx: &Context<'_>,
+    work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let budget = ctx.data_opt::<Budget>().cloned().unwrap_or_default();
+    ctx.data_unchecked::<Walks>().run(ctx.data_unchecked::<Caller>().user, &budget, work).await
 }
 
 /// Rows as the schema has them, each behind a null that never is.

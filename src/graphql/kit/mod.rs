@@ -15,3 +15,4 @@ pub mod page;
 pub mod parser;
 pub mod rows;
 pub mod scalar;
+pub mod text;

@@ -36,8 +36,13 @@ impl<R: Record> Order<R> {
     }
 
     /// Whether rows stay in the order they come in.
-    pub fn is_unset(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// How many fields decide.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Which of two rows comes first; they may be equal.

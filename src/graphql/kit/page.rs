@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value as Json;
 
+use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 use crate::graphql::kit::field::{Record, Value};
 use crate::graphql::kit::filter::Filter;
@@ -20,6 +21,10 @@ const DEFAULT_ROWS: usize = 10;
 pub const MAX_ROWS: usize = 10_000;
 /// Longest cursor, in bytes: eight texts of 255 bytes and their dressing.
 const MAX_CURSOR: usize = 8_192;
+/// What a row costs, as [`Meter::look`] counts.
+const ROW: usize = 16;
+/// What a field costs that it is ordered by: it is read, as a name is, and compared.
+const ORDERED: usize = 128;
 /// Rows kept at least before the worst of them are dropped.
 const LEAST_KEPT: usize = 512;
 
@@ -53,15 +58,17 @@ pub struct Page<V> {
 /// A row on its way into a page: its key, which is unique and by which rows come, and the row.
 type Candidate<'a, R> = (&'a str, <R as Record>::View<'a>);
 
-/// Takes a page out of rows that come by their keys.
+/// Takes a page out of rows that come by their keys, and counts on `meter` what it looks at.
 ///
 /// # Errors
-/// [`Error::Invalid`] for arguments that contradict each other, and for cursors of another list or order.
+/// [`Error::Invalid`] for arguments that contradict each other, and for cursors of another list or order; those of
+/// [`Meter::go_on`].
 pub fn page<'a, R: Record>(
     rows: impl Iterator<Item = Candidate<'a, R>>,
     filter: &Filter<R>,
     order: &Order<R>,
     window: &Window,
+    meter: &Meter,
 ) -> Result<Page<R::View<'a>>> {
     let is_backward = window.is_backward()?;
     let (offset, wanted) = (window.offset()?, window.wanted()?);
@@ -75,7 +82,12 @@ pub fn page<'a, R: Record>(
 
     let mut best = Best { way, kept: Vec::new(), most: offset.saturating_add(wanted), worst: None };
     let (mut count, mut beyond) = (0_usize, 0_usize);
-    for row in rows.filter(|row| filter.holds(row.1)) {
+    for row in rows {
+        meter.go_on()?;
+        meter.look(ROW + order.len() * ORDERED);
+        if !filter.holds(row.1, meter) {
+            continue;
+        }
         count += 1;
         if is_beyond(row) {
             beyond += 1;
@@ -152,7 +164,7 @@ impl<'a, R: Record> Best<'_, 'a, R> {
 
     /// Rows that come in the order they are wanted in need no comparison: the first ones are the best.
     fn is_full(&self) -> bool {
-        let come_in_order = self.way.order.is_unset() && !self.way.is_backward;
+        let come_in_order = self.way.order.is_empty() && !self.way.is_backward;
         self.most == 0 || come_in_order && self.kept.len() >= self.most
     }
 
@@ -245,7 +257,7 @@ impl Cursor {
 mod tests {
     use std::borrow::Cow;
 
-    use super::{Page, Window, page};
+    use super::{Meter, Page, Window, page};
     use crate::graphql::kit::field::{Field, Read, Record, number};
     use crate::graphql::kit::filter::Filter;
     use crate::graphql::kit::order::Order;
@@ -283,7 +295,8 @@ mod tests {
     fn take<'a>(rows: &'a [Crate], filter: &str, order: &str, window: &Window) -> Page<&'a Crate> {
         let filter = Filter::<Crate>::parse(Some(filter)).expect("a filter");
         let order = Order::<Crate>::parse(Some(order)).expect("an order");
-        page(rows.iter().map(|row| (row.key.as_str(), row)), &filter, &order, window).expect("a page")
+        let meter = Meter::default();
+        page(rows.iter().map(|row| (row.key.as_str(), row)), &filter, &order, window, &meter).expect("a page")
     }
 
     fn keys(page: &Page<&Crate>) -> Vec<String> {
@@ -368,6 +381,23 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_looks_at_too_much_is_refused() {
+        let long = |place: usize| Crate { key: format!("{place}{}", "x".repeat(1 << 20)), weight: None };
+        let rows: Vec<_> = (0..40).map(long).collect();
+        // Each comparison differs early, and counts as long as the text is.
+        let filter = vec!["key == \"y\""; 64].join(" | ");
+        let filter = Filter::<Crate>::parse(Some(&filter)).expect("a filter");
+        let order = Order::<Crate>::parse(None).expect("an order");
+        let take = |rows: &[Crate]| {
+            let rows = rows.iter().map(|row| (row.key.as_str(), row));
+            page(rows, &filter, &order, &Window::default(), &Meter::default()).map(|page| page.count)
+        };
+        assert_eq!(take(&rows[..10]).expect("a page"), 0);
+        let why = take(&rows).expect_err("too much").to_string();
+        assert!(why.starts_with("filter: it takes too much work"), "{why}");
+    }
+
+    #[test]
     fn windows_and_cursors_that_make_no_sense_are_refused() {
         let rows = stock(5);
         let refusal = |order: &str, window: Window| {
@@ -375,7 +405,8 @@ mod tests {
                 Filter::<Crate>::parse(None).expect("none"),
                 Order::<Crate>::parse(Some(order)).expect("an order"),
             );
-            let page = page(rows.iter().map(|row| (row.key.as_str(), row)), &filter, &order, &window);
+            let meter = Meter::default();
+            let page = page(rows.iter().map(|row| (row.key.as_str(), row)), &filter, &order, &window, &meter);
             page.err().map(|error| error.to_string()).expect("a refusal")
         };
         let cursor = take(&rows, "", "key", &Window::default()).rows[0].1.clone();

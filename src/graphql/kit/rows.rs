@@ -20,6 +20,8 @@ use bytes::Bytes;
 
 use crate::graphql::kit::answer::{Later, Pieces};
 
+/// The response key of what is asked of an object where nothing is: a selection can't be empty. It is in no answer.
+pub const NOTHING: &str = "__nothing";
 /// How many elements are written at a time: of images some 100 kB, which fits the processor's cache and is gone
 /// over the network in one go.
 const ROWS_PER_PIECE: usize = 64;
@@ -107,7 +109,7 @@ impl Plan {
         for selection in selections {
             collect(selection, fragments, &mut wanted);
         }
-        let steps = wanted.iter().filter_map(|field| {
+        let steps = wanted.iter().filter(|field| field.key != NOTHING).filter_map(|field| {
             let what = if field.field == "__typename" {
                 What::TypeName(on.name)
             } else {

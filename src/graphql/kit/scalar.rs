@@ -1,12 +1,30 @@
 //! Scalars of Backend.AI's schema.
 
-use async_graphql::{InputValueError, InputValueResult, Number, Scalar, ScalarType, Value};
+use async_graphql::{InputValueError, InputValueResult, Number, Pos, Scalar, ScalarType, Value};
 
 use crate::base::ids::{GroupId, UserId};
 use crate::base::reference::shown;
 
 /// The largest integer a JSON number carries everywhere.
 const MAX_SAFE: u64 = (1 << 53) - 1;
+
+/// Whether this may be given for the scalar of this name; what is not here takes anything.
+///
+/// # Errors
+/// Why not, where there is more to say than that it is not of that type.
+pub fn check(name: &str, value: &Value) -> Result<bool, String> {
+    match name {
+        "BigInt" => parsed::<BigInt>(value),
+        "UUID" => parsed::<Uuid>(value),
+        "ScopeField" | "ImagePermissionValueField" | "GlobalIDField" => Ok(matches!(value, Value::String(_))),
+        _ => Ok(true),
+    }
+}
+
+fn parsed<T: ScalarType + async_graphql::InputType>(value: &Value) -> Result<bool, String> {
+    let parsed = <T as ScalarType>::parse(value.clone());
+    parsed.map(|_| true).map_err(|error| error.into_server_error(Pos::default()).message)
+}
 
 /// An integer larger than GraphQL's `Int`, up to what JavaScript can hold exactly (2^53 - 1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

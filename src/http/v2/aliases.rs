@@ -1,18 +1,20 @@
 //! `/v2/images/alias`, `/dealias` and `/aliases/search`.
 
 use poem::web::Data;
-use poem::{Response, handler};
+use poem::{Request, Response, handler};
 use serde::{Deserialize, Serialize};
 
 use crate::access::visibility;
 use crate::base::Error;
 use crate::base::ids::{AliasId, ImageId};
 use crate::base::reference::shown;
+use crate::base::walk::{Budget, Meter, Walks};
 use crate::catalog::service::Catalog;
 use crate::http::caller::Proved;
+use crate::http::finish;
 use crate::http::json::{Sent, answer};
 use crate::http::problem::Problem;
-use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds};
+use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds, sift};
 use crate::http::v2::page::{self, Order, Page};
 
 /// An alias in a list.
@@ -73,30 +75,40 @@ pub struct Search {
     offset: Option<i64>,
 }
 
+/// What a filter looks at in an alias: its text and two ids.
+const SIZE: usize = 128;
+
 /// `POST /v2/images/aliases/search`.
 #[handler]
-pub fn search(
+pub async fn search(
+    request: &Request,
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
+    Data(walks): Data<&Walks>,
     Sent(search): Sent<Search>,
 ) -> Result<Response, Problem> {
     caller.require_superadmin("search_image_aliases")?;
     let page = Page::new(search.limit, search.offset)?;
     search.filter.as_ref().map_or(Ok(()), Filter::check)?;
-    let mut nodes = Vec::new();
-    for image in catalog.images(&caller, &visibility::Filter::default())? {
-        for alias in &image.aliases {
-            let id = AliasId::of(alias);
-            nodes.push(Node { id, field_id: id, alias: alias.to_string(), image: image.id });
+    let (user, catalog) = (caller.user, catalog.clone());
+    let found = move |meter: &Meter| {
+        let mut nodes = Vec::new();
+        for image in catalog.images(&caller, &visibility::Filter::default())? {
+            for alias in &image.aliases {
+                let id = AliasId::of(alias);
+                nodes.push(Node { id, field_id: id, alias: alias.to_string(), image: image.id });
+            }
         }
-    }
-    nodes.retain(|node| search.filter.as_ref().is_none_or(|filter| filter.takes(node)));
-    nodes.sort_by(|a, b| a.alias.cmp(&b.alias));
-    page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
-        Field::Alias => a.alias.cmp(&b.alias),
-        Field::FieldId => a.id.cmp(&b.id),
-    })?;
-    answer(&page.of(nodes, |node| node))
+        let filter = search.filter.as_ref();
+        let mut nodes = sift(nodes, filter, meter, |_| SIZE, Filter::takes)?;
+        nodes.sort_by(|a, b| a.alias.cmp(&b.alias));
+        page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
+            Field::Alias => a.alias.cmp(&b.alias),
+            Field::FieldId => a.id.cmp(&b.id),
+        })?;
+        Ok(page.of(nodes, |node| node))
+    };
+    answer(&walks.run(user, &Budget::new(finish::abandoned(request)), found).await?)
 }
 
 /// What came of giving or taking away an alias.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 
 /// How many filters one request may nest: each is held against every item of the list.
@@ -40,6 +41,34 @@ pub trait Nested: Sized {
     }
 }
 
+/// How often a filter looks at each byte of an item, about: it may have conditions of several kinds.
+const CONDITIONS: usize = 8;
+
+/// Keeps the items that the filter lets through; `size` is about how much text an item has. What is looked at is
+/// counted on `meter`.
+///
+/// # Errors
+/// Those of [`Meter::go_on`].
+pub fn sift<F: Nested, T>(
+    items: Vec<T>,
+    filter: Option<&F>,
+    meter: &Meter,
+    size: impl Fn(&T) -> usize,
+    takes: impl Fn(&F, &T) -> bool,
+) -> Result<Vec<T>> {
+    let Some(filter) = filter else { return Ok(items) };
+    let count = filter.count().saturating_mul(CONDITIONS);
+    let mut sifted = Vec::new();
+    for item in items {
+        meter.go_on()?;
+        meter.look(count.saturating_mul(size(&item)));
+        if takes(filter, &item) {
+            sifted.push(item);
+        }
+    }
+    Ok(sifted)
+}
+
 /// Whether a condition that may not be there holds.
 pub fn holds<F>(filter: Option<&F>, takes: impl FnOnce(&F) -> bool) -> bool {
     filter.is_none_or(takes)
@@ -53,9 +82,11 @@ pub struct TextFilter(Vec<TextTest>);
 
 #[derive(Debug, Clone)]
 struct TextTest {
-    compare: fn(&str, &str) -> bool,
+    /// Whether a text is like one of these.
+    compare: fn(&str, &[String]) -> bool,
     ignores_case: bool,
     is_negated: bool,
+    /// In order, so that a long list is no longer looked through than a short one.
     wanted: Vec<String>,
 }
 
@@ -75,11 +106,11 @@ impl TryFrom<BTreeMap<String, Option<Wanted>>> for TextFilter {
             let (ignores_case, rest) =
                 name.strip_prefix("i_").map_or((false, name.as_str()), |rest| (true, rest));
             let (is_negated, rest) = rest.strip_prefix("not_").map_or((false, rest), |rest| (true, rest));
-            let compare: fn(&str, &str) -> bool = match rest {
-                "equals" | "in" => |text, wanted| text == wanted,
-                "contains" => |text, wanted| text.contains(wanted),
-                "starts_with" => |text, wanted| text.starts_with(wanted),
-                "ends_with" => |text, wanted| text.ends_with(wanted),
+            let compare: fn(&str, &[String]) -> bool = match rest {
+                "equals" | "in" => |text, wanted| wanted.binary_search_by(|one| (**one).cmp(text)).is_ok(),
+                "contains" => |text, wanted| wanted.iter().any(|part| text.contains(&**part)),
+                "starts_with" => |text, wanted| wanted.iter().any(|part| text.starts_with(&**part)),
+                "ends_with" => |text, wanted| wanted.iter().any(|part| text.ends_with(&**part)),
                 _ => return Err(format!("unknown condition {name}")),
             };
             let wanted = match (rest, wanted) {
@@ -90,7 +121,8 @@ impl TryFrom<BTreeMap<String, Option<Wanted>>> for TextFilter {
                 (_, Some(Wanted::Any(_))) => return Err(format!("{name} takes one text")),
             };
             let fold = |text: String| if ignores_case { text.to_lowercase() } else { text };
-            let wanted = wanted.into_iter().map(fold).collect();
+            let mut wanted: Vec<String> = wanted.into_iter().map(fold).collect();
+            wanted.sort_unstable();
             tests.push(TextTest { compare, ignores_case, is_negated, wanted });
         }
         Ok(Self(tests))
@@ -103,7 +135,7 @@ impl TextFilter {
         self.0.iter().all(|test| {
             let folded = test.ignores_case.then(|| text.to_lowercase());
             let text = folded.as_deref().unwrap_or(text);
-            test.wanted.iter().any(|wanted| (test.compare)(text, wanted)) != test.is_negated
+            (test.compare)(text, &test.wanted) != test.is_negated
         })
     }
 }

@@ -1,6 +1,7 @@
 //! An image, its filter and its orders, in the shapes of this API.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -265,6 +266,13 @@ impl Filter {
             && holds(self.labels.as_ref(), |filter| filter.takes(image))
             && self.inner_take(|inner| inner.takes(image))
     }
+}
+
+/// About how much text a filter may look at in an image: its names and its labels.
+pub fn size_of_text(image: &Arc<Image>) -> usize {
+    const NAMES: usize = 512;
+    let labels = image.config.record.labels.iter().map(|(key, value)| key.len() + value.len());
+    NAMES + labels.sum::<usize>()
 }
 
 /// What images are ordered by.

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use poem::web::Data;
-use poem::{Response, handler};
+use poem::{Request, Response, handler};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::access::caller::Caller;
 use crate::access::visibility;
 use crate::base::ids::ImageId;
+use crate::base::walk::{Budget, Meter, Walks};
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::http::caller::Proved;
+use crate::http::finish;
 use crate::http::json::{Sent, answer};
 use crate::http::problem::Problem;
-use crate::http::v2::filter::Nested as _;
-use crate::http::v2::image::{Field, Filter, Node};
+use crate::http::v2::filter::{Nested as _, sift};
+use crate::http::v2::image::{Field, Filter, Node, size_of_text};
 use crate::http::v2::page::{self, Order, Page};
 
 /// A question for images.
@@ -32,18 +34,25 @@ pub struct Search {
 
 /// `POST /v2/images/search`.
 #[handler]
-pub fn search(
+pub async fn search(
+    request: &Request,
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
+    Data(walks): Data<&Walks>,
     Sent(search): Sent<Search>,
 ) -> Result<Response, Problem> {
     caller.require_superadmin("search_images")?;
     let page = Page::new(search.limit, search.offset)?;
     search.filter.as_ref().map_or(Ok(()), Filter::check)?;
-    let mut images = catalog.images(&caller, &visibility::Filter::default())?;
-    images.retain(|image| search.filter.as_ref().is_none_or(|filter| filter.takes(image)));
-    page::sort(&mut images, search.order.as_deref(), |field, a, b| field.compare(a, b))?;
-    answer(&page.of(images, |image| Node::from(image.as_ref())))
+    let (user, catalog) = (caller.user, catalog.clone());
+    let found = move |meter: &Meter| {
+        let images = catalog.images(&caller, &visibility::Filter::default())?;
+        let filter = search.filter.as_ref();
+        let mut images = sift(images, filter, meter, size_of_text, |filter, image| filter.takes(image))?;
+        page::sort(&mut images, search.order.as_deref(), |field, a, b| field.compare(a, b))?;
+        Ok(page.of(images, |image| Node::from(image.as_ref())))
+    };
+    answer(&walks.run(user, &Budget::new(finish::abandoned(request)), found).await?)
 }
 
 /// One image.

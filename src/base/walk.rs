@@ -1,0 +1,248 @@
+//! Long walks over many rows: beside the threads that answer requests, few at a time, each with an end.
+//!
+//! ```text
+//! walks.run(caller.user, &budget, move |meter| {
+//!     for row in rows {
+//!         meter.go_on()?;
+//!         meter.look(row.text.len());
+//!         …
+//!     }
+//! })
+//! ```
+//!
+//! A request's [`Budget`] is what all its walks together may look at, in bytes of text and the like. It is counted where
+//! the looking is done, so that a request ends when it has looked at enough, whatever it asks for, and when nobody waits
+//! for its answer any more.
+
+use std::cell::Cell;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::ids::UserId;
+use crate::base::{Error, Result};
+
+/// What one request may look at: some seconds of one processor. 64 comparisons with the names of 100,000 images are 0.4
+/// GB.
+const BUDGET: usize = 1 << 30;
+/// What may be looked at before the rest of the server may go on: some 50 ms.
+const BRIEFLY: usize = 32 << 20;
+/// How much is counted at a time: less than a millisecond's work.
+const STRIDE: usize = 64 << 10;
+/// Walks of one user at once. What is more waits, and everybody else's goes before it.
+const OF_ONE: usize = 2;
+/// How many queues there are; users who share one by chance wait for each other.
+const QUEUES: usize = 64;
+
+/// Where walks are run. Clones share it.
+#[derive(Clone)]
+pub struct Walks {
+    turns: Arc<Semaphore>,
+    queues: Arc<[Arc<Semaphore>]>,
+}
+
+impl Default for Walks {
+    /// Twice as many at once as there are processors; the system shares these out among all threads.
+    fn default() -> Self {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let queue = |_| Arc::new(Semaphore::new(OF_ONE));
+        Self {
+            turns: Arc::new(Semaphore::new((2 * processors).max(2 * OF_ONE))),
+            queues: (0..QUEUES).map(queue).collect(),
+        }
+    }
+}
+
+impl Walks {
+    /// Runs `work` for this user on a thread of its own, when its turn comes.
+    ///
+    /// # Errors
+    /// Those of `work`, and those of [`Meter::go_on`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        user: UserId,
+        budget: &Budget,
+        work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let number = usize::from(*user.as_bytes().last().unwrap_or(&0)) % QUEUES;
+        let queue = Arc::clone(self.queues.get(number).unwrap_or(&self.turns));
+        let turn = async {
+            let own = queue.acquire_owned().await.map_err(Error::internal)?;
+            Ok((own, Arc::clone(&self.turns).acquire_owned().await.map_err(Error::internal)?))
+        };
+        let turn = tokio::select! {
+            turn = turn => turn?,
+            () = budget.ended.cancelled() => return Err(ended()),
+        };
+        let meter = Meter { budget: budget.clone(), seen: Cell::new(0) };
+        // The turn goes with the work: a caller who is gone frees it no sooner.
+        let work = move || {
+            let _held = turn;
+            work(&meter)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
+}
+
+/// What a request may look at. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    left: Arc<AtomicUsize>,
+    ended: CancellationToken,
+}
+
+impl Default for Budget {
+    /// A whole one of nobody's, which only spending ends.
+    fn default() -> Self {
+        Self::new(CancellationToken::new())
+    }
+}
+
+impl Budget {
+    /// A whole one, which is over when `ended` is cancelled.
+    pub fn new(ended: CancellationToken) -> Self {
+        Self { left: Arc::new(AtomicUsize::new(BUDGET)), ended }
+    }
+
+    /// Whether more was looked at than it holds.
+    pub fn is_spent(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
+    }
+
+    fn spend(&self, bytes: usize) -> Result<()> {
+        if self.ended.is_cancelled() {
+            return Err(ended());
+        }
+        let less = |left: usize| Some(left.saturating_sub(bytes));
+        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_default();
+        if before > bytes {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "filter",
+            "it takes too much work: more than a GiB of text would be looked at; ask for fewer or shorter \
+             comparisons, or for less at once",
+        ))
+    }
+}
+
+fn ended() -> Error {
+    Error::Unavailable(
+        "the request was ended: nobody waits for its answer any more, or its time is over".into(),
+    )
+}
+
+/// Counts what one walk looks at.
+#[derive(Default)]
+pub struct Meter {
+    budget: Budget,
+    seen: Cell<usize>,
+}
+
+impl Meter {
+    /// For a part of a walk that keeps others waiting: it ends early, with [`Budget::is_spent`] of its own budget, and is
+    /// then done in another way.
+    pub fn briefly(&self) -> (Self, Budget) {
+        let left = Arc::new(AtomicUsize::new(BRIEFLY));
+        let budget = Budget { left, ended: self.budget.ended.clone() };
+        (Self { budget: budget.clone(), seen: Cell::new(0) }, budget)
+    }
+
+    /// So many bytes are looked at.
+    pub fn look(&self, bytes: usize) {
+        self.seen.set(self.seen.get().saturating_add(bytes));
+    }
+
+    /// Whether the walk may go on: asked before each row.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the request has looked at enough, [`Error::Unavailable`] when nobody waits any more.
+    pub fn go_on(&self) -> Result<()> {
+        if self.seen.get() < STRIDE { Ok(()) } else { self.budget.spend(self.seen.take()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::{BUDGET, Budget, Meter, STRIDE, Walks};
+    use crate::base::ids::UserId;
+    use crate::base::{Error, Result};
+
+    fn user(number: u8) -> UserId {
+        UserId::from_bytes([number; 16])
+    }
+
+    /// Looks at so much, a stride at a time.
+    fn look(meter: &Meter, bytes: usize) -> Result<()> {
+        for _ in 0..bytes / STRIDE {
+            meter.go_on()?;
+            meter.look(STRIDE);
+        }
+        meter.go_on()
+    }
+
+    #[tokio::test]
+    async fn a_request_looks_at_so_much_and_no_more() {
+        let (walks, budget) = (Walks::default(), Budget::new(CancellationToken::new()));
+        let half = || walks.run(user(1), &budget, |meter| look(meter, BUDGET / 2 - STRIDE));
+        half().await.unwrap();
+        half().await.unwrap();
+        assert!(!budget.is_spent());
+        let why = half().await.unwrap_err().to_string();
+        assert!(budget.is_spent() && why.contains("ask for fewer or shorter comparisons"), "{why}");
+        let other = Budget::new(CancellationToken::new());
+        walks.run(user(1), &other, |meter| look(meter, STRIDE)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_walk_that_nobody_waits_for_ends() {
+        let (walks, ended) = (Walks::default(), CancellationToken::new());
+        let budget = Budget::new(ended.clone());
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let walk = walks.run(user(1), &budget, move |meter| {
+            begun.send(()).unwrap();
+            while !meter.budget.ended.is_cancelled() {
+                std::thread::yield_now();
+            }
+            look(meter, 2 * STRIDE)
+        });
+        let stop = async {
+            has_begun.await.unwrap();
+            ended.cancel();
+        };
+        let (outcome, ()) = tokio::join!(walk, stop);
+        assert!(matches!(outcome, Err(Error::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn one_user_has_two_turns_and_leaves_the_others_to_others() {
+        let (walks, budget) = (Walks::default(), Budget::new(CancellationToken::new()));
+        let (one, other) = (user(1), user(2));
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+        let held: Vec<_> = (0..10)
+            .map(|_| {
+                let (walks, budget, released) = (walks.clone(), budget.clone(), released.clone());
+                tokio::spawn(async move {
+                    walks
+                        .run(one, &budget, move |_| {
+                            let _ = released.lock().unwrap().recv();
+                            Ok(())
+                        })
+                        .await
+                })
+            })
+            .collect();
+        walks.run(other, &budget, |_| Ok(())).await.unwrap();
+        drop(release);
+        for walk in held {
+            walk.await.unwrap().unwrap();
+        }
+    }
+}

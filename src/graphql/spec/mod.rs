@@ -1,0 +1,296 @@
+//! GraphQL as its specification has it (October 2021, which says of all this what June 2018 said), in front of
+//! async-graphql 7.2.1.
+//!
+//! That version leaves defaults of variables out of `@skip` and `@include`, runs a mutation twice that stands twice under
+//! one response key, lets required variables be missing, counts none as used in a directive, and panics at a default of
+//! an unknown type. So a document is looked at here, and what is asked of the library is what it comes to: one operation
+//! without variables, directives and fragments. Validation stays the library's where it is right.
+
+pub mod select;
+pub mod shape;
+pub mod types;
+pub mod values;
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextValidation};
+use async_graphql::indexmap::IndexMap;
+use async_graphql::parser::parse_query;
+use async_graphql::parser::types::{
+    DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
+};
+use async_graphql::{
+    Name, Positioned, Request, Response, ServerError, ServerResult, ValidationResult, Value, Variables,
+};
+
+use crate::base::Result;
+use crate::base::walk::Walks;
+use crate::graphql::kit::rows::NOTHING;
+use crate::graphql::kit::{dialect, limit, text};
+use crate::graphql::schema::Schema;
+use crate::graphql::spec::select::{Chooser, Chosen, refuse_directives};
+use crate::graphql::spec::types::Types;
+use crate::graphql::spec::values::Scope;
+
+/// The API, as it is asked. Clones share it.
+#[derive(Clone)]
+pub struct Api {
+    schema: Schema,
+    types: Arc<Types>,
+    walks: Walks,
+}
+
+/// What came of a question.
+pub enum Outcome {
+    /// Nothing was done: it is no GraphQL, is not of the schema, or its variables are not of their types.
+    Refused(Vec<ServerError>),
+    /// Nothing was done: it would change something where that may not be.
+    MayNotChange,
+    /// It was done, as far as the answer says.
+    Answered(Response),
+}
+
+/// What a document comes to.
+struct Prepared {
+    kind: OperationType,
+    chosen: Vec<Chosen>,
+}
+
+impl Api {
+    /// The API of this schema, which `sdl` is the text of, and where its long walks are run.
+    ///
+    /// # Errors
+    /// [`crate::base::Error::Internal`] if it is not.
+    pub fn new(schema: Schema, sdl: &str, walks: Walks) -> Result<Self> {
+        Ok(Self { schema, types: Arc::new(Types::read(sdl)?), walks })
+    }
+
+    /// Where long walks are run, for those that are asked for in other ways.
+    pub fn walks(&self) -> &Walks {
+        &self.walks
+    }
+
+    /// Asks it. What changes something is refused unless it may.
+    pub async fn ask(&self, mut question: Request, may_change: bool) -> Outcome {
+        let prepared = match self.prepare(&question).await {
+            Ok(prepared) => prepared,
+            Err(errors) => return Outcome::Refused(errors),
+        };
+        if prepared.kind == OperationType::Mutation && !may_change {
+            return Outcome::MayNotChange;
+        }
+        if prepared.chosen.is_empty() {
+            return Outcome::Answered(Response::new(Value::Object(IndexMap::new())));
+        }
+        let document = as_document(prepared.kind, Chosen::selection(&prepared.chosen));
+        (question.operation_name, question.variables) = (None, Variables::default());
+        question.set_parsed_query(document);
+        let is_valid = Arc::new(AtomicBool::new(false));
+        let mut answer = self.schema.execute(question.data(IsValid(Arc::clone(&is_valid)))).await;
+        if !is_valid.load(Ordering::Relaxed) {
+            return Outcome::Refused(answer.errors);
+        }
+        answer.data = shape::shape(std::mem::take(&mut answer.data), &prepared.chosen, &answer.errors);
+        Outcome::Answered(answer)
+    }
+
+    async fn prepare(&self, question: &Request) -> std::result::Result<Prepared, Vec<ServerError>> {
+        let one = |error| vec![error];
+        let mut document = parse(&question.query).map_err(one)?;
+        limit::check(&document).map_err(one)?;
+        dialect::translate(&mut document);
+        let in_directives = self.check(&document).map_err(one)?;
+        self.validate(plain(&document, &in_directives)).await?;
+
+        let operation = operation_of(&document, question.operation_name.as_deref()).map_err(one)?;
+        let definitions = &operation.variable_definitions;
+        let values = self.types.coerce(definitions, &question.variables);
+        let values = values.map_err(|why| one(ServerError::new(why, None)))?;
+        let scope = Scope { definitions, values: Some(&values) };
+        let chosen = self.choose(&document, operation, scope).map_err(one)?.0;
+        Ok(Prepared { kind: operation.ty, chosen })
+    }
+
+    /// Looks at all operations, whatever their variables are given, and returns which of these directives name.
+    fn check(&self, document: &ExecutableDocument) -> ServerResult<HashSet<Name>> {
+        let mut in_directives = HashSet::new();
+        for operation in document.operations.iter().map(|(_, operation)| &operation.node) {
+            refuse_directives(&operation.directives)?;
+            let definitions = &operation.variable_definitions;
+            self.types.check_definitions(definitions).map_err(|why| ServerError::new(why, None))?;
+            let scope = Scope { definitions, values: None };
+            in_directives.extend(self.choose(document, operation, scope)?.1);
+        }
+        Ok(in_directives)
+    }
+
+    fn choose(
+        &self,
+        document: &ExecutableDocument,
+        operation: &OperationDefinition,
+        scope: Scope<'_>,
+    ) -> ServerResult<(Vec<Chosen>, HashSet<Name>)> {
+        let in_directives = RefCell::default();
+        let chooser = Chooser { types: &self.types, fragments: &document.fragments, scope, in_directives };
+        let chosen = chooser.choose(&Types::root(operation.ty), &[(&operation.selection_set.node, true)])?;
+        Ok((chosen, chooser.in_directives.into_inner()))
+    }
+
+    /// Has the library validate a document, and no more.
+    async fn validate(&self, document: ExecutableDocument) -> std::result::Result<(), Vec<ServerError>> {
+        let mut question = Request::new("").data(OnlyValidate);
+        question.set_parsed_query(document);
+        let errors = self.schema.execute(question).await.errors;
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// Reads a text that is little enough to be read. What is wrong with it is said in one line.
+fn parse(query: &str) -> ServerResult<ExecutableDocument> {
+    text::check(query)?;
+    parse_query(query).map_err(|error| {
+        let error = ServerError::from(error);
+        ServerError { message: one_line(&error.message), ..error }
+    })
+}
+
+/// The parser draws where it stopped, over several lines; the last one says what it expected, and the place is told
+/// beside.
+fn one_line(message: &str) -> String {
+    match message.lines().find_map(|line| line.trim_start().strip_prefix("= ")) {
+        Some(expected) => format!("Syntax error: {expected}"),
+        None => message.lines().map(str::trim).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// The operation of this name, or the only one.
+fn operation_of<'d>(
+    document: &'d ExecutableDocument,
+    name: Option<&str>,
+) -> ServerResult<&'d OperationDefinition> {
+    let mut operations = document.operations.iter();
+    let found = match name {
+        Some(name) => operations.find(|(known, _)| known.is_some_and(|known| known == name)),
+        None if operations.len() > 1 => {
+            return Err(ServerError::new(
+                "The document has several operations; say which in operationName",
+                None,
+            ));
+        }
+        None => operations.next(),
+    };
+    found.map(|(_, operation)| &operation.node).ok_or_else(|| {
+        let shown = crate::base::reference::shown(name.unwrap_or_default());
+        ServerError::new(
+            format!("Unknown operation named \"{shown}\"; the document has none of that name"),
+            None,
+        )
+    })
+}
+
+/// A document without its directives, which were looked at, and without the variables that only they name.
+fn plain(document: &ExecutableDocument, in_directives: &HashSet<Name>) -> ExecutableDocument {
+    let mut plain = document.clone();
+    let fragments = plain.fragments.values_mut().map(|fragment| &mut fragment.node.selection_set.node);
+    fragments.for_each(without_directives);
+    let mut used = HashSet::new();
+    plain
+        .fragments
+        .values()
+        .for_each(|fragment| note_variables(&fragment.node.selection_set.node, &mut used));
+    let strip = |operation: &mut Positioned<OperationDefinition>| {
+        let operation = &mut operation.node;
+        without_directives(&mut operation.selection_set.node);
+        let mut used = used.clone();
+        note_variables(&operation.selection_set.node, &mut used);
+        operation.variable_definitions.retain(|definition| {
+            let name = &definition.node.name.node;
+            used.contains(name) || !in_directives.contains(name)
+        });
+    };
+    match &mut plain.operations {
+        DocumentOperations::Single(operation) => strip(operation),
+        DocumentOperations::Multiple(operations) => operations.values_mut().for_each(strip),
+    }
+    plain
+}
+
+fn without_directives(set: &mut SelectionSet) {
+    for item in &mut set.items {
+        item.node.directives_mut().clear();
+        match &mut item.node {
+            Selection::Field(field) => without_directives(&mut field.node.selection_set.node),
+            Selection::InlineFragment(fragment) => without_directives(&mut fragment.node.selection_set.node),
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+}
+
+/// Notes which variables stand in arguments.
+fn note_variables(set: &SelectionSet, used: &mut HashSet<Name>) {
+    for item in &set.items {
+        match &item.node {
+            Selection::Field(field) => {
+                for (_, literal) in &field.node.arguments {
+                    let noted: std::result::Result<_, ()> = literal.node.clone().into_const_with(|name| {
+                        used.insert(name);
+                        Ok(Value::Null)
+                    });
+                    drop(noted);
+                }
+                note_variables(&field.node.selection_set.node, used);
+            }
+            Selection::InlineFragment(fragment) => note_variables(&fragment.node.selection_set.node, used),
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+}
+
+fn as_document(ty: OperationType, selection: SelectionSet) -> ExecutableDocument {
+    let at = async_graphql::Pos::default();
+    let operation = OperationDefinition {
+        ty,
+        variable_definitions: Vec::new(),
+        directives: Vec::new(),
+        selection_set: Positioned::new(selection, at),
+    };
+    let operations = DocumentOperations::Single(Positioned::new(operation, at));
+    ExecutableDocument { operations, fragments: HashMap::new() }
+}
+
+/// A question that is only to be validated.
+struct OnlyValidate;
+
+/// Says whether a question was found valid, so that something may have been done.
+struct IsValid(Arc<AtomicBool>);
+
+/// Ends a question that is only to be validated.
+pub struct Validator;
+
+impl ExtensionFactory for Validator {
+    fn create(&self) -> Arc<dyn Extension> {
+        Arc::new(Self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Extension for Validator {
+    async fn validation(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        next: NextValidation<'_>,
+    ) -> std::result::Result<ValidationResult, Vec<ServerError>> {
+        let result = next.run(ctx).await?;
+        if let Some(IsValid(is_valid)) = ctx.data_opt() {
+            is_valid.store(true, Ordering::Relaxed);
+        }
+        // No error, and no execution either.
+        if ctx.data_opt::<OnlyValidate>().is_some() { Err(Vec::new()) } else { Ok(result) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! Values and the types they are for: what may be given, as a literal or as a variable, and what it becomes (October
+//! 2021, 3.5 to 3.12, 5.6, 5.8.5 and 6.1.2; June 2018 says the same).
+
+use std::collections::{HashMap, HashSet};
+
+use async_graphql::indexmap::IndexMap;
+use async_graphql::parser::types::{BaseType, Type, VariableDefinition};
+use async_graphql::{Name, Positioned, Value, Variables};
+use async_graphql_value::Value as Literal;
+
+use crate::base::reference::shown;
+use crate::graphql::kit::scalar;
+use crate::graphql::spec::types::{Given, Input, Types, named};
+
+/// What variables came to. One that was not given and has no default is not there.
+pub type Values = HashMap<Name, Value>;
+
+/// Why a value can't be taken.
+type Refused = String;
+
+/// The variables that an operation declares, as they are used in it.
+#[derive(Clone, Copy)]
+pub struct Scope<'d> {
+    /// Their definitions.
+    pub definitions: &'d [Positioned<VariableDefinition>],
+    /// Their values; none where only the document is looked at.
+    pub values: Option<&'d Values>,
+}
+
+impl Types {
+    /// Looks at the types of variables and at their defaults.
+    ///
+    /// # Errors
+    /// The reason, for a type that is not there or that nothing can be given for, and for a default that is not of it.
+    pub fn check_definitions(&self, definitions: &[Positioned<VariableDefinition>]) -> Result<(), Refused> {
+        for VariableDefinition { name, var_type, directives, default_value } in
+            definitions.iter().map(|definition| &definition.node)
+        {
+            let name = &name.node;
+            let of = named(&var_type.node);
+            if self.given(of).is_none() {
+                return Err(if self.is_object(of) {
+                    format!("Variable \"${name}\" can't be of the output type \"{of}\"")
+                } else {
+                    format!("Variable \"${name}\" is of the unknown type \"{}\"", shown(of))
+                });
+            }
+            if let Some(directive) = directives.first() {
+                return Err(not_here(&directive.node.name.node));
+            }
+            if let Some(default) = default_value {
+                let nothing = Scope { definitions: &[], values: None };
+                let literal = default.node.clone().into_value();
+                self.literal(&literal, &var_type.node, false, nothing)
+                    .map_err(|why| format!("The default of variable \"${name}\" can't be taken: {why}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What variables come to: what is given for them, else their defaults (6.1.2). What is given for others is passed
+    /// over, for the official clients give too much.
+    ///
+    /// # Errors
+    /// The reason, for what is missing or of another type.
+    pub fn coerce(
+        &self,
+        definitions: &[Positioned<VariableDefinition>],
+        given: &Variables,
+    ) -> Result<Values, Refused> {
+        let mut values = Values::new();
+        for definition in definitions {
+            let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
+            let (name, ty) = (&name.node, &var_type.node);
+            match (given.get(name), default_value) {
+                (None, None) if ty.nullable => {}
+                (None, None) => {
+                    return Err(format!("Variable \"${name}\" of type \"{ty}\" is required, and not given"));
+                }
+                (None, Some(default)) => {
+                    let nothing = Scope { definitions: &[], values: None };
+                    let default = self.literal(&default.node.clone().into_value(), ty, false, nothing)?;
+                    values.insert(name.clone(), default.unwrap_or_default());
+                }
+                (Some(value), _) => {
+                    let value = self.value(value, ty).map_err(|why| {
+                        format!("Variable \"${name}\" of type \"{ty}\" can't be what is given: {why}")
+                    })?;
+                    values.insert(name.clone(), value);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// A value that came as JSON, for this type.
+    fn value(&self, value: &Value, ty: &Type) -> Result<Value, Refused> {
+        match (value, &ty.base) {
+            (Value::Null, _) if ty.nullable => Ok(Value::Null),
+            (Value::Null, _) => Err(format!("null is no \"{ty}\"")),
+            (Value::List(items), BaseType::List(inner)) => {
+                items.iter().map(|item| self.value(item, inner)).collect::<Result<_, _>>().map(Value::List)
+            }
+            (single, BaseType::List(inner)) => Ok(Value::List(vec![self.value(single, inner)?])),
+            (value, BaseType::Named(name)) => match (self.given(name), value) {
+                (Some(Given::Scalar(name)), value) => of_scalar(name, value.clone()),
+                (Some(Given::Enum(values)), Value::String(text)) if values.contains(text.as_str()) => {
+                    Ok(Value::Enum(Name::new(text)))
+                }
+                (Some(Given::Object(fields)), Value::Object(given)) => {
+                    check_fields(name, fields, given.keys())?;
+                    let field = |(key, value): (&Name, &Value)| {
+                        let field = fields.get(key).ok_or_else(|| unknown(name, key))?;
+                        let value = self.value(value, &field.ty).map_err(|why| format!("{key}: {why}"))?;
+                        Ok((key.clone(), value))
+                    };
+                    given.iter().map(field).collect::<Result<_, Refused>>().map(Value::Object)
+                }
+                _ => Err(misfit(&value.clone().into_value(), name)),
+            },
+        }
+    }
+
+    /// A literal of a document, for this type, with the variables in it replaced. Nothing, where it is a variable that
+    /// was not given.
+    ///
+    /// # Errors
+    /// The reason, for what is of another type.
+    pub fn literal(
+        &self,
+        literal: &Literal,
+        ty: &Type,
+        has_default: bool,
+        scope: Scope<'_>,
+    ) -> Result<Option<Value>, Refused> {
+        match (literal, &ty.base) {
+            (Literal::Variable(name), _) => of_variable(name, ty, has_default, scope),
+            (Literal::Null, _) if ty.nullable => Ok(Some(Value::Null)),
+            (Literal::Null, _) => Err(format!("null is no \"{ty}\"")),
+            (Literal::List(items), BaseType::List(inner)) => {
+                let item = |item| Ok(self.literal(item, inner, false, scope)?.unwrap_or_default());
+                items.iter().map(item).collect::<Result<_, _>>().map(Value::List).map(Some)
+            }
+            (single, BaseType::List(inner)) => {
+                let item = self.literal(single, inner, false, scope)?;
+                Ok(Some(Value::List(vec![item.unwrap_or_default()])))
+            }
+            (literal, BaseType::Named(name)) => match (self.given(name), literal) {
+                (Some(Given::Scalar(name)), literal) => {
+                    let value =
+                        literal.clone().into_const_with(|variable| inner_of_scalar(&variable, scope))?;
+                    of_scalar(name, value).map(Some)
+                }
+                (Some(Given::Enum(values)), Literal::Enum(value)) if values.contains(value) => {
+                    Ok(Some(Value::Enum(value.clone())))
+                }
+                (Some(Given::Object(fields)), Literal::Object(given)) => {
+                    self.object(name, fields, given, scope).map(Some)
+                }
+                _ => Err(misfit(literal, name)),
+            },
+        }
+    }
+
+    fn object(
+        &self,
+        name: &Name,
+        fields: &HashMap<Name, Input>,
+        given: &IndexMap<Name, Literal>,
+        scope: Scope<'_>,
+    ) -> Result<Value, Refused> {
+        check_fields(name, fields, given.keys())?;
+        let mut object = IndexMap::new();
+        for (key, literal) in given {
+            let field = fields.get(key).ok_or_else(|| unknown(name, key))?;
+            let value = self
+                .literal(literal, &field.ty, field.default.is_some(), scope)
+                .map_err(|why| format!("{key}: {why}"))?;
+            match value {
+                Some(value) => {
+                    object.insert(key.clone(), value);
+                }
+                None if field.is_required() => return Err(missing(name, key, &field.ty)),
+                None => {}
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// A variable where a value of this type is wanted (5.8.5).
+fn of_variable(
+    name: &Name,
+    ty: &Type,
+    has_default: bool,
+    scope: Scope<'_>,
+) -> Result<Option<Value>, Refused> {
+    let mut definitions = scope.definitions.iter().map(|definition| &definition.node);
+    let Some(definition) = definitions.find(|definition| definition.name.node == *name) else {
+        return Err(format!("Variable \"${name}\" is not defined by the operation"));
+    };
+    let declared = &definition.var_type.node;
+    let default = definition.default_value.as_ref().map(|default| &default.node);
+    let is_filled = has_default || default.is_some_and(|default| *default != Value::Null);
+    let wanted = Type { base: ty.base.clone(), nullable: ty.nullable || is_filled && declared.nullable };
+    if !is_subtype(declared, &wanted) {
+        return Err(format!("Variable \"${name}\" of type \"{declared}\" is used where \"{ty}\" is wanted"));
+    }
+    let Some(values) = scope.values else { return Ok(Some(Value::Null)) };
+    match values.get(name) {
+        Some(Value::Null) if !ty.nullable => {
+            Err(format!("Variable \"${name}\" is null, and is used where \"{ty}\" is wanted"))
+        }
+        value => Ok(value.cloned()),
+    }
+}
+
+/// A variable within a scalar that is itself an object or a list.
+fn inner_of_scalar(name: &Name, scope: Scope<'_>) -> Result<Value, Refused> {
+    if !scope.definitions.iter().any(|definition| definition.node.name.node == *name) {
+        return Err(format!("Variable \"${name}\" is not defined by the operation"));
+    }
+    Ok(scope.values.and_then(|values| values.get(name)).cloned().unwrap_or_default())
+}
+
+fn is_subtype(declared: &Type, wanted: &Type) -> bool {
+    let is_of_base = match (&declared.base, &wanted.base) {
+        (BaseType::Named(declared), BaseType::Named(wanted)) => declared == wanted,
+        (BaseType::List(declared), BaseType::List(wanted)) => is_subtype(declared, wanted),
+        _ => false,
+    };
+    is_of_base && (wanted.nullable || !declared.nullable)
+}
+
+fn of_scalar(name: &Name, value: Value) -> Result<Value, Refused> {
+    let is_right = match (name.as_str(), &value) {
+        ("Int", Value::Number(number)) => integer(number).is_some(),
+        ("ID", Value::Number(number)) => number.is_i64() || number.is_u64(),
+        ("Float", Value::Number(_))
+        | ("String" | "ID", Value::String(_))
+        | ("Boolean", Value::Boolean(_)) => true,
+        ("Int" | "Float" | "String" | "Boolean" | "ID", _) => false,
+        (name, value) => scalar::check(name, value)?,
+    };
+    match value {
+        value if !is_right => Err(misfit(&value.into_value(), name)),
+        Value::Number(number) if name == "Int" => Ok(integer(&number).into()),
+        Value::Number(number) if name == "ID" => Ok(Value::String(number.to_string())),
+        value => Ok(value),
+    }
+}
+
+/// A number of 32 bits; JSON has no others, so `1.0` is one, too (3.5.1).
+fn integer(number: &async_graphql::Number) -> Option<i32> {
+    if let Some(integer) = number.as_i64() {
+        return i32::try_from(integer).ok();
+    }
+    let float = number.as_f64()?;
+    #[expect(clippy::cast_possible_truncation, reason = "what is lost is compared in the next line")]
+    let integer = float as i32;
+    (f64::from(integer).total_cmp(&float).is_eq()).then_some(integer)
+}
+
+fn check_fields<'k>(
+    name: &Name,
+    fields: &HashMap<Name, Input>,
+    given: impl Iterator<Item = &'k Name>,
+) -> Result<(), Refused> {
+    let given: HashSet<_> = given.collect();
+    if let Some(key) = given.iter().find(|key| !fields.contains_key(**key)) {
+        return Err(unknown(name, key));
+    }
+    let mut required = fields.iter().filter(|(key, field)| field.is_required() && !given.contains(key));
+    required.next().map_or(Ok(()), |(key, field)| Err(missing(name, key, &field.ty)))
+}
+
+fn unknown(name: &Name, key: &Name) -> Refused {
+    format!("\"{name}\" has no field \"{}\"", shown(key))
+}
+
+fn missing(name: &Name, key: &Name, ty: &Type) -> Refused {
+    format!("the field \"{key}\" of \"{name}\" is required, of type \"{ty}\", and not given")
+}
+
+fn misfit(literal: &Literal, name: &Name) -> Refused {
+    format!("{} is no \"{name}\"", shown(&literal.to_string()))
+}
+
+/// For a directive that has no business where it stands.
+pub fn not_here(directive: &Name) -> Refused {
+    match directive.as_str() {
+        "skip" | "include" => {
+            format!("The directive \"@{directive}\" can't stand here, only at fields and fragments")
+        }
+        other => format!("The directive \"@{}\" is unknown; there are @skip and @include", shown(other)),
+    }
+}
