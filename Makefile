@@ -9,6 +9,8 @@ export WHARF_REQUIRE_REAL := 1
 HAVE = $(shell type -P $(1))
 # The archive of advisories lives on another site than the crates; what needs no network is checked always.
 DENY := cargo deny check licenses bans sources
+# What nextest writes of a run under its profile `ci`.
+REPORT = $(or $(CARGO_TARGET_DIR),target)/nextest/ci/junit.xml
 
 .PHONY: help demo test parts node lint deny unit fuzz bench fmt ui ui-test screenshots ui-bench lighthouse clean-tools
 
@@ -39,9 +41,14 @@ deny: ## installs cargo-deny if need be (minutes) and checks with it, advisories
 	@[ -n "$(call HAVE,cargo-deny)" ] || cargo install --locked cargo-deny
 	cargo deny check
 
-unit: ## unit and integration tests, with no lints before them
+unit: ## unit and integration tests, with no lints before them; with CI=true what is beside real parts is tried twice
 ifneq ($(call HAVE,cargo-nextest),)
+ifeq ($(CI),true)
+	@rm -f $(REPORT); echo cargo nextest run --profile ci; end=0; cargo nextest run --profile ci || end=$$?; \
+	tests/tools/unsteady.py $(REPORT); exit $$end
+else
 	cargo nextest run
+endif
 else
 	cargo test --lib --bins --test integration
 endif

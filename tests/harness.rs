@@ -1,5 +1,8 @@
 //! The harness itself: a tool that is wrong proves nothing about what it measures.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,10 +12,55 @@ use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY};
 use crate::support::client::Client;
 use crate::support::http1::{Answer, Request, Response, Server};
 use crate::support::image::Image;
+use crate::support::process::read;
 use crate::support::proxy::CountingProxy;
 use crate::support::registry::{PASSWORD, RealRegistry, USER};
 use crate::support::sign::{Keypair, Signature};
 use crate::support::sse::Events;
+
+/// Whoever says one of these words runs beside a part that is not ours.
+const REAL: &[&str] = &[
+    "RealRegistry",
+    "support::missing",
+    "client::Client",
+    "dockerd::",
+    "podman::",
+    "containerd::",
+    "node::",
+];
+
+#[test]
+fn what_ci_tries_twice_is_what_runs_beside_real_parts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let profile = fs::read_to_string(root.join(".config/nextest.toml")).unwrap();
+    let filter = profile.lines().find(|line| line.starts_with("filter = ")).unwrap();
+    let listed = filter.split_once("/^(").unwrap().1.split_once(")::/").unwrap().0;
+    let mut unused: BTreeSet<&str> = listed.split('|').collect();
+    let mut folders = vec![root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let module = path.strip_prefix(root.join("tests")).unwrap().with_extension("");
+            let module = module.to_str().unwrap().replace('/', "::");
+            if ["support", "bench", "tools", "fixtures"].contains(&module.as_str()) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = read(&path);
+            if path.extension().is_some_and(|end| end == "rs") && REAL.iter().any(|word| text.contains(word))
+            {
+                let has = |name: &&str| module == **name || module.starts_with(&format!("{name}::"));
+                let name = listed.split('|').find(has);
+                let name =
+                    name.unwrap_or_else(|| panic!("{module} is not on the list in .config/nextest.toml"));
+                unused.remove(name);
+            }
+        }
+    }
+    assert_eq!(unused, BTreeSet::new(), "nothing real is beside these");
+}
 
 #[test]
 fn the_signature_is_the_one_python_makes() {
