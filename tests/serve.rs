@@ -34,6 +34,25 @@ async fn the_data_directory_and_the_key_are_for_the_owner_only() {
 }
 
 #[tokio::test]
+async fn a_key_that_others_can_get_at_is_refused_with_what_closes_it() {
+    let launch = Launch::plain();
+    let mut app = launch.clone().start().await;
+    app.terminate().await;
+    let key = launch.data_dir().join(KEY);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = launch.refused().await;
+    assert_eq!(refused.code, 1, "{}", refused.text());
+    let remedy = format!("chmod 600 {}", key.display());
+    assert!(refused.stderr.contains("mode 0644") && refused.stderr.contains(&remedy), "{}", refused.text());
+    let (data_dir, file) = (launch.data_dir(), launch.root().join("backup"));
+    let arguments = ["backup", file.to_str().unwrap(), "--offline", data_dir.to_str().unwrap()];
+    let refused = run(&mut launch.wharf(&arguments), launch.root(), PATIENCE).await;
+    assert!(refused.code == 1 && refused.stderr.contains(&remedy), "{}", refused.text());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    launch.start().await;
+}
+
+#[tokio::test]
 async fn a_second_server_on_the_same_directory_is_refused() {
     let launch = Launch::plain();
     let app = launch.clone().start().await;

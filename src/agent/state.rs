@@ -2,13 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::hex;
 use crate::base::secret::Secret;
+use crate::store::open::is_open;
 use crate::wire::message::Credential;
 
 const FILE: &str = "credential.json";
@@ -53,7 +54,7 @@ impl State {
     /// Who we are, if we were anybody before.
     ///
     /// # Errors
-    /// A file that can't be read, or is none of ours: it is left as it is.
+    /// A file that can't be read, that others can read, too, or that is none of ours: it is left as it is.
     pub fn identity(&self) -> io::Result<Option<Identity>> {
         let path = self.directory.join(FILE);
         let file = match File::open(&path) {
@@ -61,6 +62,12 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(named(&path, &error.to_string())),
         };
+        let mode = file.metadata()?.permissions().mode() & 0o7777;
+        if is_open(mode) {
+            let remedy = format!("close it: chmod 600 {}", path.display());
+            let why = format!("it has mode {mode:04o}, so others can be taken for this agent; {remedy}");
+            return Err(named(&path, &why));
+        }
         let mut text = String::new();
         file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| named(&path, &error.to_string()))?;
         // The parser's own words may have the secret in them.
@@ -122,7 +129,13 @@ mod tests {
     fn a_foreign_file_is_left_alone_and_not_quoted() {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(directory.path()).unwrap();
-        std::fs::write(directory.path().join(FILE), "{\"key\": \"hunter2\"}").unwrap();
+        let path = directory.path().join(FILE);
+        std::fs::write(&path, "{\"key\": \"hunter2\"}").unwrap();
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(0o644);
+        let open = state.identity().unwrap_err().to_string();
+        assert!(open.contains("mode 0644") && open.contains("chmod 600"), "{open}");
+        set(0o600);
         let error = state.identity().unwrap_err().to_string();
         assert!(error.contains(FILE) && error.contains("token") && !error.contains("hunter2"), "{error}");
     }

@@ -3,9 +3,9 @@
 //! It is taken from one snapshot while others write, proven by a digest over all records, and restored only into a
 //! directory that has no database.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,8 @@ use zeroize::Zeroizing;
 use crate::base::digest::hex;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{
-    DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, builder, make_directory, proven,
+    DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, builder, closed_file, key_bytes, make_directory,
+    proven,
 };
 use crate::store::seal::Seal;
 use crate::store::table::Reader;
@@ -111,9 +112,8 @@ impl Store {
     /// Writes a backup to a file that must not be there yet, readable by its owner only. With `key`, the path of the
     /// key file, that is in it too. Whatever is written meanwhile is not in it, and is not kept waiting.
     pub fn back_up(&self, path: &Path, key: Option<&Path>, now: Timestamp) -> Result<Label, BackupError> {
-        let key = key.map(|key| fs::read(key).map_err(|why| io_error(key, why))).transpose()?;
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-        drop(file.map_err(|why| io_error(path, why))?);
+        let key = key.map(key_bytes).transpose()?;
+        drop(closed_file(path).map_err(|why| io_error(path, why))?);
         let written = self.write_backup(path, key, now);
         if written.is_err() {
             let _ = fs::remove_file(path);
@@ -121,7 +121,12 @@ impl Store {
         written
     }
 
-    fn write_backup(&self, path: &Path, key: Option<Vec<u8>>, now: Timestamp) -> Result<Label, BackupError> {
+    fn write_backup(
+        &self,
+        path: &Path,
+        key: Option<Zeroizing<Vec<u8>>>,
+        now: Timestamp,
+    ) -> Result<Label, BackupError> {
         let fail = |why| redb_error(path, why);
         let snapshot = self.shared.database.begin_read().map_err(|why| fail(why.into()))?;
         let reader = Reader::new(snapshot);
@@ -136,7 +141,7 @@ impl Store {
             taken_at: now,
             records,
             digest,
-            key: key.map(ByteBuf::from),
+            key: key.map(|key| ByteBuf::from(key.to_vec())),
         };
         let bytes = rmp_serde::to_vec_named(&label).map_err(|why| damaged(path, why.to_string()))?;
         put(&database, LABEL.name(), &[(LABEL_KEY.into(), bytes)]).map_err(fail)?;
@@ -183,7 +188,7 @@ pub fn restore(backup: &Path, directory: &Path, key_file: Option<&Path>) -> Resu
 
 fn key_of(backup: &Path, label: &Label, key_file: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, BackupError> {
     match (key_file, &label.key) {
-        (Some(path), _) => fs::read(path).map(Zeroizing::new).map_err(|why| io_error(path, why)),
+        (Some(path), _) => Ok(key_bytes(path)?),
         (None, Some(key)) => Ok(Zeroizing::new(key.to_vec())),
         (None, None) => {
             let why = "the key that opens its secrets is not in it".into();
@@ -197,6 +202,7 @@ fn fill(source: &ReadTransaction, label: &Label, path: &Path, key: &[u8]) -> Res
     let wrong_key = |why: String| BackupError::Key { path: path.into(), why };
     let seal = Seal::from_key(key).map_err(|_| wrong_key("what was named is no key".into()))?;
     let fail = |why| redb_error(path, why);
+    drop(closed_file(path).map_err(|why| io_error(path, why))?);
     let database = builder().create(path).map_err(|why| fail(why.into()))?;
     copy(source, &database).map_err(fail)?;
     let written = database.begin_read().map_err(|why| fail(why.into()))?;
@@ -218,8 +224,7 @@ fn put_key(path: &Path, key: &[u8]) -> Result<(), BackupError> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => {}
         Err(why) => return Err(io_error(path, why)),
     }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| file.write_all(key).and_then(|()| file.sync_all()));
+    let written = closed_file(path).and_then(|mut file| file.write_all(key).and_then(|()| file.sync_all()));
     written.map_err(|why| io_error(path, why))
 }
 
@@ -294,9 +299,14 @@ fn hash(hasher: &mut Sha256, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
-/// How many records there are, each of which was read.
-pub(in crate::store) fn count(from: &ReadTransaction) -> Result<u64, redb::Error> {
-    digest_of(from).map(|(records, _)| records)
+/// How many records each table has, all of which were read.
+pub(in crate::store) fn count(from: &ReadTransaction) -> Result<BTreeMap<String, usize>, redb::Error> {
+    let mut counts = BTreeMap::new();
+    walk(from, |name, rows| {
+        *counts.entry(name.to_owned()).or_default() += rows.len();
+        Ok(())
+    })?;
+    Ok(counts)
 }
 
 fn digest_of(from: &ReadTransaction) -> Result<(u64, String), redb::Error> {
@@ -396,8 +406,16 @@ mod tests {
         let at = |name: &str| home.path().join(name);
         let store = filled(&at("data"));
         assert!(!store.back_up(&at("b"), None, Timestamp::UNIX_EPOCH).unwrap().has_key());
-        fs::write(at("wrong"), [7; 32]).unwrap();
-        fs::write(at("short"), [7; 3]).unwrap();
+        let open = at("open");
+        fs::copy(at("data").join(KEY_FILE), &open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = restore(&at("b"), &at("other"), Some(&open)).unwrap_err().to_string();
+        assert!(refused.contains("mode 0640") && refused.contains("chmod 600"), "{refused}");
+        assert!(store.back_up(&at("c"), Some(&open), Timestamp::UNIX_EPOCH).is_err() && !at("c").exists());
+        for (name, length) in [("wrong", 32), ("short", 3)] {
+            fs::write(at(name), vec![7; length]).unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
         for key in [None, Some(at("wrong")), Some(at("short"))] {
             let refused = restore(&at("b"), &at("other"), key.as_deref()).unwrap_err();
             assert!(matches!(refused, BackupError::Key { .. }), "{refused}");

@@ -1,12 +1,13 @@
 //! Opening the data directory: making it the first time, refusing what must not be touched.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, StorageError};
+use zeroize::Zeroizing;
 
 use crate::base::Error;
 use crate::base::secret::Secret;
@@ -70,6 +71,17 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// Others than its owner can get at the key.
+    #[error(
+        "{path}: it has mode {mode:04o}, so others can get at the key to all secrets; close it, or a copy that you name \
+         instead: chmod 600 {path}"
+    )]
+    OpenKey {
+        /// The key file.
+        path: PathBuf,
+        /// What others may do with it.
+        mode: u32,
     },
     /// A directory with other things in it.
     #[error("{0}: holds other files and no wharf database; give --data-dir an empty or a new directory")]
@@ -142,7 +154,38 @@ impl Store {
 }
 
 pub(in crate::store) fn load_key(path: &Path) -> Result<Seal, OpenError> {
-    Seal::load(path).map_err(|why| OpenError::Key { path: path.into(), why: why.to_string() })
+    let unusable = |why: io::Error| OpenError::Key { path: path.into(), why: why.to_string() };
+    let bytes = key_bytes(path).map_err(|error| match error {
+        OpenError::Io { why, .. } => unusable(why),
+        error => error,
+    })?;
+    Seal::from_key(&bytes).map_err(unusable)
+}
+
+/// What is in a key file, if nobody but its owner can get at it.
+///
+/// # Errors
+/// [`OpenError::OpenKey`], and [`OpenError::Io`] where it can't be read.
+pub(in crate::store) fn key_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let fail = |why| io_error(path, why);
+    let mut file = File::open(path).map_err(fail)?;
+    let mode = file.metadata().map_err(fail)?.permissions().mode() & 0o7777;
+    if is_open(mode) {
+        return Err(OpenError::OpenKey { path: path.into(), mode });
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.read_to_end(&mut bytes).map_err(fail)?;
+    Ok(bytes)
+}
+
+/// Whether anybody but its owner can do anything with a file or a directory of this mode.
+pub fn is_open(mode: u32) -> bool {
+    mode & 0o077 != 0
+}
+
+/// A new file that only its owner can read.
+pub(in crate::store) fn closed_file(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// The schema, if it is one that we know.
@@ -172,10 +215,15 @@ pub(in crate::store) fn proven(reader: &Reader, seal: &Seal, key_path: &Path) ->
 
 fn create(directory: &Path, path: &Path, key_path: &Path) -> Result<Store, OpenError> {
     // A key without a database is what a first start that was cut short leaves; it has sealed nothing yet.
-    let seal = if key_path.exists() { Seal::load(key_path) } else { Seal::create(key_path) }
-        .map_err(|why| OpenError::Key { path: key_path.into(), why: why.to_string() })?;
+    let seal = if key_path.exists() {
+        load_key(key_path)?
+    } else {
+        Seal::create(key_path)
+            .map_err(|why| OpenError::Key { path: key_path.into(), why: why.to_string() })?
+    };
     let unfinished = directory.join(format!("{DATABASE_FILE}.new"));
     let _ = fs::remove_file(&unfinished);
+    drop(closed_file(&unfinished).map_err(|why| io_error(&unfinished, why))?);
     let database = builder().create(&unfinished).map_err(|e| refusal(path, e))?;
     let probe = seal.seal(PROBE_KEY, &Secret::new(PROBE_TEXT))?;
     let store = Store::new(database, seal, directory);
@@ -204,9 +252,7 @@ pub(in crate::store) fn make_directory(directory: &Path, database: &Path) -> Res
             if foreign && !database.exists() {
                 return Err(OpenError::Foreign(directory.into()));
             }
-            let mode = directory.metadata().map_err(fail)?.permissions().mode();
-            let open_to_others = mode & 0o077 != 0;
-            if open_to_others {
+            if is_open(directory.metadata().map_err(fail)?.permissions().mode()) {
                 fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(fail)?;
             }
             Ok(())
@@ -273,7 +319,7 @@ mod tests {
         drop(Store::open(&directory).unwrap());
         let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(directory.clone()), 0o700);
-        assert_eq!(mode(directory.join(KEY_FILE)), 0o600);
+        assert_eq!((mode(directory.join(KEY_FILE)), mode(directory.join(DATABASE_FILE))), (0o600, 0o600));
         Store::open(&directory).expect("it opens again");
     }
 
@@ -327,8 +373,25 @@ mod tests {
         assert!(matches!(Store::open(directory.path()), Err(OpenError::Key { .. })));
         assert!(!key.exists(), "no new key is made over a database that needs the old one");
         fs::write(&key, [7; 32]).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(matches!(Store::open(directory.path()), Err(OpenError::Key { .. })));
         fs::write(&key, bytes).unwrap();
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_can_get_at_is_refused_with_what_closes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let key = directory.path().join(KEY_FILE);
+        let set = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        for mode in [0o644, 0o640, 0o620, 0o601, 0o604] {
+            set(mode);
+            let refused = Store::open(directory.path()).err().unwrap();
+            assert!(matches!(refused, OpenError::OpenKey { mode: found, .. } if found == mode), "{refused}");
+            assert!(refused.to_string().ends_with(&format!("chmod 600 {}", key.display())), "{refused}");
+        }
+        set(0o400);
         Store::open(directory.path()).unwrap();
     }
 

@@ -3,7 +3,7 @@
 //! XChaCha20-Poly1305 with a random 24-byte nonce. What a secret is for goes in as associated data, so a sealed text
 //! moved to another record does not open there.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -30,15 +30,6 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Reads the key file.
-    pub fn load(path: &Path) -> io::Result<Self> {
-        let bytes = Zeroizing::new(fs::read(path)?);
-        if bytes.len() != KEY_BYTES {
-            return Err(io::Error::other(format!("it has {} bytes instead of {KEY_BYTES}", bytes.len())));
-        }
-        Self::from_key(&bytes)
-    }
-
     /// Writes a new random key to a file that only its owner can read, and that must not be there yet.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
@@ -51,6 +42,9 @@ impl Seal {
 
     /// A seal with these bytes as its key.
     pub(in crate::store) fn from_key(bytes: &[u8]) -> io::Result<Self> {
+        if bytes.len() != KEY_BYTES {
+            return Err(io::Error::other(format!("it has {} bytes instead of {KEY_BYTES}", bytes.len())));
+        }
         let cipher = XChaCha20Poly1305::new_from_slice(bytes).map_err(io::Error::other)?;
         Ok(Self { cipher })
     }
@@ -97,7 +91,8 @@ mod tests {
 
         let sealed = seal.seal("registry/a", &Secret::new("hunter2")).unwrap();
         assert!(!sealed.0.windows(7).any(|w| w == b"hunter2"));
-        assert_eq!(Seal::load(&path).unwrap().open("registry/a", &sealed).unwrap().expose(), "hunter2");
+        let again = Seal::from_key(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(again.open("registry/a", &sealed).unwrap().expose(), "hunter2");
         assert!(seal.open("registry/b", &sealed).is_err());
         let other = Seal::create(&directory.path().join("other.key")).unwrap();
         assert!(other.open("registry/a", &sealed).is_err());

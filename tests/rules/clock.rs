@@ -2,20 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use wharf::access::audit::Retention;
-use wharf::access::first_admin::FirstAdmin;
-use wharf::access::sessions::Limits;
 use wharf::base::clock::Clock;
-use wharf::base::secret::Secret;
-use wharf::engine::address::EngineUrl;
-use wharf::http::peer::Proxies;
-use wharf::server::{Server, Settings};
 
 use super::{LONG, Scene, lab};
 use crate::support::api::Api;
@@ -23,6 +13,7 @@ use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY};
 use crate::support::registry::RealRegistry;
 use crate::support::sign::Keypair;
 use crate::support::wait::until;
+use crate::support::within::Within;
 
 /// A window from so many minutes after this moment to so many, in UTC.
 fn window(from: i64, to: i64) -> String {
@@ -72,29 +63,9 @@ async fn a_rule_begins_when_its_window_opens_and_what_it_began_goes_on_when_it_c
     registry.push_all([lab("python", "3")]).await;
     let folder = tempfile::tempdir().unwrap();
     let engine = format!("oci:{}", folder.path().join("images").display());
-    let settings = Settings {
-        data_dir: folder.path().join("data"),
-        hosts: Vec::new(),
-        engines: vec![EngineUrl::parse(&engine, None).unwrap()],
-        sessions: Limits::default(),
-        proxies: Proxies::default(),
-        agent_silence: Duration::from_secs(30),
-        agent_wait: Duration::from_hours(24),
-        seed_first: false,
-        audit: Retention::default(),
-        first_admin: Some(FirstAdmin {
-            access_key: Some(ADMIN_ACCESS_KEY.into()),
-            secret_key: Some(Secret::new(ADMIN_SECRET_KEY)),
-            ..FirstAdmin::default()
-        }),
-    };
     let (clock, ahead) = clock();
-    let shutdown = CancellationToken::new();
-    let server = Server::open(settings, clock, shutdown.clone()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let running = tokio::spawn(server.run(listener));
-    let api = Api::new(&url, Some(Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY)));
+    let server = Within::start(folder.path().join("data"), &engine, clock).await;
+    let api = Api::new(&server.url, Some(Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY)));
     api.add_registry(&registry).await;
     api.scan(registry.host()).await;
     api.agents_alive(1).await;
@@ -115,6 +86,5 @@ async fn a_rule_begins_when_its_window_opens_and_what_it_began_goes_on_when_it_c
     let rule = api.rule_is("standard", "closed").await;
     assert_eq!(rule["status"]["due"], 1, "{rule:#}");
     assert_eq!(api.tasks_of("standard").await.len(), 1);
-    shutdown.cancel();
-    running.await.unwrap();
+    server.stop().await;
 }

@@ -29,6 +29,7 @@ pub mod tokens;
 pub mod verbs;
 pub mod visitor;
 pub mod wait;
+pub mod within;
 
 /// A real part (a registry, an official client, `openssl`) is not on this machine.
 ///

@@ -24,7 +24,7 @@ use crate::{
     engine::room,
     store::{
         at_rest::AtRest,
-        open::{DATABASE_FILE, KEY_FILE, OpenError},
+        open::{DATABASE_FILE, KEY_FILE, OpenError, is_open},
     },
 };
 
@@ -69,7 +69,7 @@ impl Entry {
 
     /// Whether anybody but its owner can do anything with it.
     fn is_open(&self) -> bool {
-        self.mode & 0o077 != 0
+        is_open(self.mode)
     }
 }
 
@@ -94,7 +94,9 @@ pub(super) async fn look_over(path: &Path, now: Timestamp) -> (State, Vec<Findin
     let mut findings = vec![belongs(&directory, [&database].into_iter().chain(&key))];
     let key = key.and_then(|key| File::open(&key.path).map(|_| key));
     findings.push(key_file(key.as_ref(), path));
-    let (state, inside) = look_inside(path, database.bytes, key.is_ok(), now);
+    // One that others can get at is told of by its file.
+    let has_key = key.as_ref().is_ok_and(|key| !key.is_open());
+    let (state, inside) = look_inside(path, database.bytes, has_key, now);
     findings.extend(inside);
     if let Some((free, _)) = room::of(path.to_owned()).await {
         findings.push(space::enough("disk", free, database.bytes));
@@ -116,7 +118,8 @@ fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State
         Err(why) => return (State::Unknown, vec![trouble("database", &why), time::plausible(now, None)]),
     };
     let whole = match found.check_records() {
-        Ok(records) => {
+        Ok(tables) => {
+            let records: usize = tables.values().sum();
             let (size, schema) = (text::size(bytes), found.schema());
             Finding::ok("database", format!("{size}, {records} records, all of them whole, schema {schema}"))
         }

@@ -1,8 +1,9 @@
 //! The directory: an OCI image layout (image-spec v1.1, image-layout.md), and `.wharf` in it for what is only ours.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -60,7 +61,9 @@ impl Layout {
             Ok(found) if !found.is_dir() => return Err(fail("not a directory; name one, or a new one")),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(root).map_err(|error| unwritable(root, &error))?;
+                // Images are for who may see them. Who wants other programs to read them opens it.
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+                made.map_err(|error| unwritable(root, &error))?;
             }
             Err(error) => return Err(broken(root, &error)),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -482,6 +483,10 @@ fn a_directory_that_is_not_ours_to_use_is_refused_with_the_remedy() {
     assert!(refused("later").contains("another version"));
 
     let first = Oci::open(&folder.path().join("deep/images"), None).unwrap();
+    for made in ["deep", "deep/images"] {
+        let mode = fs::metadata(folder.path().join(made)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{made} is for its owner");
+    }
     assert!(refused("deep/images").contains("another wharf uses"));
     drop(first);
     fs::write(folder.path().join("deep/images/index.json"), "[]").unwrap();
