@@ -54,18 +54,14 @@ impl Clients {
     }
 
     /// What somebody else must know to be a client of this registry, but for its credentials.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] for an unknown registry.
-    pub fn described(&self, host: &str) -> Result<source::Registry> {
-        let registry = self.catalog.find_registry(host)?;
-        Ok(source::Registry {
+    pub fn described(registry: &Registry) -> source::Registry {
+        source::Registry {
             host: registry.host.clone(),
             url: registry.url.clone(),
             ssl_verify: registry.ssl_verify,
             ca_pem: registry.ca_pem.clone(),
             trusted_hosts: registry.trusted_hosts.clone(),
-        })
+        }
     }
 
     fn remote(&self, registry: &Registry) -> Result<Remote> {

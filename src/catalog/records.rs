@@ -18,10 +18,14 @@ pub const REGISTRIES: Table<Registry> = Table::new("REGISTRY_HOST_TO_REGISTRY");
 pub const IMAGES: Table<ImageRecord> = Table::new("IMAGE_ID_TO_IMAGE");
 /// Aliases, and the image each stands for.
 pub const ALIASES: Table<ImageId> = Table::new("ALIAS_TO_IMAGE_ID");
-/// What each manifest or index holds. Content never changes under its digest, so it is fetched once.
+/// What each manifest or index holds. Content never changes under its digest, so it is kept once; whose it is says
+/// [`SERVED`].
 pub const MANIFESTS: Table<ManifestRecord> = Table::new("DIGEST_TO_MANIFEST");
-/// What each config says; fetched once, too.
+/// What each config says; kept once, too.
 pub const CONFIGS: Table<ConfigRecord> = Table::new("DIGEST_TO_CONFIG");
+/// The manifests, indexes and configs that each registry has served, by registry and digest. To name a digest costs
+/// nothing, so what another registry has served under it is not shown to the readers of this one before it has, too.
+pub const SERVED: Table<Served> = Table::new("REGISTRY_AND_DIGEST_TO_SERVED");
 /// What was last seen of each repository, by registry and name.
 pub const REPOSITORIES: Table<RepositoryRecord> = Table::new("REGISTRY_AND_NAME_TO_REPOSITORY");
 
@@ -45,7 +49,7 @@ pub enum ManifestRecord {
         /// The entries it does not take, and why.
         skipped: Vec<String>,
     },
-    /// Nothing that runs, and why.
+    /// Nothing that runs, and why. Kept with [`Served`] since that is.
     Unusable {
         /// For the ledger.
         reason: String,
@@ -53,6 +57,15 @@ pub enum ManifestRecord {
         #[serde(default)]
         is_broken: bool,
     },
+}
+
+/// That a registry has served something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// The [`ManifestRecord::Unusable`] that it came to, as it was served there: the type that it is served as has a say
+    /// in it, so one registry's verdict is not another's.
+    #[serde(default)]
+    pub unusable: Option<ManifestRecord>,
 }
 
 /// An entry of an index.

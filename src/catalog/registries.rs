@@ -17,6 +17,25 @@ const MAX_REGISTRIES: usize = 1_000;
 /// Longest password or token, in bytes.
 const MAX_PASSWORD: usize = 16 * 1024;
 
+/// A registry that was changed.
+#[derive(Debug)]
+pub struct Changed {
+    /// As it is now.
+    pub registry: Arc<Registry>,
+    /// See [`Registry::dropped`].
+    dropped: Vec<&'static str>,
+}
+
+impl Changed {
+    /// What whoever changed it has to know, if there is anything.
+    pub fn note(&self) -> Option<String> {
+        let (what, host) = (self.dropped.join(", "), &self.registry.host);
+        (!what.is_empty()).then(|| {
+            format!("dropped, because {host} is at another address now: {what}; give them again if they are for that one")
+        })
+    }
+}
+
 impl Catalog {
     /// All registries, by name. For super-admins.
     pub fn registries(&self, caller: &Caller) -> Result<Vec<Arc<Registry>>> {
@@ -65,7 +84,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Changes a registry.
+    /// Changes a registry. What was given for one server is not another's: see [`Registry::changed`].
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for properties that make no sense.
@@ -74,14 +93,19 @@ impl Catalog {
         caller: &Caller,
         host: &str,
         change: RegistryChange,
-    ) -> Result<Arc<Registry>> {
+    ) -> Result<Changed> {
         let (catalog, name) = (self.clone(), host.trim().to_owned());
         self.audit
             .superadmin(caller, "modify_container_registry", host, |deed| async move {
                 deed.write(move |w| {
-                    let registry = catalog.find_registry(&name)?.as_ref().clone().changed(&change)?;
+                    let before = catalog.find_registry(&name)?;
+                    let registry = before.as_ref().clone().changed(&change)?;
+                    let dropped = registry.dropped(&before, &change);
+                    if registry.url.origin() != before.url.origin() {
+                        Self::forget_served(w, &registry.host)?;
+                    }
                     let registry = catalog.with_password(registry, change.password)?;
-                    catalog.put_registry(w, registry)
+                    Ok(Changed { registry: catalog.put_registry(w, registry)?, dropped })
                 })
                 .await
             })
@@ -104,6 +128,7 @@ impl Catalog {
         for key in writer.keys(&REPOSITORIES, prefix(&host))? {
             writer.remove(&REPOSITORIES, key)?;
         }
+        Self::forget_served(writer, &host)?;
         let images: Vec<ImageId> =
             self.index.read().images_from(&format!("{host}/")).map(|image| image.id).collect();
         self.remove_images(writer, images)?;

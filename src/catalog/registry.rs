@@ -182,13 +182,18 @@ impl Registry {
         })
     }
 
-    /// The registry with a change made to it, except for the password, which the caller seals.
+    /// The registry with a change made to it, except for a new password, which the caller seals.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the property and what it must be.
     pub fn changed(mut self, change: &RegistryChange) -> Result<Self> {
         if let Some(url) = &change.url {
-            self.url = parse_url(url)?;
+            let url = parse_url(url)?;
+            if url.origin() != self.url.origin() {
+                // They were given for another server, and whoever answers here is not to have them.
+                (self.password, self.ca_pem, self.trusted_hosts) = (None, None, Vec::new());
+            }
+            self.url = url;
             // What was learned was learned of another server.
             self.probe = Probing::Unknown;
         }
@@ -221,6 +226,17 @@ impl Registry {
         self.is_global = change.is_global.unwrap_or(self.is_global);
         self.kernelspec_only = change.kernelspec_only.unwrap_or(self.kernelspec_only);
         Ok(self)
+    }
+
+    /// What a change to this took away that nobody asked to take away: what belonged to the address before.
+    pub fn dropped(&self, before: &Self, change: &RegistryChange) -> Vec<&'static str> {
+        let password = before.password.is_some() && self.password.is_none() && change.password.is_none();
+        let authorities = before.ca_pem.is_some() && self.ca_pem.is_none() && change.ca_pem.is_none();
+        let hosts = self.trusted_hosts.is_empty() && change.trusted_hosts.is_none();
+        let hosts = hosts && !before.trusted_hosts.is_empty();
+        let all =
+            [(password, "password"), (authorities, "certificate authorities"), (hosts, "trusted hosts")];
+        all.into_iter().filter_map(|(is_dropped, name)| is_dropped.then_some(name)).collect()
     }
 
     /// Whether a repository is one the admin wants of this registry.
@@ -313,6 +329,38 @@ mod tests {
         ] {
             let refused = registry.clone().changed(&change).unwrap_err().to_string();
             assert!(refused.starts_with(field), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_for_one_server_is_not_another_ones() {
+        let given = RegistryChange {
+            url: Some("https://cr.io/".into()),
+            ca_pem: Some("-----BEGIN CERTIFICATE-----".into()),
+            trusted_hosts: Some(vec!["auth.io".into()]),
+            ..Default::default()
+        };
+        let registry = Registry::new("cr.io").unwrap().changed(&given).unwrap();
+        for url in ["https://cr.io", "https://cr.io:443/", "https://CR.io/below"] {
+            let change = RegistryChange { url: Some(url.into()), ..Default::default() };
+            let same = registry.clone().changed(&change).unwrap();
+            assert!(same.ca_pem.is_some() && !same.trusted_hosts.is_empty(), "{url}");
+            assert!(same.dropped(&registry, &change).is_empty(), "{url}");
+        }
+        for url in ["http://cr.io", "https://cr.io:444", "https://cr.io.evil", "https://evil/cr.io"] {
+            let change = RegistryChange { url: Some(url.into()), ..Default::default() };
+            let moved = registry.clone().changed(&change).unwrap();
+            assert_eq!((&moved.ca_pem, moved.trusted_hosts.as_slice()), (&None, &[] as &[String]), "{url}");
+            assert_eq!(
+                moved.dropped(&registry, &change),
+                ["certificate authorities", "trusted hosts"],
+                "{url}"
+            );
+            let back = moved.changed(&RegistryChange { url: given.url.clone(), ..Default::default() });
+            assert!(back.unwrap().ca_pem.is_none(), "{url} and back");
+            let anew = RegistryChange { url: Some(url.into()), ..given.clone() };
+            let anew = registry.clone().changed(&anew).unwrap();
+            assert!(anew.ca_pem.is_some() && !anew.trusted_hosts.is_empty(), "{url}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
 use crate::catalog::records::{
-    ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord,
+    ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord, SERVED, Served,
 };
 use crate::catalog::registry::Registry;
 use crate::store::table::{Writer, prefix};
@@ -345,22 +345,54 @@ impl Catalog {
         repository: &str,
         record: &RepositoryRecord,
     ) -> Result<()> {
-        if !self.find_registry(&registry.host)?.has_the_images_of(registry) {
-            return Err(Error::Conflict(format!(
-                "the registry {} was changed while it was read; rescan it",
-                registry.host
-            )));
-        }
+        self.check_unchanged(registry)?;
         writer.put(&REPOSITORIES, pair(&registry.host, repository), record)
     }
 
-    /// What a manifest holds, if it was fetched before; for scans.
+    fn check_unchanged(&self, registry: &Registry) -> Result<()> {
+        if self.find_registry(&registry.host)?.has_the_images_of(registry) {
+            return Ok(());
+        }
+        Err(Error::Conflict(format!(
+            "the registry {} was changed while it was read; rescan it",
+            registry.host
+        )))
+    }
+
+    /// What a manifest holds, if this registry has served it before; for scans. `is_seen` says that it is known to have:
+    /// there is an image of it.
+    pub async fn served_manifest(
+        &self,
+        registry: &str,
+        digest: &Digest,
+        is_seen: bool,
+    ) -> Result<Option<ManifestRecord>> {
+        let (key, digest) = (pair(registry, digest.as_str()), digest.clone());
+        self.store
+            .read(move |r| match r.find(&SERVED, key)? {
+                Some(Served { unusable: Some(verdict) }) => Ok(Some(verdict)),
+                None if !is_seen => Ok(None),
+                _ => r.find(&MANIFESTS, digest.as_str()),
+            })
+            .await
+    }
+
+    /// What an image's manifest holds.
     pub async fn manifest(&self, digest: &Digest) -> Result<Option<ManifestRecord>> {
         let digest = digest.clone();
         self.store.read(move |r| r.find(&MANIFESTS, digest.as_str())).await
     }
 
-    /// A config that was fetched before, by its digest; for scans.
+    /// A config, if this registry has served it before; for scans.
+    pub async fn served_config(&self, registry: &str, digest: &Digest) -> Result<Option<Arc<Config>>> {
+        let key = pair(registry, digest.as_str());
+        if self.store.read(move |r| r.find(&SERVED, key)).await?.is_none() {
+            return Ok(None);
+        }
+        self.config(digest).await
+    }
+
+    /// A config that a known manifest names, by its digest; for scans.
     pub async fn config(&self, digest: &Digest) -> Result<Option<Arc<Config>>> {
         let known = self.index.read().config(digest).cloned();
         if known.is_some() {
@@ -371,18 +403,37 @@ impl Catalog {
         Ok(record.map(|record| Arc::new(Config::new(record))))
     }
 
-    /// Writes what content was found to be, so that it is never fetched again.
+    /// Writes what content was found to be, so that it is never fetched from this registry again.
+    ///
+    /// # Errors
+    /// When the registry was taken out meanwhile, or is another one by now.
     pub fn put_content(
         &self,
         writer: &mut Writer,
+        registry: &Registry,
         manifests: &[(Digest, ManifestRecord)],
         configs: &[(Digest, Arc<Config>)],
     ) -> Result<()> {
+        self.check_unchanged(registry)?;
         for (digest, record) in manifests {
-            writer.put(&MANIFESTS, digest.as_str(), record)?;
+            let is_usable = !matches!(record, ManifestRecord::Unusable { .. });
+            if is_usable {
+                writer.put(&MANIFESTS, digest.as_str(), record)?;
+            }
+            let served = Served { unusable: (!is_usable).then(|| record.clone()) };
+            writer.put(&SERVED, pair(&registry.host, digest.as_str()), &served)?;
         }
         for (digest, config) in configs {
             writer.put(&CONFIGS, digest.as_str(), &config.record)?;
+            writer.put(&SERVED, pair(&registry.host, digest.as_str()), &Served::default())?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what a registry has served: whoever answers in its place has served none of it.
+    pub(in crate::catalog) fn forget_served(writer: &mut Writer, host: &str) -> Result<()> {
+        for key in writer.keys(&SERVED, prefix(host))? {
+            writer.remove(&SERVED, key)?;
         }
         Ok(())
     }

@@ -39,6 +39,9 @@ enum Verb {
         settings: Settings,
     },
     /// Change a registry's settings; what is not given stays
+    ///
+    /// Only with a --url of another scheme, host or port, the password, --ca-file and --trusted-host go, unless they
+    /// are given again: they were for the address before.
     Change {
         /// The registry, by its host
         #[arg(value_parser = host)]
@@ -160,7 +163,7 @@ impl Verb {
                     props.insert("ca_pem".into(), "".into());
                 }
                 let query = "mutation($hostname: String!, $props: ModifyContainerRegistryInput!) \
-                    { modify_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";
+                    { modify_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } msg } }";
                 let variables = json!({ "hostname": host, "props": props });
                 changed(client, host, "modify_container_registry", query, variables, "changed", as_json).await
             }
@@ -234,12 +237,13 @@ async fn changed(
     verb: &str,
     as_json: bool,
 ) -> Result<()> {
-    let _: Value = client.ask_about(host, field, query, variables).await?;
+    let answer: Value = client.ask_about(host, field, query, variables).await?;
+    let note = answer["msg"].as_str();
     if as_json {
-        json::print(&json!({ "ok": true, "hostname": host }))
-    } else {
-        cli::print(&format!("{verb} {host}"))
+        return json::print(&json!({ "ok": true, "hostname": host, "msg": note }));
     }
+    let note = note.map(|note| format!("\n{}", text::one_line(note))).unwrap_or_default();
+    cli::print(&format!("{verb} {host}{note}"))
 }
 
 impl Settings {

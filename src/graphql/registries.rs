@@ -6,6 +6,7 @@ use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::base::secret::Secret;
+use crate::catalog::registries::Changed;
 use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
 use crate::graphql::kit::fault::{Answer, Fault};
@@ -170,10 +171,24 @@ payload!(
     /// The registry that was added.
     CreateContainerRegistry
 );
-payload!(
-    /// The registry as it is now.
-    ModifyContainerRegistry
-);
+/// The registry as it is now.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct ModifyContainerRegistry {
+    /// The registry.
+    container_registry: Option<ContainerRegistry>,
+    /// What was dropped, if anything was: a registry that moves to another scheme, host or port keeps no password,
+    /// certificates or trusted hosts but those that come in the same change.
+    msg: Option<String>,
+}
+
+impl From<Changed> for ModifyContainerRegistry {
+    fn from(changed: Changed) -> Self {
+        let msg = changed.note();
+        Self { container_registry: Some(ContainerRegistry(changed.registry)), msg }
+    }
+}
+
 payload!(
     /// The registry as it was.
     DeleteContainerRegistry
@@ -238,7 +253,8 @@ impl RegistryMutation {
         Ok(Some(catalog.add_registry(caller, &hostname, props.into()).await?.into()))
     }
 
-    /// Changes a registry.
+    /// Changes a registry. One that moves to another scheme, host or port keeps no password, certificates or trusted
+    /// hosts but those that come in the same change.
     async fn modify_container_registry(
         &self,
         ctx: &Context<'_>,

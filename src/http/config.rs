@@ -77,10 +77,15 @@ pub async fn set(
         let (host, property) = Property::at(&key)?;
         property.put(changes.entry(host).or_default(), value)?;
     }
+    let mut notes = Vec::new();
     for (host, change) in changes {
-        put(&caller, catalog, &host, change).await?;
+        notes.extend(put(&caller, catalog, &host, change).await?);
     }
-    answer(&json!({ "result": "ok" }))
+    let mut said = json!({ "result": "ok" });
+    if !notes.is_empty() {
+        said["msg"] = notes.join("; ").into();
+    }
+    answer(&said)
 }
 
 /// `POST /config/delete`: one key, or all that begin with these characters.
@@ -122,16 +127,23 @@ pub async fn delete(
     answer(&json!({ "result": "ok" }))
 }
 
-async fn put(caller: &Caller, catalog: &Catalog, host: &str, change: RegistryChange) -> Result<()> {
+/// Changes or adds a registry, and says what there is to know of it.
+async fn put(
+    caller: &Caller,
+    catalog: &Catalog,
+    host: &str,
+    change: RegistryChange,
+) -> Result<Option<String>> {
     if catalog.registry(caller, host).is_ok() {
-        catalog.change_registry(caller, host, change).await?;
-    } else if change.url.is_some() {
+        return Ok(catalog.change_registry(caller, host, change).await?.note());
+    }
+    if change.url.is_some() {
         catalog.add_registry(caller, host, change).await?;
     } else {
         let key = keys::join(REGISTRIES.into_iter().chain([host]));
         return Err(Error::missing("registry", format!("{}; set {key} to its URL first", shown(host))));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Every key that may begin with this, in order.

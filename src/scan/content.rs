@@ -1,5 +1,7 @@
 //! From digests to what they hold. Content never changes under its digest, so each manifest and each config is fetched
-//! once: from the registry the first time, from the store ever after, and by one of several who want it at once.
+//! once from each registry that names it: from the registry the first time, from the store ever after, and by one of
+//! several who want it at once. That another registry has served it counts for nothing: whoever may write to one could
+//! name what is in another, and would have it shown to readers who may not see it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::base::arch;
 use crate::base::digest::Digest;
-use crate::catalog::image::{Config, ConfigRecord};
+use crate::catalog::image::{Config, ConfigRecord, Image};
 use crate::catalog::labels::Labels;
 use crate::catalog::records::{ChildRecord, ManifestRecord};
 use crate::catalog::service::Catalog;
@@ -35,6 +37,8 @@ type Cells<T> = Mutex<HashMap<Digest, Arc<OnceCell<Known<T>>>>>;
 /// The content a scan has met.
 pub struct Content {
     catalog: Catalog,
+    /// The registry's host.
+    registry: String,
     manifests: Cells<ManifestRecord>,
     configs: Cells<Arc<Config>>,
 }
@@ -95,19 +99,28 @@ impl From<crate::base::Error> for Trouble {
     }
 }
 
-/// Where content is looked for: one repository of one registry.
+/// Where content is looked for: one repository of the registry.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// The way to the registry.
     pub client: &'a Client,
     /// The repository.
     pub repository: &'a str,
+    /// The images that the tag has in the catalog. They are there because the registry has served them, also before that
+    /// was written down.
+    pub seen: &'a [Arc<Image>],
+}
+
+impl Source<'_> {
+    fn has_seen(&self, digest: &Digest) -> bool {
+        self.seen.iter().any(|image| [&image.record.manifest, &image.record.target].contains(&digest))
+    }
 }
 
 impl Content {
     /// Nothing met yet.
-    pub fn new(catalog: Catalog) -> Self {
-        Self { catalog, manifests: Mutex::default(), configs: Mutex::default() }
+    pub fn new(catalog: Catalog, registry: &str) -> Self {
+        Self { catalog, registry: registry.into(), manifests: Mutex::default(), configs: Mutex::default() }
     }
 
     /// What the manifest with this digest comes to. `fetched` is its text, if a request brought it along.
@@ -209,7 +222,8 @@ impl Content {
     ) -> Result<Known<ManifestRecord>, Trouble> {
         let cell = cell(&self.manifests, digest);
         let known = cell.get_or_try_init(|| async {
-            if let Some(value) = self.catalog.manifest(digest).await? {
+            let is_seen = source.has_seen(digest);
+            if let Some(value) = self.catalog.served_manifest(&self.registry, digest, is_seen).await? {
                 return Ok(Known { value, is_fresh: false });
             }
             let fetched = match given {
@@ -258,7 +272,7 @@ impl Content {
         descriptor: &Descriptor,
     ) -> Result<Result<Arc<Config>, String>, Trouble> {
         let fetch = async {
-            if let Some(value) = self.catalog.config(&descriptor.digest).await? {
+            if let Some(value) = self.catalog.served_config(&self.registry, &descriptor.digest).await? {
                 return Ok(Known { value, is_fresh: false });
             }
             let bytes = if let Some(bytes) = &descriptor.data {

@@ -13,6 +13,7 @@ use crate::base::ids::TaskId;
 use crate::catalog::describe::KERNELSPEC;
 use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::records::{RepositoryRecord, TagRecord};
+use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::registry::client::{Names, Probe};
 use crate::registry::error::{Error as RegistryError, Reason};
@@ -111,7 +112,7 @@ impl Reading<'_> {
                 draft.removed.retain(|image| !is_newer(&image.record.tag));
             }
             catalog.put_repository(w, &registry, &name, &record)?;
-            draft.keep(&catalog, w)
+            draft.keep(&catalog, &registry, w)
         }))
     }
 
@@ -140,7 +141,7 @@ impl Reading<'_> {
             record.tags.append(&mut draft.tags);
             record.gone.retain(|gone| *gone != tag);
             catalog.put_repository(w, &registry, &name, &record)?;
-            draft.keep(&catalog, w)?;
+            draft.keep(&catalog, &registry, w)?;
             w.on_commit(move || meanwhile.note(&registry.host, &name, &tag));
             Ok(())
         }))
@@ -204,9 +205,12 @@ impl Reading<'_> {
 
     async fn keep_content(&self, draft: &mut Draft, trouble: Trouble) -> Trouble {
         let (catalog, fresh) = (self.catalog.clone(), std::mem::take(&mut draft.fresh));
-        if let Err(error) =
-            self.catalog.write(move |w| catalog.put_content(w, &fresh.manifests, &fresh.configs)).await
-        {
+        let registry = Arc::clone(&self.session.registry);
+        let kept = self
+            .catalog
+            .write(move |w| catalog.put_content(w, &registry, &fresh.manifests, &fresh.configs))
+            .await;
+        if let Err(error) = kept {
             tracing::warn!(?error, "content that was fetched could not be kept");
         }
         trouble
@@ -235,7 +239,7 @@ impl Reading<'_> {
                 client.manifest(self.name, tag).await.map(|fetched| (fetched.digest.clone(), Some(fetched)))
             }
         };
-        let source = Source { client, repository: self.name };
+        let source = Source { client, repository: self.name, seen: known.map_or(&[], Vec::as_slice) };
         let resolved = match found {
             Err(error) => return Ok(Tag::Unread(error)),
             Ok((digest, fetched)) => self
@@ -347,8 +351,8 @@ impl Reading<'_> {
 
 impl Draft {
     /// Writes what was found, but for the record of the repository.
-    fn keep(&mut self, catalog: &Catalog, writer: &mut Writer) -> Result<(), Error> {
-        catalog.put_content(writer, &self.fresh.manifests, &self.fresh.configs)?;
+    fn keep(&mut self, catalog: &Catalog, registry: &Registry, writer: &mut Writer) -> Result<(), Error> {
+        catalog.put_content(writer, registry, &self.fresh.manifests, &self.fresh.configs)?;
         catalog.put_images(writer, std::mem::take(&mut self.images))?;
         catalog.remove_images(writer, self.removed.iter().map(|image| image.id).collect())
     }

@@ -78,7 +78,7 @@ impl Sessions {
         open.retain(|_, session| session.strong_count() > 0);
         let registry = self.catalog.find_registry(host)?;
         let client = self.clients.of(&registry)?;
-        let content = Content::new(self.catalog.clone());
+        let content = Content::new(self.catalog.clone(), &registry.host);
         let session = Arc::new(Session { registry, client, content, failures: AtomicU32::new(0) });
         open.insert((task, host.to_owned()), Arc::downgrade(&session));
         Ok(session)

@@ -1,27 +1,30 @@
 //! Repositories of the catalog's registries, for engines that fetch through us.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::base::digest::Digest;
 use crate::catalog::clients::Clients;
+use crate::catalog::registry::Registry;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::source::{self, Document, Flow, Origin, Source};
 use crate::supply::repository::Repository;
 
-/// One repository. Its registry is looked up when it is asked for the first time: other engines never do.
+/// One repository. The way to its registry is looked up when it is asked for: other engines never do.
 pub(in crate::transfer) struct Catalogued {
     clients: Clients,
-    registry: String,
+    /// As it was when the credentials that go along were read: they are for that address and no other.
+    registry: Arc<Registry>,
     name: String,
     /// Who may have it nearer, for somebody elsewhere.
     peers: Vec<source::Peer>,
 }
 
 impl Catalogued {
-    pub(in crate::transfer) fn new(clients: &Clients, registry: &str, name: &str) -> Self {
-        Self { clients: clients.clone(), registry: registry.into(), name: name.into(), peers: Vec::new() }
+    pub(in crate::transfer) fn new(clients: &Clients, registry: Arc<Registry>, name: &str) -> Self {
+        Self { clients: clients.clone(), registry, name: name.into(), peers: Vec::new() }
     }
 
     /// The same, and these have it nearer.
@@ -30,7 +33,7 @@ impl Catalogued {
     }
 
     fn open(&self) -> Result<Repository, Fault> {
-        let client = self.clients.find(&self.registry).map_err(|error| inside(&error))?;
+        let client = self.clients.find(&self.registry.host).map_err(|error| inside(&error))?;
         Ok(Repository::new(client, &self.name))
     }
 }
@@ -41,7 +44,7 @@ fn inside(error: &crate::base::Error) -> Fault {
 
 impl fmt::Debug for Catalogued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.name)
+        write!(f, "{}/{}", self.registry.host, self.name)
     }
 }
 
@@ -56,7 +59,7 @@ impl Source for Catalogued {
     }
 
     fn origin(&self) -> Result<Option<Origin>, Fault> {
-        let registry = self.clients.described(&self.registry).map_err(|error| inside(&error))?;
+        let registry = Clients::described(&self.registry);
         Ok(Some(Origin { registry, peers: self.peers.clone() }))
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::base::clock::Clock;
 use crate::catalog::clients::Clients;
 use crate::catalog::image::ImageRecord;
+use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::Removal;
@@ -186,6 +187,8 @@ impl TransferWorker {
             Some(peers) => Some(peers.lend(supply, &image.digest).await),
             None => None,
         };
+        let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
+        let registry = self.catalog.find_registry(&image.registry).map_err(inside)?;
         let pull = Pull {
             repository: format!("{}/{}", image.registry, image.name),
             tag: image.tag.clone(),
@@ -194,8 +197,8 @@ impl TransferWorker {
             // The manifest is of one platform.
             platform: None,
             layers: Vec::new(),
-            credentials: self.credentials(&image.registry)?,
-            source: Some(self.source(image, lent.as_ref())),
+            credentials: self.credentials(&registry).map_err(inside)?,
+            source: Some(self.source(registry, image, lent.as_ref())),
         };
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));
@@ -241,8 +244,8 @@ impl TransferWorker {
     }
 
     /// Where the image comes from: for engines that don't go to the registry themselves, and for agents that do.
-    fn source(&self, image: &ImageRecord, lent: Option<&Lent>) -> Arc<dyn Source> {
-        let registry = Catalogued::new(&self.clients, &image.registry, &image.name);
+    fn source(&self, registry: Arc<Registry>, image: &ImageRecord, lent: Option<&Lent>) -> Arc<dyn Source> {
+        let registry = Catalogued::new(&self.clients, registry, &image.name);
         match lent {
             None => Arc::new(registry),
             Some(lent) => lent.source(&image.name, registry),
@@ -255,10 +258,8 @@ impl TransferWorker {
         about.is_some_and(|about| about.kind == engine::Kind::Containerd)
     }
 
-    fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Fault> {
-        let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
-        let registry = self.catalog.find_registry(registry).map_err(inside)?;
-        let password = self.catalog.registry_password(&registry).map_err(inside)?;
+    fn credentials(&self, registry: &Registry) -> crate::base::Result<Option<Credentials>> {
+        let password = self.catalog.registry_password(registry)?;
         let account = registry.username.clone().zip(password);
         Ok(account.map(|(username, password)| Credentials { username, password }))
     }

@@ -212,8 +212,12 @@ pub async fn update(
         let why = "registry_name: the names of its images begin with it; add another registry instead";
         return Err(Problem::bad_parameter(why));
     }
-    let registry = catalog.change_registry(&caller, &registry.host, wanted.into_change()?).await?;
-    answer(&json!({ "registry": Node::from(registry.as_ref()) }))
+    let changed = catalog.change_registry(&caller, &registry.host, wanted.into_change()?).await?;
+    let mut said = json!({ "registry": Node::from(changed.registry.as_ref()) });
+    if let Some(note) = changed.note() {
+        said["msg"] = note.into();
+    }
+    answer(&said)
 }
 
 /// Which registry.
