@@ -104,6 +104,7 @@ pub struct Server {
     fleet: Fleet,
     engines: Engines,
     rules: Rules,
+    audit: Audit,
 }
 
 /// Engines by address.
@@ -122,7 +123,7 @@ impl Server {
         let accounts = Accounts::load(&store)?;
         let first_admin = first_admin(settings.first_admin, &accounts, &clock)?;
         let tracker = TaskTracker::new();
-        let audit = Audit::new(store.clone(), clock.clone(), settings.audit);
+        let audit = Audit::load(&store, clock.clone(), settings.audit)?;
         let (log, limits) = (audit.clone(), settings.sessions);
         let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let set_up = SetUp::new(
@@ -179,7 +180,7 @@ impl Server {
         let api = schema::build(schema::Services {
             store: store.clone(),
             accounts: accounts.clone(),
-            audit,
+            audit: audit.clone(),
             directory,
             door: door.clone(),
             tokens: tokens.clone(),
@@ -214,7 +215,7 @@ impl Server {
             hand_out: HandOut::new(grants),
             hosts: Hosts::new(settings.hosts),
         };
-        Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines, rules })
+        Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines, rules, audit })
     }
 
     /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
@@ -248,6 +249,8 @@ impl Server {
             self.services.door.clone(),
             self.shutdown.clone(),
         ));
+        let (audit, stop) = (self.audit.clone(), self.shutdown.clone());
+        self.tracker.spawn(async move { audit.keep(stop).await });
         self.services.queue.resume();
         self.tracker.spawn(self.rules.run(self.shutdown.clone()));
         let proxies = self.services.proofs.proxies.clone();
@@ -256,6 +259,10 @@ impl Server {
         self.tracker.close();
         if tokio::time::timeout(LAST_TASKS, self.tracker.wait()).await.is_err() {
             tracing::warn!("some tasks did not stop in time; they go on at the next start");
+        }
+        // The last: until here somebody could be refused.
+        if let Err(why) = self.audit.save().await {
+            tracing::warn!(%why, "who was refused last could not be written");
         }
     }
 }

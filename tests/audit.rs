@@ -1,5 +1,6 @@
 //! The audit log over the API: who, from where, what, on what, and what came of it.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_EMAIL, App};
@@ -43,10 +44,39 @@ async fn the_log_keeps_as_many_rows_as_it_was_told() {
     })
     .await;
     for number in 0..6 {
-        app.admin().mutate("dealias_image", &format!("alias: \"a{number}\"")).await;
+        app.admin().does("create_domain", &format!("name: \"d{number}\", props: {{}}")).await;
     }
-    let kept = ["a3", "a4", "a5"].map(|alias| row("dealias_image", alias, "FAILED"));
+    let kept = ["d3", "d4", "d5"].map(|domain| row("create_domain", domain, "DONE"));
     assert_eq!(told(&app).await, kept);
+}
+
+#[tokio::test]
+async fn whoever_is_refused_again_and_again_is_one_row_and_pushes_nobody_out() {
+    let app = App::start_with(|command| {
+        command.args(["--audit-rows", "100"]);
+    })
+    .await;
+    let admin = app.admin();
+    let ann = app.person("ann@lab.example", "user", "default").await;
+    for number in 0..20 {
+        admin.does("create_domain", &format!("name: \"d{number}\", props: {{}}")).await;
+    }
+    let refused = async |request: usize| {
+        let one = |n| format!("m{n}: dealias_image(alias: \"x{request}-{n}\") {{ ok }}");
+        let document = format!("mutation {{ {} }}", (0..20).map(one).collect::<Vec<_>>().join(" "));
+        ann.api.graphql(&document, json!({})).await;
+    };
+    refused(0).await;
+    join_all((1..30).map(refused)).await;
+    let rows = admin.audit_rows(0).await;
+    let of = |action: &str| rows.iter().filter(|row| row["action"] == action).collect::<Vec<_>>();
+    assert_eq!(of("create_domain").len(), 20, "{rows:#?}");
+    let refused = of("dealias_image");
+    assert_eq!(refused.len(), 1, "{refused:#?}");
+    assert_eq!((&refused[0]["count"], &refused[0]["other_targets"]), (&json!(600), &json!(true)));
+    assert!(refused[0]["last_at"].as_str() >= refused[0]["at"].as_str(), "{refused:#?}");
+    let told = app.wharf(&["audit", "--outcome", "denied"]).await.stdout;
+    assert!(told.contains("denied 600 times until ") && told.contains(" and others"), "{told}");
 }
 
 #[tokio::test]

@@ -1,8 +1,15 @@
 //! The audit log: one row for every mutation, done, denied or failed, in the transaction of what it changed.
 //!
 //! A service hands its mutation to [`Audit::perform`], which gives it a [`Deed`] to write with. What the deed writes
-//! is committed together with the row, so neither is ever there without the other. What failed has changed nothing,
-//! and has a row of its own.
+//! is committed together with the row, so neither is ever there without the other. What was refused or failed has
+//! changed nothing, and has a row of its own, in which those that are like it are counted ([`refusals`]). Rows go by age,
+//! and when there are too many from whoever has most of them ([`shares`]).
+
+mod entry;
+mod refusals;
+mod shares;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -11,8 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
+use crate::access::audit::refusals::{EVERY, Likeness, Refusals, Waiting};
+use crate::access::audit::shares::{Share, Shares};
 use crate::access::caller::Caller;
 use crate::base::clock::Clock;
 use crate::base::ids::UserId;
@@ -21,69 +31,27 @@ use crate::base::{Error, Result};
 use crate::store::table::{Reader, Writer};
 use crate::store::{Store, Table};
 
+pub use crate::access::audit::entry::{Entry, Outcome, Search};
+
 const ENTRIES: Table<Entry> = Table::new("NUMBER_TO_AUDIT_ENTRY");
 
-/// Longest reason that is kept, in characters: enough for the sentence, not for a list.
-const MAX_REASON: usize = 500;
 /// How many old entries one write takes away: more than it adds, so that the log shrinks to its limit, and few, so that
 /// no write is slow.
 const MAX_TRIMMED: usize = 8;
+/// Who adds more than one part in so many of a full log within [`A_DAY`] pays with rows of their own: a thousand, unless
+/// the operator keeps another number of rows, which is more than anybody does by hand.
+const MOST_A_DAY: u64 = 100;
+const A_DAY: SignedDuration = SignedDuration::from_hours(24);
+/// How long is waited before refusals that could not be written are tried again.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// How many entries a page may have.
 pub const MAX_PAGE: usize = 1_000;
-
-/// What came of a mutation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It was done, or accepted as a task.
-    Done,
-    /// The caller may not do it.
-    Denied,
-    /// It could not be done; nothing was changed.
-    Failed,
-}
-
-impl Outcome {
-    /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Denied => "denied",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// A row of the log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Entry {
-    /// Counts up by one from row to row.
-    pub number: u64,
-    /// When.
-    pub at: Timestamp,
-    /// Whose account; none for somebody who proved to be nobody.
-    pub user: Option<UserId>,
-    /// Its e-mail address at that time, or the one that was tried.
-    pub email: String,
-    /// What proved who it was: `keypair AKIA…`, `session`, `token ci`, `console`.
-    pub credential: String,
-    /// Where the request came from.
-    pub address: Option<IpAddr>,
-    /// The mutation's name.
-    pub action: String,
-    /// What it was for: a reference, a name, an e-mail address.
-    pub target: String,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// Why it was not done.
-    pub reason: Option<String>,
-}
 
 /// When the last thing was done that a database knows of, for whoever looks at one without a server.
 pub fn last_moment(reader: &Reader) -> Result<Option<Timestamp>> {
     let mut last = None;
     reader.scan_back(&ENTRIES, None, |entry: Entry| {
-        last = Some(entry.at);
+        last = Some(entry.last_at());
         ControlFlow::Break(())
     })?;
     Ok(last)
@@ -116,53 +84,21 @@ impl Default for Retention {
     }
 }
 
-/// What is looked for in the log; what is `None` is not looked at.
-#[derive(Debug, Clone, Default)]
-pub struct Search {
-    /// By this e-mail address or user id.
-    pub user: Option<String>,
-    /// This mutation.
-    pub action: Option<String>,
-    /// On what contains this.
-    pub target: Option<String>,
-    /// With this outcome.
-    pub outcome: Option<Outcome>,
-    /// Not before this.
-    pub since: Option<Timestamp>,
-    /// Before this.
-    pub until: Option<Timestamp>,
-    /// Only rows with a lower number: for the next page.
-    pub before: Option<u64>,
-}
-
-impl Search {
-    fn takes(&self, entry: &Entry) -> bool {
-        let is =
-            |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
-        let by = |wanted: &str| {
-            entry.email.eq_ignore_ascii_case(wanted)
-                || entry.user.is_some_and(|id| id.to_string().eq_ignore_ascii_case(wanted))
-        };
-        self.user.as_deref().is_none_or(by)
-            && is(&self.action, &entry.action)
-            && self.target.as_deref().is_none_or(|part| entry.target.contains(part))
-            && self.outcome.is_none_or(|outcome| outcome == entry.outcome)
-            && self.until.is_none_or(|until| entry.at < until)
-    }
-}
-
 /// The log. Clones share it.
 #[derive(Clone)]
 pub struct Audit {
     store: Store,
     clock: Clock,
     retention: Retention,
+    shares: Arc<Mutex<Shares>>,
+    refusals: Arc<Refusals>,
 }
 
 impl Audit {
     /// The log in this store.
-    pub fn new(store: Store, clock: Clock, retention: Retention) -> Self {
-        Self { store, clock, retention }
+    pub fn load(store: &Store, clock: Clock, retention: Retention) -> Result<Self> {
+        let shares = Arc::new(Mutex::new(Shares::load(store)?));
+        Ok(Self { store: store.clone(), clock, retention, shares, refusals: Arc::default() })
     }
 
     /// Does a mutation with `work` and keeps a row of it: with what the [`Deed`] writes if it is done, by itself if
@@ -226,19 +162,8 @@ impl Audit {
         action: &str,
         result: &Result<()>,
     ) -> Result<()> {
-        let entry = Entry {
-            number: 0,
-            at: self.clock.now(),
-            user,
-            email: shown(email),
-            credential: "password".into(),
-            address,
-            action: action.into(),
-            target: shown(email),
-            outcome: Outcome::Done,
-            reason: None,
-        };
-        self.append(writer, outcome_of(entry, result.as_ref().err()))
+        let entry = self.blank(user, email, "password", address, action, email);
+        self.noted(writer, entry, result.as_ref().err())
     }
 
     /// Keeps a row of an attempt to make the first super-admin by the server's link.
@@ -250,19 +175,8 @@ impl Audit {
         address: Option<IpAddr>,
         result: &Result<()>,
     ) -> Result<()> {
-        let entry = Entry {
-            number: 0,
-            at: self.clock.now(),
-            user,
-            email: shown(email),
-            credential: "set-up link".into(),
-            address,
-            action: "set_up".into(),
-            target: shown(email),
-            outcome: Outcome::Done,
-            reason: None,
-        };
-        self.append(writer, outcome_of(entry, result.as_ref().err()))
+        let entry = self.blank(user, email, "set-up link", address, "set_up", email);
+        self.noted(writer, entry, result.as_ref().err())
     }
 
     /// Keeps a row of an agent that joined, within the transaction that lets it in.
@@ -273,25 +187,18 @@ impl Audit {
         token: &str,
         address: Option<IpAddr>,
     ) -> Result<()> {
-        let entry = Entry {
-            number: 0,
-            at: self.clock.now(),
-            user: None,
-            email: String::new(),
-            credential: format!("join token {token}"),
-            address,
-            action: "join_agent".into(),
-            target: shown(agent),
-            outcome: Outcome::Done,
-            reason: None,
-        };
-        self.append(writer, entry)
+        let credential = format!("join token {token}");
+        self.noted(writer, self.blank(None, "", &credential, address, "join_agent", agent), None)
     }
 
     /// The newest rows that the search finds, `limit` at most, and whether there may be more. For super-admins.
     pub async fn search(&self, caller: &Caller, search: Search, limit: usize) -> Result<(Vec<Entry>, bool)> {
         caller.require_superadmin("audit_log")?;
         let limit = limit.clamp(1, MAX_PAGE);
+        // So that whoever was refused just now is there. Where nothing can be written, what there is can be read still.
+        if let Err(why) = self.save().await {
+            tracing::debug!(%why, "the audit log is read without those who were refused just now");
+        }
         self.store
             .read(move |r| {
                 let mut found = Vec::new();
@@ -300,7 +207,7 @@ impl Audit {
                     return Ok((found, false));
                 }
                 r.scan_back(&ENTRIES, from.as_ref().map(<[u8; 8]>::as_slice), |entry: Entry| {
-                    if search.since.is_some_and(|since| entry.at < since) {
+                    if search.is_past(&entry) {
                         return ControlFlow::Break(());
                     }
                     if search.takes(&entry) {
@@ -315,50 +222,165 @@ impl Audit {
             .await
     }
 
+    /// Writes the refusals that were only counted, again and again, until told to stop.
+    pub async fn keep(&self, shutdown: CancellationToken) {
+        let mut came = self.refusals.came.follow();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = came.changed() => {}
+            }
+            pause(EVERY, &shutdown).await;
+            self.refusals.next_second();
+            if let Err(why) = self.save().await {
+                tracing::warn!(%why, "the audit log could not take what was refused; it is tried again");
+                pause(AGAIN, &shutdown).await;
+                self.refusals.came.raise();
+            }
+        }
+    }
+
+    /// Writes the refusals that were only counted.
+    pub async fn save(&self) -> Result<()> {
+        let _turn = self.refusals.turn.lock().await;
+        let now = self.clock.steady();
+        let waiting = self.refusals.take(now);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let (audit, counted) = (self.clone(), waiting.clone());
+        let saved = self.store.write(move |w| {
+            let mut rows = Vec::with_capacity(counted.len());
+            let mut fresh = Vec::new();
+            for Waiting { like, row, more } in counted {
+                match row {
+                    Some(number) if Self::count_in(w, number, &more)? => rows.push((like, number)),
+                    _ => fresh.push((like, more)),
+                }
+            }
+            let (likes, entries): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+            rows.extend(likes.into_iter().zip(audit.append(w, entries)?));
+            w.on_commit(move || audit.refusals.written(rows, now));
+            Ok(())
+        });
+        let saved = saved.await;
+        if saved.is_err() {
+            self.refusals.give_back(waiting, now);
+        }
+        saved
+    }
+
     fn entry(&self, caller: &Caller, action: &str, target: &str) -> Entry {
+        let origin = &caller.origin;
+        let credential = origin.credential.to_string();
+        let entry = self.blank(Some(caller.user), "", &credential, origin.address, action, target);
+        Entry { email: caller.email.clone(), ..entry }
+    }
+
+    fn blank(
+        &self,
+        user: Option<UserId>,
+        email: &str,
+        credential: &str,
+        address: Option<IpAddr>,
+        action: &str,
+        target: &str,
+    ) -> Entry {
         Entry {
             number: 0,
             at: self.clock.now(),
-            user: Some(caller.user),
-            email: caller.email.clone(),
-            credential: caller.origin.credential.to_string(),
-            address: caller.origin.address,
+            user,
+            email: shown(email),
+            credential: credential.into(),
+            address,
             action: action.into(),
             target: shown(target),
             outcome: Outcome::Done,
             reason: None,
+            count: 1,
+            last: None,
+            other_targets: false,
         }
     }
 
-    /// Adds a row and takes away what is too old or too much.
-    fn append(&self, writer: &mut Writer, entry: Entry) -> Result<()> {
-        let last = writer.last::<Entry>(&ENTRIES)?.map_or(0, |entry| entry.number);
-        let entry = Entry { number: last + 1, ..entry };
-        writer.put(&ENTRIES, entry.number.to_be_bytes(), &entry)?;
-        let too_old = entry.at.checked_sub(self.retention.age).unwrap_or(Timestamp::MIN);
+    /// Adds a row in the transaction of what it is about; a refusal is counted where there is a row for it.
+    fn noted(&self, writer: &mut Writer, entry: Entry, error: Option<&Error>) -> Result<()> {
+        let entry = entry.ended(error);
+        let Some(error) = error else { return self.append(writer, vec![entry]).map(drop) };
+        let (like, now) = (Likeness::of(&entry, error), self.clock.steady());
+        if let Some(number) = self.refusals.row_of(&like, now)
+            && Self::count_in(writer, number, &entry)?
+        {
+            return Ok(());
+        }
+        let rows = self.append(writer, vec![entry])?;
+        let refusals = Arc::clone(&self.refusals);
+        writer.on_commit(move || {
+            refusals.written(rows.into_iter().map(|row| (like.clone(), row)).collect(), now);
+        });
+        Ok(())
+    }
+
+    /// Counts what was refused in the row of this number, if it is still there.
+    fn count_in(writer: &mut Writer, number: u64, more: &Entry) -> Result<bool> {
+        let Some(row) = writer.find(&ENTRIES, number.to_be_bytes())? else { return Ok(false) };
+        writer.put(&ENTRIES, number.to_be_bytes(), &Entry::and(row, more))?;
+        Ok(true)
+    }
+
+    /// Adds rows, takes away what is too old or too much, and returns the rows' numbers.
+    fn append(&self, writer: &mut Writer, entries: Vec<Entry>) -> Result<Vec<u64>> {
+        let mut shares = self.shares.lock();
+        shares.settle(writer)?;
+        let mut numbers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let last = writer.last::<Entry>(&ENTRIES)?.map_or(0, |entry| entry.number);
+            let entry = Entry { number: last + 1, ..entry };
+            writer.put(&ENTRIES, entry.number.to_be_bytes(), &entry)?;
+            shares.add(writer, Share::of(&entry), entry.number)?;
+            self.trim(writer, &mut shares, &entry)?;
+            numbers.push(entry.number);
+        }
+        let shares = Arc::clone(&self.shares);
+        writer.on_commit(move || shares.lock().committed());
+        Ok(numbers)
+    }
+
+    /// Takes away what is too old, and what is too much since this row was added.
+    fn trim(&self, writer: &mut Writer, shares: &mut Shares, added: &Entry) -> Result<()> {
+        let too_old = added.at.checked_sub(self.retention.age).unwrap_or(Timestamp::MIN);
+        let by = Share::of(added);
         for _ in 0..MAX_TRIMMED {
             let Some(first) = writer.first::<Entry>(&ENTRIES)? else { break };
-            let is_kept = first.at >= too_old && entry.number - first.number < self.retention.count;
-            if is_kept || first.number == entry.number {
+            let (share, number) = if first.at < too_old {
+                (Share::of(&first), first.number)
+            } else if shares.count() > self.retention.count {
+                let is_flood = self.is_flood(writer, shares, &by, added.at)?;
+                let Some(oldest) = shares.oldest(is_flood.then_some(&by)) else { break };
+                oldest
+            } else {
+                break;
+            };
+            if number == added.number {
                 break;
             }
-            writer.remove(&ENTRIES, first.number.to_be_bytes())?;
+            writer.remove(&ENTRIES, number.to_be_bytes())?;
+            shares.remove(writer, &share, number)?;
         }
         Ok(())
     }
+
+    /// Whether whoever has this share has added very much within a day.
+    fn is_flood(&self, writer: &Writer, shares: &Shares, by: &Share, now: Timestamp) -> Result<bool> {
+        let most = usize::try_from(self.retention.count / MOST_A_DAY).unwrap_or(usize::MAX).max(1);
+        let Some(number) = shares.back(by, most) else { return Ok(false) };
+        let row: Option<Entry> = writer.find(&ENTRIES, number.to_be_bytes())?;
+        Ok(row.is_some_and(|row| now.duration_since(row.at) < A_DAY))
+    }
 }
 
-fn outcome_of(entry: Entry, error: Option<&Error>) -> Entry {
-    let outcome = match error {
-        None => Outcome::Done,
-        Some(Error::Denied(_) | Error::Unauthenticated) => Outcome::Denied,
-        Some(_) => Outcome::Failed,
-    };
-    Entry {
-        outcome,
-        reason: error.map(|error| error.to_string().chars().take(MAX_REASON).collect()),
-        ..entry
-    }
+async fn pause(time: std::time::Duration, shutdown: &CancellationToken) {
+    let _ = tokio::time::timeout(time, shutdown.cancelled()).await;
 }
 
 /// A mutation on its way, and the row it will leave.
@@ -389,7 +411,7 @@ impl Deed {
             .write(move |w| {
                 let value = work(w)?;
                 if !deed.is_written() {
-                    deed.audit.append(w, deed.entry.as_ref().clone())?;
+                    deed.audit.append(w, vec![deed.entry.as_ref().clone()])?;
                     let written = Arc::clone(&deed.written);
                     w.on_commit(move || written.store(true, Ordering::Release));
                 }
@@ -402,153 +424,16 @@ impl Deed {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Keeps the row of what changed nothing. If even that can't be written, as on a full disk, the caller is still told
-    /// what went wrong first.
+    /// Keeps a row of what changed nothing, or counts it in one. If even that can't be written, as on a full disk, the
+    /// caller is still told what went wrong first.
     async fn failed(&self, error: &Error) {
-        let entry = outcome_of(self.entry.as_ref().clone(), Some(error));
-        let (audit, action) = (self.audit.clone(), entry.action.clone());
-        if let Err(why) = self.audit.store.write(move |w| audit.append(w, entry)).await {
+        let entry = self.entry.as_ref().clone().ended(Some(error));
+        let (action, like) = (entry.action.clone(), Likeness::of(&entry, error));
+        let audit = &self.audit;
+        if audit.refusals.count(like, entry, audit.clock.steady())
+            && let Err(why) = audit.save().await
+        {
             tracing::error!(action, %error, %why, "a mutation failed, and the audit log could not take it");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use jiff::Timestamp;
-
-    use super::{Audit, Outcome, Retention, Search};
-    use crate::access::caller::{Caller, Credential, Origin, Role};
-    use crate::base::clock::Clock;
-    use crate::base::ids::UserId;
-    use crate::base::{Error, Result};
-    use crate::store::{Store, Table};
-
-    const THINGS: Table<String> = Table::new("NAME_TO_THING");
-
-    fn caller(role: Role) -> Caller {
-        Caller {
-            user: UserId::random(),
-            email: format!("{}@lab", role.as_str()),
-            role,
-            domain: "default".into(),
-            access_key: "AK".into(),
-            origin: Origin {
-                credential: Credential::Keypair("AK".into()),
-                address: Some([10, 1, 2, 3].into()),
-                ..Origin::default()
-            },
-        }
-    }
-
-    /// A log, what it is kept in, and the seconds on its clock.
-    fn log(retention: Retention) -> (Audit, Store, Arc<AtomicI64>, tempfile::TempDir) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let seconds = Arc::new(AtomicI64::new(1_000_000_000));
-        let now = Arc::clone(&seconds);
-        let clock = Clock::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).unwrap());
-        (Audit::new(store.clone(), clock, retention), store, seconds, directory)
-    }
-
-    async fn put(audit: &Audit, by: &Caller, name: &'static str) -> Result<()> {
-        audit
-            .superadmin(by, "put_thing", name, |deed| async move {
-                deed.write(move |w| {
-                    w.put(&THINGS, name, &String::new())?;
-                    if name == "bad" { Err(Error::invalid("name", "bad")) } else { Ok(()) }
-                })
-                .await
-            })
-            .await
-    }
-
-    async fn rows(audit: &Audit, search: Search) -> Vec<super::Entry> {
-        audit.search(&caller(Role::Superadmin), search, 1_000).await.unwrap().0
-    }
-
-    #[tokio::test]
-    async fn what_is_done_denied_and_failed_has_one_row_each_and_only_the_first_changes_anything() {
-        let (audit, store, ..) = log(Retention::default());
-        let (admin, user) = (caller(Role::Superadmin), caller(Role::User));
-        put(&audit, &admin, "good").await.unwrap();
-        assert!(matches!(put(&audit, &user, "foreign").await, Err(Error::Denied(_))));
-        assert!(put(&audit, &admin, "bad").await.is_err());
-        let mut reader = caller(Role::Superadmin);
-        reader.origin.read_only = true;
-        let refused = put(&audit, &reader, "unwritten").await.unwrap_err();
-        assert!(refused.to_string().contains("read-only"), "{refused}");
-
-        let rows = rows(&audit, Search::default()).await;
-        let told: Vec<_> = rows.iter().map(|row| (row.number, row.target.as_str(), row.outcome)).collect();
-        assert_eq!(
-            told,
-            [
-                (4, "unwritten", Outcome::Denied),
-                (3, "bad", Outcome::Failed),
-                (2, "foreign", Outcome::Denied),
-                (1, "good", Outcome::Done),
-            ]
-        );
-        let done = rows.last().unwrap();
-        assert_eq!((done.email.as_str(), done.credential.as_str()), ("superadmin@lab", "keypair AK"));
-        assert_eq!(done.address.unwrap().to_string(), "10.1.2.3");
-        assert_eq!(rows.iter().find(|row| row.number == 3).unwrap().reason.as_deref(), Some("name: bad"));
-        let kept = |name| store.read_now(|r| r.find(&THINGS, name)).unwrap().is_some();
-        assert_eq!(["good", "foreign", "bad", "unwritten"].map(kept), [true, false, false, false]);
-    }
-
-    #[tokio::test]
-    async fn what_writes_nothing_has_a_row_too() {
-        let (audit, ..) = log(Retention::default());
-        audit.superadmin(&caller(Role::Superadmin), "try", "x", |_| async { Ok(()) }).await.unwrap();
-        assert_eq!(rows(&audit, Search::default()).await.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn old_rows_go_by_count_and_by_age() {
-        let (audit, _, seconds, _directory) = log(Retention::new(2, 5));
-        let admin = caller(Role::Superadmin);
-        for _ in 0..20 {
-            put(&audit, &admin, "thing").await.unwrap();
-        }
-        let numbers = |rows: Vec<super::Entry>| rows.iter().map(|row| row.number).collect::<Vec<_>>();
-        assert_eq!(numbers(rows(&audit, Search::default()).await), [20, 19, 18, 17, 16]);
-        seconds.fetch_add(3 * 24 * 3600, Ordering::Relaxed);
-        put(&audit, &admin, "thing").await.unwrap();
-        assert_eq!(numbers(rows(&audit, Search::default()).await), [21]);
-    }
-
-    #[tokio::test]
-    async fn a_search_finds_by_every_criterion_and_goes_on_page_by_page() {
-        let (audit, _, seconds, _directory) = log(Retention::default());
-        let (admin, user) = (caller(Role::Superadmin), caller(Role::User));
-        for name in ["one", "two", "three"] {
-            put(&audit, &admin, name).await.unwrap();
-            seconds.fetch_add(60, Ordering::Relaxed);
-        }
-        let _ = put(&audit, &user, "four").await;
-        let found = async |search: Search| -> Vec<String> {
-            rows(&audit, search).await.into_iter().map(|row| row.target).collect()
-        };
-        let at = |seconds: i64| Some(Timestamp::from_second(1_000_000_000 + seconds).unwrap());
-        let any = Search::default;
-        assert_eq!(found(Search { user: Some("USER@lab".into()), ..any() }).await, ["four"]);
-        assert_eq!(found(Search { user: Some(admin.user.to_string()), ..any() }).await.len(), 3);
-        assert_eq!(found(Search { target: Some("o".into()), ..any() }).await, ["four", "two", "one"]);
-        assert_eq!(found(Search { outcome: Some(Outcome::Denied), ..any() }).await, ["four"]);
-        assert_eq!(found(Search { since: at(60), until: at(180), ..any() }).await, ["three", "two"]);
-        assert!(found(Search { action: Some("put".into()), ..any() }).await.is_empty());
-
-        let reader = caller(Role::Superadmin);
-        let (first, more) = audit.search(&reader, any(), 3).await.unwrap();
-        assert!(more && first.len() == 3);
-        let rest = Search { before: Some(first[2].number), ..any() };
-        let (rest, more) = audit.search(&reader, rest, 3).await.unwrap();
-        assert!(!more && rest.len() == 1 && rest[0].target == "one");
-        assert!(audit.search(&user, any(), 3).await.is_err());
     }
 }

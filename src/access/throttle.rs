@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::Result;
 use crate::base::clock::Clock;
+use crate::base::places::net_of;
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -332,14 +333,6 @@ fn account_of(email: &str) -> Account {
     let mut account = Account::default();
     account.copy_from_slice(digest.split_at(16).0);
     account
-}
-
-fn net_of(address: Option<IpAddr>) -> Net {
-    match address.map(|address| address.to_canonical()) {
-        None => Net::new(),
-        Some(IpAddr::V4(address)) => address.octets().to_vec(),
-        Some(IpAddr::V6(address)) => address.octets().split_at(8).0.to_vec(),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod error;
 pub mod household;
 pub mod ids;
 pub mod keyed;
+pub mod places;
 pub mod reference;
 pub mod secret;
 pub mod signal;

@@ -84,6 +84,12 @@ struct Row {
     #[serde(deserialize_with = "json::count")]
     number: u64,
     at: String,
+    #[serde(default = "once", deserialize_with = "json::count")]
+    count: u64,
+    #[serde(default)]
+    last_at: Option<String>,
+    #[serde(default)]
+    other_targets: bool,
     user: Option<String>,
     #[serde(deserialize_with = "json::text")]
     email: String,
@@ -99,6 +105,10 @@ struct Row {
     reason: Option<String>,
 }
 
+fn once() -> u64 {
+    1
+}
+
 #[derive(Deserialize)]
 struct Page {
     #[serde(deserialize_with = "json::list")]
@@ -110,7 +120,7 @@ const QUERY: &str = "query($user: String, $action: String, $target: String, $out
         $since: String, $until: String, $before: BigInt, $limit: Int) {
     audit_log(user: $user, action: $action, target: $target, outcome: $outcome,
               since: $since, until: $until, before: $before, limit: $limit) {
-        items { number at user email credential address action target outcome reason } next } }";
+        items { number at count last_at other_targets user email credential address action target outcome reason } next } }";
 
 impl Audit {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -148,10 +158,18 @@ fn show(rows: Vec<Row>) -> Result<()> {
     let headers = ["AT", "USER", "FROM", "ACTION", "ON", "OUTCOME", "WHY"];
     let cells = rows.into_iter().map(|row| {
         // To the second: the number orders what happened within one.
-        let at = row.at.parse().map_or(row.at, |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string());
+        let shown =
+            |at: String, format: &str| at.parse().map_or(at, |at: Timestamp| at.strftime(format).to_string());
+        let mut outcome = row.outcome.to_lowercase();
+        if row.count > 1 {
+            let last = row.last_at.map(|at| shown(at, "%H:%M:%S")).unwrap_or_default();
+            outcome = format!("{outcome} {} times until {last}", row.count);
+        }
+        let others = if row.other_targets { " and others" } else { "" };
         let from = row.address.unwrap_or(row.credential);
-        let outcome = row.outcome.to_lowercase();
-        vec![at, row.email, from, row.action, row.target, outcome, row.reason.unwrap_or_default()]
+        let on = format!("{}{others}", row.target);
+        let why = row.reason.unwrap_or_default();
+        vec![shown(row.at, "%Y-%m-%d %H:%M:%S"), row.email, from, row.action, on, outcome, why]
     });
     cli::print(&table::rows(&headers, cells))
 }

@@ -114,7 +114,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
         let tenants = Tenants::load(&store, clock.now()).unwrap();
-        let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
+        let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
         let fleet = Fleet::load(&store, clock, audit, tenants).unwrap();
         let engine = Arc::new(Fake::holding(&["cr.io/a:1"]));
         let id = fleet.meet("docker+unix:///gpu01", engine.clone(), about()).await.unwrap();

@@ -33,14 +33,29 @@ pub struct AuditEntry(Entry);
 
 #[Object(rename_fields = "snake_case")]
 impl AuditEntry {
-    /// Counts up by one from row to row.
+    /// Higher in each row than in those before it.
     async fn number(&self) -> BigInt {
         BigInt(self.0.number)
     }
 
-    /// When.
+    /// When; the first time, if it was several.
     async fn at(&self) -> String {
         self.0.at.to_string()
+    }
+
+    /// How many times: refusals of one caller that are like one another share a row for an hour.
+    async fn count(&self) -> BigInt {
+        BigInt(self.0.count)
+    }
+
+    /// When, the last time.
+    async fn last_at(&self) -> String {
+        self.0.last_at().to_string()
+    }
+
+    /// Whether it was for other targets than the one that is named, too.
+    async fn other_targets(&self) -> bool {
+        self.0.other_targets
     }
 
     /// Whose account, by its id; null for somebody who proved to be nobody.
@@ -68,7 +83,7 @@ impl AuditEntry {
         &self.0.action
     }
 
-    /// What it was for: a reference, a name, an e-mail address.
+    /// What it was for, the first time: a reference, a name, an e-mail address.
     async fn target(&self) -> &str {
         &self.0.target
     }
@@ -78,7 +93,7 @@ impl AuditEntry {
         self.0.outcome.into()
     }
 
-    /// Why it was not done.
+    /// Why it was not done, the first time.
     async fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
     }

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 use parking_lot::Mutex;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableError,
+    WriteTransaction,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::base::{Error, Result};
@@ -99,6 +102,13 @@ impl Reader {
             each(key.value(), decode(value.value())?)?;
         }
         Ok(())
+    }
+
+    /// How many records the table has, and the last key.
+    pub fn extent<V>(&self, table: &Table<V>) -> Result<(u64, Option<Vec<u8>>)> {
+        let Some(table) = self.open(table)? else { return Ok((0, None)) };
+        let last = table.last().map_err(storage_fault)?.map(|(key, _)| key.value().to_vec());
+        Ok((table.len().map_err(storage_fault)?, last))
     }
 
     /// Calls `each` with the records from the last key to the first, until it breaks off; with `from`, those with this

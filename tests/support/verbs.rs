@@ -18,7 +18,8 @@ const IMAGES: &str = "{ images { name humanized_name tag registry architecture d
 
 /// A page of the audit log.
 const AUDIT: &str = "query($before: BigInt) { audit_log(before: $before, limit: 1000) {
-    items { number at user email credential address action target outcome reason } next } }";
+    items { number at count last_at other_targets user email credential address action target outcome reason }
+    next } }";
 
 impl Api {
     /// Registers a registry under this host name.

@@ -42,7 +42,7 @@ fn scene(agents: &'static [&'static str]) -> Scene {
     let accounts = Accounts::load(&store).unwrap();
     let made = accounts.create_first_admin(FirstAdmin::default(), "default", clock.now()).unwrap();
     let root = accounts.key_holder(&made.access_key).unwrap().caller;
-    let audit = Audit::new(store, clock.clone(), Retention::default());
+    let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
     let directory = Directory::new(accounts.clone(), tenants, audit, clock, Arc::new(Agents(agents)));
     Scene { directory, accounts, root, _folder: folder }
 }

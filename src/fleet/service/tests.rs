@@ -25,7 +25,7 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
         let tenants = Tenants::load(&store, clock.now()).unwrap();
-        let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
+        let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
         let fleet = Fleet::load(&store, clock, audit, tenants).unwrap();
         let root = Caller::superadmin();
         Self { fleet, store, root, _directory: directory }

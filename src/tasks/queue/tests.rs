@@ -48,7 +48,7 @@ fn new_item(name: String, phase: u8) -> NewItem {
 async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
     let directory = tempfile::tempdir().unwrap();
     let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
-    let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
+    let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
     let barrier = Arc::new(Barrier::new(3));
     let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(Lister(Arc::clone(&barrier)))];
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());

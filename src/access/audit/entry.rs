@@ -1,0 +1,150 @@
+//! A row of the log, and what rows are looked for by.
+
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::base::Error;
+use crate::base::ids::UserId;
+
+/// Longest reason that is kept, in characters: enough for the sentence, not for a list.
+const MAX_REASON: usize = 500;
+/// How long refusals that are like one another are counted in one row.
+pub(super) const RUN: SignedDuration = SignedDuration::from_hours(1);
+
+/// What came of a mutation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done, or accepted as a task.
+    Done,
+    /// The caller may not do it.
+    Denied,
+    /// It could not be done; nothing was changed.
+    Failed,
+}
+
+impl Outcome {
+    /// The word used in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A row of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// Higher in each row than in those before it.
+    pub number: u64,
+    /// When; the first time, if it was several.
+    pub at: Timestamp,
+    /// Whose account; none for somebody who proved to be nobody.
+    pub user: Option<UserId>,
+    /// Its e-mail address at that time, or the one that was tried.
+    pub email: String,
+    /// What proved who it was: `keypair AKIA…`, `session`, `token ci`, `console`.
+    pub credential: String,
+    /// Where the request came from.
+    pub address: Option<IpAddr>,
+    /// The mutation's name.
+    pub action: String,
+    /// What it was for: a reference, a name, an e-mail address. The first, if it was several times.
+    pub target: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Why it was not done, the first time.
+    pub reason: Option<String>,
+    /// How many times: refusals that are like one another share a row.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub count: u64,
+    /// The last time, if it was several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// Whether it was for other targets too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub other_targets: bool,
+}
+
+fn once() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_once(count: &u64) -> bool {
+    *count == 1
+}
+
+impl Entry {
+    /// When, the last time.
+    pub fn last_at(&self) -> Timestamp {
+        self.last.unwrap_or(self.at)
+    }
+
+    /// This as the row of what came to nothing, or of what was done.
+    pub(super) fn ended(self, error: Option<&Error>) -> Self {
+        let outcome = match error {
+            None => Outcome::Done,
+            Some(Error::Denied(_) | Error::Unauthenticated) => Outcome::Denied,
+            Some(_) => Outcome::Failed,
+        };
+        let reason = error.map(|error| error.to_string().chars().take(MAX_REASON).collect());
+        Self { outcome, reason, ..self }
+    }
+
+    /// This row with those times counted too.
+    pub(super) fn and(self, more: &Self) -> Self {
+        Self {
+            count: self.count.saturating_add(more.count),
+            last: Some(self.last_at().max(more.last_at())),
+            other_targets: self.other_targets || more.other_targets || self.target != more.target,
+            ..self
+        }
+    }
+}
+
+/// What is looked for in the log; what is `None` is not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// By this e-mail address or user id.
+    pub user: Option<String>,
+    /// This mutation.
+    pub action: Option<String>,
+    /// On what contains this.
+    pub target: Option<String>,
+    /// With this outcome.
+    pub outcome: Option<Outcome>,
+    /// Not before this.
+    pub since: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+    /// Only rows with a lower number: for the next page.
+    pub before: Option<u64>,
+}
+
+impl Search {
+    pub(super) fn takes(&self, entry: &Entry) -> bool {
+        let is =
+            |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
+        let by = |wanted: &str| {
+            entry.email.eq_ignore_ascii_case(wanted)
+                || entry.user.is_some_and(|id| id.to_string().eq_ignore_ascii_case(wanted))
+        };
+        self.user.as_deref().is_none_or(by)
+            && is(&self.action, &entry.action)
+            && self.target.as_deref().is_none_or(|part| entry.target.contains(part))
+            && self.outcome.is_none_or(|outcome| outcome == entry.outcome)
+            && self.since.is_none_or(|since| entry.last_at() >= since)
+            && self.until.is_none_or(|until| entry.at < until)
+    }
+
+    /// Whether no row from this one back can be of the time that is asked about.
+    pub(super) fn is_past(&self, entry: &Entry) -> bool {
+        let earliest = self.since.and_then(|since| since.checked_sub(RUN).ok());
+        earliest.is_some_and(|earliest| entry.at < earliest)
+    }
+}

@@ -1,0 +1,137 @@
+//! Places for those who may stay: so many in all and so many of one, and who is there longest gives way.
+//!
+//! Nobody is turned away who comes. Where one has all that one may have, the oldest of theirs goes; where all are taken,
+//! the oldest of whoever has most. So whoever takes many keeps nobody out but themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// What counts as one place that connections and requests come from: an IPv4 address, or the half of an IPv6 address that
+/// a household or a machine has for itself; nothing where the network has no addresses.
+pub fn net_of(address: Option<IpAddr>) -> Vec<u8> {
+    match address.map(|address| address.to_canonical()) {
+        None => Vec::new(),
+        Some(IpAddr::V4(address)) => address.octets().to_vec(),
+        Some(IpAddr::V6(address)) => address.octets().split_at(8).0.to_vec(),
+    }
+}
+
+/// The places. Clones share them.
+#[derive(Debug)]
+pub struct Places<K> {
+    taken: Arc<Mutex<Taken<K>>>,
+    most: usize,
+    most_of_one: usize,
+}
+
+#[derive(Debug)]
+struct Taken<K> {
+    next: u64,
+    places: BTreeMap<u64, (K, CancellationToken)>,
+}
+
+/// A place. It is free once this is dropped.
+#[derive(Debug)]
+pub struct Place<K> {
+    taken: Arc<Mutex<Taken<K>>>,
+    number: u64,
+    given_up: CancellationToken,
+}
+
+impl<K> Clone for Places<K> {
+    fn clone(&self) -> Self {
+        Self { taken: Arc::clone(&self.taken), most: self.most, most_of_one: self.most_of_one }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Places<K> {
+    /// So many in all, and so many of one.
+    pub fn new(most: usize, most_of_one: usize) -> Self {
+        let taken = Arc::new(Mutex::new(Taken { next: 0, places: BTreeMap::new() }));
+        Self { taken, most, most_of_one }
+    }
+
+    /// A place for this one; somebody may have to give way for it.
+    pub fn take(&self, whose: K) -> Place<K> {
+        let mut taken = self.taken.lock();
+        if taken.places.values().filter(|(owner, _)| *owner == whose).count() >= self.most_of_one {
+            taken.give_up(&whose);
+        }
+        if taken.places.len() >= self.most
+            && let Some(loudest) = taken.loudest()
+        {
+            taken.give_up(&loudest);
+        }
+        let (number, given_up) = (taken.next, CancellationToken::new());
+        taken.next += 1;
+        taken.places.insert(number, (whose, given_up.clone()));
+        Place { taken: Arc::clone(&self.taken), number, given_up }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Taken<K> {
+    /// Who has most; of several, who has the oldest.
+    fn loudest(&self) -> Option<K> {
+        let mut counts: HashMap<&K, (usize, u64)> = HashMap::new();
+        for (number, (owner, _)) in &self.places {
+            counts.entry(owner).or_insert((0, *number)).0 += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, (count, first))| (*count, std::cmp::Reverse(*first)));
+        most.map(|(owner, _)| owner.clone())
+    }
+
+    fn give_up(&mut self, whose: &K) {
+        let oldest = self.places.iter().find(|(_, (owner, _))| owner == whose).map(|(number, _)| *number);
+        if let Some((_, given_up)) = oldest.and_then(|number| self.places.remove(&number)) {
+            given_up.cancel();
+        }
+    }
+}
+
+impl<K> Place<K> {
+    /// Waits until somebody else needs the place.
+    pub async fn given_up(&self) {
+        self.given_up.cancelled().await;
+    }
+
+    /// Cancelled when somebody else needs the place.
+    pub fn signal(&self) -> CancellationToken {
+        self.given_up.clone()
+    }
+}
+
+impl<K> Drop for Place<K> {
+    fn drop(&mut self) {
+        self.taken.lock().places.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, Places};
+
+    fn stays(place: &Place<&str>) -> bool {
+        !place.given_up.is_cancelled()
+    }
+
+    #[test]
+    fn who_takes_many_gives_way_and_nobody_else() {
+        let places = Places::new(5, 3);
+        let quiet = places.take("quiet");
+        let many: Vec<_> = (0..4).map(|_| places.take("a")).collect();
+        assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, true, true, true]);
+        let other = places.take("b");
+        // All are taken now, and who has most pays for one who comes new.
+        let new = places.take("c");
+        assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, false, true, true]);
+        assert!([&quiet, &other, &new].into_iter().all(stays));
+        drop(many);
+        let later: Vec<_> = (0..2).map(|_| places.take("a")).collect();
+        assert!(later.iter().chain([&quiet, &other, &new]).all(stays), "what was left is free");
+    }
+}
