@@ -14,6 +14,7 @@ use crate::access::directory::Directory;
 use crate::access::first_admin::FirstAdmin;
 use crate::access::joins::Joins;
 use crate::access::rates::Rates;
+use crate::access::replays::Replays;
 use crate::access::sessions::Limits;
 use crate::access::set_up::SetUp;
 use crate::access::sign_in::SignIn;
@@ -196,6 +197,7 @@ impl Server {
         let proofs = Proofs {
             sessions: door.sessions().clone(),
             tokens,
+            replays: Replays::load(&store, clock.clone())?,
             rates: Rates::default(),
             proxies: settings.proxies,
             accounts,
@@ -210,7 +212,7 @@ impl Server {
             backups,
             catalog,
             queue,
-            streams: Streams { tracker: tracker.clone(), shutdown: shutdown.clone() },
+            streams: Streams::new(tracker.clone(), shutdown.clone()),
             links,
             hand_out: HandOut::new(grants),
             hosts: Hosts::new(settings.hosts),
@@ -251,6 +253,9 @@ impl Server {
         ));
         let (audit, stop) = (self.audit.clone(), self.shutdown.clone());
         self.tracker.spawn(async move { audit.keep(stop).await });
+        let (replays, stop) = (self.services.proofs.replays.clone(), self.shutdown.clone());
+        let used = replays.clone();
+        self.tracker.spawn(async move { used.keep(stop).await });
         self.services.queue.resume();
         self.tracker.spawn(self.rules.run(self.shutdown.clone()));
         let proxies = self.services.proofs.proxies.clone();
@@ -260,9 +265,9 @@ impl Server {
         if tokio::time::timeout(LAST_TASKS, self.tracker.wait()).await.is_err() {
             tracing::warn!("some tasks did not stop in time; they go on at the next start");
         }
-        // The last: until here somebody could be refused.
-        if let Err(why) = self.audit.save().await {
-            tracing::warn!(%why, "who was refused last could not be written");
+        // The last: until here somebody could ask, and be refused.
+        if let Err(why) = self.audit.save().await.and(replays.save().await) {
+            tracing::warn!(%why, "who was refused last, or which signatures were used last, could not be written");
         }
     }
 }

@@ -91,6 +91,38 @@ async fn five_hundred_followers_and_some_that_never_read_cost_little_and_all_hea
 }
 
 #[tokio::test]
+async fn whoever_opens_ever_more_streams_loses_the_oldest_with_a_word() {
+    let scene = Scene::set().await;
+    let api = scene.app.admin();
+    let task = api.rescan(&scene.proxy.host()).await;
+    let mut streams = Vec::new();
+    // As many as one may have, and some more.
+    for _ in 0..13 {
+        streams.extend(join_all((0..50).map(|_| open(&api, &task))).await);
+    }
+    let given_up = async |stream: &mut TcpStream| {
+        let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
+        while !String::from_utf8_lossy(&heard).contains("event: server_close") {
+            match stream.read(&mut piece).await {
+                Ok(read) if read > 0 => heard.extend_from_slice(&piece[..read]),
+                _ => panic!("closed without a word: {}", String::from_utf8_lossy(&heard)),
+            }
+        }
+        String::from_utf8_lossy(&heard).into_owned()
+    };
+    for stream in &mut streams[..50] {
+        let heard = tokio::time::timeout(crate::support::wait::PATIENCE, given_up(stream)).await;
+        let heard = heard.expect("the oldest are given up");
+        assert!(heard.contains("too many streams"), "{heard}");
+    }
+    scene.proxy.release();
+    let last =
+        tokio::time::timeout(crate::support::wait::PATIENCE * 2, given_up(streams.last_mut().unwrap())).await;
+    let last = last.expect("the others hear the end");
+    assert!(last.contains("event: bgtask_done") || last.contains("event: bgtask_failed"), "{last}");
+}
+
+#[tokio::test]
 async fn followers_that_are_cut_off_leave_nothing_behind() {
     let scene = Scene::set().await;
     let api = scene.app.admin();

@@ -52,6 +52,7 @@ mod proxied;
 mod redaction;
 mod released;
 mod removal;
+mod replays;
 mod rest;
 mod rules;
 mod scan;

@@ -11,6 +11,7 @@ pub mod joins;
 pub mod names;
 pub mod password;
 pub mod rates;
+pub mod replays;
 pub mod sessions;
 pub mod set_up;
 pub mod sign_in;

@@ -9,7 +9,7 @@ use hmac::{
     digest::{Digest, FixedOutput, core_api::BlockSizeUser},
 };
 use jiff::{
-    Timestamp,
+    SignedDuration, Timestamp,
     civil::DateTime,
     fmt::{rfc2822, temporal::Pieces},
     tz::Offset,
@@ -18,6 +18,8 @@ use subtle::ConstantTimeEq;
 
 use crate::base::secret::Secret;
 
+/// How far a request's date may be from ours, to either side.
+pub const WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// Longest signature: a 512-bit hash in hex.
 const MAX_HEX: usize = 128;
 /// Longest date we look at; the longest that clients send (RFC 2822 with a comment) is half of it.

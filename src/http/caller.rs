@@ -3,26 +3,26 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use poem::http::header;
-use poem::{FromRequest, Request, RequestBody};
+use poem::{Body, FromRequest, Request, RequestBody};
 
 use crate::access::accounts::Accounts;
 use crate::access::caller::{Caller, Credential, Origin};
 use crate::access::rates::{self, Counted, Rates, Standing};
+use crate::access::replays::{Replays, Signed};
 use crate::access::sessions::Sessions;
-use crate::access::signature::{self, Authorization};
+use crate::access::signature::{self, Authorization, WINDOW};
 use crate::access::tokens::Tokens;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::http::browser;
+use crate::http::json;
 use crate::http::peer::{Peer, Proxies};
 use crate::http::problem::Problem;
 
-/// How far a request's date may be from ours, to either side.
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// The first API version that signs no body; older ones are from before any client we serve.
 const OLDEST_MAJOR: u32 = 4;
 /// The last major version there is.
@@ -37,6 +37,8 @@ pub struct Proofs {
     pub sessions: Sessions,
     /// For `Authorization: Bearer`.
     pub tokens: Tokens,
+    /// Signatures that were used.
+    pub replays: Replays,
     /// How many requests each may make.
     pub rates: Rates,
     /// For signatures' dates.
@@ -45,8 +47,14 @@ pub struct Proofs {
     pub proxies: Proxies,
 }
 
-/// A request's sender, proved. A handler that takes one can't be reached without.
+/// A request's sender, proved. A handler that takes one can't be reached without. It stands before whatever takes the
+/// body, for a signature is good for one body, and that is read here.
 pub struct Proved(pub Caller);
+
+/// The sender of a request for a stream. The official clients sign once for a stream, and open it again with the same
+/// signature when it breaks; it has no body, and whoever can read it on its way can read the stream as well. So its use
+/// is not counted.
+pub struct Listening(pub Caller);
 
 impl Deref for Proved {
     type Target = Caller;
@@ -68,41 +76,73 @@ impl Tally {
 }
 
 impl<'a> FromRequest<'a> for Proved {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let proofs = request.data::<Proofs>().ok_or_else(Problem::internal)?;
+        let proof = proofs.prove(request)?;
+        if let Some(signed) = &proof.signed {
+            let bytes = json::whole(body.take()?).await?;
+            let taken = proofs.replays.take(signed, &bytes, proof.caller.origin.address);
+            taken.map_err(|why| Problem::unauthorized(&why.to_string()))?;
+            *body = RequestBody::new(Body::from_bytes(bytes));
+        }
+        Ok(Self(proofs.count(request, proof)?))
+    }
+}
+
+impl<'a> FromRequest<'a> for Listening {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
         let proofs = request.data::<Proofs>().ok_or_else(Problem::internal)?;
-        let (caller, counted) = proofs.prove(request)?;
-        if let Some((whose, limit)) = counted {
-            let standing = proofs.rates.count(whose, limit, proofs.clock.steady());
+        let proof = proofs.prove(request)?;
+        Ok(Self(proofs.count(request, proof)?))
+    }
+}
+
+/// Who sent a request, against which limit it counts, and the signature if that proved it.
+struct Proof {
+    caller: Caller,
+    counted: Option<(Counted, u32)>,
+    signed: Option<Signed>,
+}
+
+impl Proofs {
+    /// Counts a request, and lets its sender on unless it is one too many.
+    fn count(&self, request: &Request, proof: Proof) -> Result<Caller, Problem> {
+        if let Some((whose, limit)) = proof.counted {
+            let standing = self.rates.count(whose, limit, self.clock.steady());
             if let Some(tally) = request.extensions().get::<Tally>() {
                 *tally.0.lock() = Some(standing);
             }
             if let Some(wait) = standing.wait {
-                return Err(Problem::over_rate_limit(wait).into());
+                return Err(Problem::over_rate_limit(wait));
             }
         }
-        Ok(Self(caller))
+        if proof.signed.is_some() {
+            self.accounts.mark_used(&proof.caller.access_key, self.clock.now());
+        }
+        Ok(proof.caller)
     }
-}
 
-impl Proofs {
-    /// The sender of a request, and against which limit it counts. What is in `Authorization` goes before a cookie: a
-    /// browser adds cookies by itself.
-    fn prove(&self, request: &Request) -> Result<(Caller, Option<(Counted, u32)>), Problem> {
+    /// The sender of a request. What is in `Authorization` goes before a cookie: a browser adds cookies by itself.
+    fn prove(&self, request: &Request) -> Result<Proof, Problem> {
         let peer = self.proxies.peer(request);
         let Some(authorization) = request.header(header::AUTHORIZATION) else {
             let caller = self.session(request, peer)?;
             let counted = caller.origin.session.map(|id| (Counted::Session(id), rates::PERSONAL));
-            return Ok((caller, counted));
+            return Ok(Proof { caller, counted, signed: None });
         };
         if let Some(token) = bearer(authorization) {
             let found = self.tokens.caller(token, peer.address);
             let (caller, hash) = found.map_err(|_| Problem::unauthorized("The token is not valid"))?;
-            return Ok((caller, Some((Counted::Token(hash), rates::PERSONAL))));
+            return Ok(Proof {
+                caller,
+                counted: Some((Counted::Token(hash), rates::PERSONAL)),
+                signed: None,
+            });
         }
-        let (caller, limit) = signed(request, authorization, &self.accounts, self.clock.now())?;
+        let (caller, limit, signed) = signed(request, authorization, &self.accounts, self.clock.now())?;
         let counted = (limit > 0).then(|| (Counted::Keypair(caller.access_key.clone()), limit));
         let origin = Origin { address: peer.address, ..caller.origin };
-        Ok((Caller { origin, ..caller }, counted))
+        Ok(Proof { caller: Caller { origin, ..caller }, counted, signed: Some(signed) })
     }
 
     /// The caller as they are now, for what outlives its request.
@@ -144,14 +184,14 @@ fn bearer(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Who signed the request, and how many the keypair may make in a window. Checks in the order the original does, so
+/// Who signed the request, how many the keypair may make in a window, and with which signature. Checks in the order the original does, so
 /// that clients show the message that helps.
 fn signed(
     request: &Request,
     authorization: &str,
     accounts: &Accounts,
     now: Timestamp,
-) -> Result<(Caller, u32), Problem> {
+) -> Result<(Caller, u32, Signed), Problem> {
     let version = version(request)?;
     let date = ["Date", "X-BackendAI-Date", "X-Sorna-Date"].iter().find_map(|name| request.header(*name));
     let date = date.ok_or_else(Problem::out_of_time)?;
@@ -178,8 +218,8 @@ fn signed(
         Err(_) => Err(Problem::unauthorized("Access key not found")),
         Ok(_) if !is_right => Err(Problem::unauthorized("Unauthorized access")),
         Ok(holder) => {
-            accounts.mark_used(authorization.access_key, now);
-            Ok((holder.caller, holder.rate_limit))
+            let signed = Signed::new(authorization.access_key, authorization.signature, sent.at);
+            Ok((holder.caller, holder.rate_limit, signed))
         }
     }
 }

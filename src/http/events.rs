@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::caller::{Proofs, Proved};
+use crate::base::ids::UserId;
+use crate::base::places::Places;
+use crate::http::caller::{Listening, Proofs};
 use crate::http::problem::Problem;
 use crate::tasks::feed::Event;
 use crate::tasks::live::Live;
@@ -29,8 +31,18 @@ const OFFICIAL: &str = "Backend.AI Client for Python ";
 const HEAD_START: Duration = Duration::from_millis(300);
 /// How often a quiet stream says that it is still there: more often than proxies lose patience.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Events on their way to one client; a slow one is not waited for, it skips to the latest (see `tasks::feed`).
-const IN_FLIGHT: usize = 4;
+/// Events on their way to one client; a slow one is not waited for, it skips to the latest (see `tasks::feed`). With what
+/// the connection holds that is all that a client costs who reads nothing.
+const IN_FLIGHT: usize = 1;
+/// Streams of one user: a class may sit behind one account.
+const MOST_OF_ONE: usize = 600;
+/// Streams in all, of some 60 kB each where nobody reads them.
+const MOST: usize = 2_000;
+/// What the oldest is told that has to give way. Clients would come back for more without the second.
+const GIVEN_UP: &[u8] =
+    b": too many streams are open; newer ones need this one's place\n\nevent: server_close\ndata: {}\n\n";
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// How many failures the last event names.
 const MAX_ERRORS: usize = 100;
 
@@ -49,6 +61,14 @@ pub struct Streams {
     pub tracker: TaskTracker,
     /// Cancelled when the server stops: it waits for open streams otherwise.
     pub shutdown: CancellationToken,
+    places: Places<UserId>,
+}
+
+impl Streams {
+    /// None yet.
+    pub fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
+        Self { tracker, shutdown, places: Places::new(MOST, MOST_OF_ONE) }
+    }
 }
 
 /// Follows a task: its state now, then each change; the last event says how it ended, then comes `server_close`.
@@ -56,7 +76,7 @@ pub struct Streams {
 pub fn follow(
     request: &Request,
     Query(which): Query<Which>,
-    Proved(caller): Proved,
+    Listening(caller): Listening,
     Data(queue): Data<&Queue>,
     Data(streams): Data<&Streams>,
     Data(proofs): Data<&Proofs>,
@@ -72,14 +92,19 @@ pub fn follow(
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     let shutdown = streams.shutdown.clone();
     let (proofs, queue) = (proofs.clone(), queue.clone());
+    let place = streams.places.take(caller.user);
     let may_hear = move || proofs.again(&caller).and_then(|caller| queue.task_of(&caller, &id)).is_ok();
     streams.tracker.spawn(async move {
         let speak = async {
             tokio::time::sleep(head_start).await;
-            speak(live, dialect, after, may_hear, sender).await
+            speak(live, dialect, after, may_hear, &sender).await
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
+            () = place.given_up() => {
+                // One that reads nothing does not hear it, and need not.
+                let _ = tokio::time::timeout(LAST_WORD, sender.send(Bytes::from_static(GIVEN_UP))).await;
+            }
             _ = speak => {}
         }
     });
@@ -113,7 +138,7 @@ async fn speak(
     dialect: Dialect,
     after: Option<u64>,
     may_hear: impl Fn() -> bool + Send,
-    sender: mpsc::Sender<Bytes>,
+    sender: &mpsc::Sender<Bytes>,
 ) -> Result<(), mpsc::error::SendError<Bytes>> {
     let mut follower = live.follow(after);
     loop {
@@ -126,7 +151,8 @@ async fn speak(
             continue;
         };
         let is_last = event.state != State::Started;
-        sender.send(dialect.write(&live, &event).into()).await?;
+        let told = event.told(dialect as usize, || dialect.write(&live, &event));
+        sender.send(told).await?;
         if is_last {
             // Without it clients come back for more, with a date that ages.
             return sender.send(Bytes::from_static(b"event: server_close\ndata: {}\n\n")).await;

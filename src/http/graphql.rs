@@ -40,8 +40,8 @@ struct Sent {
 #[handler]
 pub async fn spec(
     request: &Request,
-    body: Body,
     caller: Proved,
+    body: Body,
     api: Data<&Api>,
     streams: Data<&Streams>,
 ) -> Result<Response, Problem> {
@@ -70,8 +70,8 @@ pub async fn look(
 #[handler]
 pub async fn bare(
     request: &Request,
-    body: Body,
     caller: Proved,
+    body: Body,
     api: Data<&Api>,
     streams: Data<&Streams>,
 ) -> Result<Response, Problem> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use bytes::Bytes;
 use poem::http::{StatusCode, header};
 use poem::{Body, FromRequest, Request, RequestBody, Response};
 use serde::Serialize;
@@ -57,8 +58,12 @@ pub async fn read(request: &Request, body: Body) -> Result<Vec<u8>, Problem> {
     if !browser::is_json(request) {
         return Err(Problem::wrong_type());
     }
-    let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))?;
-    Ok(bytes.into())
+    Ok(whole(body).await?.into())
+}
+
+/// The bytes of a body, no larger than any route takes.
+pub async fn whole(body: Body) -> Result<Bytes, Problem> {
+    body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))
 }
 
 /// The answer that holds this.

@@ -100,8 +100,8 @@ struct Change {
 #[handler]
 pub async fn update_password(
     request: &Request,
-    body: Body,
     Proved(caller): Proved,
+    body: Body,
     Data(door): Data<&SignIn>,
 ) -> Result<Response, Problem> {
     let given: Change = body::read(request, body).await?;

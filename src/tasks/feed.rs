@@ -4,7 +4,9 @@
 //! is no longer kept, it is given the latest event instead.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -13,8 +15,11 @@ use crate::tasks::task::{Progress, State};
 /// How many events are kept for followers that come back (`Last-Event-ID`).
 const KEPT: usize = 256;
 
+/// How many dialects an event may be told in.
+pub const DIALECTS: usize = 2;
+
 /// One thing that happened to a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Event {
     /// Its number; later events have higher ones, also over a restart.
     pub number: u64,
@@ -24,11 +29,22 @@ pub struct Event {
     pub progress: Progress,
     /// For people.
     pub message: String,
+    told: [OnceLock<Bytes>; DIALECTS],
+}
+
+impl Event {
+    /// What is sent of it in this dialect: written once, by the first who needs it, for all who follow.
+    pub fn told(&self, dialect: usize, write: impl FnOnce() -> String) -> Bytes {
+        match self.told.get(dialect) {
+            Some(told) => told.get_or_init(|| write().into()).clone(),
+            None => write().into(),
+        }
+    }
 }
 
 /// The events of one task.
 pub struct Feed {
-    kept: Mutex<VecDeque<Event>>,
+    kept: Mutex<VecDeque<Arc<Event>>>,
     latest: watch::Sender<u64>,
 }
 
@@ -45,7 +61,7 @@ impl Feed {
         if kept.len() == KEPT {
             kept.pop_front();
         }
-        kept.push_back(Event { number, state, progress, message });
+        kept.push_back(Arc::new(Event { number, state, progress, message, told: Default::default() }));
         self.latest.send_replace(number);
     }
 
@@ -62,7 +78,7 @@ impl Feed {
         number > *self.latest.borrow() || kept.front().is_some_and(|oldest| oldest.number <= number)
     }
 
-    fn next_after(&self, after: u64) -> Option<Event> {
+    fn next_after(&self, after: u64) -> Option<Arc<Event>> {
         let kept = self.kept.lock();
         let oldest = kept.front()?.number;
         if after + 1 < oldest {
@@ -81,7 +97,7 @@ pub struct Follower<'a> {
 
 impl Follower<'_> {
     /// The next event, waiting for it if need be.
-    pub async fn next(&mut self) -> Event {
+    pub async fn next(&mut self) -> Arc<Event> {
         loop {
             self.latest.borrow_and_update();
             if let Some(event) = self.feed.next_after(self.after) {

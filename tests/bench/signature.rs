@@ -3,8 +3,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
+use wharf::access::replays::{Replays, Signed};
 use wharf::access::signature::{self, Authorization, Hash, Request};
+use wharf::base::clock::Clock;
 use wharf::base::secret::Secret;
+use wharf::store::Store;
 
 use super::report::{check, heading, median};
 
@@ -17,6 +21,31 @@ pub fn measure() {
         let time = one(hash);
         check(&format!("one check with {}", hash.name()), time.as_secs_f64() * 1e6, 20.0, " us");
     }
+    check("remembering one, with a body of 1 kB", remembered().as_secs_f64() * 1e6, 5.0, " us");
+}
+
+/// What it costs to see that a signature was not used before, among as many as are remembered of one keypair.
+fn remembered() -> Duration {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(directory.path()).expect("a data directory");
+    let replays = Replays::load(&store, Clock::system()).expect("an empty table");
+    let (now, body, mut number) = (Timestamp::now(), [b'x'; 1024], 0_u64);
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let signed: Vec<_> = (0..PER_ROUND)
+            .map(|_| {
+                number += 1;
+                let at = now + SignedDuration::from_micros(number.cast_signed());
+                Signed::new("AKIABENCHBENCHBENCHX", &format!("{number:032x}"), at)
+            })
+            .collect();
+        let started = Instant::now();
+        for signed in &signed {
+            assert!(replays.take(signed, black_box(&body), None).is_ok());
+        }
+        rounds.push(started.elapsed() / PER_ROUND);
+    }
+    median(&rounds)
 }
 
 fn one(hash: Hash) -> Duration {

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{cli::doctor::finding::Finding, http::caller::WINDOW};
+use crate::{access::signature::WINDOW, cli::doctor::finding::Finding};
 
 /// The beginning of 2026; no wharf is older.
 const EARLIEST: Timestamp = Timestamp::constant(1_767_225_600, 0);

@@ -1,0 +1,403 @@
+//! Signatures that were used, so that nobody uses one again who has read it on its way.
+//!
+//! The official clients sign a request's head and the hash of no bytes, so a signature says nothing of the body it came
+//! with: whoever has it could send another one for as long as its date is taken. Therefore each signature is remembered
+//! for that time. Used again within [`AT_ONCE`] it is taken, for dates of whole seconds give requests that are sent in
+//! one second the same signature; but not with another body from another address. Used again later it is refused.
+//!
+//! What is remembered is bounded, for each keypair and in all. Where it is too much, what was signed first is forgotten
+//! of whoever has most, and of that keypair nothing is taken any more that was signed before it: nobody else notices.
+//! The same holds after a restart: of each keypair the file has when the last of its signatures was made, and only later
+//! ones are taken. That is written every [`EVERY`] and when the server stops, so `kill -9` may lose so much: what was
+//! used in the last two seconds could be used once more after it.
+//!
+//! What this can't give without TLS: whoever stands between may keep a request back and send another body in its place,
+//! once, and reads everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::signature::WINDOW;
+use crate::base::Result;
+use crate::base::clock::Clock;
+use crate::base::signal::Signal;
+use crate::store::{Store, Table};
+
+const LAST_SIGNED: Table<Timestamp> = Table::new("ACCESS_KEY_TO_LAST_SIGNED");
+
+/// How long after its first use a signature may be used again: a date has parts of a second or has not, and requests of
+/// one moment take a moment to come.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// How often what was used is written.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long is waited where it could not be.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Signatures that are remembered, of some 100 bytes each: a hundred each second over the time they are good for.
+const MOST: usize = 100_000;
+/// Those of one keypair.
+const MOST_OF_ONE: usize = 20_000;
+
+/// A signature that was found to be right.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    access_key: String,
+    mark: u128,
+    at: Timestamp,
+}
+
+impl Signed {
+    /// With this key, in hex digits, at that time by the client's clock.
+    pub fn new(access_key: &str, signature_hex: &str, at: Timestamp) -> Self {
+        // As long as the shortest there is; the rest is as good as a hash of it.
+        let start = signature_hex.get(..32).unwrap_or_default();
+        Self { access_key: access_key.into(), mark: u128::from_str_radix(start, 16).unwrap_or_default(), at }
+    }
+}
+
+/// Why a signature is not taken again. It prints as what the client is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Replayed {
+    /// It was used before.
+    #[error("this signature was used before; sign each request anew, with the time at which it is sent")]
+    Used,
+    /// It is as old as others that are remembered no more.
+    #[error(
+        "this signature is older than others of the same keypair that were used before the server started, or before \
+         it had to forget some; sign the request anew, and keep clocks right"
+    )]
+    Old,
+}
+
+/// A signature's first use.
+struct First {
+    at: Instant,
+    body: u64,
+    address: u64,
+}
+
+#[derive(Default)]
+struct Key {
+    used: BTreeMap<(Timestamp, u128), First>,
+    /// What was signed up to then is taken no more, unless it is among those above.
+    forgotten: Option<Timestamp>,
+    /// When the latest one was signed, and what the file has of that.
+    last: Option<Timestamp>,
+    saved: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<String, Key>,
+    count: usize,
+}
+
+/// What is remembered. Clones share it.
+#[derive(Clone)]
+pub struct Replays {
+    store: Store,
+    clock: Clock,
+    hashes: RandomState,
+    state: Arc<Mutex<State>>,
+    used: Signal,
+}
+
+impl Replays {
+    /// What the file has.
+    pub fn load(store: &Store, clock: Clock) -> Result<Self> {
+        let mut state = State::default();
+        store.read_now(|r| {
+            r.scan(&LAST_SIGNED, [], |key, at: Timestamp| {
+                let key = String::from_utf8_lossy(key).into_owned();
+                let known = Key { forgotten: Some(at), last: Some(at), saved: Some(at), ..Key::default() };
+                state.keys.insert(key, known);
+                Ok(())
+            })
+        })?;
+        let (store, state) = (store.clone(), Arc::new(Mutex::new(state)));
+        Ok(Self { store, clock, hashes: RandomState::new(), state, used: Signal::default() })
+    }
+
+    /// Takes note of a signature's use, for a request with this body from that address.
+    ///
+    /// # Errors
+    /// [`Replayed`] if it is not to be taken.
+    pub fn take(&self, signed: &Signed, body: &[u8], address: Option<IpAddr>) -> Result<(), Replayed> {
+        let (now, at) = (self.clock.now(), self.clock.steady());
+        let first = First { at, body: self.hashes.hash_one(body), address: self.hashes.hash_one(address) };
+        self.state.lock().take(signed, first, now)?;
+        self.used.raise();
+        Ok(())
+    }
+
+    /// Writes what was used, again and again, until told to stop.
+    pub async fn keep(&self, shutdown: CancellationToken) {
+        let pause = async |time| drop(tokio::time::timeout(time, shutdown.cancelled()).await);
+        let mut used = self.used.follow();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = used.changed() => {}
+            }
+            pause(EVERY).await;
+            if let Err(why) = self.save().await {
+                tracing::warn!(%why, "which signatures were used could not be written; it is tried again");
+                pause(AGAIN).await;
+                self.used.raise();
+            }
+        }
+    }
+
+    /// Writes what was used, and forgets who has used none for long.
+    pub async fn save(&self) -> Result<()> {
+        let (fresh, gone) = self.state.lock().unsaved(self.clock.now());
+        if fresh.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        let state = Arc::clone(&self.state);
+        self.store
+            .write(move |w| {
+                for (key, last) in &fresh {
+                    w.put(&LAST_SIGNED, key, last)?;
+                }
+                for key in &gone {
+                    w.remove(&LAST_SIGNED, key)?;
+                }
+                w.on_commit(move || state.lock().saved(fresh, &gone));
+                Ok(())
+            })
+            .await
+    }
+}
+
+impl State {
+    fn take(&mut self, signed: &Signed, first: First, now: Timestamp) -> Result<(), Replayed> {
+        let key = match self.keys.get_mut(&signed.access_key) {
+            Some(key) => key,
+            None => self.keys.entry(signed.access_key.clone()).or_default(),
+        };
+        self.count -= key.forget_expired(now);
+        let what = (signed.at, signed.mark);
+        if let Some(before) = key.used.get(&what) {
+            let is_late = first.at.saturating_duration_since(before.at) > AT_ONCE;
+            let is_other = before.body != first.body && before.address != first.address;
+            return if is_late || is_other { Err(Replayed::Used) } else { Ok(()) };
+        }
+        if key.is_forgotten(signed.at, now) {
+            return Err(Replayed::Old);
+        }
+        key.used.insert(what, first);
+        key.last = key.last.max(Some(signed.at));
+        self.count += 1;
+        if key.used.len() > MOST_OF_ONE {
+            self.count -= key.forget(MOST_OF_ONE / 8);
+        } else if self.count > MOST
+            && let Some(most) = self.keys.values_mut().max_by_key(|key| key.used.len())
+        {
+            self.count -= most.forget(most.used.len() / 8 + 1);
+        }
+        Ok(())
+    }
+
+    /// What the file does not have, and whose time is over.
+    fn unsaved(&mut self, now: Timestamp) -> (Vec<(String, Timestamp)>, Vec<String>) {
+        let (mut fresh, mut gone) = (Vec::new(), Vec::new());
+        for (name, key) in &mut self.keys {
+            self.count -= key.forget_expired(now);
+            let Some(last) = key.last else { continue };
+            if key.is_over(now) {
+                gone.push(name.clone());
+            } else if key.saved != Some(last) {
+                fresh.push((name.clone(), last));
+            }
+        }
+        (fresh, gone)
+    }
+
+    fn saved(&mut self, fresh: Vec<(String, Timestamp)>, gone: &[String]) {
+        for (name, last) in fresh {
+            if let Some(key) = self.keys.get_mut(&name) {
+                key.saved = Some(last);
+            }
+        }
+        for name in gone {
+            // One that was used meanwhile is not over, and is written the next time.
+            if let Some(key) = self.keys.get_mut(name) {
+                key.saved = None;
+                if key.used.is_empty() {
+                    self.keys.remove(name);
+                }
+            }
+        }
+    }
+}
+
+impl Key {
+    /// Forgets those that are refused by their date.
+    fn forget_expired(&mut self, now: Timestamp) -> usize {
+        let mut count = 0;
+        while self.used.first_key_value().is_some_and(|((at, _), _)| now.duration_since(*at) >= WINDOW) {
+            self.used.pop_first();
+            count += 1;
+        }
+        count
+    }
+
+    /// Forgets so many of those that were signed first.
+    fn forget(&mut self, count: usize) -> usize {
+        let mut forgotten = 0;
+        while forgotten < count
+            && let Some(((at, _), _)) = self.used.pop_first()
+        {
+            self.forgotten = self.forgotten.max(Some(at));
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// Whether one that was signed then may be among the forgotten. What no clock can have said, since it is further
+    /// ahead than any date that is taken, says that a clock was wrong and is right now.
+    fn is_forgotten(&self, at: Timestamp, now: Timestamp) -> bool {
+        self.forgotten.is_some_and(|until| at <= until && until.duration_since(now) < WINDOW)
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        let is_over = |at: Timestamp| now.duration_since(at).abs() >= WINDOW;
+        self.used.is_empty() && self.last.is_none_or(is_over) && self.forgotten.is_none_or(is_over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{MOST, MOST_OF_ONE, Replayed, Replays, Signed};
+    use crate::base::clock::Clock;
+    use crate::store::Store;
+
+    const HERE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+    const THERE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)));
+
+    struct Scene {
+        replays: Replays,
+        store: Store,
+        clock: Clock,
+        passed: Arc<AtomicU64>,
+        start: Timestamp,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Scene {
+        fn set() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let start = Timestamp::from_second(1_800_000_000).unwrap();
+            let (passed, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
+            let (day, steady) = (Arc::clone(&passed), Arc::clone(&passed));
+            let clock = Clock::new(move || {
+                start + SignedDuration::from_millis(i64::try_from(day.load(Ordering::Relaxed)).unwrap())
+            })
+            .with_steady(move || began + Duration::from_millis(steady.load(Ordering::Relaxed)));
+            let replays = Replays::load(&store, clock.clone()).unwrap();
+            Self { replays, store, clock, passed, start, _directory: directory }
+        }
+
+        fn pass(&self, milliseconds: u64) {
+            self.passed.fetch_add(milliseconds, Ordering::Relaxed);
+        }
+
+        fn signed(&self, key: &str, after: i64, number: u128) -> Signed {
+            let at = self.start + SignedDuration::from_millis(after);
+            Signed { access_key: key.into(), mark: number, at }
+        }
+
+        fn count(&self) -> usize {
+            let state = self.replays.state.lock();
+            assert_eq!(state.count, state.keys.values().map(|key| key.used.len()).sum::<usize>());
+            state.count
+        }
+    }
+
+    #[test]
+    fn a_signature_is_used_again_only_at_once_and_by_whoever_may_have_made_it() {
+        let scene = Scene::set();
+        let signed = scene.signed("A", 0, 1);
+        let again = |body: &str, address| scene.replays.take(&signed, body.as_bytes(), address);
+        assert_eq!(again("one", HERE), Ok(()));
+        assert_eq!(again("two", HERE), Ok(()), "two requests of one second");
+        assert_eq!(again("one", THERE), Ok(()), "the same request by another way");
+        assert_eq!(again("two", THERE), Err(Replayed::Used));
+        scene.pass(2_001);
+        for (body, address) in [("one", HERE), ("two", HERE), ("one", THERE)] {
+            assert_eq!(again(body, address), Err(Replayed::Used));
+        }
+        assert_eq!(scene.replays.take(&scene.signed("A", 0, 2), b"two", THERE), Ok(()), "another signature");
+        assert_eq!(scene.replays.take(&scene.signed("B", 0, 1), b"two", THERE), Ok(()), "another keypair");
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_only_later_ones_are_taken() {
+        let scene = Scene::set();
+        for (key, after) in [("A", 500), ("A", 0), ("B", 9_000)] {
+            scene.replays.take(&scene.signed(key, after, 1), b"", HERE).unwrap();
+        }
+        scene.replays.save().await.unwrap();
+        let again = Replays::load(&scene.store, scene.clock.clone()).unwrap();
+        let take = |key, after, number| again.take(&scene.signed(key, after, number), b"", HERE);
+        assert_eq!(take("A", 500, 1), Err(Replayed::Old));
+        assert_eq!(take("A", 499, 7), Err(Replayed::Old), "it may have been used and forgotten");
+        assert_eq!(take("A", 501, 7), Ok(()));
+        assert_eq!(take("C", 0, 1), Ok(()), "of this one none was used");
+        // Nobody's name is kept for ever.
+        scene.pass(16 * 60_000);
+        again.save().await.unwrap();
+        assert_eq!(Replays::load(&scene.store, scene.clock.clone()).unwrap().state.lock().keys.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_keeps_nobody_out_for_longer_than_a_date_is_taken() {
+        let scene = Scene::set();
+        scene.pass(24 * 3_600_000);
+        scene.replays.take(&scene.signed("A", 24 * 3_600_000, 1), b"", HERE).unwrap();
+        scene.replays.save().await.unwrap();
+        scene.passed.store(0, Ordering::Relaxed);
+        let again = Replays::load(&scene.store, scene.clock.clone()).unwrap();
+        assert_eq!(again.take(&scene.signed("A", 0, 2), b"", HERE), Ok(()));
+    }
+
+    #[test]
+    fn what_is_remembered_has_an_end_and_the_loudest_pays() {
+        let scene = Scene::set();
+        let take = |key: &str, after: i64, number: u128| {
+            scene.replays.take(&scene.signed(key, after, number), b"", HERE)
+        };
+        take("quiet", 0, 1).unwrap();
+        let keys = ["a", "b", "c", "d", "e", "f", "g"];
+        for number in 0..MOST_OF_ONE as u128 + 1_000 {
+            for key in keys {
+                take(key, i64::try_from(number).unwrap(), number).unwrap();
+            }
+            assert!(scene.count() <= MOST || number % 1_000 != 0);
+        }
+        assert!(scene.count() <= MOST, "{}", scene.count());
+        for key in keys {
+            assert_eq!(take(key, 0, 0), Err(Replayed::Old), "what was forgotten is not taken");
+            assert_eq!(take(key, 60_000, 0), Ok(()));
+        }
+        assert_eq!(take("quiet", 0, 2), Ok(()), "this one has forgotten nothing");
+        scene.pass(17 * 60_000);
+        scene.replays.state.lock().unsaved(scene.clock.now());
+        assert_eq!(scene.count(), 0);
+    }
+}
