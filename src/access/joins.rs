@@ -230,7 +230,39 @@ impl Joins {
         })
     }
 
-    /// Takes one use of a token for a credential, within the transaction that adds the agent.
+    /// Makes room for a new credential of an agent, within the transaction that lets it in by this token: one that it
+    /// has goes if the token was made for this agent since, for then a super-admin wants it replaced. If it has one that
+    /// must stay, or the key is that of another, the reason for the token's holder.
+    pub fn replace(
+        &self,
+        writer: &mut Writer,
+        token: &JoinToken,
+        key: &str,
+        agent: &str,
+    ) -> Result<Result<(), String>> {
+        for known in writer.keys(&CREDENTIALS, [])? {
+            let found: Option<Credential> = writer.find(&CREDENTIALS, &known)?;
+            let Some(old) = found.filter(|found| found.agent == agent) else { continue };
+            if token.agent.as_deref() != Some(agent) || token.created_at < old.joined_at {
+                return Ok(Err(format!(
+                    "{agent} has joined since this token was made; if it is to be replaced, an admin can make a new \
+                     one: wharf agent token create --id {agent}"
+                )));
+            }
+            writer.remove(&CREDENTIALS, &known)?;
+        }
+        if writer.find(&CREDENTIALS, key)?.is_some() {
+            return Ok(Err(
+                "another agent is known by the key of its credential, and only whoever has that one's secret, or a \
+                 super-admin, may replace it; start this one with an empty --state-dir, so that it makes a key of its own"
+                    .into(),
+            ));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes one use of a token for a credential, within the transaction that adds the agent, after
+    /// [`Joins::replace`].
     pub fn spend(
         &self,
         writer: &mut Writer,

@@ -25,11 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::base::places::{Place, Places, net_of};
 use crate::supply::grants::Grants;
 use crate::supply::hand_out::{self, Answer, Wanted};
 
-/// Connections that have shown no grant yet. More are closed at once: honest ones show theirs with the first request.
+/// Connections that have shown no grant yet. Honest ones show theirs with the first request, so the oldest give way.
 const STRANGERS: usize = 32;
+/// Those of one address.
+const STRANGERS_OF_ONE: usize = 16;
 /// Connections that have. A manager gives out work for sixteen agents at a time.
 const GUESTS: usize = 64;
 /// How long a head may take to come.
@@ -68,22 +71,24 @@ impl Door {
 
     /// Lets peers in until told to stop.
     pub async fn serve(self, listener: TcpListener, tracker: TaskTracker, shutdown: CancellationToken) {
-        let (strangers, guests) = (Arc::new(Semaphore::new(STRANGERS)), Arc::new(Semaphore::new(GUESTS)));
+        let (strangers, guests) =
+            (Places::new(STRANGERS, STRANGERS_OF_ONE), Arc::new(Semaphore::new(GUESTS)));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = shutdown.cancelled() => return,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, remote)) = accepted else {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             };
-            let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else { continue };
+            let stranger = strangers.take(net_of(Some(remote.ip())));
             let visit = Visit {
                 grants: Arc::clone(&self.grants),
                 guests: Arc::clone(&guests),
-                place: Mutex::new(Some(stranger)),
-                is_guest: Mutex::new(false),
+                given_up: stranger.signal(),
+                stranger: Mutex::new(Some(stranger)),
+                guest: Mutex::new(None),
                 moved: Mutex::new(Instant::now()),
             };
             let shutdown = shutdown.clone();
@@ -101,9 +106,12 @@ impl Door {
 struct Visit {
     grants: Arc<Grants>,
     guests: Arc<Semaphore>,
-    /// Its place among the strangers or the guests.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
-    is_guest: Mutex<bool>,
+    /// Its place among the strangers, until it is a guest.
+    stranger: Mutex<Option<Place<Vec<u8>>>>,
+    /// Cancelled when that is needed for somebody else.
+    given_up: CancellationToken,
+    /// Its place among the guests.
+    guest: Mutex<Option<OwnedSemaphorePermit>>,
     /// When something last moved on it.
     moved: Mutex<Instant>,
 }
@@ -123,6 +131,7 @@ async fn attend(visit: Arc<Visit>, stream: TcpStream) {
     loop {
         tokio::select! {
             _ = &mut connection => return,
+            () = visit.given_up.cancelled(), if visit.guest.lock().is_none() => return,
             () = tokio::time::sleep(LOOK) => {
                 if visit.moved.lock().elapsed() >= STALLED {
                     return;
@@ -151,12 +160,14 @@ impl Visit {
 
     /// Whether there is a place for one who has shown a grant; it gives up its place among the strangers.
     fn is_let_in(&self) -> bool {
-        let mut is_guest = self.is_guest.lock();
-        if !*is_guest && let Ok(place) = Arc::clone(&self.guests).try_acquire_owned() {
-            *self.place.lock() = Some(place);
-            *is_guest = true;
+        let mut guest = self.guest.lock();
+        if guest.is_none() {
+            *guest = Arc::clone(&self.guests).try_acquire_owned().ok();
         }
-        *is_guest
+        if guest.is_some() {
+            *self.stranger.lock() = None;
+        }
+        guest.is_some()
     }
 
     fn response(self: Arc<Self>, answer: Answer, stays: bool) -> Response<Body> {
@@ -304,7 +315,9 @@ mod tests {
         for _ in 0..4 * STRANGERS {
             flood.push(TcpStream::connect(open.door.bound).await.unwrap());
         }
-        // Most are closed at once, without a word; those that say nothing are after some seconds.
+        // While they are there, too.
+        assert_eq!(open.ask("GET", &part(), grant.expose(), "").await.0, 200);
+        // Most are closed as soon as others come, without a word; those that say nothing are after some seconds.
         for mut stranger in flood {
             let closed = timeout(DEADLINE, stranger.read(&mut [0; 1])).await.expect("it is closed");
             assert!(matches!(closed, Ok(0) | Err(_)));

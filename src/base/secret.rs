@@ -22,6 +22,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// A text of somebody who knows the secret, without it.
+    pub fn hidden_in(&self, text: &str) -> String {
+        if self.0.is_empty() { text.into() } else { text.replace(&self.0, "[secret]") }
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -37,5 +42,7 @@ mod tests {
     #[test]
     fn a_secret_does_not_show_in_debug_output() {
         assert_eq!(format!("{:?}", Some(Secret::new("hunter2"))), "Some([secret])");
+        assert_eq!(Secret::new("hunter2").hidden_in("not hunter2, no"), "not [secret], no");
+        assert_eq!(Secret::new("").hidden_in("no"), "no");
     }
 }

@@ -9,6 +9,11 @@ use std::time::Duration;
 /// URL), too little to flood a ledger.
 const MAX_MESSAGE: usize = 400;
 
+/// What is shown where credentials were.
+const HIDDEN: &str = "[secret]";
+/// What is shorter after `Basic` or `Bearer` is a word: the shortest password, with a user, in base64.
+const SHORTEST_CREDENTIALS: usize = 12;
+
 /// A failed operation of an engine. It prints as one line and never carries credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -130,18 +135,59 @@ impl fmt::Display for Fault {
 
 impl Error for Fault {}
 
-/// Foreign text as one line of at most [`MAX_MESSAGE`] characters, with nothing that moves a cursor.
+/// Foreign text as one line of at most [`MAX_MESSAGE`] characters, with nothing that moves a cursor or opens a door.
 pub(crate) fn one_line(text: &str) -> String {
+    // Hidden before it is cut: half a password is no better.
+    let text = without_credentials(&text.trim().chars().take(MAX_MESSAGE * 4).collect::<String>());
     let mut line: String = text
-        .trim()
         .chars()
         .take(MAX_MESSAGE)
         .map(|c| if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}') { ' ' } else { c })
         .collect();
-    if text.trim().chars().nth(MAX_MESSAGE).is_some() {
+    if text.chars().nth(MAX_MESSAGE).is_some() {
         line.push_str("...");
     }
     line
+}
+
+/// The text without what stands for somebody's account in it: user and password in a URL, and what follows the schemes
+/// of HTTP's `Authorization`.
+fn without_credentials(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ',' | ';');
+    let mut kept = String::with_capacity(text.len());
+    let mut is_secret_next = false;
+    for word in text.split_inclusive(ends) {
+        let (bare, end) = word
+            .char_indices()
+            .last()
+            .filter(|(_, c)| ends(*c))
+            .map_or((word, ""), |(at, _)| word.split_at(at));
+        // "no basic auth credentials" has no credentials.
+        if is_secret_next && bare.len() >= SHORTEST_CREDENTIALS {
+            kept.push_str(HIDDEN);
+        } else {
+            push_url(&mut kept, bare);
+        }
+        kept.push_str(end);
+        is_secret_next = bare.is_empty() && is_secret_next
+            || bare.eq_ignore_ascii_case("bearer")
+            || bare.eq_ignore_ascii_case("basic");
+    }
+    kept
+}
+
+/// Adds a word; if it is or has a URL, without user and password.
+fn push_url(kept: &mut String, word: &str) {
+    let (before, rest) = word.split_once("://").map_or((word, None), |(before, rest)| (before, Some(rest)));
+    kept.push_str(before);
+    let Some(rest) = rest else { return };
+    let authority = rest.find(['/', '?', '#']).map_or(rest, |end| rest.split_at(end).0);
+    let hidden = authority.rfind('@').and_then(|at| rest.get(at..));
+    kept.push_str("://");
+    if hidden.is_some() {
+        kept.push_str(HIDDEN);
+    }
+    kept.push_str(hidden.unwrap_or(rest));
 }
 
 /// What engines say, by a piece of it in lower case, the more telling first. A daemon's status code says little:
@@ -284,6 +330,26 @@ mod tests {
             let fault = Fault::broken(&io::Error::from(kind));
             assert!(fault.class == Class::EngineGone && fault.message.contains(remedy), "{fault}");
         }
+    }
+
+    #[test]
+    fn what_opens_a_door_is_not_repeated() {
+        for (said, shown) in [
+            ("Get \"https://ann:hunter2@cr.io/v2/\": EOF", "Get \"https://[secret]@cr.io/v2/\": EOF"),
+            ("http://ann:p@ss@cr.io?x=a@b no", "http://[secret]@cr.io?x=a@b no"),
+            ("docker://cr.io/a@sha256:ab: gone", "docker://cr.io/a@sha256:ab: gone"),
+            (
+                "sent Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.e30, got 401",
+                "sent Authorization: Bearer [secret], got 401",
+            ),
+            ("basic  YW5uOmh1bnRlcjI=", "basic  [secret]"),
+            ("no basic auth credentials", "no basic auth credentials"),
+            ("write /a: no space left on device", "write /a: no space left on device"),
+        ] {
+            assert_eq!(super::one_line(said), shown);
+        }
+        let long = format!("{}https://ann:{}@cr.io", "x".repeat(390), "hunter2".repeat(20));
+        assert!(!super::one_line(&long).contains("hunter2"));
     }
 
     #[test]

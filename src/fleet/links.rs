@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::joins::{Joins, checked_agent_id, is_key};
 use crate::access::names::checked_name;
+use crate::base::places::{Place, Places, net_of};
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::fleet::labels::set_labels;
@@ -22,10 +22,16 @@ use crate::store::Store;
 use crate::wire::message::{Code, Hello, Refusal};
 use crate::wire::{MAX_TEXT, VERSIONS};
 
-/// Connections that have not yet proved who they are, of some 20 KiB each. More are told to try later.
+/// Connections that have not yet proved who they are, of some 20 KiB each.
 const STRANGERS: usize = 512;
+/// Those of one address: an office's worth of agents that dial all at once after a restart, for saying hello takes
+/// milliseconds.
+const STRANGERS_OF_ONE: usize = 128;
 /// What an agent is told that was taken out of the fleet.
 pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
+
+/// The place of somebody who has not said who they are.
+pub type Stranger = Place<Vec<u8>>;
 
 /// The links. Clones share them.
 #[derive(Clone)]
@@ -37,7 +43,7 @@ pub struct Links {
     store: Store,
     joins: Joins,
     audit: Audit,
-    strangers: Arc<Semaphore>,
+    strangers: Places<Vec<u8>>,
     sessions: Arc<Mutex<HashMap<String, Session>>>,
 }
 
@@ -56,17 +62,14 @@ impl Links {
         silence: Duration,
         shutdown: CancellationToken,
     ) -> Self {
-        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        let strangers = Places::new(STRANGERS, STRANGERS_OF_ONE);
         Self { fleet, shutdown, silence, store, joins, audit, strangers, sessions: Arc::default() }
     }
 
-    /// A place for somebody who has not said who they are.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when too many are there already.
-    pub fn stranger(&self) -> Result<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.strangers).try_acquire_owned();
-        place.map_err(|_| Error::Busy("too many agents are connecting at once; try again in a moment".into()))
+    /// A place for somebody at this address who has not said who they are. Where too many are there already, one of those
+    /// that have been silent for longest gives way.
+    pub fn stranger(&self, address: IpAddr) -> Stranger {
+        self.strangers.take(net_of(Some(address)))
     }
 
     /// Takes an agent out of the fleet, forgets what it is known by, and cuts it off. For super-admins.
@@ -152,8 +155,8 @@ impl Links {
                     );
                     return Ok(Err(Refusal::new(Code::Id, why)));
                 }
-                if token.agent.is_some() {
-                    links.joins.forget(w, &id)?;
+                if let Err(why) = links.joins.replace(w, &token, &hello.credential.key, &id)? {
+                    return Ok(Err(Refusal::new(Code::Token, why)));
                 }
                 let token_id = token.id.clone();
                 links.joins.spend(w, token, &hello.credential.key, &hello.credential.secret, &id)?;
@@ -184,7 +187,9 @@ impl Links {
             return Ok(id);
         }
         let why = format!(
-            "there is an agent {id} already; choose another --id, or take that one out first: wharf agent remove {id}"
+            "there is an agent {id} already; choose another --id; if this is its machine without its state directory, a \
+             super-admin can let it in again while the old one is away: wharf agent token create --id {id}; or take that \
+             one out first: wharf agent remove {id}"
         );
         Err(Refusal::new(Code::Id, why))
     }

@@ -1,6 +1,6 @@
 //! An engine on another machine, reached by the link its agent keeps open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::base::digest::Digest;
+use crate::base::secret::Secret;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
@@ -22,8 +23,12 @@ use crate::fleet::door::RemoteDoor;
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
-use crate::wire::{MAX_CA, image};
+use crate::wire::{MAX_AT_ONCE, MAX_CA, image};
 
+/// Secrets of one link that are kept out of what its agent says: those of as many pulls as it may have, with their grants.
+const MAX_SECRETS: usize = MAX_AT_ONCE * 2;
+/// As much as is looked at of what an agent says of a failure, in characters: more than is shown of it.
+const MAX_SAID: usize = 2_000;
 /// Messages that wait to be sent on one link.
 const OUTBOX: usize = 64;
 /// How long an agent may take for an answer: as long as its engine may, and some for the way.
@@ -41,6 +46,8 @@ pub(in crate::fleet) struct Link {
     pub(in crate::fleet) changed: watch::Sender<Option<Change>>,
     /// Cancelled when the link is no more the agent's.
     pub(in crate::fleet) closed: CancellationToken,
+    /// Secrets that were sent on it, the latest: what the agent says is told without them.
+    entrusted: Mutex<VecDeque<Secret>>,
     /// Why it was cut, if we did it.
     cut: Mutex<Option<Refusal>>,
     /// Cancelled when the manager stops: pulls go on at the agents then.
@@ -65,6 +72,7 @@ impl Link {
             next_call: AtomicU64::new(1),
             changed: watch::Sender::new(None),
             closed: CancellationToken::new(),
+            entrusted: Mutex::default(),
             cut: Mutex::new(None),
             shutdown,
         };
@@ -82,6 +90,37 @@ impl Link {
         self.cut.lock().clone()
     }
 
+    /// Takes note of secrets that the agent is sent. Those it has had longest are forgotten.
+    fn entrust(&self, message: &ToAgent) {
+        let secrets: Vec<&Secret> = match message {
+            ToAgent::Pull { what, .. } => {
+                let password = what.credentials.iter().map(|credentials| &credentials.password);
+                password.chain(what.peers.iter().map(|peer| &peer.grant)).collect()
+            }
+            ToAgent::Ask(Request { ask: Ask::HandOut { grant, .. }, .. }) => vec![grant],
+            _ => return,
+        };
+        let mut entrusted = self.entrusted.lock();
+        for secret in secrets {
+            entrusted.retain(|known| known != secret);
+            entrusted.push_back(secret.clone());
+        }
+        let too_many = entrusted.len().saturating_sub(MAX_SECRETS);
+        entrusted.drain(..too_many);
+    }
+
+    /// What the agent said, without the secrets that it was sent.
+    fn without_secrets(&self, text: &str) -> String {
+        let text = text.chars().take(MAX_SAID).collect();
+        self.entrusted.lock().iter().fold(text, |text: String, secret| secret.hidden_in(&text))
+    }
+
+    /// A failure as the agent tells it.
+    pub(in crate::fleet) fn told(&self, fault: image::Fault) -> Fault {
+        // Before it is cut to a line: half a password is no better.
+        image::Fault { message: self.without_secrets(&fault.message), ..fault }.into()
+    }
+
     /// An answer came. One that nobody waits for any more is dropped.
     pub(in crate::fleet) fn answered(&self, reply: Reply) {
         if let Some(waiting) = self.calls.lock().remove(&reply.call) {
@@ -93,7 +132,9 @@ impl Link {
     ///
     /// # Errors
     /// Numbers that can't be: the pull fails with that, and the agent has lied.
-    pub(in crate::fleet) fn pulling(&self, pull: &str, progress: Progress) -> Result<(), Unacceptable> {
+    pub(in crate::fleet) fn pulling(&self, pull: &str, said: &image::Progress) -> Result<(), Unacceptable> {
+        let message = self.without_secrets(&said.message);
+        let progress: Progress = image::Progress { message, ..said.clone() }.into();
         let pulls = self.pulls.lock();
         let Some(news) = pulls.get(pull) else { return Ok(()) };
         let is_lie = !is_honest(news.borrow().progress.as_ref(), &progress);
@@ -111,7 +152,7 @@ impl Link {
     pub(in crate::fleet) fn pulled(&self, pull: &str, end: End) -> Result<(), Unacceptable> {
         let end = match end {
             End::Done(pulled) => Ok(pulled.try_into()?),
-            End::Failed(fault) => Err(fault.into()),
+            End::Failed(fault) => Err(self.told(fault)),
         };
         if let Some(news) = self.pulls.lock().get(pull) {
             news.send_modify(|news| news.end = Some(end));
@@ -127,8 +168,13 @@ impl Link {
         tokio::select! {
             biased;
             () = self.closed.cancelled() => Err(Self::gone()),
-            sent = self.outbox.send(message) => sent.map_err(|_| Self::gone()),
+            sent = self.entrusting(message) => sent.map_err(|_| Self::gone()),
         }
+    }
+
+    async fn entrusting(&self, message: ToAgent) -> Result<(), mpsc::error::SendError<ToAgent>> {
+        self.entrust(&message);
+        self.outbox.send(message).await
     }
 
     pub(in crate::fleet) async fn ask(&self, ask: Ask) -> Result<Answer, Fault> {
@@ -151,7 +197,7 @@ impl Link {
         let answer = asked.await;
         self.calls.lock().remove(&call);
         match answer? {
-            Answer::Failed(fault) => Err(fault.into()),
+            Answer::Failed(fault) => Err(self.told(fault)),
             answer => Ok(answer),
         }
     }
@@ -171,6 +217,14 @@ pub(in crate::fleet) fn strange() -> Fault {
 }
 
 impl Remote {
+    /// A pull that the agent calls a success, if it says and its engine shows what was wanted. It may have ended so before
+    /// somebody else changed the image.
+    async fn proven(&self, pull: &Pull, pulled: Pulled) -> Result<Pulled, Fault> {
+        pull.proven(Some(pulled.held))?;
+        let shown = self.find(&pull.canonical()?).await?;
+        Ok(Pulled { held: pull.proven(shown)?, fetched: pulled.fetched })
+    }
+
     /// What the agent is told of a pull. Where its registry is, only engines need to know that go there by wharf.
     async fn told(&self, pull: &Pull) -> Result<image::Pull, Fault> {
         let mut told = image::Pull::from(pull);
@@ -280,7 +334,7 @@ impl Engine for Remote {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            end = following.follow(&mut news, progress) => return end,
+            end = following.follow(&mut news, progress) => return self.proven(pull, end?).await,
         }
         if self.link.shutdown.is_cancelled() {
             return Err(Fault::stopped());

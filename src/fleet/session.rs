@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use url::Url;
 
 use crate::base::Error;
 use crate::engine::Change;
-use crate::engine::fault::{Fault, one_line};
+use crate::engine::fault::one_line;
 use crate::engine::image::Held;
 use crate::fleet::door::checked;
-use crate::fleet::links::{Links, REMOVED, common_version, place};
+use crate::fleet::links::{Links, REMOVED, Stranger, common_version, place};
 use crate::fleet::pace::Pace;
 use crate::fleet::remote::{Link, Remote};
 use crate::wire::convert::Unacceptable;
@@ -23,7 +23,7 @@ use crate::wire::socket::{Broken, Receiver, Sender, Socket};
 use crate::wire::{MAX_HELLO, MAX_IMAGES, MAX_MESSAGE};
 
 /// How long somebody who connected may take to say hello.
-const HELLO: Duration = Duration::from_secs(10);
+pub const HELLO: Duration = Duration::from_secs(10);
 /// How long a last word may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// An agent sends a sign of life so many times before it is missed.
@@ -46,13 +46,14 @@ enum End {
 }
 
 /// Serves one connection to its end. `stranger` is its place until it has proved who it is.
-pub async fn attend<S>(links: Links, stream: S, address: IpAddr, stranger: OwnedSemaphorePermit)
+pub async fn attend<S>(links: Links, stream: S, address: IpAddr, stranger: Stranger)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut socket = Socket::server(stream, MAX_HELLO).await;
     let hello = tokio::select! {
         hello = timeout(HELLO, socket.receive::<FromAgent>()) => hello,
+        () = stranger.given_up() => return socket.close("others came, and it had said no hello").await,
         () = links.shutdown.cancelled() => return socket.close("the manager stops").await,
     };
     let hello = match hello {
@@ -205,13 +206,13 @@ impl Session {
                 }
             }
             FromAgent::Gone(fault) => {
-                let fault = Fault::from(fault);
+                let fault = self.link.told(fault);
                 tracing::warn!(agent = self.id, %fault, "an agent's engine is gone");
                 self.links.fleet.lose(&self.id, &format!("its engine does not answer: {fault}"));
             }
             FromAgent::Images(images) => self.images(images, report)?,
             FromAgent::Answer(reply) => self.link.answered(reply),
-            FromAgent::Pulling { pull, progress } => self.link.pulling(&pull, progress.into())?,
+            FromAgent::Pulling { pull, progress } => self.link.pulling(&pull, &progress)?,
             FromAgent::Pulled { pull, end } => self.link.pulled(&pull, end)?,
             FromAgent::Bye => return Ok(false),
         }

@@ -10,7 +10,8 @@ use poem::{Body, Request, Response, ResponseBuilder, handler};
 use tokio::sync::Semaphore;
 
 use crate::fleet::links::Links;
-use crate::fleet::session::attend;
+use crate::fleet::session::{HELLO, attend};
+use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::problem::Problem;
 use crate::supply::grants::Grants;
@@ -26,6 +27,7 @@ const GUESTS: usize = 64;
 pub fn link(
     request: &Request,
     Data(links): Data<&Links>,
+    Data(proofs): Data<&Proofs>,
     Data(streams): Data<&Streams>,
 ) -> Result<Response, Problem> {
     let Some(key) = websocket_key(request) else {
@@ -38,16 +40,16 @@ pub fn link(
         return Err(Problem::forbidden("agents are no browsers"));
     }
     let accept = accept_key(key);
-    let stranger = links.stranger().map_err(Problem::from)?;
     let upgrade =
         request.take_upgrade().map_err(|_| Problem::bad_request("this connection can't be upgraded"))?;
-    let address = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
-    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+    let address = proofs.proxies.peer(request).address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let stranger = links.stranger(address);
     let links = links.clone();
     streams.tracker.spawn(async move {
-        match upgrade.await {
-            Ok(stream) => attend(links, stream, address, stranger).await,
-            Err(error) => tracing::debug!(%address, %error, "a link did not come to be"),
+        match tokio::time::timeout(HELLO, upgrade).await {
+            Ok(Ok(stream)) => attend(links, stream, address, stranger).await,
+            Ok(Err(error)) => tracing::debug!(%address, %error, "a link did not come to be"),
+            Err(_) => tracing::debug!(%address, "a link did not come to be in time"),
         }
     });
     Ok(Response::builder()

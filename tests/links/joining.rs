@@ -1,6 +1,8 @@
 //! How agents get in, what shows of them, and how they are put out.
 
 use serde_json::{Value, json};
+use wharf::base::secret::Secret;
+use wharf::wire::message::FromAgent;
 
 use super::{NODE, Scene};
 use crate::support::app::App;
@@ -167,6 +169,46 @@ async fn one_id_is_one_agent() {
     assert!(refusal.starts_with("Connected: gpu01 is connected already"), "{refusal}");
     // The process itself may come back before its old link is known to be dead.
     assert!(Speaker::join(&app, first).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_takes_nobody_elses_credential() {
+    let app = App::start().await;
+    let api = app.admin();
+    let mut victim = hello(Some(&token(&api, json!({})).await), "victimvictim");
+    victim.id = Some("gpu01".into());
+    let (mut link, _) = Speaker::join(&app, victim.clone()).await.expect("in");
+    victim.token = None;
+    // Keys are not secret; this one comes with another secret, and a token that is good.
+    let good = token(&api, json!({"id": "gpu02"})).await;
+    let mut thief = hello(Some(&good), "victimvictim");
+    thief.credential.secret = Secret::new("t".repeat(64));
+    let refusal = Speaker::join(&app, thief).await.err().expect("a refusal");
+    assert!(refusal.contains("known by the key") && refusal.contains("--state-dir"), "{refusal}");
+    link.say(&FromAgent::Bye).await;
+    becomes(&api, "gpu01", "LOST").await;
+    let (mut link, id) = Speaker::join(&app, victim.clone()).await.expect("it is still known");
+    assert_eq!(id, "gpu01");
+    link.say(&FromAgent::Bye).await;
+    becomes(&api, "gpu01", "LOST").await;
+
+    // What was made for an agent before it came replaces nothing; what a super-admin makes for it then does.
+    let (_other, id) =
+        Speaker::join(&app, hello(Some(&good), "gpu02gpu02")).await.expect("the token was not spent");
+    assert_eq!(id, "gpu02");
+    let early = token(&api, json!({"id": "gpu03"})).await;
+    let mut owner = hello(Some(&token(&api, json!({})).await), "ownerowner");
+    owner.id = Some("gpu03".into());
+    let (mut link, _) = Speaker::join(&app, owner.clone()).await.expect("in");
+    owner.token = None;
+    link.say(&FromAgent::Bye).await;
+    becomes(&api, "gpu03", "LOST").await;
+    let refusal = Speaker::join(&app, hello(Some(&early), "earlyearly")).await.err().expect("a refusal");
+    assert!(refusal.contains("wharf agent token create --id gpu03"), "{refusal}");
+    let anew = token(&api, json!({"id": "gpu03"})).await;
+    let (_link, id) = Speaker::join(&app, hello(Some(&anew), "anewanewanew")).await.expect("in");
+    assert_eq!(id, "gpu03");
+    assert!(Speaker::join(&app, owner).await.is_err(), "it was replaced");
 }
 
 #[tokio::test]

@@ -1,15 +1,17 @@
 //! Agents that break the protocol: each is told why, thrown out, and does no harm to others.
 
+use futures_util::future::join_all;
 use serde_json::json;
 use wharf::base::digest::Digest;
-use wharf::wire::image::{Held, Progress, Someone};
-use wharf::wire::message::{Answer, Ask, FromAgent, Images, Reply, ToAgent};
+use wharf::wire::image::{Fault, Held, Progress, Pull, Pulled, Someone};
+use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
 use wharf::wire::{MAX_MESSAGE, MAX_NAMES};
 
 use crate::support::app::App;
 use crate::support::image::Image;
 use crate::support::machine::{Speaker, agent, becomes, hello, token};
-use crate::support::registry::RealRegistry;
+use crate::support::registry::{PASSWORD, RealRegistry, USER};
+use crate::support::shelf::Shelf;
 use crate::support::simulated::someone;
 
 async fn joined(app: &App, key: &str) -> (Speaker, String) {
@@ -154,4 +156,111 @@ async fn who_connects_and_says_nothing_of_use_gets_no_further() {
     let page =
         page.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
     assert_eq!(page.header("Origin", "http://evil.example").send().await.status, 403);
+}
+
+/// Has an agent of this key load an image; the words with which its item ends, when the agent ends the pull like this, and
+/// shows that under the image's name afterwards.
+async fn told_so(
+    app: &App,
+    key: &str,
+    image: &str,
+    end: impl Fn(&Pull) -> End,
+    shown: impl Fn(&Pull) -> Option<Held>,
+) -> (String, String) {
+    let api = app.admin();
+    let (mut speaker, id) = joined(app, key).await;
+    speaker.say(&FromAgent::Here(someone("h"))).await;
+    speaker.say(&FromAgent::Images(Images { full: true, last: true, ..Images::default() })).await;
+    becomes(&api, &id, "ALIVE").await;
+    let task = api.transfer("preload_image", image, &id).await;
+    let answering = async {
+        let mut now = None;
+        loop {
+            match speaker.hear().await.expect("a message") {
+                ToAgent::Ask(request) => {
+                    let answer = match request.ask {
+                        Ask::Find(_) => Answer::Found(now.clone()),
+                        _ => Answer::Looked,
+                    };
+                    speaker.say(&FromAgent::Answer(Reply { call: request.call, answer })).await;
+                }
+                ToAgent::Pull { pull, what } => {
+                    now = shown(&what);
+                    let progress = Progress { message: format!("with {PASSWORD}"), ..Progress::default() };
+                    speaker.say(&FromAgent::Pulling { pull: pull.clone(), progress }).await;
+                    speaker.say(&FromAgent::Pulled { pull, end: end(&what) }).await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let last = tokio::select! {
+        last = api.finish(&task) => last,
+        () = answering => unreachable!("it answers until it is dropped"),
+    };
+    let item = api.task(&task).await["items"][0].clone();
+    let text = |field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    (text("state"), format!("{} {:?}", text("reason"), last))
+}
+
+#[tokio::test]
+async fn who_says_done_is_believed_when_it_was_that_image_and_its_engine_shows_it() {
+    let registry = Shelf::start([Image::new("lab/python", "1")]).await;
+    let app = App::start().await;
+    app.admin().add_registry_at(&registry.host(), &registry.url(), Some((USER, PASSWORD))).await;
+    app.admin().scan(&registry.host()).await;
+    let image = format!("{}/lab/python:1", registry.host());
+    let held = |id: &Digest| Held { id: id.clone(), names: Vec::new(), manifests: Vec::new(), size: 1 };
+    let done = |id: &Digest| End::Done(Pulled { held: held(id), fetched: true });
+    let other = Digest::sha256_of(b"another image");
+
+    let (state, why) =
+        told_so(&app, "honesthonest", &image, |what| done(&what.config), |what| Some(held(&what.config)))
+            .await;
+    assert_eq!(state, "done", "{why}");
+    let (state, why) = told_so(&app, "anotheranother", &image, |_| done(&other), |_| None).await;
+    assert!(state == "failed" && why.contains("not the expected"), "{state}: {why}");
+    let (state, why) = told_so(&app, "nothingnothing", &image, |what| done(&what.config), |_| None).await;
+    assert!(state == "failed" && why.contains("and yet has no"), "{state}: {why}");
+    let (state, why) =
+        told_so(&app, "movedmoved", &image, |what| done(&what.config), |_| Some(held(&other))).await;
+    assert!(state == "failed" && why.contains("not the expected"), "{state}: {why}");
+}
+
+#[tokio::test]
+async fn what_an_agent_says_of_a_failure_repeats_no_secret() {
+    let registry = Shelf::start([Image::new("lab/python", "1")]).await;
+    let app = App::start().await;
+    app.admin().add_registry_at(&registry.host(), &registry.url(), Some((USER, PASSWORD))).await;
+    app.admin().scan(&registry.host()).await;
+    let image = format!("{}/lab/python:1", registry.host());
+    let failed = |_: &Pull| {
+        let message = format!(
+            "GET https://{USER}:other-{PASSWORD}@cr.invalid/v2/: 401\u{1b}[31m\nfor {PASSWORD}, sent Bearer {}",
+            "eyJhbGciOiJSUzI1NiJ9".repeat(3)
+        );
+        End::Failed(Fault { class: "unauthorized".into(), message })
+    };
+    let (state, why) = told_so(&app, "talkative1", &image, failed, |_| None).await;
+    assert_eq!(state, "failed", "{why}");
+    assert!(
+        why.contains("401") && why.contains("[secret]@cr.invalid") && why.contains("for [secret]"),
+        "{why}"
+    );
+    for kept in [why.as_str(), &app.logs()] {
+        for secret in [PASSWORD, "eyJhbGciOiJSUzI1NiJ9", "\u{1b}[31m"] {
+            assert!(!kept.contains(secret), "{secret}: {kept}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn however_many_say_nothing_an_agent_gets_in() {
+    let app = App::start().await;
+    let api = app.admin();
+    let token = token(&api, json!({})).await;
+    let silent = join_all((0..600).map(|_| Speaker::dial(&app))).await;
+    let (_speaker, id) = Speaker::join(&app, hello(Some(&token), "welcomewelcome")).await.expect("in");
+    assert!(agent(&api, &id).await["id"].is_string());
+    drop(silent);
 }

@@ -153,10 +153,15 @@ pub fn hello(token: Option<&str>, key: &str) -> Hello {
 impl Speaker {
     /// Connects, and says nothing.
     pub async fn connect(app: &App) -> Self {
+        Self::dial(app).await.expect("a link")
+    }
+
+    /// Connects, and may be turned away.
+    pub async fn dial(app: &App) -> Result<Self, Broken> {
         let host = app.url().trim_start_matches("http://").to_owned();
         let stream = TcpStream::connect(&host).await.expect("a connection");
-        let socket = Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await;
-        Self { socket: socket.expect("a link") }
+        let socket = Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await?;
+        Ok(Self { socket })
     }
 
     /// Connects and says hello; the id, or the refusal.
