@@ -12,6 +12,7 @@ use crate::access::accounts::{Accounts, Credentials};
 use crate::access::audit::{Audit, Retention};
 use crate::access::directory::Directory;
 use crate::access::first_admin::FirstAdmin;
+use crate::access::hasher::Hasher;
 use crate::access::joins::Joins;
 use crate::access::rates::Rates;
 use crate::access::replays::Replays;
@@ -122,11 +123,20 @@ impl Server {
         let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
-        let first_admin = first_admin(settings.first_admin, &accounts, &clock)?;
+        let hasher = Hasher::new()?;
+        let first_admin = first_admin(settings.first_admin, &accounts, &hasher, &clock)?;
         let tracker = TaskTracker::new();
         let audit = Audit::load(&store, clock.clone(), settings.audit)?;
         let (log, limits) = (audit.clone(), settings.sessions);
-        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let door = SignIn::load(
+            &store,
+            &accounts,
+            log.clone(),
+            hasher.clone(),
+            clock.clone(),
+            limits,
+            tracker.clone(),
+        )?;
         let set_up = SetUp::new(
             store.clone(),
             accounts.clone(),
@@ -143,6 +153,7 @@ impl Server {
             accounts.clone(),
             tenants.clone(),
             audit.clone(),
+            hasher,
             clock.clone(),
             Arc::new(fleet.clone()),
         )
@@ -295,11 +306,12 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
 fn first_admin(
     wanted: Option<FirstAdmin>,
     accounts: &Accounts,
+    hasher: &Hasher,
     clock: &Clock,
 ) -> Result<Option<Credentials>, ServeError> {
     match wanted {
         Some(wanted) if accounts.is_empty() => {
-            Ok(Some(accounts.create_first_admin(wanted, tenants::DEFAULT, clock.now())?))
+            Ok(Some(accounts.create_first_admin(hasher, wanted, tenants::DEFAULT, clock.now())?))
         }
         _ => Ok(None),
     }

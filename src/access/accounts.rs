@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::access::caller::{Caller, Credential, Origin, Role};
 use crate::access::first_admin::FirstAdmin;
-use crate::access::password;
+use crate::access::hasher::Hasher;
 use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
 use crate::base::reference::shown;
@@ -271,12 +271,13 @@ impl Accounts {
     /// [`Error::Invalid`] for an e-mail address, password or key that can't be taken.
     pub fn create_first_admin(
         &self,
+        hasher: &Hasher,
         wanted: FirstAdmin,
         domain: &str,
         now: Timestamp,
     ) -> Result<Credentials> {
         let credentials = wanted.complete()?;
-        let hash = password::hash(&credentials.password)?;
+        let hash = hasher.hash_now(&credentials.password)?;
         self.store.write_now(|w| self.put_first_admin(w, &credentials, hash, domain, now))?;
         Ok(credentials)
     }
@@ -319,6 +320,7 @@ impl Accounts {
     /// [`Error::Missing`] when there is no such user.
     pub fn reset(
         &self,
+        hasher: &Hasher,
         email: &str,
         new_password: Option<Secret>,
         new_keypair: bool,
@@ -333,7 +335,7 @@ impl Accounts {
         let password = new_password.map_or_else(|| random_text(24).map(Secret::new), Ok)?;
         let keypair = if new_keypair { Some((new_access_key()?, new_secret_key()?)) } else { None };
         let changed = User {
-            password: password::hash(&password)?,
+            password: hasher.hash_now(&password)?,
             status: Status::Active,
             need_password_change: false,
             modified_at: Some(now),
@@ -507,17 +509,19 @@ mod tests {
 
     use super::Accounts;
     use crate::access::first_admin::FirstAdmin;
+    use crate::access::hasher::Hasher;
+use crate::access::hasher::Hasher;
     use crate::base::secret::Secret;
     use crate::store::Store;
 
     #[test]
     fn the_first_admin_is_there_after_a_restart_and_its_keys_are_sealed() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, hasher) = (tempfile::tempdir().unwrap(), Hasher::new().unwrap());
         let store = Store::open(directory.path()).unwrap();
         let accounts = Accounts::load(&store).unwrap();
         assert!(accounts.is_empty());
         let made =
-            accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
+            accounts.create_first_admin(&hasher, FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(made.email, "admin@localhost");
         drop((accounts, store));
 
@@ -533,29 +537,29 @@ mod tests {
 
     #[test]
     fn a_reset_replaces_the_keypair_only_when_asked_to() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, hasher) = (tempfile::tempdir().unwrap(), Hasher::new().unwrap());
         let store = Store::open(directory.path()).unwrap();
         let accounts = Accounts::load(&store).unwrap();
         let first =
-            accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
+            accounts.create_first_admin(&hasher, FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
         let kept =
-            accounts.reset("admin@localhost", None, false, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
+            accounts.reset(&hasher, "admin@localhost", None, false, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
         assert!(kept.keypair.is_none());
         assert!(accounts.key_holder(&first.access_key).is_ok());
         let second =
-            accounts.reset("admin@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
+            accounts.reset(&hasher, "admin@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
         assert!(accounts.key_holder(&first.access_key).is_err());
         assert!(accounts.key_holder(&second.keypair.unwrap().0).is_ok());
         let unknown =
-            accounts.reset("b@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap_err();
+            accounts.reset(&hasher, "b@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap_err();
         assert!(unknown.to_string().contains("admin@localhost"), "{unknown}");
     }
 
     #[test]
     fn credentials_that_can_not_travel_in_a_header_are_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, hasher) = (tempfile::tempdir().unwrap(), Hasher::new().unwrap());
         let accounts = Accounts::load(&Store::open(directory.path()).unwrap()).unwrap();
-        let refused = |wanted| accounts.create_first_admin(wanted, "default", Timestamp::UNIX_EPOCH).is_err();
+        let refused = |wanted| accounts.create_first_admin(&hasher, wanted, "default", Timestamp::UNIX_EPOCH).is_err();
         assert!(refused(FirstAdmin { access_key: Some("a:b:c:d".into()), ..Default::default() }));
         assert!(refused(FirstAdmin { secret_key: Some(Secret::new("short")), ..Default::default() }));
         assert!(refused(FirstAdmin { email: Some("nobody".into()), ..Default::default() }));

@@ -336,6 +336,7 @@ mod tests {
     use super::{Limits, Sessions};
     use crate::access::accounts::Accounts;
     use crate::access::first_admin::FirstAdmin;
+    use crate::access::hasher::Hasher;
     use crate::access::user::{Status, User};
     use crate::base::clock::Clock;
     use crate::base::ids::UserId;
@@ -360,7 +361,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let store = Store::open(directory.path()).unwrap();
             let accounts = Accounts::load(&store).unwrap();
-            let made = accounts.create_first_admin(FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH);
+            let made = accounts.create_first_admin(&Hasher::new().unwrap(), FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH);
             let user = accounts.user_by_email(&made.unwrap().email).unwrap().id;
             let day = Arc::new(AtomicI64::new(1_700_000_000));
             Self { store, accounts, user, day, steady: Arc::default(), _directory: directory }

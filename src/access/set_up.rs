@@ -14,6 +14,7 @@ use crate::access::accounts::{Accounts, random_text};
 use crate::access::audit::Audit;
 use crate::access::caller::Credential;
 use crate::access::first_admin::FirstAdmin;
+use crate::access::hasher::Line;
 use crate::access::names::checked_email;
 use crate::access::sign_in::{Refusal, SignIn, SignedIn, check_sizes};
 use crate::access::tenants;
@@ -128,7 +129,7 @@ impl Shared {
             ..FirstAdmin::default()
         };
         let made = wanted.complete()?;
-        let hash = self.door.hasher().hash(choice.password).await?;
+        let hash = self.door.hasher().hash(Line::Known, choice.password).await?;
         let (shared, secret_key) = (Arc::clone(&self), made.secret_key.clone());
         let written = self.store.write(move |w| {
             // Two may come with the same link; the first is in.

@@ -13,8 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::accounts::Accounts;
 use crate::access::audit::{Audit, Deed};
 use crate::access::caller::{Caller, Credential, SessionId};
-use crate::access::hasher::Hasher;
-use crate::access::password::MAX_PASSWORD;
+use crate::access::hasher::{Hasher, Line, MAX_PASSWORD};
 use crate::access::sessions::{Limits, Sessions};
 use crate::access::throttle::{Attempt, Throttle};
 use crate::access::user::User;
@@ -79,6 +78,7 @@ impl SignIn {
         store: &Store,
         accounts: &Accounts,
         audit: Audit,
+        hasher: Hasher,
         clock: Clock,
         limits: Limits,
         tracker: TaskTracker,
@@ -89,7 +89,7 @@ impl SignIn {
             audit,
             sessions: Sessions::load(store, accounts, clock.clone(), limits)?,
             throttle: Throttle::load(store, clock.clone())?,
-            hasher: Hasher::new()?,
+            hasher,
             clock,
             tracker,
         };
@@ -111,9 +111,10 @@ impl SignIn {
         &self.shared.hasher
     }
 
-    /// Takes away the sessions that are over and the failures that are forgotten; with `all`, writes what is known of
+    /// Takes away the sessions that are over, the failures that are forgotten and memory that nobody uses; with `all`, writes what is known of
     /// the other sessions too.
     pub async fn tidy(&self, all: bool) -> Result<()> {
+        self.shared.hasher.tidy();
         self.shared.sessions.tidy(all).await?;
         self.shared.throttle.tidy().await
     }
@@ -184,7 +185,7 @@ impl Shared {
     ) -> Result<SignedIn, Refusal> {
         let user = self.accounts.user_by_email(&email);
         let hash = user.as_ref().map(|user| user.password.clone());
-        let is_right = self.hasher.matches(password, hash).await?;
+        let is_right = self.hasher.matches(Line::Strangers, password, hash).await?;
         let shared = Arc::clone(&self);
         let checked = self.store.write(move |w| {
             let user = user.filter(|_| is_right).and_then(|user| shared.still(&user));
@@ -214,7 +215,7 @@ impl Shared {
         new: Secret,
     ) -> Result<(), Refusal> {
         let user = self.accounts.user(caller.user).ok_or(Refusal::Wrong)?;
-        if !self.hasher.matches(old, Some(user.password.clone())).await? {
+        if !self.hasher.matches(Line::Strangers, old, Some(user.password.clone())).await? {
             let shared = Arc::clone(&self);
             let noted = self.store.write(move |w| {
                 attempt.failed(w)?;
@@ -225,7 +226,7 @@ impl Shared {
             noted.await?;
             return Err(Refusal::Wrong);
         }
-        let hash = self.hasher.hash(new).await?;
+        let hash = self.hasher.hash(Line::Known, new).await?;
         let (shared, session) = (Arc::clone(&self), caller.origin.session);
         let is_token = matches!(caller.origin.credential, Credential::Token(_));
         let perform = self.audit.perform(&caller, "update_password", &caller.email, |deed| async move {

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::{
     access::{
         accounts::Accounts,
+        hasher::Hasher,
         sessions::{Limits, Sessions},
         throttle::Throttle,
     },
@@ -68,7 +69,8 @@ impl ResetPassword {
         });
         let (throttle, sessions) = doors.map_err(|why| failed(why.to_string()))?;
         // Whoever signed in with the old password, or has tried to, is out.
-        let reset = accounts.reset(&self.email, given, self.keypair, clock.now(), |w, user| {
+        let hasher = Hasher::new().map_err(|why| failed(why.to_string()))?;
+        let reset = accounts.reset(&hasher, &self.email, given, self.keypair, clock.now(), |w, user| {
             throttle.clear(w, &user.email)?;
             sessions.end_all(w, user.id, None)?;
             Ok(())

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::access::caller::{Caller, Role};
+use crate::access::hasher::Hasher;
 use crate::access::tenants::{Group, Tenants};
 use crate::access::user::User;
 use crate::base::clock::Clock;
@@ -42,6 +43,7 @@ pub struct Directory {
     accounts: Accounts,
     tenants: Tenants,
     audit: Audit,
+    hasher: Hasher,
     clock: Clock,
     stations: Arc<dyn Stations>,
     lockouts: Vec<Lockout>,
@@ -53,10 +55,11 @@ impl Directory {
         accounts: Accounts,
         tenants: Tenants,
         audit: Audit,
+        hasher: Hasher,
         clock: Clock,
         stations: Arc<dyn Stations>,
     ) -> Self {
-        Self { accounts, tenants, audit, clock, stations, lockouts: Vec::new() }
+        Self { accounts, tenants, audit, hasher, clock, stations, lockouts: Vec::new() }
     }
 
     /// Has `end` told of every [`Lockout`]. Whatever keeps sessions registers here.

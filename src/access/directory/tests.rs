@@ -14,6 +14,7 @@ use crate::access::directory::keypairs::{KeypairChange, KeypairSearch};
 use crate::access::directory::users::{UserChange, UserSearch};
 use crate::access::directory::{Directory, Stations, named};
 use crate::access::first_admin::FirstAdmin;
+use crate::access::hasher::Hasher;
 use crate::access::tenants::Tenants;
 use crate::access::user::Status;
 use crate::base::clock::Clock;
@@ -40,10 +41,11 @@ fn scene(agents: &'static [&'static str]) -> Scene {
     let (store, clock) = (Store::open(folder.path()).unwrap(), Clock::system());
     let tenants = Tenants::load(&store, clock.now()).unwrap();
     let accounts = Accounts::load(&store).unwrap();
-    let made = accounts.create_first_admin(FirstAdmin::default(), "default", clock.now()).unwrap();
+    let hasher = Hasher::new().unwrap();
+    let made = accounts.create_first_admin(&hasher, FirstAdmin::default(), "default", clock.now()).unwrap();
     let root = accounts.key_holder(&made.access_key).unwrap().caller;
     let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
-    let directory = Directory::new(accounts.clone(), tenants, audit, clock, Arc::new(Agents(agents)));
+    let directory = Directory::new(accounts.clone(), tenants, audit, hasher, clock, Arc::new(Agents(agents)));
     Scene { directory, accounts, root, _folder: folder }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::access::caller::{Caller, Role};
 use crate::access::directory::keypairs::{KeypairChange, OwnedKeypair};
 use crate::access::directory::{Directory, require_admin, sees_user};
+use crate::access::hasher::Line;
 use crate::access::names::{checked_email, checked_name, checked_text};
-use crate::access::password;
 use crate::access::tenants::{Domain, Group};
 use crate::access::user::{Status, User};
 use crate::base::ids::{GroupId, UserId};
@@ -109,7 +109,7 @@ impl Directory {
                 let mut change = change?;
                 let password = change.password.take();
                 let password = password.ok_or_else(|| Error::invalid("password", "give one"))?;
-                let password = hashed(password).await?;
+                let password = directory.hasher.hash(Line::New(own.user), password).await?;
                 deed.write(move |w| directory.put_new_user(&own, w, &address, password, change)).await
             })
             .await
@@ -134,7 +134,7 @@ impl Directory {
                 directory.user(&own, Some(&address))?;
                 let mut change = change?;
                 let password = match change.password.take() {
-                    Some(password) => Some(hashed(password).await?),
+                    Some(password) => Some(directory.hasher.hash(Line::New(own.user), password).await?),
                     None => None,
                 };
                 deed.write(move |w| directory.put_changed_user(&own, w, &address, password, change)).await
@@ -346,9 +346,4 @@ impl Directory {
         }
         Err(Error::Conflict(format!("{} is the last active super-admin; make another one first", user.email)))
     }
-}
-
-/// Argon2 takes tens of milliseconds: not on a thread that answers requests, nor while the store waits.
-async fn hashed(password: Secret) -> Result<String> {
-    tokio::task::spawn_blocking(move || password::hash(&password)).await.map_err(Error::internal)?
 }
