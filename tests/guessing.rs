@@ -24,7 +24,7 @@ async fn is_let_in(mut person: Visitor) -> bool {
 }
 
 /// Guesses at this account from there until that is refused unseen; returns how many were looked at.
-async fn guess_until_refused(person: &Visitor, email: impl Fn(usize) -> String) -> usize {
+pub async fn guess_until_refused(person: &Visitor, email: impl Fn(usize) -> String) -> usize {
     for guesses in 0..200 {
         let reply = person.signing_in(&email(guesses), WRONG).send().await;
         if reply.status == 429 {
@@ -220,7 +220,7 @@ async fn many_who_sign_in_at_once_do_not_hold_up_the_rest() {
     assert!(asked > 3, "{asked}");
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     for reply in crowd.await.unwrap() {
-        let is_in = reply.status == 200 && reply.json()["authenticated"] == true;
-        assert!(is_in || matches!(reply.status, 429 | 503), "{}", reply.text());
+        // Right ones wait for each other, and are not counted as if they were wrong.
+        assert!(reply.status == 200 && reply.json()["authenticated"] == true, "{}", reply.text());
     }
 }

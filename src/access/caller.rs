@@ -138,6 +138,17 @@ impl Caller {
         if self.is_superadmin() { Ok(()) } else { Err(Error::Denied(action.into())) }
     }
 
+    /// Lets no API token on, whatever it is for: whoever finds one must not be able to make it last.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn require_no_token(&self, action: &str) -> Result<()> {
+        if matches!(self.origin.credential, Credential::Token(_)) {
+            return Err(Error::Denied(format!("{action} with a token")));
+        }
+        Ok(())
+    }
+
     /// Whether the caller administers this domain.
     pub fn administers(&self, domain: &str) -> bool {
         self.is_superadmin() || (self.role == Role::Admin && self.domain == domain)

@@ -34,12 +34,12 @@ const HASH: usize = 32;
 const AT_ONCE: (usize, usize) = (2, 4);
 /// How many of those who are known may wait for their turn.
 const KNOWN_WAITING: usize = 256;
-/// How many of the others may: some ten seconds' worth. How many of one address are among them, the throttle sees to.
+/// How many of the others may: some ten seconds' worth on a fast machine. How many of one address are among them, the throttle sees to.
 const STRANGERS_WAITING: usize = 1_000;
 /// How many new passwords may wait, those of one admin and those of all.
 const NEW_WAITING: (usize, usize) = (200, 600);
 /// How long one may wait. Who has waited this long has given up.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// In what pieces memory is asked for, in blocks of 1 KiB. The GNU C library gives back at once what is larger than
 /// 32 MiB; less than that, it keeps for each thread that ever hashed. What is not used of it is none.
 const RESERVED: usize = 33 * 1024;

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod bucket;
 pub mod caller;
 pub mod directory;
 pub mod explain;

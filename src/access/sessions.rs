@@ -361,7 +361,12 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let store = Store::open(directory.path()).unwrap();
             let accounts = Accounts::load(&store).unwrap();
-            let made = accounts.create_first_admin(&Hasher::new().unwrap(), FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH);
+            let made = accounts.create_first_admin(
+                &Hasher::new().unwrap(),
+                FirstAdmin::default(),
+                "default",
+                Timestamp::UNIX_EPOCH,
+            );
             let user = accounts.user_by_email(&made.unwrap().email).unwrap().id;
             let day = Arc::new(AtomicI64::new(1_700_000_000));
             Self { store, accounts, user, day, steady: Arc::default(), _directory: directory }

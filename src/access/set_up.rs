@@ -16,7 +16,7 @@ use crate::access::caller::Credential;
 use crate::access::first_admin::FirstAdmin;
 use crate::access::hasher::Line;
 use crate::access::names::checked_email;
-use crate::access::sign_in::{Refusal, SignIn, SignedIn, check_sizes};
+use crate::access::sign_in::{NOBODY, Refusal, SignIn, SignedIn, check_sizes};
 use crate::access::tenants;
 use crate::access::throttle::Attempt;
 use crate::base::clock::Clock;
@@ -100,9 +100,12 @@ impl SetUp {
         if !self.is_open() {
             return Err(Error::Conflict("there is an account already; sign in with it".into()).into());
         }
-        let attempt = self.shared.door.throttle().admit(COUNTED, address).map_err(Refusal::Wait)?;
+        // Whoever has the right link is never kept waiting: nobody guesses 192 bits. What the wrong ones cost is bounded.
+        let is_right = self.shared.is_right(&choice.token);
+        let throttle = self.shared.door.throttle();
+        let wrong = if is_right { None } else { Some(throttle.admit(COUNTED, address).await?) };
         let shared = Arc::clone(&self.shared);
-        let finished = async move { shared.finish(attempt, choice, address).await };
+        let finished = async move { shared.finish(wrong, choice, address).await };
         self.shared.tracker.spawn(finished).await.map_err(Error::internal)?
     }
 }
@@ -110,15 +113,15 @@ impl SetUp {
 impl Shared {
     async fn finish(
         self: Arc<Self>,
-        attempt: Attempt,
+        wrong: Option<Attempt>,
         choice: Choice,
         address: Option<IpAddr>,
     ) -> Result<SetUpDone, Refusal> {
-        if !self.is_right(&choice.token) {
+        if let Some(attempt) = wrong {
             let shared = Arc::clone(&self);
             let noted = self.store.write(move |w| {
                 attempt.failed(w)?;
-                shared.audit.set_up(w, &choice.email, None, address, &Err(Error::Unauthenticated))
+                shared.audit.set_up(w, NOBODY, None, address, &Err(Error::Unauthenticated))
             });
             noted.await?;
             return Err(Refusal::Wrong);
@@ -136,7 +139,6 @@ impl Shared {
             if !shared.accounts.is_empty() {
                 return Err(Error::Conflict("somebody else was faster; sign in if it was you".into()));
             }
-            attempt.succeeded(w)?;
             let id = shared.accounts.put_first_admin(w, &made, hash, tenants::DEFAULT, shared.clock.now())?;
             shared.audit.set_up(w, &made.email, Some(id), address, &Ok(()))?;
             let key = shared.door.sessions().open(w, id, address)?;

@@ -13,9 +13,9 @@ use tokio_util::task::TaskTracker;
 use crate::access::accounts::Accounts;
 use crate::access::audit::{Audit, Deed};
 use crate::access::caller::{Caller, Credential, SessionId};
-use crate::access::hasher::{Hasher, Line, MAX_PASSWORD};
+use crate::access::hasher::{Hasher, MAX_PASSWORD};
 use crate::access::sessions::{Limits, Sessions};
-use crate::access::throttle::{Attempt, Throttle};
+use crate::access::throttle::{Attempt, Denial, Throttle};
 use crate::access::user::User;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
@@ -24,6 +24,8 @@ use crate::store::Store;
 
 /// Longest e-mail address (RFC 5321).
 const MAX_EMAIL: usize = 254;
+/// What the audit log has instead of a name that is no account's. It may be a password, typed in the wrong field.
+pub(in crate::access) const NOBODY: &str = "(no such account)";
 
 /// Why somebody is not signed in.
 #[derive(Debug)]
@@ -34,6 +36,18 @@ pub enum Refusal {
     Wait(Duration),
     /// It could not be tried.
     Failed(Error),
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Wait(wait) => Self::Wait(wait),
+            Denial::Busy => {
+                let why = "too many people sign in at once; try again in a few seconds";
+                Self::Failed(Error::Busy(why.into()))
+            }
+        }
+    }
 }
 
 impl From<Error> for Refusal {
@@ -131,7 +145,7 @@ impl SignIn {
         before: Option<SessionId>,
     ) -> Result<SignedIn, Refusal> {
         check_sizes(&email, &password)?;
-        let attempt = self.admit(&email, address)?;
+        let attempt = self.admit(&email, address).await?;
         let shared = Arc::clone(&self.shared);
         let checked = async move { shared.check(attempt, email, password, address, before).await };
         self.shared.tracker.spawn(checked).await.map_err(Error::internal)?
@@ -159,17 +173,23 @@ impl SignIn {
     /// A [`Refusal`].
     pub async fn change_password(&self, caller: Caller, old: Secret, new: Secret) -> Result<(), Refusal> {
         check_sizes(&caller.email, &old)?;
-        let attempt = self.admit(&caller.email, caller.origin.address)?;
+        // Before the password is looked at: whoever may not change it does not learn whether it is right either.
+        let permission = caller.require_no_token("update_password");
+        if permission.is_err() {
+            let refuse = |_| async { permission };
+            self.shared.audit.perform(&caller, "update_password", &caller.email, refuse).await?;
+        }
+        let attempt = self.admit(&caller.email, caller.origin.address).await?;
         let shared = Arc::clone(&self.shared);
         let changed = async move { shared.change(attempt, caller, old, new).await };
         self.shared.tracker.spawn(changed).await.map_err(Error::internal)?
     }
 
-    fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Refusal> {
-        self.shared.throttle.admit(email, address).map_err(|wait| {
+    async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Refusal> {
+        self.shared.throttle.admit(email, address).await.map_err(|denial| {
             // Not in the audit log: that would let anybody fill it.
-            tracing::info!(?address, seconds = wait.as_secs(), "a password was refused unseen");
-            Refusal::Wait(wait)
+            tracing::info!(?address, ?denial, "a password was refused unseen");
+            denial.into()
         })
     }
 }
@@ -185,18 +205,19 @@ impl Shared {
     ) -> Result<SignedIn, Refusal> {
         let user = self.accounts.user_by_email(&email);
         let hash = user.as_ref().map(|user| user.password.clone());
-        let is_right = self.hasher.matches(Line::Strangers, password, hash).await?;
+        let named = user.as_ref().map_or_else(|| NOBODY.to_owned(), |user| user.email.clone());
+        let is_right = self.hasher.matches(attempt.line(), password, hash).await?;
         let shared = Arc::clone(&self);
         let checked = self.store.write(move |w| {
             let user = user.filter(|_| is_right).and_then(|user| shared.still(&user));
             let id = user.as_ref().map(|user| user.id);
             let Some(user) = user else {
                 attempt.failed(w)?;
-                shared.audit.note(w, &email, id, address, "sign_in", &Err(Error::Unauthenticated))?;
+                shared.audit.note(w, &named, id, address, "sign_in", &Err(Error::Unauthenticated))?;
                 return Ok(None);
             };
             attempt.succeeded(w)?;
-            shared.audit.note(w, &email, id, address, "sign_in", &Ok(()))?;
+            shared.audit.note(w, &named, id, address, "sign_in", &Ok(()))?;
             let caller = shared.accounts.caller(user.id, Credential::Session)?;
             if let Some(before) = before {
                 shared.sessions.end(w, before)?;
@@ -215,7 +236,7 @@ impl Shared {
         new: Secret,
     ) -> Result<(), Refusal> {
         let user = self.accounts.user(caller.user).ok_or(Refusal::Wrong)?;
-        if !self.hasher.matches(Line::Strangers, old, Some(user.password.clone())).await? {
+        if !self.hasher.matches(attempt.line(), old, Some(user.password.clone())).await? {
             let shared = Arc::clone(&self);
             let noted = self.store.write(move |w| {
                 attempt.failed(w)?;
@@ -226,13 +247,9 @@ impl Shared {
             noted.await?;
             return Err(Refusal::Wrong);
         }
-        let hash = self.hasher.hash(Line::Known, new).await?;
+        let hash = self.hasher.hash(attempt.line(), new).await?;
         let (shared, session) = (Arc::clone(&self), caller.origin.session);
-        let is_token = matches!(caller.origin.credential, Credential::Token(_));
         let perform = self.audit.perform(&caller, "update_password", &caller.email, |deed| async move {
-            if is_token {
-                return Err(Error::Denied("update_password with a token".into()));
-            }
             deed.write(move |w| {
                 let user = shared.still(&user).ok_or(Error::Unauthenticated)?;
                 let changed = User {

@@ -1,19 +1,28 @@
 //! How long somebody who gives wrong passwords has to wait before the next may be tried.
 //!
-//! Failures are counted for an account from an address, for an address over all accounts, and for an account over all
-//! addresses. An address that has signed in to an account before answers for itself alone: it is held to the first
-//! count only, so that nobody elsewhere can keep the owner out. The counts are kept over a restart.
+//! Failures are counted for an account from an address, for an address over all accounts, for an account over all
+//! addresses, and over everything. An address that has signed in to an account before answers for itself alone: it is
+//! held to the first count only, so that nobody elsewhere can keep the owner out. But for the last, the counts are kept
+//! over a restart.
+//!
+//! Only what has failed counts against anybody. What is being checked only bounds how many are checked at once: those
+//! who would be more than may still fail wait until one of them is through, and have their turn if that one was right.
+//! So a class may come in through one address, and many guesses at once are no more than may be made one by one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
+use crate::access::bucket::Bucket;
+use crate::access::hasher::Line;
+use crate::access::shares::Shares;
 use crate::base::Result;
 use crate::base::clock::Clock;
 use crate::base::places::net_of;
@@ -30,6 +39,15 @@ const FORGOTTEN: SignedDuration = SignedDuration::from_mins(15);
 /// Failures beyond those allowed that count: two to this power is more than [`MAX_WAIT`] in seconds, and what is
 /// counted must be forgotten some day.
 const MAX_BEYOND: u32 = 10;
+/// How many failures from addresses that are not known cost nothing, over all accounts and addresses, and how soon one
+/// more may be made then: some twenty thousand in a day, whoever guesses and from however many machines. A school with
+/// a thousand people who mistype on one morning is below it.
+const STRANGERS: u32 = 1_000;
+const STRANGERS_EVERY: Duration = Duration::from_secs(4);
+/// How many may wait for others to be checked first, of one address and of all: a lecture hall, and a few kB for each.
+const WAITING: (usize, usize) = (400, 1_000);
+/// How long one may wait for that. Who has waited this long has given up.
+const WAITING_FOR: Duration = Duration::from_mins(1);
 /// How many counts are kept; beyond, the smallest go first. A few MB.
 const MAX_COUNTS: usize = 50_000;
 /// How many addresses of an account are remembered, the latest.
@@ -118,8 +136,14 @@ struct Known {
 #[derive(Default)]
 struct Count {
     failures: Option<Failures>,
-    /// Attempts whose password is being checked: they count as failures until they are none, or many at once would go
-    /// uncounted.
+    /// Attempts whose password is being checked: no more than may still fail, or many at once would go uncounted.
+    pending: u32,
+}
+
+/// Those who come from addresses that are not known, all together.
+#[derive(Default)]
+struct Strangers {
+    failures: Bucket,
     pending: u32,
 }
 
@@ -127,6 +151,7 @@ struct Count {
 struct State {
     counts: HashMap<Key, Count>,
     known: HashMap<Account, Vec<Known>>,
+    strangers: Strangers,
 }
 
 impl State {
@@ -136,12 +161,14 @@ impl State {
     }
 
     fn wait(&self, key: &Key, now: Timestamp) -> SignedDuration {
-        let Some(count) = self.counts.get(key) else { return SignedDuration::ZERO };
-        let before = count.failures.unwrap_or(Failures { count: 0, last: now });
-        if count.pending == 0 {
-            return before.wait(key.allowed(), now);
-        }
-        Failures { count: before.left(now) + count.pending, last: now }.wait(key.allowed(), now)
+        let failures = self.counts.get(key).and_then(|count| count.failures);
+        failures.map_or(SignedDuration::ZERO, |failures| failures.wait(key.allowed(), now))
+    }
+
+    /// Whether as many are being checked as may still fail.
+    fn is_full(&self, key: &Key, now: Timestamp) -> bool {
+        let Some(count) = self.counts.get(key).filter(|count| count.pending > 0) else { return false };
+        count.failures.map_or(0, |failures| failures.left(now)) + count.pending >= key.allowed()
     }
 
     /// Makes room for a count, where there are more than `most` with those on their way, and returns whose was given
@@ -166,8 +193,29 @@ pub struct Throttle {
     store: Store,
     clock: Clock,
     state: Arc<Mutex<State>>,
+    waiting: Shares<Net>,
+    /// Told whenever an attempt is over.
+    over: Arc<Notify>,
     /// [`MAX_COUNTS`].
     most: usize,
+    /// [`STRANGERS`].
+    strangers: u32,
+}
+
+/// Why no password may be tried now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Too many were wrong; the next may be tried after this long.
+    Wait(Duration),
+    /// Too many wait to have theirs tried.
+    Busy,
+}
+
+/// What comes of one look at the counts.
+enum Look {
+    Go(Attempt),
+    Line,
+    Wait(SignedDuration),
 }
 
 /// An attempt that may be made. When it is dropped, it is over.
@@ -176,6 +224,7 @@ pub struct Attempt {
     keys: Vec<Key>,
     account: Account,
     net: Net,
+    is_known: bool,
 }
 
 impl Throttle {
@@ -196,30 +245,78 @@ impl Throttle {
                 Ok(())
             })
         })?;
-        Ok(Self { store: store.clone(), clock, state: Arc::new(Mutex::new(state)), most: MAX_COUNTS })
+        let (each, all) = WAITING;
+        Ok(Self {
+            store: store.clone(),
+            clock,
+            state: Arc::new(Mutex::new(state)),
+            waiting: Shares::new(each, all),
+            over: Arc::default(),
+            most: MAX_COUNTS,
+            strangers: STRANGERS,
+        })
     }
 
-    /// Whether a password for this account may be tried from this address now; if not, how long not.
+    /// Whether a password for this account may be tried from this address; waits for those that are being tried.
     ///
     /// # Errors
-    /// The time to wait.
-    pub fn admit(&self, email: &str, address: Option<IpAddr>) -> std::result::Result<Attempt, Duration> {
+    /// A [`Denial`].
+    pub async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Denial> {
         let (account, net) = (account_of(email), net_of(address));
-        let now = self.clock.now();
+        let given_up = tokio::time::Instant::now() + WAITING_FOR;
+        let mut place = None;
+        loop {
+            // From before the look, so that none is missed that is over between the two.
+            let over = self.over.notified();
+            match self.look(account, &net) {
+                Look::Go(attempt) => return Ok(attempt),
+                Look::Wait(wait) => return Err(Denial::Wait(Duration::try_from(wait).unwrap_or_default())),
+                Look::Line => {}
+            }
+            if place.is_none() {
+                place = Some(self.waiting.take(&net).ok_or(Denial::Busy)?);
+            }
+            tokio::time::timeout_at(given_up, over).await.map_err(|_| Denial::Busy)?;
+        }
+    }
+
+    fn look(&self, account: Account, net: &Net) -> Look {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
         let mut state = self.state.lock();
+        let is_known = state.is_known(&account, net, now);
         let mut keys = vec![Key::Pair(account, net.clone())];
-        if !state.is_known(&account, &net, now) {
+        if !is_known {
             keys.extend([Key::Account(account), Key::Net(net.clone())]);
         }
         let wait = keys.iter().map(|key| state.wait(key, now)).max().unwrap_or_default();
+        let all = if is_known { SignedDuration::ZERO } else { self.wait_of_strangers(&state, steady) };
+        let wait = wait.max(all);
         if wait > SignedDuration::ZERO {
-            return Err(Duration::try_from(wait).unwrap_or_default());
+            return Look::Wait(wait);
+        }
+        let is_full = keys.iter().any(|key| state.is_full(key, now));
+        if is_full || (!is_known && self.is_full_of_strangers(&state, steady)) {
+            return Look::Line;
         }
         for key in &keys {
             state.counts.entry(key.clone()).or_default().pending += 1;
         }
+        state.strangers.pending += u32::from(!is_known);
         drop(state);
-        Ok(Attempt { throttle: self.clone(), keys, account, net })
+        Look::Go(Attempt { throttle: self.clone(), keys, account, net: net.clone(), is_known })
+    }
+
+    fn wait_of_strangers(&self, state: &State, now: Instant) -> SignedDuration {
+        let failures = &state.strangers.failures;
+        if failures.level(STRANGERS_EVERY, now) < self.strangers {
+            return SignedDuration::ZERO;
+        }
+        SignedDuration::try_from(failures.next(STRANGERS_EVERY, now)).unwrap_or_default()
+    }
+
+    fn is_full_of_strangers(&self, state: &State, now: Instant) -> bool {
+        let Strangers { failures, pending } = &state.strangers;
+        *pending > 0 && failures.level(STRANGERS_EVERY, now) + pending >= self.strangers
     }
 
     /// Forgets all failures with an account, whoever made them: for the console, where the password was reset.
@@ -267,10 +364,18 @@ impl Throttle {
 }
 
 impl Attempt {
+    /// Where its password waits to be hashed.
+    pub(in crate::access) fn line(&self) -> Line {
+        if self.is_known { Line::Known } else { Line::Strangers }
+    }
+
     /// The password was wrong.
     pub(in crate::access) fn failed(&self, writer: &mut Writer) -> Result<()> {
-        let now = self.throttle.clock.now();
+        let (now, steady) = (self.throttle.clock.now(), self.throttle.clock.steady());
         let mut state = self.throttle.state.lock();
+        if !self.is_known {
+            state.strangers.failures.add(STRANGERS_EVERY, steady);
+        }
         for key in &self.keys {
             let is_new = state.counts.get(key).is_none_or(|count| count.failures.is_none());
             if is_new && let Some(given_up) = state.make_room(self.throttle.most, now) {
@@ -325,6 +430,9 @@ impl Drop for Attempt {
                 state.counts.remove(key);
             }
         }
+        state.strangers.pending = state.strangers.pending.saturating_sub(u32::from(!self.is_known));
+        drop(state);
+        self.throttle.over.notify_waiters();
     }
 }
 
@@ -336,153 +444,4 @@ fn account_of(email: &str) -> Account {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-    use std::time::Duration;
-
-    use jiff::Timestamp;
-
-    use super::Throttle;
-    use crate::base::clock::Clock;
-    use crate::store::Store;
-
-    const START: i64 = 1_700_000_000;
-
-    struct Bench {
-        throttle: Throttle,
-        store: Store,
-        now: Arc<AtomicI64>,
-        _directory: tempfile::TempDir,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let store = Store::open(directory.path()).unwrap();
-            let now = Arc::new(AtomicI64::new(START));
-            let shown = Arc::clone(&now);
-            let clock = Clock::new(move || Timestamp::from_second(shown.load(Ordering::Relaxed)).unwrap());
-            let throttle = Throttle::load(&store, clock).unwrap();
-            Self { throttle, store, now, _directory: directory }
-        }
-
-        fn fail(&self, email: &str, address: &str) -> Result<(), Duration> {
-            let attempt = self.throttle.admit(email, Some(address.parse::<IpAddr>().unwrap()))?;
-            self.store.write_now(|w| attempt.failed(w)).unwrap();
-            Ok(())
-        }
-
-        fn succeed(&self, email: &str, address: &str) -> Result<(), Duration> {
-            let attempt = self.throttle.admit(email, Some(address.parse::<IpAddr>().unwrap()))?;
-            self.store.write_now(|w| attempt.succeeded(w)).unwrap();
-            Ok(())
-        }
-
-        fn pass(&self, seconds: i64) {
-            self.now.fetch_add(seconds, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn the_wait_doubles_up_to_a_quarter_of_an_hour() {
-        let bench = Bench::new();
-        let mut waits = Vec::new();
-        for _ in 0..17 {
-            while bench.fail("a@lab", "192.0.2.1").is_ok() {}
-            let wait = bench.fail("a@lab", "192.0.2.1").unwrap_err().as_secs();
-            waits.push(wait);
-            bench.pass(i64::try_from(wait).unwrap());
-        }
-        assert_eq!(waits[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
-        assert!(waits[10..].iter().all(|wait| *wait <= 900), "{waits:?}");
-        assert!(waits[10..].contains(&900) || waits[10..].contains(&512), "{waits:?}");
-    }
-
-    #[test]
-    fn a_clock_that_jumps_makes_nobody_wait_longer() {
-        let bench = Bench::new();
-        for _ in 0..5 {
-            bench.fail("a@lab", "192.0.2.1").unwrap();
-        }
-        bench.pass(-86_400 * 3_650);
-        assert_eq!(bench.fail("a@lab", "192.0.2.1"), Err(Duration::from_secs(1)));
-        bench.pass(86_400 * 7_300);
-        bench.fail("a@lab", "192.0.2.1").unwrap();
-    }
-
-    #[test]
-    fn an_address_the_owner_has_used_answers_for_itself_alone() {
-        let bench = Bench::new();
-        bench.succeed("a@lab", "192.0.2.1").unwrap();
-        let mut refused = 0;
-        for n in 0..200 {
-            refused += u32::from(bench.fail("a@lab", &format!("198.51.100.{n}")).is_err());
-            refused += u32::from(bench.fail(&format!("u{n}@lab"), "192.0.2.1").is_err());
-        }
-        assert!(refused > 300, "{refused}");
-        bench.succeed("a@lab", "192.0.2.1").unwrap();
-        bench.succeed("A@LAB ", "192.0.2.1").unwrap();
-    }
-
-    #[test]
-    fn the_addresses_of_a_household_are_one() {
-        let bench = Bench::new();
-        for n in 0..5 {
-            bench.fail("a@lab", &format!("2001:db8:1:1::{n}")).unwrap();
-        }
-        assert!(bench.fail("a@lab", "2001:db8:1:1:ffff::1").is_err());
-        bench.fail("a@lab", "2001:db8:1:2::1").unwrap();
-        for _ in 0..4 {
-            bench.fail("b@lab", "192.0.2.1").unwrap();
-        }
-        bench.fail("b@lab", "::ffff:192.0.2.1").unwrap();
-        assert!(bench.fail("b@lab", "192.0.2.1").is_err());
-    }
-
-    #[tokio::test]
-    async fn what_is_forgotten_is_taken_away() {
-        let bench = Bench::new();
-        bench.fail("a@lab", "192.0.2.1").unwrap();
-        bench.throttle.tidy().await.unwrap();
-        assert_eq!(bench.throttle.state.lock().counts.len(), 3);
-        bench.pass(900);
-        bench.throttle.tidy().await.unwrap();
-        assert_eq!(bench.throttle.state.lock().counts.len(), 0);
-        let again = Throttle::load(&bench.store, Clock::system()).unwrap();
-        assert_eq!(again.state.lock().counts.len(), 0);
-    }
-
-    #[test]
-    fn what_is_kept_has_an_end_and_the_worst_stay() {
-        let mut bench = Bench::new();
-        bench.throttle.most = 20;
-        for _ in 0..5 {
-            bench.fail("victim@lab", "192.0.2.1").unwrap();
-        }
-        for n in 0..40 {
-            bench.fail(&format!("u{n}@lab"), &format!("198.51.100.{n}")).unwrap();
-        }
-        assert!(bench.throttle.state.lock().counts.len() <= 20);
-        let kept = Throttle::load(&bench.store, Clock::system()).unwrap();
-        assert!(kept.state.lock().counts.len() <= 20, "in the store too");
-        assert!(
-            bench.fail("victim@lab", "192.0.2.1").is_err(),
-            "many others push nobody out who has to wait"
-        );
-    }
-
-    #[test]
-    fn an_attempt_that_came_to_nothing_counts_for_nothing() {
-        let bench = Bench::new();
-        for _ in 0..100 {
-            drop(bench.throttle.admit("a@lab", None).unwrap());
-        }
-        assert_eq!(bench.throttle.state.lock().counts.len(), 0);
-        let open: Vec<_> = (0..5).map(|_| bench.throttle.admit("a@lab", None).unwrap()).collect();
-        assert!(bench.throttle.admit("a@lab", None).is_err(), "five are on their way");
-        drop(open);
-        assert!(bench.throttle.admit("a@lab", None).is_ok());
-    }
-}
+mod tests;

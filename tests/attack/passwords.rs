@@ -1,0 +1,48 @@
+//! Many passwords at once: what that costs the server, and that all who are right get in.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::guessing::guess_until_refused;
+use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
+use crate::support::people::PASSWORD;
+use crate::support::visitor::Visitor;
+
+/// A large class: more than there may be failures from an address.
+const PEOPLE: usize = 80;
+/// How many accounts are made at once; with 19 MiB each they would have more than there may be.
+const MADE_AT_ONCE: usize = 40;
+/// Each password takes 19 MiB while it is hashed: that of four, and the server itself.
+const MOST_MEMORY: u64 = 200 << 20;
+
+fn email(n: usize) -> String {
+    format!("student{n}@school.invalid")
+}
+
+#[tokio::test]
+async fn a_class_is_made_and_signs_in_at_once_from_one_address_in_bounded_memory() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let create = async |n: usize| {
+        let arguments = format!("email: {:?}, props: {{password: {PASSWORD:?}}}", email(n));
+        admin.does("create_user", &arguments).await;
+    };
+    let beside = async {
+        let mut person = Visitor::at(&app, "127.0.0.2");
+        person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+        assert!(person.is_signed_in().await, "nobody is kept waiting by those who make accounts");
+    };
+    tokio::join!(join_all((0..MADE_AT_ONCE).map(create)), beside);
+    join_all((MADE_AT_ONCE..PEOPLE).map(create)).await;
+    assert!(app.peak_memory() < MOST_MEMORY, "{} bytes", app.peak_memory());
+
+    let sign_in = async |n: usize| Visitor::of(&app).sign_in(&email(n), PASSWORD).await;
+    for reply in join_all((0..PEOPLE).map(sign_in)).await {
+        assert_eq!((reply.status, &reply.json()["authenticated"]), (200, &json!(true)), "{}", reply.text());
+    }
+    assert!(app.peak_memory() < MOST_MEMORY, "{} bytes", app.peak_memory());
+
+    // Those who are right have earned nothing for those who are wrong.
+    let looked_at = guess_until_refused(&Visitor::of(&app), |n| format!("guess{n}@school.invalid")).await;
+    assert!((50..=60).contains(&looked_at), "{looked_at}");
+}
