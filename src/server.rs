@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::{Accounts, Credentials};
 use crate::access::audit::{Audit, Retention};
-use crate::access::directory::Directory;
+use crate::access::directory::{Directory, Lockout};
 use crate::access::first_admin::FirstAdmin;
 use crate::access::hasher::Hasher;
 use crate::access::joins::Joins;
@@ -123,20 +123,11 @@ impl Server {
         let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
-        let hasher = Hasher::new()?;
-        let first_admin = first_admin(settings.first_admin, &accounts, &hasher, &clock)?;
+        let first_admin = first_admin(settings.first_admin, &accounts, &clock)?;
         let tracker = TaskTracker::new();
         let audit = Audit::load(&store, clock.clone(), settings.audit)?;
         let (log, limits) = (audit.clone(), settings.sessions);
-        let door = SignIn::load(
-            &store,
-            &accounts,
-            log.clone(),
-            hasher.clone(),
-            clock.clone(),
-            limits,
-            tracker.clone(),
-        )?;
+        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let set_up = SetUp::new(
             store.clone(),
             accounts.clone(),
@@ -148,16 +139,16 @@ impl Server {
         let set_up_token = if accounts.is_empty() { Some(set_up.open()?) } else { None };
         let tokens = Tokens::load(&store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(&store, clock.clone(), audit.clone(), tenants.clone())?;
-        let sessions = door.sessions().clone();
         let directory = Directory::new(
             accounts.clone(),
             tenants.clone(),
             audit.clone(),
-            hasher,
+            door.hasher().clone(),
             clock.clone(),
             Arc::new(fleet.clone()),
         )
-        .on_lockout(Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop)));
+        .on_lockout(end_of_sessions(&door))
+        .on_revocation(end_of_tokens(&tokens));
         let catalog = Catalog::load(&store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
@@ -302,16 +293,28 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
     }
 }
 
+/// Ends a user's sessions.
+fn end_of_sessions(door: &SignIn) -> Lockout {
+    let sessions = door.sessions().clone();
+    Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop))
+}
+
+/// Revokes a user's tokens.
+fn end_of_tokens(tokens: &Tokens) -> Lockout {
+    let tokens = tokens.clone();
+    Arc::new(move |w, user| tokens.revoke_all(w, user))
+}
+
 /// Makes the super-admin that the operator asks for, if there is no account yet.
 fn first_admin(
     wanted: Option<FirstAdmin>,
     accounts: &Accounts,
-    hasher: &Hasher,
     clock: &Clock,
 ) -> Result<Option<Credentials>, ServeError> {
     match wanted {
         Some(wanted) if accounts.is_empty() => {
-            Ok(Some(accounts.create_first_admin(hasher, wanted, tenants::DEFAULT, clock.now())?))
+            let hasher = Hasher::new()?;
+            Ok(Some(accounts.create_first_admin(&hasher, wanted, tenants::DEFAULT, clock.now())?))
         }
         _ => Ok(None),
     }

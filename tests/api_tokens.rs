@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, Call};
-use crate::support::app::{ADMIN_EMAIL, App};
+use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_EMAIL, ADMIN_PASSWORD, App};
 use crate::support::visitor::Visitor;
 
 const CREATE: &str = "mutation($name: String!, $scope: String!, $days: Int, $at: String) {
@@ -85,13 +85,68 @@ async fn whoever_finds_a_token_can_not_make_it_last() {
         let reply = asking(&app, token, mutation).send().await;
         let tried = &reply.json()["data"]["create_api_token"];
         assert_eq!((&tried["ok"], &tried["token"]), (&json!(false), &Value::Null), "{tried}");
-        let change = json!({"old_password": crate::support::app::ADMIN_PASSWORD, "new_password": "another one of mine",
-            "new_password2": "another one of mine"});
-        let call = app.anonymous().call("POST", "/auth/update-password").json(&change);
-        call.header("Authorization", &format!("Bearer {token}"))
-            .send()
-            .await
-            .problem(403, "generic-forbidden");
+        let mut answers = Vec::new();
+        for old in [ADMIN_PASSWORD, "a wrong password"] {
+            let change = json!({"old_password": old, "new_password": "another one of mine",
+                "new_password2": "another one of mine"});
+            let call = app.anonymous().call("POST", "/auth/update-password").json(&change);
+            let reply = call.header("Authorization", &format!("Bearer {token}")).send().await;
+            reply.problem(403, "generic-forbidden");
+            answers.push(reply.text());
+        }
+        assert_eq!(answers[0], answers[1], "it does not learn either whether that is the password");
+    }
+}
+
+#[tokio::test]
+async fn a_token_makes_nothing_that_outlives_it() {
+    let app = App::start().await;
+    let admin = app.admin();
+    let ann = app.person("ann@lab", "user", "default").await;
+    let bob = app.person("bob@lab", "admin", "default").await;
+    let root = app.person("root@lab", "superadmin", "default").await;
+    let [of_admin, of_bob, of_ann] = [
+        create(&admin, "ci", "full").await,
+        create(&bob.api, "ci", "full").await,
+        create(&ann.api, "ci", "full").await,
+    ]
+    .map(|made| made["token"].as_str().unwrap().to_owned());
+    let does = async |token: &str, mutation: &str| {
+        let reply =
+            asking(&app, token, &format!("mutation {{ done: {mutation} {{ ok msg }} }}")).send().await;
+        let done = reply.json()["data"]["done"].clone();
+        let why = done["msg"].as_str().unwrap_or_default();
+        assert!(done["ok"] == true || why.contains("with a token"), "{mutation}: {}", reply.text());
+        done["ok"] == true
+    };
+    let key = |key: &str| format!("access_key: {key:?}");
+    let (own, roots, anns) = (key(ADMIN_ACCESS_KEY), key(&root.access_key), key(&ann.access_key));
+    for mutation in [
+        format!("rotate_keypair({own})"),
+        format!("rotate_keypair({roots})"),
+        format!("modify_keypair({own}, props: {{rate_limit: 0}})"),
+        format!("create_keypair(user_id: {ADMIN_EMAIL:?}, props: {{}})"),
+        "create_keypair(user_id: \"root@lab\", props: {})".to_owned(),
+        format!("modify_user(email: {ADMIN_EMAIL:?}, props: {{password: \"another one of mine\"}})"),
+        "modify_user(email: \"root@lab\", props: {password: \"another one of mine\"})".to_owned(),
+        "modify_user(email: \"ann@lab\", props: {role: \"superadmin\"})".to_owned(),
+        "create_user(email: \"x@lab\", props: {password: \"a long password\", role: \"superadmin\"})"
+            .to_owned(),
+    ] {
+        assert!(!does(&of_admin, &mutation).await, "{mutation}");
+    }
+    assert!(!does(&of_ann, &format!("rotate_keypair({anns})")).await);
+    let chief = "create_user(email: \"x@lab\", props: {password: \"a long password\", role: \"admin\"})";
+    assert!(!does(&of_bob, chief).await);
+    // What those have who may do less, it manages.
+    for mutation in [
+        chief.to_owned(),
+        format!("rotate_keypair({anns})"),
+        "create_keypair(user_id: \"bob@lab\", props: {})".to_owned(),
+        "modify_user(email: \"ann@lab\", props: {password: \"another one of hers\"})".to_owned(),
+        format!("modify_user(email: {ADMIN_EMAIL:?}, props: {{full_name: \"The admin\"}})"),
+    ] {
+        assert!(does(&of_admin, &mutation).await, "{mutation}");
     }
 }
 

@@ -116,6 +116,10 @@ async fn a_deleted_user_is_refused_at_once_and_can_be_purged() {
     let again = admin.fails("create_user", r#"email: "ann@lab", props: {password: "a long password"}"#).await;
     assert!(again.contains("it is deleted: purge it first"), "{again}");
     admin.does("modify_user", r#"email: "ann@lab", props: {status: "active"}"#).await;
+    assert_eq!(knock(&ann.api).await, 401, "its keypairs are made active one by one");
+    admin
+        .does("modify_keypair", &format!("access_key: {:?}, props: {{is_active: true}}", ann.access_key))
+        .await;
     assert_eq!(knock(&ann.api).await, 200);
     admin.does("modify_user", r#"email: "ann@lab", props: {is_active: false}"#).await;
     assert_eq!(knock(&ann.api).await, 401);
@@ -145,6 +149,8 @@ async fn the_last_super_admin_stays_one() {
     let why = admin.fails("delete_user", &me).await;
     assert!(why.contains("is the last active super-admin"), "one that is off does not count: {why}");
     admin.does("modify_user", "email: \"second@lab\", props: {status: \"active\"}").await;
+    let keypair = format!("access_key: {:?}, props: {{is_active: true}}", second.access_key);
+    admin.does("modify_keypair", &keypair).await;
     admin.does("modify_user", &format!("{me}, props: {{role: \"user\"}}")).await;
     second.api.does("delete_user", &me).await;
     assert_eq!(knock(&admin).await, 401);
@@ -292,6 +298,80 @@ async fn a_domains_admin_rules_in_the_domain_and_nowhere_else() {
         let msg = chief.fails(mutation, arguments).await;
         assert_eq!(msg, format!("no permission to execute {mutation}"));
     }
+}
+
+#[tokio::test]
+async fn who_is_made_inactive_has_a_keypair_once_active() {
+    let app = App::start().await;
+    let props = json!({"password": PASSWORD, "status": "before-verification"});
+    let ann = app.person_with("ann@lab", props).await;
+    assert_eq!(knock(&ann.api).await, 401);
+    app.admin().does("modify_user", r#"email: "ann@lab", props: {status: "active"}"#).await;
+    assert_eq!(knock(&ann.api).await, 200);
+}
+
+#[tokio::test]
+async fn a_domains_admin_raises_no_limit_beyond_what_a_session_has() {
+    let app = App::start().await;
+    let root = app.admin();
+    let chief = app.person("chief@lab", "admin", "default").await.api;
+    let ann = app.person("ann@lab", "user", "default").await;
+    let set = |limit: i32| format!("access_key: {:?}, props: {{rate_limit: {limit}}}", ann.access_key);
+    for (mutation, arguments) in [
+        ("modify_keypair", set(0)),
+        ("modify_keypair", set(30_001)),
+        ("create_keypair", r#"user_id: "ann@lab", props: {rate_limit: 0}"#.to_owned()),
+        ("create_keypair", r#"user_id: "ann@lab", props: {rate_limit: 2000000000}"#.to_owned()),
+    ] {
+        let why = chief.fails(mutation, &arguments).await;
+        assert!(
+            why.starts_with(&format!("no permission to execute {mutation} with the rate limit")),
+            "{why}"
+        );
+    }
+    chief.does("modify_keypair", &set(30_000)).await;
+    root.does("modify_keypair", &set(100_000)).await;
+    chief.does("modify_keypair", &set(90_000)).await;
+    chief.fails("modify_keypair", &set(90_001)).await;
+    root.does("modify_keypair", &set(0)).await;
+    chief.does("modify_keypair", &set(10)).await;
+}
+
+#[tokio::test]
+async fn a_domains_admin_does_not_learn_who_is_in_another_domain() {
+    let app = App::start().await;
+    let root = app.admin();
+    root.does("create_domain", r#"name: "other", props: {}"#).await;
+    let chief = app.person("chief@lab", "admin", "default").await.api;
+    let props = json!({"password": PASSWORD, "domain_name": "other", "username": "eve"});
+    app.person_with("eve@other", props).await;
+    app.person_with("root@lab", json!({"password": PASSWORD, "role": "superadmin", "username": "root"}))
+        .await;
+    let add = async |api: &Api, email: &str, username: &str| {
+        let props = format!("{{password: {PASSWORD:?}, username: {username:?}}}");
+        api.mutate("create_user", &format!("email: {email:?}, props: {props}")).await
+    };
+    let unfit = "it can't be used here; choose another, or ask a super-admin";
+    for email in ["eve@other", "EVE@other", "root@lab"] {
+        assert_eq!(add(&chief, email, "").await, (false, format!("e-mail: {unfit}")));
+    }
+    for username in ["eve", "Root"] {
+        assert_eq!(add(&chief, "new@lab", username).await, (false, format!("username: {unfit}")));
+    }
+    let (_, told) = add(&chief, "CHIEF@lab", "").await;
+    assert!(told.starts_with("there is a user chief@lab already"), "what is in sight is told: {told}");
+    let (_, told) = add(&root, "eve@other", "").await;
+    assert!(told.starts_with("there is a user eve@other already"), "{told}");
+
+    // Who searches is told nothing any more, of names that are free neither.
+    for _ in 0..15 {
+        add(&chief, "eve@other", "").await;
+    }
+    for email in ["eve@other", "free@lab"] {
+        let (is_done, told) = add(&chief, email, "").await;
+        assert!(!is_done && told.contains("too many of the names"), "{told}");
+    }
+    assert!(add(&root, "free@lab", "").await.0);
 }
 
 #[tokio::test]

@@ -314,7 +314,8 @@ impl Accounts {
     }
 
     /// Gives a user a new password, and with `new_keypair` a new keypair in the place of all the old ones. For the
-    /// console of the machine, when the password is lost. `also` runs in the same transaction.
+    /// console of the machine, when the password is lost. The keypairs of one who was switched off stay so. `also` runs
+    /// in the same transaction; it is given the user as it was.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such user.
@@ -348,8 +349,12 @@ impl Accounts {
                 }
                 let pair = self.seal_keypair(access_key, secret_key, user.id, now)?;
                 self.put_keypair(w, pair, secret_key.clone())?;
+            } else if !user.is_active() {
+                for pair in self.keypairs_of(user.id) {
+                    self.change_keypair(w, &pair.access_key, |pair| Keypair { is_active: false, ..pair })?;
+                }
             }
-            also(w, &changed)?;
+            also(w, &user)?;
             self.put_user(w, changed.clone())
         })?;
         Ok(Reset { user: Arc::new(changed), password, keypair })
@@ -510,7 +515,6 @@ mod tests {
     use super::Accounts;
     use crate::access::first_admin::FirstAdmin;
     use crate::access::hasher::Hasher;
-use crate::access::hasher::Hasher;
     use crate::base::secret::Secret;
     use crate::store::Store;
 
@@ -520,8 +524,9 @@ use crate::access::hasher::Hasher;
         let store = Store::open(directory.path()).unwrap();
         let accounts = Accounts::load(&store).unwrap();
         assert!(accounts.is_empty());
-        let made =
-            accounts.create_first_admin(&hasher, FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
+        let made = accounts
+            .create_first_admin(&hasher, FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH)
+            .unwrap();
         assert_eq!(made.email, "admin@localhost");
         drop((accounts, store));
 
@@ -540,18 +545,22 @@ use crate::access::hasher::Hasher;
         let (directory, hasher) = (tempfile::tempdir().unwrap(), Hasher::new().unwrap());
         let store = Store::open(directory.path()).unwrap();
         let accounts = Accounts::load(&store).unwrap();
-        let first =
-            accounts.create_first_admin(&hasher, FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH).unwrap();
-        let kept =
-            accounts.reset(&hasher, "admin@localhost", None, false, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
+        let first = accounts
+            .create_first_admin(&hasher, FirstAdmin::default(), "default", Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let kept = accounts
+            .reset(&hasher, "admin@localhost", None, false, Timestamp::UNIX_EPOCH, |_, _| Ok(()))
+            .unwrap();
         assert!(kept.keypair.is_none());
         assert!(accounts.key_holder(&first.access_key).is_ok());
-        let second =
-            accounts.reset(&hasher, "admin@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap();
+        let second = accounts
+            .reset(&hasher, "admin@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(()))
+            .unwrap();
         assert!(accounts.key_holder(&first.access_key).is_err());
         assert!(accounts.key_holder(&second.keypair.unwrap().0).is_ok());
-        let unknown =
-            accounts.reset(&hasher, "b@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(())).unwrap_err();
+        let unknown = accounts
+            .reset(&hasher, "b@localhost", None, true, Timestamp::UNIX_EPOCH, |_, _| Ok(()))
+            .unwrap_err();
         assert!(unknown.to_string().contains("admin@localhost"), "{unknown}");
     }
 
@@ -559,7 +568,8 @@ use crate::access::hasher::Hasher;
     fn credentials_that_can_not_travel_in_a_header_are_refused() {
         let (directory, hasher) = (tempfile::tempdir().unwrap(), Hasher::new().unwrap());
         let accounts = Accounts::load(&Store::open(directory.path()).unwrap()).unwrap();
-        let refused = |wanted| accounts.create_first_admin(&hasher, wanted, "default", Timestamp::UNIX_EPOCH).is_err();
+        let refused =
+            |wanted| accounts.create_first_admin(&hasher, wanted, "default", Timestamp::UNIX_EPOCH).is_err();
         assert!(refused(FirstAdmin { access_key: Some("a:b:c:d".into()), ..Default::default() }));
         assert!(refused(FirstAdmin { secret_key: Some(Secret::new("short")), ..Default::default() }));
         assert!(refused(FirstAdmin { email: Some("nobody".into()), ..Default::default() }));

@@ -84,6 +84,12 @@ impl Queue {
         let [at_once, places] = [at_once, at_once + waiting].map(|n| Arc::new(Semaphore::new(n)));
         Self { at_once, places }
     }
+
+    /// A turn of this queue's, and one of all.
+    async fn turn(&self, all: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2]> {
+        let own = Arc::clone(&self.at_once).acquire_owned().await.map_err(Error::internal)?;
+        Ok([own, Arc::clone(all).acquire_owned().await.map_err(Error::internal)?])
+    }
 }
 
 impl Hasher {
@@ -158,14 +164,7 @@ impl Hasher {
             Line::New(admin) => (&shared.new, Some(shared.admins.take(&admin).ok_or_else(busy)?)),
         };
         let place = Arc::clone(&queue.places).try_acquire_owned().map_err(|_| busy())?;
-        let turn = async {
-            let first = Arc::clone(&queue.at_once).acquire_owned().await?;
-            Ok((first, Arc::clone(&shared.turns).acquire_owned().await?))
-        };
-        type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-        let turn: Result<Turn, tokio::sync::AcquireError> =
-            tokio::time::timeout(MAX_WAIT, turn).await.map_err(|_| busy())?;
-        let turn = turn.map_err(Error::internal)?;
+        let turn = tokio::time::timeout(MAX_WAIT, queue.turn(&shared.turns)).await.map_err(|_| busy())??;
         let shared = Arc::clone(&self.shared);
         // The turn goes with the work: a caller who is gone frees it no sooner.
         let work = move || {
@@ -245,6 +244,7 @@ fn busy() -> Error {
     Error::Busy("too many passwords are being checked; try again in a few seconds".into())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn failed(why: impl ToString) -> Error {
     Error::internal(why.to_string())
 }

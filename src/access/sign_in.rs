@@ -92,7 +92,6 @@ impl SignIn {
         store: &Store,
         accounts: &Accounts,
         audit: Audit,
-        hasher: Hasher,
         clock: Clock,
         limits: Limits,
         tracker: TaskTracker,
@@ -103,7 +102,7 @@ impl SignIn {
             audit,
             sessions: Sessions::load(store, accounts, clock.clone(), limits)?,
             throttle: Throttle::load(store, clock.clone())?,
-            hasher,
+            hasher: Hasher::new()?,
             clock,
             tracker,
         };
@@ -121,7 +120,7 @@ impl SignIn {
     }
 
     /// Where passwords are hashed.
-    pub(in crate::access) fn hasher(&self) -> &Hasher {
+    pub fn hasher(&self) -> &Hasher {
         &self.shared.hasher
     }
 

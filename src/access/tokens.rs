@@ -207,9 +207,7 @@ impl Tokens {
     pub async fn create(&self, caller: &Caller, name: &str, wanted: Wanted<'_>) -> Result<(Token, Secret)> {
         self.audit
             .perform(caller, "create_api_token", name, |deed| async move {
-                if matches!(caller.origin.credential, Credential::Token(_)) {
-                    return Err(Error::Denied("create_api_token with a token".into()));
-                }
+                caller.require_no_token("create_api_token")?;
                 let now = self.clock.now();
                 let token = Token {
                     id: TokenId::random(),
@@ -256,13 +254,9 @@ impl Tokens {
             .await
     }
 
-    /// Revokes all tokens of a user, for when the account is deleted. Returns how many they were.
-    pub fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<usize> {
-        let tokens = self.of(user);
-        for live in &tokens {
-            self.remove(writer, live.hash)?;
-        }
-        Ok(tokens.len())
+    /// Revokes all tokens of a user, for when the account is switched off.
+    pub fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<()> {
+        self.of(user).iter().try_for_each(|live| self.remove(writer, live.hash))
     }
 
     /// Takes away the tokens that have expired or lost their account, and writes when the others were last used.

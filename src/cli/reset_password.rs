@@ -10,9 +10,11 @@ use clap::Args;
 use crate::{
     access::{
         accounts::Accounts,
+        audit::{Audit, Retention},
         hasher::Hasher,
         sessions::{Limits, Sessions},
         throttle::Throttle,
+        tokens::Tokens,
     },
     base::clock::Clock,
     cli::{
@@ -38,7 +40,7 @@ pub(crate) struct ResetPassword {
     /// The stopped server's data directory
     #[arg(long, value_name = "DIR", default_value = serve::DATA_DIR)]
     data_dir: PathBuf,
-    /// Replace all keypairs of the user by a new one, too; the old ones stop working
+    /// Replace all keypairs of the user by a new one, too; the old ones and all API tokens stop working
     #[arg(long)]
     keypair: bool,
     /// Read the new password from stdin instead of generating one
@@ -65,15 +67,18 @@ impl ResetPassword {
         let given = self.password_stdin.then(password::from_stdin).transpose()?;
         let clock = Clock::system();
         let doors = Throttle::load(&store, clock.clone()).and_then(|throttle| {
-            Ok((throttle, Sessions::load(&store, &accounts, clock.clone(), Limits::default())?))
+            let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
+            let sessions = Sessions::load(&store, &accounts, clock.clone(), Limits::default())?;
+            Ok((throttle, sessions, Tokens::load(&store, &accounts, audit, clock.clone())?))
         });
-        let (throttle, sessions) = doors.map_err(|why| failed(why.to_string()))?;
-        // Whoever signed in with the old password, or has tried to, is out.
+        let (throttle, sessions, tokens) = doors.map_err(|why| failed(why.to_string()))?;
+        // Whoever signed in with the old password, or has tried to, is out. So are tokens where the keypairs are, and
+        // those of an account that was switched off.
         let hasher = Hasher::new().map_err(|why| failed(why.to_string()))?;
         let reset = accounts.reset(&hasher, &self.email, given, self.keypair, clock.now(), |w, user| {
             throttle.clear(w, &user.email)?;
             sessions.end_all(w, user.id, None)?;
-            Ok(())
+            if self.keypair || !user.is_active() { tokens.revoke_all(w, user.id) } else { Ok(()) }
         });
         let reset = reset.map_err(|why| failed(why.to_string()))?;
         let made = Made {

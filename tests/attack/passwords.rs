@@ -9,9 +9,9 @@ use crate::support::people::PASSWORD;
 use crate::support::visitor::Visitor;
 
 /// A large class: more than there may be failures from an address.
-const PEOPLE: usize = 80;
+const PEOPLE: usize = 64;
 /// How many accounts are made at once; with 19 MiB each they would have more than there may be.
-const MADE_AT_ONCE: usize = 40;
+const MADE_AT_ONCE: usize = 32;
 /// Each password takes 19 MiB while it is hashed: that of four, and the server itself.
 const MOST_MEMORY: u64 = 200 << 20;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::access::accounts::{new_access_key, new_secret_key};
 use crate::access::caller::Caller;
-use crate::access::directory::{Directory, sees_user};
+use crate::access::directory::{Directory, check_token, sees_user};
+use crate::access::rates;
 use crate::access::user::{DEFAULT_RATE_LIMIT, Keypair, User};
 use crate::base::reference::shown;
 use crate::base::secret::Secret;
@@ -44,18 +45,33 @@ pub struct KeypairChange {
 }
 
 impl KeypairChange {
-    fn apply(self, pair: Keypair) -> Result<Keypair> {
+    fn apply(self, caller: &Caller, action: &str, pair: Keypair) -> Result<Keypair> {
         let rate_limit = self.rate_limit.map(|limit| {
             u32::try_from(limit).map_err(|_| {
                 Error::invalid("rate_limit", format!("{limit} is less than 0; give 0 for no limit"))
             })
         });
+        if let Some(Ok(limit)) = rate_limit
+            && !caller.is_superadmin()
+            && !is_ordinary(limit, pair.rate_limit)
+        {
+            let most = rates::PERSONAL;
+            return Err(Error::Denied(format!(
+                "{action} with the rate limit {limit}; only super-admins give more than {most}, or 0 for none"
+            )));
+        }
         Ok(Keypair {
             is_active: self.is_active.unwrap_or(pair.is_active),
             rate_limit: rate_limit.transpose()?.unwrap_or(pair.rate_limit),
             ..pair
         })
     }
+}
+
+/// Whether the admin of a domain may give this limit: what a session may make anyway, or no more than the keypair has
+/// from a super-admin.
+fn is_ordinary(limit: u32, present: u32) -> bool {
+    limit > 0 && (limit <= rates::PERSONAL || present == 0 || limit <= present)
 }
 
 impl Directory {
@@ -113,13 +129,14 @@ impl Directory {
         let name = user.to_owned();
         self.as_admin(caller, "create_keypair", user, move |directory, caller, w| {
             let owner = directory.user(caller, Some(&name))?;
+            check_token(caller, "create_keypair", &owner)?;
             if directory.accounts.keypairs_of(owner.id).len() >= MAX_KEYPAIRS {
                 return Err(Error::Conflict(format!(
                     "{} has {MAX_KEYPAIRS} keypairs, which is the most; delete one first",
                     owner.email
                 )));
             }
-            directory.put_new_keypair(w, owner, change?)
+            directory.put_new_keypair(caller, w, owner, change?)
         })
         .await
     }
@@ -137,7 +154,8 @@ impl Directory {
         let name = access_key.to_owned();
         self.as_admin(caller, "modify_keypair", access_key, move |directory, caller, w| {
             let old = directory.keypair(caller, Some(&name))?;
-            let changed = change?.apply(old.pair)?;
+            check_token(caller, "modify_keypair", &old.owner)?;
+            let changed = change?.apply(caller, "modify_keypair", old.pair)?;
             directory.accounts.change_keypair(w, &name, |_| changed)
         })
         .await
@@ -154,6 +172,7 @@ impl Directory {
             .perform(caller, "rotate_keypair", access_key, |deed| async move {
                 deed.write(move |w| {
                     let old = directory.keypair(&own, Some(&name))?;
+                    check_token(&own, "rotate_keypair", &old.owner)?;
                     let secret = new_secret_key()?;
                     let now = directory.clock.now();
                     let sealed = directory.accounts.seal_keypair(&name, &secret, old.owner.id, now)?;
@@ -189,13 +208,15 @@ impl Directory {
 
     pub(in crate::access::directory) fn put_new_keypair(
         &self,
+        caller: &Caller,
         writer: &mut Writer,
         owner: Arc<User>,
         change: KeypairChange,
     ) -> Result<(OwnedKeypair, Secret)> {
         let (access_key, secret) = (new_access_key()?, new_secret_key()?);
         let pair = self.accounts.seal_keypair(&access_key, &secret, owner.id, self.clock.now())?;
-        let pair = change.apply(Keypair { rate_limit: DEFAULT_RATE_LIMIT, ..pair })?;
+        let pair =
+            change.apply(caller, "create_keypair", Keypair { rate_limit: DEFAULT_RATE_LIMIT, ..pair })?;
         self.accounts.put_keypair(writer, pair.clone(), secret.clone())?;
         Ok((OwnedKeypair { pair, owner }, secret))
     }

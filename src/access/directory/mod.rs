@@ -9,16 +9,21 @@ pub mod domains;
 pub mod groups;
 pub mod keypairs;
 pub mod scaling_groups;
+mod taken;
 pub mod users;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
-use crate::access::caller::{Caller, Role};
+use crate::access::bucket::Bucket;
+use crate::access::caller::{Caller, Credential, Role};
 use crate::access::hasher::Hasher;
 use crate::access::tenants::{Group, Tenants};
-use crate::access::user::User;
+use crate::access::user::{Keypair, User};
 use crate::base::clock::Clock;
 use crate::base::ids::UserId;
 use crate::base::{Error, Result};
@@ -33,8 +38,7 @@ pub trait Stations: Send + Sync {
     fn agents_in(&self, scaling_group: &str) -> Vec<String>;
 }
 
-/// Is told, in the transaction that does it, that all a user has signed in with so far counts no longer: the password
-/// was changed, or the account was switched off.
+/// Is told of a user, in the transaction that does it: the password was changed, or the account was switched off or on.
 pub type Lockout = Arc<dyn Fn(&mut Writer, UserId) -> Result<()> + Send + Sync>;
 
 /// The service. Clones share it.
@@ -47,6 +51,9 @@ pub struct Directory {
     clock: Clock,
     stations: Arc<dyn Stations>,
     lockouts: Vec<Lockout>,
+    revocations: Vec<Lockout>,
+    /// How often each admin was refused a name that is somebody's who is out of sight.
+    unseen: Arc<Mutex<HashMap<UserId, Bucket>>>,
 }
 
 impl Directory {
@@ -59,18 +66,46 @@ impl Directory {
         clock: Clock,
         stations: Arc<dyn Stations>,
     ) -> Self {
-        Self { accounts, tenants, audit, hasher, clock, stations, lockouts: Vec::new() }
+        Self {
+            accounts,
+            tenants,
+            audit,
+            hasher,
+            clock,
+            stations,
+            lockouts: Vec::new(),
+            revocations: Vec::new(),
+            unseen: Arc::default(),
+        }
     }
 
-    /// Has `end` told of every [`Lockout`]. Whatever keeps sessions registers here.
+    /// Has `end` told when a user counts as signed in nowhere any longer. Whatever keeps sessions registers here.
     #[must_use]
     pub fn on_lockout(mut self, end: Lockout) -> Self {
         self.lockouts.push(end);
         self
     }
 
+    /// Has `end` told when nothing that a user ever got counts any longer. Whatever keeps tokens registers here.
+    #[must_use]
+    pub fn on_revocation(mut self, end: Lockout) -> Self {
+        self.revocations.push(end);
+        self
+    }
+
     fn lock_out(&self, writer: &mut Writer, user: UserId) -> Result<()> {
         self.lockouts.iter().try_for_each(|end| end(writer, user))
+    }
+
+    /// Ends for good all that a user has got so far: sessions, tokens, and keypairs, which are kept, but must be made active
+    /// again one by one. The password stays, which whoever switches the account on again can change.
+    fn revoke(&self, writer: &mut Writer, user: UserId) -> Result<()> {
+        for pair in self.accounts.keypairs_of(user).into_iter().filter(|pair| pair.is_active) {
+            let off = |pair| Keypair { is_active: false, ..pair };
+            self.accounts.change_keypair(writer, &pair.access_key, off)?;
+        }
+        self.lock_out(writer, user)?;
+        self.revocations.iter().try_for_each(|end| end(writer, user))
     }
 
     /// A super-admin's mutation: one transaction, with its row in the audit log.
@@ -114,6 +149,22 @@ fn require_admin(caller: &Caller, action: &str) -> Result<()> {
         Role::Superadmin | Role::Admin => Ok(()),
         Role::User | Role::Monitor => Err(Error::Denied(action.into())),
     }
+}
+
+/// A token makes nothing that outlives it: no credentials of its owner, nor of anybody who may do as much.
+fn check_token(caller: &Caller, action: &str, user: &User) -> Result<()> {
+    let rank = |role| match role {
+        Role::Superadmin => 2,
+        Role::Admin => 1,
+        Role::User | Role::Monitor => 0,
+    };
+    let is_token = matches!(caller.origin.credential, Credential::Token(_));
+    if is_token && (user.id == caller.user || rank(user.role) >= rank(caller.role)) {
+        return Err(Error::Denied(format!(
+            "{action} with a token, for an account that may do as much as its owner; sign in or use a keypair"
+        )));
+    }
+    Ok(())
 }
 
 fn sees_domain(caller: &Caller, name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::access::caller::{Caller, Role};
 use crate::access::directory::keypairs::{KeypairChange, OwnedKeypair};
-use crate::access::directory::{Directory, require_admin, sees_user};
+use crate::access::directory::{Directory, check_token, require_admin, sees_user};
 use crate::access::hasher::Line;
 use crate::access::names::{checked_email, checked_name, checked_text};
 use crate::access::tenants::{Domain, Group};
@@ -115,7 +115,8 @@ impl Directory {
             .await
     }
 
-    /// Changes a user. A new password, and any status but active, ends what it is signed in with.
+    /// Changes a user. A new password ends what it is signed in with; any status but active ends its tokens and switches its
+    /// keypairs off, too, and all that stays so when it is active again.
     ///
     /// # Errors
     /// [`Error::Conflict`] for a short name that is taken, and for the last super-admin, who stays one.
@@ -171,7 +172,7 @@ impl Directory {
                 directory.accounts.remove_keypair(w, access_key)?;
             }
             directory.dissociate_keypairs(w, &access_keys)?;
-            directory.lock_out(w, user.id)?;
+            directory.revoke(w, user.id)?;
             directory.accounts.remove_user(w, user.id)
         })
         .await
@@ -186,12 +187,14 @@ impl Directory {
         change: UserChange,
     ) -> Result<(OwnedKeypair, Secret)> {
         let email = checked_email(email)?;
+        self.check_names_left(caller)?;
         if let Some(other) = self.accounts.user_by_email(&email) {
             let remedy = match other.status {
                 Status::Deleted => "it is deleted: purge it first, or modify its status",
                 _ => "choose another address",
             };
-            return Err(Error::Conflict(format!("there is a user {} already; {remedy}", other.email)));
+            let plain = format!("there is a user {} already; {remedy}", other.email);
+            return Err(self.taken(caller, "e-mail", &other, plain));
         }
         let domain = self.active_domain(caller, change.domain.as_deref())?;
         let blank = User {
@@ -212,9 +215,10 @@ impl Directory {
         let groups =
             self.checked_groups(caller, &domain.name, change.groups.as_deref().unwrap_or_default())?;
         let user = self.changed(caller, "create_user", blank, UserChange { domain: None, ..change })?;
+        check_token(caller, "create_user", &user)?;
         self.put_memberships(writer, user.id, &groups)?;
         self.accounts.put_user(writer, user.clone())?;
-        self.put_new_keypair(writer, Arc::new(user), KeypairChange::default())
+        self.put_new_keypair(caller, writer, Arc::new(user), KeypairChange::default())
     }
 
     fn put_changed_user(
@@ -236,7 +240,16 @@ impl Directory {
             let groups = self.checked_groups(caller, &user.domain, &groups.unwrap_or_default())?;
             self.put_memberships(writer, user.id, &groups)?;
         }
-        if password.is_some() || (old.is_active() && !user.is_active()) {
+        let is_back = !old.is_active() && user.is_active();
+        if password.is_some() || is_back || user.role != old.role {
+            check_token(caller, "modify_user", &old)?;
+            check_token(caller, "modify_user", &user)?;
+        }
+        // Who was switched off by an older version may have all that still; who was made like that has it for now.
+        let was_off = is_back && matches!(old.status, Status::Inactive | Status::Deleted);
+        if (old.is_active() && !user.is_active()) || (was_off && old.modified_at.is_some()) {
+            self.revoke(writer, user.id)?;
+        } else if password.is_some() {
             self.lock_out(writer, user.id)?;
         }
         let user =
@@ -267,7 +280,7 @@ impl Directory {
         };
         let integration_id = change.integration_id.map(|text| checked_text("integration_id", &text));
         Ok(User {
-            username: self.checked_username(&user, change.username)?,
+            username: self.checked_username(caller, &user, change.username)?,
             full_name: text("full_name", change.full_name, user.full_name)?,
             description: text("description", change.description, user.description)?,
             role: change.role.unwrap_or(user.role),
@@ -279,7 +292,7 @@ impl Directory {
         })
     }
 
-    fn checked_username(&self, user: &User, given: Option<String>) -> Result<String> {
+    fn checked_username(&self, caller: &Caller, user: &User, given: Option<String>) -> Result<String> {
         let Some(name) = given else { return Ok(user.username.clone()) };
         // The clients send the address where there is no short name.
         if name.trim().is_empty() || name.trim().eq_ignore_ascii_case(&user.email) {
@@ -287,9 +300,11 @@ impl Directory {
         }
         let name = checked_name("username", &name)?;
         let key = name.to_lowercase();
-        let is_taken = |other: &Arc<User>| other.id != user.id && other.username.to_lowercase() == key;
-        if self.accounts.users().iter().any(is_taken) {
-            return Err(Error::Conflict(format!("the username {name} is taken; choose another")));
+        self.check_names_left(caller)?;
+        let is_taken = |other: &&Arc<User>| other.id != user.id && other.username.to_lowercase() == key;
+        if let Some(other) = self.accounts.users().iter().find(is_taken) {
+            let plain = format!("the username {name} is taken; choose another");
+            return Err(self.taken(caller, "username", other, plain));
         }
         Ok(name)
     }
