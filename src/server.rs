@@ -124,9 +124,8 @@ impl Server {
         let tenants = Tenants::load(&store, clock.now())?;
         let accounts = Accounts::load(&store)?;
         let first_admin = first_admin(settings.first_admin, &accounts, &clock)?;
-        let tracker = TaskTracker::new();
         let audit = Audit::load(&store, clock.clone(), settings.audit)?;
-        let (log, limits) = (audit.clone(), settings.sessions);
+        let (log, limits, tracker) = (audit.clone(), settings.sessions, TaskTracker::new());
         let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let set_up = SetUp::new(
             store.clone(),

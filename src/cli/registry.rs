@@ -238,7 +238,7 @@ async fn changed(
     as_json: bool,
 ) -> Result<()> {
     let answer: Value = client.ask_about(host, field, query, variables).await?;
-    let note = answer["msg"].as_str();
+    let note = answer.get("msg").and_then(Value::as_str);
     if as_json {
         return json::print(&json!({ "ok": true, "hostname": host, "msg": note }));
     }

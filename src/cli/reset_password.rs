@@ -67,7 +67,7 @@ impl ResetPassword {
         let given = self.password_stdin.then(password::from_stdin).transpose()?;
         let clock = Clock::system();
         let doors = Throttle::load(&store, clock.clone()).and_then(|throttle| {
-            let audit = Audit::new(store.clone(), clock.clone(), Retention::default());
+            let audit = Audit::load(&store, clock.clone(), Retention::default())?;
             let sessions = Sessions::load(&store, &accounts, clock.clone(), Limits::default())?;
             Ok((throttle, sessions, Tokens::load(&store, &accounts, audit, clock.clone())?))
         });

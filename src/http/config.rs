@@ -81,11 +81,10 @@ pub async fn set(
     for (host, change) in changes {
         notes.extend(put(&caller, catalog, &host, change).await?);
     }
-    let mut said = json!({ "result": "ok" });
-    if !notes.is_empty() {
-        said["msg"] = notes.join("; ").into();
+    if notes.is_empty() {
+        return answer(&json!({ "result": "ok" }));
     }
-    answer(&said)
+    answer(&json!({ "result": "ok", "msg": notes.join("; ") }))
 }
 
 /// `POST /config/delete`: one key, or all that begin with these characters.

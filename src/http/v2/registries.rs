@@ -213,11 +213,11 @@ pub async fn update(
         return Err(Problem::bad_parameter(why));
     }
     let changed = catalog.change_registry(&caller, &registry.host, wanted.into_change()?).await?;
-    let mut said = json!({ "registry": Node::from(changed.registry.as_ref()) });
-    if let Some(note) = changed.note() {
-        said["msg"] = note.into();
+    let node = Node::from(changed.registry.as_ref());
+    match changed.note() {
+        None => answer(&json!({ "registry": node })),
+        Some(msg) => answer(&json!({ "registry": node, "msg": msg })),
     }
-    answer(&said)
 }
 
 /// Which registry.
