@@ -44,7 +44,7 @@ pub fn superadmin() -> Caller {
 
 /// The log of a data directory.
 pub fn audit(store: &Store) -> Audit {
-    Audit::load(&store, Clock::system(), Retention::default()).unwrap()
+    Audit::load(store, Clock::system(), Retention::default()).unwrap()
 }
 
 /// The catalog of a data directory.
