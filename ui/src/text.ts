@@ -593,7 +593,8 @@ export const t = {
     noUsers: "Add the people who use the lab.",
     noneFound: "Nobody fits the search.",
     searchUsers: "Search users",
-    deactivateUser: "They can no longer sign in, and their keypairs stop working, until they are active again.",
+    deactivateUser:
+      "They can no longer sign in, and their keypairs and tokens stop working for good: when they are active again, activate the keypairs one by one.",
     email: "E-mail address",
     username: "User name",
     usernameHint: "Left empty, it is the e-mail address.",
@@ -688,6 +689,8 @@ export const t = {
     what: "What",
     outcome: "Outcome",
     outcomes: { DONE: "done", DENIED: "denied", FAILED: "failed" },
+    others: "and others",
+    times: (count: number, last: string) => `${s(count, "time")}, last ${last}`,
     from: "From",
     older: "Older",
     newest: "Newest",

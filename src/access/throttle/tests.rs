@@ -148,8 +148,8 @@ fn what_is_kept_has_an_end_and_the_worst_stay() {
     assert!(bench.fail("victim@lab", "192.0.2.1").is_err(), "many others push nobody out who has to wait");
 }
 
-#[test]
-fn an_attempt_that_came_to_nothing_counts_for_nothing() {
+#[tokio::test]
+async fn an_attempt_that_came_to_nothing_counts_for_nothing() {
     let bench = Bench::new();
     for _ in 0..100 {
         drop(bench.admit("a@lab", "192.0.2.1").unwrap());
@@ -182,8 +182,8 @@ async fn those_at_once_wait_for_each_other_and_only_failures_turn_them_away() {
     }
 }
 
-#[test]
-fn who_waits_takes_no_more_than_a_share_of_the_places() {
+#[tokio::test]
+async fn who_waits_takes_no_more_than_a_share_of_the_places() {
     let mut bench = Bench::new();
     bench.throttle.waiting = Shares::new(2, 3);
     let _open: Vec<_> = (0..5).map(|_| bench.admit("a@lab", "192.0.2.1").unwrap()).collect();

@@ -476,7 +476,7 @@ export type AuditLogQueryVariables = Exact<{
 }>;
 
 
-export type AuditLogQuery = { audit_log: { next: number | null, items: Array<{ number: number, at: string, email: string, credential: string, address: string | null, action: string, target: string, outcome: AuditOutcome, reason: string | null }> } | null };
+export type AuditLogQuery = { audit_log: { next: number | null, items: Array<{ number: number, at: string, count: number, last_at: string, other_targets: boolean, email: string, credential: string, address: string | null, action: string, target: string, outcome: AuditOutcome, reason: string | null }> } | null };
 
 export type ImagesQueryVariables = Exact<{
   filter?: InputMaybe<Scalars['String']['input']>;
@@ -535,7 +535,7 @@ export type ModifyRegistryMutationVariables = Exact<{
 }>;
 
 
-export type ModifyRegistryMutation = { modify_container_registry: { container_registry: { hostname: string | null } | null } | null };
+export type ModifyRegistryMutation = { modify_container_registry: { msg: string | null, container_registry: { hostname: string | null } | null } | null };
 
 export type DeleteRegistryMutationVariables = Exact<{
   hostname: Scalars['String']['input'];
@@ -1122,6 +1122,9 @@ export const AuditLogDocument = new TypedDocumentString(`
     items {
       number
       at
+      count
+      last_at
+      other_targets
       email
       credential
       address
@@ -1231,6 +1234,7 @@ export const CreateRegistryDocument = new TypedDocumentString(`
 export const ModifyRegistryDocument = new TypedDocumentString(`
     mutation ModifyRegistry($hostname: String!, $props: ModifyContainerRegistryInput!) {
   modify_container_registry(hostname: $hostname, props: $props) {
+    msg
     container_registry {
       hostname
     }
