@@ -10,11 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::support::app::{ADMIN_PASSWORD, ADMIN_SECRET_KEY, App, Launch};
+use crate::support::api::Api;
+use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_PASSWORD, ADMIN_SECRET_KEY, App, Launch};
 use crate::support::image::Image;
-use crate::support::process::run;
+use crate::support::process::{Process, read, run};
 use crate::support::registry::{PASSWORD, RealRegistry, USER};
-use crate::support::wait::PATIENCE;
+use crate::support::sign::Keypair;
+use crate::support::wait::{PATIENCE, until};
 
 /// The database, in the data directory.
 const DATABASE: &str = "wharf.redb";
@@ -261,4 +263,30 @@ async fn an_address_in_use_is_named() {
     let outcome = run(&mut command, launch.root(), PATIENCE).await;
     assert_eq!(outcome.code, 1, "{}", outcome.text());
     assert!(outcome.stderr.contains(&taken), "{}", outcome.text());
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nobody() {
+    let launch = Launch::plain();
+    let data_dir = launch.data_dir();
+    let arguments =
+        ["serve", "--listen", "127.0.0.1:0", "--engine", "none", "--log-level", "debug", "--data-dir"];
+    let mut command = launch.wharf(&arguments);
+    command.arg(data_dir).env("WHARF_ADMIN_ACCESS_KEY", ADMIN_ACCESS_KEY);
+    command.env("WHARF_ADMIN_SECRET_KEY", ADMIN_SECRET_KEY).env("WHARF_ADMIN_PASSWORD", ADMIN_PASSWORD);
+    let stdout = launch.root().join("stdout.log");
+    let mut server = Process::spawn(&mut command, &stdout, Path::new("/dev/full")).expect("the binary runs");
+    let url = until("the server to listen", PATIENCE, async || {
+        assert_eq!(server.ended(), None, "it ended");
+        let said = read(&stdout);
+        said.strip_prefix("listening on ")?.strip_suffix('\n').map(str::to_owned)
+    })
+    .await;
+    let admin = Api::new(&url, Some(Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY)));
+    // A registry that is not there: its task is logged, and ends.
+    admin.add_registry_at("127.0.0.1:1", "http://127.0.0.1:1", None).await;
+    let end = admin.finish(&admin.rescan("127.0.0.1:1").await).await;
+    assert!(end.name.ends_with("failed"), "{end:?}");
+    server.terminate();
+    assert!(server.exit("the server", PATIENCE).await.success());
 }

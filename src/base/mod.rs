@@ -5,7 +5,6 @@ pub mod bits;
 pub mod clock;
 pub mod digest;
 pub mod error;
-pub mod household;
 pub mod ids;
 pub mod keyed;
 pub mod places;

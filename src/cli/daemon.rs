@@ -53,9 +53,24 @@ impl Logging {
             LogFormat::Text => true,
             LogFormat::Json => false,
         };
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log);
         let started = if is_text { lines.try_init() } else { lines.json().flatten_event(true).try_init() };
         started.map_err(|why| Failure::failed("logging", why.to_string()))
+    }
+}
+
+/// Where log lines go. One that can't be written is lost and fails nobody: the reader of a pipe may be gone, the disk of a
+/// file full, and `tracing` would say so on the same stderr, which panics.
+struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

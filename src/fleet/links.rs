@@ -23,10 +23,10 @@ use crate::wire::message::{Code, Hello, Refusal};
 use crate::wire::{MAX_TEXT, VERSIONS};
 
 /// Connections that have not yet proved who they are, of some 20 KiB each.
-const STRANGERS: usize = 512;
-/// Those of one address: an office's worth of agents that dial all at once after a restart, for saying hello takes
+const STRANGERS: usize = 1_024;
+/// Those of one address: a site of 500 agents behind it that all dial at once after a restart, and saying hello takes
 /// milliseconds.
-const STRANGERS_OF_ONE: usize = 128;
+const STRANGERS_OF_ONE: usize = 640;
 /// What an agent is told that was taken out of the fleet.
 pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
 

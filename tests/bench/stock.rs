@@ -81,7 +81,7 @@ pub async fn fill(directory: &Path, images: usize) {
                 }
                 record.tags = tags;
                 writing.put_repository(w, &registry, &name, &record)?;
-                writing.put_content(w, &manifests, &[])?;
+                writing.put_content(w, &registry, &manifests, &[])?;
                 writing.put_images(w, rows)?;
             }
             Ok(())

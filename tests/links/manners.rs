@@ -259,7 +259,7 @@ async fn however_many_say_nothing_an_agent_gets_in() {
     let app = App::start().await;
     let api = app.admin();
     let token = token(&api, json!({})).await;
-    let silent = join_all((0..600).map(|_| Speaker::dial(&app))).await;
+    let silent = join_all((0..700).map(|_| Speaker::dial(&app))).await;
     let (_speaker, id) = Speaker::join(&app, hello(Some(&token), "welcomewelcome")).await.expect("in");
     assert!(agent(&api, &id).await["id"].is_string());
     drop(silent);

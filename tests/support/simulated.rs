@@ -86,6 +86,7 @@ impl Simulated {
         };
         let (mut sender, mut receiver) = socket.split();
         sender.send(&FromAgent::Here(someone(&id))).await.expect("here");
+        let mut has = self.held.clone();
         let report = Images { full: true, last: true, held: self.held, ..Images::default() };
         sender.send(&FromAgent::Images(report)).await.expect("a report");
         watch.reported.fetch_add(1, Ordering::SeqCst);
@@ -104,7 +105,7 @@ impl Simulated {
                     continue;
                 }
                 _ = step.tick() => {
-                    goes_on(&mut under, &mut sender, &watch).await;
+                    goes_on(&mut under, &mut has, &mut sender, &watch).await;
                     continue;
                 }
             };
@@ -113,6 +114,7 @@ impl Simulated {
                 Some(ToAgent::Ask(request)) => {
                     let answer = match request.ask {
                         Ask::Look => Answer::Looked,
+                        Ask::Find(name) => Answer::Found(found(&has, &name)),
                         _ => Answer::Found(None),
                     };
                     let _ = sender.send(&FromAgent::Answer(Reply { call: request.call, answer })).await;
@@ -122,7 +124,7 @@ impl Simulated {
                     watch.begins(&id, &what);
                     under.push(Under { pull, what, done: 0 });
                     while self.pace == Pace::AtOnce && !under.is_empty() {
-                        goes_on(&mut under, &mut sender, &watch).await;
+                        goes_on(&mut under, &mut has, &mut sender, &watch).await;
                     }
                 }
                 _ => {}
@@ -131,8 +133,12 @@ impl Simulated {
     }
 }
 
+fn found(has: &[Held], name: &str) -> Option<Held> {
+    has.iter().rev().find(|held| held.names.iter().any(|own| own == name)).cloned()
+}
+
 /// Takes each pull a step further.
-async fn goes_on(under: &mut Vec<Under>, sender: &mut Sender<TcpStream>, watch: &Watch) {
+async fn goes_on(under: &mut Vec<Under>, has: &mut Vec<Held>, sender: &mut Sender<TcpStream>, watch: &Watch) {
     for Under { pull, what, done } in under.iter_mut() {
         *done += 1;
         let progress = Progress { bytes_done: *done, bytes_total: STEPS, ..Progress::default() };
@@ -144,6 +150,7 @@ async fn goes_on(under: &mut Vec<Under>, sender: &mut Sender<TcpStream>, watch: 
                 manifests: Vec::new(),
                 size: STEPS,
             };
+            has.push(held.clone());
             let news = Images { held: vec![held.clone()], ..Images::default() };
             let _ = sender.send(&FromAgent::Images(news)).await;
             // Before it is told: who hears it may begin the next at once.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 use tokio::time::Instant;
 
-use crate::base::household::household;
+use crate::base::places::net_of;
 use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
 
@@ -42,13 +42,13 @@ struct Taken {
     count: usize,
     next: u64,
     /// In the order in which they came, by the address they are from.
-    of: HashMap<IpAddr, BTreeMap<u64, Arc<Watch>>>,
+    of: HashMap<Vec<u8>, BTreeMap<u64, Arc<Watch>>>,
 }
 
 /// A connection's place, free again when it is dropped.
 pub(super) struct Place {
     places: Arc<Places>,
-    address: IpAddr,
+    net: Vec<u8>,
     number: u64,
     watch: Arc<Watch>,
 }
@@ -63,18 +63,18 @@ impl Places {
     /// request is given up for it: of the same address, or of the one that has the most.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut taken = self.taken.lock();
-        let own = household(address);
+        let own = net_of(Some(address));
         let has = taken.of.get(&own).map_or(0, BTreeMap::len);
         if has >= self.most_of_one && !self.proxies.trusts(address.to_canonical()) {
-            taken.give_up_of(own).then_some(())?;
+            taken.give_up_of(&own).then_some(())?;
         } else if taken.count >= self.most {
             taken.give_up().then_some(())?;
         }
         let (number, watch) = (taken.next, Arc::new(Watch::new()));
         taken.next += 1;
         taken.count += 1;
-        taken.of.entry(own).or_default().insert(number, Arc::clone(&watch));
-        Some(Place { places: Arc::clone(self), address: own, number, watch })
+        taken.of.entry(own.clone()).or_default().insert(number, Arc::clone(&watch));
+        Some(Place { places: Arc::clone(self), net: own, number, watch })
     }
 
     /// Gives up some connections, where descriptors have run out.
@@ -89,27 +89,27 @@ impl Places {
 impl Taken {
     /// Gives up one of whoever has the most that nothing is being done for.
     fn give_up(&mut self) -> bool {
-        let mut addresses: Vec<(usize, IpAddr)> = self.of.iter().map(|(of, all)| (all.len(), *of)).collect();
-        addresses.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
-        addresses.into_iter().any(|(_, address)| self.give_up_of(address))
+        let mut nets: Vec<_> = self.of.iter().map(|(net, all)| (all.len(), net.clone())).collect();
+        nets.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
+        nets.into_iter().any(|(_, net)| self.give_up_of(&net))
     }
 
     /// Gives up the one of this address that nothing has been done for for longest. Its place is free at once, so that
     /// what is given up in a row is not the same one.
-    fn give_up_of(&mut self, address: IpAddr) -> bool {
-        let all = self.of.get(&address).into_iter().flatten();
+    fn give_up_of(&mut self, net: &[u8]) -> bool {
+        let all = self.of.get(net).into_iter().flatten();
         let spare = all.filter_map(|(number, watch)| watch.spare_since().map(|since| (since, *number)));
         let Some((_, number)): Option<(Instant, u64)> = spare.min() else { return false };
-        let Some(watch) = self.remove(address, number) else { return false };
+        let Some(watch) = self.remove(net, number) else { return false };
         watch.give_up();
         true
     }
 
-    fn remove(&mut self, address: IpAddr, number: u64) -> Option<Arc<Watch>> {
-        let all = self.of.get_mut(&address)?;
+    fn remove(&mut self, net: &[u8], number: u64) -> Option<Arc<Watch>> {
+        let all = self.of.get_mut(net)?;
         let watch = all.remove(&number)?;
         if all.is_empty() {
-            self.of.remove(&address);
+            self.of.remove(net);
         }
         self.count -= 1;
         Some(watch)
@@ -124,7 +124,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.lock().remove(self.address, self.number);
+        self.places.taken.lock().remove(&self.net, self.number);
     }
 }
 
