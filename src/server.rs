@@ -252,6 +252,8 @@ impl Server {
             self.services.door.clone(),
             self.shutdown.clone(),
         ));
+        let (store, stop) = (self.services.store.clone(), self.shutdown.clone());
+        self.tracker.spawn(async move { store.keep(stop).await });
         let (audit, stop) = (self.audit.clone(), self.shutdown.clone());
         self.tracker.spawn(async move { audit.keep(stop).await });
         let (replays, stop) = (self.services.proofs.replays.clone(), self.shutdown.clone());

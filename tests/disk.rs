@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::api::Api;
-use crate::support::app::{App, Launch};
+use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App, Launch};
 use crate::support::disk::SmallDisk;
+use crate::support::http1::Response;
 use crate::support::image::Image;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
+use crate::support::visitor::Visitor;
+use crate::support::wait::{PATIENCE, until};
 
 /// Gives images other names until that is refused, and returns how many were given and what was said then.
 async fn alias_until_refused(api: &Api, target: &str) -> (usize, String) {
@@ -41,49 +44,140 @@ async fn fill_up(app: &App, registry: &Shelf) -> usize {
     let api = app.admin();
     let target = format!("{}/r/a:1", registry.host());
     let (given, msg) = alias_until_refused(&api, &target).await;
-    assert!(msg.contains("is full") && msg.contains("free some space, then restart wharf"), "{msg}");
+    assert!(msg.contains("is full") && msg.contains("goes on by itself"), "{msg}");
+    // Whoever watches the server is told, and reading goes on.
+    for path in ["/healthz", "/readyz"] {
+        let state = app.anonymous().call("GET", path).send().await;
+        assert_eq!(state.status, 503, "{path}: {}", state.text());
+        assert!(state.text().contains("is full"), "{path}: {}", state.text());
+    }
     assert_eq!(aliases(&api).await, given, "nothing but what was acknowledged");
-    // A second try, and a task, are refused as well: never a false `ok`.
-    let (ok, msg) = api.mutate("alias_image", &format!("alias: \"again\", target: \"{target}\"")).await;
-    assert!(!ok && msg.contains("restart wharf"), "{msg}");
-    let (ok, msg) = api.mutate("rescan_images", &format!("registry: \"{}\"", registry.host())).await;
-    assert!(!ok && msg.contains("restart wharf"), "{msg}");
-    // Reading goes on, and whoever watches the server is told.
     assert_eq!(api.images().await.len(), 2);
-    let ready = app.anonymous().call("GET", "/readyz").send().await;
-    assert_eq!(ready.status, 503, "{}", ready.text());
     given
 }
 
-async fn recovers(app: &mut App, registry: &Shelf, given: usize) {
-    app.restart().await;
+/// Writing goes on without a restart once there is room, and nothing was lost.
+async fn goes_on(app: &App, registry: &Shelf, given: usize) -> usize {
     let api = app.admin();
-    assert_eq!(aliases(&api).await, given, "what was acknowledged is on the disk, and nothing else");
     let target = format!("{}/r/a:1", registry.host());
-    let (ok, msg) = api.mutate("alias_image", &format!("alias: \"after\", target: \"{target}\"")).await;
-    assert!(ok, "{msg}");
+    until("room to write", PATIENCE, async || {
+        let (ok, msg) = api.mutate("alias_image", &format!("alias: \"after\", target: \"{target}\"")).await;
+        assert!(ok || msg.contains("is full"), "{msg}");
+        ok.then_some(())
+    })
+    .await;
+    assert_eq!(aliases(&api).await, given + 1);
     let task = api.scan(&registry.host()).await;
     assert_eq!(task["ledger"]["failed_count"], 0, "{task:#}");
-    let ready = app.anonymous().call("GET", "/readyz").send().await;
-    assert_eq!(ready.status, 200, "{}", ready.text());
+    for path in ["/healthz", "/readyz"] {
+        let state = app.anonymous().call("GET", path).send().await;
+        assert_eq!(state.status, 200, "{path}: {}", state.text());
+    }
+    given + 1
 }
 
-#[tokio::test]
-async fn a_full_disk_refuses_changes_and_loses_none() {
-    let launch = Launch::plain();
-    let Some(disk) = SmallDisk::mount(launch.data_dir(), 8) else {
+async fn survives_a_restart(app: &mut App, given: usize) {
+    app.restart().await;
+    assert_eq!(aliases(&app.admin()).await, given, "what was acknowledged is on the disk, and nothing else");
+}
+
+/// A small disk for the data directory; nothing where mounting is not allowed.
+fn small_disk(launch: &Launch) -> Option<SmallDisk> {
+    let disk = SmallDisk::mount(launch.data_dir(), 12);
+    if disk.is_none() {
         eprintln!(
             "left out: no file system can be mounted here; the limit on file sizes stands in for a full disk"
         );
-        return;
-    };
+    }
+    disk
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_loses_none_and_is_no_trouble_once_it_has_room() {
+    let launch = Launch::plain();
+    let Some(disk) = small_disk(&launch) else { return };
     let (mut app, registry) = scene(launch.clone()).await;
     disk.fill();
     let given = fill_up(&app, &registry).await;
+    // Who has the right password can sign in to read, and who has a wrong one is counted.
+    let mut visitor = Visitor::of(&app);
+    let wrong = visitor.sign_in(ADMIN_EMAIL, "not the password").await;
+    assert_eq!(wrong.json()["authenticated"], false, "{}", wrong.text());
+    let right = visitor.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    assert_eq!(right.json()["authenticated"], true, "{}", right.text());
+    assert!(visitor.is_signed_in().await);
     disk.free();
-    recovers(&mut app, &registry, given).await;
+    let given = goes_on(&app, &registry, given).await;
+    assert!(visitor.is_signed_in().await);
+    survives_a_restart(&mut app, given).await;
     drop(app);
     drop(disk);
+}
+
+#[tokio::test]
+async fn a_task_that_meets_a_full_disk_names_it_and_goes_on_when_there_is_room() {
+    let launch = Launch::plain();
+    let Some(disk) = small_disk(&launch) else { return };
+    let (app, registry) = scene(launch.clone()).await;
+    let (api, host) = (app.admin(), registry.host());
+    for (round, cancelled) in [false, true].into_iter().enumerate() {
+        // More than there is room for within the file.
+        let text = "x".repeat(15_000);
+        for n in 0..10 {
+            let image = Image::new("r/a", &format!("{round}-{n}"));
+            registry.put(&(0..6).fold(image, |image, n| image.label(&format!("text-{n}"), &text)));
+        }
+        // The registry is asked, and answers when the disk is full.
+        let (asked, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let seen = (Arc::clone(&asked), Arc::clone(&is_full));
+        registry.turn(move |_| {
+            seen.0.store(true, Ordering::SeqCst);
+            let busy = Response::new(503).header("Retry-After", "1").into();
+            (!seen.1.load(Ordering::SeqCst)).then_some(busy)
+        });
+        let id = api.rescan(&host).await;
+        until("the registry is asked", PATIENCE, async || asked.load(Ordering::SeqCst).then_some(())).await;
+        disk.fill();
+        let _ = alias_until_refused(&api, &format!("{host}/r/a:1")).await;
+        is_full.store(true, Ordering::SeqCst);
+        let said = |word: &'static str| {
+            let (api, id) = (&api, &id);
+            until("words of the task", PATIENCE, async move || {
+                let task = api.task(id).await;
+                task["message"].as_str().is_some_and(|said| said.contains(word)).then_some(task)
+            })
+        };
+        let waiting = said("is full").await;
+        assert_eq!(waiting["state"], "started", "{waiting:#}");
+        if cancelled {
+            let (ok, msg) = api.mutate("cancel_task", &format!("id: \"{id}\"")).await;
+            assert!(!ok && msg.contains("is full") && msg.contains("told to stop all the same"), "{msg}");
+            let ended = said("cancelled").await;
+            assert_eq!(ended["state"], "cancelled", "{ended:#}");
+        }
+        disk.free();
+        let ended = until("the end", PATIENCE, async || {
+            let task = api.task(&id).await;
+            (task["state"] != "started").then_some(task)
+        })
+        .await;
+        assert_eq!(ended["state"], if cancelled { "cancelled" } else { "done" }, "{ended:#}");
+        registry.turn(|_| None);
+        goes_on_writing(&api, &host).await;
+    }
+    drop(app);
+    drop(disk);
+}
+
+async fn goes_on_writing(api: &Api, host: &str) {
+    until("room to write", PATIENCE, async || {
+        let (ok, msg) = api.mutate("alias_image", &format!("alias: \"x\", target: \"{host}/r/a:1\"")).await;
+        assert!(ok || msg.contains("is full"), "{msg}");
+        ok.then_some(())
+    })
+    .await;
+    let (ok, msg) = api.mutate("dealias_image", "alias: \"x\"").await;
+    assert!(ok, "{msg}");
 }
 
 #[tokio::test]
@@ -98,7 +192,8 @@ async fn a_file_that_may_not_grow_refuses_changes_and_loses_none() {
     let (mut app, registry) = scene(launch).await;
     let given = fill_up(&app, &registry).await;
     is_limited.store(false, Ordering::SeqCst);
-    recovers(&mut app, &registry, given).await;
+    survives_a_restart(&mut app, given).await;
+    goes_on(&app, &registry, given).await;
 }
 
 /// The same command under a shell that lets no file grow beyond some megabytes.

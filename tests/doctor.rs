@@ -88,6 +88,34 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[tokio::test]
+async fn a_directory_that_can_only_be_read_is_read_to_its_end() {
+    let mut app = App::start().await;
+    app.terminate().await;
+    let (launch, directory) = (app.launch().clone(), app.data_dir());
+    let of = |command: &Command| -> Vec<String> {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_str().unwrap().to_owned()).collect()
+    };
+    let mut doctor = launch.wharf(&["doctor", "--json", "--data-dir", directory.to_str().unwrap()]);
+    doctor.env("WHARF_ENDPOINT", "http://127.0.0.1:1");
+    // A mount that is gone with the process.
+    let script = "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", script]).arg(&directory).args(of(&doctor));
+    command.envs(doctor.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let outcome = run(&mut command, launch.root(), PATIENCE).await;
+    if outcome.code == 99 || outcome.stderr.contains("unshare") {
+        eprintln!("left out: no file system can be mounted here");
+        return;
+    }
+    let found = Findings::of(&outcome);
+    found.fails(&[]);
+    found.is("database", "ok", &["all of them whole"]);
+    // As on the directory that can be written.
+    assert_eq!(found.failed(), examined(&launch, &directory).await.failed());
+}
+
+#[tokio::test]
 async fn a_stopped_servers_directory_is_looked_over_and_left_as_it_is() {
     let mut app = App::start().await;
     app.terminate().await;

@@ -124,8 +124,15 @@ impl Audit {
         }
         let result = work(deed.clone()).await;
         match &result {
-            // What changes nothing in the store, such as a test of a connection, has written no row yet.
-            Ok(_) if !deed.is_written() => deed.write(|_| Ok(())).await?,
+            // What changes nothing in the store, such as a test of a connection, has written no row yet. Where none can be
+            // written it is done all the same: it may be the backup that the trouble asks for.
+            Ok(_) if !deed.is_written() => match deed.write(|_| Ok(())).await {
+                Err(why) if self.store.check_writable().is_ok() => return Err(why),
+                Err(why) => {
+                    tracing::error!(action, caller.email, %why, "done, and the audit log could not take it");
+                }
+                Ok(()) => {}
+            },
             Ok(_) => {}
             Err(error) => deed.failed(error).await,
         }

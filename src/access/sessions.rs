@@ -227,6 +227,20 @@ impl Sessions {
         Ok(key)
     }
 
+    /// Opens a session where nothing can be written: it is in memory, and in the store once it is tidied up there.
+    pub(in crate::access) fn open_unkept(&self, user: UserId, address: Option<IpAddr>) -> Result<Secret> {
+        let key = Secret::new(random_text(KEY_LENGTH)?);
+        let (now, today) = (self.clock.steady(), self.clock.now());
+        let record =
+            Record { user, address, created_at: today, last_seen: today, age: 0, idle: 0, saved_at: today };
+        let mut index = self.index.write();
+        let mut others = index.of(user);
+        others.sort_by_key(|open| open.seen.lock().unused(now));
+        others.into_iter().skip(MAX_PER_USER - 1).for_each(|open| index.remove(open.id));
+        index.put(Open::new(id_of(key.expose()), &record, now, today));
+        Ok(key)
+    }
+
     /// Whose session this is the key of.
     ///
     /// # Errors

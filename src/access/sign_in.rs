@@ -206,7 +206,8 @@ impl Shared {
         let hash = user.as_ref().map(|user| user.password.clone());
         let named = user.as_ref().map_or_else(|| NOBODY.to_owned(), |user| user.email.clone());
         let is_right = self.hasher.matches(attempt.line(), password, hash).await?;
-        let shared = Arc::clone(&self);
+        let (shared, attempt) = (Arc::clone(&self), Arc::new(attempt));
+        let unkept = (Arc::clone(&attempt), user.clone());
         let checked = self.store.write(move |w| {
             let user = user.filter(|_| is_right).and_then(|user| shared.still(&user));
             let id = user.as_ref().map(|user| user.id);
@@ -224,7 +225,30 @@ impl Shared {
             let key = shared.sessions.open(w, user.id, address)?;
             Ok(Some(SignedIn { key, caller }))
         });
-        checked.await?.ok_or(Refusal::Wrong)
+        match checked.await {
+            Err(Error::Unavailable(why)) if self.store.check_writable().is_err() => {
+                let (attempt, user) = unkept;
+                self.check_unkept(&attempt, user.filter(|_| is_right), address, &why)
+            }
+            checked => checked?.ok_or(Refusal::Wrong),
+        }
+    }
+
+    /// Lets in who has the right password while nothing can be written, for reading is still possible.
+    fn check_unkept(
+        &self,
+        attempt: &Attempt,
+        user: Option<Arc<User>>,
+        address: Option<IpAddr>,
+        why: &str,
+    ) -> Result<SignedIn, Refusal> {
+        let Some(user) = user.and_then(|user| self.still(&user)) else {
+            attempt.failed_unkept();
+            return Err(Refusal::Wrong);
+        };
+        tracing::warn!(user = %user.id, ?address, why, "signed in, which can't be kept: neither session nor audit log");
+        let caller = self.accounts.caller(user.id, Credential::Session)?;
+        Ok(SignedIn { key: self.sessions.open_unkept(user.id, address)?, caller })
     }
 
     async fn change(

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -225,6 +226,14 @@ pub struct Attempt {
     account: Account,
     net: Net,
     is_known: bool,
+    is_counted: AtomicBool,
+}
+
+/// What was counted, to be written.
+#[derive(Default)]
+struct Counted {
+    failures: Vec<(Key, Failures)>,
+    given_up: Vec<Key>,
 }
 
 impl Throttle {
@@ -303,7 +312,8 @@ impl Throttle {
         }
         state.strangers.pending += u32::from(!is_known);
         drop(state);
-        Look::Go(Attempt { throttle: self.clone(), keys, account, net: net.clone(), is_known })
+        let is_counted = AtomicBool::new(false);
+        Look::Go(Attempt { throttle: self.clone(), keys, account, net: net.clone(), is_known, is_counted })
     }
 
     fn wait_of_strangers(&self, state: &State, now: Instant) -> SignedDuration {
@@ -371,6 +381,27 @@ impl Attempt {
 
     /// The password was wrong.
     pub(in crate::access) fn failed(&self, writer: &mut Writer) -> Result<()> {
+        let counted = self.count();
+        for key in counted.given_up {
+            writer.remove(&FAILURES, key.bytes())?;
+        }
+        for (key, failures) in counted.failures {
+            writer.put(&FAILURES, key.bytes(), &failures)?;
+        }
+        Ok(())
+    }
+
+    /// The password was wrong, and that can't be written.
+    pub(in crate::access) fn failed_unkept(&self) {
+        self.count();
+    }
+
+    /// Counts it in memory, once.
+    fn count(&self) -> Counted {
+        let mut counted = Counted::default();
+        if self.is_counted.swap(true, Ordering::SeqCst) {
+            return counted;
+        }
         let (now, steady) = (self.throttle.clock.now(), self.throttle.clock.steady());
         let mut state = self.throttle.state.lock();
         if !self.is_known {
@@ -379,15 +410,15 @@ impl Attempt {
         for key in &self.keys {
             let is_new = state.counts.get(key).is_none_or(|count| count.failures.is_none());
             if is_new && let Some(given_up) = state.make_room(self.throttle.most, now) {
-                writer.remove(&FAILURES, given_up.bytes())?;
+                counted.given_up.push(given_up);
             }
             let count = state.counts.entry(key.clone()).or_default();
             let before = count.failures.map_or(0, |failures| failures.left(now));
             let failures = Failures { count: (before + 1).min(key.allowed() + MAX_BEYOND), last: now };
             count.failures = Some(failures);
-            writer.put(&FAILURES, key.bytes(), &failures)?;
+            counted.failures.push((key.clone(), failures));
         }
-        Ok(())
+        counted
     }
 
     /// The password was right: the address is one of the account's, and its failures there are forgotten.

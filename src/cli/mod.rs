@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod bars;
 mod browser;
+mod compact;
 mod completion;
 mod connection;
 mod credentials;
@@ -121,6 +122,7 @@ enum Command {
     Audit(audit::Audit),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Compact(compact::Compact),
     Doctor(doctor::Doctor),
     Completion(completion::Completion),
     Schema(schema::Schema),
@@ -168,6 +170,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Audit(audit) => audit.run(matches),
         Command::Backup(backup) => backup.run(matches),
         Command::Restore(restore) => restore.run(),
+        Command::Compact(compact) => compact.run(),
         Command::Doctor(doctor) => doctor.run(matches),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Schema(schema) => schema.run(),

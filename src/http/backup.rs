@@ -67,6 +67,8 @@ impl Backups {
                          free some space"
                             .into(),
                     ),
+                    // What was to be saved can't be read.
+                    BackupError::Source(why) => why,
                     why => Error::internal(why),
                 })
             })

@@ -37,10 +37,11 @@ impl Requests {
     }
 }
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process answers, and what it is told is kept.
 #[handler]
-pub fn alive() -> &'static str {
-    "ok\n"
+pub fn alive(store: Data<&Store>) -> Result<&'static str, Problem> {
+    store.check_writable()?;
+    Ok("ok\n")
 }
 
 /// `GET /readyz`: the store can be read and, as far as is known, written.

@@ -2,51 +2,68 @@
 //! or closed to others, and what a start would recover is recovered in memory.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _};
 
 use crate::base::Result;
 use crate::store::backup::count;
+use crate::store::disk::Disk;
 use crate::store::fault;
+use crate::store::guard::caught;
+use crate::store::lock::{Lock, is_read_only};
 use crate::store::open::{
-    DATABASE_FILE, KEY_FILE, OpenError, builder, known_schema, load_key, proven, refusal,
+    DATABASE_FILE, KEY_FILE, OpenError, builder, io_error, known_schema, load_key, proven, refusal,
 };
 use crate::store::overlay::Overlay;
+use crate::store::seal::Seal;
 use crate::store::table::Reader;
 
 /// The database. No server can start on it while this is held.
 pub struct AtRest {
     database: Database,
-    path: PathBuf,
+    disk: Disk,
     schema: u64,
+    _lock: Option<Lock>,
 }
 
 impl AtRest {
-    /// Opens the database in this directory.
+    /// Opens the database in this directory, and compares all of it with its checksums. The directory may be one that can
+    /// only be read.
     ///
     /// # Errors
     /// What [`Store::open_existing`](crate::store::Store::open_existing) says of a database that it can't use.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
-        let io = |why| OpenError::Io { path: path.clone(), why };
-        if !path.try_exists().map_err(io)? {
+        let fail = |why| io_error(&path, why);
+        if !path.try_exists().map_err(fail)? {
             return Err(OpenError::Absent(directory.into()));
         }
-        // For writing, as the lock wants it; nothing is.
-        let file = File::options().read(true).write(true).open(&path).map_err(io)?;
-        if file.metadata().map_err(io)?.len() == 0 {
-            return Err(OpenError::Damaged { path: path.clone(), why: "it is empty".into() });
+        // For writing, as some file systems want it for the lock; nothing is.
+        let disk = match Disk::open(&path) {
+            Err(why) if is_read_only(&why) => Disk::open_to_read(&path),
+            opened => opened,
+        };
+        let disk = disk.map_err(fail)?;
+        let lock = Lock::take_to_read(disk.file(), directory)?;
+        Ok(Self { _lock: lock, ..Self::over(&disk)? })
+    }
+
+    /// The database in an open file.
+    pub(in crate::store) fn over(disk: &Disk) -> Result<Self, OpenError> {
+        let path = disk.path();
+        let damaged = |why: &str| OpenError::Damaged { path: path.into(), why: why.into() };
+        if disk.file().metadata().map_err(|why| io_error(path, why))?.len() == 0 {
+            return Err(damaged("it is empty"));
         }
-        guarded(&path, || {
-            let file = FileBackend::new(file).map_err(|why| refusal(&path, why))?;
-            let overlay = Overlay::new(file).map_err(io)?;
-            let database = builder().create_with_backend(overlay).map_err(|why| refusal(&path, why))?;
-            let schema = known_schema(&reader(&database)?, &path)?;
-            Ok(Self { database, path: path.clone(), schema })
+        guarded(path, || {
+            let overlay = Overlay::new(disk.anew()).map_err(|why| io_error(path, why))?;
+            let mut database = builder().create_with_backend(overlay).map_err(|why| refusal(path, why))?;
+            if !database.check_integrity().map_err(|why| refusal(path, why))? {
+                return Err(damaged("it does not agree with its checksums"));
+            }
+            let schema = known_schema(&reader(&database)?, path)?;
+            Ok(Self { database, disk: disk.clone(), schema, _lock: None })
         })
     }
 
@@ -55,28 +72,34 @@ impl AtRest {
         self.schema
     }
 
+    /// The key beside it, if it is the one it was written with.
+    ///
+    /// # Errors
+    /// [`OpenError::Key`].
+    pub(in crate::store) fn key(&self) -> Result<Seal, OpenError> {
+        let key_path = self.disk.path().with_file_name(KEY_FILE);
+        let seal = load_key(&key_path)?;
+        guarded(self.disk.path(), || proven(&reader(&self.database)?, &seal, &key_path))?;
+        Ok(seal)
+    }
+
     /// Whether the key beside it is the one it was written with.
     ///
     /// # Errors
     /// [`OpenError::Key`].
     pub fn check_key(&self) -> Result<(), OpenError> {
-        let key_path = self.path.with_file_name(KEY_FILE);
-        let seal = load_key(&key_path)?;
-        guarded(&self.path, || proven(&reader(&self.database)?, &seal, &key_path))
+        self.key().map(drop)
     }
 
-    /// How many records each table has, after all of it was compared with its checksums and each of them was read.
+    /// How many records each table has, after each of them was read.
     ///
     /// # Errors
     /// [`OpenError::Damaged`] where that can't be.
-    pub fn check_records(&mut self) -> Result<BTreeMap<String, usize>, OpenError> {
-        let (path, database) = (&self.path, &mut self.database);
-        let damaged = |why: String| OpenError::Damaged { path: path.clone(), why };
+    pub fn check_records(&self) -> Result<BTreeMap<String, usize>, OpenError> {
+        let path = self.disk.path();
         guarded(path, || {
-            if !database.check_integrity().map_err(|why| refusal(path, why))? {
-                return Err(damaged("it does not agree with its checksums".into()));
-            }
-            count(&reader(database)?.into_transaction()).map_err(|why| damaged(why.to_string()))
+            let counted = count(reader(&self.database)?.transaction());
+            counted.map_err(|why| OpenError::Damaged { path: path.into(), why: why.to_string() })
         })
     }
 
@@ -85,7 +108,7 @@ impl AtRest {
     /// # Errors
     /// Those of `work`, and [`OpenError::Damaged`] where what it reads is broken.
     pub fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
-        guarded(&self.path, || Ok(work(&reader(&self.database)?)?))
+        guarded(self.disk.path(), || Ok(work(&reader(&self.database)?)?))
     }
 }
 
@@ -94,9 +117,11 @@ fn reader(database: &Database) -> Result<Reader> {
 }
 
 /// redb documents that it may panic on a file something else has altered.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
-    let broken = || OpenError::Damaged { path: path.into(), why: "its structure is broken".into() };
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(broken()))
+pub(in crate::store) fn guarded<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    caught(work).unwrap_or_else(|why| Err(OpenError::Damaged { path: path.into(), why }))
 }
 
 #[cfg(test)]
@@ -124,11 +149,11 @@ mod tests {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = directory.path().join(DATABASE_FILE);
         let before = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
-        let mut found = AtRest::open(directory.path()).unwrap();
+        let found = AtRest::open(directory.path()).unwrap();
         assert_eq!(
             (found.schema(), found.check_records().unwrap().values().sum()),
-            (1, 3),
-            "the schema, the probe and the note"
+            (1, 4),
+            "the schema, the count of commits, the probe and the note"
         );
         found.check_key().unwrap();
         assert_eq!(found.read(|r| r.find(&NOTES, "a")).unwrap().as_deref(), Some("x"));
@@ -168,7 +193,7 @@ mod tests {
         fs::copy(directory.path().join(DATABASE_FILE), &path).unwrap();
         let before = fs::read(&path).unwrap();
         let records = AtRest::open(copy.path()).unwrap().check_records().unwrap();
-        assert_eq!(records.values().sum::<usize>(), 3, "{records:?}");
+        assert_eq!(records.values().sum::<usize>(), 4, "{records:?}");
         assert!(fs::read(&path).unwrap() == before, "the file was recovered");
     }
 
@@ -183,7 +208,7 @@ mod tests {
         let place = bytes.windows(64).position(|window| window == [b'y'; 64]).unwrap();
         bytes[place] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        let refused = AtRest::open(directory.path()).and_then(|mut found| found.check_records()).unwrap_err();
+        let refused = AtRest::open(directory.path()).and_then(|found| found.check_records()).unwrap_err();
         assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
         assert!(fs::read(&path).unwrap() == bytes, "the file was mended");
     }

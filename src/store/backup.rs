@@ -4,27 +4,29 @@
 //! directory that has no database.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use redb::{
-    Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    TableHandle as _,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::base::Error;
 use crate::base::digest::hex;
+use crate::store::disk::Disk;
+use crate::store::guard::caught;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{
     DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, builder, closed_file, key_bytes, make_directory,
-    proven,
+    proven, put_in_place, unfinished,
 };
+use crate::store::overlay::Overlay;
 use crate::store::seal::Seal;
 use crate::store::table::Reader;
 use crate::store::{Store, Table, is_full};
@@ -106,6 +108,9 @@ pub enum BackupError {
     /// The data directory.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What was to be saved.
+    #[error(transparent)]
+    Source(Error),
 }
 
 impl Store {
@@ -113,44 +118,61 @@ impl Store {
     /// key file, that is in it too. Whatever is written meanwhile is not in it, and is not kept waiting.
     pub fn back_up(&self, path: &Path, key: Option<&Path>, now: Timestamp) -> Result<Label, BackupError> {
         let key = key.map(key_bytes).transpose()?;
-        drop(closed_file(path).map_err(|why| io_error(path, why))?);
-        let written = self.write_backup(path, key, now);
+        let disk = Disk::create(path).map_err(|why| io_error(path, why))?;
+        let mut refused = None;
+        let written = self.read_now(|reader| {
+            write_backup(reader, &disk, key, now).map_err(|why| {
+                refused = Some(why);
+                Error::internal("no backup")
+            })
+        });
+        let written = written.map_err(|why| match (why, refused) {
+            // What was to be saved can't be read, whatever came of that.
+            (why @ Error::Unavailable(_), _) | (why, None) => BackupError::Source(why),
+            (_, Some(refused)) => refused,
+        });
         if written.is_err() {
             let _ = fs::remove_file(path);
         }
         written
     }
+}
 
-    fn write_backup(
-        &self,
-        path: &Path,
-        key: Option<Zeroizing<Vec<u8>>>,
-        now: Timestamp,
-    ) -> Result<Label, BackupError> {
-        let fail = |why| redb_error(path, why);
-        let snapshot = self.shared.database.begin_read().map_err(|why| fail(why.into()))?;
-        let reader = Reader::new(snapshot);
-        let schema = reader.find(&SCHEMA, SCHEMA_KEY).map_err(|why| damaged(path, why.to_string()))?;
-        let snapshot = reader.into_transaction();
-        let database = builder().create(path).map_err(|why| fail(why.into()))?;
-        let (records, digest) = copy(&snapshot, &database).map_err(fail)?;
-        let label = Label {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").into(),
-            schema: schema.unwrap_or(SCHEMA_VERSION),
-            taken_at: now,
-            records,
-            digest,
-            key: key.map(|key| ByteBuf::from(key.to_vec())),
-        };
-        let bytes = rmp_serde::to_vec_named(&label).map_err(|why| damaged(path, why.to_string()))?;
-        put(&database, LABEL.name(), &[(LABEL_KEY.into(), bytes)]).map_err(fail)?;
-        drop(database);
-        // Believed when it was read back.
-        let (label, _) = read(path)?;
-        File::open(path).and_then(|file| file.sync_all()).map_err(|why| io_error(path, why))?;
-        Ok(label)
-    }
+fn write_backup(
+    reader: &Reader,
+    disk: &Disk,
+    key: Option<Zeroizing<Vec<u8>>>,
+    now: Timestamp,
+) -> Result<Label, BackupError> {
+    let path = disk.path();
+    let fail = |why| redb_error(path, why);
+    let schema = reader.find(&SCHEMA, SCHEMA_KEY).map_err(BackupError::Source)?;
+    let database = builder().create_with_backend(disk.clone()).map_err(|why| fail(why.into()))?;
+    let (records, digest) = copy(reader.transaction(), &database).map_err(fail)?;
+    let label = Label {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").into(),
+        schema: schema.unwrap_or(SCHEMA_VERSION),
+        taken_at: now,
+        records,
+        digest,
+        key: key.map(|key| ByteBuf::from(key.to_vec())),
+    };
+    let bytes = rmp_serde::to_vec_named(&label).map_err(|why| damaged(path, why.to_string()))?;
+    put(&database, LABEL.name(), &[(LABEL_KEY.into(), bytes)]).map_err(fail)?;
+    drop(database);
+    // Believed when it was read back.
+    let label = read(path)?.label;
+    disk.file().sync_all().map_err(|why| io_error(path, why))?;
+    Ok(label)
+}
+
+/// A backup that was read to its end.
+struct Found {
+    label: Label,
+    /// Open as long as it is read.
+    _database: Database,
+    records: ReadTransaction,
 }
 
 /// What a backup says of itself, after every record was compared with the digest.
@@ -158,7 +180,7 @@ impl Store {
 /// # Errors
 /// What is no backup, was damaged or is from a later version.
 pub fn check(path: &Path) -> Result<Label, BackupError> {
-    read(path).map(|(label, _)| label)
+    read(path).map(|found| found.label)
 }
 
 /// Makes a data directory of a backup. Nothing there is overwritten, and nothing is left of what fails.
@@ -166,24 +188,24 @@ pub fn check(path: &Path) -> Result<Label, BackupError> {
 /// # Errors
 /// Also a directory with a database, and a key that is missing or another one.
 pub fn restore(backup: &Path, directory: &Path, key_file: Option<&Path>) -> Result<Label, BackupError> {
-    let (label, source) = read(backup)?;
-    let key = key_of(backup, &label, key_file)?;
+    let found = read(backup)?;
+    let key = key_of(backup, &found.label, key_file)?;
     let path = directory.join(DATABASE_FILE);
     make_directory(directory, &path)?;
     if path.try_exists().map_err(|why| io_error(&path, why))? {
         return Err(BackupError::Occupied(directory.into()));
     }
-    let unfinished = directory.join(format!("{DATABASE_FILE}.new"));
+    let unfinished = unfinished(&path);
     let _ = fs::remove_file(&unfinished);
-    let made = fill(&source, &label, &unfinished, &key).and_then(|()| {
+    let disk = Disk::create(&unfinished).map_err(|why| io_error(&unfinished, why))?;
+    let made = fill(&found.records, &disk, &key).and_then(|()| {
         put_key(&directory.join(KEY_FILE), &key)?;
-        fs::rename(&unfinished, &path).map_err(|why| io_error(&path, why))?;
-        File::open(directory).and_then(|d| d.sync_all()).map_err(|why| io_error(directory, why))
+        Ok(put_in_place(disk, &path)?)
     });
     if made.is_err() {
         let _ = fs::remove_file(&unfinished);
     }
-    made.map(|()| label)
+    made.map(|_| found.label)
 }
 
 fn key_of(backup: &Path, label: &Label, key_file: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, BackupError> {
@@ -198,19 +220,27 @@ fn key_of(backup: &Path, label: &Label, key_file: Option<&Path>) -> Result<Zeroi
 }
 
 /// Writes the records to a new database, reads them back, and opens it with the key.
-fn fill(source: &ReadTransaction, label: &Label, path: &Path, key: &[u8]) -> Result<(), BackupError> {
+fn fill(source: &ReadTransaction, disk: &Disk, key: &[u8]) -> Result<(), BackupError> {
+    let path = disk.path();
     let wrong_key = |why: String| BackupError::Key { path: path.into(), why };
     let seal = Seal::from_key(key).map_err(|_| wrong_key("what was named is no key".into()))?;
-    let fail = |why| redb_error(path, why);
-    drop(closed_file(path).map_err(|why| io_error(path, why))?);
-    let database = builder().create(path).map_err(|why| fail(why.into()))?;
-    copy(source, &database).map_err(fail)?;
-    let written = database.begin_read().map_err(|why| fail(why.into()))?;
-    if digest_of(&written).map_err(fail)? != (label.records, label.digest.clone()) {
-        return Err(damaged(path, "what was written is not what was read".into()));
-    }
+    let database = copy_proven(source, disk)?;
+    let written = database.begin_read().map_err(|why| redb_error(path, why.into()))?;
     let opens = proven(&Reader::new(written), &seal, path);
     opens.map_err(|_| wrong_key("the key is not the one its secrets were sealed with".into()))
+}
+
+/// Writes the records to a new database, and reads them back.
+pub(in crate::store) fn copy_proven(source: &ReadTransaction, disk: &Disk) -> Result<Database, BackupError> {
+    let path = disk.path();
+    let fail = |why| redb_error(path, why);
+    let database = builder().create_with_backend(disk.clone()).map_err(|why| fail(why.into()))?;
+    let read = copy(source, &database).map_err(fail)?;
+    let written = database.begin_read().map_err(|why| fail(why.into()))?;
+    if digest_of(&written).map_err(fail)? != read {
+        return Err(damaged(path, "what was written is not what was read".into()));
+    }
+    Ok(database)
 }
 
 /// A key that is there and the same is what a restore that was cut short left.
@@ -228,22 +258,24 @@ fn put_key(path: &Path, key: &[u8]) -> Result<(), BackupError> {
     written.map_err(|why| io_error(path, why))
 }
 
-fn read(path: &Path) -> Result<(Label, ReadTransaction), BackupError> {
-    if File::open(path).and_then(|file| file.metadata()).map_err(|why| io_error(path, why))?.len() == 0 {
+fn read(path: &Path) -> Result<Found, BackupError> {
+    let disk = Disk::open_to_read(path).map_err(|why| io_error(path, why))?;
+    if disk.file().metadata().map_err(|why| io_error(path, why))?.len() == 0 {
         return Err(damaged(path, "it is empty".into()));
     }
+    let broken = |why: redb::Error| damaged(path, why.to_string());
     // redb documents that it may panic on a file something else has altered.
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        let database = ReadOnlyDatabase::open(path).map_err(|why| damaged(path, why.to_string()))?;
-        let snapshot = database.begin_read().map_err(|why| damaged(path, why.to_string()))?;
-        let label = label_of(path, &snapshot)?;
-        let found = digest_of(&snapshot).map_err(|why| damaged(path, why.to_string()))?;
-        if found != (label.records, label.digest.clone()) {
+    let read = caught(|| {
+        let overlay = Overlay::new(disk).map_err(|why| io_error(path, why))?;
+        let database = builder().create_with_backend(overlay).map_err(|why| broken(why.into()))?;
+        let records = database.begin_read().map_err(|why| broken(why.into()))?;
+        let label = label_of(path, &records)?;
+        if digest_of(&records).map_err(broken)? != (label.records, label.digest.clone()) {
             return Err(damaged(path, "its records are not those it was taken with".into()));
         }
-        Ok((label, snapshot))
-    }));
-    read.unwrap_or_else(|_| Err(damaged(path, "its structure is broken".into())))
+        Ok(Found { label, _database: database, records })
+    });
+    read.unwrap_or_else(|why| Err(damaged(path, why)))
 }
 
 fn label_of(path: &Path, snapshot: &ReadTransaction) -> Result<Label, BackupError> {

@@ -1,6 +1,7 @@
 //! Changes to the shape of what is stored, each run once, in order, after a copy was kept.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use crate::base::Result;
@@ -30,7 +31,7 @@ pub fn run(store: &Store, path: &Path, from: u64, steps: &[Step]) -> Result<(), 
         return Ok(());
     }
     let copy = path.with_extension(format!("redb.schema-{from}"));
-    fs::copy(path, &copy).map_err(|why| OpenError::Io { path: copy.clone(), why })?;
+    keep_copy(path, &copy).map_err(|why| OpenError::Io { path: copy.clone(), why })?;
     for step in pending {
         tracing::info!(schema = step.to, copy = %copy.display(), "migrating the database");
         store
@@ -45,6 +46,15 @@ pub fn run(store: &Store, path: &Path, from: u64, steps: &[Step]) -> Result<(), 
             })?;
     }
     Ok(())
+}
+
+/// A copy that has its name only when it is whole and on the disk.
+fn keep_copy(path: &Path, copy: &Path) -> io::Result<()> {
+    let unfinished = copy.with_extension("part");
+    fs::copy(path, &unfinished)?;
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, copy)?;
+    File::open(copy.parent().unwrap_or(copy))?.sync_all()
 }
 
 #[cfg(test)]

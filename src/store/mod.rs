@@ -6,8 +6,16 @@
 
 pub mod at_rest;
 pub mod backup;
+pub mod compact;
+#[cfg(test)]
+mod damage;
+mod disk;
+#[cfg(test)]
+mod failing;
+mod guard;
 #[cfg(test)]
 pub(crate) mod held;
+mod lock;
 pub mod migrate;
 pub mod open;
 mod overlay;
@@ -15,21 +23,36 @@ mod overlay;
 mod powerfail;
 pub mod seal;
 pub mod table;
+mod trouble;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use redb::{Database, Durability, ReadableDatabase, StorageError};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use redb::{Database, Durability, ReadableDatabase as _, StorageError, WriteTransaction};
+use tokio_util::sync::CancellationToken;
 
 use crate::base::{Error, Result};
+use crate::store::disk::Disk;
+use crate::store::guard::caught;
+use crate::store::lock::Lock;
+use crate::store::open::{SCHEMA, builder};
+use crate::store::overlay::Overlay;
 use crate::store::seal::Seal;
-use crate::store::table::{Reader, Writer};
+use crate::store::table::{AfterCommit, Reader, Writer};
 
 pub use table::{Table, pair};
+pub use trouble::Trouble;
+
+/// How many transactions there were, beside the schema: after a failure it tells whether the last one was kept.
+const COMMITS_KEY: &str = "commits";
+/// How often it is tried whether a disk that failed works again, and looked whether the file is in its place.
+const LOOK: Duration = Duration::from_secs(2);
+/// A disk has room again when so much can be written.
+const ROOM: usize = 1024 * 1024;
 
 /// The open database. Clones share it.
 #[derive(Clone)]
@@ -38,25 +61,95 @@ pub struct Store {
 }
 
 struct Shared {
-    database: Database,
+    opened: RwLock<Arc<Opened>>,
     seal: Seal,
     directory: PathBuf,
     /// Held from the start of a write until what it changed in memory is applied too, so that memory sees
     /// commits in the order the file does.
-    writing: Mutex<()>,
-    /// Set once the disk has failed a write: redb takes none after that before the file is opened anew.
-    failed: AtomicBool,
+    writing: Mutex<Turn>,
+    trouble: RwLock<Option<Trouble>>,
+    _lock: Option<Lock>,
+}
+
+/// A database, and the file it is in.
+struct Opened {
+    database: Database,
+    /// None in tests that bring a disk of their own.
+    disk: Option<Disk>,
+    /// Whether what is written to it reaches the file.
+    is_writable: bool,
+}
+
+/// What whoever writes finds.
+#[derive(Default)]
+struct Turn {
+    unsettled: Option<Unsettled>,
+}
+
+/// A transaction whose commit failed, so that only the file can tell whether it was kept.
+struct Unsettled {
+    number: u64,
+    after: Vec<AfterCommit>,
+}
+
+/// How a write went.
+enum Attempt<T> {
+    Kept(T, Vec<AfterCommit>),
+    /// Nothing was changed.
+    Refused(Error),
+    Failed(redb::Error, Unsettled),
+}
+
+impl Opened {
+    /// Why redb does nothing more with it, if that is so.
+    fn failure(&self) -> Option<Trouble> {
+        self.disk.as_ref().and_then(Disk::failure)
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T>) -> Attempt<T> {
+        let prepared = self.begin().and_then(|transaction| {
+            let mut writer = Writer::new(transaction);
+            let value = work(&mut writer)?;
+            let number = writer.find(&SCHEMA, COMMITS_KEY)?.unwrap_or(0) + 1;
+            writer.put(&SCHEMA, COMMITS_KEY, &number)?;
+            Ok((value, number, writer.into_parts()))
+        });
+        match prepared {
+            Err(why) => Attempt::Refused(why),
+            Ok((value, number, (transaction, after))) => match transaction.commit() {
+                Ok(()) => Attempt::Kept(value, after),
+                Err(why) => Attempt::Failed(why.into(), Unsettled { number, after }),
+            },
+        }
+    }
+
+    fn begin(&self) -> Result<WriteTransaction> {
+        let mut transaction = self.database.begin_write().map_err(|why| fault(why.into()))?;
+        transaction.set_durability(Durability::Immediate).map_err(Error::internal)?;
+        // Records hold bytes that registries chose; redb asks for two-phase commits with such input. Quick repair
+        // implies them, and makes the start after a crash independent of the file's size.
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        Ok(transaction)
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
+        let transaction = self.database.begin_read().map_err(|why| fault(why.into()))?;
+        work(&Reader::new(transaction))
+    }
 }
 
 impl Store {
-    fn new(database: Database, seal: Seal, directory: &Path) -> Self {
+    fn new(database: Database, disk: Option<Disk>, seal: Seal, directory: &Path, lock: Option<Lock>) -> Self {
+        let opened = Opened { database, disk, is_writable: true };
         Self {
             shared: Arc::new(Shared {
-                database,
+                opened: RwLock::new(Arc::new(opened)),
                 seal,
                 directory: directory.into(),
-                writing: Mutex::new(()),
-                failed: AtomicBool::new(false),
+                writing: Mutex::default(),
+                trouble: RwLock::default(),
+                _lock: lock,
             }),
         }
     }
@@ -76,20 +169,37 @@ impl Store {
         fs::metadata(self.directory().join(open::DATABASE_FILE)).ok().map(|found| found.len())
     }
 
-    /// Whether it still takes writes.
+    /// Whether it takes writes.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the disk has failed one, until the next start.
+    /// [`Error::Unavailable`] with what keeps it from that, and the remedy.
     pub fn check_writable(&self) -> Result<()> {
-        if self.shared.failed.load(Ordering::Relaxed) { Err(fault(redb::Error::PreviousIo)) } else { Ok(()) }
+        self.check_place()?;
+        self.shared.trouble.read().as_ref().map_or(Ok(()), |trouble| Err(trouble.error()))
     }
 
-    /// Takes note of what ends all writing, on the way to the caller.
-    fn noted(&self, error: redb::Error) -> Error {
-        if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-            self.shared.failed.store(true, Ordering::Relaxed);
+    /// Looks now and then whether the file is in its place, and whether a disk that failed works again, until the
+    /// server stops.
+    pub async fn keep(&self, shutdown: CancellationToken) {
+        while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
+            if self.check_writable().is_err() {
+                let store = self.clone();
+                // What is still wrong was logged when it was met.
+                let _ = blocking(move || store.try_again()).await;
+            }
         }
-        fault(error)
+    }
+
+    /// Writes where there is room to, so that writing goes on.
+    fn try_again(&self) -> Result<()> {
+        if matches!(*self.shared.trouble.read(), Some(Trouble::Full(_))) {
+            let path = self.directory().join(format!("{}.room", open::DATABASE_FILE));
+            let room = File::create(&path)
+                .and_then(|mut file| file.write_all(&vec![0; ROOM]).and_then(|()| file.sync_all()));
+            let _ = fs::remove_file(&path);
+            room.map_err(Error::internal)?;
+        }
+        self.write_now(|_| Ok(()))
     }
 
     /// Runs `work` against one consistent snapshot, on the blocking pool.
@@ -104,8 +214,12 @@ impl Store {
 
     /// [`Store::read`] on the calling thread: for start-up and command-line tools.
     pub fn read_now<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
-        let transaction = self.shared.database.begin_read().map_err(|e| fault(e.into()))?;
-        work(&Reader::new(transaction))
+        let opened = self.readable();
+        match caught(|| opened.read(work)) {
+            Ok(Err(why)) => Err(self.explained(&opened, why)),
+            Ok(read) => read,
+            Err(panic) => Err(self.damaged(panic)),
+        }
     }
 
     /// Runs `work` in one write transaction, on the blocking pool. It is committed, and durable, only when `work`
@@ -121,21 +235,151 @@ impl Store {
 
     /// [`Store::write`] on the calling thread: for start-up and command-line tools.
     pub fn write_now<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
-        let _turn = self.shared.writing.lock();
-        let mut transaction = self.shared.database.begin_write().map_err(|e| self.noted(e.into()))?;
-        transaction.set_durability(Durability::Immediate).map_err(Error::internal)?;
-        // Records hold bytes that registries chose; redb asks for two-phase commits with such input. Quick repair
-        // implies them, and makes the start after a crash independent of the file's size.
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(true);
-        let mut writer = Writer::new(transaction);
-        let value = work(&mut writer)?;
-        let (transaction, after) = writer.into_parts();
-        transaction.commit().map_err(|e| self.noted(e.into()))?;
-        for apply in after {
-            apply();
+        let mut turn = self.shared.writing.lock();
+        let opened = self.writable(&mut turn)?;
+        match caught(|| opened.write(work)) {
+            Ok(Attempt::Kept(value, after)) => {
+                self.shared.trouble.write().take();
+                after.into_iter().for_each(|apply| apply());
+                // A file that has lost its name is gone with the process: no change to it is done.
+                self.check_place()?;
+                Ok(value)
+            }
+            Ok(Attempt::Refused(why)) => {
+                let why = self.explained(&opened, why);
+                self.reopen_if_failed(&mut turn, &opened);
+                Err(if opened.failure().is_some() { uncertain(why, Some(false)) } else { why })
+            }
+            Ok(Attempt::Failed(why, unsettled)) => {
+                let why = self.explained(&opened, fault(why));
+                let (number, is_kept) = (unsettled.number, |turn: &Turn| turn.unsettled.is_none());
+                turn.unsettled = Some(unsettled);
+                self.reopen_if_failed(&mut turn, &opened);
+                Err(uncertain(why, is_kept(&turn).then(|| self.count() == Some(number))))
+            }
+            Err(panic) => Err(self.damaged(panic)),
         }
-        Ok(value)
+    }
+
+    /// The number of the last transaction that was kept.
+    fn count(&self) -> Option<u64> {
+        let opened = self.current();
+        caught(|| opened.read(|r| r.find(&SCHEMA, COMMITS_KEY))).ok()?.ok().map(Option::unwrap_or_default)
+    }
+
+    fn current(&self) -> Arc<Opened> {
+        Arc::clone(&self.shared.opened.read())
+    }
+
+    /// The database to read from, opened anew if the disk has failed it. Whoever writes does that itself.
+    fn readable(&self) -> Arc<Opened> {
+        let opened = self.current();
+        if opened.failure().is_some()
+            && let Some(mut turn) = self.shared.writing.try_lock()
+        {
+            self.reopen_if_failed(&mut turn, &opened);
+            return self.current();
+        }
+        opened
+    }
+
+    /// The database to write to, opened anew where that is needed.
+    fn writable(&self, turn: &mut MutexGuard<'_, Turn>) -> Result<Arc<Opened>> {
+        self.check_place()?;
+        let trouble = self.shared.trouble.read().clone();
+        if let Some(trouble) = trouble.filter(|trouble| !trouble.may_pass()) {
+            return Err(trouble.error());
+        }
+        let opened = self.current();
+        if opened.is_writable && opened.failure().is_none() {
+            return Ok(opened);
+        }
+        self.reopen(turn, &opened);
+        let opened = self.current();
+        match opened.failure().or_else(|| self.shared.trouble.read().clone()) {
+            Some(trouble) if !opened.is_writable || opened.failure().is_some() => Err(trouble.error()),
+            _ => Ok(opened),
+        }
+    }
+
+    fn reopen_if_failed(&self, turn: &mut Turn, opened: &Opened) {
+        if opened.failure().is_some() {
+            self.reopen(turn, opened);
+        }
+    }
+
+    /// Opens the file anew, for redb does nothing more once the disk has refused anything: to write to it, or where that
+    /// can't be, to read it.
+    fn reopen(&self, turn: &mut Turn, failed: &Opened) {
+        let Some(disk) = &failed.disk else { return };
+        let to_write = || {
+            let disk = disk.anew();
+            let database = builder().create_with_backend(disk.clone()).ok()?;
+            Some(Opened { database, disk: Some(disk), is_writable: true })
+        };
+        let to_read = || {
+            let disk = disk.anew();
+            let overlay = Overlay::new(disk.clone()).ok()?;
+            let database = builder().create_with_backend(overlay).ok()?;
+            Some(Opened { database, disk: Some(disk), is_writable: false })
+        };
+        let opened = caught(to_write).ok().flatten().or_else(|| caught(to_read).ok().flatten());
+        let Some(opened) = opened else { return };
+        *self.shared.opened.write() = Arc::new(opened);
+        // Whether the transaction that failed is in the file is known now; memory follows it.
+        if let Some(number) = self.count()
+            && let Some(unsettled) = turn.unsettled.take()
+            && number == unsettled.number
+        {
+            unsettled.after.into_iter().for_each(|apply| apply());
+        }
+    }
+
+    /// What an error says where the disk or a damaged file is the reason, and takes note of that.
+    fn explained(&self, opened: &Opened, why: Error) -> Error {
+        let corrupted = match &why {
+            Error::Internal(cause) => match cause.downcast_ref() {
+                Some(redb::Error::Corrupted(why)) => Some(why.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (opened.failure(), corrupted) {
+            (Some(trouble), _) => self.noted(trouble),
+            (None, Some(why)) => self.damaged(why),
+            (None, None) => why,
+        }
+    }
+
+    fn damaged(&self, why: String) -> Error {
+        let path = self.directory().join(open::DATABASE_FILE);
+        self.noted(Trouble::Damaged { path, why })
+    }
+
+    /// Damage stays, whatever else is met.
+    fn noted(&self, trouble: Trouble) -> Error {
+        let mut noted = self.shared.trouble.write();
+        if noted.as_ref().is_none_or(Trouble::may_pass) {
+            if noted.as_ref() != Some(&trouble) {
+                tracing::error!("{trouble}");
+            }
+            *noted = Some(trouble.clone());
+        }
+        trouble.error()
+    }
+
+    /// Whether the file is where it was opened.
+    fn check_place(&self) -> Result<()> {
+        let opened = self.current();
+        let Some(disk) = opened.disk.as_ref().filter(|disk| !disk.is_in_place()) else {
+            let mut trouble = self.shared.trouble.write();
+            if matches!(*trouble, Some(Trouble::Replaced(_))) {
+                tracing::warn!("the database file is in its place again");
+                trouble.take();
+            }
+            return Ok(());
+        };
+        Err(self.noted(Trouble::Replaced(disk.path().into())))
     }
 }
 
@@ -143,17 +387,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
-/// What a redb failure is to the caller: a full disk can be told and mended, anything else is ours to look into.
+/// What a redb failure is to the caller, before [`Store::explained`] has looked at what the disk said.
 fn fault(error: redb::Error) -> Error {
-    match error {
-        redb::Error::Io(io) if is_full(&io) => Error::Unavailable(
-            "the disk that holds the data directory is full; nothing was changed: free some space, then restart wharf"
-                .into(),
-        ),
-        redb::Error::PreviousIo => Error::Unavailable(
-            "the database stopped after a disk error; see the log, then restart wharf".into(),
-        ),
-        error => Error::internal(error),
+    Error::internal(error)
+}
+
+/// A failed commit, with what is known of it: whether it was kept, if that could be seen.
+fn uncertain(why: Error, is_kept: Option<bool>) -> Error {
+    match (why, is_kept) {
+        (Error::Unavailable(why), Some(false)) => Error::Unavailable(format!("{why}; nothing was changed")),
+        (Error::Unavailable(why), Some(true)) => {
+            Error::Unavailable(format!("{why}; the change was made, and may be lost if the power fails now"))
+        }
+        (Error::Unavailable(why), None) => Error::Unavailable(format!(
+            "{why}; whether the change was made is seen once the file can be read"
+        )),
+        (why, _) => why,
     }
 }
 

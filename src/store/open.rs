@@ -3,7 +3,6 @@
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, StorageError};
@@ -11,6 +10,10 @@ use zeroize::Zeroizing;
 
 use crate::base::Error;
 use crate::base::secret::Secret;
+use crate::store::at_rest::{AtRest, guarded};
+use crate::store::compact;
+use crate::store::disk::Disk;
+use crate::store::lock::Lock;
 use crate::store::migrate::{self, SCHEMA_VERSION};
 use crate::store::seal::{Seal, Sealed};
 use crate::store::table::Reader;
@@ -39,6 +42,19 @@ pub enum OpenError {
     /// Another process has it.
     #[error("{0}: another wharf is running on this data directory; stop it, or give --data-dir another one")]
     InUse(PathBuf),
+    /// Another process says that it has it, on a file system without locks.
+    #[error(
+        "{directory}: {owner} holds it by {path}, for its file system has no locks; stop that wharf, or remove {path} if \
+         it is surely gone"
+    )]
+    Held {
+        /// The data directory.
+        directory: PathBuf,
+        /// Who says so.
+        owner: String,
+        /// The lock file.
+        path: PathBuf,
+    },
     /// The schema is one we don't know yet.
     #[error(
         "{path}: written by a newer wharf (schema {found}; this one knows {known}); run that version or a later one"
@@ -122,20 +138,25 @@ impl Store {
     /// Opens the data directory, or makes it when there is none.
     ///
     /// The directory is kept at mode 0700 and the key at 0600. A database that is new is made beside its place and
-    /// moved there when whole, so a file cut short is never one of ours.
+    /// moved there when whole, so a file cut short is never one of ours. One that is there is compared with all its
+    /// checksums before anything is written to it, and written anew where most of it is free.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         make_directory(directory, &path)?;
-        let key_path = directory.join(KEY_FILE);
-        if !path.try_exists().map_err(|why| io_error(&path, why))? {
-            return create(directory, &path, &key_path);
-        }
+        let (disk, lock) = if path.try_exists().map_err(|why| io_error(&path, why))? {
+            take(directory, &path)?
+        } else {
+            create(directory, &path)?
+        };
+        let found = AtRest::over(&disk)?;
         // The database first: where it is something else altogether, a missing key is not what is wrong.
-        let database = open_database(&path)?;
-        let store = Self::new(database, load_key(&key_path)?, directory);
-        let found = store.read_now(|r| Ok(known_schema(r, &path)))??;
-        store.read_now(|r| Ok(proven(r, store.seal(), &key_path)))??;
-        migrate::run(&store, &path, found, migrate::STEPS)?;
+        let (seal, schema) = (found.key()?, found.schema());
+        let disk = compact::where_worthwhile(disk, found);
+        let database = guarded(&path, || {
+            builder().create_with_backend(disk.clone()).map_err(|why| refusal(&path, why))
+        })?;
+        let store = Self::new(database, Some(disk), seal, directory, Some(lock));
+        migrate::run(&store, &path, schema, migrate::STEPS)?;
         Ok(store)
     }
 
@@ -213,28 +234,66 @@ pub(in crate::store) fn proven(reader: &Reader, seal: &Seal, key_path: &Path) ->
     }
 }
 
-fn create(directory: &Path, path: &Path, key_path: &Path) -> Result<Store, OpenError> {
-    // A key without a database is what a first start that was cut short leaves; it has sealed nothing yet.
-    let seal = if key_path.exists() {
-        load_key(key_path)?
-    } else {
-        Seal::create(key_path)
-            .map_err(|why| OpenError::Key { path: key_path.into(), why: why.to_string() })?
+/// The file of a database that is there, for this process alone.
+pub(in crate::store) fn take(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
+    let disk = Disk::open(path).map_err(|why| io_error(path, why))?;
+    let lock = Lock::take(disk.file(), directory)?;
+    // Written anew by another process between the two.
+    if disk.is_in_place() { Ok((disk, lock)) } else { Err(OpenError::InUse(directory.into())) }
+}
+
+fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
+    let unfinished = unfinished(path);
+    if let Ok(left) = Disk::open(&unfinished) {
+        // What a start that was cut short leaves, unless another one is at it just now.
+        let _lock = Lock::take(left.file(), directory)?;
+        fs::remove_file(&unfinished).map_err(|why| io_error(&unfinished, why))?;
+    }
+    let disk = match Disk::create(&unfinished) {
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(OpenError::InUse(directory.into()));
+        }
+        created => created.map_err(|why| io_error(&unfinished, why))?,
     };
-    let unfinished = directory.join(format!("{DATABASE_FILE}.new"));
-    let _ = fs::remove_file(&unfinished);
-    drop(closed_file(&unfinished).map_err(|why| io_error(&unfinished, why))?);
-    let database = builder().create(&unfinished).map_err(|e| refusal(path, e))?;
+    let lock = Lock::take(disk.file(), directory)?;
+    // Nobody else can have made that file and not have moved it yet, so the place is empty or taken for good.
+    if path.try_exists().map_err(|why| io_error(path, why))? {
+        let _ = fs::remove_file(&unfinished);
+        return Err(OpenError::InUse(directory.into()));
+    }
+    // A key without a database is what a first start that was cut short leaves; it has sealed nothing yet.
+    let key_path = directory.join(KEY_FILE);
+    let seal = if key_path.exists() {
+        load_key(&key_path)?
+    } else {
+        Seal::create(&key_path).map_err(|why| OpenError::Key { path: key_path, why: why.to_string() })?
+    };
     let probe = seal.seal(PROBE_KEY, &Secret::new(PROBE_TEXT))?;
-    let store = Store::new(database, seal, directory);
+    let database = builder().create_with_backend(disk.clone()).map_err(|why| refusal(path, why))?;
+    let store = Store::new(database, Some(disk.clone()), seal, directory, None);
     store.write_now(|w| {
         w.put(&SCHEMA, SCHEMA_KEY, &SCHEMA_VERSION)?;
         w.put(&PROBE, PROBE_KEY, &probe)
     })?;
-    // The open file keeps its lock and its handle over the rename.
-    fs::rename(&unfinished, path).map_err(|why| io_error(path, why))?;
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|why| io_error(directory, why))?;
-    Ok(store)
+    drop(store);
+    Ok((put_in_place(disk, path)?, lock))
+}
+
+/// A database that is being made lies there until it is whole.
+pub(in crate::store) fn unfinished(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{DATABASE_FILE}.new"))
+}
+
+/// Gives a file that is whole the database's name.
+pub(in crate::store) fn put_in_place(disk: Disk, path: &Path) -> Result<Disk, OpenError> {
+    let folder = path.parent().unwrap_or(path);
+    let moved = disk
+        .file()
+        .sync_all()
+        .and_then(|()| fs::rename(disk.path(), path))
+        .and_then(|()| File::open(folder)?.sync_all())
+        .and_then(|()| disk.renamed(path));
+    moved.map_err(|why| io_error(path, why))
 }
 
 pub(in crate::store) fn make_directory(directory: &Path, database: &Path) -> Result<(), OpenError> {
@@ -257,19 +316,6 @@ pub(in crate::store) fn make_directory(directory: &Path, database: &Path) -> Res
             }
             Ok(())
         }
-    }
-}
-
-fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let file = File::options().read(true).write(true).open(path).map_err(|why| io_error(path, why))?;
-    if file.metadata().map_err(|why| io_error(path, why))?.len() == 0 {
-        return Err(OpenError::Damaged { path: path.into(), why: "it is empty".into() });
-    }
-    drop(file);
-    // redb documents that it may panic on a file something else has altered.
-    match catch_unwind(AssertUnwindSafe(|| builder().open(path))) {
-        Ok(opened) => opened.map_err(|error| refusal(path, error)),
-        Err(_) => Err(OpenError::Damaged { path: path.into(), why: "its structure is broken".into() }),
     }
 }
 
@@ -300,7 +346,7 @@ pub(in crate::store) fn refusal(path: &Path, error: DatabaseError) -> OpenError 
     }
 }
 
-fn io_error(path: &Path, why: io::Error) -> OpenError {
+pub(in crate::store) fn io_error(path: &Path, why: io::Error) -> OpenError {
     OpenError::Io { path: path.into(), why }
 }
 

@@ -3,21 +3,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::Bound;
 
 use parking_lot::Mutex;
-use redb::backends::FileBackend;
-use redb::{BackendError, StorageBackend};
+use redb::StorageBackend;
 
-/// What is kept together; redb's pages are as large or larger.
-const BLOCK: usize = 4096;
+use crate::store::disk::{BLOCK, Disk};
 
 type Block = [u8; BLOCK];
 
 /// The file, and what was written since.
 #[derive(Debug)]
 pub(in crate::store) struct Overlay {
-    file: FileBackend,
+    file: Disk,
     written: Mutex<Written>,
 }
 
@@ -31,7 +28,7 @@ struct Written {
 }
 
 impl Overlay {
-    pub(in crate::store) fn new(file: FileBackend) -> io::Result<Self> {
+    pub(in crate::store) fn new(file: Disk) -> io::Result<Self> {
         let length = file.len()?;
         Ok(Self { file, written: Mutex::new(Written { blocks: HashMap::new(), length, of_file: length }) })
     }
@@ -112,44 +109,16 @@ impl StorageBackend for Overlay {
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
 
     use redb::StorageBackend as _;
-    use redb::backends::FileBackend;
 
-    use super::{BLOCK, Overlay};
+    use super::Overlay;
+    use crate::store::disk::{BLOCK, Disk};
 
     /// The same is done to it and to a plain list of bytes, again and again, by a fixed sequence of numbers.
     #[test]
@@ -158,8 +127,7 @@ mod tests {
         let path = folder.path().join("file");
         let whole: Vec<u8> = (0..3 * BLOCK + 100).map(|n| u8::try_from(n % 251).unwrap()).collect();
         fs::write(&path, &whole).unwrap();
-        let file = File::options().read(true).write(true).open(&path).unwrap();
-        let overlay = Overlay::new(FileBackend::new(file).unwrap()).unwrap();
+        let overlay = Overlay::new(Disk::open_to_read(&path).unwrap()).unwrap();
         let mut expected = whole.clone();
         let mut state = 7_usize;
         let mut number = |below: usize| {

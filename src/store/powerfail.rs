@@ -102,9 +102,10 @@ impl StorageBackend for Disk {
 fn open(disk: Disk) -> (Store, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let seal = Seal::create(&folder.path().join("key")).unwrap();
-    let database: Database =
+    let mut database: Database =
         builder().create_with_backend(disk).expect("a disk after a power cut is a database");
-    (Store::new(database, seal, folder.path()), folder)
+    assert!(database.check_integrity().unwrap(), "a start would take what a power cut leaves for damage");
+    (Store::new(database, None, seal, folder.path(), None), folder)
 }
 
 /// The note of a commit: of many sizes, so that pages split and the file grows.

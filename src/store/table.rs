@@ -14,6 +14,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::base::{Error, Result};
+use crate::store::guard::caught;
 use crate::store::{fault, storage_fault};
 
 /// A table of records of type `V`, keyed by bytes. Name tables `KEY_TO_VALUE`.
@@ -66,8 +67,8 @@ impl Reader {
         Self { transaction }
     }
 
-    pub(in crate::store) fn into_transaction(self) -> ReadTransaction {
-        self.transaction
+    pub(in crate::store) fn transaction(&self) -> &ReadTransaction {
+        &self.transaction
     }
 
     /// The table, if anything was ever written to it.
@@ -147,12 +148,9 @@ impl Reader {
             while let Some((part, result)) =
                 parts.iter().zip(&results).nth(next.fetch_add(1, Ordering::Relaxed))
             {
-                let mut records = Vec::new();
-                let scanned = self.scan(table, part, |key, record| {
-                    records.push(make(key, record)?);
-                    Ok(())
-                });
-                *result.lock() = scanned.map(|()| records);
+                // A panic of a thread of its own would be another's by the time it is met.
+                *result.lock() = caught(|| self.collected(table, part, &make))
+                    .unwrap_or_else(|why| Err(Error::internal(redb::Error::Corrupted(why))));
             }
         };
         let helpers = available_parallelism().map_or(1, NonZero::get).min(parts.len()).saturating_sub(1);
@@ -167,6 +165,20 @@ impl Reader {
             all.append(&mut part.into_inner()?);
         }
         Ok(all)
+    }
+
+    fn collected<V: DeserializeOwned, T>(
+        &self,
+        table: &Table<V>,
+        part: &[u8],
+        make: impl Fn(&[u8], V) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut records = Vec::new();
+        self.scan(table, part, |key, record| {
+            records.push(make(key, record)?);
+            Ok(())
+        })?;
+        Ok(records)
     }
 
     fn parts<V>(&self, table: &Table<V>) -> Result<Vec<Vec<u8>>> {
@@ -187,7 +199,8 @@ fn parts(first: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
-type AfterCommit = Box<dyn FnOnce() + Send>;
+/// What memory has to do once a transaction is durable.
+pub(in crate::store) type AfterCommit = Box<dyn FnOnce() + Send>;
 
 /// One write transaction: all of it, or nothing.
 pub struct Writer {

@@ -150,6 +150,18 @@ impl Live {
         self.inner.write().items.insert(item.number, item);
     }
 
+    /// Gives up the items whose turn has not come; those that were put aside wait for something else.
+    pub(in crate::tasks) fn fail_waiting(&self, reason: &str, now: Timestamp) {
+        let mut inner = self.inner.write();
+        let Inner { items, parked, .. } = &mut *inner;
+        let waiting = items.values_mut().filter(|item| item.state == ItemState::Waiting);
+        for item in waiting.filter(|item| !parked.contains(&item.number)) {
+            item.state = ItemState::Failed;
+            item.ended_at = Some(now);
+            item.reason = Some(reason.to_owned());
+        }
+    }
+
     /// Gives new items their places behind those that are there. To be asked within the write that keeps them, or two
     /// items that end at once give the same places.
     pub(in crate::tasks) fn number_items(&self, items: Vec<NewItem>) -> Vec<Item> {

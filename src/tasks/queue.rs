@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
@@ -33,6 +33,10 @@ const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
 const MAX_RUNNING: usize = 64;
 /// How often an item is begun before it is given up.
 const MAX_ATTEMPTS: u32 = 20;
+/// How long a task waits for a disk that can't keep what comes of it, before it ends with that reason.
+const KEEPING_PATIENCE: Duration = Duration::from_mins(1);
+/// How often it looks whether the disk can again.
+const KEEPING_LOOK: Duration = Duration::from_secs(1);
 /// How long an item may go on after it was told to stop, before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -229,7 +233,18 @@ impl Queue {
             .await
     }
 
+    /// A task that can't be kept any more is told to stop all the same.
     async fn request_cancel(&self, deed: &Deed, live: &Arc<Live>) -> Result<()> {
+        match self.keep_cancel(deed, live).await {
+            Err(Error::Unavailable(why)) => {
+                live.request_cancel();
+                Err(Error::Unavailable(format!("{why}; the task was told to stop all the same")))
+            }
+            kept => kept,
+        }
+    }
+
+    async fn keep_cancel(&self, deed: &Deed, live: &Arc<Live>) -> Result<()> {
         let mut task = live.task();
         if task.state != State::Started {
             return Err(Error::Conflict(format!(
@@ -271,9 +286,11 @@ impl Queue {
             .ok_or_else(|| Error::internal("no worker for this kind of task"))?;
         let (mut running, mut parked) = (JoinSet::new(), JoinSet::new());
         let stopping = || live.cancel.is_cancelled() || self.shared.shutdown.is_cancelled();
+        let mut unkept = Unkept::default();
         loop {
             let mut wake_at = None;
-            while !stopping() && running.len() < worker.parallel() {
+            let keeps = unkept.look(&self.shared.store, live, self.shared.clock.now());
+            while keeps && !stopping() && running.len() < worker.parallel() {
                 match live.next_waiting(self.shared.clock.now()) {
                     Next::Item(item) => self.begin(&mut running, live, worker, *item),
                     Next::Later(at) => {
@@ -283,7 +300,7 @@ impl Queue {
                     Next::Nothing => break,
                 }
             }
-            if running.is_empty() && (stopping() || (wake_at.is_none() && parked.is_empty())) {
+            if running.is_empty() && (stopping() || (keeps && wake_at.is_none() && parked.is_empty())) {
                 break;
             }
             tokio::select! {
@@ -305,6 +322,7 @@ impl Queue {
                     }
                 }
                 () = self.wait_until(wake_at) => {}
+                () = tokio::time::sleep(KEEPING_LOOK), if !keeps => {}
                 () = live.cancel.cancelled(), if !stopping() => {}
                 () = self.shared.shutdown.cancelled(), if !stopping() => {}
             }
@@ -375,7 +393,9 @@ impl Queue {
         }
         if let Err(error) = self.settle(&live, item, result, stop.is_cancelled()).await {
             tracing::warn!(task = %live.id(), number, ?error, "the result of an item could not be kept");
-            self.fail(&live, number, &error).await;
+            if self.shared.store.check_writable().is_ok() || !put_back(&live, number, &error) {
+                self.fail(&live, number, &error).await;
+            }
         }
         self.shared.ends.raise();
         None
@@ -493,6 +513,25 @@ impl Queue {
         task.ended_at = Some(now);
         task.message = closing_words(&task);
         tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
+        let Err(why) = self.keep_end(live, task.clone(), cancelled.clone()).await else { return Ok(()) };
+        if self.shared.store.check_writable().is_ok() {
+            return Err(why);
+        }
+        // The disk can't keep it, but who waits for the end is told, and the file when it can.
+        tracing::error!(task = %live.id(), %why, "the end of a task can't be kept yet");
+        live.end(task.clone());
+        self.shared.ends.raise();
+        while tokio::time::timeout(KEEPING_LOOK, self.shared.shutdown.cancelled()).await.is_err() {
+            if self.shared.store.check_writable().is_ok()
+                && self.keep_end(live, task.clone(), cancelled.clone()).await.is_ok()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_end(&self, live: &Arc<Live>, task: Task, cancelled: Vec<Item>) -> Result<()> {
         let (live, ends) = (Arc::clone(live), self.shared.ends.clone());
         self.shared
             .store
@@ -508,6 +547,50 @@ impl Queue {
                 Ok(())
             })
             .await
+    }
+}
+
+/// Since when nothing that comes of a task can be kept.
+#[derive(Default)]
+struct Unkept {
+    since: Option<Instant>,
+}
+
+impl Unkept {
+    /// Whether what comes of the task can be kept. Where it could not for too long, the open items fail with the reason.
+    fn look(&mut self, store: &Store, live: &Live, now: Timestamp) -> bool {
+        let Err(why) = store.check_writable() else {
+            self.since = None;
+            return true;
+        };
+        let Some(since) = self.since else {
+            live.say(format!("waiting: {why}"));
+            self.since = Some(Instant::now());
+            return false;
+        };
+        if since.elapsed() < KEEPING_PATIENCE {
+            return false;
+        }
+        live.fail_waiting(&why.to_string(), now);
+        true
+    }
+}
+
+/// Has an item done again once its result can be kept; false after too many tries.
+fn put_back(live: &Live, number: u32, error: &Error) -> bool {
+    let found =
+        live.with_items(|items| items.iter().find(|item| item.number == number).map(|item| (*item).clone()));
+    match found {
+        Some(item) if item.attempts < MAX_ATTEMPTS => {
+            live.change_item(Item {
+                state: ItemState::Waiting,
+                progress: Progress::default(),
+                reason: Some(error.to_string()),
+                ..item
+            });
+            true
+        }
+        _ => false,
     }
 }
 

@@ -102,6 +102,19 @@ impl Launch {
         run(&mut self.serve("127.0.0.1:0"), self.root(), PATIENCE).await
     }
 
+    /// Whether a server comes up on this directory, which is stopped again.
+    pub async fn starts(&self) -> bool {
+        match self.spawn("127.0.0.1:0").await {
+            Ok((process, _)) => {
+                process.terminate();
+                let mut process = process;
+                process.exit("a server that was told to stop", PATIENCE).await;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     async fn spawn(&self, listen: &str) -> Result<(Process, String), ExitStatus> {
         let (stdout, stderr) = (self.root().join("stdout.log"), self.root().join("stderr.log"));
         let said = read(&stdout).len();

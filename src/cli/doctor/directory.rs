@@ -106,9 +106,9 @@ pub(super) async fn look_over(path: &Path, now: Timestamp) -> (State, Vec<Findin
 
 /// What the database itself tells.
 fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State, Vec<Finding>) {
-    let mut found = match AtRest::open(path) {
+    let found = match AtRest::open(path) {
         Ok(found) => found,
-        Err(OpenError::InUse(_)) => {
+        Err(OpenError::InUse(_) | OpenError::Held { .. }) => {
             let found = format!(
                 "{}, in use by a server, which looked at it and at the key when it started",
                 text::size(bytes)

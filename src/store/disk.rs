@@ -1,0 +1,313 @@
+//! The database's file, as redb reads and writes it.
+//!
+//! It remembers a checksum of every block that was read or written, so that a block that is not what it was is found when
+//! it is read again; and the first thing that the disk refused, for redb does nothing more after that.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use redb::StorageBackend;
+
+use crate::store::is_full;
+use crate::store::open::closed_file;
+use crate::store::trouble::Trouble;
+
+/// What has a checksum of its own; redb's pages are as large or a multiple.
+pub(in crate::store) const BLOCK: usize = 4096;
+/// The header, which redb writes in parts, and proves by itself.
+const HEADER: u64 = 0;
+
+/// An open file. Clones share it, and what went wrong with it; see [`Disk::anew`].
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Disk {
+    shared: Arc<Shared>,
+    failure: Arc<Failure>,
+}
+
+/// What went wrong first. From then on everything is refused, as redb does itself: what is opened anew must be the only one
+/// that writes.
+#[derive(Debug, Default)]
+struct Failure {
+    is_there: AtomicBool,
+    what: Mutex<Option<Trouble>>,
+}
+
+impl Failure {
+    fn set(&self, trouble: impl FnOnce() -> Trouble) {
+        self.what.lock().get_or_insert_with(trouble);
+        self.is_there.store(true, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.is_there.load(Ordering::SeqCst) {
+            Err(io::Error::other("the file could not be used before"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: File,
+    path: PathBuf,
+    /// By the number of the block; none where it was neither read nor written.
+    sums: RwLock<Vec<Option<u32>>>,
+    #[cfg(test)]
+    faults: Mutex<Faults>,
+}
+
+/// Tests have the disk refuse what they choose.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(in crate::store) struct Faults {
+    /// How much was asked of the disk so far.
+    pub(in crate::store) asked: u64,
+    /// What is refused of it, and with which of the system's numbers.
+    pub(in crate::store) refused: Option<(std::ops::Range<u64>, i32)>,
+}
+
+impl Disk {
+    /// An existing file, to read it and to write to it.
+    pub(in crate::store) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(File::options().read(true).write(true).open(path)?, path))
+    }
+
+    /// An existing file that is only read.
+    pub(in crate::store) fn open_to_read(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(File::open(path)?, path))
+    }
+
+    /// A new file that only its owner can read.
+    pub(in crate::store) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(closed_file(path)?, path))
+    }
+
+    fn new(file: File, path: &Path) -> Self {
+        let shared = Shared {
+            file,
+            path: path.into(),
+            sums: RwLock::default(),
+            #[cfg(test)]
+            faults: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), failure: Arc::default() }
+    }
+
+    /// The same file, for a database that is opened anew after a failure.
+    pub(in crate::store) fn anew(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), failure: Arc::default() }
+    }
+
+    /// The same file, which has another name now.
+    pub(in crate::store) fn renamed(self, path: &Path) -> io::Result<Self> {
+        let renamed = Self::new(self.shared.file.try_clone()?, path);
+        renamed.shared.sums.write().clone_from(&self.shared.sums.read());
+        Ok(renamed)
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) fn faults(&self) -> parking_lot::MutexGuard<'_, Faults> {
+        self.shared.faults.lock()
+    }
+
+    pub(in crate::store) fn file(&self) -> &File {
+        &self.shared.file
+    }
+
+    pub(in crate::store) fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// What the disk refused first, or what was not as it had been.
+    pub(in crate::store) fn failure(&self) -> Option<Trouble> {
+        self.failure.what.lock().clone()
+    }
+
+    /// How many bytes of it were read or written so far, block by block.
+    pub(in crate::store) fn known(&self) -> u64 {
+        self.shared.sums.read().iter().flatten().count() as u64 * BLOCK as u64
+    }
+
+    /// Whether its name still stands for this file.
+    pub(in crate::store) fn is_in_place(&self) -> bool {
+        let (Ok(open), Ok(named)) = (self.file().metadata(), fs::metadata(self.path())) else { return false };
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    }
+
+    /// Does this to the file, unless something went wrong with it before.
+    fn tried<T>(&self, what: &'static str, act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        self.failure.check()?;
+        #[cfg(test)]
+        let act = |file: &File| {
+            let mut faults = self.faults();
+            faults.asked += 1;
+            match &faults.refused {
+                Some((refused, number)) if refused.contains(&(faults.asked - 1)) => {
+                    Err(io::Error::from_raw_os_error(*number))
+                }
+                _ => act(file),
+            }
+        };
+        act(self.file()).inspect_err(|why| {
+            self.failure.set(|| match why {
+                why if is_full(why) => Trouble::full(self.path()),
+                why => Trouble::Io { path: self.path().into(), what, why: why.to_string() },
+            });
+        })
+    }
+
+    /// Whether these bytes are those that were there before, where that is known.
+    fn is_as_it_was(&self, offset: u64, bytes: &[u8]) -> bool {
+        let sums = self.shared.sums.read();
+        blocks(offset, bytes).all(|(number, block)| {
+            let known = usize::try_from(number).ok().and_then(|number| *sums.get(number)?);
+            known.is_none_or(|known| known == crc32fast::hash(block))
+        })
+    }
+
+    fn learn(&self, offset: u64, bytes: &[u8]) {
+        // Most of what is read is known; only what is not needs the lock for itself.
+        let is_known = {
+            let sums = self.shared.sums.read();
+            blocks(offset, bytes).all(|(number, _)| slot(&sums, number).is_some_and(|sum| sum.is_some()))
+        };
+        if !is_known {
+            self.set(offset, bytes, |block| Some(crc32fast::hash(block)));
+        }
+    }
+
+    fn set(&self, offset: u64, bytes: &[u8], sum: impl Fn(&[u8]) -> Option<u32>) {
+        let mut sums = self.shared.sums.write();
+        for (number, block) in blocks(offset, bytes) {
+            let Ok(number) = usize::try_from(number) else { return };
+            if sums.len() <= number {
+                sums.resize(number + 1, None);
+            }
+            if let Some(slot) = sums.get_mut(number) {
+                *slot = sum(block);
+            }
+        }
+    }
+
+    /// Forgets every block that these bytes touch.
+    fn forget(&self, offset: u64, length: usize) {
+        let mut sums = self.shared.sums.write();
+        let (first, end) = (offset / BLOCK as u64, (offset + length as u64).div_ceil(BLOCK as u64));
+        for number in first..end {
+            if let Some(slot) = usize::try_from(number).ok().and_then(|number| sums.get_mut(number)) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn damaged(&self, offset: u64) -> io::Error {
+        let why = format!("the block at byte {offset} is not what was there before");
+        self.failure.set(|| Trouble::Damaged { path: self.path().into(), why: why.clone() });
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    }
+}
+
+fn slot(sums: &[Option<u32>], number: u64) -> Option<Option<u32>> {
+    usize::try_from(number).ok().and_then(|number| sums.get(number).copied())
+}
+
+/// The whole blocks in these bytes but the header, with their numbers.
+fn blocks(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let first = offset.div_ceil(BLOCK as u64);
+    let skipped = usize::try_from(first * BLOCK as u64 - offset).unwrap_or(usize::MAX);
+    let whole = bytes.get(skipped..).unwrap_or_default().chunks_exact(BLOCK);
+    (first..).zip(whole).filter(|(number, _)| *number != HEADER)
+}
+
+/// Without the locks that redb would take: `store::lock` keeps others out.
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.tried("looked at", File::metadata).map(|found| found.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.tried("read", |file| file.read_exact_at(out, offset))?;
+        if !self.is_as_it_was(offset, out) {
+            // Not for a reader that met a writer: redb reads no page while it is written, but what is final is asked twice.
+            self.tried("read", |file| file.read_exact_at(out, offset))?;
+            if !self.is_as_it_was(offset, out) {
+                return Err(self.damaged(offset));
+            }
+        }
+        self.learn(offset, out);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        // What is written in part is neither the old nor the new.
+        self.forget(offset, data.len());
+        self.tried("written", |file| file.write_all_at(data, offset))?;
+        self.set(offset, data, |block| Some(crc32fast::hash(block)));
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.tried("resized", |file| file.set_len(length))?;
+        let whole = usize::try_from(length / BLOCK as u64).unwrap_or(usize::MAX);
+        self.shared.sums.write().truncate(whole);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.tried("synced", File::sync_data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use redb::StorageBackend as _;
+
+    use super::{BLOCK, Disk};
+    use crate::store::trouble::Trouble;
+
+    #[test]
+    fn a_block_that_something_else_changed_is_found_when_it_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let disk = Disk::create(&path).unwrap();
+        disk.set_len(4 * BLOCK as u64).unwrap();
+        let (mut block, at) = ([7; BLOCK], |number: usize| (number * BLOCK) as u64);
+        disk.write(at(1), &block).unwrap();
+        disk.read(at(1), &mut block).unwrap();
+        disk.read(at(2), &mut block).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2 * BLOCK + 100] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        disk.read(at(1), &mut block).unwrap();
+        assert!(disk.failure().is_none());
+        disk.read(at(1), &mut [0; 3 * BLOCK]).unwrap_err();
+        assert!(matches!(disk.failure(), Some(Trouble::Damaged { .. })), "{:?}", disk.failure());
+        // What it writes itself is no damage, nor what was never read.
+        let disk = disk.anew();
+        disk.write(at(2), &block).unwrap();
+        disk.read(at(1), &mut [0; 3 * BLOCK]).unwrap();
+        assert_eq!(disk.known(), 3 * BLOCK as u64);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_not_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["file", "other"].map(|name| folder.path().join(name));
+        let disk = Disk::create(&path).unwrap();
+        assert!(disk.is_in_place());
+        fs::rename(&path, &other).unwrap();
+        assert!(!disk.is_in_place());
+        fs::write(&path, "x").unwrap();
+        assert!(!disk.is_in_place());
+        fs::rename(&other, &path).unwrap();
+        assert!(disk.is_in_place());
+    }
+}
