@@ -12,13 +12,14 @@ use crate::support::proxy::CountingProxy;
 use crate::support::registry::RealRegistry;
 use crate::support::rude::Rude;
 use crate::support::sse::Event;
+use crate::support::verbs::counts;
 use crate::support::wait::{PATIENCE, until};
 
 /// A server with a registry of some repositories behind a proxy.
 struct Scene {
     app: App,
     proxy: CountingProxy,
-    _registry: RealRegistry,
+    registry: RealRegistry,
 }
 
 impl Scene {
@@ -28,7 +29,7 @@ impl Scene {
         let proxy = CountingProxy::start(&registry.url()).await;
         let app = App::start().await;
         app.admin().add_registry_at(&proxy.host(), &proxy.url(), None).await;
-        Some(Self { app, proxy, _registry: registry })
+        Some(Self { app, proxy, registry })
     }
 
     async fn rescan(&self) -> String {
@@ -74,6 +75,29 @@ async fn each_client_hears_the_events_it_knows() {
         assert_eq!(events.len(), 2, "{events:?}");
         well_formed(&events, prefix, &task);
     }
+}
+
+#[tokio::test]
+async fn of_repositories_that_are_as_they_were_only_the_sum_is_kept() {
+    let Some(scene) = Scene::set(20).await else { return };
+    let (admin, host) = (scene.app.admin(), scene.proxy.host());
+    let names = |task: &serde_json::Value| -> Vec<String> {
+        let items = task["items"].as_array().expect("a list").iter();
+        items.map(|item| item["name"].as_str().expect("a name").replace(&host, "HOST")).collect()
+    };
+    let first = admin.scan(&host).await;
+    assert_eq!(names(&first).len(), 7, "what is new is told of: {first:#}");
+    let second = admin.scan(&host).await;
+    assert_eq!(counts(&second), [0, 0, 20, 0, 0, 0], "{second:#}");
+    assert_eq!((&second["current_progress"], &second["total_progress"]), (&json!(20), &json!(20)));
+    let all = ["HOST: repositories", "5 repositories as they were", "HOST: removals"];
+    assert_eq!(names(&second), all, "{second:#}");
+
+    scene.registry.push(&Image::new("r/3", "3").content("new")).await;
+    let third = admin.scan(&host).await;
+    assert_eq!(counts(&third), [0, 1, 19, 0, 0, 0], "{third:#}");
+    let all = ["HOST: repositories", "4 repositories as they were", "HOST/r/3", "HOST: removals"];
+    assert_eq!(names(&third), all, "{third:#}");
 }
 
 #[tokio::test]

@@ -151,6 +151,10 @@ impl Worker for ScanWorker {
         }
     }
 
+    fn folded_as(&self, item: &Item) -> Option<&'static str> {
+        (item.phase == 1).then_some("repositories")
+    }
+
     /// A scan has failed when it could read nothing that it set out to read.
     fn verdict(&self, items: &[&Item]) -> State {
         let read = |item: &&&Item| item.phase == 1 && item.state == ItemState::Done;

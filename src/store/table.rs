@@ -105,6 +105,24 @@ impl Reader {
         Ok(())
     }
 
+    /// Calls `each` with every key that starts with `prefix`, in order, and the size of its record in bytes.
+    pub fn scan_keys<V>(
+        &self,
+        table: &Table<V>,
+        prefix: impl AsRef<[u8]>,
+        mut each: impl FnMut(&[u8], usize),
+    ) -> Result<()> {
+        let Some(table) = self.open(table)? else { return Ok(()) };
+        for entry in table.range(prefix.as_ref()..).map_err(storage_fault)? {
+            let (key, value) = entry.map_err(storage_fault)?;
+            if !key.value().starts_with(prefix.as_ref()) {
+                break;
+            }
+            each(key.value(), value.value().len());
+        }
+        Ok(())
+    }
+
     /// How many records the table has, and the last key.
     pub fn extent<V>(&self, table: &Table<V>) -> Result<(u64, Option<Vec<u8>>)> {
         let Some(table) = self.open(table)? else { return Ok((0, None)) };

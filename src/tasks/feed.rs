@@ -1,4 +1,5 @@
-//! What is told to those who follow a task: numbered events, the last few of them kept for replay.
+//! What is told to those who follow a task: numbered events, the last few of them kept for replay; once it has ended, its
+//! end.
 //!
 //! Followers hold a place in the feed and nothing else, so a slow one costs no memory: when what it would read next
 //! is no longer kept, it is given the latest event instead.
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use crate::tasks::task::{Progress, State};
 
 /// How many events are kept for followers that come back (`Last-Event-ID`).
-const KEPT: usize = 256;
+pub(in crate::tasks) const KEPT: usize = 256;
 
 /// How many dialects an event may be told in.
 pub const DIALECTS: usize = 2;
@@ -58,7 +59,10 @@ impl Feed {
     pub fn publish(&self, state: State, progress: Progress, message: String) {
         let mut kept = self.kept.lock();
         let number = *self.latest.borrow() + 1;
-        if kept.len() == KEPT {
+        if state != State::Started {
+            // The last event: nobody needs another any more, and ended tasks are many.
+            *kept = VecDeque::with_capacity(1);
+        } else if kept.len() == KEPT {
             kept.pop_front();
         }
         kept.push_back(Arc::new(Event { number, state, progress, message, told: Default::default() }));
@@ -71,6 +75,12 @@ impl Feed {
         let last = *latest.borrow();
         let resumable = after.filter(|&after| after <= last && self.keeps(after + 1));
         Follower { feed: self, latest, after: resumable.unwrap_or(last.saturating_sub(1)) }
+    }
+
+    /// How many events are kept.
+    #[cfg(test)]
+    pub(in crate::tasks) fn kept(&self) -> usize {
+        self.kept.lock().len()
     }
 
     fn keeps(&self, number: u64) -> bool {

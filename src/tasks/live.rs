@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::ids::TaskId;
 use crate::tasks::feed::{Feed, Follower};
-use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Progress, State, Task};
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Task};
 
 /// Longest message an event carries; a registry's words may be in it.
 const MAX_MESSAGE: usize = 500;
@@ -71,6 +71,26 @@ impl Live {
         self.id
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.inner.read().task.state == State::Started
+    }
+
+    /// When it ended.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.inner.read().task.ended_at
+    }
+
+    /// When it was asked for.
+    pub fn created_at(&self) -> Timestamp {
+        self.inner.read().task.created_at
+    }
+
+    /// What it does.
+    pub fn kind(&self) -> Kind {
+        self.inner.read().task.kind
+    }
+
     /// The task as it stands, with progress and ledger of this moment.
     pub fn task(&self) -> Task {
         let inner = self.inner.read();
@@ -90,8 +110,7 @@ impl Live {
     /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
     /// heard it would wait for ever.
     pub fn follow(&self, after: Option<u64>) -> Follower<'_> {
-        let is_running = self.inner.read().task.state == State::Started;
-        self.feed.follow(after.filter(|_| is_running))
+        self.feed.follow(after.filter(|_| self.is_running()))
     }
 
     pub(in crate::tasks) fn report(&self, number: u32, progress: Progress, message: String) {
@@ -231,11 +250,11 @@ mod tests {
 
     use super::Live;
     use crate::base::ids::{TaskId, UserId};
+    use crate::tasks::feed::KEPT;
     use crate::tasks::task::{Kind, Ledger, NewItem, Progress, State, Task};
 
-    #[test]
-    fn a_task_whose_last_item_was_put_aside_half_way_is_not_at_its_end() {
-        let task = Task {
+    fn task() -> Task {
+        Task {
             id: TaskId::random(),
             kind: Kind::Preload,
             subject: String::new(),
@@ -248,10 +267,29 @@ mod tests {
             ledger: Ledger::default(),
             cancel_requested: false,
             targets: None,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_task_that_has_ended_only_its_end_is_kept_for_whoever_follows_it() {
+        let live = Live::new(task(), [], Timestamp::UNIX_EPOCH);
+        let mut follower = live.follow(None);
+        follower.next().await;
+        (0..KEPT).for_each(|n| live.say(n.to_string()));
+        let was = follower.next().await.number;
+        live.end(Task { state: State::Done, message: "the end".into(), ..task() });
+        assert_eq!(live.feed.kept(), 1);
+        for mut follower in [follower, live.follow(None), live.follow(Some(was))] {
+            let last = follower.next().await;
+            assert_eq!((last.state, last.message.as_str()), (State::Done, "the end"));
+        }
+    }
+
+    #[test]
+    fn a_task_whose_last_item_was_put_aside_half_way_is_not_at_its_end() {
         let item =
             |number| NewItem { name: String::new(), pair: None, phase: 0, work: Vec::new() }.numbered(number);
-        let live = Live::new(task, [item(0), item(1)], Timestamp::UNIX_EPOCH);
+        let live = Live::new(task(), [item(0), item(1)], Timestamp::UNIX_EPOCH);
         live.report(0, Progress { current: 10, total: 10 }, String::new());
         live.report(1, Progress { current: 4, total: 10 }, String::new());
         live.park(item(1));

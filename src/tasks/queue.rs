@@ -84,15 +84,7 @@ impl Queue {
 
     /// Goes on with the tasks that had not ended, and starts forgetting those that ended long ago.
     pub fn resume(&self) {
-        let unfinished: Vec<_> = self
-            .shared
-            .tasks
-            .read()
-            .values()
-            .filter(|live| live.task().state == State::Started)
-            .cloned()
-            .collect();
-        for live in unfinished {
+        for live in self.running() {
             tracing::info!(task = %live.id(), "going on with a task");
             self.run(live);
         }
@@ -170,19 +162,18 @@ impl Queue {
     /// All tasks there are, the newest first.
     pub fn list(&self) -> Vec<Arc<Live>> {
         let mut tasks: Vec<_> = self.shared.tasks.read().values().cloned().collect();
-        tasks.sort_by_cached_key(|live| std::cmp::Reverse((live.task().created_at, live.id())));
+        tasks.sort_by_cached_key(|live| std::cmp::Reverse((live.created_at(), live.id())));
         tasks
     }
 
     /// The tasks that have not ended.
     pub fn running(&self) -> Vec<Arc<Live>> {
-        self.shared
-            .tasks
-            .read()
-            .values()
-            .filter(|live| live.task().state == State::Started)
-            .cloned()
-            .collect()
+        self.shared.tasks.read().values().filter(|live| live.is_running()).cloned().collect()
+    }
+
+    /// The tasks of a kind, whether they run or have ended.
+    pub fn of_kind(&self, kind: Kind) -> Vec<Arc<Live>> {
+        self.shared.tasks.read().values().filter(|live| live.kind() == kind).cloned().collect()
     }
 
     /// How many more tasks may run.
@@ -512,6 +503,7 @@ impl Queue {
         task.ledger = live.with_items(|items| ledger_of(items.iter().copied()));
         task.ended_at = Some(now);
         task.message = closing_words(&task);
+        let (gone, standing) = live.with_items(|items| folded(items, worker));
         tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
         let Err(why) = self.keep_end(live, task.clone(), cancelled.clone()).await else { return Ok(()) };
         if self.shared.store.check_writable().is_ok() {
@@ -536,7 +528,10 @@ impl Queue {
         self.shared
             .store
             .write(move |w| {
-                for item in &cancelled {
+                for number in gone {
+                    w.remove(&ITEMS, item_key(task.id, number))?;
+                }
+                for item in cancelled.iter().chain(&standing) {
                     w.put(&ITEMS, item_key(task.id, item.number), item)?;
                 }
                 w.put(&TASKS, task.id.as_bytes(), &task)?;
@@ -609,6 +604,23 @@ fn park(live: &Live, mut item: Item, reason: String) {
     item.reason = Some(reason);
     live.park(item);
     live.say(message);
+}
+
+/// Of items of which there is nothing to say one is kept, which stands for all: the numbers of the others, and that one.
+/// A rescan of a thousand repositories of which none has changed is no thousand records.
+fn folded(items: &[&Item], worker: &dyn Worker) -> (Vec<u32>, Option<Item>) {
+    let is_quiet = |item: &&&Item| item.is_quiet() && worker.folded_as(item).is_some();
+    let quiet: Vec<&Item> = items.iter().filter(is_quiet).copied().collect();
+    let [first, _, ..] = quiet[..] else { return (Vec::new(), None) };
+    let standing = Item {
+        name: format!("{} {} as they were", quiet.len(), worker.folded_as(first).unwrap_or("items")),
+        started_at: quiet.iter().filter_map(|item| item.started_at).min(),
+        ended_at: quiet.iter().filter_map(|item| item.ended_at).max(),
+        progress: quiet.iter().map(|item| item.progress).sum(),
+        ledger: ledger_of(quiet.iter().copied()),
+        ..first.clone()
+    };
+    (quiet.iter().skip(1).map(|item| item.number).collect(), Some(standing))
 }
 
 fn closing_words(task: &Task) -> String {

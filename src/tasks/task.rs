@@ -176,6 +176,15 @@ pub struct Item {
     pub work: Vec<u8>,
 }
 
+impl Item {
+    /// Whether it ended well and changed nothing: there is nothing to say of it but how much is as it was.
+    pub fn is_quiet(&self) -> bool {
+        let Ledger { added, updated, unchanged: _, removed, skipped, failed } = &self.ledger;
+        let changed = added + updated + removed + skipped.count + failed.count;
+        self.state == ItemState::Done && self.reason.is_none() && changed == 0
+    }
+}
+
 /// An image on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {

@@ -22,6 +22,12 @@ pub trait Worker: Send + Sync {
     /// It should return soon after [`Workplace::stop`] is cancelled.
     async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback>;
 
+    /// What items like this one are called, if one may stand for all of those of which there is nothing to say once the
+    /// task has ended.
+    fn folded_as(&self, _item: &Item) -> Option<&'static str> {
+        None
+    }
+
     /// How a task that was not cancelled ended, given its items.
     fn verdict(&self, items: &[&Item]) -> State {
         let any = |state| items.iter().any(|item| item.state == state);

@@ -1,5 +1,6 @@
 //! The tasks that have ended, and when they are forgotten.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,19 @@ use jiff::SignedDuration;
 
 use crate::base::Result;
 use crate::base::ids::TaskId;
+use crate::store::table::{Reader, Writer};
 use crate::tasks::queue::{ITEMS, Queue, TASKS};
-use crate::tasks::task::Task;
 
 /// How long a task that has ended can still be asked about (Backend.AI's `MAX_BGTASK_ARCHIVE_PERIOD`).
 const ARCHIVE: SignedDuration = SignedDuration::from_hours(24);
 /// How often old tasks are looked for.
 const ARCHIVE_SWEEP: Duration = Duration::from_mins(10);
-/// How many ended tasks are kept within the 24 hours, so that a script in a loop can't fill the disk.
+/// How many ended tasks are kept within the 24 hours, and how many bytes they and their items may take, so that a script
+/// in a loop can't fill the disk.
 const MAX_ENDED: usize = 2_000;
+const MAX_BYTES: usize = 32 << 20;
+/// How many items one transaction removes: others wait for it.
+const BATCH: usize = 1_000;
 
 impl Queue {
     pub(in crate::tasks) async fn sweep_archive(&self) {
@@ -30,33 +35,59 @@ impl Queue {
         }
     }
 
-    /// Removes the tasks that ended more than 24 hours ago, and the oldest of too many.
+    /// Removes the tasks that ended more than 24 hours ago, and the oldest of too many or too large ones.
     pub async fn forget_old(&self) -> Result<()> {
-        let oldest = self.shared.clock.now() - ARCHIVE;
-        let ended: Vec<Task> =
-            self.list().iter().map(|live| live.task()).filter(|t| t.ended_at.is_some()).collect();
-        let old: Vec<TaskId> = ended
-            .iter()
-            .enumerate()
-            .filter(|(place, task)| *place >= MAX_ENDED || task.ended_at.is_some_and(|at| at < oldest))
-            .map(|(_, task)| task.id)
-            .collect();
-        if old.is_empty() {
-            return Ok(());
-        }
-        let shared = Arc::clone(&self.shared);
-        self.shared
-            .store
-            .write(move |w| {
-                for id in &old {
-                    w.remove(&TASKS, id.as_bytes())?;
-                    for key in w.keys(&ITEMS, id.as_bytes())? {
-                        w.remove(&ITEMS, key)?;
-                    }
-                }
-                w.on_commit(move || shared.tasks.write().retain(|id, _| !old.contains(id)));
-                Ok(())
-            })
-            .await
+        self.forget_beyond(MAX_BYTES).await
     }
+
+    pub(in crate::tasks::queue) async fn forget_beyond(&self, bytes: usize) -> Result<()> {
+        let oldest = self.shared.clock.now() - ARCHIVE;
+        let sizes = self.shared.store.read(sizes).await?;
+        let mut taken: usize = 0;
+        let mut old = Vec::new();
+        let ended = self.list().into_iter().filter_map(|live| Some((live.id(), live.ended_at()?)));
+        for (place, (id, ended_at)) in ended.enumerate() {
+            taken += sizes.get(&id).copied().unwrap_or_default();
+            if place >= MAX_ENDED || taken > bytes || ended_at < oldest {
+                old.push(id);
+            }
+        }
+        for id in old {
+            while !self.forget_some(id).await? {}
+        }
+        Ok(())
+    }
+
+    /// Removes some of a task's items; with the last of them the task, and then it is done.
+    async fn forget_some(&self, id: TaskId) -> Result<bool> {
+        let shared = Arc::clone(&self.shared);
+        let forget = move |w: &mut Writer| {
+            let keys = w.keys(&ITEMS, id.as_bytes())?;
+            for key in keys.iter().take(BATCH) {
+                w.remove(&ITEMS, key)?;
+            }
+            let is_done = keys.len() <= BATCH;
+            if is_done {
+                w.remove(&TASKS, id.as_bytes())?;
+                w.on_commit(move || {
+                    shared.tasks.write().remove(&id);
+                });
+            }
+            Ok(is_done)
+        };
+        self.shared.store.write(forget).await
+    }
+}
+
+/// What each task takes with its items, in bytes.
+fn sizes(reader: &Reader) -> Result<HashMap<TaskId, usize>> {
+    let mut sizes: HashMap<TaskId, usize> = HashMap::new();
+    let mut add = |key: &[u8], size: usize| {
+        if let Some(id) = key.first_chunk() {
+            *sizes.entry(TaskId::from_bytes(*id)).or_default() += key.len() + size;
+        }
+    };
+    reader.scan_keys(&TASKS, [], &mut add)?;
+    reader.scan_keys(&ITEMS, [], &mut add)?;
+    Ok(sizes)
 }

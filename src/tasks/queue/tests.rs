@@ -11,10 +11,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::audit::{Audit, Retention};
 use crate::access::caller::Caller;
 use crate::base::clock::Clock;
+use crate::base::ids::TaskId;
 use crate::store::Store;
 use crate::store::held::Held;
-use crate::tasks::queue::Queue;
-use crate::tasks::task::{Item, Kind, Ledger, NewItem, State};
+use crate::tasks::live::Live;
+use crate::tasks::queue::{ITEMS, Queue};
+use crate::tasks::task::{Item, Kind, Ledger, NewItem};
 use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
 
 /// Finds more to do in each item it is given at first, all at the same moment.
@@ -44,37 +46,77 @@ fn new_item(name: String, phase: u8) -> NewItem {
     NewItem { name, pair: None, phase, work: Vec::new() }
 }
 
+/// A queue on a store of its own, and how it is given tasks.
+struct Scene {
+    store: Store,
+    audit: Audit,
+    queue: Queue,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn set(barrier: Arc<Barrier>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
+        let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
+        let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(Lister(barrier))];
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let queue = Queue::load(store.clone(), clock, audit.clone(), workers, tracker, shutdown).unwrap();
+        Self { store, audit, queue, _directory: directory }
+    }
+
+    async fn submit(&self, items: Vec<NewItem>) -> TaskId {
+        let caller = Caller::superadmin();
+        let submitted = self.audit.superadmin(&caller, "rescan", "all", async |deed| {
+            self.queue.submit(&deed, Kind::Rescan, "all".into(), caller.user, items).await
+        });
+        submitted.await.unwrap()
+    }
+
+    async fn end_of(&self, id: TaskId) -> Arc<Live> {
+        let (live, mut ends) = (self.queue.find(id).unwrap(), self.queue.ends());
+        while live.is_running() {
+            ends.changed().await;
+        }
+        live
+    }
+}
+
 #[tokio::test]
 async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
-    let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
     let barrier = Arc::new(Barrier::new(3));
-    let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(Lister(Arc::clone(&barrier)))];
-    let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let queue = Queue::load(store.clone(), clock, audit.clone(), workers, tracker, shutdown).unwrap();
-    let caller = Caller::superadmin();
-    let items = ["a", "b"].map(|name| new_item(name.into(), 0)).to_vec();
-    let id = audit
-        .superadmin(&caller, "rescan", "all", async |deed| {
-            queue.submit(&deed, Kind::Rescan, "all".into(), caller.user, items).await
-        })
-        .await
-        .unwrap();
-    let mut ends = queue.ends();
+    let scene = Scene::set(Arc::clone(&barrier));
+    let id = scene.submit(["a", "b"].map(|name| new_item(name.into(), 0)).to_vec()).await;
 
     // Both come to their end while somebody else writes, so that both wait for their turn.
-    let held = Held::begin(&store).await;
+    let held = Held::begin(&scene.store).await;
     barrier.wait().await;
     held.gather().await;
     held.end().await;
 
-    let live = queue.find(id).unwrap();
-    while live.task().state == State::Started {
-        ends.changed().await;
-    }
+    let live = scene.end_of(id).await;
     let names: BTreeSet<String> =
-        queue.items(&live).await.unwrap().into_iter().map(|item| item.name).collect();
+        scene.queue.items(&live).await.unwrap().into_iter().map(|item| item.name).collect();
     let expected = ["a", "a1", "a2", "a3", "b", "b1", "b2", "b3"].map(String::from);
     assert_eq!(names, BTreeSet::from(expected));
+}
+
+#[tokio::test]
+async fn the_oldest_tasks_go_when_all_take_too_many_bytes() {
+    let scene = Scene::set(Arc::new(Barrier::new(1)));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let items = (0..10).map(|n| new_item(format!("{n}{}", "x".repeat(1_000)), 1)).collect();
+        ids.push(scene.submit(items).await);
+        scene.end_of(*ids.last().unwrap()).await;
+    }
+    let there = || ids.iter().map(|id| scene.queue.find(*id).is_some()).collect::<Vec<_>>();
+    scene.queue.forget_old().await.unwrap();
+    assert_eq!(there(), [true, true, true]);
+    scene.queue.forget_beyond(35_000).await.unwrap();
+    assert_eq!(there(), [false, true, true], "each takes some 14 kB");
+    scene.queue.forget_beyond(20_000).await.unwrap();
+    assert_eq!(there(), [false, false, true]);
+    let (items, _) = scene.store.read_now(|r| r.extent(&ITEMS)).unwrap();
+    assert_eq!(items, 10, "with a task its items go");
 }
