@@ -42,6 +42,7 @@ use crate::http::guard::Hosts;
 use crate::http::peer::Proxies;
 use crate::http::routes::{Services, routes};
 use crate::rules::service::Rules;
+use crate::scan::collector::collect;
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
 use crate::store::Store;
@@ -260,6 +261,8 @@ impl Server {
         let used = replays.clone();
         self.tracker.spawn(async move { used.keep(stop).await });
         self.services.queue.resume();
+        let (catalog, queue) = (self.services.catalog.clone(), self.services.queue.clone());
+        self.tracker.spawn(collect(catalog, queue, self.shutdown.clone()));
         self.tracker.spawn(self.rules.run(self.shutdown.clone()));
         let proxies = self.services.proofs.proxies.clone();
         let connections = Connections { proxies, last_requests: LAST_REQUESTS };

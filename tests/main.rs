@@ -15,6 +15,7 @@
 )]
 
 mod agentset;
+mod aliases;
 mod api_tokens;
 mod architecture;
 mod attack;
@@ -28,6 +29,7 @@ mod cli_admin;
 mod cli_agents;
 mod clients;
 mod clients_session;
+mod contents;
 mod crash;
 mod damage;
 mod demo;

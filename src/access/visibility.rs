@@ -83,8 +83,12 @@ pub struct Subject {
 
 /// Knows which agents have an image.
 pub trait Whereabouts: Send + Sync {
-    /// The number of what has this config digest, in the sets of [`Whereabouts::held`]. It stays while the server runs.
+    /// The number of what has this config digest, in the sets of [`Whereabouts::held`]. It stays until
+    /// [`Whereabouts::forget`].
     fn number(&self, digest: &Digest) -> u32;
+
+    /// Nobody goes by the number of this digest any more: it may be given to another.
+    fn forget(&self, digest: &Digest);
 
     /// What at least one agent has, by number: of the agents of these scaling groups, or of all, those that answer now.
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits;

@@ -114,12 +114,12 @@ pub struct Image {
     /// Its name for people.
     pub humanized_name: Box<str>,
     /// Its other names, in order.
-    pub aliases: Vec<Box<str>>,
+    pub aliases: Vec<Arc<str>>,
 }
 
 impl Image {
     /// Joins what is stored of an image.
-    pub fn new(record: ImageRecord, config: Arc<Config>, subject: Subject, aliases: Vec<Box<str>>) -> Self {
+    pub fn new(record: ImageRecord, config: Arc<Config>, subject: Subject, aliases: Vec<Arc<str>>) -> Self {
         let humanized_name = describe::humanize(&record.name, &record.tag, &config.record.labels).into();
         Self { id: record.id(), record, config, subject, humanized_name, aliases }
     }

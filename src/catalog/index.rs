@@ -32,7 +32,8 @@ pub struct Index {
     /// The same in a row, since somebody asked and nothing changed: who wants them all walks straight through memory.
     row: OnceLock<Vec<Entry>>,
     by_id: BTreeMap<ImageId, Entry>,
-    aliases: BTreeMap<Box<str>, Entry>,
+    /// The image that each stands for: an image that gets one more is one entry more, however many it has.
+    aliases: BTreeMap<Arc<str>, ImageId>,
     configs: HashMap<Digest, Arc<Config>>,
     registries: BTreeMap<String, Arc<Registry>>,
     numbers: Numbers,
@@ -117,17 +118,20 @@ impl Index {
                 index.registries.insert(registry.host.clone(), Arc::new(registry));
                 Ok(())
             })?;
-            index.load_images(reader)?;
+            let mut aliases: HashMap<ImageId, Vec<Arc<str>>> = HashMap::new();
             reader.scan(&ALIASES, [], |key, image| {
-                let alias = std::str::from_utf8(key).map_err(Error::internal)?;
-                index.put_alias(alias, image);
+                let alias: Arc<str> = std::str::from_utf8(key).map_err(Error::internal)?.into();
+                aliases.entry(image).or_default().push(Arc::clone(&alias));
+                index.aliases.insert(alias, image);
                 Ok(())
             })?;
+            index.load_images(reader, &aliases)?;
             Ok(index)
         })
     }
 
-    fn load_images(&mut self, reader: &Reader) -> Result<()> {
+    /// Reads the images, each with its aliases, which are in order.
+    fn load_images(&mut self, reader: &Reader, aliases: &HashMap<ImageId, Vec<Arc<str>>>) -> Result<()> {
         let configs = reader.collect(&CONFIGS, |key, record: ConfigRecord| {
             let digest = std::str::from_utf8(key).map_err(Error::internal)?.parse::<Digest>();
             Ok((digest.map_err(Error::internal)?, Arc::new(Config::new(record))))
@@ -141,7 +145,8 @@ impl Index {
             record.digest.clone_from(digest);
             let subject = numbers.lock().subject(&record, config, &*self.whereabouts);
             let key = key(&record);
-            let image = Arc::new(Image::new(record, Arc::clone(config), subject, Vec::new()));
+            let aliases = aliases.get(&record.id()).cloned().unwrap_or_default();
+            let image = Arc::new(Image::new(record, Arc::clone(config), subject, aliases));
             Ok((key, Entry { subject, image }))
         })?;
         // Made of all at once, the trees are full, and a third smaller than those that grew.
@@ -163,12 +168,8 @@ impl Index {
 
     fn insert(&mut self, image: Image) {
         let entry = Entry { subject: image.subject, image: Arc::new(image) };
-        let image = &entry.image;
-        for alias in &image.aliases {
-            self.aliases.insert(alias.clone(), entry.clone());
-        }
-        self.by_id.insert(image.id, entry.clone());
-        self.images.insert(key(&image.record), entry);
+        self.by_id.insert(entry.image.id, entry.clone());
+        self.images.insert(key(&entry.image.record), entry);
         self.row = OnceLock::new();
     }
 
@@ -185,25 +186,38 @@ impl Index {
 
     /// Gives an image another name.
     pub fn put_alias(&mut self, alias: &str, id: ImageId) {
+        let alias: Arc<str> = alias.into();
         self.edit_aliases(id, |aliases| {
-            if let Err(place) = aliases.binary_search_by(|known| (**known).cmp(alias)) {
-                aliases.insert(place, alias.into());
+            if let Err(place) = aliases.binary_search(&alias) {
+                aliases.insert(place, Arc::clone(&alias));
             }
         });
+        self.aliases.insert(alias, id);
     }
 
     /// Takes a name away.
     pub fn remove_alias(&mut self, alias: &str) {
-        if let Some(entry) = self.aliases.remove(alias) {
-            self.edit_aliases(entry.image.id, |aliases| aliases.retain(|known| **known != *alias));
+        if let Some(id) = self.aliases.remove(alias) {
+            self.edit_aliases(id, |aliases| aliases.retain(|known| **known != *alias));
         }
     }
 
-    fn edit_aliases(&mut self, id: ImageId, edit: impl FnOnce(&mut Vec<Box<str>>)) {
+    fn edit_aliases(&mut self, id: ImageId, edit: impl FnOnce(&mut Vec<Arc<str>>)) {
         if let Some(entry) = self.by_id.get(&id) {
             let mut changed = Image::clone(&entry.image);
             edit(&mut changed.aliases);
             self.insert(changed);
+        }
+    }
+
+    /// Forgets these configs, which no image has any more.
+    pub fn forget_configs(&mut self, digests: &[Digest]) {
+        for digest in digests {
+            self.configs.remove(digest);
+            self.whereabouts.forget(digest);
+        }
+        if self.configs.capacity() / 4 > self.configs.len() {
+            self.configs.shrink_to_fit();
         }
     }
 
@@ -245,12 +259,12 @@ impl Index {
 
     /// The image with this id, if it may be seen.
     pub fn image(&self, id: ImageId, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
-        at(&self.by_id, &id, may_see)
+        at(&self.by_id, &id, Some, may_see)
     }
 
     /// The image an alias stands for, if it may be seen.
     pub fn aliased(&self, alias: &str, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
-        at(&self.aliases, alias, may_see)
+        at(&self.aliases, alias, |id| self.by_id.get(id), may_see)
     }
 
     /// All images whose canonical name begins with this, whoever may see them, by name.
@@ -286,16 +300,18 @@ impl Index {
 }
 
 /// What is at this key, if it may be seen. The one behind is judged where there is none.
-fn at<'a, K, Q>(
-    entries: &'a BTreeMap<K, Entry>,
+fn at<'a, K, Q, V>(
+    entries: &'a BTreeMap<K, V>,
     key: &Q,
+    entry: impl Fn(&'a V) -> Option<&'a Entry>,
     may_see: impl Fn(&Subject) -> bool,
 ) -> Option<&'a Arc<Image>>
 where
     K: Borrow<Q> + Ord,
     Q: Ord + ?Sized,
 {
-    let (found, entry) = entries.range::<Q, _>((Bound::Included(key), Bound::Unbounded)).next()?;
+    let (found, value) = entries.range::<Q, _>((Bound::Included(key), Bound::Unbounded)).next()?;
+    let entry = entry(value)?;
     let is_seen = may_see(&entry.subject);
     (found.borrow() == key && is_seen).then_some(&entry.image)
 }

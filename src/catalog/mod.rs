@@ -1,6 +1,7 @@
 //! What exists: registries, the images read from them, and the other names they go by.
 
 pub mod clients;
+pub mod collect;
 pub mod describe;
 pub mod image;
 pub mod index;

@@ -15,6 +15,7 @@ use crate::base::ids::ImageId;
 use crate::base::reference::shown;
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
+use crate::catalog::collect::Written;
 use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
@@ -34,6 +35,7 @@ pub struct Catalog {
     pub(in crate::catalog) store: Store,
     pub(in crate::catalog) index: Arc<RwLock<Index>>,
     pub(in crate::catalog) audit: Audit,
+    pub(in crate::catalog) written: Written,
     tenants: Tenants,
     whereabouts: Arc<dyn Whereabouts>,
     changes: Signal,
@@ -48,7 +50,8 @@ impl Catalog {
         audit: Audit,
     ) -> Result<Self> {
         let index = Arc::new(RwLock::new(Index::load(store, Arc::clone(&whereabouts))?));
-        Ok(Self { store: store.clone(), index, audit, tenants, whereabouts, changes: Signal::default() })
+        let (written, changes) = (Written::default(), Signal::default());
+        Ok(Self { store: store.clone(), index, audit, written, tenants, whereabouts, changes })
     }
 
     fn viewpoint(&self, caller: &Caller, filter: &Filter) -> Result<Viewpoint> {
@@ -346,7 +349,12 @@ impl Catalog {
         record: &RepositoryRecord,
     ) -> Result<()> {
         self.check_unchanged(registry)?;
-        writer.put(&REPOSITORIES, pair(&registry.host, repository), record)
+        let key = pair(&registry.host, repository);
+        if record.tags.is_empty() && record.gone.is_empty() {
+            // It says nothing, and there may be no such repository any more.
+            return writer.remove(&REPOSITORIES, key).map(drop);
+        }
+        writer.put(&REPOSITORIES, key, record)
     }
 
     fn check_unchanged(&self, registry: &Registry) -> Result<()> {
@@ -403,7 +411,7 @@ impl Catalog {
         Ok(record.map(|record| Arc::new(Config::new(record))))
     }
 
-    /// Writes what content was found to be, so that it is never fetched from this registry again.
+    /// Writes what content was found to be, so that it is not fetched from this registry again while something names it.
     ///
     /// # Errors
     /// When the registry was taken out meanwhile, or is another one by now.
@@ -427,6 +435,9 @@ impl Catalog {
             writer.put(&CONFIGS, digest.as_str(), &config.record)?;
             writer.put(&SERVED, pair(&registry.host, digest.as_str()), &Served::default())?;
         }
+        let manifests = manifests.iter().map(|(digest, _)| digest);
+        let configs = configs.iter().map(|(digest, _)| digest);
+        self.written.note(writer, manifests.chain(configs).cloned().collect());
         Ok(())
     }
 
@@ -449,6 +460,8 @@ impl Catalog {
             writer.put(&CONFIGS, record.digest.as_str(), &config.record)?;
             writer.put(&IMAGES, record.id().as_bytes(), record)?;
         }
+        let named = images.iter().flat_map(|(record, _)| [&record.digest, &record.manifest, &record.target]);
+        self.written.note(writer, named.cloned().collect());
         let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
         writer.on_commit(move || {
             let mut index = index.write();

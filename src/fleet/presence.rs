@@ -102,7 +102,7 @@ struct Contents {
 #[derive(Default)]
 struct Content {
     holders: Bits,
-    /// Whether somebody was told the number, which then is this digest's for good.
+    /// Whether somebody was told the number, which then is this digest's until they say that they need it no more.
     is_known: bool,
 }
 
@@ -227,13 +227,22 @@ impl Holdings {
         self.contents.holders(digest)
     }
 
-    /// The digest's number, for good.
+    /// The digest's number, until [`Holdings::forget`].
     pub fn number(&mut self, digest: &Digest) -> u32 {
         let number = self.contents.number(digest);
         if let Some(row) = self.contents.rows.get_mut(number as usize) {
             row.is_known = true;
         }
         number
+    }
+
+    /// Nobody goes by this digest's number any more. It is still its own while an agent holds it.
+    pub fn forget(&mut self, digest: &Digest) {
+        let number = self.contents.numbers.get(digest);
+        if let Some(row) = number.and_then(|number| self.contents.rows.get_mut(*number as usize)) {
+            row.is_known = false;
+        }
+        self.contents.forget_if_unheld(digest);
     }
 
     /// What at least one of these agents holds, by number.
@@ -373,5 +382,23 @@ mod tests {
         holdings.report(1, Vec::new());
         assert_eq!(holdings.number(&digest("told")) as usize, told);
         assert_ne!(holdings.number(&digest("new")) as usize, told);
+    }
+
+    #[test]
+    fn a_number_that_nobody_goes_by_is_given_anew_once_nobody_holds_its_digest() {
+        let mut holdings = Holdings::default();
+        let told = holdings.number(&digest("told"));
+        holdings.report(0, vec![held("told", "cr.io/a:1")]);
+        holdings.forget(&digest("told"));
+        assert_ne!(holdings.number(&digest("other")), told, "an agent has it");
+        holdings.report(0, Vec::new());
+        assert_eq!(holdings.number(&digest("next")), told);
+        for n in 0..1_000 {
+            let passing = digest(&n.to_string());
+            holdings.number(&passing);
+            holdings.forget(&passing);
+        }
+        assert_eq!(holdings.contents.numbers.len(), 2);
+        assert!(holdings.contents.rows.len() <= 3, "{}", holdings.contents.rows.len());
     }
 }

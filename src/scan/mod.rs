@@ -3,6 +3,7 @@
 //! A rescan is a background task. Its first item lists the registry's repositories, then each repository is an item of
 //! its own, read and committed whole, and the last one removes what is gone.
 
+pub mod collector;
 mod content;
 mod meanwhile;
 mod removal;

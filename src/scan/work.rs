@@ -55,6 +55,16 @@ impl Work {
         Ok(NewItem { name, pair: None, phase, work })
     }
 
+    /// The host of the registry it is about.
+    pub fn into_registry(self) -> String {
+        match self {
+            Self::List { registry, .. }
+            | Self::Repository { registry, .. }
+            | Self::Tag { registry, .. }
+            | Self::Sweep { registry, .. } => registry,
+        }
+    }
+
     /// The work of an item.
     pub fn of(bytes: &[u8]) -> Result<Self> {
         rmp_serde::from_slice(bytes).map_err(Error::internal)

@@ -181,6 +181,8 @@ impl Whereabouts for Places<'_> {
         unreachable!("the images here have numbers")
     }
 
+    fn forget(&self, _digest: &Digest) {}
+
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
         let counts = |place: &&str| scaling_groups.is_none_or(|names| names.contains(*place));
         let held = self.0.iter().enumerate().filter(|(_, places)| places.iter().any(counts));

@@ -13,6 +13,10 @@ impl Whereabouts for Fleet {
         self.index.write().holdings.number(digest)
     }
 
+    fn forget(&self, digest: &Digest) {
+        self.index.write().holdings.forget(digest);
+    }
+
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
         let index = self.index.read();
         index.living.held(scaling_groups, &index.holdings)
