@@ -12,6 +12,7 @@ use crate::store::disk::Disk;
 use crate::store::fault;
 use crate::store::guard::caught;
 use crate::store::lock::{Lock, is_read_only};
+use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{
     DATABASE_FILE, KEY_FILE, OpenError, builder, io_error, known_schema, load_key, proven, refusal,
 };
@@ -46,11 +47,11 @@ impl AtRest {
         };
         let disk = disk.map_err(fail)?;
         let lock = Lock::take_to_read(disk.file(), directory)?;
-        Ok(Self { _lock: lock, ..Self::over(&disk)? })
+        Ok(Self { _lock: lock, ..Self::over(&disk, SCHEMA_VERSION)? })
     }
 
-    /// The database in an open file.
-    pub(in crate::store) fn over(disk: &Disk) -> Result<Self, OpenError> {
+    /// The database in an open file, which has no schema after the newest known.
+    pub(in crate::store) fn over(disk: &Disk, known: u64) -> Result<Self, OpenError> {
         let path = disk.path();
         let damaged = |why: &str| OpenError::Damaged { path: path.into(), why: why.into() };
         if disk.file().metadata().map_err(|why| io_error(path, why))?.len() == 0 {
@@ -62,7 +63,7 @@ impl AtRest {
             if !database.check_integrity().map_err(|why| refusal(path, why))? {
                 return Err(damaged("it does not agree with its checksums"));
             }
-            let schema = known_schema(&reader(&database)?, path)?;
+            let schema = known_schema(&reader(&database)?, path, known)?;
             Ok(Self { database, disk: disk.clone(), schema, _lock: None })
         })
     }

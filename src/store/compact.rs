@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::store::at_rest::AtRest;
 use crate::store::backup::{BackupError, copy_proven};
 use crate::store::disk::Disk;
+use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{DATABASE_FILE, OpenError, put_in_place, take, unfinished};
 
 /// A file smaller than this takes no room that matters.
@@ -31,7 +32,7 @@ pub fn compact(directory: &Path) -> Result<Compacted, BackupError> {
         return Err(OpenError::Absent(directory.into()).into());
     }
     let (disk, _lock) = take(directory, &path)?;
-    let (before, found) = (length(&disk), AtRest::over(&disk)?);
+    let (before, found) = (length(&disk), AtRest::over(&disk, SCHEMA_VERSION)?);
     let written = write_anew(&disk, &found)?;
     Ok(Compacted { before, after: length(&written) })
 }
@@ -68,7 +69,7 @@ fn write_anew(disk: &Disk, found: &AtRest) -> Result<Disk, BackupError> {
         .and_then(|()| {
             // Where the file system has locks, this process keeps the one that it has on the old file.
             let _ = new.file().try_lock();
-            AtRest::over(&new)?;
+            AtRest::over(&new, found.schema())?;
             Ok(put_in_place(new, disk.path())?)
         });
     if written.is_err() {

@@ -10,7 +10,7 @@ use crate::store::open::{OpenError, SCHEMA, SCHEMA_KEY};
 use crate::store::table::Writer;
 
 /// The schema this program writes.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = newest(STEPS);
 
 /// Takes a database from the schema before to the one it is listed for.
 pub struct Step {
@@ -22,6 +22,14 @@ pub struct Step {
 
 /// Every step there is, oldest first. A released step never changes.
 pub const STEPS: &[Step] = &[];
+
+/// The schema that these steps lead to.
+pub(in crate::store) const fn newest(steps: &[Step]) -> u64 {
+    match steps.last() {
+        Some(step) => step.to,
+        None => 1,
+    }
+}
 
 /// Brings the database from schema `from` through `steps`. Before the first step the file is copied to
 /// `wharf.redb.schema-<from>`, which stays.
@@ -59,9 +67,15 @@ fn keep_copy(path: &Path, copy: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
     use super::{Step, run};
-    use crate::base::Error;
+    use crate::base::{Error, Result};
     use crate::store::open::{DATABASE_FILE, SCHEMA, SCHEMA_KEY};
+    use crate::store::table::Writer;
     use crate::store::{Store, Table};
 
     const NOTES: Table<String> = Table::new("NAME_TO_NOTE");
@@ -103,5 +117,98 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("wharf.redb.schema-1"));
         let after = store.read_now(|r| Ok((r.find(&NOTES, "a")?, r.find(&SCHEMA, SCHEMA_KEY)?))).unwrap();
         assert_eq!(after, (None, Some(1)));
+    }
+    /// A second schema and a third, each of which writes all notes anew.
+    const STEPS: &[Step] = &[Step { to: 2, apply: grown }, Step { to: 3, apply: grown }];
+    const NOTE_COUNT: u32 = 1500;
+    /// Tells the child which directory it has to migrate.
+    const DIRECTORY: &str = "WHARF_TEST_MIGRATION";
+
+    fn grown(w: &mut Writer) -> Result<()> {
+        let schema = w.find(&SCHEMA, SCHEMA_KEY)?.unwrap_or_default();
+        for key in w.keys(&NOTES, [])? {
+            let note = w.find(&NOTES, &key)?.unwrap_or_default();
+            w.put(&NOTES, &key, &format!("{note}, {schema}"))?;
+        }
+        Ok(())
+    }
+
+    fn notes_of(directory: &Path) -> Vec<String> {
+        let store = Store::open_through(directory, STEPS).unwrap();
+        let mut notes = Vec::new();
+        let scan = |r: &crate::store::table::Reader| {
+            r.scan(&NOTES, [], |_, note: String| {
+                notes.push(note);
+                Ok(())
+            })
+        };
+        store.read_now(scan).unwrap();
+        notes
+    }
+
+    /// Not a test by itself: what the test below starts as a process of its own, to kill it.
+    #[test]
+    fn a_child_that_migrates() {
+        if let Some(directory) = std::env::var_os(DIRECTORY) {
+            drop(Store::open_through(Path::new(&directory), STEPS).unwrap());
+            fs::write(Path::new(&directory).join("wharf.redb.done"), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_migration_that_is_killed_goes_on_at_the_next_start_and_the_copy_is_whole() {
+        let template = tempfile::tempdir().unwrap();
+        let store = Store::open(template.path()).unwrap();
+        let note = |number: u32| (number.to_be_bytes(), format!("{number} {}", "x".repeat(2000)));
+        store
+            .write_now(|w| (0..NOTE_COUNT).map(note).try_for_each(|(key, note)| w.put(&NOTES, key, &note)))
+            .unwrap();
+        drop(store);
+        let (mut kills, mut delay) = (0, Duration::ZERO);
+        // Later each time, until it is through before it is killed.
+        loop {
+            let directory = tempfile::tempdir().unwrap();
+            for entry in fs::read_dir(template.path()).unwrap().map(|entry| entry.unwrap().path()) {
+                fs::copy(&entry, directory.path().join(entry.file_name().unwrap())).unwrap();
+            }
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "store::migrate::tests::a_child_that_migrates"])
+                .env(DIRECTORY, directory.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            // From where it has begun: before that there is nothing to break.
+            let begun = Instant::now();
+            let has_begun = || {
+                let names = fs::read_dir(directory.path()).unwrap();
+                names
+                    .map(|entry| entry.unwrap().file_name())
+                    .any(|name| name.to_string_lossy().contains("schema-1"))
+            };
+            while !has_begun() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "no migration begins");
+                std::thread::yield_now();
+            }
+            std::thread::sleep(delay);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let is_done = directory.path().join("wharf.redb.done").exists();
+            let expected: Vec<String> = (0..NOTE_COUNT).map(|n| format!("{}, 1, 2", note(n).1)).collect();
+            let notes = notes_of(directory.path());
+            assert!(notes == expected, "after {delay:?}: {} notes, as {:?}", notes.len(), notes.first());
+            // The copy from before is a database of its own.
+            let copy = tempfile::tempdir().unwrap();
+            fs::copy(directory.path().join("wharf.redb.schema-1"), copy.path().join(DATABASE_FILE)).unwrap();
+            fs::copy(directory.path().join("secret.key"), copy.path().join("secret.key")).unwrap();
+            let before = Store::open(copy.path()).unwrap();
+            let first = before.read_now(|r| r.find(&NOTES, 0_u32.to_be_bytes())).unwrap();
+            assert_eq!(first, Some(note(0).1), "after {delay:?}");
+            if is_done {
+                break;
+            }
+            kills += 1;
+            delay = delay * 5 / 4 + Duration::from_millis(3);
+        }
+        assert!(kills >= 3, "only {kills} were killed on the way");
     }
 }

@@ -14,7 +14,7 @@ use crate::store::at_rest::{AtRest, guarded};
 use crate::store::compact;
 use crate::store::disk::Disk;
 use crate::store::lock::Lock;
-use crate::store::migrate::{self, SCHEMA_VERSION};
+use crate::store::migrate::{self, SCHEMA_VERSION, Step, newest};
 use crate::store::seal::{Seal, Sealed};
 use crate::store::table::Reader;
 use crate::store::{Store, Table};
@@ -141,6 +141,11 @@ impl Store {
     /// moved there when whole, so a file cut short is never one of ours. One that is there is compared with all its
     /// checksums before anything is written to it, and written anew where most of it is free.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        Self::open_through(directory, migrate::STEPS)
+    }
+
+    /// [`Store::open`] by a program that knows these migrations.
+    pub(in crate::store) fn open_through(directory: &Path, steps: &[Step]) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         make_directory(directory, &path)?;
         let (disk, lock) = if path.try_exists().map_err(|why| io_error(&path, why))? {
@@ -148,7 +153,7 @@ impl Store {
         } else {
             create(directory, &path)?
         };
-        let found = AtRest::over(&disk)?;
+        let found = AtRest::over(&disk, newest(steps))?;
         // The database first: where it is something else altogether, a missing key is not what is wrong.
         let (seal, schema) = (found.key()?, found.schema());
         let disk = compact::where_worthwhile(disk, found);
@@ -156,7 +161,7 @@ impl Store {
             builder().create_with_backend(disk.clone()).map_err(|why| refusal(&path, why))
         })?;
         let store = Self::new(database, Some(disk), seal, directory, Some(lock));
-        migrate::run(&store, &path, schema, migrate::STEPS)?;
+        migrate::run(&store, &path, schema, steps)?;
         Ok(store)
     }
 
@@ -209,16 +214,14 @@ pub(in crate::store) fn closed_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The schema, if it is one that we know.
-pub(in crate::store) fn known_schema(reader: &Reader, path: &Path) -> Result<u64, OpenError> {
+/// The schema, if it is none after the newest that we know.
+pub(in crate::store) fn known_schema(reader: &Reader, path: &Path, known: u64) -> Result<u64, OpenError> {
     match reader.find(&SCHEMA, SCHEMA_KEY)? {
         None => Err(OpenError::Damaged {
             path: path.into(),
             why: "it has no schema version, so it is some other program's".into(),
         }),
-        Some(found) if found > SCHEMA_VERSION => {
-            Err(OpenError::Newer { path: path.into(), found, known: SCHEMA_VERSION })
-        }
+        Some(found) if found > known => Err(OpenError::Newer { path: path.into(), found, known }),
         Some(found) => Ok(found),
     }
 }

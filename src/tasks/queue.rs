@@ -505,44 +505,51 @@ impl Queue {
         task.message = closing_words(&task);
         let (gone, standing) = live.with_items(|items| folded(items, worker));
         tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
-        let Err(why) = self.keep_end(live, task.clone(), cancelled.clone()).await else { return Ok(()) };
+        let end = Arc::new(End { task, gone, items: cancelled.into_iter().chain(standing).collect() });
+        let Err(why) = self.keep_end(live, &end).await else { return Ok(()) };
         if self.shared.store.check_writable().is_ok() {
             return Err(why);
         }
         // The disk can't keep it, but who waits for the end is told, and the file when it can.
         tracing::error!(task = %live.id(), %why, "the end of a task can't be kept yet");
-        live.end(task.clone());
+        live.end(end.task.clone());
         self.shared.ends.raise();
         while tokio::time::timeout(KEEPING_LOOK, self.shared.shutdown.cancelled()).await.is_err() {
-            if self.shared.store.check_writable().is_ok()
-                && self.keep_end(live, task.clone(), cancelled.clone()).await.is_ok()
-            {
+            if self.shared.store.check_writable().is_ok() && self.keep_end(live, &end).await.is_ok() {
                 break;
             }
         }
         Ok(())
     }
 
-    async fn keep_end(&self, live: &Arc<Live>, task: Task, cancelled: Vec<Item>) -> Result<()> {
-        let (live, ends) = (Arc::clone(live), self.shared.ends.clone());
+    async fn keep_end(&self, live: &Arc<Live>, end: &Arc<End>) -> Result<()> {
+        let (live, end, ends) = (Arc::clone(live), Arc::clone(end), self.shared.ends.clone());
         self.shared
             .store
             .write(move |w| {
-                for number in gone {
-                    w.remove(&ITEMS, item_key(task.id, number))?;
+                for number in &end.gone {
+                    w.remove(&ITEMS, item_key(end.task.id, *number))?;
                 }
-                for item in cancelled.iter().chain(&standing) {
-                    w.put(&ITEMS, item_key(task.id, item.number), item)?;
+                for item in &end.items {
+                    w.put(&ITEMS, item_key(end.task.id, item.number), item)?;
                 }
-                w.put(&TASKS, task.id.as_bytes(), &task)?;
+                w.put(&TASKS, end.task.id.as_bytes(), &end.task)?;
                 w.on_commit(move || {
-                    live.end(task);
+                    live.end(end.task.clone());
                     ends.raise();
                 });
                 Ok(())
             })
             .await
     }
+}
+
+/// What is written of a task that has ended.
+struct End {
+    task: Task,
+    /// The items that others stand for.
+    gone: Vec<u32>,
+    items: Vec<Item>,
 }
 
 /// Since when nothing that comes of a task can be kept.
