@@ -45,8 +45,8 @@ use crate::rules::service::Rules;
 use crate::scan::collector::collect;
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
-use crate::store::Store;
 use crate::store::open::OpenError;
+use crate::store::{Store, last_seen};
 use crate::supply::grants::Grants;
 use crate::tasks::queue::Queue;
 use crate::tasks::worker::Worker;
@@ -120,6 +120,7 @@ impl Server {
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let store = Store::open(&settings.data_dir)?;
+        last_seen::recall(&store, &clock)?;
         // Before an account is made, whose password would be lost with a start that fails here.
         let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
@@ -255,6 +256,8 @@ impl Server {
         ));
         let (store, stop) = (self.services.store.clone(), self.shutdown.clone());
         self.tracker.spawn(async move { store.keep(stop).await });
+        let (store, clock) = (self.services.store.clone(), self.services.proofs.clock.clone());
+        self.tracker.spawn(last_seen::keep(store, clock, self.shutdown.clone()));
         let (audit, stop) = (self.audit.clone(), self.shutdown.clone());
         self.tracker.spawn(async move { audit.keep(stop).await });
         let (replays, stop) = (self.services.proofs.replays.clone(), self.shutdown.clone());

@@ -29,6 +29,7 @@ mod cli_admin;
 mod cli_agents;
 mod clients;
 mod clients_session;
+mod clock;
 mod contents;
 mod crash;
 mod damage;

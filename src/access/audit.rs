@@ -42,6 +42,8 @@ const MAX_TRIMMED: usize = 8;
 /// the operator keeps another number of rows, which is more than anybody does by hand.
 const MOST_A_DAY: u64 = 100;
 const A_DAY: SignedDuration = SignedDuration::from_hours(24);
+/// How many rows are looked at behind one whose clock was ahead.
+const LOOKED_BEHIND: usize = 64;
 /// How long is waited before refusals that could not be written are tried again.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// How many entries a page may have.
@@ -355,11 +357,17 @@ impl Audit {
 
     /// Takes away what is too old, and what is too much since this row was added.
     fn trim(&self, writer: &mut Writer, shares: &mut Shares, added: &Entry) -> Result<()> {
-        let too_old = added.at.checked_sub(self.retention.age).unwrap_or(Timestamp::MIN);
+        // A log whose clock is not believed loses nothing by age.
+        let today = self.clock.calendar();
+        let too_old = today.and_then(|today| today.checked_sub(self.retention.age).ok());
         let by = Share::of(added);
         for _ in 0..MAX_TRIMMED {
             let Some(first) = writer.first::<Entry>(&ENTRIES)? else { break };
-            let (share, number) = if first.at < too_old {
+            let is_old = match (today, too_old) {
+                (Some(today), Some(too_old)) => Self::written_at(writer, &first, today)? < too_old,
+                _ => false,
+            };
+            let (share, number) = if is_old {
                 (Share::of(&first), first.number)
             } else if shares.count() > self.retention.count {
                 let is_flood = self.is_flood(writer, shares, &by, added.at)?;
@@ -375,6 +383,20 @@ impl Audit {
             shares.remove(writer, &share, number)?;
         }
         Ok(())
+    }
+
+    /// When this row was written: by the rows behind it, where its own clock was ahead.
+    fn written_at(writer: &Writer, row: &Entry, today: Timestamp) -> Result<Timestamp> {
+        let is_ahead = |at: Timestamp| at.duration_since(today) > A_DAY;
+        if is_ahead(row.at) {
+            for number in (row.number..).take(LOOKED_BEHIND).skip(1) {
+                let next: Option<Entry> = writer.find(&ENTRIES, number.to_be_bytes())?;
+                if let Some(next) = next.filter(|next| !is_ahead(next.at)) {
+                    return Ok(next.at);
+                }
+            }
+        }
+        Ok(row.at)
     }
 
     /// Whether whoever has this share has added very much within a day.

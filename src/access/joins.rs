@@ -120,10 +120,10 @@ impl Joins {
             .superadmin(caller, "create_agent_token", &target, |deed| async move {
                 let (token, text) = self.made(caller, wanted)?;
                 let kept = token.clone();
-                let (now, tenants) = (self.clock.now(), self.tenants.clone());
+                let (today, tenants) = (self.clock.calendar(), self.tenants.clone());
                 deed.write(move |w| {
                     kept.scaling_group.iter().try_for_each(|group| tenants.require_scaling_group(group))?;
-                    let count = forget_old(w, now)?;
+                    let count = forget_old(w, today)?;
                     if count >= MAX_TOKENS {
                         return Err(Error::Busy(format!("there are {MAX_TOKENS} tokens; revoke some")));
                     }
@@ -314,12 +314,14 @@ pub fn is_key(key: &str) -> bool {
     (8..=MAX_ID).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Removes what is too old to be told of; how many are left.
-fn forget_old(writer: &mut Writer, now: Timestamp) -> Result<usize> {
+/// Removes what is too old to be told of, if it is known what day it is; how many are left.
+fn forget_old(writer: &mut Writer, today: Option<Timestamp>) -> Result<usize> {
     let mut left = 0;
     for key in writer.keys(&TOKENS, [])? {
         let token: Option<JoinToken> = writer.find(&TOKENS, &key)?;
-        if token.is_some_and(|token| now.duration_since(token.expires_at) > REMEMBERED) {
+        let is_old =
+            |token: JoinToken| today.is_some_and(|today| today.duration_since(token.expires_at) > REMEMBERED);
+        if token.is_some_and(is_old) {
             writer.remove(&TOKENS, &key)?;
         } else {
             left += 1;

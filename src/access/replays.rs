@@ -156,7 +156,7 @@ impl Replays {
 
     /// Writes what was used, and forgets who has used none for long.
     pub async fn save(&self) -> Result<()> {
-        let (fresh, gone) = self.state.lock().unsaved(self.clock.now());
+        let (fresh, gone) = self.state.lock().unsaved(&self.clock);
         if fresh.is_empty() && gone.is_empty() {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl State {
             Some(key) => key,
             None => self.keys.entry(signed.access_key.clone()).or_default(),
         };
-        self.count -= key.forget_expired(now);
+        self.count -= key.forget_expired(now, first.at);
         let what = (signed.at, signed.mark);
         if let Some(before) = key.used.get(&what) {
             let is_late = first.at.saturating_duration_since(before.at) > AT_ONCE;
@@ -206,12 +206,13 @@ impl State {
     }
 
     /// What the file does not have, and whose time is over.
-    fn unsaved(&mut self, now: Timestamp) -> (Vec<(String, Timestamp)>, Vec<String>) {
+    fn unsaved(&mut self, clock: &Clock) -> (Vec<(String, Timestamp)>, Vec<String>) {
         let (mut fresh, mut gone) = (Vec::new(), Vec::new());
+        let (now, steady, today) = (clock.now(), clock.steady(), clock.calendar());
         for (name, key) in &mut self.keys {
-            self.count -= key.forget_expired(now);
+            self.count -= key.forget_expired(now, steady);
             let Some(last) = key.last else { continue };
-            if key.is_over(now) {
+            if today.is_some_and(|today| key.is_over(today)) {
                 gone.push(name.clone());
             } else if key.saved != Some(last) {
                 fresh.push((name.clone(), last));
@@ -239,10 +240,15 @@ impl State {
 }
 
 impl Key {
-    /// Forgets those that are refused by their date.
-    fn forget_expired(&mut self, now: Timestamp) -> usize {
+    /// Forgets those that are refused by their date, and were used so long ago that a clock which is ahead for a moment
+    /// does not bring them back.
+    fn forget_expired(&mut self, now: Timestamp, steady: Instant) -> usize {
+        let is_expired = |at: Timestamp, first: &First| {
+            let used = steady.saturating_duration_since(first.at);
+            now.duration_since(at) >= WINDOW && used >= WINDOW.unsigned_abs()
+        };
         let mut count = 0;
-        while self.used.first_key_value().is_some_and(|((at, _), _)| now.duration_since(*at) >= WINDOW) {
+        while self.used.first_key_value().is_some_and(|((at, _), first)| is_expired(*at, first)) {
             self.used.pop_first();
             count += 1;
         }
@@ -294,6 +300,8 @@ mod tests {
         store: Store,
         clock: Clock,
         passed: Arc<AtomicU64>,
+        /// How far the time of day is ahead of what passed.
+        ahead: Arc<AtomicU64>,
         start: Timestamp,
         _directory: tempfile::TempDir,
     }
@@ -304,13 +312,16 @@ mod tests {
             let store = Store::open(directory.path()).unwrap();
             let start = Timestamp::from_second(1_800_000_000).unwrap();
             let (passed, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
-            let (day, steady) = (Arc::clone(&passed), Arc::clone(&passed));
+            let (day, steady, ahead) =
+                (Arc::clone(&passed), Arc::clone(&passed), Arc::new(AtomicU64::new(0)));
+            let jump = Arc::clone(&ahead);
             let clock = Clock::new(move || {
-                start + SignedDuration::from_millis(i64::try_from(day.load(Ordering::Relaxed)).unwrap())
+                let shown = day.load(Ordering::Relaxed) + jump.load(Ordering::Relaxed);
+                start + SignedDuration::from_millis(i64::try_from(shown).unwrap())
             })
             .with_steady(move || began + Duration::from_millis(steady.load(Ordering::Relaxed)));
             let replays = Replays::load(&store, clock.clone()).unwrap();
-            Self { replays, store, clock, passed, start, _directory: directory }
+            Self { replays, store, clock, passed, ahead, start, _directory: directory }
         }
 
         fn pass(&self, milliseconds: u64) {
@@ -376,6 +387,27 @@ mod tests {
         assert_eq!(again.take(&scene.signed("A", 0, 2), b"", HERE), Ok(()));
     }
 
+    #[tokio::test]
+    async fn a_clock_that_is_ahead_for_a_moment_brings_no_signature_back() {
+        let scene = Scene::set();
+        scene.pass(20 * 60_000);
+        scene.replays.take(&scene.signed("A", 20 * 60_000, 1), b"", HERE).unwrap();
+        scene.replays.save().await.unwrap();
+        for ahead in [20 * 60_000, 3_650 * 24 * 3_600_000] {
+            scene.ahead.store(ahead, Ordering::Relaxed);
+            let _ = scene.replays.take(
+                &scene.signed("A", i64::try_from(ahead).unwrap() + 20 * 60_000, 2),
+                b"",
+                HERE,
+            );
+            scene.replays.save().await.unwrap();
+            scene.ahead.store(0, Ordering::Relaxed);
+            scene.pass(3_000);
+            let again = scene.replays.take(&scene.signed("A", 20 * 60_000, 1), b"", HERE);
+            assert_eq!(again, Err(Replayed::Used), "{ahead}");
+        }
+    }
+
     #[test]
     fn what_is_remembered_has_an_end_and_the_loudest_pays() {
         let scene = Scene::set();
@@ -397,7 +429,7 @@ mod tests {
         }
         assert_eq!(take("quiet", 0, 2), Ok(()), "this one has forgotten nothing");
         scene.pass(17 * 60_000);
-        scene.replays.state.lock().unsaved(scene.clock.now());
+        scene.replays.state.lock().unsaved(&scene.clock);
         assert_eq!(scene.count(), 0);
     }
 }

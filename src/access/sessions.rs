@@ -2,7 +2,8 @@
 //!
 //! The server keeps the hash of what it gave out, never that itself. How long a session may last is measured by what
 //! passed while the server ran, and over a restart by the time of day: a clock that is set forward or back meanwhile
-//! neither ends all sessions nor keeps one for ever.
+//! neither ends all sessions nor keeps one for ever. While that time is not believed, who is over by it is refused, and
+//! nothing is removed or written by it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -67,67 +68,100 @@ struct Open {
     user: UserId,
     address: Option<IpAddr>,
     created_at: Timestamp,
-    /// How old it was at `since`.
-    age: Duration,
-    since: Instant,
+    age: Span,
     seen: Mutex<Seen>,
 }
 
 struct Seen {
     at: Timestamp,
-    /// How long it had been unused at `since`.
-    idle: Duration,
-    since: Instant,
+    idle: Span,
     saved: Instant,
 }
 
-impl Open {
-    fn new(id: SessionId, record: &Record, now: Instant, today: Timestamp) -> Self {
+/// How long something has been.
+#[derive(Clone, Copy)]
+struct Span {
+    /// So long at `since`.
+    before: Duration,
+    since: Instant,
+    /// When a server wrote `before` that ran before this one.
+    saved_at: Option<Timestamp>,
+}
+
+/// What spans are measured by.
+#[derive(Clone, Copy)]
+struct Present {
+    now: Instant,
+    /// The time of day at which this server began.
+    began: Timestamp,
+}
+
+impl Present {
+    fn of(clock: &Clock) -> Self {
+        Self { now: clock.steady(), began: clock.began() }
+    }
+}
+
+impl Span {
+    fn none(now: Instant) -> Self {
+        Self { before: Duration::ZERO, since: now, saved_at: None }
+    }
+
+    fn length(self, present: Present) -> Duration {
         // A clock that was set back counts for nothing; what had passed before stays.
-        let passed = Duration::try_from(today.duration_since(record.saved_at)).unwrap_or_default();
+        let away =
+            self.saved_at.map(|at| Duration::try_from(present.began.duration_since(at)).unwrap_or_default());
+        let here = present.now.saturating_duration_since(self.since);
+        self.before.saturating_add(away.unwrap_or_default()).saturating_add(here)
+    }
+}
+
+impl Open {
+    fn new(id: SessionId, record: &Record, age: Span, idle: Span) -> Self {
         Self {
             id,
             user: record.user,
             address: record.address,
             created_at: record.created_at,
-            age: Duration::from_secs(record.age).saturating_add(passed),
-            since: now,
-            seen: Mutex::new(Seen {
-                at: record.last_seen,
-                idle: Duration::from_secs(record.idle).saturating_add(passed),
-                since: now,
-                saved: now,
-            }),
+            age,
+            seen: Mutex::new(Seen { at: record.last_seen, idle, saved: idle.since }),
         }
     }
 
-    fn is_over(&self, limits: Limits, now: Instant) -> bool {
-        let age = self.age.saturating_add(now.saturating_duration_since(self.since));
-        age >= limits.lifetime || self.seen.lock().unused(now) >= limits.idle
+    /// As it was kept.
+    fn kept(id: SessionId, record: &Record, now: Instant) -> Self {
+        let span = |seconds| Span {
+            before: Duration::from_secs(seconds),
+            since: now,
+            saved_at: Some(record.saved_at),
+        };
+        Self::new(id, record, span(record.age), span(record.idle))
+    }
+
+    fn is_over(&self, limits: Limits, present: Present) -> bool {
+        self.age.length(present) >= limits.lifetime || self.unused(present) >= limits.idle
+    }
+
+    fn unused(&self, present: Present) -> Duration {
+        self.seen.lock().idle.length(present)
     }
 
     fn touch(&self, now: Instant, today: Timestamp) {
         let mut seen = self.seen.lock();
-        *seen = Seen { at: today, idle: Duration::ZERO, since: now, saved: seen.saved };
+        *seen = Seen { at: today, idle: Span::none(now), saved: seen.saved };
     }
 
-    fn record(&self, now: Instant, today: Timestamp) -> Record {
+    fn record(&self, present: Present, today: Timestamp) -> Record {
         let seen = self.seen.lock();
         Record {
             user: self.user,
             address: self.address,
             created_at: self.created_at,
             last_seen: seen.at,
-            age: self.age.saturating_add(now.saturating_duration_since(self.since)).as_secs(),
-            idle: seen.unused(now).as_secs(),
+            age: self.age.length(present).as_secs(),
+            idle: seen.idle.length(present).as_secs(),
             saved_at: today,
         }
-    }
-}
-
-impl Seen {
-    fn unused(&self, now: Instant) -> Duration {
-        self.idle.saturating_add(now.saturating_duration_since(self.since))
     }
 }
 
@@ -185,12 +219,12 @@ pub struct Sessions {
 impl Sessions {
     /// Reads the sessions from the store.
     pub fn load(store: &Store, accounts: &Accounts, clock: Clock, limits: Limits) -> Result<Self> {
-        let (now, today) = (clock.steady(), clock.now());
+        let now = clock.steady();
         let mut index = Index::default();
         store.read_now(|r| {
             r.scan(&SESSIONS, [], |key, record: Record| {
                 let id = SessionId(key.try_into().map_err(Error::internal)?);
-                index.put(Open::new(id, &record, now, today));
+                index.put(Open::kept(id, &record, now));
                 Ok(())
             })
         })?;
@@ -211,16 +245,11 @@ impl Sessions {
         user: UserId,
         address: Option<IpAddr>,
     ) -> Result<Secret> {
-        let key = Secret::new(random_text(KEY_LENGTH)?);
-        let (now, today) = (self.clock.steady(), self.clock.now());
-        let record =
-            Record { user, address, created_at: today, last_seen: today, age: 0, idle: 0, saved_at: today };
-        let mut others = self.index.read().of(user);
-        others.sort_by_key(|open| open.seen.lock().unused(now));
-        for open in others.into_iter().skip(MAX_PER_USER - 1) {
+        let (key, record, open) = self.fresh(user, address)?;
+        let others = self.index.read().of(user);
+        for open in self.too_many(others) {
             self.end(writer, open.id)?;
         }
-        let open = Open::new(id_of(key.expose()), &record, now, today);
         writer.put(&SESSIONS, open.id.0, &record)?;
         let index = Arc::clone(&self.index);
         writer.on_commit(move || index.write().put(open));
@@ -229,16 +258,29 @@ impl Sessions {
 
     /// Opens a session where nothing can be written: it is in memory, and in the store once it is tidied up there.
     pub(in crate::access) fn open_unkept(&self, user: UserId, address: Option<IpAddr>) -> Result<Secret> {
+        let (key, _, open) = self.fresh(user, address)?;
+        let mut index = self.index.write();
+        let others = index.of(user);
+        self.too_many(others).for_each(|open| index.remove(open.id));
+        index.put(open);
+        Ok(key)
+    }
+
+    fn fresh(&self, user: UserId, address: Option<IpAddr>) -> Result<(Secret, Record, Open)> {
         let key = Secret::new(random_text(KEY_LENGTH)?);
-        let (now, today) = (self.clock.steady(), self.clock.now());
+        let today = self.clock.now();
         let record =
             Record { user, address, created_at: today, last_seen: today, age: 0, idle: 0, saved_at: today };
-        let mut index = self.index.write();
-        let mut others = index.of(user);
-        others.sort_by_key(|open| open.seen.lock().unused(now));
-        others.into_iter().skip(MAX_PER_USER - 1).for_each(|open| index.remove(open.id));
-        index.put(Open::new(id_of(key.expose()), &record, now, today));
-        Ok(key)
+        let new = Span::none(self.clock.steady());
+        let open = Open::new(id_of(key.expose()), &record, new, new);
+        Ok((key, record, open))
+    }
+
+    /// Those of a user's sessions that have to end so that there is room for one more: the ones unused for longest.
+    fn too_many(&self, mut open: Vec<Arc<Open>>) -> impl Iterator<Item = Arc<Open>> {
+        let present = Present::of(&self.clock);
+        open.sort_by_key(|open| open.unused(present));
+        open.into_iter().skip(MAX_PER_USER - 1)
     }
 
     /// Whose session this is the key of.
@@ -251,26 +293,26 @@ impl Sessions {
         }
         let id = id_of(key);
         let open = self.index.read().sessions.get(&id).cloned().ok_or(Error::Unauthenticated)?;
-        let now = self.clock.steady();
-        if open.is_over(self.limits, now) {
+        let present = Present::of(&self.clock);
+        if open.is_over(self.limits, present) {
             return Err(Error::Unauthenticated);
         }
         let caller = self.accounts.caller(open.user, Credential::Session)?;
-        open.touch(now, self.clock.now());
+        open.touch(present.now, self.clock.now());
         Ok(Caller { origin: Origin { address, session: Some(id), ..caller.origin }, ..caller })
     }
 
     /// Whether a session is still open; to ask is no use of it.
     pub fn is_open(&self, id: SessionId) -> bool {
-        let now = self.clock.steady();
-        self.index.read().sessions.get(&id).is_some_and(|open| !open.is_over(self.limits, now))
+        let present = Present::of(&self.clock);
+        self.index.read().sessions.get(&id).is_some_and(|open| !open.is_over(self.limits, present))
     }
 
     /// The caller's own sessions, the latest first.
     pub fn list(&self, caller: &Caller) -> Vec<Shown> {
-        let now = self.clock.steady();
+        let present = Present::of(&self.clock);
         let mut open = self.index.read().of(caller.user);
-        open.retain(|open| !open.is_over(self.limits, now));
+        open.retain(|open| !open.is_over(self.limits, present));
         open.sort_by_key(|open| std::cmp::Reverse(open.created_at));
         let shown = |open: Arc<Open>| Shown {
             created_at: open.created_at,
@@ -303,11 +345,15 @@ impl Sessions {
     /// Takes away the sessions that are over, and writes how long the others have been unused: all of them, or those
     /// where it is not known well enough.
     pub async fn tidy(&self, all: bool) -> Result<()> {
-        let now = self.clock.steady();
+        let (present, today) = (Present::of(&self.clock), self.clock.calendar());
+        let now = present.now;
         let is_over = |open: &Open| {
-            open.is_over(self.limits, now) || self.accounts.caller(open.user, Credential::Session).is_err()
+            (today.is_some() && open.is_over(self.limits, present))
+                || self.accounts.caller(open.user, Credential::Session).is_err()
         };
-        let is_late = |open: &Open| all || now.saturating_duration_since(open.seen.lock().saved) >= SAVED;
+        let is_late = |open: &Open| {
+            today.is_some() && (all || now.saturating_duration_since(open.seen.lock().saved) >= SAVED)
+        };
         let (over, late): (Vec<_>, Vec<_>) = {
             let index = self.index.read();
             let touched = index.sessions.values().filter(|open| is_over(open) || is_late(open));
@@ -316,7 +362,7 @@ impl Sessions {
         if over.is_empty() && late.is_empty() {
             return Ok(());
         }
-        let (sessions, today) = (self.clone(), self.clock.now());
+        let (sessions, today) = (self.clone(), today.unwrap_or_else(|| self.clock.now()));
         self.store
             .write(move |w| {
                 for open in over {
@@ -325,7 +371,7 @@ impl Sessions {
                 for open in late {
                     // One that ended meanwhile stays ended.
                     if sessions.index.read().sessions.contains_key(&open.id) {
-                        w.put(&SESSIONS, open.id.0, &open.record(now, today))?;
+                        w.put(&SESSIONS, open.id.0, &open.record(present, today))?;
                         open.seen.lock().saved = now;
                     }
                 }
@@ -386,11 +432,19 @@ mod tests {
             Self { store, accounts, user, day, steady: Arc::default(), _directory: directory }
         }
 
+        /// As of a new process.
+        fn clock(&self) -> Clock {
+            let (start, day, steady) = (Instant::now(), Arc::clone(&self.day), Arc::clone(&self.steady));
+            Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap())
+                .with_steady(move || start + Duration::from_secs(steady.load(Ordering::Relaxed)))
+        }
+
         /// As after a start.
         fn sessions(&self) -> Sessions {
-            let (start, day, steady) = (Instant::now(), Arc::clone(&self.day), Arc::clone(&self.steady));
-            let clock = Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap())
-                .with_steady(move || start + Duration::from_secs(steady.load(Ordering::Relaxed)));
+            self.sessions_by(self.clock())
+        }
+
+        fn sessions_by(&self, clock: Clock) -> Sessions {
             Sessions::load(&self.store, &self.accounts, clock, Limits::default()).unwrap()
         }
 
@@ -462,6 +516,29 @@ mod tests {
         sessions.tidy(false).await.unwrap();
         assert!(sessions.index.read().sessions.is_empty() && sessions.index.read().users.is_empty());
         assert!(server.sessions().index.read().sessions.is_empty(), "nor is it in the store");
+    }
+
+    #[tokio::test]
+    async fn a_start_with_a_clock_that_is_far_ahead_refuses_who_is_over_by_it_and_ends_nobody() {
+        let server = Server::new();
+        let key = server.open(&server.sessions());
+        let last = server.clock().now();
+        server.set_clock(YEARS);
+        let clock = server.clock();
+        clock.go_on_from(last);
+        let sessions = server.sessions_by(clock);
+        sessions.tidy(true).await.unwrap();
+        assert!(!is_open(&sessions, &key), "by the calendar it is over");
+        server.pass(1);
+        server.set_clock(-YEARS);
+        assert!(is_open(&sessions, &key), "the clock is right again");
+        sessions.tidy(true).await.unwrap();
+        server.pass(11);
+        assert!(is_open(&sessions, &key));
+        sessions.tidy(true).await.unwrap();
+        server.pass(6 * 24);
+        sessions.tidy(false).await.unwrap();
+        assert!(sessions.index.read().sessions.is_empty(), "its time is over now");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //! who would be more than may still fail wait until one of them is through, and have their turn if that one was right.
 //! So a class may come in through one address, and many guesses at once are no more than may be made one by one.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,13 +31,13 @@ use crate::base::places::net_of;
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
-const FAILURES: Table<Failures> = Table::new("TRIED_TO_FAILURES");
+const FAILURES: Table<Record> = Table::new("TRIED_TO_FAILURES");
 const KNOWN: Table<Vec<Known>> = Table::new("ACCOUNT_HASH_TO_ADDRESSES");
 
 /// Longest wait.
-const MAX_WAIT: SignedDuration = SignedDuration::from_mins(15);
+const MAX_WAIT: Duration = Duration::from_mins(15);
 /// Each time this long passes without another failure, one is forgotten.
-const FORGOTTEN: SignedDuration = SignedDuration::from_mins(15);
+const FORGOTTEN: Duration = Duration::from_mins(15);
 /// Failures beyond those allowed that count: two to this power is more than [`MAX_WAIT`] in seconds, and what is
 /// counted must be forgotten some day.
 const MAX_BEYOND: u32 = 10;
@@ -104,25 +105,41 @@ impl Key {
 
 /// Failures as they are kept.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Failures {
+struct Record {
     count: u32,
     last: Timestamp,
 }
 
+/// Failures in memory.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Instant,
+    /// What had passed since the last when a server started that did not see it.
+    away: Duration,
+}
+
 impl Failures {
+    /// As they were kept. What passed meanwhile is known where the time of day is.
+    fn kept(record: Record, now: Instant, today: Option<Timestamp>) -> Self {
+        let away = today.and_then(|today| Duration::try_from(today.duration_since(record.last)).ok());
+        Self { count: record.count, last: now, away: away.unwrap_or_default() }
+    }
+
+    fn passed(self, now: Instant) -> Duration {
+        self.away.saturating_add(now.saturating_duration_since(self.last))
+    }
+
     /// Those that are not forgotten.
-    fn left(self, now: Timestamp) -> u32 {
-        let passed = now.duration_since(self.last).max(SignedDuration::ZERO);
-        let forgotten = passed.as_secs() / FORGOTTEN.as_secs();
+    fn left(self, now: Instant) -> u32 {
+        let forgotten = self.passed(now).as_secs() / FORGOTTEN.as_secs();
         self.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
     }
 
-    /// How much of the wait is not over. A clock that was set back does not make it longer.
-    fn wait(self, allowed: u32, now: Timestamp) -> SignedDuration {
-        let Some(beyond) = self.left(now).checked_sub(allowed) else { return SignedDuration::ZERO };
-        let whole = SignedDuration::from_secs(1 << beyond.min(MAX_BEYOND)).min(MAX_WAIT);
-        let passed = now.duration_since(self.last).max(SignedDuration::ZERO);
-        (whole - passed).max(SignedDuration::ZERO)
+    /// How much of the wait is not over.
+    fn wait(self, allowed: u32, now: Instant) -> Duration {
+        let Some(beyond) = self.left(now).checked_sub(allowed) else { return Duration::ZERO };
+        Duration::from_secs(1 << beyond.min(MAX_BEYOND)).min(MAX_WAIT).saturating_sub(self.passed(now))
     }
 }
 
@@ -161,25 +178,26 @@ impl State {
         known.into_iter().any(|known| known.net == *net && now.duration_since(known.at) < KNOWN_FOR)
     }
 
-    fn wait(&self, key: &Key, now: Timestamp) -> SignedDuration {
+    fn wait(&self, key: &Key, now: Instant) -> Duration {
         let failures = self.counts.get(key).and_then(|count| count.failures);
-        failures.map_or(SignedDuration::ZERO, |failures| failures.wait(key.allowed(), now))
+        failures.map_or(Duration::ZERO, |failures| failures.wait(key.allowed(), now))
     }
 
     /// Whether as many are being checked as may still fail.
-    fn is_full(&self, key: &Key, now: Timestamp) -> bool {
+    fn is_full(&self, key: &Key, now: Instant) -> bool {
         let Some(count) = self.counts.get(key).filter(|count| count.pending > 0) else { return false };
         count.failures.map_or(0, |failures| failures.left(now)) + count.pending >= key.allowed()
     }
 
     /// Makes room for a count, where there are more than `most` with those on their way, and returns whose was given
     /// up.
-    fn make_room(&mut self, most: usize, now: Timestamp) -> Option<Key> {
+    fn make_room(&mut self, most: usize, now: Instant) -> Option<Key> {
         if self.counts.len() <= most {
             return None;
         }
         let rank = |count: &Count| {
-            count.failures.map_or((0, Timestamp::MIN), |failures| (failures.left(now), failures.last))
+            let passed = count.failures.map_or(Duration::MAX, |failures| failures.passed(now));
+            (count.failures.map_or(0, |failures| failures.left(now)), Reverse(passed))
         };
         let settled = self.counts.iter().filter(|(_, count)| count.pending == 0);
         let least = settled.min_by_key(|(_, count)| rank(count)).map(|(key, _)| key.clone())?;
@@ -216,7 +234,7 @@ pub enum Denial {
 enum Look {
     Go(Attempt),
     Line,
-    Wait(SignedDuration),
+    Wait(Duration),
 }
 
 /// An attempt that may be made. When it is dropped, it is over.
@@ -232,7 +250,7 @@ pub struct Attempt {
 /// What was counted, to be written.
 #[derive(Default)]
 struct Counted {
-    failures: Vec<(Key, Failures)>,
+    failures: Vec<(Key, Record)>,
     given_up: Vec<Key>,
 }
 
@@ -240,9 +258,11 @@ impl Throttle {
     /// Reads the counts from the store.
     pub fn load(store: &Store, clock: Clock) -> Result<Self> {
         let mut state = State::default();
+        let (now, today) = (clock.steady(), clock.calendar());
         store.read_now(|r| {
-            r.scan(&FAILURES, [], |key, failures: Failures| {
+            r.scan(&FAILURES, [], |key, record: Record| {
                 if let Some(key) = Key::of(key) {
+                    let failures = Failures::kept(record, now, today);
                     state.counts.insert(key, Count { failures: Some(failures), pending: 0 });
                 }
                 Ok(())
@@ -279,7 +299,7 @@ impl Throttle {
             let over = self.over.notified();
             match self.look(account, &net) {
                 Look::Go(attempt) => return Ok(attempt),
-                Look::Wait(wait) => return Err(Denial::Wait(Duration::try_from(wait).unwrap_or_default())),
+                Look::Wait(wait) => return Err(Denial::Wait(wait)),
                 Look::Line => {}
             }
             if place.is_none() {
@@ -297,13 +317,13 @@ impl Throttle {
         if !is_known {
             keys.extend([Key::Account(account), Key::Net(net.clone())]);
         }
-        let wait = keys.iter().map(|key| state.wait(key, now)).max().unwrap_or_default();
-        let all = if is_known { SignedDuration::ZERO } else { self.wait_of_strangers(&state, steady) };
+        let wait = keys.iter().map(|key| state.wait(key, steady)).max().unwrap_or_default();
+        let all = if is_known { Duration::ZERO } else { self.wait_of_strangers(&state, steady) };
         let wait = wait.max(all);
-        if wait > SignedDuration::ZERO {
+        if !wait.is_zero() {
             return Look::Wait(wait);
         }
-        let is_full = keys.iter().any(|key| state.is_full(key, now));
+        let is_full = keys.iter().any(|key| state.is_full(key, steady));
         if is_full || (!is_known && self.is_full_of_strangers(&state, steady)) {
             return Look::Line;
         }
@@ -316,12 +336,12 @@ impl Throttle {
         Look::Go(Attempt { throttle: self.clone(), keys, account, net: net.clone(), is_known, is_counted })
     }
 
-    fn wait_of_strangers(&self, state: &State, now: Instant) -> SignedDuration {
+    fn wait_of_strangers(&self, state: &State, now: Instant) -> Duration {
         let failures = &state.strangers.failures;
         if failures.level(STRANGERS_EVERY, now) < self.strangers {
-            return SignedDuration::ZERO;
+            return Duration::ZERO;
         }
-        SignedDuration::try_from(failures.next(STRANGERS_EVERY, now)).unwrap_or_default()
+        failures.next(STRANGERS_EVERY, now)
     }
 
     fn is_full_of_strangers(&self, state: &State, now: Instant) -> bool {
@@ -346,7 +366,7 @@ impl Throttle {
 
     /// Takes away what is forgotten.
     pub async fn tidy(&self) -> Result<()> {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let is_over = |count: &Count| count.pending == 0 && count.failures.is_none_or(|f| f.left(now) == 0);
         let over: Vec<Key> = {
             let state = self.state.lock();
@@ -385,8 +405,8 @@ impl Attempt {
         for key in counted.given_up {
             writer.remove(&FAILURES, key.bytes())?;
         }
-        for (key, failures) in counted.failures {
-            writer.put(&FAILURES, key.bytes(), &failures)?;
+        for (key, record) in counted.failures {
+            writer.put(&FAILURES, key.bytes(), &record)?;
         }
         Ok(())
     }
@@ -402,10 +422,10 @@ impl Attempt {
         if self.is_counted.swap(true, Ordering::SeqCst) {
             return counted;
         }
-        let (now, steady) = (self.throttle.clock.now(), self.throttle.clock.steady());
+        let (today, now) = (self.throttle.clock.now(), self.throttle.clock.steady());
         let mut state = self.throttle.state.lock();
         if !self.is_known {
-            state.strangers.failures.add(STRANGERS_EVERY, steady);
+            state.strangers.failures.add(STRANGERS_EVERY, now);
         }
         for key in &self.keys {
             let is_new = state.counts.get(key).is_none_or(|count| count.failures.is_none());
@@ -414,16 +434,16 @@ impl Attempt {
             }
             let count = state.counts.entry(key.clone()).or_default();
             let before = count.failures.map_or(0, |failures| failures.left(now));
-            let failures = Failures { count: (before + 1).min(key.allowed() + MAX_BEYOND), last: now };
-            count.failures = Some(failures);
-            counted.failures.push((key.clone(), failures));
+            let record = Record { count: (before + 1).min(key.allowed() + MAX_BEYOND), last: today };
+            count.failures = Some(Failures { count: record.count, last: now, away: Duration::ZERO });
+            counted.failures.push((key.clone(), record));
         }
         counted
     }
 
     /// The password was right: the address is one of the account's, and its failures there are forgotten.
     pub(in crate::access) fn succeeded(&self, writer: &mut Writer) -> Result<()> {
-        let now = self.throttle.clock.now();
+        let (now, today) = (self.throttle.clock.now(), self.throttle.clock.calendar());
         let pair = Key::Pair(self.account, self.net.clone());
         writer.remove(&FAILURES, pair.bytes())?;
         let mut known = self.throttle.state.lock().known.get(&self.account).cloned().unwrap_or_default();
@@ -431,7 +451,8 @@ impl Attempt {
             .iter()
             .any(|known| known.net == self.net && now.duration_since(known.at).abs() < KNOWN_EXACTLY);
         if !is_fresh {
-            known.retain(|known| known.net != self.net && now.duration_since(known.at) < KNOWN_FOR);
+            let is_old = |at: Timestamp| today.is_some_and(|today| today.duration_since(at) >= KNOWN_FOR);
+            known.retain(|known| known.net != self.net && !is_old(known.at));
             known.insert(0, Known { net: self.net.clone(), at: now });
             known.truncate(MAX_KNOWN);
             writer.put(&KNOWN, self.account, &known)?;

@@ -259,15 +259,18 @@ impl Tokens {
         self.of(user).iter().try_for_each(|live| self.remove(writer, live.hash))
     }
 
-    /// Takes away the tokens that have expired or lost their account, and writes when the others were last used.
+    /// Takes away the tokens that have expired or lost their account, and writes when the others were last used. While
+    /// the time of day is not believed, expired ones are only refused.
     pub async fn tidy(&self) -> Result<()> {
-        let now = self.clock.now();
-        let is_over =
-            |live: &Live| now >= live.token.expires_at || self.accounts.user(live.token.user).is_none();
+        let today = self.clock.calendar();
+        let is_over = |live: &Live| {
+            let is_expired = today.is_some_and(|today| today >= live.token.expires_at);
+            is_expired || self.accounts.user(live.token.user).is_none()
+        };
         let is_late = |live: &Live| {
             let since =
                 |at: Timestamp| at.duration_since(live.token.last_used.unwrap_or(Timestamp::UNIX_EPOCH));
-            live.shown().last_used.is_some_and(|at| since(at) >= LAST_USED)
+            today.is_some() && live.shown().last_used.is_some_and(|at| since(at) >= LAST_USED)
         };
         let (over, late): (Vec<_>, Vec<_>) = {
             let index = self.index.read();
@@ -340,9 +343,45 @@ fn spelled(random: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Expiry, spelled};
+    use super::{Expiry, Tokens, Wanted, spelled};
+    use crate::access::accounts::Accounts;
+    use crate::access::audit::{Audit, Retention};
+    use crate::access::caller::Credential;
+    use crate::access::first_admin::FirstAdmin;
+    use crate::access::hasher::Hasher;
+    use crate::base::clock::Clock;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_token_that_is_over_only_by_a_clock_that_jumped_is_refused_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (day, today) = (Arc::new(AtomicI64::new(1_700_000_000)), Timestamp::UNIX_EPOCH);
+        let shown = Arc::clone(&day);
+        let clock = Clock::new(move || Timestamp::from_second(shown.load(Ordering::Relaxed)).unwrap());
+        let accounts = Accounts::load(&store).unwrap();
+        let made = FirstAdmin::default();
+        let made = accounts.create_first_admin(&Hasher::new().unwrap(), made, "default", today).unwrap();
+        let user = accounts.user_by_email(&made.email).unwrap().id;
+        let caller = accounts.caller(user, Credential::Session).unwrap();
+        let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
+        let tokens = Tokens::load(&store, &accounts, audit, clock).unwrap();
+        let (_, text) =
+            tokens.create(&caller, "ci", Wanted { scope: "read", ..Wanted::default() }).await.unwrap();
+        let is_good = || tokens.caller(text.expose(), None).is_ok();
+        assert!(is_good());
+        day.fetch_add(3_650 * 86_400, Ordering::Relaxed);
+        assert!(!is_good(), "as it is by the calendar");
+        tokens.tidy().await.unwrap();
+        day.fetch_sub(3_650 * 86_400, Ordering::Relaxed);
+        tokens.tidy().await.unwrap();
+        assert!(is_good());
+    }
 
     #[test]
     fn a_token_has_a_shape_of_its_own() {

@@ -1,15 +1,57 @@
-//! Where the time comes from, so that tests can say what time it is.
+//! Where the time comes from, so that tests can say what time it is, and whether the time of day is to be believed.
+//!
+//! What is measured is measured by [`Clock::steady`]. What is removed because it is old, or because its time is over, is
+//! removed by [`Clock::calendar`]: one wrong moment, as when a machine's clock has no battery or its time server lies,
+//! must not take away what can't be brought back. To refuse somebody for a moment is another matter, and goes by
+//! [`Clock::now`].
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
-/// A source of the present time.
+/// How far the time of day may be from where it is expected: no time zone, and nobody who corrects a clock that ran, is
+/// further off; no lifetime that anything is removed by is shorter.
+const MOST_OFF: SignedDuration = SignedDuration::from_hours(24);
+/// How long the time of day must have run on evenly after a jump to be believed again. Time servers are asked every few
+/// minutes at most once a machine is up.
+pub const PROBATION: Duration = Duration::from_mins(10);
+
+/// A source of the present time. Clones share it.
 #[derive(Clone)]
 pub struct Clock {
     day: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     steady: Arc<dyn Fn() -> Instant + Send + Sync>,
+    course: Arc<Mutex<Course>>,
+}
+
+/// Where the time of day is expected.
+struct Course {
+    /// When this clock began to be looked at.
+    born: Instant,
+    /// The time of day then, once that is known.
+    began: Option<Timestamp>,
+    /// The two together: since the last jump, if there was any.
+    from: (Timestamp, Instant),
+    doubt: Option<Jump>,
+}
+
+/// How far the time of day jumped, and when.
+#[derive(Debug, Clone, Copy)]
+struct Jump {
+    by: Option<SignedDuration>,
+    at: Instant,
+}
+
+/// Why the time of day is not believed just now. It prints as a sentence for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// How far it jumped; none where it was never seen before.
+    pub by: Option<SignedDuration>,
+    /// When it will be believed, if it does not jump again.
+    pub left: Duration,
 }
 
 impl Clock {
@@ -20,13 +62,40 @@ impl Clock {
 
     /// A clock that says what `now` says.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self { day: Arc::new(now), steady: Arc::new(Instant::now) }
+        Self::of(Arc::new(now), Arc::new(Instant::now))
     }
 
     /// The same clock with another measure of what passes.
     #[must_use]
     pub fn with_steady(self, steady: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
-        Self { steady: Arc::new(steady), ..self }
+        Self::of(self.day, Arc::new(steady))
+    }
+
+    fn of(
+        day: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        steady: Arc<dyn Fn() -> Instant + Send + Sync>,
+    ) -> Self {
+        let from = (day(), steady());
+        let course = Course { born: from.1, began: None, from, doubt: None };
+        Self { day, steady, course: Arc::new(Mutex::new(course)) }
+    }
+
+    /// The same clock where nothing is known of what time it was before: it is believed after [`PROBATION`].
+    #[must_use]
+    pub fn unproven(self) -> Self {
+        let at = self.steady();
+        self.course.lock().doubt = Some(Jump { by: None, at });
+        self
+    }
+
+    /// Compares it with the last time of day that was believed before this process began. To be done before anything
+    /// else asks.
+    pub fn go_on_from(&self, last: Timestamp) {
+        let mut course = self.course.lock();
+        let by = course.from.0.duration_since(last);
+        if by.abs() > MOST_OFF {
+            course.doubt = Some(Jump { by: Some(by), at: course.born });
+        }
     }
 
     /// The time of day, which somebody may set forward or back.
@@ -37,5 +106,192 @@ impl Clock {
     /// A time that only moves on, at its own pace: for how long something has been, within this process.
     pub fn steady(&self) -> Instant {
         (self.steady)()
+    }
+
+    /// The time of day for whatever removes by it. None while it is not believed: then nothing is removed.
+    pub fn calendar(&self) -> Option<Timestamp> {
+        let (course, now) = self.look();
+        course.doubt.is_none().then_some(now)
+    }
+
+    /// Why the time of day is not believed, if it is not.
+    pub fn doubt(&self) -> Option<Doubt> {
+        let (course, _) = self.look();
+        let jump = course.doubt?;
+        let passed = self.steady().saturating_duration_since(jump.at);
+        Some(Doubt { by: jump.by, left: PROBATION.saturating_sub(passed) })
+    }
+
+    /// The time of day at which this process began. It changes only as long as it was never believed.
+    pub fn began(&self) -> Timestamp {
+        let (course, now) = self.look();
+        course.began.unwrap_or_else(|| before(now, self.steady().saturating_duration_since(course.born)))
+    }
+
+    /// Compares what has passed by both measures.
+    fn look(&self) -> (parking_lot::MutexGuard<'_, Course>, Timestamp) {
+        let mut course = self.course.lock();
+        let (now, steady) = (self.now(), self.steady());
+        let (day, since) = course.from;
+        let passed = SignedDuration::try_from(steady.saturating_duration_since(since)).unwrap_or_default();
+        let by = now.duration_since(day) - passed;
+        if by.abs() > MOST_OFF {
+            course.from = (now, steady);
+            course.doubt = Some(Jump { by: Some(by), at: steady });
+        } else if course.doubt.is_some_and(|jump| steady.saturating_duration_since(jump.at) >= PROBATION) {
+            course.doubt = None;
+        }
+        if course.doubt.is_none() && course.began.is_none() {
+            course.began = Some(before(now, steady.saturating_duration_since(course.born)));
+        }
+        (course, now)
+    }
+}
+
+/// The moment so long before this one.
+fn before(moment: Timestamp, passed: Duration) -> Timestamp {
+    moment.checked_sub(passed).unwrap_or(Timestamp::MIN)
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.by {
+            Some(by) => {
+                let (days, way) =
+                    ((by.as_hours().abs() + 12) / 24, if by.is_negative() { "back" } else { "ahead" });
+                write!(f, "the clock jumped {days} days {way}")?;
+            }
+            None => f.write_str("nobody knows what time it was before")?,
+        }
+        let minutes = self.left.as_secs().div_ceil(60);
+        write!(
+            f,
+            ", so nothing that is old or expired is removed before it has run evenly for {minutes} more min"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{Clock, PROBATION};
+
+    const DAY: i64 = 86_400;
+    const YEARS: i64 = 3_650 * DAY;
+
+    struct Hands {
+        clock: Clock,
+        day: Arc<AtomicI64>,
+        steady: Arc<AtomicU64>,
+    }
+
+    impl Hands {
+        fn new() -> Self {
+            let (day, steady) = (Arc::new(AtomicI64::new(1_700_000_000)), Arc::new(AtomicU64::new(0)));
+            let (shown, passed, start) = (Arc::clone(&day), Arc::clone(&steady), Instant::now());
+            let clock = Clock::new(move || Timestamp::from_second(shown.load(Ordering::Relaxed)).unwrap())
+                .with_steady(move || start + Duration::from_secs(passed.load(Ordering::Relaxed)));
+            Self { clock, day, steady }
+        }
+
+        /// Time passes, by both.
+        fn pass(&self, seconds: u64) {
+            self.steady.fetch_add(seconds, Ordering::Relaxed);
+            self.set(i64::try_from(seconds).unwrap());
+        }
+
+        /// Somebody sets the clock.
+        fn set(&self, seconds: i64) {
+            self.day.fetch_add(seconds, Ordering::Relaxed);
+        }
+
+        fn is_believed(&self) -> bool {
+            self.clock.calendar().is_some()
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_at_work_is_believed_again_when_it_has_run_evenly() {
+        for jump in [YEARS, -YEARS, DAY + 1, -DAY - 1] {
+            let hands = Hands::new();
+            hands.pass(1_000_000);
+            assert!(hands.is_believed());
+            hands.set(jump);
+            assert!(!hands.is_believed(), "{jump}");
+            hands.pass(PROBATION.as_secs() - 1);
+            hands.set(-jump);
+            assert!(!hands.is_believed(), "{jump}: the way back is a jump too");
+            hands.pass(PROBATION.as_secs() - 1);
+            assert!(!hands.is_believed());
+            hands.pass(1);
+            assert_eq!(hands.clock.calendar(), Some(hands.clock.now()));
+            assert_eq!(hands.clock.began().as_second(), 1_700_000_000, "as before, whatever it says since");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_by_hours_is_believed_and_many_such_steps_are_a_jump() {
+        let hands = Hands::new();
+        for _ in 0..4 {
+            hands.set(DAY / 4);
+            assert!(hands.is_believed());
+        }
+        hands.set(2);
+        assert!(!hands.is_believed());
+    }
+
+    #[test]
+    fn a_start_is_compared_with_the_last_time_that_was_believed() {
+        let at = |seconds| Timestamp::from_second(1_700_000_000 + seconds).unwrap();
+        for (last, is_believed) in
+            [(0, true), (-DAY, true), (DAY, true), (-DAY - 1, false), (30 * DAY, false)]
+        {
+            let hands = Hands::new();
+            hands.clock.go_on_from(at(last));
+            assert_eq!(hands.is_believed(), is_believed, "{last}");
+            hands.pass(PROBATION.as_secs());
+            assert!(hands.is_believed(), "{last}: a machine that was off for a month");
+        }
+    }
+
+    #[test]
+    fn when_it_began_is_known_once_the_clock_is_believed() {
+        let hands = Hands::new();
+        hands.clock.go_on_from(Timestamp::from_second(1_700_000_000 - YEARS).unwrap());
+        assert_eq!(hands.clock.began().as_second(), 1_700_000_000);
+        hands.pass(5);
+        hands.set(-YEARS);
+        assert_eq!(hands.clock.began().as_second(), 1_700_000_000 - YEARS, "it is set right");
+        hands.pass(PROBATION.as_secs());
+        assert!(hands.is_believed());
+        hands.set(YEARS);
+        assert_eq!(hands.clock.began().as_second(), 1_700_000_000 - YEARS);
+    }
+
+    #[test]
+    fn a_doubt_says_how_far_and_for_how_long() {
+        let hands = Hands::new();
+        assert_eq!(hands.clock.doubt(), None);
+        hands.set(YEARS);
+        let said = hands.clock.doubt().unwrap().to_string();
+        assert!(
+            said.starts_with("the clock jumped 3650 days ahead") && said.ends_with("10 more min"),
+            "{said}"
+        );
+        hands.pass(PROBATION.as_secs() - 30);
+        let said = hands.clock.doubt().unwrap().to_string();
+        assert!(said.ends_with("1 more min"), "{said}");
+        hands.set(-YEARS);
+        assert_eq!(hands.clock.doubt().unwrap().by, Some(SignedDuration::from_secs(-YEARS)));
+        let unproven = Hands::new().clock.unproven();
+        assert!(
+            unproven.calendar().is_none()
+                && unproven.doubt().unwrap().to_string().starts_with("nobody knows")
+        );
     }
 }

@@ -68,7 +68,7 @@ impl Doctor {
         if let Ok(greeting) = &greeting {
             findings.push(server::privacy(&self.connection.endpoint));
             findings.extend(greeting.clock());
-            findings.push(server::readiness(client).await);
+            findings.extend(server::readiness(client).await);
             findings.extend(server::look_inside(client, has_keys).await);
         }
         findings

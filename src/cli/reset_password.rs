@@ -23,7 +23,7 @@ use crate::{
         failure::{Failure, Result},
         password, serve,
     },
-    store::Store,
+    store::{Store, last_seen},
 };
 
 /// Give a user a new password, and a new keypair if asked to, while the server is stopped
@@ -66,7 +66,8 @@ impl ResetPassword {
         let accounts = Accounts::load(&store).map_err(|why| failed(why.to_string()))?;
         let given = self.password_stdin.then(password::from_stdin).transpose()?;
         let clock = Clock::system();
-        let doors = Throttle::load(&store, clock.clone()).and_then(|throttle| {
+        let known = last_seen::recall(&store, &clock).and_then(|()| Throttle::load(&store, clock.clone()));
+        let doors = known.and_then(|throttle| {
             let audit = Audit::load(&store, clock.clone(), Retention::default())?;
             let sessions = Sessions::load(&store, &accounts, clock.clone(), Limits::default())?;
             Ok((throttle, sessions, Tokens::load(&store, &accounts, audit, clock.clone())?))

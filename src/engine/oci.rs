@@ -30,7 +30,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{arch, digest::Digest, keyed::Keyed};
+use crate::base::{arch, clock::Clock, digest::Digest, keyed::Keyed};
 use crate::engine::{
     About, Change, Disk, Engine, Event, Kind,
     fault::{Class, Fault},
@@ -70,8 +70,13 @@ impl Oci {
     /// # Errors
     /// A directory that can't be used; the message has the remedy.
     pub fn open(folder: &Path, limit: Option<NonZeroU64>) -> Result<Self, Fault> {
-        let contents = Contents::new(Layout::open(folder)?);
-        contents.tidy()?;
+        Self::open_by(folder, limit, Clock::system().unproven())
+    }
+
+    fn open_by(folder: &Path, limit: Option<NonZeroU64>, clock: Clock) -> Result<Self, Fault> {
+        let layout = Layout::open(folder)?;
+        layout.index()?;
+        let contents = Contents::new(layout, clock);
         Ok(Self {
             contents: Arc::new(contents),
             flights: Keyed::default(),
@@ -255,7 +260,7 @@ impl Engine for Oci {
     }
 
     async fn disk(&self) -> Result<Disk, Fault> {
-        self.ask(|contents| contents.disk()).await
+        self.ask(|contents| contents.tidy().and_then(|()| contents.disk())).await
     }
 
     fn outlet(&self) -> Option<Outlet> {

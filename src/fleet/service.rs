@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +28,14 @@ use crate::fleet::presence::{Holdings, News, Presence, Sought};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
+mod reach;
 mod roster;
 #[cfg(test)]
 mod tests;
 mod unmet;
 mod whereabouts;
+
+pub use crate::fleet::service::reach::Away;
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
 
@@ -65,6 +68,8 @@ struct Index {
 struct Entry {
     agent: Agent,
     engine: Option<Arc<dyn Engine>>,
+    /// When it was lost, if it is.
+    lost_at: Instant,
     /// The look that what it holds is known from.
     look: Look,
     /// Cancelled when it can be reached again, or was removed.
@@ -75,17 +80,6 @@ struct Entry {
 /// later knows more, whichever is done first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Look(u64);
-
-/// An agent that can't be reached now.
-#[derive(Debug, Clone)]
-pub struct Away {
-    /// Why.
-    pub reason: String,
-    /// Since when, as far as that is known.
-    pub since: Timestamp,
-    /// Cancelled when it can be reached again, or was removed.
-    pub back: CancellationToken,
-}
 
 /// What an admin may change of an agent; what is `None` stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -165,29 +159,6 @@ impl Fleet {
     pub fn find(&self, id: &str) -> Option<Agent> {
         let index = self.index.read();
         index.entry(id).map(|entry| entry.agent.clone())
-    }
-
-    /// The way to an agent's engine; for transfers.
-    ///
-    /// # Errors
-    /// What to wait for if there is none now.
-    pub fn reach(&self, id: &str) -> Result<Arc<dyn Engine>, Away> {
-        let index = self.index.read();
-        let Some(entry) = index.entry(id) else {
-            let back = CancellationToken::new();
-            back.cancel();
-            return Err(Away { reason: "it was removed".into(), since: self.clock.now(), back });
-        };
-        entry.engine.clone().ok_or_else(|| {
-            let now = self.clock.now();
-            let (reason, since) = match (&entry.agent.status, &entry.agent.away) {
-                (Status::Lost { reason, since }, _) => (reason.clone(), *since),
-                // Its link broke a moment ago, else it were lost.
-                (Status::Alive, Some(reason)) => (reason.clone(), now),
-                (Status::Alive, None) => ("it is on its way".into(), now),
-            };
-            Away { reason, since, back: entry.back.clone() }
-        })
     }
 
     /// Whether there is no agent at all.
@@ -361,11 +332,14 @@ impl Fleet {
 
     /// An agent's engine does not answer any more.
     pub fn lose(&self, id: &str, reason: &str) {
-        let now = self.clock.now();
+        let (now, steady) = (self.clock.now(), self.clock.steady());
         self.index.write().change(id, |entry| {
             let since = match entry.agent.status {
                 Status::Lost { since, .. } => since,
-                Status::Alive => now,
+                Status::Alive => {
+                    entry.lost_at = steady;
+                    now
+                }
             };
             entry.agent.status = Status::Lost { since, reason: reason.into() };
             entry.agent.has_reported = false;
@@ -439,6 +413,7 @@ impl Index {
         self.agents.push(Some(Entry {
             agent,
             engine: None,
+            lost_at: Instant::now(),
             look: Look::default(),
             back: CancellationToken::new(),
         }));

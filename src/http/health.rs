@@ -17,6 +17,9 @@ use crate::http::problem::Problem;
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
+/// How a line of `/readyz` begins that tells of the clock.
+pub const CLOCK: &str = "clock: ";
+
 /// What proxies say of themselves.
 const FORWARDED: [&str; 4] = ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"];
 
@@ -44,12 +47,14 @@ pub fn alive(store: Data<&Store>) -> Result<&'static str, Problem> {
     Ok("ok\n")
 }
 
-/// `GET /readyz`: the store can be read and, as far as is known, written.
+/// `GET /readyz`: the store can be read and, as far as is known, written. A clock that is not believed is told in a line
+/// of its own: it is no reason to send requests elsewhere.
 #[handler]
-pub async fn ready(store: Data<&Store>) -> Result<&'static str, Problem> {
+pub async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<String, Problem> {
     store.read(|_| Ok(())).await?;
     store.check_writable()?;
-    Ok("ready\n")
+    let doubt = proofs.clock.doubt().map(|doubt| format!("{CLOCK}{doubt}\n"));
+    Ok(format!("ready\n{}", doubt.unwrap_or_default()))
 }
 
 /// `GET /metrics`, in Prometheus' text format, for this machine and for super-admins: the numbers say how much there is

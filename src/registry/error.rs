@@ -1,6 +1,8 @@
 //! What can go wrong between us and a registry, in classes a ledger can count.
 
-use std::{fmt, time::SystemTime};
+use std::fmt;
+
+use crate::registry::pace::Pause;
 
 /// A failed request: with whom, doing what, and why. It prints as one line and carries neither credentials nor text
 /// from a response body.
@@ -32,7 +34,7 @@ pub enum Reason {
     /// Asked to slow down for longer than a request should wait; nothing is sent before `until`.
     RateLimited {
         /// When to come back, at most 15 minutes from when it was said.
-        until: SystemTime,
+        until: Pause,
     },
     /// A host or address that must not be spoken to on this registry's behalf. Nothing was sent to it.
     Blocked {
@@ -116,7 +118,7 @@ impl fmt::Display for Reason {
             Self::Forbidden => f.write_str("forbidden (403)"),
             Self::NotFound => f.write_str("not found (404)"),
             Self::RateLimited { until } => {
-                write!(f, "rate limited (429) until {}", httpdate::fmt_http_date(*until))
+                write!(f, "rate limited (429) until {}", httpdate::fmt_http_date(until.until))
             }
             Self::Blocked { host, why } => write!(f, "blocked host {host}: {why}"),
             Self::TooLarge { limit, what } => write!(f, "too large: more than {limit} {what}"),

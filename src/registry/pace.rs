@@ -20,27 +20,28 @@ pub(crate) struct Pace {
 }
 
 /// The end of a pause: monotonic for us, wall-clock for people.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pause {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
     end: Instant,
     /// The same moment on the clock on the wall.
-    pub(crate) until: SystemTime,
+    pub until: SystemTime,
 }
 
 impl Pause {
-    fn lasting(wait: Duration) -> Self {
+    /// One that begins now.
+    pub(crate) fn lasting(wait: Duration) -> Self {
         Self { end: Instant::now() + wait, until: SystemTime::now() + wait }
     }
 
     /// What is left of it.
-    pub(crate) fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }
 
 impl Pace {
     /// Nothing is to be sent for this long. A pause already longer stays.
-    pub(crate) fn hold(&self, wait: Duration) -> SystemTime {
+    pub(crate) fn hold(&self, wait: Duration) -> Pause {
         extend(&mut self.pause.lock(), Pause::lasting(wait.min(MAX_PAUSE)))
     }
 
@@ -64,13 +65,10 @@ impl Pace {
     }
 }
 
-fn extend(slot: &mut Option<Pause>, new: Pause) -> SystemTime {
+fn extend(slot: &mut Option<Pause>, new: Pause) -> Pause {
     match slot {
-        Some(old) if old.end >= new.end => old.until,
-        _ => {
-            *slot = Some(new);
-            new.until
-        }
+        Some(old) if old.end >= new.end => *old,
+        _ => *slot.insert(new),
     }
 }
 
@@ -110,8 +108,8 @@ mod tests {
     fn a_shorter_pause_does_not_cut_a_longer_one_and_none_exceeds_the_cap() {
         let pace = Pace::default();
         let long = pace.hold(Duration::from_secs(999_999));
-        assert!(long <= SystemTime::now() + MAX_PAUSE);
+        assert!(long.left() <= MAX_PAUSE && long.until <= SystemTime::now() + MAX_PAUSE);
         assert_eq!(pace.hold(Duration::from_secs(1)), long);
-        assert_eq!(pace.pending(false).unwrap().until, long);
+        assert_eq!(pace.pending(false), Some(long));
     }
 }

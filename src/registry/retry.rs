@@ -2,21 +2,23 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 /// The longest pause a registry can impose at once. Servers that name hours mean "not now"; asking again after this
 /// long costs them one request.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_mins(15);
 
 /// The pause asked for by `Retry-After` (RFC 9110, 10.2.3: seconds or a date), at most [`MAX_PAUSE`]. A date gone by
-/// is no pause. Anything else, negative numbers included, counts as not asked.
+/// is no pause. Anything else, negative numbers included, counts as not asked. A date is counted from the answer's own
+/// (`Date`), for either clock may be wrong; from `now` if it has none.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // Too many digits for a number is still a long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+        let said = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        httpdate::parse_http_date(text).ok()?.duration_since(said.unwrap_or(now)).unwrap_or_default()
     };
     Some(asked.min(MAX_PAUSE))
 }
@@ -39,7 +41,7 @@ pub(crate) fn random() -> u64 {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use reqwest::header::{HeaderMap, RETRY_AFTER};
+    use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
     use super::{MAX_PAUSE, backoff, retry_after};
 
@@ -68,6 +70,12 @@ mod tests {
             assert_eq!(retry_after(&headers, now), expected, "{text:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        // Our clock is a day ahead, or behind.
+        for ours in [now - Duration::from_hours(24), now, now + Duration::from_hours(24)] {
+            let headers = [(DATE, date(0)), (RETRY_AFTER, date(90))];
+            let headers = headers.map(|(name, value)| (name, value.parse().unwrap())).into_iter().collect();
+            assert_eq!(retry_after(&headers, ours), Some(Duration::from_secs(90)));
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::registry::{
     address::{Filtered, Policy, Refused, Resolver, same_origin},
     error::{Error, Reason, is_transient_status, visible},
     limits::Limits,
-    pace::Pace,
+    pace::{Pace, Pause},
     retry, tls,
 };
 
@@ -264,7 +264,7 @@ impl Transport {
             let Some(pause) = self.pace.pending(ask.counted) else { return Ok(slot) };
             drop(slot);
             if pause.left() > self.limits.short_wait {
-                return Err(Setback::final_(Reason::RateLimited { until: pause.until }));
+                return Err(Setback::final_(Reason::RateLimited { until: pause }));
             }
             tokio::time::sleep(pause.left()).await;
         }
@@ -442,7 +442,7 @@ fn judge(answer: Answer) -> Result<Answer, Setback> {
     let status = answer.status.as_u16();
     let asked = retry::retry_after(&answer.headers, SystemTime::now());
     if status == 429 {
-        let reason = Reason::RateLimited { until: SystemTime::now() };
+        let reason = Reason::RateLimited { until: Pause::lasting(Duration::ZERO) };
         return Err(Setback { reason, again: Again::AfterPause(asked) });
     }
     if !is_transient_status(status) {

@@ -5,6 +5,7 @@
 //! made of it (`round`). A rule takes nothing off an agent, and what has begun goes on when its window closes.
 
 pub mod look;
+mod next;
 pub mod pattern;
 mod round;
 pub mod rule;

@@ -22,10 +22,11 @@ use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::expression::Expression;
 use crate::fleet::service::Fleet;
 use crate::rules::look::{Look, Scene, look};
+use crate::rules::next::Next;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{Rule, parsed};
 use crate::rules::service::{Rules, folded};
-use crate::rules::setbacks::{Ending, Setbacks, save};
+use crate::rules::setbacks::{Ending, Moment, Setbacks, save};
 use crate::rules::share::{self, Order, Party, Shares, Terms, Why};
 use crate::rules::status::{Away, Begun, Status, Waiting};
 use crate::rules::window::Standing;
@@ -46,11 +47,9 @@ const LONGEST_FULL_SETTLE: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_mins(1);
 /// A round is made so often even if nothing is heard of: disks fill and empty unheard.
-const REGULAR: SignedDuration = SignedDuration::from_mins(10);
+const REGULAR: Duration = Duration::from_mins(10);
 /// The wait after a round that failed.
-const AFTER_FAULT: SignedDuration = SignedDuration::from_mins(1);
-/// The clock is looked at so often while an opening is waited for: somebody may set it.
-const CLOCK_LOOK: Duration = Duration::from_secs(10);
+const AFTER_FAULT: Duration = Duration::from_mins(1);
 /// How many tasks of rules may be under way, each for one image.
 const MAX_TASKS: usize = 16;
 /// How many of the places for running tasks are left to people.
@@ -65,15 +64,17 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 /// What the rounds remember.
 pub(in crate::rules) struct Memory {
     pub(in crate::rules) setbacks: Setbacks,
-    /// The tasks whose end is yet to be taken note of.
-    watched: HashSet<TaskId>,
+    /// The tasks whose end is yet to be taken note of, each with the items whose end was.
+    watched: HashMap<TaskId, HashSet<u32>>,
+    /// Whether nothing was taken note of yet since the server started.
+    is_new: bool,
     /// Those of them that were cancelled because their agents were lost: that is nobody's wish.
     withdrawn: HashSet<TaskId>,
 }
 
 impl Memory {
     pub(in crate::rules) fn new(setbacks: Setbacks) -> Self {
-        Self { setbacks, watched: HashSet::new(), withdrawn: HashSet::new() }
+        Self { setbacks, watched: HashMap::new(), is_new: true, withdrawn: HashSet::new() }
     }
 }
 
@@ -201,24 +202,10 @@ struct UnderWay {
     tasks: usize,
 }
 
-/// When the next round is due.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::rules) struct Next {
-    /// Even if nothing changes.
-    at: Timestamp,
-    /// Whether there is more to begin than may be under way at once.
-    is_full: bool,
-}
-
-impl Next {
-    fn at(at: Timestamp) -> Self {
-        Self { at, is_full: false }
-    }
-}
-
 /// A round in the making.
 struct Round<'a> {
     now: Timestamp,
+    steady: std::time::Instant,
     rules: Vec<Arc<Rule>>,
     by_number: &'a HashMap<usize, Agent>,
     seen: Seen,
@@ -237,12 +224,12 @@ impl Rules {
             () = self.arrival() => {}
             () = shutdown.cancelled() => {}
         }
-        let mut next = Next::at(self.clock.now());
+        let mut next = Next::at(self.clock.steady());
         while !shutdown.is_cancelled() {
             let round = async {
                 tokio::select! {
                     () = news.any() => {}
-                    () = self.until(next.at) => {}
+                    () = next.is_due(&self.clock) => {}
                 }
                 news.settle(next.is_full).await;
                 let begun = Instant::now();
@@ -250,7 +237,7 @@ impl Rules {
                     Ok(next) => next,
                     Err(error) => {
                         tracing::warn!(?error, "the rules could not be looked at; it is tried again");
-                        Next::at(self.clock.now() + AFTER_FAULT)
+                        Next::at(self.clock.steady() + AFTER_FAULT)
                     }
                 };
                 tokio::time::sleep((begun.elapsed() * REST).min(LONGEST_REST)).await;
@@ -274,24 +261,14 @@ impl Rules {
         let _ = tokio::time::timeout(ARRIVAL, all).await;
     }
 
-    async fn until(&self, at: Timestamp) {
-        loop {
-            let left = Duration::try_from(at.duration_since(self.clock.now())).unwrap_or_default();
-            if left.is_zero() {
-                return;
-            }
-            tokio::time::sleep(left.min(CLOCK_LOOK)).await;
-        }
-    }
-
     /// One round.
     pub(in crate::rules) async fn round(&self) -> Result<Next> {
         let mut memory = self.memory.lock().await;
-        let now = self.clock.now();
+        let (now, steady) = (self.clock.now(), self.clock.steady());
         let rules: Vec<Arc<Rule>> =
             self.index.read().rules.values().filter(|rule| rule.enabled).cloned().collect();
         if rules.is_empty() {
-            return Ok(Next::at(now + REGULAR));
+            return Ok(Next::at(steady + REGULAR));
         }
         let by_number: HashMap<usize, Agent> = self.fleet.roster().into_iter().collect();
         let numbers: HashMap<&str, usize> =
@@ -300,14 +277,14 @@ impl Rules {
         let under_way = self.take_note(&mut memory, &numbers, &by_number).await?;
         let (rules, asked): (Vec<_>, Vec<_>) = rules.into_iter().filter_map(readable).unzip();
         let Some(caller) = rules.first().map(|rule| rule.caller()) else {
-            return Ok(Next::at(now + REGULAR));
+            return Ok(Next::at(steady + REGULAR));
         };
         let seen = look_at(&self.catalog, &self.fleet, &caller, asked).await?;
-        memory.setbacks.tidy(now, |agent, digest| {
+        memory.setbacks.tidy(self.clock.calendar(), |agent, digest| {
             numbers.get(agent).is_some_and(|number| !self.fleet.held_by(digest).contains(*number))
         });
-        let round = Round { now, rules, by_number: &by_number, seen };
-        let held_back = memory.setbacks.held_back(now, |agent| numbers.get(agent).copied());
+        let round = Round { now, steady, rules, by_number: &by_number, seen };
+        let held_back = memory.setbacks.held_back(steady, |agent| numbers.get(agent).copied());
         let shares = self.share(&round, &under_way, &held_back).await?;
         let is_full = round.is_full(&shares);
         let begun = self.start(&round, &shares.orders, &mut memory).await;
@@ -321,9 +298,9 @@ impl Rules {
             Some(Standing::Closed(opens)) => opens,
             _ => None,
         });
-        let next_try = memory.setbacks.next_try(now);
-        let regular = now + if is_stuck { AFTER_FAULT } else { REGULAR };
-        Ok(Next { at: opens.chain(next_try).chain([regular]).min().unwrap_or(regular), is_full })
+        let next_try = memory.setbacks.next_try(steady);
+        let regular = steady + if is_stuck { AFTER_FAULT } else { REGULAR };
+        Ok(Next { at: next_try.unwrap_or(regular).min(regular), opens: opens.min(), is_full })
     }
 
     /// Takes note of what ended since the last round, and of what is under way.
@@ -340,12 +317,11 @@ impl Rules {
             if task.kind == Kind::Rescan {
                 continue;
             }
-            watched.remove(&task.id);
-            memory.watched.insert(task.id);
+            let mut noted = watched.remove(&task.id).unwrap_or_default();
             let rule = task.targets.and_then(|targets| targets.rule);
             let attempts: Vec<Attempt> = attempts(live.items()).collect();
             for attempt in &attempts {
-                note(&mut memory.setbacks, attempt, task.kind, false);
+                self.note(memory, &mut noted, attempt, task.kind, false);
                 let open = numbers.get(attempt.agent.as_str()).filter(|_| !attempt.item.state.is_final());
                 let Some((number, agent)) = open.and_then(|n| Some((*n, by_number.get(n)?))) else {
                     continue;
@@ -355,6 +331,7 @@ impl Rules {
                     *under_way.reserved.entry(number).or_default() += taken(attempt.size_bytes, agent);
                 }
             }
+            memory.watched.insert(task.id, noted);
             if let Some(rule) = rule {
                 under_way.tasks += 1;
                 if !task.cancel_requested && only_waits_for_lost(&attempts, numbers, by_number) {
@@ -362,16 +339,42 @@ impl Rules {
                 }
             }
         }
-        for id in watched {
+        for (id, mut noted) in watched {
             let withdrawn = memory.withdrawn.remove(&id);
             let Some(live) = self.queue.find(id) else { continue };
             let task = live.task();
             let is_rules = task.targets.is_some_and(|targets| targets.rule.is_some());
             for attempt in attempts(self.queue.items(&live).await?) {
-                note(&mut memory.setbacks, &attempt, task.kind, is_rules && !withdrawn);
+                self.note(memory, &mut noted, &attempt, task.kind, is_rules && !withdrawn);
             }
         }
+        memory.is_new = false;
         Ok(under_way)
+    }
+
+    /// Takes note of how an attempt ended, once, if it did.
+    fn note(
+        &self,
+        memory: &mut Memory,
+        noted: &mut HashSet<u32>,
+        attempt: &Attempt,
+        kind: Kind,
+        cancelled_counts: bool,
+    ) {
+        let item = &attempt.item;
+        let Some(ended_at) = item.ended_at.filter(|_| kind == Kind::Preload) else { return };
+        let ending = match item.state {
+            ItemState::Failed => Ending::Failed(item.reason.as_deref().unwrap_or("it failed")),
+            ItemState::Done => Ending::Done,
+            ItemState::Cancelled if cancelled_counts => Ending::Cancelled,
+            _ => return,
+        };
+        let (agent, digest) = (&attempt.agent, &attempt.digest);
+        let is_known = memory.is_new && memory.setbacks.has(agent, digest, ended_at);
+        if noted.insert(item.number) && !is_known {
+            let now = Moment { day: self.clock.now(), steady: self.clock.steady() };
+            memory.setbacks.note(agent, digest, ended_at, now, ending);
+        }
     }
 
     /// Cancels a task that only waits for agents that are lost: once they are back, they are looked at anew. Left alone,
@@ -438,7 +441,7 @@ impl Rules {
             }
             match self.transfers.fill(&rule.caller(), filling).await {
                 Ok(task) => {
-                    memory.watched.insert(task);
+                    memory.watched.entry(task).or_default();
                     tasks.push(task);
                 }
                 Err(error) => {
@@ -551,27 +554,16 @@ impl Round<'_> {
     }
 }
 
-/// Takes note of how an attempt ended, if it did.
-fn note(setbacks: &mut Setbacks, attempt: &Attempt, kind: Kind, cancelled_counts: bool) {
-    let item = &attempt.item;
-    let Some(ended_at) = item.ended_at.filter(|_| kind == Kind::Preload) else { return };
-    let ending = match item.state {
-        ItemState::Failed => Ending::Failed(item.reason.as_deref().unwrap_or("it failed")),
-        ItemState::Done => Ending::Done,
-        ItemState::Cancelled if cancelled_counts => Ending::Cancelled,
-        _ => return,
-    };
-    setbacks.note(&attempt.agent, &attempt.digest, ended_at, ending);
-}
-
 fn told(round: &Round, waiting: &share::Waiting, setbacks: &Setbacks) -> Option<Waiting> {
     let agent = round.by_number.get(&waiting.agent)?.record.id.clone();
     let (reason, until) = match waiting.why {
         Why::HeldBack => {
-            let setback = setbacks.find(&agent, &waiting.image.record.digest)?;
+            let digest = &waiting.image.record.digest;
+            let setback = setbacks.find(&agent, digest)?;
+            let wait = SignedDuration::try_from(setbacks.wait(&agent, digest, round.steady)?).ok()?;
             let times =
                 if setback.failures == 1 { "once".into() } else { format!("{} times", setback.failures) };
-            (format!("came to nothing {times}: {}", setback.reason), Some(setback.until))
+            (format!("came to nothing {times}: {}", setback.reason), round.now.checked_add(wait).ok())
         }
         Why::Unfit { need, free } => {
             (format!("will not fit: it takes up to {need} bytes, and {free} are left"), None)

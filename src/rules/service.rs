@@ -140,7 +140,7 @@ impl Rules {
                 index.rules.insert(rule.name.clone(), Arc::new(rule));
                 Ok(())
             })?;
-            Setbacks::load(r)
+            Setbacks::load(r, clock)
         })?;
         Ok(Self {
             store: store.clone(),

@@ -5,11 +5,13 @@
 //! has another digest. It is kept in the store, so that a restart does not try all of it again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::base::bits::Bits;
+use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::{Error, Result};
 use crate::store::Table;
@@ -35,7 +37,7 @@ pub struct Setback {
     pub failures: u32,
     /// When it did last.
     pub ended_at: Timestamp,
-    /// Not to be tried before this.
+    /// Not to be tried before this, as the clock was when that was written.
     pub until: Timestamp,
     /// Why.
     pub reason: String,
@@ -52,66 +54,95 @@ pub enum Ending<'a> {
     Cancelled,
 }
 
+/// One moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The time of day.
+    pub day: Timestamp,
+    /// What is measured by.
+    pub steady: Instant,
+}
+
 /// An agent's id, and a digest.
 type Pair = (String, Digest);
 
-/// All of them.
+/// An entry, and when it may be tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    setback: Setback,
+    due: Instant,
+}
+
+/// All of them. Their waits are measured; what the store has of them is by the time of day.
 #[derive(Debug, Default)]
 pub struct Setbacks {
-    by_pair: BTreeMap<Pair, Setback>,
+    by_pair: BTreeMap<Pair, Known>,
     unsaved: BTreeSet<Pair>,
 }
 
 impl Setbacks {
-    /// Those in the store.
-    pub fn load(reader: &Reader) -> Result<Self> {
+    /// Those in the store. None has longer to wait than it ever had.
+    pub fn load(reader: &Reader, clock: &Clock) -> Result<Self> {
+        let (today, now) = (clock.now(), clock.steady());
         let mut by_pair = BTreeMap::new();
         reader.scan(&SETBACKS, [], |key, setback: Setback| {
             let key = std::str::from_utf8(key).map_err(Error::internal)?;
             if let Some((agent, digest)) = key.split_once('\0') {
-                by_pair.insert((agent.to_owned(), digest.parse().map_err(Error::internal)?), setback);
+                let left = setback.until.duration_since(today).clamp(SignedDuration::ZERO, LONGEST_WAIT);
+                let known = Known { setback, due: now + left.unsigned_abs() };
+                by_pair.insert((agent.to_owned(), digest.parse().map_err(Error::internal)?), known);
             }
             Ok(())
         })?;
         Ok(Self { by_pair, unsaved: BTreeSet::new() })
     }
 
-    /// Takes note of how an attempt ended, once, however often it is told.
-    pub fn note(&mut self, agent: &str, digest: &Digest, ended_at: Timestamp, ending: Ending) {
+    /// Whether an end as late as this was taken note of: by a server that ran before, for within one the time of day is
+    /// no measure.
+    pub fn has(&self, agent: &str, digest: &Digest, ended_at: Timestamp) -> bool {
+        self.find(agent, digest).is_some_and(|known| known.ended_at >= ended_at)
+    }
+
+    /// Takes note of how an attempt ended, which is to be told once.
+    pub fn note(&mut self, agent: &str, digest: &Digest, ended_at: Timestamp, now: Moment, ending: Ending) {
         let pair = (agent.to_owned(), digest.clone());
-        let known = self.by_pair.get(&pair);
-        if known.is_some_and(|known| known.ended_at >= ended_at) {
-            return;
-        }
-        let failures = known.map_or(0, |known| known.failures).saturating_add(1);
+        let failures = self.by_pair.get(&pair).map_or(0, |known| known.setback.failures).saturating_add(1);
         let (wait, reason) = match ending {
             Ending::Failed(reason) => (wait(failures), reason),
             Ending::Done => (wait(failures), "it was loaded, and the agent does not show it"),
             Ending::Cancelled => (AFTER_CANCEL, "its task was cancelled"),
         };
-        let until = ended_at.checked_add(wait).unwrap_or(Timestamp::MAX);
-        self.by_pair.insert(pair.clone(), Setback { failures, ended_at, until, reason: reason.into() });
+        let until = now.day.checked_add(wait).unwrap_or(Timestamp::MAX);
+        let setback = Setback { failures, ended_at, until, reason: reason.into() };
+        self.by_pair.insert(pair.clone(), Known { setback, due: now.steady + wait.unsigned_abs() });
         self.unsaved.insert(pair);
     }
 
     /// The entry of an image and an agent.
     pub fn find(&self, agent: &str, digest: &Digest) -> Option<&Setback> {
-        self.by_pair.get(&(agent.to_owned(), digest.clone()))
+        self.by_pair.get(&(agent.to_owned(), digest.clone())).map(|known| &known.setback)
     }
 
-    /// Keeps those that `stays` says of, and that are not too old or too many.
-    pub fn tidy(&mut self, now: Timestamp, stays: impl Fn(&str, &Digest) -> bool) {
+    /// How long that is not to be tried.
+    pub fn wait(&self, agent: &str, digest: &Digest, now: Instant) -> Option<Duration> {
+        let known = self.by_pair.get(&(agent.to_owned(), digest.clone()))?;
+        Some(known.due.saturating_duration_since(now))
+    }
+
+    /// Keeps those that `stays` says of, and that are not too many or, if it is known what day it is, too old.
+    pub fn tidy(&mut self, today: Option<Timestamp>, stays: impl Fn(&str, &Digest) -> bool) {
         let Self { by_pair, unsaved } = self;
-        by_pair.retain(|(agent, digest), setback| {
-            let is_kept = now.duration_since(setback.until) < REMEMBERED && stays(agent, digest);
+        by_pair.retain(|(agent, digest), known| {
+            let is_old = today.is_some_and(|today| today.duration_since(known.setback.until) >= REMEMBERED);
+            let is_kept = !is_old && stays(agent, digest);
             if !is_kept {
                 unsaved.insert((agent.clone(), digest.clone()));
             }
             is_kept
         });
         if by_pair.len() > MAX_SETBACKS {
-            let mut soonest: Vec<(Timestamp, Pair)> =
-                by_pair.iter().map(|(pair, setback)| (setback.until, pair.clone())).collect();
+            let mut soonest: Vec<(Instant, Pair)> =
+                by_pair.iter().map(|(pair, known)| (known.due, pair.clone())).collect();
             soonest.sort();
             for (_, pair) in soonest.into_iter().take(by_pair.len() - MAX_SETBACKS) {
                 by_pair.remove(&pair);
@@ -121,10 +152,10 @@ impl Setbacks {
     }
 
     /// The agents, by number, on which each digest is not to be tried now.
-    pub fn held_back(&self, now: Timestamp, number: impl Fn(&str) -> Option<usize>) -> HashMap<Digest, Bits> {
+    pub fn held_back(&self, now: Instant, number: impl Fn(&str) -> Option<usize>) -> HashMap<Digest, Bits> {
         let mut held_back: HashMap<Digest, Bits> = HashMap::new();
-        for ((agent, digest), setback) in &self.by_pair {
-            if let Some(number) = number(agent).filter(|_| setback.until > now) {
+        for ((agent, digest), known) in &self.by_pair {
+            if let Some(number) = number(agent).filter(|_| known.due > now) {
                 held_back.entry(digest.clone()).or_default().insert(number);
             }
         }
@@ -132,14 +163,17 @@ impl Setbacks {
     }
 
     /// When the next of them is worth another try.
-    pub fn next_try(&self, now: Timestamp) -> Option<Timestamp> {
-        self.by_pair.values().map(|setback| setback.until).filter(|until| *until > now).min()
+    pub fn next_try(&self, now: Instant) -> Option<Instant> {
+        self.by_pair.values().map(|known| known.due).filter(|due| *due > now).min()
     }
 
     /// What has changed since the last call, to be written by [`save`].
     pub fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<Setback>)> {
         let changed = std::mem::take(&mut self.unsaved);
-        let entry = |pair: Pair| (self::pair(&pair.0, pair.1.as_str()), self.by_pair.get(&pair).cloned());
+        let entry = |pair: Pair| {
+            let setback = self.by_pair.get(&pair).map(|known| known.setback.clone());
+            (self::pair(&pair.0, pair.1.as_str()), setback)
+        };
         changed.into_iter().map(entry).collect()
     }
 }
@@ -162,19 +196,36 @@ fn wait(failures: u32) -> SignedDuration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Ending, MAX_SETBACKS, Setbacks, save, wait};
+    use super::{Ending, LONGEST_WAIT, MAX_SETBACKS, Moment, Setbacks, save, wait};
+    use crate::base::clock::Clock;
     use crate::base::digest::Digest;
-    use crate::rules::tests::bits;
     use crate::store::Store;
 
     fn digest(text: &str) -> Digest {
         Digest::sha256_of(text.as_bytes())
     }
 
-    fn at(minutes: i64) -> Timestamp {
+    fn day(minutes: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
+    fn moment(minutes: i64, steady: Instant) -> Moment {
+        Moment { day: day(minutes), steady }
+    }
+
+    fn clock(minutes: i64) -> Clock {
+        Clock::new(move || day(minutes))
+    }
+
+    /// How many agents are held back from the image after so many minutes.
+    fn held(setbacks: &Setbacks, from: Instant, minutes: u64) -> usize {
+        let number = |agent: &str| agent.strip_prefix("i-").and_then(|n| n.parse().ok());
+        let held = setbacks.held_back(from + Duration::from_mins(minutes), number);
+        held.get(&digest("a")).map_or(0, |agents| (0..9).filter(|n| agents.contains(*n)).count())
     }
 
     #[test]
@@ -185,57 +236,80 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_once_and_a_success_ends_it() {
-        let mut setbacks = Setbacks::default();
-        let number = |agent: &str| agent.strip_prefix("i-").and_then(|n| n.parse().ok());
-        for _ in 0..3 {
-            setbacks.note("i-1", &digest("a"), at(0), Ending::Failed("broken"));
-        }
+    fn a_wait_is_measured_and_a_success_ends_it() {
+        let (mut setbacks, start) = (Setbacks::default(), Instant::now());
+        let after = |minutes| start + Duration::from_mins(minutes);
+        setbacks.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
         assert_eq!(setbacks.find("i-1", &digest("a")).unwrap().failures, 1);
-        let held = |setbacks: &Setbacks, minutes| {
-            setbacks.held_back(at(minutes), number).get(&digest("a")).cloned().unwrap_or_default()
-        };
-        assert_eq!(held(&setbacks, 0), bits(&[1]));
-        assert!(held(&setbacks, 1).is_empty(), "the wait is over");
-        assert_eq!(setbacks.next_try(at(0)), Some(at(1)));
-        setbacks.note("i-1", &digest("a"), at(2), Ending::Failed("broken still"));
-        assert_eq!(held(&setbacks, 5), bits(&[1]));
-        assert!(held(&setbacks, 6).is_empty());
-        setbacks.note("i-1", &digest("a"), at(7), Ending::Cancelled);
-        assert_eq!(held(&setbacks, 66), bits(&[1]), "who cancels has an hour");
-        setbacks.tidy(at(8), |_, _| false);
-        assert!(held(&setbacks, 8).is_empty() && setbacks.next_try(at(8)).is_none());
+        assert!(setbacks.has("i-1", &digest("a"), day(0)) && !setbacks.has("i-1", &digest("a"), day(1)));
+        assert_eq!(setbacks.wait("i-1", &digest("a"), start), Some(Duration::from_mins(1)));
+        assert_eq!((held(&setbacks, start, 0), held(&setbacks, start, 1)), (1, 0), "the wait is over");
+        assert_eq!(setbacks.next_try(start), Some(after(1)));
+        // A clock that was set back meanwhile by a day takes no failure away, and makes no wait longer.
+        setbacks.note(
+            "i-1",
+            &digest("a"),
+            day(-1_440),
+            moment(-1_440, after(2)),
+            Ending::Failed("broken still"),
+        );
+        assert_eq!(setbacks.find("i-1", &digest("a")).unwrap().failures, 2);
+        assert_eq!((held(&setbacks, start, 5), held(&setbacks, start, 6)), (1, 0));
+        setbacks.note("i-1", &digest("a"), day(7), moment(7, after(7)), Ending::Cancelled);
+        assert_eq!(held(&setbacks, start, 66), 1, "who cancels has an hour");
+        setbacks.tidy(Some(day(8)), |_, _| false);
+        assert!(held(&setbacks, start, 8) == 0 && setbacks.next_try(after(8)).is_none());
     }
 
     #[test]
     fn they_are_kept_over_a_restart_and_not_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let mut setbacks = Setbacks::default();
-        setbacks.note("i-1", &digest("a"), at(0), Ending::Failed("broken"));
-        setbacks.note("i-2", &digest("a"), at(0), Ending::Done);
+        let (mut setbacks, start) = (Setbacks::default(), Instant::now());
+        setbacks.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
+        setbacks.note("i-2", &digest("a"), day(0), moment(0, start), Ending::Done);
         let saved = |setbacks: &mut Setbacks| {
             let changed = setbacks.unsaved();
             store.write_now(|w| save(w, &changed)).unwrap();
-            store.read_now(Setbacks::load).unwrap()
+            store.read_now(|r| Setbacks::load(r, &clock(0))).unwrap()
         };
         let mut again = saved(&mut setbacks);
-        assert_eq!(again.by_pair, setbacks.by_pair);
-        again.tidy(at(1), |agent, _| agent != "i-2");
+        let kept = |setbacks: &Setbacks| {
+            setbacks.by_pair.values().map(|known| known.setback.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&again), kept(&setbacks));
+        assert_eq!(held(&again, Instant::now(), 0), 2);
+        again.tidy(Some(day(1)), |agent, _| agent != "i-2");
         let mut again = saved(&mut again);
         assert_eq!(again.by_pair.len(), 1);
         assert_eq!(again.find("i-1", &digest("a")).unwrap().reason, "broken");
-        again.tidy(at(8 * 24 * 60), |_, _| true);
+        again.tidy(None, |_, _| true);
+        assert_eq!(saved(&mut again).by_pair.len(), 1, "it is not known what day it is");
+        again.tidy(Some(day(8 * 24 * 60)), |_, _| true);
         assert!(saved(&mut again).by_pair.is_empty());
     }
 
     #[test]
-    fn there_are_so_many_at_most() {
+    fn a_start_with_a_clock_that_is_behind_waits_no_longer_than_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
         let mut setbacks = Setbacks::default();
-        for minute in 0..i64::try_from(MAX_SETBACKS).unwrap() + 5 {
-            setbacks.note(&format!("i-{minute}"), &digest("a"), at(minute), Ending::Failed("x"));
+        setbacks.note("i-1", &digest("a"), day(0), moment(0, Instant::now()), Ending::Failed("broken"));
+        let changed = setbacks.unsaved();
+        store.write_now(|w| save(w, &changed)).unwrap();
+        let again = store.read_now(|r| Setbacks::load(r, &clock(-10 * 365 * 1_440))).unwrap();
+        let wait = again.wait("i-1", &digest("a"), Instant::now()).unwrap();
+        assert!(wait <= LONGEST_WAIT.unsigned_abs(), "{wait:?}");
+    }
+
+    #[test]
+    fn there_are_so_many_at_most() {
+        let (mut setbacks, mut now) = (Setbacks::default(), Instant::now());
+        for number in 0..MAX_SETBACKS + 5 {
+            now += Duration::from_mins(1);
+            setbacks.note(&format!("i-{number}"), &digest("a"), day(0), moment(0, now), Ending::Failed("x"));
         }
-        setbacks.tidy(at(1), |_, _| true);
+        setbacks.tidy(Some(day(1)), |_, _| true);
         assert_eq!(setbacks.by_pair.len(), MAX_SETBACKS);
         assert!(setbacks.find("i-4", &digest("a")).is_none() && setbacks.find("i-5", &digest("a")).is_some());
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 
 use crate::base::clock::Clock;
 use crate::base::reference;
@@ -167,11 +166,11 @@ impl Worker for ScanWorker {
 fn setback(trouble: Trouble) -> Setback {
     match trouble {
         Trouble::Registry(error) => {
-            let again_at = match error.reason {
-                Reason::RateLimited { until } => Timestamp::try_from(until).ok(),
+            let wait = match &error.reason {
+                Reason::RateLimited { until } => Some(until.left()),
                 _ => None,
             };
-            Setback { reason: error.to_string(), again: again_at.into() }
+            Setback { reason: error.to_string(), again: wait.into() }
         }
         Trouble::Store(error) => {
             if let crate::base::Error::Internal(cause) = &error {

@@ -15,6 +15,7 @@ mod failing;
 mod guard;
 #[cfg(test)]
 pub(crate) mod held;
+pub mod last_seen;
 mod lock;
 pub mod migrate;
 pub mod open;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::clock::Clock;
 use crate::base::ids::TaskId;
 use crate::tasks::feed::{Feed, Follower};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Task};
@@ -17,9 +18,13 @@ const MAX_MESSAGE: usize = 500;
 /// Progress is told no more often than this: a scan reports thousands of tags a second, and nobody reads that fast.
 const REPORT_EVERY: Duration = Duration::from_millis(25);
 
+/// A wait that is found in the store is no longer than this, whatever the clock says: nobody asks for more.
+const LONGEST_WAIT: Duration = Duration::from_mins(15);
+
 /// One task. What it says of progress and results is derived from its items, never counted beside them.
 pub struct Live {
     id: TaskId,
+    clock: Clock,
     inner: RwLock<Inner>,
     feed: Feed,
     reported: Mutex<Option<Instant>>,
@@ -33,6 +38,10 @@ struct Inner {
     items: BTreeMap<u32, Item>,
     /// The items that wait for something to happen.
     parked: BTreeSet<u32>,
+    /// When those that wait for a time may begin.
+    due: BTreeMap<u32, Instant>,
+    /// When each was first begun in this process.
+    begun: BTreeMap<u32, Instant>,
 }
 
 impl Inner {
@@ -46,16 +55,20 @@ impl Inner {
 
 impl Live {
     /// A task that runs, or has ended and has no items in memory.
-    pub(in crate::tasks) fn new(task: Task, items: impl IntoIterator<Item = Item>, now: Timestamp) -> Self {
+    pub(in crate::tasks) fn new(task: Task, items: impl IntoIterator<Item = Item>, clock: Clock) -> Self {
+        let (now, steady) = (clock.now(), clock.steady());
+        let items: BTreeMap<u32, Item> = items.into_iter().map(|item| (item.number, item)).collect();
+        let due = items.values().filter_map(|item| {
+            let left = Duration::try_from(item.not_before?.duration_since(now)).unwrap_or_default();
+            Some((item.number, steady + left.min(LONGEST_WAIT)))
+        });
+        let due = due.collect();
         let live = Self {
             id: task.id,
             // Event numbers start at the present in milliseconds: higher than any this task had before a restart.
             feed: Feed::new(u64::try_from(now.as_millisecond()).unwrap_or_default()),
-            inner: RwLock::new(Inner {
-                task,
-                items: items.into_iter().map(|item| (item.number, item)).collect(),
-                parked: BTreeSet::new(),
-            }),
+            inner: RwLock::new(Inner { task, items, parked: BTreeSet::new(), due, begun: BTreeMap::new() }),
+            clock,
             reported: Mutex::new(None),
             cancel: CancellationToken::new(),
         };
@@ -104,7 +117,19 @@ impl Live {
 
     /// The items in memory: all while the task runs, none once it has ended.
     pub fn items(&self) -> Vec<Item> {
-        self.inner.read().items.values().cloned().collect()
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let inner = self.inner.read();
+        // What is waited for is measured; the time of day at which that will be is what the clock makes of it now.
+        let shown = |item: &Item| {
+            let due = inner.due.get(&item.number).filter(|_| item.not_before.is_some());
+            let at = due.map(|due| {
+                let left =
+                    SignedDuration::try_from(due.saturating_duration_since(steady)).unwrap_or_default();
+                now.checked_add(left).unwrap_or(now)
+            });
+            Item { not_before: at.or(item.not_before), ..item.clone() }
+        };
+        inner.items.values().map(shown).collect()
     }
 
     /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
@@ -134,7 +159,7 @@ impl Live {
     }
 
     /// The next item that may begin now, or the earliest time one may.
-    pub(in crate::tasks) fn next_waiting(&self, now: Timestamp) -> Next {
+    pub(in crate::tasks) fn next_waiting(&self, now: Instant) -> Next {
         let inner = self.inner.read();
         let open = || inner.items.values().filter(|item| !item.state.is_final());
         let Some(phase) = open().map(|item| item.phase).min() else { return Next::Nothing };
@@ -143,14 +168,14 @@ impl Live {
         };
         let waiting = || open().filter(is_waiting);
         // Who was tried and failed goes behind those that were not: what is broken holds nobody up.
-        let is_ready = |item: &&Item| item.not_before.is_none_or(|at| at <= now);
+        let is_ready = |item: &&Item| inner.due.get(&item.number).is_none_or(|at| *at <= now);
         if let Some(ready) = waiting().filter(is_ready).min_by_key(|item| (item.attempts, item.number)) {
             return Next::Item(Box::new(ready.clone()));
         }
         waiting()
-            .filter_map(|item| item.not_before)
+            .filter_map(|item| inner.due.get(&item.number))
             .min()
-            .map_or(Next::Later(None), |at| Next::Later(Some(at)))
+            .map_or(Next::Later(None), |at| Next::Later(Some(*at)))
     }
 
     /// Puts an item aside until [`Live::unpark`]. How far it came counts on: what remains of it is still to be done.
@@ -181,6 +206,20 @@ impl Live {
         }
     }
 
+    /// An item that has just failed is not to be begun again before this.
+    pub(in crate::tasks) fn put_off(&self, number: u32, until: Instant) {
+        self.inner.write().due.insert(number, until);
+    }
+
+    /// An item begins; returns when it did so first.
+    pub(in crate::tasks) fn begin(&self, item: Item, now: Instant) -> Instant {
+        let mut inner = self.inner.write();
+        inner.due.remove(&item.number);
+        let begun = *inner.begun.entry(item.number).or_insert(now);
+        inner.items.insert(item.number, item);
+        begun
+    }
+
     /// Gives new items their places behind those that are there. To be asked within the write that keeps them, or two
     /// items that end at once give the same places.
     pub(in crate::tasks) fn number_items(&self, items: Vec<NewItem>) -> Vec<Item> {
@@ -202,6 +241,8 @@ impl Live {
         {
             let mut inner = self.inner.write();
             inner.items.clear();
+            inner.due.clear();
+            inner.begun.clear();
             inner.task = task;
         }
         self.publish();
@@ -218,7 +259,7 @@ pub(in crate::tasks) enum Next {
     /// This item.
     Item(Box<Item>),
     /// Nothing now: items are running, or wait for this time.
-    Later(Option<Timestamp>),
+    Later(Option<Instant>),
     /// No item is left open.
     Nothing,
 }
@@ -249,6 +290,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::Live;
+    use crate::base::clock::Clock;
     use crate::base::ids::{TaskId, UserId};
     use crate::tasks::feed::KEPT;
     use crate::tasks::task::{Kind, Ledger, NewItem, Progress, State, Task};
@@ -272,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_task_that_has_ended_only_its_end_is_kept_for_whoever_follows_it() {
-        let live = Live::new(task(), [], Timestamp::UNIX_EPOCH);
+        let live = Live::new(task(), [], Clock::system());
         let mut follower = live.follow(None);
         follower.next().await;
         (0..KEPT).for_each(|n| live.say(n.to_string()));
@@ -289,7 +331,7 @@ mod tests {
     fn a_task_whose_last_item_was_put_aside_half_way_is_not_at_its_end() {
         let item =
             |number| NewItem { name: String::new(), pair: None, phase: 0, work: Vec::new() }.numbered(number);
-        let live = Live::new(task(), [item(0), item(1)], Timestamp::UNIX_EPOCH);
+        let live = Live::new(task(), [item(0), item(1)], Clock::system());
         live.report(0, Progress { current: 10, total: 10 }, String::new());
         live.report(1, Progress { current: 4, total: 10 }, String::new());
         live.park(item(1));

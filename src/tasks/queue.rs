@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ impl Queue {
         store.read_now(|r| {
             r.scan(&TASKS, [], |_, task: Task| {
                 let items = if task.state == State::Started { items_of(r, task.id)? } else { Vec::new() };
-                tasks.insert(task.id, Arc::new(Live::new(task, items, clock.now())));
+                tasks.insert(task.id, Arc::new(Live::new(task, items, clock.clone())));
                 Ok(())
             })
         })?;
@@ -141,7 +141,7 @@ impl Queue {
             targets,
         };
         let items: Vec<Item> = (0..).zip(items).map(|(number, item)| item.numbered(number)).collect();
-        let live = Arc::new(Live::new(task.clone(), items.clone(), now));
+        let live = Arc::new(Live::new(task.clone(), items.clone(), self.shared.clock.clone()));
         let (queue, id) = (self.clone(), live.id());
         deed.write(move |w| {
             w.put(&TASKS, task.id.as_bytes(), &task)?;
@@ -282,7 +282,7 @@ impl Queue {
             let mut wake_at = None;
             let keeps = unkept.look(&self.shared.store, live, self.shared.clock.now());
             while keeps && !stopping() && running.len() < worker.parallel() {
-                match live.next_waiting(self.shared.clock.now()) {
+                match live.next_waiting(self.shared.clock.steady()) {
                     Next::Item(item) => self.begin(&mut running, live, worker, *item),
                     Next::Later(at) => {
                         wake_at = at;
@@ -326,12 +326,11 @@ impl Queue {
         self.end(live, worker.as_ref()).await
     }
 
-    async fn wait_until(&self, at: Option<Timestamp>) {
+    async fn wait_until(&self, at: Option<Instant>) {
         match at {
             None => std::future::pending().await,
             Some(at) => {
-                let wait = at.duration_since(self.shared.clock.now());
-                tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+                tokio::time::sleep(at.saturating_duration_since(self.shared.clock.steady())).await;
             }
         }
     }
@@ -347,15 +346,21 @@ impl Queue {
         item.attempts += 1;
         item.not_before = None;
         item.started_at = item.started_at.or_else(|| Some(self.shared.clock.now()));
-        live.change_item(item.clone());
+        let begun = live.begin(item.clone(), self.shared.clock.steady());
         let (queue, live, worker) = (self.clone(), Arc::clone(live), Arc::clone(worker));
-        running.spawn(async move { queue.attempt(live, worker, item).await });
+        running.spawn(async move { queue.attempt(live, worker, item, begun).await });
     }
 
     /// Works on one item once and commits what came of it, or parks it.
-    async fn attempt(&self, live: Arc<Live>, worker: Arc<dyn Worker>, item: Item) -> Option<Parked> {
+    async fn attempt(
+        &self,
+        live: Arc<Live>,
+        worker: Arc<dyn Worker>,
+        item: Item,
+        begun: Instant,
+    ) -> Option<Parked> {
         let stop = live.cancel.child_token();
-        let place = Workplace { live: Arc::clone(&live), number: item.number, stop: stop.clone() };
+        let place = Workplace { live: Arc::clone(&live), number: item.number, begun, stop: stop.clone() };
         let given = item.clone();
         // In a task of its own, so that a panic in it is an answer too.
         let mut work = JoinSet::new();
@@ -425,10 +430,16 @@ impl Queue {
                 return Ok(());
             }
             Err(setback) => {
-                let again_at = match setback.again {
-                    Again::At(at) if item.attempts < MAX_ATTEMPTS => Some(at),
+                let wait = match setback.again {
+                    Again::After(wait) if item.attempts < MAX_ATTEMPTS => Some(wait),
                     _ => None,
                 };
+                wait.into_iter()
+                    .for_each(|wait| live.put_off(item.number, self.shared.clock.steady() + wait));
+                let again_at = wait.map(|wait| {
+                    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+                    now.checked_add(wait).unwrap_or(Timestamp::MAX)
+                });
                 item.state = if again_at.is_some() { ItemState::Waiting } else { ItemState::Failed };
                 item.ended_at = if again_at.is_some() { None } else { Some(now) };
                 item.not_before = again_at;
@@ -600,7 +611,7 @@ fn put_back(live: &Live, number: u32, error: &Error) -> bool {
 struct Parked {
     number: u32,
     back: CancellationToken,
-    at_last: Timestamp,
+    at_last: Instant,
 }
 
 /// Puts an item aside. In memory only: after a restart it is simply tried.

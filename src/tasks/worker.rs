@@ -1,7 +1,8 @@
 //! What the queue asks of those who know how the work is done.
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Result;
@@ -39,6 +40,8 @@ pub trait Worker: Send + Sync {
 pub struct Workplace {
     pub(in crate::tasks) live: std::sync::Arc<Live>,
     pub(in crate::tasks) number: u32,
+    /// When the item was first begun since the server started.
+    pub begun: Instant,
     /// Cancelled when the task is, or when the server stops.
     pub stop: CancellationToken,
 }
@@ -91,21 +94,21 @@ pub struct Setback {
 pub enum Again {
     /// Never: it is given up.
     Never,
-    /// At this time. So many tries are made at most.
-    At(Timestamp),
+    /// After this long. So many tries are made at most.
+    After(Duration),
     /// When `back` is cancelled, or at the latest at this time. It does not count as a try, and others have its place
     /// meanwhile.
     When {
         /// What it waits for.
         back: CancellationToken,
         /// When it is to be looked at again in any case.
-        at_last: Timestamp,
+        at_last: Instant,
     },
 }
 
-impl From<Option<Timestamp>> for Again {
-    fn from(at: Option<Timestamp>) -> Self {
-        at.map_or(Self::Never, Self::At)
+impl From<Option<Duration>> for Again {
+    fn from(wait: Option<Duration>) -> Self {
+        wait.map_or(Self::Never, Self::After)
     }
 }
 

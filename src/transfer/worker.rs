@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -36,11 +35,11 @@ const TRIES_ENGINE: u32 = 20;
 const TRIES_NETWORK: u32 = 6;
 const TRIES_OTHER: u32 = 2;
 /// The first wait before an item is begun again, and the longest.
-const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(1);
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// How often one that waits for another agent is looked at though that one has not ended.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+const LOOK_AGAIN: Duration = Duration::from_mins(10);
 
 /// How many of the containers that use an image are named.
 const NAMED_CONTAINERS: usize = 5;
@@ -53,7 +52,7 @@ pub struct TransferWorker {
     clients: Clients,
     clock: Clock,
     limits: Arc<Limits>,
-    wait: SignedDuration,
+    wait: Duration,
     peers: Option<Peers>,
 }
 
@@ -68,7 +67,6 @@ pub fn workers(
     peers: Option<&Peers>,
 ) -> [Arc<dyn Worker>; 2] {
     let limits = Arc::new(Limits::default());
-    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
     [Kind::Preload, Kind::Unload].map(|kind| -> Arc<dyn Worker> {
         Arc::new(TransferWorker {
             kind,
@@ -102,7 +100,7 @@ impl Worker for TransferWorker {
             )));
         };
         // Before it stands in a line: who is away, or waits for another agent, keeps no place in it.
-        let engine = self.reach(item, &work.agent)?;
+        let engine = self.reach(place, &work.agent)?;
         let mut supply = self.supply(&work.agent, engine.as_ref(), image)?;
         let waits = async {
             place.report(item.progress, format!("{}: waiting for its turn", item.name));
@@ -114,7 +112,7 @@ impl Worker for TransferWorker {
             turn = self.limits.turn(&work.agent, name.as_str(), &image.digest, &image.registry) => turn,
             () = waits => return Err(Setback::giving_up("stopped")),
         };
-        let engine = self.reach(item, &work.agent)?;
+        let engine = self.reach(place, &work.agent)?;
         if !supply.is_seed() {
             // It may have been long, and who had the image then need not have it now.
             supply = self.supply(&work.agent, engine.as_ref(), image)?;
@@ -126,7 +124,7 @@ impl Worker for TransferWorker {
         self.fleet.refresh(&work.agent).await;
         drop(turn);
         // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
-        let done = done.map_err(|fault| match (fault.class, self.reach(item, &work.agent)) {
+        let done = done.map_err(|fault| match (fault.class, self.reach(place, &work.agent)) {
             (Class::EngineGone, Err(away)) => away,
             _ => self.setback(item, &fault),
         });
@@ -140,7 +138,7 @@ impl Worker for TransferWorker {
 
 impl TransferWorker {
     /// The way to an agent; if it is away the item waits for it, as long as the operator allows.
-    fn reach(&self, item: &Item, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
+    fn reach(&self, place: &Workplace, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
         let found = self.fleet.find(agent).ok_or_else(|| Setback::giving_up("the agent was removed"))?;
         if found.record.draining && self.kind == Kind::Preload {
             let remedy = format!("wharf agent drain {agent} --undo");
@@ -148,17 +146,18 @@ impl TransferWorker {
                 "the agent is draining and takes no images; see {remedy}"
             )));
         }
-        self.fleet.reach(agent).map_err(|away| self.waiting(item, away))
+        self.fleet.reach(agent).map_err(|away| self.waiting(place, away))
     }
 
-    fn waiting(&self, item: &Item, away: Away) -> Setback {
-        let now = self.clock.now();
-        let since = away.since.max(item.started_at.unwrap_or(now));
-        let at_last = since.checked_add(self.wait).unwrap_or(Timestamp::MAX);
-        if at_last <= now {
-            let waited = now.duration_since(since).as_secs();
+    fn waiting(&self, place: &Workplace, away: Away) -> Setback {
+        let now = self.clock.steady();
+        let since = away.since.max(place.begun);
+        let waited = now.saturating_duration_since(since);
+        let Some(left) = self.wait.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            let waited = waited.as_secs();
             return Setback::giving_up(format!("the agent was away for {waited} s: {}", away.reason));
-        }
+        };
+        let at_last = now.checked_add(left).unwrap_or(now + LOOK_AGAIN);
         let reason = format!("waiting for the agent: {}", away.reason);
         Setback { reason, again: Again::When { back: away.back, at_last } }
     }
@@ -237,7 +236,7 @@ impl TransferWorker {
             return Ok(Supply::default());
         };
         peers.supply(agent, engine, image).map_err(|busy| {
-            let at_last = self.clock.now() + LOOK_AGAIN;
+            let at_last = self.clock.steady() + LOOK_AGAIN;
             let reason = format!("waits for {} to have fetched it", busy.agent);
             Setback { reason, again: Again::When { back: busy.over, at_last } }
         })
@@ -271,10 +270,9 @@ impl TransferWorker {
             Class::Other => TRIES_OTHER,
             _ => 0,
         };
-        let waits = 2_i32.saturating_pow(item.attempts.saturating_sub(1).min(10));
-        let wait = FIRST_WAIT.checked_mul(waits).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
-        let again_at = (item.attempts < tries).then(|| self.clock.now() + wait);
-        Setback { reason: fault.to_string(), again: again_at.into() }
+        let waits = 2_u32.saturating_pow(item.attempts.saturating_sub(1).min(10));
+        let wait = FIRST_WAIT.saturating_mul(waits).min(LONGEST_WAIT);
+        Setback { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod app;
 pub mod client;
+pub mod clock;
 pub mod containerd;
 pub mod cut;
 pub mod daemon;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -34,8 +35,13 @@ fn log(retention: Retention) -> (Audit, Store, Arc<AtomicI64>, tempfile::TempDir
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let seconds = Arc::new(AtomicI64::new(1_000_000_000));
-    let now = Arc::clone(&seconds);
-    let clock = Clock::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).unwrap());
+    let (day, steady, start) = (Arc::clone(&seconds), Arc::clone(&seconds), Instant::now());
+    let clock = Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap()).with_steady(
+        move || {
+            let passed = steady.load(Ordering::Relaxed) - 1_000_000_000;
+            start + Duration::from_secs(u64::try_from(passed).unwrap_or_default())
+        },
+    );
     (Audit::load(&store, clock, retention).unwrap(), store, seconds, directory)
 }
 
@@ -91,6 +97,33 @@ async fn what_writes_nothing_has_a_row_too() {
     let (audit, ..) = log(Retention::default());
     audit.superadmin(&caller(Role::Superadmin), "try", "x", |_| async { Ok(()) }).await.unwrap();
     assert_eq!(rows(&audit, Search::default()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_moment_years_ahead_takes_no_row_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (ahead, passed, start) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)), Instant::now());
+    let (jump, day, steady) = (Arc::clone(&ahead), Arc::clone(&passed), Arc::clone(&passed));
+    let clock = Clock::new(move || {
+        let shown = day.load(Ordering::Relaxed) + jump.load(Ordering::Relaxed);
+        Timestamp::from_second(1_000_000_000 + shown).unwrap()
+    })
+    .with_steady(move || start + Duration::from_secs(steady.load(Ordering::Relaxed).unsigned_abs()));
+    let audit = Audit::load(&store, clock, Retention::default()).unwrap();
+    let count = async || {
+        put(&audit, &caller(Role::Superadmin), "another").await.unwrap();
+        rows(&audit, Search::default()).await.len()
+    };
+    assert_eq!(count().await, 1);
+    for years in [10, 0, -10, 0] {
+        ahead.store(years * 365 * 86_400, Ordering::Relaxed);
+        passed.fetch_add(300, Ordering::Relaxed);
+        count().await;
+    }
+    assert_eq!(count().await, 6);
+    passed.fetch_add(366 * 86_400, Ordering::Relaxed);
+    assert_eq!(count().await, 1, "they are old, those too that were written by a wrong clock");
 }
 
 #[tokio::test]

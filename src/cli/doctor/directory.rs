@@ -24,6 +24,7 @@ use crate::{
     engine::room,
     store::{
         at_rest::AtRest,
+        last_seen::last_seen,
         open::{DATABASE_FILE, KEY_FILE, OpenError, is_open},
     },
 };
@@ -135,7 +136,8 @@ fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State
         Err(why) => trouble("super-admins", &why),
     };
     let clock = time::plausible(now, found.read(last_moment).ok().flatten());
-    (State::Stopped, [Some(whole), key, Some(admins), Some(clock)].into_iter().flatten().collect())
+    let expiry = found.read(last_seen).ok().flatten().and_then(|last| time::jumped(now, last));
+    (State::Stopped, [Some(whole), key, Some(admins), Some(clock), expiry].into_iter().flatten().collect())
 }
 
 /// Whether the directory and the files are one owner's, and nobody else's business.

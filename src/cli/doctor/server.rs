@@ -16,6 +16,8 @@ use crate::{
         failure::Result,
         text,
     },
+    engine::fault::one_line,
+    http::health::CLOCK,
 };
 
 /// This program's version.
@@ -82,12 +84,24 @@ pub(super) fn privacy(endpoint: &Url) -> Finding {
     }
 }
 
-/// Whether the server says that it can do its work.
-pub(super) async fn readiness(client: &Client) -> Finding {
-    match client.look("/readyz").await {
-        Ok(_) => Finding::ok("readiness", "it reads and writes its database"),
-        Err(why) => Finding::failed("readiness", &why),
+/// Whether the server says that it can do its work, and believes its clock.
+pub(super) async fn readiness(client: &Client) -> Vec<Finding> {
+    const CHECK: &str = "readiness";
+    let said = async { client.body(client.look("/readyz").await?).await };
+    match said.await {
+        Ok(said) => {
+            let ready = Finding::ok(CHECK, "it reads and writes its database");
+            [ready].into_iter().chain(doubt(&String::from_utf8_lossy(&said))).collect()
+        }
+        Err(why) => vec![Finding::failed(CHECK, &why)],
     }
+}
+
+/// What the server says against its clock.
+fn doubt(said: &str) -> Option<Finding> {
+    let doubt = said.lines().find_map(|line| line.strip_prefix(CLOCK))?;
+    let remedy = "see to it that the server's clock is right; keep it by NTP: timedatectl set-ntp true";
+    Some(Finding::warn("expiry", one_line(doubt), remedy))
 }
 
 #[derive(Deserialize)]
@@ -147,7 +161,7 @@ fn disk(health: &Health) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Greeting, OURS, privacy};
+    use super::{Greeting, OURS, doubt, privacy};
 
     #[test]
     fn another_version_is_told() {
@@ -156,6 +170,13 @@ mod tests {
         };
         assert_eq!(said(OURS), format!("ok server: wharf {OURS} answers at http://h"));
         assert!(said("9.9.9").starts_with("warn server: wharf 9.9.9 answers at http://h, but this is wharf"));
+    }
+
+    #[test]
+    fn a_server_that_does_not_believe_its_clock_is_told_of() {
+        assert!(doubt("ready\n").is_none());
+        let said = doubt("ready\nclock: it jumped\n").unwrap().to_string();
+        assert!(said.starts_with("warn expiry: it jumped; see to it"), "{said}");
     }
 
     #[test]

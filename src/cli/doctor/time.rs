@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{access::signature::WINDOW, cli::doctor::finding::Finding};
+use crate::{access::signature::WINDOW, base::clock::Clock, cli::doctor::finding::Finding};
 
 /// The beginning of 2026; no wharf is older.
 const EARLIEST: Timestamp = Timestamp::constant(1_767_225_600, 0);
@@ -23,6 +23,19 @@ pub(super) fn plausible(now: Timestamp, last: Option<Timestamp>) -> Finding {
         }
         _ => Finding::ok("clock", shown),
     }
+}
+
+/// What a start would make of this machine's clock, by when a server last ran.
+pub(super) fn jumped(now: Timestamp, last: Timestamp) -> Option<Finding> {
+    let clock = Clock::new(move || now);
+    clock.go_on_from(last);
+    let doubt = clock.doubt()?;
+    let found = format!("a server last ran at {last:.0}; after a start {doubt}");
+    Some(Finding::warn(
+        "expiry",
+        found,
+        "if the server was off for so long there is nothing to do; else set the clock",
+    ))
 }
 
 /// What a clock elsewhere said between two moments here.
@@ -48,7 +61,7 @@ pub(super) fn compared(said: Timestamp, asked: Timestamp, answered: Timestamp) -
 mod tests {
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{EARLIEST, compared, plausible};
+    use super::{EARLIEST, compared, jumped, plausible};
 
     #[test]
     fn a_clock_that_is_behind_what_was_written_is_wrong() {
@@ -59,6 +72,17 @@ mod tests {
             assert!(plausible(now, last).to_string().starts_with(expected), "{last:?}");
         }
         assert!(plausible(Timestamp::UNIX_EPOCH, None).to_string().starts_with("fail clock: 1970-01-01"));
+    }
+
+    #[test]
+    fn a_clock_far_from_when_a_server_last_ran_is_told_of() {
+        let now: Timestamp = "2026-11-27T08:00:00Z".parse().unwrap();
+        let said =
+            |hours| jumped(now, now - SignedDuration::from_hours(hours)).map(|found| found.to_string());
+        assert_eq!((said(0), said(24), said(-24)), (None, None, None));
+        let month = said(30 * 24).unwrap();
+        assert!(month.starts_with("warn expiry: a server last ran at 2026-10-28T08:00:00Z"), "{month}");
+        assert!(month.contains("30 days ahead") && said(-48).unwrap().contains("2 days back"), "{month}");
     }
 
     #[test]

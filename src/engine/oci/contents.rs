@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::engine::{
     Disk,
@@ -24,6 +25,8 @@ use crate::engine::{
 /// What nothing refers to is removed after so long. Until then it may be what a killed pull will go on with, over a
 /// line on which a large image takes days, or what another program is about to give a name.
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
+/// How often it is looked for.
+const TIDY: Duration = Duration::from_hours(24);
 /// What a pull leaves free, in bytes: our own database may be on the same disk.
 const RESERVE: u64 = 16 * 1024 * 1024;
 /// How deep indexes of indexes are followed. Real ones have two levels.
@@ -32,6 +35,9 @@ const MAX_DEPTH: usize = 8;
 /// The directory, with what is going on in it.
 pub(crate) struct Contents {
     pub(crate) layout: Layout,
+    /// By which age is told. It knows no time before this process, so nothing is old within its first minutes.
+    clock: Clock,
+    tidied: Mutex<Option<Instant>>,
     /// Held from reading `index.json` to acting on it.
     turn: Mutex<()>,
     /// Blobs that pulls have need of, and how many pulls.
@@ -61,8 +67,16 @@ impl Drop for Pins {
 }
 
 impl Contents {
-    pub(crate) fn new(layout: Layout) -> Self {
-        Self { layout, turn: Mutex::default(), pins: Mutex::default(), known: Mutex::default() }
+    /// What is in this directory; `clock` is to be [`Clock::unproven`].
+    pub(crate) fn new(layout: Layout, clock: Clock) -> Self {
+        Self {
+            layout,
+            clock,
+            tidied: Mutex::default(),
+            turn: Mutex::default(),
+            pins: Mutex::default(),
+            known: Mutex::default(),
+        }
     }
 
     /// The images that are whole.
@@ -156,7 +170,7 @@ impl Contents {
             return Ok(());
         }
         // What was begun and given up is in the way of what is wanted now.
-        self.drop_begun(Duration::ZERO);
+        self.drop_begun(|_| true);
         let free = free()?;
         if needed <= free {
             return Ok(());
@@ -245,7 +259,8 @@ impl Contents {
     /// Removes the blobs that only these entries needed, and what was abandoned long ago; returns the bytes. Never what
     /// the index or a running pull refers to; nothing at all where it can't be told.
     fn collect(&self, index: &Index, lost: &[Entry]) -> u64 {
-        self.drop_begun(ABANDONED);
+        let abandoned = self.abandoned();
+        self.drop_begun(&abandoned);
         let reach = |entries: &[Entry]| {
             let mut reached = HashSet::new();
             for entry in entries {
@@ -267,7 +282,7 @@ impl Contents {
         let goes = |digest: &Digest, written: SystemTime| {
             !needed.contains(digest)
                 && !pins.contains_key(digest)
-                && (lost.contains(digest) || is_older(written, ABANDONED))
+                && (lost.contains(digest) || abandoned(written))
         };
         let mut freed = 0_u64;
         for (digest, size, written) in blobs {
@@ -298,19 +313,33 @@ impl Contents {
         documents.iter().try_for_each(|inner| self.reach(&inner.digest, depth - 1, reached))
     }
 
-    /// Removes what was abandoned long ago.
+    /// Whether what was written then is abandoned: nothing is while it is not known what day it is.
+    fn abandoned(&self) -> impl Fn(SystemTime) -> bool + use<> {
+        let today = self.clock.calendar().map(SystemTime::from);
+        move |written| {
+            let age = today.and_then(|today| today.duration_since(written).ok());
+            age.is_some_and(|age| age >= ABANDONED)
+        }
+    }
+
+    /// Removes what was abandoned long ago, now and then.
     pub(crate) fn tidy(&self) -> Result<(), Fault> {
-        let _turn = self.turn.lock();
-        self.collect(&self.layout.index()?, &[]);
+        let now = self.clock.steady();
+        let is_due = |last: Instant| now.saturating_duration_since(last) >= TIDY;
+        if self.clock.calendar().is_some() && self.tidied.lock().is_none_or(is_due) {
+            *self.tidied.lock() = Some(now);
+            let _turn = self.turn.lock();
+            self.collect(&self.layout.index()?, &[]);
+        }
         Ok(())
     }
 
-    /// Removes what was begun so long ago and is not being fetched.
-    fn drop_begun(&self, age: Duration) {
+    /// Removes what was begun when `goes` says and is not being fetched.
+    fn drop_begun(&self, goes: impl Fn(SystemTime) -> bool) {
         let Ok(begun) = self.layout.begun() else { return };
         let pins = self.pins.lock();
         for (digest, _, written) in begun {
-            if !pins.contains_key(&digest) && is_older(written, age) {
+            if !pins.contains_key(&digest) && goes(written) {
                 let _ = fs::remove_file(self.layout.part(&digest));
             }
         }
@@ -326,8 +355,4 @@ impl Contents {
         let (free, total, used) = read().map_err(|error| broken(self.layout.root(), &error))?;
         Ok(Disk { free_bytes: Some(free), total_bytes: Some(total), images_bytes: used })
     }
-}
-
-fn is_older(than: SystemTime, age: Duration) -> bool {
-    than.elapsed().is_ok_and(|elapsed| elapsed >= age)
 }

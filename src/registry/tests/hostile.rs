@@ -35,7 +35,7 @@ async fn ask(server: &Server, limits: Limits) -> Result<(), Error> {
 
 fn until(error: &Error) -> SystemTime {
     match error.reason {
-        Reason::RateLimited { until } => until,
+        Reason::RateLimited { until } => until.until,
         _ => panic!("{error}"),
     }
 }

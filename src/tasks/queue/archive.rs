@@ -35,20 +35,21 @@ impl Queue {
         }
     }
 
-    /// Removes the tasks that ended more than 24 hours ago, and the oldest of too many or too large ones.
+    /// Removes the tasks that ended more than 24 hours ago, once the time of day is believed, and the oldest of too many or
+    /// too large ones.
     pub async fn forget_old(&self) -> Result<()> {
         self.forget_beyond(MAX_BYTES).await
     }
 
     pub(in crate::tasks::queue) async fn forget_beyond(&self, bytes: usize) -> Result<()> {
-        let oldest = self.shared.clock.now() - ARCHIVE;
+        let oldest = self.shared.clock.calendar().map(|today| today - ARCHIVE);
         let sizes = self.shared.store.read(sizes).await?;
         let mut taken: usize = 0;
         let mut old = Vec::new();
         let ended = self.list().into_iter().filter_map(|live| Some((live.id(), live.ended_at()?)));
         for (place, (id, ended_at)) in ended.enumerate() {
             taken += sizes.get(&id).copied().unwrap_or_default();
-            if place >= MAX_ENDED || taken > bytes || ended_at < oldest {
+            if place >= MAX_ENDED || taken > bytes || oldest.is_some_and(|oldest| ended_at < oldest) {
                 old.push(id);
             }
         }

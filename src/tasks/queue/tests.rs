@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::sync::Barrier;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +20,7 @@ use crate::store::held::Held;
 use crate::tasks::live::Live;
 use crate::tasks::queue::{ITEMS, Queue};
 use crate::tasks::task::{Item, Kind, Ledger, NewItem};
-use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
 /// Finds more to do in each item it is given at first, all at the same moment.
 struct Lister(Arc<Barrier>);
@@ -55,11 +58,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(barrier: Arc<Barrier>) -> Self {
+    fn set(clock: Clock, worker: impl Worker + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
+        let store = Store::open(directory.path()).unwrap();
         let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
-        let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(Lister(barrier))];
+        let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(worker)];
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let queue = Queue::load(store.clone(), clock, audit.clone(), workers, tracker, shutdown).unwrap();
         Self { store, audit, queue, _directory: directory }
@@ -85,7 +88,7 @@ impl Scene {
 #[tokio::test]
 async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
     let barrier = Arc::new(Barrier::new(3));
-    let scene = Scene::set(Arc::clone(&barrier));
+    let scene = Scene::set(Clock::system(), Lister(Arc::clone(&barrier)));
     let id = scene.submit(["a", "b"].map(|name| new_item(name.into(), 0)).to_vec()).await;
 
     // Both come to their end while somebody else writes, so that both wait for their turn.
@@ -103,7 +106,7 @@ async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
 
 #[tokio::test]
 async fn the_oldest_tasks_go_when_all_take_too_many_bytes() {
-    let scene = Scene::set(Arc::new(Barrier::new(1)));
+    let scene = Scene::set(Clock::system(), Lister(Arc::new(Barrier::new(1))));
     let mut ids = Vec::new();
     for _ in 0..3 {
         let items = (0..10).map(|n| new_item(format!("{n}{}", "x".repeat(1_000)), 1)).collect();
@@ -119,4 +122,59 @@ async fn the_oldest_tasks_go_when_all_take_too_many_bytes() {
     assert_eq!(there(), [false, false, true]);
     let (items, _) = scene.store.read_now(|r| r.extent(&ITEMS)).unwrap();
     assert_eq!(items, 10, "with a task its items go");
+}
+
+/// Fails once, to be tried again a moment later; somebody sets the clock back by a day meanwhile.
+struct Twice {
+    tries: AtomicU32,
+    day: Arc<AtomicI64>,
+}
+
+#[async_trait]
+impl Worker for Twice {
+    fn kind(&self) -> Kind {
+        Kind::Rescan
+    }
+
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    async fn work(&self, _item: &Item, _place: &Workplace) -> Result<Outcome, Setback> {
+        if self.tries.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Ok(Outcome::new(Ledger::default()));
+        }
+        let day = Arc::clone(&self.day);
+        tokio::spawn(async move { day.fetch_sub(86_400, Ordering::SeqCst) });
+        Err(Setback { reason: "not now".into(), again: Again::After(Duration::from_millis(50)) })
+    }
+}
+
+/// A queue whose clock says these seconds, with one task that has ended.
+async fn ended_once(day: &Arc<AtomicI64>) -> (Scene, TaskId) {
+    let shown = Arc::clone(day);
+    let clock = Clock::new(move || Timestamp::from_second(shown.load(Ordering::SeqCst)).unwrap());
+    let scene = Scene::set(clock, Twice { tries: AtomicU32::new(0), day: Arc::clone(day) });
+    let id = scene.submit(vec![new_item("a".into(), 0)]).await;
+    let end = tokio::time::timeout(Duration::from_mins(1), scene.end_of(id));
+    end.await.expect("the wait is no longer than it was");
+    (scene, id)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_delays_no_retry() {
+    let (scene, id) = ended_once(&Arc::new(AtomicI64::new(1_700_000_000))).await;
+    let items = scene.queue.items(&scene.queue.find(id).unwrap()).await.unwrap();
+    assert_eq!(items[0].attempts, 2);
+}
+
+#[tokio::test]
+async fn a_moment_years_ahead_empties_no_archive() {
+    let day = Arc::new(AtomicI64::new(1_700_000_000));
+    let (scene, id) = ended_once(&day).await;
+    for jump in [3_650 * 86_400, -3_650 * 86_400] {
+        day.fetch_add(jump, Ordering::SeqCst);
+        scene.queue.forget_old().await.unwrap();
+        assert!(scene.queue.find(id).is_some(), "{jump}");
+    }
 }
