@@ -63,7 +63,7 @@ async fn rows(audit: &Audit, search: Search) -> Vec<super::Entry> {
 
 #[tokio::test]
 async fn what_is_done_denied_and_failed_has_one_row_each_and_only_the_first_changes_anything() {
-    let (audit, store, ..) = log(Retention::default());
+    let (audit, store, _, _directory) = log(Retention::default());
     let (admin, user) = (caller(Role::Superadmin), caller(Role::User));
     put(&audit, &admin, "good").await.unwrap();
     assert!(matches!(put(&audit, &user, "foreign").await, Err(Error::Denied(_))));
@@ -94,7 +94,7 @@ async fn what_is_done_denied_and_failed_has_one_row_each_and_only_the_first_chan
 
 #[tokio::test]
 async fn what_writes_nothing_has_a_row_too() {
-    let (audit, ..) = log(Retention::default());
+    let (audit, _, _, _directory) = log(Retention::default());
     audit.superadmin(&caller(Role::Superadmin), "try", "x", |_| async { Ok(()) }).await.unwrap();
     assert_eq!(rows(&audit, Search::default()).await.len(), 1);
 }
@@ -218,7 +218,7 @@ async fn refusals_that_are_like_one_another_are_counted_in_one_row() {
 
 #[tokio::test]
 async fn the_first_refusal_is_in_the_file_at_once_and_the_others_soon() {
-    let (audit, store, ..) = log(Retention::default());
+    let (audit, store, _, _directory) = log(Retention::default());
     let ann = named("ann@lab");
     let in_the_file = || {
         let mut rows: Vec<super::Entry> = Vec::new();
@@ -291,7 +291,7 @@ async fn nobodys_flood_pushes_out_what_others_did() {
 
 #[tokio::test]
 async fn a_log_without_shares_is_counted_once() {
-    let (audit, store, ..) = log(Retention::new(365, 100));
+    let (audit, store, _, _directory) = log(Retention::new(365, 100));
     let (ann, eve) = (named("ann@lab"), named("eve@lab"));
     for _ in 0..20 {
         done(&audit, &ann, "x").await;
@@ -315,7 +315,7 @@ async fn a_log_without_shares_is_counted_once() {
 
 #[tokio::test]
 async fn a_write_that_comes_to_nothing_takes_its_row_along() {
-    let (audit, store, ..) = log(Retention::new(365, 10));
+    let (audit, store, _, _directory) = log(Retention::new(365, 10));
     let ann = named("ann@lab");
     for _ in 0..3 {
         let noted = store.write_now(|w| {
