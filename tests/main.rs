@@ -22,6 +22,7 @@ mod attack;
 mod audit;
 mod auth;
 mod backup;
+mod bad_days;
 mod browsers;
 mod claims;
 mod cli;
