@@ -5,6 +5,7 @@ mod layouts;
 mod manners;
 mod partition;
 mod seeding;
+mod untold;
 
 use std::process::Command;
 

@@ -1,4 +1,7 @@
 //! Pulls, which go on whether there is a link or not.
+//!
+//! How one ended is told to whoever asked for it. Whoever asks later, because a link broke before the telling or because
+//! they want the image anew, is told what is so then: much may have happened to it meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,8 +51,9 @@ impl Pulls {
         Self { engine, entries: Mutex::default(), tracker, shutdown }
     }
 
-    /// Finds the pull of this id that runs or has ended untold, or begins it, as `what` says then. Nothing if there are
-    /// too many. One that was given up is not found: whoever asks now wants the image.
+    /// Finds the pull of this id that runs, or begins it, as `what` says then. Nothing if there are too many. One that was
+    /// given up or failed is not found: whoever asks now wants the image. One that ended well and untold is what is told,
+    /// if the engine still shows what came of it.
     pub fn ask(
         &self,
         id: &str,
@@ -57,12 +61,12 @@ impl Pulls {
         what: impl FnOnce() -> Result<Pull, Fault>,
     ) -> Option<watch::Receiver<News>> {
         let mut entries = self.entries.lock();
-        if let Some(entry) =
-            entries.get_mut(id).filter(|entry| !entry.stop.is_cancelled() && !entry.is_broken())
-        {
+        if let Some(entry) = entries.get_mut(id).filter(|entry| entry.is_under_way()) {
             entry.asked_on = link;
             return Some(entry.news.clone());
         }
+        let ended = entries.remove(id).filter(|entry| !entry.stop.is_cancelled());
+        let ended = ended.map(|entry| entry.news.borrow().clone());
         if entries.len() >= MAX_AT_ONCE {
             entries.retain(|_, entry| entry.news.borrow().end.is_none());
         }
@@ -81,6 +85,11 @@ impl Pulls {
         };
         let (engine, name) = (Arc::clone(&self.engine), what.name());
         self.tracker.spawn(async move {
+            if let Some(news) = still_so(engine.as_ref(), &what, ended).await {
+                tracing::info!(image = name, "was pulled before, and is still there");
+                sender.send_replace(news);
+                return;
+            }
             tracing::info!(image = name, "pulling");
             let report = |progress| sender.send_modify(|news| news.progress = Some(progress));
             let end = engine.pull(&what, &report, &stop).await;
@@ -120,10 +129,19 @@ impl Pulls {
 }
 
 impl Entry {
-    /// Whether nobody works on it, and nothing came of it.
-    fn is_broken(&self) -> bool {
-        self.news.has_changed().is_err() && self.news.borrow().end.is_none()
+    /// Whether somebody works on it.
+    fn is_under_way(&self) -> bool {
+        !self.stop.is_cancelled() && self.news.has_changed().is_ok() && self.news.borrow().end.is_none()
     }
+}
+
+/// How a pull ended before, if it ended well and the engine shows what came of it now.
+async fn still_so(engine: &dyn Engine, what: &Pull, ended: Option<News>) -> Option<News> {
+    let News { progress, end } = ended?;
+    let before = end?.ok()?;
+    let shown = engine.find(&what.canonical().ok()?).await.ok()?;
+    let held = what.proven(shown).ok()?;
+    Some(News { progress, end: Some(Ok(Pulled { held, ..before })) })
 }
 
 #[cfg(test)]
@@ -135,9 +153,11 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::Pulls;
+    use crate::base::digest::Digest;
     use crate::engine::fake::{Fake, pull};
-    use crate::engine::fault::Fault;
-    use crate::engine::pull::Pulled;
+    use crate::engine::fault::{Class, Fault};
+    use crate::engine::image::Held;
+    use crate::engine::pull::{Pull, Pulled};
 
     struct Scene {
         pulls: Pulls,
@@ -151,9 +171,17 @@ mod tests {
             Self { pulls, engine }
         }
 
-        /// Asks on this link and waits for the end.
+        /// Asks on this link and waits for the end, which is not told: the link is cut.
         async fn end(&self, link: u64) -> Result<Pulled, Fault> {
-            let mut news = self.pulls.ask("p", link, || Ok(pull("cr.io/a"))).expect("a place");
+            self.end_of(link, || Ok(pull("cr.io/a"))).await
+        }
+
+        async fn end_of(
+            &self,
+            link: u64,
+            what: impl FnOnce() -> Result<Pull, Fault>,
+        ) -> Result<Pulled, Fault> {
+            let mut news = self.pulls.ask("p", link, what).expect("a place");
             let ended = news.wait_for(|news| news.end.is_some()).await.expect("an end");
             ended.end.clone().expect("an end")
         }
@@ -170,6 +198,35 @@ mod tests {
         assert!(scene.end(1).await.unwrap().fetched);
         assert!(scene.end(2).await.unwrap().fetched);
         assert_eq!(scene.begun(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_after_its_pull_ended_untold_is_pulled_again_and_not_called_loaded() {
+        let scene = Scene::set();
+        scene.engine.pulls_end.add_permits(1);
+        scene.end(1).await.unwrap();
+        scene.engine.holds.lock().clear();
+        scene.engine.pulls_end.add_permits(1);
+        let again = scene.end(2).await.unwrap();
+        assert!(again.fetched && scene.begun() == 2);
+        // Another image has the name meanwhile.
+        *scene.engine.holds.lock() = vec![Held { digest: Digest::sha256_of(b"other"), ..again.held }];
+        scene.engine.pulls_end.add_permits(1);
+        scene.end(3).await.unwrap();
+        assert_eq!(scene.begun(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_failed_untold_answers_nobody_who_asks_later() {
+        let scene = Scene::set();
+        let why = || Err(Fault::new(Class::NotFound, "no such registry yet"));
+        scene.end_of(1, why).await.unwrap_err();
+        scene.engine.pulls_end.add_permits(1);
+        assert!(scene.end(1).await.unwrap().fetched, "on the same link");
+        scene.engine.holds.lock().clear();
+        scene.end_of(2, why).await.unwrap_err();
+        scene.engine.pulls_end.add_permits(1);
+        assert!(scene.end(3).await.is_ok(), "and on the next");
     }
 
     #[tokio::test]

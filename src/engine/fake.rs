@@ -59,7 +59,7 @@ pub fn pull(repository: &str) -> Pull {
         repository: repository.into(),
         tag: "1".into(),
         manifest: None,
-        config: Digest::sha256_of(repository.as_bytes()),
+        config: Digest::sha256_of(format!("{repository}:1").as_bytes()),
         platform: None,
         layers: Vec::new(),
         credentials: None,
@@ -94,7 +94,10 @@ impl Engine for Fake {
             () = stop.cancelled() => Err(Fault::new(Class::Stopped, "stopped on request")),
             permit = self.pulls_end.acquire() => {
                 permit.expect("a semaphore that stays open").forget();
-                Ok(Pulled { held: held(&pull.name()), fetched: true })
+                let held = held(&pull.name());
+                self.holds.lock().retain(|other| other.names != held.names);
+                self.holds.lock().push(held.clone());
+                Ok(Pulled { held, fetched: true })
             }
         }
     }
