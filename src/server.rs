@@ -1,6 +1,6 @@
 //! The server put together: store, services, schema, routes, in that order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,8 +119,7 @@ impl Server {
     /// # Errors
     /// A data directory that can't be used, or first credentials that can't be taken.
     pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
-        let store = Store::open(&settings.data_dir)?;
-        last_seen::recall(&store, &clock)?;
+        let store = opened(&settings.data_dir, &clock)?;
         // Before an account is made, whose password would be lost with a start that fails here.
         let engines = connect(&settings.engines)?;
         let tenants = Tenants::load(&store, clock.now())?;
@@ -298,6 +297,13 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
             return;
         }
     }
+}
+
+/// The store, by which the clock is judged before anything in it is judged by the clock.
+fn opened(data_dir: &Path, clock: &Clock) -> Result<Store, ServeError> {
+    let store = Store::open(data_dir)?;
+    last_seen::recall(&store, clock)?;
+    Ok(store)
 }
 
 /// Ends a user's sessions.

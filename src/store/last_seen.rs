@@ -25,8 +25,9 @@ pub fn last_seen(reader: &Reader) -> Result<Option<Timestamp>> {
 
 /// Tells the clock what time it was when a server last ran. To be done before anything of the store is judged by it.
 pub fn recall(store: &Store, clock: &Clock) -> Result<()> {
-    let last = store.read_now(last_seen)?;
-    last.into_iter().for_each(|last| clock.go_on_from(last));
+    if let Some(last) = store.read_now(last_seen)? {
+        clock.go_on_from(last);
+    }
     Ok(())
 }
 
@@ -37,9 +38,10 @@ pub async fn keep(store: Store, clock: Clock, shutdown: CancellationToken) {
         let doubt = clock.doubt();
         let by = doubt.map(|doubt| doubt.by);
         if by != doubted {
-            match doubt {
-                Some(doubt) => tracing::warn!(clock = %clock.now(), "{doubt}"),
-                None => tracing::info!(clock = %clock.now(), "the clock is believed again"),
+            if let Some(doubt) = doubt {
+                tracing::warn!(clock = %clock.now(), "{doubt}");
+            } else {
+                tracing::info!(clock = %clock.now(), "the clock is believed again");
             }
             doubted = by;
         }

@@ -434,8 +434,9 @@ impl Queue {
                     Again::After(wait) if item.attempts < MAX_ATTEMPTS => Some(wait),
                     _ => None,
                 };
-                wait.into_iter()
-                    .for_each(|wait| live.put_off(item.number, self.shared.clock.steady() + wait));
+                if let Some(wait) = wait {
+                    live.put_off(item.number, self.shared.clock.steady() + wait);
+                }
                 let again_at = wait.map(|wait| {
                     let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
                     now.checked_add(wait).unwrap_or(Timestamp::MAX)

@@ -126,7 +126,7 @@ impl Worker for TransferWorker {
         // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
         let done = done.map_err(|fault| match (fault.class, self.reach(place, &work.agent)) {
             (Class::EngineGone, Err(away)) => away,
-            _ => self.setback(item, &fault),
+            _ => setback(item, &fault),
         });
         if let Some(peers) = &self.peers {
             let is_away = matches!(done, Err(Setback { again: Again::When { .. }, .. }));
@@ -262,18 +262,19 @@ impl TransferWorker {
         let account = registry.username.clone().zip(password);
         Ok(account.map(|(username, password)| Credentials { username, password }))
     }
+}
 
-    fn setback(&self, item: &Item, fault: &Fault) -> Setback {
-        let tries = match fault.class {
-            Class::EngineGone => TRIES_ENGINE,
-            Class::Network => TRIES_NETWORK,
-            Class::Other => TRIES_OTHER,
-            _ => 0,
-        };
-        let waits = 2_u32.saturating_pow(item.attempts.saturating_sub(1).min(10));
-        let wait = FIRST_WAIT.saturating_mul(waits).min(LONGEST_WAIT);
-        Setback { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
-    }
+/// When an item that failed so is worth another try.
+fn setback(item: &Item, fault: &Fault) -> Setback {
+    let tries = match fault.class {
+        Class::EngineGone => TRIES_ENGINE,
+        Class::Network => TRIES_NETWORK,
+        Class::Other => TRIES_OTHER,
+        _ => 0,
+    };
+    let waits = 2_u32.saturating_pow(item.attempts.saturating_sub(1).min(10));
+    let wait = FIRST_WAIT.saturating_mul(waits).min(LONGEST_WAIT);
+    Setback { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
 }
 
 /// Keeps grants good while the pull goes on; it never ends.
