@@ -26,6 +26,7 @@ use crate::{
         listing::{Kind, Listing},
         manifest::{self, MAX_MANIFEST},
         paging::next_link,
+        silence::Silence,
         transport::{Answer, Ask, Settings, Transport, error_code},
     },
 };
@@ -309,6 +310,11 @@ impl Client {
     /// Until when the registry wants peace, if it said so: after a 429, or when its quota is nearly used up.
     pub fn paused_until(&self) -> Option<SystemTime> {
         self.0.net.pace.pending(true).map(|pause| pause.until)
+    }
+
+    /// The request that waits for an answer for longest, if one does.
+    pub fn silence(&self) -> Option<Silence> {
+        self.0.net.silence()
     }
 
     /// What the registry warned of, each text once, 16 at most, fit to show.

@@ -17,6 +17,8 @@ pub struct Limits {
     pub total: Duration,
     /// Tries per request, the first included.
     pub attempts: u32,
+    /// How many of them may end in silence: without a whole head within its deadline.
+    pub silent: u32,
     /// What the waits between tries grow from.
     pub backoff: Duration,
     /// What the pauses after a 429 without `Retry-After` grow from.
@@ -35,14 +37,16 @@ pub struct Limits {
 const CONNECT: Duration = Duration::from_secs(10);
 /// Registries answer in milliseconds; a cold cache behind object storage in a few seconds.
 const HEADERS: Duration = Duration::from_secs(30);
-/// On S3 the catalog walks the whole bucket, which takes about a minute.
-const CATALOG_HEADERS: Duration = Duration::from_mins(2);
+/// On S3 the catalog walks the whole bucket, which takes most of a minute. Nobody is silent for longer and still there.
+const CATALOG_HEADERS: Duration = Duration::from_mins(1);
 /// A live connection says something within this time.
 const IDLE: Duration = Duration::from_secs(30);
 /// The largest body is 32 MiB: 110 kB/s and up. One byte per second, which no idle deadline catches, ends here.
 const TOTAL: Duration = Duration::from_mins(5);
 /// Enough to sit out a restart behind a load balancer; more only adds load to a server in trouble.
 const ATTEMPTS: u32 = 4;
+/// A registry that takes requests and answers none is told of after a minute and a half, its list after three.
+const SILENT: u32 = 3;
 /// Waits of about 0.5, 1 and 2 seconds.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// Docker Hub's abuse limit and many proxies send no `Retry-After`; their windows are a minute or so.
@@ -66,6 +70,7 @@ impl Default for Limits {
             idle: IDLE,
             total: TOTAL,
             attempts: ATTEMPTS,
+            silent: SILENT,
             backoff: BACKOFF,
             unasked_pause: UNASKED_PAUSE,
             short_wait: SHORT_WAIT,

@@ -14,9 +14,10 @@ pub mod error;
 pub mod limits;
 mod listing;
 pub mod manifest;
-mod pace;
+pub mod pace;
 mod paging;
 mod retry;
+pub mod silence;
 pub(crate) mod tls;
 mod transport;
 

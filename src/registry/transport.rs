@@ -27,7 +27,9 @@ use crate::registry::{
     error::{Error, Reason, is_transient_status, visible},
     limits::Limits,
     pace::{Pace, Pause},
-    retry, tls,
+    retry,
+    silence::{Silence, Waits},
+    tls,
 };
 
 /// What is read of an error's body, to find its OCI code in.
@@ -87,7 +89,11 @@ pub(crate) struct Transport {
     /// each slot.
     large: Arc<Semaphore>,
     warnings: Mutex<Vec<String>>,
+    waits: Waits,
 }
+
+/// The head of an answer did not come.
+const NO_ANSWER: Reason = Reason::Timeout("no response headers");
 
 /// A try that failed, and what it says about the next one.
 struct Setback {
@@ -152,12 +158,18 @@ impl Transport {
             slots: Semaphore::new(concurrency.max(1)),
             large: Arc::new(Semaphore::new(1)),
             warnings: Mutex::new(Vec::new()),
+            waits: Waits::default(),
         })
     }
 
     /// An error of this registry.
     pub(crate) fn error(&self, doing: &str, reason: Reason) -> Error {
         Error::new(&self.host, doing, reason)
+    }
+
+    /// The request that waits for an answer for longest, if one does.
+    pub(crate) fn silence(&self) -> Option<Silence> {
+        self.waits.longest(self.limits.silent)
     }
 
     /// The distinct warnings the registry sent.
@@ -185,14 +197,15 @@ impl Transport {
     where
         F: Future<Output = Result<T, Setback>>,
     {
-        let mut attempt = 1;
+        let (mut attempt, mut silent) = (1, 0);
         loop {
             let setback = match try_it().await {
                 Ok(answer) => return Ok(answer),
                 Err(setback) => setback,
             };
             let wait = retry::backoff(self.limits.backoff, attempt, retry::random());
-            let last = attempt >= self.limits.attempts;
+            silent += u32::from(setback.reason == NO_ANSWER);
+            let last = attempt >= self.limits.attempts || silent >= self.limits.silent;
             match setback.again {
                 Again::Never => return Err(self.error(&ask.doing, setback.reason)),
                 Again::AfterPause(asked) => {
@@ -323,10 +336,10 @@ impl Transport {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
+        // The deadline is for the whole head: a byte now and then, or one `100 Continue` after another, is no answer.
+        let _waiting = self.waits.begin(ask);
         match timeout(ask.header_deadline, request.send()).await {
-            Err(_) => {
-                Err(Setback { reason: Reason::Timeout("no response headers"), again: Again::AfterBackoff })
-            }
+            Err(_) => Err(Setback { reason: NO_ANSWER, again: Again::AfterBackoff }),
             Ok(Err(error)) => Err(self.setback(url, &error)),
             Ok(Ok(response)) => {
                 if same_origin(url, self.policy.home()) {

@@ -37,7 +37,7 @@ impl Scans {
         let running: Vec<_> = all.iter().filter(|live| live.is_running()).collect();
         let works = running.iter().flat_map(|live| live.items());
         let registries =
-            works.filter_map(|item| Work::of(&item.work).ok()).map(Work::into_registry).collect();
+            works.filter_map(|item| Some(Work::of(&item.work).ok()?.registry().to_owned())).collect();
         let running = running.iter().map(|live| live.id()).collect();
         Self { known: Arc::new(all.iter().map(|live| live.id()).collect()), running, registries }
     }

@@ -26,8 +26,10 @@ use crate::tasks::worker::{Outcome, Workplace};
 
 /// Tags asked about at once. The client holds the number of requests in flight; this only keeps it fed.
 const TAGS_AT_ONCE: usize = 16;
-/// So many tags in a row that could not be reached end the reading of a repository.
+/// So many tags in a row that could not be reached end the reading of a repository; of those that the registry said
+/// nothing to, which took a minute and a half each, this part.
 const PATIENCE: usize = 10;
+const SILENT: usize = PATIENCE / 2;
 
 /// A repository that is being read.
 pub struct Reading<'a> {
@@ -187,6 +189,7 @@ impl Reading<'_> {
                 Ok(found) => found,
             };
             unreached = match &found {
+                Tag::Unread(error) if matches!(error.reason, Reason::Timeout(_)) => unreached + SILENT,
                 Tag::Unread(error) if error.is_transient() => unreached + 1,
                 _ => 0,
             };

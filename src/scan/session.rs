@@ -66,6 +66,11 @@ impl Sessions {
         Self { catalog, clients, meanwhile: Meanwhile::default(), open: Mutex::default() }
     }
 
+    /// The session of this task with this registry, if one is open.
+    pub fn find(&self, task: TaskId, host: &str) -> Option<Arc<Session>> {
+        self.open.lock().get(&(task, host.to_owned())).and_then(Weak::upgrade)
+    }
+
     /// The session of this task with this registry.
     ///
     /// # Errors

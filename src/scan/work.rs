@@ -55,8 +55,8 @@ impl Work {
         Ok(NewItem { name, pair: None, phase, work })
     }
 
-    /// The host of the registry it is about.
-    pub fn into_registry(self) -> String {
+    /// The host of the registry that it is about.
+    pub fn registry(&self) -> &str {
         match self {
             Self::List { registry, .. }
             | Self::Repository { registry, .. }

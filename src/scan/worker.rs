@@ -1,7 +1,9 @@
 //! Does the items of a rescan.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -21,6 +23,10 @@ use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
 
 /// Repositories of one task that are read at once.
 const REPOSITORIES_AT_ONCE: usize = 4;
+
+/// How often it is looked whether the registry answers, and from when on a wait is told.
+const LOOK: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(5);
 
 /// The worker of rescans.
 pub struct ScanWorker {
@@ -65,6 +71,27 @@ impl ScanWorker {
                 let session = self.sessions.join(place.task(), &registry)?;
                 self.catalog.learn_probing(&registry, probing(session.client.probe_mode())).await?;
                 Ok(sweep::sweep(&self.catalog, place.task(), &session.registry, confirm_removals).await?)
+            }
+        }
+    }
+
+    /// Tells when the registry lets us wait; it never ends.
+    async fn tell_of_silence(&self, host: &str, place: &Workplace) -> Infallible {
+        let mut is_told = false;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // As long as the attempt goes on there is a session, which this does not prolong.
+            let silence = self.sessions.find(place.task(), host).and_then(|session| session.client.silence());
+            match silence.filter(|silence| silence.lasting >= LONG) {
+                Some(silence) => {
+                    place.waits(Some(format!("{host}: {silence}")));
+                    is_told = true;
+                }
+                None if is_told => {
+                    place.waits(None);
+                    is_told = false;
+                }
+                None => {}
             }
         }
     }
@@ -143,8 +170,10 @@ impl Worker for ScanWorker {
 
     async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
         let work = Work::of(&item.work).map_err(|error| Setback::giving_up(error.to_string()))?;
+        let host = work.registry().to_owned();
         tokio::select! {
             outcome = self.attempt(work, place) => outcome.map_err(setback),
+            never = self.tell_of_silence(&host, place) => match never {},
             // Nothing is half done: what was read so far is dropped with the future, unwritten.
             () = place.stop.cancelled() => Err(Setback::giving_up("stopped")),
         }

@@ -153,6 +153,15 @@ impl Live {
         }
     }
 
+    pub(in crate::tasks) fn waits(&self, number: u32, reason: Option<String>) {
+        if let Some(item) = self.inner.write().items.get_mut(&number) {
+            item.reason.clone_from(&reason);
+        }
+        if let Some(reason) = reason {
+            self.say(reason);
+        }
+    }
+
     pub(in crate::tasks) fn say(&self, message: String) {
         self.inner.write().task.message = bounded(message);
         self.publish();

@@ -56,6 +56,11 @@ impl Workplace {
     pub fn report(&self, progress: Progress, message: impl Into<String>) {
         self.live.report(self.number, progress, message.into());
     }
+
+    /// Tells what this item waits for, while it is being worked on; nothing once it goes on.
+    pub fn waits(&self, reason: Option<String>) {
+        self.live.waits(self.number, reason);
+    }
 }
 
 /// Changes to the store that belong to the end of an item.

@@ -186,6 +186,27 @@ async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
 }
 
 #[tokio::test]
+async fn a_registry_that_says_nothing_is_asked_three_times_and_said_to_be_silent_meanwhile() {
+    let server = Server::start(|_| Reply::raw("", Then::Hang)).await;
+    let short = hasty().headers;
+    let limits = Limits { headers: short, catalog_headers: short, attempts: 9, ..patient() };
+    let client = client(remote(&server.url()), limits);
+    let told = async {
+        loop {
+            if let Some(silence) = client.silence() {
+                return silence.to_string();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (error, told) = tokio::join!(client.repositories(), told);
+    assert!(told.contains("no answer for 0 s") && told.ends_with("3 times at most"), "{told}");
+    assert!(error.unwrap_err().to_string().contains("no response headers"));
+    assert_eq!(server.requests().len(), 3);
+    assert!(client.silence().is_none());
+}
+
+#[tokio::test]
 async fn no_more_requests_are_in_flight_than_allowed() {
     // Signed: one that is given up early is counted out before the server has counted it in.
     let (now, most) = (Arc::new(AtomicIsize::new(0)), Arc::new(AtomicIsize::new(0)));
