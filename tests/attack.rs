@@ -8,3 +8,4 @@ mod connections;
 mod nesting;
 mod passwords;
 mod patterns;
+mod readers;

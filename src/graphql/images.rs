@@ -9,6 +9,7 @@ use crate::base::ids::{ImageId, TaskId};
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageRow, plain_id};
 use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::schema::LIST_COST;
 use crate::graphql::transfers::all_of;
@@ -77,11 +78,15 @@ impl ImageQuery {
         let kinds = load_filters.as_deref().map(kinds_of).transpose()?.flatten();
         let is_operation = is_operation.filter(|_| kinds.is_none());
         let filter = Filter { is_installed, is_operation, kinds, domain, group, scaling_group };
-        let images = catalog.images(caller, &filter)?;
         let alive = filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
-        let shown = if alive { images } else { Vec::new() };
-        let audience = Audience::new(caller, catalog);
-        Ok(Some(Rows(shown.into_iter().map(|image| ImageRow::new(image, &audience)).collect())))
+        let (caller, catalog) = (caller.clone(), catalog.clone());
+        let shown = walk(ctx, move |_| {
+            let images = catalog.images(&caller, &filter)?;
+            let shown = if alive { images } else { Vec::new() };
+            let audience = Audience::new(&caller, &catalog);
+            Ok(shown.into_iter().map(|image| ImageRow::new(image, &audience)).collect())
+        });
+        Ok(Some(Rows(shown.await?)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_graphql::{Request as Question, Variables};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem::{Body, Request, Response, handler};
@@ -153,7 +153,13 @@ fn streamed(
     form: Form,
     pieces: impl Iterator<Item = Bytes> + Send + 'static,
 ) -> Response {
-    let body = Body::from_bytes_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)));
+    // Each piece is written when the one before is on its way. To whoever reads as fast as that, a whole catalog would go
+    // in one go, while everybody else waits.
+    let in_turn = stream::iter(pieces).then(async |piece| {
+        tokio::task::yield_now().await;
+        Ok::<_, std::io::Error>(piece)
+    });
+    let body = Body::from_bytes_stream(in_turn);
     let kind = format!("{}; charset=utf-8", form.kind());
     Response::builder().status(status).header(header::CONTENT_TYPE, kind).body(body)
 }

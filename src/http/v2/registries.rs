@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use poem::web::Data;
-use poem::{Response, handler};
+use poem::{Request, Response, handler};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::access::caller::Caller;
 use crate::base::ids::RegistryId;
 use crate::base::secret::Secret;
+use crate::base::walk::{Budget, Meter, Walks};
 use crate::base::{Error, Result};
 use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
 use crate::http::caller::Proved;
+use crate::http::finish;
 use crate::http::json::{Sent, answer};
 use crate::http::problem::Problem;
-use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds};
+use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds, sift};
 use crate::http::v2::page::{self, Order, Page};
 
 /// A registry; its password is never among what is said of it.
@@ -106,23 +108,29 @@ pub struct Search {
 
 /// `POST /v2/container-registries/search`.
 #[handler]
-pub fn search(
+pub async fn search(
+    request: &Request,
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
+    Data(walks): Data<&Walks>,
     Sent(search): Sent<Search>,
 ) -> Result<Response, Problem> {
     let registries = catalog.registries(&caller)?;
     let page = Page::new(search.limit, search.offset)?;
     search.filter.as_ref().map_or(Ok(()), Filter::check)?;
-    let mut nodes: Vec<Node> = registries.iter().map(|registry| Node::from(registry.as_ref())).collect();
-    nodes.retain(|node| search.filter.as_ref().is_none_or(|filter| filter.takes(node)));
-    page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
-        Field::RegistryName => a.registry_name.cmp(&b.registry_name),
-        Field::Url => a.url.cmp(&b.url),
-        Field::Type => a.kind.cmp(&b.kind),
-        Field::IsGlobal => a.is_global.cmp(&b.is_global),
-    })?;
-    answer(&page.of(nodes, |node| node))
+    let found = move |meter: &Meter| {
+        let nodes = registries.iter().map(|registry| Node::from(registry.as_ref())).collect();
+        let size = |node: &Node| node.registry_name.len() + node.kind.len();
+        let mut nodes = sift(nodes, search.filter.as_ref(), meter, size, Filter::takes)?;
+        page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
+            Field::RegistryName => a.registry_name.cmp(&b.registry_name),
+            Field::Url => a.url.cmp(&b.url),
+            Field::Type => a.kind.cmp(&b.kind),
+            Field::IsGlobal => a.is_global.cmp(&b.is_global),
+        })?;
+        Ok(page.of(nodes, |node| node))
+    };
+    answer(&walks.run(caller.user, &Budget::new(finish::abandoned(request)), found).await?)
 }
 
 /// What a registry is to be.
