@@ -104,7 +104,7 @@ async fn images_that_come_and_go_leave_nothing_behind_and_what_stays_is_not_fetc
     registry.stock(passing().take(100));
     let back = app.admin().scan(&proxy.host()).await;
     assert_eq!(counts(&back), [100, 0, 3, 0, 2, 0], "{back:#}");
-    assert_eq!(bodies(|e| e.is_blob()), 100, "each config once");
+    assert_eq!(bodies(Exchange::is_blob), 100, "each config once");
     let image = app.admin().image("passing/7", "t7", "x86_64").await;
     assert!(image["labels"].as_array().is_some_and(|labels| !labels.is_empty()), "{image}");
 }

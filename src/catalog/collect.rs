@@ -58,9 +58,9 @@ impl Written {
         let written = Arc::clone(&self.0);
         writer.on_commit(move || {
             if let Some(marks) = written.lock().as_mut() {
-                digests.iter().for_each(|digest| {
+                for digest in &digests {
                     marks.insert(digest.as_str());
-                });
+                }
             }
         });
     }
