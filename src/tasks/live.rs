@@ -1,6 +1,5 @@
 //! A task as the running server knows it: the record, its items while it runs, and its feed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::Clock;
 use crate::base::ids::TaskId;
 use crate::tasks::feed::{Feed, Follower};
+use crate::tasks::items::{Items, Next};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Task};
 
 /// Longest message an event carries; a registry's words may be in it.
@@ -35,19 +35,13 @@ pub struct Live {
 struct Inner {
     task: Task,
     /// Empty once the task has ended; the store has them then.
-    items: BTreeMap<u32, Item>,
-    /// The items that wait for something to happen.
-    parked: BTreeSet<u32>,
-    /// When those that wait for a time may begin.
-    due: BTreeMap<u32, Instant>,
-    /// When each was first begun in this process.
-    begun: BTreeMap<u32, Instant>,
+    items: Items,
 }
 
 impl Inner {
     fn progress(&self) -> Progress {
         match self.task.state {
-            State::Started => self.items.values().map(|item| item.progress).sum(),
+            State::Started => self.items.iter().map(|item| item.progress).sum(),
             _ => self.task.progress,
         }
     }
@@ -57,17 +51,19 @@ impl Live {
     /// A task that runs, or has ended and has no items in memory.
     pub(in crate::tasks) fn new(task: Task, items: impl IntoIterator<Item = Item>, clock: Clock) -> Self {
         let (now, steady) = (clock.now(), clock.steady());
-        let items: BTreeMap<u32, Item> = items.into_iter().map(|item| (item.number, item)).collect();
-        let due = items.values().filter_map(|item| {
-            let left = Duration::try_from(item.not_before?.duration_since(now)).unwrap_or_default();
-            Some((item.number, steady + left.min(LONGEST_WAIT)))
-        });
-        let due = due.collect();
+        let mut kept = Items::default();
+        for item in items {
+            if let Some(at) = item.not_before {
+                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                kept.put_off(item.number, steady + left.min(LONGEST_WAIT));
+            }
+            kept.put(item);
+        }
         let live = Self {
             id: task.id,
             // Event numbers start at the present in milliseconds: higher than any this task had before a restart.
             feed: Feed::new(u64::try_from(now.as_millisecond()).unwrap_or_default()),
-            inner: RwLock::new(Inner { task, items, parked: BTreeSet::new(), due, begun: BTreeMap::new() }),
+            inner: RwLock::new(Inner { task, items: kept }),
             clock,
             reported: Mutex::new(None),
             cancel: CancellationToken::new(),
@@ -110,7 +106,7 @@ impl Live {
         let mut task = inner.task.clone();
         task.progress = inner.progress();
         if task.state == State::Started {
-            task.ledger = ledger_of(inner.items.values());
+            task.ledger = ledger_of(inner.items.iter());
         }
         task
     }
@@ -121,7 +117,7 @@ impl Live {
         let inner = self.inner.read();
         // What is waited for is measured; the time of day at which that will be is what the clock makes of it now.
         let shown = |item: &Item| {
-            let due = inner.due.get(&item.number).filter(|_| item.not_before.is_some());
+            let due = inner.items.due(item.number).filter(|_| item.not_before.is_some());
             let at = due.map(|due| {
                 let left =
                     SignedDuration::try_from(due.saturating_duration_since(steady)).unwrap_or_default();
@@ -129,7 +125,7 @@ impl Live {
             });
             Item { not_before: at.or(item.not_before), ..item.clone() }
         };
-        inner.items.values().map(shown).collect()
+        inner.items.iter().map(shown).collect()
     }
 
     /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
@@ -141,8 +137,8 @@ impl Live {
     pub(in crate::tasks) fn report(&self, number: u32, progress: Progress, message: String) {
         {
             let mut inner = self.inner.write();
-            if let Some(item) = inner.items.get_mut(&number) {
-                item.progress = progress;
+            if let Some(known) = inner.items.progress_of(number) {
+                *known = progress;
             }
             inner.task.message = bounded(message);
         }
@@ -154,8 +150,8 @@ impl Live {
     }
 
     pub(in crate::tasks) fn waits(&self, number: u32, reason: Option<String>) {
-        if let Some(item) = self.inner.write().items.get_mut(&number) {
-            item.reason.clone_from(&reason);
+        if let Some(known) = self.inner.write().items.reason_of(number) {
+            known.clone_from(&reason);
         }
         if let Some(reason) = reason {
             self.say(reason);
@@ -167,78 +163,66 @@ impl Live {
         self.publish();
     }
 
-    /// The next item that may begin now, or the earliest time one may.
+    /// See [`Items::next`].
     pub(in crate::tasks) fn next_waiting(&self, now: Instant) -> Next {
-        let inner = self.inner.read();
-        let open = || inner.items.values().filter(|item| !item.state.is_final());
-        let Some(phase) = open().map(|item| item.phase).min() else { return Next::Nothing };
-        let is_waiting = |item: &&Item| {
-            item.phase == phase && item.state == ItemState::Waiting && !inner.parked.contains(&item.number)
-        };
-        let waiting = || open().filter(is_waiting);
-        // Who was tried and failed goes behind those that were not: what is broken holds nobody up.
-        let is_ready = |item: &&Item| inner.due.get(&item.number).is_none_or(|at| *at <= now);
-        if let Some(ready) = waiting().filter(is_ready).min_by_key(|item| (item.attempts, item.number)) {
-            return Next::Item(Box::new(ready.clone()));
-        }
-        waiting()
-            .filter_map(|item| inner.due.get(&item.number))
-            .min()
-            .map_or(Next::Later(None), |at| Next::Later(Some(*at)))
+        self.inner.read().items.next(now)
+    }
+
+    /// The item of this number, while the task runs.
+    pub(in crate::tasks) fn item(&self, number: u32) -> Option<Item> {
+        self.inner.read().items.get(number).cloned()
+    }
+
+    /// Whether nothing more will happen to any item.
+    pub(in crate::tasks) fn are_items_final(&self) -> bool {
+        self.inner.read().items.are_final()
     }
 
     /// Puts an item aside until [`Live::unpark`]. How far it came counts on: what remains of it is still to be done.
     pub(in crate::tasks) fn park(&self, item: Item) {
         let mut inner = self.inner.write();
-        let progress = inner.items.get(&item.number).map_or(item.progress, |running| running.progress);
-        inner.parked.insert(item.number);
-        inner.items.insert(item.number, Item { progress, ..item });
+        let progress = inner.items.get(item.number).map_or(item.progress, |running| running.progress);
+        inner.items.park(Item { progress, ..item });
     }
 
     pub(in crate::tasks) fn unpark(&self, number: u32) {
-        self.inner.write().parked.remove(&number);
+        self.inner.write().items.unpark(number);
     }
 
     pub(in crate::tasks) fn change_item(&self, item: Item) {
-        self.inner.write().items.insert(item.number, item);
+        self.inner.write().items.put(item);
     }
 
     /// Gives up the items whose turn has not come; those that were put aside wait for something else.
     pub(in crate::tasks) fn fail_waiting(&self, reason: &str, now: Timestamp) {
         let mut inner = self.inner.write();
-        let Inner { items, parked, .. } = &mut *inner;
-        let waiting = items.values_mut().filter(|item| item.state == ItemState::Waiting);
-        for item in waiting.filter(|item| !parked.contains(&item.number)) {
-            item.state = ItemState::Failed;
-            item.ended_at = Some(now);
-            item.reason = Some(reason.to_owned());
+        for number in inner.items.waiting() {
+            let Some(item) = inner.items.get(number).cloned() else { continue };
+            let (state, reason) = (ItemState::Failed, Some(reason.to_owned()));
+            inner.items.put(Item { state, ended_at: Some(now), reason, ..item });
         }
     }
 
     /// An item that has just failed is not to be begun again before this.
     pub(in crate::tasks) fn put_off(&self, number: u32, until: Instant) {
-        self.inner.write().due.insert(number, until);
+        self.inner.write().items.put_off(number, until);
     }
 
     /// An item begins; returns when it did so first.
     pub(in crate::tasks) fn begin(&self, item: Item, now: Instant) -> Instant {
-        let mut inner = self.inner.write();
-        inner.due.remove(&item.number);
-        let begun = *inner.begun.entry(item.number).or_insert(now);
-        inner.items.insert(item.number, item);
-        begun
+        self.inner.write().items.begin(item, now)
     }
 
     /// Gives new items their places behind those that are there. To be asked within the write that keeps them, or two
     /// items that end at once give the same places.
     pub(in crate::tasks) fn number_items(&self, items: Vec<NewItem>) -> Vec<Item> {
-        let next = self.inner.read().items.keys().next_back().map_or(0, |last| last + 1);
+        let next = self.inner.read().items.next_number();
         (next..).zip(items).map(|(number, item)| item.numbered(number)).collect()
     }
 
     pub(in crate::tasks) fn with_items<T>(&self, ask: impl FnOnce(&[&Item]) -> T) -> T {
         let inner = self.inner.read();
-        ask(&inner.items.values().collect::<Vec<_>>())
+        ask(&inner.items.iter().collect::<Vec<_>>())
     }
 
     pub(in crate::tasks) fn request_cancel(&self) {
@@ -249,9 +233,7 @@ impl Live {
     pub(in crate::tasks) fn end(&self, task: Task) {
         {
             let mut inner = self.inner.write();
-            inner.items.clear();
-            inner.due.clear();
-            inner.begun.clear();
+            inner.items = Items::default();
             inner.task = task;
         }
         self.publish();
@@ -261,16 +243,6 @@ impl Live {
         let inner = self.inner.read();
         self.feed.publish(inner.task.state, inner.progress(), inner.task.message.clone());
     }
-}
-
-/// What a task can begin next.
-pub(in crate::tasks) enum Next {
-    /// This item.
-    Item(Box<Item>),
-    /// Nothing now: items are running, or wait for this time.
-    Later(Option<Instant>),
-    /// No item is left open.
-    Nothing,
 }
 
 /// The account of these items: what each says, and one line for each that failed as a whole.

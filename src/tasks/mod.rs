@@ -2,6 +2,7 @@
 //! crash under the same id.
 
 pub mod feed;
+mod items;
 pub mod live;
 pub mod queue;
 pub mod task;

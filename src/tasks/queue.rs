@@ -18,7 +18,8 @@ use crate::base::reference::shown;
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
 use crate::store::{Store, Table};
-use crate::tasks::live::{Live, Next, ledger_of};
+use crate::tasks::items::Next;
+use crate::tasks::live::{Live, ledger_of};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Targets, Task};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
@@ -318,9 +319,7 @@ impl Queue {
                 () = self.shared.shutdown.cancelled(), if !stopping() => {}
             }
         }
-        if self.shared.shutdown.is_cancelled()
-            && !live.with_items(|items| items.iter().all(|i| i.state.is_final()))
-        {
+        if self.shared.shutdown.is_cancelled() && !live.are_items_final() {
             return Ok(());
         }
         self.end(live, worker.as_ref()).await
@@ -406,13 +405,7 @@ impl Queue {
         stopped: bool,
     ) -> Result<()> {
         let now = self.shared.clock.now();
-        item.progress = live.with_items(|items| {
-            items
-                .iter()
-                .find(|other| other.number == item.number)
-                .map(|other| other.progress)
-                .unwrap_or_default()
-        });
+        item.progress = live.item(item.number).map(|running| running.progress).unwrap_or_default();
         let mut message = None;
         let (changes, more) = match result {
             Ok(outcome) => {
@@ -482,9 +475,7 @@ impl Queue {
 
     /// An item's result could not be kept: what it was about is gone, or the disk is full.
     async fn fail(&self, live: &Arc<Live>, number: u32, error: &Error) {
-        let found =
-            live.with_items(|items| items.iter().find(|item| item.number == number).map(|i| (*i).clone()));
-        let Some(item) = found else { return };
+        let Some(item) = live.item(number) else { return };
         let failed = Item {
             state: ItemState::Failed,
             ended_at: Some(self.shared.clock.now()),
@@ -592,20 +583,14 @@ impl Unkept {
 
 /// Has an item done again once its result can be kept; false after too many tries.
 fn put_back(live: &Live, number: u32, error: &Error) -> bool {
-    let found =
-        live.with_items(|items| items.iter().find(|item| item.number == number).map(|item| (*item).clone()));
-    match found {
-        Some(item) if item.attempts < MAX_ATTEMPTS => {
-            live.change_item(Item {
-                state: ItemState::Waiting,
-                progress: Progress::default(),
-                reason: Some(error.to_string()),
-                ..item
-            });
-            true
-        }
-        _ => false,
-    }
+    let Some(item) = live.item(number).filter(|item| item.attempts < MAX_ATTEMPTS) else { return false };
+    live.change_item(Item {
+        state: ItemState::Waiting,
+        progress: Progress::default(),
+        reason: Some(error.to_string()),
+        ..item
+    });
+    true
 }
 
 /// An item that waits for something to happen.
