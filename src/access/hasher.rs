@@ -10,6 +10,7 @@ use argon2::password_hash::{Output, SaltString};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroize as _;
 
 use crate::access::shares::Shares;
 use crate::base::ids::UserId;
@@ -211,6 +212,8 @@ impl Shared {
         memory.resize(argon2.params().block_count().max(memory.len()), Block::default());
         let filled =
             argon2.hash_password_into_with_memory(password.expose().as_bytes(), salt, hash, &mut memory);
+        // The first block is a quick hash of the password: whoever found it could guess without all the work.
+        memory.iter_mut().zeroize();
         self.memory.lock().push(memory);
         filled.map_err(failed)
     }
@@ -346,7 +349,12 @@ mod tests {
     async fn memory_is_kept_for_the_next_and_given_back_when_nobody_comes() {
         let hasher = Hasher::with_turns(2, 10).unwrap();
         join_all((0..6).map(|_| hasher.matches(Line::Known, password(), None))).await;
-        assert!((1..=2).contains(&hasher.shared.memory.lock().len()));
+        {
+            let memory = hasher.shared.memory.lock();
+            assert!((1..=2).contains(&memory.len()));
+            let is_wiped = |block: &argon2::Block| block.as_ref().iter().all(|word| *word == 0);
+            assert!(memory.iter().flatten().all(is_wiped), "nothing of a password is left in it");
+        }
         hasher.tidy();
         assert_eq!(hasher.shared.memory.lock().len(), 0);
     }

@@ -7,6 +7,7 @@ use crate::guessing::guess_until_refused;
 use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
 use crate::support::people::PASSWORD;
 use crate::support::visitor::Visitor;
+use crate::support::wait::{PATIENCE, until};
 
 /// A large class: more than there may be failures from an address.
 const PEOPLE: usize = 64;
@@ -14,6 +15,8 @@ const PEOPLE: usize = 64;
 const MADE_AT_ONCE: usize = 32;
 /// Each password takes 19 MiB while it is hashed: that of four, and the server itself.
 const MOST_MEMORY: u64 = 200 << 20;
+/// What may be left of it afterwards.
+const LEFT: u64 = 10 << 20;
 
 fn email(n: usize) -> String {
     format!("student{n}@school.invalid")
@@ -22,6 +25,7 @@ fn email(n: usize) -> String {
 #[tokio::test]
 async fn a_class_is_made_and_signs_in_at_once_from_one_address_in_bounded_memory() {
     let app = App::start().await;
+    let before = app.own_memory();
     let admin = app.admin();
     let create = async |n: usize| {
         let arguments = format!("email: {:?}, props: {{password: {PASSWORD:?}}}", email(n));
@@ -41,6 +45,12 @@ async fn a_class_is_made_and_signs_in_at_once_from_one_address_in_bounded_memory
         assert_eq!((reply.status, &reply.json()["authenticated"]), (200, &json!(true)), "{}", reply.text());
     }
     assert!(app.peak_memory() < MOST_MEMORY, "{} bytes", app.peak_memory());
+
+    // Nobody comes any more, and what it took goes back to the system.
+    until("the memory to be given back", 2 * PATIENCE, async || {
+        (app.own_memory() < before + LEFT).then_some(())
+    })
+    .await;
 
     // Those who are right have earned nothing for those who are wrong.
     let looked_at = guess_until_refused(&Visitor::of(&app), |n| format!("guess{n}@school.invalid")).await;

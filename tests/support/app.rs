@@ -184,10 +184,19 @@ impl App {
 
     /// The most memory it has had at once since it was started, in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory it has now for itself, in bytes: not the program, which the system reads from the disk as it is needed.
+    pub fn own_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, which: &str) -> u64 {
         let status = read(Path::new(&format!("/proc/{}/status", self.process_id())));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(which));
         let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kibibytes.unwrap_or_else(|| panic!("no VmHWM in {status:?}")) * 1024
+        kibibytes.unwrap_or_else(|| panic!("no {which} in {status:?}")) * 1024
     }
 
     /// Everything it has printed, over all its restarts.
