@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use wharf::store::{Store, Table};
 
 use crate::support::api::Api;
 use crate::support::app::{App, Launch};
 use crate::support::disk::SmallDisk;
+use crate::support::http1;
 use crate::support::image::Image;
-use crate::support::process::run;
+use crate::support::process::{Process, read, run};
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
@@ -186,4 +188,93 @@ async fn a_full_disk_ends_a_backup_and_nothing_else() {
     assert_tidy(&app);
     drop(app);
     drop(there);
+}
+
+/// Makes a stopped server's database some 30 MB larger.
+fn fatten(data_dir: &Path) {
+    const FAT: Table<String> = Table::new("KEY_TO_FAT");
+    let store = Store::open(data_dir).expect("a stopped server's data");
+    let megabyte = "x".repeat(1 << 20);
+    for n in 0_u32..30 {
+        store.write_now(|w| w.put(&FAT, n.to_be_bytes(), &megabyte)).expect("room");
+    }
+}
+
+/// What a folder has of a file in the making.
+fn half_done(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let mut names = entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.to_string_lossy();
+        (name.contains(".part") || name.ends_with(".new"))
+            && path.metadata().is_ok_and(|found| found.len() > 0)
+    });
+    names.next()
+}
+
+#[tokio::test]
+async fn a_backup_and_a_restore_that_are_stopped_leave_nothing_behind() {
+    let mut app = App::start().await;
+    app.terminate().await;
+    fatten(&app.data_dir());
+    let (launch, data_dir) = (app.launch().clone(), app.data_dir());
+    let root = launch.root().to_owned();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let stopped = async |arguments: &[&str], signal: &str, folder: &Path| {
+        let mut command = launch.wharf(arguments);
+        command.env("WHARF_ACCESS_KEY", "AK").env("WHARF_SECRET_KEY", "SK");
+        let (out, err) = (root.join("stopped.out"), root.join("stopped.err"));
+        let mut process = Process::spawn(&mut command, &out, &err).expect("the binary runs");
+        until("something half done", PATIENCE, async || half_done(folder)).await;
+        process.signal(signal);
+        let status = process.exit("a command that was stopped", PATIENCE).await;
+        assert_eq!(status.code(), Some(1), "{arguments:?}: {}", read(&err));
+        assert!(read(&err).contains("stopped; what was half done is removed"), "{}", read(&err));
+        assert_eq!(half_done(folder), None, "{arguments:?}");
+        fs::remove_file(err).unwrap();
+    };
+    for signal in ["INT", "TERM"] {
+        let arguments = ["backup", &at("b"), "--offline", data_dir.to_str().unwrap()];
+        stopped(&arguments, signal, &root).await;
+        assert!(!root.join("b").exists());
+    }
+    let arguments = ["backup", &at("b"), "--offline", data_dir.to_str().unwrap()];
+    let outcome = run(&mut launch.wharf(&arguments), &root, PATIENCE).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.text());
+    stopped(&["restore", &at("b"), "--data-dir", &at("copy")], "INT", &root.join("copy")).await;
+    assert!(!root.join("copy/wharf.redb").exists() && !root.join("copy/secret.key").exists());
+
+    // From a server that stops half way.
+    let slow = http1::Server::start(|_: http1::Request| async {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
+        http1::Answer::Pause([head.as_bytes(), &vec![7; 50_000]].concat().into())
+    })
+    .await;
+    let endpoint = slow.url();
+    for signal in ["INT", "TERM"] {
+        stopped(&["backup", &at("c"), "--endpoint", &endpoint], signal, &root).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_nobody_reads_is_dropped_with_its_file() {
+    let mut app = App::start().await;
+    app.terminate().await;
+    fatten(&app.data_dir());
+    app.restart().await;
+    let held = |app: &App| {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", app.process_id())).expect("its descriptors");
+        let files = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        files.filter(|file| file.to_string_lossy().contains("backup-")).count()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        // Only the head is read.
+        unread.push(app.admin().call("POST", "/backup").json(&json!({})).response().await);
+    }
+    assert_eq!(held(&app), 4);
+    let fifth = app.admin().call("POST", "/backup").json(&json!({})).send().await;
+    assert!(fifth.text().contains("4 backups are on their way already"), "{}", fifth.text());
+    until("the files to be gone", 10 * PATIENCE, async || (held(&app) == 0).then_some(())).await;
+    let read = app.admin().call("POST", "/backup").json(&json!({})).send().await;
+    assert!(read.body.len() > 30 << 20, "{}", read.body.len());
 }

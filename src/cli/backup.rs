@@ -22,7 +22,7 @@ use crate::{
     store::{
         Store,
         backup::{self, BackupError, Label},
-        open::KEY_FILE,
+        open::{KEY_FILE, unfinished},
     },
 };
 
@@ -104,17 +104,24 @@ fn failed(why: &BackupError) -> Failure {
 impl Backup {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
         let unfinished = Unfinished::new(&self.file)?;
-        let label = if let Some(directory) = &self.offline {
-            let store = Store::open_existing(directory);
-            let store = store.map_err(|why| Failure::failed("backup", why.to_string()))?;
-            let key = directory.join(KEY_FILE);
-            store.back_up(&unfinished.path, Some(&key), Clock::system().now()).map_err(|why| failed(&why))?
-        } else {
-            let client = Client::new(&self.connection, matches)?;
-            cli::block_on(download(&client, &unfinished.path))?;
-            // Nothing that was lost or changed on the way gets the backup's name.
-            backup::check(&unfinished.path).map_err(|why| failed(&why))?
+        let path = unfinished.path.clone();
+        let save = async {
+            let Some(directory) = self.offline.clone() else {
+                let client = Client::new(&self.connection, matches)?;
+                download(&client, &path).await?;
+                // Nothing that was lost or changed on the way gets the backup's name.
+                return cli::aside(move || backup::check(&path).map_err(|why| failed(&why))).await;
+            };
+            let copy = move || {
+                let store = Store::open_existing(&directory);
+                let store = store.map_err(|why| Failure::failed("backup", why.to_string()))?;
+                let key = directory.join(KEY_FILE);
+                store.back_up(&path, Some(&key), Clock::system().now()).map_err(|why| failed(&why))
+            };
+            cli::aside(copy).await
         };
+        // What is half done is removed with its name.
+        let label = cli::until_stopped("backup", save, || ())?;
         unfinished.finish()?;
         told(&self.file, &label, self.connection.json, "saved to", |file| {
             if label.has_key() {
@@ -134,8 +141,13 @@ impl Backup {
 
 impl Restore {
     pub(crate) fn run(&self) -> Result<()> {
-        let restored = backup::restore(&self.file, &self.data_dir, self.key_file.as_deref());
-        let label = restored.map_err(|why| Failure::failed("restore", why.to_string()))?;
+        let (file, data_dir, key_file) = (self.file.clone(), self.data_dir.clone(), self.key_file.clone());
+        let restore = move || {
+            let restored = backup::restore(&file, &data_dir, key_file.as_deref());
+            restored.map_err(|why| Failure::failed("restore", why.to_string()))
+        };
+        let tidy = || drop(fs::remove_file(unfinished(&self.data_dir)));
+        let label = cli::until_stopped("restore", cli::aside(restore), tidy)?;
         told(&self.data_dir, &label, self.json, "restored to", |place| {
             format!("start it with: wharf serve --data-dir {place}")
         })

@@ -52,6 +52,7 @@ use std::{
 };
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::failure::{Failure, Result},
@@ -228,6 +229,33 @@ fn asked_command(arguments: &[OsString]) -> String {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?.block_on(work)
+}
+
+/// Runs a command that is to leave nothing half done behind it: told to stop, by Ctrl-C, SIGTERM or a terminal that is
+/// closed, it tidies up and is a failure like any other. What runs on a thread of its own goes on until the process ends.
+fn until_stopped<T>(what: &str, work: impl Future<Output = Result<T>>, tidy: impl FnOnce()) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        daemon::stop_on_signal(stop.clone())?;
+        daemon::stop_on_hangup(stop.clone())?;
+        tokio::select! {
+            done = work => done,
+            () = stop.cancelled() => {
+                tidy();
+                Err(Failure::failed(what, "stopped; what was half done is removed"))
+            }
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs what takes long on a thread of its own, so that a signal is heard meanwhile.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::failed("thread", error.to_string()))?
 }
 
 /// Whether a person reads stdout, whom a hint helps, and not a script, which it would break.

@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use poem::http::header;
 use poem::web::Data;
 use poem::{Body, Response, handler};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::accounts::random_text;
 use crate::access::audit::Audit;
@@ -20,7 +23,10 @@ use crate::store::Store;
 use crate::store::backup::BackupError;
 use crate::store::open::DATABASE_FILE;
 
-/// Takes backups, one at a time: each needs as much room again. Clones share it.
+/// How many backups may be on their way at once: each takes as much room on the disk as the database for as long.
+const MOST_SENT: usize = 4;
+
+/// Takes backups, one at a time. Clones share it.
 #[derive(Clone)]
 pub struct Backups {
     store: Store,
@@ -28,6 +34,25 @@ pub struct Backups {
     clock: Clock,
     folder: PathBuf,
     turn: Arc<Semaphore>,
+    sent: Arc<Semaphore>,
+}
+
+/// A backup on its way. Its file has no name any more and is gone when this is dropped, whether or not somebody has read
+/// it to its end.
+pub struct Taken {
+    file: tokio::fs::File,
+    bytes: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Taken {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.file).poll_read(cx, buffer)
+    }
 }
 
 impl Backups {
@@ -39,25 +64,34 @@ impl Backups {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Self { store, audit, clock, folder, turn: Arc::new(Semaphore::new(1)) }
+        let [turn, sent] = [1, MOST_SENT].map(|places| Arc::new(Semaphore::new(places)));
+        Self { store, audit, clock, folder, turn, sent }
     }
 
-    /// Everything as it is now, without the key. The file has no name any more and is gone when it is closed.
+    /// Everything as it is now, without the key.
     ///
     /// # Errors
-    /// [`Error::Denied`] for all but super-admins, [`Error::Busy`] while another one is taken, and
-    /// [`Error::Unavailable`] where there is no room for it.
-    pub async fn take(&self, caller: &Caller) -> Result<File> {
+    /// [`Error::Denied`] for all but super-admins, [`Error::Busy`] while another one is taken or too many are on their way,
+    /// and [`Error::Unavailable`] where there is no room for it.
+    pub async fn take(&self, caller: &Caller) -> Result<Taken> {
         self.audit
             .superadmin(caller, "back_up", "", |_| async {
                 let busy = |_| Error::Busy("another backup is being taken; try again when it is done".into());
+                let many = |_| {
+                    Error::Busy(format!("{MOST_SENT} backups are on their way already; try again when one is there"))
+                };
+                let place = Arc::clone(&self.sent).try_acquire_owned().map_err(many)?;
                 let turn = Arc::clone(&self.turn).try_acquire_owned().map_err(busy)?;
                 let path = self.folder.join(format!("{DATABASE_FILE}.backup-{}", random_text(8)?));
                 let (store, now) = (self.store.clone(), self.clock.now());
                 let taken = move || {
                     let _turn = turn;
                     store.back_up(&path, None, now)?;
-                    let opened = File::open(&path).and_then(|file| fs::remove_file(&path).map(|()| file));
+                    let opened = File::open(&path).and_then(|file| {
+                        fs::remove_file(&path)?;
+                        let bytes = file.metadata()?.len();
+                        Ok(Taken { file: file.into(), bytes, _place: place })
+                    });
                     opened.map_err(|why| BackupError::Io { path, why })
                 };
                 let taken = tokio::task::spawn_blocking(taken).await.map_err(Error::internal)?;
@@ -79,11 +113,10 @@ impl Backups {
 /// `POST /backup`: the file.
 #[handler]
 pub async fn take(Proved(caller): Proved, Data(backups): Data<&Backups>) -> Result<Response, Problem> {
-    let file = backups.take(&caller).await?;
-    let length = file.metadata().map_err(Error::internal)?.len();
+    let taken = backups.take(&caller).await?;
     Ok(Response::builder()
         .header(header::CONTENT_TYPE, "application/octet-stream")
-        .header(header::CONTENT_LENGTH, length)
+        .header(header::CONTENT_LENGTH, taken.bytes)
         .header(header::CACHE_CONTROL, "no-store")
-        .body(Body::from_async_read(tokio::fs::File::from_std(file))))
+        .body(Body::from_async_read(taken)))
 }

@@ -195,7 +195,7 @@ pub fn restore(backup: &Path, directory: &Path, key_file: Option<&Path>) -> Resu
     if path.try_exists().map_err(|why| io_error(&path, why))? {
         return Err(BackupError::Occupied(directory.into()));
     }
-    let unfinished = unfinished(&path);
+    let unfinished = unfinished(directory);
     let _ = fs::remove_file(&unfinished);
     let disk = Disk::create(&unfinished).map_err(|why| io_error(&unfinished, why))?;
     let made = fill(&found.records, &disk, &key).and_then(|()| {

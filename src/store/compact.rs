@@ -58,7 +58,7 @@ pub(in crate::store) fn where_worthwhile(disk: Disk, found: AtRest) -> Disk {
 }
 
 fn write_anew(disk: &Disk, found: &AtRest) -> Result<Disk, BackupError> {
-    let path = unfinished(disk.path());
+    let path = unfinished(disk.path().parent().unwrap_or(disk.path()));
     let _ = fs::remove_file(&path);
     let fail = |why| BackupError::Io { path: path.clone(), why };
     let new = Disk::create(&path).map_err(fail)?;

@@ -246,7 +246,7 @@ pub(in crate::store) fn take(directory: &Path, path: &Path) -> Result<(Disk, Loc
 }
 
 fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
-    let unfinished = unfinished(path);
+    let unfinished = unfinished(directory);
     if let Ok(left) = Disk::open(&unfinished) {
         // What a start that was cut short leaves, unless another one is at it just now.
         let _lock = Lock::take(left.file(), directory)?;
@@ -282,9 +282,9 @@ fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
     Ok((put_in_place(disk, path)?, lock))
 }
 
-/// A database that is being made lies there until it is whole.
-pub(in crate::store) fn unfinished(path: &Path) -> PathBuf {
-    path.with_file_name(format!("{DATABASE_FILE}.new"))
+/// Where a database of this directory lies until it is whole.
+pub fn unfinished(directory: &Path) -> PathBuf {
+    directory.join(format!("{DATABASE_FILE}.new"))
 }
 
 /// Gives a file that is whole the database's name.

@@ -8,8 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the head of a request may take to come, from its first byte.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may stay open on which nothing moves that should: no request comes, or nobody reads an answer.
+/// How long a connection may stay open on which no request comes.
 const STILL: Duration = Duration::from_mins(2);
+/// How long an answer may wait for somebody to read on. What it is made of is held meanwhile: a backup's file, a stream's
+/// place.
+const UNREAD: Duration = Duration::from_mins(1);
 
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Watch {
     /// Until when what is written has to be taken.
     pub(super) fn must_go_by(&self) -> Option<Instant> {
         let state = self.state.lock();
-        (state.stage != Stage::HandedOver).then(|| state.moved + STILL)
+        (state.stage != Stage::HandedOver).then(|| state.moved + UNREAD)
     }
 
     /// Since when nothing is being done for the client, if that is so: it may be given up for another.
@@ -146,7 +149,7 @@ impl State {
 mod tests {
     use tokio::time::Instant;
 
-    use super::{STILL, Watch};
+    use super::{STILL, UNREAD, Watch};
 
     #[test]
     fn each_stage_has_its_own_deadline() {
@@ -166,6 +169,8 @@ mod tests {
         assert_eq!((watch.must_come_by(), watch.spare_since()), (None, None), "who is answered stays");
         let answered = Instant::now();
         watch.went();
+        let read = watch.must_go_by();
+        assert!(read.is_some_and(|deadline| deadline >= answered + UNREAD && deadline < answered + STILL));
         watch.answered();
         assert!(watch.must_come_by().is_some_and(|deadline| deadline >= answered + STILL));
         watch.handed_over();
