@@ -11,7 +11,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("async_graphql", &["graphql", "http"]),
     ("async_graphql_value", &["graphql"]),
-    ("poem", &["http", "server", "demo"]),
+    ("poem", &["http", "demo"]),
     ("bollard", &["engine"]),
     ("argon2", &["access/hasher.rs"]),
     ("reqwest", &["registry", "agent", "cli"]),

@@ -75,6 +75,17 @@ async fn whoever_is_refused_again_and_again_is_one_row_and_pushes_nobody_out() {
     assert_eq!(refused.len(), 1, "{refused:#?}");
     assert_eq!((&refused[0]["count"], &refused[0]["other_targets"]), (&json!(600), &json!(true)));
     assert!(refused[0]["last_at"].as_str() >= refused[0]["at"].as_str(), "{refused:#?}");
+    // Whoever asks hears the same: the API, the shell, and the page.
+    let printed: Value =
+        serde_json::from_str(&app.wharf(&["audit", "--outcome", "denied", "--json"]).await.stdout).unwrap();
+    let document = std::fs::read_to_string("ui/src/pages/audit.graphql").expect("the query of the page");
+    let shown = admin.ask(&document, json!({"outcome": "DENIED"})).await["audit_log"]["items"].take();
+    for field in ["number", "at", "count", "last_at", "other_targets", "action", "target", "email", "reason"]
+    {
+        let told = &refused[0][field];
+        assert_eq!((&printed[0][field], &shown[0][field]), (told, told), "{field}");
+    }
+    assert_eq!((printed.as_array().map(Vec::len), shown.as_array().map(Vec::len)), (Some(1), Some(1)));
     let told = app.wharf(&["audit", "--outcome", "denied"]).await.stdout;
     assert!(told.contains("denied 600 times until ") && told.contains(" and others"), "{told}");
 }

@@ -184,8 +184,8 @@ fn bearer(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Who signed the request, how many the keypair may make in a window, and with which signature. Checks in the order the original does, so
-/// that clients show the message that helps.
+/// Who signed the request, how many the keypair may make in a window, and with which signature. Checks in the order the
+/// original does, so that clients show the message that helps.
 fn signed(
     request: &Request,
     authorization: &str,

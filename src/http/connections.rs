@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body as _, Incoming};
@@ -34,6 +34,7 @@ use crate::http::connections::socket::Socket;
 use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
 use crate::http::problem;
+use crate::http::refusals::Lines;
 
 /// Largest head of a request: a cookie, a signature, and a query in the address; and as much as a connection holds of
 /// what was not asked for yet.
@@ -41,6 +42,8 @@ const MAX_HEAD: usize = 32 * 1024;
 /// The wait after a connection could not be taken, as when there are no more descriptors: accepting again at once would
 /// fail at once.
 const AGAIN: Duration = Duration::from_millis(10);
+/// How often a minute the log tells of it.
+const TOLD: u32 = 1;
 
 /// How connections are served.
 pub struct Connections {
@@ -58,6 +61,7 @@ impl Connections {
     {
         let (routes, tracker, cut) = (Arc::new(routes), TaskTracker::new(), CancellationToken::new());
         let places = Places::new(places::most(), self.proxies);
+        let mut lines = Lines::new(TOLD);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -66,7 +70,9 @@ impl Connections {
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
                 Err(why) => {
-                    tracing::warn!(%why, "a connection could not be taken");
+                    if let (true, before) = lines.turn(Instant::now()) {
+                        tracing::warn!(%why, before, "a connection could not be taken");
+                    }
                     places.give_some_up();
                     tokio::time::sleep(AGAIN).await;
                     continue;

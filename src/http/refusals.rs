@@ -11,9 +11,9 @@ use poem::http::{Method, StatusCode};
 
 use crate::base::reference::shown;
 
-/// Lines that are written in a [`SPAN`]: what is more is counted only. A line is some 200 bytes.
+/// Refused requests that are written in a [`SPAN`]: what is more is counted only. A line is some 200 bytes.
 const MOST: u32 = 60;
-/// See [`MOST`].
+/// See [`Lines`].
 const SPAN: Duration = Duration::from_mins(1);
 
 /// Why a request was refused, on its way from the handler to the log.
@@ -21,25 +21,37 @@ const SPAN: Duration = Duration::from_mins(1);
 pub struct Reason(pub String);
 
 /// What is written of refused requests. Clones share it.
-#[derive(Clone, Default)]
-pub struct Refusals(Arc<Mutex<Span>>);
+#[derive(Clone)]
+pub struct Refusals(Arc<Mutex<Lines>>);
 
-#[derive(Default)]
-struct Span {
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Lines::new(MOST))))
+    }
+}
+
+/// How many lines of one kind the log gets: so many a minute.
+pub(in crate::http) struct Lines {
+    most: u32,
     began: Option<Instant>,
     written: u32,
     left_out: u64,
 }
 
-impl Span {
+impl Lines {
+    /// None was written yet.
+    pub(in crate::http) fn new(most: u32) -> Self {
+        Self { most, began: None, written: 0, left_out: 0 }
+    }
+
     /// Whether one more line may be written, and how many were not in the span that is over now.
-    fn turn(&mut self, now: Instant) -> (bool, u64) {
+    pub(in crate::http) fn turn(&mut self, now: Instant) -> (bool, u64) {
         let mut left_out = 0;
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= SPAN) {
             left_out = self.left_out;
-            *self = Self { began: Some(now), written: 0, left_out: 0 };
+            *self = Self { began: Some(now), ..Self::new(self.most) };
         }
-        let may_write = self.written < MOST;
+        let may_write = self.written < self.most;
         if may_write {
             self.written += 1;
         } else {
@@ -80,11 +92,11 @@ pub fn is_refusal(status: StatusCode, slug: &str) -> bool {
 mod tests {
     use std::time::Instant;
 
-    use super::{MOST, SPAN, Span};
+    use super::{Lines, MOST, SPAN};
 
     #[test]
     fn a_flood_is_counted_and_the_next_minute_has_lines_again() {
-        let (mut span, begun) = (Span::default(), Instant::now());
+        let (mut span, begun) = (Lines::new(MOST), Instant::now());
         let written = (0..1_000).filter(|_| span.turn(begun).0).count();
         assert_eq!(written, MOST as usize);
         assert_eq!(span.turn(begun + SPAN.mul_f64(0.99)), (false, 0));
