@@ -82,6 +82,8 @@ async fn who_holds_connections_shuts_nobody_out_when_descriptors_run_out() {
     }
     beside.was_served(&app).await;
     drop(held);
+    let lines = app.logs().matches("a connection could not be taken").count();
+    assert!((1..=3).contains(&lines), "one a minute, however many could not: {lines}");
 }
 
 #[tokio::test]
