@@ -1,6 +1,7 @@
 //! A database that something else changed, moved or removed: it is told, and never written over.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 
 use crate::support::app::{App, Launch};
 use crate::support::image::Image;
@@ -118,7 +119,6 @@ async fn damage_under_a_running_server_ends_all_writing_and_is_told() {
     // The header stays: the library has that in memory.
     bytes[4096..].iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
     // In place, as a disk would do it.
-    use std::os::unix::fs::FileExt as _;
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.write_all_at(&bytes[4096..], 4096).unwrap();
     // Whatever reads it is refused, and from then on whatever would write to it.

@@ -42,7 +42,7 @@ impl Requests {
 
 /// `GET /healthz`: the process answers, and what it is told is kept.
 #[handler]
-pub fn alive(store: Data<&Store>) -> Result<&'static str, Problem> {
+pub fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
     store.check_writable()?;
     Ok("ok\n")
 }

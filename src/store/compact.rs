@@ -39,13 +39,13 @@ pub fn compact(directory: &Path) -> Result<Compacted, BackupError> {
 
 /// The database's file, written anew where half of it or more is free. It was just read to its end, so that what was not
 /// read is free.
-pub(in crate::store) fn where_worthwhile(disk: Disk, found: AtRest) -> Disk {
+pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest) -> Disk {
     let (length, used) = (length(&disk), disk.known());
     if length < SMALL || used > length / 2 {
         return disk;
     }
     tracing::info!(bytes = length, used, "the database is mostly free: writing it anew");
-    match write_anew(&disk, &found) {
+    match write_anew(&disk, found) {
         Ok(written) => {
             tracing::info!(bytes = self::length(&written), "the database was written anew");
             written

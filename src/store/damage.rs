@@ -86,7 +86,9 @@ fn damage_under_a_running_server_is_told_and_nothing_is_written_after_it() {
     let mut bytes = fs::read(&path).unwrap();
     let places: Vec<usize> = (0..bytes.len() - 64).step_by(4096).filter(|at| bytes[at + 7] == b'y').collect();
     assert!(places.len() > 1000, "{}", places.len());
-    places.iter().for_each(|at| bytes[at + 7] = b'z');
+    for at in &places {
+        bytes[at + 7] = b'z';
+    }
     fs::write(&path, &bytes).unwrap();
     let why = read(&store).unwrap_err();
     let says = |why: Error| matches!(&why, Error::Unavailable(why) if why.contains("damaged") && why.contains("restore"));

@@ -165,17 +165,15 @@ impl Disk {
     /// Whether these bytes are those that were there before, where that is known.
     fn is_as_it_was(&self, offset: u64, bytes: &[u8]) -> bool {
         let sums = self.shared.sums.read();
-        blocks(offset, bytes).all(|(number, block)| {
-            let known = usize::try_from(number).ok().and_then(|number| *sums.get(number)?);
-            known.is_none_or(|known| known == crc32fast::hash(block))
-        })
+        blocks(offset, bytes)
+            .all(|(number, block)| sum_of(&sums, number).is_none_or(|known| known == crc32fast::hash(block)))
     }
 
     fn learn(&self, offset: u64, bytes: &[u8]) {
         // Most of what is read is known; only what is not needs the lock for itself.
         let is_known = {
             let sums = self.shared.sums.read();
-            blocks(offset, bytes).all(|(number, _)| slot(&sums, number).is_some_and(|sum| sum.is_some()))
+            blocks(offset, bytes).all(|(number, _)| sum_of(&sums, number).is_some())
         };
         if !is_known {
             self.set(offset, bytes, |block| Some(crc32fast::hash(block)));
@@ -213,8 +211,8 @@ impl Disk {
     }
 }
 
-fn slot(sums: &[Option<u32>], number: u64) -> Option<Option<u32>> {
-    usize::try_from(number).ok().and_then(|number| sums.get(number).copied())
+fn sum_of(sums: &[Option<u32>], number: u64) -> Option<u32> {
+    usize::try_from(number).ok().and_then(|number| *sums.get(number)?)
 }
 
 /// The whole blocks in these bytes but the header, with their numbers.

@@ -241,7 +241,9 @@ impl Store {
         match caught(|| opened.write(work)) {
             Ok(Attempt::Kept(value, after)) => {
                 self.shared.trouble.write().take();
-                after.into_iter().for_each(|apply| apply());
+                for apply in after {
+                    apply();
+                }
                 // A file that has lost its name is gone with the process: no change to it is done.
                 self.check_place()?;
                 Ok(value)
@@ -332,7 +334,9 @@ impl Store {
             && let Some(unsettled) = turn.unsettled.take()
             && number == unsettled.number
         {
-            unsettled.after.into_iter().for_each(|apply| apply());
+            for apply in unsettled.after {
+                apply();
+            }
         }
     }
 
@@ -346,7 +350,7 @@ impl Store {
             _ => None,
         };
         match (opened.failure(), corrupted) {
-            (Some(trouble), _) => self.noted(trouble),
+            (Some(trouble), _) => self.noted(&trouble),
             (None, Some(why)) => self.damaged(why),
             (None, None) => why,
         }
@@ -354,14 +358,14 @@ impl Store {
 
     fn damaged(&self, why: String) -> Error {
         let path = self.directory().join(open::DATABASE_FILE);
-        self.noted(Trouble::Damaged { path, why })
+        self.noted(&Trouble::Damaged { path, why })
     }
 
     /// Damage stays, whatever else is met.
-    fn noted(&self, trouble: Trouble) -> Error {
+    fn noted(&self, trouble: &Trouble) -> Error {
         let mut noted = self.shared.trouble.write();
         if noted.as_ref().is_none_or(Trouble::may_pass) {
-            if noted.as_ref() != Some(&trouble) {
+            if noted.as_ref() != Some(trouble) {
                 tracing::error!("{trouble}");
             }
             *noted = Some(trouble.clone());
@@ -380,7 +384,7 @@ impl Store {
             }
             return Ok(());
         };
-        Err(self.noted(Trouble::Replaced(disk.path().into())))
+        Err(self.noted(&Trouble::Replaced(disk.path().into())))
     }
 }
 

@@ -156,7 +156,7 @@ impl Store {
         let found = AtRest::over(&disk, newest(steps))?;
         // The database first: where it is something else altogether, a missing key is not what is wrong.
         let (seal, schema) = (found.key()?, found.schema());
-        let disk = compact::where_worthwhile(disk, found);
+        let disk = compact::where_worthwhile(disk, &found);
         let database = guarded(&path, || {
             builder().create_with_backend(disk.clone()).map_err(|why| refusal(&path, why))
         })?;
