@@ -115,7 +115,8 @@ async fn send(api: &Api, document: &str) -> Answer {
     }
     // A disk that is full, and dates that are not those of the server's clock.
     let said = format!("{it} {answer}");
-    let bad_moment = ["is full", "Unauthorized", "auth", "stopping", "Date/time"];
+    let bad_moment =
+        ["is full", "tasks are running already", "Unauthorized", "auth", "stopping", "Date/time"];
     assert!(bad_moment.iter().any(|word| said.contains(word)), "{document}: {said}");
     Answer::Doubtful
 }

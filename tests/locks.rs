@@ -8,8 +8,10 @@ use crate::support::app::Launch;
 use crate::support::process::run;
 use crate::support::wait::PATIENCE;
 
-/// What network and cluster file systems answer to a lock: EOPNOTSUPP, ENOSYS, ENOLCK, EINVAL.
-const ANSWERS: [&str; 4] = ["95", "38", "37", "22"];
+/// What network and cluster file systems without locks answer to one: EOPNOTSUPP, ENOSYS, EINVAL.
+const ANSWERS: [&str; 3] = ["95", "38", "22"];
+/// What one answers that has locks, and none to give just now: ENOLCK.
+const NONE_NOW: &str = "37";
 
 /// The program that has the system answer so, built where a test keeps its files.
 fn no_locks(folder: &Path) -> PathBuf {
@@ -82,6 +84,18 @@ async fn two_servers_never_share_a_directory_that_has_no_locks() {
         let names: Vec<_> = fs::read_dir(app.data_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(names.len() == 3, "{answer}: {names:?}");
     }
+}
+
+#[tokio::test]
+async fn a_file_system_that_has_no_lock_just_now_is_no_place_to_start_in() {
+    // Another server may have had one before.
+    let folder = tempfile::tempdir().unwrap();
+    let program = no_locks(folder.path());
+    let launch = Launch::new(move |command| without_locks(command, &program, NONE_NOW));
+    let refused = launch.refused().await;
+    assert!(refused.code == 1 && refused.stderr.contains("can't be locked"), "{}", refused.text());
+    let left: Vec<_> = fs::read_dir(launch.data_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name == "wharf.redb"), "{left:?}");
 }
 
 #[tokio::test]

@@ -46,6 +46,10 @@ const A_DAY: SignedDuration = SignedDuration::from_hours(24);
 const LOOKED_BEHIND: usize = 64;
 /// How long is waited before refusals that could not be written are tried again.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// What is done even where the audit log can't take its row yet.
+pub const BACK_UP: &str = "back_up";
+pub(in crate::access) const SIGN_OUT: &str = "sign_out";
+const UNKEPT: [&str; 2] = [BACK_UP, SIGN_OUT];
 /// How many entries a page may have.
 pub const MAX_PAGE: usize = 1_000;
 
@@ -126,14 +130,13 @@ impl Audit {
         }
         let result = work(deed.clone()).await;
         match &result {
-            // What changes nothing in the store, such as a test of a connection, has written no row yet. Where none can be
-            // written it is done all the same: it may be the backup that the trouble asks for.
+            // What changes nothing in the store, such as a test of a connection, has written no row yet.
             Ok(_) if !deed.is_written() => match deed.write(|_| Ok(())).await {
-                Err(why) if self.store.check_writable().is_ok() => return Err(why),
-                Err(why) => {
-                    tracing::error!(action, caller.email, %why, "done, and the audit log could not take it");
+                // The trouble asks for it, so it is done all the same; its row comes once one can be written.
+                Err(why @ Error::Unavailable(_)) if UNKEPT.contains(&action) => {
+                    deed.keep_later(None, &why).await;
                 }
-                Ok(()) => {}
+                written => written?,
             },
             Ok(_) => {}
             Err(error) => deed.failed(error).await,
@@ -395,6 +398,11 @@ impl Audit {
                     return Ok(next.at);
                 }
             }
+            // So many in a row: the last of all tells whether the clock has been right since.
+            let last: Option<Entry> = writer.last(&ENTRIES)?;
+            if let Some(last) = last.filter(|last| !is_ahead(last.at)) {
+                return Ok(last.at);
+            }
         }
         Ok(row.at)
     }
@@ -456,13 +464,21 @@ impl Deed {
     /// Keeps a row of what changed nothing, or counts it in one. If even that can't be written, as on a full disk, the
     /// caller is still told what went wrong first.
     async fn failed(&self, error: &Error) {
-        let entry = self.entry.as_ref().clone().ended(Some(error));
+        // Its commit failed and was kept all the same: then it has its row.
+        if !self.is_written() {
+            self.keep_later(Some(error), error).await;
+        }
+    }
+
+    /// Keeps a row of what ended like this, as soon as one can be written; those of one kind are counted in one.
+    async fn keep_later(&self, end: Option<&Error>, error: &Error) {
+        let entry = self.entry.as_ref().clone().ended(end);
         let (action, like) = (entry.action.clone(), Likeness::of(&entry, error));
         let audit = &self.audit;
         if audit.refusals.count(like, entry, audit.clock.steady())
             && let Err(why) = audit.save().await
         {
-            tracing::error!(action, %error, %why, "a mutation failed, and the audit log could not take it");
+            tracing::error!(action, %error, %why, "the audit log can't take a row yet");
         }
     }
 }

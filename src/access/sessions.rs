@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -69,13 +70,16 @@ struct Open {
     address: Option<IpAddr>,
     created_at: Timestamp,
     age: Span,
+    /// Ended where that can't be written yet.
+    has_ended: AtomicBool,
     seen: Mutex<Seen>,
 }
 
 struct Seen {
     at: Timestamp,
     idle: Span,
-    saved: Instant,
+    /// None where it is not in the store at all.
+    saved: Option<Instant>,
 }
 
 /// How long something has been.
@@ -124,7 +128,8 @@ impl Open {
             address: record.address,
             created_at: record.created_at,
             age,
-            seen: Mutex::new(Seen { at: record.last_seen, idle, saved: idle.since }),
+            has_ended: AtomicBool::new(false),
+            seen: Mutex::new(Seen { at: record.last_seen, idle, saved: Some(idle.since) }),
         }
     }
 
@@ -139,7 +144,11 @@ impl Open {
     }
 
     fn is_over(&self, limits: Limits, present: Present) -> bool {
-        self.age.length(present) >= limits.lifetime || self.unused(present) >= limits.idle
+        self.has_ended() || self.age.length(present) >= limits.lifetime || self.unused(present) >= limits.idle
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
     }
 
     fn unused(&self, present: Present) -> Duration {
@@ -261,9 +270,17 @@ impl Sessions {
         let (key, _, open) = self.fresh(user, address)?;
         let mut index = self.index.write();
         let others = index.of(user);
-        self.too_many(others).for_each(|open| index.remove(open.id));
+        self.too_many(others).for_each(|open| open.has_ended.store(true, Ordering::SeqCst));
+        open.seen.lock().saved = None;
         index.put(open);
         Ok(key)
+    }
+
+    /// Ends a session where that can't be written yet.
+    pub(in crate::access) fn end_unkept(&self, id: SessionId) {
+        if let Some(open) = self.index.read().sessions.get(&id) {
+            open.has_ended.store(true, Ordering::SeqCst);
+        }
     }
 
     fn fresh(&self, user: UserId, address: Option<IpAddr>) -> Result<(Secret, Record, Open)> {
@@ -349,10 +366,13 @@ impl Sessions {
         let now = present.now;
         let is_over = |open: &Open| {
             (today.is_some() && open.is_over(self.limits, present))
+                || open.has_ended()
                 || self.accounts.caller(open.user, Credential::Session).is_err()
         };
         let is_late = |open: &Open| {
-            today.is_some() && (all || now.saturating_duration_since(open.seen.lock().saved) >= SAVED)
+            let saved = open.seen.lock().saved;
+            let is_due = |saved| all || now.saturating_duration_since(saved) >= SAVED;
+            saved.is_none_or(|saved| today.is_some() && is_due(saved))
         };
         let (over, late): (Vec<_>, Vec<_>) = {
             let index = self.index.read();
@@ -372,7 +392,7 @@ impl Sessions {
                     // One that ended meanwhile stays ended.
                     if sessions.index.read().sessions.contains_key(&open.id) {
                         w.put(&SESSIONS, open.id.0, &open.record(present, today))?;
-                        open.seen.lock().saved = now;
+                        open.seen.lock().saved = Some(now);
                     }
                 }
                 Ok(())

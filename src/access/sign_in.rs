@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::Accounts;
-use crate::access::audit::{Audit, Deed};
+use crate::access::audit::{Audit, Deed, SIGN_OUT};
 use crate::access::caller::{Caller, Credential, SessionId};
 use crate::access::hasher::{Hasher, MAX_PASSWORD};
 use crate::access::sessions::{Limits, Sessions};
@@ -154,8 +154,19 @@ impl SignIn {
     pub async fn sign_out(&self, caller: &Caller) -> Result<()> {
         let Some(session) = caller.origin.session else { return Ok(()) };
         let sessions = self.shared.sessions.clone();
-        let end = async |deed: Deed| deed.write(move |w| sessions.end(w, session)).await;
-        self.shared.audit.perform(caller, "sign_out", &caller.email, end).await
+        let end = async |deed: Deed| {
+            let ended = sessions.clone();
+            match deed.write(move |w| sessions.end(w, session)).await {
+                // Who leaves a machine that others use too has to be out, also where that can't be written yet.
+                Err(Error::Unavailable(why)) => {
+                    tracing::warn!(why, "signed out, which is written once it can be");
+                    ended.end_unkept(session);
+                    Ok(())
+                }
+                ended => ended,
+            }
+        };
+        self.shared.audit.perform(caller, SIGN_OUT, &caller.email, end).await
     }
 
     /// Ends all sessions of the caller's, the present one too unless it is to be kept. Returns how many they were.
@@ -226,7 +237,7 @@ impl Shared {
             Ok(Some(SignedIn { key, caller }))
         });
         match checked.await {
-            Err(Error::Unavailable(why)) if self.store.check_writable().is_err() => {
+            Err(Error::Unavailable(why)) => {
                 let (attempt, user) = unkept;
                 self.check_unkept(&attempt, user.filter(|_| is_right), address, &why)
             }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::accounts::random_text;
-use crate::access::audit::Audit;
+use crate::access::audit::{Audit, BACK_UP};
 use crate::access::caller::Caller;
 use crate::base::clock::Clock;
 use crate::base::{Error, Result};
@@ -75,7 +75,7 @@ impl Backups {
     /// and [`Error::Unavailable`] where there is no room for it.
     pub async fn take(&self, caller: &Caller) -> Result<Taken> {
         self.audit
-            .superadmin(caller, "back_up", "", |_| async {
+            .superadmin(caller, BACK_UP, "", |_| async {
                 let busy = |_| Error::Busy("another backup is being taken; try again when it is done".into());
                 let many = |_| {
                     Error::Busy(format!("{MOST_SENT} backups are on their way already; try again when one is there"))

@@ -42,8 +42,8 @@ impl Requests {
 
 /// `GET /healthz`: the process answers, and what it is told is kept.
 #[handler]
-pub fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
-    store.check_writable()?;
+pub async fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
+    store.check_health().await?;
     Ok("ok\n")
 }
 
@@ -51,8 +51,8 @@ pub fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
 /// of its own: it is no reason to send requests elsewhere.
 #[handler]
 pub async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<String, Problem> {
+    store.check_health().await?;
     store.read(|_| Ok(())).await?;
-    store.check_writable()?;
     let doubt = proofs.clock.doubt().map(|doubt| format!("{CLOCK}{doubt}\n"));
     Ok(format!("ready\n{}", doubt.unwrap_or_default()))
 }

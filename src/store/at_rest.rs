@@ -10,7 +10,7 @@ use crate::base::Result;
 use crate::store::backup::count;
 use crate::store::disk::Disk;
 use crate::store::fault;
-use crate::store::guard::caught;
+use crate::store::guard::{Guarded, caught};
 use crate::store::lock::{Lock, is_read_only};
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{
@@ -22,7 +22,7 @@ use crate::store::table::Reader;
 
 /// The database. No server can start on it while this is held.
 pub struct AtRest {
-    database: Database,
+    database: Guarded,
     disk: Disk,
     schema: u64,
     _lock: Option<Lock>,
@@ -64,7 +64,7 @@ impl AtRest {
                 return Err(damaged("it does not agree with its checksums"));
             }
             let schema = known_schema(&reader(&database)?, path, known)?;
-            Ok(Self { database, disk: disk.clone(), schema, _lock: None })
+            Ok(Self { database: database.into(), disk: disk.clone(), schema, _lock: None })
         })
     }
 
@@ -80,7 +80,9 @@ impl AtRest {
     pub(in crate::store) fn key(&self) -> Result<Seal, OpenError> {
         let key_path = self.disk.path().with_file_name(KEY_FILE);
         let seal = load_key(&key_path)?;
-        guarded(self.disk.path(), || proven(&reader(&self.database)?, &seal, &key_path))?;
+        guarded(self.disk.path(), || {
+            proven(&reader(self.database.get().map_err(fault)?)?, &seal, &key_path)
+        })?;
         Ok(seal)
     }
 
@@ -99,7 +101,7 @@ impl AtRest {
     pub fn check_records(&self) -> Result<BTreeMap<String, usize>, OpenError> {
         let path = self.disk.path();
         guarded(path, || {
-            let counted = count(reader(&self.database)?.transaction());
+            let counted = count(reader(self.database.get().map_err(fault)?)?.transaction());
             counted.map_err(|why| OpenError::Damaged { path: path.into(), why: why.to_string() })
         })
     }
@@ -109,7 +111,7 @@ impl AtRest {
     /// # Errors
     /// Those of `work`, and [`OpenError::Damaged`] where what it reads is broken.
     pub fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
-        guarded(self.disk.path(), || Ok(work(&reader(&self.database)?)?))
+        guarded(self.disk.path(), || Ok(work(&reader(self.database.get().map_err(fault)?)?)?))
     }
 }
 

@@ -20,11 +20,11 @@ use zeroize::Zeroizing;
 use crate::base::Error;
 use crate::base::digest::hex;
 use crate::store::disk::Disk;
-use crate::store::guard::caught;
+use crate::store::guard::{Guarded, caught};
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{
-    DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, builder, closed_file, key_bytes, make_directory,
-    proven, put_in_place, unfinished,
+    DATABASE_FILE, KEY_FILE, OpenError, SCHEMA, SCHEMA_KEY, begin, builder, closed_file, key_bytes,
+    make_directory, proven, put_in_place,
 };
 use crate::store::overlay::Overlay;
 use crate::store::seal::Seal;
@@ -171,7 +171,7 @@ fn write_backup(
 struct Found {
     label: Label,
     /// Open as long as it is read.
-    _database: Database,
+    _database: Guarded,
     records: ReadTransaction,
 }
 
@@ -195,12 +195,11 @@ pub fn restore(backup: &Path, directory: &Path, key_file: Option<&Path>) -> Resu
     if path.try_exists().map_err(|why| io_error(&path, why))? {
         return Err(BackupError::Occupied(directory.into()));
     }
-    let unfinished = unfinished(directory);
-    let _ = fs::remove_file(&unfinished);
-    let disk = Disk::create(&unfinished).map_err(|why| io_error(&unfinished, why))?;
+    let (disk, _lock) = begin(directory)?;
+    let unfinished = disk.path().to_owned();
     let made = fill(&found.records, &disk, &key).and_then(|()| {
         put_key(&directory.join(KEY_FILE), &key)?;
-        Ok(put_in_place(disk, &path)?)
+        Ok(put_in_place(&disk, &path)?)
     });
     if made.is_err() {
         let _ = fs::remove_file(&unfinished);
@@ -273,7 +272,7 @@ fn read(path: &Path) -> Result<Found, BackupError> {
         if digest_of(&records).map_err(broken)? != (label.records, label.digest.clone()) {
             return Err(damaged(path, "its records are not those it was taken with".into()));
         }
-        Ok(Found { label, _database: database, records })
+        Ok(Found { label, _database: database.into(), records })
     });
     read.unwrap_or_else(|why| Err(damaged(path, why)))
 }

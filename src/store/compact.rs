@@ -70,7 +70,7 @@ fn write_anew(disk: &Disk, found: &AtRest) -> Result<Disk, BackupError> {
             // Where the file system has locks, this process keeps the one that it has on the old file.
             let _ = new.file().try_lock();
             AtRest::over(&new, found.schema())?;
-            Ok(put_in_place(new, disk.path())?)
+            Ok(put_in_place(&new, disk.path())?)
         });
     if written.is_err() {
         let _ = fs::remove_file(&path);

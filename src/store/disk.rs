@@ -30,22 +30,22 @@ pub(in crate::store) struct Disk {
 }
 
 /// What went wrong first. From then on everything is refused, as redb does itself: what is opened anew must be the only one
-/// that writes.
+/// that reads and writes.
 #[derive(Debug, Default)]
 struct Failure {
-    is_there: AtomicBool,
+    is_over: AtomicBool,
     what: Mutex<Option<Trouble>>,
 }
 
 impl Failure {
     fn set(&self, trouble: impl FnOnce() -> Trouble) {
         self.what.lock().get_or_insert_with(trouble);
-        self.is_there.store(true, Ordering::SeqCst);
+        self.is_over.store(true, Ordering::SeqCst);
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.is_there.load(Ordering::SeqCst) {
-            Err(io::Error::other("the file could not be used before"))
+        if self.is_over.load(Ordering::SeqCst) {
+            Err(io::Error::other("the file is used by another database"))
         } else {
             Ok(())
         }
@@ -105,7 +105,7 @@ impl Disk {
     }
 
     /// The same file, which has another name now.
-    pub(in crate::store) fn renamed(self, path: &Path) -> io::Result<Self> {
+    pub(in crate::store) fn renamed(&self, path: &Path) -> io::Result<Self> {
         let renamed = Self::new(self.shared.file.try_clone()?, path);
         renamed.shared.sums.write().clone_from(&self.shared.sums.read());
         Ok(renamed)
@@ -129,6 +129,21 @@ impl Disk {
         self.failure.what.lock().clone()
     }
 
+    /// Nothing more is done to the file by the database that has this: it is damaged.
+    pub(in crate::store) fn fail(&self, trouble: &Trouble) {
+        self.failure.set(|| trouble.clone());
+    }
+
+    /// Nothing more is done to the file by the database that has this: another one takes its place.
+    pub(in crate::store) fn retire(&self) {
+        self.failure.is_over.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether another database has taken the place of the one that has this.
+    pub(in crate::store) fn is_retired(&self) -> bool {
+        self.failure.is_over.load(Ordering::SeqCst) && self.failure.what.lock().is_none()
+    }
+
     /// How many bytes of it were read or written so far, block by block.
     pub(in crate::store) fn known(&self) -> u64 {
         self.shared.sums.read().iter().flatten().count() as u64 * BLOCK as u64
@@ -136,8 +151,11 @@ impl Disk {
 
     /// Whether its name still stands for this file.
     pub(in crate::store) fn is_in_place(&self) -> bool {
-        let (Ok(open), Ok(named)) = (self.file().metadata(), fs::metadata(self.path())) else { return false };
-        (open.dev(), open.ino()) == (named.dev(), named.ino())
+        match (self.file().metadata(), fs::metadata(self.path())) {
+            (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+            (_, Err(why)) => why.kind() != io::ErrorKind::NotFound,
+            (Err(_), Ok(_)) => true,
+        }
     }
 
     /// Does this to the file, unless something went wrong with it before.
@@ -157,6 +175,9 @@ impl Disk {
         act(self.file()).inspect_err(|why| {
             self.failure.set(|| match why {
                 why if is_full(why) => Trouble::full(self.path()),
+                why if why.kind() == io::ErrorKind::UnexpectedEof => {
+                    Trouble::Damaged { path: self.path().into(), why: "it is cut short".into() }
+                }
                 why => Trouble::Io { path: self.path().into(), what, why: why.to_string() },
             });
         })

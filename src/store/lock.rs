@@ -8,6 +8,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::store::open::{OpenError, closed_file, io_error};
@@ -16,6 +17,8 @@ use crate::store::open::{OpenError, closed_file, io_error};
 const LOCK_FILE: &str = "wharf.redb.lock";
 /// Held for the moment in which the lock of an owner that is gone is taken over, so that only one takes it.
 const TAKING_FILE: &str = "wharf.redb.lock.taking";
+/// The namespace in which a machine's own processes are (`PROC_PID_INIT_INO`); containers have others.
+const OF_MACHINE: &str = "pid:[4026531836]";
 /// More than an owner is written with.
 const MAX_OWNER: usize = 4096;
 
@@ -68,6 +71,13 @@ impl Lock {
                 Ok(Self { _file: None })
             }
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.into())),
+            Err(TryLockError::Error(why)) if has_locks(&why) => {
+                let why = io::Error::new(
+                    why.kind(),
+                    format!("it can't be locked: {why}; see that the file system's locks work"),
+                );
+                Err(io_error(directory, why))
+            }
             Err(TryLockError::Error(why)) => {
                 let path = directory.join(LOCK_FILE);
                 tracing::warn!(%why, path = %path.display(), "no locks on this file system: a lock file is held instead");
@@ -86,6 +96,12 @@ impl Lock {
             taken => taken.map(Some),
         }
     }
+}
+
+/// Whether this says that a lock can't be had now, and not that the file system has none.
+fn has_locks(why: &io::Error) -> bool {
+    let none = [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
+    !none.iter().any(|errno| why.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Whether a file can be read at most.
@@ -128,7 +144,12 @@ fn take_over(path: &Path, owner: &Owner) -> Result<(), OpenError> {
         Ok(()) => {}
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
             let found = read(&taking)?.unwrap_or(Found::Nobody);
-            return Err(held(&taking, &found));
+            if found.life() == Life::Unknown {
+                return Err(held(&taking, &found));
+            }
+            // Whoever was taking it over was killed at it.
+            fs::remove_file(&taking).map_err(|why| io_error(&taking, why))?;
+            write(&taking, owner).map_err(|why| io_error(&taking, why))?;
         }
         Err(why) => return Err(io_error(&taking, why)),
     }
@@ -204,7 +225,9 @@ impl Owner {
 
     fn life(&self) -> Life {
         let Ok(this) = Self::this() else { return Life::Unknown };
-        let is_here = (&self.host, &self.machine) == (&this.host, &this.machine);
+        // The same machine for sure: containers and pods may have the name of another, and no id.
+        let names = |owner: &Self| (owner.host.clone(), owner.machine.clone(), owner.namespace.clone());
+        let is_here = names(self) == names(&this) && !this.machine.is_empty() && this.namespace == OF_MACHINE;
         let has_ended = if self.boot == this.boot {
             self.namespace == this.namespace && !is_running(self.process, self.started)
         } else {
@@ -263,10 +286,15 @@ mod tests {
         let path = folder.path().join("lock");
         let this = Owner::this().unwrap();
         let boot = "another".to_owned();
+        // Whether the tests run on a machine that can be told from others.
+        let is_machine = !this.machine.is_empty() && this.namespace == super::OF_MACHINE;
         let owners = [
             (Owner { process: u32::MAX, ..this.clone() }, Life::Ended),
             (Owner { started: this.started + 1, ..this.clone() }, Life::Ended),
-            (Owner { boot: boot.clone(), ..this.clone() }, Life::Ended),
+            (
+                Owner { boot: boot.clone(), ..this.clone() },
+                if is_machine { Life::Ended } else { Life::Unknown },
+            ),
             (this.clone(), Life::Unknown),
             (Owner { boot: boot.clone(), host: "b".into(), ..this.clone() }, Life::Unknown),
             (Owner { boot, machine: "b".into(), ..this.clone() }, Life::Unknown),

@@ -118,6 +118,7 @@ mod tests {
         let after = store.read_now(|r| Ok((r.find(&NOTES, "a")?, r.find(&SCHEMA, SCHEMA_KEY)?))).unwrap();
         assert_eq!(after, (None, Some(1)));
     }
+
     /// A second schema and a third, each of which writes all notes anew.
     const STEPS: &[Step] = &[Step { to: 2, apply: grown }, Step { to: 3, apply: grown }];
     const NOTE_COUNT: u32 = 1500;
@@ -134,7 +135,7 @@ mod tests {
     }
 
     fn notes_of(directory: &Path) -> Vec<String> {
-        let store = Store::open_through(directory, STEPS).unwrap();
+        let store = Store::open_through(directory, STEPS, true).unwrap();
         let mut notes = Vec::new();
         let scan = |r: &crate::store::table::Reader| {
             r.scan(&NOTES, [], |_, note: String| {
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn a_child_that_migrates() {
         if let Some(directory) = std::env::var_os(DIRECTORY) {
-            drop(Store::open_through(Path::new(&directory), STEPS).unwrap());
+            drop(Store::open_through(Path::new(&directory), STEPS, true).unwrap());
             fs::write(Path::new(&directory).join("wharf.redb.done"), "").unwrap();
         }
     }

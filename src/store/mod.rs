@@ -30,15 +30,16 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadableDatabase as _, StorageError, WriteTransaction};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Error, Result};
 use crate::store::disk::Disk;
-use crate::store::guard::caught;
+use crate::store::guard::{Guarded, caught};
 use crate::store::lock::Lock;
 use crate::store::open::{SCHEMA, builder};
 use crate::store::overlay::Overlay;
@@ -52,6 +53,8 @@ pub use trouble::Trouble;
 const COMMITS_KEY: &str = "commits";
 /// How often it is tried whether a disk that failed works again, and looked whether the file is in its place.
 const LOOK: Duration = Duration::from_secs(2);
+/// How soon a file that could be opened for reading only is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
 /// A disk has room again when so much can be written.
 const ROOM: usize = 1024 * 1024;
 
@@ -68,13 +71,16 @@ struct Shared {
     /// Held from the start of a write until what it changed in memory is applied too, so that memory sees
     /// commits in the order the file does.
     writing: Mutex<Turn>,
+    /// What keeps it from being written, but for a file that is not in its place, which is looked at each time.
     trouble: RwLock<Option<Trouble>>,
+    /// Whether the log has it that the file is not in its place.
+    is_replaced: AtomicBool,
     _lock: Option<Lock>,
 }
 
 /// A database, and the file it is in.
 struct Opened {
-    database: Database,
+    database: Guarded,
     /// None in tests that bring a disk of their own.
     disk: Option<Disk>,
     /// Whether what is written to it reaches the file.
@@ -85,6 +91,8 @@ struct Opened {
 #[derive(Default)]
 struct Turn {
     unsettled: Option<Unsettled>,
+    /// When the file was last opened anew.
+    reopened: Option<Instant>,
 }
 
 /// A transaction whose commit failed, so that only the file can tell whether it was kept.
@@ -107,6 +115,11 @@ impl Opened {
         self.disk.as_ref().and_then(Disk::failure)
     }
 
+    /// Whether another one has taken its place.
+    fn is_retired(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::is_retired)
+    }
+
     fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T>) -> Attempt<T> {
         let prepared = self.begin().and_then(|transaction| {
             let mut writer = Writer::new(transaction);
@@ -125,7 +138,8 @@ impl Opened {
     }
 
     fn begin(&self) -> Result<WriteTransaction> {
-        let mut transaction = self.database.begin_write().map_err(|why| fault(why.into()))?;
+        let database = self.database.get().map_err(Error::internal)?;
+        let mut transaction = database.begin_write().map_err(|why| fault(why.into()))?;
         transaction.set_durability(Durability::Immediate).map_err(Error::internal)?;
         // Records hold bytes that registries chose; redb asks for two-phase commits with such input. Quick repair
         // implies them, and makes the start after a crash independent of the file's size.
@@ -135,14 +149,15 @@ impl Opened {
     }
 
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
-        let transaction = self.database.begin_read().map_err(|why| fault(why.into()))?;
+        let database = self.database.get().map_err(Error::internal)?;
+        let transaction = database.begin_read().map_err(|why| fault(why.into()))?;
         work(&Reader::new(transaction))
     }
 }
 
 impl Store {
     fn new(database: Database, disk: Option<Disk>, seal: Seal, directory: &Path, lock: Option<Lock>) -> Self {
-        let opened = Opened { database, disk, is_writable: true };
+        let opened = Opened { database: database.into(), disk, is_writable: true };
         Self {
             shared: Arc::new(Shared {
                 opened: RwLock::new(Arc::new(opened)),
@@ -150,6 +165,7 @@ impl Store {
                 directory: directory.into(),
                 writing: Mutex::default(),
                 trouble: RwLock::default(),
+                is_replaced: AtomicBool::new(false),
                 _lock: lock,
             }),
         }
@@ -175,8 +191,25 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] with what keeps it from that, and the remedy.
     pub fn check_writable(&self) -> Result<()> {
-        self.check_place()?;
-        self.shared.trouble.read().as_ref().map_or(Ok(()), |trouble| Err(trouble.error()))
+        self.trouble().map_or(Ok(()), |trouble| Err(trouble.error()))
+    }
+
+    /// [`Store::check_writable`] for anybody: in words that say nothing of paths.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn check_health(&self) -> Result<()> {
+        let store = self.clone();
+        let trouble = blocking(move || Ok(store.trouble())).await?;
+        trouble.map_or(Ok(()), |trouble| Err(Error::Unavailable(trouble.short().into())))
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let trouble = self.shared.trouble.read().clone();
+        trouble
+            .filter(|trouble| !trouble.may_pass())
+            .or_else(|| self.misplaced())
+            .or_else(|| self.shared.trouble.read().clone())
     }
 
     /// Looks now and then whether the file is in its place, and whether a disk that failed works again, until the
@@ -219,7 +252,7 @@ impl Store {
         match caught(|| opened.read(work)) {
             Ok(Err(why)) => Err(self.explained(&opened, why)),
             Ok(read) => read,
-            Err(panic) => Err(self.damaged(panic)),
+            Err(panic) => Err(self.damaged(&opened, panic)),
         }
     }
 
@@ -240,27 +273,29 @@ impl Store {
         let opened = self.writable(&mut turn)?;
         match caught(|| opened.write(work)) {
             Ok(Attempt::Kept(value, after)) => {
-                self.shared.trouble.write().take();
+                // What has just worked is no trouble any more; damage stays.
+                self.shared.trouble.write().take_if(|trouble| trouble.may_pass());
                 for apply in after {
                     apply();
                 }
                 // A file that has lost its name is gone with the process: no change to it is done.
-                self.check_place()?;
-                Ok(value)
+                self.misplaced().map_or(Ok(value), |trouble| Err(trouble.error()))
             }
             Ok(Attempt::Refused(why)) => {
                 let why = self.explained(&opened, why);
-                self.reopen_if_failed(&mut turn, &opened);
-                Err(if opened.failure().is_some() { uncertain(why, Some(false)) } else { why })
+                let has_failed = opened.failure().is_some();
+                self.reopen(&mut turn);
+                Err(if has_failed { uncertain(why, Some(false)) } else { why })
             }
             Ok(Attempt::Failed(why, unsettled)) => {
                 let why = self.explained(&opened, fault(why));
-                let (number, is_kept) = (unsettled.number, |turn: &Turn| turn.unsettled.is_none());
+                let number = unsettled.number;
                 turn.unsettled = Some(unsettled);
-                self.reopen_if_failed(&mut turn, &opened);
-                Err(uncertain(why, is_kept(&turn).then(|| self.count() == Some(number))))
+                self.reopen(&mut turn);
+                let is_settled = turn.unsettled.is_none();
+                Err(uncertain(why, is_settled.then(|| self.count() == Some(number))))
             }
-            Err(panic) => Err(self.damaged(panic)),
+            Err(panic) => Err(self.damaged(&opened, panic)),
         }
     }
 
@@ -280,54 +315,47 @@ impl Store {
         if opened.failure().is_some()
             && let Some(mut turn) = self.shared.writing.try_lock()
         {
-            self.reopen_if_failed(&mut turn, &opened);
+            self.reopen(&mut turn);
             return self.current();
         }
         opened
     }
 
     /// The database to write to, opened anew where that is needed.
-    fn writable(&self, turn: &mut MutexGuard<'_, Turn>) -> Result<Arc<Opened>> {
-        self.check_place()?;
-        let trouble = self.shared.trouble.read().clone();
-        if let Some(trouble) = trouble.filter(|trouble| !trouble.may_pass()) {
+    fn writable(&self, turn: &mut Turn) -> Result<Arc<Opened>> {
+        if let Some(trouble) = self.trouble().filter(|trouble| !trouble.may_pass_by_writing()) {
             return Err(trouble.error());
         }
+        self.reopen(turn);
         let opened = self.current();
-        if opened.is_writable && opened.failure().is_none() {
+        if opened.is_writable && opened.failure().is_none() && turn.unsettled.is_none() {
             return Ok(opened);
         }
-        self.reopen(turn, &opened);
-        let opened = self.current();
-        match opened.failure().or_else(|| self.shared.trouble.read().clone()) {
-            Some(trouble) if !opened.is_writable || opened.failure().is_some() => Err(trouble.error()),
-            _ => Ok(opened),
-        }
+        let trouble = opened.failure().or_else(|| self.trouble());
+        Err(trouble
+            .map_or_else(|| Error::internal("the database can only be read"), |trouble| trouble.error()))
     }
 
-    fn reopen_if_failed(&self, turn: &mut Turn, opened: &Opened) {
-        if opened.failure().is_some() {
-            self.reopen(turn, opened);
-        }
-    }
-
-    /// Opens the file anew, for redb does nothing more once the disk has refused anything: to write to it, or where that
-    /// can't be, to read it.
-    fn reopen(&self, turn: &mut Turn, failed: &Opened) {
+    /// Opens the file anew where the database can't be used any more, for redb does nothing after the disk has refused
+    /// anything: to write to it, or where that can't be, to read it.
+    fn reopen(&self, turn: &mut Turn) {
+        // As it is now: another may have done so before this one had its turn.
+        let failed = self.current();
         let Some(disk) = &failed.disk else { return };
-        let to_write = || {
-            let disk = disk.anew();
-            let database = builder().create_with_backend(disk.clone()).ok()?;
-            Some(Opened { database, disk: Some(disk), is_writable: true })
-        };
-        let to_read = || {
-            let disk = disk.anew();
-            let overlay = Overlay::new(disk.clone()).ok()?;
-            let database = builder().create_with_backend(overlay).ok()?;
-            Some(Opened { database, disk: Some(disk), is_writable: false })
-        };
-        let opened = caught(to_write).ok().flatten().or_else(|| caught(to_read).ok().flatten());
-        let Some(opened) = opened else { return };
+        if failed.is_writable && failed.failure().is_none() {
+            return;
+        }
+        // Readers of the one that can only be read are in no hurry to lose it.
+        let is_early = turn.reopened.is_some_and(|at| at.elapsed() < AGAIN);
+        if is_early && failed.failure().is_none() {
+            return;
+        }
+        turn.reopened = Some(Instant::now());
+        // The one that is replaced must not close the file as it knows it, nor read what is written from now on.
+        disk.retire();
+        let is_damaged = matches!(*self.shared.trouble.read(), Some(Trouble::Damaged { .. }));
+        let opened = if is_damaged { None } else { self.opened_to_write(disk) };
+        let Some(opened) = opened.or_else(|| opened_to_read(disk)) else { return };
         *self.shared.opened.write() = Arc::new(opened);
         // Whether the transaction that failed is in the file is known now; memory follows it.
         if let Some(number) = self.count()
@@ -340,6 +368,17 @@ impl Store {
         }
     }
 
+    fn opened_to_write(&self, disk: &Disk) -> Option<Opened> {
+        let disk = disk.anew();
+        // An empty file would become a new database.
+        let is_there = disk.file().metadata().is_ok_and(|found| found.len() > 0);
+        let database = is_there.then(|| caught(|| builder().create_with_backend(disk.clone())).ok()?.ok())?;
+        if let Some(trouble) = disk.failure() {
+            self.noted(&trouble);
+        }
+        Some(Opened { database: database?.into(), disk: Some(disk), is_writable: true })
+    }
+
     /// What an error says where the disk or a damaged file is the reason, and takes note of that.
     fn explained(&self, opened: &Opened, why: Error) -> Error {
         let corrupted = match &why {
@@ -350,15 +389,22 @@ impl Store {
             _ => None,
         };
         match (opened.failure(), corrupted) {
+            _ if opened.is_retired() => {
+                Error::Unavailable("the database was opened anew after the disk had failed; try again".into())
+            }
             (Some(trouble), _) => self.noted(&trouble),
-            (None, Some(why)) => self.damaged(why),
+            (None, Some(why)) => self.damaged(opened, why),
             (None, None) => why,
         }
     }
 
-    fn damaged(&self, why: String) -> Error {
-        let path = self.directory().join(open::DATABASE_FILE);
-        self.noted(&Trouble::Damaged { path, why })
+    /// From now on nothing is written, by this database either when it is closed.
+    fn damaged(&self, opened: &Opened, why: String) -> Error {
+        let trouble = Trouble::Damaged { path: self.directory().join(open::DATABASE_FILE), why };
+        if let Some(disk) = &opened.disk {
+            disk.fail(&trouble);
+        }
+        self.noted(&trouble)
     }
 
     /// Damage stays, whatever else is met.
@@ -373,26 +419,35 @@ impl Store {
         trouble.error()
     }
 
-    /// Whether the file is where it was opened.
-    fn check_place(&self) -> Result<()> {
+    /// A file that is not where it was opened.
+    fn misplaced(&self) -> Option<Trouble> {
         let opened = self.current();
-        let Some(disk) = opened.disk.as_ref().filter(|disk| !disk.is_in_place()) else {
-            let mut trouble = self.shared.trouble.write();
-            if matches!(*trouble, Some(Trouble::Replaced(_))) {
-                tracing::warn!("the database file is in its place again");
-                trouble.take();
-            }
-            return Ok(());
-        };
-        Err(self.noted(&Trouble::Replaced(disk.path().into())))
+        let disk = opened.disk.as_ref()?;
+        let is_replaced = !disk.is_in_place();
+        let trouble = is_replaced.then(|| Trouble::Replaced(disk.path().into()));
+        match (&trouble, self.shared.is_replaced.swap(is_replaced, Ordering::SeqCst)) {
+            (Some(trouble), false) => tracing::error!("{trouble}"),
+            (None, true) => tracing::warn!("the database file is in its place again"),
+            _ => {}
+        }
+        trouble
     }
+}
+
+fn opened_to_read(disk: &Disk) -> Option<Opened> {
+    let disk = disk.anew();
+    let database = caught(|| {
+        let overlay = Overlay::new(disk.clone()).ok()?;
+        builder().create_with_backend(overlay).ok()
+    });
+    Some(Opened { database: database.ok()??.into(), disk: Some(disk), is_writable: false })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
-/// What a redb failure is to the caller, before [`Store::explained`] has looked at what the disk said.
+/// A failure of redb, as [`Store::explained`] finds it.
 fn fault(error: redb::Error) -> Error {
     Error::internal(error)
 }

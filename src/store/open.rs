@@ -141,11 +141,15 @@ impl Store {
     /// moved there when whole, so a file cut short is never one of ours. One that is there is compared with all its
     /// checksums before anything is written to it, and written anew where most of it is free.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        Self::open_through(directory, migrate::STEPS)
+        Self::open_through(directory, migrate::STEPS, true)
     }
 
-    /// [`Store::open`] by a program that knows these migrations.
-    pub(in crate::store) fn open_through(directory: &Path, steps: &[Step]) -> Result<Self, OpenError> {
+    /// [`Store::open`] by a program that knows these migrations, and gives room back if it is to.
+    pub(in crate::store) fn open_through(
+        directory: &Path,
+        steps: &[Step],
+        compacts: bool,
+    ) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         make_directory(directory, &path)?;
         let (disk, lock) = if path.try_exists().map_err(|why| io_error(&path, why))? {
@@ -156,7 +160,9 @@ impl Store {
         let found = AtRest::over(&disk, newest(steps))?;
         // The database first: where it is something else altogether, a missing key is not what is wrong.
         let (seal, schema) = (found.key()?, found.schema());
-        let disk = compact::where_worthwhile(disk, &found);
+        let disk = if compacts { compact::where_worthwhile(disk, &found) } else { disk };
+        // Before anything is written to what it reads.
+        drop(found);
         let database = guarded(&path, || {
             builder().create_with_backend(disk.clone()).map_err(|why| refusal(&path, why))
         })?;
@@ -172,7 +178,7 @@ impl Store {
     pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         match path.try_exists() {
-            Ok(true) => Self::open(directory),
+            Ok(true) => Self::open_through(directory, migrate::STEPS, false),
             Ok(false) => Err(OpenError::Absent(directory.into())),
             Err(why) => Err(io_error(&path, why)),
         }
@@ -245,7 +251,8 @@ pub(in crate::store) fn take(directory: &Path, path: &Path) -> Result<(Disk, Loc
     if disk.is_in_place() { Ok((disk, lock)) } else { Err(OpenError::InUse(directory.into())) }
 }
 
-fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
+/// A new file for a database of this directory, for this process alone. It gets the database's name when it is whole.
+pub(in crate::store) fn begin(directory: &Path) -> Result<(Disk, Lock), OpenError> {
     let unfinished = unfinished(directory);
     if let Ok(left) = Disk::open(&unfinished) {
         // What a start that was cut short leaves, unless another one is at it just now.
@@ -259,9 +266,15 @@ fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
         created => created.map_err(|why| io_error(&unfinished, why))?,
     };
     let lock = Lock::take(disk.file(), directory)?;
-    // Nobody else can have made that file and not have moved it yet, so the place is empty or taken for good.
+    // Taken for left over by another start, which has removed it before it was locked.
+    if disk.is_in_place() { Ok((disk, lock)) } else { Err(OpenError::InUse(directory.into())) }
+}
+
+fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
+    let (disk, lock) = begin(directory)?;
+    // Another start has made it meanwhile.
     if path.try_exists().map_err(|why| io_error(path, why))? {
-        let _ = fs::remove_file(&unfinished);
+        let _ = fs::remove_file(disk.path());
         return Err(OpenError::InUse(directory.into()));
     }
     // A key without a database is what a first start that was cut short leaves; it has sealed nothing yet.
@@ -279,7 +292,7 @@ fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
         w.put(&PROBE, PROBE_KEY, &probe)
     })?;
     drop(store);
-    Ok((put_in_place(disk, path)?, lock))
+    Ok((put_in_place(&disk, path)?, lock))
 }
 
 /// Where a database of this directory lies until it is whole.
@@ -288,15 +301,18 @@ pub fn unfinished(directory: &Path) -> PathBuf {
 }
 
 /// Gives a file that is whole the database's name.
-pub(in crate::store) fn put_in_place(disk: Disk, path: &Path) -> Result<Disk, OpenError> {
-    let folder = path.parent().unwrap_or(path);
-    let moved = disk
-        .file()
-        .sync_all()
-        .and_then(|()| fs::rename(disk.path(), path))
-        .and_then(|()| File::open(folder)?.sync_all())
-        .and_then(|()| disk.renamed(path));
-    moved.map_err(|why| io_error(path, why))
+pub(in crate::store) fn put_in_place(disk: &Disk, path: &Path) -> Result<Disk, OpenError> {
+    let moved = disk.file().sync_all().and_then(|()| {
+        let renamed = disk.renamed(path)?;
+        fs::rename(disk.path(), path)?;
+        Ok(renamed)
+    });
+    let moved = moved.map_err(|why| io_error(path, why))?;
+    // It has its place whatever becomes of this.
+    if let Err(why) = File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all()) {
+        tracing::warn!(%why, path = %path.display(), "the new file's name may be lost if the power fails now");
+    }
+    Ok(moved)
 }
 
 pub(in crate::store) fn make_directory(directory: &Path, database: &Path) -> Result<(), OpenError> {

@@ -58,6 +58,21 @@ impl Trouble {
         !matches!(self, Self::Damaged { .. })
     }
 
+    /// Whether to write is to find out.
+    pub(in crate::store) fn may_pass_by_writing(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Io { .. })
+    }
+
+    /// What anybody may be told.
+    pub(in crate::store) fn short(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "the disk is full",
+            Self::Io { .. } => "the disk fails",
+            Self::Damaged { .. } => "the database is damaged",
+            Self::Replaced(_) => "the database file was removed or replaced",
+        }
+    }
+
     /// What a caller is told.
     pub(in crate::store) fn error(&self) -> Error {
         Error::Unavailable(self.to_string())

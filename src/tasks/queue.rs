@@ -20,10 +20,12 @@ use crate::base::{Error, Result};
 use crate::store::{Store, Table};
 use crate::tasks::items::Next;
 use crate::tasks::live::{Live, ledger_of};
+use crate::tasks::queue::keeping::{End, LOOK, Unkept, put_back};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Targets, Task};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
 mod archive;
+mod keeping;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +36,6 @@ const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
 const MAX_RUNNING: usize = 64;
 /// How often an item is begun before it is given up.
 const MAX_ATTEMPTS: u32 = 20;
-/// How long a task waits for a disk that can't keep what comes of it, before it ends with that reason.
-const KEEPING_PATIENCE: Duration = Duration::from_mins(1);
-/// How often it looks whether the disk can again.
-const KEEPING_LOOK: Duration = Duration::from_secs(1);
 /// How long an item may go on after it was told to stop, before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -281,7 +279,7 @@ impl Queue {
         let mut unkept = Unkept::default();
         loop {
             let mut wake_at = None;
-            let keeps = unkept.look(&self.shared.store, live, self.shared.clock.now());
+            let keeps = unkept.look(&self.shared.store, live, &self.shared.clock);
             while keeps && !stopping() && running.len() < worker.parallel() {
                 match live.next_waiting(self.shared.clock.steady()) {
                     Next::Item(item) => self.begin(&mut running, live, worker, *item),
@@ -314,7 +312,7 @@ impl Queue {
                     }
                 }
                 () = self.wait_until(wake_at) => {}
-                () = tokio::time::sleep(KEEPING_LOOK), if !keeps => {}
+                () = tokio::time::sleep(LOOK), if !keeps => {}
                 () = live.cancel.cancelled(), if !stopping() => {}
                 () = self.shared.shutdown.cancelled(), if !stopping() => {}
             }
@@ -388,7 +386,7 @@ impl Queue {
         }
         if let Err(error) = self.settle(&live, item, result, stop.is_cancelled()).await {
             tracing::warn!(task = %live.id(), number, ?error, "the result of an item could not be kept");
-            if self.shared.store.check_writable().is_ok() || !put_back(&live, number, &error) {
+            if !put_back(&live, number, &error) {
                 self.fail(&live, number, &error).await;
             }
         }
@@ -475,7 +473,8 @@ impl Queue {
 
     /// An item's result could not be kept: what it was about is gone, or the disk is full.
     async fn fail(&self, live: &Arc<Live>, number: u32, error: &Error) {
-        let Some(item) = live.item(number) else { return };
+        // One that is final was kept after all.
+        let Some(item) = live.item(number).filter(|item| !item.state.is_final()) else { return };
         let failed = Item {
             state: ItemState::Failed,
             ended_at: Some(self.shared.clock.now()),
@@ -509,88 +508,8 @@ impl Queue {
         let (gone, standing) = live.with_items(|items| folded(items, worker));
         tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
         let end = Arc::new(End { task, gone, items: cancelled.into_iter().chain(standing).collect() });
-        let Err(why) = self.keep_end(live, &end).await else { return Ok(()) };
-        if self.shared.store.check_writable().is_ok() {
-            return Err(why);
-        }
-        // The disk can't keep it, but who waits for the end is told, and the file when it can.
-        tracing::error!(task = %live.id(), %why, "the end of a task can't be kept yet");
-        live.end(end.task.clone());
-        self.shared.ends.raise();
-        while tokio::time::timeout(KEEPING_LOOK, self.shared.shutdown.cancelled()).await.is_err() {
-            if self.shared.store.check_writable().is_ok() && self.keep_end(live, &end).await.is_ok() {
-                break;
-            }
-        }
-        Ok(())
+        self.keep_end_at_last(live, &end).await
     }
-
-    async fn keep_end(&self, live: &Arc<Live>, end: &Arc<End>) -> Result<()> {
-        let (live, end, ends) = (Arc::clone(live), Arc::clone(end), self.shared.ends.clone());
-        self.shared
-            .store
-            .write(move |w| {
-                for number in &end.gone {
-                    w.remove(&ITEMS, item_key(end.task.id, *number))?;
-                }
-                for item in &end.items {
-                    w.put(&ITEMS, item_key(end.task.id, item.number), item)?;
-                }
-                w.put(&TASKS, end.task.id.as_bytes(), &end.task)?;
-                w.on_commit(move || {
-                    live.end(end.task.clone());
-                    ends.raise();
-                });
-                Ok(())
-            })
-            .await
-    }
-}
-
-/// What is written of a task that has ended.
-struct End {
-    task: Task,
-    /// The items that others stand for.
-    gone: Vec<u32>,
-    items: Vec<Item>,
-}
-
-/// Since when nothing that comes of a task can be kept.
-#[derive(Default)]
-struct Unkept {
-    since: Option<Instant>,
-}
-
-impl Unkept {
-    /// Whether what comes of the task can be kept. Where it could not for too long, the open items fail with the reason.
-    fn look(&mut self, store: &Store, live: &Live, now: Timestamp) -> bool {
-        let Err(why) = store.check_writable() else {
-            self.since = None;
-            return true;
-        };
-        let Some(since) = self.since else {
-            live.say(format!("waiting: {why}"));
-            self.since = Some(Instant::now());
-            return false;
-        };
-        if since.elapsed() < KEEPING_PATIENCE {
-            return false;
-        }
-        live.fail_waiting(&why.to_string(), now);
-        true
-    }
-}
-
-/// Has an item done again once its result can be kept; false after too many tries.
-fn put_back(live: &Live, number: u32, error: &Error) -> bool {
-    let Some(item) = live.item(number).filter(|item| item.attempts < MAX_ATTEMPTS) else { return false };
-    live.change_item(Item {
-        state: ItemState::Waiting,
-        progress: Progress::default(),
-        reason: Some(error.to_string()),
-        ..item
-    });
-    true
 }
 
 /// An item that waits for something to happen.
