@@ -342,8 +342,12 @@ impl Store {
         // As it is now: another may have done so before this one had its turn.
         let failed = self.current();
         let Some(disk) = &failed.disk else { return };
-        if failed.is_writable && failed.failure().is_none() {
+        if failed.is_writable && failed.failure().is_none() && turn.unsettled.is_none() {
             return;
+        }
+        // Whoever met it may not have said so yet.
+        if let Some(trouble) = failed.failure() {
+            self.noted(&trouble);
         }
         // Readers of the one that can only be read are in no hurry to lose it.
         let is_early = turn.reopened.is_some_and(|at| at.elapsed() < AGAIN);
