@@ -205,11 +205,11 @@ impl Store {
     }
 
     fn trouble(&self) -> Option<Trouble> {
-        let trouble = self.shared.trouble.read().clone();
-        trouble
-            .filter(|trouble| !trouble.may_pass())
-            .or_else(|| self.misplaced())
-            .or_else(|| self.shared.trouble.read().clone())
+        let noted = self.shared.trouble.read().clone();
+        match noted {
+            Some(trouble) if !trouble.may_pass() => Some(trouble),
+            trouble => self.misplaced().or(trouble),
+        }
     }
 
     /// Looks now and then whether the file is in its place, and whether a disk that failed works again, until the
@@ -323,7 +323,7 @@ impl Store {
 
     /// The database to write to, opened anew where that is needed.
     fn writable(&self, turn: &mut Turn) -> Result<Arc<Opened>> {
-        if let Some(trouble) = self.trouble().filter(|trouble| !trouble.may_pass_by_writing()) {
+        if let Some(trouble) = self.trouble().filter(|trouble| !trouble.may_pass()) {
             return Err(trouble.error());
         }
         self.reopen(turn);

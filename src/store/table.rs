@@ -57,6 +57,22 @@ fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V> {
     rmp_serde::from_slice(bytes).map_err(Error::internal)
 }
 
+/// Calls `each` with every key that starts with `prefix`, in order, and the bytes of its record.
+fn walk(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    prefix: &[u8],
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    for entry in table.range(prefix..).map_err(storage_fault)? {
+        let (key, value) = entry.map_err(storage_fault)?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        each(key.value(), value.value())?;
+    }
+    Ok(())
+}
+
 /// A consistent view of the whole database.
 pub struct Reader {
     transaction: ReadTransaction,
@@ -95,14 +111,7 @@ impl Reader {
         mut each: impl FnMut(&[u8], V) -> Result<()>,
     ) -> Result<()> {
         let Some(table) = self.open(table)? else { return Ok(()) };
-        for entry in table.range(prefix.as_ref()..).map_err(storage_fault)? {
-            let (key, value) = entry.map_err(storage_fault)?;
-            if !key.value().starts_with(prefix.as_ref()) {
-                break;
-            }
-            each(key.value(), decode(value.value())?)?;
-        }
-        Ok(())
+        walk(&table, prefix.as_ref(), |key, value| each(key, decode(value)?))
     }
 
     /// Calls `each` with every key that starts with `prefix`, in order, and the size of its record in bytes.
@@ -113,14 +122,10 @@ impl Reader {
         mut each: impl FnMut(&[u8], usize),
     ) -> Result<()> {
         let Some(table) = self.open(table)? else { return Ok(()) };
-        for entry in table.range(prefix.as_ref()..).map_err(storage_fault)? {
-            let (key, value) = entry.map_err(storage_fault)?;
-            if !key.value().starts_with(prefix.as_ref()) {
-                break;
-            }
-            each(key.value(), value.value().len());
-        }
-        Ok(())
+        walk(&table, prefix.as_ref(), |key, value| {
+            each(key, value.len());
+            Ok(())
+        })
     }
 
     /// How many records the table has, and the last key.
@@ -266,13 +271,10 @@ impl Writer {
     pub fn keys<V>(&self, table: &Table<V>, prefix: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>> {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let mut keys = Vec::new();
-        for entry in table.range(prefix.as_ref()..).map_err(storage_fault)? {
-            let (key, _) = entry.map_err(storage_fault)?;
-            if !key.value().starts_with(prefix.as_ref()) {
-                break;
-            }
-            keys.push(key.value().to_vec());
-        }
+        walk(&table, prefix.as_ref(), |key, _| {
+            keys.push(key.to_vec());
+            Ok(())
+        })?;
         Ok(keys)
     }
 

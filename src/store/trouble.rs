@@ -53,13 +53,8 @@ impl Trouble {
         Self::Full(path.parent().unwrap_or(path).into())
     }
 
-    /// Whether it may be over by itself.
+    /// Whether it may be over by itself, which a write finds out.
     pub(in crate::store) fn may_pass(&self) -> bool {
-        !matches!(self, Self::Damaged { .. })
-    }
-
-    /// Whether to write is to find out.
-    pub(in crate::store) fn may_pass_by_writing(&self) -> bool {
         matches!(self, Self::Full(_) | Self::Io { .. })
     }
 
