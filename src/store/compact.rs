@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::store::at_rest::AtRest;
 use crate::store::backup::{BackupError, copy_proven};
 use crate::store::disk::Disk;
+use crate::store::lock::Lock;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{DATABASE_FILE, OpenError, put_in_place, take, unfinished};
 
@@ -31,21 +32,21 @@ pub fn compact(directory: &Path) -> Result<Compacted, BackupError> {
     if !path.exists() {
         return Err(OpenError::Absent(directory.into()).into());
     }
-    let (disk, _lock) = take(directory, &path)?;
+    let (disk, mut lock) = take(directory, &path)?;
     let (before, found) = (length(&disk), AtRest::over(&disk, SCHEMA_VERSION)?);
-    let written = write_anew(&disk, &found)?;
+    let written = write_anew(&disk, &found, &mut lock)?;
     Ok(Compacted { before, after: length(&written) })
 }
 
 /// The database's file, written anew where half of it or more is free. It was just read to its end, so that what was not
 /// read is free.
-pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest) -> Disk {
+pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest, lock: &mut Lock) -> Disk {
     let (length, used) = (length(&disk), disk.known());
     if length < SMALL || used > length / 2 {
         return disk;
     }
     tracing::info!(bytes = length, used, "the database is mostly free: writing it anew");
-    match write_anew(&disk, found) {
+    match write_anew(&disk, found, lock) {
         Ok(written) => {
             tracing::info!(bytes = self::length(&written), "the database was written anew");
             written
@@ -57,7 +58,7 @@ pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest) -> Disk {
     }
 }
 
-fn write_anew(disk: &Disk, found: &AtRest) -> Result<Disk, BackupError> {
+fn write_anew(disk: &Disk, found: &AtRest, lock: &mut Lock) -> Result<Disk, BackupError> {
     let path = unfinished(disk.path().parent().unwrap_or(disk.path()));
     let _ = fs::remove_file(&path);
     let fail = |why| BackupError::Io { path: path.clone(), why };
@@ -67,8 +68,7 @@ fn write_anew(disk: &Disk, found: &AtRest) -> Result<Disk, BackupError> {
         .map_err(BackupError::from)
         .and_then(|written| written)
         .and_then(|()| {
-            // Where the file system has locks, this process keeps the one that it has on the old file.
-            let _ = new.file().try_lock();
+            lock.pass_on(new.file()).map_err(fail)?;
             AtRest::over(&new, found.schema())?;
             Ok(put_in_place(&new, disk.path())?)
         });

@@ -22,10 +22,12 @@ const OF_MACHINE: &str = "pid:[4026531836]";
 /// More than an owner is written with.
 const MAX_OWNER: usize = 4096;
 
-/// Held as long as the directory is used. The system's lock is on the open file and ends with that; this is what there is
-/// in its place.
+/// Held as long as the directory is used.
 #[derive(Debug)]
 pub(in crate::store) struct Lock {
+    /// The system's lock is on the open file.
+    system: Option<File>,
+    /// Where the file system has none.
     _file: Option<LockFile>,
 }
 
@@ -68,7 +70,8 @@ impl Lock {
             Ok(()) => {
                 // Another host's that has no locks, or one from before the file system had any.
                 refuse_other(directory)?;
-                Ok(Self { _file: None })
+                let system = file.try_clone().map_err(|why| io_error(directory, why))?;
+                Ok(Self { system: Some(system), _file: None })
             }
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.into())),
             Err(TryLockError::Error(why)) if has_locks(&why) => {
@@ -81,9 +84,18 @@ impl Lock {
             Err(TryLockError::Error(why)) => {
                 let path = directory.join(LOCK_FILE);
                 tracing::warn!(%why, path = %path.display(), "no locks on this file system: a lock file is held instead");
-                Ok(Self { _file: Some(LockFile::take(path)?) })
+                Ok(Self { system: None, _file: Some(LockFile::take(path)?) })
             }
         }
+    }
+
+    /// Keeps a file that is to take the place of the one that it was taken for, too.
+    pub(in crate::store) fn pass_on(&mut self, file: &File) -> io::Result<()> {
+        if self.system.is_some() {
+            file.try_lock()?;
+            self.system = Some(file.try_clone()?);
+        }
+        Ok(())
     }
 
     /// [`Lock::take`] for a database that is only looked at, maybe where nothing can be written.
@@ -94,6 +106,15 @@ impl Lock {
         match Self::take(file, directory) {
             Err(OpenError::Io { why, .. }) if is_read_only(&why) => refuse_other(directory).map(|()| None),
             taken => taken.map(Some),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// By name, and not by closing the file: a process that is just being started by another thread has that open, too.
+    fn drop(&mut self) {
+        if let Some(file) = &self.system {
+            let _ = file.unlock();
         }
     }
 }

@@ -152,7 +152,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         make_directory(directory, &path)?;
-        let (disk, lock) = if path.try_exists().map_err(|why| io_error(&path, why))? {
+        let (disk, mut lock) = if path.try_exists().map_err(|why| io_error(&path, why))? {
             take(directory, &path)?
         } else {
             create(directory, &path)?
@@ -160,7 +160,7 @@ impl Store {
         let found = AtRest::over(&disk, newest(steps))?;
         // The database first: where it is something else altogether, a missing key is not what is wrong.
         let (seal, schema) = (found.key()?, found.schema());
-        let disk = if compacts { compact::where_worthwhile(disk, &found) } else { disk };
+        let disk = if compacts { compact::where_worthwhile(disk, &found, &mut lock) } else { disk };
         // Before anything is written to what it reads.
         drop(found);
         let database = guarded(&path, || {
@@ -394,6 +394,17 @@ mod tests {
         let first = Store::open(directory.path()).unwrap();
         assert!(matches!(Store::open(directory.path()), Err(OpenError::InUse(_))));
         drop(first);
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn the_lock_ends_with_the_store_though_a_process_that_is_being_started_has_the_file_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        // What a child has between its start and the program that it becomes.
+        let _inherited = store.current().disk.as_ref().unwrap().file().try_clone().unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(OpenError::InUse(_))));
+        drop(store);
         Store::open(directory.path()).unwrap();
     }
 
