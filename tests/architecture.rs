@@ -93,6 +93,44 @@ fn nothing_is_unsafe_and_nothing_is_imported_by_glob() {
     report(&faults);
 }
 
+/// Messages are for people and change; what a program goes by is a code, a state or a type.
+#[test]
+fn nothing_is_decided_by_the_words_of_a_message() {
+    let told = ["msg", "message", "reason", "why", "details", "title"];
+    let asks = [
+        "contains",
+        "starts_with",
+        "ends_with",
+        "includes",
+        "startsWith",
+        "endsWith",
+        "match",
+        "search",
+        "test",
+    ];
+    let mut faults = Vec::new();
+    for (folder, endings) in [("src/cli", &["rs"][..]), ("ui/src", &["ts", "svelte"])] {
+        for path in files(folder, endings) {
+            let text = std::fs::read_to_string(root().join(&path)).expect("readable source");
+            // What tests expect of a message is no decision.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in code.lines().enumerate() {
+                let decides = told.iter().any(|word| {
+                    asks.iter().any(|ask| {
+                        let asked = format!("{word}.{ask}(");
+                        let given = format!(".{ask}({word})");
+                        [asked, given].iter().any(|call| line.split(call).count() > 1)
+                    })
+                });
+                if decides {
+                    faults.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    report(&faults);
+}
+
 #[test]
 fn the_reader_of_imports_is_not_fooled() {
     let text = r##"
@@ -146,6 +184,15 @@ fn root() -> PathBuf {
 
 /// All Rust files below a folder of this package.
 fn sources(folder: &str) -> Vec<Source> {
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(root().join(&path)).expect("readable source");
+        Source { tokens: tokens(&text), text, path }
+    };
+    files(folder, &["rs"]).into_iter().map(read).collect()
+}
+
+/// All files with these endings below a folder of this package, as paths in it.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -153,11 +200,8 @@ fn sources(folder: &str) -> Vec<Source> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).expect("readable source");
-                let tokens = tokens(&text);
-                let path = path.strip_prefix(root()).expect("a path below the package").to_owned();
-                found.push(Source { path, text, tokens });
+            } else if endings.iter().any(|ending| path.extension().is_some_and(|is| is == *ending)) {
+                found.push(path.strip_prefix(root()).expect("a path below the package").to_owned());
             }
         }
     }

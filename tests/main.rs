@@ -31,6 +31,7 @@ mod cli_agents;
 mod clients;
 mod clients_session;
 mod clock;
+mod codes;
 mod contents;
 mod crash;
 mod damage;

@@ -125,7 +125,9 @@ impl Joins {
                     kept.scaling_group.iter().try_for_each(|group| tenants.require_scaling_group(group))?;
                     let count = forget_old(w, today)?;
                     if count >= MAX_TOKENS {
-                        return Err(Error::Busy(format!("there are {MAX_TOKENS} tokens; revoke some")));
+                        return Err(Error::LimitReached(format!(
+                            "there are {MAX_TOKENS} tokens; revoke some"
+                        )));
                     }
                     w.put(&TOKENS, &kept.id, &kept)
                 })

@@ -225,10 +225,10 @@ impl Tokens {
                     if others.len() >= MAX_PER_USER {
                         let why =
                             format!("you have {MAX_PER_USER} tokens, the most there may be; revoke some");
-                        return Err(Error::Conflict(why));
+                        return Err(Error::LimitReached(why));
                     }
                     if others.iter().any(|live| live.token.name == made.name) {
-                        return Err(Error::Conflict(format!("you have a token {:?} already", made.name)));
+                        return Err(Error::Exists(format!("you have a token {:?} already", made.name)));
                     }
                     tokens.put(w, hash, made)
                 })

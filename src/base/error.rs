@@ -1,6 +1,66 @@
-//! The one error the services speak. Only `http` and `graphql` know which status or code it becomes.
+//! The one error the services speak, and the code that a program can tell it by. Only `http` and `graphql` know which
+//! status or payload it becomes.
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure something is, in a word that stays the same whatever the message says. The API has it as the
+/// enum `ErrorCode`: in `code` of a mutation's payload, and in `extensions.code` of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// Of [`Error::Unauthenticated`].
+    Unauthenticated,
+    /// Of a request whose date is too far from the server's time.
+    ClockSkew,
+    /// Of [`Error::Denied`].
+    Denied,
+    /// Of [`Error::Missing`].
+    NotFound,
+    /// Of [`Error::Ambiguous`].
+    Ambiguous,
+    /// Of [`Error::Exists`].
+    AlreadyExists,
+    /// Of [`Error::Conflict`].
+    Conflict,
+    /// Of [`Error::LimitReached`].
+    LimitReached,
+    /// Of [`Error::Invalid`], and of a document that the GraphQL specification refuses.
+    Invalid,
+    /// Of a removal that is too large to be made unasked.
+    ConfirmationRequired,
+    /// Of [`Error::Busy`].
+    Busy,
+    /// Of [`Error::Unreachable`].
+    Unreachable,
+    /// Of [`Error::Unavailable`].
+    Unavailable,
+    /// Of [`Error::Internal`].
+    Internal,
+}
+
+impl Code {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::ClockSkew => "CLOCK_SKEW",
+            Self::Denied => "DENIED",
+            Self::NotFound => "NOT_FOUND",
+            Self::Ambiguous => "AMBIGUOUS",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::Conflict => "CONFLICT",
+            Self::LimitReached => "LIMIT_REACHED",
+            Self::Invalid => "INVALID",
+            Self::ConfirmationRequired => "CONFIRMATION_REQUIRED",
+            Self::Busy => "BUSY",
+            Self::Unreachable => "UNREACHABLE",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
 
 /// What went wrong, said once, in words the caller may see (except [`Error::Internal`]).
 #[derive(Debug)]
@@ -16,8 +76,14 @@ pub enum Error {
         /// What it was called by.
         id: String,
     },
-    /// It clashes with what is there.
+    /// The name stands for several things; holds which.
+    Ambiguous(String),
+    /// There is one of that name already.
+    Exists(String),
+    /// The state of the thing does not allow it.
     Conflict(String),
+    /// There are as many as we take.
+    LimitReached(String),
     /// A value that can't be taken.
     Invalid {
         /// The argument or field.
@@ -27,7 +93,9 @@ pub enum Error {
     },
     /// Too much at once; trying later may work.
     Busy(String),
-    /// Something outside does not answer.
+    /// A registry or an engine does not answer as it should.
+    Unreachable(String),
+    /// We can't do it now: the disk is full or broken, or nobody waits for the answer any more.
     Unavailable(String),
     /// A fault of ours. It is logged with its causes and never shown to a caller.
     Internal(Box<dyn std::error::Error + Send + Sync>),
@@ -37,6 +105,24 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// What kind of failure it is.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::Denied(_) => Code::Denied,
+            Self::Missing { .. } => Code::NotFound,
+            Self::Ambiguous(_) => Code::Ambiguous,
+            Self::Exists(_) => Code::AlreadyExists,
+            Self::Conflict(_) => Code::Conflict,
+            Self::LimitReached(_) => Code::LimitReached,
+            Self::Invalid { .. } => Code::Invalid,
+            Self::Busy(_) => Code::Busy,
+            Self::Unreachable(_) => Code::Unreachable,
+            Self::Unavailable(_) => Code::Unavailable,
+            Self::Internal(_) => Code::Internal,
+        }
+    }
+
     /// [`Error::Missing`] for a thing of this kind.
     pub fn missing(kind: &'static str, id: impl Into<String>) -> Self {
         Self::Missing { kind, id: id.into() }
@@ -53,13 +139,35 @@ impl Error {
     }
 }
 
+/// What is behind an error, if a cause of this type is. An [`std::io::Error`] hides what it wraps from `source()`, so it
+/// is opened by hand.
+pub fn find_cause<'e, T: std::error::Error + 'static>(error: &'e dyn std::error::Error) -> Option<&'e T> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unauthenticated => f.write_str("Unauthorized access"),
             Self::Denied(what) => write!(f, "no permission to execute {what}"),
             Self::Missing { kind, id } => write!(f, "no such {kind}: {id}"),
-            Self::Conflict(why) | Self::Busy(why) | Self::Unavailable(why) => f.write_str(why),
+            Self::Ambiguous(why)
+            | Self::Exists(why)
+            | Self::Conflict(why)
+            | Self::LimitReached(why)
+            | Self::Busy(why)
+            | Self::Unreachable(why)
+            | Self::Unavailable(why) => f.write_str(why),
             Self::Invalid { field, why } => write!(f, "{field}: {why}"),
             Self::Internal(_) => f.write_str("internal error; the server's log has the cause"),
         }

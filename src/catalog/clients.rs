@@ -40,7 +40,7 @@ impl Clients {
             return Ok(client.clone());
         }
         let client =
-            Client::new(self.remote(registry)?).map_err(|error| Error::Unavailable(error.to_string()))?;
+            Client::new(self.remote(registry)?).map_err(|error| Error::Unreachable(error.to_string()))?;
         known.insert(registry.host.clone(), (described, client.clone()));
         Ok(client)
     }

@@ -39,7 +39,7 @@ pub fn of_one_name(
         count => {
             names.truncate(NAMED);
             let which = format!("{} names {count} images: {}", shown(text), names.join(", "));
-            Err(Error::Conflict(format!("{which}; give the registry and the tag as well")))
+            Err(Error::Ambiguous(format!("{which}; give the registry and the tag as well")))
         }
     }
 }
@@ -62,7 +62,7 @@ pub fn one(
             let architectures: Vec<_> =
                 found.iter().map(|image| image.record.architecture.as_str()).collect();
             let which = format!("{} has several architectures: {}", shown(text), architectures.join(", "));
-            Err(Error::Conflict(format!("{which}; name one")))
+            Err(Error::Ambiguous(format!("{which}; name one")))
         }
     }
 }

@@ -76,10 +76,12 @@ impl Catalog {
     fn check_room_for(&self, host: &str) -> Result<()> {
         let index = self.index.read();
         if index.registry(host).is_some() {
-            return Err(Error::Conflict(format!("there is a registry {host} already; modify it instead")));
+            return Err(Error::Exists(format!("there is a registry {host} already; modify it instead")));
         }
         if index.registries().count() >= MAX_REGISTRIES {
-            return Err(Error::Conflict(format!("there are {MAX_REGISTRIES} registries, which is the most")));
+            return Err(Error::LimitReached(format!(
+                "there are {MAX_REGISTRIES} registries, which is the most"
+            )));
         }
         Ok(())
     }

@@ -525,11 +525,11 @@ fn checked_alias(alias: &str) -> Result<String> {
 fn check_alias_is_free(index: &Index, alias: &str) -> Result<()> {
     if let Some(image) = index.aliased(alias, index::all) {
         let taken = image.record.canonical();
-        return Err(Error::Conflict(format!("{alias} is an alias of {taken} already; dealias it first")));
+        return Err(Error::Exists(format!("{alias} is an alias of {taken} already; dealias it first")));
     }
     let is_name = |name: &str| !index.images_named(name, index::all).is_empty();
     if is_name(alias) || is_name(&format!("{alias}:latest")) {
-        return Err(Error::Conflict(format!("{alias} is an image's own name; choose another alias")));
+        return Err(Error::Exists(format!("{alias} is an image's own name; choose another alias")));
     }
     Ok(())
 }

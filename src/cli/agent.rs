@@ -209,7 +209,7 @@ async fn show(client: &Client, id: &str, as_json: bool) -> Result<()> {
 
 async fn relabel(client: &Client, id: &str, labels: &[Label], as_json: bool) -> Result<()> {
     let query = "mutation($id: String!, $props: ModifyAgentInput!) \
-        { modify_agent(id: $id, props: $props) { ok msg } }";
+        { modify_agent(id: $id, props: $props) { ok msg code } }";
     let variables = json!({ "id": id, "props": { "labels": labels } });
     let outcome = client.change(id, "modify_agent", query, variables).await?;
     if as_json { json::print(&outcome) } else { cli::print(&text::one_line(&format!("labelled {id}"))) }

@@ -14,7 +14,11 @@ use url::Url;
 
 use crate::{
     access::signature::{self, Authorization, Hash},
-    base::{ids::TaskId, secret::Secret},
+    base::{
+        error::{Code, find_cause},
+        ids::TaskId,
+        secret::Secret,
+    },
     cli::{
         connection::{Connection, read_file},
         failure::{Failure, Result},
@@ -90,7 +94,7 @@ impl Client {
         query: &str,
         variables: Value,
     ) -> Result<T> {
-        self.answer(query, variables).await?.field(field).map_err(|why| refused(self.name(), why))
+        self.answer(query, variables).await?.field(field).map_err(|refusal| refusal.about(self.name(), field))
     }
 
     /// [`Client::ask`] where a refusal is about one thing.
@@ -101,7 +105,7 @@ impl Client {
         query: &str,
         variables: Value,
     ) -> Result<T> {
-        self.answer(query, variables).await?.field(field).map_err(|why| refused(what, why))
+        self.answer(query, variables).await?.field(field).map_err(|refusal| refusal.about(what, field))
     }
 
     /// [`Client::ask_about`] for a thing that may not be there.
@@ -116,7 +120,7 @@ impl Client {
         if answer.says_not_found() {
             return Ok(None);
         }
-        answer.field(field).map_err(|why| refused(what, why))
+        answer.field(field).map_err(|refusal| refusal.about(what, field))
     }
 
     /// A mutation; `ok: false` is a failure of `what`, with the server's reason.
@@ -131,10 +135,8 @@ impl Client {
         if outcome.ok {
             return Ok(outcome);
         }
-        Err(refused(
-            what,
-            outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into()),
-        ))
+        let why = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into());
+        Err(Refusal { why, code: outcome.code }.about(what, field))
     }
 
     async fn answer(&self, query: &str, variables: Value) -> Result<Answer> {
@@ -239,7 +241,7 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let why = causes(error);
-        if why.contains("certificate") {
+        if find_cause::<rustls::Error>(error).is_some() {
             // It will not pass: somebody has to name the authority, or look who answers there.
             return Failure::failed(self.name(), why)
                 .remedy("name its authority's file with --endpoint-ca-file");
@@ -272,9 +274,8 @@ impl Client {
             return self.foreign(&format!("answered HTTP {}", status.as_u16()));
         };
         let failure = Failure::failed(self.name(), problem.to_string());
-        let says = |word| problem.to_string().to_ascii_lowercase().contains(word);
         match status {
-            StatusCode::BAD_REQUEST if says("date/time sync") => failure.remedy("set this machine's clock"),
+            _ if is(problem.code.as_deref(), Code::ClockSkew) => failure.remedy("set this machine's clock"),
             StatusCode::UNAUTHORIZED => failure.remedy("check WHARF_ACCESS_KEY and WHARF_SECRET_KEY"),
             StatusCode::FORBIDDEN => failure.remedy(NOT_SUPER_ADMIN),
             _ => failure,
@@ -288,25 +289,58 @@ impl Client {
 
 const NOT_SUPER_ADMIN: &str = "use a super-admin's key pair";
 
-/// A failure by the reason that the API gave.
-fn refused(what: &str, why: String) -> Failure {
-    let has = |word| why.contains(word);
-    let remedy = if has("no permission") || has("privilege") {
-        Some(NOT_SUPER_ADMIN)
-    } else if has("no such image") || has("no such alias") {
-        Some("see wharf image list")
-    } else if has("no such agent") {
-        Some("see wharf agent list")
-    } else if has("no such preload rule") {
+/// Whether a server's answer has this code. Codes are kept as text, for a newer server may have others.
+fn is(given: Option<&str>, code: Code) -> bool {
+    given == Some(code.as_str())
+}
+
+/// What the API said where it did not do what it was asked.
+struct Refusal {
+    why: String,
+    code: Option<String>,
+}
+
+impl Refusal {
+    /// The failure of `what`, which the field of the schema was asked about.
+    fn about(self, what: &str, field: &str) -> Failure {
+        let failure = match with_caret(&self.why) {
+            Some((why, block)) => Failure::about(what, why).below(block),
+            None => Failure::about(what, &*self.why),
+        };
+        let code = self.code.as_deref();
+        let remedy = if is(code, Code::Denied) {
+            Some(NOT_SUPER_ADMIN)
+        } else if is(code, Code::NotFound) {
+            where_listed(field)
+        } else {
+            None
+        };
+        remedy.into_iter().fold(failure, Failure::remedy)
+    }
+}
+
+/// Where a person sees what there is of the kind that a field of the schema is about.
+fn where_listed(field: &str) -> Option<&'static str> {
+    let has = |word| field.contains(word);
+    if matches!(field, "preload_image" | "unload_image" | "preload_plan") {
+        Some("see wharf image list and wharf agent list")
+    } else if has("preload_rule") {
         Some("see wharf rule list")
+    } else if has("image") {
+        Some("see wharf image list")
+    } else if has("agent_token") {
+        Some("see wharf agent token list")
+    } else if has("agent") {
+        Some("see wharf agent list")
+    } else if has("scaling_group") {
+        Some("see wharf scaling-group list")
+    } else if has("container_registry") {
+        Some("see wharf registry list")
+    } else if has("task") {
+        Some("see wharf task list")
     } else {
         None
-    };
-    let failure = match with_caret(&why) {
-        Some((why, block)) => Failure::about(what, why).below(block),
-        None => Failure::about(what, why),
-    };
-    remedy.into_iter().fold(failure, Failure::remedy)
+    }
 }
 
 /// A complaint about an expression, as the message and the two lines that show the place: the expression and a caret.
@@ -333,6 +367,9 @@ pub(crate) struct Outcome {
     /// The reason if not; perhaps a remark if it was.
     #[serde(default)]
     pub(crate) msg: Option<String>,
+    /// What kind of failure it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<String>,
     /// The background task it started, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task_id: Option<TaskId>,
@@ -356,6 +393,12 @@ struct Complaint {
     extensions: Option<Extensions>,
 }
 
+impl Complaint {
+    fn code(&self) -> Option<&str> {
+        self.extensions.as_ref()?.code.as_deref()
+    }
+}
+
 #[derive(Deserialize)]
 struct Extensions {
     #[serde(default)]
@@ -365,18 +408,18 @@ struct Extensions {
 impl Answer {
     /// Whether all that is wrong is that what was asked for is not there.
     fn says_not_found(&self) -> bool {
-        let code =
-            |error: &Complaint| error.extensions.as_ref()?.code.as_deref().map(|code| code == "not-found");
-        !self.errors.is_empty() && self.errors.iter().all(|error| code(error) == Some(true))
+        !self.errors.is_empty() && self.errors.iter().all(|error| is(error.code(), Code::NotFound))
     }
 
-    fn field<T: DeserializeOwned>(mut self, name: &str) -> Result<T, String> {
-        if !self.errors.is_empty() {
+    fn field<T: DeserializeOwned>(mut self, name: &str) -> Result<T, Refusal> {
+        if let Some(first) = self.errors.first() {
+            let code = first.code().map(str::to_owned);
             let messages: Vec<_> = self.errors.into_iter().map(|error| error.message).collect();
-            return Err(messages.join("; "));
+            return Err(Refusal { why: messages.join("; "), code });
         }
         let value = self.data.get_mut(name).map(Value::take).unwrap_or_default();
-        serde_json::from_value(value).map_err(|error| format!("unexpected answer in {name}: {error}"))
+        serde_json::from_value(value)
+            .map_err(|error| Refusal { why: format!("unexpected answer in {name}: {error}"), code: None })
     }
 }
 
@@ -386,6 +429,8 @@ struct Problem {
     title: String,
     #[serde(default)]
     msg: Option<String>,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 impl std::fmt::Display for Problem {
@@ -492,7 +537,10 @@ mod tests {
                 "Credential/signature mismatch: Access key not found; check WHARF_ACCESS_KEY and WHARF_SECRET_KEY",
             ),
             (
-                Answer::json(400, r#"{"title": "Missing or invalid.", "msg": "Date/time sync error"}"#),
+                Answer::json(
+                    400,
+                    r#"{"title": "Missing or invalid.", "msg": "Date/time sync error", "code": "CLOCK_SKEW"}"#,
+                ),
                 "Missing or invalid: Date/time sync error; set this machine's clock",
             ),
             (
@@ -514,9 +562,9 @@ mod tests {
             (
                 Answer::json(
                     200,
-                    r#"{"data": null, "errors": [{"message": "superadmin privilege required"}]}"#,
+                    r#"{"data": null, "errors": [{"message": "no", "extensions": {"code": "DENIED"}}]}"#,
                 ),
-                "superadmin privilege required; use a super-admin's key pair",
+                "no; use a super-admin's key pair",
             ),
             (Answer::json(200, r#"{"data": {"x": "y"}}"#), "unexpected answer in x: "),
         ] {
@@ -530,8 +578,8 @@ mod tests {
     #[tokio::test]
     async fn a_mutation_that_is_not_ok_is_a_failure_of_what_it_was_about() {
         let server = Server::start(vec![
-            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no such image.", "task_id": null}}}"#),
-            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no permission to execute f"}}}"#),
+            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no such image.", "code": "NOT_FOUND", "task_id": null}}}"#),
+            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no permission to execute f", "code": "DENIED"}}}"#),
             Answer::json(200, r#"{"data": {"f": {"ok": true, "msg": null}}}"#),
         ])
         .await;
@@ -556,9 +604,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_there_is_told_from_what_went_wrong() {
         let missing =
-            r#"{"data": null, "errors": [{"message": "no such x", "extensions": {"code": "not-found"}}]}"#;
+            r#"{"data": null, "errors": [{"message": "no such x", "extensions": {"code": "NOT_FOUND"}}]}"#;
         let wrong =
-            r#"{"data": null, "errors": [{"message": "broken", "extensions": {"code": "internal"}}]}"#;
+            r#"{"data": null, "errors": [{"message": "broken", "extensions": {"code": "INTERNAL"}}]}"#;
         let server = Server::start(vec![Answer::json(200, missing), Answer::json(200, wrong)]).await;
         let client = client(&server);
         assert_eq!(client.find::<u32>("y", "x", "", json!({})).await.unwrap(), None);

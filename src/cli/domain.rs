@@ -96,7 +96,7 @@ impl Verb {
             Self::List => list(client, as_json).await,
             Self::Add { name, settings } => {
                 let query = "mutation($name: String!, $props: DomainInput!) \
-                    { create_domain(name: $name, props: $props) { ok msg } }";
+                    { create_domain(name: $name, props: $props) { ok msg code } }";
                 let props = json!({
                     "description": settings.description, "allowed_docker_registries": settings.allow,
                 });
@@ -110,7 +110,7 @@ impl Verb {
                     (allow, disallow) => Some(registries(client, name, allow, disallow).await?),
                 };
                 let query = "mutation($name: String!, $props: ModifyDomainInput!) \
-                    { modify_domain(name: $name, props: $props) { ok msg } }";
+                    { modify_domain(name: $name, props: $props) { ok msg code } }";
                 let props = json!({
                     "description": settings.description, "is_active": active,
                     "allowed_docker_registries": registries,
@@ -122,7 +122,7 @@ impl Verb {
             Self::Remove { name, purge } => {
                 let (field, verb) =
                     if *purge { ("purge_domain", "removed") } else { ("delete_domain", "switched off") };
-                let query = format!("mutation($name: String!) {{ {field}(name: $name) {{ ok msg }} }}");
+                let query = format!("mutation($name: String!) {{ {field}(name: $name) {{ ok msg code }} }}");
                 let outcome = client.change(name, field, &query, json!({ "name": name })).await?;
                 cli::done(&outcome, &format!("{verb} {name}"), as_json)
             }

@@ -122,7 +122,7 @@ impl Verb {
             Self::List { domain } => list(client, domain.as_deref(), as_json).await,
             Self::Add { name, domain, description } => {
                 let query = "mutation($name: String!, $props: GroupInput!) \
-                    { create_group(name: $name, props: $props) { ok msg } }";
+                    { create_group(name: $name, props: $props) { ok msg code } }";
                 let props = given(json!({ "domain_name": domain, "description": description }));
                 let variables = json!({ "name": name, "props": props });
                 let outcome = client.change(name, "create_group", query, variables).await?;
@@ -191,7 +191,7 @@ impl Which {
 
     async fn modify(&self, client: &Client, props: Value, verb: &str, as_json: bool) -> Result<()> {
         let query = "mutation($gid: UUID!, $props: ModifyGroupInput!) \
-            { modify_group(gid: $gid, props: $props) { ok msg } }";
+            { modify_group(gid: $gid, props: $props) { ok msg code } }";
         let variables = json!({ "gid": self.id(client).await?, "props": props });
         let outcome = client.change(&self.group, "modify_group", query, variables).await?;
         cli::done(&outcome, &format!("{verb} {}", self.group), as_json)
@@ -208,7 +208,7 @@ impl Which {
 
     async fn remove(&self, client: &Client, purge: bool, as_json: bool) -> Result<()> {
         let (field, verb) = if purge { ("purge_group", "removed") } else { ("delete_group", "switched off") };
-        let query = format!("mutation($gid: UUID!) {{ {field}(gid: $gid) {{ ok msg }} }}");
+        let query = format!("mutation($gid: UUID!) {{ {field}(gid: $gid) {{ ok msg code }} }}");
         let variables = json!({ "gid": self.id(client).await? });
         let outcome = client.change(&self.group, field, &query, variables).await?;
         cli::done(&outcome, &format!("{verb} {}", self.group), as_json)

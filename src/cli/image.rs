@@ -165,7 +165,7 @@ impl Verb {
             Self::Rescan { registry, project, confirm_removals, no_follow } => {
                 let query = "mutation($registry: String, $project: String, $confirm_removals: Boolean) \
                     { rescan_images(registry: $registry, project: $project, confirm_removals: $confirm_removals) \
-                    { ok msg task_id } }";
+                    { ok msg code task_id } }";
                 let confirmed = confirm_removals.then_some(true);
                 let variables =
                     given(json!({ "registry": registry, "project": project, "confirm_removals": confirmed }));
@@ -173,29 +173,28 @@ impl Verb {
                 start(client, what, "rescan_images", query, variables, *no_follow, as_json).await
             }
             Self::Scan { reference, no_follow } => {
-                let query =
-                    "mutation($reference: String!) { scan_image(reference: $reference) { ok msg task_id } }";
+                let query = "mutation($reference: String!) { scan_image(reference: $reference) { ok msg code task_id } }";
                 let variables = json!({ "reference": reference });
                 start(client, reference, "scan_image", query, variables, *no_follow, as_json).await
             }
             Self::Presence(presence) => presence.run(client, as_json).await,
             Self::Forget { reference, architecture } => {
                 let query = "mutation($reference: String!, $architecture: String) \
-                    { forget_image(reference: $reference, architecture: $architecture) { ok msg } }";
+                    { forget_image(reference: $reference, architecture: $architecture) { ok msg code } }";
                 let variables = given(json!({ "reference": reference, "architecture": architecture }));
                 let said = format!("forgot {reference}");
                 change(client, reference, "forget_image", query, variables, &said, as_json).await
             }
             Self::Alias { alias, target, architecture } => {
                 let query = "mutation($alias: String!, $target: String!, $architecture: String) \
-                    { alias_image(alias: $alias, target: $target, architecture: $architecture) { ok msg } }";
+                    { alias_image(alias: $alias, target: $target, architecture: $architecture) { ok msg code } }";
                 let variables =
                     given(json!({ "alias": alias, "target": target, "architecture": architecture }));
                 let said = format!("{alias} now means {target}");
                 change(client, alias, "alias_image", query, variables, &said, as_json).await
             }
             Self::Dealias { alias } => {
-                let query = "mutation($alias: String!) { dealias_image(alias: $alias) { ok msg } }";
+                let query = "mutation($alias: String!) { dealias_image(alias: $alias) { ok msg code } }";
                 let said = format!("{alias} means no image any more");
                 change(client, alias, "dealias_image", query, json!({ "alias": alias }), &said, as_json).await
             }

@@ -97,7 +97,7 @@ impl Token {
 async fn create(client: &Client, variables: serde_json::Value, as_json: bool) -> Result<()> {
     let query = format!(
         "mutation($props: CreateAgentTokenInput) \
-         {{ create_agent_token(props: $props) {{ ok msg token agent_token {{ {FIELDS} }} }} }}"
+         {{ create_agent_token(props: $props) {{ ok msg code token agent_token {{ {FIELDS} }} }} }}"
     );
     let made: Made = client.ask("create_agent_token", &query, variables).await?;
     let (Some(true), Some(token)) = (made.ok, &made.token) else {
@@ -158,7 +158,7 @@ pub(crate) async fn remove(client: &Client, id: &str, as_json: bool) -> Result<(
 /// Lets an agent get no new images, or lets it get some again.
 pub(crate) async fn drain(client: &Client, id: &str, undo: bool, as_json: bool) -> Result<()> {
     let query = "mutation($id: String!, $props: ModifyAgentInput!) \
-        { modify_agent(id: $id, props: $props) { ok msg } }";
+        { modify_agent(id: $id, props: $props) { ok msg code } }";
     let variables = json!({ "id": id, "props": { "schedulable": undo } });
     let outcome = client.change(id, "modify_agent", query, variables).await?;
     if as_json {
@@ -169,7 +169,7 @@ pub(crate) async fn drain(client: &Client, id: &str, undo: bool, as_json: bool) 
 }
 
 async fn change(client: &Client, what: &str, field: &str, done: &str, as_json: bool) -> Result<()> {
-    let query = format!("mutation($id: String!) {{ {field}(id: $id) {{ ok msg }} }}");
+    let query = format!("mutation($id: String!) {{ {field}(id: $id) {{ ok msg code }} }}");
     let outcome = client.change(what, field, &query, json!({ "id": what })).await?;
     if as_json { json::print(&outcome) } else { cli::print(&text::one_line(done)) }
 }

@@ -117,7 +117,7 @@ impl Verb {
             Self::Add { user, rate_limit } => {
                 let query = "mutation($user: String!, $props: KeyPairInput!) \
                     { create_keypair(user_id: $user, props: $props) \
-                      { ok msg keypair { access_key secret_key user_id } } }";
+                      { ok msg code keypair { access_key secret_key user_id } } }";
                 let props =
                     json!({ "is_active": true, "rate_limit": rate_limit, "resource_policy": "default" });
                 let variables = json!({ "user": user, "props": props });
@@ -126,7 +126,7 @@ impl Verb {
             }
             Self::Change { key, rate_limit, active } => {
                 let query = "mutation($key: String!, $props: ModifyKeyPairInput!) \
-                    { modify_keypair(access_key: $key, props: $props) { ok msg } }";
+                    { modify_keypair(access_key: $key, props: $props) { ok msg code } }";
                 let props = given(json!({ "rate_limit": rate_limit, "is_active": active }));
                 let variables = json!({ "key": key, "props": props });
                 let outcome = client.change(key, "modify_keypair", query, variables).await?;
@@ -134,13 +134,13 @@ impl Verb {
             }
             Self::Rotate { key } => {
                 let query = "mutation($key: String!) { rotate_keypair(access_key: $key) \
-                    { ok msg keypair { access_key secret_key user_id } } }";
+                    { ok msg code keypair { access_key secret_key user_id } } }";
                 let variables = json!({ "key": key });
                 let made: Created = client.ask_about(key, "rotate_keypair", query, variables).await?;
                 shown_once(key, made, as_json)
             }
             Self::Remove { key } => {
-                let query = "mutation($key: String!) { delete_keypair(access_key: $key) { ok msg } }";
+                let query = "mutation($key: String!) { delete_keypair(access_key: $key) { ok msg code } }";
                 let variables = json!({ "key": key });
                 let outcome = client.change(key, "delete_keypair", query, variables).await?;
                 cli::done(&outcome, &format!("removed {key}"), as_json)

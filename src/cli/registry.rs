@@ -218,7 +218,8 @@ async fn test(client: &Client, host: &str, as_json: bool) -> Result<()> {
 
 /// Has the server connect to a registry and log in.
 pub(crate) async fn tried(client: &Client, host: &str) -> Result<Outcome> {
-    let query = "mutation($hostname: String!) { test_container_registry(hostname: $hostname) { ok msg } }";
+    let query =
+        "mutation($hostname: String!) { test_container_registry(hostname: $hostname) { ok msg code } }";
     client.change(host, "test_container_registry", query, json!({ "hostname": host })).await
 }
 

@@ -258,7 +258,7 @@ impl Verb {
                     "time_zone": window.time_zone, "enabled": disabled.then_some(false),
                 }));
                 let query = "mutation($name: String!, $props: CreatePreloadRuleInput!) \
-                    { create_preload_rule(name: $name, props: $props) { ok msg unknown } }";
+                    { create_preload_rule(name: $name, props: $props) { ok msg code unknown } }";
                 changed(client, name, "create_preload_rule", query, props, "added", as_json).await
             }
             Self::Change { name, images, agents, window, always } => {
@@ -269,7 +269,7 @@ impl Verb {
                 modify(client, name, props, "changed", as_json).await
             }
             Self::Remove { name } => {
-                let query = "mutation($name: String!) { delete_preload_rule(name: $name) { ok msg } }";
+                let query = "mutation($name: String!) { delete_preload_rule(name: $name) { ok msg code } }";
                 let outcome =
                     client.change(name, "delete_preload_rule", query, json!({ "name": name })).await?;
                 cli::done(&outcome, &format!("removed {name}; the images stay where they are"), as_json)
@@ -286,7 +286,7 @@ impl Verb {
 
 async fn modify(client: &Client, name: &str, props: Value, verb: &str, as_json: bool) -> Result<()> {
     let query = "mutation($name: String!, $props: ModifyPreloadRuleInput!) \
-        { modify_preload_rule(name: $name, props: $props) { ok msg unknown } }";
+        { modify_preload_rule(name: $name, props: $props) { ok msg code unknown } }";
     changed(client, name, "modify_preload_rule", query, props, verb, as_json).await
 }
 

@@ -105,7 +105,7 @@ impl Verb {
             Self::List => list(client, as_json).await,
             Self::Add { name, description } => {
                 let query = "mutation($name: String!, $props: CreateScalingGroupInput!) \
-                    { create_scaling_group(name: $name, props: $props) { ok msg } }";
+                    { create_scaling_group(name: $name, props: $props) { ok msg code } }";
                 let props = given(json!({
                     "description": description, "driver": "static", "scheduler": "fifo",
                 }));
@@ -115,14 +115,14 @@ impl Verb {
             }
             Self::Change { name, description, active } => {
                 let query = "mutation($name: String!, $props: ModifyScalingGroupInput!) \
-                    { modify_scaling_group(name: $name, props: $props) { ok msg } }";
+                    { modify_scaling_group(name: $name, props: $props) { ok msg code } }";
                 let props = given(json!({ "description": description, "is_active": active }));
                 let variables = json!({ "name": name, "props": props });
                 let outcome = client.change(name, "modify_scaling_group", query, variables).await?;
                 cli::done(&outcome, &format!("changed {name}"), as_json)
             }
             Self::Remove { name } => {
-                let query = "mutation($name: String!) { delete_scaling_group(name: $name) { ok msg } }";
+                let query = "mutation($name: String!) { delete_scaling_group(name: $name) { ok msg code } }";
                 let outcome =
                     client.change(name, "delete_scaling_group", query, json!({ "name": name })).await?;
                 cli::done(&outcome, &format!("removed {name}"), as_json)
@@ -154,7 +154,7 @@ impl Whom {
         let (kind, argument, ty, whom, shown) = self.argument(client).await?;
         let field = format!("{verb}_scaling_group_with_{kind}");
         let query = format!(
-            "mutation($name: String!, $whom: {ty}!) {{ {field}(scaling_group: $name, {argument}: $whom) {{ ok msg }} }}"
+            "mutation($name: String!, $whom: {ty}!) {{ {field}(scaling_group: $name, {argument}: $whom) {{ ok msg code }} }}"
         );
         let outcome = client.change(name, &field, &query, json!({ "name": name, "whom": whom })).await?;
         cli::done(&outcome, &format!("{shown}: {said} to use {name}"), as_json)

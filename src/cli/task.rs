@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    base::{ids::TaskId, reference},
+    base::{error::Code, ids::TaskId, reference},
     cli::{
         self,
         api::Client,
@@ -145,6 +145,9 @@ struct Reason {
     reference: String,
     #[serde(deserialize_with = "json::text")]
     reason: String,
+    /// What kind of failure it is, where a program may go by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
 }
 
 /// One piece of a task's work.
@@ -174,7 +177,7 @@ pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
     let query = format!(
         "query($id: String!) {{ background_task(id: $id) {{ {ROW}
            ledger {{ added updated unchanged removed skipped_count failed_count
-                     skipped {{ reference reason }} failed {{ reference reason }} }}
+                     skipped {{ reference reason code }} failed {{ reference reason code }} }}
            items {{ {ITEM} }} }} }}"
     );
     let what = format!("task {id}");
@@ -228,7 +231,7 @@ async fn show(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
 }
 
 async fn cancel(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
-    let query = "mutation($id: String!) { cancel_task(id: $id) { ok msg } }";
+    let query = "mutation($id: String!) { cancel_task(id: $id) { ok msg code } }";
     let outcome = client.change(&format!("task {id}"), "cancel_task", query, json!({ "id": id })).await?;
     if as_json {
         return json::print(&outcome);
@@ -319,7 +322,10 @@ impl Detail {
         // A subject is a registry, or a registry and a project: `cr.example.org/stable`.
         let project = self.row.subject.split_once('/').map(|(_, project)| project);
         let project = project.filter(|project| reference::is_repository(project));
-        let held = ledger.failed.iter().filter(|failed| failed.reason.contains("confirm_removals"));
+        let held = ledger
+            .failed
+            .iter()
+            .filter(|failed| failed.code.as_deref() == Some(Code::ConfirmationRequired.as_str()));
         // What people paste into a shell must be what it seems.
         held.filter(|failed| reference::is_registry_host(&failed.reference))
             .map(|Reason { reference: host, .. }| {
@@ -405,7 +411,7 @@ fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = vec![format!("{title}:")];
-    for Reason { reference, reason } in reasons.iter().take(at_most) {
+    for Reason { reference, reason, .. } in reasons.iter().take(at_most) {
         lines.push(format!("  {}: {}", text::one_line(reference), text::one_line(reason)));
     }
     if reasons.len() > at_most {
@@ -435,7 +441,7 @@ mod tests {
                 "current_progress": 1, "total_progress": 1,
                 "ledger": {
                     "added": 0, "updated": 0, "unchanged": 0, "removed": 0, "skipped_count": 0, "failed_count": 1,
-                    "failed": [{"reference": host, "reason": "rescan with confirm_removals to remove them"}],
+                    "failed": [{"reference": host, "reason": "most are gone", "code": "CONFIRMATION_REQUIRED"}],
                 },
             });
             let task: Detail = serde_json::from_value(task).unwrap();

@@ -77,7 +77,7 @@ impl Token {
                     create(&client, name, scope, *expires_in_days, as_json).await
                 }
                 Verb::Revoke { id } => {
-                    let query = "mutation($id: String!) { revoke_api_token(id: $id) { ok msg } }";
+                    let query = "mutation($id: String!) { revoke_api_token(id: $id) { ok msg code } }";
                     let outcome = client.change(id, "revoke_api_token", query, json!({ "id": id })).await?;
                     cli::done(&outcome, &format!("revoked {id}"), as_json)
                 }
@@ -113,7 +113,7 @@ async fn create(client: &Client, name: &str, scope: &str, days: u32, as_json: bo
         token: Option<Secret>,
     }
     let query = "mutation($name: String!, $scope: String!, $days: Int) \
-        { create_api_token(name: $name, scope: $scope, expires_in_days: $days) { ok msg token } }";
+        { create_api_token(name: $name, scope: $scope, expires_in_days: $days) { ok msg code token } }";
     let variables = json!({ "name": name, "scope": scope, "days": days });
     let made: Created = client.ask_about(name, "create_api_token", query, variables).await?;
     let Some(token) = made.token.filter(|_| made.ok) else {

@@ -113,7 +113,7 @@ async fn start(
     let query = format!(
         "mutation($reference: String!, $target_agents: String!, $references: [String]) \
          {{ {field}(reference: $reference, target_agents: $target_agents, references: $references) \
-         {{ ok msg task_id }} }}"
+         {{ ok msg code task_id }} }}"
     );
     let (what, variables) = asked(references, agents);
     image::start(client, &what, field, &query, variables, no_follow, as_json).await

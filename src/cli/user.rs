@@ -185,7 +185,7 @@ impl Verb {
                 let groups = group::ids(client, domain.as_deref(), &settings.group).await?;
                 let props = settings.props(password.as_ref(), &groups, status.as_deref());
                 let query = "mutation($email: String!, $props: ModifyUserInput!) \
-                    { modify_user(email: $email, props: $props) { ok msg } }";
+                    { modify_user(email: $email, props: $props) { ok msg code } }";
                 let variables = json!({ "email": email, "props": props });
                 let outcome = client.change(email, "modify_user", query, variables).await?;
                 cli::done(&outcome, &format!("changed {email}"), as_json)
@@ -251,7 +251,7 @@ async fn add(client: &Client, email: &str, settings: &Settings, as_json: bool) -
         props.entry("role").or_insert_with(|| "user".into());
     }
     let query = "mutation($email: String!, $props: UserInput!) { create_user(email: $email, props: $props) \
-        { ok msg keypair { access_key secret_key } } }";
+        { ok msg code keypair { access_key secret_key } } }";
     let variables = json!({ "email": email, "props": props });
     let made: Created = client.ask_about(email, "create_user", query, variables).await?;
     if !made.ok {
@@ -278,10 +278,10 @@ async fn add(client: &Client, email: &str, settings: &Settings, as_json: bool) -
 async fn remove(client: &Client, email: &str, purge: bool, as_json: bool) -> Result<()> {
     let (field, query) = if purge {
         let query = "mutation($email: String!, $props: PurgeUserInput!) \
-            { purge_user(email: $email, props: $props) { ok msg } }";
+            { purge_user(email: $email, props: $props) { ok msg code } }";
         ("purge_user", query)
     } else {
-        ("delete_user", "mutation($email: String!) { delete_user(email: $email) { ok msg } }")
+        ("delete_user", "mutation($email: String!) { delete_user(email: $email) { ok msg code } }")
     };
     let outcome = client.change(email, field, query, json!({ "email": email, "props": {} })).await?;
     let said = if purge { "removed" } else { "switched off" };

@@ -15,11 +15,12 @@ use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
 use crate::fleet::service::{AgentChange, Fleet};
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::order::Order;
+use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::presence::variants;
@@ -313,14 +314,10 @@ pub struct AgentLabelInput {
     value: String,
 }
 
-/// What came of `modify_agent`.
-#[derive(SimpleObject)]
-pub struct ModifyAgent {
-    /// Whether it was done.
-    ok: Option<bool>,
-    /// Why not.
-    msg: Option<String>,
-}
+outcome!(
+    /// What came of `modify_agent`.
+    ModifyAgent
+);
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
@@ -487,9 +484,6 @@ impl AgentMutation {
             scaling_group: props.scaling_group,
             draining: props.schedulable.map(|schedulable| !schedulable),
         };
-        Some(match fleet.change(caller, &id, change).await {
-            Ok(_) => ModifyAgent { ok: Some(true), msg: Some("done".into()) },
-            Err(error) => ModifyAgent { ok: Some(false), msg: Some(Fault::from(error).message()) },
-        })
+        Some(fleet.change(caller, &id, change).await.map(drop).into())
     }
 }

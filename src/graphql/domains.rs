@@ -141,11 +141,13 @@ impl From<ModifyDomainInput> for DomainChange {
 outcome!(
     /// What came of `create_domain`.
     CreateDomain,
+    /// As it is now; null if it was not done.
     domain: DomainNode
 );
 outcome!(
     /// What came of `modify_domain`.
     ModifyDomain,
+    /// As it is now; null if it was not done.
     domain: DomainNode
 );
 outcome!(

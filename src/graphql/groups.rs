@@ -170,11 +170,13 @@ impl TryFrom<ModifyGroupInput> for GroupChange {
 outcome!(
     /// What came of `create_group`.
     CreateGroup,
+    /// As it is now; null if it was not done.
     group: GroupNode
 );
 outcome!(
     /// What came of `modify_group`.
     ModifyGroup,
+    /// As it is now; null if it was not done.
     group: GroupNode
 );
 outcome!(

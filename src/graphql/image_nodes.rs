@@ -14,10 +14,11 @@ use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageNode, ImageRow, Seen, plain_id};
 use crate::graphql::images::ImageStatus;
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::order::Order;
+use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::page::{self, Window};
 use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::kit::scalar::{GlobalIDField, ImagePermissionValueField, ScopeField};
@@ -205,40 +206,17 @@ fn may(audience: &Audience, permission: Option<ImagePermissionValueField>) -> Re
     Ok(audience.may(&permission))
 }
 
-macro_rules! outcome {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(SimpleObject)]
-        #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
-            /// Whether it was done.
-            ok: Option<bool>,
-            /// Why not, or what came of it.
-            msg: Option<String>,
-            /// The image as it was.
-            image: Option<One<ImageNode>>,
-        }
-
-        impl From<Result<ImageNode, Error>> for $name {
-            fn from(result: Result<ImageNode, Error>) -> Self {
-                match result {
-                    Ok(image) => Self { ok: Some(true), msg: Some("done".into()), image: Some(One(image.into())) },
-                    Err(error) => {
-                        Self { ok: Some(false), msg: Some(Fault::from(error).message()), image: None }
-                    }
-                }
-            }
-        }
-    };
-}
-
 outcome!(
     /// What came of `forget_image_by_id`.
-    ForgetImageById
+    ForgetImageById,
+    /// The image as it was.
+    image: One<ImageNode>
 );
 outcome!(
     /// What came of `untag_image_from_registry`.
-    UntagImageFromRegistry
+    UntagImageFromRegistry,
+    /// The image as it was.
+    image: One<ImageNode>
 );
 
 /// What came of `purge_image_by_id`.
@@ -268,7 +246,7 @@ impl ImageNodeMutation {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let audience = Audience::new(caller, catalog);
         let forgotten = catalog.forget_by_id(caller, &plain_id(&image_id)).await;
-        Some(forgotten.map(|image| ImageNode(ImageRow::new(image, &audience))).into())
+        Some(forgotten.map(|image| One(ImageNode(ImageRow::new(image, &audience)).into())).into())
     }
 
     /// Takes one image out of the catalog, and if asked for its tag out of the registry, first.
@@ -294,6 +272,6 @@ impl ImageNodeMutation {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
         let audience = Audience::new(caller, ctx.data_unchecked::<Catalog>());
         let untagged = scanner.untag(caller, &plain_id(&image_id)).await;
-        Some(untagged.map(|image| ImageNode(ImageRow::new(image, &audience))).into())
+        Some(untagged.map(|image| One(ImageNode(ImageRow::new(image, &audience)).into())).into())
     }
 }

@@ -1,6 +1,6 @@
 //! Images: the seed's type, its two queries and six mutations, with the arguments later clients send.
 
-use async_graphql::{Context, Enum, Object, SimpleObject};
+use async_graphql::{Context, Enum, Object};
 
 use crate::access::caller::Caller;
 use crate::access::visibility::{Filter, Kinds};
@@ -8,8 +8,9 @@ use crate::base::Error;
 use crate::base::ids::{ImageId, TaskId};
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageRow, plain_id};
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::listing::walk;
+use crate::graphql::kit::outcome::{Done, outcome};
 use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::schema::LIST_COST;
 use crate::graphql::transfers::all_of;
@@ -107,69 +108,29 @@ fn kinds_of(filters: &[Option<String>]) -> Result<Option<Kinds>, Error> {
     Ok(Some(kinds).filter(|kinds| *kinds != Kinds::default()))
 }
 
-macro_rules! outcome {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(SimpleObject)]
-        #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
-            /// Whether it was done, or accepted.
-            ok: Option<bool>,
-            /// Why not, or what came of it.
-            msg: Option<String>,
-        }
-
-        impl From<Result<String, Error>> for $name {
-            fn from(result: Result<String, Error>) -> Self {
-                match result {
-                    Ok(msg) => Self { ok: Some(true), msg: Some(msg) },
-                    Err(error) => Self { ok: Some(false), msg: Some(Fault::from(error).message()) },
-                }
-            }
-        }
-    };
-}
-
-macro_rules! started {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(SimpleObject)]
-        #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
-            /// Whether the task was accepted; it goes on by itself.
-            ok: Option<bool>,
-            /// Why not, or what is going on.
-            msg: Option<String>,
-            /// The background task to follow.
-            task_id: Option<String>,
-        }
-
-        impl From<Result<TaskId, Error>> for $name {
-            fn from(result: Result<TaskId, Error>) -> Self {
-                match result {
-                    Ok(id) => Self { ok: Some(true), msg: Some("started".into()), task_id: Some(id.to_string()) },
-                    Err(error) => Self { ok: Some(false), msg: Some(Fault::from(error).message()), task_id: None },
-                }
-            }
-        }
-    };
-}
-
-started!(
+outcome!(
     /// What came of `rescan_images`.
-    RescanImages
+    RescanImages,
+    /// The background task to follow; it goes on by itself.
+    task_id: String
 );
-started!(
+outcome!(
     /// What came of `scan_image`.
-    ScanImage
+    ScanImage,
+    /// The background task to follow; it goes on by itself.
+    task_id: String
 );
-started!(
+outcome!(
     /// What came of `preload_image`.
-    PreloadImage
+    PreloadImage,
+    /// The background task to follow; it goes on by itself.
+    task_id: String
 );
-started!(
+outcome!(
     /// What came of `unload_image`.
-    UnloadImage
+    UnloadImage,
+    /// The background task to follow; it goes on by itself.
+    task_id: String
 );
 outcome!(
     /// What came of `forget_image`.
@@ -183,6 +144,11 @@ outcome!(
     /// What came of `dealias_image`.
     DealiasImage
 );
+
+/// A task that was accepted, by its id.
+fn started(task: TaskId) -> Done<String> {
+    Done { msg: "started".into(), now: task.to_string() }
+}
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
@@ -200,13 +166,13 @@ impl ImageMutation {
     ) -> Option<RescanImages> {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
         let wanted = Rescan { registry, project, confirm_removals: confirm_removals.unwrap_or_default() };
-        Some(scanner.rescan(caller, wanted).await.into())
+        Some(scanner.rescan(caller, wanted).await.map(started).into())
     }
 
     /// Reads one image from its registry, in a background task: for registries that do not list their repositories.
     async fn scan_image(&self, ctx: &Context<'_>, reference: String) -> Option<ScanImage> {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
-        Some(scanner.scan_image(caller, &reference).await.into())
+        Some(scanner.scan_image(caller, &reference).await.map(started).into())
     }
 
     /// Loads images onto agents, in one background task.
@@ -219,7 +185,7 @@ impl ImageMutation {
     ) -> Option<PreloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
         let images = all_of(reference, references);
-        Some(transfers.preload(caller, &images, &target_agents).await.into())
+        Some(transfers.preload(caller, &images, &target_agents).await.map(started).into())
     }
 
     /// Takes images off agents, in one background task.
@@ -232,7 +198,7 @@ impl ImageMutation {
     ) -> Option<UnloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
         let images = all_of(reference, references);
-        Some(transfers.unload(caller, &images, &target_agents).await.into())
+        Some(transfers.unload(caller, &images, &target_agents).await.map(started).into())
     }
 
     /// Takes an image out of the catalog, and its aliases; a rescan brings it back if the registry has it.
@@ -244,7 +210,10 @@ impl ImageMutation {
     ) -> Option<ForgetImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let forgotten = catalog.forget(caller, &reference, architecture.as_deref()).await;
-        let said = |count| if count == 1 { "forgotten".into() } else { format!("{count} images forgotten") };
+        let said = |count| match count {
+            1 => Done::saying("forgotten"),
+            _ => Done::saying(format!("{count} images forgotten")),
+        };
         Some(forgotten.map(said).into())
     }
 
@@ -257,13 +226,12 @@ impl ImageMutation {
         #[graphql(desc = "Which of the target's architectures.")] architecture: Option<String>,
     ) -> Option<AliasImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        let done = catalog.alias(caller, &alias, &target, architecture.as_deref()).await;
-        Some(done.map(|()| "done".into()).into())
+        Some(catalog.alias(caller, &alias, &target, architecture.as_deref()).await.into())
     }
 
     /// Takes another name of an image away.
     async fn dealias_image(&self, ctx: &Context<'_>, alias: String) -> Option<DealiasImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
-        Some(catalog.dealias(caller, &alias).await.map(|()| "done".into()).into())
+        Some(catalog.dealias(caller, &alias).await.into())
     }
 }

@@ -5,9 +5,10 @@ use jiff::SignedDuration;
 
 use crate::access::caller::Caller;
 use crate::access::joins::{JoinToken, Joins, NewToken};
-use crate::base::Result;
+use crate::base::secret::Secret;
 use crate::fleet::links::Links;
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::outcome::outcome;
 use crate::graphql::schema::LIST_COST;
 
 /// A token that lets an agent in, without its secret.
@@ -64,37 +65,18 @@ pub struct CreateAgentTokenInput {
     uses: Option<u32>,
 }
 
-/// What came of making a token.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct CreateAgentToken {
-    /// Whether there is one now.
-    ok: Option<bool>,
-    /// Why not.
-    msg: Option<String>,
+outcome!(
+    /// What came of `create_agent_token`.
+    CreateAgentToken,
     /// The token itself, told here and never again.
-    token: Option<String>,
+    token: String,
     /// All else about it.
-    agent_token: Option<AgentToken>,
-}
-
-/// What came of a change.
-#[derive(SimpleObject)]
-pub struct AgentChangeResult {
-    /// Whether it was made.
-    ok: Option<bool>,
-    /// Why not.
-    msg: Option<String>,
-}
-
-impl AgentChangeResult {
-    fn of(result: Result<()>) -> Self {
-        match result {
-            Ok(()) => Self { ok: Some(true), msg: Some("done".into()) },
-            Err(error) => Self { ok: Some(false), msg: Some(Fault::from(error).message()) },
-        }
-    }
-}
+    agent_token: AgentToken
+);
+outcome!(
+    /// What came of `revoke_agent_token` and `remove_agent`.
+    AgentChangeResult
+);
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
@@ -130,31 +112,21 @@ impl JoinMutation {
             lifetime: props.expires_in.map(|seconds| SignedDuration::from_secs(seconds.into())),
             uses: props.uses,
         };
-        Some(match joins.create(caller, wanted).await {
-            Ok((token, text)) => CreateAgentToken {
-                ok: Some(true),
-                msg: Some("done".into()),
-                token: Some(text.expose().to_owned()),
-                agent_token: Some(AgentToken::new(token, joins)),
-            },
-            Err(error) => CreateAgentToken {
-                ok: Some(false),
-                msg: Some(Fault::from(error).message()),
-                token: None,
-                agent_token: None,
-            },
-        })
+        let made = joins.create(caller, wanted).await;
+        let shown =
+            |(token, text): (JoinToken, Secret)| (text.expose().to_owned(), AgentToken::new(token, joins));
+        Some(made.map(shown).into())
     }
 
     /// Takes a token back. Agents that joined by it stay.
     async fn revoke_agent_token(&self, ctx: &Context<'_>, id: String) -> Option<AgentChangeResult> {
         let (caller, joins) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Joins>());
-        Some(AgentChangeResult::of(joins.revoke(caller, &id).await))
+        Some(joins.revoke(caller, &id).await.into())
     }
 
     /// Takes an agent out: it is cut off at once, its credential is forgotten, and what it holds counts no more.
     async fn remove_agent(&self, ctx: &Context<'_>, id: String) -> Option<AgentChangeResult> {
         let (caller, links) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Links>());
-        Some(AgentChangeResult::of(links.remove(caller, &id).await))
+        Some(links.remove(caller, &id).await.into())
     }
 }

@@ -227,11 +227,13 @@ props!(
 outcome!(
     /// What came of `create_keypair`, with the secret key: it is shown this once.
     CreateKeyPair,
+    /// As it is now; null if it was not done.
     keypair: KeyPairNode
 );
 outcome!(
     /// What came of `rotate_keypair`, with the new secret key: it is shown this once.
     RotateKeyPair,
+    /// As it is now; null if it was not done.
     keypair: KeyPairNode
 );
 outcome!(

@@ -133,6 +133,7 @@ props!(
 outcome!(
     /// What came of `create_keypair_resource_policy`.
     CreateKeyPairResourcePolicy,
+    /// As it is now; null if it was not done.
     resource_policy: KeyPairResourcePolicy
 );
 outcome!(

@@ -9,7 +9,8 @@ use crate::base::secret::Secret;
 use crate::catalog::registries::Changed;
 use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::outcome::{Done, outcome};
 use crate::scan::service::Scanner;
 
 /// A registry.
@@ -194,15 +195,10 @@ payload!(
     DeleteContainerRegistry
 );
 
-/// Whether a registry can be read.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct TestContainerRegistry {
-    /// Whether it answered as it should.
-    ok: Option<bool>,
-    /// What it can do, or what failed.
-    msg: Option<String>,
-}
+outcome!(
+    /// Whether a registry can be read; `msg` says what it can do, or what failed.
+    TestContainerRegistry
+);
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
@@ -278,9 +274,6 @@ impl RegistryMutation {
     /// Tries to sign in to a registry and to list its repositories, and says what came of it.
     async fn test_container_registry(&self, ctx: &Context<'_>, hostname: String) -> TestContainerRegistry {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
-        match scanner.test(caller, &hostname).await {
-            Ok(msg) => TestContainerRegistry { ok: Some(true), msg: Some(msg) },
-            Err(error) => TestContainerRegistry { ok: Some(false), msg: Some(Fault::from(error).message()) },
-        }
+        scanner.test(caller, &hostname).await.map(Done::saying).into()
     }
 }

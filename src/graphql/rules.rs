@@ -4,8 +4,8 @@ use async_graphql::{Context, InputObject, Object, SimpleObject};
 use jiff::Timestamp;
 
 use crate::access::caller::Caller;
-use crate::base::{Error, Result};
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::base::Error;
+use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::schema::LIST_COST;
@@ -307,37 +307,20 @@ pub struct ModifyPreloadRuleInput {
     enabled: Option<bool>,
 }
 
-/// What came of `create_preload_rule` and `modify_preload_rule`.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct PreloadRuleOutcome {
-    /// Whether it was done.
-    ok: Option<bool>,
-    /// `done`, or why it was not.
-    msg: Option<String>,
+outcome!(
+    /// What came of `create_preload_rule` and `modify_preload_rule`.
+    PreloadRuleOutcome,
     /// As it is now; null if it was not done.
-    preload_rule: Option<PreloadRule>,
+    preload_rule: PreloadRule,
     /// Names and groups in the expression that are nobody's now: a typo, or to come. The first hundred.
-    unknown: Option<Vec<String>>,
-}
+    unknown: Vec<String>
+);
 
-impl PreloadRuleOutcome {
-    fn new(result: Result<Told>, caller: &Caller, rules: &Rules) -> Self {
-        match result {
-            Ok(told) => Self {
-                ok: Some(true),
-                msg: Some("done".into()),
-                unknown: rules.unknown_names(caller, &told.rule.target_agents).ok(),
-                preload_rule: Some(PreloadRule(told)),
-            },
-            Err(error) => Self {
-                ok: Some(false),
-                msg: Some(Fault::from(error).message()),
-                preload_rule: None,
-                unknown: None,
-            },
-        }
-    }
+/// A rule that was made or changed, with the names in it that are nobody's.
+fn with_unknown(told: Told, caller: &Caller, rules: &Rules) -> (PreloadRule, Vec<String>) {
+    // A rule's expression was read when it was kept, so that there is nothing that could fail.
+    let unknown = rules.unknown_names(caller, &told.rule.target_agents).unwrap_or_default();
+    (PreloadRule(told), unknown)
 }
 
 outcome!(
@@ -447,7 +430,7 @@ impl RuleMutation {
             time_zone: props.time_zone,
             enabled: props.enabled,
         };
-        Some(PreloadRuleOutcome::new(rules.add(caller, &name, wanted).await, caller, rules))
+        Some(rules.add(caller, &name, wanted).await.map(|told| with_unknown(told, caller, rules)).into())
     }
 
     /// Changes a standing preload. What it has begun goes on.
@@ -465,7 +448,7 @@ impl RuleMutation {
             time_zone: props.time_zone,
             enabled: props.enabled,
         };
-        Some(PreloadRuleOutcome::new(rules.change(caller, &name, change).await, caller, rules))
+        Some(rules.change(caller, &name, change).await.map(|told| with_unknown(told, caller, rules)).into())
     }
 
     /// Takes a standing preload out. What it has begun goes on, and nothing is taken off an agent.

@@ -136,6 +136,7 @@ props!(
 outcome!(
     /// What came of `create_scaling_group`.
     CreateScalingGroup,
+    /// As it is now; null if it was not done.
     scaling_group: ScalingGroupNode
 );
 outcome!(

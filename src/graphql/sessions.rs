@@ -1,11 +1,11 @@
 //! The caller's own sessions.
 
-use async_graphql::{Context, Object, SimpleObject};
+use async_graphql::{Context, Object};
 
 use crate::access::caller::Caller;
 use crate::access::sessions::Shown;
 use crate::access::sign_in::SignIn;
-use crate::graphql::kit::fault::Fault;
+use crate::graphql::kit::outcome::{Done, outcome};
 
 /// A session that a password opened.
 pub struct LoginSession(Shown);
@@ -33,15 +33,10 @@ impl LoginSession {
     }
 }
 
-/// What came of it.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct SignOutEverywhere {
-    /// Whether it was done.
-    ok: Option<bool>,
-    /// How many sessions ended, or what failed.
-    msg: Option<String>,
-}
+outcome!(
+    /// What came of `sign_out_everywhere`; `msg` says how many sessions ended.
+    SignOutEverywhere
+);
 
 /// The queries.
 #[derive(Default)]
@@ -69,9 +64,7 @@ impl SessionMutation {
         #[graphql(default)] keep_current: bool,
     ) -> SignOutEverywhere {
         let (caller, door) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<SignIn>());
-        match door.sign_out_everywhere(caller, keep_current).await {
-            Ok(ended) => SignOutEverywhere { ok: Some(true), msg: Some(format!("{ended} sessions ended")) },
-            Err(error) => SignOutEverywhere { ok: Some(false), msg: Some(Fault::from(error).message()) },
-        }
+        let ended = door.sign_out_everywhere(caller, keep_current).await;
+        ended.map(|ended| Done::saying(format!("{ended} sessions ended"))).into()
     }
 }

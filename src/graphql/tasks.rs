@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::outcome::{Done, ErrorCode, outcome};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::schema::LIST_COST;
 use crate::tasks::live::Live;
@@ -243,22 +244,20 @@ pub struct LedgerEntry {
     reference: String,
     /// Why.
     reason: String,
+    /// What kind of failure it is, where a program may go by it.
+    code: Option<ErrorCode>,
 }
 
 fn entries(remarks: &Remarks) -> Vec<LedgerEntry> {
-    let entry = |Remark { reference, reason }| LedgerEntry { reference, reason };
+    let entry =
+        |Remark { reference, reason, code }| LedgerEntry { reference, reason, code: code.map(Into::into) };
     remarks.named.iter().cloned().map(entry).collect()
 }
 
-/// What came of `cancel_task`.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct CancelTask {
-    /// Whether the task was asked to stop.
-    ok: Option<bool>,
-    /// Why not.
-    msg: Option<String>,
-}
+outcome!(
+    /// What came of `cancel_task`: whether the task was asked to stop.
+    CancelTask
+);
 
 /// The queries.
 #[derive(Default)]
@@ -296,9 +295,6 @@ impl TaskMutation {
     /// Asks a task to stop. What it has done stays done.
     async fn cancel_task(&self, ctx: &Context<'_>, id: String) -> CancelTask {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
-        match queue.cancel(caller, &id).await {
-            Ok(()) => CancelTask { ok: Some(true), msg: Some("cancelling".into()) },
-            Err(error) => CancelTask { ok: Some(false), msg: Some(Fault::from(error).message()) },
-        }
+        queue.cancel(caller, &id).await.map(|()| Done::saying("cancelling")).into()
     }
 }

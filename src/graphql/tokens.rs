@@ -1,10 +1,11 @@
 //! Personal API tokens.
 
-use async_graphql::{Context, Object, SimpleObject};
+use async_graphql::{Context, Object};
 
 use crate::access::caller::Caller;
 use crate::access::tokens::{Token, Tokens, Wanted};
-use crate::graphql::kit::fault::{Answer, Fault};
+use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::outcome::outcome;
 
 /// A personal API token, without itself.
 pub struct ApiToken(Token);
@@ -42,29 +43,18 @@ impl ApiToken {
     }
 }
 
-/// A new token.
-#[derive(SimpleObject, Default)]
-#[graphql(rename_fields = "snake_case")]
-pub struct CreateApiToken {
-    /// Whether it was made.
-    ok: Option<bool>,
-    /// What failed.
-    msg: Option<String>,
+outcome!(
+    /// What came of `create_api_token`.
+    CreateApiToken,
     /// The token itself, for `Authorization: Bearer`. It is not shown again.
-    token: Option<String>,
+    token: String,
     /// What is known of it from now on.
-    api_token: Option<ApiToken>,
-}
-
-/// What came of it.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct RevokeApiToken {
-    /// Whether it was revoked.
-    ok: Option<bool>,
-    /// What failed.
-    msg: Option<String>,
-}
+    api_token: ApiToken
+);
+outcome!(
+    /// What came of `revoke_api_token`.
+    RevokeApiToken
+);
 
 /// The queries.
 #[derive(Default)]
@@ -97,27 +87,13 @@ impl TokenMutation {
     ) -> CreateApiToken {
         let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
         let wanted = Wanted { scope: &scope, days: expires_in_days, until: expires_at.as_deref() };
-        match tokens.create(caller, &name, wanted).await {
-            Ok((token, text)) => CreateApiToken {
-                ok: Some(true),
-                msg: None,
-                token: Some(text.expose().to_owned()),
-                api_token: Some(ApiToken(token)),
-            },
-            Err(error) => CreateApiToken {
-                ok: Some(false),
-                msg: Some(Fault::from(error).message()),
-                ..CreateApiToken::default()
-            },
-        }
+        let made = tokens.create(caller, &name, wanted).await;
+        made.map(|(token, text)| (text.expose().to_owned(), ApiToken(token))).into()
     }
 
     /// Revokes an API token: one of the caller's, or for super-admins anybody's.
     async fn revoke_api_token(&self, ctx: &Context<'_>, id: String) -> RevokeApiToken {
         let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
-        match tokens.revoke(caller, &id).await {
-            Ok(()) => RevokeApiToken { ok: Some(true), msg: None },
-            Err(error) => RevokeApiToken { ok: Some(false), msg: Some(Fault::from(error).message()) },
-        }
+        tokens.revoke(caller, &id).await.into()
     }
 }

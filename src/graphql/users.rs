@@ -6,6 +6,7 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
 use crate::access::caller::{Caller, Role};
 use crate::access::directory::Directory;
+use crate::access::directory::keypairs::OwnedKeypair;
 use crate::access::directory::users::{UserChange, UserSearch};
 use crate::access::tenants::Group;
 use crate::access::user::{Status, User};
@@ -301,23 +302,18 @@ fn group_ids(ids: Vec<Option<String>>) -> Result<Vec<GroupId>> {
     .collect()
 }
 
-/// What came of `create_user`.
-#[derive(SimpleObject)]
-#[graphql(rename_fields = "snake_case")]
-pub struct CreateUser {
-    /// Whether it was done.
-    ok: Option<bool>,
-    /// `done`, or why it was not.
-    msg: Option<String>,
+outcome!(
+    /// What came of `create_user`.
+    CreateUser,
     /// The user.
-    user: Option<UserNode>,
+    user: UserNode,
     /// Its first keypair, with the secret key: it is shown this once.
-    keypair: Option<KeyPairNode>,
-}
-
+    keypair: KeyPairNode
+);
 outcome!(
     /// What came of `modify_user`.
     ModifyUser,
+    /// As it is now; null if it was not done.
     user: UserNode
 );
 outcome!(
@@ -439,18 +435,10 @@ impl UserMutation {
     async fn create_user(&self, ctx: &Context<'_>, email: String, props: UserInput) -> Option<CreateUser> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let made = directory.add_user(caller, &email, props.try_into()).await;
-        Some(match made {
-            Ok((key, secret)) => CreateUser {
-                ok: Some(true),
-                msg: Some("done".into()),
-                user: Some(UserNode(Arc::clone(&key.owner))),
-                keypair: Some(KeyPairNode::fresh(key, secret)),
-            },
-            Err(error) => {
-                let msg = crate::graphql::kit::fault::Fault::from(error).message();
-                CreateUser { ok: Some(false), msg: Some(msg), user: None, keypair: None }
-            }
-        })
+        let shown = |(key, secret): (OwnedKeypair, Secret)| {
+            (UserNode(Arc::clone(&key.owner)), KeyPairNode::fresh(key, secret))
+        };
+        Some(made.map(shown).into())
     }
 
     /// Changes a user. A new password, and any status but `active`, ends what it is signed in with.

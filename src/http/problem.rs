@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::access::signature::Malformed;
 use crate::base::Error;
+use crate::base::error::Code;
 use crate::http::refusals::{self, Reason};
 
 /// A failed request.
@@ -22,6 +23,7 @@ pub struct Problem {
     title: &'static str,
     msg: Option<String>,
     data: Option<Value>,
+    code: Code,
     retry_after: Option<Duration>,
 }
 
@@ -35,15 +37,31 @@ struct Said<'a> {
     msg: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
+    /// A member of ours: what kind of failure it is, in the words of the API's `ErrorCode`.
+    code: Code,
 }
 
 impl Problem {
-    const fn new(status: StatusCode, slug: &'static str, title: &'static str) -> Self {
-        Self { status, slug, title, msg: None, data: None, retry_after: None }
+    fn new(status: StatusCode, slug: &'static str, title: &'static str) -> Self {
+        let code = match status {
+            StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+            StatusCode::FORBIDDEN => Code::Denied,
+            StatusCode::NOT_FOUND => Code::NotFound,
+            StatusCode::TOO_MANY_REQUESTS => Code::Busy,
+            StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+            StatusCode::INTERNAL_SERVER_ERROR => Code::Internal,
+            _ => Code::Invalid,
+        };
+        Self { status, slug, title, msg: None, data: None, code, retry_after: None }
     }
 
     fn saying(self, msg: impl Into<String>) -> Self {
         Self { msg: Some(msg.into()), ..self }
+    }
+
+    /// With another code than its status has by itself.
+    pub fn coded(self, code: Code) -> Self {
+        Self { code, ..self }
     }
 
     /// 401: the signature is missing or wrong.
@@ -60,7 +78,9 @@ impl Problem {
     /// 400: the request's date is too far from ours.
     pub fn out_of_time() -> Self {
         let title = "Missing or invalid authorization parameters.";
-        Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title).saying("Date/time sync error")
+        Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title)
+            .saying("Date/time sync error")
+            .coded(Code::ClockSkew)
     }
 
     /// 400: something else is wrong with the request.
@@ -184,6 +204,7 @@ impl Problem {
             title: self.title,
             msg: self.msg.as_deref(),
             data: self.data.as_ref(),
+            code: self.code,
         };
         let mut response = Response::builder()
             .status(self.status)
@@ -221,17 +242,25 @@ impl ResponseError for Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        match error {
+        let code = error.code();
+        let problem = match error {
             Error::Unauthenticated => Self::unauthorized("Unauthorized access"),
             Error::Denied(_) => Self::forbidden(error.to_string()),
             Error::Missing { .. } => Self::not_found("Not found.").saying(error.to_string()),
-            Error::Conflict(_) | Error::Invalid { .. } => Self::bad_parameter(error.to_string()),
-            Error::Busy(_) | Error::Unavailable(_) => Self::unavailable(error.to_string()),
+            Error::Ambiguous(_)
+            | Error::Exists(_)
+            | Error::Conflict(_)
+            | Error::LimitReached(_)
+            | Error::Invalid { .. } => Self::bad_parameter(error.to_string()),
+            Error::Busy(_) | Error::Unreachable(_) | Error::Unavailable(_) => {
+                Self::unavailable(error.to_string())
+            }
             Error::Internal(cause) => {
                 tracing::error!(?cause, "a request failed inside");
                 Self::internal()
             }
-        }
+        };
+        problem.coded(code)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::access::caller::Caller;
 use crate::access::set_up::SetUp;
 use crate::access::sign_in::{Refusal, SignIn};
 use crate::base::Error;
+use crate::base::error::Code;
 use crate::base::secret::Secret;
 use crate::http::body;
 use crate::http::browser;
@@ -110,7 +111,9 @@ pub async fn update_password(
     }
     match door.change_password(caller, given.old_password, given.new_password).await {
         Ok(()) => Ok(answer(&json!({}))),
-        Err(Refusal::Wrong) => Err(Problem::bad_parameter("the old password is not right")),
+        Err(Refusal::Wrong) => {
+            Err(Problem::bad_parameter("the old password is not right").coded(Code::Denied))
+        }
         Err(refusal) => Err(problem(refusal)),
     }
 }

@@ -1,8 +1,6 @@
 //! One request to a registry: deadlines, redirects, size caps, pauses and tries.
 
 use std::{
-    error::Error as _,
-    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -22,6 +20,7 @@ use tokio::{
 };
 use url::Url;
 
+use crate::base::error::find_cause;
 use crate::registry::{
     address::{Filtered, Policy, Refused, Resolver, same_origin},
     error::{Error, Reason, is_transient_status, visible},
@@ -517,21 +516,6 @@ pub(crate) fn error_code(body: &[u8]) -> Option<&'static str> {
     let body: Body = serde_json::from_slice(body).ok()?;
     let code = body.errors.into_iter().next()?.code;
     CODES.into_iter().find(|known| *known == code)
-}
-
-/// The first cause of this type. An [`io::Error`] hides what it wraps from `source()`, so it is opened by hand.
-fn find_cause<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => cause.source(),
-        };
-    }
-    None
 }
 
 /// The innermost cause in words. The layers above it only say "error sending request for url".

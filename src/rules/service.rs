@@ -301,14 +301,14 @@ impl Index {
 
 fn check_is_free(index: &Index, name: &str) -> Result<()> {
     if index.rules.contains_key(name) {
-        return Err(Error::Conflict(format!(
+        return Err(Error::Exists(format!(
             "there is a rule {name} already; change it, or choose another name"
         )));
     }
     if index.rules.len() >= MAX_RULES {
         let why =
             format!("there are {MAX_RULES} rules, as many as may be; remove one, or widen one's pattern");
-        return Err(Error::Conflict(why));
+        return Err(Error::LimitReached(why));
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ impl Scanner {
                     "{canonical} is not in the registry any more; rescan it, or forget the image in the catalog"
                 )));
             }
-            Err(error) => return Err(Error::Unavailable(error.to_string())),
+            Err(error) => return Err(Error::Unreachable(error.to_string())),
         }
         client.untag(&record.name, &record.tag).await.map_err(|error| refusal(&error))
     }
@@ -85,5 +85,5 @@ fn refusal(error: &RegistryError) -> Error {
         }
         _ => "the catalog is as it was",
     };
-    Error::Unavailable(format!("{error}; {remedy}"))
+    Error::Unreachable(format!("{error}; {remedy}"))
 }

@@ -140,7 +140,7 @@ impl Scanner {
     async fn try_out(&self, host: &str) -> Result<String> {
         let registry = self.catalog.find_registry(host.trim())?;
         let client = self.sessions.clients.of(&registry)?;
-        let unavailable = |error: crate::registry::error::Error| Error::Unavailable(error.to_string());
+        let unavailable = |error: crate::registry::error::Error| Error::Unreachable(error.to_string());
         client.ping().await.map_err(unavailable)?;
         match client.repositories().await {
             Ok(listed) => Ok(format!("it answers and lists {} repositories", listed.names.len())),

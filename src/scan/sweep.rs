@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::Result;
+use crate::base::error::Code;
 use crate::base::ids::TaskId;
 use crate::catalog::image::Image;
 use crate::catalog::records::RepositoryRecord;
@@ -40,13 +41,14 @@ pub async fn sweep(
         }
     }
     if !confirm_removals && gone.len() >= NEVER_HELD && gone.len() * 2 > before {
-        ledger.failed.push(
+        ledger.failed.push_coded(
             host,
             format!(
                 "{} of {before} images are gone from the registry; none was removed, because so many at once look like \
                  a fault of the registry: rescan with confirm_removals to remove them",
                 gone.len()
             ),
+            Code::ConfirmationRequired,
         );
         return Ok(Outcome::new(ledger));
     }

@@ -50,7 +50,7 @@ impl ScanWorker {
             Work::Repository { registry, name } => {
                 let session = self.sessions.join(place.task(), &registry)?;
                 if session.is_given_up() {
-                    return Err(Trouble::Store(crate::base::Error::Unavailable(
+                    return Err(Trouble::Store(crate::base::Error::Unreachable(
                         "not read, because the registry could not be reached several times in a row".into(),
                     )));
                 }
@@ -126,7 +126,7 @@ impl ScanWorker {
                 if names.is_empty() {
                     let remedy = "name its repositories as projects, or scan its images one by one";
                     let why = format!("{error}; the registry does not list its repositories: {remedy}");
-                    return Err(Trouble::Store(crate::base::Error::Unavailable(why)));
+                    return Err(Trouble::Store(crate::base::Error::Unreachable(why)));
                 }
                 let why = format!("{error}; read were the repositories that are known or named as projects");
                 ledger.skipped.push(format!("{host}: list of repositories"), why);

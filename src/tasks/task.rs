@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::base::error::Code;
 use crate::base::ids::{TaskId, UserId};
 
 /// How many skipped and failed references an item's ledger names; the counts go on beyond it.
@@ -303,9 +304,18 @@ pub struct Remarks {
 impl Remarks {
     /// Adds one.
     pub fn push(&mut self, reference: impl Into<String>, reason: impl Into<String>) {
+        self.add(Remark { reference: reference.into(), reason: reason.into(), code: None });
+    }
+
+    /// Adds one that a program may go by.
+    pub fn push_coded(&mut self, reference: impl Into<String>, reason: impl Into<String>, code: Code) {
+        self.add(Remark { reference: reference.into(), reason: reason.into(), code: Some(code) });
+    }
+
+    fn add(&mut self, remark: Remark) {
         self.count += 1;
         if self.named.len() < MAX_LEDGER_ENTRIES {
-            self.named.push(Remark { reference: reference.into(), reason: reason.into() });
+            self.named.push(remark);
         }
     }
 
@@ -328,6 +338,9 @@ pub struct Remark {
     pub reference: String,
     /// Why.
     pub reason: String,
+    /// What kind of failure it is, where a program may go by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
 }
 
 #[cfg(test)]

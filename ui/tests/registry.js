@@ -75,6 +75,10 @@ export async function registry(repositoryCount, tagCount) {
   return {
     host: `127.0.0.1:${server.address().port}`,
     images: repositories.flatMap((name) => tags.map((tag) => ({ name, tag, config: at(name, tag).config }))),
+    /** From now on it has no more tags than these. */
+    keep(count) {
+      tags.length = count;
+    },
     close() {
       server.closeAllConnections();
       server.close();

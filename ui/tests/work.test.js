@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { registry } from "./registry.js";
 import { Lab, until } from "./support.js";
 
 let lab;
@@ -214,4 +215,30 @@ test("a network that is cut is seen, and what is on the page is right again with
   await banner.waitFor({ state: "detached" });
   await cut.getByRole("link", { name: /3\.13-late/ }).waitFor();
   assert.equal(await cut.evaluate(() => window.isTheSamePage), true);
+});
+
+test("images that a scan did not dare to remove are removed from its page, after a question", async () => {
+  const shrinking = await registry(1, 20);
+  try {
+    const add =
+      "mutation($host: String!, $props: CreateContainerRegistryInput!) { create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }";
+    await lab.ask(page, add, { host: shrinking.host, props: { url: `http://${shrinking.host}` } });
+    await lab.scan(page);
+    shrinking.keep(2);
+    await page.goto(`${lab.url}/registries`);
+    await page.getByRole("button", { name: `Rescan ${shrinking.host}` }).click();
+    await page.getByText("1 failed").waitFor();
+    const { background_tasks } = await lab.ask(page, "{ background_tasks(limit: 1) { id } }");
+    await page.goto(`${lab.url}/tasks/${background_tasks[0].id}`);
+    await page.getByRole("button", { name: "Rescan and remove" }).click();
+    const dialog = page.getByRole("alertdialog").or(page.getByRole("dialog"));
+    await dialog.getByRole("button", { name: "Rescan and remove" }).click();
+    const left = async () => {
+      const { images } = await lab.ask(page, "{ images { registry } }");
+      return images.filter((image) => image.registry === shrinking.host).length;
+    };
+    await until("two images", async () => (await left()) === 2);
+  } finally {
+    shrinking.close();
+  }
 });

@@ -178,9 +178,9 @@ impl Directory {
         match self.tenants.now().domains.get(name) {
             None => Ok(()),
             Some(domain) if domain.is_active => {
-                Err(Error::Conflict(format!("there is a domain {name} already; choose another name")))
+                Err(Error::Exists(format!("there is a domain {name} already; choose another name")))
             }
-            Some(_) => Err(Error::Conflict(format!(
+            Some(_) => Err(Error::Exists(format!(
                 "there is a deleted domain {name}; purge it first, or modify it with is_active: true"
             ))),
         }

@@ -89,7 +89,7 @@ impl Directory {
             (Some(group), true) => Ok(group),
             (None, _) => Err(Error::missing("group", shown(name))),
             (Some(_), false) => {
-                Err(Error::Conflict(format!("several domains have a group {}; give its id", shown(name))))
+                Err(Error::Ambiguous(format!("several domains have a group {}; give its id", shown(name))))
             }
         }
     }
@@ -177,7 +177,7 @@ impl Directory {
             let kind = if other.is_active { "group" } else { "deleted group" };
             let why =
                 format!("there is a {kind} {name} in the domain {} already: {}", group.domain, other.id);
-            return Err(Error::Conflict(why));
+            return Err(Error::Exists(why));
         }
         let integration_id = change.integration_id.map(|text| checked_text("integration_id", &text));
         let group = Group {

@@ -131,7 +131,7 @@ impl Directory {
             let owner = directory.user(caller, Some(&name))?;
             check_token(caller, "create_keypair", &owner)?;
             if directory.accounts.keypairs_of(owner.id).len() >= MAX_KEYPAIRS {
-                return Err(Error::Conflict(format!(
+                return Err(Error::LimitReached(format!(
                     "{} has {MAX_KEYPAIRS} keypairs, which is the most; delete one first",
                     owner.email
                 )));

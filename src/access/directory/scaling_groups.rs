@@ -75,7 +75,7 @@ impl Directory {
         self.as_superadmin(caller, "create_scaling_group", name, move |directory, w| {
             let name = checked_name("name", &new_name)?;
             if directory.tenants.now().scaling_groups.contains_key(&name) {
-                return Err(Error::Conflict(format!(
+                return Err(Error::Exists(format!(
                     "there is a scaling group {name} already; choose another name"
                 )));
             }

@@ -27,7 +27,7 @@ impl Directory {
         plain: String,
     ) -> Error {
         if sees_user(caller, other) {
-            return Error::Conflict(plain);
+            return Error::Exists(plain);
         }
         let now = self.clock.steady();
         let mut unseen = self.unseen.lock();

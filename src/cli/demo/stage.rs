@@ -136,7 +136,7 @@ impl Stage {
     async fn done(&self, field: &str, declared: &str, variables: Value) -> Result<Outcome> {
         let name = field.split('(').next().unwrap_or(field);
         let tasks = if name.ends_with("_image") || name.ends_with("_images") { " task_id" } else { "" };
-        let query = format!("mutation({declared}) {{ {field} {{ ok msg{tasks} }} }}");
+        let query = format!("mutation({declared}) {{ {field} {{ ok msg code{tasks} }} }}");
         self.0.change(name, name, &query, variables).await
     }
 

@@ -6,12 +6,13 @@
 use async_graphql::ErrorExtensions as _;
 
 use crate::base::Error;
+use crate::base::error::Code;
 
 /// An error on its way to a client.
 #[derive(Clone)]
 pub struct Fault {
     message: String,
-    code: &'static str,
+    code: Code,
 }
 
 /// A resolver's result.
@@ -22,32 +23,24 @@ impl From<Error> for Fault {
         if let Error::Internal(cause) = &error {
             tracing::error!(?cause, "a request failed inside");
         }
-        Self { message: error.to_string(), code: code(&error) }
+        Self { message: error.to_string(), code: error.code() }
     }
 }
 
 impl Fault {
+    /// What kind of failure it is.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     /// The text for `msg` of a mutation that answers `ok: false`.
     pub fn message(self) -> String {
         self.message
     }
 }
 
-fn code(error: &Error) -> &'static str {
-    match error {
-        Error::Unauthenticated => "unauthenticated",
-        Error::Denied(_) => "denied",
-        Error::Missing { .. } => "not-found",
-        Error::Conflict(_) => "conflict",
-        Error::Invalid { .. } => "invalid",
-        Error::Busy(_) => "busy",
-        Error::Unavailable(_) => "unavailable",
-        Error::Internal(_) => "internal",
-    }
-}
-
 impl From<Fault> for async_graphql::Error {
     fn from(fault: Fault) -> Self {
-        Self::new(fault.message).extend_with(|_, extensions| extensions.set("code", fault.code))
+        Self::new(fault.message).extend_with(|_, extensions| extensions.set("code", fault.code.as_str()))
     }
 }

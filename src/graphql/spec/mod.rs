@@ -27,6 +27,7 @@ use async_graphql::{
 };
 
 use crate::base::Result;
+use crate::base::error::Code;
 use crate::base::walk::Walks;
 use crate::graphql::kit::rows::NOTHING;
 use crate::graphql::kit::{dialect, limit, text};
@@ -74,7 +75,17 @@ impl Api {
     }
 
     /// Asks it. What changes something is refused unless it may.
-    pub async fn ask(&self, mut question: Request, may_change: bool) -> Outcome {
+    pub async fn ask(&self, question: Request, may_change: bool) -> Outcome {
+        let mut outcome = self.execute(question, may_change).await;
+        match &mut outcome {
+            Outcome::Answered(answer) => answer.errors.iter_mut().for_each(with_code),
+            Outcome::Refused(errors) => errors.iter_mut().for_each(with_code),
+            Outcome::MayNotChange => {}
+        }
+        outcome
+    }
+
+    async fn execute(&self, mut question: Request, may_change: bool) -> Outcome {
         let prepared = match self.prepare(&question).await {
             Ok(prepared) => prepared,
             Err(errors) => return Outcome::Refused(errors),
@@ -145,6 +156,14 @@ impl Api {
         question.set_parsed_query(document);
         let errors = self.schema.execute(question).await.errors;
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// Gives an error a code: one that no service has said is about the document or its variables.
+fn with_code(error: &mut ServerError) {
+    let extensions = error.extensions.get_or_insert_default();
+    if extensions.get("code").is_none() {
+        extensions.set("code", Code::Invalid.as_str());
     }
 }
 

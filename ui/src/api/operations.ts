@@ -133,6 +133,37 @@ export type DomainInput = {
   total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
+/** What kind of failure something is. The word stays the same whatever the message says; more may be added. */
+export type ErrorCode =
+  /** There is one of that name already. */
+  | 'ALREADY_EXISTS'
+  /** The name stands for several things; the message lists them. */
+  | 'AMBIGUOUS'
+  /** Too much is asked at once; the same request may work later. */
+  | 'BUSY'
+  /** The request's date is too far from the server's time. */
+  | 'CLOCK_SKEW'
+  /** Nothing was removed, because it would be too much to remove unasked; ask again and confirm. */
+  | 'CONFIRMATION_REQUIRED'
+  /** The state of the thing does not allow it now; the message says what has to change first. */
+  | 'CONFLICT'
+  /** The caller may not do this. */
+  | 'DENIED'
+  /** A fault of the server; its log has the cause. */
+  | 'INTERNAL'
+  /** An argument, or the document, can't be taken as it is. */
+  | 'INVALID'
+  /** There are as many as the server takes. */
+  | 'LIMIT_REACHED'
+  /** There is no such thing, or none that the caller may see. */
+  | 'NOT_FOUND'
+  /** The request has no valid credential. */
+  | 'UNAUTHENTICATED'
+  /** The server can't do it now: its disk is full or broken, or the time for the request is over. */
+  | 'UNAVAILABLE'
+  /** A registry or an engine does not answer as it should. */
+  | 'UNREACHABLE';
+
 /** A new group. */
 export type GroupInput = {
   /** Not looked at; for Backend.AI's clients. */
@@ -603,7 +634,7 @@ export type TaskQueryVariables = Exact<{
 }>;
 
 
-export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string }>, skipped: Array<{ reference: string, reason: string }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
+export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string, code: ErrorCode | null }>, skipped: Array<{ reference: string, reason: string, code: ErrorCode | null }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
 
 export type DomainsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -1375,10 +1406,12 @@ export const TaskDocument = new TypedDocumentString(`
       failed {
         reference
         reason
+        code
       }
       skipped {
         reference
         reason
+        code
       }
     }
     items(limit: $limit, offset: $offset) {

@@ -18,6 +18,8 @@ export interface Keypair {
 }
 
 interface Answer {
+  /** What kind of failure it is, in the API's words. */
+  code?: string;
   authenticated?: boolean;
   /** There is no account yet. */
   setup?: boolean;
@@ -92,11 +94,8 @@ class Session {
     }
     if (answer.status === 429) throw new Failure("refused", throttled(answer));
     if (answer.status >= 500) throw new Failure("broken", t.failure.status(answer.status));
-    const msg = body.msg ?? "";
-    throw new Failure(
-      "refused",
-      /old password/.test(msg) ? t.account.wrongOld : msg || t.failure.status(answer.status),
-    );
+    const isWrong = body.code === "DENIED";
+    throw new Failure("refused", isWrong ? t.account.wrongOld : body.msg || t.failure.status(answer.status));
   }
 
   async signOut(): Promise<void> {
