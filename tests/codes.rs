@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::api::Api;
 use crate::support::app::App;
 use crate::support::image::Image;
+use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 
 #[test]
@@ -47,7 +48,7 @@ async fn a_refusal_has_the_code_of_its_kind() {
     let app = App::start().await;
     let admin = app.admin();
     for shelf in [&one, &other] {
-        admin.add_registry_at(&shelf.host(), &shelf.url(), None).await;
+        admin.add_registry_at(&shelf.host(), &shelf.url(), Some((USER, PASSWORD))).await;
         admin.scan(&shelf.host()).await;
     }
     admin.add_registry_at("nowhere.example:1", "http://127.0.0.1:1", None).await;
@@ -75,7 +76,7 @@ async fn a_refusal_has_the_code_of_its_kind() {
 
     let user = app.person("user@lab.org", "user", "default").await.api;
     for field in
-        ["forget_image(reference: \"py\")", "rescan_images(registry: null)", "cancel_task(id: \"x\")"]
+        ["forget_image(reference: \"py\")", "rescan_images(registry: null)", "scan_image(reference: \"x.example/y:1\")"]
     {
         let (name, arguments) = field.trim_end_matches(')').split_once('(').unwrap();
         assert_eq!(code(&user, name, arguments).await, (false, json!("DENIED")), "{field}");
@@ -109,7 +110,7 @@ async fn a_request_that_is_refused_before_it_is_read_has_a_code_too() {
         .call("GET", "/events/background-task?task_id=x")
         .signed(|signature| signature.at("2020-01-01T00:00:00Z".parse().unwrap(), 0));
     assert_eq!(stale.send().await.json()["code"], "CLOCK_SKEW");
-    let nobody = app.anonymous().call("GET", "/v2/images").send().await;
+    let nobody = app.anonymous().call("GET", "/admin/gql").send().await;
     assert_eq!(
         (nobody.status, &nobody.json()["code"]),
         (401, &json!("UNAUTHENTICATED")),

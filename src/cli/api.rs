@@ -322,7 +322,7 @@ impl Refusal {
 /// Where a person sees what there is of the kind that a field of the schema is about.
 fn where_listed(field: &str) -> Option<&'static str> {
     let has = |word| field.contains(word);
-    if matches!(field, "preload_image" | "unload_image" | "preload_plan") {
+    if matches!(field, "preload_image" | "unload_image" | "preload_plan" | "image_presence") {
         Some("see wharf image list and wharf agent list")
     } else if has("preload_rule") {
         Some("see wharf rule list")
@@ -578,17 +578,17 @@ mod tests {
     #[tokio::test]
     async fn a_mutation_that_is_not_ok_is_a_failure_of_what_it_was_about() {
         let server = Server::start(vec![
-            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no such image.", "code": "NOT_FOUND", "task_id": null}}}"#),
-            Answer::json(200, r#"{"data": {"f": {"ok": false, "msg": "no permission to execute f", "code": "DENIED"}}}"#),
-            Answer::json(200, r#"{"data": {"f": {"ok": true, "msg": null}}}"#),
+            Answer::json(200, r#"{"data": {"forget_image": {"ok": false, "msg": "no such image.", "code": "NOT_FOUND", "task_id": null}}}"#),
+            Answer::json(200, r#"{"data": {"forget_image": {"ok": false, "msg": "no permission to execute f", "code": "DENIED"}}}"#),
+            Answer::json(200, r#"{"data": {"forget_image": {"ok": true, "msg": null}}}"#),
         ])
         .await;
         let client = client(&server);
-        let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
+        let failure = client.change("a:1", "forget_image", "", json!({})).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no such image; see wharf image list");
-        let failure = client.change("a:1", "f", "", json!({})).await.unwrap_err();
+        let failure = client.change("a:1", "forget_image", "", json!({})).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
-        assert!(client.change("a:1", "f", "", json!({})).await.unwrap().ok);
+        assert!(client.change("a:1", "forget_image", "", json!({})).await.unwrap().ok);
     }
 
     #[tokio::test]
