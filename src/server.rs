@@ -24,6 +24,7 @@ use crate::access::tokens::Tokens;
 use crate::base::Error;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::base::walk::Walks;
 use crate::catalog::clients::Clients;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
@@ -180,7 +181,7 @@ impl Server {
             shutdown.clone(),
         );
         let backups = Backups::new(store.clone(), audit.clone(), clock.clone(), settings.data_dir);
-        let api = schema::build(schema::Services {
+        let services = schema::Services {
             store: store.clone(),
             accounts: accounts.clone(),
             audit: audit.clone(),
@@ -195,7 +196,9 @@ impl Server {
             transfers,
             rules: rules.clone(),
             queue: queue.clone(),
-        })?;
+        };
+        let walks = Walks::default();
+        let api = Api::new(schema::build(services, walks.clone()), &schema::sdl(), walks)?;
         let proofs = Proofs {
             sessions: door.sessions().clone(),
             tokens,

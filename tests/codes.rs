@@ -75,9 +75,11 @@ async fn a_refusal_has_the_code_of_its_kind() {
     }
 
     let user = app.person("user@lab.org", "user", "default").await.api;
-    for field in
-        ["forget_image(reference: \"py\")", "rescan_images(registry: null)", "scan_image(reference: \"x.example/y:1\")"]
-    {
+    for field in [
+        "forget_image(reference: \"py\")",
+        "rescan_images(registry: null)",
+        "scan_image(reference: \"x.example/y:1\")",
+    ] {
         let (name, arguments) = field.trim_end_matches(')').split_once('(').unwrap();
         assert_eq!(code(&user, name, arguments).await, (false, json!("DENIED")), "{field}");
     }

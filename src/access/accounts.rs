@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::RwLock;
 
 use crate::access::caller::{Caller, Credential, Origin, Role};
-use crate::access::first_admin::FirstAdmin;
+use crate::access::first_admin::{Credentials, FirstAdmin};
+use crate::access::generate::{new_access_key, new_secret_key, random_text};
 use crate::access::hasher::Hasher;
 use crate::access::user::{Keypair, Status, User};
 use crate::base::ids::UserId;
@@ -21,25 +22,10 @@ use crate::store::{Store, Table};
 const USERS: Table<User> = Table::new("USER_ID_TO_USER");
 const KEYPAIRS: Table<Keypair> = Table::new("ACCESS_KEY_TO_KEYPAIR");
 
-/// Letters of a generated access key: Backend.AI's keys look like this, and none can be mistaken for another.
-const KEY_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// How many accounts an error names, where the one asked for is not there.
 const MAX_NAMED: usize = 20;
 /// How exactly a keypair's last use is kept over a restart.
 const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
-
-/// A new account's credentials, to be shown once.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// The address.
-    pub email: String,
-    /// The password.
-    pub password: Secret,
-    /// The access key.
-    pub access_key: String,
-    /// The secret key.
-    pub secret_key: Secret,
-}
 
 /// A reset account's new credentials, to be shown once.
 #[derive(Debug, Clone)]
@@ -477,35 +463,6 @@ fn caller(user: &User, access_key: String, credential: Credential) -> Result<Cal
 
 fn purpose(access_key: &str) -> String {
     format!("keypair/{access_key}")
-}
-
-/// A new access key.
-pub(in crate::access) fn new_access_key() -> Result<String> {
-    random_key(20)
-}
-
-/// Text in capitals that nobody can guess: five random bits in each character.
-pub(in crate::access) fn random_key(length: usize) -> Result<String> {
-    random_letters(KEY_LETTERS, length)
-}
-
-/// A new secret key.
-pub(in crate::access) fn new_secret_key() -> Result<Secret> {
-    random_text(40).map(Secret::new)
-}
-
-/// Text that nobody can guess: six random bits in each character, all of which may stand in a URL.
-pub fn random_text(length: usize) -> Result<String> {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    random_letters(LETTERS, length)
-}
-
-/// The alphabet's length is a power of two, so every letter is as likely as any other.
-fn random_letters(alphabet: &[u8], length: usize) -> Result<String> {
-    let mut bytes = vec![0_u8; length];
-    getrandom::fill(&mut bytes).map_err(Error::internal)?;
-    let letter = |byte: &u8| alphabet.get(usize::from(*byte) % alphabet.len()).map(|b| char::from(*b));
-    Ok(bytes.iter().filter_map(letter).collect())
 }
 
 #[cfg(test)]

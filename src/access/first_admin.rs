@@ -1,9 +1,22 @@
 //! The first super-admin, as the operator wants it.
 
-use crate::access::accounts::{Credentials, new_access_key, new_secret_key, random_text};
+use crate::access::generate::{new_access_key, new_secret_key, random_text};
 use crate::access::names::checked_email;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
+
+/// A new account's credentials, to be shown once.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The address.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+    /// The access key.
+    pub access_key: String,
+    /// The secret key.
+    pub secret_key: Secret,
+}
 
 /// What the operator gave for the first super-admin; the rest is generated.
 #[derive(Debug, Clone, Default)]

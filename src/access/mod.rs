@@ -7,6 +7,7 @@ pub mod caller;
 pub mod directory;
 pub mod explain;
 pub mod first_admin;
+pub mod generate;
 pub mod hasher;
 pub mod joins;
 pub mod names;

@@ -16,8 +16,9 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::access::accounts::{Accounts, random_text};
+use crate::access::accounts::Accounts;
 use crate::access::caller::{Caller, Credential, Origin, SessionId};
+use crate::access::generate::random_text;
 use crate::base::clock::Clock;
 use crate::base::ids::UserId;
 use crate::base::secret::Secret;

@@ -10,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio_util::task::TaskTracker;
 
-use crate::access::accounts::{Accounts, random_text};
+use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::access::caller::Credential;
 use crate::access::first_admin::FirstAdmin;
+use crate::access::generate::random_text;
 use crate::access::hasher::Line;
 use crate::access::names::checked_email;
 use crate::access::sign_in::{NOBODY, Refusal, SignIn, SignedIn, check_sizes};

@@ -10,9 +10,10 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::access::accounts::{Accounts, random_key};
+use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
 use crate::access::caller::{Caller, Credential, Origin};
+use crate::access::generate::random_key;
 use crate::access::names::checked_name;
 use crate::base::clock::Clock;
 use crate::base::ids::{TokenId, UserId};

@@ -14,61 +14,13 @@ use crate::base::digest::Digest;
 use crate::base::{Error, Result};
 use crate::catalog::records::{CONFIGS, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord, SERVED};
 use crate::catalog::service::Catalog;
+use crate::catalog::written::Marks;
 use crate::store::table::{Reader, Writer, prefix};
 
 /// How many records one transaction removes: others wait for it.
 const BATCH: usize = 1_000;
 /// How many records one look finds at most, of some 100 bytes each in memory.
 const MOST_FOUND: usize = 50_000;
-
-/// Digests, told apart by 128 bits, as [`Digest`]'s own hash does.
-#[derive(Debug, Default)]
-struct Marks(HashSet<u128>);
-
-impl Marks {
-    fn insert(&mut self, digest: &str) -> bool {
-        self.0.insert(number(digest))
-    }
-
-    fn has(&self, digest: &str) -> bool {
-        self.0.contains(&number(digest))
-    }
-}
-
-fn number(digest: &str) -> u128 {
-    let hex = digest.split_once(':').and_then(|(_, hex)| hex.get(..32));
-    hex.and_then(|hex| u128::from_str_radix(hex, 16).ok()).unwrap_or_default()
-}
-
-/// The contents that were written since a look at the store began; nothing while nobody looks.
-#[derive(Debug, Clone, Default)]
-pub(in crate::catalog) struct Written(Arc<Mutex<Option<Marks>>>);
-
-impl Written {
-    fn begin(&self) {
-        *self.0.lock() = Some(Marks::default());
-    }
-
-    fn end(&self) {
-        *self.0.lock() = None;
-    }
-
-    /// Has these noted when the transaction is durable, before any later one begins.
-    pub(in crate::catalog) fn note(&self, writer: &mut Writer, digests: Vec<Digest>) {
-        let written = Arc::clone(&self.0);
-        writer.on_commit(move || {
-            if let Some(marks) = written.lock().as_mut() {
-                for digest in &digests {
-                    marks.insert(digest.as_str());
-                }
-            }
-        });
-    }
-
-    fn has(&self, digest: &str) -> bool {
-        self.0.lock().as_ref().is_some_and(|marks| marks.has(digest))
-    }
-}
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy)]

@@ -11,3 +11,4 @@ pub mod records;
 pub mod registries;
 pub mod registry;
 pub mod service;
+mod written;

@@ -15,7 +15,6 @@ use crate::base::ids::ImageId;
 use crate::base::reference::shown;
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
-use crate::catalog::collect::Written;
 use crate::catalog::image::{Config, Image, ImageRecord};
 use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
@@ -23,6 +22,7 @@ use crate::catalog::records::{
     ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord, SERVED, Served,
 };
 use crate::catalog::registry::Registry;
+use crate::catalog::written::Written;
 use crate::store::table::{Writer, prefix};
 use crate::store::{Store, pair};
 

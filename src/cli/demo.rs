@@ -20,7 +20,11 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    access::{accounts::Credentials, audit::Retention, first_admin::FirstAdmin, sessions::Limits},
+    access::{
+        audit::Retention,
+        first_admin::{Credentials, FirstAdmin},
+        sessions::Limits,
+    },
     base::{clock::Clock, secret::Secret},
     cli::{
         api::Client,

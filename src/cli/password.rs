@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 
 use crate::{
-    access::accounts::random_text,
+    access::generate::random_text,
     base::secret::Secret,
     cli::failure::{Failure, Result},
 };

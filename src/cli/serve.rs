@@ -13,7 +13,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{accounts::Credentials, audit::Retention, first_admin::FirstAdmin, sessions::Limits},
+    access::{
+        audit::Retention,
+        first_admin::{Credentials, FirstAdmin},
+        sessions::Limits,
+    },
     base::{clock::Clock, secret::Secret},
     cli::{
         credentials::{Made, near},

@@ -1,40 +1,10 @@
-//! Agents that hand out what they hold to their peers.
+//! Where an agent says that its peers find it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use url::{Host, Url};
 
-use crate::base::digest::Digest;
-use crate::base::secret::Secret;
-use crate::engine::fault::Fault;
-use crate::engine::shelf::Door;
-use crate::fleet::remote::{Link, strange};
 use crate::wire::MAX_TEXT;
-use crate::wire::message::{Answer, Ask};
-
-/// An agent's door, opened over its link.
-pub(in crate::fleet) struct RemoteDoor {
-    pub(in crate::fleet) link: Arc<Link>,
-    pub(in crate::fleet) url: Url,
-}
-
-#[async_trait]
-impl Door for RemoteDoor {
-    fn url(&self) -> &Url {
-        &self.url
-    }
-
-    async fn admit(&self, grant: &Secret, image: &Digest, life: Duration) -> Result<(), Fault> {
-        let ask = Ask::HandOut { image: image.clone(), grant: grant.clone(), seconds: life.as_secs() };
-        match self.link.ask(ask).await? {
-            Answer::HandsOut => Ok(()),
-            _ => Err(strange()),
-        }
-    }
-}
 
 /// The address at which an agent that dials in from there says it is found.
 ///

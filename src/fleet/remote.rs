@@ -17,9 +17,8 @@ use crate::base::secret::Secret;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::shelf::Outlet;
+use crate::engine::shelf::{Door, Outlet};
 use crate::engine::{About, Change, Disk, Engine, Event, Kind};
-use crate::fleet::door::RemoteDoor;
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
@@ -212,7 +211,7 @@ pub(in crate::fleet) struct Remote {
     pub(in crate::fleet) peer_url: Option<Url>,
 }
 
-pub(in crate::fleet) fn strange() -> Fault {
+fn strange() -> Fault {
     Fault::new(Class::Other, "the agent answered something else than was asked")
 }
 
@@ -379,6 +378,27 @@ impl Engine for Remote {
     fn outlet(&self) -> Option<Outlet> {
         let url = self.peer_url.clone()?;
         Some(Outlet::There(Arc::new(RemoteDoor { link: Arc::clone(&self.link), url })))
+    }
+}
+
+/// An agent's door, opened over its link.
+struct RemoteDoor {
+    link: Arc<Link>,
+    url: Url,
+}
+
+#[async_trait]
+impl Door for RemoteDoor {
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    async fn admit(&self, grant: &Secret, image: &Digest, life: Duration) -> Result<(), Fault> {
+        let ask = Ask::HandOut { image: image.clone(), grant: grant.clone(), seconds: life.as_secs() };
+        match self.link.ask(ask).await? {
+            Answer::HandsOut => Ok(()),
+            _ => Err(strange()),
+        }
     }
 }
 

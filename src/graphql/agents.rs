@@ -18,13 +18,13 @@ use crate::fleet::service::{AgentChange, Fleet};
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::page::{self, MAX_ROWS, Window};
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::presence::variants;
-use crate::graphql::schema::LIST_COST;
 use crate::transfer::plan::sought;
 
 /// A node of the lab.

@@ -10,8 +10,8 @@ use crate::access::caller::Caller;
 use crate::base::Error;
 use crate::base::reference::shown;
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::scalar::BigInt;
-use crate::graphql::schema::LIST_COST;
 
 /// How many rows a page has unless asked otherwise.
 const PAGE: usize = 100;

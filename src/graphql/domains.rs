@@ -9,10 +9,10 @@ use crate::access::directory::Directory;
 use crate::access::directory::domains::DomainChange;
 use crate::access::tenants::Domain;
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::rows;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::JsonString;
-use crate::graphql::schema::LIST_COST;
 
 /// A tenant.
 pub struct DomainNode(Arc<Domain>);

@@ -11,10 +11,10 @@ use crate::access::tenants::Group;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::rows;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::{JsonString, Uuid};
-use crate::graphql::schema::LIST_COST;
 
 /// The type of all groups.
 const GENERAL: &str = "GENERAL";

@@ -16,13 +16,13 @@ use crate::graphql::image_fields::{Audience, ImageNode, ImageRow, Seen, plain_id
 use crate::graphql::images::ImageStatus;
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::filter::Filter;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::order::Order;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::page::{self, Window};
 use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::kit::scalar::{GlobalIDField, ImagePermissionValueField, ScopeField};
-use crate::graphql::schema::LIST_COST;
 use crate::scan::service::Scanner;
 
 /// What Backend.AI lets one do with images.

@@ -8,8 +8,8 @@ use crate::access::joins::{JoinToken, Joins, NewToken};
 use crate::base::secret::Secret;
 use crate::fleet::links::Links;
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::outcome::outcome;
-use crate::graphql::schema::LIST_COST;
 
 /// A token that lets an agent in, without its secret.
 #[derive(SimpleObject)]

@@ -14,11 +14,11 @@ use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record, number};
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::{Slice, rows, walk};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 use crate::graphql::policies;
-use crate::graphql::schema::LIST_COST;
 
 /// What stands for a secret key; it leaves the server only when it is made.
 const HIDDEN: &str = "*****";

@@ -12,7 +12,7 @@ use crate::catalog::service::Catalog;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::{Fleet, Standing};
 use crate::graphql::kit::fault::Answer;
-use crate::graphql::schema::LIST_COST;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::transfer::plan::sought;
 
 /// The most images one request asks about: more than the largest screen shows.

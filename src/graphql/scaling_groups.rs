@@ -10,10 +10,10 @@ use crate::access::directory::associations::Party;
 use crate::access::directory::scaling_groups::ScalingGroupChange;
 use crate::access::tenants::ScalingGroup;
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::rows;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::JsonString;
-use crate::graphql::schema::LIST_COST;
 
 /// A named set of agents.
 pub struct ScalingGroupNode(Arc<ScalingGroup>);

@@ -8,7 +8,6 @@ use crate::access::directory::Directory;
 use crate::access::joins::Joins;
 use crate::access::sign_in::SignIn;
 use crate::access::tokens::Tokens;
-use crate::base::Result;
 use crate::base::walk::Walks;
 use crate::catalog::service::Catalog;
 use crate::fleet::links::Links;
@@ -30,7 +29,7 @@ use crate::graphql::registries::{RegistryMutation, RegistryQuery};
 use crate::graphql::rules::{RuleMutation, RuleQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::sessions::{SessionMutation, SessionQuery};
-use crate::graphql::spec::{Api, Validator};
+use crate::graphql::spec::validate::Validator;
 use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
@@ -43,10 +42,8 @@ use crate::transfer::service::Transfers;
 
 /// Nested selections: the introspection query that tools send goes 13 deep, our own types 5.
 const MAX_DEPTH: usize = 15;
-/// Fields in one request, weighed: a list counts as [`LIST_COST`].
+/// Fields in one request, weighed: a list counts as [`LIST_COST`](crate::graphql::kit::limit::LIST_COST).
 const MAX_COMPLEXITY: usize = 2_000;
-/// What a list costs besides its fields, so that one request can't ask for the catalog a hundred times.
-pub const LIST_COST: usize = 200;
 /// Directives on one field.
 const MAX_DIRECTIVES: usize = 8;
 /// Nesting of the text itself, which the parser holds on its stack.
@@ -100,7 +97,7 @@ pub struct Mutation(
     TokenMutation,
 );
 
-/// The schema as the library has it; [`Api`] is how it is asked.
+/// The schema as the library has it; [`spec::Api`](crate::graphql::spec::Api) is how it is asked.
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
@@ -135,11 +132,8 @@ pub struct Services {
     pub queue: Queue,
 }
 
-/// The API over these services.
-///
-/// # Errors
-/// [`crate::base::Error::Internal`] if the library wrote a schema that it can't read.
-pub fn build(services: Services) -> Result<Api> {
+/// The schema over these services, whose long walks are run there.
+pub fn build(services: Services, walks: Walks) -> Schema {
     let Services {
         store,
         accounts,
@@ -156,8 +150,7 @@ pub fn build(services: Services) -> Result<Api> {
         rules,
         queue,
     } = services;
-    let walks = Walks::default();
-    let schema = builder()
+    builder()
         .data(store)
         .data(accounts)
         .data(audit)
@@ -172,9 +165,8 @@ pub fn build(services: Services) -> Result<Api> {
         .data(transfers)
         .data(rules)
         .data(queue)
-        .data(walks.clone())
-        .finish();
-    Api::new(schema, &sdl(), walks)
+        .data(walks)
+        .finish()
 }
 
 /// The schema as text, in GraphQL's schema definition language.

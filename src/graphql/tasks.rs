@@ -6,9 +6,9 @@ use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::outcome::{Done, ErrorCode, outcome};
 use crate::graphql::kit::scalar::BigInt;
-use crate::graphql::schema::LIST_COST;
 use crate::tasks::live::Live;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Item, Ledger, Remark, Remarks, Task};

@@ -18,10 +18,10 @@ use crate::base::{Error, Result};
 use crate::graphql::keypairs::KeyPairNode;
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record};
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::{Slice, rows, walk};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
-use crate::graphql::schema::LIST_COST;
 
 /// A person or a program with an account.
 pub struct UserNode(Arc<User>);

@@ -12,9 +12,9 @@ use poem::{Body, Response, handler};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::access::accounts::random_text;
 use crate::access::audit::{Audit, BACK_UP};
 use crate::access::caller::Caller;
+use crate::access::generate::random_text;
 use crate::base::clock::Clock;
 use crate::base::{Error, Result};
 use crate::http::caller::Proved;

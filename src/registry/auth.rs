@@ -18,10 +18,11 @@ use url::Url;
 use crate::{
     base::secret::Secret,
     registry::{
+        ask::Ask,
         challenge::{Challenge, challenges},
         client::Credentials,
         error::{Error, Reason, visible},
-        transport::{Ask, Transport},
+        transport::Transport,
     },
 };
 

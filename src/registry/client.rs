@@ -19,6 +19,7 @@ use crate::{
     },
     registry::{
         address::{Policy, Resolver, SystemResolver},
+        ask::Ask,
         auth::Auth,
         config::MAX_CONFIG,
         error::{Error, Reason, visible},
@@ -27,7 +28,7 @@ use crate::{
         manifest::{self, MAX_MANIFEST},
         paging::next_link,
         silence::Silence,
-        transport::{Answer, Ask, Settings, Transport, error_code},
+        transport::{Answer, Settings, Transport, error_code},
     },
 };
 

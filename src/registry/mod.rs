@@ -6,6 +6,7 @@
 //! [`manifest`] and [`config`] read the documents that come back.
 
 pub mod address;
+mod ask;
 mod auth;
 mod challenge;
 pub mod client;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::registry::transport::Ask;
+use crate::registry::ask::Ask;
 
 /// A request that waits for the head of its answer. It prints as a line for people.
 #[derive(Debug, Clone)]

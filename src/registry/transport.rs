@@ -23,6 +23,7 @@ use url::Url;
 use crate::base::error::find_cause;
 use crate::registry::{
     address::{Filtered, Policy, Refused, Resolver, same_origin},
+    ask::Ask,
     error::{Error, Reason, is_transient_status, visible},
     limits::Limits,
     pace::{Pace, Pause},
@@ -39,24 +40,6 @@ const LARGE: usize = 1024 * 1024;
 const POOL_IDLE: Duration = Duration::from_mins(1);
 /// Distinct `Warning` texts kept.
 const MAX_WARNINGS: usize = 16;
-
-/// A request to be made.
-pub(crate) struct Ask {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) accept: Option<&'static str>,
-    pub(crate) if_none_match: Option<HeaderValue>,
-    /// The first byte wanted of the body, if not all of it is.
-    pub(crate) from: Option<u64>,
-    /// Largest body taken, inclusive.
-    pub(crate) cap: usize,
-    pub(crate) redirects: usize,
-    pub(crate) header_deadline: Duration,
-    /// Whether Docker Hub counts it as a pull.
-    pub(crate) counted: bool,
-    /// For messages: `manifest of lab/python:3.9`.
-    pub(crate) doing: String,
-}
 
 /// The answer to it.
 #[derive(Debug)]

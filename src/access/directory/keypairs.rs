@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::access::accounts::{new_access_key, new_secret_key};
 use crate::access::caller::Caller;
 use crate::access::directory::{Directory, check_token, sees_user};
+use crate::access::generate::{new_access_key, new_secret_key};
 use crate::access::rates;
 use crate::access::user::{DEFAULT_RATE_LIMIT, Keypair, User};
 use crate::base::reference::shown;

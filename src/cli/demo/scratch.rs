@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    access::accounts::random_text,
+    access::generate::random_text,
     cli::failure::{Failure, Result},
 };
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    access::accounts::Credentials,
+    access::first_admin::Credentials,
     base::ids::TaskId,
     cli::{
         api::{Client, Outcome},

@@ -10,6 +10,8 @@ use async_graphql::parser::types::{
 };
 use async_graphql::{Name, Positioned, ServerError, ServerResult};
 
+/// What a list costs besides its fields, so that one request can't ask for the catalog a hundred times.
+pub const LIST_COST: usize = 200;
 /// The introspection query that tools send opens to some 120 fields, the largest of the official clients to 30.
 const MAX_FIELDS: u64 = 1_000;
 /// The most mutations: each has its row in the audit log, and the official clients send one.

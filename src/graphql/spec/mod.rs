@@ -9,6 +9,7 @@
 pub mod select;
 pub mod shape;
 pub mod types;
+pub mod validate;
 pub mod values;
 
 use std::cell::RefCell;
@@ -16,15 +17,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextValidation};
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
     DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
 };
-use async_graphql::{
-    Name, Positioned, Request, Response, ServerError, ServerResult, ValidationResult, Value, Variables,
-};
+use async_graphql::{Name, Positioned, Request, Response, ServerError, ServerResult, Value, Variables};
 
 use crate::base::Result;
 use crate::base::error::Code;
@@ -34,6 +32,7 @@ use crate::graphql::kit::{dialect, limit, text};
 use crate::graphql::schema::Schema;
 use crate::graphql::spec::select::{Chooser, Chosen, refuse_directives};
 use crate::graphql::spec::types::Types;
+use crate::graphql::spec::validate::{IsValid, OnlyValidate};
 use crate::graphql::spec::values::Scope;
 
 /// The API, as it is asked. Clones share it.
@@ -278,37 +277,6 @@ fn as_document(ty: OperationType, selection: SelectionSet) -> ExecutableDocument
     };
     let operations = DocumentOperations::Single(Positioned::new(operation, at));
     ExecutableDocument { operations, fragments: HashMap::new() }
-}
-
-/// A question that is only to be validated.
-struct OnlyValidate;
-
-/// Says whether a question was found valid, so that something may have been done.
-struct IsValid(Arc<AtomicBool>);
-
-/// Ends a question that is only to be validated.
-pub struct Validator;
-
-impl ExtensionFactory for Validator {
-    fn create(&self) -> Arc<dyn Extension> {
-        Arc::new(Self)
-    }
-}
-
-#[async_trait::async_trait]
-impl Extension for Validator {
-    async fn validation(
-        &self,
-        ctx: &ExtensionContext<'_>,
-        next: NextValidation<'_>,
-    ) -> std::result::Result<ValidationResult, Vec<ServerError>> {
-        let result = next.run(ctx).await?;
-        if let Some(IsValid(is_valid)) = ctx.data_opt() {
-            is_valid.store(true, Ordering::Relaxed);
-        }
-        // No error, and no execution either.
-        if ctx.data_opt::<OnlyValidate>().is_some() { Err(Vec::new()) } else { Ok(result) }
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use url::Url;
 use crate::{
     base::digest::Digest,
     registry::{
+        ask::Ask,
         client::{Client, Inner, pull, short},
         error::{Error, Reason},
-        transport::{Answer, Ask, Opened},
+        transport::{Answer, Opened},
     },
 };
 
