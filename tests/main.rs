@@ -38,6 +38,7 @@ mod damage;
 mod demo;
 mod disk;
 mod doctor;
+mod docs;
 mod documents;
 mod engine;
 mod execution;

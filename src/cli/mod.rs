@@ -27,6 +27,8 @@ mod keypair;
 mod node;
 mod password;
 mod presence;
+#[cfg(test)]
+mod reference;
 mod registry;
 mod reset_password;
 mod rule;
