@@ -8,10 +8,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::accounts::{Accounts, Credentials};
+use crate::access::accounts::Accounts;
 use crate::access::audit::{Audit, Retention};
 use crate::access::directory::{Directory, Lockout};
-use crate::access::first_admin::FirstAdmin;
+use crate::access::first_admin::{Credentials, FirstAdmin};
 use crate::access::hasher::Hasher;
 use crate::access::joins::Joins;
 use crate::access::rates::Rates;

@@ -66,14 +66,8 @@ fn no_files_import_each_other_without_a_reason() {
     };
     let graph: HashMap<&str, HashSet<&str>> =
         files.iter().map(|(name, file)| (name.as_str(), imported(file))).collect();
-    let reached = |from: &str| {
-        let (mut reached, mut left) = (HashSet::new(), vec![from]);
-        while let Some(next) = left.pop() {
-            left.extend(graph[next].iter().filter(|file| reached.insert(**file)));
-        }
-        reached
-    };
-    let reach: HashMap<&str, HashSet<&str>> = graph.keys().map(|name| (*name, reached(name))).collect();
+    let reach: HashMap<&str, HashSet<&str>> =
+        graph.keys().map(|name| (*name, reached(&graph, name))).collect();
     let circle_of = |name: &str| -> BTreeSet<&str> {
         reach[name].iter().copied().filter(|other| *other != name && reach[other].contains(name)).collect()
     };
@@ -273,6 +267,18 @@ fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
 fn module_of(path: &Path) -> String {
     let first = path.components().nth(1).expect("a path below src");
     first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+/// Everything that a file imports, directly or by others.
+fn reached<'a>(graph: &HashMap<&'a str, HashSet<&'a str>>, from: &str) -> HashSet<&'a str> {
+    let mut reached = HashSet::new();
+    let mut left: Vec<&str> = graph[from].iter().copied().collect();
+    while let Some(next) = left.pop() {
+        if reached.insert(next) {
+            left.extend(&graph[next]);
+        }
+    }
+    reached
 }
 
 /// `src/store/open.rs` is `store::open`, `src/store/mod.rs` and `src/store.rs` are `store`.

@@ -5,10 +5,8 @@
 //! written after that is noted, and stays. An agent that holds an image is shown by the images of the catalog only, so it
 //! keeps no content here.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use crate::base::digest::Digest;
 use crate::base::{Error, Result};
@@ -107,7 +105,7 @@ impl Catalog {
                     found.push(Place::Served, key);
                 }
             })?;
-            named.0.extend(of_it.0);
+            named.extend(of_it);
         }
         let is_named = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|digest| named.has(digest));
         reader.scan_keys(&MANIFESTS, [], |key, _| {

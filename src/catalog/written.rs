@@ -17,6 +17,11 @@ impl Marks {
         self.0.insert(number(digest))
     }
 
+    /// And all of these.
+    pub(in crate::catalog) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     pub(in crate::catalog) fn has(&self, digest: &str) -> bool {
         self.0.contains(&number(digest))
     }
