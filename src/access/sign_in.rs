@@ -18,12 +18,15 @@ use crate::access::sessions::{Limits, Sessions};
 use crate::access::throttle::{Attempt, Denial, Throttle};
 use crate::access::user::User;
 use crate::base::clock::Clock;
+use crate::base::lines::Limited;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::Store;
 
 /// Longest e-mail address (RFC 5321).
 const MAX_EMAIL: usize = 254;
+/// Lines a minute that the log gets of passwords that are not even checked: how many there are is up to an attacker.
+const UNCHECKED: u32 = 60;
 /// What the audit log has instead of a name that is no account's. It may be a password, typed in the wrong field.
 pub(in crate::access) const NOBODY: &str = "(no such account)";
 
@@ -82,6 +85,8 @@ struct Shared {
     throttle: Throttle,
     hasher: Hasher,
     clock: Clock,
+    /// What the log says of passwords that were not even checked.
+    unchecked: Limited,
     /// Where passwords are checked: that goes on when whoever asked is gone, or nobody would count it.
     tracker: TaskTracker,
 }
@@ -104,6 +109,7 @@ impl SignIn {
             throttle: Throttle::load(store, clock.clone())?,
             hasher: Hasher::new()?,
             clock,
+            unchecked: Limited::new(UNCHECKED),
             tracker,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -198,7 +204,9 @@ impl SignIn {
     async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Refusal> {
         self.shared.throttle.admit(email, address).await.map_err(|denial| {
             // Not in the audit log: that would let anybody fill it.
-            tracing::info!(?address, ?denial, "a password was refused unseen");
+            self.shared.unchecked.say("passwords that were refused unseen", || {
+                tracing::info!(?address, ?denial, "a password was refused unseen");
+            });
             denial.into()
         })
     }

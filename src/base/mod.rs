@@ -7,6 +7,7 @@ pub mod digest;
 pub mod error;
 pub mod ids;
 pub mod keyed;
+pub mod lines;
 pub mod places;
 pub mod reference;
 pub mod secret;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -111,10 +111,13 @@ pub(crate) fn environment() -> Environment {
     }
 }
 
-/// The first SIGTERM or SIGINT asks the command to stop; a second one ends it at once.
+/// The first SIGTERM or SIGINT asks the command to stop; a second one ends it at once. A file that reaches the limit on
+/// its size ends nothing: what can't be written is refused as on a full disk.
 pub(crate) fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
     let listen =
         |kind| tokio::signal::unix::signal(kind).map_err(|why| Failure::failed("signals", why.to_string()));
+    // Whoever listens once is never ended by the signal again.
+    drop(listen(SignalKind::from_raw(Signal::XFSZ.as_raw()))?);
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {
         for is_first in [true, false] {

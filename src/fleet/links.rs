@@ -12,6 +12,7 @@ use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::joins::{Joins, checked_agent_id, is_key};
 use crate::access::names::checked_name;
+use crate::base::lines::Limited;
 use crate::base::places::{Place, Places, net_of};
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
@@ -27,6 +28,8 @@ const STRANGERS: usize = 1_024;
 /// Those of one address: a site of 500 agents behind it that all dial at once after a restart, and saying hello takes
 /// milliseconds.
 const STRANGERS_OF_ONE: usize = 640;
+/// Lines a minute that the log gets of agents that are not let in.
+const REFUSED: u32 = 60;
 /// What an agent is told that was taken out of the fleet.
 pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
 
@@ -44,6 +47,8 @@ pub struct Links {
     joins: Joins,
     audit: Audit,
     strangers: Places<Vec<u8>>,
+    /// What the log says of agents that were not let in.
+    pub(in crate::fleet) refused: Arc<Limited>,
     sessions: Arc<Mutex<HashMap<String, Session>>>,
 }
 
@@ -63,7 +68,8 @@ impl Links {
         shutdown: CancellationToken,
     ) -> Self {
         let strangers = Places::new(STRANGERS, STRANGERS_OF_ONE);
-        Self { fleet, shutdown, silence, store, joins, audit, strangers, sessions: Arc::default() }
+        let refused = Arc::new(Limited::new(REFUSED));
+        Self { fleet, shutdown, silence, store, joins, audit, strangers, refused, sessions: Arc::default() }
     }
 
     /// A place for somebody at this address who has not said who they are. Where too many are there already, one of those

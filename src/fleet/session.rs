@@ -78,8 +78,10 @@ where
     let id = match admitted {
         Ok(id) => id,
         Err(refusal) => {
-            let hostname = one_line(&hello.hostname);
-            tracing::warn!(%address, hostname, reason = refusal.reason, "an agent is refused");
+            links.refused.say("agents that were refused", || {
+                let hostname = one_line(&hello.hostname);
+                tracing::warn!(%address, hostname, reason = refusal.reason, "an agent is refused");
+            });
             let _ = timeout(LAST_WORD, socket.send(&ToAgent::Refused(refusal))).await;
             return socket.close("refused").await;
         }

@@ -28,13 +28,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::base::lines::Lines;
 use crate::http::connections::body::{Arriving, Leaving};
 use crate::http::connections::places::{Place, Places};
 use crate::http::connections::socket::Socket;
 use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
 use crate::http::problem;
-use crate::http::refusals::Lines;
 
 /// Largest head of a request: a cookie, a signature, and a query in the address; and as much as a connection holds of
 /// what was not asked for yet.

@@ -1,5 +1,8 @@
 //! The admin UI's files, which the binary carries.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use poem::http::{Method, StatusCode, header};
 use poem::{Body, Request, Response, handler};
 use rust_embed::{Embed, EmbeddedFile};
@@ -91,7 +94,12 @@ fn whole(path: &str, file: EmbeddedFile, etag: &str, is_packed: bool) -> Respons
     if is_packed {
         response = response.header(header::CONTENT_ENCODING, "br");
     }
-    response.body(Body::from_vec(file.data.into_owned()))
+    // A file that the binary carries is sent from there: a copy for each answer would be as much memory as a client leaves
+    // unread.
+    response.body(Body::from_bytes(match file.data {
+        Cow::Borrowed(carried) => Bytes::from_static(carried),
+        Cow::Owned(read) => read.into(),
+    }))
 }
 
 #[cfg(test)]

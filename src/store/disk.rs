@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use redb::StorageBackend;
@@ -56,6 +56,8 @@ impl Failure {
 struct Shared {
     file: File,
     path: PathBuf,
+    /// So many bytes it has at least, unless something else has cut it.
+    length: AtomicU64,
     /// By the number of the block; none where it was neither read nor written.
     sums: RwLock<Vec<Option<u32>>>,
     #[cfg(test)]
@@ -90,6 +92,7 @@ impl Disk {
 
     fn new(file: File, path: &Path) -> Self {
         let shared = Shared {
+            length: AtomicU64::new(file.metadata().map_or(0, |found| found.len())),
             file,
             path: path.into(),
             sums: RwLock::default(),
@@ -156,6 +159,11 @@ impl Disk {
             (_, Err(why)) => why.kind() != io::ErrorKind::NotFound,
             (Err(_), Ok(_)) => true,
         }
+    }
+
+    /// Whether something else has cut the file, which no database does that reads from it.
+    pub(in crate::store) fn is_cut(&self) -> bool {
+        self.file().metadata().is_ok_and(|found| found.len() < self.shared.length.load(Ordering::SeqCst))
     }
 
     /// Does this to the file, unless something went wrong with it before.
@@ -272,7 +280,10 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        // In this order, so that the file is never shorter than is said here, whoever looks meanwhile.
+        self.shared.length.fetch_min(length, Ordering::SeqCst);
         self.tried("resized", |file| file.set_len(length))?;
+        self.shared.length.store(length, Ordering::SeqCst);
         let whole = usize::try_from(length / BLOCK as u64).unwrap_or(usize::MAX);
         self.shared.sums.write().truncate(whole);
         Ok(())
@@ -314,6 +325,18 @@ mod tests {
         disk.write(at(2), &block).unwrap();
         disk.read(at(1), &mut [0; 3 * BLOCK]).unwrap();
         assert_eq!(disk.known(), 3 * BLOCK as u64);
+    }
+
+    #[test]
+    fn a_file_that_something_else_has_cut_is_known_as_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let disk = Disk::create(&path).unwrap();
+        disk.set_len(4 * BLOCK as u64).unwrap();
+        disk.set_len(2 * BLOCK as u64).unwrap();
+        assert!(!disk.is_cut(), "it was made shorter by its database");
+        fs::File::options().write(true).open(&path).unwrap().set_len(BLOCK as u64).unwrap();
+        assert!(disk.is_cut());
     }
 
     #[test]

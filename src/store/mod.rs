@@ -427,6 +427,12 @@ impl Store {
     fn misplaced(&self) -> Option<Trouble> {
         let opened = self.current();
         let disk = opened.disk.as_ref()?;
+        if disk.is_cut() {
+            let trouble = Trouble::Damaged { path: disk.path().into(), why: "it is cut short".into() };
+            disk.fail(&trouble);
+            self.noted(&trouble);
+            return Some(trouble);
+        }
         let is_replaced = !disk.is_in_place();
         let trouble = is_replaced.then(|| Trouble::Replaced(disk.path().into()));
         match (&trouble, self.shared.is_replaced.swap(is_replaced, Ordering::SeqCst)) {

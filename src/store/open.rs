@@ -152,11 +152,13 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         make_directory(directory, &path)?;
-        let (disk, mut lock) = if path.try_exists().map_err(|why| io_error(&path, why))? {
-            take(directory, &path)?
-        } else {
-            create(directory, &path)?
-        };
+        let is_there = path.try_exists().map_err(|why| io_error(&path, why))?;
+        // What it leads to may come back, with all that is in it.
+        if !is_there && path.is_symlink() {
+            let why = io::Error::new(io::ErrorKind::NotFound, "it is a link to a file that is not there");
+            return Err(io_error(&path, why));
+        }
+        let (disk, mut lock) = if is_there { take(directory, &path)? } else { create(directory, &path)? };
         let found = AtRest::over(&disk, newest(steps))?;
         // The database first: where it is something else altogether, a missing key is not what is wrong.
         let (seal, schema) = (found.key()?, found.schema());
@@ -200,6 +202,10 @@ pub(in crate::store) fn load_key(path: &Path) -> Result<Seal, OpenError> {
 /// [`OpenError::OpenKey`], and [`OpenError::Io`] where it can't be read.
 pub(in crate::store) fn key_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let fail = |why| io_error(path, why);
+    // Opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(fail(io::Error::other("it is no file")));
+    }
     let mut file = File::open(path).map_err(fail)?;
     let mode = file.metadata().map_err(fail)?.permissions().mode() & 0o7777;
     if is_open(mode) {

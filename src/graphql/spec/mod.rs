@@ -12,6 +12,7 @@ pub mod types;
 pub mod validate;
 pub mod values;
 
+use std::any::TypeId;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,11 +23,15 @@ use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
     DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
 };
-use async_graphql::{Name, Positioned, Request, Response, ServerError, ServerResult, Value, Variables};
+use async_graphql::{Name, Pos, Positioned, Request, Response, ServerError, ServerResult, Value, Variables};
+use tokio::runtime::Handle;
 
-use crate::base::Result;
+use crate::access::caller::Caller;
 use crate::base::error::Code;
-use crate::base::walk::Walks;
+use crate::base::ids::UserId;
+use crate::base::walk::{Budget, Meter, Walks};
+use crate::base::{Error, Result};
+use crate::graphql::kit::fault::Fault;
 use crate::graphql::kit::rows::NOTHING;
 use crate::graphql::kit::{dialect, limit, text};
 use crate::graphql::schema::Schema;
@@ -35,12 +40,18 @@ use crate::graphql::spec::types::Types;
 use crate::graphql::spec::validate::{IsValid, OnlyValidate};
 use crate::graphql::spec::values::Scope;
 
+/// Bytes of a document, and of its variables, that are executed where all requests are answered. The largest document of
+/// the official clients has a quarter of that.
+const LIGHT: usize = 8 * 1024;
+
 /// The API, as it is asked. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     schema: Schema,
     types: Arc<Types>,
     walks: Walks,
+    /// Where documents are executed that may keep a thread for long.
+    documents: Walks,
 }
 
 /// What came of a question.
@@ -65,7 +76,7 @@ impl Api {
     /// # Errors
     /// [`crate::base::Error::Internal`] if it is not.
     pub fn new(schema: Schema, sdl: &str, walks: Walks) -> Result<Self> {
-        Ok(Self { schema, types: Arc::new(Types::read(sdl)?), walks })
+        Ok(Self { schema, types: Arc::new(Types::read(sdl)?), walks, documents: Walks::default() })
     }
 
     /// Where long walks are run, for those that are asked for in other ways.
@@ -75,7 +86,15 @@ impl Api {
 
     /// Asks it. What changes something is refused unless it may.
     pub async fn ask(&self, question: Request, may_change: bool) -> Outcome {
-        let mut outcome = self.execute(question, may_change).await;
+        let mut outcome = match heavy(&question) {
+            None => self.execute(question, may_change).await,
+            Some((user, budget)) => {
+                let (api, runtime) = (self.clone(), Handle::current());
+                let work = move |_: &Meter| Ok(runtime.block_on(api.execute(question, may_change)));
+                let done = self.documents.run(user, &budget, work).await;
+                done.unwrap_or_else(|why| Outcome::Refused(vec![fault(why)]))
+            }
+        };
         match &mut outcome {
             Outcome::Answered(answer) => answer.errors.iter_mut().for_each(with_code),
             Outcome::Refused(errors) => errors.iter_mut().for_each(with_code),
@@ -156,6 +175,33 @@ impl Api {
         let errors = self.schema.execute(question).await.errors;
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
+}
+
+/// Whose document this is and what it may look at, if its execution may keep a thread for long: it is large, has large
+/// variables, or asks for the schema, each part of which is a field that is resolved by itself.
+fn heavy(question: &Request) -> Option<(UserId, Budget)> {
+    let text = &question.query;
+    let is_large = text.len() > LIGHT || text.contains("__schema") || text.contains("__type(");
+    let is_heavy = is_large || question.variables.values().map(size).sum::<usize>() > LIGHT;
+    let caller = question.data.get(&TypeId::of::<Caller>())?.downcast_ref::<Caller>()?;
+    let budget = question.data.get(&TypeId::of::<Budget>());
+    let budget = budget.and_then(|budget| budget.downcast_ref::<Budget>());
+    is_heavy.then(|| (caller.user, budget.cloned().unwrap_or_default()))
+}
+
+/// How many bytes of text a value has, about.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::List(values) => values.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
+        _ => 1,
+    }
+}
+
+/// An error of ours, as the library has them.
+fn fault(why: Error) -> ServerError {
+    async_graphql::Error::from(Fault::from(why)).into_server_error(Pos::default())
 }
 
 /// Gives an error a code: one that no service has said is about the document or its variables.

@@ -1,0 +1,79 @@
+//! How often the log gets lines of one kind, where a client decides how often there is something to say.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// See [`Lines`].
+const SPAN: Duration = Duration::from_mins(1);
+
+/// How many lines of one kind the log gets: so many a minute.
+pub struct Lines {
+    most: u32,
+    began: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl Lines {
+    /// None was written yet.
+    pub fn new(most: u32) -> Self {
+        Self { most, began: None, written: 0, left_out: 0 }
+    }
+
+    /// Whether one more line may be written, and how many were not in the span that is over now.
+    pub fn turn(&mut self, now: Instant) -> (bool, u64) {
+        let mut left_out = 0;
+        if self.began.is_none_or(|began| now.saturating_duration_since(began) >= SPAN) {
+            left_out = self.left_out;
+            *self = Self { began: Some(now), ..Self::new(self.most) };
+        }
+        let may_write = self.written < self.most;
+        if may_write {
+            self.written += 1;
+        } else {
+            self.left_out += 1;
+        }
+        (may_write, left_out)
+    }
+}
+
+/// Lines of one kind, written from many places. What is more than so many a minute is counted only.
+pub struct Limited(Mutex<Lines>);
+
+impl Limited {
+    /// So many lines a minute.
+    pub fn new(most: u32) -> Self {
+        Self(Mutex::new(Lines::new(most)))
+    }
+
+    /// Has a line written if its turn has come; `of` says what the lines that are left out are about.
+    pub fn say(&self, of: &'static str, write: impl FnOnce()) {
+        let (may_write, left_out) = self.0.lock().turn(Instant::now());
+        if left_out > 0 {
+            tracing::info!(left_out, of, "more happened than is listed");
+        }
+        if may_write {
+            write();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{Lines, SPAN};
+
+    const MOST: u32 = 60;
+
+    #[test]
+    fn a_flood_is_counted_and_the_next_minute_has_lines_again() {
+        let (mut span, begun) = (Lines::new(MOST), Instant::now());
+        let written = (0..1_000).filter(|_| span.turn(begun).0).count();
+        assert_eq!(written, MOST as usize);
+        assert_eq!(span.turn(begun + SPAN.mul_f64(0.99)), (false, 0));
+        assert_eq!(span.turn(begun + SPAN), (true, 1_001 - u64::from(MOST)));
+        assert_eq!(span.turn(begun + SPAN), (true, 0), "told once");
+    }
+}
