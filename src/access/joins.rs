@@ -11,6 +11,7 @@ use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::access::names::checked_name;
 use crate::access::tenants::Tenants;
+use crate::base::agent_name;
 use crate::base::clock::Clock;
 use crate::base::digest::{Digest, hex};
 use crate::base::reference::shown;
@@ -36,8 +37,8 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 7);
 const MAX_TOKENS: usize = 10_000;
 /// How many joins one token may be good for: a cluster's nodes.
 const MAX_USES: u32 = 10_000;
-/// Longest id of an agent, and longest key of a credential.
-const MAX_ID: usize = 64;
+/// How many letters the key of a credential has, at least and at most.
+const KEY_LENGTH: std::ops::RangeInclusive<usize> = 8..=64;
 
 /// A join token, without what is secret of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +139,7 @@ impl Joins {
     }
 
     fn made(&self, caller: &Caller, wanted: NewToken) -> Result<(JoinToken, Secret)> {
-        let agent = wanted.agent.map(|id| checked_agent_id("id", &id)).transpose()?;
+        let agent = wanted.agent.map(|id| agent_name::checked("id", &id)).transpose()?;
         let scaling_group =
             wanted.scaling_group.map(|name| checked_name("scaling_group", &name)).transpose()?;
         let lifetime = wanted.lifetime.unwrap_or(LIFETIME);
@@ -297,23 +298,20 @@ impl Joins {
     }
 }
 
-/// An id that an agent can have: what expressions can name without quotes.
-///
-/// # Errors
-/// [`Error::Invalid`] for any other.
-pub fn checked_agent_id(field: &'static str, id: &str) -> Result<String> {
-    let is_sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let begins_well = id.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if begins_well && id.len() <= MAX_ID && id.chars().all(is_sound) {
-        return Ok(id.into());
+/// Has the credential of an agent go by another name, within the transaction that renames the agent.
+pub fn rename(writer: &mut Writer, agent: &str, to: &str) -> Result<()> {
+    for key in writer.keys(&CREDENTIALS, [])? {
+        let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
+        if let Some(credential) = found.filter(|credential| credential.agent == agent) {
+            writer.put(&CREDENTIALS, &key, &Credential { agent: to.into(), ..credential })?;
+        }
     }
-    let why = "an id has up to 64 letters, digits, '-', '_' and '.', and begins with one of the first two";
-    Err(Error::invalid(field, format!("{:?}: {why}", shown(id))))
+    Ok(())
 }
 
 /// Whether a credential's key is one that an agent makes.
 pub fn is_key(key: &str) -> bool {
-    (8..=MAX_ID).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric())
+    KEY_LENGTH.contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// Removes what is too old to be told of, if it is known what day it is; how many are left.
@@ -354,7 +352,7 @@ fn same(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{checked_agent_id, is_key, parts};
+    use super::{is_key, parts};
     use crate::base::secret::Secret;
 
     #[test]
@@ -366,13 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_what_an_expression_can_name() {
-        for id in ["i-gpu01", "gpu01.lab_2", "7"] {
-            assert!(checked_agent_id("id", id).is_ok(), "{id}");
-        }
-        for id in ["", "-a", "a b", "a,b", "gpu[1-2]", "é", &"a".repeat(65)] {
-            assert!(checked_agent_id("id", id).is_err(), "{id}");
-        }
+    fn a_key_is_letters_and_digits() {
         assert!(is_key("abcdef0123456789") && !is_key("short") && !is_key("with-a-dash-in-it"));
     }
 }

@@ -21,6 +21,7 @@ use crate::agent::registries::Registries;
 use crate::agent::session::{Ended, Node, serve};
 use crate::agent::state::{Identity, State, random};
 use crate::base::secret::Secret;
+use crate::base::{Error, agent_name};
 use crate::engine::Engine;
 use crate::engine::fault::one_line;
 use crate::wire::VERSIONS;
@@ -77,6 +78,9 @@ pub enum Stopped {
     /// There is nothing it could be let in by.
     #[error("this agent has not joined yet; give it a token: wharf agent token create")]
     NoToken,
+    /// The id it would like to have is none that an agent may have.
+    #[error(transparent)]
+    Id(Error),
     /// The manager does not want it, and would not the next time.
     #[error("the manager refuses this agent: {0}")]
     Refused(String),
@@ -93,6 +97,11 @@ pub async fn run(mut settings: Settings, shutdown: CancellationToken) -> Result<
         None if settings.token.is_none() => return Err(Stopped::NoToken),
         None => Identity::random()?,
     };
+    if identity.id.is_none()
+        && let Some(id) = &settings.id
+    {
+        agent_name::checked("--id", id).map_err(Stopped::Id)?;
+    }
     state.keep(&identity)?;
     if !settings.manager.is_private() {
         tracing::warn!(

@@ -1,5 +1,6 @@
 //! Values without I/O that every other module may use: names, ids, secrets and the error type.
 
+pub mod agent_name;
 pub mod arch;
 pub mod bits;
 pub mod clock;

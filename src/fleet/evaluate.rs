@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::base::agent_name::ALL;
 use crate::base::bits::Bits;
 use crate::base::reference::shown;
 use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{Atom, Expression, Operation, Set, Term};
 use crate::fleet::fold;
-use crate::fleet::parser::ALL;
 use crate::fleet::pattern::{Matcher, Pattern};
 use crate::fleet::selector::Selector;
 

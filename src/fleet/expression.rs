@@ -92,17 +92,6 @@ impl Expression {
     }
 }
 
-/// Whether agents and groups may be called this: letters, digits, `_`, `.` and `-`. An agent may not be called `all`
-/// besides, see [`is_agent_name`].
-pub fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(parser::is_name_byte)
-}
-
-/// Whether an agent may be registered by this name, so that an expression can name it and nothing else by it.
-pub fn is_agent_name(text: &str) -> bool {
-    is_name(text) && text != parser::ALL
-}
-
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.set.fmt(f)

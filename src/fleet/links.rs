@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
-use crate::access::joins::{Joins, checked_agent_id, is_key};
+use crate::access::joins::{Joins, is_key};
 use crate::access::names::checked_name;
 use crate::base::lines::Limited;
+use crate::base::agent_name;
 use crate::base::places::{Place, Places, net_of};
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
@@ -186,7 +187,8 @@ impl Links {
             (Some(id), _) | (None, Some(id)) => id,
             (None, None) => return Ok(self.fleet.free_id(&hello.hostname)),
         };
-        let id = checked_agent_id("id", wanted).map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
+        let id =
+            agent_name::checked("id", wanted).map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
         let Some(there) = self.fleet.find(&id) else { return Ok(id) };
         // Whoever makes a token for this very agent means a machine that was set up anew.
         if of_token.is_some() && there.record.remote && !self.sessions.lock().contains_key(&id) {

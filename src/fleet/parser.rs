@@ -18,13 +18,11 @@
 //! ws         = { " " | "\t" | "\r" | "\n" } ;  ws1 = at least one ;
 //! ```
 
+use crate::base::agent_name::{ALL, is_name_byte};
 use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{Atom, Expression, Filter, MAX_DEPTH, Operation, Set, Term};
 use crate::fleet::pattern::{Pattern, Piece, Span};
 use crate::fleet::selector::Selector;
-
-/// The word for every agent.
-pub const ALL: &str = "all";
 
 /// The most digits of a number: all of those fit 64 bits, with room to add a step.
 const MAX_DIGITS: usize = 18;
@@ -36,11 +34,6 @@ pub struct Limits {
     pub bytes: usize,
     /// The most names that all its patterns together may stand for.
     pub names: u64,
-}
-
-/// Whether this letter may stand in a name.
-pub fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
 /// Takes an expression apart.

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
+use crate::access::joins;
 use crate::access::tenants::{self, Tenants};
+use crate::base::agent_name;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
@@ -122,6 +124,7 @@ pub struct Selection {
 impl Fleet {
     /// Reads the agents from the store; none is reached yet.
     pub fn load(store: &Store, clock: Clock, audit: Audit, tenants: Tenants) -> Result<Self> {
+        rename_reserved(store)?;
         let mut index = Index::default();
         let now = clock.now();
         store.read_now(|r| {
@@ -535,17 +538,9 @@ impl Index {
         (record, true)
     }
 
-    /// `i-` and the host's name, with a number behind it where a host has several engines.
+    /// An id that no agent has; a host may have several engines.
     fn free_id(&self, hostname: &str) -> String {
-        let is_sound = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let name: String = hostname.chars().filter(is_sound).take(60).collect();
-        let base =
-            if name.is_empty() { "i-node".to_owned() } else { format!("i-{}", name.to_ascii_lowercase()) };
-        let numbered = (2..).map(|number| format!("{base}-{number}"));
-        std::iter::once(base.clone())
-            .chain(numbered)
-            .find(|id| !self.numbers.contains_key(id))
-            .unwrap_or(base)
+        agent_name::of_host(hostname, |id| self.numbers.contains_key(id))
     }
 }
 
@@ -564,6 +559,36 @@ impl Entry {
             self.back = CancellationToken::new();
         }
     }
+}
+
+/// Gives each agent another id that was let in under a word which means something else in expressions: by its own id
+/// nobody could name it, and `unload IMAGE all` would mean the fleet. Its machine hears of it when it says hello.
+fn rename_reserved(store: &Store) -> Result<()> {
+    for word in agent_name::RESERVED {
+        let Some(record) = store.read_now(|r| r.find(&AGENTS, word))? else { continue };
+        let renamed = store.write_now(|w| {
+            let taken = w.keys(&AGENTS, [])?;
+            let id = agent_name::of_host(word, |id| taken.iter().any(|known| known == id.as_bytes()));
+            w.remove(&AGENTS, word)?;
+            w.put(&AGENTS, &id, &AgentRecord { id: id.clone(), ..record })?;
+            joins::rename(w, word, &id)?;
+            Ok(id)
+        });
+        match renamed {
+            Ok(id) => tracing::warn!(
+                was = word,
+                id,
+                "an agent has another id from now on: its own means every agent where agents are named"
+            ),
+            Err(error) => tracing::warn!(
+                agent = word,
+                ?error,
+                "this agent's id means every agent where agents are named, and it could not be given another; name it \
+                 by {{name={word}}}"
+            ),
+        }
+    }
+    Ok(())
 }
 
 fn put_agent(writer: &mut Writer, index: Arc<RwLock<Index>>, record: AgentRecord) -> Result<()> {

@@ -7,9 +7,10 @@ use std::fmt::Write;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof};
 use proptest::{collection::vec, proptest, sample::select};
 
+use wharf::base::agent_name::checked;
 use wharf::fleet::error::{ErrorCode, ExpressionError};
 use wharf::fleet::evaluate::{evaluate, evaluate_known};
-use wharf::fleet::expression::{Atom, Expression, MAX_NAMES, Operation, Set, Term, is_agent_name};
+use wharf::fleet::expression::{Atom, Expression, MAX_NAMES, Operation, Set, Term};
 use wharf::fleet::fold::{expand, fold};
 use wharf::fleet::pattern::{Pattern, Piece};
 use wharf::fleet::selector::Condition;
@@ -217,7 +218,7 @@ fn name() -> impl Strategy<Value = String> {
         1 => "[A-Za-z0-9._-]{1,24}",
         1 => "n[0-9]{17,20}",
     ]
-    .prop_filter("an agent may not be called so", |name| is_agent_name(name))
+    .prop_filter("an agent may not be called so", |name| checked("id", name).is_ok())
 }
 
 /// What `find` says, with an empty set in place of its error, and without the words of the others.

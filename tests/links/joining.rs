@@ -96,6 +96,25 @@ async fn a_token_is_good_for_one_agent_until_it_ends() {
 }
 
 #[tokio::test]
+async fn no_agent_joins_under_a_word_that_means_other_agents() {
+    let app = App::start().await;
+    let api = app.admin();
+    let (is_made, why) = api.mutate("create_agent_token", r#"props: {id: "all"}"#).await;
+    assert!(!is_made && why.contains("every agent") && why.contains("choose another"), "{why}");
+    let text = token(&api, json!({})).await;
+    let mut asking = hello(Some(&text), "askingasking");
+    asking.id = Some("all".into());
+    let why = Speaker::join(&app, asking).await.err().expect("a refusal");
+    assert!(why.contains("every agent") && why.contains("choose another"), "{why}");
+    let tokens = api.ask("{ agent_tokens { state } }", json!({})).await;
+    assert_eq!(tokens["agent_tokens"], json!([{"state": "good"}]), "it was not spent");
+    // The agent's own command line says it before it dials.
+    let ended = Machine::new("http://127.0.0.1:9", NO_ENGINE).with(&["--id", "all"]).ends(Some(&text)).await;
+    assert_eq!(ended.code, 1, "{}", ended.text());
+    assert!(ended.stderr.contains("--id") && ended.stderr.contains("choose another"), "{}", ended.text());
+}
+
+#[tokio::test]
 async fn nobody_joins_a_scaling_group_that_is_not_there() {
     let app = App::start().await;
     let api = app.admin();

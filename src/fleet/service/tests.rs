@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::access::audit::{Audit, Retention};
 use crate::access::caller::Caller;
+use crate::access::joins::{Joins, NewToken};
 use crate::access::tenants::Tenants;
 use crate::base::Error;
 use crate::base::clock::Clock;
+use crate::base::secret::Secret;
 use crate::engine::fake::{Fake, about};
 use crate::fleet::service::{AgentChange, Fleet, Joined};
 use crate::store::Store;
@@ -23,13 +25,24 @@ struct Scene {
 impl Scene {
     fn set() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
-        let tenants = Tenants::load(&store, clock.now()).unwrap();
-        let audit = Audit::load(&store, clock.clone(), Retention::default()).unwrap();
-        let fleet = Fleet::load(&store, clock, audit, tenants).unwrap();
-        let root = Caller::superadmin();
-        Self { fleet, store, root, _directory: directory }
+        let store = Store::open(directory.path()).unwrap();
+        Self { fleet: loaded(&store).0, store, root: Caller::superadmin(), _directory: directory }
     }
+}
+
+/// The fleet as it is at a start, and how agents get into it.
+fn loaded(store: &Store) -> (Fleet, Joins) {
+    let clock = Clock::system();
+    let tenants = Tenants::load(store, clock.now()).unwrap();
+    let audit = Audit::load(store, clock.clone(), Retention::default()).unwrap();
+    let joins = Joins::new(store.clone(), clock.clone(), audit.clone(), tenants.clone());
+    (Fleet::load(store, clock, audit, tenants).unwrap(), joins)
+}
+
+/// An agent of this id.
+fn joined(id: &str) -> Joined {
+    let (address, labels) = ("link:10.0.0.1".into(), BTreeMap::new());
+    Joined { id: id.into(), address, scaling_group: None, labels }
 }
 
 #[tokio::test]
@@ -59,14 +72,8 @@ async fn of_two_changes_at_once_neither_takes_the_other_back() {
 #[tokio::test]
 async fn an_agent_that_is_removed_while_it_says_hello_does_not_come_back() {
     let scene = Scene::set();
-    let joined = Joined {
-        id: "gpu01".into(),
-        address: "link:10.0.0.1".into(),
-        scaling_group: None,
-        labels: BTreeMap::new(),
-    };
     let fleet = scene.fleet.clone();
-    scene.store.write(move |w| fleet.put_joined(w, joined)).await.unwrap();
+    scene.store.write(move |w| fleet.put_joined(w, joined("gpu01"))).await.unwrap();
     let held = Held::begin(&scene.store).await;
     let (fleet, engine) = (scene.fleet.clone(), Arc::new(Fake::holding(&[])));
     let removal = tokio::spawn({
@@ -86,4 +93,26 @@ async fn an_agent_that_is_removed_while_it_says_hello_does_not_come_back() {
     let outcome = arrival.await.unwrap();
     assert!(matches!(outcome, Ok(()) | Err(Error::Missing { .. })), "{outcome:?}");
     assert!(scene.fleet.find("gpu01").is_none());
+}
+
+#[tokio::test]
+async fn an_agent_that_was_let_in_under_a_reserved_word_goes_by_another_id_since_the_next_start() {
+    let scene = Scene::set();
+    let (fleet, joins) = loaded(&scene.store);
+    let (token, text) = joins.create(&scene.root, NewToken::default()).await.unwrap();
+    let (key, secret) = ("abcdef0123456789", Secret::new("s".repeat(64)));
+    let (letting, writing, secret_of) = (joins.clone(), fleet.clone(), secret.clone());
+    let enters = move |w: &mut crate::store::table::Writer| {
+        assert!(letting.check(w, &text)?.is_ok());
+        letting.spend(w, token, key, &secret_of, "all")?;
+        writing.put_joined(w, joined("all"))?;
+        writing.put_joined(w, joined("i-all"))
+    };
+    scene.store.write(enters).await.unwrap();
+    for _ in 0..2 {
+        let (fleet, joins) = loaded(&scene.store);
+        assert!(fleet.find("all").is_none());
+        assert_eq!(fleet.find("i-all-2").unwrap().record.address, "link:10.0.0.1");
+        assert_eq!(joins.agent_of(key, &secret).await.unwrap().as_deref(), Some("i-all-2"));
+    }
 }
