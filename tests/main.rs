@@ -69,6 +69,7 @@ mod serve;
 mod sessions;
 mod set_up;
 mod support;
+mod surfaces;
 mod tasks;
 mod tenants;
 mod transfers;

@@ -96,6 +96,11 @@ impl Agent {
         self.status == Status::Alive
     }
 
+    /// Whether it takes new images: it answers, and is not draining.
+    pub fn is_schedulable(&self) -> bool {
+        self.is_alive() && !self.record.draining
+    }
+
     /// Whether it runs images for this architecture, as far as is known.
     pub fn is_of(&self, architecture: &str) -> bool {
         self.about.as_ref().is_some_and(|about| about.architecture == architecture)

@@ -121,7 +121,7 @@ impl AgentNode {
 
     /// Whether it takes new work.
     async fn schedulable(&self) -> Option<bool> {
-        Some(self.0.is_alive() && !self.0.record.draining)
+        Some(self.0.is_schedulable())
     }
 
     /// Constant; for Backend.AI's clients.
@@ -180,7 +180,7 @@ impl Record for Agent {
             },
             Field { name: "addr", read: Read::Text(|agent| Some(agent.record.address.as_str().into())) },
             Field { name: "region", read: Read::Text(|_| Some("local".into())) },
-            Field { name: "schedulable", read: Read::Truth(|agent| Some(agent.is_alive())) },
+            Field { name: "schedulable", read: Read::Truth(|agent| Some(agent.is_schedulable())) },
             Field { name: "first_contact", read: Read::Time(|agent| Some(agent.record.first_contact)) },
             Field {
                 name: "lost_at",

@@ -158,9 +158,7 @@ impl Peers {
         self.tracker.spawn(async move {
             let mut back = 0;
             while part.is_current() && back < RESUME {
-                let is_alive =
-                    fleet.find(&agent).is_some_and(|agent| agent.is_alive() && !agent.record.draining);
-                if !is_alive {
+                if !fleet.find(&agent).is_some_and(|agent| agent.is_schedulable()) {
                     return;
                 }
                 back += u32::from(fleet.reach(&agent).is_ok());
