@@ -52,3 +52,26 @@ async fn a_draining_agent_is_found_among_those_that_take_no_new_images() {
     assert_eq!(agents(&scene.api(), "schedulable == false").await, [scene.agents[0].as_str()]);
     assert_eq!(agents(&scene.api(), "schedulable == true").await, [scene.agents[1].as_str()]);
 }
+
+#[tokio::test]
+async fn an_image_is_of_one_type_and_of_one_moment_whoever_is_asked() {
+    let roles = ["COMPUTE", "INFERENCE", "service", "system", "toy"];
+    let image = |role: &&str| {
+        let image = Image::new("lab/made", &role.to_lowercase()).label("ai.backend.role", role);
+        image.created("2024-02-03T04:05:06.123456789Z")
+    };
+    let scene = Scene::set(roles.iter().map(image)).await;
+    let document =
+        "{ image_nodes(first: 100, order: \"tag\") { edges { node { row_id type created_at } } } }";
+    let nodes = scene.api().ask(document, json!({})).await["image_nodes"]["edges"].take();
+    let search = json!({"order": [{"field": "tag"}], "limit": 100});
+    let found = scene.api().call("POST", "/v2/images/search").json(&search).send().await.json();
+    let nodes = nodes.as_array().expect("a list").iter().map(|edge| edge["node"].clone());
+    let items = found["items"].as_array().expect("a list").iter();
+    let items = items
+        .map(|item| json!({"row_id": item["id"], "type": item["type"], "created_at": item["created_at"]}));
+    let (nodes, items): (Vec<Value>, Vec<Value>) = (nodes.collect(), items.collect());
+    assert_eq!(nodes, items);
+    let types: Vec<&str> = nodes.iter().filter_map(|node| node["type"].as_str()).collect();
+    assert_eq!(types, ["compute", "service", "service", "system", "compute"]);
+}

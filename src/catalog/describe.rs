@@ -4,9 +4,12 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use crate::access::visibility::Owner;
 use crate::catalog::labels::Labels;
 
+const ROLE: &str = "ai.backend.role";
 const RESOURCE: &str = "ai.backend.resource.";
 const ACCELERATORS: &str = "ai.backend.accelerators";
 const CUSTOMIZED_OWNER: &str = "ai.backend.customized-image.owner";
@@ -15,6 +18,29 @@ const BASE_DISTRO: &str = "ai.backend.base-distro";
 const TITLE: &str = "org.opencontainers.image.title";
 /// Marks an image made for Backend.AI; `kernelspec_only` registries take no other.
 pub const KERNELSPEC: &str = "ai.backend.kernelspec";
+
+/// What an image is for, as Backend.AI names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Sessions.
+    Compute,
+    /// Serving a model.
+    Service,
+    /// The system itself.
+    System,
+}
+
+impl Kind {
+    /// The word in every API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::Service => "service",
+            Self::System => "system",
+        }
+    }
+}
 
 /// What an image needs, and may have, of one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +51,20 @@ pub struct ResourceLimit {
     pub min: Cow<'static, str>,
     /// The most; `Infinity` if it says nothing, as the official clients print it.
     pub max: Cow<'static, str>,
+}
+
+/// What an image is for: `ai.backend.role` is `COMPUTE`, `INFERENCE` or `SYSTEM`, in whatever case. Serving is also called
+/// `SERVICE`, as the kind itself is.
+pub fn kind(labels: &Labels) -> Kind {
+    let role = labels.find(ROLE).unwrap_or_default();
+    let is = |word: &str| role.eq_ignore_ascii_case(word);
+    if is("system") {
+        Kind::System
+    } else if is("inference") || is("service") {
+        Kind::Service
+    } else {
+        Kind::Compute
+    }
 }
 
 /// The limits in `ai.backend.resource.min.<slot>` and `.max.<slot>`, by slot.
@@ -235,7 +275,7 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{SPELLINGS, accelerators, humanize, is_operation, owner, resource_limits};
+    use super::{Kind, SPELLINGS, accelerators, humanize, is_operation, kind, owner, resource_limits};
     use crate::access::visibility::Owner;
     use crate::catalog::labels::Labels;
 
@@ -286,6 +326,20 @@ mod tests {
         ]));
         let text: Vec<_> = limits.iter().map(|l| format!("{} {} {}", l.key, l.min, l.max)).collect();
         assert_eq!(text, ["cpu 1 Infinity", "cuda.device 0 2", "mem 64m Infinity"]);
+    }
+
+    #[test]
+    fn a_role_says_what_an_image_is_for() {
+        for (role, meant) in [
+            ("COMPUTE", Kind::Compute),
+            ("inference", Kind::Service),
+            ("SERVICE", Kind::Service),
+            ("System", Kind::System),
+            ("toy", Kind::Compute),
+        ] {
+            assert_eq!(kind(&labels(&[("ai.backend.role", role)])), meant, "{role}");
+        }
+        assert_eq!(kind(&Labels::default()), Kind::Compute);
     }
 
     #[test]

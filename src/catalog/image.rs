@@ -9,7 +9,7 @@ use crate::access::visibility::{Owner, Subject};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::Canonical;
-use crate::catalog::describe::{self, ResourceLimit};
+use crate::catalog::describe::{self, Kind, ResourceLimit};
 use crate::catalog::labels::Labels;
 
 /// What the store keeps of an image; its labels lie with its config, which several images may share.
@@ -74,11 +74,13 @@ pub struct ConfigRecord {
 pub struct Config {
     /// As stored.
     pub record: ConfigRecord,
+    /// See [`describe::kind`].
+    pub kind: Kind,
     /// See [`describe::resource_limits`].
     pub resource_limits: Box<[ResourceLimit]>,
     /// See [`describe::accelerators`].
     pub accelerators: Box<[Box<str>]>,
-    /// When the image was made, if that is a time.
+    /// When the image was made, if that is a time: to the microsecond, which is all that official clients read.
     pub created_at: Option<Timestamp>,
     /// See [`describe::is_operation`].
     pub is_operation: bool,
@@ -90,14 +92,20 @@ impl Config {
     /// Works the meaning out.
     pub fn new(record: ConfigRecord) -> Self {
         Self {
+            kind: describe::kind(&record.labels),
             resource_limits: describe::resource_limits(&record.labels).into(),
             accelerators: describe::accelerators(&record.labels).into(),
-            created_at: record.created.as_deref().and_then(|text| text.parse().ok()),
+            created_at: record.created.as_deref().and_then(to_the_microsecond),
             is_operation: describe::is_operation(&record.labels),
             owner: describe::owner(&record.labels).map(Box::new),
             record,
         }
     }
+}
+
+fn to_the_microsecond(text: &str) -> Option<Timestamp> {
+    let time: Timestamp = text.parse().ok()?;
+    Timestamp::from_microsecond(time.as_microsecond()).ok()
 }
 
 /// An image as the catalog answers for it.
@@ -122,6 +130,21 @@ impl Image {
     pub fn new(record: ImageRecord, config: Arc<Config>, subject: Subject, aliases: Vec<Arc<str>>) -> Self {
         let humanized_name = describe::humanize(&record.name, &record.tag, &config.record.labels).into();
         Self { id: record.id(), record, config, subject, humanized_name, aliases }
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> Kind {
+        self.config.kind
+    }
+
+    /// The first part of the repository's name, if it has several.
+    pub fn project(&self) -> Option<&str> {
+        self.record.name.split_once('/').map(|(project, _)| project)
+    }
+
+    /// The accelerators it runs with; `*` for any.
+    pub fn accelerators(&self) -> &[Box<str>] {
+        &self.config.accelerators
     }
 
     /// Whether this digest is the image's, of its config, its manifest or the index its tag points at.

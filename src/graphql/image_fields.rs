@@ -17,8 +17,6 @@ use crate::graphql::kit::scalar::BigInt;
 
 /// What Relay's ids of images begin with, before they are encoded.
 const NODE: &str = "ImageNode:";
-/// Says what an image is made for.
-const ROLE: &str = "ai.backend.role";
 
 /// Who is shown images, and what is looked up for them besides the image.
 pub struct Audience {
@@ -154,7 +152,7 @@ impl Row for ImageNode {
                 },
             ));
             columns.push(text("type", "`compute`, `system` or `service`.", |row, _, out| {
-                rows::text(kind(row.image()), out);
+                rows::text(row.image().kind().as_str(), out);
             }));
             columns
         });
@@ -166,22 +164,6 @@ impl Row for ImageNode {
 pub fn plain_id(text: &str) -> String {
     let decoded = BASE64_STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     decoded.and_then(|node| node.strip_prefix(NODE).map(str::to_owned)).unwrap_or_else(|| text.into())
-}
-
-/// The first part of the repository's name, if it has several.
-fn project(image: &Image) -> Option<&str> {
-    image.record.name.split_once('/').map(|(project, _)| project)
-}
-
-/// What it is made for, by its label.
-fn kind(image: &Image) -> &'static str {
-    match image.config.record.labels.find(ROLE) {
-        Some(role) if role.eq_ignore_ascii_case("system") => "system",
-        Some(role) if role.eq_ignore_ascii_case("inference") || role.eq_ignore_ascii_case("service") => {
-            "service"
-        }
-        _ => "compute",
-    }
 }
 
 /// An image and who is shown it, for filters.
@@ -230,7 +212,7 @@ impl Record for Image {
                 read: Read::Text(|image| Some(image.record.canonical().to_string().into())),
             },
             Field { name: "registry", read: Read::Text(|image| Some(image.record.registry.as_str().into())) },
-            Field { name: "project", read: Read::Text(|image| project(image).map(Into::into)) },
+            Field { name: "project", read: Read::Text(|image| image.project().map(Into::into)) },
             Field { name: "tag", read: Read::Text(|image| Some(image.record.tag.as_str().into())) },
             Field {
                 name: "architecture",
@@ -240,7 +222,7 @@ impl Record for Image {
             Field { name: "size_bytes", read: Read::Number(|image| Some(number(image.record.size_bytes))) },
             Field { name: "humanized_name", read: Read::Text(|image| Some((*image.humanized_name).into())) },
             Field { name: "status", read: Read::Text(|_| Some("ALIVE".into())) },
-            Field { name: "type", read: Read::Text(|image| Some(kind(image).into())) },
+            Field { name: "type", read: Read::Text(|image| Some(image.kind().as_str().into())) },
             Field { name: "created_at", read: Read::Time(|image| image.config.created_at) },
             Field { name: "is_local", read: Read::Truth(|_| Some(false)) },
             Field {
@@ -260,11 +242,11 @@ impl Record for Image {
             },
             Field {
                 name: "accelerators",
-                read: Read::Texts(|image, is_it| image.config.accelerators.iter().any(|name| is_it(name))),
+                read: Read::Texts(|image, is_it| image.accelerators().iter().any(|name| is_it(name))),
             },
             Field {
                 name: "supported_accelerators",
-                read: Read::Texts(|image, is_it| image.config.accelerators.iter().any(|name| is_it(name))),
+                read: Read::Texts(|image, is_it| image.accelerators().iter().any(|name| is_it(name))),
             },
             Field {
                 name: "labels",
@@ -304,12 +286,14 @@ fn common<R: Shown>() -> Vec<Column<R>> {
         text("registry", "The registry's host, with its port if it has one.", |row, _, out| {
             rows::text(&row.image().record.registry, out);
         }),
-        text("project", "The first part of the repository's name, if it has several.", |row, _, out| {
-            match project(row.image()) {
+        text(
+            "project",
+            "The first part of the repository's name, if it has several.",
+            |row, _, out| match row.image().project() {
                 Some(project) => rows::text(project, out),
                 None => rows::null(out),
-            }
-        }),
+            },
+        ),
         text("architecture", "As `uname -m` has it: `x86_64`, `aarch64`.", |row, _, out| {
             rows::text(&row.image().record.architecture, out);
         }),
@@ -363,7 +347,7 @@ fn common<R: Shown>() -> Vec<Column<R>> {
             "[String]",
             "The accelerators it runs with; `*` for any.",
             |row, _, out| {
-                rows::texts(&row.image().config.accelerators, out);
+                rows::texts(row.image().accelerators(), out);
             },
         ),
         column("installed", "Boolean", "Whether an agent has it.", |row, _, out| {
@@ -383,8 +367,8 @@ fn common<R: Shown>() -> Vec<Column<R>> {
             },
         ),
         text("created_at", "When it was made, as its config says.", |row, _, out| {
-            match &row.image().config.record.created {
-                Some(created) => rows::text(created, out),
+            match &row.image().config.created_at {
+                Some(created) => rows::plain(created, out),
                 None => rows::null(out),
             }
         }),

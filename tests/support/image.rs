@@ -41,6 +41,7 @@ pub struct Image {
     attested: bool,
     annotated: bool,
     content: String,
+    created: String,
     layer_bytes: usize,
     archives: usize,
     config_type: Option<String>,
@@ -61,6 +62,7 @@ impl Image {
             attested: false,
             annotated: false,
             content: format!("{repository}:{tag}"),
+            created: "2024-01-01T00:00:00Z".to_owned(),
             layer_bytes: 64,
             archives: 0,
             config_type: None,
@@ -102,6 +104,12 @@ impl Image {
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Made at this moment, as its config says.
+    pub fn created(mut self, at: &str) -> Self {
+        at.clone_into(&mut self.created);
         self
     }
 
@@ -197,7 +205,7 @@ impl Image {
             json!({})
         } else {
             let mut config = split_platform(platform);
-            config["created"] = "2024-01-01T00:00:00Z".into();
+            config["created"] = self.created.clone().into();
             config["comment"] = self.content.clone().into();
             config["config"] = json!({"Labels": self.labels, "Cmd": ["/bin/true"]});
             config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});

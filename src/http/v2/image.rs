@@ -7,12 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{ImageId, RegistryId};
-use crate::catalog::describe::ResourceLimit;
+use crate::catalog::describe::{Kind, ResourceLimit};
 use crate::catalog::image::Image;
 use crate::http::v2::filter::{ChoiceFilter, Nested, NumberFilter, TextFilter, TimeFilter, holds};
-
-/// The label that says what an image is for.
-const ROLE: &str = "ai.backend.role";
 
 /// An image.
 #[derive(Debug, Serialize)]
@@ -54,18 +51,6 @@ struct Limit {
     max: String,
 }
 
-/// What an image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Sessions.
-    Compute,
-    /// The system itself.
-    System,
-    /// Serving a model.
-    Service,
-}
-
 /// Whether it is there. What is forgotten is not kept, so all are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -92,11 +77,11 @@ impl From<&Image> for Node {
             image: record.name.clone(),
             registry: record.registry.clone(),
             registry_id: RegistryId::of(&record.registry),
-            project: project(image).map(str::to_owned),
+            project: image.project().map(str::to_owned),
             tag: record.tag.clone(),
             architecture: record.architecture.clone(),
             size_bytes: record.size_bytes,
-            kind: kind(image),
+            kind: image.kind(),
             status: Status::Alive,
             labels: image.config.record.labels.iter().map(pair).collect(),
             tags: parts_of_tag(&record.tag).map(pair).collect(),
@@ -104,32 +89,15 @@ impl From<&Image> for Node {
             accelerators: accelerators(image),
             config_digest: record.digest.to_string(),
             is_local: false,
-            created_at: created_at(image),
+            created_at: image.config.created_at,
             last_used_at: None,
         }
     }
 }
 
-fn project(image: &Image) -> Option<&str> {
-    image.record.name.split_once('/').map(|(project, _)| project)
-}
-
-fn kind(image: &Image) -> Kind {
-    match image.config.record.labels.find(ROLE) {
-        Some(role) if role.eq_ignore_ascii_case("system") => Kind::System,
-        Some(role) if role.eq_ignore_ascii_case("inference") => Kind::Service,
-        _ => Kind::Compute,
-    }
-}
-
+/// In one text, as this API has them.
 fn accelerators(image: &Image) -> String {
-    image.config.accelerators.join(",")
-}
-
-/// To the microsecond, which is all that the clients read.
-fn created_at(image: &Image) -> Option<Timestamp> {
-    let created = image.config.created_at?;
-    Timestamp::from_microsecond(created.as_microsecond()).ok()
+    image.accelerators().join(",")
 }
 
 /// What stands behind the version in a tag: `3.9-ubuntu20.04-cuda11` has `ubuntu` 20.04 and `cuda` 11.
@@ -251,14 +219,14 @@ impl Filter {
             && holds(self.registry_id.as_ref(), |filter| filter.takes(&RegistryId::of(&record.registry)))
             && text(&self.image, &record.name)
             && text(&self.registry, &record.registry)
-            && text(&self.project, project(image).unwrap_or_default())
+            && text(&self.project, image.project().unwrap_or_default())
             && text(&self.tag, &record.tag)
             && text(&self.config_digest, record.digest.as_str())
             && holds(self.accelerators.as_ref(), |filter| filter.takes(&accelerators(image)))
             && holds(self.size_bytes.as_ref(), |filter| filter.takes(record.size_bytes))
             && self.is_local != Some(true)
-            && holds(self.kind.as_ref(), |filter| filter.takes(&kind(image)))
-            && holds(self.created_at.as_ref(), |filter| filter.takes(created_at(image)))
+            && holds(self.kind.as_ref(), |filter| filter.takes(&image.kind()))
+            && holds(self.created_at.as_ref(), |filter| filter.takes(image.config.created_at))
             && holds(self.alias.as_ref().and_then(|of| of.alias.as_ref()), |filter| {
                 image.aliases.iter().any(|alias| filter.takes(alias))
             })
@@ -319,17 +287,17 @@ impl Field {
         let (x, y) = (&a.record, &b.record);
         match self {
             Self::Name => x.canonical().as_str().cmp(y.canonical().as_str()),
-            Self::CreatedAt => created_at(a).cmp(&created_at(b)),
+            Self::CreatedAt => a.config.created_at.cmp(&b.config.created_at),
             Self::EntityId => a.id.cmp(&b.id),
             Self::Image => x.name.cmp(&y.name),
-            Self::Project => project(a).cmp(&project(b)),
+            Self::Project => a.project().cmp(&b.project()),
             Self::Tag => x.tag.cmp(&y.tag),
             Self::Registry => x.registry.cmp(&y.registry),
             Self::RegistryId => RegistryId::of(&x.registry).cmp(&RegistryId::of(&y.registry)),
             Self::Architecture => x.architecture.cmp(&y.architecture),
             Self::ConfigDigest => x.digest.as_str().cmp(y.digest.as_str()),
             Self::SizeBytes => x.size_bytes.cmp(&y.size_bytes),
-            Self::Type => kind(a).cmp(&kind(b)),
+            Self::Type => a.kind().cmp(&b.kind()),
             Self::Accelerators => accelerators(a).cmp(&accelerators(b)),
             Self::LastUsed | Self::IsLocal | Self::Status => Ordering::Equal,
         }
