@@ -38,6 +38,51 @@ impl Scene {
     }
 }
 
+/// The types of the server's schema, as it tells them.
+struct Schema(Vec<Value>);
+
+impl Schema {
+    async fn of(api: &Api) -> Self {
+        let kind = "kind name ofType { kind name ofType { kind name ofType { kind name } } }";
+        let query = format!(
+            "{{ __schema {{ types {{ name kind fields {{ name args {{ name type {{ {kind} }} }} type {{ {kind} }} }} }} }} }}"
+        );
+        let mut data = api.ask(&query, json!({})).await;
+        let Value::Array(types) = data["__schema"]["types"].take() else { panic!("no types: {data}") };
+        Self(types)
+    }
+
+    /// The fields of a type; none of one that has none.
+    fn fields(&self, name: &str) -> Vec<&Value> {
+        let found =
+            self.0.iter().find(|kind| kind["name"] == name).unwrap_or_else(|| panic!("no type {name}"));
+        found["fields"].as_array().into_iter().flatten().collect()
+    }
+
+    /// What is selected of a type: all fields that need no arguments, and all of theirs.
+    fn selection(&self, name: &str) -> String {
+        let plain = self.fields(name).into_iter().filter(|field| field["args"] == json!([]));
+        let selected = plain.map(|field| {
+            let (of, kind) = named(&field["type"]);
+            let field = text(&field["name"]);
+            if kind == "OBJECT" { format!("{field} {{ {} }}", self.selection(of)) } else { field.to_owned() }
+        });
+        selected.collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+/// The name and the kind of a type, without lists and what may not be null.
+fn named(mut of: &Value) -> (&str, &str) {
+    while !of["ofType"].is_null() {
+        of = &of["ofType"];
+    }
+    (text(&of["name"]), text(&of["kind"]))
+}
+
 /// The ids of the agents that a filter finds.
 async fn agents(api: &Api, filter: &str) -> Vec<Value> {
     let document = "query($f: String) { agent_list(limit: 100, offset: 0, filter: $f) { items { id } } }";
@@ -74,4 +119,38 @@ async fn an_image_is_of_one_type_and_of_one_moment_whoever_is_asked() {
     assert_eq!(nodes, items);
     let types: Vec<&str> = nodes.iter().filter_map(|node| node["type"].as_str()).collect();
     assert_eq!(types, ["compute", "service", "service", "system", "compute"]);
+}
+
+/// The arguments by which a list is told how many rows it has and leaves out.
+const COUNTS: [&str; 4] = ["limit", "offset", "first", "last"];
+
+#[tokio::test]
+async fn no_list_takes_less_than_no_rows() {
+    let scene = Scene::set([Image::new("lab/made", "1")]).await;
+    let (api, mut asked) = (scene.api(), 0);
+    let schema = Schema::of(&api).await;
+    for kind in schema.0.iter().map(|kind| text(&kind["name"])).filter(|name| !name.starts_with("__")) {
+        for field in schema.fields(kind) {
+            let arguments = field["args"].as_array().expect("a list");
+            let counts =
+                arguments.iter().map(|argument| text(&argument["name"])).filter(|name| COUNTS.contains(name));
+            for count in counts {
+                let needed = arguments
+                    .iter()
+                    .filter(|other| other["type"]["kind"] == "NON_NULL" && other["name"] != count);
+                let given: String = needed.map(|other| format!("{}: 1, ", text(&other["name"]))).collect();
+                let selection = schema.selection(named(&field["type"]).0);
+                let list = format!("{}({given}{count}: -1) {{ {selection} }}", text(&field["name"]));
+                let query = match kind {
+                    "Query" => format!("{{ {list} }}"),
+                    "BackgroundTask" => format!("{{ background_tasks(limit: 1) {{ {list} }} }}"),
+                    other => panic!("this test can't ask a {other} for its list {list}"),
+                };
+                let why = api.refused(&query, json!({})).await;
+                assert_eq!(why, format!("{count}: -1 is less than 0; give 0 or more"), "{query}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 16, "{asked}");
 }

@@ -17,18 +17,22 @@ use crate::fleet::presence::Presence;
 use crate::fleet::service::{AgentChange, Fleet};
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::field::{Field, Read, Record, number};
-use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::limit::LIST_COST;
-use crate::graphql::kit::listing::walk;
-use crate::graphql::kit::order::Order;
 use crate::graphql::kit::outcome::outcome;
-use crate::graphql::kit::page::{self, MAX_ROWS, Window};
+use crate::graphql::kit::listing::{Slice, rows, stretch, walk};
+use crate::graphql::kit::page::MAX_ROWS;
 use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::presence::variants;
 use crate::transfer::plan::sought;
 
 /// A node of the lab.
 pub struct AgentNode(Agent);
+
+impl From<Agent> for AgentNode {
+    fn from(agent: Agent) -> Self {
+        Self(agent)
+    }
+}
 
 /// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
 #[Object(name = "Agent", rename_fields = "snake_case")]
@@ -340,7 +344,7 @@ impl AgentQuery {
         #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
     ) -> Answer<Option<Vec<Option<AgentNode>>>> {
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
-        Ok(Some(agents.into_iter().take(MAX_ROWS).map(|agent| Some(AgentNode(agent))).collect()))
+        Ok(Some(rows(agents)))
     }
 
     /// A page of the agents, by id.
@@ -357,15 +361,14 @@ impl AgentQuery {
         #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
     ) -> Answer<Option<AgentList>> {
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
-        let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
-        let window = Window { offset: Some(offset.max(0)), first: Some(limit.max(0)), ..Window::default() };
+        let slice = Slice { limit, offset, filter, order };
         let found = move |meter: &Meter| {
             let rows = agents.iter().map(|agent| (agent.record.id.as_str(), agent));
-            let page = page::page::<Agent>(rows, &filter, &order, &window, meter)?;
-            let items = page.rows.into_iter().map(|(agent, _)| Some(AgentNode(agent.clone()))).collect();
-            Ok(AgentList { items: Some(items), total_count: i32::try_from(page.count).ok() })
+            let (page, total_count) = slice.of::<Agent>(rows, meter)?;
+            Ok((page.into_iter().cloned().collect::<Vec<_>>(), total_count))
         };
-        Ok(Some(walk(ctx, found).await?))
+        let (page, total_count) = walk(ctx, found).await?;
+        Ok(Some(AgentList { items: Some(rows(page)), total_count }))
     }
 
     /// What a `target_agents` expression names now.
@@ -406,12 +409,12 @@ impl AgentQuery {
         ctx: &Context<'_>,
         reference: Option<String>,
         agent: Option<String>,
-        #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
-        #[graphql(desc = "No more than so many; 10,000 at most.")] limit: Option<usize>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<i32>,
+        #[graphql(desc = "No more than so many; 10,000 at most.")] limit: Option<i32>,
     ) -> Answer<Vec<ImagePresence>> {
+        let (offset, limit) = stretch(offset, limit, MAX_ROWS, MAX_ROWS)?;
         let rows = presence(ctx, reference.as_deref(), agent.as_deref())?;
-        let limit = limit.unwrap_or(MAX_ROWS).min(MAX_ROWS);
-        Ok(rows.into_iter().skip(offset.unwrap_or_default()).take(limit).collect())
+        Ok(rows.into_iter().skip(offset).take(limit).collect())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::base::Error;
 use crate::base::reference::shown;
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::limit::LIST_COST;
+use crate::graphql::kit::listing::stretch;
 use crate::graphql::kit::scalar::BigInt;
 
 /// How many rows a page has unless asked otherwise.
@@ -139,7 +140,7 @@ impl AuditQuery {
         #[graphql(desc = "Only rows with a lower number: the `next` of the page before.")] before: Option<
             BigInt,
         >,
-        #[graphql(desc = "How many; 100 if not given, 1000 at most.")] limit: Option<usize>,
+        #[graphql(desc = "How many; 100 if not given, 1000 at most.")] limit: Option<i32>,
     ) -> Answer<Option<AuditPage>> {
         let (caller, audit) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Audit>());
         let search = Search {
@@ -151,7 +152,8 @@ impl AuditQuery {
             until: moment("until", until)?,
             before: before.map(|number| number.0),
         };
-        let (rows, more) = audit.search(caller, search, limit.unwrap_or(PAGE).min(MAX_PAGE)).await?;
+        let (_, limit) = stretch(None, limit, PAGE, MAX_PAGE)?;
+        let (rows, more) = audit.search(caller, search, limit).await?;
         Ok(Some(AuditPage { rows, more }))
     }
 }

@@ -8,6 +8,7 @@ use crate::access::caller::Caller;
 use crate::graphql::kit::fault::Answer;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::outcome::{Done, ErrorCode, outcome};
+use crate::graphql::kit::listing::stretch;
 use crate::graphql::kit::scalar::BigInt;
 use crate::tasks::live::Live;
 use crate::tasks::queue::Queue;
@@ -15,6 +16,8 @@ use crate::tasks::task::{Item, Ledger, Remark, Remarks, Task};
 
 /// The most tasks one request lists.
 const MAX_TASKS: usize = 200;
+/// How many if nothing is said.
+const USUAL_TASKS: usize = 50;
 /// The most items of a task one request lists.
 const MAX_ITEMS: usize = 1_000;
 
@@ -101,16 +104,16 @@ impl BackgroundTask {
     async fn items(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
-        #[graphql(desc = "No more than so many; 1,000 at most.")] limit: Option<usize>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<i32>,
+        #[graphql(desc = "No more than so many; 1,000 at most.")] limit: Option<i32>,
         #[graphql(desc = "Only those to which nothing more will happen, or the others.")] is_final: Option<
             bool,
         >,
     ) -> Answer<Vec<TaskItem>> {
+        let (offset, limit) = stretch(offset, limit, MAX_ITEMS, MAX_ITEMS)?;
         let items = ctx.data_unchecked::<Queue>().items(&self.live).await?;
-        let limit = limit.unwrap_or(MAX_ITEMS).min(MAX_ITEMS);
         let wanted = items.into_iter().filter(|item| is_final.is_none_or(|is| is == item.state.is_final()));
-        Ok(wanted.skip(offset.unwrap_or_default()).take(limit).map(TaskItem).collect())
+        Ok(wanted.skip(offset).take(limit).map(TaskItem).collect())
     }
 }
 
@@ -276,13 +279,13 @@ impl TaskQuery {
     async fn background_tasks(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "No more than so many; 200 at most, 50 if not given.")] limit: Option<usize>,
-        #[graphql(desc = "Leave out so many.")] offset: Option<usize>,
+        #[graphql(desc = "No more than so many; 200 at most, 50 if not given.")] limit: Option<i32>,
+        #[graphql(desc = "Leave out so many.")] offset: Option<i32>,
     ) -> Answer<Option<Vec<BackgroundTask>>> {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
-        let tasks =
-            queue.list().into_iter().filter(|_| caller.is_superadmin()).skip(offset.unwrap_or_default());
-        Ok(Some(tasks.take(limit.unwrap_or(50).min(MAX_TASKS)).map(Into::into).collect()))
+        let (offset, limit) = stretch(offset, limit, USUAL_TASKS, MAX_TASKS)?;
+        let tasks = queue.list().into_iter().filter(|_| caller.is_superadmin()).skip(offset);
+        Ok(Some(tasks.take(limit).map(Into::into).collect()))
     }
 }
 

@@ -3,12 +3,12 @@
 use async_graphql::Context;
 
 use crate::access::caller::Caller;
+use crate::base::Result;
 use crate::base::walk::{Budget, Meter, Walks};
-use crate::base::{Error, Result};
 use crate::graphql::kit::field::Record;
 use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::order::Order;
-use crate::graphql::kit::page::{self, MAX_ROWS, Window};
+use crate::graphql::kit::page::{self, MAX_ROWS, Window, natural};
 
 /// The arguments of a `*_list`.
 #[derive(Debug, Clone, Default)]
@@ -27,16 +27,13 @@ impl Slice {
     /// The page, and how many rows there are in all; each row comes with a key of its own.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a number below zero, and for expressions that can't be read; those of [`page::page`].
+    /// Those of [`natural`] and [`page::page`]; [`crate::base::Error::Invalid`] for expressions that can't be read.
     pub fn of<'a, R: Record>(
         &self,
         rows: impl Iterator<Item = (&'a str, R::View<'a>)>,
         meter: &Meter,
     ) -> Result<(Vec<R::View<'a>>, Option<i32>)> {
-        if self.limit < 0 {
-            let why = format!("{} is less than 0; give 0 or more", self.limit);
-            return Err(Error::invalid("limit", why));
-        }
+        natural("limit", self.limit)?;
         let filter = Filter::<R>::parse(self.filter.as_deref())?;
         let order = Order::<R>::parse(self.order.as_deref())?;
         let window = Window { offset: Some(self.offset), first: Some(self.limit), ..Window::default() };
@@ -44,6 +41,16 @@ impl Slice {
         let found = page.rows.into_iter().map(|(row, _)| row).collect();
         Ok((found, i32::try_from(page.count).ok()))
     }
+}
+
+/// How many rows a list without filters leaves out, and how many it has then: `usual` where `limit` is not given, and
+/// `most` at most.
+///
+/// # Errors
+/// Those of [`natural`].
+pub fn stretch(offset: Option<i32>, limit: Option<i32>, usual: usize, most: usize) -> Result<(usize, usize)> {
+    let limit = limit.map_or(Ok(usual), |limit| natural("limit", limit))?;
+    Ok((natural("offset", offset.unwrap_or_default())?, limit.min(most)))
 }
 
 /// Runs `work`, which looks at many rows, where walks are run: for the caller, within what the request may look at.

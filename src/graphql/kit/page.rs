@@ -215,7 +215,11 @@ impl Window {
     }
 }
 
-fn natural(field: &'static str, number: i32) -> Result<usize> {
+/// A number of rows, as every list takes it.
+///
+/// # Errors
+/// [`Error::Invalid`] for one below 0.
+pub fn natural(field: &'static str, number: i32) -> Result<usize> {
     usize::try_from(number)
         .map_err(|_| Error::invalid(field, format!("{number} is less than 0; give 0 or more")))
 }
