@@ -1,11 +1,16 @@
 //! One fact, one answer: what a row shows, what filters find by it, and what every other surface says of the same thing.
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::api::Api;
-use crate::support::app::App;
+use crate::support::app::{ADMIN_ACCESS_KEY, App};
 use crate::support::image::Image;
+use crate::support::machine::{Speaker, hello, token};
+use crate::support::people;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 
@@ -83,6 +88,240 @@ fn named(mut of: &Value) -> (&str, &str) {
     (text(&of["name"]), text(&of["kind"]))
 }
 
+/// A list that can be filtered: the field that asks for it, and the type of its rows.
+struct List {
+    field: String,
+    row: String,
+    /// What is selected of a row.
+    selection: String,
+    /// Whether it comes in pages as Relay has them.
+    is_connection: bool,
+}
+
+impl List {
+    /// All there are.
+    fn all(schema: &Schema) -> Vec<Self> {
+        let has_filter = |field: &&Value| {
+            field["args"]
+                .as_array()
+                .is_some_and(|arguments| arguments.iter().any(|one| one["name"] == "filter"))
+        };
+        let found = schema.fields("Query").into_iter().filter(has_filter).map(|field| {
+            let page = named(&field["type"]).0;
+            let inner = |of: &str, wanted: &str| {
+                let fields = schema.fields(of);
+                let found = fields.into_iter().find(|field| field["name"] == wanted)?;
+                Some(named(&found["type"]).0.to_owned())
+            };
+            let node = inner(page, "edges").and_then(|edge| inner(&edge, "node"));
+            let is_connection = node.is_some();
+            let row = node
+                .or_else(|| inner(page, "items"))
+                .unwrap_or_else(|| panic!("what are the rows of {page}?"));
+            let selection = schema.selection(&row);
+            Self { field: text(&field["name"]).to_owned(), row, selection, is_connection }
+        });
+        found.collect()
+    }
+
+    fn query(&self, filter: &str, order: &str) -> (String, Value) {
+        let (count, rows, end) = if self.is_connection {
+            ("first: 1000", "rows: edges { node", "}")
+        } else {
+            ("limit: 1000, offset: 0", "rows: items", "")
+        };
+        let query = format!(
+            "query($f: String, $o: String) {{ {}({count}, filter: $f, order: $o) {{ {rows} {{ {} }} {end} }} }}",
+            self.field, self.selection
+        );
+        (query, json!({"f": filter, "o": order}))
+    }
+
+    /// The rows, in this order.
+    async fn rows(&self, api: &Api, filter: &str, order: &str) -> Vec<Value> {
+        let (query, variables) = self.query(filter, order);
+        let data = api.ask(&query, variables).await;
+        let rows = data[&self.field]["rows"].as_array().expect("a list").clone();
+        let node = |row: Value| if self.is_connection { row["node"].clone() } else { row };
+        rows.into_iter().map(node).filter(|row| row["access_key"] != ADMIN_ACCESS_KEY).collect()
+    }
+
+    /// The fields that filters or orders may name, as the server lists them to one who names another.
+    async fn fields(&self, api: &Api, filter: &str, order: &str) -> Vec<String> {
+        let (query, variables) = self.query(filter, order);
+        let why = api.refused(&query, variables).await;
+        let known = ["; there are ", ", but by "].iter().find_map(|words| why.split(words).nth(1));
+        let names: Vec<String> =
+            known.unwrap_or_else(|| panic!("{why}")).split(", ").map(str::to_owned).collect();
+        assert!((5..40).contains(&names.len()), "the server names no more than 40: {why}");
+        names
+    }
+}
+
+/// What no row shows, though rows can be found by it.
+const UNSEEN: [(&str, &str); 4] = [
+    // What is shown is which agents have it.
+    ("ImageNode", "stale"),
+    // What is shown is the labels that say so.
+    ("ImageNode", "is_operation"),
+    ("ImageNode", "is_customized"),
+    // What is shown is the user.
+    ("KeyPair", "domain_name"),
+];
+
+/// What a row shows of a field that filters name: under this name, or where it stands otherwise. Nothing where it shows
+/// none of it.
+fn shown(list: &List, row: &Value, field: &str) -> Option<Value> {
+    let canonical = || format!("{}/{}:{}", text(&row["registry"]), text(&row["name"]), text(&row["tag"]));
+    Some(match (list.row.as_str(), field) {
+        pair if UNSEEN.contains(&pair) => return None,
+        ("ImageNode", "image") => row["name"].clone(),
+        ("ImageNode", "canonical") => canonical().into(),
+        ("ImageNode", "is_installed") => row["installed"].clone(),
+        ("ImageNode", "accelerators") => row["supported_accelerators"].clone(),
+        ("KeyPair", "full_name") => row["user_info"]["full_name"].clone(),
+        (kind, field) => match row.get(field.trim_end_matches(".KEY")) {
+            Some(value) => value.clone(),
+            None => panic!("no {kind} shows {field}; say where it does, or why not"),
+        },
+    })
+}
+
+/// The comparisons that say of a field what a value says.
+fn comparisons(field: &str, value: &Value) -> Vec<String> {
+    let is = |constant: String| vec![format!("{field} == {constant}")];
+    match value {
+        Value::Null => vec![format!("{field} is null")],
+        Value::Array(values) if values.is_empty() && !field.ends_with(".KEY") => {
+            vec![format!("{field} is null")]
+        }
+        Value::Array(values) => values.iter().flat_map(|value| comparisons(field, value)).collect(),
+        Value::Object(pair) => {
+            let key = text(&pair["key"]);
+            let is_plain =
+                key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/'));
+            let key = if is_plain { key.to_owned() } else { quoted(key) };
+            comparisons(&field.replace("KEY", &key), &pair["value"])
+        }
+        Value::String(text) => is(quoted(text)),
+        Value::Bool(_) | Value::Number(_) => is(value.to_string()),
+    }
+}
+
+/// A text as filters have it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
+}
+
+/// In which order two values of a field come: those that are none last.
+fn compare(a: &Value, b: &Value) -> Ordering {
+    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Number(a), Value::Number(b)) => a.as_u64().cmp(&b.as_u64()),
+        (Value::String(one), Value::String(other)) => match (time(a), time(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => one.cmp(other),
+        },
+        _ => a.is_null().cmp(&b.is_null()),
+    }
+}
+
+/// A scene with something of everything that filters can name.
+async fn full() -> (Scene, Speaker) {
+    let scene = Scene::set([
+        Image::new("lab/deep/python", "3.9-ubuntu20.04")
+            .platforms(&["linux/amd64", "linux/arm64"])
+            .real_layers(1, 1_000)
+            .created("2024-02-03T04:05:06.123456789Z")
+            .label("odd key, \"quoted\"", "x")
+            .label("lab.example/kind-1", "say \"hi\" \\ once\\"),
+        Image::vanilla("tool", "1")
+            .label("ai.backend.role", "SERVICE")
+            .label("ai.backend.accelerators", "cuda,rocm"),
+        Image::new("lab/r", "4.2").label("ai.backend.features", "operation").created("2024-02-03T04:05:06Z"),
+    ])
+    .await;
+    let (api, host) = (scene.api(), scene.shelf.host());
+    api.does("alias_image", &format!("alias: \"py\", target: \"{host}/lab/deep/python:3.9-ubuntu20.04\""))
+        .await;
+    let (first, second) = (&scene.agents[0], &scene.agents[1]);
+    let labels = r#"{key: "zone", value: "a"}, {key: "lab.example/rack", value: "7"}"#;
+    api.does("modify_agent", &format!("id: {first:?}, props: {{labels: [{labels}]}}")).await;
+    let (end, task) = api
+        .transfer_to_end("preload_image", &format!("{host}/lab/deep/python:3.9-ubuntu20.04"), second)
+        .await;
+    assert_eq!(end, "bgtask_done", "{task}");
+    // One that has told nothing of itself, but for its id.
+    let told = token(&api, json!({})).await;
+    let (speaker, _) = Speaker::join(&scene.app, hello(Some(&told), "speaksnothing")).await.expect("in");
+    let props = json!({"password": people::PASSWORD, "full_name": "Ann \"the \\ first\\", "username": "ann"});
+    let ann = scene.app.person_with("ann@lab.example", props).await;
+    ann.api.ask("{ images { id } }", json!({})).await;
+    let props =
+        json!({"password": people::PASSWORD, "role": "admin", "description": "no one", "is_active": false});
+    let bob = scene.app.person_with("bob@lab.example", props).await;
+    api.does("modify_user", &format!("email: {:?}, props: {{need_password_change: true}}", ann.email)).await;
+    api.does("modify_keypair", &format!("access_key: {:?}, props: {{rate_limit: 7}}", bob.access_key)).await;
+    (scene, speaker)
+}
+
+#[tokio::test]
+async fn every_list_is_filtered_and_ordered_by_what_its_rows_show() {
+    let (scene, _speaker) = full().await;
+    let (api, mut seen) = (scene.api(), BTreeSet::new());
+    let lists = List::all(&Schema::of(&api).await);
+    assert!(lists.len() >= 4, "{}", lists.len());
+    for list in &lists {
+        let place = |field: &str| format!("{} by {field}", list.field);
+        for field in list.fields(&api, "no_such_field == 1", "").await {
+            let rows = list.rows(&api, "", "").await;
+            assert!(rows.len() > 1, "{}", list.field);
+            let compared = |row: &Value| shown(list, row, &field).map(|value| comparisons(&field, &value));
+            let all: BTreeSet<String> = rows.iter().filter_map(compared).flatten().collect();
+            seen.extend((!all.is_empty()).then(|| place(&field)));
+            for filter in all {
+                settled(&place(&filter), async || {
+                    let rows = list.rows(&api, "", "").await;
+                    let shows = |row: &&Value| compared(row).is_some_and(|all| all.contains(&filter));
+                    let expected: Vec<Value> = rows.iter().filter(shows).cloned().collect();
+                    (list.rows(&api, &filter, "").await, expected)
+                })
+                .await;
+            }
+        }
+        for field in list.fields(&api, "", "no_such_field").await {
+            // Relay's ids are in the order of what is in them.
+            let shown_as =
+                if (list.row.as_str(), field.as_str()) == ("ImageNode", "id") { "row_id" } else { &field };
+            let by = |a: &Value, b: &Value| match (shown(list, a, shown_as), shown(list, b, shown_as)) {
+                (Some(a), Some(b)) => compare(&a, &b),
+                _ => Ordering::Equal,
+            };
+            settled(&place(&format!("order {field}")), async || {
+                let found = list.rows(&api, "", &field).await;
+                let mut expected = found.clone();
+                expected.sort_by(by);
+                (found, expected)
+            })
+            .await;
+        }
+    }
+    assert!(seen.len() > 40, "{seen:?}");
+}
+
+/// Whether both are the same at last: what a row shows may change while it is looked at, as room on a disk does.
+async fn settled(what: &str, both: impl AsyncFn() -> (Vec<Value>, Vec<Value>)) {
+    for _ in 0..5 {
+        let (found, expected) = both().await;
+        if found == expected {
+            return;
+        }
+    }
+    let (found, expected) = both().await;
+    assert_eq!(found, expected, "{what}");
+}
+
 /// The ids of the agents that a filter finds.
 async fn agents(api: &Api, filter: &str) -> Vec<Value> {
     let document = "query($f: String) { agent_list(limit: 100, offset: 0, filter: $f) { items { id } } }";
@@ -153,4 +392,152 @@ async fn no_list_takes_less_than_no_rows() {
         }
     }
     assert!(asked >= 16, "{asked}");
+}
+
+/// What `/v2` calls otherwise than GraphQL, and how it stands in a GraphQL row.
+type Renamed = (&'static str, fn(&Value) -> Value);
+
+/// Holds an item of `/v2` against a row of GraphQL: each value that both have is the same. What is in `only` has no
+/// counterpart.
+fn alike(item: &Value, row: &Value, renamed: &[Renamed], only: &[&str]) {
+    for (name, value) in item.as_object().expect("an object") {
+        let counterpart = renamed.iter().find(|(of, _)| of == name).map(|(_, read)| read(row));
+        let counterpart = counterpart.or_else(|| row.get(name).cloned());
+        match counterpart {
+            Some(counterpart) => assert_eq!(*value, counterpart, "{name} of {item}\n{row}"),
+            None => {
+                assert!(only.contains(&name.as_str()), "GraphQL has no {name}; say what it is called there")
+            }
+        }
+    }
+}
+
+fn joined(list: &Value) -> String {
+    list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test]
+async fn the_newest_clients_are_told_of_images_and_registries_what_graphql_tells() {
+    let (scene, _speaker) = full().await;
+    let api = scene.api();
+    let changed = json!({"hostname": scene.shelf.host(), "props": {"project": ["lab", "tool"], "is_global": false, "ssl_verify": false}});
+    let change = "mutation($hostname: String!, $props: ModifyContainerRegistryInput!) {
+        modify_container_registry(hostname: $hostname, props: $props) { msg } }";
+    api.ask(change, changed).await;
+    let schema = Schema::of(&api).await;
+    let search = async |of: &str| {
+        let reply = api.call("POST", &format!("/v2/{of}/search")).json(&json!({"limit": 1000})).send().await;
+        let items = reply.json()["items"].as_array().expect("items").clone();
+        assert!(!items.is_empty(), "{of}");
+        items
+    };
+
+    let lists = List::all(&schema);
+    let images = lists.iter().find(|list| list.row == "ImageNode").expect("a list of images");
+    let rows = images.rows(&api, "", "").await;
+    let registry_ids: BTreeSet<Value> =
+        search("container-registries").await.iter().map(|item| item["id"].to_string().into()).collect();
+    let renamed: [Renamed; 7] = [
+        ("id", |row| row["row_id"].clone()),
+        ("entity_id", |row| row["row_id"].clone()),
+        ("name", |row| {
+            format!("{}/{}:{}", text(&row["registry"]), text(&row["name"]), text(&row["tag"])).into()
+        }),
+        ("image", |row| row["name"].clone()),
+        ("config_digest", |row| row["digest"].clone()),
+        ("accelerators", |row| joined(&row["supported_accelerators"]).into()),
+        ("type", |row| row["type"].clone()),
+    ];
+    let found = search("images").await;
+    assert_eq!(found.len(), rows.len());
+    for item in found {
+        let row = rows.iter().find(|row| row["row_id"] == item["id"]).expect("GraphQL has it, too");
+        alike(&item, row, &renamed, &["registry_id", "tags", "last_used_at"]);
+        assert!(registry_ids.contains(&Value::from(item["registry_id"].to_string())), "{item}");
+    }
+
+    let selection = schema.selection("ContainerRegistry");
+    let data = api.ask(&format!("{{ container_registries {{ {selection} }} }}"), json!({})).await;
+    let rows = data["container_registries"].as_array().expect("a list");
+    let renamed: [Renamed; 1] = [("project", |config| joined(&config["project"]).into())];
+    let found = search("container-registries").await;
+    assert_eq!(found.len(), rows.len());
+    for item in found {
+        let row =
+            rows.iter().find(|row| row["hostname"] == item["registry_name"]).expect("GraphQL has it, too");
+        alike(&item, &row["config"], &renamed, &["id", "entity_id", "registry_name", "extra"]);
+        // Clients before 24.9 read the same as keys.
+        let key =
+            json!({"key": format!("config/docker/registry/{}", text(&row["hostname"])), "prefix": true});
+        let keys = api.call("POST", "/config/get").json(&key).send().await.json()["result"].clone();
+        let renamed: [Renamed; 4] = [
+            ("", |config| config["url"].clone()),
+            ("project", |config| joined(&config["project"]).into()),
+            ("ssl_verify", |config| config["ssl_verify"].to_string().into()),
+            ("ssl-verify", |config| config["ssl_verify"].to_string().into()),
+        ];
+        alike(&keys, &row["config"], &renamed, &[]);
+    }
+}
+
+/// Things that several queries tell of: their type, the queries of all, and the query of one with what it is asked by.
+const TOLD: [(&str, &[&str], &str, &str); 5] = [
+    ("Agent", &["agents"], "agent(agent_id: KEY)", "id"),
+    ("User", &["users"], "user(email: KEY)", "email"),
+    ("KeyPair", &["keypairs"], "keypair(access_key: KEY)", "access_key"),
+    ("ImageNode", &[], "image_node(id: KEY)", "id"),
+    ("Image", &["images"], "image(id: KEY)", "id"),
+];
+
+#[tokio::test]
+async fn whichever_query_tells_of_a_thing_says_the_same() {
+    let (scene, _speaker) = full().await;
+    let api = scene.api();
+    let schema = Schema::of(&api).await;
+    let lists = List::all(&schema);
+    let known = |list: &List| TOLD.iter().any(|(kind, ..)| *kind == list.row);
+    assert!(lists.iter().all(known), "every list is held against the query of one");
+    for (kind, all, one, key) in TOLD {
+        let selection = schema.selection(kind);
+        let told = async || {
+            let mut told: Vec<Vec<Value>> = Vec::new();
+            for query in all {
+                let data = api.ask(&format!("{{ {query} {{ {selection} }} }}"), json!({})).await;
+                told.push(data[*query].as_array().expect("a list").clone());
+            }
+            for list in lists.iter().filter(|list| list.row == kind) {
+                told.push(list.rows(&api, "", "").await);
+            }
+            let mut single = Vec::new();
+            for row in told.first().expect("at least one list") {
+                let query = one.replace("KEY", &row[key].to_string());
+                let data = api.ask(&format!("{{ one: {query} {{ {selection} }} }}"), json!({})).await;
+                single.push(data["one"].clone());
+            }
+            told.push(single);
+            let others = |row: &Value| row["access_key"] != ADMIN_ACCESS_KEY;
+            told.into_iter()
+                .map(|rows| {
+                    let mut rows: Vec<Value> = rows.into_iter().filter(others).collect();
+                    rows.sort_by_key(|row| row[key].to_string());
+                    rows
+                })
+                .collect::<Vec<_>>()
+        };
+        for of in 0..told().await.len() {
+            settled(&format!("{kind} by the query number {of}"), async || {
+                let told = told().await;
+                (told[of].clone(), told[0].clone())
+            })
+            .await;
+        }
+    }
+    // What both types of images have is the same in both.
+    let data = api.ask(&format!("{{ images {{ {} }} }}", schema.selection("Image")), json!({})).await;
+    let nodes =
+        lists.iter().find(|list| list.row == "ImageNode").expect("a list of nodes").rows(&api, "", "").await;
+    for image in data["images"].as_array().expect("a list") {
+        let node = nodes.iter().find(|node| node["row_id"] == image["id"]).expect("a node");
+        alike(image, node, &[("id", |node| node["row_id"].clone())], &[]);
+    }
 }

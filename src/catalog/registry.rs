@@ -239,6 +239,16 @@ impl Registry {
         all.into_iter().filter_map(|(is_dropped, name)| is_dropped.then_some(name)).collect()
     }
 
+    /// Its URL as it was most likely typed: without the slash that stands for an empty path.
+    pub fn written_url(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// The names of its projects in one text, as clients have them that know no lists; nothing for all repositories.
+    pub fn written_projects(&self) -> Option<String> {
+        Some(self.projects.join(",")).filter(|names| !names.is_empty())
+    }
+
     /// Whether a repository is one the admin wants of this registry.
     pub fn wants(&self, repository: &str) -> bool {
         self.projects.is_empty()

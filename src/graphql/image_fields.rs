@@ -202,7 +202,7 @@ impl Record for Image {
 
     fn fields() -> &'static [Field<Self>] {
         &[
-            Field { name: "id", read: Read::Text(|image| Some(image.id.to_string().into())) },
+            Field { name: "id", read: Read::Id(|image| Some(image.id.to_string().into()), plain_id) },
             Field { name: "row_id", read: Read::Text(|image| Some(image.id.to_string().into())) },
             Field { name: "name", read: Read::Text(|image| Some(image.record.name.as_str().into())) },
             Field { name: "namespace", read: Read::Text(|image| Some(image.record.name.as_str().into())) },

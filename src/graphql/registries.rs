@@ -41,8 +41,7 @@ pub struct ContainerRegistryConfig(Arc<Registry>);
 impl ContainerRegistryConfig {
     /// Where it answers.
     async fn url(&self) -> &str {
-        // As it was most likely typed: without the slash that stands for an empty path.
-        self.0.url.as_str().trim_end_matches('/')
+        self.0.written_url()
     }
 
     /// Its software: `docker`, `harbor2`, ...

@@ -167,11 +167,11 @@ fn of_registry(registry: &Registry) -> Vec<(String, String)> {
         keys::join(REGISTRIES.into_iter().chain([registry.host.as_str()]).chain(property))
     };
     let shown = |property: Property| match property {
-        Property::Url => Some(registry.url.as_str().trim_end_matches('/').to_owned()),
+        Property::Url => Some(registry.written_url().to_owned()),
         Property::Type => Some(registry.kind.to_string()),
         Property::Username => registry.username.clone(),
         Property::Password => registry.password.as_ref().map(|_| PASSWORD_SET.into()),
-        Property::Project => Some(registry.projects.join(",")).filter(|names| !names.is_empty()),
+        Property::Project => registry.written_projects(),
         Property::SslVerify => (!registry.ssl_verify).then(|| "false".into()),
     };
     PROPERTIES.into_iter().filter_map(|(property, name)| Some((key(name), shown(property)?))).collect()

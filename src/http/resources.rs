@@ -5,7 +5,6 @@ use poem::{Response, handler};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::http::caller::Proved;
 use crate::http::json::answer;
@@ -15,7 +14,7 @@ use crate::http::problem::Problem;
 #[handler]
 pub fn docker_registries(Proved(caller): Proved, Data(catalog): Data<&Catalog>) -> Result<Response, Problem> {
     let registries = catalog.registries(&caller)?;
-    let urls = registries.iter().map(|registry| (registry.host.clone(), url(registry)));
+    let urls = registries.iter().map(|registry| (registry.host.clone(), registry.written_url().into()));
     answer(&urls.collect::<Map<_, _>>())
 }
 
@@ -29,17 +28,13 @@ pub fn container_registries(
     let mut urls = Map::new();
     for registry in catalog.registries(&caller)? {
         if registry.projects.is_empty() {
-            urls.insert(registry.host.clone(), url(&registry));
+            urls.insert(registry.host.clone(), registry.written_url().into());
         }
         for project in &registry.projects {
-            urls.insert(format!("{project}/{}", registry.host), url(&registry));
+            urls.insert(format!("{project}/{}", registry.host), registry.written_url().into());
         }
     }
     answer(&urls)
-}
-
-fn url(registry: &Registry) -> Value {
-    registry.url.as_str().trim_end_matches('/').into()
 }
 
 /// Which group.

@@ -6,6 +6,8 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
+use crate::graphql::kit::scalar::BigInt;
+
 /// The most field names an error lists.
 const NAMED: usize = 40;
 
@@ -34,6 +36,8 @@ pub type Test<'t> = &'t mut dyn FnMut(&str) -> bool;
 pub enum Read<R: Record> {
     /// A text.
     Text(fn(&R) -> Option<Cow<'_, str>>),
+    /// An id, and what makes it of the form that rows show it in; a filter may have either.
+    Id(fn(&R) -> Option<Cow<'_, str>>, fn(&str) -> String),
     /// A number.
     Number(fn(&R) -> Option<f64>),
     /// A truth value.
@@ -51,7 +55,7 @@ impl<R: Record> Read<R> {
     /// The type as an error names it.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Text(_) | Self::Texts(_) | Self::Keyed(_) => "a text",
+            Self::Text(_) | Self::Id(..) | Self::Texts(_) | Self::Keyed(_) => "a text",
             Self::Number(_) => "a number",
             Self::Truth(_) => "true or false",
             Self::Time(_) => "a time",
@@ -61,7 +65,7 @@ impl<R: Record> Read<R> {
     /// What can be ordered by it; nothing where a row has several.
     pub fn value<'a>(&self, view: R::View<'a>) -> Value<'a> {
         match self {
-            Self::Text(read) => read(R::row(view)).map(Value::Text),
+            Self::Text(read) | Self::Id(read, _) => read(R::row(view)).map(Value::Text),
             Self::Number(read) => read(R::row(view)).map(Value::Number),
             Self::Truth(read) => read(view).map(Value::Truth),
             Self::Time(read) => read(R::row(view)).map(Value::Time),
@@ -140,7 +144,7 @@ impl Value<'_> {
 pub fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<'j>> {
     match (read, json) {
         (_, Json::Null) => Some(Value::Null),
-        (Read::Text(_), Json::String(text)) => Some(Value::Text(text.into())),
+        (Read::Text(_) | Read::Id(..), Json::String(text)) => Some(Value::Text(text.into())),
         (Read::Number(_), Json::Number(number)) => number.as_f64().map(Value::Number),
         (Read::Truth(_), Json::Bool(truth)) => Some(Value::Truth(*truth)),
         (Read::Time(_), Json::String(text)) => text.parse().ok().map(Value::Time),
@@ -148,8 +152,8 @@ pub fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<
     }
 }
 
-/// A size or a count as a field's number.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB; beyond that a few bytes do not matter")]
+/// A size or a count as a field's number: as rows show it.
+#[expect(clippy::cast_precision_loss, reason = "what is written is exact in this type, too")]
 pub fn number(count: u64) -> f64 {
-    count as f64
+    BigInt(count).written() as f64
 }

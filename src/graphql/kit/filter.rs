@@ -18,7 +18,7 @@ use crate::base::Result;
 use crate::base::walk::Meter;
 use crate::graphql::kit::field::{self, Read, Record};
 use crate::graphql::kit::like::Pattern;
-use crate::graphql::kit::parser::{self, Comparison, Constant, Expression, Operator};
+use crate::graphql::kit::parser::{self, Comparison, Constant, Expression, Operator, unescaped};
 
 /// What a comparison costs besides the text it looks at, as [`Meter::look`] counts.
 const COMPARISON: usize = 16;
@@ -103,7 +103,7 @@ impl<R: Record> Node<R> {
 fn is_null<R: Record>(read: &Read<R>, key: Option<&str>, view: R::View<'_>) -> bool {
     let row = R::row(view);
     match read {
-        Read::Text(read) => read(row).is_none(),
+        Read::Text(read) | Read::Id(read, _) => read(row).is_none(),
         Read::Number(read) => read(row).is_none(),
         Read::Truth(read) => read(view).is_none(),
         Read::Time(read) => read(row).is_none(),
@@ -127,7 +127,7 @@ impl Test {
             self.takes_text(text)
         };
         match read {
-            Read::Text(read) => read(row).map(|text| takes_text(&text)),
+            Read::Text(read) | Read::Id(read, _) => read(row).map(|text| takes_text(&text)),
             Read::Keyed(read) => read(row, key.unwrap_or_default()).map(|text| takes_text(&text)),
             Read::Texts(any) => Some(any(row, &mut |text| takes_text(text))),
             Read::Number(read) => read(row).map(|number| self.takes_number(number)),
@@ -135,6 +135,15 @@ impl Test {
                 read(view).map(|truth| matches!(self, Self::Truth(wanted) if *wanted == truth))
             }
             Read::Time(read) => read(row).map(|time| self.takes_time(time)),
+        }
+    }
+
+    /// With the texts in the form that a field is read in; patterns stay.
+    fn in_form(self, plain: fn(&str) -> String) -> Self {
+        match self {
+            Self::Text(operator, text) => Self::Text(operator, plain(&text)),
+            Self::OneOf(texts) => Self::OneOf(texts.iter().map(|text| plain(text)).collect()),
+            other => other,
         }
     }
 
@@ -197,7 +206,7 @@ fn node<R: Record>(expression: &Expression<'_>) -> Result<Node<R>> {
 }
 
 fn compared<R: Record>(comparison: &Comparison<'_>) -> Result<Node<R>> {
-    let Some((field, key)) = field::find::<R>(comparison.name) else {
+    let Some((field, key)) = field::find::<R>(&comparison.name) else {
         let known = field::names::<R>(|_| true);
         return Err(comparison
             .name_at
@@ -214,6 +223,7 @@ fn compared<R: Record>(comparison: &Comparison<'_>) -> Result<Node<R>> {
     }
     let test = match read {
         Read::Text(_) | Read::Texts(_) | Read::Keyed(_) => text_test(comparison),
+        Read::Id(_, plain) => text_test(comparison).map(|test| test.in_form(*plain)),
         Read::Number(_) => number_test(comparison),
         Read::Truth(_) => truth_test(comparison),
         Read::Time(_) => time_test(comparison)?,
@@ -226,9 +236,11 @@ fn compared<R: Record>(comparison: &Comparison<'_>) -> Result<Node<R>> {
 
 /// For a constant or an operator that the field's type does not have.
 fn unfit<R: Record>(read: &Read<R>, comparison: &Comparison<'_>) -> crate::base::Error {
-    let (name, operator, kind) = (comparison.name, comparison.operator.as_str(), read.kind());
+    let (name, operator, kind) = (&comparison.name, comparison.operator.as_str(), read.kind());
     let example = match read {
-        Read::Text(_) | Read::Texts(_) | Read::Keyed(_) => format!(r#"{name} == "...", {name} like "%...%""#),
+        Read::Text(_) | Read::Id(..) | Read::Texts(_) | Read::Keyed(_) => {
+            format!(r#"{name} == "...", {name} like "%...%""#)
+        }
         Read::Number(_) => format!("{name} >= 1000"),
         Read::Truth(_) => format!("{name} == true"),
         Read::Time(_) => format!(r#"{name} >= "2024-01-31""#),
@@ -243,10 +255,10 @@ fn text_test(comparison: &Comparison<'_>) -> Option<Test> {
     match (comparison.operator, &comparison.value) {
         (Operator::Like, Constant::Text(text)) => Some(like(Pattern::new(text, false))),
         (Operator::ILike, Constant::Text(text)) => Some(like(Pattern::new(text, true))),
-        (Operator::Contains, Constant::Text(text)) => Some(like(Pattern::within(text))),
+        (Operator::Contains, Constant::Text(text)) => Some(like(Pattern::within(&unescaped(text)))),
         (Operator::In, Constant::List(values)) => each(values, text_of).map(Test::OneOf),
         (operator, Constant::Text(text)) if operator != Operator::In => {
-            Some(Test::Text(operator, text.clone()))
+            Some(Test::Text(operator, unescaped(text)))
         }
         _ => None,
     }
@@ -297,7 +309,7 @@ fn time_of(text: &str) -> Option<Timestamp> {
 
 fn text_of(constant: &Constant) -> Option<String> {
     match constant {
-        Constant::Text(text) => Some(text.clone()),
+        Constant::Text(text) => Some(unescaped(text)),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! expression = term { "&" term } [ "|" expression ] | term "|" expression
 //! term       = name operator value | "!" term | "(" expression ")"
+//! name       = letters, digits, "_", "-", "/" and "." | name "." "text"    (* a key with other characters *)
 //! operator   = "==" "!=" "<" "<=" ">" ">=" "in" "contains" "like" "ilike" "is" "isnot"
 //! value      = "text" | number | true | false | null | "[" value, ... "]"
 //! ```
@@ -10,6 +11,8 @@
 //! Backend.AI itself reads everything to the right of `&`, `|` and `!` first, so that `a & b | c` is `a & (b | c)` there
 //! and `!a & b` is `!(a & b)`. People mean the opposite. Where the two readings differ, parentheses are asked for; what
 //! is taken means the same here and there.
+
+use std::borrow::Cow;
 
 use crate::base::{Error, Result};
 
@@ -36,8 +39,8 @@ pub enum Expression<'t> {
 /// A field, an operator and a constant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison<'t> {
-    /// The field's name.
-    pub name: &'t str,
+    /// The field's name, with the key behind its dot if there is one.
+    pub name: Cow<'t, str>,
     /// Where the name is, for errors.
     pub name_at: Place,
     /// How they are compared.
@@ -220,6 +223,9 @@ impl<'t> Parser<'t> {
             return Err(name_at.error(why));
         }
         let name = self.name().ok_or_else(|| self.unexpected("the name of a field, `(` or `!`"))?;
+        let has_key =
+            name.ends_with('.') && self.text.get(self.at..).is_some_and(|rest| rest.starts_with('"'));
+        let name = if has_key { format!("{name}{}", unescaped(&self.string()?)).into() } else { name.into() };
         let Some(operator) = self.operator() else {
             let known: Vec<_> = OPERATORS.iter().map(|(text, _)| *text).collect();
             return Err(self.unexpected(&format!("an operator ({})", known.join(" "))));
@@ -265,7 +271,8 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A backslash protects a quotation mark from ending the text, and stays before anything else, for patterns.
+    /// A backslash protects a quotation mark from ending the text, and stays before anything else: for patterns, and
+    /// because two stand for one in other texts.
     fn string(&mut self) -> Result<String> {
         let place = self.place();
         let mut text = String::new();
@@ -344,6 +351,12 @@ impl<'t> Parser<'t> {
     }
 }
 
+/// A text that is no pattern: two backslashes stand for one, so that it can end with one, or have one before a quotation
+/// mark.
+pub fn unescaped(text: &str) -> String {
+    text.replace(r"\\", r"\")
+}
+
 fn all(mut terms: Vec<Expression<'_>>) -> Expression<'_> {
     if terms.len() == 1 { terms.remove(0) } else { Expression::All(terms) }
 }
@@ -369,7 +382,7 @@ mod tests {
             Expression::All(parts) => format!("({})", joined(parts, "&")),
             Expression::Any(parts) => format!("({})", joined(parts, "|")),
             Expression::Not(inner) => format!("!{}", shape(inner)),
-            Expression::Compare(comparison) => comparison.name.into(),
+            Expression::Compare(comparison) => comparison.name.as_ref().into(),
         }
     }
 
@@ -383,6 +396,7 @@ mod tests {
             ("(!a == 1) & b == 2", "(!a&b)"),
             ("!(a == 1 & b == 2)", "!(a&b)"),
             ("!!a != 1", "!!a"),
+            (r#"labels."a \"b\\" == "x""#, r#"labels.a "b\"#),
         ] {
             assert_eq!(shape(&parse(text).expect(text)), expected, "{text}");
         }
@@ -422,6 +436,8 @@ mod tests {
             ("a == ", "at character 6: expected a value"),
             ("a == x", "at character 6: expected a value"),
             ("a == \"x", "at character 6: the text has no end"),
+            ("a.\"x == 1", "at character 3: the text has no end"),
+            ("a. \"x\" == 1", "at character 4: expected an operator"),
             ("a == 1x", "at character 6: \"1x\" is no number"),
             ("(a == 1", "at character 8: expected `&`, `|` or `)`"),
             ("a == 1 b == 2", "at character 8: expected `&`, `|` or the end"),

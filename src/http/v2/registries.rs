@@ -43,10 +43,10 @@ impl From<&Registry> for Node {
         Self {
             id,
             entity_id: id,
-            url: registry.url.as_str().trim_end_matches('/').into(),
+            url: registry.written_url().into(),
             registry_name: registry.host.clone(),
             kind: registry.kind.to_string(),
-            project: Some(registry.projects.join(",")).filter(|names| !names.is_empty()),
+            project: registry.written_projects(),
             username: registry.username.clone(),
             ssl_verify: registry.ssl_verify,
             is_global: registry.is_global,
