@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use url::{Host, Url};
+use url::Url;
 
 use crate::agent::registries;
+use crate::base::loopback;
 use crate::registry::tls::{explain, system_roots, with_ca};
 use crate::wire::socket::{Broken, Socket};
 use crate::wire::{MAX_MESSAGE, PATH};
@@ -54,11 +55,7 @@ impl Manager {
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err("the manager's URL has no host".into());
         };
-        let is_loopback = match &host {
-            Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
-            Host::Ipv4(address) => address.is_loopback(),
-            Host::Ipv6(address) => address.is_loopback(),
-        };
+        let is_loopback = loopback::is_url(url);
         let host = host.to_string().trim_matches(['[', ']']).to_owned();
         let tls = is_secure.then(|| secured(&host, ca_pem)).transpose()?;
         let scheme = if is_secure { "wss" } else { "ws" };
@@ -147,6 +144,7 @@ mod tests {
             ("http://10.0.0.1:8090", "ws://10.0.0.1:8090/agents/link", false),
             ("http://127.0.0.1:8090", "ws://127.0.0.1:8090/agents/link", true),
             ("http://[::1]:8090", "ws://[::1]:8090/agents/link", true),
+            ("http://[::ffff:127.0.0.1]:8090", "ws://[::ffff:7f00:1]:8090/agents/link", true),
         ] {
             let manager = read(url).unwrap();
             assert_eq!((manager.link.as_str(), manager.is_private()), (link, is_private), "{url}");

@@ -9,6 +9,7 @@ pub mod error;
 pub mod ids;
 pub mod keyed;
 pub mod lines;
+pub mod loopback;
 pub mod places;
 pub mod reference;
 pub mod secret;

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::base::digest::Digest;
+use crate::base::loopback;
 
 /// Longest reference we look at: host 255 + name 255 + tag 128 + digest 135, and some slack.
 pub const MAX_REFERENCE: usize = 1024;
@@ -122,6 +123,11 @@ fn is_repository_component(component: &str) -> bool {
         })
 }
 
+/// Where a registry is unless told otherwise. One on this machine speaks plain HTTP, as Docker assumes, too.
+pub fn registry_url(host: &str) -> String {
+    format!("{}://{host}", if loopback::is_host(host) { "http" } else { "https" })
+}
+
 /// Whether this can name a registry: `host` or `host:port`, the host a DNS name, an IPv4 address or a bracketed IPv6
 /// address. A name without a dot is allowed (`localhost:5000`, `registry:5000`, `harbor`).
 pub fn is_registry_host(text: &str) -> bool {
@@ -176,11 +182,28 @@ impl fmt::Display for Canonical {
 
 #[cfg(test)]
 mod tests {
-    use super::{Reference, is_registry_host, is_repository, is_tag};
+    use super::{Reference, is_registry_host, is_repository, is_tag, registry_url};
 
     fn parts(text: &str) -> (String, Option<String>, bool) {
         let reference = Reference::parse(text).unwrap();
         (reference.path, reference.tag, reference.digest.is_some())
+    }
+
+    #[test]
+    fn a_registry_on_this_machine_is_plain_http_unless_told_otherwise() {
+        for (host, expected) in [
+            ("cr.example.org", "https://cr.example.org"),
+            ("cr.example.org:5000", "https://cr.example.org:5000"),
+            ("localhost", "http://localhost"),
+            ("localhost:5000", "http://localhost:5000"),
+            ("127.0.0.2:5000", "http://127.0.0.2:5000"),
+            ("[::1]:5000", "http://[::1]:5000"),
+            ("cr.localhost:5000", "http://cr.localhost:5000"),
+            ("localhost.example.org", "https://localhost.example.org"),
+            ("127.example.org", "https://127.example.org"),
+        ] {
+            assert_eq!(registry_url(host), expected);
+        }
     }
 
     #[test]

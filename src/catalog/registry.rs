@@ -163,8 +163,7 @@ impl Registry {
                 format!("{:?} is no host or host:port, such as cr.example.org:5000", reference::shown(host)),
             ));
         }
-        let scheme = if is_loopback(host) { "http" } else { "https" };
-        let url = Url::parse(&format!("{scheme}://{host}"))
+        let url = Url::parse(&reference::registry_url(host))
             .map_err(|why| Error::invalid("hostname", format!("{host:?}: {why}")))?;
         Ok(Self {
             host: host.into(),
@@ -254,15 +253,6 @@ impl Registry {
         self.projects.is_empty()
             || self.projects.iter().any(|project| reference::is_within(repository, project))
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-        .map_or(host, |h| h.0);
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn parse_url(text: &str) -> Result<Url> {

@@ -17,6 +17,7 @@ use crate::{
     base::{
         error::{Code, find_cause},
         ids::TaskId,
+        loopback,
         secret::Secret,
     },
     cli::{
@@ -65,7 +66,7 @@ impl Client {
             .connect_timeout(CONNECT)
             // A redirected request would carry a signature for another path or host.
             .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(endpoint) {
+        if loopback::is_url(endpoint) {
             builder = builder.no_proxy();
         }
         if let Some(path) = ca {
@@ -446,15 +447,6 @@ impl std::fmt::Display for Problem {
 fn authority(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();
     endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-pub(crate) fn is_loopback(endpoint: &Url) -> bool {
-    match endpoint.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 /// An error with what is behind it: reqwest's own text is only "error sending request".

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Args, parser::ValueSource};
 
 use crate::{
-    base::{clock::Clock, secret::Secret},
+    base::{clock::Clock, loopback, secret::Secret},
     cli::{
         self,
         api::{self, Client},
@@ -61,7 +61,7 @@ impl Doctor {
             directory: &self.data_dir,
             is_directory_named: named.is_some_and(|from| from != ValueSource::DefaultValue)
                 || self.data_dir != Path::new(serve::DATA_DIR),
-            is_here: api::is_loopback(&self.connection.endpoint),
+            is_here: loopback::is_url(&self.connection.endpoint),
         };
         findings.extend(place.directory(state, greeting.is_ok()));
         findings.push(place.server(state, greeting.as_ref()));

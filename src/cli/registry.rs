@@ -199,7 +199,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
 
 async fn add(client: &Client, host: &str, settings: &Settings, as_json: bool) -> Result<()> {
     let mut props = settings.props(settings.password(host)?.as_ref())?;
-    props.entry("url").or_insert_with(|| url_of(host).into());
+    props.entry("url").or_insert_with(|| reference::registry_url(host).into());
     props.entry("type").or_insert_with(|| "docker".into());
     let query = "mutation($hostname: String!, $props: CreateContainerRegistryInput!) \
         { create_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";
@@ -278,13 +278,6 @@ impl Settings {
     }
 }
 
-/// Where a registry is unless told otherwise. One on this machine speaks plain HTTP, as Docker assumes too.
-fn url_of(host: &str) -> String {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let is_here = name == "localhost" || name == "[::1]" || name.starts_with("127.");
-    format!("{}://{host}", if is_here { "http" } else { "https" })
-}
-
 impl Record {
     fn cells(&self) -> Vec<String> {
         let Some(config) = &self.config else { return vec![self.hostname.clone()] };
@@ -319,25 +312,7 @@ impl Config {
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::{
-        base::secret::Secret,
-        cli::registry::{Settings, url_of},
-    };
-
-    #[test]
-    fn a_registry_on_this_machine_is_plain_http_unless_told_otherwise() {
-        for (host, expected) in [
-            ("cr.example.org", "https://cr.example.org"),
-            ("cr.example.org:5000", "https://cr.example.org:5000"),
-            ("localhost", "http://localhost"),
-            ("localhost:5000", "http://localhost:5000"),
-            ("127.0.0.2:5000", "http://127.0.0.2:5000"),
-            ("[::1]:5000", "http://[::1]:5000"),
-            ("localhost.example.org", "https://localhost.example.org"),
-        ] {
-            assert_eq!(url_of(host), expected);
-        }
-    }
+    use crate::{base::secret::Secret, cli::registry::Settings};
 
     #[test]
     fn only_what_was_given_is_changed() {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
+use crate::base::loopback;
 use crate::wire::MAX_TEXT;
 
 /// The address at which an agent that dials in from there says it is found.
@@ -26,20 +27,10 @@ pub(in crate::fleet) fn checked(text: &str, from: IpAddr) -> Result<Url, &'stati
         None => Err("it has no host"),
         Some(Host::Ipv4(address)) if address.is_unspecified() => Err("it is nobody's address"),
         Some(Host::Ipv6(address)) if address.is_unspecified() => Err("it is nobody's address"),
-        Some(_) if is_loopback(&url) && !from.is_loopback() => {
+        Some(_) if loopback::is_url(&url) && !loopback::is_address(from) => {
             Err("it is this machine's own, and the agent is on another")
         }
         Some(_) => Ok(url),
-    }
-}
-
-/// Whether only programs on the same machine find anything there.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
-        None => false,
     }
 }
 
@@ -67,6 +58,7 @@ mod tests {
             "http://127.0.0.1:2375",
             "http://[::ffff:127.0.0.1]:2375",
             "http://localhost:2375",
+            "http://localhost.:2375",
         ] {
             assert!(checked(url, far).is_err(), "{url}");
         }

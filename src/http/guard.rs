@@ -10,6 +10,7 @@ use poem::http::{HeaderName, HeaderValue, header};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
 use crate::access::rates::{self, Standing};
+use crate::base::loopback;
 use crate::base::reference::shown;
 use crate::http::caller::Tally;
 use crate::http::health::Requests;
@@ -48,7 +49,7 @@ impl Hosts {
     /// rebinding) has that site's name; no page's name is an IP address but the server's own.
     fn know(&self, header: &str) -> bool {
         let name = name_in(header);
-        address_in(&name).is_some() || is_localhost(&name) || self.0.contains(&name)
+        address_in(&name).is_some() || loopback::is_host(header) || self.0.contains(&name)
     }
 
     /// Whether the request is for this server. It has to say one host, and once: of two, a proxy in front may have
@@ -70,12 +71,6 @@ impl Hosts {
     }
 }
 
-/// Whether a `Host` header is that of somebody on this machine.
-pub fn is_loopback(header: &str) -> bool {
-    let name = name_in(header);
-    is_localhost(&name) || address_in(&name).is_some_and(|address| address.to_canonical().is_loopback())
-}
-
 /// The name in a `Host` header, without the port.
 fn name_in(header: &str) -> String {
     let name = match header.rsplit_once(':') {
@@ -87,10 +82,6 @@ fn name_in(header: &str) -> String {
 
 fn address_in(name: &str) -> Option<IpAddr> {
     name.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn is_localhost(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// The layer around all routes.

@@ -9,9 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::base::loopback;
 use crate::catalog::service::Catalog;
 use crate::http::caller::{Proofs, Proved};
-use crate::http::guard;
 use crate::http::peer::Proxies;
 use crate::http::problem::Problem;
 use crate::store::Store;
@@ -95,8 +95,8 @@ pub fn metrics(
 /// the name its client asked for, or speaks HTTP/1.0 as nginx does.
 fn is_local(request: &Request, proxies: &Proxies) -> bool {
     let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
-    let is_direct = peer.is_some_and(|address| address.is_loopback() && !proxies.trusts(address));
+    let is_direct = peer.is_some_and(|address| loopback::is_address(address) && !proxies.trusts(address));
     let is_forwarded = FORWARDED.iter().any(|name| request.header(*name).is_some());
-    let is_by_loopback = guard::is_loopback(request.header(header::HOST).unwrap_or_default());
+    let is_by_loopback = loopback::is_host(request.header(header::HOST).unwrap_or_default());
     is_direct && !is_forwarded && is_by_loopback && request.version() >= Version::HTTP_11
 }

@@ -16,6 +16,7 @@ use std::{
 use async_trait::async_trait;
 use url::{Host, Url};
 
+use crate::base::loopback;
 use crate::registry::error::Reason;
 
 /// Turns names into addresses.
@@ -267,7 +268,7 @@ impl Policy {
             Place::Never => {
                 Err("its address is link-local, metadata, multicast or unspecified; no registry lives there")
             }
-            Place::Loopback if is_loopback_host(&self.home) => Ok(()),
+            Place::Loopback if loopback::is_url(&self.home) => Ok(()),
             Place::Loopback => {
                 Err("its address is this machine itself, which only a registry added as localhost may use")
             }
@@ -316,19 +317,6 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && plain_host(a) == plain_host(b)
         && a.port_or_known_default() == b.port_or_known_default()
-}
-
-/// Whether a registry at this URL was named as being on this very machine.
-fn is_loopback_host(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(v4)) => Place::of_v4(v4) == Place::Loopback,
-        Some(Host::Ipv6(v6)) => Place::of_v6(v6) == Place::Loopback,
-        Some(Host::Domain(name)) => {
-            let name = plain(name);
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
-    }
 }
 
 /// Realms of public registries that live beside, not below, their registry.

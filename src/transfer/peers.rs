@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::access::visibility::Whereabouts;
 use crate::base::digest::Digest;
+use crate::base::loopback;
 use crate::base::secret::Secret;
 use crate::catalog::image::ImageRecord;
 use crate::engine::fault::{Class, Fault};
@@ -194,7 +195,7 @@ impl Peers {
 /// Whether it is on the manager's own machine.
 fn is_here(record: &AgentRecord) -> bool {
     let address = record.address.strip_prefix("link:").and_then(|address| address.parse::<IpAddr>().ok());
-    !record.remote || address.is_some_and(|address| address.is_loopback())
+    !record.remote || address.is_some_and(loopback::is_address)
 }
 
 /// Where an engine's images are found by peers: nothing if nowhere, and no address if that is the manager's.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::base::digest::Digest;
-use crate::fleet::door::is_loopback;
+use crate::base::loopback;
 
 /// The label by which agents are of one site.
 pub(in crate::transfer) const SITE: &str = "site";
@@ -64,7 +64,7 @@ pub(in crate::transfer) fn way(
 /// Whether an agent gets to a peer's address. `is_here` if it is on the manager's own machine: addresses that are only
 /// good on one machine are taken from agents there alone.
 pub(in crate::transfer) fn gets_to(is_here: bool, url: Option<&Url>) -> bool {
-    is_here || url.is_none_or(|url| !is_loopback(url))
+    is_here || url.is_none_or(|url| !loopback::is_url(url))
 }
 
 /// Who fetches which image for which site. Clones share it.

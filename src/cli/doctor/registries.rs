@@ -3,11 +3,14 @@
 use futures_util::{StreamExt as _, stream};
 use url::Url;
 
-use crate::cli::{
-    api::{Client, Outcome, is_loopback},
-    doctor::finding::Finding,
-    failure::{Failure, Result},
-    registry::{self, Record},
+use crate::{
+    base::loopback,
+    cli::{
+        api::{Client, Outcome},
+        doctor::finding::Finding,
+        failure::{Failure, Result},
+        registry::{self, Record},
+    },
 };
 
 /// How many are tried at once: one that is silent takes a while.
@@ -44,7 +47,7 @@ fn judged(record: &Record, outcome: Result<Outcome>) -> Finding {
     };
     let found = registry::said(&outcome).to_owned();
     let listened = record.config.as_ref().filter(|config| !config.is_verified());
-    match listened.filter(|config| !config.url.parse::<Url>().is_ok_and(|url| is_loopback(&url))) {
+    match listened.filter(|config| !config.url.parse::<Url>().is_ok_and(|url| loopback::is_url(&url))) {
         Some(config) if config.url.starts_with("http:") => Finding::warn(
             check,
             format!("{found}; without TLS: others on the way can read its password and change images"),

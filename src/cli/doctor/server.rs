@@ -8,9 +8,9 @@ use url::Url;
 
 use crate::{
     access::signature::parse_date,
-    base::clock::Clock,
+    base::{clock::Clock, loopback},
     cli::{
-        api::{Client, is_loopback},
+        api::Client,
         connection::WHERE_FROM,
         doctor::{finding::Finding, fleet, registries, space, time},
         failure::Result,
@@ -73,7 +73,7 @@ pub(super) fn privacy(endpoint: &Url) -> Finding {
     const CHECK: &str = "connection";
     if endpoint.scheme() == "https" {
         Finding::ok(CHECK, "by TLS")
-    } else if is_loopback(endpoint) {
+    } else if loopback::is_url(endpoint) {
         Finding::ok(CHECK, "within this machine")
     } else {
         Finding::warn(
