@@ -26,6 +26,7 @@ use crate::access::bucket::Bucket;
 use crate::access::hasher::Line;
 use crate::access::shares::Shares;
 use crate::base::Result;
+use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
 use crate::base::places::net_of;
 use crate::store::table::Writer;
@@ -34,7 +35,8 @@ use crate::store::{Store, Table};
 const FAILURES: Table<Record> = Table::new("TRIED_TO_FAILURES");
 const KNOWN: Table<Vec<Known>> = Table::new("ACCOUNT_HASH_TO_ADDRESSES");
 
-/// Longest wait.
+/// The waits after failures that are not allowed any more.
+const WAITS: Backoff = Backoff::doubling(Duration::from_secs(1), MAX_WAIT);
 const MAX_WAIT: Duration = Duration::from_mins(15);
 /// Each time this long passes without another failure, one is forgotten.
 const FORGOTTEN: Duration = Duration::from_mins(15);
@@ -139,7 +141,7 @@ impl Failures {
     /// How much of the wait is not over.
     fn wait(self, allowed: u32, now: Instant) -> Duration {
         let Some(beyond) = self.left(now).checked_sub(allowed) else { return Duration::ZERO };
-        Duration::from_secs(1 << beyond.min(MAX_BEYOND)).min(MAX_WAIT).saturating_sub(self.passed(now))
+        WAITS.after(beyond.saturating_add(1)).saturating_sub(self.passed(now))
     }
 }
 

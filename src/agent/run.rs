@@ -20,6 +20,7 @@ use crate::agent::pulls::Pulls;
 use crate::agent::registries::Registries;
 use crate::agent::session::{Ended, Node, serve};
 use crate::agent::state::{Identity, State, random};
+use crate::base::backoff::{Backoff, Waits};
 use crate::base::secret::Secret;
 use crate::base::{Error, agent_name};
 use crate::engine::Engine;
@@ -28,10 +29,11 @@ use crate::wire::VERSIONS;
 use crate::wire::message::{Code, FromAgent, Hello, Refusal, ToAgent, Welcome};
 use crate::wire::socket::Socket;
 
-/// The first wait before the manager is dialled again, and the longest. Half of each is left to chance, so that a
-/// thousand agents don't come back in the same moment.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The waits before the manager is dialled again. They are spread, so that a thousand agents don't come back in the same
+/// moment.
+const WAITS: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(30));
+/// The least wait after a refusal.
+const REFUSED: Duration = Duration::from_secs(4);
 /// A link that lasted so long was a good one: the next wait is a first one.
 const LASTED: Duration = Duration::from_secs(10);
 /// How long the manager may take to answer hello.
@@ -149,7 +151,7 @@ struct Dialler {
 
 impl Dialler {
     async fn run(mut self) -> Result<(), Stopped> {
-        let mut wait = FIRST_WAIT;
+        let mut waits = Waits::new(WAITS);
         while !self.node.shutdown.is_cancelled() {
             let begun = Instant::now();
             let ended = tokio::select! {
@@ -165,18 +167,18 @@ impl Dialler {
                 () = self.node.shutdown.cancelled() => return Ok(()),
             };
             if begun.elapsed() >= LASTED {
-                wait = FIRST_WAIT;
+                waits.reset();
             }
             match ended {
                 Ended::Stopped => return Ok(()),
                 Ended::Broken(why) => tracing::warn!(why, "no link to the manager"),
                 Ended::Refused(refusal) => {
                     self.refused(&refusal)?;
-                    wait = wait.max(LONGEST_WAIT / 8);
+                    waits.skip_to(REFUSED);
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(jittered(wait)) => wait = (wait * 2).min(LONGEST_WAIT),
+                () = tokio::time::sleep(waits.longer_spread()) => {}
                 () = self.node.shutdown.cancelled() => {}
             }
         }
@@ -243,27 +245,5 @@ impl Dialler {
                 Ok(())
             }
         }
-    }
-}
-
-/// Between half of it and all of it.
-fn jittered(wait: Duration) -> Duration {
-    let mut byte = [0_u8; 2];
-    let chance = getrandom::fill(&mut byte).map_or(u16::MAX, |()| u16::from_le_bytes(byte));
-    wait / 2 + wait.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::jittered;
-
-    #[test]
-    fn a_wait_is_between_half_of_it_and_all_of_it() {
-        let wait = Duration::from_secs(8);
-        let waits: Vec<Duration> = (0..200).map(|_| jittered(wait)).collect();
-        assert!(waits.iter().all(|w| (wait / 2..=wait).contains(w)));
-        assert!(waits.iter().min() < waits.iter().max());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod agent_name;
 pub mod arch;
+pub mod backoff;
 pub mod bits;
 pub mod clock;
 pub mod digest;

@@ -11,7 +11,10 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    base::ids::TaskId,
+    base::{
+        backoff::{Backoff, Waits},
+        ids::TaskId,
+    },
     cli::{
         self,
         api::{Client, Unopened},
@@ -27,8 +30,7 @@ use crate::{
 /// How long we wait between attempts, and for how long in all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    first: Duration,
-    longest: Duration,
+    waits: Backoff,
     in_all: Duration,
 }
 
@@ -36,8 +38,7 @@ impl Default for Patience {
     /// A restart takes a second or two; an upgrade of the machine some minutes.
     fn default() -> Self {
         Self {
-            first: Duration::from_millis(200),
-            longest: Duration::from_secs(5),
+            waits: Backoff::doubling(Duration::from_millis(200), Duration::from_secs(5)),
             in_all: Duration::from_mins(10),
         }
     }
@@ -83,11 +84,11 @@ pub(crate) async fn follow(client: &Client, id: TaskId, as_json: bool) -> Result
 
 /// Waits for the end of a task and fetches it with its ledger.
 async fn to_the_end(client: &Client, id: TaskId, patience: Patience, screen: &mut Screen) -> Result<Detail> {
-    let mut backoff = Backoff::new(patience);
-    watch(client, id, &mut backoff, screen).await?;
+    let mut tries = Tries::new(patience);
+    watch(client, id, &mut tries, screen).await?;
     loop {
         match task::find(client, id).await {
-            Err(failure) if failure.may_pass() && backoff.pause().await => {}
+            Err(failure) if failure.may_pass() && tries.pause().await => {}
             Ok(task) if !task.has_ended() => {
                 return Err(Failure::failed(format!("task {id}"), "the server gives no events for it")
                     .remedy(format!("see wharf task show {id}")));
@@ -98,25 +99,25 @@ async fn to_the_end(client: &Client, id: TaskId, patience: Patience, screen: &mu
 }
 
 /// Returns when the task has ended, or when the server has no events for it (any more).
-async fn watch(client: &Client, id: TaskId, backoff: &mut Backoff, screen: &mut Screen) -> Result<()> {
+async fn watch(client: &Client, id: TaskId, tries: &mut Tries, screen: &mut Screen) -> Result<()> {
     let mut last_id = None;
     loop {
         match client.events(id, last_id.as_deref()).await {
             Ok(response) => {
-                if read(response, &mut last_id, backoff, screen).await {
+                if read(response, &mut last_id, tries, screen).await {
                     return Ok(());
                 }
             }
             Err(Unopened::Unknown) => return Ok(()),
             Err(Unopened::Failed(failure)) if failure.may_pass() => {
                 screen.lost(&failure);
-                if backoff.is_over() {
+                if tries.is_over() {
                     return Err(failure.remedy(format!("the task may go on: wharf task follow {id}")));
                 }
             }
             Err(Unopened::Failed(failure)) => return Err(failure),
         }
-        backoff.pause().await;
+        tries.pause().await;
     }
 }
 
@@ -124,7 +125,7 @@ async fn watch(client: &Client, id: TaskId, backoff: &mut Backoff, screen: &mut 
 async fn read(
     mut response: Response,
     last_id: &mut Option<String>,
-    backoff: &mut Backoff,
+    tries: &mut Tries,
     screen: &mut Screen,
 ) -> bool {
     let mut parser = Parser::default();
@@ -132,7 +133,7 @@ async fn read(
     while let Ok(Ok(Some(bytes))) = timeout(Client::silence(), response.chunk()).await {
         let Ok(events) = parser.push(&bytes) else { return false };
         for event in events {
-            backoff.reset();
+            tries.reset();
             last_id.clone_from(&event.id);
             // Servers of the seed's era say `task_…`, later ones `bgtask_…`.
             match event.name.trim_start_matches("bg") {
@@ -149,24 +150,25 @@ async fn read(
     false
 }
 
-/// Growing pauses, until patience is over.
-struct Backoff {
-    patience: Patience,
-    next: Duration,
+/// Tries again, until patience is over.
+struct Tries {
+    waits: Waits,
+    in_all: Duration,
     lost_since: Option<Instant>,
 }
 
-impl Backoff {
+impl Tries {
     fn new(patience: Patience) -> Self {
-        Self { patience, next: patience.first, lost_since: None }
+        Self { waits: Waits::new(patience.waits), in_all: patience.in_all, lost_since: None }
     }
 
     fn reset(&mut self) {
-        (self.next, self.lost_since) = (self.patience.first, None);
+        self.waits.reset();
+        self.lost_since = None;
     }
 
     fn is_over(&self) -> bool {
-        self.lost_since.is_some_and(|since| since.elapsed() >= self.patience.in_all)
+        self.lost_since.is_some_and(|since| since.elapsed() >= self.in_all)
     }
 
     /// Waits; false if there is no point in trying again.
@@ -175,8 +177,7 @@ impl Backoff {
         if self.is_over() {
             return false;
         }
-        sleep(self.next).await;
-        self.next = self.patience.longest.min(self.next * 2);
+        sleep(self.waits.longer()).await;
         true
     }
 }
@@ -266,7 +267,7 @@ mod tests {
     };
 
     use crate::{
-        base::ids::TaskId,
+        base::{backoff::Backoff, ids::TaskId},
         cli::{
             failure::Result,
             follow::{Patience, Screen, to_the_end},
@@ -299,8 +300,10 @@ mod tests {
     async fn followed_for(in_all: Duration, server: &Server) -> (Result<Detail>, String) {
         let paper = Paper::default();
         let mut screen = Screen::Lines { last: String::new(), to: Box::new(paper.clone()) };
-        let patience =
-            Patience { first: Duration::from_millis(20), longest: Duration::from_millis(40), in_all };
+        let patience = Patience {
+            waits: Backoff::doubling(Duration::from_millis(20), Duration::from_millis(40)),
+            in_all,
+        };
         let id: TaskId = ID.parse().unwrap();
         let ended = to_the_end(&client(server), id, patience, &mut screen).await;
         let lines = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();

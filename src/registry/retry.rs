@@ -1,8 +1,10 @@
-//! When to ask again: `Retry-After` and backoff, as pure functions of the time and a random number.
+//! When to ask again: as `Retry-After` says, or after a wait that grows.
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use crate::base::backoff::{Backoff, chance};
 
 /// The longest pause a registry can impose at once. Servers that name hours mean "not now"; asking again after this
 /// long costs them one request.
@@ -23,18 +25,9 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(asked.min(MAX_PAUSE))
 }
 
-/// The wait before try `attempt` + 1 (counted from 1): doubling from `base`, spread over the upper half by `random` so
-/// that many clients don't come back at once.
-pub(crate) fn backoff(base: Duration, attempt: u32, random: u64) -> Duration {
-    let doubled = base.saturating_mul(1_u32 << attempt.saturating_sub(1).min(10)).min(MAX_PAUSE);
-    let half = doubled / 2;
-    let spread = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-    half + Duration::from_millis(random % spread)
-}
-
-/// Randomness for [`backoff`]. Without a source of it the waits are merely less spread.
-pub(crate) fn random() -> u64 {
-    getrandom::u64().unwrap_or_default()
+/// The wait before try `attempt` + 1 (counted from 1): doubling from `base`, and spread.
+pub(crate) fn wait(base: Duration, attempt: u32) -> Duration {
+    Backoff::doubling(base, MAX_PAUSE).spread(attempt, chance())
 }
 
 #[cfg(test)]
@@ -43,7 +36,7 @@ mod tests {
 
     use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
-    use super::{MAX_PAUSE, backoff, retry_after};
+    use super::{MAX_PAUSE, retry_after};
 
     #[test]
     fn retry_after_is_read_as_seconds_or_a_date_and_capped() {
@@ -76,21 +69,5 @@ mod tests {
             let headers = headers.map(|(name, value)| (name, value.parse().unwrap())).into_iter().collect();
             assert_eq!(retry_after(&headers, ours), Some(Duration::from_secs(90)));
         }
-    }
-
-    #[test]
-    fn backoff_doubles_within_bounds_and_is_spread() {
-        let base = Duration::from_millis(500);
-        for (attempt, full) in [(1, 500), (2, 1000), (3, 2000)] {
-            for random in [0, 1, 77, u64::MAX] {
-                let wait = backoff(base, attempt, random);
-                assert!(
-                    wait >= Duration::from_millis(full / 2) && wait <= Duration::from_millis(full),
-                    "{wait:?}"
-                );
-            }
-        }
-        assert!(backoff(base, u32::MAX, u64::MAX) <= MAX_PAUSE);
-        assert_ne!(backoff(base, 3, 1), backoff(base, 3, 900));
     }
 }

@@ -185,13 +185,13 @@ impl Transport {
                 Ok(answer) => return Ok(answer),
                 Err(setback) => setback,
             };
-            let wait = retry::backoff(self.limits.backoff, attempt, retry::random());
+            let wait = retry::wait(self.limits.backoff, attempt);
             silent += u32::from(setback.reason == NO_ANSWER);
             let last = attempt >= self.limits.attempts || silent >= self.limits.silent;
             match setback.again {
                 Again::Never => return Err(self.error(&ask.doing, setback.reason)),
                 Again::AfterPause(asked) => {
-                    let unasked = retry::backoff(self.limits.unasked_pause, attempt, retry::random());
+                    let unasked = retry::wait(self.limits.unasked_pause, attempt);
                     // "Retry-After: 0" is still a refusal; coming back at once would earn the next.
                     let until = self.pace.hold(asked.unwrap_or(unasked).max(wait));
                     if last {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::base::backoff::Backoff;
 use crate::base::bits::Bits;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
@@ -19,9 +20,8 @@ use crate::store::table::{Reader, Writer, pair};
 
 const SETBACKS: Table<Setback> = Table::new("AGENT_AND_DIGEST_TO_SETBACK");
 
-/// The wait after the first failure; each further one makes it so many times longer, up to the longest.
-const FIRST_WAIT: SignedDuration = SignedDuration::from_mins(1);
-const LONGER: i32 = 4;
+/// The waits after failures.
+const WAITS: Backoff = Backoff::growing(Duration::from_mins(1), 4, LONGEST_WAIT.unsigned_abs());
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(6);
 /// The wait after somebody cancelled a rule's task: they had a reason, and time to change the rule.
 const AFTER_CANCEL: SignedDuration = SignedDuration::from_hours(1);
@@ -190,8 +190,7 @@ pub fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<Setback>)]) -> Resu
 }
 
 fn wait(failures: u32) -> SignedDuration {
-    let times = LONGER.saturating_pow(failures.saturating_sub(1));
-    FIRST_WAIT.checked_mul(times).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)
+    SignedDuration::try_from(WAITS.after(failures)).unwrap_or(LONGEST_WAIT)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
 use crate::catalog::clients::Clients;
 use crate::catalog::image::ImageRecord;
@@ -34,9 +35,8 @@ const STALLED: Duration = Duration::from_mins(5);
 const TRIES_ENGINE: u32 = 20;
 const TRIES_NETWORK: u32 = 6;
 const TRIES_OTHER: u32 = 2;
-/// The first wait before an item is begun again, and the longest.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// The waits before an item is begun again.
+const WAITS: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_mins(1));
 
 /// How often one that waits for another agent is looked at though that one has not ended.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
@@ -272,8 +272,7 @@ fn setback(item: &Item, fault: &Fault) -> Setback {
         Class::Other => TRIES_OTHER,
         _ => 0,
     };
-    let waits = 2_u32.saturating_pow(item.attempts.saturating_sub(1).min(10));
-    let wait = FIRST_WAIT.saturating_mul(waits).min(LONGEST_WAIT);
+    let wait = WAITS.after(item.attempts);
     Setback { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
 }
 

@@ -1,0 +1,119 @@
+//! Waits between tries: each longer than the one before, up to the longest.
+
+use std::time::Duration;
+
+/// How long to wait after each failure in a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    first: Duration,
+    times: u32,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// Waits that double.
+    pub const fn doubling(first: Duration, longest: Duration) -> Self {
+        Self::growing(first, 2, longest)
+    }
+
+    /// Waits that are each so many times as long as the one before.
+    pub const fn growing(first: Duration, times: u32, longest: Duration) -> Self {
+        Self { first, times, longest }
+    }
+
+    /// The wait after so many failures in a row, the last included.
+    pub fn after(self, failures: u32) -> Duration {
+        let times = self.times.saturating_pow(failures.saturating_sub(1));
+        self.first.saturating_mul(times).min(self.longest)
+    }
+
+    /// The same, but anything from half of it on: those who failed together don't come back together. `chance` is a
+    /// random number.
+    pub fn spread(self, failures: u32, chance: u64) -> Duration {
+        let half = self.after(failures) / 2;
+        let milliseconds = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
+        half + Duration::from_millis(chance % milliseconds.saturating_add(1))
+    }
+}
+
+/// A random number for [`Backoff::spread`]. Without a source of them the waits are merely less spread.
+pub fn chance() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
+/// The waits of one who tries until it works.
+#[derive(Debug, Clone)]
+pub struct Waits {
+    backoff: Backoff,
+    failures: u32,
+}
+
+impl Waits {
+    /// Nothing has failed yet.
+    pub const fn new(backoff: Backoff) -> Self {
+        Self { backoff, failures: 0 }
+    }
+
+    /// It failed once more: how long to wait.
+    pub fn longer(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.backoff.after(self.failures)
+    }
+
+    /// [`Waits::longer`], spread as [`Backoff::spread`] does.
+    pub fn longer_spread(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.backoff.spread(self.failures, chance())
+    }
+
+    /// The next wait is at least so long, or the longest.
+    pub fn skip_to(&mut self, wait: Duration) {
+        while self.backoff.after(self.failures.saturating_add(1)) < wait.min(self.backoff.longest) {
+            self.failures += 1;
+        }
+    }
+
+    /// It worked: the next wait is a first one.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Backoff, Waits};
+
+    const BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(10));
+
+    #[test]
+    fn waits_grow_to_the_longest() {
+        let waits = |backoff: Backoff| [0, 1, 2, 3, 4, 5, u32::MAX].map(|n| backoff.after(n).as_secs());
+        assert_eq!(waits(BACKOFF), [1, 1, 2, 4, 8, 10, 10]);
+        let fast = Backoff::growing(Duration::from_secs(60), 4, Duration::from_secs(21_600));
+        assert_eq!(waits(fast), [60, 60, 240, 960, 3_840, 15_360, 21_600]);
+    }
+
+    #[test]
+    fn a_spread_wait_is_between_half_of_it_and_all_of_it() {
+        for chance in [0, 1, 77, u64::MAX] {
+            let wait = BACKOFF.spread(3, chance);
+            assert!((Duration::from_secs(2)..=Duration::from_secs(4)).contains(&wait), "{wait:?}");
+        }
+        assert_ne!(BACKOFF.spread(3, 1), BACKOFF.spread(3, 900));
+        assert!(BACKOFF.spread(u32::MAX, u64::MAX) <= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn who_succeeds_begins_anew_and_who_is_refused_may_skip() {
+        let mut waits = Waits::new(BACKOFF);
+        assert_eq!([(); 3].map(|()| waits.longer().as_secs()), [1, 2, 4]);
+        waits.reset();
+        assert_eq!(waits.longer().as_secs(), 1);
+        waits.skip_to(Duration::from_secs(3));
+        assert_eq!(waits.longer().as_secs(), 4);
+        waits.skip_to(Duration::from_secs(1_000));
+        assert_eq!(waits.longer().as_secs(), 10);
+    }
+}
