@@ -2,26 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::digest::Digest;
-use crate::engine::fault::{Class, Fault};
+use crate::engine::fault::Fault;
+use crate::engine::follow::{Follower, follow};
 use crate::engine::image::Held;
 use crate::engine::{About, Disk, Engine};
 use crate::wire::message::{FromAgent, Images};
 use crate::wire::{MAX_IMAGES, PART};
 
-/// The first wait before an engine that does not answer is asked again, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Engines tell of one change in several events; they are read once it has been quiet so long.
-const SETTLE: Duration = Duration::from_millis(150);
-/// An engine is read so often even if it says nothing, in case an event was lost.
-const FULL_READ: Duration = Duration::from_mins(1);
 /// A change of free disk space that is worth telling by itself.
 const DISK_STEP: u64 = 64 * 1024 * 1024;
 
@@ -59,58 +52,7 @@ impl Holdings {
 
     /// Follows the engine until told to stop.
     pub async fn follow(&self, shutdown: CancellationToken) {
-        let mut wait = FIRST_WAIT;
-        loop {
-            let fault = tokio::select! {
-                fault = self.attend(&mut wait) => fault,
-                () = shutdown.cancelled() => return,
-            };
-            tracing::warn!(%fault, "the engine does not answer");
-            self.change(|snapshot| {
-                snapshot.about = Some(Err(fault));
-                snapshot.is_read = false;
-            });
-            tokio::select! {
-                () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
-                () = shutdown.cancelled() => return,
-            }
-        }
-    }
-
-    async fn attend(&self, wait: &mut Duration) -> Fault {
-        let met = async {
-            let about = self.engine.about().await?;
-            // Listened to before it is read: what changes in between is told.
-            Ok::<_, Fault>((about, self.engine.events().await?))
-        };
-        let (about, mut events) = match met.await {
-            Ok(met) => met,
-            Err(fault) => return fault,
-        };
-        tracing::info!(engine = %about.kind, version = about.version, "the engine answers");
-        *wait = FIRST_WAIT;
-        self.change(|snapshot| {
-            snapshot.about = Some(Ok(about));
-            snapshot.meeting += 1;
-            snapshot.is_read = false;
-        });
-        loop {
-            if let Err(fault) = self.look().await {
-                return fault;
-            }
-            let changed = tokio::select! {
-                event = events.next() => event,
-                () = tokio::time::sleep(FULL_READ) => continue,
-            };
-            match changed {
-                Some(Ok(_)) => {}
-                Some(Err(fault)) => return fault,
-                None => return Fault::new(Class::EngineGone, "its stream of events ended"),
-            }
-            let settled =
-                async { while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {} };
-            let _ = tokio::time::timeout(SETTLE * 10, settled).await;
-        }
+        follow(self.engine.as_ref(), &mut Noted(self), &shutdown).await;
     }
 
     /// Reads the engine now.
@@ -129,6 +71,34 @@ impl Holdings {
 
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
         self.snapshot.send_modify(|snapshot| change(Arc::make_mut(snapshot)));
+    }
+}
+
+/// Takes note of what becomes of the engine.
+struct Noted<'a>(&'a Holdings);
+
+#[async_trait]
+impl Follower for Noted<'_> {
+    async fn met(&mut self, about: About) -> Result<(), Fault> {
+        tracing::info!(engine = %about.kind, version = about.version, "the engine answers");
+        self.0.change(|snapshot| {
+            snapshot.about = Some(Ok(about));
+            snapshot.meeting += 1;
+            snapshot.is_read = false;
+        });
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), Fault> {
+        self.0.look().await
+    }
+
+    fn lost(&mut self, fault: Fault) {
+        tracing::warn!(%fault, "the engine does not answer");
+        self.0.change(|snapshot| {
+            snapshot.about = Some(Err(fault));
+            snapshot.is_read = false;
+        });
     }
 }
 

@@ -10,6 +10,7 @@ pub mod docker;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod fault;
+pub mod follow;
 pub mod image;
 pub mod name;
 pub mod oci;

@@ -1,91 +1,57 @@
-//! Follows one engine for as long as the server runs: met when it answers, read when something changes on it, lost when
-//! it is gone, met again when it is back.
+//! The engines that this server reaches itself, each followed for as long as it runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
+use crate::engine::follow::{Follower, follow};
+use crate::engine::{About, Engine};
 use crate::fleet::service::Fleet;
-
-/// The first wait before an engine that does not answer is asked again, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Engines tell of one change in several events; they are read once it has been quiet so long.
-const SETTLE: Duration = Duration::from_millis(150);
-/// An engine is read so often even if it says nothing, in case an event was lost.
-const FULL_READ: Duration = Duration::from_mins(1);
 
 /// Follows the engine at this address.
 pub async fn watch(fleet: Fleet, address: String, engine: Arc<dyn Engine>, shutdown: CancellationToken) {
-    let mut agent: Option<String> = None;
-    let mut wait = FIRST_WAIT;
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            fault = attend(&fleet, &address, &engine, &mut agent, &mut wait) => {
-                if let Some(id) = &agent {
-                    tracing::warn!(agent = id, address, %fault, "an agent is lost");
-                    fleet.lose(id, &fault.to_string());
-                } else {
-                    tracing::debug!(address, %fault, "no engine answers here yet");
-                    fleet.miss(&address, &fault.to_string());
-                }
-            }
-            () = shutdown.cancelled() => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
-            () = shutdown.cancelled() => {}
-        }
-    }
+    let mut watched = Watched { fleet, address, engine: Arc::clone(&engine), agent: None };
+    follow(engine.as_ref(), &mut watched, &shutdown).await;
 }
 
-/// Meets the engine and keeps its agent's holdings right until it stops answering.
-async fn attend(
-    fleet: &Fleet,
-    address: &str,
-    engine: &Arc<dyn Engine>,
-    agent: &mut Option<String>,
-    wait: &mut Duration,
-) -> Fault {
-    let met = async {
-        let about = engine.about().await?;
-        // Listened to before it is read: what changes in between is told.
-        let events = engine.events().await?;
-        Ok::<_, Fault>((about, events))
-    };
-    let (about, mut events) = match met.await {
-        Ok(met) => met,
-        Err(fault) => return fault,
-    };
-    let version = about.version.clone();
-    let id = match fleet.meet(address, Arc::clone(engine), about).await {
-        Ok(id) => id,
-        Err(error) => return Fault::new(Class::Other, format!("the agent could not be kept: {error}")),
-    };
-    tracing::info!(agent = id, address, version, "an agent is here");
-    *wait = FIRST_WAIT;
-    *agent = Some(id.clone());
-    loop {
-        if let Err(fault) = read(fleet, &id, engine.as_ref()).await {
-            return fault;
+/// An engine, and the agent it is once it was met.
+struct Watched {
+    fleet: Fleet,
+    address: String,
+    engine: Arc<dyn Engine>,
+    agent: Option<String>,
+}
+
+#[async_trait]
+impl Follower for Watched {
+    async fn met(&mut self, about: About) -> Result<(), Fault> {
+        let (address, version) = (&self.address, about.version.clone());
+        let met = self.fleet.meet(address, Arc::clone(&self.engine), about).await;
+        let id =
+            met.map_err(|error| Fault::new(Class::Other, format!("the agent could not be kept: {error}")))?;
+        tracing::info!(agent = id, address, version, "an agent is here");
+        self.agent = Some(id);
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), Fault> {
+        match &self.agent {
+            Some(id) => read(&self.fleet, id, self.engine.as_ref()).await,
+            None => Ok(()),
         }
-        let changed = tokio::select! {
-            event = events.next() => event,
-            () = tokio::time::sleep(FULL_READ) => continue,
-        };
-        match changed {
-            Some(Ok(_)) => {}
-            Some(Err(fault)) => return fault,
-            None => return Fault::new(Class::EngineGone, "its stream of events ended"),
+    }
+
+    fn lost(&mut self, fault: Fault) {
+        let address = &self.address;
+        if let Some(id) = &self.agent {
+            tracing::warn!(agent = id, address, %fault, "an agent is lost");
+            self.fleet.lose(id, &fault.to_string());
+        } else {
+            tracing::debug!(address, %fault, "no engine answers here yet");
+            self.fleet.miss(address, &fault.to_string());
         }
-        // One pull is several events: read once they pause, or soon if they don't.
-        let settled =
-            async { while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, events.next()).await {} };
-        let _ = tokio::time::timeout(SETTLE * 10, settled).await;
     }
 }
 
