@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod bits;
 pub mod clock;
 pub mod digest;
+pub mod docker_hub;
 pub mod error;
 pub mod ids;
 pub mod keyed;

@@ -22,7 +22,7 @@ use prost::Message;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::arch;
+use crate::base::{arch, docker_hub};
 use crate::engine::{
     About, Disk, Engine, Event, Kind,
     address::{EngineUrl, Place},
@@ -38,8 +38,6 @@ use crate::engine::{
 const MAX_CONTAINERS: usize = 20;
 /// What containerd calls itself; others speak CRI too.
 const CONTAINERD: &str = "containerd";
-/// What Docker Hub is called, and the host that containerd asks for it.
-const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 /// containerd tells its CRI part of a name that was taken away a moment after it was; we wait for that so many times
 /// so long.
 const SETTLING: (u32, Duration) = (200, Duration::from_millis(50));
@@ -319,7 +317,7 @@ fn named_otherwise(names: &[&String]) -> Fault {
 /// The credentials, with the only registry they are for: containerd would offer them to each of its mirrors.
 fn auth(credentials: &Credentials, name: &str) -> m::AuthConfig {
     let host = name.split('/').next().unwrap_or_default();
-    let host = if host == HUB.0 { HUB.1 } else { host };
+    let host = if host == docker_hub::NAME { docker_hub::HOST } else { host };
     m::AuthConfig {
         username: credentials.username.clone(),
         password: credentials.password.expose().into(),

@@ -4,12 +4,8 @@
 //! registry and the tag always (distribution/reference, "Familiar names").
 
 use crate::base::digest::Digest;
+use crate::base::docker_hub;
 use crate::base::reference::{Reference, is_registry_host, is_repository};
-
-/// The registry that a name without one means.
-const HUB: &str = "docker.io";
-/// The name some configurations have for the same registry.
-const OLD_HUB: &str = "index.docker.io";
 
 /// `registry/name:tag` of a name as an engine writes it; nothing if it has no tag or is no name.
 ///
@@ -36,14 +32,14 @@ pub fn repository(text: &str) -> Option<String> {
         {
             (first, rest)
         }
-        _ => (HUB, text),
+        _ => (docker_hub::NAME, text),
     };
-    let registry = if registry == OLD_HUB { HUB } else { registry };
+    let registry = if registry == docker_hub::OLD_NAME { docker_hub::NAME } else { registry };
     if !is_registry_host(registry) || !is_repository(name) {
         return None;
     }
-    Some(if registry == HUB && !name.contains('/') {
-        format!("{HUB}/library/{name}")
+    Some(if registry == docker_hub::NAME && !name.contains('/') {
+        format!("{registry}/library/{name}")
     } else {
         format!("{registry}/{name}")
     })

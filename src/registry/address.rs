@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use url::{Host, Url};
 
-use crate::base::loopback;
+use crate::base::{docker_hub, loopback};
 use crate::registry::error::Reason;
 
 /// Turns names into addresses.
@@ -206,7 +206,7 @@ impl Policy {
     }
 
     /// Whether credentials, or anything at all, may go to this token realm: the registry's own host, a host above or
-    /// below it in DNS, one from the built-in table, or one an administrator approved.
+    /// below it in DNS, Docker Hub's, or one an administrator approved.
     ///
     /// Above and below are safe without a public-suffix list, because whoever runs a zone can answer for every name
     /// in it anyway. Siblings (`gitlab.example.org` for `registry.example.org`) are not: on shared domains they
@@ -217,7 +217,7 @@ impl Policy {
         let related = matches!(realm.host(), Some(Host::Domain(_)))
             && matches!(self.home.host(), Some(Host::Domain(_)))
             && (is_below(&host, &self.home_host) || is_below(&self.home_host, &host));
-        if self.role_at(realm) != Role::Foreign || related || is_known_realm(&self.home_host, &host) {
+        if self.role_at(realm) != Role::Foreign || related || docker_hub::is_realm(&self.home_host, &host) {
             Ok(())
         } else {
             Err(blocked(realm, REMEDY))
@@ -317,12 +317,6 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && plain_host(a) == plain_host(b)
         && a.port_or_known_default() == b.port_or_known_default()
-}
-
-/// Realms of public registries that live beside, not below, their registry.
-fn is_known_realm(home: &str, realm: &str) -> bool {
-    let docker = home == "docker.io" || home.ends_with(".docker.io");
-    docker && realm == "auth.docker.io"
 }
 
 /// Whether `name` is under `zone` in DNS. A zone of one label (`com`, `lan`) is nobody's own.

@@ -14,6 +14,7 @@ use url::Url;
 use crate::{
     base::{
         digest::Digest,
+        docker_hub,
         reference::{is_repository, is_tag},
         secret::Secret,
     },
@@ -72,12 +73,12 @@ pub struct Remote {
 impl Remote {
     /// How many requests in flight the registry at this URL likes.
     pub fn concurrency_at(url: &Url) -> usize {
-        if url.host_str().is_some_and(is_docker_hub) { DOCKER_HUB_CONCURRENCY } else { DEFAULT_CONCURRENCY }
+        if url.host_str().is_some_and(docker_hub::is_host) {
+            DOCKER_HUB_CONCURRENCY
+        } else {
+            DEFAULT_CONCURRENCY
+        }
     }
-}
-
-fn is_docker_hub(host: &str) -> bool {
-    host == "docker.io" || host.ends_with(".docker.io")
 }
 
 /// What proves who we are.
@@ -185,7 +186,7 @@ impl Client {
 
     fn build(remote: Remote, resolver: Arc<dyn Resolver>, limits: Limits) -> Result<Self, Reason> {
         let base = base_url(&remote.url)?;
-        let is_docker_hub = base.host_str().is_some_and(is_docker_hub);
+        let is_docker_hub = base.host_str().is_some_and(docker_hub::is_host);
         let net = Transport::new(Settings {
             host: &remote.host,
             policy: Arc::new(Policy::new(&base, &remote.trusted_hosts)),
