@@ -91,7 +91,7 @@ mod tests {
     fn waits_grow_to_the_longest() {
         let waits = |backoff: Backoff| [0, 1, 2, 3, 4, 5, u32::MAX].map(|n| backoff.after(n).as_secs());
         assert_eq!(waits(BACKOFF), [1, 1, 2, 4, 8, 10, 10]);
-        let fast = Backoff::growing(Duration::from_secs(60), 4, Duration::from_secs(21_600));
+        let fast = Backoff::growing(Duration::from_mins(1), 4, Duration::from_hours(6));
         assert_eq!(waits(fast), [60, 60, 240, 960, 3_840, 15_360, 21_600]);
     }
 

@@ -16,7 +16,7 @@ use crate::{
     base::{clock::Clock, loopback, secret::Secret},
     cli::{
         self,
-        api::{self, Client},
+        api::Client,
         connection::{self, Connection},
         doctor::{directory::State, finding::Finding, server::Greeting},
         failure::{Failure, Result},

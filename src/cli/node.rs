@@ -17,7 +17,7 @@ use crate::{
         daemon::{self, Logging},
         failure::{Failure, Result},
     },
-    engine::{self, Kind, address::EngineUrl},
+    engine::{self, address::EngineUrl},
 };
 
 /// Where an agent keeps who it is unless told otherwise.
@@ -124,7 +124,7 @@ impl Node {
             None => EngineUrl::from_environment(&environment),
         };
         let address = address.map_err(|why| Failure::usage(format!("--engine: {why}")))?;
-        if self.peer_listen.is_some() && address.kind != Kind::Oci {
+        if self.peer_listen.is_some() && !address.kind.hands_out() {
             return Err(Failure::usage(format!(
                 "--peer-listen: {address} hands out nothing to other agents"
             ))

@@ -121,31 +121,47 @@ impl EngineUrl {
         let Some(rest) = rest.strip_prefix("//").or(is_folder.then_some(rest)) else {
             return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
         };
-        let kind = match scheme {
-            "podman+unix" | "podman+tcp" => Kind::Podman,
-            "cri" | "containerd" => Kind::Containerd,
-            "oci" => Kind::Oci,
-            _ => Kind::Docker,
-        };
-        let place = match scheme {
-            "unix" | "docker+unix" | "podman+unix" | "cri" | "containerd" => socket(scheme, rest),
-            "tcp" | "docker+tcp" | "podman+tcp" => tcp(rest, certificates),
-            "oci" => folder(rest),
-            "http" | "https" => Err(format!(
-                "write tcp://{} instead; TLS is used where there are certificates for it",
-                shown(rest.trim_end_matches('/'))
-            )),
-            "ssh" => Err("SSH is not supported; run wharf on that machine, or forward the socket: \
-                          ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, then unix:///tmp/docker.sock"
-                .into()),
-            "npipe" | "fd" => Err("only unix:// and tcp:// can be connected to".into()),
-            _ => Err("unknown scheme; write unix:///path, tcp://host:port, podman+unix:///path, cri:///path or oci:DIR"
-                .into()),
+        let (kind, place) = match scheme {
+            "unix" | "docker+unix" => (Kind::Docker, socket(scheme, rest)),
+            "podman+unix" => (Kind::Podman, socket(scheme, rest)),
+            "cri" | "containerd" => (Kind::Containerd, socket(scheme, rest)),
+            "tcp" | "docker+tcp" => (Kind::Docker, tcp(rest, certificates)),
+            "podman+tcp" => (Kind::Podman, tcp(rest, certificates)),
+            "oci" => (Kind::Oci, folder(rest)),
+            "http" | "https" => {
+                let to = shown(rest.trim_end_matches('/'));
+                return fail(&format!(
+                    "write tcp://{to} instead; TLS is used where there are certificates for it"
+                ));
+            }
+            "ssh" => {
+                return fail(
+                    "SSH is not supported; run wharf on that machine, or forward the socket: \
+                     ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, then unix:///tmp/docker.sock",
+                );
+            }
+            "npipe" | "fd" => return fail("only unix:// and tcp:// can be connected to"),
+            _ => {
+                return fail(
+                    "unknown scheme; write unix:///path, tcp://host:port, podman+unix:///path, cri:///path or oci:DIR",
+                );
+            }
         };
         match place {
             Ok(place) => Ok(Self { kind, place }),
             Err(why) => fail(&why),
         }
+    }
+}
+
+/// What stands before the path of a socket.
+fn socket_scheme(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Docker => "docker+unix",
+        Kind::Podman => "podman+unix",
+        Kind::Containerd => "cri",
+        // It has none: it is a directory.
+        Kind::Oci => "oci",
     }
 }
 
@@ -225,8 +241,7 @@ impl InvalidAddress {
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Socket(path) if self.kind == Kind::Containerd => write!(f, "cri://{}", path.display()),
-            Place::Socket(path) => write!(f, "{}+unix://{}", self.kind, path.display()),
+            Place::Socket(path) => write!(f, "{}://{}", socket_scheme(self.kind), path.display()),
             Place::Tcp { host, port, .. } if host.contains(':') => {
                 write!(f, "{}+tcp://[{host}]:{port}", self.kind)
             }

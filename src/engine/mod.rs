@@ -32,7 +32,7 @@ use crate::engine::{
     address::{EngineUrl, Place},
     cri::Cri,
     docker::Docker,
-    fault::Fault,
+    fault::{Class, Fault},
     image::{Held, Removal},
     oci::Oci,
     pull::{Progress, Pull, Pulled},
@@ -97,14 +97,17 @@ pub trait Engine: Send + Sync {
 /// # Errors
 /// Certificates that can't be read, or a directory that can't be used.
 pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
-    Ok(match &url.place {
-        Place::Folder { path, limit } => Arc::new(Oci::open(path, *limit)?),
-        Place::Socket(_) | Place::Tcp { .. } if url.kind == Kind::Containerd => Arc::new(Cri::new(url)?),
-        Place::Socket(_) | Place::Tcp { .. } => Arc::new(Docker::new(url)?),
+    Ok(match (url.kind, &url.place) {
+        (Kind::Docker | Kind::Podman, _) => Arc::new(Docker::new(url)?),
+        (Kind::Containerd, _) => Arc::new(Cri::new(url)?),
+        (Kind::Oci, Place::Folder { path, limit }) => Arc::new(Oci::open(path, *limit)?),
+        (Kind::Oci, Place::Socket(_) | Place::Tcp { .. }) => {
+            return Err(Fault::new(Class::Other, format!("{url}: an image layout is a directory")));
+        }
     })
 }
 
-/// The kinds of engine.
+/// The kinds of engine. What sets them apart is asked of them here, where a new one has to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Docker Engine.
@@ -118,6 +121,41 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
+
+    /// Whether it fetches images from the registry by itself; one that does not gets a [`source`] with each pull.
+    pub fn fetches_itself(self) -> bool {
+        match self {
+            Self::Docker | Self::Podman | Self::Containerd => true,
+            Self::Oci => false,
+        }
+    }
+
+    /// Whether its peers can have what it holds from it.
+    pub fn hands_out(self) -> bool {
+        match self {
+            Self::Docker | Self::Podman | Self::Containerd => false,
+            Self::Oci => true,
+        }
+    }
+
+    /// Whether it pins what it is made to pull, so that nothing else on the machine takes it for garbage.
+    pub fn pins(self) -> bool {
+        match self {
+            Self::Containerd => true,
+            Self::Docker | Self::Podman | Self::Oci => false,
+        }
+    }
+
+    /// Whether it unpacks the layers that it fetches.
+    pub fn unpacks(self) -> bool {
+        match self {
+            Self::Docker | Self::Podman | Self::Containerd => true,
+            Self::Oci => false,
+        }
+    }
+
     /// The name in URLs and tables.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -193,4 +231,23 @@ pub struct Disk {
     pub total_bytes: Option<u64>,
     /// Bytes all images take, each shared layer counted once.
     pub images_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn all_kinds_are_listed_each_by_a_name_of_its_own() {
+        // A new kind gets its place here, and with it in the list.
+        let place = |kind| match kind {
+            Kind::Docker => 0,
+            Kind::Podman => 1,
+            Kind::Containerd => 2,
+            Kind::Oci => 3,
+        };
+        assert_eq!(Kind::ALL.map(place), [0, 1, 2, 3]);
+        let names: std::collections::BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+    }
 }

@@ -27,7 +27,7 @@ pub struct Agent<'a> {
     pub name: &'a str,
     /// `alive`, `lost` or `draining`.
     pub status: Option<&'a str>,
-    /// `docker`, `podman`, `containerd` or `cri`.
+    /// The kind of its engine: `docker`, `podman`, `containerd` or `oci`.
     pub engine: Option<&'a str>,
     /// The processor's architecture.
     pub arch: Option<&'a str>,

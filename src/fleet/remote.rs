@@ -18,7 +18,7 @@ use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::shelf::{Door, Outlet};
-use crate::engine::{About, Change, Disk, Engine, Event, Kind};
+use crate::engine::{About, Change, Disk, Engine, Event};
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
@@ -228,7 +228,7 @@ impl Remote {
     async fn told(&self, pull: &Pull) -> Result<image::Pull, Fault> {
         let mut told = image::Pull::from(pull);
         if let Some(source) = &pull.source
-            && self.about().await?.kind == Kind::Oci
+            && !self.about().await?.kind.fetches_itself()
             && let Some(origin) = source.origin()?
         {
             told = told.with_origin(origin);

@@ -286,14 +286,9 @@ fn common<R: Shown>() -> Vec<Column<R>> {
         text("registry", "The registry's host, with its port if it has one.", |row, _, out| {
             rows::text(&row.image().record.registry, out);
         }),
-        text(
-            "project",
-            "The first part of the repository's name, if it has several.",
-            |row, _, out| match row.image().project() {
-                Some(project) => rows::text(project, out),
-                None => rows::null(out),
-            },
-        ),
+        text("project", "The first part of the repository's name, if it has several.", |row, _, out| {
+            rows::text_or_null(row.image().project(), out);
+        }),
         text("architecture", "As `uname -m` has it: `x86_64`, `aarch64`.", |row, _, out| {
             rows::text(&row.image().record.architecture, out);
         }),

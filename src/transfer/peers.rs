@@ -16,10 +16,10 @@ use crate::base::digest::Digest;
 use crate::base::loopback;
 use crate::base::secret::Secret;
 use crate::catalog::image::ImageRecord;
+use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::shelf::Outlet;
 use crate::engine::source::{self, Source};
-use crate::engine::{Engine, Kind};
 use crate::fleet::agent::AgentRecord;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
@@ -96,7 +96,7 @@ impl Peers {
     ) -> Result<Supply, Busy> {
         let Some(found) = self.fleet.find(agent) else { return Ok(Supply::default()) };
         let site = found.record.labels.get(SITE);
-        let is_able = found.about.as_ref().is_some_and(|about| about.kind == Kind::Oci);
+        let is_able = found.about.as_ref().is_some_and(|about| !about.kind.fetches_itself());
         let (Some(site), true) = (site, is_able) else { return Ok(Supply::default()) };
         let name = image.canonical();
         if self.fleet.presence(agent, &sought(image, name.as_str(), &[])) == Presence::Present {

@@ -8,7 +8,6 @@ use crate::base::digest::Digest;
 use crate::catalog::image::{Image, ImageRecord};
 use crate::catalog::records::ManifestRecord;
 use crate::catalog::service::Catalog;
-use crate::engine::Kind;
 use crate::fleet::agent::Agent;
 use crate::fleet::presence::{Presence, Sought};
 use crate::fleet::service::Fleet;
@@ -18,10 +17,8 @@ use crate::fleet::service::Fleet;
 /// An image takes more room unpacked than it is to fetch; how much is known only afterwards. Twice is what common
 /// images come to at least, so an agent with less than that free is said not to fit. An image layout unpacks nothing.
 pub fn taken(bytes: u64, agent: &Agent) -> u64 {
-    match agent.about.as_ref().map(|about| about.kind) {
-        Some(Kind::Oci) => bytes,
-        _ => bytes.saturating_mul(2),
-    }
+    let unpacks = agent.about.as_ref().is_none_or(|about| about.kind.unpacks());
+    if unpacks { bytes.saturating_mul(2) } else { bytes }
 }
 
 /// What would be done on one agent.

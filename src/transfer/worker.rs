@@ -13,11 +13,11 @@ use crate::catalog::clients::Clients;
 use crate::catalog::image::ImageRecord;
 use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
+use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
 use crate::engine::source::Source;
-use crate::engine::{self, Engine};
 use crate::fleet::service::{Away, Fleet};
 use crate::tasks::task::{Item, Kind, Ledger, Progress};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
@@ -254,7 +254,7 @@ impl TransferWorker {
     /// Whether the agent's engine pins what it is made to pull.
     fn pins(&self, agent: &str) -> bool {
         let about = self.fleet.find(agent).and_then(|agent| agent.about);
-        about.is_some_and(|about| about.kind == engine::Kind::Containerd)
+        about.is_some_and(|about| about.kind.pins())
     }
 
     fn credentials(&self, registry: &Registry) -> crate::base::Result<Option<Credentials>> {

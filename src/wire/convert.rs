@@ -9,7 +9,6 @@ use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PEERS, MAX_TEXT, image};
 
 /// Most containers named where an image is in use, and most labels of an engine.
 const MAX_LISTED: usize = 64;
-const KINDS: [Kind; 4] = [Kind::Docker, Kind::Podman, Kind::Containerd, Kind::Oci];
 const CLASSES: [Class; 8] = [
     Class::NoSpace,
     Class::Unauthorized,
@@ -82,7 +81,7 @@ impl TryFrom<image::Someone> for About {
 
     fn try_from(said: image::Someone) -> Result<Self, Unacceptable> {
         let image::Someone { kind, id, hostname, version, os, architecture, labels } = said;
-        let known = KINDS.into_iter().find(|known| known.as_str() == kind);
+        let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
         let kind = known.ok_or_else(|| {
             Unacceptable(format!("its engine is a {:?}, which this manager does not know", one_line(&kind)))
         })?;

@@ -329,6 +329,14 @@ pub fn text(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
 }
 
+/// Writes a text, or `null` where there is none.
+pub fn text_or_null(value: Option<&str>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => text(value, out),
+        None => null(out),
+    }
+}
+
 /// Writes anything that prints without characters that JSON escapes.
 pub fn plain(value: &dyn std::fmt::Display, out: &mut Vec<u8>) {
     use std::io::Write as _;
