@@ -57,6 +57,7 @@ impl AtRest {
         if disk.file().metadata().map_err(|why| io_error(path, why))?.len() == 0 {
             return Err(damaged("it is empty"));
         }
+        disk.fetch();
         guarded(path, || {
             let overlay = Overlay::new(disk.anew()).map_err(|why| io_error(path, why))?;
             let mut database = builder().create_with_backend(overlay).map_err(|why| refusal(path, why))?;

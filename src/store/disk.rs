@@ -147,6 +147,15 @@ impl Disk {
         self.failure.is_over.load(Ordering::SeqCst) && self.failure.what.lock().is_none()
     }
 
+    /// Has the system fetch all of it from the disk, for it is about to be read to its end, and not in order.
+    pub(in crate::store) fn fetch(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            // Where the file system does not, what is read is fetched as it is read.
+            let _ = rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::WillNeed);
+        }
+    }
+
     /// How many bytes of it were read or written so far, block by block.
     pub(in crate::store) fn known(&self) -> u64 {
         self.shared.sums.read().iter().flatten().count() as u64 * BLOCK as u64
@@ -191,35 +200,24 @@ impl Disk {
         })
     }
 
-    /// Whether these bytes are those that were there before, where that is known.
+    /// Whether these bytes are those that were there before, where that is known; where it is not, it is from now on.
     fn is_as_it_was(&self, offset: u64, bytes: &[u8]) -> bool {
-        let sums = self.shared.sums.read();
-        blocks(offset, bytes)
-            .all(|(number, block)| sum_of(&sums, number).is_none_or(|known| known == crc32fast::hash(block)))
+        blocks(offset, bytes).all(|(number, block)| {
+            let sum = crc32fast::hash(block);
+            let known = sum_of(&self.shared.sums.read(), number);
+            // Another may have read it meanwhile.
+            let learn = |slot: &mut Option<u32>| *slot.get_or_insert(sum);
+            known.or_else(|| self.with_slot(number, learn)).is_none_or(|known| known == sum)
+        })
     }
 
-    fn learn(&self, offset: u64, bytes: &[u8]) {
-        // Most of what is read is known; only what is not needs the lock for itself.
-        let is_known = {
-            let sums = self.shared.sums.read();
-            blocks(offset, bytes).all(|(number, _)| sum_of(&sums, number).is_some())
-        };
-        if !is_known {
-            self.set(offset, bytes, |block| Some(crc32fast::hash(block)));
-        }
-    }
-
-    fn set(&self, offset: u64, bytes: &[u8], sum: impl Fn(&[u8]) -> Option<u32>) {
+    fn with_slot<T>(&self, number: u64, act: impl FnOnce(&mut Option<u32>) -> T) -> Option<T> {
+        let number = usize::try_from(number).ok()?;
         let mut sums = self.shared.sums.write();
-        for (number, block) in blocks(offset, bytes) {
-            let Ok(number) = usize::try_from(number) else { return };
-            if sums.len() <= number {
-                sums.resize(number + 1, None);
-            }
-            if let Some(slot) = sums.get_mut(number) {
-                *slot = sum(block);
-            }
+        if sums.len() <= number {
+            sums.resize(number + 1, None);
         }
+        sums.get_mut(number).map(act)
     }
 
     /// Forgets every block that these bytes touch.
@@ -267,7 +265,6 @@ impl StorageBackend for Disk {
                 return Err(self.damaged(offset));
             }
         }
-        self.learn(offset, out);
         Ok(())
     }
 
@@ -275,7 +272,9 @@ impl StorageBackend for Disk {
         // What is written in part is neither the old nor the new.
         self.forget(offset, data.len());
         self.tried("written", |file| file.write_all_at(data, offset))?;
-        self.set(offset, data, |block| Some(crc32fast::hash(block)));
+        for (number, block) in blocks(offset, data) {
+            self.with_slot(number, |slot| *slot = Some(crc32fast::hash(block)));
+        }
         Ok(())
     }
 

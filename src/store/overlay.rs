@@ -1,7 +1,7 @@
 //! A file that is read and never written: what is written to it stays in memory. So a database can be opened as a server
 //! would open it, with what that recovers and closes, while the file stays as it is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 
 use parking_lot::Mutex;
@@ -21,16 +21,24 @@ pub(in crate::store) struct Overlay {
 #[derive(Debug)]
 struct Written {
     /// By their number.
-    blocks: HashMap<u64, Box<Block>>,
+    blocks: BTreeMap<u64, Box<Block>>,
     length: u64,
     /// So much of the file counts; what was cut off does not come back.
     of_file: u64,
 }
 
+impl Written {
+    /// Whether this range is as it is in the file.
+    fn is_of_file(&self, offset: u64, end: u64) -> bool {
+        let touched = offset / BLOCK as u64..end.div_ceil(BLOCK as u64);
+        end <= self.of_file && self.blocks.range(touched).next().is_none()
+    }
+}
+
 impl Overlay {
     pub(in crate::store) fn new(file: Disk) -> io::Result<Self> {
         let length = file.len()?;
-        Ok(Self { file, written: Mutex::new(Written { blocks: HashMap::new(), length, of_file: length }) })
+        Ok(Self { file, written: Mutex::new(Written { blocks: BTreeMap::new(), length, of_file: length }) })
     }
 
     fn block(&self, written: &Written, number: u64) -> io::Result<Box<Block>> {
@@ -65,8 +73,11 @@ impl StorageBackend for Overlay {
 
     fn read(&self, offset: u64, mut out: &mut [u8]) -> io::Result<()> {
         let written = self.written.lock();
-        if offset.checked_add(out.len() as u64).is_none_or(|end| end > written.length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= written.length);
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if written.is_of_file(offset, end) {
+            drop(written);
+            return self.file.read(offset, out);
         }
         for (number, within, length) in parts(offset, out.len()) {
             let block = self.block(&written, number)?;
