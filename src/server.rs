@@ -1,6 +1,7 @@
 //! The server put together: store, services, schema, routes, in that order.
 
-use std::path::{Path, PathBuf};
+use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,16 +120,40 @@ impl Server {
     ///
     /// # Errors
     /// A data directory that can't be used, or first credentials that can't be taken.
-    pub fn open(settings: Settings, clock: Clock, shutdown: CancellationToken) -> Result<Self, ServeError> {
-        let store = opened(&settings.data_dir, &clock)?;
+    pub fn open(
+        mut settings: Settings,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServeError> {
+        let (engines, wanted) = (mem::take(&mut settings.engines), settings.first_admin.take());
+        let directory = settings.data_dir.clone();
+        let mut server =
+            Store::open_and_load(&directory, |store| Self::load(store, settings, clock, shutdown))?;
         // Before an account is made, whose password would be lost with a start that fails here.
-        let engines = connect(&settings.engines)?;
-        let tenants = Tenants::load(&store, clock.now())?;
-        let accounts = Accounts::load(&store)?;
-        let first_admin = first_admin(settings.first_admin, &accounts, &clock)?;
-        let audit = Audit::load(&store, clock.clone(), settings.audit)?;
+        server.engines = connect(&engines)?;
+        server.services.backups.tidy();
+        let Proofs { accounts, clock, .. } = &server.services.proofs;
+        server.first_admin = first_admin(wanted, accounts, clock)?;
+        if accounts.is_empty() {
+            server.set_up_token = Some(server.services.set_up.open()?);
+        }
+        Ok(server)
+    }
+
+    /// Loads what is in the store, and does nothing else: what it reads may turn out to be damaged.
+    fn load(
+        store: &Store,
+        settings: Settings,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServeError> {
+        // By which the clock is judged before anything in the store is judged by the clock.
+        last_seen::recall(store, &clock)?;
+        let tenants = Tenants::load(store, clock.now())?;
+        let accounts = Accounts::load(store)?;
+        let audit = Audit::load(store, clock.clone(), settings.audit)?;
         let (log, limits, tracker) = (audit.clone(), settings.sessions, TaskTracker::new());
-        let door = SignIn::load(&store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let door = SignIn::load(store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let set_up = SetUp::new(
             store.clone(),
             accounts.clone(),
@@ -137,9 +162,8 @@ impl Server {
             clock.clone(),
             tracker.clone(),
         );
-        let set_up_token = if accounts.is_empty() { Some(set_up.open()?) } else { None };
-        let tokens = Tokens::load(&store, &accounts, log, clock.clone())?;
-        let fleet = Fleet::load(&store, clock.clone(), audit.clone(), tenants.clone())?;
+        let tokens = Tokens::load(store, &accounts, log, clock.clone())?;
+        let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
         let directory = Directory::new(
             accounts.clone(),
             tenants.clone(),
@@ -150,7 +174,7 @@ impl Server {
         )
         .on_lockout(end_of_sessions(&door))
         .on_revocation(end_of_tokens(&tokens));
-        let catalog = Catalog::load(&store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
+        let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
@@ -170,7 +194,7 @@ impl Server {
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
         let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
-        let rules = Rules::load(&store, &clock, &audit, &catalog, &fleet, &queue, &transfers)?;
+        let rules = Rules::load(store, &clock, &audit, &catalog, &fleet, &queue, &transfers)?;
         let joins = Joins::new(store.clone(), clock.clone(), audit.clone(), tenants.clone());
         let links = Links::new(
             store.clone(),
@@ -202,14 +226,14 @@ impl Server {
         let proofs = Proofs {
             sessions: door.sessions().clone(),
             tokens,
-            replays: Replays::load(&store, clock.clone())?,
+            replays: Replays::load(store, clock.clone())?,
             rates: Rates::default(),
             proxies: settings.proxies,
             accounts,
             clock,
         };
         let services = Services {
-            store,
+            store: store.clone(),
             api,
             proofs,
             door,
@@ -222,7 +246,17 @@ impl Server {
             hand_out: HandOut::new(grants),
             hosts: Hosts::new(settings.hosts),
         };
-        Ok(Self { services, tracker, shutdown, first_admin, set_up_token, fleet, engines, rules, audit })
+        Ok(Self {
+            services,
+            tracker,
+            shutdown,
+            first_admin: None,
+            set_up_token: None,
+            fleet,
+            engines: Vec::new(),
+            rules,
+            audit,
+        })
     }
 
     /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
@@ -300,13 +334,6 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
             return;
         }
     }
-}
-
-/// The store, by which the clock is judged before anything in it is judged by the clock.
-fn opened(data_dir: &Path, clock: &Clock) -> Result<Store, ServeError> {
-    let store = Store::open(data_dir)?;
-    last_seen::recall(&store, clock)?;
-    Ok(store)
 }
 
 /// Ends a user's sessions.

@@ -82,6 +82,39 @@ async fn a_damaged_database_is_refused_in_one_line_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn damage_that_a_start_does_not_read_is_found_before_it_does_anything() {
+    let launch = Launch::new(|command| {
+        command.args(["--engine", "oci:images"]);
+    });
+    let mut app = launch.clone().start().await;
+    // Rows of the audit log are read by those who ask for them.
+    let (ok, _) =
+        app.admin().mutate("alias_image", "alias: \"unread\", target: \"never-read-at-a-start\"").await;
+    assert!(!ok);
+    app.terminate().await;
+    let path = app.data_dir().join("wharf.redb");
+    let (mut bytes, text) = (fs::read(&path).unwrap(), b"never-read-at-a-start");
+    let places: Vec<usize> =
+        (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text)).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    fs::write(&path, &bytes).unwrap();
+    // What a start that goes on would remove, and make.
+    let left = app.data_dir().join("wharf.redb.backup-left");
+    fs::write(&left, "").unwrap();
+    fs::remove_dir_all(launch.root().join("images")).unwrap();
+    let refused = launch.refused().await;
+    assert!(
+        refused.code == 1 && refused.stderr.contains("not a usable wharf database"),
+        "{}",
+        refused.text()
+    );
+    assert!(!refused.stdout.contains("listening"), "{}", refused.text());
+    assert!(fs::read(&path).unwrap() == bytes, "a damaged file was written");
+    assert!(left.exists() && !launch.root().join("images").exists());
+}
+
+#[tokio::test]
 async fn a_database_file_that_is_moved_away_is_noticed_before_anything_is_called_done() {
     let (mut app, registry) = scene(0).await;
     let path = app.data_dir().join("wharf.redb");

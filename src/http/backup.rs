@@ -56,16 +56,20 @@ impl AsyncRead for Taken {
 }
 
 impl Backups {
-    /// Of this store, made in its data directory. What an earlier process left half done there is removed.
+    /// Of this store, made in its data directory.
     pub fn new(store: Store, audit: Audit, clock: Clock, folder: PathBuf) -> Self {
+        let [turn, sent] = [1, MOST_SENT].map(|places| Arc::new(Semaphore::new(places)));
+        Self { store, audit, clock, folder, turn, sent }
+    }
+
+    /// Removes what a server left that was killed while it took one.
+    pub fn tidy(&self) {
         let is_left = |name: &str| name.starts_with(&format!("{DATABASE_FILE}.backup-"));
-        for entry in fs::read_dir(&folder).into_iter().flatten().filter_map(std::io::Result::ok) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().filter_map(std::io::Result::ok) {
             if entry.file_name().to_str().is_some_and(is_left) {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let [turn, sent] = [1, MOST_SENT].map(|places| Arc::new(Semaphore::new(places)));
-        Self { store, audit, clock, folder, turn, sent }
     }
 
     /// Everything as it is now, without the key.

@@ -19,6 +19,7 @@ use crate::store::open::{
 use crate::store::overlay::Overlay;
 use crate::store::seal::Seal;
 use crate::store::table::Reader;
+use crate::store::{Access, Opened};
 
 /// The database. No server can start on it while this is held.
 pub struct AtRest {
@@ -50,23 +51,47 @@ impl AtRest {
         Ok(Self { _lock: lock, ..Self::over(&disk, SCHEMA_VERSION)? })
     }
 
-    /// The database in an open file, which has no schema after the newest known.
+    /// The database in an open file, all of which is compared with its checksums, and which has no schema after the newest
+    /// known.
     pub(in crate::store) fn over(disk: &Disk, known: u64) -> Result<Self, OpenError> {
-        let path = disk.path();
-        let damaged = |why: &str| OpenError::Damaged { path: path.into(), why: why.into() };
-        if disk.file().metadata().map_err(|why| io_error(path, why))?.len() == 0 {
-            return Err(damaged("it is empty"));
-        }
         disk.fetch();
-        guarded(path, || {
-            let overlay = Overlay::new(disk.anew()).map_err(|why| io_error(path, why))?;
-            let mut database = builder().create_with_backend(overlay).map_err(|why| refusal(path, why))?;
-            if !database.check_integrity().map_err(|why| refusal(path, why))? {
-                return Err(damaged("it does not agree with its checksums"));
+        let path = disk.path();
+        Self::opened(disk.anew(), known, |database| {
+            if database.check_integrity().map_err(|why| refusal(path, why))? {
+                Ok(())
+            } else {
+                Err(damaged(path, "it does not agree with its checksums"))
             }
-            let schema = known_schema(&reader(&database)?, path, known)?;
-            Ok(Self { database: database.into(), disk: disk.clone(), schema, _lock: None })
         })
+    }
+
+    /// [`AtRest::over`] that compares nothing: nobody may rely on what it says before another has.
+    pub(in crate::store) fn uncompared(disk: Disk, known: u64) -> Result<Self, OpenError> {
+        Self::opened(disk, known, |_| Ok(()))
+    }
+
+    fn opened(
+        disk: Disk,
+        known: u64,
+        check: impl FnOnce(&mut Database) -> Result<(), OpenError>,
+    ) -> Result<Self, OpenError> {
+        let path = disk.path();
+        if disk.file().metadata().map_err(|why| io_error(path, why))?.len() == 0 {
+            return Err(damaged(path, "it is empty"));
+        }
+        let (database, schema) = guarded(path, || {
+            let overlay = Overlay::new(disk.clone()).map_err(|why| io_error(path, why))?;
+            let mut database = builder().create_with_backend(overlay).map_err(|why| refusal(path, why))?;
+            check(&mut database)?;
+            let schema = known_schema(&reader(&database)?, path, known)?;
+            Ok((Guarded::from(database), schema))
+        })?;
+        Ok(Self { database, disk, schema, _lock: None })
+    }
+
+    /// The database, for a store that reads it.
+    pub(in crate::store) fn into_opened(self, access: Access) -> Opened {
+        Opened { database: self.database, disk: Some(self.disk), access }
     }
 
     /// The schema it was written with; one that this program knows.
@@ -114,6 +139,10 @@ impl AtRest {
     pub fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
         guarded(self.disk.path(), || Ok(work(&reader(self.database.get().map_err(fault)?)?)?))
     }
+}
+
+fn damaged(path: &Path, why: &str) -> OpenError {
+    OpenError::Damaged { path: path.into(), why: why.into() }
 }
 
 fn reader(database: &Database) -> Result<Reader> {

@@ -23,8 +23,8 @@ thread_local! {
     static CULPRIT: Cell<Culprit> = const { Cell::new(Culprit::Nobody) };
 }
 
-/// What `work` returns, or the words with which the storage library panicked, which the log has in one line then. A panic of
-/// our own goes on.
+/// What `work` returns, or the words with which the storage library panicked; where, the log of what goes on inside has. A
+/// panic of our own goes on.
 pub(in crate::store) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -33,7 +33,7 @@ pub(in crate::store) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String>
             let is_ours = info.location().is_none_or(|at| at.file().starts_with(OURS));
             CULPRIT.set(if is_ours { Culprit::Ours } else { Culprit::Library });
             if IS_CAUGHT.get() && !is_ours {
-                tracing::error!(panic = %info, "the storage library can't go on");
+                tracing::debug!(panic = %info, "the storage library can't go on");
             } else {
                 others(info);
             }

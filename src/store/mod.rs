@@ -7,6 +7,7 @@
 pub mod at_rest;
 pub mod backup;
 pub mod compact;
+mod compared;
 #[cfg(test)]
 mod damage;
 mod disk;
@@ -34,10 +35,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadableDatabase as _, StorageError, WriteTransaction};
+use redb::{Durability, ReadableDatabase as _, StorageError, WriteTransaction};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Error, Result};
+use crate::store::compared::Comparison;
 use crate::store::disk::Disk;
 use crate::store::guard::{Guarded, caught};
 use crate::store::lock::Lock;
@@ -75,7 +77,6 @@ struct Shared {
     trouble: RwLock<Option<Trouble>>,
     /// Whether the log has it that the file is not in its place.
     is_replaced: AtomicBool,
-    _lock: Option<Lock>,
 }
 
 /// A database, and the file it is in.
@@ -83,8 +84,17 @@ struct Opened {
     database: Guarded,
     /// None in tests that bring a disk of their own.
     disk: Option<Disk>,
-    /// Whether what is written to it reaches the file.
-    is_writable: bool,
+    access: Access,
+}
+
+/// What a database is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// To be read before it is known that the file is whole.
+    Early,
+    /// To be read: what is written to it does not reach the file.
+    Read,
+    Write,
 }
 
 /// What whoever writes finds.
@@ -93,6 +103,9 @@ struct Turn {
     unsettled: Option<Unsettled>,
     /// When the file was last opened anew.
     reopened: Option<Instant>,
+    comparison: Comparison,
+    /// Of the file, until the last database in it was closed.
+    lock: Option<Lock>,
 }
 
 /// A transaction whose commit failed, so that only the file can tell whether it was kept.
@@ -156,17 +169,15 @@ impl Opened {
 }
 
 impl Store {
-    fn new(database: Database, disk: Option<Disk>, seal: Seal, directory: &Path, lock: Option<Lock>) -> Self {
-        let opened = Opened { database: database.into(), disk, is_writable: true };
+    fn new(opened: Opened, seal: Seal, directory: &Path, turn: Turn) -> Self {
         Self {
             shared: Arc::new(Shared {
                 opened: RwLock::new(Arc::new(opened)),
                 seal,
                 directory: directory.into(),
-                writing: Mutex::default(),
+                writing: Mutex::new(turn),
                 trouble: RwLock::default(),
                 is_replaced: AtomicBool::new(false),
-                _lock: lock,
             }),
         }
     }
@@ -328,7 +339,7 @@ impl Store {
         }
         self.reopen(turn);
         let opened = self.current();
-        if opened.is_writable && opened.failure().is_none() && turn.unsettled.is_none() {
+        if opened.access == Access::Write && opened.failure().is_none() && turn.unsettled.is_none() {
             return Ok(opened);
         }
         let trouble = opened.failure().or_else(|| self.trouble());
@@ -339,10 +350,13 @@ impl Store {
     /// Opens the file anew where the database can't be used any more, for redb does nothing after the disk has refused
     /// anything: to write to it, or where that can't be, to read it.
     fn reopen(&self, turn: &mut Turn) {
+        if !self.is_compared(turn) {
+            return;
+        }
         // As it is now: another may have done so before this one had its turn.
         let failed = self.current();
         let Some(disk) = &failed.disk else { return };
-        if failed.is_writable && failed.failure().is_none() && turn.unsettled.is_none() {
+        if failed.access == Access::Write && failed.failure().is_none() && turn.unsettled.is_none() {
             return;
         }
         // Whoever met it may not have said so yet.
@@ -380,11 +394,15 @@ impl Store {
         if let Some(trouble) = disk.failure() {
             self.noted(&trouble);
         }
-        Some(Opened { database: database?.into(), disk: Some(disk), is_writable: true })
+        Some(Opened { database: database?.into(), disk: Some(disk), access: Access::Write })
     }
 
     /// What an error says where the disk or a damaged file is the reason, and takes note of that.
     fn explained(&self, opened: &Opened, why: Error) -> Error {
+        if opened.access == Access::Early {
+            // What is wrong with the file, and whether anything is, the comparison says.
+            return opened.failure().map_or(why, |trouble| trouble.error());
+        }
         let corrupted = match &why {
             Error::Internal(cause) => match cause.downcast_ref() {
                 Some(redb::Error::Corrupted(why)) => Some(why.clone()),
@@ -405,6 +423,9 @@ impl Store {
     /// From now on nothing is written, by this database either when it is closed.
     fn damaged(&self, opened: &Opened, why: String) -> Error {
         let trouble = Trouble::Damaged { path: self.directory().join(open::DATABASE_FILE), why };
+        if opened.access == Access::Early {
+            return trouble.error();
+        }
         if let Some(disk) = &opened.disk {
             disk.fail(&trouble);
         }
@@ -450,7 +471,7 @@ fn opened_to_read(disk: &Disk) -> Option<Opened> {
         let overlay = Overlay::new(disk.clone()).ok()?;
         builder().create_with_backend(overlay).ok()
     });
-    Some(Opened { database: database.ok()??.into(), disk: Some(disk), is_writable: false })
+    Some(Opened { database: database.ok()??.into(), disk: Some(disk), access: Access::Read })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

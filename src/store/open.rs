@@ -10,14 +10,12 @@ use zeroize::Zeroizing;
 
 use crate::base::Error;
 use crate::base::secret::Secret;
-use crate::store::at_rest::{AtRest, guarded};
-use crate::store::compact;
 use crate::store::disk::Disk;
 use crate::store::lock::Lock;
-use crate::store::migrate::{self, SCHEMA_VERSION, Step, newest};
+use crate::store::migrate::{self, SCHEMA_VERSION, Step};
 use crate::store::seal::{Seal, Sealed};
 use crate::store::table::Reader;
-use crate::store::{Store, Table};
+use crate::store::{Access, Opened, Store, Table, Turn};
 
 /// The database's file in the data directory.
 pub const DATABASE_FILE: &str = "wharf.redb";
@@ -150,27 +148,7 @@ impl Store {
         steps: &[Step],
         compacts: bool,
     ) -> Result<Self, OpenError> {
-        let path = directory.join(DATABASE_FILE);
-        make_directory(directory, &path)?;
-        let is_there = path.try_exists().map_err(|why| io_error(&path, why))?;
-        // What it leads to may come back, with all that is in it.
-        if !is_there && path.is_symlink() {
-            let why = io::Error::new(io::ErrorKind::NotFound, "it is a link to a file that is not there");
-            return Err(io_error(&path, why));
-        }
-        let (disk, mut lock) = if is_there { take(directory, &path)? } else { create(directory, &path)? };
-        let found = AtRest::over(&disk, newest(steps))?;
-        // The database first: where it is something else altogether, a missing key is not what is wrong.
-        let (seal, schema) = (found.key()?, found.schema());
-        let disk = if compacts { compact::where_worthwhile(disk, &found, &mut lock) } else { disk };
-        // Before anything is written to what it reads.
-        drop(found);
-        let database = guarded(&path, || {
-            builder().create_with_backend(disk.clone()).map_err(|why| refusal(&path, why))
-        })?;
-        let store = Self::new(database, Some(disk), seal, directory, Some(lock));
-        migrate::run(&store, &path, schema, steps)?;
-        Ok(store)
+        Self::load_through(directory, steps, compacts, |store| Ok(store.clone()))
     }
 
     /// [`Store::open`] for tools that mend what is there and must not make a new one where a path was mistyped.
@@ -276,7 +254,7 @@ pub(in crate::store) fn begin(directory: &Path) -> Result<(Disk, Lock), OpenErro
     if disk.is_in_place() { Ok((disk, lock)) } else { Err(OpenError::InUse(directory.into())) }
 }
 
-fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
+pub(in crate::store) fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
     let (disk, lock) = begin(directory)?;
     // Another start has made it meanwhile.
     if path.try_exists().map_err(|why| io_error(path, why))? {
@@ -292,7 +270,8 @@ fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
     };
     let probe = seal.seal(PROBE_KEY, &Secret::new(PROBE_TEXT))?;
     let database = builder().create_with_backend(disk.clone()).map_err(|why| refusal(path, why))?;
-    let store = Store::new(database, Some(disk.clone()), seal, directory, None);
+    let opened = Opened { database: database.into(), disk: Some(disk.clone()), access: Access::Write };
+    let store = Store::new(opened, seal, directory, Turn::default());
     store.write_now(|w| {
         w.put(&SCHEMA, SCHEMA_KEY, &SCHEMA_VERSION)?;
         w.put(&PROBE, PROBE_KEY, &probe)

@@ -11,7 +11,7 @@ use redb::{Database, StorageBackend};
 
 use crate::store::open::builder;
 use crate::store::seal::Seal;
-use crate::store::{Store, Table};
+use crate::store::{Access, Opened, Store, Table, Turn};
 
 const NOTES: Table<Vec<u8>> = Table::new("NUMBER_TO_NOTE");
 /// Commits in the history.
@@ -105,7 +105,8 @@ fn open(disk: Disk) -> (Store, tempfile::TempDir) {
     let mut database: Database =
         builder().create_with_backend(disk).expect("a disk after a power cut is a database");
     assert!(database.check_integrity().unwrap(), "a start would take what a power cut leaves for damage");
-    (Store::new(database, None, seal, folder.path(), None), folder)
+    let opened = Opened { database: database.into(), disk: None, access: Access::Write };
+    (Store::new(opened, seal, folder.path(), Turn::default()), folder)
 }
 
 /// The note of a commit: of many sizes, so that pages split and the file grows.
