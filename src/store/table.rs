@@ -114,6 +114,31 @@ impl Reader {
         walk(&table, prefix.as_ref(), |key, value| each(key, decode(value)?))
     }
 
+    /// Some of the records whose keys start with `prefix`, in the order of the keys: from the key `from` on `take` at most,
+    /// after the first `skip`, which are not decoded.
+    pub fn page<V: DeserializeOwned>(
+        &self,
+        table: &Table<V>,
+        prefix: impl AsRef<[u8]>,
+        from: impl AsRef<[u8]>,
+        skip: usize,
+        take: usize,
+    ) -> Result<Vec<V>> {
+        let Some(table) = self.open(table)? else { return Ok(Vec::new()) };
+        let range = table.range(from.as_ref()..).map_err(storage_fault)?;
+        let mut records = Vec::new();
+        for (place, entry) in range.enumerate().take(skip.saturating_add(take)) {
+            let (key, value) = entry.map_err(storage_fault)?;
+            if !key.value().starts_with(prefix.as_ref()) {
+                break;
+            }
+            if place >= skip {
+                records.push(decode(value.value())?);
+            }
+        }
+        Ok(records)
+    }
+
     /// Calls `each` with every key that starts with `prefix`, in order, and the size of its record in bytes.
     pub fn scan_keys<V>(
         &self,
@@ -275,6 +300,25 @@ impl Writer {
             keys.push(key.to_vec());
             Ok(())
         })?;
+        Ok(keys)
+    }
+
+    /// The first keys that start with `prefix`, so many at most.
+    pub fn some_keys<V>(
+        &self,
+        table: &Table<V>,
+        prefix: impl AsRef<[u8]>,
+        most: usize,
+    ) -> Result<Vec<Vec<u8>>> {
+        let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
+        let mut keys = Vec::new();
+        for entry in table.range(prefix.as_ref()..).map_err(storage_fault)?.take(most) {
+            let (key, _) = entry.map_err(storage_fault)?;
+            if !key.value().starts_with(prefix.as_ref()) {
+                break;
+            }
+            keys.push(key.value().to_vec());
+        }
         Ok(keys)
     }
 
