@@ -218,8 +218,9 @@ struct Told<'a> {
 }
 
 fn errors(live: &Live) -> Vec<String> {
-    let failed = live.task().ledger.failed.named;
-    failed.iter().take(MAX_ERRORS).map(|f| format!("{}: {}", f.reference, f.reason)).collect()
+    let ledger = live.ledger();
+    let failed = ledger.failed.named.iter().take(MAX_ERRORS);
+    failed.map(|failed| format!("{}: {}", failed.reference, failed.reason)).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod service;
 pub mod setbacks;
 pub mod share;
 pub mod status;
+mod watched;
 pub mod window;
 
 #[cfg(test)]

@@ -29,11 +29,12 @@ use crate::rules::service::{Rules, folded};
 use crate::rules::setbacks::{Ending, Moment, Setbacks, save};
 use crate::rules::share::{self, Order, Party, Shares, Terms, Why};
 use crate::rules::status::{Away, Begun, Status, Waiting};
+use crate::rules::watched::Watched;
 use crate::rules::window::Standing;
 use crate::tasks::live::Live;
-use crate::tasks::task::{ItemState, Kind};
+use crate::tasks::task::{Item, ItemState, Kind, Page};
 use crate::transfer::plan::{Planner, taken};
-use crate::transfer::service::{Attempt, Filling, attempts};
+use crate::transfer::service::{Attempt, Filling};
 
 /// What changes together is looked at together: a round begins when it has been quiet so long, or soon if it never is.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -64,8 +65,8 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 /// What the rounds remember.
 pub(in crate::rules) struct Memory {
     pub(in crate::rules) setbacks: Setbacks,
-    /// The tasks whose end is yet to be taken note of, each with the items whose end was.
-    watched: HashMap<TaskId, HashSet<u32>>,
+    /// The tasks whose end is yet to be taken note of.
+    watched: HashMap<TaskId, Watched>,
     /// Whether nothing was taken note of yet since the server started.
     is_new: bool,
     /// Those of them that were cancelled because their agents were lost: that is nobody's wish.
@@ -317,13 +318,13 @@ impl Rules {
             if task.kind == Kind::Rescan {
                 continue;
             }
-            let mut noted = watched.remove(&task.id).unwrap_or_default();
-            let rule = task.targets.and_then(|targets| targets.rule);
-            let attempts: Vec<Attempt> = attempts(live.items()).collect();
-            for attempt in &attempts {
-                self.note(memory, &mut noted, attempt, task.kind, false);
-                let open = numbers.get(attempt.agent.as_str()).filter(|_| !attempt.item.state.is_final());
-                let Some((number, agent)) = open.and_then(|n| Some((*n, by_number.get(n)?))) else {
+            let mut seen = watched.remove(&task.id).unwrap_or_default();
+            for (item, attempt) in seen.look(&live) {
+                self.note(memory, &item, &attempt, task.kind, false);
+            }
+            for attempt in seen.open.values() {
+                let number = numbers.get(attempt.agent.as_str()).copied();
+                let Some((number, agent)) = number.and_then(|n| Some((n, by_number.get(&n)?))) else {
                     continue;
                 };
                 under_way.busy.entry(attempt.digest.clone()).or_default().insert(number);
@@ -331,37 +332,31 @@ impl Rules {
                     *under_way.reserved.entry(number).or_default() += taken(attempt.size_bytes, agent);
                 }
             }
-            memory.watched.insert(task.id, noted);
-            if let Some(rule) = rule {
+            if let Some(rule) = task.targets.and_then(|targets| targets.rule) {
                 under_way.tasks += 1;
-                if !task.cancel_requested && only_waits_for_lost(&attempts, numbers, by_number) {
+                if !task.cancel_requested && only_waits_for_lost(&seen.open, numbers, by_number) {
                     self.withdraw(memory, &live, &rule).await;
                 }
             }
+            memory.watched.insert(task.id, seen);
         }
-        for (id, mut noted) in watched {
+        for (id, mut seen) in watched {
             let withdrawn = memory.withdrawn.remove(&id);
             let Some(live) = self.queue.find(id) else { continue };
             let task = live.task();
             let is_rules = task.targets.is_some_and(|targets| targets.rule.is_some());
-            for attempt in attempts(self.queue.items(&live).await?) {
-                self.note(memory, &mut noted, &attempt, task.kind, is_rules && !withdrawn);
+            for item in self.queue.items(&live, Page::ALL).await? {
+                if let Some(attempt) = seen.take(&item) {
+                    self.note(memory, &item, &attempt, task.kind, is_rules && !withdrawn);
+                }
             }
         }
         memory.is_new = false;
         Ok(under_way)
     }
 
-    /// Takes note of how an attempt ended, once, if it did.
-    fn note(
-        &self,
-        memory: &mut Memory,
-        noted: &mut HashSet<u32>,
-        attempt: &Attempt,
-        kind: Kind,
-        cancelled_counts: bool,
-    ) {
-        let item = &attempt.item;
+    /// Takes note of how an attempt ended.
+    fn note(&self, memory: &mut Memory, item: &Item, attempt: &Attempt, kind: Kind, cancelled_counts: bool) {
         let Some(ended_at) = item.ended_at.filter(|_| kind == Kind::Preload) else { return };
         let ending = match item.state {
             ItemState::Failed => Ending::Failed(item.reason.as_deref().unwrap_or("it failed")),
@@ -370,11 +365,11 @@ impl Rules {
             _ => return,
         };
         let (agent, digest) = (&attempt.agent, &attempt.digest);
-        let is_known = memory.is_new && memory.setbacks.has(agent, digest, ended_at);
-        if noted.insert(item.number) && !is_known {
-            let now = Moment { day: self.clock.now(), steady: self.clock.steady() };
-            memory.setbacks.note(agent, digest, ended_at, now, ending);
+        if memory.is_new && memory.setbacks.has(agent, digest, ended_at) {
+            return;
         }
+        let now = Moment { day: self.clock.now(), steady: self.clock.steady() };
+        memory.setbacks.note(agent, digest, ended_at, now, ending);
     }
 
     /// Cancels a task that only waits for agents that are lost: once they are back, they are looked at anew. Left alone,
@@ -497,7 +492,7 @@ impl Rules {
 
 /// Whether all that is left of a task waits for agents that are lost.
 fn only_waits_for_lost(
-    attempts: &[Attempt],
+    open: &BTreeMap<u32, Attempt>,
     numbers: &HashMap<&str, usize>,
     by_number: &HashMap<usize, Agent>,
 ) -> bool {
@@ -505,8 +500,7 @@ fn only_waits_for_lost(
         let agent = numbers.get(attempt.agent.as_str()).and_then(|number| by_number.get(number));
         agent.is_some_and(|agent| !agent.is_alive())
     };
-    let mut open = attempts.iter().filter(|attempt| !attempt.item.state.is_final()).peekable();
-    open.peek().is_some() && open.all(is_lost)
+    !open.is_empty() && open.values().all(is_lost)
 }
 
 /// A rule with its parts taken apart; none if it was written by a server that reads them in another way.

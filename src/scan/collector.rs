@@ -35,7 +35,8 @@ impl Scans {
     fn of(queue: &Queue) -> Self {
         let all = queue.of_kind(Kind::Rescan);
         let running: Vec<_> = all.iter().filter(|live| live.is_running()).collect();
-        let works = running.iter().flat_map(|live| live.items());
+        // What a scan finds to do is of the registries that it was made for.
+        let works = running.iter().flat_map(|live| live.first_items());
         let registries =
             works.filter_map(|item| Some(Work::of(&item.work).ok()?.registry().to_owned())).collect();
         let running = running.iter().map(|live| live.id()).collect();

@@ -19,6 +19,7 @@ use crate::scan::session::{Session, Sessions};
 use crate::scan::sweep;
 use crate::scan::work::Work;
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, State};
+use crate::tasks::totals::Tally;
 use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
 
 /// Repositories of one task that are read at once.
@@ -184,11 +185,9 @@ impl Worker for ScanWorker {
     }
 
     /// A scan has failed when it could read nothing that it set out to read.
-    fn verdict(&self, items: &[&Item]) -> State {
-        let read = |item: &&&Item| item.phase == 1 && item.state == ItemState::Done;
-        let failed = |item: &&&Item| item.state == ItemState::Failed;
-        let none_read = items.iter().filter(read).count() == 0;
-        if none_read && items.iter().filter(failed).count() > 0 { State::Failed } else { State::Done }
+    fn verdict(&self, items: &Tally) -> State {
+        let none_read = items.of_phase(1, ItemState::Done) == 0;
+        if none_read && items.of(ItemState::Failed) > 0 { State::Failed } else { State::Done }
     }
 }
 

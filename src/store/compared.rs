@@ -1,6 +1,7 @@
 //! A start reads the database while its file is still compared with its checksums, each through an overlay of its own. Until
 //! that has ended well nothing is written to the file, and nothing counts that was read.
 
+use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! For tests of what happens when several want to write at once: keeps them all waiting for their turn.
+//! For tests of what happens when several want to write at once, or when nothing can be written.
 
 use std::sync::mpsc;
 
@@ -7,6 +7,16 @@ use tokio::task::JoinHandle;
 
 use crate::base::Result;
 use crate::store::Store;
+
+/// From now on the disk of a store has no room, or has it again.
+pub fn fill_disk(store: &Store, is_full: bool) {
+    const NO_ROOM: i32 = 28;
+    if let Some(disk) = &store.current().disk {
+        disk.faults().refused = is_full.then_some((0..u64::MAX, NO_ROOM));
+    }
+    // Whether there is room is known by the next write.
+    assert_eq!(store.write_now(|_| Ok(())).is_err(), is_full);
+}
 
 /// Somebody who writes, and takes their time.
 pub struct Held {

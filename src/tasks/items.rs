@@ -1,10 +1,13 @@
-//! The items of a task that runs. A task may have 50,000, so what is asked with each one of them is not found by going
-//! through all.
+//! The items of a task that runs. A task may have 50,000, so what is asked with each of them is looked up, and nothing
+//! goes through all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::tasks::task::{Item, ItemState, Progress};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::tasks::task::{Item, ItemState, Ledger, Page, Progress};
+use crate::tasks::totals::{Tally, Totals};
 
 /// What a task can begin next.
 #[derive(Debug)]
@@ -17,169 +20,263 @@ pub(in crate::tasks) enum Next {
     Nothing,
 }
 
-/// The items, by their numbers.
+/// The items, and what is kept beside them.
 #[derive(Debug, Default)]
 pub(in crate::tasks) struct Items {
-    all: BTreeMap<u32, Item>,
-    /// Those that wait for something to happen.
-    parked: BTreeSet<u32>,
-    /// Phase and number of those that have not ended.
-    open: BTreeSet<(u8, u32)>,
-    /// Phase, attempts and number of those that wait for their turn: who was tried and failed goes behind those that were
-    /// not, so that what is broken holds nobody up.
-    waiting: BTreeSet<(u8, u32, u32)>,
-    /// When those that wait for a time may begin.
-    due: BTreeMap<u32, Instant>,
-    /// When each was first begun in this process.
-    begun: BTreeMap<u32, Instant>,
+    /// By their numbers.
+    all: Vec<Entry>,
+    index: Index,
+    /// Those that were given up while the store could keep nothing.
+    unkept: BTreeSet<u32>,
+}
+
+/// An item, and what only this process knows of it.
+#[derive(Debug)]
+struct Entry {
+    item: Item,
+    /// It waits for something to happen.
+    is_parked: bool,
+    /// It waits for this time.
+    due: Option<Instant>,
+    /// When it was first begun.
+    begun: Option<Instant>,
+}
+
+impl Entry {
+    fn new(item: Item) -> Self {
+        Self { item, is_parked: false, due: None, begun: None }
+    }
+
+    /// The item as it is shown. What it waits for is measured; the time of day at which that will be is what the clock
+    /// makes of it now.
+    fn shown(&self, now: Timestamp, steady: Instant) -> Item {
+        let due = self.due.filter(|_| self.item.not_before.is_some());
+        let at = due.map(|due| {
+            let left = SignedDuration::try_from(due.saturating_duration_since(steady)).unwrap_or_default();
+            now.checked_add(left).unwrap_or(now)
+        });
+        Item { not_before: at.or(self.item.not_before), ..self.item.clone() }
+    }
+}
+
+/// What follows from the items. An entry is taken out before it changes and added again after: see [`Items::change`].
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Index {
+    /// Phase, attempts and number of the items that can be begun: an item that was tried and failed goes behind those that
+    /// were not tried, so that what is broken holds nothing up.
+    ready: BTreeSet<(u8, u32, u32)>,
+    /// Time and number of the items that wait for a time.
+    later: BTreeSet<(Instant, u32)>,
+    /// The items by whether they have ended, and their numbers.
+    ended: BTreeSet<(bool, u32)>,
+    totals: Totals,
+}
+
+impl Index {
+    fn add(&mut self, entry: &Entry) {
+        let Entry { item, is_parked, due, .. } = entry;
+        if item.state == ItemState::Waiting && !is_parked {
+            match due {
+                Some(due) => self.later.insert((*due, item.number)),
+                None => self.ready.insert((item.phase, item.attempts, item.number)),
+            };
+        }
+        self.ended.insert((item.state.is_final(), item.number));
+        self.totals.add(item);
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        let Entry { item, due, .. } = entry;
+        if let Some(due) = due {
+            self.later.remove(&(*due, item.number));
+        }
+        self.ready.remove(&(item.phase, item.attempts, item.number));
+        self.ended.remove(&(item.state.is_final(), item.number));
+        self.totals.remove(item);
+    }
+
+    /// The numbers of those that have ended, or of the others.
+    fn ended(&self, is_final: bool) -> impl Iterator<Item = u32> {
+        self.ended.range((is_final, 0)..=(is_final, u32::MAX)).map(|(_, number)| *number)
+    }
 }
 
 impl Items {
-    /// Adds an item, or changes it.
-    pub(in crate::tasks) fn put(&mut self, item: Item) {
-        if let Some(old) = self.all.get(&item.number) {
-            self.open.remove(&(old.phase, old.number));
-            self.waiting.remove(&(old.phase, old.attempts, old.number));
+    /// Where an item is, or would be. Numbers are given in a row, so it is at the place of its number, unless the store has
+    /// lost one.
+    fn place(&self, number: u32) -> Result<usize, usize> {
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        match self.all.get(place) {
+            Some(entry) if entry.item.number == number => Ok(place),
+            _ => self.all.binary_search_by_key(&number, |entry| entry.item.number),
         }
-        if !item.state.is_final() {
-            self.open.insert((item.phase, item.number));
-        }
-        if item.state == ItemState::Waiting && !self.parked.contains(&item.number) {
-            self.waiting.insert((item.phase, item.attempts, item.number));
-        }
-        self.all.insert(item.number, item);
     }
 
-    /// Puts an item aside until [`Items::unpark`].
+    fn entry(&self, number: u32) -> Option<&Entry> {
+        self.place(number).ok().and_then(|place| self.all.get(place))
+    }
+
+    /// The only place where an item changes: what is kept beside the items follows it here.
+    fn change(&mut self, number: u32, change: impl FnOnce(&mut Entry)) {
+        let Ok(place) = self.place(number) else { return };
+        if let Some(entry) = self.all.get_mut(place) {
+            self.index.remove(entry);
+            change(entry);
+            self.index.add(entry);
+        }
+    }
+
+    /// Adds an item, or changes it.
+    pub(in crate::tasks) fn put(&mut self, item: Item) {
+        match self.place(item.number) {
+            Ok(_) => self.change(item.number, |entry| entry.item = item),
+            Err(place) => {
+                let entry = Entry::new(item);
+                self.index.add(&entry);
+                self.all.insert(place, entry);
+            }
+        }
+    }
+
+    /// Puts an item aside until [`Items::unpark`]. How far it came counts on: what remains of it is still to be done.
     pub(in crate::tasks) fn park(&mut self, item: Item) {
-        self.parked.insert(item.number);
-        self.put(item);
+        self.change(item.number, |entry| {
+            entry.is_parked = true;
+            entry.item = Item { progress: entry.item.progress, ..item };
+        });
     }
 
     /// An item may have its turn again.
     pub(in crate::tasks) fn unpark(&mut self, number: u32) {
-        self.parked.remove(&number);
-        if let Some(item) = self.all.get(&number).cloned() {
-            self.put(item);
-        }
+        self.change(number, |entry| entry.is_parked = false);
     }
 
     /// An item is not to be begun before this.
     pub(in crate::tasks) fn put_off(&mut self, number: u32, until: Instant) {
-        self.due.insert(number, until);
-    }
-
-    /// When an item that was put off may begin.
-    pub(in crate::tasks) fn due(&self, number: u32) -> Option<Instant> {
-        self.due.get(&number).copied()
+        self.change(number, |entry| entry.due = Some(until));
     }
 
     /// An item begins; returns when it did so first.
     pub(in crate::tasks) fn begin(&mut self, item: Item, now: Instant) -> Instant {
-        self.due.remove(&item.number);
-        let begun = *self.begun.entry(item.number).or_insert(now);
-        self.put(item);
+        let mut begun = now;
+        self.change(item.number, |entry| {
+            begun = *entry.begun.get_or_insert(now);
+            entry.due = None;
+            entry.item = item;
+        });
         begun
     }
 
-    /// The numbers of those that wait for their turn, of whatever phase.
+    /// An item is so far.
+    pub(in crate::tasks) fn report(&mut self, number: u32, progress: Progress) {
+        self.change(number, |entry| entry.item.progress = progress);
+    }
+
+    /// An item waits for this.
+    pub(in crate::tasks) fn waits(&mut self, number: u32, reason: Option<String>) {
+        self.change(number, |entry| entry.item.reason = reason);
+    }
+
+    /// Gives an item up though the store can't keep that.
+    pub(in crate::tasks) fn give_up(&mut self, number: u32, reason: String, now: Timestamp) {
+        self.change(number, |entry| {
+            entry.item.state = ItemState::Failed;
+            entry.item.ended_at = Some(now);
+            entry.item.reason = Some(reason);
+        });
+        self.unkept.insert(number);
+    }
+
+    /// The numbers of the items that wait for their turn, of any phase.
     pub(in crate::tasks) fn waiting(&self) -> Vec<u32> {
-        self.waiting.iter().map(|(_, _, number)| *number).collect()
+        let ready = self.index.ready.iter().map(|(_, _, number)| *number);
+        ready.chain(self.index.later.iter().map(|(_, number)| *number)).collect()
+    }
+
+    /// The items of which the store does not know the end: those that are open, and those that were given up while it could
+    /// keep nothing.
+    pub(in crate::tasks) fn unkept(&self) -> Vec<Item> {
+        let numbers = self.index.ended(false).chain(self.unkept.iter().copied());
+        numbers.filter_map(|number| self.get(number)).cloned().collect()
     }
 
     /// The item of this number.
     pub(in crate::tasks) fn get(&self, number: u32) -> Option<&Item> {
-        self.all.get(&number)
-    }
-
-    /// The same, for changes of its progress.
-    pub(in crate::tasks) fn progress_of(&mut self, number: u32) -> Option<&mut Progress> {
-        self.all.get_mut(&number).map(|item| &mut item.progress)
-    }
-
-    /// The same, for changes of the reason it waits for.
-    pub(in crate::tasks) fn reason_of(&mut self, number: u32) -> Option<&mut Option<String>> {
-        self.all.get_mut(&number).map(|item| &mut item.reason)
+        self.entry(number).map(|entry| &entry.item)
     }
 
     /// All of them, by their numbers.
     pub(in crate::tasks) fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.all.values()
+        self.all.iter().map(|entry| &entry.item)
+    }
+
+    /// Those of a page, as they are shown.
+    pub(in crate::tasks) fn page(&self, page: Page, now: Timestamp, steady: Instant) -> Vec<Item> {
+        let Page { is_final, offset, limit } = page;
+        let shown = |entry: &Entry| entry.shown(now, steady);
+        match is_final {
+            None => self.all.get(offset..).unwrap_or_default().iter().take(limit).map(shown).collect(),
+            Some(is_final) => {
+                let numbers = self.index.ended(is_final).skip(offset).take(limit);
+                numbers.filter_map(|number| self.entry(number)).map(shown).collect()
+            }
+        }
+    }
+
+    /// Whether there are none.
+    pub(in crate::tasks) fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 
     /// The number of the next that is added.
     pub(in crate::tasks) fn next_number(&self) -> u32 {
-        self.all.keys().next_back().map_or(0, |last| last + 1)
+        self.all.last().map_or(0, |last| last.item.number + 1)
+    }
+
+    /// How many are in which state.
+    pub(in crate::tasks) fn tally(&self) -> &Tally {
+        &self.index.totals.tally
+    }
+
+    /// How far all of them are together.
+    pub(in crate::tasks) fn progress(&self) -> Progress {
+        self.index.totals.progress()
+    }
+
+    /// What came of all of them.
+    pub(in crate::tasks) fn ledger(&self) -> Ledger {
+        self.index.totals.ledger(|number| self.get(number))
     }
 
     /// Whether nothing more will happen to any.
     pub(in crate::tasks) fn are_final(&self) -> bool {
-        self.open.is_empty()
+        self.tally().open_phase().is_none()
     }
 
     /// The next item that may begin now, or the earliest time one may. Those of a phase begin when all of the phases before
     /// have ended.
-    pub(in crate::tasks) fn next(&self, now: Instant) -> Next {
-        let Some(&(phase, _)) = self.open.first() else { return Next::Nothing };
-        let of_phase = self.waiting.range((phase, 0, 0)..=(phase, u32::MAX, u32::MAX));
-        let mut earliest = None;
-        for item in of_phase.filter_map(|(_, _, number)| self.all.get(number)) {
-            match self.due(item.number).filter(|at| *at > now) {
-                None => return Next::Item(Box::new(item.clone())),
-                Some(at) => earliest = Some(earliest.map_or(at, |before: Instant| before.min(at))),
-            }
+    pub(in crate::tasks) fn next(&mut self, now: Instant) -> Next {
+        let Some(phase) = self.tally().open_phase() else { return Next::Nothing };
+        while let Some((_, number)) = self.index.later.first().copied().filter(|(due, _)| *due <= now) {
+            self.change(number, |entry| {
+                entry.due = None;
+                entry.item.not_before = None;
+            });
         }
-        Next::Later(earliest)
+        let mut of_phase = self.index.ready.range((phase, 0, 0)..=(phase, u32::MAX, u32::MAX));
+        match of_phase.next().and_then(|(_, _, number)| self.get(*number)) {
+            Some(item) => Next::Item(Box::new(item.clone())),
+            None => Next::Later(self.index.later.first().map(|(due, _)| *due)),
+        }
+    }
+
+    /// Whether what is kept beside the items is what a count anew comes to.
+    pub(in crate::tasks) fn agree(&self) -> bool {
+        let mut anew = Index::default();
+        self.all.iter().for_each(|entry| anew.add(entry));
+        anew == self.index && self.all.is_sorted_by_key(|entry| entry.item.number)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::{Items, Next};
-    use crate::tasks::task::{Item, ItemState, NewItem};
-
-    fn item(number: u32, phase: u8) -> Item {
-        NewItem { name: String::new(), pair: None, phase, work: Vec::new() }.numbered(number)
-    }
-
-    fn next(items: &Items, now: Instant) -> Result<u32, Option<Instant>> {
-        match items.next(now) {
-            Next::Item(item) => Ok(item.number),
-            Next::Later(at) => Err(at),
-            Next::Nothing => panic!("nothing is left"),
-        }
-    }
-
-    #[test]
-    fn items_have_their_turn_by_phase_tries_and_number() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(9);
-        let mut items = Items::default();
-        for item in [item(2, 0), item(0, 1), item(1, 0)] {
-            items.put(item);
-        }
-        assert_eq!((next(&items, now), items.next_number()), (Ok(1), 3));
-        items.put(Item { attempts: 1, ..item(1, 0) });
-        assert_eq!(next(&items, now), Ok(2), "who was tried goes behind");
-        items.put(Item { state: ItemState::Running, ..item(2, 0) });
-        assert_eq!(next(&items, now), Ok(1));
-        items.put(Item { attempts: 2, ..item(1, 0) });
-        items.put_off(1, later);
-        assert_eq!(next(&items, now), Err(Some(later)), "the phase has not ended");
-        assert_eq!(next(&items, later), Ok(1));
-        items.park(item(1, 0));
-        assert_eq!(next(&items, now), Err(None));
-        items.unpark(1);
-        assert_eq!(items.waiting(), [1, 0]);
-        let first = items.begin(item(1, 0), now);
-        assert_eq!((next(&items, now), items.begin(item(1, 0), later)), (Ok(1), first));
-        for n in [1, 2] {
-            items.put(Item { state: ItemState::Done, ..item(n, 0) });
-        }
-        assert_eq!(next(&items, now), Ok(0));
-        items.put(Item { state: ItemState::Failed, ..item(0, 1) });
-        assert!(items.are_final() && matches!(items.next(now), Next::Nothing));
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! A task as the running server knows it: the record, its items while it runs, and its feed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,8 @@ use crate::base::clock::Clock;
 use crate::base::ids::TaskId;
 use crate::tasks::feed::{Feed, Follower};
 use crate::tasks::items::{Items, Next};
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Task};
+use crate::tasks::task::{Item, Kind, Ledger, NewItem, Page, Progress, State, Task};
+use crate::tasks::totals::Tally;
 
 /// Longest message an event carries; a registry's words may be in it.
 const MAX_MESSAGE: usize = 500;
@@ -21,9 +23,11 @@ const REPORT_EVERY: Duration = Duration::from_millis(25);
 /// A wait that is found in the store is no longer than this, whatever the clock says: nobody asks for more.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
-/// One task. What it says of progress and results is derived from its items, never counted beside them.
+/// One task. What it says of progress and results follows from its items, and is never counted in another place.
 pub struct Live {
     id: TaskId,
+    kind: Kind,
+    created_at: Timestamp,
     clock: Clock,
     inner: RwLock<Inner>,
     feed: Feed,
@@ -33,44 +37,57 @@ pub struct Live {
 }
 
 struct Inner {
+    /// As it is kept, without its ledger.
     task: Task,
-    /// Empty once the task has ended; the store has them then.
+    /// The ledger, once the task has ended.
+    ledger: Arc<Ledger>,
+    /// Empty once the task has ended and the store knows it; the store has them then.
     items: Items,
 }
 
 impl Inner {
     fn progress(&self) -> Progress {
         match self.task.state {
-            State::Started => self.items.iter().map(|item| item.progress).sum(),
+            State::Started => self.items.progress(),
             _ => self.task.progress,
         }
+    }
+
+    fn end(&mut self, task: Task) {
+        self.task = task;
+        self.ledger = Arc::new(std::mem::take(&mut self.task.ledger));
     }
 }
 
 impl Live {
     /// A task that runs, or has ended and has no items in memory.
-    pub(in crate::tasks) fn new(task: Task, items: impl IntoIterator<Item = Item>, clock: Clock) -> Self {
+    pub(in crate::tasks) fn new(mut task: Task, items: impl IntoIterator<Item = Item>, clock: Clock) -> Self {
         let (now, steady) = (clock.now(), clock.steady());
         let mut kept = Items::default();
         for item in items {
-            if let Some(at) = item.not_before {
-                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-                kept.put_off(item.number, steady + left.min(LONGEST_WAIT));
-            }
+            let (number, not_before) = (item.number, item.not_before);
             kept.put(item);
+            if let Some(at) = not_before {
+                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                kept.put_off(number, steady + left.min(LONGEST_WAIT));
+            }
         }
+        let cancel = CancellationToken::new();
+        if task.cancel_requested {
+            cancel.cancel();
+        }
+        let ledger = Arc::new(std::mem::take(&mut task.ledger));
         let live = Self {
             id: task.id,
+            kind: task.kind,
+            created_at: task.created_at,
             // Event numbers start at the present in milliseconds: higher than any this task had before a restart.
             feed: Feed::new(u64::try_from(now.as_millisecond()).unwrap_or_default()),
-            inner: RwLock::new(Inner { task, items: kept }),
+            inner: RwLock::new(Inner { task, ledger, items: kept }),
             clock,
             reported: Mutex::new(None),
-            cancel: CancellationToken::new(),
+            cancel,
         };
-        if live.task().cancel_requested {
-            live.cancel.cancel();
-        }
         live.publish();
         live
     }
@@ -92,40 +109,48 @@ impl Live {
 
     /// When it was asked for.
     pub fn created_at(&self) -> Timestamp {
-        self.inner.read().task.created_at
+        self.created_at
     }
 
     /// What it does.
     pub fn kind(&self) -> Kind {
-        self.inner.read().task.kind
+        self.kind
     }
 
-    /// The task as it stands, with progress and ledger of this moment.
+    /// The task as it stands, with the progress of this moment and without its ledger.
     pub fn task(&self) -> Task {
         let inner = self.inner.read();
-        let mut task = inner.task.clone();
-        task.progress = inner.progress();
-        if task.state == State::Started {
-            task.ledger = ledger_of(inner.items.iter());
-        }
-        task
+        Task { progress: inner.progress(), ..inner.task.clone() }
     }
 
-    /// The items in memory: all while the task runs, none once it has ended.
-    pub fn items(&self) -> Vec<Item> {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
+    /// The account of its items, up to now while it runs.
+    pub fn ledger(&self) -> Arc<Ledger> {
         let inner = self.inner.read();
-        // What is waited for is measured; the time of day at which that will be is what the clock makes of it now.
-        let shown = |item: &Item| {
-            let due = inner.items.due(item.number).filter(|_| item.not_before.is_some());
-            let at = due.map(|due| {
-                let left =
-                    SignedDuration::try_from(due.saturating_duration_since(steady)).unwrap_or_default();
-                now.checked_add(left).unwrap_or(now)
-            });
-            Item { not_before: at.or(item.not_before), ..item.clone() }
-        };
-        inner.items.iter().map(shown).collect()
+        match inner.task.state {
+            State::Started => Arc::new(inner.items.ledger()),
+            _ => Arc::clone(&inner.ledger),
+        }
+    }
+
+    /// The items of a page, from memory; none if they are no longer there, and the store has them.
+    pub fn items(&self, page: Page) -> Option<Vec<Item>> {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let items = &self.inner.read().items;
+        (!items.is_empty()).then(|| items.page(page, now, steady))
+    }
+
+    /// While it runs, the items that it was made with, or some of them: no later phase is among them.
+    pub fn first_items(&self) -> Vec<Item> {
+        let items = &self.inner.read().items;
+        let phase = items.iter().next().map(|item| item.phase);
+        items.iter().take_while(|item| Some(item.phase) == phase).cloned().collect()
+    }
+
+    /// While it runs, those of these items that have ended.
+    pub fn ended_of(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<Item> {
+        let items = &self.inner.read().items;
+        let items = numbers.into_iter().filter_map(|number| items.get(number));
+        items.filter(|item| item.state.is_final()).cloned().collect()
     }
 
     /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
@@ -137,9 +162,7 @@ impl Live {
     pub(in crate::tasks) fn report(&self, number: u32, progress: Progress, message: String) {
         {
             let mut inner = self.inner.write();
-            if let Some(known) = inner.items.progress_of(number) {
-                *known = progress;
-            }
+            inner.items.report(number, progress);
             inner.task.message = bounded(message);
         }
         let mut reported = self.reported.lock();
@@ -150,9 +173,7 @@ impl Live {
     }
 
     pub(in crate::tasks) fn waits(&self, number: u32, reason: Option<String>) {
-        if let Some(known) = self.inner.write().items.reason_of(number) {
-            known.clone_from(&reason);
-        }
+        self.inner.write().items.waits(number, reason.clone());
         if let Some(reason) = reason {
             self.say(reason);
         }
@@ -165,7 +186,7 @@ impl Live {
 
     /// See [`Items::next`].
     pub(in crate::tasks) fn next_waiting(&self, now: Instant) -> Next {
-        self.inner.read().items.next(now)
+        self.inner.write().items.next(now)
     }
 
     /// The item of this number, while the task runs.
@@ -173,16 +194,19 @@ impl Live {
         self.inner.read().items.get(number).cloned()
     }
 
+    /// How far the item of this number is.
+    pub(in crate::tasks) fn progress_of(&self, number: u32) -> Progress {
+        self.inner.read().items.get(number).map(|item| item.progress).unwrap_or_default()
+    }
+
     /// Whether nothing more will happen to any item.
     pub(in crate::tasks) fn are_items_final(&self) -> bool {
         self.inner.read().items.are_final()
     }
 
-    /// Puts an item aside until [`Live::unpark`]. How far it came counts on: what remains of it is still to be done.
+    /// See [`Items::park`].
     pub(in crate::tasks) fn park(&self, item: Item) {
-        let mut inner = self.inner.write();
-        let progress = inner.items.get(item.number).map_or(item.progress, |running| running.progress);
-        inner.items.park(Item { progress, ..item });
+        self.inner.write().items.park(item);
     }
 
     pub(in crate::tasks) fn unpark(&self, number: u32) {
@@ -194,13 +218,16 @@ impl Live {
     }
 
     /// Gives up the items whose turn has not come; those that were put aside wait for something else.
-    pub(in crate::tasks) fn fail_waiting(&self, reason: &str, now: Timestamp) {
-        let mut inner = self.inner.write();
-        for number in inner.items.waiting() {
-            let Some(item) = inner.items.get(number).cloned() else { continue };
-            let (state, reason) = (ItemState::Failed, Some(reason.to_owned()));
-            inner.items.put(Item { state, ended_at: Some(now), reason, ..item });
+    pub(in crate::tasks) fn give_up_waiting(&self, reason: &str, now: Timestamp) {
+        let items = &mut self.inner.write().items;
+        for number in items.waiting() {
+            items.give_up(number, reason.to_owned(), now);
         }
+    }
+
+    /// See [`Items::give_up`].
+    pub(in crate::tasks) fn give_up(&self, number: u32, reason: String, now: Timestamp) {
+        self.inner.write().items.give_up(number, reason, now);
     }
 
     /// An item that has just failed is not to be begun again before this.
@@ -220,9 +247,18 @@ impl Live {
         (next..).zip(items).map(|(number, item)| item.numbered(number)).collect()
     }
 
-    pub(in crate::tasks) fn with_items<T>(&self, ask: impl FnOnce(&[&Item]) -> T) -> T {
-        let inner = self.inner.read();
-        ask(&inner.items.iter().collect::<Vec<_>>())
+    /// See [`Items::unkept`].
+    pub(in crate::tasks) fn unkept(&self) -> Vec<Item> {
+        self.inner.read().items.unkept()
+    }
+
+    pub(in crate::tasks) fn tally(&self) -> Tally {
+        self.inner.read().items.tally().clone()
+    }
+
+    /// Asks something of all items. What is asked with each of them must not be asked so.
+    pub(in crate::tasks) fn with_items<T>(&self, ask: impl FnOnce(&Items) -> T) -> T {
+        ask(&self.inner.read().items)
     }
 
     pub(in crate::tasks) fn request_cancel(&self) {
@@ -230,11 +266,22 @@ impl Live {
         self.cancel.cancel();
     }
 
+    /// The task has ended, and the store knows it.
     pub(in crate::tasks) fn end(&self, task: Task) {
         {
             let mut inner = self.inner.write();
             inner.items = Items::default();
-            inner.task = task;
+            inner.end(task);
+        }
+        self.publish();
+    }
+
+    /// The task has ended so, with these items changed, and the store does not know it yet: all items stay in memory.
+    pub(in crate::tasks) fn end_unkept(&self, task: Task, items: impl IntoIterator<Item = Item>) {
+        {
+            let mut inner = self.inner.write();
+            items.into_iter().for_each(|item| inner.items.put(item));
+            inner.end(task);
         }
         self.publish();
     }
@@ -243,18 +290,6 @@ impl Live {
         let inner = self.inner.read();
         self.feed.publish(inner.task.state, inner.progress(), inner.task.message.clone());
     }
-}
-
-/// The account of these items: what each says, and one line for each that failed as a whole.
-pub fn ledger_of<'a>(items: impl Iterator<Item = &'a Item>) -> Ledger {
-    let mut sum = Ledger::default();
-    for item in items {
-        sum.absorb(&item.ledger);
-        if let (ItemState::Failed, Some(reason)) = (item.state, &item.reason) {
-            sum.failed.push(&item.name, reason);
-        }
-    }
-    sum
 }
 
 fn bounded(message: String) -> String {
@@ -287,6 +322,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             ended_at: None,
             progress: Progress::default(),
+            unfolded: false,
             ledger: Ledger::default(),
             cancel_requested: false,
             targets: None,

@@ -6,4 +6,5 @@ mod items;
 pub mod live;
 pub mod queue;
 pub mod task;
+pub mod totals;
 pub mod worker;

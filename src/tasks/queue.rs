@@ -17,14 +17,16 @@ use crate::base::ids::{TaskId, UserId};
 use crate::base::reference::shown;
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
+use crate::store::table::Reader;
 use crate::store::{Store, Table};
 use crate::tasks::items::Next;
-use crate::tasks::live::{Live, ledger_of};
-use crate::tasks::queue::keeping::{End, LOOK, Unkept, put_back};
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State, Targets, Task};
+use crate::tasks::live::Live;
+use crate::tasks::queue::keeping::{LOOK, Unkept, put_back};
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Page, Progress, State, Targets, Task};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
 mod archive;
+mod ending;
 mod keeping;
 #[cfg(test)]
 mod tests;
@@ -50,11 +52,31 @@ struct Shared {
     clock: Clock,
     audit: Audit,
     workers: HashMap<Kind, Arc<dyn Worker>>,
-    tasks: RwLock<BTreeMap<TaskId, Arc<Live>>>,
+    tasks: RwLock<Tasks>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
     /// Raised when an item or a task has ended.
     ends: Signal,
+}
+
+/// All tasks there are.
+#[derive(Default)]
+struct Tasks {
+    by_id: HashMap<TaskId, Arc<Live>>,
+    by_age: BTreeMap<(Timestamp, TaskId), Arc<Live>>,
+}
+
+impl Tasks {
+    fn insert(&mut self, live: Arc<Live>) {
+        self.by_age.insert((live.created_at(), live.id()), Arc::clone(&live));
+        self.by_id.insert(live.id(), live);
+    }
+
+    fn remove(&mut self, id: TaskId) {
+        if let Some(live) = self.by_id.remove(&id) {
+            self.by_age.remove(&(live.created_at(), id));
+        }
+    }
 }
 
 impl Queue {
@@ -67,11 +89,12 @@ impl Queue {
         tracker: TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Self> {
-        let mut tasks = BTreeMap::new();
+        let mut tasks = Tasks::default();
         store.read_now(|r| {
             r.scan(&TASKS, [], |_, task: Task| {
-                let items = if task.state == State::Started { items_of(r, task.id)? } else { Vec::new() };
-                tasks.insert(task.id, Arc::new(Live::new(task, items, clock.clone())));
+                let is_open = task.state == State::Started;
+                let items = if is_open { items_of(r, &task, Page::ALL)? } else { Vec::new() };
+                tasks.insert(Arc::new(Live::new(task, items, clock.clone())));
                 Ok(())
             })
         })?;
@@ -135,6 +158,7 @@ impl Queue {
             created_at: now,
             ended_at: None,
             progress: Progress::default(),
+            unfolded: false,
             ledger: Ledger::default(),
             cancel_requested: false,
             targets,
@@ -149,7 +173,7 @@ impl Queue {
             }
             // Not after the write, which goes on when whoever asked for it is gone.
             w.on_commit(move || {
-                queue.shared.tasks.write().insert(id, Arc::clone(&live));
+                queue.shared.tasks.write().insert(Arc::clone(&live));
                 queue.run(live);
             });
             Ok(())
@@ -158,21 +182,23 @@ impl Queue {
         Ok(id)
     }
 
-    /// All tasks there are, the newest first.
-    pub fn list(&self) -> Vec<Arc<Live>> {
-        let mut tasks: Vec<_> = self.shared.tasks.read().values().cloned().collect();
-        tasks.sort_by_cached_key(|live| std::cmp::Reverse((live.created_at(), live.id())));
-        tasks
+    /// The tasks there are, the newest first: so many at most after the first `offset`.
+    pub fn list(&self, offset: usize, limit: usize) -> Vec<Arc<Live>> {
+        self.shared.tasks.read().by_age.values().rev().skip(offset).take(limit).cloned().collect()
     }
 
     /// The tasks that have not ended.
     pub fn running(&self) -> Vec<Arc<Live>> {
-        self.shared.tasks.read().values().filter(|live| live.is_running()).cloned().collect()
+        self.filtered(Live::is_running)
     }
 
     /// The tasks of a kind, whether they run or have ended.
     pub fn of_kind(&self, kind: Kind) -> Vec<Arc<Live>> {
-        self.shared.tasks.read().values().filter(|live| live.kind() == kind).cloned().collect()
+        self.filtered(|live| live.kind() == kind)
+    }
+
+    fn filtered(&self, is_meant: impl Fn(&Live) -> bool) -> Vec<Arc<Live>> {
+        self.shared.tasks.read().by_age.values().filter(|live| is_meant(live)).cloned().collect()
     }
 
     /// How many more tasks may run.
@@ -187,17 +213,19 @@ impl Queue {
 
     /// The task with this id, unless it is unknown or forgotten.
     pub fn find(&self, id: TaskId) -> Option<Arc<Live>> {
-        self.shared.tasks.read().get(&id).cloned()
+        self.shared.tasks.read().by_id.get(&id).cloned()
     }
 
-    /// The items of a task, whether it runs or has ended.
-    pub async fn items(&self, live: &Live) -> Result<Vec<Item>> {
-        let items = live.items();
-        if !items.is_empty() {
+    /// The items of a page of a task, whether it runs or has ended.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn items(&self, live: &Live, page: Page) -> Result<Vec<Item>> {
+        if let Some(items) = live.items(page) {
             return Ok(items);
         }
-        let id = live.id();
-        self.shared.store.read(move |r| items_of(r, id)).await
+        let task = live.task();
+        self.shared.store.read(move |r| items_of(r, &task, page)).await
     }
 
     /// The task with this id, if the caller may know of it. Every kind of task names images of any registry, so that
@@ -244,7 +272,6 @@ impl Queue {
             )));
         }
         task.cancel_requested = true;
-        task.ledger = Ledger::default();
         let live = Arc::clone(live);
         deed.write(move |w| {
             // The task may have ended while this write waited for its turn; its end stands.
@@ -272,7 +299,7 @@ impl Queue {
         let worker = self
             .shared
             .workers
-            .get(&live.task().kind)
+            .get(&live.kind())
             .ok_or_else(|| Error::internal("no worker for this kind of task"))?;
         let (mut running, mut parked) = (JoinSet::new(), JoinSet::new());
         let stopping = || live.cancel.is_cancelled() || self.shared.shutdown.is_cancelled();
@@ -403,7 +430,7 @@ impl Queue {
         stopped: bool,
     ) -> Result<()> {
         let now = self.shared.clock.now();
-        item.progress = live.item(item.number).map(|running| running.progress).unwrap_or_default();
+        item.progress = live.progress_of(item.number);
         let mut message = None;
         let (changes, more) = match result {
             Ok(outcome) => {
@@ -475,40 +502,14 @@ impl Queue {
     async fn fail(&self, live: &Arc<Live>, number: u32, error: &Error) {
         // One that is final was kept after all.
         let Some(item) = live.item(number).filter(|item| !item.state.is_final()) else { return };
-        let failed = Item {
-            state: ItemState::Failed,
-            ended_at: Some(self.shared.clock.now()),
-            reason: Some(error.to_string()),
-            ..item
-        };
-        if let Err(why) = self.commit_item(live, failed.clone(), Vec::new(), None).await {
+        let (now, reason) = (self.shared.clock.now(), error.to_string());
+        let failed =
+            Item { state: ItemState::Failed, ended_at: Some(now), reason: Some(reason.clone()), ..item };
+        if let Err(why) = self.commit_item(live, failed, Vec::new(), None).await {
             // Even then the running server must get to an end.
             tracing::error!(task = %live.id(), number, ?why, "the failure of an item could not be kept");
-            live.change_item(failed);
+            live.give_up(number, reason, now);
         }
-    }
-
-    async fn end(&self, live: &Arc<Live>, worker: &dyn Worker) -> Result<()> {
-        let now = self.shared.clock.now();
-        let mut task = live.task();
-        let cancelled: Vec<Item> = live
-            .items()
-            .into_iter()
-            .filter(|item| !item.state.is_final())
-            .map(|item| Item { state: ItemState::Cancelled, ended_at: Some(now), ..item })
-            .collect();
-        task.state = if cancelled.is_empty() {
-            live.with_items(|items| worker.verdict(items))
-        } else {
-            State::Cancelled
-        };
-        task.ledger = live.with_items(|items| ledger_of(items.iter().copied()));
-        task.ended_at = Some(now);
-        task.message = closing_words(&task);
-        let (gone, standing) = live.with_items(|items| folded(items, worker));
-        tracing::info!(task = %task.id, state = task.state.as_str(), message = task.message, "a task ended");
-        let end = Arc::new(End { task, gone, items: cancelled.into_iter().chain(standing).collect() });
-        self.keep_end_at_last(live, &end).await
     }
 }
 
@@ -529,44 +530,18 @@ fn park(live: &Live, mut item: Item, reason: String) {
     live.say(message);
 }
 
-/// Of items of which there is nothing to say one is kept, which stands for all: the numbers of the others, and that one.
-/// A rescan of a thousand repositories of which none has changed is no thousand records.
-fn folded(items: &[&Item], worker: &dyn Worker) -> (Vec<u32>, Option<Item>) {
-    let is_quiet = |item: &&&Item| item.is_quiet() && worker.folded_as(item).is_some();
-    let quiet: Vec<&Item> = items.iter().filter(is_quiet).copied().collect();
-    let [first, _, ..] = quiet[..] else { return (Vec::new(), None) };
-    let standing = Item {
-        name: format!("{} {} as they were", quiet.len(), worker.folded_as(first).unwrap_or("items")),
-        started_at: quiet.iter().filter_map(|item| item.started_at).min(),
-        ended_at: quiet.iter().filter_map(|item| item.ended_at).max(),
-        progress: quiet.iter().map(|item| item.progress).sum(),
-        ledger: ledger_of(quiet.iter().copied()),
-        ..first.clone()
-    };
-    (quiet.iter().skip(1).map(|item| item.number).collect(), Some(standing))
-}
-
-fn closing_words(task: &Task) -> String {
-    let cause =
-        task.ledger.failed.named.first().map(|remark| format!("{}: {}", remark.reference, remark.reason));
-    let summary = task.ledger.summary(task.kind);
-    match (task.state, cause) {
-        (State::Cancelled, _) => format!("cancelled: {summary}"),
-        (State::Failed, Some(cause)) => cause,
-        (_, Some(cause)) => format!("{summary}; {cause}"),
-        (_, None) => summary,
-    }
-}
-
 fn item_key(task: TaskId, number: u32) -> Vec<u8> {
     [task.as_bytes().as_slice(), &number.to_be_bytes()].concat()
 }
 
-fn items_of(reader: &crate::store::table::Reader, task: TaskId) -> Result<Vec<Item>> {
-    let mut items = Vec::new();
-    reader.scan(&ITEMS, task.as_bytes(), |_, item| {
-        items.push(item);
-        Ok(())
-    })?;
-    Ok(items)
+/// The items of a page of a task as they are kept.
+fn items_of(reader: &Reader, task: &Task, page: Page) -> Result<Vec<Item>> {
+    let Page { is_final, offset, limit } = page;
+    // Nothing of a task that has ended is open.
+    if task.state != State::Started && is_final == Some(false) {
+        return Ok(Vec::new());
+    }
+    let (first, skip) =
+        if task.unfolded { (u32::try_from(offset).unwrap_or(u32::MAX), 0) } else { (0, offset) };
+    reader.page(&ITEMS, task.id.as_bytes(), item_key(task.id, first), skip, limit)
 }

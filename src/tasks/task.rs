@@ -59,7 +59,7 @@ impl State {
 }
 
 /// Where an item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemState {
     /// Not begun, or to be begun again.
@@ -115,6 +115,10 @@ pub struct Task {
     /// How far it came: the sum over its items, kept once it has ended and the items are no longer in memory.
     #[serde(default)]
     pub progress: Progress,
+    /// Whether every one of its items is kept once it has ended, none folded into another: the place of an item in the
+    /// list is its number then.
+    #[serde(default)]
+    pub unfolded: bool,
     /// The account of all its items, once it has ended.
     #[serde(default)]
     pub ledger: Ledger,
@@ -193,6 +197,22 @@ pub struct Pair {
     pub agent: String,
     /// The image's canonical name.
     pub image: String,
+}
+
+/// Which items of a task are asked for, in the order of their numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Only those to which nothing more will happen, or only the others.
+    pub is_final: Option<bool>,
+    /// How many are left out at first.
+    pub offset: usize,
+    /// How many there are at most.
+    pub limit: usize,
+}
+
+impl Page {
+    /// All items.
+    pub const ALL: Self = Self { is_final: None, offset: 0, limit: usize::MAX };
 }
 
 /// An item to be added to a task.

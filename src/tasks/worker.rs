@@ -9,6 +9,7 @@ use crate::base::Result;
 use crate::store::table::Writer;
 use crate::tasks::live::Live;
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State};
+use crate::tasks::totals::Tally;
 
 /// Does the items of one kind of task.
 #[async_trait]
@@ -29,9 +30,9 @@ pub trait Worker: Send + Sync {
         None
     }
 
-    /// How a task that was not cancelled ended, given its items.
-    fn verdict(&self, items: &[&Item]) -> State {
-        let any = |state| items.iter().any(|item| item.state == state);
+    /// How a task that was not cancelled ended, given how many of its items ended how.
+    fn verdict(&self, items: &Tally) -> State {
+        let any = |state| items.of(state) > 0;
         if any(ItemState::Failed) && !any(ItemState::Done) { State::Failed } else { State::Done }
     }
 }

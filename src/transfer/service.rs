@@ -63,17 +63,15 @@ pub struct Attempt {
     pub digest: Digest,
     /// Its size, in bytes.
     pub size_bytes: u64,
-    /// The item it is.
-    pub item: Item,
 }
 
-/// The attempts that the items of a preload or an unload are.
-pub fn attempts(items: Vec<Item>) -> impl Iterator<Item = Attempt> {
-    items.into_iter().filter_map(|item| {
+impl Attempt {
+    /// What an item of a preload or an unload is about; none where the image has nothing for the agent.
+    pub fn of(item: &Item) -> Option<Self> {
         let work = Work::of(&item.work).ok()?;
         let image = work.image?;
-        Some(Attempt { agent: work.agent, digest: image.digest, size_bytes: image.size_bytes, item })
-    })
+        Some(Self { agent: work.agent, digest: image.digest, size_bytes: image.size_bytes })
+    }
 }
 
 impl Transfers {

@@ -46,7 +46,8 @@ impl Queue {
         let sizes = self.shared.store.read(sizes).await?;
         let mut taken: usize = 0;
         let mut old = Vec::new();
-        let ended = self.list().into_iter().filter_map(|live| Some((live.id(), live.ended_at()?)));
+        let ended =
+            self.list(0, usize::MAX).into_iter().filter_map(|live| Some((live.id(), live.ended_at()?)));
         for (place, (id, ended_at)) in ended.enumerate() {
             taken += sizes.get(&id).copied().unwrap_or_default();
             if place >= MAX_ENDED || taken > bytes || oldest.is_some_and(|oldest| ended_at < oldest) {
@@ -63,15 +64,15 @@ impl Queue {
     async fn forget_some(&self, id: TaskId) -> Result<bool> {
         let shared = Arc::clone(&self.shared);
         let forget = move |w: &mut Writer| {
-            let keys = w.keys(&ITEMS, id.as_bytes())?;
-            for key in keys.iter().take(BATCH) {
+            let keys = w.some_keys(&ITEMS, id.as_bytes(), BATCH)?;
+            for key in &keys {
                 w.remove(&ITEMS, key)?;
             }
-            let is_done = keys.len() <= BATCH;
+            let is_done = keys.len() < BATCH;
             if is_done {
                 w.remove(&TASKS, id.as_bytes())?;
                 w.on_commit(move || {
-                    shared.tasks.write().remove(&id);
+                    shared.tasks.write().remove(id);
                 });
             }
             Ok(is_done)

@@ -1,69 +1,18 @@
 //! What a task does while the disk can't keep what comes of it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::base::Error;
 use crate::base::clock::Clock;
-use crate::base::{Error, Result};
 use crate::store::Store;
 use crate::tasks::live::Live;
-use crate::tasks::queue::{ITEMS, MAX_ATTEMPTS, Queue, TASKS, item_key};
-use crate::tasks::task::{Item, ItemState, Progress, Task};
+use crate::tasks::queue::MAX_ATTEMPTS;
+use crate::tasks::task::{Item, ItemState, Progress};
 
 /// How long a task waits for the disk before it ends with that reason.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it looks whether the disk can again.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
-
-/// What is written of a task that has ended.
-pub(super) struct End {
-    pub(super) task: Task,
-    /// The items that others stand for.
-    pub(super) gone: Vec<u32>,
-    pub(super) items: Vec<Item>,
-}
-
-impl Queue {
-    /// Keeps the end of a task. If the disk can't, who waits for the end is told all the same, and the file when it can.
-    pub(super) async fn keep_end_at_last(&self, live: &Arc<Live>, end: &Arc<End>) -> Result<()> {
-        match self.keep_end(live, end).await {
-            Err(Error::Unavailable(why)) => {
-                tracing::error!(task = %live.id(), why, "the end of a task can't be kept yet");
-                live.end(end.task.clone());
-                self.shared.ends.raise();
-            }
-            kept => return kept,
-        }
-        while tokio::time::timeout(LOOK, self.shared.shutdown.cancelled()).await.is_err() {
-            match self.keep_end(live, end).await {
-                Err(Error::Unavailable(_)) => {}
-                kept => return kept,
-            }
-        }
-        Ok(())
-    }
-
-    async fn keep_end(&self, live: &Arc<Live>, end: &Arc<End>) -> Result<()> {
-        let (live, end, ends) = (Arc::clone(live), Arc::clone(end), self.shared.ends.clone());
-        self.shared
-            .store
-            .write(move |w| {
-                for number in &end.gone {
-                    w.remove(&ITEMS, item_key(end.task.id, *number))?;
-                }
-                for item in &end.items {
-                    w.put(&ITEMS, item_key(end.task.id, item.number), item)?;
-                }
-                w.put(&TASKS, end.task.id.as_bytes(), &end.task)?;
-                w.on_commit(move || {
-                    live.end(end.task.clone());
-                    ends.raise();
-                });
-                Ok(())
-            })
-            .await
-    }
-}
 
 /// Since when nothing that comes of a task can be kept.
 #[derive(Default)]
@@ -86,7 +35,7 @@ impl Unkept {
         if clock.steady().saturating_duration_since(since) < PATIENCE {
             return false;
         }
-        live.fail_waiting(&why.to_string(), clock.now());
+        live.give_up_waiting(&why.to_string(), clock.now());
         true
     }
 }

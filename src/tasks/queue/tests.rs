@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -16,10 +16,10 @@ use crate::access::caller::Caller;
 use crate::base::clock::Clock;
 use crate::base::ids::TaskId;
 use crate::store::Store;
-use crate::store::held::Held;
+use crate::store::held::{Held, fill_disk};
 use crate::tasks::live::Live;
 use crate::tasks::queue::{ITEMS, Queue};
-use crate::tasks::task::{Item, Kind, Ledger, NewItem};
+use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Page, Progress};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
 /// Finds more to do in each item it is given at first, all at the same moment.
@@ -99,7 +99,7 @@ async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
 
     let live = scene.end_of(id).await;
     let names: BTreeSet<String> =
-        scene.queue.items(&live).await.unwrap().into_iter().map(|item| item.name).collect();
+        scene.queue.items(&live, Page::ALL).await.unwrap().into_iter().map(|item| item.name).collect();
     let expected = ["a", "a1", "a2", "a3", "b", "b1", "b2", "b3"].map(String::from);
     assert_eq!(names, BTreeSet::from(expected));
 }
@@ -164,7 +164,7 @@ async fn ended_once(day: &Arc<AtomicI64>) -> (Scene, TaskId) {
 #[tokio::test]
 async fn a_clock_that_is_set_back_delays_no_retry() {
     let (scene, id) = ended_once(&Arc::new(AtomicI64::new(1_700_000_000))).await;
-    let items = scene.queue.items(&scene.queue.find(id).unwrap()).await.unwrap();
+    let items = scene.queue.items(&scene.queue.find(id).unwrap(), Page::ALL).await.unwrap();
     assert_eq!(items[0].attempts, 2);
 }
 
@@ -177,4 +177,143 @@ async fn a_moment_years_ahead_empties_no_archive() {
         scene.queue.forget_old().await.unwrap();
         assert!(scene.queue.find(id).is_some(), "{jump}");
     }
+}
+
+/// Begins an item, and comes to its end, when the test does.
+struct Gate(Arc<Barrier>);
+
+#[async_trait]
+impl Worker for Gate {
+    fn kind(&self) -> Kind {
+        Kind::Rescan
+    }
+
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    async fn work(&self, _item: &Item, _place: &Workplace) -> Result<Outcome, Setback> {
+        self.0.wait().await;
+        self.0.wait().await;
+        Ok(Outcome::new(Ledger::default()))
+    }
+}
+
+#[tokio::test]
+async fn items_that_are_given_up_on_a_full_disk_have_failed_at_once_and_for_good() {
+    let (barrier, minutes) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU64::new(0)));
+    let (begun, passed) = (Instant::now(), Arc::clone(&minutes));
+    let clock = Clock::system()
+        .with_steady(move || begun + Duration::from_mins(passed.load(Ordering::SeqCst)) + begun.elapsed());
+    let scene = Scene::set(clock, Gate(Arc::clone(&barrier)));
+    let names = ["a", "b", "c"];
+    let id = scene.submit(names.map(|name| new_item(name.into(), 0)).to_vec()).await;
+    let live = scene.queue.find(id).unwrap();
+    let said = |words: &'static str| {
+        let live = Arc::clone(&live);
+        let heard = async move {
+            let mut follower = live.follow(None);
+            while !follower.next().await.message.contains(words) {}
+        };
+        tokio::time::timeout(Duration::from_mins(1), heard)
+    };
+
+    barrier.wait().await;
+    fill_disk(&scene.store, true);
+    barrier.wait().await;
+    said("waiting: ").await.expect("the task says that it waits");
+    // More than once: it may not have begun to wait at the first time.
+    let end = async {
+        let mut ends = scene.queue.ends();
+        while live.is_running() {
+            minutes.fetch_add(2, Ordering::SeqCst);
+            let _ = tokio::time::timeout(Duration::from_secs(1), ends.changed()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), end).await.expect("an end without the disk");
+    let states = async || {
+        let items = scene.queue.items(&live, Page::ALL).await.unwrap();
+        items.into_iter().map(|item| item.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, [ItemState::Failed; 3]);
+
+    fill_disk(&scene.store, false);
+    let mut ends = scene.queue.ends();
+    let kept = async {
+        while live.items(Page::ALL).is_some() {
+            ends.changed().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), kept).await.expect("the end is kept");
+    assert_eq!(states().await, [ItemState::Failed; 3], "in the store as well");
+}
+
+/// Ends each item in one of the ways there are, by its name; some only at another try.
+struct Mixed;
+
+#[async_trait]
+impl Worker for Mixed {
+    fn kind(&self) -> Kind {
+        Kind::Rescan
+    }
+
+    fn parallel(&self) -> usize {
+        4
+    }
+
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
+        place.report(Progress { current: 1, total: 3 }, "half way");
+        let (soon, at_last) = (Duration::from_millis(1), Instant::now() + Duration::from_millis(1));
+        let again = match item.number % 7 {
+            1 if item.attempts < 3 => Again::After(soon),
+            2 if item.reason.is_none() => Again::When { back: CancellationToken::new(), at_last },
+            3 => Again::Never,
+            _ => {
+                let mut outcome = Outcome::new(Ledger { unchanged: 1, ..Ledger::default() });
+                if item.number % 7 == 4 {
+                    outcome.ledger.skipped.push(&*item.name, "not wanted");
+                }
+                if item.phase == 0 {
+                    outcome.more = vec![new_item(format!("{} more", item.name), 1)];
+                }
+                return Ok(outcome);
+            }
+        };
+        Err(Setback { reason: "not now".into(), again })
+    }
+
+    fn folded_as(&self, item: &Item) -> Option<&'static str> {
+        (item.phase == 1).then_some("items")
+    }
+}
+
+#[tokio::test]
+async fn what_a_task_says_at_its_end_is_what_its_items_in_the_store_come_to() {
+    let scene = Scene::set(Clock::system(), Mixed);
+    let id = scene.submit((0..60).map(|n| new_item(n.to_string(), 0)).collect()).await;
+    let live = scene.end_of(id).await;
+    let items = scene.queue.items(&live, Page::ALL).await.unwrap();
+    let (task, ledger) = (live.task(), live.ledger());
+    assert_eq!(task.progress, items.iter().map(|item| item.progress).sum());
+    assert_eq!(ledger.unchanged, items.iter().map(|item| item.ledger.unchanged).sum::<u64>());
+    let failed: Vec<&str> = ledger.failed.named.iter().map(|remark| remark.reference.as_str()).collect();
+    let expected = items.iter().filter(|item| item.state == ItemState::Failed);
+    assert_eq!(failed, expected.map(|item| item.name.as_str()).collect::<Vec<_>>());
+    assert!(failed.len() > 8 && ledger.skipped.count > 8, "{ledger:?}");
+    // Page by page the same items come, though some were folded into one.
+    for size in [1, 7, 1_000] {
+        let mut paged = Vec::new();
+        loop {
+            let page = Page { is_final: Some(true), offset: paged.len(), limit: size };
+            let some = scene.queue.items(&live, page).await.unwrap();
+            if some.is_empty() {
+                break;
+            }
+            assert!(some.len() <= size);
+            paged.extend(some.into_iter().map(|item| item.number));
+        }
+        assert_eq!(paged, items.iter().map(|item| item.number).collect::<Vec<_>>());
+    }
+    let open = Page { is_final: Some(false), ..Page::ALL };
+    assert!(scene.queue.items(&live, open).await.unwrap().is_empty());
 }
