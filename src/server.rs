@@ -164,16 +164,7 @@ impl Server {
         );
         let tokens = Tokens::load(store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
-        let directory = Directory::new(
-            accounts.clone(),
-            tenants.clone(),
-            audit.clone(),
-            door.hasher().clone(),
-            clock.clone(),
-            Arc::new(fleet.clone()),
-        )
-        .on_lockout(end_of_sessions(&door))
-        .on_revocation(end_of_tokens(&tokens));
+        let directory = directory(&accounts, &tenants, &audit, &door, &tokens, &fleet, &clock);
         let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
@@ -334,6 +325,23 @@ async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken)
             return;
         }
     }
+}
+
+/// Accounts as they are managed: what ends with one of them ends in all services.
+fn directory(
+    accounts: &Accounts,
+    tenants: &Tenants,
+    audit: &Audit,
+    door: &SignIn,
+    tokens: &Tokens,
+    fleet: &Fleet,
+    clock: &Clock,
+) -> Directory {
+    let hasher = door.hasher().clone();
+    let places = Arc::new(fleet.clone());
+    Directory::new(accounts.clone(), tenants.clone(), audit.clone(), hasher, clock.clone(), places)
+        .on_lockout(end_of_sessions(door))
+        .on_revocation(end_of_tokens(tokens))
 }
 
 /// Ends a user's sessions.

@@ -5,6 +5,7 @@
 
 mod beside;
 mod connections;
+mod documents;
 mod nesting;
 mod passwords;
 mod patterns;

@@ -141,7 +141,7 @@ impl Error {
 
 /// What is behind an error, if a cause of this type is. An [`std::io::Error`] hides what it wraps from `source()`, so it
 /// is opened by hand.
-pub fn find_cause<'e, T: std::error::Error + 'static>(error: &'e dyn std::error::Error) -> Option<&'e T> {
+pub fn find_cause<T: std::error::Error + 'static>(error: &dyn std::error::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(cause) = next {
         if let Some(found) = cause.downcast_ref::<T>() {

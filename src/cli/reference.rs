@@ -41,10 +41,9 @@ impl Entry<'_> {
         let shared = shared_flags();
         let is_own = |arg: &&Arg| {
             let id = arg.get_id().as_str();
-            arg.get_long().is_some()
-                && !arg.is_hide_set()
-                && !["config", "help", "version"].contains(&id)
-                && !(self.is_client() && shared.iter().any(|shared| shared.get_id() == id))
+            let is_told_elsewhere = ["config", "help", "version"].contains(&id)
+                || (self.is_client() && shared.iter().any(|shared| shared.get_id() == id));
+            arg.get_long().is_some() && !arg.is_hide_set() && !is_told_elsewhere
         };
         self.command.get_arguments().filter(is_own).collect()
     }

@@ -133,14 +133,14 @@ struct Ledger {
     #[serde(deserialize_with = "json::count")]
     failed_count: u64,
     #[serde(default, deserialize_with = "json::list")]
-    skipped: Vec<Reason>,
+    skipped: Vec<Remark>,
     #[serde(default, deserialize_with = "json::list")]
-    failed: Vec<Reason>,
+    failed: Vec<Remark>,
 }
 
 /// Why something was not done.
 #[derive(Debug, Serialize, Deserialize)]
-struct Reason {
+struct Remark {
     #[serde(deserialize_with = "json::text")]
     reference: String,
     #[serde(deserialize_with = "json::text")]
@@ -328,7 +328,7 @@ impl Detail {
             .filter(|failed| failed.code.as_deref() == Some(Code::ConfirmationRequired.as_str()));
         // What people paste into a shell must be what it seems.
         held.filter(|failed| reference::is_registry_host(&failed.reference))
-            .map(|Reason { reference: host, .. }| {
+            .map(|Remark { reference: host, .. }| {
                 let project = project.map(|project| format!(" --project {project}")).unwrap_or_default();
                 format!("to remove them: wharf image rescan {host}{project} --confirm-removals")
             })
@@ -406,12 +406,12 @@ fn progress(current: u64, total: u64) -> String {
     if total == 0 { String::new() } else { format!("{current}/{total}") }
 }
 
-fn reasons(title: &str, reasons: &[Reason], at_most: usize) -> Vec<String> {
+fn reasons(title: &str, reasons: &[Remark], at_most: usize) -> Vec<String> {
     if reasons.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![format!("{title}:")];
-    for Reason { reference, reason, .. } in reasons.iter().take(at_most) {
+    for Remark { reference, reason, .. } in reasons.iter().take(at_most) {
         lines.push(format!("  {}: {}", text::one_line(reference), text::one_line(reason)));
     }
     if reasons.len() > at_most {

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use crate::base::reference::{is_registry_host, shown};
-use crate::engine::Kind;
+use crate::engine::kind::Kind;
 
 /// Where Docker Engine listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";

@@ -12,6 +12,7 @@ pub(crate) mod fake;
 pub mod fault;
 pub mod follow;
 pub mod image;
+pub mod kind;
 pub mod name;
 pub mod oci;
 pub mod pull;
@@ -20,7 +21,6 @@ pub mod shelf;
 pub mod source;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -38,6 +38,8 @@ use crate::engine::{
     pull::{Progress, Pull, Pulled},
     shelf::Outlet,
 };
+
+pub use crate::engine::kind::Kind;
 
 /// A container engine on a node.
 ///
@@ -105,72 +107,6 @@ pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
             return Err(Fault::new(Class::Other, format!("{url}: an image layout is a directory")));
         }
     })
-}
-
-/// The kinds of engine. What sets them apart is asked of them here, where a new one has to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Docker Engine.
-    Docker,
-    /// Podman, by its Docker-compatible API.
-    Podman,
-    /// containerd, by the Kubernetes container runtime interface.
-    Containerd,
-    /// An OCI image layout on disk, kept by wharf itself.
-    Oci,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
-
-    /// Whether it fetches images from the registry by itself; one that does not gets a [`source`] with each pull.
-    pub fn fetches_itself(self) -> bool {
-        match self {
-            Self::Docker | Self::Podman | Self::Containerd => true,
-            Self::Oci => false,
-        }
-    }
-
-    /// Whether its peers can have what it holds from it.
-    pub fn hands_out(self) -> bool {
-        match self {
-            Self::Docker | Self::Podman | Self::Containerd => false,
-            Self::Oci => true,
-        }
-    }
-
-    /// Whether it pins what it is made to pull, so that nothing else on the machine takes it for garbage.
-    pub fn pins(self) -> bool {
-        match self {
-            Self::Containerd => true,
-            Self::Docker | Self::Podman | Self::Oci => false,
-        }
-    }
-
-    /// Whether it unpacks the layers that it fetches.
-    pub fn unpacks(self) -> bool {
-        match self {
-            Self::Docker | Self::Podman | Self::Containerd => true,
-            Self::Oci => false,
-        }
-    }
-
-    /// The name in URLs and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-            Self::Containerd => "containerd",
-            Self::Oci => "oci",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// Who an engine is.

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::fleet::error::ExpressionError;
-use crate::fleet::parser::{self, Limits};
 use crate::fleet::pattern::Pattern;
 use crate::fleet::selector::Selector;
 
@@ -80,16 +78,6 @@ pub enum Term {
     Selector(Selector),
     /// A name, with or without ranges and wildcards.
     Pattern(Pattern),
-}
-
-impl Expression {
-    /// Takes an expression apart.
-    ///
-    /// # Errors
-    /// Text that breaks the grammar or a limit. Whether the names exist is not looked at here.
-    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
-        parser::parse(text, &Limits { bytes: MAX_BYTES, names: MAX_NAMES })
-    }
 }
 
 impl fmt::Display for Expression {

@@ -20,7 +20,9 @@
 
 use crate::base::agent_name::{ALL, is_name_byte};
 use crate::fleet::error::{ErrorCode, ExpressionError};
-use crate::fleet::expression::{Atom, Expression, Filter, MAX_DEPTH, Operation, Set, Term};
+use crate::fleet::expression::{
+    Atom, Expression, Filter, MAX_BYTES, MAX_DEPTH, MAX_NAMES, Operation, Set, Term,
+};
 use crate::fleet::pattern::{Pattern, Piece, Span};
 use crate::fleet::selector::Selector;
 
@@ -34,6 +36,16 @@ pub struct Limits {
     pub bytes: usize,
     /// The most names that all its patterns together may stand for.
     pub names: u64,
+}
+
+impl Expression {
+    /// Takes an expression apart.
+    ///
+    /// # Errors
+    /// Text that breaks the grammar or a limit. Whether the names exist is not looked at here.
+    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
+        parse(text, &Limits { bytes: MAX_BYTES, names: MAX_NAMES })
+    }
 }
 
 /// Takes an expression apart.

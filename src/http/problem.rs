@@ -60,6 +60,7 @@ impl Problem {
     }
 
     /// With another code than its status has by itself.
+    #[must_use]
     pub fn coded(self, code: Code) -> Self {
         Self { code, ..self }
     }

@@ -1,10 +1,11 @@
 //! Standing preloads: rules that say which images are to be on which agents, and when they may be brought there.
 //!
 //! A rule is looked at again whenever something changed: an agent came, a tag moved, a window opened. What its agents
-//! lack is found (`look`), what of it can begin now is chosen (`share`), both without I/O, and ordinary preload tasks are
+//! lack is found (`survey`, `look`), what of it can begin now is chosen (`share`), both without I/O, and ordinary preload tasks are
 //! made of it (`round`). A rule takes nothing off an agent, and what has begun goes on when its window closes.
 
 pub mod look;
+mod memory;
 mod next;
 pub mod pattern;
 mod round;
@@ -13,6 +14,7 @@ pub mod service;
 pub mod setbacks;
 pub mod share;
 pub mod status;
+pub mod survey;
 mod watched;
 pub mod window;
 

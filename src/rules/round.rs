@@ -1,6 +1,6 @@
 //! The rounds: what has changed is waited for, what the rules lack is found, and tasks are made of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,28 +8,23 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::caller::Caller;
-use crate::access::visibility::Filter;
+use crate::base::Result;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::signal::Follower;
-use crate::base::{Error, Result};
 use crate::catalog::image::Image;
-use crate::catalog::service::Catalog;
-use crate::fleet::agent::{Agent, Status as AgentStatus};
-use crate::fleet::evaluate::{Inventory, evaluate_known};
+use crate::fleet::agent::Agent;
 use crate::fleet::expression::Expression;
-use crate::fleet::service::Fleet;
-use crate::rules::look::{Look, Scene, look};
+use crate::rules::memory::Memory;
 use crate::rules::next::Next;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{Rule, parsed};
-use crate::rules::service::{Rules, folded};
+use crate::rules::service::Rules;
 use crate::rules::setbacks::{Ending, Moment, Setbacks, save};
 use crate::rules::share::{self, Order, Party, Shares, Terms, Why};
-use crate::rules::status::{Away, Begun, Status, Waiting};
-use crate::rules::watched::Watched;
+use crate::rules::status::{Begun, Status, Waiting};
+use crate::rules::survey::{Seen, look_at};
 use crate::rules::window::Standing;
 use crate::tasks::live::Live;
 use crate::tasks::task::{Item, ItemState, Kind, Page};
@@ -61,109 +56,6 @@ const MAX_AWAY: usize = 100;
 /// How long after the start of the server agents may be on their way; the first round waits for them, or it would take
 /// for lost who only has to dial again.
 const ARRIVAL: Duration = Duration::from_secs(30);
-
-/// What the rounds remember.
-pub(in crate::rules) struct Memory {
-    pub(in crate::rules) setbacks: Setbacks,
-    /// The tasks whose end is yet to be taken note of.
-    watched: HashMap<TaskId, Watched>,
-    /// Whether nothing was taken note of yet since the server started.
-    is_new: bool,
-    /// Those of them that were cancelled because their agents were lost: that is nobody's wish.
-    withdrawn: HashSet<TaskId>,
-}
-
-impl Memory {
-    pub(in crate::rules) fn new(setbacks: Setbacks) -> Self {
-        Self { setbacks, watched: HashMap::new(), is_new: true, withdrawn: HashSet::new() }
-    }
-}
-
-/// The agents that a rule's expression names.
-#[derive(Debug, Default)]
-pub struct Agents {
-    /// By number.
-    bits: Bits,
-    /// Their ids, in order.
-    pub names: Vec<String>,
-    /// Those of them that can't be given anything now.
-    pub away: Vec<Away>,
-    /// Names that are nobody's, the first of them.
-    pub unknown: Vec<String>,
-    /// How many of those there are.
-    pub unknown_count: usize,
-}
-
-impl Agents {
-    /// Their names in short.
-    pub fn folded(&self) -> String {
-        folded(&self.names)
-    }
-}
-
-/// What was seen in one look.
-pub(in crate::rules) struct Seen {
-    /// For each rule.
-    pub(in crate::rules) rules: Vec<(Look, Agents)>,
-}
-
-/// Looks at what these rules find, off the threads that answer requests.
-pub(in crate::rules) async fn look_at(
-    catalog: &Catalog,
-    fleet: &Fleet,
-    caller: &Caller,
-    rules: Vec<(ImagePattern, Expression)>,
-) -> Result<Seen> {
-    let images = catalog.images(caller, &Filter::default())?;
-    let (fleet, roster) = (fleet.clone(), fleet.roster());
-    let looking = tokio::task::spawn_blocking(move || {
-        let mut ready: BTreeMap<String, Bits> = BTreeMap::new();
-        for (number, agent) in &roster {
-            if let (None, Some(about)) = (away(agent), &agent.about) {
-                ready.entry(about.architecture.clone()).or_default().insert(*number);
-            }
-        }
-        let inventory = Inventory::new(roster.iter().map(|(_, agent)| agent.view()));
-        let by_name: HashMap<&str, &(usize, Agent)> =
-            roster.iter().map(|entry| (entry.1.record.id.as_str(), entry)).collect();
-        let held_by = |digest: &Digest| fleet.held_by(digest);
-        let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
-        let one = |(pattern, expression): (ImagePattern, Expression)| {
-            let agents = named(&expression, &inventory, &by_name);
-            (look(&pattern, &agents.bits, &scene), agents)
-        };
-        Seen { rules: rules.into_iter().map(one).collect() }
-    });
-    looking.await.map_err(Error::internal)
-}
-
-fn named(expression: &Expression, inventory: &Inventory, by_name: &HashMap<&str, &(usize, Agent)>) -> Agents {
-    let known = evaluate_known(expression, inventory);
-    let mut agents = Agents {
-        names: known.names.iter().map(|&name| name.to_owned()).collect(),
-        unknown: known.unknown,
-        unknown_count: known.unknown_count,
-        ..Agents::default()
-    };
-    for (number, agent) in known.names.iter().filter_map(|name| by_name.get(name)) {
-        agents.bits.insert(*number);
-        if let Some(reason) = away(agent) {
-            agents.away.push(Away { agent: agent.record.id.clone(), reason });
-        }
-    }
-    agents
-}
-
-/// Why an agent can't be given anything now, if it can't.
-fn away(agent: &Agent) -> Option<String> {
-    match (&agent.status, &agent.away) {
-        (AgentStatus::Lost { reason, .. }, _) => Some(format!("lost: {reason}")),
-        (AgentStatus::Alive, Some(reason)) => Some(format!("not reached: {reason}")),
-        (AgentStatus::Alive, None) if agent.record.draining => Some("draining".into()),
-        (AgentStatus::Alive, None) if !agent.has_reported => Some("has not said yet what it holds".into()),
-        (AgentStatus::Alive, None) => None,
-    }
-}
 
 /// What tells of changes.
 struct News {

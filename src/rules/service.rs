@@ -14,14 +14,14 @@ use crate::base::signal::Signal;
 use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
 use crate::fleet::evaluate::{Inventory, evaluate_known};
-use crate::fleet::fold::fold;
 use crate::fleet::service::Fleet;
 use crate::rules::look::Look;
+use crate::rules::memory::Memory;
 use crate::rules::pattern::ImagePattern;
-use crate::rules::round::{Agents, Memory, look_at};
 use crate::rules::rule::{Rule, RuleChange, parsed};
 use crate::rules::setbacks::Setbacks;
 use crate::rules::status::Status;
+use crate::rules::survey::{Agents, look_at};
 use crate::rules::window::Standing;
 use crate::store::{Store, Table};
 use crate::tasks::queue::Queue;
@@ -315,9 +315,4 @@ fn check_is_free(index: &Index, name: &str) -> Result<()> {
 
 fn missing(name: &str) -> Error {
     Error::missing("preload rule", shown(name.trim()))
-}
-
-/// Names in short, for people.
-pub(in crate::rules) fn folded(names: &[String]) -> String {
-    fold(names)
 }

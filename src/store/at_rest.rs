@@ -89,9 +89,9 @@ impl AtRest {
         Ok(Self { database, disk, schema, _lock: None })
     }
 
-    /// The database, for a store that reads it.
-    pub(in crate::store) fn into_opened(self, access: Access) -> Opened {
-        Opened { database: self.database, disk: Some(self.disk), access }
+    /// The database, for a store that reads it before it was compared.
+    pub(in crate::store) fn into_opened(self) -> Opened {
+        Opened { database: self.database, disk: Some(self.disk), access: Access::Early }
     }
 
     /// The schema it was written with; one that this program knows.

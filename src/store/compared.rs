@@ -104,7 +104,7 @@ impl Store {
         };
         let schema = found.schema();
         let turn = Turn { comparison: Comparison::Running(running), lock: Some(lock), ..Turn::default() };
-        let store = Self::new(found.into_opened(Access::Early), seal, directory, turn);
+        let store = Self::new(found.into_opened(), seal, directory, turn);
         if schema < known {
             store.compared()?;
             migrate::run(&store, &path, schema, steps)?;
@@ -171,6 +171,8 @@ mod tests {
     const NOTES: Table<String> = Table::new("NAME_TO_NOTE");
     const UNREAD: Table<String> = Table::new("NAME_TO_UNREAD");
 
+    type Load = fn(&Store) -> Result<(), OpenError>;
+
     /// More notes than the library keeps in memory.
     fn fill(directory: &Path) {
         let store = Store::open(directory).unwrap();
@@ -206,7 +208,7 @@ mod tests {
         let at = bytes.windows(100).position(|window| window == [b'y'; 100]).unwrap();
         bytes[at] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        let loads: [fn(&Store) -> Result<(), OpenError>; 5] = [
+        let loads: [Load; 5] = [
             |store| Ok(read(store).map(drop)?),
             |store| Ok(write(store)?),
             |store| Ok(write(store).or_else(|_| write(store))?),

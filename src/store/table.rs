@@ -8,8 +8,8 @@ use std::thread::available_parallelism;
 
 use parking_lot::Mutex;
 use redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableError,
-    WriteTransaction,
+    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata as _, TableDefinition,
+    TableError, WriteTransaction,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -57,17 +57,31 @@ fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V> {
     rmp_serde::from_slice(bytes).map_err(Error::internal)
 }
 
+/// A key and its record.
+type Entry<'t> = (AccessGuard<'t, &'static [u8]>, AccessGuard<'t, &'static [u8]>);
+
+/// The entries whose keys start with `prefix`, in order, from the key `from` on.
+fn entries<'t>(
+    table: &'t impl ReadableTable<&'static [u8], &'static [u8]>,
+    prefix: &[u8],
+    from: &[u8],
+) -> Result<impl Iterator<Item = Result<Entry<'t>>>> {
+    let range = table.range(from..).map_err(storage_fault)?;
+    let is_meant = move |entry: &Result<Entry<'_>>| match entry {
+        Ok((key, _)) => key.value().starts_with(prefix),
+        Err(_) => true,
+    };
+    Ok(range.map(|entry| entry.map_err(storage_fault)).take_while(is_meant))
+}
+
 /// Calls `each` with every key that starts with `prefix`, in order, and the bytes of its record.
 fn walk(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
     prefix: &[u8],
     mut each: impl FnMut(&[u8], &[u8]) -> Result<()>,
 ) -> Result<()> {
-    for entry in table.range(prefix..).map_err(storage_fault)? {
-        let (key, value) = entry.map_err(storage_fault)?;
-        if !key.value().starts_with(prefix) {
-            break;
-        }
+    for entry in entries(table, prefix, prefix)? {
+        let (key, value) = entry?;
         each(key.value(), value.value())?;
     }
     Ok(())
@@ -125,13 +139,10 @@ impl Reader {
         take: usize,
     ) -> Result<Vec<V>> {
         let Some(table) = self.open(table)? else { return Ok(Vec::new()) };
-        let range = table.range(from.as_ref()..).map_err(storage_fault)?;
+        let entries = entries(&table, prefix.as_ref(), from.as_ref())?;
         let mut records = Vec::new();
-        for (place, entry) in range.enumerate().take(skip.saturating_add(take)) {
-            let (key, value) = entry.map_err(storage_fault)?;
-            if !key.value().starts_with(prefix.as_ref()) {
-                break;
-            }
+        for (place, entry) in entries.enumerate().take(skip.saturating_add(take)) {
+            let (_, value) = entry?;
             if place >= skip {
                 records.push(decode(value.value())?);
             }
@@ -311,15 +322,8 @@ impl Writer {
         most: usize,
     ) -> Result<Vec<Vec<u8>>> {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
-        let mut keys = Vec::new();
-        for entry in table.range(prefix.as_ref()..).map_err(storage_fault)?.take(most) {
-            let (key, _) = entry.map_err(storage_fault)?;
-            if !key.value().starts_with(prefix.as_ref()) {
-                break;
-            }
-            keys.push(key.value().to_vec());
-        }
-        Ok(keys)
+        let keys = entries(&table, prefix.as_ref(), prefix.as_ref())?.take(most);
+        keys.map(|entry| entry.map(|(key, _)| key.value().to_vec())).collect()
     }
 
     /// Writes the record under this key, in the place of any that was there.

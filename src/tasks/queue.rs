@@ -21,7 +21,7 @@ use crate::store::table::Reader;
 use crate::store::{Store, Table};
 use crate::tasks::items::Next;
 use crate::tasks::live::Live;
-use crate::tasks::queue::keeping::{LOOK, Unkept, put_back};
+use crate::tasks::queue::keeping::{LOOK, MAX_ATTEMPTS, Unkept, put_back};
 use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Page, Progress, State, Targets, Task};
 use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
 
@@ -36,8 +36,6 @@ const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
 
 /// How many tasks may run at once; one more is refused rather than queued out of sight.
 const MAX_RUNNING: usize = 64;
-/// How often an item is begun before it is given up.
-const MAX_ATTEMPTS: u32 = 20;
 /// How long an item may go on after it was told to stop, before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 

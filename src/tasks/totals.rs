@@ -117,8 +117,11 @@ fn skipped(item: &Item) -> impl Iterator<Item = Remark> {
 
 /// What an item names as failed; last itself, if it failed as a whole.
 fn failed(item: &Item) -> impl Iterator<Item = Remark> {
-    let whole =
-        failure(item).map(|reason| Remark { reference: item.name.clone(), reason: reason.to_owned() });
+    let whole = failure(item).map(|reason| Remark {
+        reference: item.name.clone(),
+        reason: reason.to_owned(),
+        code: None,
+    });
     item.ledger.failed.named.iter().cloned().chain(whole)
 }
 

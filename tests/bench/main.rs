@@ -1,6 +1,6 @@
 //! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed visibility` runs
-//! some of it.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed queue visibility`
+//! runs some of it.
 
 // async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
 #![recursion_limit = "256"]
@@ -20,6 +20,7 @@ mod layout;
 mod links;
 mod login;
 mod memory;
+mod queue;
 mod report;
 mod scan;
 mod seed;
@@ -50,6 +51,9 @@ fn main() {
         }
         if wanted("fleet") {
             fleet::measure().await;
+        }
+        if wanted("queue") {
+            queue::measure().await;
         }
         if wanted("visibility") {
             visibility::measure().await;

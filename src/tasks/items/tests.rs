@@ -164,7 +164,7 @@ fn step(items: &mut Items, chance: &mut Chance, now: &mut Instant) {
                                 *now + Duration::from_millis(chance.below(9_000) as u64),
                             );
                             let (state, not_before) = (ItemState::Waiting, Some(today));
-                            items.put(Item { state, not_before, reason, ..item });
+                            items.put(Item { state, reason, not_before, ..item });
                         }
                     }
                 }

@@ -6,9 +6,10 @@ use crate::base::Error;
 use crate::base::clock::Clock;
 use crate::store::Store;
 use crate::tasks::live::Live;
-use crate::tasks::queue::MAX_ATTEMPTS;
 use crate::tasks::task::{Item, ItemState, Progress};
 
+/// How often an item is begun before it is given up.
+pub(super) const MAX_ATTEMPTS: u32 = 20;
 /// How long a task waits for the disk before it ends with that reason.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it looks whether the disk can again.

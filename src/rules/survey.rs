@@ -1,0 +1,104 @@
+//! Which agents the rules name at one moment, and what these lack.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::access::caller::Caller;
+use crate::access::visibility::Filter;
+use crate::base::bits::Bits;
+use crate::base::digest::Digest;
+use crate::base::{Error, Result};
+use crate::catalog::service::Catalog;
+use crate::fleet::agent::{Agent, Status as AgentStatus};
+use crate::fleet::evaluate::{Inventory, evaluate_known};
+use crate::fleet::expression::Expression;
+use crate::fleet::fold::fold;
+use crate::fleet::service::Fleet;
+use crate::rules::look::{Look, Scene, look};
+use crate::rules::pattern::ImagePattern;
+use crate::rules::status::Away;
+
+/// The agents that a rule's expression names.
+#[derive(Debug, Default)]
+pub struct Agents {
+    /// By number.
+    bits: Bits,
+    /// Their ids, in order.
+    pub names: Vec<String>,
+    /// Those of them that can't be given anything now.
+    pub away: Vec<Away>,
+    /// Names that are nobody's, the first of them.
+    pub unknown: Vec<String>,
+    /// How many of those there are.
+    pub unknown_count: usize,
+}
+
+impl Agents {
+    /// Their names in short.
+    pub fn folded(&self) -> String {
+        fold(&self.names)
+    }
+}
+
+/// What was seen in one look.
+pub(in crate::rules) struct Seen {
+    /// For each rule.
+    pub(in crate::rules) rules: Vec<(Look, Agents)>,
+}
+
+/// Looks at what these rules find, off the threads that answer requests.
+pub(in crate::rules) async fn look_at(
+    catalog: &Catalog,
+    fleet: &Fleet,
+    caller: &Caller,
+    rules: Vec<(ImagePattern, Expression)>,
+) -> Result<Seen> {
+    let images = catalog.images(caller, &Filter::default())?;
+    let (fleet, roster) = (fleet.clone(), fleet.roster());
+    let looking = tokio::task::spawn_blocking(move || {
+        let mut ready: BTreeMap<String, Bits> = BTreeMap::new();
+        for (number, agent) in &roster {
+            if let (None, Some(about)) = (away(agent), &agent.about) {
+                ready.entry(about.architecture.clone()).or_default().insert(*number);
+            }
+        }
+        let inventory = Inventory::new(roster.iter().map(|(_, agent)| agent.view()));
+        let by_name: HashMap<&str, &(usize, Agent)> =
+            roster.iter().map(|entry| (entry.1.record.id.as_str(), entry)).collect();
+        let held_by = |digest: &Digest| fleet.held_by(digest);
+        let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
+        let one = |(pattern, expression): (ImagePattern, Expression)| {
+            let agents = named(&expression, &inventory, &by_name);
+            (look(&pattern, &agents.bits, &scene), agents)
+        };
+        Seen { rules: rules.into_iter().map(one).collect() }
+    });
+    looking.await.map_err(Error::internal)
+}
+
+fn named(expression: &Expression, inventory: &Inventory, by_name: &HashMap<&str, &(usize, Agent)>) -> Agents {
+    let known = evaluate_known(expression, inventory);
+    let mut agents = Agents {
+        names: known.names.iter().map(|&name| name.to_owned()).collect(),
+        unknown: known.unknown,
+        unknown_count: known.unknown_count,
+        ..Agents::default()
+    };
+    for (number, agent) in known.names.iter().filter_map(|name| by_name.get(name)) {
+        agents.bits.insert(*number);
+        if let Some(reason) = away(agent) {
+            agents.away.push(Away { agent: agent.record.id.clone(), reason });
+        }
+    }
+    agents
+}
+
+/// Why an agent can't be given anything now, if it can't.
+fn away(agent: &Agent) -> Option<String> {
+    match (&agent.status, &agent.away) {
+        (AgentStatus::Lost { reason, .. }, _) => Some(format!("lost: {reason}")),
+        (AgentStatus::Alive, Some(reason)) => Some(format!("not reached: {reason}")),
+        (AgentStatus::Alive, None) if agent.record.draining => Some("draining".into()),
+        (AgentStatus::Alive, None) if !agent.has_reported => Some("has not said yet what it holds".into()),
+        (AgentStatus::Alive, None) => None,
+    }
+}
