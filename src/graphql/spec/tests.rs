@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::select::Chosen;
 use super::shape::shape;
-use super::{Api, Prepared};
+use super::{Api, LIGHT, Prepared, is_heavy};
 use crate::base::walk::Walks;
 use crate::graphql::schema;
 
@@ -31,6 +31,20 @@ fn written(chosen: &[Chosen]) -> String {
 
 async fn comes_to(document: &str, variables: Json) -> String {
     prepared(document, variables).await.map_or_else(|why| format!("refused: {why}"), |it| written(&it.chosen))
+}
+
+#[test]
+fn what_may_keep_a_thread_for_long_is_known_before_it_is_read() {
+    let heavy = |document: &str, variables: Json| {
+        is_heavy(&Request::new(document).variables(Variables::from_json(variables)))
+    };
+    let long = "x".repeat(LIGHT + 1);
+    assert!(!heavy("query($a: String) { user(email: $a) { email } }", json!({"a": "a@lab.org"})));
+    for schema in ["{ __schema { queryType { name } } }", "{ __type (name: \"Query\") { name } }"] {
+        assert!(heavy(schema, json!({})), "{schema}");
+    }
+    assert!(heavy(&format!("{{ user(email: \"{long}\") {{ email }} }}"), json!({})));
+    assert!(heavy("query($a: String) { user(email: $a) { email } }", json!({"a": {"b": [long]}})));
 }
 
 #[tokio::test]
