@@ -13,7 +13,7 @@
 //! scan  transfer
 //! tasks  catalog  fleet
 //! access  agent
-//! wire  supply
+//! wire  sources
 //! store  registry  engine  config
 //! base
 //! ```
@@ -36,8 +36,8 @@ pub mod registry;
 pub mod rules;
 pub mod scan;
 pub mod server;
+pub mod sources;
 pub mod store;
-pub mod supply;
 pub mod tasks;
 pub mod transfer;
 pub mod wire;

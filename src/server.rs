@@ -17,7 +17,7 @@ use crate::access::hasher::Hasher;
 use crate::access::joins::Joins;
 use crate::access::rates::Rates;
 use crate::access::replays::Replays;
-use crate::access::sessions::Limits;
+use crate::access::sessions::SessionLimits;
 use crate::access::set_up::SetUp;
 use crate::access::sign_in::SignIn;
 use crate::access::tenants::{self, Tenants};
@@ -47,9 +47,9 @@ use crate::rules::service::Rules;
 use crate::scan::collector::collect;
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
+use crate::sources::grants::Grants;
 use crate::store::open::OpenError;
 use crate::store::{Store, last_seen};
-use crate::supply::grants::Grants;
 use crate::tasks::queue::Queue;
 use crate::tasks::worker::Worker;
 use crate::transfer;
@@ -73,7 +73,7 @@ pub struct Settings {
     /// The container engines of this machine and others that it reaches itself, by address.
     pub engines: Vec<EngineUrl>,
     /// How long people stay signed in.
-    pub sessions: Limits,
+    pub sessions: SessionLimits,
     /// Proxies whose word on where a request comes from counts.
     pub proxies: Proxies,
     /// How long an agent on another machine may be silent before it is lost.
@@ -153,18 +153,18 @@ impl Server {
         let accounts = Accounts::load(store)?;
         let audit = Audit::load(store, clock.clone(), settings.audit)?;
         let (log, limits, tracker) = (audit.clone(), settings.sessions, TaskTracker::new());
-        let door = SignIn::load(store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
+        let sign_in = SignIn::load(store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
         let set_up = SetUp::new(
             store.clone(),
             accounts.clone(),
             log.clone(),
-            door.clone(),
+            sign_in.clone(),
             clock.clone(),
             tracker.clone(),
         );
         let tokens = Tokens::load(store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
-        let directory = directory(&accounts, &tenants, &audit, &door, &tokens, &fleet, &clock);
+        let directory = directory(&accounts, &tenants, &audit, &sign_in, &tokens, &fleet, &clock);
         let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
         let clients = Clients::new(catalog.clone());
         let sessions = service::sessions(&catalog, &clients);
@@ -201,7 +201,7 @@ impl Server {
             accounts: accounts.clone(),
             audit: audit.clone(),
             directory,
-            door: door.clone(),
+            sign_in: sign_in.clone(),
             tokens: tokens.clone(),
             catalog: catalog.clone(),
             fleet: fleet.clone(),
@@ -215,7 +215,7 @@ impl Server {
         let walks = Walks::default();
         let api = Api::new(schema::build(services, walks.clone()), &schema::sdl(), walks)?;
         let proofs = Proofs {
-            sessions: door.sessions().clone(),
+            sessions: sign_in.sessions().clone(),
             tokens,
             replays: Replays::load(store, clock.clone())?,
             rates: Rates::default(),
@@ -227,7 +227,7 @@ impl Server {
             store: store.clone(),
             api,
             proofs,
-            door,
+            sign_in: sign_in,
             set_up,
             backups,
             catalog,
@@ -278,7 +278,7 @@ impl Server {
         }
         self.tracker.spawn(housekeeping(
             self.services.proofs.clone(),
-            self.services.door.clone(),
+            self.services.sign_in.clone(),
             self.shutdown.clone(),
         ));
         let (store, stop) = (self.services.store.clone(), self.shutdown.clone());
@@ -309,14 +309,14 @@ impl Server {
 }
 
 /// Takes away what has expired and writes what was only noted, until the server stops, and then once more.
-async fn housekeeping(proofs: Proofs, door: SignIn, shutdown: CancellationToken) {
+async fn housekeeping(proofs: Proofs, sign_in: SignIn, shutdown: CancellationToken) {
     loop {
         let is_last = tokio::time::timeout(HOUSEKEEPING, shutdown.cancelled()).await.is_ok();
         proofs.rates.tidy(proofs.clock.steady());
         let done = async {
             proofs.tokens.tidy().await?;
             proofs.accounts.save_last_used().await?;
-            door.tidy(is_last).await
+            sign_in.tidy(is_last).await
         };
         if let Err(why) = done.await {
             tracing::warn!(?why, "could not tidy up sessions, tokens and failed attempts; it is tried again");
@@ -332,21 +332,21 @@ fn directory(
     accounts: &Accounts,
     tenants: &Tenants,
     audit: &Audit,
-    door: &SignIn,
+    sign_in: &SignIn,
     tokens: &Tokens,
     fleet: &Fleet,
     clock: &Clock,
 ) -> Directory {
-    let hasher = door.hasher().clone();
+    let hasher = sign_in.hasher().clone();
     let places = Arc::new(fleet.clone());
     Directory::new(accounts.clone(), tenants.clone(), audit.clone(), hasher, clock.clone(), places)
-        .on_lockout(end_of_sessions(door))
+        .on_lockout(end_of_sessions(sign_in))
         .on_revocation(end_of_tokens(tokens))
 }
 
 /// Ends a user's sessions.
-fn end_of_sessions(door: &SignIn) -> Lockout {
-    let sessions = door.sessions().clone();
+fn end_of_sessions(sign_in: &SignIn) -> Lockout {
+    let sessions = sign_in.sessions().clone();
     Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop))
 }
 

@@ -14,7 +14,7 @@ use wharf::engine::address::EngineUrl;
 use wharf::engine::docker::Docker;
 use wharf::engine::fault::{Class, Fault};
 use wharf::engine::pull::{Progress, Pull, Pulled};
-use wharf::engine::{Change, Engine, Event, Kind};
+use wharf::engine::{Change, Engine, EngineKind, Event};
 
 use crate::support::dockerd::RealDocker;
 use crate::support::image::{Built, Image};
@@ -66,7 +66,7 @@ async fn docker_tells_its_id_and_its_labels() {
     let Some(node) = RealDocker::start_with(&["--label", "zone=a", "--label", "gpu="]).await else { return };
     let engine = node.engine();
     let about = engine.about().await.unwrap();
-    assert_eq!((about.kind, about.os.as_str()), (Kind::Docker, "linux"));
+    assert_eq!((about.kind, about.os.as_str()), (EngineKind::Docker, "linux"));
     assert_eq!(about.architecture, std::env::consts::ARCH);
     assert!(about.id.as_ref().is_some_and(|id| id.len() > 10) && !about.hostname.is_empty(), "{about:?}");
     assert!(about.version.starts_with(|c: char| c.is_ascii_digit()), "{about:?}");
@@ -112,7 +112,7 @@ async fn docker_tells_of_each_step() {
     assert_eq!(next().await.unwrap_err().class, Class::EngineGone);
     assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
     node.restart().await;
-    assert_eq!(engine.about().await.unwrap().kind, Kind::Docker);
+    assert_eq!(engine.about().await.unwrap().kind, EngineKind::Docker);
 }
 
 /// How many things are in a folder; none if there is no such folder.
@@ -262,7 +262,7 @@ async fn an_engine_behind_tls_wants_our_certificate() {
 
     let url = EngineUrl::parse(&host, Some(folder.path())).unwrap();
     let engine = Docker::new(&url).unwrap();
-    assert_eq!(engine.about().await.unwrap().kind, Kind::Docker);
+    assert_eq!(engine.about().await.unwrap().kind, EngineKind::Docker);
     let disk = engine.disk().await.unwrap();
     assert_eq!(disk.free_bytes, None, "another machine's disk can't be seen from here");
     let mut events = engine.events().await.unwrap();

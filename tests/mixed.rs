@@ -2,7 +2,7 @@
 //! command line as the judge.
 
 use serde_json::{Value, json};
-use wharf::engine::Kind;
+use wharf::engine::EngineKind;
 
 use crate::support::app::App;
 use crate::support::image::Image;
@@ -57,7 +57,7 @@ async fn presence(app: &App, name: &str, agents: &[(String, String)]) -> Vec<Str
 async fn podman_and_containerd_are_agents_like_any_other() {
     let Some(registry) = RealRegistry::open().await else { return };
     let (Some(containerd), Some(podman)) =
-        (Node::start(Kind::Containerd).await, Node::start(Kind::Podman).await)
+        (Node::start(EngineKind::Containerd).await, Node::start(EngineKind::Podman).await)
     else {
         return;
     };

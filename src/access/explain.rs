@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::access::caller::Caller;
 use crate::access::tenants::Tenancy;
-use crate::access::visibility::{Filter, Owner, Verdict, Viewpoint};
+use crate::access::visibility::{ImageFilter, Owner, Verdict, Viewpoint};
 
 /// The verdict, and the conditions it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Facts<'a> {
 pub fn explain(
     asker: &Caller,
     seer: &Caller,
-    filter: &Filter,
+    filter: &ImageFilter,
     tenancy: &Tenancy,
     viewpoint: &Viewpoint,
     verdict: Verdict,
@@ -61,7 +61,7 @@ pub fn explain(
 struct Question<'a> {
     asker: &'a Caller,
     seer: &'a Caller,
-    filter: &'a Filter,
+    filter: &'a ImageFilter,
     tenancy: &'a Tenancy,
     facts: &'a Facts<'a>,
 }
@@ -175,7 +175,7 @@ mod tests {
     use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
     use crate::access::visibility::matrix::{self, Places};
-    use crate::access::visibility::{Filter, Owner, Subject, Viewpoint};
+    use crate::access::visibility::{ImageFilter, Owner, Subject, Viewpoint};
     use crate::base::ids::{GroupId, UserId};
 
     /// Ann, and everything that keeps her from the image.
@@ -223,18 +223,18 @@ mod tests {
                 groups: [(self.vision.id, Arc::new(self.vision.clone()))].into(),
                 scaling_groups: [("gpu".into(), Arc::new(self.gpu.clone()))].into(),
             };
-            let filter = Filter {
+            let filter = ImageFilter {
                 group: Some("vision".into()),
                 scaling_group: Some("gpu".into()),
-                ..Filter::default()
+                ..ImageFilter::default()
             };
             let viewpoint = Viewpoint::new(&self.ann, &filter, &tenancy).unwrap();
             let found_in: Vec<&str> = self.found_in.iter().map(String::as_str).collect();
             let owners = [self.owner.unwrap_or(Owner::Nobody)];
             let number = |owner: &Owner| matrix::owner_in(&owners, owner);
-            let eyes = viewpoint.eyes(|_| Some(0), number, &Places(&[&found_in]));
+            let view = viewpoint.compile(|_| Some(0), number, &Places(&[&found_in]));
             let owner = self.owner.as_ref().and_then(number);
-            let verdict = eyes.judge(&Subject { registry: 0, content: 0, is_operation: false, owner });
+            let verdict = view.judge(&Subject { registry: 0, content: 0, is_operation: false, owner });
             let facts = Facts { registry: "cr.io", owner: self.owner, found_in: &self.found_in };
             let said = explain(&self.root, &self.ann, &filter, &tenancy, &viewpoint, verdict, &facts);
             assert_eq!(said.is_visible, said.conditions.iter().all(|condition| condition.holds), "{said:?}");

@@ -29,7 +29,7 @@ pub enum Counted {
 
 /// How a credential stands after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct RateStatus {
     /// How many requests it may make in [`WINDOW`].
     pub limit: u32,
     /// How many more it may make now.
@@ -71,7 +71,7 @@ pub struct Rates {
 
 impl Rates {
     /// Counts a request; one that is too many is not counted.
-    pub fn count(&self, whose: Counted, limit: u32, now: Instant) -> Standing {
+    pub fn count(&self, whose: Counted, limit: u32, now: Instant) -> RateStatus {
         let mut counts = self.counts.lock();
         if counts.len() >= MAX_COUNTED && !counts.contains_key(&whose) {
             forget(&mut counts, now);
@@ -83,10 +83,10 @@ impl Rates {
             let left = WINDOW.saturating_sub(now.saturating_duration_since(count.began));
             // When only the window before fills the limit, it lets go bit by bit.
             let wait = if count.now >= limit { left } else { left.min(Duration::from_secs(1)) };
-            return Standing { limit, remaining: 0, wait: Some(wait.max(Duration::from_secs(1))) };
+            return RateStatus { limit, remaining: 0, wait: Some(wait.max(Duration::from_secs(1))) };
         }
         count.now += 1;
-        Standing { limit, remaining: limit - used - 1, wait: None }
+        RateStatus { limit, remaining: limit - used - 1, wait: None }
     }
 
     /// Forgets who has made no request for long.

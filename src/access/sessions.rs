@@ -37,14 +37,14 @@ const SAVED: Duration = Duration::from_mins(5);
 
 /// How long sessions last.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Without a request.
     pub idle: Duration,
     /// In any case.
     pub lifetime: Duration,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self { idle: Duration::from_hours(12), lifetime: Duration::from_hours(7 * 24) }
     }
@@ -144,7 +144,7 @@ impl Open {
         Self::new(id, record, span(record.age), span(record.idle))
     }
 
-    fn is_over(&self, limits: Limits, present: Present) -> bool {
+    fn is_over(&self, limits: SessionLimits, present: Present) -> bool {
         self.has_ended() || self.age.length(present) >= limits.lifetime || self.unused(present) >= limits.idle
     }
 
@@ -222,13 +222,13 @@ pub struct Sessions {
     store: Store,
     accounts: Accounts,
     clock: Clock,
-    limits: Limits,
+    limits: SessionLimits,
     index: Arc<RwLock<Index>>,
 }
 
 impl Sessions {
     /// Reads the sessions from the store.
-    pub fn load(store: &Store, accounts: &Accounts, clock: Clock, limits: Limits) -> Result<Self> {
+    pub fn load(store: &Store, accounts: &Accounts, clock: Clock, limits: SessionLimits) -> Result<Self> {
         let now = clock.steady();
         let mut index = Index::default();
         store.read_now(|r| {
@@ -243,7 +243,7 @@ impl Sessions {
     }
 
     /// How long sessions last.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> SessionLimits {
         self.limits
     }
 
@@ -414,7 +414,7 @@ mod tests {
 
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Limits, Sessions};
+    use super::{SessionLimits, Sessions};
     use crate::access::accounts::Accounts;
     use crate::access::first_admin::FirstAdmin;
     use crate::access::hasher::Hasher;
@@ -466,7 +466,7 @@ mod tests {
         }
 
         fn sessions_by(&self, clock: Clock) -> Sessions {
-            Sessions::load(&self.store, &self.accounts, clock, Limits::default()).unwrap()
+            Sessions::load(&self.store, &self.accounts, clock, SessionLimits::default()).unwrap()
         }
 
         fn open(&self, sessions: &Sessions) -> Secret {

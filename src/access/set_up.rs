@@ -59,7 +59,7 @@ struct Shared {
     store: Store,
     accounts: Accounts,
     audit: Audit,
-    door: SignIn,
+    sign_in: SignIn,
     clock: Clock,
     tracker: TaskTracker,
     /// The hash of what the link has, while it is good.
@@ -72,12 +72,12 @@ impl SetUp {
         store: Store,
         accounts: Accounts,
         audit: Audit,
-        door: SignIn,
+        sign_in: SignIn,
         clock: Clock,
         tracker: TaskTracker,
     ) -> Self {
         let token = Mutex::default();
-        Self { shared: Arc::new(Shared { store, accounts, audit, door, clock, tracker, token }) }
+        Self { shared: Arc::new(Shared { store, accounts, audit, sign_in: sign_in, clock, tracker, token }) }
     }
 
     /// Opens it, and returns what the link needs.
@@ -103,7 +103,7 @@ impl SetUp {
         }
         // Whoever has the right link is never kept waiting: nobody guesses 192 bits. What the wrong ones cost is bounded.
         let is_right = self.shared.is_right(&choice.token);
-        let throttle = self.shared.door.throttle();
+        let throttle = self.shared.sign_in.throttle();
         let wrong = if is_right { None } else { Some(throttle.admit(COUNTED, address).await?) };
         let shared = Arc::clone(&self.shared);
         let finished = async move { shared.finish(wrong, choice, address).await };
@@ -133,7 +133,7 @@ impl Shared {
             ..FirstAdmin::default()
         };
         let made = wanted.complete()?;
-        let hash = self.door.hasher().hash(Line::Known, choice.password).await?;
+        let hash = self.sign_in.hasher().hash(Line::Known, choice.password).await?;
         let (shared, secret_key) = (Arc::clone(&self), made.secret_key.clone());
         let written = self.store.write(move |w| {
             // Two may come with the same link; the first is in.
@@ -142,7 +142,7 @@ impl Shared {
             }
             let id = shared.accounts.put_first_admin(w, &made, hash, tenants::DEFAULT, shared.clock.now())?;
             shared.audit.set_up(w, &made.email, Some(id), address, &Ok(()))?;
-            let key = shared.door.sessions().open(w, id, address)?;
+            let key = shared.sign_in.sessions().open(w, id, address)?;
             let used = Arc::clone(&shared);
             w.on_commit(move || *used.token.lock() = None);
             Ok((id, key))

@@ -20,7 +20,7 @@ struct Taken<K> {
 }
 
 /// A place that is taken until this is dropped.
-pub struct Place<K: Eq + Hash> {
+pub struct Share<K: Eq + Hash> {
     taken: Arc<Mutex<Taken<K>>>,
     whose: K,
 }
@@ -32,7 +32,7 @@ impl<K: Eq + Hash + Clone> Shares<K> {
     }
 
     /// A place, if one is left for these.
-    pub fn take(&self, whose: &K) -> Option<Place<K>> {
+    pub fn take(&self, whose: &K) -> Option<Share<K>> {
         let mut taken = self.taken.lock();
         let own = taken.by.get(whose).copied().unwrap_or_default();
         if own >= self.each || taken.all >= self.all {
@@ -41,11 +41,11 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         taken.by.insert(whose.clone(), own + 1);
         taken.all += 1;
         drop(taken);
-        Some(Place { taken: Arc::clone(&self.taken), whose: whose.clone() })
+        Some(Share { taken: Arc::clone(&self.taken), whose: whose.clone() })
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
         taken.all = taken.all.saturating_sub(1);

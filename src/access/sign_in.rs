@@ -14,7 +14,7 @@ use crate::access::accounts::Accounts;
 use crate::access::audit::{Audit, Deed, SIGN_OUT};
 use crate::access::caller::{Caller, Credential, SessionId};
 use crate::access::hasher::{Hasher, MAX_PASSWORD};
-use crate::access::sessions::{Limits, Sessions};
+use crate::access::sessions::{SessionLimits, Sessions};
 use crate::access::throttle::{Attempt, Denial, Throttle};
 use crate::access::user::User;
 use crate::base::clock::Clock;
@@ -98,7 +98,7 @@ impl SignIn {
         accounts: &Accounts,
         audit: Audit,
         clock: Clock,
-        limits: Limits,
+        limits: SessionLimits,
         tracker: TaskTracker,
     ) -> Result<Self> {
         let shared = Shared {

@@ -28,7 +28,7 @@ use crate::access::shares::Shares;
 use crate::base::Result;
 use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
-use crate::base::places::net_of;
+use crate::base::slots::net_of;
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -233,7 +233,7 @@ pub enum Denial {
 }
 
 /// What comes of one look at the counts.
-enum Look {
+enum Decision {
     Go(Attempt),
     Line,
     Wait(Duration),
@@ -300,9 +300,9 @@ impl Throttle {
             // From before the look, so that none is missed that is over between the two.
             let over = self.over.notified();
             match self.look(account, &net) {
-                Look::Go(attempt) => return Ok(attempt),
-                Look::Wait(wait) => return Err(Denial::Wait(wait)),
-                Look::Line => {}
+                Decision::Go(attempt) => return Ok(attempt),
+                Decision::Wait(wait) => return Err(Denial::Wait(wait)),
+                Decision::Line => {}
             }
             if place.is_none() {
                 place = Some(self.waiting.take(&net).ok_or(Denial::Busy)?);
@@ -311,7 +311,7 @@ impl Throttle {
         }
     }
 
-    fn look(&self, account: Account, net: &Net) -> Look {
+    fn look(&self, account: Account, net: &Net) -> Decision {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let mut state = self.state.lock();
         let is_known = state.is_known(&account, net, now);
@@ -323,11 +323,11 @@ impl Throttle {
         let all = if is_known { Duration::ZERO } else { self.wait_of_strangers(&state, steady) };
         let wait = wait.max(all);
         if !wait.is_zero() {
-            return Look::Wait(wait);
+            return Decision::Wait(wait);
         }
         let is_full = keys.iter().any(|key| state.is_full(key, steady));
         if is_full || (!is_known && self.is_full_of_strangers(&state, steady)) {
-            return Look::Line;
+            return Decision::Line;
         }
         for key in &keys {
             state.counts.entry(key.clone()).or_default().pending += 1;
@@ -335,7 +335,14 @@ impl Throttle {
         state.strangers.pending += u32::from(!is_known);
         drop(state);
         let is_counted = AtomicBool::new(false);
-        Look::Go(Attempt { throttle: self.clone(), keys, account, net: net.clone(), is_known, is_counted })
+        Decision::Go(Attempt {
+            throttle: self.clone(),
+            keys,
+            account,
+            net: net.clone(),
+            is_known,
+            is_counted,
+        })
     }
 
     fn wait_of_strangers(&self, state: &State, now: Instant) -> Duration {

@@ -7,8 +7,8 @@
 //! and for super-admins.
 //!
 //! The work is done once per question: [`Viewpoint::new`] turns caller, filter and tenants into conditions, in names, and
-//! [`Viewpoint::eyes`] turns the names into bits: a bit per registry, and a bit per content that an agent has. What is
-//! left for each image is [`Eyes::judge`], a few looks at bits, or [`Eyes::see`], its short form for lists. The list, the
+//! [`Viewpoint::compile`] turns the names into bits: a bit per registry, and a bit per content that an agent has. What is
+//! left for each image is [`CompiledView::judge`], a few looks at bits, or [`CompiledView::see`], its short form for lists. The list, the
 //! page, the single lookup and the explanation all call these.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use crate::base::{Error, Result};
 
 /// What the caller of `images` narrows the list by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct ImageFilter {
     /// Only images that an agent has (`true`) or none has (`false`).
     pub is_installed: Option<bool>,
     /// Only images for operation (`true`) or none of them (`false`).
@@ -73,7 +73,7 @@ pub enum Owner {
 pub struct Subject {
     /// The registry it comes from, by the number that the catalog gave it.
     pub registry: u32,
-    /// What it consists of, by the number that [`Whereabouts::number`] gave it.
+    /// What it consists of, by the number that [`PresenceIndex::number`] gave it.
     pub content: u32,
     /// Whom it is for, if it is customized, by the number that the catalog gave the [`Owner`].
     pub owner: Option<NonZeroU32>,
@@ -82,9 +82,9 @@ pub struct Subject {
 }
 
 /// Knows which agents have an image.
-pub trait Whereabouts: Send + Sync {
-    /// The number of what has this config digest, in the sets of [`Whereabouts::held`]. It stays until
-    /// [`Whereabouts::forget`].
+pub trait PresenceIndex: Send + Sync {
+    /// The number of what has this config digest, in the sets of [`PresenceIndex::held`]. It stays until
+    /// [`PresenceIndex::forget`].
     fn number(&self, digest: &Digest) -> u32;
 
     /// Nobody goes by the number of this digest any more: it may be given to another.
@@ -160,7 +160,7 @@ impl Viewpoint {
     ///
     /// # Errors
     /// [`Error::Denied`] when `domain` is set by anyone but a super-admin: an error, not an empty list.
-    pub fn new(caller: &Caller, filter: &Filter, tenancy: &Tenancy) -> Result<Self> {
+    pub fn new(caller: &Caller, filter: &ImageFilter, tenancy: &Tenancy) -> Result<Self> {
         if filter.domain.is_some() && !caller.is_superadmin() {
             return Err(Error::Denied("images with the domain filter; only super-admins may set it".into()));
         }
@@ -193,12 +193,12 @@ impl Viewpoint {
 
     /// The same conditions in bits, as agents answer now. `registry` and `owner` know the numbers of those that have
     /// images.
-    pub fn eyes(
+    pub fn compile(
         &self,
         registry: impl Fn(&str) -> Option<u32>,
         owner: impl Fn(&Owner) -> Option<NonZeroU32>,
-        whereabouts: &dyn Whereabouts,
-    ) -> Eyes {
+        presence: &dyn PresenceIndex,
+    ) -> CompiledView {
         let registries = match &self.registries {
             Registries::Any => None,
             Registries::Allowed(allowed) => {
@@ -206,11 +206,11 @@ impl Viewpoint {
             }
         };
         let caller = self.owner.map(Owner::User);
-        Eyes {
+        CompiledView {
             registries,
             owners: caller.map(|caller| owner(&caller).into_iter().map(place).collect()),
-            in_reach: self.scaling_groups().map(|groups| whereabouts.held(Some(groups))),
-            installed: self.is_installed.map(|wanted| (wanted, whereabouts.held(None))),
+            in_reach: self.scaling_groups().map(|groups| presence.held(Some(groups))),
+            installed: self.is_installed.map(|wanted| (wanted, presence.held(None))),
             is_operation: self.is_operation,
             kinds: self.kinds,
         }
@@ -219,7 +219,7 @@ impl Viewpoint {
 
 /// The conditions in bits, ready to judge many images.
 #[derive(Debug, Clone)]
-pub struct Eyes {
+pub struct CompiledView {
     /// Those that are allowed, by number.
     registries: Option<Bits>,
     /// Those whose own images count, by number.
@@ -232,7 +232,7 @@ pub struct Eyes {
     kinds: Option<Kinds>,
 }
 
-impl Eyes {
+impl CompiledView {
     /// Holds one image against each condition.
     pub fn judge(&self, image: &Subject) -> Verdict {
         Verdict {
@@ -245,7 +245,7 @@ impl Eyes {
         }
     }
 
-    /// Whether the image may be seen: as [`Eyes::judge`] has it, and no further than the first condition that fails, for
+    /// Whether the image may be seen: as [`CompiledView::judge`] has it, and no further than the first condition that fails, for
     /// long lists. The first are those that fail most images.
     #[inline]
     pub fn see(&self, image: &Subject) -> bool {
@@ -296,7 +296,7 @@ fn place(owner: NonZeroU32) -> usize {
     owner.get() as usize
 }
 
-fn agents(caller: &Caller, filter: &Filter, domain: &str, tenancy: &Tenancy) -> Agents {
+fn agents(caller: &Caller, filter: &ImageFilter, domain: &str, tenancy: &Tenancy) -> Agents {
     let allowed = match &filter.group {
         None if filter.scaling_group.is_none() => return Agents::Unasked,
         None if caller.is_superadmin() && filter.domain.is_none() => active_scaling_groups(tenancy),
@@ -377,7 +377,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::matrix::{self, Places};
-    use super::{Filter, Kinds, Owner, Registries, Subject, Viewpoint};
+    use super::{ImageFilter, Kinds, Owner, Registries, Subject, Viewpoint};
     use crate::access::caller::{Caller, Origin, Role};
     use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
     use crate::base::ids::{GroupId, UserId};
@@ -437,16 +437,16 @@ mod tests {
         }
     }
 
-    fn sees(role: Role, filter: &Filter, registry: &str, found_in: &[&str]) -> bool {
+    fn sees(role: Role, filter: &ImageFilter, registry: &str, found_in: &[&str]) -> bool {
         let user = UserId::random();
         let viewpoint = Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap();
-        let eyes = viewpoint.eyes(|host| (host == registry).then_some(0), |_| None, &Places(&[found_in]));
-        eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner: None })
+        let view = viewpoint.compile(|host| (host == registry).then_some(0), |_| None, &Places(&[found_in]));
+        view.see(&Subject { registry: 0, content: 0, is_operation: false, owner: None })
     }
 
     #[test]
     fn without_a_group_the_domains_registries_decide() {
-        let filter = Filter::default();
+        let filter = ImageFilter::default();
         assert!(sees(Role::User, &filter, "cr.io", &[]));
         assert!(!sees(Role::User, &filter, "other.io", &["cpu"]));
         assert!(!sees(Role::Admin, &filter, "other.io", &["cpu"]));
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn with_a_group_an_agent_it_may_use_must_have_the_image() {
-        let filter = Filter { group: Some("vision".into()), ..Default::default() };
+        let filter = ImageFilter { group: Some("vision".into()), ..Default::default() };
         for (found_in, expected) in
             [("gpu", true), ("cpu", true), ("mine", true), ("foreign", false), ("off", false)]
         {
@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn a_group_the_caller_is_not_in_shows_nothing() {
         for group in ["speech", "unheard-of"] {
-            let filter = Filter { group: Some(group.into()), ..Default::default() };
+            let filter = ImageFilter { group: Some(group.into()), ..Default::default() };
             assert!(!sees(Role::User, &filter, "cr.io", &["gpu", "cpu", "mine"]), "{group}");
         }
     }
@@ -476,10 +476,10 @@ mod tests {
     #[test]
     fn a_scaling_group_narrows_to_its_own_agents_and_must_be_allowed() {
         for group in [None, Some("vision".to_owned())] {
-            let filter = Filter { group, scaling_group: Some("gpu".into()), ..Default::default() };
+            let filter = ImageFilter { group, scaling_group: Some("gpu".into()), ..Default::default() };
             assert!(sees(Role::User, &filter, "cr.io", &["gpu"]));
             assert!(!sees(Role::User, &filter, "cr.io", &["cpu"]));
-            let foreign = Filter { scaling_group: Some("foreign".into()), ..filter };
+            let foreign = ImageFilter { scaling_group: Some("foreign".into()), ..filter };
             assert!(!sees(Role::User, &foreign, "cr.io", &["foreign"]));
         }
     }
@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn only_a_super_admin_may_name_a_domain() {
         let user = UserId::random();
-        let filter = Filter { domain: Some("lab".into()), ..Default::default() };
+        let filter = ImageFilter { domain: Some("lab".into()), ..Default::default() };
         for role in [Role::Admin, Role::User, Role::Monitor] {
             assert!(Viewpoint::new(&caller(role, user), &filter, &tenancy(user)).is_err());
         }
@@ -497,11 +497,11 @@ mod tests {
 
     #[test]
     fn installed_and_operation_narrow_when_given() {
-        let installed = |wanted| Filter { is_installed: Some(wanted), ..Default::default() };
+        let installed = |wanted| ImageFilter { is_installed: Some(wanted), ..Default::default() };
         assert!(sees(Role::User, &installed(true), "cr.io", &["cpu"]));
         assert!(!sees(Role::User, &installed(true), "cr.io", &[]));
         assert!(sees(Role::User, &installed(false), "cr.io", &[]));
-        let operation = |wanted| Filter { is_operation: Some(wanted), ..Default::default() };
+        let operation = |wanted| ImageFilter { is_operation: Some(wanted), ..Default::default() };
         assert!(sees(Role::User, &operation(false), "cr.io", &[]));
         assert!(!sees(Role::User, &operation(true), "cr.io", &[]));
     }
@@ -511,10 +511,12 @@ mod tests {
         let (ann, bob) = (UserId::random(), UserId::random());
         let owners = [Owner::User(ann), Owner::Nobody];
         let sees = |role, user, owner| {
-            let viewpoint = Viewpoint::new(&caller(role, user), &Filter::default(), &tenancy(ann)).unwrap();
-            let eyes = viewpoint.eyes(|_| Some(0), |owner| matrix::owner_in(&owners, owner), &Places(&[&[]]));
+            let viewpoint =
+                Viewpoint::new(&caller(role, user), &ImageFilter::default(), &tenancy(ann)).unwrap();
+            let view =
+                viewpoint.compile(|_| Some(0), |owner| matrix::owner_in(&owners, owner), &Places(&[&[]]));
             let owner = matrix::owner_in(&owners, &owner);
-            eyes.see(&Subject { registry: 0, content: 0, is_operation: false, owner })
+            view.see(&Subject { registry: 0, content: 0, is_operation: false, owner })
         };
         assert!(sees(Role::User, ann, Owner::User(ann)) && sees(Role::Superadmin, bob, Owner::User(ann)));
         assert!(!sees(Role::User, bob, Owner::User(ann)) && !sees(Role::Admin, bob, Owner::User(ann)));
@@ -548,9 +550,9 @@ mod tests {
         let mut tenancy = tenancy(user);
         Arc::make_mut(tenancy.domains.get_mut("lab").unwrap()).is_active = false;
         for filter in [
-            Filter::default(),
-            Filter { group: Some("vision".into()), ..Default::default() },
-            Filter { scaling_group: Some("gpu".into()), ..Default::default() },
+            ImageFilter::default(),
+            ImageFilter { group: Some("vision".into()), ..Default::default() },
+            ImageFilter { scaling_group: Some("gpu".into()), ..Default::default() },
         ] {
             let viewpoint = Viewpoint::new(&caller(Role::User, user), &filter, &tenancy).unwrap();
             assert_eq!(viewpoint.registries, Registries::Allowed(BTreeSet::new()));

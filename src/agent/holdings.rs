@@ -103,7 +103,7 @@ impl Follower for Noted<'_> {
 }
 
 /// What has to be said to somebody who knows `before`, and nothing at all if that is `None`.
-pub fn news(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
+pub fn messages(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
     let Some(about) = &now.about else { return Vec::new() };
     let about = match about {
         Ok(about) => about,
@@ -113,17 +113,17 @@ pub fn news(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
         }
     };
     let met = before.filter(|before| before.meeting == now.meeting && matches!(before.about, Some(Ok(_))));
-    let mut news = Vec::new();
+    let mut messages = Vec::new();
     if met.is_none() {
-        news.push(FromAgent::Here(about.clone().into()));
+        messages.push(FromAgent::Here(about.clone().into()));
     }
     if now.is_read {
         match met.filter(|before| before.is_read) {
-            None => news.extend(full(now)),
-            Some(before) => news.extend(changes(before, now)),
+            None => messages.extend(full(now)),
+            Some(before) => messages.extend(changes(before, now)),
         }
     }
-    news
+    messages
 }
 
 fn full(now: &Snapshot) -> Vec<FromAgent> {
@@ -179,17 +179,17 @@ fn parts<'a>(held: impl Iterator<Item = &'a Held>) -> Vec<Images> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Snapshot, news};
+    use super::{Snapshot, messages};
     use crate::base::digest::Digest;
     use crate::engine::fault::{Class, Fault};
     use crate::engine::image::Held;
-    use crate::engine::{About, Kind};
+    use crate::engine::{About, EngineKind};
     use crate::wire::message::{FromAgent, Images};
     use crate::wire::{MAX_MESSAGE, MAX_NAMES};
 
     fn about() -> About {
         About {
-            kind: Kind::Docker,
+            kind: EngineKind::Docker,
             id: None,
             hostname: "h".into(),
             version: "1".into(),
@@ -209,37 +209,41 @@ mod tests {
         Snapshot { about: Some(Ok(about())), meeting: 1, is_read: true, held, disk: None }
     }
 
-    fn images(news: &[FromAgent]) -> Vec<&Images> {
-        news.iter()
-            .filter_map(|news| if let FromAgent::Images(images) = news { Some(images) } else { None })
+    fn images(messages: &[FromAgent]) -> Vec<&Images> {
+        messages
+            .iter()
+            .filter_map(|messages| if let FromAgent::Images(images) = messages { Some(images) } else { None })
             .collect()
     }
 
     #[test]
     fn who_knows_nothing_is_told_all_and_then_only_what_changed() {
         let (first, second) = (with(&["a", "b"]), with(&["b", "c"]));
-        let all = news(None, &first);
+        let all = messages(None, &first);
         assert!(matches!(all.first(), Some(FromAgent::Here(_))), "{all:?}");
         let [report] = images(&all)[..] else { panic!("{all:?}") };
         assert!(report.full && report.last && report.held.len() == 2);
 
-        let change = news(Some(&first), &second);
+        let change = messages(Some(&first), &second);
         let [FromAgent::Images(change)] = change.as_slice() else { panic!("{change:?}") };
         assert!(!change.full);
         assert_eq!(change.held, [held("c").into()]);
         assert_eq!(change.gone, [held("a").digest]);
-        assert!(news(Some(&second), &second).is_empty());
+        assert!(messages(Some(&second), &second).is_empty());
     }
 
     #[test]
     fn an_engine_that_went_away_is_told_of_once_and_met_anew() {
         let gone =
             Snapshot { about: Some(Err(Fault::new(Class::EngineGone, "x"))), is_read: false, ..with(&["a"]) };
-        assert!(matches!(news(Some(&with(&["a"])), &gone).as_slice(), [FromAgent::Gone(_)]));
-        assert!(news(Some(&gone), &gone).is_empty());
+        assert!(matches!(messages(Some(&with(&["a"])), &gone).as_slice(), [FromAgent::Gone(_)]));
+        assert!(messages(Some(&gone), &gone).is_empty());
         let back = Snapshot { meeting: 2, ..with(&["a"]) };
-        assert!(matches!(news(Some(&gone), &back).as_slice(), [FromAgent::Here(_), FromAgent::Images(_)]));
-        assert!(news(None, &Snapshot::default()).is_empty());
+        assert!(matches!(
+            messages(Some(&gone), &back).as_slice(),
+            [FromAgent::Here(_), FromAgent::Images(_)]
+        ));
+        assert!(messages(None, &Snapshot::default()).is_empty());
     }
 
     #[test]
@@ -250,7 +254,7 @@ mod tests {
             let image = Held { names: names.collect(), ..held(&number.to_string()) };
             large.held.insert(image.digest.clone(), image);
         }
-        let all = news(None, &large);
+        let all = messages(None, &large);
         let parts = images(&all);
         assert!(parts.len() > 5, "{}", parts.len());
         assert_eq!(parts.iter().map(|part| part.held.len()).sum::<usize>(), 2_000);

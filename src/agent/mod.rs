@@ -2,11 +2,11 @@
 //!
 //! [`run`] dials, again and again; [`session`] is one link; [`holdings`] follows the engine and [`pulls`] lets images be
 //! fetched, both whether there is a link or not. An engine that has no client of its own goes to [`registries`] or peers, and
-//! [`door`] lets peers in.
+//! [`peer_server`] lets peers in.
 
 pub mod dial;
-pub mod door;
 pub mod holdings;
+pub mod peer_server;
 pub mod pulls;
 pub mod registries;
 pub mod run;

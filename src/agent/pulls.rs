@@ -23,7 +23,7 @@ pub const UNASKED: Duration = Duration::from_mins(2);
 
 /// What is known of a pull.
 #[derive(Debug, Clone, Default)]
-pub struct News {
+pub struct PullState {
     /// How far it is.
     pub progress: Option<Progress>,
     /// How it ended.
@@ -31,7 +31,7 @@ pub struct News {
 }
 
 struct Entry {
-    news: watch::Receiver<News>,
+    state: watch::Receiver<PullState>,
     stop: CancellationToken,
     /// The last link on which it was asked about.
     asked_on: u64,
@@ -59,47 +59,47 @@ impl Pulls {
         id: &str,
         link: u64,
         what: impl FnOnce() -> Result<Pull, Fault>,
-    ) -> Option<watch::Receiver<News>> {
+    ) -> Option<watch::Receiver<PullState>> {
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get_mut(id).filter(|entry| entry.is_under_way()) {
             entry.asked_on = link;
-            return Some(entry.news.clone());
+            return Some(entry.state.clone());
         }
         let ended = entries.remove(id).filter(|entry| !entry.stop.is_cancelled());
-        let ended = ended.map(|entry| entry.news.borrow().clone());
+        let ended = ended.map(|entry| entry.state.borrow().clone());
         if entries.len() >= MAX_AT_ONCE {
-            entries.retain(|_, entry| entry.news.borrow().end.is_none());
+            entries.retain(|_, entry| entry.state.borrow().end.is_none());
         }
         if entries.len() >= MAX_AT_ONCE {
             return None;
         }
-        let (sender, news) = watch::channel(News::default());
+        let (sender, state) = watch::channel(PullState::default());
         let stop = self.shutdown.child_token();
-        entries.insert(id.into(), Entry { news: news.clone(), stop: stop.clone(), asked_on: link });
+        entries.insert(id.into(), Entry { state: state.clone(), stop: stop.clone(), asked_on: link });
         let what = match what() {
             Ok(what) => what,
             Err(fault) => {
-                sender.send_replace(News { progress: None, end: Some(Err(fault)) });
-                return Some(news);
+                sender.send_replace(PullState { progress: None, end: Some(Err(fault)) });
+                return Some(state);
             }
         };
         let (engine, name) = (Arc::clone(&self.engine), what.name());
         self.tracker.spawn(async move {
-            if let Some(news) = still_so(engine.as_ref(), &what, ended).await {
+            if let Some(state) = still_so(engine.as_ref(), &what, ended).await {
                 tracing::info!(image = name, "was pulled before, and is still there");
-                sender.send_replace(news);
+                sender.send_replace(state);
                 return;
             }
             tracing::info!(image = name, "pulling");
-            let report = |progress| sender.send_modify(|news| news.progress = Some(progress));
+            let report = |progress| sender.send_modify(|state| state.progress = Some(progress));
             let end = engine.pull(&what, &report, &stop).await;
             match &end {
                 Ok(pulled) => tracing::info!(image = name, fetched = pulled.fetched, "pulled"),
                 Err(fault) => tracing::warn!(image = name, %fault, "not pulled"),
             }
-            sender.send_modify(|news| news.end = Some(end));
+            sender.send_modify(|state| state.end = Some(end));
         });
-        Some(news)
+        Some(state)
     }
 
     /// Gives a pull up.
@@ -110,8 +110,8 @@ impl Pulls {
     }
 
     /// Forgets the pull that tells this news, whose end was told.
-    pub fn forget(&self, id: &str, news: &watch::Receiver<News>) {
-        self.entries.lock().retain(|known, entry| known != id || !entry.news.same_channel(news));
+    pub fn forget(&self, id: &str, state: &watch::Receiver<PullState>) {
+        self.entries.lock().retain(|known, entry| known != id || !entry.state.same_channel(state));
     }
 
     /// Gives up what the manager has not asked about on this link, and forgets how it ended: by the time that somebody
@@ -131,17 +131,17 @@ impl Pulls {
 impl Entry {
     /// Whether somebody works on it.
     fn is_under_way(&self) -> bool {
-        !self.stop.is_cancelled() && self.news.has_changed().is_ok() && self.news.borrow().end.is_none()
+        !self.stop.is_cancelled() && self.state.has_changed().is_ok() && self.state.borrow().end.is_none()
     }
 }
 
 /// How a pull ended before, if it ended well and the engine shows what came of it now.
-async fn still_so(engine: &dyn Engine, what: &Pull, ended: Option<News>) -> Option<News> {
-    let News { progress, end } = ended?;
+async fn still_so(engine: &dyn Engine, what: &Pull, ended: Option<PullState>) -> Option<PullState> {
+    let PullState { progress, end } = ended?;
     let before = end?.ok()?;
     let shown = engine.find(&what.canonical().ok()?).await.ok()?;
     let held = what.proven(shown).ok()?;
-    Some(News { progress, end: Some(Ok(Pulled { held, ..before })) })
+    Some(PullState { progress, end: Some(Ok(Pulled { held, ..before })) })
 }
 
 #[cfg(test)]
@@ -181,8 +181,8 @@ mod tests {
             link: u64,
             what: impl FnOnce() -> Result<Pull, Fault>,
         ) -> Result<Pulled, Fault> {
-            let mut news = self.pulls.ask("p", link, what).expect("a place");
-            let ended = news.wait_for(|news| news.end.is_some()).await.expect("an end");
+            let mut state = self.pulls.ask("p", link, what).expect("a place");
+            let ended = state.wait_for(|state| state.end.is_some()).await.expect("an end");
             ended.end.clone().expect("an end")
         }
 

@@ -11,9 +11,9 @@ use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::pull::{self, Pull};
 use crate::engine::source::{self, Origin, Source};
 use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
-use crate::supply::chain::{Chain, Peer};
-use crate::supply::peer::over_http;
-use crate::supply::repository::Repository;
+use crate::sources::chain::{Chain, Peer};
+use crate::sources::peer::over_http;
+use crate::sources::repository::Repository;
 
 /// Clients kept. Those beyond are made anew when they are needed again.
 const MAX_CLIENTS: usize = 32;

@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::agent::dial::{Manager, Stream};
-use crate::agent::door::Door;
 use crate::agent::holdings::Holdings;
+use crate::agent::peer_server::PeerServer;
 use crate::agent::pulls::Pulls;
 use crate::agent::registries::Registries;
 use crate::agent::session::{Ended, Node, serve};
@@ -113,17 +113,17 @@ pub async fn run(mut settings: Settings, shutdown: CancellationToken) -> Result<
     }
     let tracker = TaskTracker::new();
     let engine = Arc::clone(&settings.engine);
-    let door = match settings.peers.take() {
+    let peer_server = match settings.peers.take() {
         None => None,
         Some(Peers { listener, url }) => {
-            let door = Door { grants: Arc::default(), url, bound: listener.local_addr()? };
-            tracing::info!(listen = %door.bound, "peers that the manager sends may fetch images here");
-            tracker.spawn(door.clone().serve(listener, tracker.clone(), shutdown.clone()));
-            Some(door)
+            let peer_server = PeerServer { grants: Arc::default(), url, bound: listener.local_addr()? };
+            tracing::info!(listen = %peer_server.bound, "peers that the manager sends may fetch images here");
+            tracker.spawn(peer_server.clone().serve(listener, tracker.clone(), shutdown.clone()));
+            Some(peer_server)
         }
     };
     let node = Arc::new(Node {
-        door,
+        peer_server: peer_server,
         holdings: Holdings::new(Arc::clone(&engine)),
         pulls: Pulls::new(Arc::clone(&engine), tracker.clone(), shutdown.clone()),
         registries: Registries::new(settings.manager.at().clone()),
@@ -213,7 +213,12 @@ impl Dialler {
             hostname: settings.hostname.clone(),
             instance: self.instance.clone(),
             private: settings.manager.is_private(),
-            peer_url: self.node.door.as_ref().and_then(|door| door.url_from(local)).map(Into::into),
+            peer_url: self
+                .node
+                .peer_server
+                .as_ref()
+                .and_then(|peer_server| peer_server.url_from(local))
+                .map(Into::into),
             features: Vec::new(),
         }
     }

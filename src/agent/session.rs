@@ -10,14 +10,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, t
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::dial::Stream;
-use crate::agent::door::Door;
-use crate::agent::holdings::{Holdings, Snapshot, news};
-use crate::agent::pulls::{News, Pulls, UNASKED};
+use crate::agent::holdings::{Holdings, Snapshot, messages};
+use crate::agent::peer_server::PeerServer;
+use crate::agent::pulls::{PullState, Pulls, UNASKED};
 use crate::agent::registries::Registries;
 use crate::engine::Engine;
+use crate::engine::export::Export;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::pull::Pull;
-use crate::engine::shelf::Outlet;
 use crate::wire::message::{Answer, Ask, End, FromAgent, Refusal, Reply, Request, ToAgent, Welcome};
 use crate::wire::socket::{Broken, Sender, Socket};
 use crate::wire::{MAX_AT_ONCE, image};
@@ -53,14 +53,14 @@ pub struct Node {
     /// Where from, if its engine does not know that itself.
     pub registries: Registries,
     /// Where it hands out what its engine holds, if it does.
-    pub door: Option<Door>,
+    pub peer_server: Option<PeerServer>,
     /// Cancelled when the agent is to stop.
     pub shutdown: CancellationToken,
 }
 
 impl Node {
     /// Begins a pull that the manager asks for on the link of this number, or finds it.
-    fn ask(&self, id: &str, what: image::Pull, link: u64) -> Option<watch::Receiver<News>> {
+    fn ask(&self, id: &str, what: image::Pull, link: u64) -> Option<watch::Receiver<PullState>> {
         let origin = what.origin();
         let mut what = Pull::from(what);
         if let Some(origin) = &origin {
@@ -160,9 +160,9 @@ impl Link<'_> {
         match message {
             ToAgent::Ask(request) => self.answer(request),
             ToAgent::Pull { pull, what } => {
-                let news = self.node.ask(&pull, *what, self.number);
+                let state = self.node.ask(&pull, *what, self.number);
                 let (node, outbox, id) = (Arc::clone(self.node), self.outbox.clone(), pull.clone());
-                let follower = self.work.spawn(async move { follow(&node, &outbox, id, news).await });
+                let follower = self.work.spawn(async move { follow(&node, &outbox, id, state).await });
                 if let Some(before) = self.followers.insert(pull, follower) {
                     before.abort();
                 }
@@ -199,7 +199,7 @@ impl Link<'_> {
     /// Tells what the manager does not know yet.
     async fn report(&mut self, sender: &mut Sender<Box<dyn Stream>>) -> Result<(), Broken> {
         let now = Arc::clone(&self.snapshot.borrow_and_update());
-        for message in news(self.told.as_deref(), &now) {
+        for message in messages(self.told.as_deref(), &now) {
             sent(self.silence, sender.send(&message)).await?;
         }
         self.told = Some(now);
@@ -216,12 +216,12 @@ async fn done(node: &Node, ask: Ask) -> Result<Answer, Fault> {
         }
         Ask::Look => node.holdings.look().await.map(|()| Answer::Looked),
         Ask::HandOut { image, grant, seconds } => {
-            let outlet = node.engine.outlet();
-            let (Some(door), Some(Outlet::Here(shelf))) = (&node.door, outlet) else {
+            let export = node.engine.export();
+            let (Some(peer_server), Some(Export::Local(export))) = (&node.peer_server, export) else {
                 return Err(Fault::new(Class::Other, "this agent hands out nothing"));
             };
             let life = Duration::from_secs(seconds);
-            door.grants.admit(&grant, &image, shelf, life, Instant::now().into_std()).await?;
+            peer_server.grants.admit(&grant, &image, export, life, Instant::now().into_std()).await?;
             Ok(Answer::HandsOut)
         }
     }
@@ -232,15 +232,15 @@ async fn follow(
     node: &Node,
     outbox: &mpsc::Sender<FromAgent>,
     pull: String,
-    news: Option<watch::Receiver<News>>,
+    state: Option<watch::Receiver<PullState>>,
 ) {
-    let Some(mut news) = news else {
+    let Some(mut state) = state else {
         let fault = Fault::new(Class::Other, format!("the agent has {MAX_AT_ONCE} pulls already"));
         let _ = outbox.send(FromAgent::Pulled { pull, end: End::Failed(fault.into()) }).await;
         return;
     };
     loop {
-        let News { progress, end } = news.borrow_and_update().clone();
+        let PullState { progress, end } = state.borrow_and_update().clone();
         // Before the end too: a short pull has no other word of how much it was.
         if let Some(progress) = progress {
             let _ = outbox.send(FromAgent::Pulling { pull: pull.clone(), progress: progress.into() }).await;
@@ -251,16 +251,16 @@ async fn follow(
                 Err(fault) => End::Failed(fault.into()),
             };
             if outbox.send(FromAgent::Pulled { pull: pull.clone(), end }).await.is_ok() {
-                node.pulls.forget(&pull, &news);
+                node.pulls.forget(&pull, &state);
             }
             return;
         }
-        if news.changed().await.is_err() {
+        if state.changed().await.is_err() {
             let fault = Fault::new(Class::Other, "the pull broke down; the agent's log has the cause");
             let _ = outbox.send(FromAgent::Pulled { pull, end: End::Failed(fault.into()) }).await;
             return;
         }
-        let ended = news.wait_for(|news| news.end.is_some());
+        let ended = state.wait_for(|state| state.end.is_some());
         let _ = timeout(TELL_EVERY, ended).await;
     }
 }

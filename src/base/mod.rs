@@ -12,10 +12,10 @@ pub mod ids;
 pub mod keyed;
 pub mod lines;
 pub mod loopback;
-pub mod places;
 pub mod reference;
 pub mod secret;
 pub mod signal;
+pub mod slots;
 pub mod walk;
 
 pub use error::{Error, Result};

@@ -22,7 +22,7 @@ const MOST_FOUND: usize = 50_000;
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum RecordTable {
     Served,
     Manifests,
     Configs,
@@ -32,12 +32,12 @@ enum Place {
 /// still makes sense.
 #[derive(Debug, Default)]
 struct Unnamed {
-    records: Vec<(Place, Vec<u8>)>,
+    records: Vec<(RecordTable, Vec<u8>)>,
     is_cut: bool,
 }
 
 impl Unnamed {
-    fn push(&mut self, place: Place, key: &[u8]) {
+    fn push(&mut self, place: RecordTable, key: &[u8]) {
         if self.records.len() < MOST_FOUND {
             self.records.push((place, key.into()));
         } else {
@@ -102,7 +102,7 @@ impl Catalog {
             let of_it = self.named_by(reader, &host, busy.contains(&host))?;
             reader.scan_keys(&SERVED, prefix(&host), |key, _| {
                 if !of_it.has(served(key)) {
-                    found.push(Place::Served, key);
+                    found.push(RecordTable::Served, key);
                 }
             })?;
             named.extend(of_it);
@@ -110,12 +110,12 @@ impl Catalog {
         let is_named = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|digest| named.has(digest));
         reader.scan_keys(&MANIFESTS, [], |key, _| {
             if !is_named(key) {
-                found.push(Place::Manifests, key);
+                found.push(RecordTable::Manifests, key);
             }
         })?;
         reader.scan_keys(&CONFIGS, [], |key, _| {
             if !is_named(key) {
-                found.push(Place::Configs, key);
+                found.push(RecordTable::Configs, key);
             }
         })?;
         Ok(found)
@@ -161,7 +161,7 @@ impl Catalog {
         Ok(marks)
     }
 
-    fn remove_batch(&self, writer: &mut Writer, batch: Vec<(Place, Vec<u8>)>) -> Result<usize> {
+    fn remove_batch(&self, writer: &mut Writer, batch: Vec<(RecordTable, Vec<u8>)>) -> Result<usize> {
         let (mut removed, mut configs) = (0, Vec::new());
         for (place, key) in batch {
             let digest = served(&key);
@@ -169,9 +169,9 @@ impl Catalog {
                 continue;
             }
             removed += usize::from(match place {
-                Place::Served => writer.remove(&SERVED, &key)?,
-                Place::Manifests => writer.remove(&MANIFESTS, &key)?,
-                Place::Configs => {
+                RecordTable::Served => writer.remove(&SERVED, &key)?,
+                RecordTable::Manifests => writer.remove(&MANIFESTS, &key)?,
+                RecordTable::Configs => {
                     configs.push(digest.parse::<Digest>().map_err(Error::internal)?);
                     writer.remove(&CONFIGS, &key)?
                 }

@@ -22,7 +22,7 @@ pub const KERNELSPEC: &str = "ai.backend.kernelspec";
 /// What an image is for, as Backend.AI names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ImageKind {
     /// Sessions.
     Compute,
     /// Serving a model.
@@ -31,7 +31,7 @@ pub enum Kind {
     System,
 }
 
-impl Kind {
+impl ImageKind {
     /// The word in every API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,15 +55,15 @@ pub struct ResourceLimit {
 
 /// What an image is for: `ai.backend.role` is `COMPUTE`, `INFERENCE` or `SYSTEM`, in whatever case. Serving is also called
 /// `SERVICE`, as the kind itself is.
-pub fn kind(labels: &Labels) -> Kind {
+pub fn kind(labels: &Labels) -> ImageKind {
     let role = labels.find(ROLE).unwrap_or_default();
     let is = |word: &str| role.eq_ignore_ascii_case(word);
     if is("system") {
-        Kind::System
+        ImageKind::System
     } else if is("inference") || is("service") {
-        Kind::Service
+        ImageKind::Service
     } else {
-        Kind::Compute
+        ImageKind::Compute
     }
 }
 
@@ -275,7 +275,7 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, SPELLINGS, accelerators, humanize, is_operation, kind, owner, resource_limits};
+    use super::{ImageKind, SPELLINGS, accelerators, humanize, is_operation, kind, owner, resource_limits};
     use crate::access::visibility::Owner;
     use crate::catalog::labels::Labels;
 
@@ -331,15 +331,15 @@ mod tests {
     #[test]
     fn a_role_says_what_an_image_is_for() {
         for (role, meant) in [
-            ("COMPUTE", Kind::Compute),
-            ("inference", Kind::Service),
-            ("SERVICE", Kind::Service),
-            ("System", Kind::System),
-            ("toy", Kind::Compute),
+            ("COMPUTE", ImageKind::Compute),
+            ("inference", ImageKind::Service),
+            ("SERVICE", ImageKind::Service),
+            ("System", ImageKind::System),
+            ("toy", ImageKind::Compute),
         ] {
             assert_eq!(kind(&labels(&[("ai.backend.role", role)])), meant, "{role}");
         }
-        assert_eq!(kind(&Labels::default()), Kind::Compute);
+        assert_eq!(kind(&Labels::default()), ImageKind::Compute);
     }
 
     #[test]

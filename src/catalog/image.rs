@@ -9,7 +9,7 @@ use crate::access::visibility::{Owner, Subject};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::Canonical;
-use crate::catalog::describe::{self, Kind, ResourceLimit};
+use crate::catalog::describe::{self, ImageKind, ResourceLimit};
 use crate::catalog::labels::Labels;
 
 /// What the store keeps of an image; its labels lie with its config, which several images may share.
@@ -75,7 +75,7 @@ pub struct Config {
     /// As stored.
     pub record: ConfigRecord,
     /// See [`describe::kind`].
-    pub kind: Kind,
+    pub kind: ImageKind,
     /// See [`describe::resource_limits`].
     pub resource_limits: Box<[ResourceLimit]>,
     /// See [`describe::accelerators`].
@@ -133,7 +133,7 @@ impl Image {
     }
 
     /// What it is for.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ImageKind {
         self.config.kind
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::access::visibility::{Eyes, Owner, Subject, Viewpoint, Whereabouts};
+use crate::access::visibility::{CompiledView, Owner, PresenceIndex, Subject, Viewpoint};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::{Error, Result};
@@ -26,7 +26,7 @@ use crate::store::table::Reader;
 
 /// Everything that is catalogued.
 pub struct Index {
-    whereabouts: Arc<dyn Whereabouts>,
+    presence: Arc<dyn PresenceIndex>,
     /// By canonical name and architecture, which is the order of every list.
     images: BTreeMap<Box<str>, Entry>,
     /// The same in a row, since somebody asked and nothing changed: who wants them all walks straight through memory.
@@ -63,10 +63,10 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn subject(&mut self, record: &ImageRecord, config: &Config, whereabouts: &dyn Whereabouts) -> Subject {
+    fn subject(&mut self, record: &ImageRecord, config: &Config, presence: &dyn PresenceIndex) -> Subject {
         Subject {
             registry: self.registries.give(record.registry.as_str()).get(),
-            content: whereabouts.number(&record.digest),
+            content: presence.number(&record.digest),
             owner: config.owner.as_deref().map(|owner| self.owners.give(owner)),
             is_operation: config.is_operation,
         }
@@ -102,10 +102,10 @@ impl<K: Eq + Hash> Numbering<K> {
 
 impl Index {
     /// Reads the catalog from the store.
-    pub fn load(store: &Store, whereabouts: Arc<dyn Whereabouts>) -> Result<Self> {
+    pub fn load(store: &Store, presence: Arc<dyn PresenceIndex>) -> Result<Self> {
         store.read_now(|reader| {
             let mut index = Self {
-                whereabouts,
+                presence,
                 images: BTreeMap::new(),
                 row: OnceLock::new(),
                 by_id: BTreeMap::new(),
@@ -143,7 +143,7 @@ impl Index {
                 Error::internal(format!("{} has no config {}", record.canonical(), record.digest))
             })?;
             record.digest.clone_from(digest);
-            let subject = numbers.lock().subject(&record, config, &*self.whereabouts);
+            let subject = numbers.lock().subject(&record, config, &*self.presence);
             let key = key(&record);
             let aliases = aliases.get(&record.id()).cloned().unwrap_or_default();
             let image = Arc::new(Image::new(record, Arc::clone(config), subject, aliases));
@@ -158,7 +158,7 @@ impl Index {
     /// Adds an image, or changes it; its aliases stay.
     pub fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
         self.configs.insert(record.digest.clone(), Arc::clone(&config));
-        let subject = self.numbers.subject(&record, &config, &*self.whereabouts);
+        let subject = self.numbers.subject(&record, &config, &*self.presence);
         let mut image = Image::new(record, config, subject, Vec::new());
         if let Some(old) = self.by_id.get(&image.id) {
             image.aliases.clone_from(&old.image.aliases);
@@ -214,7 +214,7 @@ impl Index {
     pub fn forget_configs(&mut self, digests: &[Digest]) {
         for digest in digests {
             self.configs.remove(digest);
-            self.whereabouts.forget(digest);
+            self.presence.forget(digest);
         }
         if self.configs.capacity() / 4 > self.configs.len() {
             self.configs.shrink_to_fit();
@@ -231,10 +231,10 @@ impl Index {
         self.registries.remove(host);
     }
 
-    /// The eyes of a viewpoint, for what is catalogued and where it is now.
-    pub fn eyes(&self, viewpoint: &Viewpoint) -> Eyes {
+    /// What a viewpoint sees of what is catalogued and where it is now.
+    pub fn view(&self, viewpoint: &Viewpoint) -> CompiledView {
         let registry = |host: &str| self.numbers.registries.get(host).map(NonZeroU32::get);
-        viewpoint.eyes(registry, |owner| self.numbers.owners.get(owner), &*self.whereabouts)
+        viewpoint.compile(registry, |owner| self.numbers.owners.get(owner), &*self.presence)
     }
 
     /// The images that may be seen, by name.

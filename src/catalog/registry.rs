@@ -21,7 +21,7 @@ const MAX_CA: usize = 1024 * 1024;
 /// protocol, so this is what the admin knows of it, not a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum RegistryKind {
     /// Any OCI or Docker registry.
     Docker,
     /// Harbor 1.
@@ -40,24 +40,24 @@ pub enum Kind {
     Ocp,
 }
 
-const KINDS: [(Kind, &str); 8] = [
-    (Kind::Docker, "docker"),
-    (Kind::Harbor, "harbor"),
-    (Kind::Harbor2, "harbor2"),
-    (Kind::Github, "github"),
-    (Kind::Gitlab, "gitlab"),
-    (Kind::Ecr, "ecr"),
-    (Kind::EcrPublic, "ecr-public"),
-    (Kind::Ocp, "ocp"),
+const KINDS: [(RegistryKind, &str); 8] = [
+    (RegistryKind::Docker, "docker"),
+    (RegistryKind::Harbor, "harbor"),
+    (RegistryKind::Harbor2, "harbor2"),
+    (RegistryKind::Github, "github"),
+    (RegistryKind::Gitlab, "gitlab"),
+    (RegistryKind::Ecr, "ecr"),
+    (RegistryKind::EcrPublic, "ecr-public"),
+    (RegistryKind::Ocp, "ocp"),
 ];
 
-impl fmt::Display for Kind {
+impl fmt::Display for RegistryKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(KINDS.iter().find(|(kind, _)| kind == self).map_or("docker", |(_, name)| name))
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for RegistryKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -76,7 +76,7 @@ pub struct Registry {
     /// Where it answers.
     pub url: Url,
     /// Its software.
-    pub kind: Kind,
+    pub kind: RegistryKind,
     /// Only repositories of these names, or below them; none means all.
     #[serde(default)]
     pub projects: Vec<String>,
@@ -168,7 +168,7 @@ impl Registry {
         Ok(Self {
             host: host.into(),
             url,
-            kind: Kind::Docker,
+            kind: RegistryKind::Docker,
             projects: Vec::new(),
             username: None,
             password: None,

@@ -9,7 +9,7 @@ use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
 use crate::access::explain::{self, Explanation, Facts};
 use crate::access::tenants::{Group, Tenants};
-use crate::access::visibility::{self, Filter, Viewpoint, Whereabouts};
+use crate::access::visibility::{self, ImageFilter, PresenceIndex, Viewpoint};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::reference::shown;
@@ -37,7 +37,7 @@ pub struct Catalog {
     pub(in crate::catalog) audit: Audit,
     pub(in crate::catalog) written: Written,
     tenants: Tenants,
-    whereabouts: Arc<dyn Whereabouts>,
+    presence: Arc<dyn PresenceIndex>,
     changes: Signal,
 }
 
@@ -46,24 +46,24 @@ impl Catalog {
     pub fn load(
         store: &Store,
         tenants: Tenants,
-        whereabouts: Arc<dyn Whereabouts>,
+        presence: Arc<dyn PresenceIndex>,
         audit: Audit,
     ) -> Result<Self> {
-        let index = Arc::new(RwLock::new(Index::load(store, Arc::clone(&whereabouts))?));
+        let index = Arc::new(RwLock::new(Index::load(store, Arc::clone(&presence))?));
         let (written, changes) = (Written::default(), Signal::default());
-        Ok(Self { store: store.clone(), index, audit, written, tenants, whereabouts, changes })
+        Ok(Self { store: store.clone(), index, audit, written, tenants, presence, changes })
     }
 
-    fn viewpoint(&self, caller: &Caller, filter: &Filter) -> Result<Viewpoint> {
+    fn viewpoint(&self, caller: &Caller, filter: &ImageFilter) -> Result<Viewpoint> {
         Viewpoint::new(caller, filter, &self.tenants.now())
     }
 
     /// The images the caller may see, by name.
-    pub fn images(&self, caller: &Caller, filter: &Filter) -> Result<Vec<Arc<Image>>> {
+    pub fn images(&self, caller: &Caller, filter: &ImageFilter) -> Result<Vec<Arc<Image>>> {
         let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
-        let eyes = index.eyes(&viewpoint);
-        Ok(index.images(|subject| eyes.see(subject)).cloned().collect())
+        let view = index.view(&viewpoint);
+        Ok(index.images(|subject| view.see(subject)).cloned().collect())
     }
 
     /// Lets `look` walk the images the caller may see, by name, each with a key that is unique and in the same order.
@@ -71,17 +71,21 @@ impl Catalog {
     pub fn survey<T>(
         &self,
         caller: &Caller,
-        filter: &Filter,
+        filter: &ImageFilter,
         look: impl for<'a> FnOnce(&mut dyn Iterator<Item = (&'a str, &'a Arc<Image>)>) -> T,
     ) -> Result<T> {
         let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
-        let eyes = index.eyes(&viewpoint);
-        Ok(look(&mut index.keyed_images(|subject| eyes.see(subject))))
+        let view = index.view(&viewpoint);
+        Ok(look(&mut index.keyed_images(|subject| view.see(subject))))
     }
 
     /// Copies of what [`Catalog::survey`] walks: for whoever takes longer than others may be kept waiting.
-    pub fn survey_copies(&self, caller: &Caller, filter: &Filter) -> Result<Vec<(Box<str>, Arc<Image>)>> {
+    pub fn survey_copies(
+        &self,
+        caller: &Caller,
+        filter: &ImageFilter,
+    ) -> Result<Vec<(Box<str>, Arc<Image>)>> {
         self.survey(caller, filter, |images| {
             images.map(|(key, image)| (key.into(), Arc::clone(image))).collect()
         })
@@ -92,11 +96,11 @@ impl Catalog {
     /// # Errors
     /// [`Error::Missing`] for an image that is not there or not for the caller's eyes: one cannot tell which.
     pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Arc<Image>> {
-        let viewpoint = self.viewpoint(caller, &Filter::default())?;
+        let viewpoint = self.viewpoint(caller, &ImageFilter::default())?;
         let index = self.index.read();
-        let eyes = index.eyes(&viewpoint);
+        let view = index.view(&viewpoint);
         // The whole of it, whichever condition fails: see [`Index`] for what time may tell.
-        lookup::one(&index, reference, architecture, |subject| eyes.judge(subject).is_visible())
+        lookup::one(&index, reference, architecture, |subject| view.judge(subject).is_visible())
     }
 
     /// The images a reference means, one for each architecture; see [`lookup::of_one_name`].
@@ -104,10 +108,10 @@ impl Catalog {
     /// # Errors
     /// Those of [`Catalog::image`].
     pub fn architectures(&self, caller: &Caller, reference: &str) -> Result<Vec<Arc<Image>>> {
-        let viewpoint = self.viewpoint(caller, &Filter::default())?;
+        let viewpoint = self.viewpoint(caller, &ImageFilter::default())?;
         let index = self.index.read();
-        let eyes = index.eyes(&viewpoint);
-        lookup::of_one_name(&index, reference, None, |subject| eyes.judge(subject).is_visible())
+        let view = index.view(&viewpoint);
+        lookup::of_one_name(&index, reference, None, |subject| view.judge(subject).is_visible())
     }
 
     /// Why an image is, or is not, visible to somebody under a filter: each condition of the rule that was asked.
@@ -118,16 +122,16 @@ impl Catalog {
         &self,
         asker: &Caller,
         seer: &Caller,
-        filter: &Filter,
+        filter: &ImageFilter,
         reference: &str,
     ) -> Result<(Arc<Image>, Explanation)> {
         let image = self.image(asker, reference, None)?;
         let viewpoint = self.viewpoint(seer, filter)?;
-        let verdict = self.index.read().eyes(&viewpoint).judge(&image.subject);
+        let verdict = self.index.read().view(&viewpoint).judge(&image.subject);
         let facts = Facts {
             registry: &image.record.registry,
             owner: image.config.owner.as_deref().copied(),
-            found_in: &self.whereabouts.scaling_groups(&image.record.digest),
+            found_in: &self.presence.scaling_groups(&image.record.digest),
         };
         let tenancy = self.tenants.now();
         let explanation = explain::explain(asker, seer, filter, &tenancy, &viewpoint, verdict, &facts);
@@ -172,8 +176,8 @@ impl Catalog {
     }
 
     /// Who knows which agents have an image.
-    pub fn whereabouts(&self) -> &Arc<dyn Whereabouts> {
-        &self.whereabouts
+    pub fn presence(&self) -> &Arc<dyn PresenceIndex> {
+        &self.presence
     }
 
     /// Takes the image out of the catalog, with its aliases: all its architectures, or the one named. A later rescan

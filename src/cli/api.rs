@@ -140,7 +140,7 @@ impl Client {
         Err(Refusal { why, code: outcome.code }.about(what, field))
     }
 
-    async fn answer(&self, query: &str, variables: Value) -> Result<Answer> {
+    async fn answer(&self, query: &str, variables: Value) -> Result<GraphqlResponse> {
         let body = json!({ "query": query, "variables": variables }).to_string();
         let request = self.signed(&Method::POST, "/admin/gql", "application/json");
         let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
@@ -380,7 +380,7 @@ pub(crate) struct Outcome {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct GraphqlResponse {
     #[serde(default)]
     data: Value,
     #[serde(default, deserialize_with = "crate::cli::json::list")]
@@ -406,7 +406,7 @@ struct Extensions {
     code: Option<String>,
 }
 
-impl Answer {
+impl GraphqlResponse {
     /// Whether all that is wrong is that what was asked for is not there.
     fn says_not_found(&self) -> bool {
         !self.errors.is_empty() && self.errors.iter().all(|error| is(error.code(), Code::NotFound))

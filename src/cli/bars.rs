@@ -27,7 +27,7 @@ const QUERY: &str = "query($id: String!) { background_task(id: $id) { kind \
     items { name state current total speed reason attempts } } }";
 
 #[derive(Deserialize)]
-struct Look {
+struct Snapshot {
     #[serde(deserialize_with = "json::text")]
     kind: String,
     #[serde(deserialize_with = "json::list")]
@@ -60,7 +60,7 @@ pub(crate) async fn watch(client: &Client, id: TaskId, all: &MultiProgress) -> I
     }
     let mut bars: HashMap<String, ProgressBar> = HashMap::new();
     loop {
-        let look = client.ask::<Option<Look>>("background_task", QUERY, json!({ "id": id })).await;
+        let look = client.ask::<Option<Snapshot>>("background_task", QUERY, json!({ "id": id })).await;
         match look {
             Ok(Some(look)) if matches!(look.kind.as_str(), "preload" | "unload") => {
                 draw(&look.items, &mut bars, all);

@@ -23,7 +23,7 @@ use crate::{
     access::{
         audit::Retention,
         first_admin::{Credentials, FirstAdmin},
-        sessions::Limits,
+        sessions::SessionLimits,
     },
     base::{clock::Clock, secret::Secret},
     cli::{
@@ -157,7 +157,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
         data_dir: scratch.path().join("data"),
         hosts: Vec::new(),
         engines: Vec::new(),
-        sessions: Limits::default(),
+        sessions: SessionLimits::default(),
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),

@@ -57,7 +57,7 @@ impl Doctor {
         let (state, mut findings) = directory::look_over(&self.data_dir, now.now()).await;
         let greeting = server::greet(client, &now).await;
         let named = connection::source(matches, "data_dir");
-        let place = Place {
+        let place = Target {
             directory: &self.data_dir,
             is_directory_named: named.is_some_and(|from| from != ValueSource::DefaultValue)
                 || self.data_dir != Path::new(serve::DATA_DIR),
@@ -76,14 +76,14 @@ impl Doctor {
 }
 
 /// What is looked over, and what of it somebody named.
-struct Place<'a> {
+struct Target<'a> {
     directory: &'a Path,
     is_directory_named: bool,
     /// Whether the server's address is this machine's own.
     is_here: bool,
 }
 
-impl Place<'_> {
+impl Target<'_> {
     /// What there is to say of a directory that was not found, or that is not the server's.
     fn directory(&self, state: State, server_answers: bool) -> Option<Finding> {
         const CHECK: &str = "data directory";
@@ -138,12 +138,12 @@ mod tests {
     use std::path::Path;
 
     use crate::cli::{
-        doctor::{Place, directory::State},
+        doctor::{Target, directory::State},
         failure::Failure,
     };
 
-    fn place(is_directory_named: bool, is_here: bool) -> Place<'static> {
-        Place { directory: Path::new("d"), is_directory_named, is_here }
+    fn place(is_directory_named: bool, is_here: bool) -> Target<'static> {
+        Target { directory: Path::new("d"), is_directory_named, is_here }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         accounts::Accounts,
         audit::{Audit, Retention},
         hasher::Hasher,
-        sessions::{Limits, Sessions},
+        sessions::{SessionLimits, Sessions},
         throttle::Throttle,
         tokens::Tokens,
     },
@@ -69,7 +69,7 @@ impl ResetPassword {
         let known = last_seen::recall(&store, &clock).and_then(|()| Throttle::load(&store, clock.clone()));
         let doors = known.and_then(|throttle| {
             let audit = Audit::load(&store, clock.clone(), Retention::default())?;
-            let sessions = Sessions::load(&store, &accounts, clock.clone(), Limits::default())?;
+            let sessions = Sessions::load(&store, &accounts, clock.clone(), SessionLimits::default())?;
             Ok((throttle, sessions, Tokens::load(&store, &accounts, audit, clock.clone())?))
         });
         let (throttle, sessions, tokens) = doors.map_err(|why| failed(why.to_string()))?;

@@ -16,7 +16,7 @@ use crate::{
     access::{
         audit::Retention,
         first_admin::{Credentials, FirstAdmin},
-        sessions::Limits,
+        sessions::SessionLimits,
     },
     base::{clock::Clock, secret::Secret},
     cli::{
@@ -114,7 +114,7 @@ impl Serve {
             data_dir: self.data_dir.clone(),
             hosts: self.host.clone(),
             engines: self.engines()?,
-            sessions: Limits { idle: self.session_idle, lifetime: self.session_lifetime },
+            sessions: SessionLimits { idle: self.session_idle, lifetime: self.session_lifetime },
             proxies: Proxies::new(self.trusted_proxy.clone()),
             agent_silence: Duration::from_secs(self.agent_silence),
             agent_wait: self.agent_wait,

@@ -7,7 +7,7 @@ use crate::demo::content::{Blobs, Descriptor};
 
 /// What tags point at, and what that is made of.
 #[derive(Default)]
-pub struct Shelf {
+pub struct DemoImages {
     /// Blobs and manifests.
     pub blobs: Blobs,
     /// The digest behind each tag, by repository.
@@ -100,8 +100,8 @@ const IMAGES: [(&str, &str, &Base, usize); 36] = [
 ];
 
 /// Everything that the demo's registry holds.
-pub fn stock() -> Shelf {
-    let mut shelf = Shelf::default();
+pub fn stock() -> DemoImages {
+    let mut shelf = DemoImages::default();
     for number in 0..IMAGES.len() {
         shelf.build(number, 1);
     }
@@ -110,7 +110,7 @@ pub fn stock() -> Shelf {
     shelf
 }
 
-impl Shelf {
+impl DemoImages {
     /// Somebody pushes another build under the same name. False if there is none of that name.
     pub fn rebuild(&mut self, repository: &str, tag: &str, build: usize) -> bool {
         let named = |(other, other_tag, ..): &(&str, &str, _, _)| *other == repository && *other_tag == tag;
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn another_build_has_the_same_name_and_another_digest() {
         let mut shelf = stock();
-        let digest = |shelf: &super::Shelf| shelf.tags["class/vision"]["2026.1-cuda12.4"].clone();
+        let digest = |shelf: &super::DemoImages| shelf.tags["class/vision"]["2026.1-cuda12.4"].clone();
         let first = digest(&shelf);
         assert!(shelf.rebuild("class/vision", "2026.1-cuda12.4", 2));
         assert_ne!(digest(&shelf), first);

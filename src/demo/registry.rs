@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::demo::images::Shelf;
+use crate::demo::images::DemoImages;
 use crate::http::connections::Connections;
 use crate::http::peer::Proxies;
 
@@ -25,13 +25,13 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 const PAGE: usize = 100;
 
 /// Serves it until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, shelf: Arc<RwLock<Shelf>>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, shelf: Arc<RwLock<DemoImages>>, stop: CancellationToken) {
     let connections = Connections { proxies: Proxies::default(), last_requests: LAST_REQUESTS };
     connections.serve(listener, routes(shelf), stop).await;
 }
 
 /// The whole surface.
-fn routes(shelf: Arc<RwLock<Shelf>>) -> impl Endpoint<Output = Response> {
+fn routes(shelf: Arc<RwLock<DemoImages>>) -> impl Endpoint<Output = Response> {
     Route::new()
         .at("/v2", get(hello))
         .at("/v2/", get(hello))
@@ -54,7 +54,7 @@ fn hello() -> Response {
 }
 
 #[handler]
-fn catalog(Data(shelf): Data<&Arc<RwLock<Shelf>>>, Query(paging): Query<Paging>) -> Response {
+fn catalog(Data(shelf): Data<&Arc<RwLock<DemoImages>>>, Query(paging): Query<Paging>) -> Response {
     page("/v2/_catalog", "repositories", shelf.read().tags.keys(), &paging, json!({}))
 }
 
@@ -63,7 +63,7 @@ fn catalog(Data(shelf): Data<&Arc<RwLock<Shelf>>>, Query(paging): Query<Paging>)
 fn find(
     request: &Request,
     Path(path): Path<String>,
-    Data(shelf): Data<&Arc<RwLock<Shelf>>>,
+    Data(shelf): Data<&Arc<RwLock<DemoImages>>>,
     Query(paging): Query<Paging>,
 ) -> Response {
     let shelf = &*shelf.read();
@@ -110,7 +110,7 @@ fn page<'a>(
     response
 }
 
-fn whole(shelf: &Shelf, digest: &str, code: &str) -> Response {
+fn whole(shelf: &DemoImages, digest: &str, code: &str) -> Response {
     match shelf.blobs.find(digest) {
         Some(blob) => bytes(StatusCode::OK, blob.media_type, digest, blob.bytes.clone()),
         None => missing(code, "it is not here"),
@@ -118,7 +118,7 @@ fn whole(shelf: &Shelf, digest: &str, code: &str) -> Response {
 }
 
 /// A blob, or its rest from an offset on.
-fn blob(request: &Request, shelf: &Shelf, digest: &str) -> Response {
+fn blob(request: &Request, shelf: &DemoImages, digest: &str) -> Response {
     let Some(blob) = shelf.blobs.find(digest) else { return missing("BLOB_UNKNOWN", "it is not here") };
     let length = blob.bytes.len();
     match request.header(header::RANGE).and_then(first_byte) {

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use crate::base::reference::{is_registry_host, shown};
-use crate::engine::kind::Kind;
+use crate::engine::kind::EngineKind;
 
 /// Where Docker Engine listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -21,14 +21,14 @@ const MAX_SOCKET_PATH: usize = 107;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineUrl {
     /// What is expected there. Docker Engine and Podman tell themselves apart by what they answer.
-    pub kind: Kind,
+    pub kind: EngineKind,
     /// How to get there.
-    pub place: Place,
+    pub place: EngineLocation,
 }
 
 /// A way to an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum EngineLocation {
     /// A socket in the file system.
     Socket(PathBuf),
     /// A machine, by TCP.
@@ -78,7 +78,7 @@ pub struct InvalidAddress {
 impl EngineUrl {
     /// Docker Engine at its usual socket.
     pub fn local() -> Self {
-        Self { kind: Kind::Docker, place: Place::Socket(DEFAULT_SOCKET.into()) }
+        Self { kind: EngineKind::Docker, place: EngineLocation::Socket(DEFAULT_SOCKET.into()) }
     }
 
     /// The engine that Docker's own command line would use.
@@ -91,7 +91,7 @@ impl EngineUrl {
         // Docker ignores the folder unless told to use TLS; so do we, or a plain engine would be spoken to by TLS.
         let certificates = environment.certificates.as_deref().filter(|_| environment.tls);
         let url = Self::parse(host, certificates)?;
-        if environment.tls && certificates.is_none() && matches!(url.place, Place::Tcp { .. }) {
+        if environment.tls && certificates.is_none() && matches!(url.place, EngineLocation::Tcp { .. }) {
             return Err(InvalidAddress::new(
                 host,
                 "DOCKER_TLS_VERIFY is set, so set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem",
@@ -122,12 +122,12 @@ impl EngineUrl {
             return fail("the scheme is followed by //, as in unix:///path or tcp://host:port");
         };
         let (kind, place) = match scheme {
-            "unix" | "docker+unix" => (Kind::Docker, socket(scheme, rest)),
-            "podman+unix" => (Kind::Podman, socket(scheme, rest)),
-            "cri" | "containerd" => (Kind::Containerd, socket(scheme, rest)),
-            "tcp" | "docker+tcp" => (Kind::Docker, tcp(rest, certificates)),
-            "podman+tcp" => (Kind::Podman, tcp(rest, certificates)),
-            "oci" => (Kind::Oci, folder(rest)),
+            "unix" | "docker+unix" => (EngineKind::Docker, socket(scheme, rest)),
+            "podman+unix" => (EngineKind::Podman, socket(scheme, rest)),
+            "cri" | "containerd" => (EngineKind::Containerd, socket(scheme, rest)),
+            "tcp" | "docker+tcp" => (EngineKind::Docker, tcp(rest, certificates)),
+            "podman+tcp" => (EngineKind::Podman, tcp(rest, certificates)),
+            "oci" => (EngineKind::Oci, folder(rest)),
             "http" | "https" => {
                 let to = shown(rest.trim_end_matches('/'));
                 return fail(&format!(
@@ -155,17 +155,17 @@ impl EngineUrl {
 }
 
 /// What stands before the path of a socket.
-fn socket_scheme(kind: Kind) -> &'static str {
+fn socket_scheme(kind: EngineKind) -> &'static str {
     match kind {
-        Kind::Docker => "docker+unix",
-        Kind::Podman => "podman+unix",
-        Kind::Containerd => "cri",
+        EngineKind::Docker => "docker+unix",
+        EngineKind::Podman => "podman+unix",
+        EngineKind::Containerd => "cri",
         // It has none: it is a directory.
-        Kind::Oci => "oci",
+        EngineKind::Oci => "oci",
     }
 }
 
-fn socket(scheme: &str, path: &str) -> Result<Place, String> {
+fn socket(scheme: &str, path: &str) -> Result<EngineLocation, String> {
     if !path.starts_with('/') {
         return Err(format!("the path is absolute, with three slashes: {scheme}:///path/of/the.sock"));
     }
@@ -175,10 +175,10 @@ fn socket(scheme: &str, path: &str) -> Result<Place, String> {
     if path.len() > MAX_SOCKET_PATH {
         return Err(format!("the path is longer than {MAX_SOCKET_PATH} bytes, the most a socket may have"));
     }
-    Ok(Place::Socket(path.into()))
+    Ok(EngineLocation::Socket(path.into()))
 }
 
-fn folder(rest: &str) -> Result<Place, String> {
+fn folder(rest: &str) -> Result<EngineLocation, String> {
     let (path, limit) = match rest.rsplit_once("?limit=") {
         Some((path, limit)) => {
             let why = "the limit is in bytes a second, as in oci:DIR?limit=10MiB";
@@ -194,7 +194,7 @@ fn folder(rest: &str) -> Result<Place, String> {
     }
     // Where we are may change until it is used, and an agent is known by its address.
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    Ok(Place::Folder { path, limit })
+    Ok(EngineLocation::Folder { path, limit })
 }
 
 /// A number of bytes: `1048576`, `1024KiB`, `1MiB`.
@@ -210,7 +210,7 @@ fn bytes(text: &str) -> Option<NonZeroU64> {
     NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(unit)?)
 }
 
-fn tcp(rest: &str, certificates: Option<&Path>) -> Result<Place, String> {
+fn tcp(rest: &str, certificates: Option<&Path>) -> Result<EngineLocation, String> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
         return Err("it ends with the port: tcp://host:port".into());
@@ -228,7 +228,7 @@ fn tcp(rest: &str, certificates: Option<&Path>) -> Result<Place, String> {
     };
     let port = port.unwrap_or(if certificates.is_some() { TLS_PORT } else { PLAIN_PORT });
     let certificates = certificates.map(|folder| Certificates { folder: folder.into() });
-    Ok(Place::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port, certificates })
+    Ok(EngineLocation::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port, certificates })
 }
 
 impl InvalidAddress {
@@ -241,13 +241,13 @@ impl InvalidAddress {
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Socket(path) => write!(f, "{}://{}", socket_scheme(self.kind), path.display()),
-            Place::Tcp { host, port, .. } if host.contains(':') => {
+            EngineLocation::Socket(path) => write!(f, "{}://{}", socket_scheme(self.kind), path.display()),
+            EngineLocation::Tcp { host, port, .. } if host.contains(':') => {
                 write!(f, "{}+tcp://[{host}]:{port}", self.kind)
             }
-            Place::Tcp { host, port, .. } => write!(f, "{}+tcp://{host}:{port}", self.kind),
-            Place::Folder { path, limit: None } => write!(f, "{}:{}", self.kind, path.display()),
-            Place::Folder { path, limit: Some(limit) } => {
+            EngineLocation::Tcp { host, port, .. } => write!(f, "{}+tcp://{host}:{port}", self.kind),
+            EngineLocation::Folder { path, limit: None } => write!(f, "{}:{}", self.kind, path.display()),
+            EngineLocation::Folder { path, limit: Some(limit) } => {
                 write!(f, "{}:{}?limit={limit}", self.kind, path.display())
             }
         }
@@ -258,7 +258,7 @@ impl fmt::Display for EngineUrl {
 mod tests {
     use std::path::Path;
 
-    use super::{EngineUrl, Environment, Place};
+    use super::{EngineLocation, EngineUrl, Environment};
 
     fn read(text: &str) -> String {
         EngineUrl::parse(text, None).unwrap().to_string()
@@ -298,7 +298,9 @@ mod tests {
     #[test]
     fn certificates_mean_tls_and_its_port() {
         let url = EngineUrl::parse("tcp://node1", Some(Path::new("/certs"))).unwrap();
-        let Place::Tcp { port, certificates: Some(certificates), .. } = &url.place else { panic!("{url}") };
+        let EngineLocation::Tcp { port, certificates: Some(certificates), .. } = &url.place else {
+            panic!("{url}")
+        };
         assert_eq!((*port, certificates.folder.as_path()), (2376, Path::new("/certs")));
     }
 

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, docker_hub};
 use crate::engine::{
-    About, Disk, Engine, Event, Kind,
-    address::{EngineUrl, Place},
+    About, Disk, Engine, EngineKind, Event,
+    address::{EngineLocation, EngineUrl},
     cri::{call::Line, listing::Listing, message as m},
     fault::{Class, Fault, one_line},
     image::{Held, Removal},
@@ -78,7 +78,7 @@ impl Cri {
     /// # Errors
     /// An address that is no socket: CRI has no password, and whoever speaks it owns the node.
     pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
-        let Place::Socket(socket) = &url.place else {
+        let EngineLocation::Socket(socket) = &url.place else {
             return Err(Fault::new(
                 Class::Other,
                 "CRI is spoken over a socket only: cri:///path/of/the.sock",
@@ -216,7 +216,7 @@ impl Engine for Cri {
         let version = self.version().await?;
         let system = rustix::system::uname();
         Ok(About {
-            kind: Kind::Containerd,
+            kind: EngineKind::Containerd,
             id: None,
             // CRI says neither; but a socket leads nowhere but to this machine.
             hostname: system.nodename().to_string_lossy().into_owned(),

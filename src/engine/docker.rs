@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, digest::Digest};
 use crate::engine::{
-    About, Disk, Engine, Event, Kind,
+    About, Disk, Engine, EngineKind, Event,
     address::EngineUrl,
     docker::{
         dial::Dial,
@@ -99,7 +99,7 @@ pub struct Docker {
 struct Met {
     /// The minor version of API 1 that we have in common.
     minor: usize,
-    kind: Kind,
+    kind: EngineKind,
 }
 
 impl Docker {
@@ -270,7 +270,7 @@ impl Docker {
             if let Some(manifest) = &pull.manifest {
                 let by_digest = format!("{}@{manifest}", pull.repository);
                 self.tag(&by_digest, pull).await?;
-                if self.met().await?.kind == Kind::Podman {
+                if self.met().await?.kind == EngineKind::Podman {
                     self.forget_name(&by_digest).await?;
                 }
             }
@@ -329,7 +329,7 @@ impl Engine for Docker {
         Ok(About {
             kind,
             // Podman makes one up for each answer.
-            id: info.id.filter(|id| !id.is_empty() && kind != Kind::Podman),
+            id: info.id.filter(|id| !id.is_empty() && kind != EngineKind::Podman),
             hostname: info.name.unwrap_or_default(),
             version: info.server_version.unwrap_or_default(),
             os: info.os_type.unwrap_or_default(),

@@ -14,7 +14,7 @@ use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine, Event, Kind};
+use crate::engine::{About, Disk, Engine, EngineKind, Event};
 
 /// It says at once what it holds. How full its disk is and how a pull ends it says when it gets a permit.
 pub struct Fake {
@@ -39,7 +39,7 @@ impl Fake {
 
 pub fn about() -> About {
     About {
-        kind: Kind::Docker,
+        kind: EngineKind::Docker,
         id: None,
         hostname: "gpu01".into(),
         version: "1".into(),

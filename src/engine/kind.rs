@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The kinds of engine. What sets them apart is asked of them here, where a new one has to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum EngineKind {
     /// Docker Engine.
     Docker,
     /// Podman, by its Docker-compatible API.
@@ -15,7 +15,7 @@ pub enum Kind {
     Oci,
 }
 
-impl Kind {
+impl EngineKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
 
@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod cri;
 pub mod docker;
+pub mod export;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod fault;
@@ -17,7 +18,6 @@ pub mod name;
 pub mod oci;
 pub mod pull;
 pub mod room;
-pub mod shelf;
 pub mod source;
 
 use std::collections::BTreeMap;
@@ -29,17 +29,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::digest::Digest;
 use crate::engine::{
-    address::{EngineUrl, Place},
+    address::{EngineLocation, EngineUrl},
     cri::Cri,
     docker::Docker,
+    export::Export,
     fault::{Class, Fault},
     image::{Held, Removal},
     oci::Oci,
     pull::{Progress, Pull, Pulled},
-    shelf::Outlet,
 };
 
-pub use crate::engine::kind::Kind;
+pub use crate::engine::kind::EngineKind;
 
 /// A container engine on a node.
 ///
@@ -89,7 +89,7 @@ pub trait Engine: Send + Sync {
     async fn disk(&self) -> Result<Disk, Fault>;
 
     /// The way for its peers to what it holds; nothing where they can't have that.
-    fn outlet(&self) -> Option<Outlet> {
+    fn export(&self) -> Option<Export> {
         None
     }
 }
@@ -100,10 +100,10 @@ pub trait Engine: Send + Sync {
 /// Certificates that can't be read, or a directory that can't be used.
 pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
     Ok(match (url.kind, &url.place) {
-        (Kind::Docker | Kind::Podman, _) => Arc::new(Docker::new(url)?),
-        (Kind::Containerd, _) => Arc::new(Cri::new(url)?),
-        (Kind::Oci, Place::Folder { path, limit }) => Arc::new(Oci::open(path, *limit)?),
-        (Kind::Oci, Place::Socket(_) | Place::Tcp { .. }) => {
+        (EngineKind::Docker | EngineKind::Podman, _) => Arc::new(Docker::new(url)?),
+        (EngineKind::Containerd, _) => Arc::new(Cri::new(url)?),
+        (EngineKind::Oci, EngineLocation::Folder { path, limit }) => Arc::new(Oci::open(path, *limit)?),
+        (EngineKind::Oci, EngineLocation::Socket(_) | EngineLocation::Tcp { .. }) => {
             return Err(Fault::new(Class::Other, format!("{url}: an image layout is a directory")));
         }
     })
@@ -113,7 +113,7 @@ pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
     /// What it is.
-    pub kind: Kind,
+    pub kind: EngineKind,
     /// The engine's own ID that survives restarts, if it has one.
     pub id: Option<String>,
     /// The name of the machine it runs on, or of the directory that stands for one.
@@ -171,19 +171,20 @@ pub struct Disk {
 
 #[cfg(test)]
 mod tests {
-    use super::Kind;
+    use super::EngineKind;
 
     #[test]
     fn all_kinds_are_listed_each_by_a_name_of_its_own() {
         // A new kind gets its place here, and with it in the list.
         let place = |kind| match kind {
-            Kind::Docker => 0,
-            Kind::Podman => 1,
-            Kind::Containerd => 2,
-            Kind::Oci => 3,
+            EngineKind::Docker => 0,
+            EngineKind::Podman => 1,
+            EngineKind::Containerd => 2,
+            EngineKind::Oci => 3,
         };
-        assert_eq!(Kind::ALL.map(place), [0, 1, 2, 3]);
-        let names: std::collections::BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        assert_eq!(names.len(), Kind::ALL.len());
+        assert_eq!(EngineKind::ALL.map(place), [0, 1, 2, 3]);
+        let names: std::collections::BTreeSet<&str> =
+            EngineKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(names.len(), EngineKind::ALL.len());
     }
 }

@@ -6,13 +6,13 @@
 //! interrupted it.
 
 mod contents;
+mod export;
 mod fetch;
 mod index;
 mod layout;
 mod manifest;
 mod meter;
 mod part;
-mod shelf;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -32,21 +32,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, clock::Clock, digest::Digest, keyed::Keyed};
 use crate::engine::{
-    About, Change, Disk, Engine, Event, Kind,
+    About, Change, Disk, Engine, EngineKind, Event,
+    export::Export,
     fault::{Class, Fault},
     image::{Held, Removal},
     name,
     oci::{
         contents::Contents,
-        fetch::{Fetcher, Flight, apart},
+        export::Kept,
+        fetch::{Fetcher, Flight, blocking},
         layout::Layout,
         manifest::{Blob, Manifest},
         meter::Meter,
-        shelf::Kept,
         throttle::Throttle,
     },
     pull::{Progress, Pull, Pulled},
-    shelf::Outlet,
     source::Source,
 };
 
@@ -96,7 +96,7 @@ impl Oci {
         question: impl FnOnce(&Arc<Contents>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let contents = Arc::clone(&self.contents);
-        apart(move || question(&contents)).await
+        blocking(move || question(&contents)).await
     }
 
     fn tell(&self, change: Change, digest: Option<Digest>, name: Option<String>) {
@@ -195,7 +195,7 @@ impl Engine for Oci {
         self.ask(|contents| contents.layout.index().map(drop)).await?;
         let identity = &self.contents.layout.identity;
         Ok(About {
-            kind: Kind::Oci,
+            kind: EngineKind::Oci,
             id: Some(identity.id.to_string()),
             hostname: identity.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -263,8 +263,8 @@ impl Engine for Oci {
         self.ask(|contents| contents.tidy().and_then(|()| contents.disk())).await
     }
 
-    fn outlet(&self) -> Option<Outlet> {
-        Some(Outlet::Here(Arc::new(Kept(Arc::clone(&self.contents)))))
+    fn export(&self) -> Option<Export> {
+        Some(Export::Local(Arc::new(Kept(Arc::clone(&self.contents)))))
     }
 }
 

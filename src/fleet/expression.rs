@@ -26,12 +26,12 @@ pub struct Set {
     /// At least one; the set starts as the union of these.
     pub union: Vec<Atom>,
     /// Applied to the union one after another.
-    pub filters: Vec<Filter>,
+    pub filters: Vec<SetFilter>,
 }
 
 /// One `& …` or `! …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
+pub struct SetFilter {
     /// Whether what matches stays or goes.
     pub operation: Operation,
     /// What is matched.
@@ -98,7 +98,7 @@ impl fmt::Display for Set {
     }
 }
 
-impl fmt::Display for Filter {
+impl fmt::Display for SetFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self.operation {
             Operation::Keep => '&',

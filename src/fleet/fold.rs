@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{MAX_NAMES, Term};
-use crate::fleet::parser::{self, Limits};
+use crate::fleet::parser::{self, ExpressionLimits};
 
 /// A folded text is ours, not typed: as long as the names of a large lab that have nothing in common.
 const MAX_FOLDED: usize = 16 << 20;
@@ -25,7 +25,7 @@ pub fn fold<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     let names: Vec<S> = names.into_iter().collect();
     let mut series: BTreeMap<(&str, &str), BTreeSet<Option<Number>>> = BTreeMap::new();
     for name in &names {
-        let (before, number, after) = apart(name.as_ref());
+        let (before, number, after) = split_number(name.as_ref());
         series.entry((before, after)).or_default().insert(number);
     }
     let mut folded = String::new();
@@ -51,7 +51,7 @@ pub fn fold<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
 
 /// What stands before and after the last number of a name. A name without one, or with one too long for a range, is
 /// all before.
-fn apart(name: &str) -> (&str, Option<Number>, &str) {
+fn split_number(name: &str) -> (&str, Option<Number>, &str) {
     let whole = (name, None, "");
     let Some(last) = name.rfind(|c: char| c.is_ascii_digit()) else { return whole };
     let (rest, after) = name.split_at(last + 1);
@@ -100,7 +100,7 @@ pub fn expand(folded: &str) -> Result<Vec<String>, ExpressionError> {
     if folded.is_empty() {
         return Ok(Vec::new());
     }
-    let expression = parser::parse(folded, &Limits { bytes: MAX_FOLDED, names: MAX_NAMES })?;
+    let expression = parser::parse(folded, &ExpressionLimits { bytes: MAX_FOLDED, names: MAX_NAMES })?;
     let other =
         |position| ExpressionError::new(ErrorCode::Syntax, position, "only names and ranges stand here");
     if let Some(filter) = expression.set.filters.first() {

@@ -14,8 +14,8 @@ use crate::access::joins::{Joins, is_key};
 use crate::access::names::checked_name;
 use crate::base::agent_name;
 use crate::base::lines::Limited;
-use crate::base::places::{Place, Places, net_of};
 use crate::base::reference::shown;
+use crate::base::slots::{Slot, Slots, net_of};
 use crate::base::{Error, Result};
 use crate::fleet::labels::set_labels;
 use crate::fleet::remote::Link;
@@ -35,7 +35,7 @@ const REFUSED: u32 = 60;
 pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
 
 /// The place of somebody who has not said who they are.
-pub type Stranger = Place<Vec<u8>>;
+pub type Stranger = Slot<Vec<u8>>;
 
 /// The links. Clones share them.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub struct Links {
     store: Store,
     joins: Joins,
     audit: Audit,
-    strangers: Places<Vec<u8>>,
+    strangers: Slots<Vec<u8>>,
     /// What the log says of agents that were not let in.
     pub(in crate::fleet) refused: Arc<Limited>,
     sessions: Arc<Mutex<HashMap<String, Session>>>,
@@ -68,7 +68,7 @@ impl Links {
         silence: Duration,
         shutdown: CancellationToken,
     ) -> Self {
-        let strangers = Places::new(STRANGERS, STRANGERS_OF_ONE);
+        let strangers = Slots::new(STRANGERS, STRANGERS_OF_ONE);
         let refused = Arc::new(Limited::new(REFUSED));
         Self { fleet, shutdown, silence, store, joins, audit, strangers, refused, sessions: Arc::default() }
     }

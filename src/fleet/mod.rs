@@ -8,17 +8,17 @@
 //! Naming is pure: text and an inventory go in, names come out.
 
 pub mod agent;
-pub mod door;
+pub mod alive_groups;
 pub mod error;
 pub mod evaluate;
 pub mod expression;
 pub mod fold;
 pub mod labels;
 pub mod links;
-pub mod living;
 mod pace;
 pub mod parser;
 pub mod pattern;
+pub mod peer;
 pub mod presence;
 mod remote;
 pub mod selector;

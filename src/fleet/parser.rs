@@ -21,7 +21,7 @@
 use crate::base::agent_name::{ALL, is_name_byte};
 use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{
-    Atom, Expression, Filter, MAX_BYTES, MAX_DEPTH, MAX_NAMES, Operation, Set, Term,
+    Atom, Expression, MAX_BYTES, MAX_DEPTH, MAX_NAMES, Operation, Set, SetFilter, Term,
 };
 use crate::fleet::pattern::{Pattern, Piece, Span};
 use crate::fleet::selector::Selector;
@@ -31,7 +31,7 @@ const MAX_DIGITS: usize = 18;
 
 /// What an expression may cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ExpressionLimits {
     /// The longest text.
     pub bytes: usize,
     /// The most names that all its patterns together may stand for.
@@ -44,12 +44,12 @@ impl Expression {
     /// # Errors
     /// Text that breaks the grammar or a limit. Whether the names exist is not looked at here.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
-        parse(text, &Limits { bytes: MAX_BYTES, names: MAX_NAMES })
+        parse(text, &ExpressionLimits { bytes: MAX_BYTES, names: MAX_NAMES })
     }
 }
 
 /// Takes an expression apart.
-pub fn parse(text: &str, limits: &Limits) -> Result<Expression, ExpressionError> {
+pub fn parse(text: &str, limits: &ExpressionLimits) -> Result<Expression, ExpressionError> {
     let fail = |code, position, message: String| Err(ExpressionError::new(code, position, message));
     if text.len() > limits.bytes {
         let most = limits.bytes;
@@ -71,7 +71,7 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Expression, ExpressionError>
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    limits: &'a Limits,
+    limits: &'a ExpressionLimits,
     /// How many names the patterns so far stand for.
     names: u64,
 }
@@ -135,7 +135,7 @@ impl<'a> Parser<'a> {
                     self.at += 1;
                     self.blanks();
                     let operation = if sign == b'&' { Operation::Keep } else { Operation::Drop };
-                    set.filters.push(Filter { operation, atom: self.atom(depth)? });
+                    set.filters.push(SetFilter { operation, atom: self.atom(depth)? });
                 }
                 None | Some(b')') if comma => return Err(self.missing_atom()),
                 None | Some(b')') => return Ok(set),

@@ -73,7 +73,7 @@ impl Hash for Kept {
 
 /// What a report changes of what was known of its agent.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct HoldingsChange {
     /// Whether it says anything that was not known.
     pub is_any: bool,
     /// The numbers of the contents that the agent did not hold before, or holds no more.
@@ -136,13 +136,13 @@ impl Contents {
 
 impl Holdings {
     /// Takes an agent's report in the place of its last one.
-    pub fn report(&mut self, agent: usize, held: Vec<Held>) -> News {
+    pub fn report(&mut self, agent: usize, held: Vec<Held>) -> HoldingsChange {
         let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
         self.replace(agent, now)
     }
 
     /// Takes what an agent says has changed: what is there now by these digests, and which digests are gone.
-    pub fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> News {
+    pub fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> HoldingsChange {
         let touched: HashSet<&Digest> = gone.iter().chain(changed.iter().map(|held| &held.digest)).collect();
         let stays = |held: &&Arc<Held>| !touched.contains(&held.digest);
         let mut now: Vec<Arc<Held>> = self.of_agent(agent).iter().filter(stays).cloned().collect();
@@ -150,14 +150,14 @@ impl Holdings {
         self.replace(agent, now)
     }
 
-    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> News {
+    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> HoldingsChange {
         let before = self.by_agent.remove(&agent).unwrap_or_default();
         // What is the same is kept once, so that this is a comparison of addresses.
         let is_news =
             before.len() != now.len() || before.iter().zip(&now).any(|(old, new)| !Arc::ptr_eq(old, new));
         if !is_news {
             self.by_agent.insert(agent, before);
-            return News::default();
+            return HoldingsChange::default();
         }
         let mut contents: Bits = before.iter().filter_map(|held| self.mark(agent, held, false)).collect();
         contents.toggle(&now.iter().filter_map(|held| self.mark(agent, held, true)).collect());
@@ -165,7 +165,7 @@ impl Holdings {
         for held in before {
             self.forget_if_unheld(&held);
         }
-        News { is_any: true, contents }
+        HoldingsChange { is_any: true, contents }
     }
 
     /// Forgets an agent.

@@ -14,10 +14,10 @@ use url::Url;
 
 use crate::base::digest::Digest;
 use crate::base::secret::Secret;
+use crate::engine::export::{Export, RemoteExport};
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::shelf::{Door, Outlet};
 use crate::engine::{About, Change, Disk, Engine, Event};
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
@@ -39,7 +39,7 @@ const STOPPING: Duration = Duration::from_secs(4);
 pub(in crate::fleet) struct Link {
     outbox: mpsc::Sender<ToAgent>,
     calls: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
-    pulls: Mutex<HashMap<String, watch::Sender<News>>>,
+    pulls: Mutex<HashMap<String, watch::Sender<PullState>>>,
     next_call: AtomicU64,
     /// What last changed on the engine.
     pub(in crate::fleet) changed: watch::Sender<Option<Change>>,
@@ -55,7 +55,7 @@ pub(in crate::fleet) struct Link {
 
 /// What is known of a pull.
 #[derive(Debug, Default, Clone)]
-struct News {
+struct PullState {
     progress: Option<Progress>,
     end: Option<Result<Pulled, Fault>>,
 }
@@ -135,15 +135,15 @@ impl Link {
         let message = self.without_secrets(&said.message);
         let progress: Progress = image::Progress { message, ..said.clone() }.into();
         let pulls = self.pulls.lock();
-        let Some(news) = pulls.get(pull) else { return Ok(()) };
-        let is_lie = !is_honest(news.borrow().progress.as_ref(), &progress);
+        let Some(state) = pulls.get(pull) else { return Ok(()) };
+        let is_lie = !is_honest(state.borrow().progress.as_ref(), &progress);
         if is_lie {
             let lie = "it says of a pull what can't be: its numbers go back, or pass their total";
             let fault = Fault::new(Class::Other, format!("the agent can't be believed: {lie}"));
-            news.send_modify(|news| news.end = Some(Err(fault)));
+            state.send_modify(|state| state.end = Some(Err(fault)));
             return Err(Unacceptable(lie.into()));
         }
-        news.send_modify(|news| news.progress = Some(progress));
+        state.send_modify(|state| state.progress = Some(progress));
         Ok(())
     }
 
@@ -153,8 +153,8 @@ impl Link {
             End::Done(pulled) => Ok(pulled.try_into()?),
             End::Failed(fault) => Err(self.told(fault)),
         };
-        if let Some(news) = self.pulls.lock().get(pull) {
-            news.send_modify(|news| news.end = Some(end));
+        if let Some(state) = self.pulls.lock().get(pull) {
+            state.send_modify(|state| state.end = Some(end));
         }
         Ok(())
     }
@@ -274,11 +274,11 @@ impl Drop for Following<'_> {
 impl Following<'_> {
     async fn follow(
         &mut self,
-        news: &mut watch::Receiver<News>,
+        state: &mut watch::Receiver<PullState>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Pulled, Fault> {
         loop {
-            let now = news.borrow_and_update().clone();
+            let now = state.borrow_and_update().clone();
             if let Some(now) = now.progress {
                 progress(now);
             }
@@ -288,7 +288,7 @@ impl Following<'_> {
             }
             tokio::select! {
                 biased;
-                changed = news.changed() => changed.map_err(|_| Link::gone())?,
+                changed = state.changed() => changed.map_err(|_| Link::gone())?,
                 () = self.link.closed.cancelled() => return Err(Link::gone()),
             }
         }
@@ -325,7 +325,7 @@ impl Engine for Remote {
         stop: &CancellationToken,
     ) -> Result<Pulled, Fault> {
         let id = id_of(pull);
-        let (sender, mut news) = watch::channel(News::default());
+        let (sender, mut state) = watch::channel(PullState::default());
         self.link.pulls.lock().insert(id.clone(), sender);
         let mut following = Following { link: &self.link, id: id.clone(), is_over: false };
         let what = Box::new(self.told(pull).await?);
@@ -333,14 +333,14 @@ impl Engine for Remote {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            end = following.follow(&mut news, progress) => return self.proven(pull, end?).await,
+            end = following.follow(&mut state, progress) => return self.proven(pull, end?).await,
         }
         if self.link.shutdown.is_cancelled() {
             return Err(Fault::stopped());
         }
         self.link.send(ToAgent::Stop { pull: id }).await?;
         // So that "stopped" is said when it has stopped, if that is soon.
-        let _ = tokio::time::timeout(STOPPING, following.follow(&mut news, &|_| ())).await;
+        let _ = tokio::time::timeout(STOPPING, following.follow(&mut state, &|_| ())).await;
         following.is_over = true;
         Err(Fault::stopped())
     }
@@ -375,20 +375,20 @@ impl Engine for Remote {
         disk.ok_or_else(|| Fault::new(Class::Other, "the agent has not told of its disk"))
     }
 
-    fn outlet(&self) -> Option<Outlet> {
+    fn export(&self) -> Option<Export> {
         let url = self.peer_url.clone()?;
-        Some(Outlet::There(Arc::new(RemoteDoor { link: Arc::clone(&self.link), url })))
+        Some(Export::Remote(Arc::new(RemotePeer { link: Arc::clone(&self.link), url })))
     }
 }
 
 /// An agent's door, opened over its link.
-struct RemoteDoor {
+struct RemotePeer {
     link: Arc<Link>,
     url: Url,
 }
 
 #[async_trait]
-impl Door for RemoteDoor {
+impl RemoteExport for RemotePeer {
     fn url(&self) -> &Url {
         &self.url
     }

@@ -21,21 +21,21 @@ use crate::base::{Error, Result};
 use crate::engine::image::Held;
 use crate::engine::{About, Disk, Engine};
 use crate::fleet::agent::{Agent, AgentRecord, Status};
+use crate::fleet::alive_groups::AliveGroups;
 use crate::fleet::error::ExpressionError;
 use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
 use crate::fleet::labels::set_labels;
-use crate::fleet::living::Living;
-use crate::fleet::presence::{Holdings, News, Presence, Sought};
+use crate::fleet::presence::{Holdings, HoldingsChange, Presence, Sought};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
+mod presence_index;
 mod reach;
 mod roster;
 #[cfg(test)]
 mod tests;
-mod unmet;
-mod whereabouts;
+mod unreached;
 
 pub use crate::fleet::service::reach::Away;
 
@@ -49,12 +49,12 @@ pub struct Fleet {
     audit: Audit,
     tenants: Tenants,
     index: Arc<RwLock<Index>>,
-    /// How many looks at engines have begun.
-    looks: Arc<AtomicU64>,
+    /// How many reads of engines have begun.
+    read_epochs: Arc<AtomicU64>,
     /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
     pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
     /// Addresses where no engine has answered yet, with the reason; as many as the operator named at most.
-    unmet: Arc<Mutex<BTreeMap<String, String>>>,
+    unreached: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 #[derive(Default)]
@@ -63,7 +63,7 @@ struct Index {
     agents: Vec<Option<Entry>>,
     numbers: BTreeMap<String, usize>,
     holdings: Holdings,
-    living: Living,
+    alive_groups: AliveGroups,
     changes: Signal,
 }
 
@@ -72,16 +72,16 @@ struct Entry {
     engine: Option<Arc<dyn Engine>>,
     /// When it was lost, if it is.
     lost_at: Instant,
-    /// The look that what it holds is known from.
-    look: Look,
+    /// The read that what it holds is known from.
+    epoch: ReadEpoch,
     /// Cancelled when it can be reached again, or was removed.
     back: CancellationToken,
 }
 
-/// When a look at an engine began, among all looks of this fleet. Two may be under way at once, and the one that began
+/// When a read of an engine began, among all reads of this fleet. Two may be under way at once, and the one that began
 /// later knows more, whichever is done first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Look(u64);
+pub struct ReadEpoch(u64);
 
 /// What an admin may change of an agent; what is `None` stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -105,7 +105,7 @@ pub(in crate::fleet) struct Joined {
 
 /// An image on one agent.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct AgentPresence {
     /// The agent.
     pub agent: String,
     /// How the image stands there.
@@ -136,9 +136,17 @@ impl Fleet {
             })
         })?;
         let index = Arc::new(RwLock::new(index));
-        let (meeting, unmet) = (Arc::default(), Arc::default());
-        let looks = Arc::default();
-        Ok(Self { store: store.clone(), clock, audit, tenants, index, looks, meeting, unmet })
+        let (meeting, unreached) = (Arc::default(), Arc::default());
+        Ok(Self {
+            store: store.clone(),
+            clock,
+            audit,
+            tenants,
+            index,
+            read_epochs: Arc::default(),
+            meeting,
+            unreached: unreached,
+        })
     }
 
     /// All agents, by id. For super-admins.
@@ -223,10 +231,10 @@ impl Fleet {
     }
 
     /// How an image stands on every agent, by id. For super-admins.
-    pub fn image_presence(&self, caller: &Caller, image: &Sought<'_>) -> Result<Vec<Standing>> {
+    pub fn image_presence(&self, caller: &Caller, image: &Sought<'_>) -> Result<Vec<AgentPresence>> {
         caller.require_superadmin("image_presence")?;
         let index = self.index.read();
-        let standing = |(id, number): (&String, &usize)| Standing {
+        let standing = |(id, number): (&String, &usize)| AgentPresence {
             agent: id.clone(),
             presence: index.presence(*number, image),
         };
@@ -258,7 +266,7 @@ impl Fleet {
             entry.agent.has_reported = false;
             entry.connect(engine, about);
         });
-        self.unmet.lock().remove(address);
+        self.unreached.lock().remove(address);
         Ok(id)
     }
 
@@ -306,23 +314,23 @@ impl Fleet {
     pub fn revise(&self, id: &str, changed: Vec<Held>, gone: &[Digest], disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
-        index.takes(number, self.look());
+        index.takes(number, self.begin_read());
         let news = index.holdings.revise(number, changed, gone);
         index.hear(number, &news, disk);
         index.changes.raise();
     }
 
-    /// A look at an agent's engine begins, which [`Fleet::report`] is told of when it is done.
-    pub fn look(&self) -> Look {
-        Look(self.looks.fetch_add(1, Ordering::Relaxed) + 1)
+    /// A read of an agent's engine begins, which [`Fleet::report`] is told of when it is done.
+    pub fn begin_read(&self) -> ReadEpoch {
+        ReadEpoch(self.read_epochs.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// An agent's engine was read by this look. What is known from a later one stays.
-    pub fn report(&self, id: &str, look: Look, held: Vec<Held>, disk: Option<Disk>) {
+    /// An agent's engine was read by this read. What is known from a later one stays.
+    pub fn report(&self, id: &str, epoch: ReadEpoch, held: Vec<Held>, disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
-        if !index.takes(number, look) {
-            return index.hear(number, &News::default(), disk);
+        if !index.takes(number, epoch) {
+            return index.hear(number, &HoldingsChange::default(), disk);
         }
         let news = index.holdings.report(number, held);
         index.hear(number, &news, disk);
@@ -392,9 +400,9 @@ impl Fleet {
     /// time to add up, is told afterwards.
     pub async fn refresh(&self, id: &str) {
         let Ok(engine) = self.reach(id) else { return };
-        let look = self.look();
+        let epoch = self.begin_read();
         match engine.images().await {
-            Ok(held) => self.report(id, look, held, None),
+            Ok(held) => self.report(id, epoch, held, None),
             Err(fault) => return tracing::warn!(agent = id, %fault, "an agent could not be read"),
         }
         let (fleet, id) = (self.clone(), id.to_owned());
@@ -402,7 +410,7 @@ impl Fleet {
             let disk = engine.disk().await.ok();
             let mut index = fleet.index.write();
             if let Some(number) = index.numbers.get(&id).copied() {
-                index.hear(number, &News::default(), disk);
+                index.hear(number, &HoldingsChange::default(), disk);
                 index.changes.raise();
             }
         });
@@ -417,7 +425,7 @@ impl Index {
             agent,
             engine: None,
             lost_at: Instant::now(),
-            look: Look::default(),
+            epoch: ReadEpoch::default(),
             back: CancellationToken::new(),
         }));
     }
@@ -427,7 +435,7 @@ impl Index {
         self.holdings.remove(number);
         let Some(entry) = self.agents.get_mut(number).and_then(Option::take) else { return };
         entry.back.cancel();
-        self.living.change(&entry.agent.record.scaling_group).remove(number);
+        self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
         self.changes.raise();
     }
 
@@ -464,27 +472,27 @@ impl Index {
     fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
         let Some(number) = self.numbers.get(id).copied() else { return };
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
-        self.living.change(&entry.agent.record.scaling_group).remove(number);
+        self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
         change(entry);
         if entry.agent.is_alive() {
-            self.living.change(&entry.agent.record.scaling_group).insert(number);
+            self.alive_groups.change(&entry.agent.record.scaling_group).insert(number);
         }
     }
 
-    /// Whether what this look found is newer than what is known; then it is what is known.
-    fn takes(&mut self, number: usize, look: Look) -> bool {
+    /// Whether what this read found is newer than what is known; then it is what is known.
+    fn takes(&mut self, number: usize, epoch: ReadEpoch) -> bool {
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return false };
-        let is_newer = look > entry.look;
-        entry.look = entry.look.max(look);
+        let is_newer = epoch > entry.epoch;
+        entry.epoch = entry.epoch.max(epoch);
         is_newer
     }
 
     /// What an agent holds has changed, and perhaps what its disk has left.
-    fn hear(&mut self, number: usize, news: &News, disk: Option<Disk>) {
+    fn hear(&mut self, number: usize, news: &HoldingsChange, disk: Option<Disk>) {
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
         entry.agent.disk = disk.or(entry.agent.disk.take());
         if entry.agent.is_alive() {
-            self.living.hear(&entry.agent.record.scaling_group, &news.contents, &self.holdings);
+            self.alive_groups.hear(&entry.agent.record.scaling_group, &news.contents, &self.holdings);
         }
     }
 

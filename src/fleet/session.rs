@@ -13,9 +13,9 @@ use crate::base::Error;
 use crate::engine::Change;
 use crate::engine::fault::one_line;
 use crate::engine::image::Held;
-use crate::fleet::door::checked;
 use crate::fleet::links::{Links, REMOVED, Stranger, common_version, place};
 use crate::fleet::pace::Pace;
+use crate::fleet::peer::checked;
 use crate::fleet::remote::{Link, Remote};
 use crate::wire::convert::Unacceptable;
 use crate::wire::message::{Code, FromAgent, Hello, Images, Refusal, ToAgent, Welcome};
@@ -233,7 +233,7 @@ impl Session {
                 return Err(too_many());
             }
             if images.last {
-                fleet.report(&self.id, fleet.look(), report.take().unwrap_or_default(), disk);
+                fleet.report(&self.id, fleet.begin_read(), report.take().unwrap_or_default(), disk);
             }
         } else {
             if fleet.held(&self.id).len() + held.len() > MAX_IMAGES {

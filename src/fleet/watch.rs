@@ -56,10 +56,10 @@ impl Follower for Watched {
 }
 
 async fn read(fleet: &Fleet, id: &str, engine: &dyn Engine) -> Result<(), Fault> {
-    let look = fleet.look();
+    let epoch = fleet.begin_read();
     let held = engine.images().await?;
     let disk = engine.disk().await.ok();
-    fleet.report(id, look, held, disk);
+    fleet.report(id, epoch, held, disk);
     Ok(())
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use crate::store::Store;
 
     #[tokio::test]
-    async fn a_look_that_takes_long_does_not_bring_back_what_a_later_one_found_gone() {
+    async fn a_read_that_takes_long_does_not_bring_back_what_a_later_one_found_gone() {
         let directory = tempfile::tempdir().unwrap();
         let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
         let tenants = Tenants::load(&store, clock.now()).unwrap();
@@ -84,7 +84,7 @@ mod tests {
         let fleet = Fleet::load(&store, clock, audit, tenants).unwrap();
         let engine = Arc::new(Fake::holding(&["cr.io/a:1"]));
         let id = fleet.meet("docker+unix:///gpu01", engine.clone(), about()).await.unwrap();
-        let look = async { read(&fleet, &id, engine.as_ref()).await.unwrap() };
+        let first = async { read(&fleet, &id, engine.as_ref()).await.unwrap() };
         let meanwhile = async {
             engine.disk_asked.acquire().await.unwrap().forget();
             *engine.holds.lock() = vec![held("cr.io/b:1")];
@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(*fleet.held(&id)[0], held("cr.io/b:1"));
             engine.disk_told.add_permits(2);
         };
-        tokio::join!(look, meanwhile);
-        assert_eq!(*fleet.held(&id)[0], held("cr.io/b:1"), "the first look was done last");
+        tokio::join!(first, meanwhile);
+        assert_eq!(*fleet.held(&id)[0], held("cr.io/b:1"), "the first read was done last");
     }
 }

@@ -15,7 +15,7 @@ use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
 use crate::fleet::service::{AgentChange, Fleet};
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::{Slice, rows, stretch, walk};
@@ -330,7 +330,7 @@ pub struct AgentQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AgentQuery {
     /// One agent.
-    async fn agent(&self, ctx: &Context<'_>, agent_id: String) -> Answer<Option<AgentNode>> {
+    async fn agent(&self, ctx: &Context<'_>, agent_id: String) -> FieldResult<Option<AgentNode>> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         Ok(Some(AgentNode(fleet.agent(caller, &agent_id)?)))
     }
@@ -342,7 +342,7 @@ impl AgentQuery {
         ctx: &Context<'_>,
         scaling_group: Option<String>,
         #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
-    ) -> Answer<Option<Vec<Option<AgentNode>>>> {
+    ) -> FieldResult<Option<Vec<Option<AgentNode>>>> {
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
         Ok(Some(rows(agents)))
     }
@@ -359,7 +359,7 @@ impl AgentQuery {
         #[graphql(desc = "As in `scaling_group,-free_bytes`.")] order: Option<String>,
         scaling_group: Option<String>,
         #[graphql(desc = "`ALIVE` or `LOST`.")] status: Option<String>,
-    ) -> Answer<Option<AgentList>> {
+    ) -> FieldResult<Option<AgentList>> {
         let agents = matching(ctx, scaling_group.as_deref(), status.as_deref())?;
         let slice = Slice { limit, offset, filter, order };
         let found = move |meter: &Meter| {
@@ -372,7 +372,7 @@ impl AgentQuery {
     }
 
     /// What a `target_agents` expression names now.
-    async fn agent_set(&self, ctx: &Context<'_>, expression: String) -> Answer<AgentSetPreview> {
+    async fn agent_set(&self, ctx: &Context<'_>, expression: String) -> FieldResult<AgentSetPreview> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         Ok(match fleet.select(caller, &expression)? {
             Ok(set) => {
@@ -411,7 +411,7 @@ impl AgentQuery {
         agent: Option<String>,
         #[graphql(desc = "Leave out so many.")] offset: Option<i32>,
         #[graphql(desc = "No more than so many; 10,000 at most.")] limit: Option<i32>,
-    ) -> Answer<Vec<ImagePresence>> {
+    ) -> FieldResult<Vec<ImagePresence>> {
         let (offset, limit) = stretch(offset, limit, MAX_ROWS, MAX_ROWS)?;
         let rows = presence(ctx, reference.as_deref(), agent.as_deref())?;
         Ok(rows.into_iter().skip(offset).take(limit).collect())
@@ -434,7 +434,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
     caller.require_superadmin("image_presence")?;
     let images = match reference {
         Some(reference) => catalog.architectures(caller, reference)?,
-        None if agent.is_some() => catalog.images(caller, &visibility::Filter::default())?,
+        None if agent.is_some() => catalog.images(caller, &visibility::ImageFilter::default())?,
         None => return Err(Error::invalid("reference", "give a reference, an agent, or both")),
     };
     if let Some(id) = agent.filter(|id| fleet.find(id).is_none()) {

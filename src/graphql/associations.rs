@@ -4,7 +4,7 @@ use async_graphql::{Context, Object};
 
 use crate::access::caller::Caller;
 use crate::access::directory::Directory;
-use crate::access::directory::associations::{Association, Party};
+use crate::access::directory::associations::{Association, Grantee};
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 
@@ -68,11 +68,11 @@ outcome!(
 async fn associate(
     ctx: &Context<'_>,
     action: &'static str,
-    party: Party,
+    grantee: Grantee,
     change: Association,
 ) -> crate::base::Result<()> {
     let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
-    directory.associate(caller, action, party, change).await
+    directory.associate(caller, action, grantee, change).await
 }
 
 /// The mutations. All are for super-admins. What is so already stays so, without an error.
@@ -90,7 +90,9 @@ impl AssociationMutation {
     ) -> Option<AssociateScalingGroupWithDomain> {
         let change = Association::Add(vec![scaling_group]);
         Some(
-            associate(ctx, "associate_scaling_group_with_domain", Party::Domain(domain), change).await.into(),
+            associate(ctx, "associate_scaling_group_with_domain", Grantee::Domain(domain), change)
+                .await
+                .into(),
         )
     }
 
@@ -103,7 +105,7 @@ impl AssociationMutation {
     ) -> Option<DisassociateScalingGroupWithDomain> {
         let change = Association::Remove(vec![scaling_group]);
         Some(
-            associate(ctx, "disassociate_scaling_group_with_domain", Party::Domain(domain), change)
+            associate(ctx, "disassociate_scaling_group_with_domain", Grantee::Domain(domain), change)
                 .await
                 .into(),
         )
@@ -118,7 +120,7 @@ impl AssociationMutation {
     ) -> Option<AssociateScalingGroupsWithDomain> {
         let change = Association::Add(scaling_groups);
         Some(
-            associate(ctx, "associate_scaling_groups_with_domain", Party::Domain(domain), change)
+            associate(ctx, "associate_scaling_groups_with_domain", Grantee::Domain(domain), change)
                 .await
                 .into(),
         )
@@ -133,7 +135,7 @@ impl AssociationMutation {
     ) -> Option<DisassociateScalingGroupsWithDomain> {
         let change = Association::Remove(scaling_groups);
         Some(
-            associate(ctx, "disassociate_scaling_groups_with_domain", Party::Domain(domain), change)
+            associate(ctx, "disassociate_scaling_groups_with_domain", Grantee::Domain(domain), change)
                 .await
                 .into(),
         )
@@ -151,7 +153,7 @@ impl AssociationMutation {
             associate(
                 ctx,
                 "associate_scaling_group_with_user_group",
-                Party::Group(user_group.group()),
+                Grantee::Group(user_group.group()),
                 change,
             )
             .await
@@ -171,7 +173,7 @@ impl AssociationMutation {
             associate(
                 ctx,
                 "disassociate_scaling_group_with_user_group",
-                Party::Group(user_group.group()),
+                Grantee::Group(user_group.group()),
                 change,
             )
             .await
@@ -191,7 +193,7 @@ impl AssociationMutation {
             associate(
                 ctx,
                 "associate_scaling_groups_with_user_group",
-                Party::Group(user_group.group()),
+                Grantee::Group(user_group.group()),
                 change,
             )
             .await
@@ -211,7 +213,7 @@ impl AssociationMutation {
             associate(
                 ctx,
                 "disassociate_scaling_groups_with_user_group",
-                Party::Group(user_group.group()),
+                Grantee::Group(user_group.group()),
                 change,
             )
             .await
@@ -228,7 +230,7 @@ impl AssociationMutation {
     ) -> Option<AssociateScalingGroupWithKeypair> {
         let change = Association::Add(vec![scaling_group]);
         Some(
-            associate(ctx, "associate_scaling_group_with_keypair", Party::Keypair(access_key), change)
+            associate(ctx, "associate_scaling_group_with_keypair", Grantee::Keypair(access_key), change)
                 .await
                 .into(),
         )
@@ -243,7 +245,7 @@ impl AssociationMutation {
     ) -> Option<DisassociateScalingGroupWithKeypair> {
         let change = Association::Remove(vec![scaling_group]);
         Some(
-            associate(ctx, "disassociate_scaling_group_with_keypair", Party::Keypair(access_key), change)
+            associate(ctx, "disassociate_scaling_group_with_keypair", Grantee::Keypair(access_key), change)
                 .await
                 .into(),
         )
@@ -258,7 +260,7 @@ impl AssociationMutation {
     ) -> Option<AssociateScalingGroupsWithKeypair> {
         let change = Association::Add(scaling_groups);
         Some(
-            associate(ctx, "associate_scaling_groups_with_keypair", Party::Keypair(access_key), change)
+            associate(ctx, "associate_scaling_groups_with_keypair", Grantee::Keypair(access_key), change)
                 .await
                 .into(),
         )
@@ -273,7 +275,7 @@ impl AssociationMutation {
     ) -> Option<DisassociateScalingGroupsWithKeypair> {
         let change = Association::Remove(scaling_groups);
         Some(
-            associate(ctx, "disassociate_scaling_groups_with_keypair", Party::Keypair(access_key), change)
+            associate(ctx, "disassociate_scaling_groups_with_keypair", Grantee::Keypair(access_key), change)
                 .await
                 .into(),
         )
@@ -289,7 +291,7 @@ impl AssociationMutation {
             associate(
                 ctx,
                 "disassociate_all_scaling_groups_with_domain",
-                Party::Domain(domain),
+                Grantee::Domain(domain),
                 Association::Clear,
             )
             .await
@@ -307,7 +309,7 @@ impl AssociationMutation {
             associate(
                 ctx,
                 "disassociate_all_scaling_groups_with_group",
-                Party::Group(user_group.group()),
+                Grantee::Group(user_group.group()),
                 Association::Clear,
             )
             .await

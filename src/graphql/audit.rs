@@ -9,7 +9,7 @@ use crate::access::audit::{self, Audit, Entry, MAX_PAGE, Search};
 use crate::access::caller::Caller;
 use crate::base::Error;
 use crate::base::reference::shown;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::stretch;
 use crate::graphql::kit::scalar::BigInt;
@@ -141,7 +141,7 @@ impl AuditQuery {
             BigInt,
         >,
         #[graphql(desc = "How many; 100 if not given, 1000 at most.")] limit: Option<i32>,
-    ) -> Answer<Option<AuditPage>> {
+    ) -> FieldResult<Option<AuditPage>> {
         let (caller, audit) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Audit>());
         let search = Search {
             user,

@@ -8,7 +8,7 @@ use crate::access::caller::Caller;
 use crate::access::directory::Directory;
 use crate::access::directory::domains::DomainChange;
 use crate::access::tenants::Domain;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::rows;
 use crate::graphql::kit::outcome::outcome;
@@ -166,7 +166,7 @@ pub struct DomainQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl DomainQuery {
     /// One domain; without a name your own.
-    async fn domain(&self, ctx: &Context<'_>, name: Option<String>) -> Answer<Option<DomainNode>> {
+    async fn domain(&self, ctx: &Context<'_>, name: Option<String>) -> FieldResult<Option<DomainNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Ok(Some(DomainNode(directory.domain(caller, name.as_deref())?)))
     }

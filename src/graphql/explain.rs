@@ -5,10 +5,10 @@ use async_graphql::{Context, Object, SimpleObject};
 use crate::access::accounts::Accounts;
 use crate::access::caller::Caller;
 use crate::access::explain;
-use crate::access::visibility::Filter;
+use crate::access::visibility::ImageFilter;
 use crate::base::Error;
 use crate::catalog::service::Catalog;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 
 /// Whether somebody sees an image, and why.
 #[derive(SimpleObject)]
@@ -61,7 +61,7 @@ impl ExplainQuery {
         #[graphql(desc = "E-mail address or id; the caller if null.")] user: Option<String>,
         #[graphql(desc = "As a member of this group.")] group: Option<String>,
         #[graphql(desc = "Only the agents of this scaling group count.")] scaling_group: Option<String>,
-    ) -> Answer<ImageAccess> {
+    ) -> FieldResult<ImageAccess> {
         let (caller, accounts) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Accounts>());
         let catalog = ctx.data_unchecked::<Catalog>();
         let is_self = |user: &String| *user == caller.email || *user == caller.user.to_string();
@@ -72,7 +72,7 @@ impl ExplainQuery {
             }
             Some(user) => accounts.caller_of(&user)?,
         };
-        let filter = Filter { group, scaling_group, ..Filter::default() };
+        let filter = ImageFilter { group, scaling_group, ..ImageFilter::default() };
         let (image, explanation) = catalog.explain(caller, &seer, &filter, &reference)?;
         Ok(ImageAccess {
             reference: image.record.canonical().to_string(),

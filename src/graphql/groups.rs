@@ -10,7 +10,7 @@ use crate::access::directory::groups::{GroupChange, GroupSearch, MemberChange};
 use crate::access::tenants::Group;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::rows;
 use crate::graphql::kit::outcome::outcome;
@@ -203,7 +203,7 @@ impl GroupQuery {
         #[graphql(name = "type", desc = "Not looked at; every group is `GENERAL`.")] kind: Option<
             Vec<Option<String>>,
         >,
-    ) -> Answer<Option<GroupNode>> {
+    ) -> FieldResult<Option<GroupNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let _ = kind;
         let group = directory.group(caller, id.group())?;

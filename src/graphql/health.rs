@@ -5,7 +5,7 @@ use async_graphql::{Context, Object, SimpleObject};
 use crate::access::caller::Caller;
 use crate::engine::room;
 use crate::fleet::service::Fleet;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::scalar::BigInt;
 use crate::store::Store;
 
@@ -22,12 +22,12 @@ pub struct ServerHealth {
     /// All the room of that disk, in bytes.
     total_bytes: Option<BigInt>,
     /// Engines that were named at the start and have not answered since; they are no agents yet.
-    unmet_engines: Vec<UnmetEngine>,
+    unreached_engines: Vec<UnreachedEngine>,
 }
 
 /// An engine that has not answered yet.
 #[derive(SimpleObject)]
-pub struct UnmetEngine {
+pub struct UnreachedEngine {
     /// Where it should be.
     addr: String,
     /// Why it can't be asked.
@@ -41,9 +41,9 @@ pub struct HealthQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl HealthQuery {
     /// How the server itself is. For super-admins.
-    async fn server_health(&self, ctx: &Context<'_>) -> Answer<Option<ServerHealth>> {
+    async fn server_health(&self, ctx: &Context<'_>) -> FieldResult<Option<ServerHealth>> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
-        let unmet = fleet.unmet(caller)?;
+        let unreached = fleet.unreached(caller)?;
         let store = ctx.data_unchecked::<Store>();
         let room = room::of(store.directory().to_owned()).await;
         Ok(Some(ServerHealth {
@@ -51,7 +51,10 @@ impl HealthQuery {
             database_bytes: store.size().map(BigInt),
             free_bytes: room.map(|(free, _)| BigInt(free)),
             total_bytes: room.map(|(_, total)| BigInt(total)),
-            unmet_engines: unmet.into_iter().map(|(addr, reason)| UnmetEngine { addr, reason }).collect(),
+            unreached_engines: unreached
+                .into_iter()
+                .map(|(addr, reason)| UnreachedEngine { addr, reason })
+                .collect(),
         }))
     }
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::access::caller::Caller;
-use crate::access::visibility::{Owner, Whereabouts};
+use crate::access::visibility::{Owner, PresenceIndex};
 use crate::base::bits::Bits;
 use crate::catalog::describe::ResourceLimit;
 use crate::catalog::image::Image;
@@ -22,7 +22,7 @@ const NODE: &str = "ImageNode:";
 pub struct Audience {
     caller: Caller,
     is_superadmin: bool,
-    whereabouts: Arc<dyn Whereabouts>,
+    presence: Arc<dyn PresenceIndex>,
     /// What an agent has, by number.
     installed: Bits,
 }
@@ -30,14 +30,9 @@ pub struct Audience {
 impl Audience {
     /// For this caller, as agents answer now.
     pub fn new(caller: &Caller, catalog: &Catalog) -> Arc<Self> {
-        let whereabouts = Arc::clone(catalog.whereabouts());
-        let installed = whereabouts.held(None);
-        Arc::new(Self {
-            is_superadmin: caller.is_superadmin(),
-            caller: caller.clone(),
-            whereabouts,
-            installed,
-        })
+        let presence = Arc::clone(catalog.presence());
+        let installed = presence.held(None);
+        Arc::new(Self { is_superadmin: caller.is_superadmin(), caller: caller.clone(), presence, installed })
     }
 
     /// Whether an agent has it.
@@ -180,7 +175,7 @@ impl Seen<'_> {
     fn is_stale(self) -> Option<bool> {
         let record = &self.image.record;
         let canonical = record.canonical().to_string();
-        let stale = || self.audience.whereabouts.is_stale(&canonical, &record.architecture, &record.digest);
+        let stale = || self.audience.presence.is_stale(&canonical, &record.architecture, &record.digest);
         self.audience.is_superadmin.then(stale)
     }
 
@@ -355,7 +350,7 @@ fn common<R: Shown>() -> Vec<Column<R>> {
             |row, _, out| {
                 let audience = row.audience();
                 if audience.is_superadmin {
-                    rows::texts(audience.whereabouts.agents(&row.image().record.digest), out);
+                    rows::texts(audience.presence.agents(&row.image().record.digest), out);
                 } else {
                     rows::null(out);
                 }

@@ -14,7 +14,7 @@ use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageNode, ImageRow, Seen, plain_id};
 use crate::graphql::images::ImageStatus;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::walk;
@@ -75,7 +75,7 @@ impl ImageNodeQuery {
         #[graphql(desc = "Of Backend.AI's scopes; the caller's own if null.")] scope_id: Option<ScopeField>,
         #[graphql(desc = "Only if the caller may do this with it; `read_attribute` if null.")]
         permission: Option<ImagePermissionValueField>,
-    ) -> Answer<Option<One<ImageNode>>> {
+    ) -> FieldResult<Option<One<ImageNode>>> {
         let catalog = ctx.data_unchecked::<Catalog>();
         let (caller, _) = seen_from(ctx, scope_id)?;
         let audience = Audience::new(&caller, catalog);
@@ -113,18 +113,18 @@ impl ImageNodeQuery {
         >,
         #[graphql(desc = "Only the agents of this scaling group count.")] scaling_group: Option<String>,
         #[graphql(desc = "Only those that an agent has, or that none has.")] is_installed: Option<bool>,
-    ) -> Answer<Option<ImageConnection>> {
+    ) -> FieldResult<Option<ImageConnection>> {
         let catalog = ctx.data_unchecked::<Catalog>();
         let (caller, scope_domain) = seen_from(ctx, scope_id)?;
         let audience = Audience::new(&caller, catalog);
         let is_any = may(&audience, permission)?
             && filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
-        let seen = visibility::Filter {
+        let seen = visibility::ImageFilter {
             is_installed,
             domain: domain.or(scope_domain),
             group,
             scaling_group,
-            ..visibility::Filter::default()
+            ..visibility::ImageFilter::default()
         };
         let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
         let window = Window { offset, first, last, after, before };
@@ -164,10 +164,10 @@ impl ImageNodeQuery {
 
     /// The images that the caller made for himself; for super-admins, all that a user made for himself.
     #[graphql(complexity = "LIST_COST + child_complexity")]
-    async fn customized_images(&self, ctx: &Context<'_>) -> Answer<Option<Rows<ImageNode>>> {
+    async fn customized_images(&self, ctx: &Context<'_>) -> FieldResult<Option<Rows<ImageNode>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let audience = Audience::new(caller, catalog);
-        let images = catalog.images(caller, &visibility::Filter::default())?;
+        let images = catalog.images(caller, &visibility::ImageFilter::default())?;
         let own = images.iter().filter(|image| Seen { image, audience: &audience }.is_customized());
         let rows = own.map(|image| ImageNode(ImageRow::new(image.clone(), &audience)));
         Ok(Some(Rows(rows.collect())))
@@ -255,7 +255,7 @@ impl ImageNodeMutation {
         ctx: &Context<'_>,
         image_id: String,
         options: Option<PurgeImageOptions>,
-    ) -> Answer<Option<PurgeImageById>> {
+    ) -> FieldResult<Option<PurgeImageById>> {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
         let audience = Audience::new(caller, ctx.data_unchecked::<Catalog>());
         let from_registry = options.unwrap_or_default().remove_from_registry;

@@ -3,12 +3,12 @@
 use async_graphql::{Context, Enum, Object};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::{Filter, Kinds};
+use crate::access::visibility::{ImageFilter, Kinds};
 use crate::base::Error;
 use crate::base::ids::{ImageId, TaskId};
 use crate::catalog::service::Catalog;
 use crate::graphql::image_fields::{Audience, ImageRow, plain_id};
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::outcome::{Done, outcome};
@@ -39,7 +39,7 @@ impl ImageQuery {
         reference: Option<String>,
         id: Option<String>,
         architecture: Option<String>,
-    ) -> Answer<Option<One<ImageRow>>> {
+    ) -> FieldResult<Option<One<ImageRow>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let wanted = match (reference, id.as_deref().map(plain_id)) {
             (Some(reference), _) => reference,
@@ -74,11 +74,11 @@ impl ImageQuery {
         #[graphql(desc = "Any of `general`, `operational`, `customized`.")] load_filters: Option<
             Vec<Option<String>>,
         >,
-    ) -> Answer<Option<Rows<ImageRow>>> {
+    ) -> FieldResult<Option<Rows<ImageRow>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let kinds = load_filters.as_deref().map(kinds_of).transpose()?.flatten();
         let is_operation = is_operation.filter(|_| kinds.is_none());
-        let filter = Filter { is_installed, is_operation, kinds, domain, group, scaling_group };
+        let filter = ImageFilter { is_installed, is_operation, kinds, domain, group, scaling_group };
         let alive = filter_by_statuses.is_none_or(|statuses| statuses.contains(&Some(ImageStatus::Alive)));
         let (caller, catalog) = (caller.clone(), catalog.clone());
         let shown = walk(ctx, move |_| {

@@ -7,7 +7,7 @@ use crate::access::caller::Caller;
 use crate::access::joins::{JoinToken, Joins, NewToken};
 use crate::base::secret::Secret;
 use crate::fleet::links::Links;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::outcome::outcome;
 
@@ -86,7 +86,7 @@ pub struct JoinQuery;
 impl JoinQuery {
     /// The join tokens, the newest first; those that ended are told of for a week.
     #[graphql(complexity = "LIST_COST + child_complexity")]
-    async fn agent_tokens(&self, ctx: &Context<'_>) -> Answer<Vec<AgentToken>> {
+    async fn agent_tokens(&self, ctx: &Context<'_>) -> FieldResult<Vec<AgentToken>> {
         let (caller, joins) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Joins>());
         Ok(joins.list(caller).await?.into_iter().map(|token| AgentToken::new(token, joins)).collect())
     }

@@ -12,7 +12,7 @@ use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::walk::Meter;
 use crate::base::{Error, Result};
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::{Slice, rows, walk};
@@ -257,7 +257,7 @@ impl KeyPairQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "Only if its user belongs to this domain.")] domain_name: Option<String>,
         access_key: Option<String>,
-    ) -> Answer<Option<KeyPairNode>> {
+    ) -> FieldResult<Option<KeyPairNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let key = directory.keypair(caller, access_key.as_deref())?;
         if domain_name.is_some_and(|domain| domain != key.owner.domain) {
@@ -293,7 +293,7 @@ impl KeyPairQuery {
         domain_name: Option<String>,
         email: Option<String>,
         is_active: Option<bool>,
-    ) -> Answer<Option<KeyPairList>> {
+    ) -> FieldResult<Option<KeyPairList>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let keys = directory.keypairs(caller, &KeypairSearch { domain: domain_name, email, is_active });
         let order = order.filter(|order| !order.trim().is_empty()).or(Some("created_at".into()));

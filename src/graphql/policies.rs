@@ -6,7 +6,7 @@ use crate::access::caller::Caller;
 use crate::access::directory::Directory;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::{BigInt, JsonString};
 
@@ -152,7 +152,10 @@ pub struct PolicyQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl PolicyQuery {
     /// The policy of this name; there is only `default`.
-    async fn keypair_resource_policy(&self, name: Option<String>) -> Answer<Option<KeyPairResourcePolicy>> {
+    async fn keypair_resource_policy(
+        &self,
+        name: Option<String>,
+    ) -> FieldResult<Option<KeyPairResourcePolicy>> {
         check(name.as_deref())?;
         Ok(Some(KeyPairResourcePolicy))
     }

@@ -10,8 +10,8 @@ use crate::base::digest::Digest;
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::presence::Presence;
-use crate::fleet::service::{Fleet, Standing};
-use crate::graphql::kit::fault::Answer;
+use crate::fleet::service::{AgentPresence, Fleet};
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::transfer::plan::sought;
 
@@ -54,7 +54,7 @@ impl PresenceQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which images; 500 at most.")] references: Vec<String>,
-    ) -> Answer<PresenceMatrix> {
+    ) -> FieldResult<PresenceMatrix> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         let catalog = ctx.data_unchecked::<Catalog>();
         if references.len() > MAX_REFERENCES {
@@ -94,7 +94,7 @@ pub fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
     images.iter().map(|image| image.record.digest.clone()).collect()
 }
 
-fn letter(standing: &Standing) -> char {
+fn letter(standing: &AgentPresence) -> char {
     match standing.presence {
         Presence::Present => 'p',
         Presence::Stale => 's',

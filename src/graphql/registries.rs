@@ -9,7 +9,7 @@ use crate::base::secret::Secret;
 use crate::catalog::registries::Changed;
 use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
 use crate::catalog::service::Catalog;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::outcome::{Done, outcome};
 use crate::scan::service::Scanner;
 
@@ -210,7 +210,7 @@ impl RegistryQuery {
         &self,
         ctx: &Context<'_>,
         hostname: String,
-    ) -> Answer<Option<ContainerRegistry>> {
+    ) -> FieldResult<Option<ContainerRegistry>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Ok(Some(ContainerRegistry(catalog.registry(caller, &hostname)?)))
     }
@@ -219,7 +219,7 @@ impl RegistryQuery {
     async fn container_registries(
         &self,
         ctx: &Context<'_>,
-    ) -> Answer<Option<Vec<Option<ContainerRegistry>>>> {
+    ) -> FieldResult<Option<Vec<Option<ContainerRegistry>>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Ok(Some(
             catalog
@@ -243,7 +243,7 @@ impl RegistryMutation {
         ctx: &Context<'_>,
         hostname: String,
         props: CreateContainerRegistryInput,
-    ) -> Answer<Option<CreateContainerRegistry>> {
+    ) -> FieldResult<Option<CreateContainerRegistry>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Ok(Some(catalog.add_registry(caller, &hostname, props.into()).await?.into()))
     }
@@ -255,7 +255,7 @@ impl RegistryMutation {
         ctx: &Context<'_>,
         hostname: String,
         props: ModifyContainerRegistryInput,
-    ) -> Answer<Option<ModifyContainerRegistry>> {
+    ) -> FieldResult<Option<ModifyContainerRegistry>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Ok(Some(catalog.change_registry(caller, &hostname, props.into()).await?.into()))
     }
@@ -265,7 +265,7 @@ impl RegistryMutation {
         &self,
         ctx: &Context<'_>,
         hostname: String,
-    ) -> Answer<Option<DeleteContainerRegistry>> {
+    ) -> FieldResult<Option<DeleteContainerRegistry>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Ok(Some(catalog.remove_registry(caller, &hostname).await?.into()))
     }

@@ -5,14 +5,14 @@ use jiff::Timestamp;
 
 use crate::access::caller::Caller;
 use crate::base::Error;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::BigInt;
 use crate::rules::rule::RuleChange;
 use crate::rules::service::{Rules, Told};
 use crate::rules::status::Status;
-use crate::rules::window::{Standing, Window};
+use crate::rules::window::{Window, WindowState};
 
 /// The most agents that a preview names.
 const MAX_NAMES: usize = 1_000;
@@ -67,13 +67,13 @@ impl PreloadRule {
 
     /// Whether it may begin something now.
     async fn is_open(&self) -> bool {
-        self.0.rule.enabled && !matches!(self.0.standing, Some(Standing::Closed(_)))
+        self.0.rule.enabled && !matches!(self.0.standing, Some(WindowState::Closed(_)))
     }
 
     /// When its window opens next, in RFC 3339; null while it is open.
     async fn opens_at(&self) -> Option<String> {
         match self.0.standing {
-            Some(Standing::Closed(opens)) => opens.map(text),
+            Some(WindowState::Closed(opens)) => opens.map(text),
             _ => None,
         }
     }
@@ -81,7 +81,7 @@ impl PreloadRule {
     /// When its window closes, in RFC 3339; null while it is closed. What has begun goes on then.
     async fn closes_at(&self) -> Option<String> {
         match self.0.standing {
-            Some(Standing::Open(until)) => Some(text(until)),
+            Some(WindowState::Open(until)) => Some(text(until)),
             _ => None,
         }
     }
@@ -336,13 +336,13 @@ pub struct RuleQuery;
 impl RuleQuery {
     /// The standing preloads, by name.
     #[graphql(complexity = "LIST_COST + child_complexity")]
-    async fn preload_rules(&self, ctx: &Context<'_>) -> Answer<Vec<PreloadRule>> {
+    async fn preload_rules(&self, ctx: &Context<'_>) -> FieldResult<Vec<PreloadRule>> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         Ok(rules.list(caller)?.into_iter().map(PreloadRule).collect())
     }
 
     /// One of them.
-    async fn preload_rule(&self, ctx: &Context<'_>, name: String) -> Answer<Option<PreloadRule>> {
+    async fn preload_rule(&self, ctx: &Context<'_>, name: String) -> FieldResult<Option<PreloadRule>> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         Ok(Some(PreloadRule(rules.find(caller, &name)?)))
     }
@@ -356,7 +356,7 @@ impl RuleQuery {
         target_agents: String,
         window: Option<String>,
         time_zone: Option<String>,
-    ) -> Answer<PreloadRulePreview> {
+    ) -> FieldResult<PreloadRulePreview> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         let window = window.filter(|window| !window.trim().is_empty());
         let window = window.map(|window| Window::parse(&window, time_zone.as_deref()));
@@ -386,26 +386,26 @@ impl RuleQuery {
 impl PreloadRulePreview {
     fn read(&mut self, window: Option<&Window>, now: Timestamp) {
         self.effective_time_zone = window.map(Window::zone_name);
-        if let Some(Ok(Standing::Closed(opens))) = window.map(|window| window.standing(now)) {
+        if let Some(Ok(WindowState::Closed(opens))) = window.map(|window| window.standing(now)) {
             self.is_open = false;
             self.opens_at = opens.map(text);
         }
     }
 
     fn find(&mut self, found: &crate::rules::service::Preview) {
-        let (look, agents) = (&found.look, &found.agents);
-        self.images = count(look.images);
-        self.image_names.clone_from(&look.names);
-        self.is_cut = look.is_cut();
+        let (diff, agents) = (&found.diff, &found.agents);
+        self.images = count(diff.images);
+        self.image_names.clone_from(&diff.names);
+        self.is_cut = diff.is_cut();
         self.agents = count(agents.names.len());
         self.folded = agents.folded();
         self.agent_names = agents.names.iter().take(MAX_NAMES).cloned().collect();
         self.unknown.clone_from(&agents.unknown);
         self.unknown_count = count(agents.unknown_count);
         self.away_count = count(agents.away.len());
-        self.present = count(look.present);
-        self.missing = count(look.missing());
-        self.bytes = BigInt(look.bytes());
+        self.present = count(diff.present);
+        self.missing = count(diff.missing());
+        self.bytes = BigInt(diff.bytes());
     }
 }
 
@@ -459,7 +459,7 @@ impl RuleMutation {
 }
 
 /// What is wrong with one field; any other error stays one.
-fn problem(error: Error) -> Answer<PreloadRuleProblem> {
+fn problem(error: Error) -> FieldResult<PreloadRuleProblem> {
     match error {
         Error::Invalid { field, why } => Ok(PreloadRuleProblem { field, message: why }),
         other => Err(other.into()),

@@ -6,10 +6,10 @@ use async_graphql::{Context, InputObject, Object};
 
 use crate::access::caller::Caller;
 use crate::access::directory::Directory;
-use crate::access::directory::associations::Party;
+use crate::access::directory::associations::Grantee;
 use crate::access::directory::scaling_groups::ScalingGroupChange;
 use crate::access::tenants::ScalingGroup;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::rows;
 use crate::graphql::kit::outcome::outcome;
@@ -160,7 +160,7 @@ impl ScalingGroupQuery {
         &self,
         ctx: &Context<'_>,
         name: Option<String>,
-    ) -> Answer<Option<ScalingGroupNode>> {
+    ) -> FieldResult<Option<ScalingGroupNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let name = name.as_deref().unwrap_or(crate::access::tenants::DEFAULT);
         Ok(Some(ScalingGroupNode(directory.scaling_group(caller, name)?)))
@@ -185,9 +185,9 @@ impl ScalingGroupQuery {
         ctx: &Context<'_>,
         domain: String,
         is_active: Option<bool>,
-    ) -> Answer<Option<Vec<Option<ScalingGroupNode>>>> {
+    ) -> FieldResult<Option<Vec<Option<ScalingGroupNode>>>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
-        Ok(Some(rows(directory.scaling_groups_for(caller, &Party::Domain(domain), is_active)?)))
+        Ok(Some(rows(directory.scaling_groups_for(caller, &Grantee::Domain(domain), is_active)?)))
     }
 
     /// Those that a group may use besides its domain's.
@@ -197,10 +197,10 @@ impl ScalingGroupQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "The group's id, or its name if no other group you see has it.")] user_group: String,
         is_active: Option<bool>,
-    ) -> Answer<Option<Vec<Option<ScalingGroupNode>>>> {
+    ) -> FieldResult<Option<Vec<Option<ScalingGroupNode>>>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
-        let party = Party::Group(directory.group_named(caller, &user_group)?.id);
-        Ok(Some(rows(directory.scaling_groups_for(caller, &party, is_active)?)))
+        let grantee = Grantee::Group(directory.group_named(caller, &user_group)?.id);
+        Ok(Some(rows(directory.scaling_groups_for(caller, &grantee, is_active)?)))
     }
 
     /// Those that a keypair may use whatever its user's groups.
@@ -210,9 +210,9 @@ impl ScalingGroupQuery {
         ctx: &Context<'_>,
         access_key: String,
         is_active: Option<bool>,
-    ) -> Answer<Option<Vec<Option<ScalingGroupNode>>>> {
+    ) -> FieldResult<Option<Vec<Option<ScalingGroupNode>>>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
-        Ok(Some(rows(directory.scaling_groups_for(caller, &Party::Keypair(access_key), is_active)?)))
+        Ok(Some(rows(directory.scaling_groups_for(caller, &Grantee::Keypair(access_key), is_active)?)))
     }
 }
 

@@ -111,7 +111,7 @@ pub struct Services {
     /// For domains, groups, users, keypairs and scaling groups.
     pub directory: Directory,
     /// For sessions.
-    pub door: SignIn,
+    pub sign_in: SignIn,
     /// For API tokens.
     pub tokens: Tokens,
     /// For images and registries.
@@ -139,7 +139,7 @@ pub fn build(services: Services, walks: Walks) -> Schema {
         accounts,
         audit,
         directory,
-        door,
+        sign_in,
         tokens,
         catalog,
         fleet,
@@ -155,7 +155,7 @@ pub fn build(services: Services, walks: Walks) -> Schema {
         .data(accounts)
         .data(audit)
         .data(directory)
-        .data(door)
+        .data(sign_in)
         .data(tokens)
         .data(catalog)
         .data(fleet)

@@ -46,8 +46,8 @@ pub struct SessionQuery;
 impl SessionQuery {
     /// Where the caller is signed in, the latest first.
     async fn sessions(&self, ctx: &Context<'_>) -> Vec<LoginSession> {
-        let (caller, door) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<SignIn>());
-        door.sessions().list(caller).into_iter().map(LoginSession).collect()
+        let (caller, sign_in) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<SignIn>());
+        sign_in.sessions().list(caller).into_iter().map(LoginSession).collect()
     }
 }
 
@@ -63,8 +63,8 @@ impl SessionMutation {
         ctx: &Context<'_>,
         #[graphql(default)] keep_current: bool,
     ) -> SignOutEverywhere {
-        let (caller, door) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<SignIn>());
-        let ended = door.sign_out_everywhere(caller, keep_current).await;
+        let (caller, sign_in) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<SignIn>());
+        let ended = sign_in.sign_out_everywhere(caller, keep_current).await;
         ended.map(|ended| Done::saying(format!("{ended} sessions ended"))).into()
     }
 }

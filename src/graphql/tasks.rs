@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::stretch;
 use crate::graphql::kit::outcome::{Done, ErrorCode, outcome};
@@ -109,7 +109,7 @@ impl BackgroundTask {
         #[graphql(desc = "Only those to which nothing more will happen, or the others.")] is_final: Option<
             bool,
         >,
-    ) -> Answer<Vec<TaskItem>> {
+    ) -> FieldResult<Vec<TaskItem>> {
         let (offset, limit) = stretch(offset, limit, MAX_ITEMS, MAX_ITEMS)?;
         let items = ctx.data_unchecked::<Queue>().items(&self.live, Page { is_final, offset, limit }).await?;
         Ok(items.into_iter().map(TaskItem).collect())
@@ -268,7 +268,7 @@ pub struct TaskQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TaskQuery {
     /// One task, for super-admins. It can be asked about until 24 hours after its end.
-    async fn background_task(&self, ctx: &Context<'_>, id: String) -> Answer<Option<BackgroundTask>> {
+    async fn background_task(&self, ctx: &Context<'_>, id: String) -> FieldResult<Option<BackgroundTask>> {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
         Ok(Some(queue.task_of(caller, &id)?.into()))
     }
@@ -280,7 +280,7 @@ impl TaskQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "No more than so many; 200 at most, 50 if not given.")] limit: Option<i32>,
         #[graphql(desc = "Leave out so many.")] offset: Option<i32>,
-    ) -> Answer<Option<Vec<BackgroundTask>>> {
+    ) -> FieldResult<Option<Vec<BackgroundTask>>> {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
         let (offset, limit) = stretch(offset, limit, USUAL_TASKS, MAX_TASKS)?;
         if !caller.is_superadmin() {

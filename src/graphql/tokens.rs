@@ -4,7 +4,7 @@ use async_graphql::{Context, Object};
 
 use crate::access::caller::Caller;
 use crate::access::tokens::{Token, Tokens, Wanted};
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::outcome::outcome;
 
 /// A personal API token, without itself.
@@ -63,7 +63,7 @@ pub struct TokenQuery;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TokenQuery {
     /// The caller's API tokens, the latest first; for super-admins also those of the user with this e-mail address.
-    async fn api_tokens(&self, ctx: &Context<'_>, user: Option<String>) -> Answer<Vec<ApiToken>> {
+    async fn api_tokens(&self, ctx: &Context<'_>, user: Option<String>) -> FieldResult<Vec<ApiToken>> {
         let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
         Ok(tokens.list(caller, user.as_deref())?.into_iter().map(ApiToken).collect())
     }

@@ -3,7 +3,7 @@
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::scalar::BigInt;
 use crate::transfer::plan::{AgentPlan, Step};
 use crate::transfer::service::Transfers;
@@ -81,7 +81,7 @@ impl TransferQuery {
         reference: String,
         target_agents: String,
         #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
-    ) -> Answer<Option<PreloadPlan>> {
+    ) -> FieldResult<Option<PreloadPlan>> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
         let plan = transfers.plan(caller, &all_of(reference, references), &target_agents).await?;
         Ok(Some(PreloadPlan {

@@ -16,7 +16,7 @@ use crate::base::secret::Secret;
 use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 use crate::graphql::keypairs::KeyPairNode;
-use crate::graphql::kit::fault::Answer;
+use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::field::{Field, Read, Record};
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::{Slice, rows, walk};
@@ -348,7 +348,7 @@ impl UserQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "Only if it belongs to this domain.")] domain_name: Option<String>,
         email: Option<String>,
-    ) -> Answer<Option<UserNode>> {
+    ) -> FieldResult<Option<UserNode>> {
         Ok(Some(one(ctx, domain_name, email.as_deref())?))
     }
 
@@ -358,7 +358,7 @@ impl UserQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "Only if it belongs to this domain.")] domain_name: Option<String>,
         user_id: Option<ID>,
-    ) -> Answer<Option<UserNode>> {
+    ) -> FieldResult<Option<UserNode>> {
         Ok(Some(one(ctx, domain_name, user_id.as_deref().map(String::as_str))?))
     }
 
@@ -371,7 +371,7 @@ impl UserQuery {
         group_id: Option<Uuid>,
         is_active: Option<bool>,
         status: Option<String>,
-    ) -> Answer<Option<Vec<Option<UserNode>>>> {
+    ) -> FieldResult<Option<Vec<Option<UserNode>>>> {
         Ok(Some(rows(found(ctx, domain_name, group_id, is_active, status)?)))
     }
 
@@ -391,7 +391,7 @@ impl UserQuery {
         group_id: Option<Uuid>,
         is_active: Option<bool>,
         status: Option<String>,
-    ) -> Answer<Option<UserList>> {
+    ) -> FieldResult<Option<UserList>> {
         let users = found(ctx, domain_name, group_id, is_active, status)?;
         let slice = Slice { limit, offset, filter, order };
         let found = move |meter: &Meter| {

@@ -14,8 +14,8 @@ use crate::fleet::session::{HELLO, attend};
 use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::problem::Problem;
-use crate::supply::grants::Grants;
-use crate::supply::hand_out::{Answer, Wanted, answer};
+use crate::sources::grants::Grants;
+use crate::sources::hand_out::{PeerRequest, PeerResponse, answer};
 use crate::wire::socket::accept_key;
 
 /// How many parts of images are handed out at once.
@@ -77,7 +77,7 @@ impl HandOut {
 /// `/agents/v2/…`: what one may read with a grant. No user or token opens it, and no grant opens anything else.
 #[handler]
 pub async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Response {
-    let wanted = Wanted {
+    let wanted = PeerRequest {
         method: request.method().as_str(),
         path: request.uri().path().strip_prefix("/agents").unwrap_or_default(),
         authorization: request.header(header::AUTHORIZATION),
@@ -97,7 +97,7 @@ pub async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Response 
     headed(&answer).finish()
 }
 
-fn headed(answer: &Answer) -> ResponseBuilder {
+fn headed(answer: &PeerResponse) -> ResponseBuilder {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::builder().status(status);
     for (name, value) in &answer.headers {

@@ -10,7 +10,7 @@ use poem::{Body, FromRequest, Request, RequestBody};
 
 use crate::access::accounts::Accounts;
 use crate::access::caller::{Caller, Credential, Origin};
-use crate::access::rates::{self, Counted, Rates, Standing};
+use crate::access::rates::{self, Counted, RateStatus, Rates};
 use crate::access::replays::{Replays, Signed};
 use crate::access::sessions::Sessions;
 use crate::access::signature::{self, Authorization, WINDOW};
@@ -66,11 +66,11 @@ impl Deref for Proved {
 
 /// How the sender stands with the limit on requests, on its way from the handler to the response.
 #[derive(Clone, Default)]
-pub struct Tally(Arc<Mutex<Option<Standing>>>);
+pub struct Tally(Arc<Mutex<Option<RateStatus>>>);
 
 impl Tally {
     /// How the sender stands, if there is a limit.
-    pub fn standing(&self) -> Option<Standing> {
+    pub fn standing(&self) -> Option<RateStatus> {
         *self.0.lock()
     }
 }

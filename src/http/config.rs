@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::Filter;
+use crate::access::visibility::ImageFilter;
 use crate::base::reference::shown;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
@@ -152,7 +152,7 @@ fn pairs(caller: &Caller, catalog: &Catalog, start: &str) -> Result<Vec<(String,
         pairs.extend(of_registry(&registry));
     }
     if ALIASES.starts_with(start) || start.starts_with(ALIASES) {
-        for image in catalog.images(caller, &Filter::default())? {
+        for image in catalog.images(caller, &ImageFilter::default())? {
             let canonical = image.record.canonical();
             let key = |alias: &str| format!("{ALIASES}/{}", keys::join([alias]));
             pairs.extend(image.aliases.iter().map(|alias| (key(alias), canonical.to_string())));

@@ -5,7 +5,7 @@
 //! its own words.
 
 mod body;
-mod places;
+mod slots;
 mod socket;
 mod watch;
 
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::lines::Lines;
 use crate::http::connections::body::{Arriving, Leaving};
-use crate::http::connections::places::{Place, Places};
+use crate::http::connections::slots::{ConnectionSlot, ConnectionSlots};
 use crate::http::connections::socket::Socket;
 use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
@@ -60,7 +60,7 @@ impl Connections {
         E: Endpoint<Output = Response> + 'static,
     {
         let (routes, tracker, cut) = (Arc::new(routes), TaskTracker::new(), CancellationToken::new());
-        let places = Places::new(places::most(), self.proxies);
+        let places = ConnectionSlots::new(slots::most(), self.proxies);
         let mut lines = Lines::new(TOLD);
         loop {
             let accepted = tokio::select! {
@@ -96,7 +96,7 @@ impl Connections {
 struct Connection<E> {
     stream: TcpStream,
     remote: SocketAddr,
-    place: Place,
+    place: ConnectionSlot,
     routes: Arc<E>,
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::base::ids::UserId;
-use crate::base::places::Places;
+use crate::base::slots::Slots;
 use crate::http::caller::{Listening, Proofs};
 use crate::http::problem::Problem;
 use crate::tasks::feed::Event;
@@ -61,13 +61,13 @@ pub struct Streams {
     pub tracker: TaskTracker,
     /// Cancelled when the server stops: it waits for open streams otherwise.
     pub shutdown: CancellationToken,
-    places: Places<UserId>,
+    places: Slots<UserId>,
 }
 
 impl Streams {
     /// None yet.
     pub fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self { tracker, shutdown, places: Places::new(MOST, MOST_OF_ONE) }
+        Self { tracker, shutdown, places: Slots::new(MOST, MOST_OF_ONE) }
     }
 }
 

@@ -9,7 +9,7 @@ use poem::http::uri::Authority;
 use poem::http::{HeaderName, HeaderValue, header};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
-use crate::access::rates::{self, Standing};
+use crate::access::rates::{self, RateStatus};
 use crate::base::loopback;
 use crate::base::reference::shown;
 use crate::http::caller::Tally;
@@ -161,7 +161,7 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
 }
 
 /// Says how many requests the sender may make still, in the headers that Backend.AI has for it.
-fn tell(response: &mut Response, standing: Standing) {
+fn tell(response: &mut Response, standing: RateStatus) {
     let window = u32::try_from(rates::WINDOW.as_secs()).unwrap_or(u32::MAX);
     for (name, value) in [
         ("x-ratelimit-limit", standing.limit),

@@ -27,7 +27,7 @@ pub struct Services {
     /// Who sends a request.
     pub proofs: Proofs,
     /// For signing in.
-    pub door: SignIn,
+    pub sign_in: SignIn,
     /// For the first super-admin.
     pub set_up: SetUp,
     /// For backups.
@@ -94,7 +94,7 @@ pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
         })
         .with(AddData::new(services.store))
         .with(AddData::new(services.proofs))
-        .with(AddData::new(services.door))
+        .with(AddData::new(services.sign_in))
         .with(AddData::new(services.set_up))
         .with(AddData::new(services.backups))
         .with(AddData::new(services.catalog))

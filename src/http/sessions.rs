@@ -33,14 +33,14 @@ pub async fn sign_in(
     request: &Request,
     body: Body,
     Data(proofs): Data<&Proofs>,
-    Data(door): Data<&SignIn>,
+    Data(service): Data<&SignIn>,
 ) -> Result<Response, Problem> {
     // Nobody may be signed in to an account of somebody else's by a page they happen to read.
     browser::check(request)?;
     let given: SigningIn = body::read(request, body).await?;
     let peer = proofs.proxies.peer(request);
     let before = proofs.visitor(request, peer).and_then(|caller| caller.origin.session);
-    match door.sign_in(given.username, given.password, peer.address, before).await {
+    match service.sign_in(given.username, given.password, peer.address, before).await {
         Ok(signed_in) => {
             let mut response = answer(&json!({ "authenticated": true, "data": told(&signed_in.caller) }));
             set_cookie(&mut response, &browser::keep(&signed_in.key, peer));
@@ -77,12 +77,12 @@ pub fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up): Data<
 pub async fn sign_out(
     request: &Request,
     Data(proofs): Data<&Proofs>,
-    Data(door): Data<&SignIn>,
+    Data(service): Data<&SignIn>,
 ) -> Result<Response, Problem> {
     browser::check_page(request)?;
     let peer = proofs.proxies.peer(request);
     if let Some(caller) = proofs.visitor(request, peer) {
-        door.sign_out(&caller).await?;
+        service.sign_out(&caller).await?;
     }
     let mut response = answer(&json!({}));
     set_cookie(&mut response, &browser::forget(peer));
@@ -103,13 +103,13 @@ pub async fn update_password(
     request: &Request,
     Proved(caller): Proved,
     body: Body,
-    Data(door): Data<&SignIn>,
+    Data(service): Data<&SignIn>,
 ) -> Result<Response, Problem> {
     let given: Change = body::read(request, body).await?;
     if given.new_password != given.new_password2 {
         return Err(Problem::bad_parameter("the new password and its repetition differ"));
     }
-    match door.change_password(caller, given.old_password, given.new_password).await {
+    match service.change_password(caller, given.old_password, given.new_password).await {
         Ok(()) => Ok(answer(&json!({}))),
         Err(Refusal::Wrong) => {
             Err(Problem::bad_parameter("the old password is not right").coded(Code::Denied))

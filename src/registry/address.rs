@@ -44,7 +44,7 @@ impl Resolver for SystemResolver {
 
 /// What kind of place an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum AddressClass {
     /// The internet.
     Public,
     /// A site's own network: RFC 1918, carrier NAT, unique local.
@@ -55,7 +55,7 @@ pub(crate) enum Place {
     Never,
 }
 
-impl Place {
+impl AddressClass {
     /// The place of an address, whichever way it is wrapped.
     pub(crate) fn of(address: IpAddr) -> Self {
         match address {
@@ -152,13 +152,13 @@ impl Policy {
     /// The rules for the registry at `home`, where an administrator approved `trusted` (`host` or `host:port`).
     pub(crate) fn new(home: &Url, trusted: &[String]) -> Self {
         let at_home = match home.host() {
-            Some(Host::Ipv4(v4)) => Place::of_v4(v4),
-            Some(Host::Ipv6(v6)) => Place::of_v6(v6),
-            _ => Place::Public,
+            Some(Host::Ipv4(v4)) => AddressClass::of_v4(v4),
+            Some(Host::Ipv6(v6)) => AddressClass::of_v6(v6),
+            _ => AddressClass::Public,
         };
         let seen = match (home.host(), at_home) {
             (Some(Host::Domain(_)) | None, _) => UNSEEN,
-            (_, Place::Private | Place::Loopback) => PRIVATE,
+            (_, AddressClass::Private | AddressClass::Loopback) => PRIVATE,
             _ => PUBLIC,
         };
         Self {
@@ -202,7 +202,7 @@ impl Policy {
             Some(Host::Domain(name)) if !name.is_empty() => return Ok(()),
             _ => return blocked("it has no host"),
         };
-        self.permits(&plain_host(url), Place::of(address)).map_err(|why| self::blocked(url, why))
+        self.permits(&plain_host(url), AddressClass::of(address)).map_err(|why| self::blocked(url, why))
     }
 
     /// Whether credentials, or anything at all, may go to this token realm: the registry's own host, a host above or
@@ -243,7 +243,7 @@ impl Policy {
         let mut why = "its name has no address";
         let allowed = found
             .iter()
-            .filter(|address| match self.permits(&host, Place::of(**address)) {
+            .filter(|address| match self.permits(&host, AddressClass::of(**address)) {
                 Ok(()) => true,
                 Err(reason) => {
                     why = reason;
@@ -256,25 +256,27 @@ impl Policy {
     }
 
     fn learn(&self, found: &[IpAddr]) {
-        let inside = found.iter().all(|a| matches!(Place::of(*a), Place::Private | Place::Loopback));
+        let inside = found
+            .iter()
+            .all(|a| matches!(AddressClass::of(*a), AddressClass::Private | AddressClass::Loopback));
         if !found.is_empty() {
             self.at_home.fetch_max(if inside { PRIVATE } else { PUBLIC }, Ordering::Relaxed);
         }
     }
 
-    fn permits(&self, host: &str, place: Place) -> Result<(), &'static str> {
+    fn permits(&self, host: &str, place: AddressClass) -> Result<(), &'static str> {
         match place {
-            Place::Public => Ok(()),
-            Place::Never => {
+            AddressClass::Public => Ok(()),
+            AddressClass::Never => {
                 Err("its address is link-local, metadata, multicast or unspecified; no registry lives there")
             }
-            Place::Loopback if loopback::is_url(&self.home) => Ok(()),
-            Place::Loopback => {
+            AddressClass::Loopback if loopback::is_url(&self.home) => Ok(()),
+            AddressClass::Loopback => {
                 Err("its address is this machine itself, which only a registry added as localhost may use")
             }
-            Place::Private if self.role(host) != Role::Foreign => Ok(()),
-            Place::Private if self.at_home.load(Ordering::Relaxed) == PRIVATE => Ok(()),
-            Place::Private => Err(
+            AddressClass::Private if self.role(host) != Role::Foreign => Ok(()),
+            AddressClass::Private if self.at_home.load(Ordering::Relaxed) == PRIVATE => Ok(()),
+            AddressClass::Private => Err(
                 "its address is in a private network, the registry's is not; add it to the registry's trusted_hosts",
             ),
         }

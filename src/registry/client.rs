@@ -24,12 +24,12 @@ use crate::{
         auth::Auth,
         config::MAX_CONFIG,
         error::{Error, Reason, visible},
-        limits::Limits,
-        listing::{Kind, Listing},
+        limits::ClientLimits,
+        listing::{ListKind, Listing},
         manifest::{self, MAX_MANIFEST},
         paging::next_link,
         silence::Silence,
-        transport::{Answer, Settings, Transport, error_code},
+        transport::{HttpAnswer, Settings, Transport, error_code},
     },
 };
 
@@ -168,23 +168,27 @@ impl Client {
 
     /// The same with another source of addresses.
     pub fn with_resolver(remote: Remote, resolver: Arc<dyn Resolver>) -> Result<Self, Error> {
-        Self::with_limits(remote, resolver, Limits::default())
+        Self::with_limits(remote, resolver, ClientLimits::default())
     }
 
     /// The same with other deadlines.
-    pub fn with_limits(remote: Remote, resolver: Arc<dyn Resolver>, limits: Limits) -> Result<Self, Error> {
+    pub fn with_limits(
+        remote: Remote,
+        resolver: Arc<dyn Resolver>,
+        limits: ClientLimits,
+    ) -> Result<Self, Error> {
         let host = remote.host.clone();
         Self::build(remote, resolver, limits).map_err(|reason| Error::new(&host, "settings", reason))
     }
 
     /// A client of another wharf's images, which wants Basic authentication and need not say so.
-    pub fn of_peer(remote: Remote, limits: Limits) -> Result<Self, Error> {
+    pub fn of_peer(remote: Remote, limits: ClientLimits) -> Result<Self, Error> {
         let client = Self::with_limits(remote, Arc::new(SystemResolver), limits)?;
         client.0.auth.assume_basic();
         Ok(client)
     }
 
-    fn build(remote: Remote, resolver: Arc<dyn Resolver>, limits: Limits) -> Result<Self, Reason> {
+    fn build(remote: Remote, resolver: Arc<dyn Resolver>, limits: ClientLimits) -> Result<Self, Reason> {
         let base = base_url(&remote.url)?;
         let is_docker_hub = base.host_str().is_some_and(docker_hub::is_host);
         let net = Transport::new(Settings {
@@ -217,14 +221,14 @@ impl Client {
 
     /// Lists the repositories (`_catalog`, an extension many registries lack or keep for administrators).
     pub async fn repositories(&self) -> Result<Names, Error> {
-        self.list(Kind::Repositories, "_catalog", "registry:catalog:*", "catalog").await
+        self.list(ListKind::Repositories, "_catalog", "registry:catalog:*", "catalog").await
     }
 
     /// Lists the tags of a repository: all pages, or an error.
     pub async fn tags(&self, repository: &str) -> Result<Names, Error> {
         self.check_repository(repository)?;
         let doing = format!("tags of {repository}");
-        self.list(Kind::Tags, &format!("{repository}/tags/list"), &pull(repository), &doing).await
+        self.list(ListKind::Tags, &format!("{repository}/tags/list"), &pull(repository), &doing).await
     }
 
     /// Asks with one cheap request whether a tag still points to `known`. The first answers teach which request is
@@ -324,7 +328,7 @@ impl Client {
         self.0.net.warnings()
     }
 
-    async fn list(&self, kind: Kind, path: &str, scope: &str, doing: &str) -> Result<Names, Error> {
+    async fn list(&self, kind: ListKind, path: &str, scope: &str, doing: &str) -> Result<Names, Error> {
         match self.list_by(kind, path, scope, doing, PAGE).await {
             Err(error) if error.reason == PAGE_REFUSED => {
                 self.list_by(kind, path, scope, doing, SMALL_PAGE).await
@@ -335,7 +339,7 @@ impl Client {
 
     async fn list_by(
         &self,
-        kind: Kind,
+        kind: ListKind,
         path: &str,
         scope: &str,
         doing: &str,
@@ -343,7 +347,7 @@ impl Client {
     ) -> Result<Names, Error> {
         let limits = &self.0.net.limits;
         let mut ask = self.ask(path, MAX_PAGE, doing.to_owned())?;
-        if kind == Kind::Repositories {
+        if kind == ListKind::Repositories {
             ask.header_deadline = limits.catalog_headers;
         }
         let first = ask.url.clone();
@@ -438,7 +442,7 @@ impl Client {
         Ok(ask)
     }
 
-    fn accept_manifest(&self, ask: &Ask, reference: &str, answer: Answer) -> Result<Fetched, Error> {
+    fn accept_manifest(&self, ask: &Ask, reference: &str, answer: HttpAnswer) -> Result<Fetched, Error> {
         if answer.status != StatusCode::OK {
             return Err(self.refusal(ask, &answer));
         }
@@ -451,7 +455,7 @@ impl Client {
     }
 
     /// Sends a request with the authorization its scope needs. A 401 buys one more try with fresh authorization.
-    async fn send(&self, ask: &Ask, scope: &str) -> Result<Answer, Error> {
+    async fn send(&self, ask: &Ask, scope: &str) -> Result<HttpAnswer, Error> {
         let Inner { net, auth, .. } = &*self.0;
         let authorization = auth.header(net, scope).await?;
         let answer = net.exchange(ask, authorization.as_ref()).await?;
@@ -493,7 +497,7 @@ impl Client {
     }
 
     /// The error an unwelcome status stands for.
-    fn refusal(&self, ask: &Ask, answer: &Answer) -> Error {
+    fn refusal(&self, ask: &Ask, answer: &HttpAnswer) -> Error {
         // What other hosts say in a body is never looked at.
         let code = if self.0.net.policy.is_home(&answer.url) { error_code(&answer.body) } else { None };
         let reason = match (answer.status.as_u16(), code) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Deadlines and counts of one client. The defaults are the constants below; tests shorten them.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ClientLimits {
     /// Until a TCP connection and TLS stand.
     pub connect: Duration,
     /// From sending a request to the last byte of the response's head.
@@ -61,7 +61,7 @@ const NAMES: usize = 200_000;
 /// Object storage needs one, a CDN before it two.
 const REDIRECTS: usize = 5;
 
-impl Default for Limits {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             connect: CONNECT,

@@ -17,12 +17,12 @@ const MAX_REFUSED: usize = 100;
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ListKind {
     Tags,
     Repositories,
 }
 
-impl Kind {
+impl ListKind {
     fn field(self) -> &'static str {
         match self {
             Self::Tags => "tags",
@@ -44,7 +44,7 @@ impl Kind {
 /// A listing as it grows.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    kind: Kind,
+    kind: ListKind,
     limit: usize,
     seen: HashSet<String>,
     names: Names,
@@ -63,7 +63,7 @@ pub(crate) struct Page {
 
 impl Listing {
     /// An empty listing of at most `limit` names.
-    pub(crate) fn new(kind: Kind, limit: usize) -> Self {
+    pub(crate) fn new(kind: ListKind, limit: usize) -> Self {
         Self { kind, limit, seen: HashSet::new(), names: Names::default() }
     }
 
@@ -185,12 +185,12 @@ impl<'de> Visitor<'de> for Entries<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, Listing};
+    use super::{ListKind, Listing};
     use crate::registry::error::Reason;
 
     #[test]
     fn names_that_break_the_grammar_are_refused_and_shown_harmlessly() {
-        let mut listing = Listing::new(Kind::Tags, 100);
+        let mut listing = Listing::new(ListKind::Tags, 100);
         let hostile = [
             "../..",
             "%2e%2e",
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn repositories_follow_their_own_grammar() {
-        let mut listing = Listing::new(Kind::Repositories, 100);
+        let mut listing = Listing::new(ListKind::Repositories, 100);
         listing.add(br#"{"repositories":["lab/python","../etc","Upper","a//b","a"]}"#).unwrap();
         let names = listing.finish();
         assert_eq!(names.names, ["lab/python", "a"]);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn null_is_an_empty_page_and_garbage_is_an_error() {
-        let mut listing = Listing::new(Kind::Tags, 100);
+        let mut listing = Listing::new(ListKind::Tags, 100);
         assert_eq!(listing.add(br#"{"name":"a","tags":null}"#).unwrap().entries, 0);
         for bad in [
             "",
@@ -261,11 +261,11 @@ mod tests {
 
     #[test]
     fn a_listing_ends_at_its_limit_of_names_and_counts_floods_of_bad_ones() {
-        let mut listing = Listing::new(Kind::Tags, 10);
+        let mut listing = Listing::new(ListKind::Tags, 10);
         let tags: Vec<String> = (0..11).map(|i| i.to_string()).collect();
         let body = serde_json::json!({"tags": tags}).to_string();
         assert!(matches!(listing.add(body.as_bytes()), Err(Reason::TooLarge { limit: 10, .. })));
-        let mut listing = Listing::new(Kind::Tags, 10);
+        let mut listing = Listing::new(ListKind::Tags, 10);
         listing.add(serde_json::json!({"tags": vec!["!"; 5000]}).to_string().as_bytes()).unwrap();
         let names = listing.finish();
         assert_eq!((names.refused.len(), names.refused_count), (super::MAX_REFUSED, 5000));

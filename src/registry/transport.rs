@@ -25,7 +25,7 @@ use crate::registry::{
     address::{Filtered, Policy, Refused, Resolver, same_origin},
     ask::Ask,
     error::{Error, Reason, is_transient_status, visible},
-    limits::Limits,
+    limits::ClientLimits,
     pace::{Pace, Pause},
     retry,
     silence::{Silence, Waits},
@@ -43,7 +43,7 @@ const MAX_WARNINGS: usize = 16;
 
 /// The answer to it.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
@@ -56,14 +56,14 @@ pub(crate) struct Answer {
 /// An answer whose body is still to come, if it is a success; any other is whole.
 pub(crate) enum Opened {
     Coming { status: StatusCode, response: reqwest::Response, url: Url },
-    Whole(Answer),
+    Whole(HttpAnswer),
 }
 
 /// The connections to one registry and what it may send us to.
 pub(crate) struct Transport {
     http: reqwest::Client,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: ClientLimits,
     pub(crate) pace: Pace,
     host: String,
     slots: Semaphore,
@@ -78,7 +78,7 @@ pub(crate) struct Transport {
 const NO_ANSWER: Reason = Reason::Timeout("no response headers");
 
 /// A try that failed, and what it says about the next one.
-struct Setback {
+struct FailedTry {
     reason: Reason,
     again: Again,
 }
@@ -90,7 +90,7 @@ enum Again {
     AfterPause(Option<Duration>),
 }
 
-impl Setback {
+impl FailedTry {
     fn final_(reason: Reason) -> Self {
         Self { reason, again: Again::Never }
     }
@@ -104,7 +104,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) ssl_verify: bool,
     pub(crate) ca_pem: Option<&'a str>,
     pub(crate) concurrency: usize,
-    pub(crate) limits: Limits,
+    pub(crate) limits: ClientLimits,
 }
 
 impl Transport {
@@ -165,19 +165,19 @@ impl Transport {
         &self,
         ask: &Ask,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Answer, Error> {
-        self.insist(ask, || self.attempt(ask, authorization)).await
+    ) -> Result<HttpAnswer, Error> {
+        self.with_retries(ask, || self.attempt(ask, authorization)).await
     }
 
     /// The same, but for the body of a success: that is for the caller to read, for as long as it comes.
     pub(crate) async fn open(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Opened, Error> {
-        self.insist(ask, || self.attempt_to_open(ask, authorization)).await
+        self.with_retries(ask, || self.attempt_to_open(ask, authorization)).await
     }
 
     /// Tries for as long as that may help.
-    async fn insist<T, F>(&self, ask: &Ask, try_it: impl Fn() -> F) -> Result<T, Error>
+    async fn with_retries<T, F>(&self, ask: &Ask, try_it: impl Fn() -> F) -> Result<T, Error>
     where
-        F: Future<Output = Result<T, Setback>>,
+        F: Future<Output = Result<T, FailedTry>>,
     {
         let (mut attempt, mut silent) = (1, 0);
         loop {
@@ -209,7 +209,7 @@ impl Transport {
         }
     }
 
-    async fn attempt(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Answer, Setback> {
+    async fn attempt(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<HttpAnswer, FailedTry> {
         let _slot = self.turn(ask).await?;
         let whole = async {
             let (url, response) = self.follow(ask, authorization).await?;
@@ -217,7 +217,7 @@ impl Transport {
         };
         match timeout(self.limits.total, whole).await {
             // A whole answer's time was spent on it already; once is enough.
-            Err(_) => Err(Setback::final_(Reason::Timeout("the whole answer took too long"))),
+            Err(_) => Err(FailedTry::final_(Reason::Timeout("the whole answer took too long"))),
             Ok(outcome) => outcome.and_then(judge),
         }
     }
@@ -228,7 +228,7 @@ impl Transport {
         &self,
         ask: &Ask,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Opened, Setback> {
+    ) -> Result<Opened, FailedTry> {
         let _slot = self.turn(ask).await?;
         let (url, response) = self.follow(ask, authorization).await?;
         let status = response.status();
@@ -252,14 +252,14 @@ impl Transport {
     }
 
     /// Waits out a short pause and for a free slot. The slot is given back while pausing.
-    async fn turn(&self, ask: &Ask) -> Result<Option<tokio::sync::SemaphorePermit<'_>>, Setback> {
+    async fn turn(&self, ask: &Ask) -> Result<Option<tokio::sync::SemaphorePermit<'_>>, FailedTry> {
         loop {
             // The semaphore is never closed, so this is always a permit.
             let slot = self.slots.acquire().await.ok();
             let Some(pause) = self.pace.pending(ask.counted) else { return Ok(slot) };
             drop(slot);
             if pause.left() > self.limits.short_wait {
-                return Err(Setback::final_(Reason::RateLimited { until: pause }));
+                return Err(FailedTry::final_(Reason::RateLimited { until: pause }));
             }
             tokio::time::sleep(pause.left()).await;
         }
@@ -270,11 +270,11 @@ impl Transport {
         &self,
         ask: &Ask,
         authorization: Option<&HeaderValue>,
-    ) -> Result<(Url, reqwest::Response), Setback> {
+    ) -> Result<(Url, reqwest::Response), FailedTry> {
         let mut url = ask.url.clone();
         let mut authorization = authorization;
         for hop in 0.. {
-            self.policy.admit(&url).map_err(Setback::final_)?;
+            self.policy.admit(&url).map_err(FailedTry::final_)?;
             let response = self.send(ask, &url, authorization).await?;
             if !is_redirect(response.status()) {
                 return Ok((url, response));
@@ -282,7 +282,7 @@ impl Transport {
             if hop >= ask.redirects {
                 break;
             }
-            let next = redirect_target(&url, response.headers()).map_err(Setback::final_)?;
+            let next = redirect_target(&url, response.headers()).map_err(FailedTry::final_)?;
             // Once gone, the header stays gone, even if a later hop leads back.
             authorization = authorization.filter(|_| same_origin(&url, &next));
             url = next;
@@ -292,7 +292,7 @@ impl Transport {
         } else {
             "too many redirects"
         };
-        Err(Setback::final_(Reason::Invalid(why.into())))
+        Err(FailedTry::final_(Reason::Invalid(why.into())))
     }
 
     async fn send(
@@ -300,7 +300,7 @@ impl Transport {
         ask: &Ask,
         url: &Url,
         authorization: Option<&HeaderValue>,
-    ) -> Result<reqwest::Response, Setback> {
+    ) -> Result<reqwest::Response, FailedTry> {
         // Bodies are never worth decompressing here (manifests are small, configs too), and a compressed one is a bomb.
         let mut request = self
             .http
@@ -321,7 +321,7 @@ impl Transport {
         // The deadline is for the whole head: a byte now and then, or one `100 Continue` after another, is no answer.
         let _waiting = self.waits.begin(ask);
         match timeout(ask.header_deadline, request.send()).await {
-            Err(_) => Err(Setback { reason: NO_ANSWER, again: Again::AfterBackoff }),
+            Err(_) => Err(FailedTry { reason: NO_ANSWER, again: Again::AfterBackoff }),
             Ok(Err(error)) => Err(self.setback(url, &error)),
             Ok(Ok(response)) => {
                 if same_origin(url, self.policy.home()) {
@@ -333,7 +333,12 @@ impl Transport {
         }
     }
 
-    async fn receive(&self, ask: &Ask, url: Url, mut response: reqwest::Response) -> Result<Answer, Setback> {
+    async fn receive(
+        &self,
+        ask: &Ask,
+        url: Url,
+        mut response: reqwest::Response,
+    ) -> Result<HttpAnswer, FailedTry> {
         let (status, headers) = (response.status(), response.headers().clone());
         let (body, turn) = if ask.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             (Vec::new(), None)
@@ -343,7 +348,7 @@ impl Transport {
         } else {
             (self.read_error(&mut response).await, None)
         };
-        Ok(Answer { status, headers, body, url, _turn: turn })
+        Ok(HttpAnswer { status, headers, body, url, _turn: turn })
     }
 
     /// Reads a body of at most `cap` bytes; never holds more than that and one network buffer.
@@ -352,9 +357,9 @@ impl Transport {
         url: &Url,
         response: &mut reqwest::Response,
         cap: usize,
-    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Setback> {
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), FailedTry> {
         let limit = u64::try_from(cap).unwrap_or(u64::MAX);
-        let too_large = || Setback::final_(Reason::TooLarge { limit, what: "bytes" });
+        let too_large = || FailedTry::final_(Reason::TooLarge { limit, what: "bytes" });
         if response.content_length().is_some_and(|declared| declared > limit) {
             return Err(too_large());
         }
@@ -369,7 +374,7 @@ impl Transport {
             match timeout(self.limits.idle, response.chunk()).await {
                 Err(_) => {
                     let reason = Reason::Timeout("the body stopped coming");
-                    return Err(Setback { reason, again: Again::AfterBackoff });
+                    return Err(FailedTry { reason, again: Again::AfterBackoff });
                 }
                 Ok(Err(error)) => return Err(self.setback(url, &error)),
                 Ok(Ok(None)) => {
@@ -396,12 +401,12 @@ impl Transport {
     }
 
     /// Sorts a failure of the HTTP client: ours to refuse, the certificate's fault, or the network's.
-    fn setback(&self, url: &Url, error: &reqwest::Error) -> Setback {
+    fn setback(&self, url: &Url, error: &reqwest::Error) -> FailedTry {
         if let Some(Refused(reason)) = find_cause(error) {
-            return Setback::final_(reason.clone());
+            return FailedTry::final_(reason.clone());
         }
         if let Some(tls) = find_cause::<rustls::Error>(error) {
-            return Setback::final_(Reason::Tls(tls::explain(tls)));
+            return FailedTry::final_(Reason::Tls(tls::explain(tls)));
         }
         let reason = if error.is_timeout() {
             Reason::Timeout("no connection")
@@ -411,7 +416,7 @@ impl Transport {
         } else {
             Reason::Unreachable(root_cause(error))
         };
-        Setback { reason, again: Again::AfterBackoff }
+        FailedTry { reason, again: Again::AfterBackoff }
     }
 
     fn note_warnings(&self, headers: &HeaderMap) {
@@ -424,28 +429,28 @@ impl Transport {
     }
 }
 
-fn check_encoding(headers: &HeaderMap) -> Result<(), Setback> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), FailedTry> {
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         let why = "it is compressed although that was not asked for";
-        return Err(Setback::final_(Reason::Invalid(why.into())));
+        return Err(FailedTry::final_(Reason::Invalid(why.into())));
     }
     Ok(())
 }
 
 /// Turns statuses that mean "not now" into setbacks.
-fn judge(answer: Answer) -> Result<Answer, Setback> {
+fn judge(answer: HttpAnswer) -> Result<HttpAnswer, FailedTry> {
     let status = answer.status.as_u16();
     let asked = retry::retry_after(&answer.headers, SystemTime::now());
     if status == 429 {
         let reason = Reason::RateLimited { until: Pause::lasting(Duration::ZERO) };
-        return Err(Setback { reason, again: Again::AfterPause(asked) });
+        return Err(FailedTry { reason, again: Again::AfterPause(asked) });
     }
     if !is_transient_status(status) {
         return Ok(answer);
     }
     let reason = Reason::Status { status, code: error_code(&answer.body) };
     let paused = status == 503 && answer.headers.contains_key(RETRY_AFTER) && asked.is_some();
-    Err(Setback { reason, again: if paused { Again::AfterPause(asked) } else { Again::AfterBackoff } })
+    Err(FailedTry { reason, again: if paused { Again::AfterPause(asked) } else { Again::AfterBackoff } })
 }
 
 fn is_redirect(status: StatusCode) -> bool {

@@ -9,7 +9,7 @@ use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 use crate::fleet::expression::Expression;
 use crate::rules::pattern::ImagePattern;
-use crate::rules::window::{Standing, Window};
+use crate::rules::window::{Window, WindowState};
 
 /// A standing preload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,14 +109,14 @@ impl Rule {
     }
 
     /// How its window stands; one that is none is always open.
-    pub fn standing(&self, now: Timestamp) -> Option<Standing> {
+    pub fn standing(&self, now: Timestamp) -> Option<WindowState> {
         // A time zone that is gone after an update of the system: better nothing than at a wrong time.
-        self.window.as_ref().map(|window| window.standing(now).unwrap_or(Standing::Closed(None)))
+        self.window.as_ref().map(|window| window.standing(now).unwrap_or(WindowState::Closed(None)))
     }
 
     /// Whether it may begin something now.
     pub fn is_open(&self, now: Timestamp) -> bool {
-        self.enabled && !matches!(self.standing(now), Some(Standing::Closed(_)))
+        self.enabled && !matches!(self.standing(now), Some(WindowState::Closed(_)))
     }
 
     /// The one who does what the rule says: whoever changed it last.

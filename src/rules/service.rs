@@ -15,14 +15,14 @@ use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
 use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::service::Fleet;
-use crate::rules::look::Look;
+use crate::rules::backoff::Backoffs;
+use crate::rules::diff::Diff;
 use crate::rules::memory::Memory;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{Rule, RuleChange, parsed};
-use crate::rules::setbacks::Setbacks;
 use crate::rules::status::Status;
 use crate::rules::survey::{Agents, look_at};
-use crate::rules::window::Standing;
+use crate::rules::window::WindowState;
 use crate::store::{Store, Table};
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
@@ -62,7 +62,7 @@ pub struct Told {
     /// How it stood when it was looked at last; none if that is yet to come.
     pub status: Option<Arc<Status>>,
     /// How its window stands; none if it has none.
-    pub standing: Option<Standing>,
+    pub standing: Option<WindowState>,
 }
 
 /// How a rule stands, in a word.
@@ -100,7 +100,7 @@ impl State {
 #[derive(Debug)]
 pub struct Preview {
     /// The images, and what is missing.
-    pub look: Look,
+    pub diff: Diff,
     /// Of the agents those that can be given something now, and the rest.
     pub agents: Agents,
 }
@@ -116,7 +116,7 @@ impl Told {
             0 if status.away_count == 0 => State::Filled,
             0 => State::Waiting,
             _ if tally.begun + tally.loading > 0 => State::Loading,
-            _ if tally.due > 0 && matches!(self.standing, Some(Standing::Closed(_))) => State::Closed,
+            _ if tally.due > 0 && matches!(self.standing, Some(WindowState::Closed(_))) => State::Closed,
             _ if tally.due > 0 => State::Loading,
             _ => State::Waiting,
         }
@@ -140,7 +140,7 @@ impl Rules {
                 index.rules.insert(rule.name.clone(), Arc::new(rule));
                 Ok(())
             })?;
-            Setbacks::load(r, clock)
+            Backoffs::load(r, clock)
         })?;
         Ok(Self {
             store: store.clone(),
@@ -263,9 +263,9 @@ impl Rules {
         caller.require_superadmin("preload_rule_preview")?;
         let (pattern, expression) = (ImagePattern::parse(images)?, parsed(target_agents)?);
         let mut seen = look_at(&self.catalog, &self.fleet, caller, vec![(pattern, expression)]).await?;
-        let (look, agents) =
+        let (diff, agents) =
             seen.rules.pop().ok_or_else(|| Error::internal("a rule that was not looked at"))?;
-        Ok(Preview { look, agents })
+        Ok(Preview { diff, agents })
     }
 
     /// Whether an expression can be read.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::base::ids::TaskId;
-use crate::rules::share::Tally;
+use crate::rules::schedule::Tally;
 
 /// How a rule stood when it was looked at last. Counts are of images on agents.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::access::caller::Caller;
-use crate::access::visibility::Filter;
+use crate::access::visibility::ImageFilter;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::{Error, Result};
@@ -13,7 +13,7 @@ use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::expression::Expression;
 use crate::fleet::fold::fold;
 use crate::fleet::service::Fleet;
-use crate::rules::look::{Look, Scene, look};
+use crate::rules::diff::{Diff, Scene, diff};
 use crate::rules::pattern::ImagePattern;
 use crate::rules::status::Away;
 
@@ -42,7 +42,7 @@ impl Agents {
 /// What was seen in one look.
 pub(in crate::rules) struct Seen {
     /// For each rule.
-    pub(in crate::rules) rules: Vec<(Look, Agents)>,
+    pub(in crate::rules) rules: Vec<(Diff, Agents)>,
 }
 
 /// Looks at what these rules find, off the threads that answer requests.
@@ -52,7 +52,7 @@ pub(in crate::rules) async fn look_at(
     caller: &Caller,
     rules: Vec<(ImagePattern, Expression)>,
 ) -> Result<Seen> {
-    let images = catalog.images(caller, &Filter::default())?;
+    let images = catalog.images(caller, &ImageFilter::default())?;
     let (fleet, roster) = (fleet.clone(), fleet.roster());
     let looking = tokio::task::spawn_blocking(move || {
         let mut ready: BTreeMap<String, Bits> = BTreeMap::new();
@@ -68,7 +68,7 @@ pub(in crate::rules) async fn look_at(
         let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
         let one = |(pattern, expression): (ImagePattern, Expression)| {
             let agents = named(&expression, &inventory, &by_name);
-            (look(&pattern, &agents.bits, &scene), agents)
+            (diff(&pattern, &agents.bits, &scene), agents)
         };
         Seen { rules: rules.into_iter().map(one).collect() }
     });

@@ -33,7 +33,7 @@ pub struct Window {
 
 /// How a window stands at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum WindowState {
     /// It is open, until then.
     Open(Timestamp),
     /// It is closed, until then; none if it does not open within days.
@@ -91,7 +91,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the server no longer knows the time zone.
-    pub fn standing(&self, now: Timestamp) -> Result<Standing> {
+    pub fn standing(&self, now: Timestamp) -> Result<WindowState> {
         let zone = self.time_zone()?;
         let today = zone.to_datetime(now).date();
         let mut opens = None;
@@ -99,7 +99,7 @@ impl Window {
         for days in -1..=AHEAD {
             let Ok(date) = today.checked_add(days.days()) else { continue };
             match self.on(date, &zone) {
-                Some((from, to)) if from <= now && now < to => return Ok(Standing::Open(to)),
+                Some((from, to)) if from <= now && now < to => return Ok(WindowState::Open(to)),
                 Some((from, to)) if from > now && from < to => {
                     opens = Some(from);
                     break;
@@ -107,7 +107,7 @@ impl Window {
                 _ => {}
             }
         }
-        Ok(Standing::Closed(opens))
+        Ok(WindowState::Closed(opens))
     }
 
     /// From when to when it is open that began on this day.
@@ -152,13 +152,13 @@ fn minutes(text: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Standing, Window};
+    use super::{Window, WindowState};
 
     fn at(text: &str, zone: &str, now: &str) -> String {
         match Window::parse(text, Some(zone)).unwrap().standing(now.parse().unwrap()).unwrap() {
-            Standing::Open(until) => format!("open until {until}"),
-            Standing::Closed(Some(opens)) => format!("opens {opens}"),
-            Standing::Closed(None) => "closed".into(),
+            WindowState::Open(until) => format!("open until {until}"),
+            WindowState::Closed(Some(opens)) => format!("opens {opens}"),
+            WindowState::Closed(None) => "closed".into(),
         }
     }
 

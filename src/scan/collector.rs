@@ -11,7 +11,7 @@ use crate::base::ids::TaskId;
 use crate::catalog::service::Catalog;
 use crate::scan::work::Work;
 use crate::tasks::queue::Queue;
-use crate::tasks::task::Kind;
+use crate::tasks::task::TaskKind;
 
 /// The shortest rest between two looks, and how many times as long as a look it is at least: it takes no more than a small
 /// part of a processor, however large the catalog is and however often it changes.
@@ -33,7 +33,7 @@ struct Scans {
 
 impl Scans {
     fn of(queue: &Queue) -> Self {
-        let all = queue.of_kind(Kind::Rescan);
+        let all = queue.of_kind(TaskKind::Rescan);
         let running: Vec<_> = all.iter().filter(|live| live.is_running()).collect();
         // What a scan finds to do is of the registries that it was made for.
         let works = running.iter().flat_map(|live| live.first_items());
@@ -88,7 +88,7 @@ pub async fn collect(catalog: Catalog, queue: Queue, stop: CancellationToken) {
 async fn look(catalog: &Catalog, queue: &Queue, scans: &Scans) -> Result<bool> {
     let (queue, known) = (queue.clone(), Arc::clone(&scans.known));
     // A scan that is new might read what is on its way out.
-    let may_go_on = move || queue.of_kind(Kind::Rescan).iter().all(|live| known.contains(&live.id()));
+    let may_go_on = move || queue.of_kind(TaskKind::Rescan).iter().all(|live| known.contains(&live.id()));
     let collected = catalog.collect(scans.registries.clone(), may_go_on).await?;
     let records = collected.records;
     if records > 0 {

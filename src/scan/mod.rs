@@ -4,8 +4,8 @@
 //! its own, read and committed whole, and the last one removes what is gone.
 
 pub mod collector;
+mod concurrent_reads;
 mod content;
-mod meanwhile;
 mod removal;
 mod repository;
 pub mod service;

@@ -17,8 +17,8 @@ use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::registry::client::{Names, Probe};
 use crate::registry::error::{Error as RegistryError, Reason};
+use crate::scan::concurrent_reads::ConcurrentReads;
 use crate::scan::content::{Fresh, Resolved, Source, Trouble, is_pause};
-use crate::scan::meanwhile::Meanwhile;
 use crate::scan::session::Session;
 use crate::store::table::Writer;
 use crate::tasks::task::{Ledger, Progress};
@@ -42,7 +42,7 @@ pub struct Reading<'a> {
     /// Where progress is told.
     pub place: &'a Workplace,
     /// The other readings.
-    pub meanwhile: &'a Meanwhile,
+    pub meanwhile: &'a ConcurrentReads,
 }
 
 /// What was found of one tag.

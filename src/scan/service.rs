@@ -13,7 +13,7 @@ use crate::scan::session::Sessions;
 use crate::scan::work::Work;
 use crate::scan::worker::has_no_catalog;
 use crate::tasks::queue::Queue;
-use crate::tasks::task::Kind;
+use crate::tasks::task::TaskKind;
 
 /// Starts scans. Clones share the connections to registries.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Scanner {
             let project = wanted.project.clone();
             items.push(Work::List { registry, project, confirm_removals: wanted.confirm_removals }.item()?);
         }
-        self.queue.submit(deed, Kind::Rescan, subject, caller.user, items).await
+        self.queue.submit(deed, TaskKind::Rescan, subject, caller.user, items).await
     }
 
     /// Starts the scan of one image.
@@ -97,7 +97,7 @@ impl Scanner {
                 if let Some(running) = self.running(&item.name) {
                     return Ok(running);
                 }
-                self.queue.submit(&deed, Kind::Rescan, item.name.clone(), caller.user, vec![item]).await
+                self.queue.submit(&deed, TaskKind::Rescan, item.name.clone(), caller.user, vec![item]).await
             })
             .await
     }

@@ -13,8 +13,8 @@ use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::registry::client::Client;
 use crate::registry::error::Error as RegistryError;
+use crate::scan::concurrent_reads::ConcurrentReads;
 use crate::scan::content::{Content, is_pause};
-use crate::scan::meanwhile::Meanwhile;
 
 /// After so many repositories in a row that could not be reached, the rest of the registry is given up: each try
 /// costs its full timeouts, and a registry that is down stays down for thousands of them.
@@ -56,14 +56,14 @@ pub struct Sessions {
     /// The ways to the registries.
     pub clients: Clients,
     /// The repositories that are being read.
-    pub meanwhile: Meanwhile,
+    pub meanwhile: ConcurrentReads,
     open: Mutex<HashMap<(TaskId, String), Weak<Session>>>,
 }
 
 impl Sessions {
     /// No session yet.
     pub fn new(catalog: Catalog, clients: Clients) -> Self {
-        Self { catalog, clients, meanwhile: Meanwhile::default(), open: Mutex::default() }
+        Self { catalog, clients, meanwhile: ConcurrentReads::default(), open: Mutex::default() }
     }
 
     /// The session of this task with this registry, if one is open.

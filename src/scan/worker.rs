@@ -18,9 +18,9 @@ use crate::scan::repository::Reading;
 use crate::scan::session::{Session, Sessions};
 use crate::scan::sweep;
 use crate::scan::work::Work;
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, State};
+use crate::tasks::task::{Item, ItemState, Ledger, State, TaskKind};
 use crate::tasks::totals::Tally;
-use crate::tasks::worker::{Outcome, Setback, Worker, Workplace};
+use crate::tasks::worker::{ItemFailure, Outcome, Worker, Workplace};
 
 /// Repositories of one task that are read at once.
 const REPOSITORIES_AT_ONCE: usize = 4;
@@ -161,22 +161,22 @@ fn note_refused(host: &str, listed: &Names, ledger: &mut Ledger) {
 
 #[async_trait]
 impl Worker for ScanWorker {
-    fn kind(&self) -> Kind {
-        Kind::Rescan
+    fn kind(&self) -> TaskKind {
+        TaskKind::Rescan
     }
 
     fn parallel(&self) -> usize {
         REPOSITORIES_AT_ONCE
     }
 
-    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
-        let work = Work::of(&item.work).map_err(|error| Setback::giving_up(error.to_string()))?;
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure> {
+        let work = Work::of(&item.work).map_err(|error| ItemFailure::giving_up(error.to_string()))?;
         let host = work.registry().to_owned();
         tokio::select! {
             outcome = self.attempt(work, place) => outcome.map_err(setback),
             never = self.tell_of_silence(&host, place) => match never {},
             // Nothing is half done: what was read so far is dropped with the future, unwritten.
-            () = place.stop.cancelled() => Err(Setback::giving_up("stopped")),
+            () = place.stop.cancelled() => Err(ItemFailure::giving_up("stopped")),
         }
     }
 
@@ -191,20 +191,20 @@ impl Worker for ScanWorker {
     }
 }
 
-fn setback(trouble: Trouble) -> Setback {
+fn setback(trouble: Trouble) -> ItemFailure {
     match trouble {
         Trouble::Registry(error) => {
             let wait = match &error.reason {
                 Reason::RateLimited { until } => Some(until.left()),
                 _ => None,
             };
-            Setback { reason: error.to_string(), again: wait.into() }
+            ItemFailure { reason: error.to_string(), again: wait.into() }
         }
         Trouble::Store(error) => {
             if let crate::base::Error::Internal(cause) = &error {
                 tracing::error!(?cause, "a scan failed inside");
             }
-            Setback::giving_up(error.to_string())
+            ItemFailure::giving_up(error.to_string())
         }
     }
 }

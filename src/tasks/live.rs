@@ -11,7 +11,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::TaskId;
 use crate::tasks::feed::{Feed, Follower};
 use crate::tasks::items::{Items, Next};
-use crate::tasks::task::{Item, Kind, Ledger, NewItem, Page, Progress, State, Task};
+use crate::tasks::task::{Item, Ledger, NewItem, Page, Progress, State, Task, TaskKind};
 use crate::tasks::totals::Tally;
 
 /// Longest message an event carries; a registry's words may be in it.
@@ -26,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(15);
 /// One task. What it says of progress and results follows from its items, and is never counted in another place.
 pub struct Live {
     id: TaskId,
-    kind: Kind,
+    kind: TaskKind,
     created_at: Timestamp,
     clock: Clock,
     inner: RwLock<Inner>,
@@ -113,7 +113,7 @@ impl Live {
     }
 
     /// What it does.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> TaskKind {
         self.kind
     }
 
@@ -309,12 +309,12 @@ mod tests {
     use crate::base::clock::Clock;
     use crate::base::ids::{TaskId, UserId};
     use crate::tasks::feed::KEPT;
-    use crate::tasks::task::{Kind, Ledger, NewItem, Progress, State, Task};
+    use crate::tasks::task::{Ledger, NewItem, Progress, State, Task, TaskKind};
 
     fn task() -> Task {
         Task {
             id: TaskId::random(),
-            kind: Kind::Preload,
+            kind: TaskKind::Preload,
             subject: String::new(),
             owner: UserId::random(),
             state: State::Started,

@@ -22,8 +22,8 @@ use crate::store::{Store, Table};
 use crate::tasks::items::Next;
 use crate::tasks::live::Live;
 use crate::tasks::queue::keeping::{LOOK, MAX_ATTEMPTS, Unkept, put_back};
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Page, Progress, State, Targets, Task};
-use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
+use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Page, Progress, State, Targets, Task, TaskKind};
+use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 
 mod archive;
 mod ending;
@@ -49,7 +49,7 @@ struct Shared {
     store: Store,
     clock: Clock,
     audit: Audit,
-    workers: HashMap<Kind, Arc<dyn Worker>>,
+    workers: HashMap<TaskKind, Arc<dyn Worker>>,
     tasks: RwLock<Tasks>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
@@ -119,7 +119,7 @@ impl Queue {
     pub async fn submit(
         &self,
         deed: &Deed,
-        kind: Kind,
+        kind: TaskKind,
         subject: String,
         owner: UserId,
         items: Vec<NewItem>,
@@ -134,7 +134,7 @@ impl Queue {
     pub async fn submit_for(
         &self,
         deed: &Deed,
-        kind: Kind,
+        kind: TaskKind,
         subject: String,
         owner: UserId,
         items: Vec<NewItem>,
@@ -191,7 +191,7 @@ impl Queue {
     }
 
     /// The tasks of a kind, whether they run or have ended.
-    pub fn of_kind(&self, kind: Kind) -> Vec<Arc<Live>> {
+    pub fn of_kind(&self, kind: TaskKind) -> Vec<Arc<Live>> {
         self.filtered(|live| live.kind() == kind)
     }
 
@@ -398,12 +398,12 @@ impl Queue {
         let result = tokio::select! {
             Some(joined) = work.join_next() => joined.unwrap_or_else(|error| {
                 tracing::error!(task = %live.id(), item = %item.name, %error, "a worker broke down");
-                Err(Setback::giving_up("internal error; the server's log has the cause"))
+                Err(ItemFailure::giving_up("internal error; the server's log has the cause"))
             }),
-            () = told_to_stop => Err(Setback::giving_up("stopped")),
+            () = told_to_stop => Err(ItemFailure::giving_up("stopped")),
         };
         let number = item.number;
-        if let Err(Setback { reason, again: Again::When { back, at_last } }) = &result
+        if let Err(ItemFailure { reason, again: Again::When { back, at_last } }) = &result
             && !stop.is_cancelled()
         {
             park(&live, item, reason.clone());
@@ -424,7 +424,7 @@ impl Queue {
         &self,
         live: &Arc<Live>,
         mut item: Item,
-        result: Result<Outcome, Setback>,
+        result: Result<Outcome, ItemFailure>,
         stopped: bool,
     ) -> Result<()> {
         let now = self.shared.clock.now();

@@ -12,7 +12,7 @@ pub const MAX_LEDGER_ENTRIES: usize = 1_000;
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum TaskKind {
     /// Read registries into the catalog.
     Rescan,
     /// Load an image onto agents.
@@ -21,7 +21,7 @@ pub enum Kind {
     Unload,
 }
 
-impl Kind {
+impl TaskKind {
     /// The word used in the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ pub struct Task {
     /// Its id, which survives restarts.
     pub id: TaskId,
     /// What it does.
-    pub kind: Kind,
+    pub kind: TaskKind,
     /// What it does it to, for people: a registry, an image.
     pub subject: String,
     /// Who asked for it.
@@ -297,17 +297,17 @@ impl Ledger {
     }
 
     /// The account in one line, in the words of what was done.
-    pub fn summary(&self, kind: Kind) -> String {
+    pub fn summary(&self, kind: TaskKind) -> String {
         let (skipped, failed) = (self.skipped.count, self.failed.count);
         match kind {
-            Kind::Rescan => format!(
+            TaskKind::Rescan => format!(
                 "{} added, {} updated, {} unchanged, {} removed, {skipped} skipped, {failed} failed",
                 self.added, self.updated, self.unchanged, self.removed
             ),
-            Kind::Preload => {
+            TaskKind::Preload => {
                 format!("{} loaded, {} already there, {failed} failed", self.added, self.unchanged)
             }
-            Kind::Unload => format!("{} removed, {skipped} not there, {failed} failed", self.removed),
+            TaskKind::Unload => format!("{} removed, {skipped} not there, {failed} failed", self.removed),
         }
     }
 }

@@ -8,21 +8,21 @@ use tokio_util::sync::CancellationToken;
 use crate::base::Result;
 use crate::store::table::Writer;
 use crate::tasks::live::Live;
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Progress, State};
+use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Progress, State, TaskKind};
 use crate::tasks::totals::Tally;
 
 /// Does the items of one kind of task.
 #[async_trait]
 pub trait Worker: Send + Sync {
     /// The kind of task it works on.
-    fn kind(&self) -> Kind;
+    fn kind(&self) -> TaskKind;
 
     /// How many items of one task it takes at once.
     fn parallel(&self) -> usize;
 
     /// Works on one item. It may be called again for the same item: after a crash, or when it asked to be.
     /// It should return soon after [`Workplace::stop`] is cancelled.
-    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback>;
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure>;
 
     /// What items like this one are called, if one may stand for all of those of which there is nothing to say once the
     /// task has ended.
@@ -88,7 +88,7 @@ impl Outcome {
 
 /// Why an item came to nothing this time.
 #[derive(Debug, Clone)]
-pub struct Setback {
+pub struct ItemFailure {
     /// For people.
     pub reason: String,
     /// When it is worth another try.
@@ -118,7 +118,7 @@ impl From<Option<Duration>> for Again {
     }
 }
 
-impl Setback {
+impl ItemFailure {
     /// A setback that is final.
     pub fn giving_up(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), again: Again::Never }

@@ -13,7 +13,7 @@ const PER_REGISTRY: usize = 16;
 
 /// What is going on. Entries vanish with their last holder.
 #[derive(Default)]
-pub(in crate::transfer) struct Limits {
+pub(in crate::transfer) struct TransferLimits {
     agents: Keyed<String, Semaphore>,
     registries: Keyed<String, Semaphore>,
     names: Keyed<(String, String), Mutex<()>>,
@@ -28,7 +28,7 @@ pub(in crate::transfer) struct Turn {
     _registry: Option<OwnedSemaphorePermit>,
 }
 
-impl Limits {
+impl TransferLimits {
     /// Waits for a turn. Whoever waits behind another operation on the same image finds its result when it is over; and
     /// so does who waits for the same name, which may be another image's by then.
     pub(in crate::transfer) async fn turn(
@@ -50,12 +50,12 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::Limits;
+    use super::TransferLimits;
     use crate::base::digest::Digest;
 
     #[tokio::test]
     async fn one_image_of_one_agent_is_worked_on_by_one_and_one_name_too() {
-        let limits = Limits::default();
+        let limits = TransferLimits::default();
         let (a, b) = (Digest::sha256_of(b"a"), Digest::sha256_of(b"b"));
         let first = limits.turn("i-1", "cr.io/a:1", &a, "cr.io").await;
         let other_image = limits.turn("i-1", "cr.io/b:1", &b, "cr.io").await;

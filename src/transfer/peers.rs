@@ -11,21 +11,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::access::visibility::Whereabouts;
+use crate::access::visibility::PresenceIndex;
 use crate::base::digest::Digest;
 use crate::base::loopback;
 use crate::base::secret::Secret;
 use crate::catalog::image::ImageRecord;
 use crate::engine::Engine;
+use crate::engine::export::Export;
 use crate::engine::fault::{Class, Fault};
-use crate::engine::shelf::Outlet;
 use crate::engine::source::{self, Source};
 use crate::fleet::agent::AgentRecord;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
-use crate::supply::chain::{Chain, Peer};
-use crate::supply::grants::{Grants, LIFE, random};
-use crate::supply::peer::{Beside, over_http};
+use crate::sources::chain::{Chain, Peer};
+use crate::sources::grants::{Grants, LIFE, random};
+use crate::sources::peer::{Beside, over_http};
 use crate::transfer::plan::sought;
 use crate::transfer::seeding::{Busy, Holder, Part, SITE, Seeds, Way, gets_to, way};
 use crate::transfer::source::Catalogued;
@@ -50,7 +50,7 @@ pub struct Peers {
 
 /// What was decided for one pull.
 #[derive(Default)]
-pub(in crate::transfer) struct Supply {
+pub(in crate::transfer) struct Sources {
     /// Who has the image.
     from: Vec<(String, Arc<dyn Engine>)>,
     /// The part of the seed, if it is the one.
@@ -59,7 +59,7 @@ pub(in crate::transfer) struct Supply {
     is_remote: bool,
 }
 
-impl Supply {
+impl Sources {
     /// Whether others wait for this pull.
     pub(in crate::transfer) fn is_seed(&self) -> bool {
         self.part.is_some()
@@ -88,19 +88,19 @@ impl Peers {
     ///
     /// # Errors
     /// Whom it has to wait for.
-    pub(in crate::transfer) fn supply(
+    pub(in crate::transfer) fn sources(
         &self,
         agent: &str,
         engine: &dyn Engine,
         image: &ImageRecord,
-    ) -> Result<Supply, Busy> {
-        let Some(found) = self.fleet.find(agent) else { return Ok(Supply::default()) };
+    ) -> Result<Sources, Busy> {
+        let Some(found) = self.fleet.find(agent) else { return Ok(Sources::default()) };
         let site = found.record.labels.get(SITE);
         let is_able = found.about.as_ref().is_some_and(|about| !about.kind.fetches_itself());
-        let (Some(site), true) = (site, is_able) else { return Ok(Supply::default()) };
+        let (Some(site), true) = (site, is_able) else { return Ok(Sources::default()) };
         let name = image.canonical();
         if self.fleet.presence(agent, &sought(image, name.as_str(), &[])) == Presence::Present {
-            return Ok(Supply::default());
+            return Ok(Sources::default());
         }
         let (is_here, is_remote) = (is_here(&found.record), found.record.remote);
         let near = self.near(site, &image.digest);
@@ -122,19 +122,19 @@ impl Peers {
         match way(agent, own.is_some(), holders.collect(), seed.as_ref()) {
             Way::Fetch { from } => {
                 let engine_of = |name: &String| near.iter().find(|(near, _)| near == name).cloned();
-                Ok(Supply { from: from.iter().filter_map(engine_of).collect(), part: None, is_remote })
+                Ok(Sources { from: from.iter().filter_map(engine_of).collect(), part: None, is_remote })
             }
             Way::Seed => match self.seeds.begin(site, &image.digest, agent, own.flatten()) {
-                Ok(part) => Ok(Supply { from: Vec::new(), part: Some(part), is_remote }),
+                Ok(part) => Ok(Sources { from: Vec::new(), part: Some(part), is_remote }),
                 Err(busy) => Err(busy),
             },
-            Way::Wait { .. } => busy.map_or_else(|| Ok(Supply::default()), Err),
+            Way::Wait { .. } => busy.map_or_else(|| Ok(Sources::default()), Err),
         }
     }
 
     /// The agents of a site that hold an image and can be asked for it now.
     fn near(&self, site: &str, image: &Digest) -> Vec<(String, Arc<dyn Engine>)> {
-        let holders = Whereabouts::agents(&self.fleet, image).into_iter().filter_map(|id| {
+        let holders = PresenceIndex::agents(&self.fleet, image).into_iter().filter_map(|id| {
             let found = self
                 .fleet
                 .find(&id)
@@ -149,11 +149,11 @@ impl Peers {
     pub(in crate::transfer) fn end(
         &self,
         agent: &str,
-        supply: Supply,
+        sources: Sources,
         is_away: bool,
         stop: &CancellationToken,
     ) {
-        let Some(part) = supply.part.filter(|_| is_away) else { return };
+        let Some(part) = sources.part.filter(|_| is_away) else { return };
         let (fleet, agent, stop) = (self.fleet.clone(), agent.to_owned(), stop.clone());
         let shutdown = self.shutdown.clone();
         self.tracker.spawn(async move {
@@ -173,16 +173,16 @@ impl Peers {
     }
 
     /// Asks those who have the image to hand it out; who does not answer is passed over.
-    pub(in crate::transfer) async fn lend(&self, supply: &Supply, image: &Digest) -> Lent {
+    pub(in crate::transfer) async fn lend(&self, sources: &Sources, image: &Digest) -> Lent {
         let mut lent = Lent {
             image: image.clone(),
             by: Vec::new(),
             grants: Arc::clone(&self.grants),
-            is_remote: supply.is_remote,
+            is_remote: sources.is_remote,
         };
-        for (agent, engine) in &supply.from {
-            let (Some(outlet), Ok(grant)) = (engine.outlet(), random()) else { continue };
-            let by = By { guest: Guest::of(&self.guests, agent), agent: agent.clone(), outlet, grant };
+        for (agent, engine) in &sources.from {
+            let (Some(export), Ok(grant)) = (engine.export(), random()) else { continue };
+            let by = By { guest: Guest::of(&self.guests, agent), agent: agent.clone(), export, grant };
             match lent.admit(&by).await {
                 Ok(()) => lent.by.push(by),
                 Err(fault) => tracing::warn!(agent, %fault, "an agent does not hand out an image"),
@@ -201,9 +201,9 @@ fn is_here(record: &AgentRecord) -> bool {
 /// Where an engine's images are found by peers: nothing if nowhere, and no address if that is the manager's.
 #[expect(clippy::option_option, reason = "the inner one is an address that is known to those who ask")]
 fn url_of(engine: &dyn Engine) -> Option<Option<Url>> {
-    engine.outlet().map(|outlet| match outlet {
-        Outlet::Here(_) => None,
-        Outlet::There(door) => Some(door.url().clone()),
+    engine.export().map(|export| match export {
+        Export::Local(_) => None,
+        Export::Remote(remote) => Some(remote.url().clone()),
     })
 }
 
@@ -242,7 +242,7 @@ pub(in crate::transfer) struct Lent {
 
 struct By {
     agent: String,
-    outlet: Outlet,
+    export: Export,
     grant: Secret,
     #[expect(dead_code, reason = "it counts for as long as it is there")]
     guest: Guest,
@@ -250,12 +250,12 @@ struct By {
 
 impl Lent {
     async fn admit(&self, by: &By) -> Result<(), Fault> {
-        match &by.outlet {
-            Outlet::Here(place) => {
+        match &by.export {
+            Export::Local(place) => {
                 self.grants.admit(&by.grant, &self.image, Arc::clone(place), LIFE, Instant::now()).await
             }
-            Outlet::There(door) => {
-                let admitted = timeout(ADMIT, door.admit(&by.grant, &self.image, LIFE)).await;
+            Export::Remote(remote) => {
+                let admitted = timeout(ADMIT, remote.admit(&by.grant, &self.image, LIFE)).await;
                 admitted.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer")))
             }
         }
@@ -279,9 +279,9 @@ impl Lent {
             return Arc::new(registry.with_peers(self.told()));
         }
         let way = |by: &By| {
-            let source: Arc<dyn Source> = match &by.outlet {
-                Outlet::Here(place) => Arc::new(Beside(Arc::clone(place))),
-                Outlet::There(door) => over_http(&by.agent, door.url(), None, &by.grant, name).ok()?,
+            let source: Arc<dyn Source> = match &by.export {
+                Export::Local(place) => Arc::new(Beside(Arc::clone(place))),
+                Export::Remote(remote) => over_http(&by.agent, remote.url(), None, &by.grant, name).ok()?,
             };
             Some(Peer { name: by.agent.clone(), source })
         };
@@ -292,9 +292,9 @@ impl Lent {
     fn told(&self) -> Vec<source::Peer> {
         let told = |by: &By| source::Peer {
             agent: by.agent.clone(),
-            url: match &by.outlet {
-                Outlet::Here(_) => None,
-                Outlet::There(door) => Some(door.url().clone()),
+            url: match &by.export {
+                Export::Local(_) => None,
+                Export::Remote(remote) => Some(remote.url().clone()),
             },
             grant: by.grant.clone(),
         };

@@ -14,7 +14,7 @@ use crate::fleet::expression::Expression;
 use crate::fleet::fold::fold;
 use crate::fleet::service::{Fleet, Selection};
 use crate::tasks::queue::Queue;
-use crate::tasks::task::{Item, Kind, NewItem, Targets};
+use crate::tasks::task::{Item, NewItem, Targets, TaskKind};
 use crate::transfer::plan::{AgentPlan, Planner, image_for};
 use crate::transfer::work::Work;
 
@@ -91,7 +91,7 @@ impl Transfers {
         references: &[String],
         target_agents: &str,
     ) -> Result<TaskId> {
-        self.start(caller, Kind::Preload, references, target_agents).await
+        self.start(caller, TaskKind::Preload, references, target_agents).await
     }
 
     /// Starts taking images off the agents an expression names, in one task.
@@ -104,13 +104,13 @@ impl Transfers {
         references: &[String],
         target_agents: &str,
     ) -> Result<TaskId> {
-        self.start(caller, Kind::Unload, references, target_agents).await
+        self.start(caller, TaskKind::Unload, references, target_agents).await
     }
 
     async fn start(
         &self,
         caller: &Caller,
-        kind: Kind,
+        kind: TaskKind,
         references: &[String],
         expression: &str,
     ) -> Result<TaskId> {
@@ -127,7 +127,7 @@ impl Transfers {
         &self,
         deed: &Deed,
         caller: &Caller,
-        kind: Kind,
+        kind: TaskKind,
         references: &[String],
         expression: &str,
     ) -> Result<TaskId> {
@@ -197,7 +197,9 @@ impl Transfers {
                     agents.iter().map(|agent| self.work(agent, &images).item(&name, false)).collect();
                 let subject = format!("{name} on {folded} by rule {rule}");
                 let targets = Targets { expression, folded, rule: Some(rule) };
-                self.queue.submit_for(&deed, Kind::Preload, subject, caller.user, items?, Some(targets)).await
+                self.queue
+                    .submit_for(&deed, TaskKind::Preload, subject, caller.user, items?, Some(targets))
+                    .await
             })
             .await
     }

@@ -10,7 +10,7 @@ use crate::catalog::clients::Clients;
 use crate::catalog::registry::Registry;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::source::{self, Document, Flow, Origin, Source};
-use crate::supply::repository::Repository;
+use crate::sources::repository::Repository;
 
 /// One repository. The way to its registry is looked up when it is asked for: other engines never do.
 pub(in crate::transfer) struct Catalogued {

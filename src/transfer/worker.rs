@@ -19,10 +19,10 @@ use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
 use crate::engine::source::Source;
 use crate::fleet::service::{Away, Fleet};
-use crate::tasks::task::{Item, Kind, Ledger, Progress};
-use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
-use crate::transfer::limits::Limits;
-use crate::transfer::peers::{Lent, Peers, Supply};
+use crate::tasks::task::{Item, Ledger, Progress, TaskKind};
+use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
+use crate::transfer::limits::TransferLimits;
+use crate::transfer::peers::{Lent, Peers, Sources};
 use crate::transfer::source::Catalogued;
 use crate::transfer::work::Work;
 
@@ -46,12 +46,12 @@ const NAMED_CONTAINERS: usize = 5;
 
 /// The worker of preloads, or of unloads.
 pub struct TransferWorker {
-    kind: Kind,
+    kind: TaskKind,
     catalog: Catalog,
     fleet: Fleet,
     clients: Clients,
     clock: Clock,
-    limits: Arc<Limits>,
+    limits: Arc<TransferLimits>,
     wait: Duration,
     peers: Option<Peers>,
 }
@@ -66,8 +66,8 @@ pub fn workers(
     wait: Duration,
     peers: Option<&Peers>,
 ) -> [Arc<dyn Worker>; 2] {
-    let limits = Arc::new(Limits::default());
-    [Kind::Preload, Kind::Unload].map(|kind| -> Arc<dyn Worker> {
+    let limits = Arc::new(TransferLimits::default());
+    [TaskKind::Preload, TaskKind::Unload].map(|kind| -> Arc<dyn Worker> {
         Arc::new(TransferWorker {
             kind,
             catalog: catalog.clone(),
@@ -83,7 +83,7 @@ pub fn workers(
 
 #[async_trait]
 impl Worker for TransferWorker {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> TaskKind {
         self.kind
     }
 
@@ -91,17 +91,17 @@ impl Worker for TransferWorker {
         AT_ONCE
     }
 
-    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
-        let work = Work::of(&item.work).map_err(|error| Setback::giving_up(error.to_string()))?;
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure> {
+        let work = Work::of(&item.work).map_err(|error| ItemFailure::giving_up(error.to_string()))?;
         let Some(image) = &work.image else {
             let architecture = work.wrong_architecture.as_deref().unwrap_or("unknown");
-            return Err(Setback::giving_up(format!(
+            return Err(ItemFailure::giving_up(format!(
                 "the agent's architecture is {architecture}, which the image has not"
             )));
         };
         // Before it stands in a line: who is away, or waits for another agent, keeps no place in it.
         let engine = self.reach(place, &work.agent)?;
-        let mut supply = self.supply(&work.agent, engine.as_ref(), image)?;
+        let mut sources = self.sources(&work.agent, engine.as_ref(), image)?;
         let waits = async {
             place.report(item.progress, format!("{}: waiting for its turn", item.name));
             place.stop.cancelled().await;
@@ -110,16 +110,16 @@ impl Worker for TransferWorker {
         let turn = tokio::select! {
             biased;
             turn = self.limits.turn(&work.agent, name.as_str(), &image.digest, &image.registry) => turn,
-            () = waits => return Err(Setback::giving_up("stopped")),
+            () = waits => return Err(ItemFailure::giving_up("stopped")),
         };
         let engine = self.reach(place, &work.agent)?;
-        if !supply.is_seed() {
+        if !sources.is_seed() {
             // It may have been long, and who had the image then need not have it now.
-            supply = self.supply(&work.agent, engine.as_ref(), image)?;
+            sources = self.sources(&work.agent, engine.as_ref(), image)?;
         }
         let done = match self.kind {
-            Kind::Unload => unload(engine.as_ref(), image).await,
-            _ => self.preload(&work.agent, &item.name, engine.as_ref(), image, &supply, place).await,
+            TaskKind::Unload => unload(engine.as_ref(), image).await,
+            _ => self.preload(&work.agent, &item.name, engine.as_ref(), image, &sources, place).await,
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
@@ -129,8 +129,8 @@ impl Worker for TransferWorker {
             _ => setback(item, &fault),
         });
         if let Some(peers) = &self.peers {
-            let is_away = matches!(done, Err(Setback { again: Again::When { .. }, .. }));
-            peers.end(&work.agent, supply, is_away, &place.stop);
+            let is_away = matches!(done, Err(ItemFailure { again: Again::When { .. }, .. }));
+            peers.end(&work.agent, sources, is_away, &place.stop);
         }
         done
     }
@@ -138,28 +138,28 @@ impl Worker for TransferWorker {
 
 impl TransferWorker {
     /// The way to an agent; if it is away the item waits for it, as long as the operator allows.
-    fn reach(&self, place: &Workplace, agent: &str) -> Result<Arc<dyn Engine>, Setback> {
-        let found = self.fleet.find(agent).ok_or_else(|| Setback::giving_up("the agent was removed"))?;
-        if found.record.draining && self.kind == Kind::Preload {
+    fn reach(&self, place: &Workplace, agent: &str) -> Result<Arc<dyn Engine>, ItemFailure> {
+        let found = self.fleet.find(agent).ok_or_else(|| ItemFailure::giving_up("the agent was removed"))?;
+        if found.record.draining && self.kind == TaskKind::Preload {
             let remedy = format!("wharf agent drain {agent} --undo");
-            return Err(Setback::giving_up(format!(
+            return Err(ItemFailure::giving_up(format!(
                 "the agent is draining and takes no images; see {remedy}"
             )));
         }
         self.fleet.reach(agent).map_err(|away| self.waiting(place, away))
     }
 
-    fn waiting(&self, place: &Workplace, away: Away) -> Setback {
+    fn waiting(&self, place: &Workplace, away: Away) -> ItemFailure {
         let now = self.clock.steady();
         let since = away.since.max(place.begun);
         let waited = now.saturating_duration_since(since);
         let Some(left) = self.wait.checked_sub(waited).filter(|left| !left.is_zero()) else {
             let waited = waited.as_secs();
-            return Setback::giving_up(format!("the agent was away for {waited} s: {}", away.reason));
+            return ItemFailure::giving_up(format!("the agent was away for {waited} s: {}", away.reason));
         };
         let at_last = now.checked_add(left).unwrap_or(now + LOOK_AGAIN);
         let reason = format!("waiting for the agent: {}", away.reason);
-        Setback { reason, again: Again::When { back: away.back, at_last } }
+        ItemFailure { reason, again: Again::When { back: away.back, at_last } }
     }
 
     async fn preload(
@@ -168,7 +168,7 @@ impl TransferWorker {
         item: &str,
         engine: &dyn Engine,
         image: &ImageRecord,
-        supply: &Supply,
+        sources: &Sources,
         place: &Workplace,
     ) -> Result<Outcome, Fault> {
         let canonical = image.canonical();
@@ -183,7 +183,7 @@ impl TransferWorker {
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
         }
         let lent = match &self.peers {
-            Some(peers) => Some(peers.lend(supply, &image.digest).await),
+            Some(peers) => Some(peers.lend(sources, &image.digest).await),
             None => None,
         };
         let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
@@ -231,14 +231,14 @@ impl TransferWorker {
     }
 
     /// Who has the image for this agent, where that is asked.
-    fn supply(&self, agent: &str, engine: &dyn Engine, image: &ImageRecord) -> Result<Supply, Setback> {
-        let Some(peers) = self.peers.as_ref().filter(|_| self.kind == Kind::Preload) else {
-            return Ok(Supply::default());
+    fn sources(&self, agent: &str, engine: &dyn Engine, image: &ImageRecord) -> Result<Sources, ItemFailure> {
+        let Some(peers) = self.peers.as_ref().filter(|_| self.kind == TaskKind::Preload) else {
+            return Ok(Sources::default());
         };
-        peers.supply(agent, engine, image).map_err(|busy| {
+        peers.sources(agent, engine, image).map_err(|busy| {
             let at_last = self.clock.steady() + LOOK_AGAIN;
             let reason = format!("waits for {} to have fetched it", busy.agent);
-            Setback { reason, again: Again::When { back: busy.over, at_last } }
+            ItemFailure { reason, again: Again::When { back: busy.over, at_last } }
         })
     }
 
@@ -265,7 +265,7 @@ impl TransferWorker {
 }
 
 /// When an item that failed so is worth another try.
-fn setback(item: &Item, fault: &Fault) -> Setback {
+fn setback(item: &Item, fault: &Fault) -> ItemFailure {
     let tries = match fault.class {
         Class::EngineGone => TRIES_ENGINE,
         Class::Network => TRIES_NETWORK,
@@ -273,7 +273,7 @@ fn setback(item: &Item, fault: &Fault) -> Setback {
         _ => 0,
     };
     let wait = WAITS.after(item.attempts);
-    Setback { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
+    ItemFailure { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
 }
 
 /// Keeps grants good while the pull goes on; it never ends.

@@ -4,7 +4,7 @@ use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Credentials, Layer, Progress, Pull, Pulled};
 use crate::engine::source::{self, Origin};
-use crate::engine::{About, Disk, Kind};
+use crate::engine::{About, Disk, EngineKind};
 use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PEERS, MAX_TEXT, image};
 
 /// Most containers named where an image is in use, and most labels of an engine.
@@ -69,19 +69,19 @@ impl From<image::Disk> for Disk {
     }
 }
 
-impl From<About> for image::Someone {
+impl From<About> for image::EngineInfo {
     fn from(about: About) -> Self {
         let About { kind, id, hostname, version, os, architecture, labels } = about;
         Self { kind: kind.as_str().into(), id, hostname, version, os, architecture, labels }
     }
 }
 
-impl TryFrom<image::Someone> for About {
+impl TryFrom<image::EngineInfo> for About {
     type Error = Unacceptable;
 
-    fn try_from(said: image::Someone) -> Result<Self, Unacceptable> {
-        let image::Someone { kind, id, hostname, version, os, architecture, labels } = said;
-        let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
+    fn try_from(said: image::EngineInfo) -> Result<Self, Unacceptable> {
+        let image::EngineInfo { kind, id, hostname, version, os, architecture, labels } = said;
+        let known = EngineKind::ALL.into_iter().find(|known| known.as_str() == kind);
         let kind = known.ok_or_else(|| {
             Unacceptable(format!("its engine is a {:?}, which this manager does not know", one_line(&kind)))
         })?;

@@ -41,7 +41,7 @@ pub struct Disk {
 
 /// Who an engine is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Someone {
+pub struct EngineInfo {
     /// `docker`, `podman`, `containerd` or `oci`.
     pub kind: String,
     /// Its own id.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
 use crate::base::secret::Secret;
-use crate::wire::image::{Disk, Fault, Held, Progress, Pull, Pulled, Removal, Someone};
+use crate::wire::image::{Disk, EngineInfo, Fault, Held, Progress, Pull, Pulled, Removal};
 
 /// From the agent to the manager.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub enum FromAgent {
     /// The first message.
     Hello(Box<Hello>),
     /// The agent's engine answers, and this is it. A full report follows.
-    Here(Someone),
+    Here(EngineInfo),
     /// The agent's engine does not answer.
     Gone(Fault),
     /// What the engine holds, or what changed since the last report.

@@ -15,7 +15,7 @@ use wharf::base::ids::UserId;
 use wharf::engine::fault::Fault;
 use wharf::engine::image::{Held, Removal};
 use wharf::engine::pull::{Progress, Pull, Pulled};
-use wharf::engine::{About, Disk, Engine, Event, Kind};
+use wharf::engine::{About, Disk, Engine, EngineKind, Event};
 use wharf::fleet::presence::Sought;
 use wharf::fleet::service::{AgentChange, Fleet};
 use wharf::store::Store;
@@ -37,7 +37,7 @@ const PULLS: usize = 5;
 
 pub async fn measure() {
     many_agents().await;
-    for kind in [Kind::Docker, Kind::Podman, Kind::Containerd] {
+    for kind in [EngineKind::Docker, EngineKind::Podman, EngineKind::Containerd] {
         one_pull(kind).await;
     }
 }
@@ -77,7 +77,7 @@ impl Engine for Named {
 
 fn about(name: &str) -> About {
     About {
-        kind: Kind::Docker,
+        kind: EngineKind::Docker,
         id: Some(name.into()),
         hostname: name.trim_start_matches("i-").into(),
         version: "20.10".into(),
@@ -112,7 +112,7 @@ async fn many_agents() {
     let fleet = load(&store);
     meet_all(&fleet, &names).await;
     for (name, report) in names.iter().zip(reports) {
-        fleet.report(&format!("i-{name}"), fleet.look(), report, None);
+        fleet.report(&format!("i-{name}"), fleet.begin_read(), report, None);
     }
     check("start: agents loaded, met and read", started.elapsed().as_secs_f64(), 2.0, " s");
 
@@ -163,7 +163,7 @@ fn timed(work: impl Fn()) -> Duration {
 }
 
 /// The same image pulled by the engine's own command line and by a preload, in turn, so that both meet the same machine.
-async fn one_pull(kind: Kind) {
+async fn one_pull(kind: EngineKind) {
     heading(&format!("preload: {LAYERS} layers of {} MiB onto a real {kind}", LAYER_BYTES / 1024 / 1024));
     let (Some(registry), Some(node)) = (RealRegistry::open().await, Node::start(kind).await) else {
         note("left out", "no registry or no such engine");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use wharf::access::audit::Retention;
 use wharf::access::first_admin::FirstAdmin;
-use wharf::access::sessions::Limits;
+use wharf::access::sessions::SessionLimits;
 use wharf::base::clock::Clock;
 use wharf::graphql::kit::answer::{self, Later};
 use wharf::graphql::spec::{self, Outcome};
@@ -94,7 +94,7 @@ pub fn spec_api(directory: &std::path::Path) -> spec::Api {
         hosts: Vec::new(),
         engines: Vec::new(),
         audit: Retention::default(),
-        sessions: Limits::default(),
+        sessions: SessionLimits::default(),
         proxies: Proxies::default(),
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),

@@ -14,8 +14,8 @@ use wharf::base::clock::Clock;
 use wharf::store::Store;
 use wharf::tasks::live::Live;
 use wharf::tasks::queue::Queue;
-use wharf::tasks::task::{Item, Kind, Ledger, NewItem, Page, Pair, Progress};
-use wharf::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
+use wharf::tasks::task::{Item, Ledger, NewItem, Page, Pair, Progress, TaskKind};
+use wharf::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 
 use super::report::{check, heading, median, note};
 use super::stock;
@@ -75,15 +75,15 @@ struct Idle {
 
 #[async_trait]
 impl Worker for Idle {
-    fn kind(&self) -> Kind {
-        Kind::Preload
+    fn kind(&self) -> TaskKind {
+        TaskKind::Preload
     }
 
     fn parallel(&self) -> usize {
         AT_ONCE
     }
 
-    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure> {
         let number = item.number as usize;
         if number >= self.half && !*self.go_on.borrow() {
             if self.at_gate.fetch_add(1, Ordering::SeqCst) + 1 == AT_ONCE {
@@ -100,7 +100,7 @@ impl Worker for Idle {
             place.report(Progress { current: 2, total: 2 }, "all of it");
             return Ok(Outcome::new(Ledger { added: 1, ..Ledger::default() }));
         };
-        Err(Setback { reason: "not now".into(), again })
+        Err(ItemFailure { reason: "not now".into(), again })
     }
 }
 
@@ -127,7 +127,7 @@ async fn one_task(size: usize) -> [Duration; MEASURED.len()] {
     });
     let items = items.collect();
     let submitted = audit.superadmin(&caller, "preload_image", "all", async |deed| {
-        queue.submit(&deed, Kind::Preload, "all".into(), caller.user, items).await
+        queue.submit(&deed, TaskKind::Preload, "all".into(), caller.user, items).await
     });
     let live = queue.find(submitted.await.expect("a task")).expect("the task");
 

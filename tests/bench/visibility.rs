@@ -12,7 +12,7 @@ use async_graphql::Request;
 use wharf::access::accounts::Accounts;
 use wharf::access::caller::Caller;
 use wharf::access::tenants::Tenants;
-use wharf::access::visibility::Filter;
+use wharf::access::visibility::ImageFilter;
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::catalog::image::Image;
@@ -43,10 +43,10 @@ pub async fn measure() {
     let caller = {
         let world = World::load(&launch.data_dir()).await;
         let caller = world.accounts.caller_of(ANN).expect("ann");
-        let of_group = Filter { group: Some("vision".into()), ..Filter::default() };
-        decide(&world, &caller, "by registry and owner", &Filter::default(), || {});
+        let of_group = ImageFilter { group: Some("vision".into()), ..ImageFilter::default() };
+        decide(&world, &caller, "by registry and owner", &ImageFilter::default(), || {});
         decide(&world, &caller, "on the group's agents as well", &of_group, || {});
-        let installed = Filter { is_installed: Some(true), ..of_group.clone() };
+        let installed = ImageFilter { is_installed: Some(true), ..of_group.clone() };
         decide(&world, &caller, "on the group's agents, and installed", &installed, || {});
         let newest = std::cell::Cell::new(0);
         let reported =
@@ -99,7 +99,7 @@ impl World {
         let catalog = Catalog::load(&store, tenants, Arc::new(fleet.clone()), audit).expect("a catalog");
         let names: Vec<String> = (0..AGENTS).map(|number| format!("gpu{number:02}")).collect();
         fleet::meet_all(&fleet, &names).await;
-        let images = catalog.images(&stock::superadmin(), &Filter::default()).expect("images");
+        let images = catalog.images(&stock::superadmin(), &ImageFilter::default()).expect("images");
         for (number, name) in names.iter().enumerate() {
             let id = format!("i-{name}");
             let scaling_group = if number % 3 == 0 { "gpu" } else { "cpu" };
@@ -113,7 +113,7 @@ impl World {
                 .expect("an agent");
             fleet.report(
                 &id,
-                fleet.look(),
+                fleet.begin_read(),
                 images.iter().skip(number % 3).step_by(3).map(|image| held(image)).collect(),
                 None,
             );
@@ -140,9 +140,9 @@ fn unlisted(number: u32) -> Held {
 
 /// The list against the shortest loop there is over the same images: it has them in a row, reads the answer for each
 /// beside it, and goes to those that are visible only.
-fn decide(world: &World, caller: &Caller, what: &str, filter: &Filter, before: impl Fn()) {
+fn decide(world: &World, caller: &Caller, what: &str, filter: &ImageFilter, before: impl Fn()) {
     let catalog = &world.catalog;
-    let images = catalog.images(&stock::superadmin(), &Filter::default()).expect("images");
+    let images = catalog.images(&stock::superadmin(), &ImageFilter::default()).expect("images");
     let seen = catalog.images(caller, filter).expect("images");
     let ids: std::collections::HashSet<_> = seen.iter().map(|image| image.id).collect();
     let answers: Vec<bool> = images.iter().map(|image| ids.contains(&image.id)).collect();

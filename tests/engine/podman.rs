@@ -6,7 +6,7 @@ use wharf::engine::address::EngineUrl;
 use wharf::engine::docker::{Docker, Patience};
 use wharf::engine::fault::Class;
 use wharf::engine::image::Removal;
-use wharf::engine::{self, Engine as _, Kind};
+use wharf::engine::{self, Engine as _, EngineKind};
 
 use super::{lab_image, pull_of, run};
 use crate::support::podman::RealPodman;
@@ -20,7 +20,7 @@ async fn podman_is_known_by_its_answer_whatever_the_address_says() {
         let url = format!("{scheme}://{}", node.socket().display());
         let engine = engine::connect(&EngineUrl::parse(&url, None).unwrap()).unwrap();
         let about = engine.about().await.unwrap();
-        assert_eq!((about.kind, about.id), (Kind::Podman, None), "{url}");
+        assert_eq!((about.kind, about.id), (EngineKind::Podman, None), "{url}");
         let said = node.podman_ok(&["version", "--format", "{{.Client.Version}}"]).await;
         assert_eq!(about.version, said.trim());
     }

@@ -8,7 +8,7 @@ use wharf::base::secret::Secret;
 use wharf::engine::fault::Class;
 use wharf::engine::image::{Held, Removal};
 use wharf::engine::pull::{Credentials, Pull, Pulled};
-use wharf::engine::{Change, Engine, Event, Kind};
+use wharf::engine::{Change, Engine, EngineKind, Event};
 
 use super::{lab_image, pull_of, run};
 use crate::support::image::Image;
@@ -29,7 +29,7 @@ macro_rules! on_each_engine {
             $(
                 #[tokio::test]
                 async fn $behaviour() {
-                    super::$behaviour(wharf::engine::Kind::$kind).await;
+                    super::$behaviour(wharf::engine::EngineKind::$kind).await;
                 }
             )*
         }
@@ -48,11 +48,11 @@ on_each_engine! {
 }
 
 /// A registry and an engine.
-async fn scene(kind: Kind) -> Option<(RealRegistry, Node)> {
+async fn scene(kind: EngineKind) -> Option<(RealRegistry, Node)> {
     Some((RealRegistry::open().await?, Node::start(kind).await?))
 }
 
-async fn an_engine_tells_who_it_is_and_what_room_it_has(kind: Kind) {
+async fn an_engine_tells_who_it_is_and_what_room_it_has(kind: EngineKind) {
     let Some((registry, node)) = scene(kind).await else { return };
     let engine = node.engine();
     let about = engine.about().await.unwrap();
@@ -77,7 +77,7 @@ async fn an_engine_tells_who_it_is_and_what_room_it_has(kind: Kind) {
     .await;
 }
 
-async fn an_image_comes_and_goes_by_its_name(kind: Kind) {
+async fn an_image_comes_and_goes_by_its_name(kind: EngineKind) {
     let Some((registry, node)) = scene(kind).await else { return };
     let built = registry.push(&lab_image("1")).await;
     registry.tag(&built, &["other"]).await;
@@ -99,23 +99,23 @@ async fn an_image_comes_and_goes_by_its_name(kind: Kind) {
     assert_eq!((last.bytes_done, last.layers_done), (last.bytes_total, last.layers_total), "{seen:#?}");
     match kind {
         // It says all.
-        Kind::Docker => {
+        EngineKind::Docker => {
             assert!(last.layers_total == 2 && last.bytes_total >= 200_000 && seen.len() > 3, "{seen:#?}");
         }
         // It says the sizes of layers that take longer than a moment.
-        Kind::Podman => assert!(last.layers_total == 2 && seen.len() > 3, "{seen:#?}"),
+        EngineKind::Podman => assert!(last.layers_total == 2 && seen.len() > 3, "{seen:#?}"),
         // It says nothing, and nothing is made up.
         _ => assert!(seen.len() == 2 && last.bytes_total == 0 && last.layers_total == 0, "{seen:#?}"),
     }
     assert_eq!(engine.images().await.unwrap(), [expected]);
-    let shown = if kind == Kind::Containerd { pull.manifest.as_ref().unwrap() } else { &pull.config };
+    let shown = if kind == EngineKind::Containerd { pull.manifest.as_ref().unwrap() } else { &pull.config };
     assert_eq!(node.listed().await, [format!("{} {shown}", pull.name())]);
 
     let other = Pull { tag: "other".into(), ..pull.clone() };
     let also = run(&*engine, &other).await.0.unwrap();
     assert_eq!(also.held.names, [pull.name(), other.name()]);
     // Only CRI has to ask the registry for a second name.
-    assert_eq!(also.fetched, kind == Kind::Containerd);
+    assert_eq!(also.fetched, kind == EngineKind::Containerd);
     // Once more: nothing is fetched, the registry need not even be there.
     drop(registry);
     let (again, seen) = run(&*engine, &pull).await;
@@ -130,7 +130,7 @@ async fn an_image_comes_and_goes_by_its_name(kind: Kind) {
     assert_eq!(node.listed().await, [""; 0]);
 }
 
-async fn a_moved_tag_is_never_taken_for_the_image(kind: Kind) {
+async fn a_moved_tag_is_never_taken_for_the_image(kind: EngineKind) {
     let Some((registry, node)) = scene(kind).await else { return };
     let old = registry.push(&lab_image("1")).await;
     let new = registry.push(&lab_image("1").content("rebuilt")).await;
@@ -140,7 +140,7 @@ async fn a_moved_tag_is_never_taken_for_the_image(kind: Kind) {
         assert!(fault.class == Class::Other && fault.message.contains("tag moved"), "{fault}");
         assert!(fault.message.contains(newer.config.as_str()), "{fault}");
     };
-    if kind == Kind::Containerd {
+    if kind == EngineKind::Containerd {
         // It can pull by the tag only: what comes is another image, and it says so.
         is_moved(run(&*engine, &pull).await.0.unwrap_err());
         assert_eq!(engine.find(&pull.name()).await.unwrap().unwrap().digest, newer.config);
@@ -159,7 +159,7 @@ async fn a_moved_tag_is_never_taken_for_the_image(kind: Kind) {
     is_moved(run(&*engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap_err());
 }
 
-async fn what_others_do_is_heard(kind: Kind) {
+async fn what_others_do_is_heard(kind: EngineKind) {
     let Some((registry, mut node)) = scene(kind).await else { return };
     let built = registry.push(&lab_image("1")).await;
     let engine = node.engine();
@@ -232,7 +232,7 @@ async fn begun(
     task
 }
 
-async fn a_pull_is_stopped_in_the_engine(kind: Kind) {
+async fn a_pull_is_stopped_in_the_engine(kind: EngineKind) {
     let Some((registry, node)) = scene(kind).await else { return };
     let built = registry.push(&Image::new("lab/big", "1").real_layers(8, 1_000_000)).await;
     let proxy = CountingProxy::start(&registry.url()).await;
@@ -255,7 +255,7 @@ async fn a_pull_is_stopped_in_the_engine(kind: Kind) {
     assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
 }
 
-async fn an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well(kind: Kind) {
+async fn an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well(kind: EngineKind) {
     let Some((registry, mut node)) = scene(kind).await else { return };
     let built = registry.push(&Image::new("lab/big", "1").real_layers(4, 1_000_000)).await;
     let proxy = CountingProxy::start(&registry.url()).await;
@@ -269,7 +269,7 @@ async fn an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well(kind: K
     assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
 }
 
-async fn credentials_reach_the_registry_and_nobody_else(kind: Kind) {
+async fn credentials_reach_the_registry_and_nobody_else(kind: EngineKind) {
     let (Some(registry), Some(node)) = (RealRegistry::with_password().await, Node::start(kind).await) else {
         return;
     };
@@ -291,7 +291,7 @@ async fn credentials_reach_the_registry_and_nobody_else(kind: Kind) {
     assert!(!node.log().contains(password), "the password is in the engine's log");
 }
 
-async fn each_failure_has_its_class(kind: Kind) {
+async fn each_failure_has_its_class(kind: EngineKind) {
     let Some((mut registry, node)) = scene(kind).await else { return };
     let built = registry.push(&lab_image("1")).await;
     let arm = registry.push(&Image::new("lab/arm", "1").platforms(&["linux/arm64"])).await;
@@ -301,7 +301,7 @@ async fn each_failure_has_its_class(kind: Kind) {
     let unknown = Pull { tag: "none".into(), manifest: None, ..good.clone() };
     let fault = run(&*engine, &unknown).await.0.unwrap_err();
     assert_eq!(fault.class, Class::NotFound, "{fault}");
-    if kind != Kind::Containerd {
+    if kind != EngineKind::Containerd {
         let zero = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
         let fault = run(&*engine, &Pull { manifest: Some(zero), ..good.clone() }).await.0.unwrap_err();
         assert_eq!(fault.class, Class::NotFound, "{fault}");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wharf::engine::Kind;
+use wharf::engine::EngineKind;
 
 use crate::support::app::App;
 use crate::support::cut::CutProxy;
@@ -81,8 +81,11 @@ impl Lab {
             return None;
         }
         let registry = RealRegistry::open().await?;
-        let (docker, podman, containerd) =
-            tokio::join!(Node::start(Kind::Docker), Node::start(Kind::Podman), Node::start(Kind::Containerd));
+        let (docker, podman, containerd) = tokio::join!(
+            Node::start(EngineKind::Docker),
+            Node::start(EngineKind::Podman),
+            Node::start(EngineKind::Containerd)
+        );
         let (docker, podman, containerd) = (docker?, podman?, containerd?);
         let image = |name: &str| Image::new(name, "1").content(name).real_layers(2, 300_000);
         let built = [registry.push(&image("lab/python")).await, registry.push(&image("lab/torch")).await];

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 use wharf::base::digest::Digest;
-use wharf::wire::image::{Fault, Held, Progress, Pull, Pulled, Someone};
+use wharf::wire::image::{EngineInfo, Fault, Held, Progress, Pull, Pulled};
 use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
 use wharf::wire::{MAX_MESSAGE, MAX_NAMES};
 
@@ -44,7 +44,7 @@ async fn who_breaks_the_protocol_is_thrown_out_with_the_reason() {
         ("twicetwice", json!({"hello": hello(None, "twicetwice")}), "hello twice"),
         ("unknownword", json!({"dance": {}}), "no message of this protocol"),
         ("toomanynames", serde_json::to_value(report(image(MAX_NAMES + 1))).unwrap(), "names"),
-        ("strangeengine", json!({"here": Someone { kind: "steam".into(), ..someone("h") }}), "steam"),
+        ("strangeengine", json!({"here": EngineInfo { kind: "steam".into(), ..someone("h") }}), "steam"),
         ("toolargemessage", json!({"x": "y".repeat(MAX_MESSAGE)}), "too long"),
     ];
     for (key, message, words) in cases {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wharf::base::digest::Digest;
-use wharf::wire::image::{Held, Someone};
+use wharf::wire::image::{EngineInfo, Held};
 use wharf::wire::message::{Answer as Answered, Ask, FromAgent, Images, Reply, ToAgent};
 
 use crate::support::api::Api;
@@ -384,7 +384,7 @@ async fn pretender(site: &Site, peer_url: String) -> Speaker {
     said.labels = BTreeMap::from([("site".into(), "lab".into())]);
     said.peer_url = Some(peer_url);
     let (mut speaker, _) = Speaker::join(&site.app, said).await.expect("it is let in");
-    let here = Someone {
+    let here = EngineInfo {
         kind: "oci".into(),
         id: None,
         hostname: "pretender".into(),

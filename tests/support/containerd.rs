@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use wharf::engine::address::{EngineUrl, Place};
+use wharf::engine::address::{EngineLocation, EngineUrl};
 use wharf::engine::cri::Cri;
-use wharf::engine::{Engine as _, Kind};
+use wharf::engine::{Engine as _, EngineKind};
 
 use super::daemon::{can_run, show_if_failed, sweep};
 use super::process::{Outcome, Process, read, run};
@@ -57,7 +57,7 @@ impl RealContainerd {
 
     /// wharf's view of it.
     pub fn engine(&self) -> Cri {
-        let url = EngineUrl { kind: Kind::Containerd, place: Place::Socket(self.socket()) };
+        let url = EngineUrl { kind: EngineKind::Containerd, place: EngineLocation::Socket(self.socket()) };
         Cri::new(&url).expect("an engine")
     }
 

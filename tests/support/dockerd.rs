@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use wharf::engine::address::{EngineUrl, Place};
-use wharf::engine::{Kind, docker::Docker};
+use wharf::engine::address::{EngineLocation, EngineUrl};
+use wharf::engine::{EngineKind, docker::Docker};
 
 use super::daemon::{can_run, pings, show_if_failed, sweep};
 use super::process::{Outcome, Process, read, run};
@@ -69,7 +69,7 @@ impl RealDocker {
 
     /// wharf's view of it.
     pub fn engine(&self) -> Docker {
-        Docker::new(&EngineUrl { kind: Kind::Docker, place: Place::Socket(self.socket()) })
+        Docker::new(&EngineUrl { kind: EngineKind::Docker, place: EngineLocation::Socket(self.socket()) })
             .expect("an engine")
     }
 

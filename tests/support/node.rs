@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wharf::engine::address::EngineUrl;
-use wharf::engine::{self, Engine, Kind};
+use wharf::engine::{self, Engine, EngineKind};
 
 use super::containerd::RealContainerd;
 use super::dockerd::RealDocker;
@@ -18,12 +18,12 @@ pub enum Node {
 
 impl Node {
     /// A fresh, empty one. Nothing if it can't be had here.
-    pub async fn start(kind: Kind) -> Option<Self> {
+    pub async fn start(kind: EngineKind) -> Option<Self> {
         Some(match kind {
-            Kind::Docker => Self::Docker(RealDocker::start().await?),
-            Kind::Podman => Self::Podman(RealPodman::start().await?),
-            Kind::Containerd => Self::Containerd(RealContainerd::start().await?),
-            Kind::Oci => return None,
+            EngineKind::Docker => Self::Docker(RealDocker::start().await?),
+            EngineKind::Podman => Self::Podman(RealPodman::start().await?),
+            EngineKind::Containerd => Self::Containerd(RealContainerd::start().await?),
+            EngineKind::Oci => return None,
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use wharf::wire::image::{Held, Progress, Pull, Pulled, Someone};
+use wharf::wire::image::{EngineInfo, Held, Progress, Pull, Pulled};
 use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
 use wharf::wire::socket::{Broken, Sender, Socket};
 use wharf::wire::{MAX_MESSAGE, PATH};
@@ -176,8 +176,8 @@ async fn connected(url: &str) -> Socket<TcpStream> {
 }
 
 /// What an agent with a Docker Engine says of it.
-pub fn someone(hostname: &str) -> Someone {
-    Someone {
+pub fn someone(hostname: &str) -> EngineInfo {
+    EngineInfo {
         kind: "docker".into(),
         id: None,
         hostname: hostname.into(),

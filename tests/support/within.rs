@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf::access::audit::Retention;
 use wharf::access::first_admin::FirstAdmin;
-use wharf::access::sessions::Limits;
+use wharf::access::sessions::SessionLimits;
 use wharf::base::clock::Clock;
 use wharf::base::secret::Secret;
 use wharf::engine::address::EngineUrl;
@@ -31,7 +31,7 @@ impl Within {
             data_dir,
             hosts: Vec::new(),
             engines: vec![EngineUrl::parse(engine, None).expect("an engine")],
-            sessions: Limits::default(),
+            sessions: SessionLimits::default(),
             proxies: Proxies::default(),
             agent_silence: Duration::from_secs(30),
             agent_wait: Duration::from_hours(24),

@@ -13,7 +13,7 @@ use crate::access::audit::ENTRIES;
 use crate::access::audit::entry::Entry;
 use crate::base::Result;
 use crate::base::ids::UserId;
-use crate::base::places::net_of;
+use crate::base::slots::net_of;
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 

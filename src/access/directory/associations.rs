@@ -13,7 +13,7 @@ use crate::store::table::Writer;
 
 /// Who may use scaling groups.
 #[derive(Debug, Clone)]
-pub enum Party {
+pub enum Grantee {
     /// A domain, by name.
     Domain(String),
     /// A group.
@@ -54,18 +54,18 @@ impl Directory {
     /// The scaling groups that a domain, a group or a keypair may use itself, by name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a party that is out of sight.
+    /// [`Error::Missing`] for a grantee that is out of sight.
     pub fn scaling_groups_for(
         &self,
         caller: &Caller,
-        party: &Party,
+        grantee: &Grantee,
         is_active: Option<bool>,
     ) -> Result<Vec<Arc<ScalingGroup>>> {
         let tenancy = self.tenants.now();
-        let names = match party {
-            Party::Domain(name) => self.domain(caller, Some(name))?.scaling_groups.clone(),
-            Party::Group(id) => self.group(caller, *id)?.scaling_groups.clone(),
-            Party::Keypair(access_key) => {
+        let names = match grantee {
+            Grantee::Domain(name) => self.domain(caller, Some(name))?.scaling_groups.clone(),
+            Grantee::Group(id) => self.group(caller, *id)?.scaling_groups.clone(),
+            Grantee::Keypair(access_key) => {
                 self.keypair(caller, Some(access_key))?;
                 names_with(&tenancy, access_key)
             }
@@ -76,20 +76,20 @@ impl Directory {
         Ok(groups.filter(|group| is_active.is_none_or(|is| is == group.is_active)).cloned().collect())
     }
 
-    /// Changes which scaling groups a party may use. For super-admins; `action` is the mutation's name.
+    /// Changes which scaling groups a grantee may use. For super-admins; `action` is the mutation's name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a scaling group or a party there is not; then nothing is changed.
+    /// [`Error::Missing`] for a scaling group or a grantee there is not; then nothing is changed.
     pub async fn associate(
         &self,
         caller: &Caller,
         action: &'static str,
-        party: Party,
+        grantee: Grantee,
         change: Association,
     ) -> Result<()> {
-        let with = match &party {
-            Party::Domain(name) | Party::Keypair(name) => name.clone(),
-            Party::Group(id) => id.to_string(),
+        let with = match &grantee {
+            Grantee::Domain(name) | Grantee::Keypair(name) => name.clone(),
+            Grantee::Group(id) => id.to_string(),
         };
         let target = format!("{} with {with}", change.names().join(", "));
         self.as_superadmin(caller, action, &target, move |directory, w| {
@@ -98,7 +98,7 @@ impl Directory {
             {
                 return Err(scaling_groups::missing(name));
             }
-            directory.put_association(w, &tenancy, &party, &change)
+            directory.put_association(w, &tenancy, &grantee, &change)
         })
         .await
     }
@@ -107,24 +107,24 @@ impl Directory {
         &self,
         writer: &mut Writer,
         tenancy: &Tenancy,
-        party: &Party,
+        grantee: &Grantee,
         change: &Association,
     ) -> Result<()> {
-        match party {
-            Party::Domain(name) => {
+        match grantee {
+            Grantee::Domain(name) => {
                 let domain =
                     tenancy.domains.get(name).ok_or_else(|| Error::missing("domain", shown(name)))?;
                 let mut domain = Domain::clone(domain);
                 change.apply(&mut domain.scaling_groups);
                 self.tenants.put_domain(writer, domain)
             }
-            Party::Group(id) => {
+            Grantee::Group(id) => {
                 let group = tenancy.groups.get(id).ok_or_else(|| Error::missing("group", id.to_string()))?;
                 let mut group = Group::clone(group);
                 change.apply(&mut group.scaling_groups);
                 self.tenants.put_group(writer, group)
             }
-            Party::Keypair(access_key) => {
+            Grantee::Keypair(access_key) => {
                 if self.accounts.keypair(access_key).is_none() {
                     return Err(Error::missing("keypair", shown(access_key)));
                 }

@@ -33,7 +33,7 @@ use crate::store::table::Writer;
 const MAX_NAMED: usize = 20;
 
 /// Knows where the agents are.
-pub trait Stations: Send + Sync {
+pub trait AgentDirectory: Send + Sync {
     /// The agents of a scaling group, in order.
     fn agents_in(&self, scaling_group: &str) -> Vec<String>;
 }
@@ -49,7 +49,7 @@ pub struct Directory {
     audit: Audit,
     hasher: Hasher,
     clock: Clock,
-    stations: Arc<dyn Stations>,
+    agents: Arc<dyn AgentDirectory>,
     lockouts: Vec<Lockout>,
     revocations: Vec<Lockout>,
     /// How often each admin was refused a name that is somebody's who is out of sight.
@@ -64,7 +64,7 @@ impl Directory {
         audit: Audit,
         hasher: Hasher,
         clock: Clock,
-        stations: Arc<dyn Stations>,
+        agents: Arc<dyn AgentDirectory>,
     ) -> Self {
         Self {
             accounts,
@@ -72,7 +72,7 @@ impl Directory {
             audit,
             hasher,
             clock,
-            stations,
+            agents: agents,
             lockouts: Vec::new(),
             revocations: Vec::new(),
             unseen: Arc::default(),

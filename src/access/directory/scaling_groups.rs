@@ -137,7 +137,7 @@ impl Directory {
         let domains = tenancy.domains.values().filter(|domain| domain.scaling_groups.contains(name));
         let groups = tenancy.groups.values().filter(|group| group.scaling_groups.contains(name));
         let parties = [
-            ("agents", self.stations.agents_in(name)),
+            ("agents", self.agents.agents_in(name)),
             ("domains", domains.map(|domain| domain.name.clone()).collect()),
             ("groups", groups.map(|group| format!("{} of {}", group.name, group.domain)).collect()),
             ("keypairs", group.keypairs.iter().cloned().collect()),

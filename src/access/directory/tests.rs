@@ -12,7 +12,7 @@ use crate::access::directory::domains::DomainChange;
 use crate::access::directory::groups::{GroupChange, GroupSearch};
 use crate::access::directory::keypairs::{KeypairChange, KeypairSearch};
 use crate::access::directory::users::{UserChange, UserSearch};
-use crate::access::directory::{Directory, Stations, named};
+use crate::access::directory::{AgentDirectory, Directory, named};
 use crate::access::first_admin::FirstAdmin;
 use crate::access::hasher::Hasher;
 use crate::access::tenants::Tenants;
@@ -23,7 +23,7 @@ use crate::store::Store;
 
 struct Agents(&'static [&'static str]);
 
-impl Stations for Agents {
+impl AgentDirectory for Agents {
     fn agents_in(&self, _scaling_group: &str) -> Vec<String> {
         self.0.iter().map(|&id| id.into()).collect()
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{Eyes, Filter, Owner, Subject, Viewpoint, Whereabouts};
+use super::{CompiledView, ImageFilter, Owner, PresenceIndex, Subject, Viewpoint};
 use crate::access::caller::{Caller, Origin, Role};
 use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
 use crate::base::bits::Bits;
@@ -176,7 +176,7 @@ fn ann() -> UserId {
 /// Where contents are: for each number, the scaling groups with an agent that has it.
 pub(in crate::access) struct Places<'a>(pub(in crate::access) &'a [&'a [&'a str]]);
 
-impl Whereabouts for Places<'_> {
+impl PresenceIndex for Places<'_> {
     fn number(&self, _digest: &Digest) -> u32 {
         unreachable!("the images here have numbers")
     }
@@ -216,7 +216,7 @@ fn owners() -> [Owner; 3] {
     [Owner::User(ann()), Owner::User(BOB.parse().expect("an id")), Owner::Nobody]
 }
 
-fn ask(asked: Asked, tenancy: &Tenancy) -> Option<Eyes> {
+fn ask(asked: Asked, tenancy: &Tenancy) -> Option<CompiledView> {
     let caller = Caller {
         user: ann(),
         email: "ann@lab.invalid".into(),
@@ -225,7 +225,7 @@ fn ask(asked: Asked, tenancy: &Tenancy) -> Option<Eyes> {
         access_key: "AK".into(),
         origin: Origin::default(),
     };
-    let filter = Filter {
+    let filter = ImageFilter {
         is_installed: asked.is_installed,
         is_operation: asked.is_operation,
         kinds: None,
@@ -234,14 +234,14 @@ fn ask(asked: Asked, tenancy: &Tenancy) -> Option<Eyes> {
         scaling_group: asked.scaling_group.map(Into::into),
     };
     let viewpoint = Viewpoint::new(&caller, &filter, tenancy).ok()?;
-    Some(viewpoint.eyes(
+    Some(viewpoint.compile(
         |host| number_in(&REGISTRIES, &host),
         |owner| owner_in(&owners(), owner),
         &Places(&FOUND_IN),
     ))
 }
 
-fn by_the_code(eyes: &Eyes, image: Shown) -> bool {
+fn by_the_code(view: &CompiledView, image: Shown) -> bool {
     let [ann, bob, nobody] = owners();
     let owner = match image.whose {
         Whose::Everybodys => None,
@@ -255,8 +255,8 @@ fn by_the_code(eyes: &Eyes, image: Shown) -> bool {
         is_operation: image.is_operation,
         owner: owner.and_then(|owner| owner_in(&owners(), &owner)),
     };
-    let is_visible = eyes.judge(&subject).is_visible();
-    assert_eq!(eyes.see(&subject), is_visible, "the short form is the long one");
+    let is_visible = view.judge(&subject).is_visible();
+    assert_eq!(view.see(&subject), is_visible, "the short form is the long one");
     is_visible
 }
 
@@ -310,9 +310,9 @@ fn the_rule_is_what_its_text_says_in_every_combination() {
     let images = images();
     let (mut refused, mut seen, mut hidden) = (0, 0, 0);
     for asked in questions() {
-        let eyes = ask(asked, &worlds[usize::from(asked.is_lab_active)]);
+        let view = ask(asked, &worlds[usize::from(asked.is_lab_active)]);
         for &image in &images {
-            let judged = eyes.as_ref().map(|eyes| by_the_code(eyes, image));
+            let judged = view.as_ref().map(|view| by_the_code(view, image));
             assert_eq!(judged, by_the_text(asked, image), "{asked:?}\n{image:?}");
             match judged {
                 None => refused += 1,

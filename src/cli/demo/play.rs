@@ -10,7 +10,7 @@ use crate::{
         demo::stage::Stage,
         failure::{Failure, Result},
     },
-    demo::{images::Shelf, node::Node},
+    demo::{images::DemoImages, node::Node},
 };
 
 /// Something that happens.
@@ -51,7 +51,7 @@ const REBUILT: [(&str, &str); 2] =
     [("class/vision", "2026.1-cuda12.4"), ("community/jupyter", "7.2-py312-ubuntu22.04")];
 
 /// Somebody pushes, and the registry is read again.
-pub(super) async fn push(stage: &Stage, shelf: &RwLock<Shelf>) -> Result<()> {
+pub(super) async fn push(stage: &Stage, shelf: &RwLock<DemoImages>) -> Result<()> {
     for (repository, tag) in REBUILT {
         if !shelf.write().rebuild(repository, tag, 2) {
             return Err(Failure::failed("demo", format!("no image {repository}:{tag} to build anew")));

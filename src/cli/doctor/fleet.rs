@@ -16,32 +16,32 @@ const USUAL: &str = "docker+unix:///var/run/docker.sock";
 
 /// An engine that has not answered since the server started.
 #[derive(Debug, Deserialize)]
-pub(super) struct Unmet {
+pub(super) struct UnreachedEngine {
     addr: String,
     reason: String,
 }
 
 /// Looks at all agents, and at the engines that are none yet.
-pub(super) async fn look_over(client: &Client, unmet: Vec<Unmet>) -> Vec<Finding> {
+pub(super) async fn look_over(client: &Client, unreached: Vec<UnreachedEngine>) -> Vec<Finding> {
     match agent::all(client, None, None).await {
-        Ok(agents) => judged(&agents, unmet),
+        Ok(agents) => judged(&agents, unreached),
         Err(why) => vec![Finding::failed("agents", &why)],
     }
 }
 
-fn judged(agents: &[Record], mut unmet: Vec<Unmet>) -> Vec<Finding> {
+fn judged(agents: &[Record], mut unreached: Vec<UnreachedEngine>) -> Vec<Finding> {
     let is_lost = |agent: &&Record| agent.status == "LOST";
     let alive = agents.iter().filter(|agent| !is_lost(agent)).count();
-    let mut findings = vec![match (agents.len(), unmet.len()) {
+    let mut findings = vec![match (agents.len(), unreached.len()) {
         (0, 0) => Finding::ok("agents", "there is none yet"),
         (all, _) => Finding::ok("agents", format!("{alive} of {all} answer")),
     }];
     let lost = agents.iter().filter(is_lost).map(|agent| {
-        let known = unmet.iter().position(|unmet| agent.addr.as_ref() == Some(&unmet.addr));
-        lost(agent, known.map(|place| unmet.swap_remove(place)))
+        let known = unreached.iter().position(|unreached| agent.addr.as_ref() == Some(&unreached.addr));
+        lost(agent, known.map(|place| unreached.swap_remove(place)))
     });
     findings.extend(some(lost.collect(), "agents", "wharf agent list --status lost"));
-    findings.extend(some(unmet.iter().map(unanswered).collect(), "engines", "the server's log"));
+    findings.extend(some(unreached.iter().map(unanswered).collect(), "engines", "the server's log"));
     let troubled =
         agents.iter().filter(|agent| !is_lost(agent)).filter_map(|agent| away(agent).or_else(|| full(agent)));
     findings.extend(some(troubled.collect(), "agents", "wharf agent list"));
@@ -49,9 +49,12 @@ fn judged(agents: &[Record], mut unmet: Vec<Unmet>) -> Vec<Finding> {
 }
 
 /// An agent that does not answer; with what its engine said last, if that was tried since the start.
-fn lost(agent: &Record, unmet: Option<Unmet>) -> Finding {
+fn lost(agent: &Record, unreached: Option<UnreachedEngine>) -> Finding {
     let id = &agent.id;
-    let reason = unmet.map(|unmet| unmet.reason).or_else(|| agent.status_reason.clone()).unwrap_or_default();
+    let reason = unreached
+        .map(|unreached| unreached.reason)
+        .or_else(|| agent.status_reason.clone())
+        .unwrap_or_default();
     let addr = agent.addr.as_deref().unwrap_or_default();
     let start = if addr.starts_with("link:") {
         "start wharf agent there"
@@ -62,10 +65,10 @@ fn lost(agent: &Record, unmet: Option<Unmet>) -> Finding {
     Finding::fail(format!("agent {id}"), format!("it is lost ({addr}): {reason}"), remedy)
 }
 
-fn unanswered(unmet: &Unmet) -> Finding {
-    let check = format!("engine {}", unmet.addr);
-    let found = format!("it has not answered since the server started: {}", unmet.reason);
-    if unmet.addr == USUAL {
+fn unanswered(unreached: &UnreachedEngine) -> Finding {
+    let check = format!("engine {}", unreached.addr);
+    let found = format!("it has not answered since the server started: {}", unreached.reason);
+    if unreached.addr == USUAL {
         let remedy =
             "start Docker, or if there is none, name another engine: wharf serve --engine URL, or none";
         return Finding::warn(check, found, remedy);
@@ -92,13 +95,14 @@ fn full(agent: &Record) -> Option<Finding> {
 mod tests {
     use serde_json::json;
 
-    use super::{USUAL, Unmet, judged};
+    use super::{USUAL, UnreachedEngine, judged};
 
-    fn said(agents: serde_json::Value, unmet: &[(&str, &str)]) -> Vec<String> {
-        let unmet =
-            unmet.iter().map(|(addr, reason)| Unmet { addr: (*addr).into(), reason: (*reason).into() });
+    fn said(agents: serde_json::Value, unreached: &[(&str, &str)]) -> Vec<String> {
+        let unreached = unreached
+            .iter()
+            .map(|(addr, reason)| UnreachedEngine { addr: (*addr).into(), reason: (*reason).into() });
         let agents: Vec<_> = serde_json::from_value(agents).unwrap();
-        judged(&agents, unmet.collect()).iter().map(ToString::to_string).collect()
+        judged(&agents, unreached.collect()).iter().map(ToString::to_string).collect()
     }
 
     #[test]

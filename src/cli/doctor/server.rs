@@ -114,7 +114,7 @@ struct User {
 struct Health {
     database_bytes: Option<u64>,
     free_bytes: Option<u64>,
-    unmet_engines: Vec<fleet::Unmet>,
+    unreached_engines: Vec<fleet::UnreachedEngine>,
 }
 
 /// What it tells to super-admins.
@@ -136,11 +136,11 @@ pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding>
         return vec![Finding::warn(CHECK, found, "use the key pair of one")];
     }
     let mut findings = vec![Finding::ok(CHECK, format!("{email}, a super-admin"))];
-    let query = "query { server_health { database_bytes free_bytes unmet_engines { addr reason } } }";
-    let unmet = match client.ask::<Health>("server_health", query, json!({})).await {
+    let query = "query { server_health { database_bytes free_bytes unreached_engines { addr reason } } }";
+    let unreached = match client.ask::<Health>("server_health", query, json!({})).await {
         Ok(health) => {
             findings.extend(disk(&health));
-            health.unmet_engines
+            health.unreached_engines
         }
         Err(why) => {
             findings.push(Finding::failed("server disk", &why));
@@ -148,7 +148,7 @@ pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding>
         }
     };
     findings.extend(registries::look_over(client).await);
-    findings.extend(fleet::look_over(client, unmet).await);
+    findings.extend(fleet::look_over(client, unreached).await);
     findings
 }
 

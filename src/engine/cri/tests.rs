@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::{
-    Change, Engine, Event, Kind,
-    address::{EngineUrl, Place},
+    Change, Engine, EngineKind, Event,
+    address::{EngineLocation, EngineUrl},
     cri::{Cri, Patience, message as m},
     fault::{Class, Fault},
     image::Removal,
@@ -102,8 +102,8 @@ impl FakeCri {
     }
 
     fn engine(&self) -> Cri {
-        let place = Place::Socket(self.folder.path().join("c.sock"));
-        Cri::new(&EngineUrl { kind: Kind::Containerd, place }).unwrap().with_patience(self.patience)
+        let place = EngineLocation::Socket(self.folder.path().join("c.sock"));
+        Cri::new(&EngineUrl { kind: EngineKind::Containerd, place }).unwrap().with_patience(self.patience)
     }
 
     fn calls(&self, of: &str) -> usize {
@@ -303,9 +303,10 @@ async fn a_hanging_engine_hangs_nobody() {
     // A socket that nobody accepts at.
     let folder = tempfile::tempdir().unwrap();
     let silent = std::os::unix::net::UnixListener::bind(folder.path().join("c.sock")).unwrap();
-    let place = Place::Socket(folder.path().join("c.sock"));
+    let place = EngineLocation::Socket(folder.path().join("c.sock"));
     let patience = Patience { answer: Duration::from_millis(300), ..Patience::default() };
-    let engine = Cri::new(&EngineUrl { kind: Kind::Containerd, place }).unwrap().with_patience(patience);
+    let engine =
+        Cri::new(&EngineUrl { kind: EngineKind::Containerd, place }).unwrap().with_patience(patience);
     assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
     drop(silent);
     assert!(engine.about().await.unwrap_err().message.contains("is the engine running"));

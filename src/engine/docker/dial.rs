@@ -19,7 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, rustls::ClientConfig, rustls::pki_types::ServerName};
 
 use crate::engine::{
-    address::{EngineUrl, Place},
+    address::{EngineLocation, EngineUrl},
     docker::tls,
     fault::{Class, Fault},
 };
@@ -44,21 +44,21 @@ impl Dial {
     /// Reads certificates, where there are some; connects to nothing yet.
     pub(crate) fn new(url: &EngineUrl) -> Result<Self, Fault> {
         match &url.place {
-            Place::Socket(path) => Ok(Self::Socket(path.clone())),
-            Place::Tcp { host, port, certificates: None } => {
+            EngineLocation::Socket(path) => Ok(Self::Socket(path.clone())),
+            EngineLocation::Tcp { host, port, certificates: None } => {
                 tracing::warn!(
                     engine = %url,
                     "the engine is spoken to without TLS: whoever can reach its port owns the node"
                 );
                 Ok(Self::Plain { host: host.clone(), port: *port })
             }
-            Place::Tcp { host, port, certificates: Some(certificates) } => {
+            EngineLocation::Tcp { host, port, certificates: Some(certificates) } => {
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| Fault::new(Class::Other, format!("{host} can't be in a certificate")))?;
                 let config = Arc::new(tls::client_config(&certificates.folder)?);
                 Ok(Self::Tls { host: host.clone(), port: *port, name, config })
             }
-            Place::Folder { .. } => Err(Fault::new(Class::Other, "a directory is no Docker Engine")),
+            EngineLocation::Folder { .. } => Err(Fault::new(Class::Other, "a directory is no Docker Engine")),
         }
     }
 

@@ -6,12 +6,12 @@
 
 use hyper::HeaderMap;
 
-use crate::engine::Kind;
+use crate::engine::EngineKind;
 
 /// The header with the version of its own API, which Podman sends with every answer.
 const OWN_API: &str = "libpod-api-version";
 
 /// Who answers with these headers.
-pub(crate) fn kind(headers: &HeaderMap) -> Kind {
-    if headers.contains_key(OWN_API) { Kind::Podman } else { Kind::Docker }
+pub(crate) fn kind(headers: &HeaderMap) -> EngineKind {
+    if headers.contains_key(OWN_API) { EngineKind::Podman } else { EngineKind::Docker }
 }

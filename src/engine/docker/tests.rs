@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::{
-    Change, Engine, Event, Kind,
-    address::{EngineUrl, Place},
+    Change, Engine, EngineKind, Event,
+    address::{EngineLocation, EngineUrl},
     docker::{Docker, Patience},
     fault::{Class, Fault},
     image::Removal,
@@ -86,8 +86,8 @@ impl FakeDocker {
     }
 
     fn engine(&self) -> Docker {
-        let place = Place::Socket(self.folder.path().join("docker.sock"));
-        Docker::new(&EngineUrl { kind: Kind::Docker, place }).unwrap().with_patience(self.patience)
+        let place = EngineLocation::Socket(self.folder.path().join("docker.sock"));
+        Docker::new(&EngineUrl { kind: EngineKind::Docker, place }).unwrap().with_patience(self.patience)
     }
 
     fn log(&self) -> Vec<String> {

@@ -74,7 +74,7 @@ impl Fetcher<'_> {
 
     async fn has(&self, blob: &Blob) -> Result<bool, Fault> {
         let (contents, blob) = (Arc::clone(self.contents), blob.clone());
-        apart(move || Ok(contents.layout.has(&blob.digest, blob.size))).await
+        blocking(move || Ok(contents.layout.has(&blob.digest, blob.size))).await
     }
 
     async fn fetch(&self, blob: &Blob, flight: &Flight, turn: Turn, told: &Told<'_>) -> Result<(), Fault> {
@@ -84,7 +84,7 @@ impl Fetcher<'_> {
         };
         let (path, wanted) = (self.contents.layout.part(&blob.digest), blob.clone());
         let opened = move || Part::open(&path, &wanted, turn).map_err(|error| broken(&path, &error));
-        let mut part = apart(opened).await?;
+        let mut part = blocking(opened).await?;
         let mut is_more = part.length() > 0;
         while is_more {
             (part, is_more) = with(part, Part::recall).await?;
@@ -246,11 +246,11 @@ async fn with<T: Send + 'static>(
     part: Part,
     work: impl FnOnce(&mut Part) -> io::Result<T> + Send + 'static,
 ) -> Result<(Part, T), Fault> {
-    apart(move || part.take_through(work)).await
+    blocking(move || part.take_through(work)).await
 }
 
 /// Does something where waiting for the disk is allowed.
-pub(crate) async fn apart<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     ended(tokio::task::spawn_blocking(work).await)

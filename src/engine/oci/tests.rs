@@ -37,19 +37,19 @@ enum Act {
 }
 
 #[derive(Default)]
-struct Shelf {
+struct TestSource {
     contents: Mutex<HashMap<String, Vec<u8>>>,
     acts: Mutex<HashMap<Digest, VecDeque<Act>>>,
     asked: Mutex<Vec<(Digest, u64)>>,
 }
 
-impl std::fmt::Debug for Shelf {
+impl std::fmt::Debug for TestSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("shelf")
+        f.write_str("test source")
     }
 }
 
-impl Shelf {
+impl TestSource {
     fn put(&self, bytes: &[u8]) -> Value {
         let digest = Digest::sha256_of(bytes);
         self.contents.lock().insert(digest.to_string(), bytes.to_vec());
@@ -89,7 +89,7 @@ impl Shelf {
 }
 
 #[async_trait]
-impl Source for Shelf {
+impl Source for TestSource {
     async fn manifest(&self, reference: &str) -> Result<Document, Fault> {
         let bytes = self.contents.lock().get(reference).cloned();
         let bytes = bytes.ok_or_else(|| Fault::new(Class::NotFound, "no such manifest"))?;
@@ -135,14 +135,14 @@ impl Source for Shelf {
 struct Scene {
     folder: TempDir,
     engine: Arc<Oci>,
-    shelf: Arc<Shelf>,
+    source: Arc<TestSource>,
 }
 
 impl Scene {
     fn set() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let engine = Arc::new(Oci::open(&folder.path().join("images"), None).unwrap());
-        Self { folder, engine, shelf: Arc::default() }
+        Self { folder, engine, source: Arc::default() }
     }
 
     fn path(&self, below: &str) -> PathBuf {
@@ -208,7 +208,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 async fn an_image_comes_whole_and_nothing_of_it_stays_when_it_goes() {
     let scene = Scene::set();
     let layers = [layer(1, 1_500_000), layer(2, 10), Vec::new()];
-    let pull = scene.shelf.image("1", &layers);
+    let pull = scene.source.image("1", &layers);
     let pulled = scene.pull(&pull).await.unwrap();
     assert!(pulled.fetched);
     assert_eq!(
@@ -239,17 +239,17 @@ async fn an_image_comes_whole_and_nothing_of_it_stays_when_it_goes() {
 async fn what_two_images_share_is_fetched_once_and_stays_until_both_are_gone() {
     let scene = Scene::set();
     let (base, top) = (layer(1, 100_000), layer(2, 100));
-    let one = scene.shelf.image("1", std::slice::from_ref(&base));
-    let two = scene.shelf.image("2", &[base.clone(), top.clone()]);
+    let one = scene.source.image("1", std::slice::from_ref(&base));
+    let two = scene.source.image("2", &[base.clone(), top.clone()]);
     scene.pull(&one).await.unwrap();
     scene.pull(&two).await.unwrap();
-    assert_eq!(scene.shelf.asked(&base), [0]);
+    assert_eq!(scene.source.asked(&base), [0]);
     assert_eq!(scene.blobs(), 6);
     scene.engine.remove(&one.name()).await.unwrap();
     assert!(scene.engine.find(&two.name()).await.unwrap().is_some());
     assert_eq!(scene.blobs(), 4);
     // The other way round: the name moves to an image that shares nothing.
-    let three = Pull { tag: "2".into(), ..scene.shelf.image("3", &[layer(3, 10)]) };
+    let three = Pull { tag: "2".into(), ..scene.source.image("3", &[layer(3, 10)]) };
     scene.pull(&three).await.unwrap();
     assert_eq!(scene.blobs(), 3, "what had the name before is gone");
     assert_eq!(scene.engine.images().await.unwrap().len(), 1);
@@ -259,27 +259,27 @@ async fn what_two_images_share_is_fetched_once_and_stays_until_both_are_gone() {
 async fn a_blob_that_breaks_off_is_gone_on_with_from_there() {
     let scene = Scene::set();
     let base = layer(1, 2_000_000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
-    scene.shelf.act(&base, Act::Break(700_000));
-    scene.shelf.act(&base, Act::Break(0));
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
+    scene.source.act(&base, Act::Break(700_000));
+    scene.source.act(&base, Act::Break(0));
     scene.pull(&pull).await.unwrap();
-    assert_eq!(scene.shelf.asked(&base), [0, 700_000, 700_000]);
+    assert_eq!(scene.source.asked(&base), [0, 700_000, 700_000]);
 }
 
 #[tokio::test]
 async fn a_registry_that_keeps_breaking_off_is_given_up_and_gone_on_with_later() {
     let scene = Scene::set();
     let base = layer(1, 100_000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
     for _ in 0..4 {
-        scene.shelf.act(&base, Act::Break(10_000));
+        scene.source.act(&base, Act::Break(10_000));
     }
     let fault = scene.pull(&pull).await.unwrap_err();
     assert_eq!(fault.class, Class::Network, "{fault}");
     assert_eq!((scene.parts(), scene.engine.images().await.unwrap()), (vec![40_000], Vec::new()));
     let scene = scene.reopen();
     scene.pull(&pull).await.unwrap();
-    assert_eq!(scene.shelf.asked(&base).last(), Some(&40_000));
+    assert_eq!(scene.source.asked(&base).last(), Some(&40_000));
     assert!(scene.parts().is_empty());
 }
 
@@ -287,13 +287,13 @@ async fn a_registry_that_keeps_breaking_off_is_given_up_and_gone_on_with_later()
 async fn what_was_spoilt_on_disk_is_fetched_anew() {
     let scene = Scene::set();
     let base = layer(1, 100_000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
     let part = scene.path(".wharf/parts").join(format!("sha256-{}", Digest::sha256_of(&base).hex()));
     for (length, asked) in [(60_000, vec![60_000, 0]), (100_000, vec![0]), (200_000, vec![0])] {
         fs::write(&part, vec![b'?'; length]).unwrap();
-        scene.shelf.asked.lock().clear();
+        scene.source.asked.lock().clear();
         scene.pull(&pull).await.unwrap();
-        assert_eq!(scene.shelf.asked(&base), asked, "{length}");
+        assert_eq!(scene.source.asked(&base), asked, "{length}");
         scene.engine.remove(&pull.name()).await.unwrap();
     }
 }
@@ -302,19 +302,19 @@ async fn what_was_spoilt_on_disk_is_fetched_anew() {
 async fn a_registry_that_does_no_ranges_is_read_from_the_beginning() {
     let scene = Scene::set();
     let base = layer(1, 900_000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
-    scene.shelf.act(&base, Act::Break(600_000));
-    scene.shelf.act(&base, Act::FromZero);
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
+    scene.source.act(&base, Act::Break(600_000));
+    scene.source.act(&base, Act::FromZero);
     scene.pull(&pull).await.unwrap();
-    assert_eq!(scene.shelf.asked(&base), [0, 600_000]);
+    assert_eq!(scene.source.asked(&base), [0, 600_000]);
 }
 
 #[tokio::test]
 async fn other_bytes_than_the_digest_says_are_not_kept() {
     let scene = Scene::set();
     let base = layer(1, 100_000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
-    scene.shelf.act(&base, Act::Lie);
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
+    scene.source.act(&base, Act::Lie);
     let fault = scene.pull(&pull).await.unwrap_err();
     assert!(fault.class == Class::Other && fault.message.contains("other bytes"), "{fault}");
     let hex = Digest::sha256_of(&base).hex().to_owned();
@@ -322,7 +322,7 @@ async fn other_bytes_than_the_digest_says_are_not_kept() {
     assert!(!scene.path(".wharf/parts").join(format!("sha256-{hex}")).exists());
     assert!(scene.engine.images().await.unwrap().is_empty());
     // A manifest of another image is none for this one.
-    let other = scene.shelf.image("2", &[layer(2, 10)]);
+    let other = scene.source.image("2", &[layer(2, 10)]);
     let fault = scene.pull(&Pull { manifest: other.manifest, ..pull }).await.unwrap_err();
     assert!(fault.message.contains("not the expected"), "{fault}");
 }
@@ -331,47 +331,47 @@ async fn other_bytes_than_the_digest_says_are_not_kept() {
 async fn pulls_of_one_blob_fetch_it_once_and_whoever_waits_goes_on_where_another_stopped() {
     let scene = Scene::set();
     let base = layer(1, 2_000_000);
-    let one = scene.shelf.image("1", std::slice::from_ref(&base));
-    let two = scene.shelf.image("2", std::slice::from_ref(&base));
+    let one = scene.source.image("1", std::slice::from_ref(&base));
+    let two = scene.source.image("2", std::slice::from_ref(&base));
     let gate = Arc::new(Semaphore::new(0));
-    scene.shelf.act(&base, Act::Wait(1_200_000, gate.clone()));
+    scene.source.act(&base, Act::Wait(1_200_000, gate.clone()));
     let ((first, seen_first), (second, seen_second)) = (scene.start(&one), scene.start(&two));
     until("both to see what is there", || {
         seen_first.lock().bytes_done > 1_200_000 && seen_second.lock().bytes_done > 1_200_000
     })
     .await;
     // The one that fetches is given up; the other takes over what is there.
-    let (stays, goes) = if scene.shelf.asked(&base).len() == 1 { (second, first) } else { (first, second) };
+    let (stays, goes) = if scene.source.asked(&base).len() == 1 { (second, first) } else { (first, second) };
     goes.abort();
     let _ = goes.await;
     if !stays.is_finished() {
         gate.add_permits(1);
     }
     stays.await.unwrap().unwrap();
-    let asked = scene.shelf.asked(&base);
+    let asked = scene.source.asked(&base);
     assert!(asked == [0] || asked == [0, 1_200_000], "{asked:?}");
 
     let top = layer(2, 500_000);
-    let pulls = ["3", "4", "5"].map(|tag| scene.shelf.image(tag, std::slice::from_ref(&top)));
-    scene.shelf.act(&top, Act::Wait(100_000, gate.clone()));
+    let pulls = ["3", "4", "5"].map(|tag| scene.source.image(tag, std::slice::from_ref(&top)));
+    scene.source.act(&top, Act::Wait(100_000, gate.clone()));
     let tasks = pulls.each_ref().map(|pull| scene.start(pull).0);
-    until("the blob to be asked for", || !scene.shelf.asked(&top).is_empty()).await;
+    until("the blob to be asked for", || !scene.source.asked(&top).is_empty()).await;
     gate.add_permits(1);
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(scene.shelf.asked(&top), [0]);
+    assert_eq!(scene.source.asked(&top), [0]);
 }
 
 #[tokio::test]
 async fn a_removal_takes_nothing_that_a_running_pull_needs() {
     let scene = Scene::set();
     let (base, top) = (layer(1, 1_000_000), layer(2, 1_000_000));
-    let one = scene.shelf.image("1", std::slice::from_ref(&base));
-    let two = scene.shelf.image("2", &[base.clone(), top.clone()]);
+    let one = scene.source.image("1", std::slice::from_ref(&base));
+    let two = scene.source.image("2", &[base.clone(), top.clone()]);
     scene.pull(&one).await.unwrap();
     let gate = Arc::new(Semaphore::new(0));
-    scene.shelf.act(&top, Act::Wait(600_000, gate.clone()));
+    scene.source.act(&top, Act::Wait(600_000, gate.clone()));
     let (task, seen) = scene.start(&two);
     until("the second image to be under way", || seen.lock().bytes_done >= 1_600_000).await;
     let freed = scene.engine.remove(&one.name()).await.unwrap();
@@ -379,7 +379,7 @@ async fn a_removal_takes_nothing_that_a_running_pull_needs() {
     assert!(freed < 10_000, "the base is wanted still: {freed}");
     gate.add_permits(1);
     task.await.unwrap().unwrap();
-    assert_eq!(scene.shelf.asked(&base), [0]);
+    assert_eq!(scene.source.asked(&base), [0]);
     assert_eq!(scene.blobs(), 4);
 }
 
@@ -387,9 +387,9 @@ async fn a_removal_takes_nothing_that_a_running_pull_needs() {
 async fn a_stopped_pull_ends_at_once_and_can_be_gone_on_with() {
     let scene = Scene::set();
     let base = layer(1, 1_000_000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
     let gate = Arc::new(Semaphore::new(0));
-    scene.shelf.act(&base, Act::Wait(600_000, gate));
+    scene.source.act(&base, Act::Wait(600_000, gate));
     let (stop, seen) = (CancellationToken::new(), Mutex::new(Progress::default()));
     let progress = |now| *seen.lock() = now;
     let stopping = async {
@@ -399,14 +399,14 @@ async fn a_stopped_pull_ends_at_once_and_can_be_gone_on_with() {
     let (pulled, ()) = tokio::join!(scene.engine.pull(&pull, &progress, &stop), stopping);
     assert_eq!(pulled.unwrap_err().class, Class::Stopped);
     scene.pull(&pull).await.unwrap();
-    assert_eq!(scene.shelf.asked(&base), [0, 600_000]);
+    assert_eq!(scene.source.asked(&base), [0, 600_000]);
 }
 
 #[tokio::test]
 async fn an_image_that_lost_a_layer_is_not_there_and_comes_back() {
     let scene = Scene::set();
     let base = layer(1, 1000);
-    let pull = scene.shelf.image("1", std::slice::from_ref(&base));
+    let pull = scene.source.image("1", std::slice::from_ref(&base));
     scene.pull(&pull).await.unwrap();
     fs::remove_file(scene.path("blobs/sha256").join(Digest::sha256_of(&base).hex())).unwrap();
     assert_eq!(scene.engine.images().await.unwrap(), []);
@@ -418,7 +418,7 @@ async fn an_image_that_lost_a_layer_is_not_there_and_comes_back() {
 async fn nothing_is_collected_where_it_cannot_be_told_what_is_needed() {
     let scene = Scene::set();
     let (one, two) =
-        (scene.shelf.image("1", &[layer(1, 10)]), scene.shelf.image("2", &[layer(2, 10), layer(3, 10)]));
+        (scene.source.image("1", &[layer(1, 10)]), scene.source.image("2", &[layer(2, 10), layer(3, 10)]));
     scene.pull(&one).await.unwrap();
     scene.pull(&two).await.unwrap();
     let manifest = scene.path("blobs/sha256").join(one.manifest.as_ref().unwrap().hex());
@@ -432,7 +432,7 @@ async fn an_image_is_found_however_its_name_is_spelt() {
     let scene = Scene::set();
     let pull = Pull {
         repository: "index.docker.io/lablup/python".into(),
-        ..scene.shelf.image("1", &[layer(1, 10)])
+        ..scene.source.image("1", &[layer(1, 10)])
     };
     let held = scene.pull(&pull).await.unwrap().held;
     assert_eq!(held.names, ["docker.io/lablup/python:1"]);
@@ -451,7 +451,7 @@ async fn an_image_is_found_however_its_name_is_spelt() {
 #[tokio::test]
 async fn an_engine_tells_of_its_own_changes() {
     let scene = Scene::set();
-    let pull = scene.shelf.image("1", &[layer(1, 10)]);
+    let pull = scene.source.image("1", &[layer(1, 10)]);
     let mut events = scene.engine.events().await.unwrap();
     scene.pull(&pull).await.unwrap();
     scene.engine.remove(&pull.name()).await.unwrap();

@@ -16,7 +16,7 @@ pub struct Fault {
 }
 
 /// A resolver's result.
-pub type Answer<T> = Result<T, Fault>;
+pub type FieldResult<T> = Result<T, Fault>;
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {

@@ -76,7 +76,8 @@ pub fn page<'a, R: Record>(
     let cursor = cursor.map(|text| Cursor::read(text, order)).transpose()?;
     let cursor_values = cursor.as_ref().map(|cursor| cursor.values(order)).transpose()?;
 
-    let start = cursor.as_ref().zip(cursor_values).map(|(cursor, values)| Place { key: &cursor.key, values });
+    let start =
+        cursor.as_ref().zip(cursor_values).map(|(cursor, values)| RowPosition { key: &cursor.key, values });
     let way = Way { order, is_backward };
     let is_beyond = |row: Candidate<'a, R>| start.as_ref().is_none_or(|start| way.from(row, start).is_gt());
 
@@ -112,7 +113,7 @@ struct Way<'o, R: Record> {
 }
 
 /// Where a row stands in an order: read once, and held against many.
-struct Place<'a> {
+struct RowPosition<'a> {
     key: &'a str,
     values: Vec<Value<'a>>,
 }
@@ -136,7 +137,7 @@ impl<R: Record> Way<'_, R> {
     }
 
     /// Whether a row is wanted before a place.
-    fn from(self, row: Candidate<'_, R>, place: &Place<'_>) -> Ordering {
+    fn from(self, row: Candidate<'_, R>, place: &RowPosition<'_>) -> Ordering {
         self.turned(self.order.compare_values(row.1, &place.values).then_with(|| row.0.cmp(place.key)))
     }
 }
@@ -148,7 +149,7 @@ struct Best<'o, 'a, R: Record> {
     kept: Vec<Candidate<'a, R>>,
     most: usize,
     /// No row behind this one is wanted.
-    worst: Option<Place<'a>>,
+    worst: Option<RowPosition<'a>>,
 }
 
 impl<'a, R: Record> Best<'_, 'a, R> {
@@ -173,7 +174,7 @@ impl<'a, R: Record> Best<'_, 'a, R> {
             let way = self.way;
             let (_, &mut (key, view), _) =
                 self.kept.select_nth_unstable_by(self.most - 1, |a, b| way.compare(*a, *b));
-            self.worst = Some(Place { key, values: way.order.values(view) });
+            self.worst = Some(RowPosition { key, values: way.order.values(view) });
             self.kept.truncate(self.most);
         }
     }

@@ -42,20 +42,20 @@ pub struct Comparison<'t> {
     /// The field's name, with the key behind its dot if there is one.
     pub name: Cow<'t, str>,
     /// Where the name is, for errors.
-    pub name_at: Place,
+    pub name_at: TextPosition,
     /// How they are compared.
     pub operator: Operator,
     /// With what.
     pub value: Constant,
     /// Where that is, for errors.
-    pub value_at: Place,
+    pub value_at: TextPosition,
 }
 
 /// Where something is: in characters, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(usize);
+pub struct TextPosition(usize);
 
-impl Place {
+impl TextPosition {
     /// An error at this place of a filter.
     pub fn error(self, why: impl std::fmt::Display) -> Error {
         Error::invalid("filter", format!("at character {}: {why}", self.0))
@@ -206,7 +206,7 @@ impl<'t> Parser<'t> {
         self.comparison()
     }
 
-    fn enter(&mut self, place: Place) -> Result<()> {
+    fn enter(&mut self, place: TextPosition) -> Result<()> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(place.error(format!("it nests deeper than {MAX_DEPTH}; leave out parentheses")));
@@ -335,9 +335,9 @@ impl<'t> Parser<'t> {
         is_there
     }
 
-    fn place(&mut self) -> Place {
+    fn place(&mut self) -> TextPosition {
         let _ = self.rest();
-        Place(self.text.get(..self.at).map_or(0, |before| before.chars().count()) + 1)
+        TextPosition(self.text.get(..self.at).map_or(0, |before| before.chars().count()) + 1)
     }
 
     fn unexpected(&mut self, wanted: &str) -> Error {

@@ -57,11 +57,11 @@ pub struct Column<T: Row> {
 pub struct Nested {
     register: fn(&mut Registry),
     /// The place of a field in the table, and what is known of its own type.
-    find: fn(&str) -> Option<Place>,
+    find: fn(&str) -> Option<NestedField>,
     name: &'static str,
 }
 
-type Place = (usize, Option<Nested>);
+type NestedField = (usize, Option<Nested>);
 
 impl Nested {
     /// The fields of `T`.
@@ -70,7 +70,7 @@ impl Nested {
     }
 }
 
-fn find<T: Row>(field: &str) -> Option<Place> {
+fn find<T: Row>(field: &str) -> Option<NestedField> {
     let place = T::columns().iter().position(|column| column.name == field)?;
     Some((place, T::columns().get(place)?.nested))
 }

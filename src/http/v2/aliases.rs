@@ -15,7 +15,7 @@ use crate::http::finish;
 use crate::http::json::{Sent, answer};
 use crate::http::problem::Problem;
 use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds, sift};
-use crate::http::v2::page::{self, Order, Page};
+use crate::http::v2::page::{self, OrderBy, Page};
 
 /// An alias in a list.
 #[derive(Debug, Serialize)]
@@ -30,7 +30,7 @@ struct Node {
 /// Which aliases.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct AliasFilter {
     alias: Option<TextFilter>,
     image_id: Option<ChoiceFilter<ImageId>>,
     field_id: Option<ChoiceFilter<AliasId>>,
@@ -42,13 +42,13 @@ pub struct Filter {
     none: Option<Vec<Self>>,
 }
 
-impl Nested for Filter {
+impl Nested for AliasFilter {
     fn inner(&self) -> [Option<&Vec<Self>>; 3] {
         [self.all.as_ref(), self.any.as_ref(), self.none.as_ref()]
     }
 }
 
-impl Filter {
+impl AliasFilter {
     fn takes(&self, node: &Node) -> bool {
         holds(self.alias.as_ref(), |filter| filter.takes(&node.alias))
             && holds(self.image_id.as_ref(), |filter| filter.takes(&node.image))
@@ -69,8 +69,8 @@ enum Field {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
-    filter: Option<Filter>,
-    order: Option<Vec<Order<Field>>>,
+    filter: Option<AliasFilter>,
+    order: Option<Vec<OrderBy<Field>>>,
     limit: Option<i64>,
     offset: Option<i64>,
 }
@@ -89,18 +89,18 @@ pub async fn search(
 ) -> Result<Response, Problem> {
     caller.require_superadmin("search_image_aliases")?;
     let page = Page::new(search.limit, search.offset)?;
-    search.filter.as_ref().map_or(Ok(()), Filter::check)?;
+    search.filter.as_ref().map_or(Ok(()), AliasFilter::check)?;
     let (user, catalog) = (caller.user, catalog.clone());
     let found = move |meter: &Meter| {
         let mut nodes = Vec::new();
-        for image in catalog.images(&caller, &visibility::Filter::default())? {
+        for image in catalog.images(&caller, &visibility::ImageFilter::default())? {
             for alias in &image.aliases {
                 let id = AliasId::of(alias);
                 nodes.push(Node { id, field_id: id, alias: alias.to_string(), image: image.id });
             }
         }
         let filter = search.filter.as_ref();
-        let mut nodes = sift(nodes, filter, meter, |_| SIZE, Filter::takes)?;
+        let mut nodes = sift(nodes, filter, meter, |_| SIZE, AliasFilter::takes)?;
         nodes.sort_by(|a, b| a.alias.cmp(&b.alias));
         page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
             Field::Alias => a.alias.cmp(&b.alias),
@@ -160,7 +160,7 @@ pub async fn remove(
 ) -> Result<Response, Problem> {
     let alias = unwanted.alias.trim();
     catalog.require_superadmin(&caller, "dealias_image", alias).await?;
-    let images = catalog.images(&caller, &visibility::Filter::default())?;
+    let images = catalog.images(&caller, &visibility::ImageFilter::default())?;
     let named = images.iter().find(|image| image.aliases.iter().any(|known| **known == *alias));
     let image = named.ok_or_else(|| Error::missing("alias", shown(alias)))?.id;
     catalog.dealias(&caller, alias).await?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{ImageId, RegistryId};
-use crate::catalog::describe::{Kind, ResourceLimit};
+use crate::catalog::describe::{ImageKind, ResourceLimit};
 use crate::catalog::image::Image;
 use crate::http::v2::filter::{ChoiceFilter, Nested, NumberFilter, TextFilter, TimeFilter, holds};
 
@@ -25,7 +25,7 @@ pub struct Node {
     architecture: String,
     size_bytes: u64,
     #[serde(rename = "type")]
-    kind: Kind,
+    kind: ImageKind,
     status: Status,
     labels: Vec<Pair>,
     tags: Vec<Pair>,
@@ -111,7 +111,7 @@ fn parts_of_tag(tag: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Which images.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct ImageSearchFilter {
     id: Option<ChoiceFilter<ImageId>>,
     status: Option<ChoiceFilter<Status>>,
     name: Option<TextFilter>,
@@ -126,7 +126,7 @@ pub struct Filter {
     size_bytes: Option<NumberFilter>,
     is_local: Option<bool>,
     #[serde(rename = "type")]
-    kind: Option<ChoiceFilter<Kind>>,
+    kind: Option<ChoiceFilter<ImageKind>>,
     created_at: Option<TimeFilter>,
     alias: Option<OfAlias>,
     last_used: Option<TimeFilter>,
@@ -170,7 +170,7 @@ struct LabelFilter {
     none: Option<Vec<Self>>,
 }
 
-impl Nested for Filter {
+impl Nested for ImageSearchFilter {
     fn inner(&self) -> [Option<&Vec<Self>>; 3] {
         [self.all.as_ref(), self.any.as_ref(), self.none.as_ref()]
     }
@@ -207,7 +207,7 @@ impl OfLabels {
     }
 }
 
-impl Filter {
+impl ImageSearchFilter {
     /// Whether an image is one of those.
     pub fn takes(&self, image: &Image) -> bool {
         let record = &image.record;

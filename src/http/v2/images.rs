@@ -19,15 +19,15 @@ use crate::http::finish;
 use crate::http::json::{Sent, answer};
 use crate::http::problem::Problem;
 use crate::http::v2::filter::{Nested as _, sift};
-use crate::http::v2::image::{Field, Filter, Node, size_of_text};
-use crate::http::v2::page::{self, Order, Page};
+use crate::http::v2::image::{Field, ImageSearchFilter, Node, size_of_text};
+use crate::http::v2::page::{self, OrderBy, Page};
 
 /// A question for images.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
-    filter: Option<Filter>,
-    order: Option<Vec<Order<Field>>>,
+    filter: Option<ImageSearchFilter>,
+    order: Option<Vec<OrderBy<Field>>>,
     limit: Option<i64>,
     offset: Option<i64>,
 }
@@ -43,10 +43,10 @@ pub async fn search(
 ) -> Result<Response, Problem> {
     caller.require_superadmin("search_images")?;
     let page = Page::new(search.limit, search.offset)?;
-    search.filter.as_ref().map_or(Ok(()), Filter::check)?;
+    search.filter.as_ref().map_or(Ok(()), ImageSearchFilter::check)?;
     let (user, catalog) = (caller.user, catalog.clone());
     let found = move |meter: &Meter| {
-        let images = catalog.images(&caller, &visibility::Filter::default())?;
+        let images = catalog.images(&caller, &visibility::ImageFilter::default())?;
         let filter = search.filter.as_ref();
         let mut images = sift(images, filter, meter, size_of_text, |filter, image| filter.takes(image))?;
         page::sort(&mut images, search.order.as_deref(), |field, a, b| field.compare(a, b))?;

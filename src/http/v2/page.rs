@@ -64,7 +64,7 @@ pub struct Found<N> {
 /// By which field, and which way.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Order<F> {
+pub struct OrderBy<F> {
     field: F,
     #[serde(default)]
     direction: Direction,
@@ -88,7 +88,7 @@ pub enum Direction {
 /// [`Error::Invalid`] for more orders than make sense.
 pub fn sort<T, F: Copy>(
     items: &mut [T],
-    orders: Option<&[Order<F>]>,
+    orders: Option<&[OrderBy<F>]>,
     compare: impl Fn(F, &T, &T) -> Ordering,
 ) -> Result<()> {
     let orders = orders.unwrap_or_default();
@@ -96,7 +96,7 @@ pub fn sort<T, F: Copy>(
         return Err(Error::invalid("order", format!("it may have {MAX_ORDERS} parts at most")));
     }
     items.sort_by(|a, b| {
-        let by = |order: &Order<F>| {
+        let by = |order: &OrderBy<F>| {
             let ordering = compare(order.field, a, b);
             if order.direction == Direction::Ascending { ordering } else { ordering.reverse() }
         };
@@ -107,7 +107,7 @@ pub fn sort<T, F: Copy>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Order, Page, sort};
+    use super::{OrderBy, Page, sort};
 
     #[test]
     fn a_page_knows_what_is_around_it() {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn later_orders_decide_where_earlier_ones_do_not() {
-        let orders: Vec<Order<usize>> =
+        let orders: Vec<OrderBy<usize>> =
             serde_json::from_str(r#"[{"field": 1, "direction": "DESC"}, {"field": 0}]"#).unwrap();
         let mut items = vec![[2, 1], [1, 1], [3, 2]];
         sort(&mut items, Some(&orders), |field, a, b| a[field].cmp(&b[field])).unwrap();

@@ -19,7 +19,7 @@ use crate::http::finish;
 use crate::http::json::{Sent, answer};
 use crate::http::problem::Problem;
 use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds, sift};
-use crate::http::v2::page::{self, Order, Page};
+use crate::http::v2::page::{self, OrderBy, Page};
 
 /// A registry; its password is never among what is said of it.
 #[derive(Debug, Serialize)]
@@ -58,7 +58,7 @@ impl From<&Registry> for Node {
 /// Which registries.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct RegistryFilter {
     registry_name: Option<TextFilter>,
     #[serde(rename = "type")]
     kind: Option<ChoiceFilter<String>>,
@@ -71,13 +71,13 @@ pub struct Filter {
     none: Option<Vec<Self>>,
 }
 
-impl Nested for Filter {
+impl Nested for RegistryFilter {
     fn inner(&self) -> [Option<&Vec<Self>>; 3] {
         [self.all.as_ref(), self.any.as_ref(), self.none.as_ref()]
     }
 }
 
-impl Filter {
+impl RegistryFilter {
     fn takes(&self, node: &Node) -> bool {
         holds(self.registry_name.as_ref(), |filter| filter.takes(&node.registry_name))
             && holds(self.kind.as_ref(), |filter| filter.takes(&node.kind))
@@ -100,8 +100,8 @@ enum Field {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
-    filter: Option<Filter>,
-    order: Option<Vec<Order<Field>>>,
+    filter: Option<RegistryFilter>,
+    order: Option<Vec<OrderBy<Field>>>,
     limit: Option<i64>,
     offset: Option<i64>,
 }
@@ -117,11 +117,11 @@ pub async fn search(
 ) -> Result<Response, Problem> {
     let registries = catalog.registries(&caller)?;
     let page = Page::new(search.limit, search.offset)?;
-    search.filter.as_ref().map_or(Ok(()), Filter::check)?;
+    search.filter.as_ref().map_or(Ok(()), RegistryFilter::check)?;
     let found = move |meter: &Meter| {
         let nodes = registries.iter().map(|registry| Node::from(registry.as_ref())).collect();
         let size = |node: &Node| node.registry_name.len() + node.kind.len();
-        let mut nodes = sift(nodes, search.filter.as_ref(), meter, size, Filter::takes)?;
+        let mut nodes = sift(nodes, search.filter.as_ref(), meter, size, RegistryFilter::takes)?;
         page::sort(&mut nodes, search.order.as_deref(), |field, a, b| match field {
             Field::RegistryName => a.registry_name.cmp(&b.registry_name),
             Field::Url => a.url.cmp(&b.url),

@@ -13,7 +13,7 @@ use crate::{
         ask::Ask,
         client::{Client, Inner, pull, short},
         error::{Error, Reason},
-        transport::{Answer, Opened},
+        transport::{HttpAnswer, Opened},
     },
 };
 
@@ -69,7 +69,7 @@ impl Client {
         let Inner { net, auth, .. } = &*self.0;
         let authorization = auth.header(net, scope).await?;
         match net.open(ask, authorization.as_ref()).await? {
-            Opened::Whole(Answer { status: StatusCode::UNAUTHORIZED, headers, url, .. })
+            Opened::Whole(HttpAnswer { status: StatusCode::UNAUTHORIZED, headers, url, .. })
                 if net.policy.is_home(&url) =>
             {
                 let fresh = auth.answer(net, &ask.doing, &headers, scope, authorization.as_ref()).await?;

@@ -7,7 +7,7 @@ use crate::{
     registry::{
         client::blob::Body,
         error::{Error, Reason},
-        limits::Limits,
+        limits::ClientLimits,
         tests::{
             ann, client, hasty, patient, remote,
             server::{Reply, Request, Server, Then},
@@ -31,7 +31,7 @@ async fn open(server: &Server, from: u64) -> Result<Body, Error> {
     open_within(patient(), server, from).await
 }
 
-async fn open_within(limits: Limits, server: &Server, from: u64) -> Result<Body, Error> {
+async fn open_within(limits: ClientLimits, server: &Server, from: u64) -> Result<Body, Error> {
     client(remote(&server.url()), limits).open_blob("a", &Digest::sha256_of(BLOB), 10, from).await
 }
 

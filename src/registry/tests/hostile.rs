@@ -13,7 +13,7 @@ use crate::{
     registry::{
         client::{Client, Probe, ProbeMode, Remote},
         error::{Error, Reason},
-        limits::Limits,
+        limits::ClientLimits,
         manifest::MAX_MANIFEST,
         tests::{
             EMPTY, Internet, OCI_INDEX, client, hasty, manifest, patient, remote,
@@ -29,7 +29,7 @@ fn once(first: Reply) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     move |_| if count.fetch_add(1, Ordering::SeqCst) == 0 { first.clone() } else { manifest(&[]) }
 }
 
-async fn ask(server: &Server, limits: Limits) -> Result<(), Error> {
+async fn ask(server: &Server, limits: ClientLimits) -> Result<(), Error> {
     client(remote(&server.url()), limits).manifest("a", "tag").await.map(drop)
 }
 
@@ -158,9 +158,9 @@ async fn broken_connections_are_tried_again() {
 async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n";
     // Each meets the one deadline that is short.
-    let headers = || Limits { headers: hasty().headers, ..patient() };
-    let idle = || Limits { idle: hasty().idle, ..patient() };
-    let total = || Limits { total: hasty().total, ..patient() };
+    let headers = || ClientLimits { headers: hasty().headers, ..patient() };
+    let idle = || ClientLimits { idle: hasty().idle, ..patient() };
+    let total = || ClientLimits { total: hasty().total, ..patient() };
     for (bytes, then, limits, deadline) in [
         ("", Then::Hang, headers(), "no response headers"),
         ("HTTP/1.1 200 OK\r\nx: ", Then::Drip(b"y"), headers(), "no response headers"),
@@ -189,7 +189,7 @@ async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
 async fn a_registry_that_says_nothing_is_asked_three_times_and_said_to_be_silent_meanwhile() {
     let server = Server::start(|_| Reply::raw("", Then::Hang)).await;
     let short = hasty().headers;
-    let limits = Limits { headers: short, catalog_headers: short, attempts: 9, ..patient() };
+    let limits = ClientLimits { headers: short, catalog_headers: short, attempts: 9, ..patient() };
     let client = client(remote(&server.url()), limits);
     let told = async {
         loop {
@@ -218,7 +218,7 @@ async fn no_more_requests_are_in_flight_than_allowed() {
     .await;
     let mut two = remote(&server.url());
     two.concurrency = 2;
-    let limits = Limits { attempts: 1, ..hasty() };
+    let limits = ClientLimits { attempts: 1, ..hasty() };
     let client = client(two, limits);
     let done = seen.0.clone();
     futures_util::future::join_all((0..6).map(|_| async {
@@ -403,7 +403,7 @@ async fn list(
     script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
 ) -> (Result<Vec<String>, Error>, usize) {
     let server = Server::start(script).await;
-    let limits = Limits { pages: 20, ..patient() };
+    let limits = ClientLimits { pages: 20, ..patient() };
     let listed = client(remote(&server.url()), limits).tags("a").await.map(|names| names.names);
     (listed, server.requests().len())
 }

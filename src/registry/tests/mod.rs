@@ -24,7 +24,7 @@ use crate::{
     registry::{
         address::Resolver,
         client::{Client, Credentials, ProbeMode, Remote},
-        limits::Limits,
+        limits::ClientLimits,
         tests::server::Reply,
     },
 };
@@ -50,25 +50,29 @@ fn ann() -> Credentials {
 }
 
 /// Deadlines for servers that never answer in time.
-fn hasty() -> Limits {
-    Limits {
+fn hasty() -> ClientLimits {
+    ClientLimits {
         headers: Duration::from_millis(300),
         idle: Duration::from_millis(300),
         total: Duration::from_secs(1),
         attempts: 2,
         backoff: Duration::from_millis(2),
         unasked_pause: Duration::from_millis(2),
-        ..Limits::default()
+        ..ClientLimits::default()
     }
 }
 
 /// Deadlines nobody meets on loopback, with short waits between tries.
-fn patient() -> Limits {
-    Limits { backoff: Duration::from_millis(2), unasked_pause: Duration::from_millis(2), ..Limits::default() }
+fn patient() -> ClientLimits {
+    ClientLimits {
+        backoff: Duration::from_millis(2),
+        unasked_pause: Duration::from_millis(2),
+        ..ClientLimits::default()
+    }
 }
 
 /// A client of a server on loopback.
-fn client(remote: Remote, limits: Limits) -> Client {
+fn client(remote: Remote, limits: ClientLimits) -> Client {
     Client::with_limits(remote, Arc::new(Internet), limits).unwrap()
 }
 

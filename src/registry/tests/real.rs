@@ -14,7 +14,7 @@ use crate::{
         client::{Client, Probe, ProbeMode},
         config::parse_config,
         error::Reason,
-        limits::Limits,
+        limits::ClientLimits,
         manifest::{Manifest, classify},
         tests::{ann, client, patient, remote},
         tls,
@@ -285,8 +285,12 @@ async fn a_real_registry_with_passwords_wants_the_right_one() {
     let with = |credentials| {
         let mut remote = remote(&registry.url);
         remote.credentials = credentials;
-        Client::with_limits(remote, std::sync::Arc::new(crate::registry::tests::Internet), Limits::default())
-            .unwrap()
+        Client::with_limits(
+            remote,
+            std::sync::Arc::new(crate::registry::tests::Internet),
+            ClientLimits::default(),
+        )
+        .unwrap()
     };
     let known = with(Some(ann()));
     known.ping().await.unwrap();

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use crate::{
     base::digest::Digest,
     registry::{
-        address::{Place, Resolver},
+        address::{AddressClass, Resolver},
         client::{Client, Remote},
         error::{Error, Reason},
         tests::{
@@ -401,31 +401,31 @@ fn a_registry_url_with_user_info_or_another_scheme_is_no_setting() {
 #[test]
 fn every_wrapping_of_an_address_has_the_place_of_what_it_wraps() {
     for (address, place) in [
-        ("8.8.8.8", Place::Public),
-        ("172.32.0.1", Place::Public),
-        ("100.128.0.1", Place::Public),
-        ("2606:4700::1", Place::Public),
-        ("::ffff:8.8.8.8", Place::Public),
-        ("64:ff9b::808:808", Place::Public),
-        ("10.255.255.255", Place::Private),
-        ("198.19.0.1", Place::Private),
-        ("fd12::1", Place::Private),
-        ("fec0::1", Place::Private),
-        ("::ffff:192.168.0.1", Place::Private),
-        ("2002:a00:1::", Place::Private),
-        ("127.8.8.8", Place::Loopback),
-        ("::1", Place::Loopback),
-        ("::ffff:0:127.0.0.1", Place::Loopback),
-        ("fe80::5efe:127.0.0.1", Place::Loopback),
-        ("2001:db8::5efe:7f00:1", Place::Loopback),
-        ("::", Place::Never),
-        ("::ffff:0.0.0.0", Place::Never),
-        ("169.254.0.1", Place::Never),
-        ("febf::1", Place::Never),
-        ("ff05::2", Place::Never),
-        ("64:ff9b:1::1", Place::Never),
-        ("2001:0:53aa:64c:0:0:5601:5601", Place::Never),
+        ("8.8.8.8", AddressClass::Public),
+        ("172.32.0.1", AddressClass::Public),
+        ("100.128.0.1", AddressClass::Public),
+        ("2606:4700::1", AddressClass::Public),
+        ("::ffff:8.8.8.8", AddressClass::Public),
+        ("64:ff9b::808:808", AddressClass::Public),
+        ("10.255.255.255", AddressClass::Private),
+        ("198.19.0.1", AddressClass::Private),
+        ("fd12::1", AddressClass::Private),
+        ("fec0::1", AddressClass::Private),
+        ("::ffff:192.168.0.1", AddressClass::Private),
+        ("2002:a00:1::", AddressClass::Private),
+        ("127.8.8.8", AddressClass::Loopback),
+        ("::1", AddressClass::Loopback),
+        ("::ffff:0:127.0.0.1", AddressClass::Loopback),
+        ("fe80::5efe:127.0.0.1", AddressClass::Loopback),
+        ("2001:db8::5efe:7f00:1", AddressClass::Loopback),
+        ("::", AddressClass::Never),
+        ("::ffff:0.0.0.0", AddressClass::Never),
+        ("169.254.0.1", AddressClass::Never),
+        ("febf::1", AddressClass::Never),
+        ("ff05::2", AddressClass::Never),
+        ("64:ff9b:1::1", AddressClass::Never),
+        ("2001:0:53aa:64c:0:0:5601:5601", AddressClass::Never),
     ] {
-        assert_eq!(Place::of(address.parse().unwrap()), place, "{address}");
+        assert_eq!(AddressClass::of(address.parse().unwrap()), place, "{address}");
     }
 }

@@ -19,23 +19,23 @@ use crate::store::Store;
 use crate::store::held::{Held, fill_disk};
 use crate::tasks::live::Live;
 use crate::tasks::queue::{ITEMS, Queue};
-use crate::tasks::task::{Item, ItemState, Kind, Ledger, NewItem, Page, Progress};
-use crate::tasks::worker::{Again, Outcome, Setback, Worker, Workplace};
+use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Page, Progress, TaskKind};
+use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 
 /// Finds more to do in each item it is given at first, all at the same moment.
 struct Lister(Arc<Barrier>);
 
 #[async_trait]
 impl Worker for Lister {
-    fn kind(&self) -> Kind {
-        Kind::Rescan
+    fn kind(&self) -> TaskKind {
+        TaskKind::Rescan
     }
 
     fn parallel(&self) -> usize {
         2
     }
 
-    async fn work(&self, item: &Item, _place: &Workplace) -> Result<Outcome, Setback> {
+    async fn work(&self, item: &Item, _place: &Workplace) -> Result<Outcome, ItemFailure> {
         let mut outcome = Outcome::new(Ledger::default());
         if item.phase == 0 {
             self.0.wait().await;
@@ -71,7 +71,7 @@ impl Scene {
     async fn submit(&self, items: Vec<NewItem>) -> TaskId {
         let caller = Caller::superadmin();
         let submitted = self.audit.superadmin(&caller, "rescan", "all", async |deed| {
-            self.queue.submit(&deed, Kind::Rescan, "all".into(), caller.user, items).await
+            self.queue.submit(&deed, TaskKind::Rescan, "all".into(), caller.user, items).await
         });
         submitted.await.unwrap()
     }
@@ -132,21 +132,21 @@ struct Twice {
 
 #[async_trait]
 impl Worker for Twice {
-    fn kind(&self) -> Kind {
-        Kind::Rescan
+    fn kind(&self) -> TaskKind {
+        TaskKind::Rescan
     }
 
     fn parallel(&self) -> usize {
         1
     }
 
-    async fn work(&self, _item: &Item, _place: &Workplace) -> Result<Outcome, Setback> {
+    async fn work(&self, _item: &Item, _place: &Workplace) -> Result<Outcome, ItemFailure> {
         if self.tries.fetch_add(1, Ordering::SeqCst) > 0 {
             return Ok(Outcome::new(Ledger::default()));
         }
         let day = Arc::clone(&self.day);
         tokio::spawn(async move { day.fetch_sub(86_400, Ordering::SeqCst) });
-        Err(Setback { reason: "not now".into(), again: Again::After(Duration::from_millis(50)) })
+        Err(ItemFailure { reason: "not now".into(), again: Again::After(Duration::from_millis(50)) })
     }
 }
 
@@ -184,15 +184,15 @@ struct Gate(Arc<Barrier>);
 
 #[async_trait]
 impl Worker for Gate {
-    fn kind(&self) -> Kind {
-        Kind::Rescan
+    fn kind(&self) -> TaskKind {
+        TaskKind::Rescan
     }
 
     fn parallel(&self) -> usize {
         1
     }
 
-    async fn work(&self, _item: &Item, _place: &Workplace) -> Result<Outcome, Setback> {
+    async fn work(&self, _item: &Item, _place: &Workplace) -> Result<Outcome, ItemFailure> {
         self.0.wait().await;
         self.0.wait().await;
         Ok(Outcome::new(Ledger::default()))
@@ -253,15 +253,15 @@ struct Mixed;
 
 #[async_trait]
 impl Worker for Mixed {
-    fn kind(&self) -> Kind {
-        Kind::Rescan
+    fn kind(&self) -> TaskKind {
+        TaskKind::Rescan
     }
 
     fn parallel(&self) -> usize {
         4
     }
 
-    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, Setback> {
+    async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure> {
         place.report(Progress { current: 1, total: 3 }, "half way");
         let (soon, at_last) = (Duration::from_millis(1), Instant::now() + Duration::from_millis(1));
         let again = match item.number % 7 {
@@ -279,7 +279,7 @@ impl Worker for Mixed {
                 return Ok(outcome);
             }
         };
-        Err(Setback { reason: "not now".into(), again })
+        Err(ItemFailure { reason: "not now".into(), again })
     }
 
     fn folded_as(&self, item: &Item) -> Option<&'static str> {

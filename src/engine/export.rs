@@ -12,16 +12,16 @@ use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::fault::Fault;
 
 /// The way to what an engine can hand out.
-pub enum Outlet {
+pub enum Export {
     /// It is on this machine.
-    Here(Arc<dyn Shelf>),
+    Local(Arc<dyn LocalExport>),
     /// It is elsewhere, where its agent hands it out.
-    There(Arc<dyn Door>),
+    Remote(Arc<dyn RemoteExport>),
 }
 
 /// Images that can be read piece by piece.
 #[async_trait]
-pub trait Shelf: Send + Sync {
+pub trait LocalExport: Send + Sync {
     /// All that the image of this ID is made of, manifest and config included; nothing if it is not whole.
     async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault>;
 
@@ -31,7 +31,7 @@ pub trait Shelf: Send + Sync {
 
 /// An agent that hands out what its engine holds.
 #[async_trait]
-pub trait Door: Send + Sync {
+pub trait RemoteExport: Send + Sync {
     /// Where its peers find it.
     fn url(&self) -> &Url;
 

@@ -13,9 +13,9 @@ type Readings = HashMap<(String, String), Vec<Weak<Newer>>>;
 
 /// The readings of whole repositories that are under way. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Meanwhile(Arc<Mutex<Readings>>);
+pub struct ConcurrentReads(Arc<Mutex<Readings>>);
 
-impl Meanwhile {
+impl ConcurrentReads {
     /// A reading of a whole repository begins. It is over when what this returns is dropped.
     pub fn begin(&self, registry: &str, repository: &str) -> Arc<Newer> {
         let newer = Arc::<Newer>::default();

@@ -8,7 +8,7 @@ use crate::fleet::presence::Holdings;
 
 /// The agents of each scaling group that are alive, by their numbers.
 #[derive(Default)]
-pub struct Living(HashMap<String, Group>);
+pub struct AliveGroups(HashMap<String, Group>);
 
 #[derive(Default)]
 struct Group {
@@ -17,7 +17,7 @@ struct Group {
     held: OnceLock<Bits>,
 }
 
-impl Living {
+impl AliveGroups {
     /// The agents of a scaling group, to be changed: what they hold is found out anew when somebody asks.
     pub fn change(&mut self, scaling_group: &str) -> &mut Bits {
         let group = self.0.entry(scaling_group.into()).or_default();
@@ -61,7 +61,7 @@ impl Living {
 
 #[cfg(test)]
 mod tests {
-    use super::Living;
+    use super::AliveGroups;
     use crate::base::bits::Bits;
     use crate::base::digest::Digest;
     use crate::engine::image::Held;
@@ -80,9 +80,9 @@ mod tests {
     /// Whatever agents report, and in which order, what a group holds is what it would be if it were found out anew.
     #[test]
     fn what_a_group_holds_follows_each_report() {
-        let (mut living, mut holdings) = (Living::default(), Holdings::default());
+        let (mut alive_groups, mut holdings) = (AliveGroups::default(), Holdings::default());
         for (agent, group) in ["gpu", "gpu", "cpu", "cpu"].into_iter().enumerate() {
-            living.change(group).insert(agent);
+            alive_groups.change(group).insert(agent);
         }
         let reports: [(usize, &[&str]); 9] = [
             (0, &["a", "b"]),
@@ -98,10 +98,10 @@ mod tests {
         for (agent, contents) in reports {
             let group = if agent < 2 { "gpu" } else { "cpu" };
             let news = holdings.report(agent, held(contents));
-            living.hear(group, &news.contents, &holdings);
+            alive_groups.hear(group, &news.contents, &holdings);
             for (group, agents) in [("gpu", [0, 1]), ("cpu", [2, 3])] {
                 let anew = holdings.held_by(&agents.into_iter().collect::<Bits>());
-                assert_eq!(living.held(Some(&[group.to_owned()].into()), &holdings), anew, "{group}");
+                assert_eq!(alive_groups.held(Some(&[group.to_owned()].into()), &holdings), anew, "{group}");
             }
         }
     }

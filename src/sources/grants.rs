@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use crate::base::digest::{Digest, hex};
 use crate::base::secret::Secret;
+use crate::engine::export::LocalExport;
 use crate::engine::fault::{Class, Fault};
-use crate::engine::shelf::Shelf;
 
 /// How long a grant is good unless it is renewed. Short, for on plain HTTP it can be read on the way.
 pub const LIFE: Duration = Duration::from_mins(2);
@@ -34,7 +34,7 @@ pub struct Grants {
 struct Grant {
     image: Digest,
     parts: Arc<HashSet<Digest>>,
-    shelf: Arc<dyn Shelf>,
+    export: Arc<dyn LocalExport>,
     until: Instant,
 }
 
@@ -45,7 +45,7 @@ pub enum Access {
     /// It is for other things.
     Outside,
     /// This is where the thing is.
-    Open(Arc<dyn Shelf>),
+    Open(Arc<dyn LocalExport>),
 }
 
 /// A new grant.
@@ -60,7 +60,7 @@ pub fn random() -> Result<Secret, Fault> {
 }
 
 impl Grants {
-    /// Lets whoever has this grant read the parts of an image on this shelf for so long from `now`.
+    /// Lets whoever has this grant read the parts of an image on this export for so long from `now`.
     ///
     /// # Errors
     /// An image that is not whole there; a grant that is too short to be one, or is for another image; too many grants.
@@ -68,7 +68,7 @@ impl Grants {
         &self,
         grant: &Secret,
         image: &Digest,
-        place: Arc<dyn Shelf>,
+        place: Arc<dyn LocalExport>,
         life: Duration,
         now: Instant,
     ) -> Result<(), Fault> {
@@ -90,7 +90,7 @@ impl Grants {
             return Err(Fault::new(Class::Other, format!("{MAX_GRANTS} grants are given already")));
         }
         let until = now + life.min(MAX_LIFE);
-        held.insert(key, Grant { image: image.clone(), parts: Arc::new(parts), shelf: place, until });
+        held.insert(key, Grant { image: image.clone(), parts: Arc::new(parts), export: place, until });
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Grants {
         let held = self.held.lock();
         match held.get(&hashed(grant)) {
             Some(grant) if grant.until <= now => Access::Unknown,
-            Some(grant) if grant.parts.contains(part) => Access::Open(Arc::clone(&grant.shelf)),
+            Some(grant) if grant.parts.contains(part) => Access::Open(Arc::clone(&grant.export)),
             Some(_) => Access::Outside,
             None => Access::Unknown,
         }
@@ -125,13 +125,13 @@ mod tests {
     use super::{Access, Grants, MAX_GRANTS, MAX_LIFE, random};
     use crate::base::digest::Digest;
     use crate::base::secret::Secret;
+    use crate::engine::export::LocalExport;
     use crate::engine::fault::Fault;
-    use crate::engine::shelf::Shelf;
 
     struct Two;
 
     #[async_trait]
-    impl Shelf for Two {
+    impl LocalExport for Two {
         async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
             let is_here = *image == digest("image");
             Ok(if is_here { HashSet::from([digest("a"), digest("b")]) } else { HashSet::new() })

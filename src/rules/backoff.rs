@@ -18,7 +18,7 @@ use crate::base::{Error, Result};
 use crate::store::Table;
 use crate::store::table::{Reader, Writer, pair};
 
-const SETBACKS: Table<Setback> = Table::new("AGENT_AND_DIGEST_TO_SETBACK");
+const SETBACKS: Table<PairBackoff> = Table::new("AGENT_AND_DIGEST_TO_SETBACK");
 
 /// The waits after failures.
 const WAITS: Backoff = Backoff::growing(Duration::from_mins(1), 4, LONGEST_WAIT.unsigned_abs());
@@ -32,7 +32,7 @@ const MAX_SETBACKS: usize = 50_000;
 
 /// An image that came to nothing on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setback {
+pub struct PairBackoff {
     /// How often in a row.
     pub failures: u32,
     /// When it did last.
@@ -69,23 +69,23 @@ type Pair = (String, Digest);
 /// An entry, and when it may be tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
-    setback: Setback,
+    setback: PairBackoff,
     due: Instant,
 }
 
 /// All of them. Their waits are measured; what the store has of them is by the time of day.
 #[derive(Debug, Default)]
-pub struct Setbacks {
+pub struct Backoffs {
     by_pair: BTreeMap<Pair, Known>,
     unsaved: BTreeSet<Pair>,
 }
 
-impl Setbacks {
+impl Backoffs {
     /// Those in the store. None has longer to wait than it ever had.
     pub fn load(reader: &Reader, clock: &Clock) -> Result<Self> {
         let (today, now) = (clock.now(), clock.steady());
         let mut by_pair = BTreeMap::new();
-        reader.scan(&SETBACKS, [], |key, setback: Setback| {
+        reader.scan(&SETBACKS, [], |key, setback: PairBackoff| {
             let key = std::str::from_utf8(key).map_err(Error::internal)?;
             if let Some((agent, digest)) = key.split_once('\0') {
                 let left = setback.until.duration_since(today).clamp(SignedDuration::ZERO, LONGEST_WAIT);
@@ -113,13 +113,13 @@ impl Setbacks {
             Ending::Cancelled => (AFTER_CANCEL, "its task was cancelled"),
         };
         let until = now.day.checked_add(wait).unwrap_or(Timestamp::MAX);
-        let setback = Setback { failures, ended_at, until, reason: reason.into() };
+        let setback = PairBackoff { failures, ended_at, until, reason: reason.into() };
         self.by_pair.insert(pair.clone(), Known { setback, due: now.steady + wait.unsigned_abs() });
         self.unsaved.insert(pair);
     }
 
     /// The entry of an image and an agent.
-    pub fn find(&self, agent: &str, digest: &Digest) -> Option<&Setback> {
+    pub fn find(&self, agent: &str, digest: &Digest) -> Option<&PairBackoff> {
         self.by_pair.get(&(agent.to_owned(), digest.clone())).map(|known| &known.setback)
     }
 
@@ -168,7 +168,7 @@ impl Setbacks {
     }
 
     /// What has changed since the last call, to be written by [`save`].
-    pub fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<Setback>)> {
+    pub fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<PairBackoff>)> {
         let changed = std::mem::take(&mut self.unsaved);
         let entry = |pair: Pair| {
             let setback = self.by_pair.get(&pair).map(|known| known.setback.clone());
@@ -178,8 +178,8 @@ impl Setbacks {
     }
 }
 
-/// Writes what [`Setbacks::unsaved`] gave.
-pub fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<Setback>)]) -> Result<()> {
+/// Writes what [`Backoffs::unsaved`] gave.
+pub fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<PairBackoff>)]) -> Result<()> {
     for (key, setback) in changed {
         match setback {
             Some(setback) => writer.put(&SETBACKS, key, setback)?,
@@ -199,7 +199,7 @@ mod tests {
 
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Ending, LONGEST_WAIT, MAX_SETBACKS, Moment, Setbacks, save, wait};
+    use super::{Backoffs, Ending, LONGEST_WAIT, MAX_SETBACKS, Moment, save, wait};
     use crate::base::clock::Clock;
     use crate::base::digest::Digest;
     use crate::store::Store;
@@ -221,7 +221,7 @@ mod tests {
     }
 
     /// How many agents are held back from the image after so many minutes.
-    fn held(setbacks: &Setbacks, from: Instant, minutes: u64) -> usize {
+    fn held(setbacks: &Backoffs, from: Instant, minutes: u64) -> usize {
         let number = |agent: &str| agent.strip_prefix("i-").and_then(|n| n.parse().ok());
         let held = setbacks.held_back(from + Duration::from_mins(minutes), number);
         held.get(&digest("a")).map_or(0, |agents| (0..9).filter(|n| agents.contains(*n)).count())
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_measured_and_a_success_ends_it() {
-        let (mut setbacks, start) = (Setbacks::default(), Instant::now());
+        let (mut setbacks, start) = (Backoffs::default(), Instant::now());
         let after = |minutes| start + Duration::from_mins(minutes);
         setbacks.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
         assert_eq!(setbacks.find("i-1", &digest("a")).unwrap().failures, 1);
@@ -264,16 +264,16 @@ mod tests {
     fn they_are_kept_over_a_restart_and_not_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let (mut setbacks, start) = (Setbacks::default(), Instant::now());
+        let (mut setbacks, start) = (Backoffs::default(), Instant::now());
         setbacks.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
         setbacks.note("i-2", &digest("a"), day(0), moment(0, start), Ending::Done);
-        let saved = |setbacks: &mut Setbacks| {
+        let saved = |setbacks: &mut Backoffs| {
             let changed = setbacks.unsaved();
             store.write_now(|w| save(w, &changed)).unwrap();
-            store.read_now(|r| Setbacks::load(r, &clock(0))).unwrap()
+            store.read_now(|r| Backoffs::load(r, &clock(0))).unwrap()
         };
         let mut again = saved(&mut setbacks);
-        let kept = |setbacks: &Setbacks| {
+        let kept = |setbacks: &Backoffs| {
             setbacks.by_pair.values().map(|known| known.setback.clone()).collect::<Vec<_>>()
         };
         assert_eq!(kept(&again), kept(&setbacks));
@@ -292,18 +292,18 @@ mod tests {
     fn a_start_with_a_clock_that_is_behind_waits_no_longer_than_ever() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let mut setbacks = Setbacks::default();
+        let mut setbacks = Backoffs::default();
         setbacks.note("i-1", &digest("a"), day(0), moment(0, Instant::now()), Ending::Failed("broken"));
         let changed = setbacks.unsaved();
         store.write_now(|w| save(w, &changed)).unwrap();
-        let again = store.read_now(|r| Setbacks::load(r, &clock(-10 * 365 * 1_440))).unwrap();
+        let again = store.read_now(|r| Backoffs::load(r, &clock(-10 * 365 * 1_440))).unwrap();
         let wait = again.wait("i-1", &digest("a"), Instant::now()).unwrap();
         assert!(wait <= LONGEST_WAIT.unsigned_abs(), "{wait:?}");
     }
 
     #[test]
     fn there_are_so_many_at_most() {
-        let (mut setbacks, mut now) = (Setbacks::default(), Instant::now());
+        let (mut setbacks, mut now) = (Backoffs::default(), Instant::now());
         for number in 0..MAX_SETBACKS + 5 {
             now += Duration::from_mins(1);
             setbacks.note(&format!("i-{number}"), &digest("a"), day(0), moment(0, now), Ending::Failed("x"));

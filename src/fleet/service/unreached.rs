@@ -7,14 +7,14 @@ use crate::fleet::service::Fleet;
 impl Fleet {
     /// The addresses of the engines that have not answered since the server started, each with the reason. For
     /// super-admins.
-    pub fn unmet(&self, caller: &Caller) -> Result<Vec<(String, String)>> {
+    pub fn unreached(&self, caller: &Caller) -> Result<Vec<(String, String)>> {
         caller.require_superadmin("server_health")?;
-        let unmet = self.unmet.lock();
-        Ok(unmet.iter().map(|(address, reason)| (address.clone(), reason.clone())).collect())
+        let unreached = self.unreached.lock();
+        Ok(unreached.iter().map(|(address, reason)| (address.clone(), reason.clone())).collect())
     }
 
     /// Nothing has answered at this address.
     pub(in crate::fleet) fn miss(&self, address: &str, reason: &str) {
-        self.unmet.lock().insert(address.into(), reason.into());
+        self.unreached.lock().insert(address.into(), reason.into());
     }
 }

@@ -23,7 +23,7 @@ pub fn net_of(address: Option<IpAddr>) -> Vec<u8> {
 
 /// The places. Clones share them.
 #[derive(Debug)]
-pub struct Places<K> {
+pub struct Slots<K> {
     taken: Arc<Mutex<Taken<K>>>,
     most: usize,
     most_of_one: usize,
@@ -37,19 +37,19 @@ struct Taken<K> {
 
 /// A place. It is free once this is dropped.
 #[derive(Debug)]
-pub struct Place<K> {
+pub struct Slot<K> {
     taken: Arc<Mutex<Taken<K>>>,
     number: u64,
     given_up: CancellationToken,
 }
 
-impl<K> Clone for Places<K> {
+impl<K> Clone for Slots<K> {
     fn clone(&self) -> Self {
         Self { taken: Arc::clone(&self.taken), most: self.most, most_of_one: self.most_of_one }
     }
 }
 
-impl<K: Clone + Eq + Hash> Places<K> {
+impl<K: Clone + Eq + Hash> Slots<K> {
     /// So many in all, and so many of one.
     pub fn new(most: usize, most_of_one: usize) -> Self {
         let taken = Arc::new(Mutex::new(Taken { next: 0, places: BTreeMap::new() }));
@@ -57,7 +57,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
     }
 
     /// A place for this one; somebody may have to give way for it.
-    pub fn take(&self, whose: K) -> Place<K> {
+    pub fn take(&self, whose: K) -> Slot<K> {
         let mut taken = self.taken.lock();
         if taken.places.values().filter(|(owner, _)| *owner == whose).count() >= self.most_of_one {
             taken.give_up(&whose);
@@ -70,7 +70,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
         let (number, given_up) = (taken.next, CancellationToken::new());
         taken.next += 1;
         taken.places.insert(number, (whose, given_up.clone()));
-        Place { taken: Arc::clone(&self.taken), number, given_up }
+        Slot { taken: Arc::clone(&self.taken), number, given_up }
     }
 }
 
@@ -93,7 +93,7 @@ impl<K: Clone + Eq + Hash> Taken<K> {
     }
 }
 
-impl<K> Place<K> {
+impl<K> Slot<K> {
     /// Waits until somebody else needs the place.
     pub async fn given_up(&self) {
         self.given_up.cancelled().await;
@@ -105,7 +105,7 @@ impl<K> Place<K> {
     }
 }
 
-impl<K> Drop for Place<K> {
+impl<K> Drop for Slot<K> {
     fn drop(&mut self) {
         self.taken.lock().places.remove(&self.number);
     }
@@ -113,15 +113,15 @@ impl<K> Drop for Place<K> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Places};
+    use super::{Slot, Slots};
 
-    fn stays(place: &Place<&str>) -> bool {
+    fn stays(place: &Slot<&str>) -> bool {
         !place.given_up.is_cancelled()
     }
 
     #[test]
     fn who_takes_many_gives_way_and_nobody_else() {
-        let places = Places::new(5, 3);
+        let places = Slots::new(5, 3);
         let quiet = places.take("quiet");
         let many: Vec<_> = (0..4).map(|_| places.take("a")).collect();
         assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, true, true, true]);

@@ -16,18 +16,18 @@ use crate::base::signal::Follower;
 use crate::catalog::image::Image;
 use crate::fleet::agent::Agent;
 use crate::fleet::expression::Expression;
+use crate::rules::backoff::{Backoffs, Ending, Moment, save};
 use crate::rules::memory::Memory;
 use crate::rules::next::Next;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{Rule, parsed};
+use crate::rules::schedule::{self, PlannedTask, RoundLimits, RuleNeeds, Shares, Why};
 use crate::rules::service::Rules;
-use crate::rules::setbacks::{Ending, Moment, Setbacks, save};
-use crate::rules::share::{self, Order, Party, Shares, Terms, Why};
 use crate::rules::status::{Begun, Status, Waiting};
 use crate::rules::survey::{Seen, look_at};
-use crate::rules::window::Standing;
+use crate::rules::window::WindowState;
 use crate::tasks::live::Live;
-use crate::tasks::task::{Item, ItemState, Kind, Page};
+use crate::tasks::task::{Item, ItemState, Page, TaskKind};
 use crate::transfer::plan::{Planner, taken};
 use crate::transfer::service::{Attempt, Filling};
 
@@ -58,14 +58,14 @@ const MAX_AWAY: usize = 100;
 const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// What tells of changes.
-struct News {
+struct Changes {
     catalog: Follower,
     fleet: Follower,
     queue: Follower,
     rules: Follower,
 }
 
-impl News {
+impl Changes {
     async fn any(&mut self) {
         tokio::select! {
             () = self.catalog.changed() => {}
@@ -107,7 +107,7 @@ struct Round<'a> {
 impl Rules {
     /// Makes a round whenever something has changed, until the server stops.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut news = News {
+        let mut changes = Changes {
             catalog: self.catalog.changes(),
             fleet: self.fleet.changes(),
             queue: self.queue.ends(),
@@ -121,10 +121,10 @@ impl Rules {
         while !shutdown.is_cancelled() {
             let round = async {
                 tokio::select! {
-                    () = news.any() => {}
+                    () = changes.any() => {}
                     () = next.is_due(&self.clock) => {}
                 }
-                news.settle(next.is_full).await;
+                changes.settle(next.is_full).await;
                 let begun = Instant::now();
                 let next = match self.round().await {
                     Ok(next) => next,
@@ -145,10 +145,10 @@ impl Rules {
 
     /// Waits until every agent was reached since the start, or should have been.
     async fn arrival(&self) {
-        let mut news = self.fleet.changes();
+        let mut changes = self.fleet.changes();
         let all = async {
             while !self.fleet.is_complete() {
-                news.changed().await;
+                changes.changed().await;
             }
         };
         let _ = tokio::time::timeout(ARRIVAL, all).await;
@@ -188,7 +188,7 @@ impl Rules {
             self.store.write(move |w| save(w, &unsaved)).await?;
         }
         let opens = round.rules.iter().filter_map(|rule| match rule.standing(now) {
-            Some(Standing::Closed(opens)) => opens,
+            Some(WindowState::Closed(opens)) => opens,
             _ => None,
         });
         let next_try = memory.setbacks.next_try(steady);
@@ -207,7 +207,7 @@ impl Rules {
         let mut watched = std::mem::take(&mut memory.watched);
         for live in self.queue.running() {
             let task = live.task();
-            if task.kind == Kind::Rescan {
+            if task.kind == TaskKind::Rescan {
                 continue;
             }
             let mut seen = watched.remove(&task.id).unwrap_or_default();
@@ -220,7 +220,7 @@ impl Rules {
                     continue;
                 };
                 under_way.busy.entry(attempt.digest.clone()).or_default().insert(number);
-                if task.kind == Kind::Preload {
+                if task.kind == TaskKind::Preload {
                     *under_way.reserved.entry(number).or_default() += taken(attempt.size_bytes, agent);
                 }
             }
@@ -248,8 +248,15 @@ impl Rules {
     }
 
     /// Takes note of how an attempt ended.
-    fn note(&self, memory: &mut Memory, item: &Item, attempt: &Attempt, kind: Kind, cancelled_counts: bool) {
-        let Some(ended_at) = item.ended_at.filter(|_| kind == Kind::Preload) else { return };
+    fn note(
+        &self,
+        memory: &mut Memory,
+        item: &Item,
+        attempt: &Attempt,
+        kind: TaskKind,
+        cancelled_counts: bool,
+    ) {
+        let Some(ended_at) = item.ended_at.filter(|_| kind == TaskKind::Preload) else { return };
         let ending = match item.state {
             ItemState::Failed => Ending::Failed(item.reason.as_deref().unwrap_or("it failed")),
             ItemState::Done => Ending::Done,
@@ -303,7 +310,7 @@ impl Rules {
     async fn start(
         &self,
         round: &Round<'_>,
-        orders: &[Order],
+        orders: &[PlannedTask],
         memory: &mut Memory,
     ) -> Vec<(Vec<TaskId>, Option<String>)> {
         let mut begun: Vec<(Vec<TaskId>, Option<String>)> = vec![(Vec::new(), None); round.rules.len()];
@@ -347,11 +354,11 @@ impl Rules {
         round: &Round,
         shares: Shares,
         begun: Vec<(Vec<TaskId>, Option<String>)>,
-        setbacks: &Setbacks,
+        setbacks: &Backoffs,
     ) {
         let parts = shares.tallies.into_iter().zip(shares.waiting).zip(begun);
         let mut index = self.index.write();
-        for ((rule, (look, agents)), ((tally, waiting), (tasks, problem))) in
+        for ((rule, (diff, agents)), ((tally, waiting), (tasks, problem))) in
             round.rules.iter().zip(&round.seen.rules).zip(parts)
         {
             // One that was changed or removed meanwhile is looked at again at once.
@@ -363,15 +370,15 @@ impl Rules {
             let begun = if tasks.is_empty() { before } else { Some(Begun { at: round.now, tasks, count }) };
             let status = Status {
                 at: round.now,
-                images: look.images,
-                is_cut: look.is_cut(),
+                images: diff.images,
+                is_cut: diff.is_cut(),
                 agents: agents.names.len(),
                 folded: agents.folded(),
                 unknown: agents.unknown.clone(),
                 unknown_count: agents.unknown_count,
                 away: agents.away.iter().take(MAX_AWAY).cloned().collect(),
                 away_count: agents.away.len(),
-                present: look.present,
+                present: diff.present,
                 tally,
                 waiting: waiting.iter().filter_map(|w| told(round, w, setbacks)).collect(),
                 begun,
@@ -433,14 +440,14 @@ impl Round<'_> {
             let bytes = bytes.unwrap_or(image.record.size_bytes);
             self.by_number.get(&number).map_or(bytes, |agent| taken(bytes, agent))
         };
-        let parties = self.rules.iter().zip(&self.seen.rules);
-        let parties = parties.map(|(rule, (look, _))| Party { look, is_open: rule.is_open(self.now) });
-        let terms = Terms { tasks, busy: &under_way.busy, held_back, free, need: &need };
-        share::share(&parties.collect::<Vec<_>>(), terms)
+        let needs = self.rules.iter().zip(&self.seen.rules);
+        let needs = needs.map(|(rule, (diff, _))| RuleNeeds { diff, is_open: rule.is_open(self.now) });
+        let terms = RoundLimits { tasks, busy: &under_way.busy, held_back, free, need: &need };
+        schedule::share(&needs.collect::<Vec<_>>(), terms)
     }
 }
 
-fn told(round: &Round, waiting: &share::Waiting, setbacks: &Setbacks) -> Option<Waiting> {
+fn told(round: &Round, waiting: &schedule::Waiting, setbacks: &Backoffs) -> Option<Waiting> {
     let agent = round.by_number.get(&waiting.agent)?.record.id.clone();
     let (reason, until) = match waiting.why {
         Why::HeldBack => {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::access::directory::Stations;
-use crate::access::visibility::Whereabouts;
+use crate::access::directory::AgentDirectory;
+use crate::access::visibility::PresenceIndex;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::fleet::service::{Entry, Fleet};
 
-impl Whereabouts for Fleet {
+impl PresenceIndex for Fleet {
     fn number(&self, digest: &Digest) -> u32 {
         self.index.write().holdings.number(digest)
     }
@@ -19,13 +19,14 @@ impl Whereabouts for Fleet {
 
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
         let index = self.index.read();
-        index.living.held(scaling_groups, &index.holdings)
+        index.alive_groups.held(scaling_groups, &index.holdings)
     }
 
     fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
         let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
-        let mut groups: Vec<String> = index.living.among(holders).map(|(group, _)| group.into()).collect();
+        let mut groups: Vec<String> =
+            index.alive_groups.among(holders).map(|(group, _)| group.into()).collect();
         groups.sort();
         groups
     }
@@ -33,7 +34,8 @@ impl Whereabouts for Fleet {
     fn agents(&self, digest: &Digest) -> Vec<String> {
         let index = self.index.read();
         let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
-        let numbers = index.living.among(holders).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
+        let numbers =
+            index.alive_groups.among(holders).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
         let named = numbers.filter_map(|number| index.by_number(number));
         let mut agents: Vec<String> = named.map(|entry| entry.agent.record.id.clone()).collect();
         agents.sort();
@@ -51,7 +53,7 @@ impl Whereabouts for Fleet {
     }
 }
 
-impl Stations for Fleet {
+impl AgentDirectory for Fleet {
     fn agents_in(&self, scaling_group: &str) -> Vec<String> {
         let index = self.index.read();
         let agents = index.sorted().map(|entry| &entry.agent.record);

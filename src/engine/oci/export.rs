@@ -9,24 +9,24 @@ use async_trait::async_trait;
 
 use crate::base::digest::Digest;
 use crate::engine::{
+    export::LocalExport,
     fault::Fault,
-    oci::{contents::Contents, fetch::apart, layout::broken},
-    shelf::Shelf,
+    oci::{contents::Contents, fetch::blocking, layout::broken},
 };
 
 /// The directory, for reading.
 pub(crate) struct Kept(pub(crate) Arc<Contents>);
 
 #[async_trait]
-impl Shelf for Kept {
+impl LocalExport for Kept {
     async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
         let (contents, image) = (Arc::clone(&self.0), image.clone());
-        apart(move || contents.parts(&image)).await
+        blocking(move || contents.parts(&image)).await
     }
 
     async fn open(&self, part: &Digest) -> Result<Option<(File, u64)>, Fault> {
         let (contents, path) = (Arc::clone(&self.0), self.0.layout.blob(part));
-        apart(move || {
+        blocking(move || {
             let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
             match opened {
                 Ok((about, file)) if about.is_file() => Ok(Some((file, about.len()))),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 use tokio::time::Instant;
 
-use crate::base::places::net_of;
+use crate::base::slots::net_of;
 use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
 
@@ -30,7 +30,7 @@ pub(super) fn most() -> usize {
 }
 
 /// The places there are.
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     most: usize,
     most_of_one: usize,
     proxies: Proxies,
@@ -46,14 +46,14 @@ struct Taken {
 }
 
 /// A connection's place, free again when it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    places: Arc<ConnectionSlots>,
     net: Vec<u8>,
     number: u64,
     watch: Arc<Watch>,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// So many. A proxy's connections are those of many clients.
     pub(super) fn new(most: usize, proxies: Proxies) -> Arc<Self> {
         Arc::new(Self { most, most_of_one: MOST_OF_ONE, proxies, taken: Mutex::default() })
@@ -61,7 +61,7 @@ impl Places {
 
     /// A place for a connection from there. If there is none, the connection that has been waited on longest for a
     /// request is given up for it: of the same address, or of the one that has the most.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         let mut taken = self.taken.lock();
         let own = net_of(Some(address));
         let has = taken.of.get(&own).map_or(0, BTreeMap::len);
@@ -74,7 +74,7 @@ impl Places {
         taken.next += 1;
         taken.count += 1;
         taken.of.entry(own.clone()).or_default().insert(number, Arc::clone(&watch));
-        Some(Place { places: Arc::clone(self), net: own, number, watch })
+        Some(ConnectionSlot { places: Arc::clone(self), net: own, number, watch })
     }
 
     /// Gives up some connections, where descriptors have run out.
@@ -116,13 +116,13 @@ impl Taken {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     pub(super) fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.places.taken.lock().remove(&self.net, self.number);
     }
@@ -135,19 +135,19 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use super::{Place, Places};
+    use super::{ConnectionSlot, ConnectionSlots};
     use crate::http::peer::Proxies;
 
-    fn places(most: usize, most_of_one: usize, proxies: &[&str]) -> Arc<Places> {
+    fn places(most: usize, most_of_one: usize, proxies: &[&str]) -> Arc<ConnectionSlots> {
         let proxies = Proxies::new(proxies.iter().map(|proxy| proxy.parse().unwrap()).collect());
-        Arc::new(Places { most, most_of_one, proxies, taken: Mutex::default() })
+        Arc::new(ConnectionSlots { most, most_of_one, proxies, taken: Mutex::default() })
     }
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn given_up(places: &[Place]) -> Vec<bool> {
+    fn given_up(places: &[ConnectionSlot]) -> Vec<bool> {
         places.iter().map(|place| place.watch().is_given_up()).collect()
     }
 

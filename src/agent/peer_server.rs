@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::base::places::{Place, Places, net_of};
-use crate::supply::grants::Grants;
-use crate::supply::hand_out::{self, Answer, Wanted};
+use crate::base::slots::{Slot, Slots, net_of};
+use crate::sources::grants::Grants;
+use crate::sources::hand_out::{self, PeerRequest, PeerResponse};
 
 /// Connections that have shown no grant yet. Honest ones show theirs with the first request, so the oldest give way.
 const STRANGERS: usize = 32;
@@ -50,7 +50,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Where peers are let in, and by what.
 #[derive(Clone)]
-pub struct Door {
+pub struct PeerServer {
     /// What opens it.
     pub grants: Arc<Grants>,
     /// Where it is, if the operator says; else it is the address that reaches the manager.
@@ -59,7 +59,7 @@ pub struct Door {
     pub bound: SocketAddr,
 }
 
-impl Door {
+impl PeerServer {
     /// Where peers find it, for an agent that reaches its manager from this address.
     pub fn url_from(&self, local: Option<IpAddr>) -> Option<Url> {
         if let Some(url) = &self.url {
@@ -71,8 +71,7 @@ impl Door {
 
     /// Lets peers in until told to stop.
     pub async fn serve(self, listener: TcpListener, tracker: TaskTracker, shutdown: CancellationToken) {
-        let (strangers, guests) =
-            (Places::new(STRANGERS, STRANGERS_OF_ONE), Arc::new(Semaphore::new(GUESTS)));
+        let (strangers, guests) = (Slots::new(STRANGERS, STRANGERS_OF_ONE), Arc::new(Semaphore::new(GUESTS)));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -107,7 +106,7 @@ struct Visit {
     grants: Arc<Grants>,
     guests: Arc<Semaphore>,
     /// Its place among the strangers, until it is a guest.
-    stranger: Mutex<Option<Place<Vec<u8>>>>,
+    stranger: Mutex<Option<Slot<Vec<u8>>>>,
     /// Cancelled when that is needed for somebody else.
     given_up: CancellationToken,
     /// Its place among the guests.
@@ -146,7 +145,7 @@ impl Visit {
         *self.moved.lock() = Instant::now();
         let (head, _) = request.into_parts();
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let wanted = Wanted {
+        let wanted = PeerRequest {
             method: head.method.as_str(),
             path: head.uri.path(),
             authorization: header(AUTHORIZATION),
@@ -170,7 +169,7 @@ impl Visit {
         guest.is_some()
     }
 
-    fn response(self: Arc<Self>, answer: Answer, stays: bool) -> Response<Body> {
+    fn response(self: Arc<Self>, answer: PeerResponse, stays: bool) -> Response<Body> {
         let body = match answer.body {
             None => Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync(),
             Some(pieces) => {
@@ -196,8 +195,8 @@ impl Visit {
     }
 }
 
-fn busy() -> Answer {
-    Answer { status: 503, headers: vec![("content-length", "0".into())], body: None }
+fn busy() -> PeerResponse {
+    PeerResponse { status: 503, headers: vec![("content-length", "0".into())], body: None }
 }
 
 #[cfg(test)]
@@ -215,12 +214,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
-    use super::{Door, STRANGERS};
+    use super::{PeerServer, STRANGERS};
     use crate::base::digest::Digest;
     use crate::base::secret::Secret;
+    use crate::engine::export::LocalExport;
     use crate::engine::fault::Fault;
-    use crate::engine::shelf::Shelf;
-    use crate::supply::grants::{LIFE, random};
+    use crate::sources::grants::{LIFE, random};
 
     const CONTENT: &[u8] = b"0123456789";
     const DEADLINE: Duration = Duration::from_secs(30);
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Shelf for One {
+    impl LocalExport for One {
         async fn parts(&self, _: &Digest) -> Result<HashSet<Digest>, Fault> {
             Ok(HashSet::from([part()]))
         }
@@ -244,7 +243,7 @@ mod tests {
     }
 
     struct Open {
-        door: Door,
+        peer_server: PeerServer,
         shutdown: CancellationToken,
     }
 
@@ -255,19 +254,20 @@ mod tests {
     }
 
     impl Open {
-        async fn door() -> Self {
+        async fn peer_server() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let door = Door { grants: Arc::default(), url: None, bound: listener.local_addr().unwrap() };
+            let peer_server =
+                PeerServer { grants: Arc::default(), url: None, bound: listener.local_addr().unwrap() };
             let shutdown = CancellationToken::new();
-            tokio::spawn(door.clone().serve(listener, TaskTracker::new(), shutdown.clone()));
-            Self { door, shutdown }
+            tokio::spawn(peer_server.clone().serve(listener, TaskTracker::new(), shutdown.clone()));
+            Self { peer_server, shutdown }
         }
 
         async fn grant(&self, from: Instant) -> Secret {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join("part"), CONTENT).unwrap();
             let grant = random().unwrap();
-            self.door.grants.admit(&grant, &part(), Arc::new(One(folder)), LIFE, from).await.unwrap();
+            self.peer_server.grants.admit(&grant, &part(), Arc::new(One(folder)), LIFE, from).await.unwrap();
             grant
         }
 
@@ -275,7 +275,7 @@ mod tests {
         async fn ask(&self, method: &str, part: &Digest, grant: &str, range: &str) -> (u16, String) {
             // Another test may have been faster.
             let _ = rustls::crypto::ring::default_provider().install_default();
-            let url = format!("http://{}/v2/lab/python/blobs/{part}", self.door.bound);
+            let url = format!("http://{}/v2/lab/python/blobs/{part}", self.peer_server.bound);
             let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
             let mut request = client.request(method.parse().unwrap(), url).basic_auth("grant", Some(grant));
             if !range.is_empty() {
@@ -288,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_grant_opens_what_it_is_for_and_nothing_else_opens_anything() {
-        let open = Open::door().await;
+        let open = Open::peer_server().await;
         let grant = open.grant(Instant::now()).await;
         let ask = async |method: &str, part: &Digest, grant: &str, range: &str| {
             let (status, body) = open.ask(method, part, grant, range).await;
@@ -309,11 +309,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_strangers_is_bounded_and_keeps_out_nobody_for_long() {
-        let open = Open::door().await;
+        let open = Open::peer_server().await;
         let grant = open.grant(Instant::now()).await;
         let mut flood = Vec::new();
         for _ in 0..4 * STRANGERS {
-            flood.push(TcpStream::connect(open.door.bound).await.unwrap());
+            flood.push(TcpStream::connect(open.peer_server.bound).await.unwrap());
         }
         // While they are there, too.
         assert_eq!(open.ask("GET", &part(), grant.expose(), "").await.0, 200);
@@ -324,7 +324,7 @@ mod tests {
         }
         assert_eq!(open.ask("GET", &part(), grant.expose(), "").await.0, 200);
         // A head without end is cut off, too.
-        let mut endless = TcpStream::connect(open.door.bound).await.unwrap();
+        let mut endless = TcpStream::connect(open.peer_server.bound).await.unwrap();
         let junk = format!("GET /v2/{} HTTP/1.1\r\n", "x".repeat(100_000));
         let _ = endless.write_all(junk.as_bytes()).await;
         let mut answer = Vec::new();
@@ -338,21 +338,27 @@ mod tests {
 
     #[test]
     fn peers_find_it_where_the_operator_says_or_where_the_manager_is_reached_from() {
-        let door = |bound: &str, url: Option<&str>| Door {
+        let peer_server = |bound: &str, url: Option<&str>| PeerServer {
             grants: Arc::default(),
             url: url.map(|url| url.parse().unwrap()),
             bound: bound.parse().unwrap(),
         };
-        let from = |door: Door, local: Option<&str>| {
-            door.url_from(local.map(|ip| ip.parse().unwrap())).map(|url| url.to_string())
+        let from = |peer_server: PeerServer, local: Option<&str>| {
+            peer_server.url_from(local.map(|ip| ip.parse().unwrap())).map(|url| url.to_string())
         };
-        assert_eq!(from(door("0.0.0.0:7000", None), Some("10.0.0.5")).unwrap(), "http://10.0.0.5:7000/");
-        assert_eq!(from(door("[::]:7000", None), Some("fd00::5")).unwrap(), "http://[fd00::5]:7000/");
-        assert_eq!(from(door("10.0.0.6:7000", None), Some("10.0.0.5")).unwrap(), "http://10.0.0.6:7000/");
         assert_eq!(
-            from(door("0.0.0.0:7000", Some("https://gpu01.lab")), None).unwrap(),
+            from(peer_server("0.0.0.0:7000", None), Some("10.0.0.5")).unwrap(),
+            "http://10.0.0.5:7000/"
+        );
+        assert_eq!(from(peer_server("[::]:7000", None), Some("fd00::5")).unwrap(), "http://[fd00::5]:7000/");
+        assert_eq!(
+            from(peer_server("10.0.0.6:7000", None), Some("10.0.0.5")).unwrap(),
+            "http://10.0.0.6:7000/"
+        );
+        assert_eq!(
+            from(peer_server("0.0.0.0:7000", Some("https://gpu01.lab")), None).unwrap(),
             "https://gpu01.lab/"
         );
-        assert_eq!(from(door("0.0.0.0:7000", None), None), None);
+        assert_eq!(from(peer_server("0.0.0.0:7000", None), None), None);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::catalog::image::Image;
-use crate::rules::look::{Lacking, Look};
+use crate::rules::diff::{Diff, Lacking};
 
 /// How many waiting images a rule's status names; the counts go on beyond it.
 pub const MAX_NAMED: usize = 100;
@@ -14,15 +14,15 @@ pub const MAX_NAMED: usize = 100;
 const MAX_UNFIT: usize = 2_000;
 
 /// A rule in a round.
-pub struct Party<'a> {
+pub struct RuleNeeds<'a> {
     /// What its agents lack.
-    pub look: &'a Look,
+    pub diff: &'a Diff,
     /// Whether it may begin something.
     pub is_open: bool,
 }
 
 /// What limits a round.
-pub struct Terms<'a> {
+pub struct RoundLimits<'a> {
     /// How many tasks may be started: one for each image.
     pub tasks: usize,
     /// The agents on which somebody works on an image already, by its digest.
@@ -37,7 +37,7 @@ pub struct Terms<'a> {
 
 /// A task to be started.
 #[derive(Debug)]
-pub struct Order {
+pub struct PlannedTask {
     /// The rule, by its place.
     pub rule: usize,
     /// The images of one name.
@@ -90,7 +90,7 @@ pub enum Why {
 #[derive(Debug, Default)]
 pub struct Shares {
     /// What to start.
-    pub orders: Vec<Order>,
+    pub orders: Vec<PlannedTask>,
     /// How each rule stands.
     pub tallies: Vec<Tally>,
     /// What waits of each rule, the first of it.
@@ -101,20 +101,20 @@ pub struct Shares {
 
 /// Shares out what may begin: one image of each rule after another, so that none is kept waiting by a rule with many.
 /// An image that two rules want on one agent is begun for the first of them.
-pub fn share(parties: &[Party], mut terms: Terms) -> Shares {
+pub fn share(rules: &[RuleNeeds], mut limits: RoundLimits) -> Shares {
     let mut shares = Shares {
         orders: Vec::new(),
-        tallies: parties.iter().map(|_| Tally::default()).collect(),
-        waiting: parties.iter().map(|_| Vec::new()).collect(),
+        tallies: rules.iter().map(|_| Tally::default()).collect(),
+        waiting: rules.iter().map(|_| Vec::new()).collect(),
         unfit: Vec::new(),
     };
     let mut claimed: HashMap<Digest, Bits> = HashMap::new();
-    let most = parties.iter().map(|party| party.look.lacking.len()).max().unwrap_or(0);
+    let most = rules.iter().map(|needs| needs.diff.lacking.len()).max().unwrap_or(0);
     for turn in 0..most {
-        for (rule, party) in parties.iter().enumerate() {
-            if let Some(lacking) = party.look.lacking.get(turn) {
-                let may_begin = party.is_open && shares.orders.len() < terms.tasks;
-                shares.give(rule, lacking, may_begin, &mut terms, &mut claimed);
+        for (rule, needs) in rules.iter().enumerate() {
+            if let Some(lacking) = needs.diff.lacking.get(turn) {
+                let may_begin = needs.is_open && shares.orders.len() < limits.tasks;
+                shares.give(rule, lacking, may_begin, &mut limits, &mut claimed);
             }
         }
     }
@@ -127,7 +127,7 @@ impl Shares {
         rule: usize,
         lacking: &Lacking,
         may_begin: bool,
-        terms: &mut Terms,
+        limits: &mut RoundLimits,
         claimed: &mut HashMap<Digest, Bits>,
     ) {
         let (Some(tally), Some(waiting)) = (self.tallies.get_mut(rule), self.waiting.get_mut(rule)) else {
@@ -149,8 +149,8 @@ impl Shares {
                 left.subtract(&taken);
                 taken
             };
-            tally.loading += take(terms.busy.get(digest)).count() + take(claimed.get(digest)).count();
-            for agent in take(terms.held_back.get(digest)).iter() {
+            tally.loading += take(limits.busy.get(digest)).count() + take(claimed.get(digest)).count();
+            for agent in take(limits.held_back.get(digest)).iter() {
                 tally.held_back += 1;
                 wait(agent, image, Why::HeldBack);
             }
@@ -159,8 +159,8 @@ impl Shares {
                 continue;
             }
             for agent in left.iter() {
-                let need = (terms.need)(agent, image);
-                match terms.free.get_mut(&agent) {
+                let need = (limits.need)(agent, image);
+                match limits.free.get_mut(&agent) {
                     Some(free) if *free < need => {
                         tally.unfit += 1;
                         wait(agent, image, Why::Unfit { need, free: *free });
@@ -178,7 +178,7 @@ impl Shares {
             }
         }
         if !agents.is_empty() {
-            self.orders.push(Order { rule, images: lacking.images.clone(), agents });
+            self.orders.push(PlannedTask { rule, images: lacking.images.clone(), agents });
         }
     }
 }
@@ -188,11 +188,11 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
-    use super::{Party, Shares, Tally, Terms, Why, share};
+    use super::{RoundLimits, RuleNeeds, Shares, Tally, Why, share};
     use crate::base::bits::Bits;
     use crate::base::digest::Digest;
     use crate::catalog::image::Image;
-    use crate::rules::look::{Lacking, Look};
+    use crate::rules::diff::{Diff, Lacking};
     use crate::rules::tests::{bits, image};
 
     struct Limits {
@@ -206,25 +206,26 @@ mod tests {
         Limits { tasks: 10, busy: HashMap::new(), held_back: HashMap::new(), free: HashMap::new() }
     }
 
-    fn lacks(lacking: &[(&Arc<Image>, &[usize])]) -> Look {
+    fn lacks(lacking: &[(&Arc<Image>, &[usize])]) -> Diff {
         let one = |(image, agents): &(&Arc<Image>, &[usize])| Lacking {
             images: vec![Arc::clone(image)],
             agents: vec![bits(agents)],
         };
-        Look { lacking: lacking.iter().map(one).collect(), ..Look::default() }
+        Diff { lacking: lacking.iter().map(one).collect(), ..Diff::default() }
     }
 
     /// Shares among rules that are open, or not.
-    fn shared(looks: &[(&Look, bool)], limits: &Limits) -> Shares {
-        let parties: Vec<_> = looks.iter().map(|(look, is_open)| Party { look, is_open: *is_open }).collect();
-        let terms = Terms {
+    fn shared(looks: &[(&Diff, bool)], limits: &Limits) -> Shares {
+        let rules: Vec<_> =
+            looks.iter().map(|(diff, is_open)| RuleNeeds { diff, is_open: *is_open }).collect();
+        let limits = RoundLimits {
             tasks: limits.tasks,
             busy: &limits.busy,
             held_back: &limits.held_back,
             free: limits.free.clone(),
             need: &|_, image| image.record.size_bytes,
         };
-        share(&parties, terms)
+        share(&rules, limits)
     }
 
     fn orders(shares: &Shares) -> Vec<(usize, &str, &[usize])> {
@@ -238,8 +239,8 @@ mod tests {
     #[test]
     fn an_image_is_one_task_for_all_its_agents() {
         let (a, b) = (image("a:1", "x86_64"), image("b:1", "x86_64"));
-        let look = lacks(&[(&a, &[0, 1, 2]), (&b, &[1])]);
-        let shares = shared(&[(&look, true)], &limits());
+        let diff = lacks(&[(&a, &[0, 1, 2]), (&b, &[1])]);
+        let shares = shared(&[(&diff, true)], &limits());
         assert_eq!(orders(&shares), [(0, "a", [0, 1, 2].as_slice()), (0, "b", &[1])]);
         assert_eq!(shares.tallies, [Tally { begun: 4, ..Tally::default() }]);
     }
@@ -263,14 +264,14 @@ mod tests {
     #[test]
     fn what_is_on_its_way_or_failed_lately_is_left() {
         let a = image("a:1", "x86_64");
-        let look = lacks(&[(&a, &[0, 1, 2, 3])]);
+        let diff = lacks(&[(&a, &[0, 1, 2, 3])]);
         let digest = || a.record.digest.clone();
         let limits = Limits {
             busy: [(digest(), bits(&[0]))].into(),
             held_back: [(digest(), bits(&[0, 2]))].into(),
             ..limits()
         };
-        let shares = shared(&[(&look, true)], &limits);
+        let shares = shared(&[(&diff, true)], &limits);
         assert_eq!(orders(&shares), [(0, "a", [1, 3].as_slice())]);
         assert_eq!(shares.tallies, [Tally { begun: 2, loading: 1, held_back: 1, ..Tally::default() }]);
         let waiting: Vec<_> = shares.waiting[0].iter().map(|w| (w.agent, w.why)).collect();
@@ -280,9 +281,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_left_also_beside_what_just_began() {
         let (a, b) = (image("a:1", "x86_64"), image("b:1", "x86_64"));
-        let look = lacks(&[(&a, &[0, 1, 2]), (&b, &[0, 1, 2])]);
+        let diff = lacks(&[(&a, &[0, 1, 2]), (&b, &[0, 1, 2])]);
         let limits = Limits { free: [(0, 99), (1, 150)].into(), ..limits() };
-        let shares = shared(&[(&look, true)], &limits);
+        let shares = shared(&[(&diff, true)], &limits);
         assert_eq!(orders(&shares), [(0, "a", [1, 2].as_slice()), (0, "b", &[2])], "of 2 nothing is known");
         let waiting: Vec<_> = shares.waiting[0].iter().map(|w| (w.agent, w.why)).collect();
         let unfit = |free| Why::Unfit { need: 100, free };
@@ -307,8 +308,8 @@ mod tests {
     fn the_architectures_of_a_name_are_one_task() {
         let images = vec![image("a:1", "aarch64"), image("a:1", "x86_64")];
         let lacking = Lacking { images, agents: vec![bits(&[5]), bits(&[0, 1])] };
-        let look = Look { lacking: vec![lacking], ..Look::default() };
-        let shares = shared(&[(&look, true)], &limits());
+        let diff = Diff { lacking: vec![lacking], ..Diff::default() };
+        let shares = shared(&[(&diff, true)], &limits());
         assert_eq!(orders(&shares), [(0, "a", [5, 0, 1].as_slice())]);
     }
 
@@ -316,9 +317,9 @@ mod tests {
     fn what_waits_is_named_up_to_a_bound() {
         let a = image("a:1", "x86_64");
         let all: Vec<usize> = (0..500).collect();
-        let look = lacks(&[(&a, &all)]);
+        let diff = lacks(&[(&a, &all)]);
         let limits = Limits { held_back: [(a.record.digest.clone(), bits(&all))].into(), ..limits() };
-        let shares = shared(&[(&look, true)], &limits);
+        let shares = shared(&[(&diff, true)], &limits);
         assert_eq!((shares.tallies[0].held_back, shares.waiting[0].len()), (500, super::MAX_NAMED));
     }
 }

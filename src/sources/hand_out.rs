@@ -12,7 +12,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use crate::base::digest::Digest;
 use crate::base::reference::is_repository;
-use crate::supply::grants::{Access, Grants};
+use crate::sources::grants::{Access, Grants};
 
 /// The name that goes with a grant in Basic authentication.
 pub const USER: &str = "grant";
@@ -24,7 +24,7 @@ const MAX_PATH: usize = 1_024;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A request, as far as it matters.
-pub struct Wanted<'a> {
+pub struct PeerRequest<'a> {
     /// The method.
     pub method: &'a str,
     /// The path, from `/v2/` on.
@@ -36,7 +36,7 @@ pub struct Wanted<'a> {
 }
 
 /// The answer to it.
-pub struct Answer {
+pub struct PeerResponse {
     /// The status.
     pub status: u16,
     /// Headers by name.
@@ -45,7 +45,7 @@ pub struct Answer {
     pub body: Option<BoxStream<'static, io::Result<Bytes>>>,
 }
 
-impl Answer {
+impl PeerResponse {
     fn empty(status: u16) -> Self {
         Self { status, headers: vec![("content-length", "0".into())], body: None }
     }
@@ -57,32 +57,32 @@ impl Answer {
 }
 
 /// Answers. Who has no grant learns nothing of what there is.
-pub async fn answer(grants: &Grants, wanted: &Wanted<'_>) -> Answer {
+pub async fn answer(grants: &Grants, wanted: &PeerRequest<'_>) -> PeerResponse {
     let Some(grant) = wanted.authorization.and_then(grant) else { return unauthorized() };
     let Some((kind, part)) = named(wanted.path) else {
         // The path says nothing, so nobody can say whether the grant is one.
         return unauthorized();
     };
-    let shelf = match grants.access(&grant, &part, Instant::now()) {
+    let export = match grants.access(&grant, &part, Instant::now()) {
         Access::Unknown => return unauthorized(),
-        Access::Outside => return Answer::empty(403),
-        Access::Open(shelf) => shelf,
+        Access::Outside => return PeerResponse::empty(403),
+        Access::Open(export) => export,
     };
     if !matches!(wanted.method, "GET" | "HEAD") {
-        return Answer::empty(405);
+        return PeerResponse::empty(405);
     }
-    match shelf.open(&part).await {
+    match export.open(&part).await {
         Ok(Some((file, size))) => sent(wanted, kind, &part, file, size),
-        Ok(None) => Answer::empty(404),
+        Ok(None) => PeerResponse::empty(404),
         Err(fault) => {
             tracing::warn!(%fault, "a part of an image can't be handed out");
-            Answer::empty(500)
+            PeerResponse::empty(500)
         }
     }
 }
 
-fn unauthorized() -> Answer {
-    let mut answer = Answer::empty(401);
+fn unauthorized() -> PeerResponse {
+    let mut answer = PeerResponse::empty(401);
     answer.headers.push(("www-authenticate", "Basic realm=\"wharf\"".into()));
     answer
 }
@@ -96,30 +96,30 @@ fn grant(authorization: &str) -> Option<String> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum ContentKind {
     Manifest,
     Blob,
 }
 
 /// What `/v2/<name>/blobs/<digest>` or `/v2/<name>/manifests/<digest>` names. The name decides nothing: the grant does.
-fn named(path: &str) -> Option<(Kind, Digest)> {
+fn named(path: &str) -> Option<(ContentKind, Digest)> {
     let path = path.strip_prefix("/v2/").filter(|_| path.len() <= MAX_PATH)?;
     let (rest, digest) = path.rsplit_once('/')?;
     let (name, kind) = rest.rsplit_once('/')?;
     let kind = match kind {
-        "manifests" => Kind::Manifest,
-        "blobs" => Kind::Blob,
+        "manifests" => ContentKind::Manifest,
+        "blobs" => ContentKind::Blob,
         _ => return None,
     };
     let digest = digest.parse().ok().filter(|_| is_repository(name))?;
     Some((kind, digest))
 }
 
-fn sent(wanted: &Wanted<'_>, kind: Kind, part: &Digest, file: File, size: u64) -> Answer {
+fn sent(wanted: &PeerRequest<'_>, kind: ContentKind, part: &Digest, file: File, size: u64) -> PeerResponse {
     let (first, last) = match wanted.range.and_then(|range| read_range(range, size)) {
         Some(Ok(range)) => range,
         Some(Err(())) => {
-            let mut answer = Answer::empty(416);
+            let mut answer = PeerResponse::empty(416);
             answer.headers.push(("content-range", format!("bytes */{size}")));
             return answer;
         }
@@ -127,7 +127,7 @@ fn sent(wanted: &Wanted<'_>, kind: Kind, part: &Digest, file: File, size: u64) -
     };
     let is_part = first > 0 || last.saturating_add(1) < size;
     let length = if size == 0 { 0 } else { last - first + 1 };
-    let content_type = if kind == Kind::Manifest { MANIFEST } else { "application/octet-stream" };
+    let content_type = if kind == ContentKind::Manifest { MANIFEST } else { "application/octet-stream" };
     let mut headers = vec![
         ("content-length", length.to_string()),
         ("content-type", content_type.into()),
@@ -138,7 +138,7 @@ fn sent(wanted: &Wanted<'_>, kind: Kind, part: &Digest, file: File, size: u64) -
         headers.push(("content-range", format!("bytes {first}-{last}/{size}")));
     }
     let body = (wanted.method == "GET").then(|| pieces(file, first, length));
-    Answer { status: if is_part { 206 } else { 200 }, headers, body }
+    PeerResponse { status: if is_part { 206 } else { 200 }, headers, body }
 }
 
 /// `bytes=5-` or `bytes=5-9` (RFC 9110, 14.1.2) as first and last byte; nothing for what is no such range, which is
@@ -187,14 +187,20 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
-    use super::{Kind, grant, named, read_range};
+    use super::{ContentKind, grant, named, read_range};
     use crate::base::digest::Digest;
 
     #[test]
     fn a_path_names_a_part_or_nothing() {
         let digest = Digest::sha256_of(b"x");
-        assert_eq!(named(&format!("/v2/lab/python/blobs/{digest}")), Some((Kind::Blob, digest.clone())));
-        assert_eq!(named(&format!("/v2/a/manifests/{digest}")), Some((Kind::Manifest, digest.clone())));
+        assert_eq!(
+            named(&format!("/v2/lab/python/blobs/{digest}")),
+            Some((ContentKind::Blob, digest.clone()))
+        );
+        assert_eq!(
+            named(&format!("/v2/a/manifests/{digest}")),
+            Some((ContentKind::Manifest, digest.clone()))
+        );
         for path in [
             "/v2/".to_owned(),
             "/v2/a/blobs/latest".to_owned(),

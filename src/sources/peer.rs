@@ -10,13 +10,13 @@ use url::Url;
 
 use crate::base::digest::Digest;
 use crate::base::secret::Secret;
+use crate::engine::export::LocalExport;
 use crate::engine::fault::{Class, Fault};
-use crate::engine::shelf::Shelf;
 use crate::engine::source::{Document, Flow, Source};
 use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
-use crate::registry::limits::Limits;
-use crate::supply::hand_out::{USER, pieces};
-use crate::supply::repository::Repository;
+use crate::registry::limits::ClientLimits;
+use crate::sources::hand_out::{USER, pieces};
+use crate::sources::repository::Repository;
 
 /// Requests in flight at one peer: as many as a pull makes.
 const AT_ONCE: usize = 4;
@@ -48,15 +48,20 @@ pub fn over_http(
         probe: ProbeMode::Get,
     };
     // One that sends elsewhere could send anywhere.
-    let limits =
-        Limits { connect: CONNECT, headers: HEADERS, attempts: 1, redirects: 0, ..Limits::default() };
+    let limits = ClientLimits {
+        connect: CONNECT,
+        headers: HEADERS,
+        attempts: 1,
+        redirects: 0,
+        ..ClientLimits::default()
+    };
     let client =
         Client::of_peer(remote, limits).map_err(|error| Fault::new(Class::Other, error.to_string()))?;
     Ok(Arc::new(Repository::new(client, name)))
 }
 
 /// What an engine on this machine has.
-pub struct Beside(pub Arc<dyn Shelf>);
+pub struct Beside(pub Arc<dyn LocalExport>);
 
 impl fmt::Debug for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ pub struct Scene<'a> {
 
 /// How the images of a rule stand on its agents.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct Diff {
     /// How many names the pattern takes.
     pub images: usize,
     /// The first of these names.
@@ -43,7 +43,7 @@ pub struct Lacking {
     pub agents: Vec<Bits>,
 }
 
-impl Look {
+impl Diff {
     /// Whether there are more images than are looked after.
     pub fn is_cut(&self) -> bool {
         self.images > MAX_IMAGES
@@ -74,14 +74,14 @@ impl Lacking {
     }
 }
 
-/// How many names [`Look::names`] has.
+/// How many names [`Diff::names`] has.
 const NAMED: usize = 20;
 
 /// Looks for the images that a pattern takes on these agents. Each agent is asked for the image of its architecture;
 /// one for which there is none lacks nothing. An agent that holds another image by that name lacks this one.
-pub fn look(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Look {
+pub fn diff(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Diff {
     let mut ready = pattern.ready();
-    let mut look = Look::default();
+    let mut diff = Diff::default();
     let same_name = |a: &Arc<Image>, b: &Arc<Image>| {
         (&a.record.name, &a.record.tag, &a.record.registry)
             == (&b.record.name, &b.record.tag, &b.record.registry)
@@ -92,22 +92,22 @@ pub fn look(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Look {
         if !ready.takes(canonical.as_str()) {
             continue;
         }
-        look.images += 1;
-        if look.images <= NAMED {
-            look.names.push(canonical.to_string());
+        diff.images += 1;
+        if diff.images <= NAMED {
+            diff.names.push(canonical.to_string());
         }
-        if look.images > MAX_IMAGES {
+        if diff.images > MAX_IMAGES {
             continue;
         }
-        let lacking: Vec<Bits> = images.iter().map(|image| look.lack(image, agents, scene)).collect();
+        let lacking: Vec<Bits> = images.iter().map(|image| diff.lack(image, agents, scene)).collect();
         if lacking.iter().any(|agents| !agents.is_empty()) {
-            look.lacking.push(Lacking { images: images.to_vec(), agents: lacking });
+            diff.lacking.push(Lacking { images: images.to_vec(), agents: lacking });
         }
     }
-    look
+    diff
 }
 
-impl Look {
+impl Diff {
     fn lack(&mut self, image: &Image, agents: &Bits, scene: &Scene) -> Bits {
         let Some(ready) = scene.ready.get(&image.record.architecture) else { return Bits::default() };
         let mut wanted = agents.clone();
@@ -124,14 +124,14 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::{Look, MAX_IMAGES, Scene, look};
+    use super::{Diff, MAX_IMAGES, Scene, diff};
     use crate::base::bits::Bits;
     use crate::base::digest::Digest;
     use crate::catalog::image::Image;
     use crate::rules::pattern::ImagePattern;
     use crate::rules::tests::{bits, image};
 
-    fn seen(pattern: &str, images: &[Arc<Image>], agents: &[usize], held: &[(&Arc<Image>, usize)]) -> Look {
+    fn seen(pattern: &str, images: &[Arc<Image>], agents: &[usize], held: &[(&Arc<Image>, usize)]) -> Diff {
         let ready: BTreeMap<String, Bits> =
             [("x86_64".to_owned(), bits(&[0, 1, 2])), ("aarch64".to_owned(), bits(&[5, 6]))].into();
         let held_by = |digest: &Digest| {
@@ -139,7 +139,7 @@ mod tests {
             bits(&holders.map(|(_, agent)| *agent).collect::<Vec<_>>())
         };
         let pattern = ImagePattern::parse(pattern).unwrap();
-        look(&pattern, &bits(agents), &Scene { images, ready: &ready, held_by: &held_by })
+        diff(&pattern, &bits(agents), &Scene { images, ready: &ready, held_by: &held_by })
     }
 
     #[test]
