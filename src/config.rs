@@ -29,13 +29,13 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// A configuration file that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invalid {
+pub(crate) struct Invalid {
     /// The file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The key, dotted, if it is about one.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// What is wrong with it.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl fmt::Display for Invalid {
@@ -52,14 +52,14 @@ impl std::error::Error for Invalid {}
 
 /// A configuration file's content.
 #[derive(Debug)]
-pub struct File {
+pub(crate) struct File {
     path: PathBuf,
     table: Table,
 }
 
 impl File {
     /// Reads and parses it; what the keys mean is checked by [`layered`].
-    pub fn read(path: &Path) -> Result<Self, Invalid> {
+    pub(crate) fn read(path: &Path) -> Result<Self, Invalid> {
         let invalid = |why: String| Invalid { file: path.into(), key: None, why };
         let size = fs::metadata(path).map_err(|error| invalid(error.to_string()))?.len();
         if size > MAX_FILE {
@@ -70,7 +70,7 @@ impl File {
     }
 
     /// The file at this path, holding this text.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, Invalid> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Invalid> {
         let table = text.parse().map_err(|error: toml::de::Error| {
             let line = error
                 .span()
@@ -88,7 +88,7 @@ impl File {
 /// The file named by `--config` among these arguments, or by `WHARF_CONFIG`.
 ///
 /// Read before the command line is parsed, because the file's content takes part in that.
-pub fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
+pub(crate) fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     let mut arguments = arguments.iter().take_while(|argument| *argument != "--");
     while let Some(argument) = arguments.next() {
         if argument == "--config" {
@@ -102,13 +102,13 @@ pub fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 /// One table of the file that speaks to several commands: its name, and theirs.
-pub type Shared<'a> = (&'a str, &'a [&'a str]);
+pub(crate) type Shared<'a> = (&'a str, &'a [&'a str]);
 
 /// The command with the environment (`<prefix>_<FLAG>`) and the file behind its flags.
 ///
 /// # Errors
 /// A key that no flag has, or a value that its flag would not take, named with the file.
-pub fn layered(
+pub(crate) fn layered(
     command: Command,
     prefix: &str,
     file: Option<&File>,
@@ -290,7 +290,7 @@ fn refusal(flag: &Arg, text: &str) -> Option<String> {
 }
 
 /// What clap says about wrong usage, without its `error:` and its usage text, on one line.
-pub fn one_line(error: &clap::Error) -> String {
+pub(crate) fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let said = text.split("\n\nUsage:").next().unwrap_or_default();
     let said = said.split("\n\nFor more information").next().unwrap_or_default();

@@ -251,7 +251,7 @@ impl Server {
     }
 
     /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
-    pub fn add_engine(&mut self, address: String, engine: Arc<dyn Engine>) {
+    pub(crate) fn add_engine(&mut self, address: String, engine: Arc<dyn Engine>) {
         self.engines.push((address, engine));
     }
 
@@ -261,13 +261,13 @@ impl Server {
     }
 
     /// The credentials of the super-admin that this start made: to be shown once, to a person.
-    pub fn first_admin(&mut self) -> Option<Credentials> {
+    pub(crate) fn first_admin(&mut self) -> Option<Credentials> {
         self.first_admin.take()
     }
 
     /// What the link to the page of the first super-admin needs, if there is no account: to be told once, to those who
     /// run the server.
-    pub fn set_up_token(&mut self) -> Option<Secret> {
+    pub(crate) fn set_up_token(&mut self) -> Option<Secret> {
         self.set_up_token.take()
     }
 

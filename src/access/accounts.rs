@@ -29,24 +29,24 @@ const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
 
 /// A reset account's new credentials, to be shown once.
 #[derive(Debug, Clone)]
-pub struct Reset {
+pub(crate) struct Reset {
     /// The account.
-    pub user: Arc<User>,
+    pub(crate) user: Arc<User>,
     /// The password.
-    pub password: Secret,
+    pub(crate) password: Secret,
     /// The access key and the secret key, if they were to be replaced.
-    pub keypair: Option<(String, Secret)>,
+    pub(crate) keypair: Option<(String, Secret)>,
 }
 
 /// Whom an access key stands for.
 #[derive(Debug, Clone)]
-pub struct KeyHolder {
+pub(crate) struct KeyHolder {
     /// Its user.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
     /// What its requests are signed with.
-    pub secret: Secret,
+    pub(crate) secret: Secret,
     /// How many requests it may make in a window; 0 for any number.
-    pub rate_limit: u32,
+    pub(crate) rate_limit: u32,
 }
 
 /// The accounts. Clones share them. All are in memory, keys opened, since every request needs one.
@@ -140,7 +140,7 @@ impl Index {
 }
 
 /// All accounts of a database, for whoever looks at one without a server.
-pub fn users_in(reader: &Reader) -> Result<Vec<User>> {
+pub(crate) fn users_in(reader: &Reader) -> Result<Vec<User>> {
     let mut users = Vec::new();
     reader.scan(&USERS, [], |_, user: User| {
         users.push(user);
@@ -165,7 +165,7 @@ impl Accounts {
     }
 
     /// Whether there is no account yet.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.index.read().users.is_empty()
     }
 
@@ -173,7 +173,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for an unknown or inactive key, or a user that is not active.
-    pub fn key_holder(&self, access_key: &str) -> Result<KeyHolder> {
+    pub(crate) fn key_holder(&self, access_key: &str) -> Result<KeyHolder> {
         let index = self.index.read();
         let key =
             index.keys.get(access_key).filter(|key| key.pair.is_active).ok_or(Error::Unauthenticated)?;
@@ -184,7 +184,7 @@ impl Accounts {
     }
 
     /// Takes note that a key was used, for [`Keypair::last_used`].
-    pub fn mark_used(&self, access_key: &str, now: Timestamp) {
+    pub(crate) fn mark_used(&self, access_key: &str, now: Timestamp) {
         if let Some(key) = self.index.read().keys.get(access_key) {
             key.used.store(now.as_second(), Ordering::Relaxed);
         }
@@ -194,7 +194,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a user that is unknown or not active.
-    pub fn caller(&self, id: UserId, credential: Credential) -> Result<Caller> {
+    pub(crate) fn caller(&self, id: UserId, credential: Credential) -> Result<Caller> {
         let index = self.index.read();
         let user = index.users.get(&id).ok_or(Error::Unauthenticated)?;
         let key = index.keys_of(id).into_iter().find(|key| key.pair.is_active);
@@ -203,35 +203,35 @@ impl Accounts {
     }
 
     /// The account with this id.
-    pub fn user(&self, id: UserId) -> Option<Arc<User>> {
+    pub(crate) fn user(&self, id: UserId) -> Option<Arc<User>> {
         self.index.read().users.get(&id).cloned()
     }
 
     /// The account with this address, in whatever case.
-    pub fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
+    pub(crate) fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
         self.index.read().user_by_email(email.trim()).cloned()
     }
 
     /// All accounts, by address.
-    pub fn users(&self) -> Vec<Arc<User>> {
+    pub(crate) fn users(&self) -> Vec<Arc<User>> {
         let index = self.index.read();
         index.emails.values().filter_map(|id| index.users.get(id)).cloned().collect()
     }
 
     /// All keypairs, the oldest first. Their secrets stay here.
-    pub fn keypairs(&self) -> Vec<Keypair> {
+    pub(crate) fn keypairs(&self) -> Vec<Keypair> {
         let mut pairs: Vec<_> = self.index.read().keys.values().map(|key| key.shown()).collect();
         pairs.sort_by(|a, b| (a.created_at, &a.access_key).cmp(&(b.created_at, &b.access_key)));
         pairs
     }
 
     /// A user's keypairs, the oldest first.
-    pub fn keypairs_of(&self, user: UserId) -> Vec<Keypair> {
+    pub(crate) fn keypairs_of(&self, user: UserId) -> Vec<Keypair> {
         self.index.read().keys_of(user).into_iter().map(Key::shown).collect()
     }
 
     /// One keypair.
-    pub fn keypair(&self, access_key: &str) -> Option<Keypair> {
+    pub(crate) fn keypair(&self, access_key: &str) -> Option<Keypair> {
         self.index.read().keys.get(access_key).map(|key| key.shown())
     }
 
@@ -255,7 +255,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an e-mail address, password or key that can't be taken.
-    pub fn create_first_admin(
+    pub(crate) fn create_first_admin(
         &self,
         hasher: &Hasher,
         wanted: FirstAdmin,
@@ -305,7 +305,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such user.
-    pub fn reset(
+    pub(crate) fn reset(
         &self,
         hasher: &Hasher,
         email: &str,
@@ -418,7 +418,7 @@ impl Accounts {
     }
 
     /// Writes when keys were last used, for those whose use the store does not know to the hour.
-    pub async fn save_last_used(&self) -> Result<()> {
+    pub(crate) async fn save_last_used(&self) -> Result<()> {
         let is_late = |key: &Key| {
             let since =
                 |at: Timestamp| at.duration_since(key.pair.last_used.unwrap_or(Timestamp::UNIX_EPOCH));

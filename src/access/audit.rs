@@ -31,7 +31,7 @@ use crate::base::{Error, Result};
 use crate::store::table::{Reader, Writer};
 use crate::store::{Store, Table};
 
-pub use crate::access::audit::entry::{Entry, Outcome, Search};
+pub(crate) use crate::access::audit::entry::{Entry, Outcome, Search};
 
 const ENTRIES: Table<Entry> = Table::new("NUMBER_TO_AUDIT_ENTRY");
 
@@ -47,14 +47,14 @@ const LOOKED_BEHIND: usize = 64;
 /// How long is waited before refusals that could not be written are tried again.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// What is done even where the audit log can't take its row yet.
-pub const BACK_UP: &str = "back_up";
+pub(crate) const BACK_UP: &str = "back_up";
 pub(in crate::access) const SIGN_OUT: &str = "sign_out";
 const UNKEPT: [&str; 2] = [BACK_UP, SIGN_OUT];
 /// How many entries a page may have.
-pub const MAX_PAGE: usize = 1_000;
+pub(crate) const MAX_PAGE: usize = 1_000;
 
 /// When the last thing was done that a database knows of, for whoever looks at one without a server.
-pub fn last_moment(reader: &Reader) -> Result<Option<Timestamp>> {
+pub(crate) fn last_moment(reader: &Reader) -> Result<Option<Timestamp>> {
     let mut last = None;
     reader.scan_back(&ENTRIES, None, |entry: Entry| {
         last = Some(entry.last_at());
@@ -67,19 +67,19 @@ pub fn last_moment(reader: &Reader) -> Result<Option<Timestamp>> {
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// This long at most.
-    pub age: SignedDuration,
+    pub(crate) age: SignedDuration,
     /// This many at most.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 impl Retention {
     /// How many days unless told otherwise.
-    pub const DAYS: u32 = 365;
+    pub(crate) const DAYS: u32 = 365;
     /// How many rows unless told otherwise: some 30 MB.
-    pub const ROWS: u64 = 100_000;
+    pub(crate) const ROWS: u64 = 100_000;
 
     /// So many days and rows.
-    pub fn new(days: u32, rows: u64) -> Self {
+    pub(crate) fn new(days: u32, rows: u64) -> Self {
         Self { age: SignedDuration::from_hours(i64::from(days) * 24), count: rows }
     }
 }
@@ -112,7 +112,7 @@ impl Audit {
     ///
     /// # Errors
     /// Those of `work`, and [`Error::Denied`] for a read-only credential.
-    pub async fn perform<T, F>(
+    pub(crate) async fn perform<T, F>(
         &self,
         caller: &Caller,
         action: &str,
@@ -165,7 +165,7 @@ impl Audit {
 
     /// Keeps a row of what is no caller's mutation: an attempt to sign in, a sign-out. `email` is the account that was
     /// named, whether it exists or not.
-    pub fn note(
+    pub(crate) fn note(
         &self,
         writer: &mut Writer,
         email: &str,
@@ -179,7 +179,7 @@ impl Audit {
     }
 
     /// Keeps a row of an attempt to make the first super-admin by the server's link.
-    pub fn set_up(
+    pub(crate) fn set_up(
         &self,
         writer: &mut Writer,
         email: &str,
@@ -192,7 +192,7 @@ impl Audit {
     }
 
     /// Keeps a row of an agent that joined, within the transaction that lets it in.
-    pub fn joined(
+    pub(crate) fn joined(
         &self,
         writer: &mut Writer,
         agent: &str,
@@ -204,7 +204,12 @@ impl Audit {
     }
 
     /// The newest rows that the search finds, `limit` at most, and whether there may be more. For super-admins.
-    pub async fn search(&self, caller: &Caller, search: Search, limit: usize) -> Result<(Vec<Entry>, bool)> {
+    pub(crate) async fn search(
+        &self,
+        caller: &Caller,
+        search: Search,
+        limit: usize,
+    ) -> Result<(Vec<Entry>, bool)> {
         caller.require_superadmin("audit_log")?;
         let limit = limit.clamp(1, MAX_PAGE);
         // So that whoever was refused just now is there. Where nothing can be written, what there is can be read still.
@@ -235,7 +240,7 @@ impl Audit {
     }
 
     /// Writes the refusals that were only counted, again and again, until told to stop.
-    pub async fn keep(&self, shutdown: CancellationToken) {
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         let mut came = self.refusals.came.follow();
         loop {
             tokio::select! {
@@ -253,7 +258,7 @@ impl Audit {
     }
 
     /// Writes the refusals that were only counted.
-    pub async fn save(&self) -> Result<()> {
+    pub(crate) async fn save(&self) -> Result<()> {
         let _turn = self.refusals.turn.lock().await;
         let now = self.clock.steady();
         let waiting = self.refusals.take(now);
@@ -437,7 +442,7 @@ impl Deed {
     ///
     /// # Errors
     /// Those of `work`.
-    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Writer) -> Result<T> + Send + 'static,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The count: what was added, less one for each time its pace has passed.
 #[derive(Debug, Default)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     level: u32,
     /// Up to when it has been drained.
     since: Option<Instant>,
@@ -12,12 +12,12 @@ pub struct Bucket {
 
 impl Bucket {
     /// What is left in it, when one goes in each `every`.
-    pub fn level(&self, every: Duration, now: Instant) -> u32 {
+    pub(crate) fn level(&self, every: Duration, now: Instant) -> u32 {
         self.level.saturating_sub(self.drained(every, now))
     }
 
     /// Adds one.
-    pub fn add(&mut self, every: Duration, now: Instant) {
+    pub(crate) fn add(&mut self, every: Duration, now: Instant) {
         let level = self.level(every, now);
         // What has passed of the next one counts on.
         let since = self.since.map(|since| since + every * self.drained(every, now));
@@ -25,7 +25,7 @@ impl Bucket {
     }
 
     /// How long until one more is gone.
-    pub fn next(&self, every: Duration, now: Instant) -> Duration {
+    pub(crate) fn next(&self, every: Duration, now: Instant) -> Duration {
         let passed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         every.saturating_sub(passed.saturating_sub(every * self.drained(every, now)))
     }

@@ -25,7 +25,7 @@ pub enum Role {
 
 impl Role {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Superadmin => "superadmin",
             Self::Admin => "admin",
@@ -51,7 +51,7 @@ impl FromStr for Role {
 
 /// What proved who the caller is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// The server itself, or a person at its machine's console.
     #[default]
     Console,
@@ -79,19 +79,19 @@ impl fmt::Display for Credential {
 
 /// A session as the server knows it: the hash of what its owner shows, which opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub(in crate::access) [u8; 32]);
+pub(crate) struct SessionId(pub(in crate::access) [u8; 32]);
 
 /// Where a request comes from, and how it proved it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
     /// What proved who the caller is.
-    pub credential: Credential,
+    pub(crate) credential: Credential,
     /// The address it was sent from.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// Whether the credential is for reading only.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// The session, if that is what proved it.
-    pub session: Option<SessionId>,
+    pub(crate) session: Option<SessionId>,
 }
 
 /// A user whose identity was proved.
@@ -126,7 +126,7 @@ impl Caller {
     }
 
     /// Whether the caller may do everything.
-    pub fn is_superadmin(&self) -> bool {
+    pub(crate) fn is_superadmin(&self) -> bool {
         self.role == Role::Superadmin
     }
 
@@ -134,7 +134,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`Error::Denied`], which names `action` and nothing else.
-    pub fn require_superadmin(&self, action: &str) -> Result<()> {
+    pub(crate) fn require_superadmin(&self, action: &str) -> Result<()> {
         if self.is_superadmin() { Ok(()) } else { Err(Error::Denied(action.into())) }
     }
 
@@ -142,7 +142,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`Error::Denied`].
-    pub fn require_no_token(&self, action: &str) -> Result<()> {
+    pub(crate) fn require_no_token(&self, action: &str) -> Result<()> {
         if matches!(self.origin.credential, Credential::Token(_)) {
             return Err(Error::Denied(format!("{action} with a token")));
         }
@@ -150,7 +150,7 @@ impl Caller {
     }
 
     /// Whether the caller administers this domain.
-    pub fn administers(&self, domain: &str) -> bool {
+    pub(crate) fn administers(&self, domain: &str) -> bool {
         self.is_superadmin() || (self.role == Role::Admin && self.domain == domain)
     }
 }

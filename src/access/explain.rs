@@ -8,40 +8,40 @@ use crate::access::visibility::{ImageFilter, Owner, Verdict, Viewpoint};
 
 /// The verdict, and the conditions it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// Whether the image is visible.
-    pub is_visible: bool,
+    pub(crate) is_visible: bool,
     /// Each condition that was asked, in the rule's order.
-    pub conditions: Vec<Condition>,
+    pub(crate) conditions: Vec<Condition>,
 }
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub(crate) struct Condition {
     /// `registry`, `owner` or `agents`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it says of this image.
-    pub value: String,
+    pub(crate) value: String,
     /// Whether it lets the image be seen.
-    pub holds: bool,
+    pub(crate) holds: bool,
     /// What would make it hold, if it does not.
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 /// What is told of the image.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// The registry it comes from.
-    pub registry: &'a str,
+    pub(crate) registry: &'a str,
     /// Whom it is for, if it is customized.
-    pub owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
     /// The scaling groups with an agent that has it.
-    pub found_in: &'a [String],
+    pub(crate) found_in: &'a [String],
 }
 
 /// Puts a verdict into words. `asker` reads it; `seer` is whom it is about. Only a super-admin is told of tenants that
 /// the seer has no part in.
-pub fn explain(
+pub(crate) fn explain(
     asker: &Caller,
     seer: &Caller,
     filter: &ImageFilter,

@@ -7,15 +7,15 @@ use crate::base::{Error, Result};
 
 /// A new account's credentials, to be shown once.
 #[derive(Debug, Clone)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// The address.
-    pub email: String,
+    pub(crate) email: String,
     /// The password.
     pub password: Secret,
     /// The access key.
-    pub access_key: String,
+    pub(crate) access_key: String,
     /// The secret key.
-    pub secret_key: Secret,
+    pub(crate) secret_key: Secret,
 }
 
 /// What the operator gave for the first super-admin; the rest is generated.
@@ -33,7 +33,7 @@ pub struct FirstAdmin {
 
 impl FirstAdmin {
     /// Whether none of its credentials was given.
-    pub fn has_nothing(&self) -> bool {
+    pub(crate) fn has_nothing(&self) -> bool {
         self.password.is_none() && self.access_key.is_none() && self.secret_key.is_none()
     }
 

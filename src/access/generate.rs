@@ -22,7 +22,7 @@ pub(in crate::access) fn new_secret_key() -> Result<Secret> {
 }
 
 /// Text that nobody can guess: six random bits in each character, all of which may stand in a URL.
-pub fn random_text(length: usize) -> Result<String> {
+pub(crate) fn random_text(length: usize) -> Result<String> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     random_letters(LETTERS, length)
 }

@@ -18,9 +18,9 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 
 /// Longest password we hash; argon2 would take any length, an attacker's megabytes too.
-pub const MAX_PASSWORD: usize = 1024;
+pub(crate) const MAX_PASSWORD: usize = 1024;
 /// Shortest password we take (NIST SP 800-63B).
-pub const MIN_PASSWORD: usize = 8;
+pub(crate) const MIN_PASSWORD: usize = 8;
 
 /// OWASP's first recommendation for argon2id: 19 MiB, 2 passes, 1 lane.
 const MEMORY: u32 = 19 * 1024;
@@ -133,7 +133,7 @@ impl Hasher {
     ///
     /// # Errors
     /// [`Error::Busy`] as for [`Hasher::matches`], and [`Error::Invalid`] for a password that can't be taken.
-    pub async fn hash(&self, line: Line, password: Secret) -> Result<String> {
+    pub(crate) async fn hash(&self, line: Line, password: Secret) -> Result<String> {
         check_length(&password)?;
         self.in_turn(line, move |shared| shared.hash(&password)).await
     }
@@ -149,7 +149,7 @@ impl Hasher {
     }
 
     /// Gives back the memory that nobody uses. It is kept for a while, since to get it costs as much as a part of a hash.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         self.shared.memory.lock().clear();
     }
 

@@ -42,26 +42,26 @@ const KEY_LENGTH: std::ops::RangeInclusive<usize> = 8..=64;
 
 /// A join token, without what is secret of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinToken {
+pub(crate) struct JoinToken {
     /// Names it; not secret.
-    pub id: String,
+    pub(crate) id: String,
     hash: String,
     /// The one agent it is for.
-    pub agent: Option<String>,
+    pub(crate) agent: Option<String>,
     /// The scaling group that agents who join by it are in.
-    pub scaling_group: Option<String>,
+    pub(crate) scaling_group: Option<String>,
     /// Joins left.
-    pub uses_left: u32,
+    pub(crate) uses_left: u32,
     /// Who made it.
-    pub created_by: String,
+    pub(crate) created_by: String,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it ends.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
     /// Whether an admin took it back.
-    pub revoked: bool,
+    pub(crate) revoked: bool,
     /// The agent that joined by it last.
-    pub used_by: Option<String>,
+    pub(crate) used_by: Option<String>,
 }
 
 impl JoinToken {
@@ -80,15 +80,15 @@ impl JoinToken {
 
 /// What a token is to be good for.
 #[derive(Debug, Clone, Default)]
-pub struct NewToken {
+pub(crate) struct NewToken {
     /// One agent only.
-    pub agent: Option<String>,
+    pub(crate) agent: Option<String>,
     /// The scaling group of those who join by it.
-    pub scaling_group: Option<String>,
+    pub(crate) scaling_group: Option<String>,
     /// How long it is good.
-    pub lifetime: Option<SignedDuration>,
+    pub(crate) lifetime: Option<SignedDuration>,
     /// How many joins it is good for.
-    pub uses: Option<u32>,
+    pub(crate) uses: Option<u32>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ struct Credential {
 
 /// Tokens and credentials. Clones share them.
 #[derive(Clone)]
-pub struct Joins {
+pub(crate) struct Joins {
     store: Store,
     clock: Clock,
     audit: Audit,
@@ -110,12 +110,12 @@ pub struct Joins {
 
 impl Joins {
     /// Those in this store.
-    pub fn new(store: Store, clock: Clock, audit: Audit, tenants: Tenants) -> Self {
+    pub(crate) fn new(store: Store, clock: Clock, audit: Audit, tenants: Tenants) -> Self {
         Self { store, clock, audit, tenants }
     }
 
     /// Makes a token; its text is told once. For super-admins.
-    pub async fn create(&self, caller: &Caller, wanted: NewToken) -> Result<(JoinToken, Secret)> {
+    pub(crate) async fn create(&self, caller: &Caller, wanted: NewToken) -> Result<(JoinToken, Secret)> {
         let target = wanted.agent.clone().unwrap_or_else(|| "any agent".into());
         self.audit
             .superadmin(caller, "create_agent_token", &target, |deed| async move {
@@ -171,7 +171,7 @@ impl Joins {
     }
 
     /// All tokens that are remembered, the newest first. For super-admins.
-    pub async fn list(&self, caller: &Caller) -> Result<Vec<JoinToken>> {
+    pub(crate) async fn list(&self, caller: &Caller) -> Result<Vec<JoinToken>> {
         caller.require_superadmin("agent_tokens")?;
         self.store
             .read(|r| {
@@ -187,12 +187,12 @@ impl Joins {
     }
 
     /// `good`, `used`, `expired` or `revoked`.
-    pub fn state(&self, token: &JoinToken) -> &'static str {
+    pub(crate) fn state(&self, token: &JoinToken) -> &'static str {
         token.state(self.clock.now())
     }
 
     /// Takes a token back. Who joined by it stays. For super-admins.
-    pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
+    pub(crate) async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "revoke_agent_token", id, |deed| {
                 let id = id.to_owned();
@@ -209,7 +209,7 @@ impl Joins {
     }
 
     /// The agent that this credential is of.
-    pub async fn agent_of(&self, key: &str, secret: &Secret) -> Result<Option<String>> {
+    pub(crate) async fn agent_of(&self, key: &str, secret: &Secret) -> Result<Option<String>> {
         let (key, hash) = (key.to_owned(), hash(secret.expose()));
         let found = self.store.read(move |r| r.find(&CREDENTIALS, &key)).await?;
         Ok(found.filter(|credential: &Credential| same(&credential.hash, &hash)).map(|found| found.agent))
@@ -217,7 +217,7 @@ impl Joins {
 
     /// Whether a token can be used now, and what it is good for. The reason it can't be is for its holder: it tells
     /// nothing to who has guessed.
-    pub fn check(&self, writer: &Writer, text: &Secret) -> Result<Result<JoinToken, String>> {
+    pub(crate) fn check(&self, writer: &Writer, text: &Secret) -> Result<Result<JoinToken, String>> {
         let (id, secret) = parts(text);
         let found: Option<JoinToken> = writer.find(&TOKENS, id)?;
         let token = found.filter(|token| same(&token.hash, &hash(secret)));
@@ -236,7 +236,7 @@ impl Joins {
     /// Makes room for a new credential of an agent, within the transaction that lets it in by this token: one that it
     /// has goes if the token was made for this agent since, for then a super-admin wants it replaced. If it has one that
     /// must stay, or the key is that of another, the reason for the token's holder.
-    pub fn replace(
+    pub(crate) fn replace(
         &self,
         writer: &mut Writer,
         token: &JoinToken,
@@ -266,7 +266,7 @@ impl Joins {
 
     /// Takes one use of a token for a credential, within the transaction that adds the agent, after
     /// [`Joins::replace`].
-    pub fn spend(
+    pub(crate) fn spend(
         &self,
         writer: &mut Writer,
         token: JoinToken,
@@ -287,7 +287,7 @@ impl Joins {
     }
 
     /// Forgets what an agent is known by.
-    pub fn forget(&self, writer: &mut Writer, agent: &str) -> Result<()> {
+    pub(crate) fn forget(&self, writer: &mut Writer, agent: &str) -> Result<()> {
         for key in writer.keys(&CREDENTIALS, [])? {
             let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
             if found.is_some_and(|credential| credential.agent == agent) {
@@ -299,7 +299,7 @@ impl Joins {
 }
 
 /// Has the credential of an agent go by another name, within the transaction that renames the agent.
-pub fn rename(writer: &mut Writer, agent: &str, to: &str) -> Result<()> {
+pub(crate) fn rename(writer: &mut Writer, agent: &str, to: &str) -> Result<()> {
     for key in writer.keys(&CREDENTIALS, [])? {
         let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
         if let Some(credential) = found.filter(|credential| credential.agent == agent) {
@@ -310,7 +310,7 @@ pub fn rename(writer: &mut Writer, agent: &str, to: &str) -> Result<()> {
 }
 
 /// Whether a credential's key is one that an agent makes.
-pub fn is_key(key: &str) -> bool {
+pub(crate) fn is_key(key: &str) -> bool {
     KEY_LENGTH.contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 

@@ -4,7 +4,7 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 
 /// Longest name of a domain, group, scaling group or token, in characters (Backend.AI's columns).
-pub const MAX_NAME: usize = 64;
+pub(crate) const MAX_NAME: usize = 64;
 /// Longest description, in characters.
 const MAX_DESCRIPTION: usize = 500;
 
@@ -12,7 +12,7 @@ const MAX_DESCRIPTION: usize = 500;
 ///
 /// # Errors
 /// [`Error::Invalid`] for one that is empty, longer than [`MAX_NAME`], or has characters that do not show.
-pub fn checked_name(field: &'static str, name: &str) -> Result<String> {
+pub(crate) fn checked_name(field: &'static str, name: &str) -> Result<String> {
     let name = name.trim();
     let refuse = |why: &str| Err(Error::invalid(field, format!("{:?} {why}", shown(name))));
     if name.is_empty() {
@@ -31,7 +31,7 @@ pub fn checked_name(field: &'static str, name: &str) -> Result<String> {
 ///
 /// # Errors
 /// [`Error::Invalid`] for one that is too long or has control characters.
-pub fn checked_text(field: &'static str, text: &str) -> Result<String> {
+pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String> {
     if text.chars().count() > MAX_DESCRIPTION {
         return Err(Error::invalid(field, format!("it may have {MAX_DESCRIPTION} characters at most")));
     }
@@ -45,7 +45,7 @@ pub fn checked_text(field: &'static str, text: &str) -> Result<String> {
 ///
 /// # Errors
 /// [`Error::Invalid`] for what is not `name@host`.
-pub fn checked_email(email: &str) -> Result<String> {
+pub(crate) fn checked_email(email: &str) -> Result<String> {
     let email = email.trim();
     let well_formed = email.len() <= 254
         && email.chars().all(|c| is_plain(c) && !c.is_whitespace())

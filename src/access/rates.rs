@@ -10,15 +10,15 @@ use parking_lot::Mutex;
 use crate::access::caller::SessionId;
 
 /// The time that requests are counted over.
-pub const WINDOW: Duration = Duration::from_mins(15);
+pub(crate) const WINDOW: Duration = Duration::from_mins(15);
 /// What a session or a token may make: many pages' worth, and an end to a script that runs wild.
-pub const PERSONAL: u32 = 30_000;
+pub(crate) const PERSONAL: u32 = 30_000;
 /// Credentials that are counted at once. Only proved ones are, so this is more than there are.
 const MAX_COUNTED: usize = 100_000;
 
 /// Whose requests are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Counted {
+pub(crate) enum Counted {
     /// A keypair's, by its access key.
     Keypair(String),
     /// A session's.
@@ -29,13 +29,13 @@ pub enum Counted {
 
 /// How a credential stands after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateStatus {
+pub(crate) struct RateStatus {
     /// How many requests it may make in [`WINDOW`].
-    pub limit: u32,
+    pub(crate) limit: u32,
     /// How many more it may make now.
-    pub remaining: u32,
+    pub(crate) remaining: u32,
     /// How long to wait, if this one was too many.
-    pub wait: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
 }
 
 /// The requests of one credential: those of this window, and those of the one before, which count for as much of it as
@@ -65,13 +65,13 @@ impl Count {
 
 /// The counts, in memory only. Clones share them.
 #[derive(Clone, Default)]
-pub struct Rates {
+pub(crate) struct Rates {
     counts: Arc<Mutex<HashMap<Counted, Count>>>,
 }
 
 impl Rates {
     /// Counts a request; one that is too many is not counted.
-    pub fn count(&self, whose: Counted, limit: u32, now: Instant) -> RateStatus {
+    pub(crate) fn count(&self, whose: Counted, limit: u32, now: Instant) -> RateStatus {
         let mut counts = self.counts.lock();
         if counts.len() >= MAX_COUNTED && !counts.contains_key(&whose) {
             forget(&mut counts, now);
@@ -90,7 +90,7 @@ impl Rates {
     }
 
     /// Forgets who has made no request for long.
-    pub fn tidy(&self, now: Instant) {
+    pub(crate) fn tidy(&self, now: Instant) {
         forget(&mut self.counts.lock(), now);
     }
 }

@@ -137,7 +137,7 @@ impl Replays {
     }
 
     /// Writes what was used, again and again, until told to stop.
-    pub async fn keep(&self, shutdown: CancellationToken) {
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         let pause = async |time| drop(tokio::time::timeout(time, shutdown.cancelled()).await);
         let mut used = self.used.follow();
         loop {
@@ -155,7 +155,7 @@ impl Replays {
     }
 
     /// Writes what was used, and forgets who has used none for long.
-    pub async fn save(&self) -> Result<()> {
+    pub(crate) async fn save(&self) -> Result<()> {
         let (fresh, gone) = self.state.lock().unsaved(&self.clock);
         if fresh.is_empty() && gone.is_empty() {
             return Ok(());

@@ -39,9 +39,9 @@ const SAVED: Duration = Duration::from_mins(5);
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLimits {
     /// Without a request.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// In any case.
-    pub lifetime: Duration,
+    pub(crate) lifetime: Duration,
 }
 
 impl Default for SessionLimits {
@@ -205,20 +205,20 @@ impl Index {
 
 /// A session as its owner sees it.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// When its owner signed in.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it was last used.
-    pub last_seen: Timestamp,
+    pub(crate) last_seen: Timestamp,
     /// Where its owner signed in from.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// Whether it is the one that asks.
-    pub current: bool,
+    pub(crate) current: bool,
 }
 
 /// The open sessions. Clones share them.
 #[derive(Clone)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     store: Store,
     accounts: Accounts,
     clock: Clock,
@@ -228,7 +228,12 @@ pub struct Sessions {
 
 impl Sessions {
     /// Reads the sessions from the store.
-    pub fn load(store: &Store, accounts: &Accounts, clock: Clock, limits: SessionLimits) -> Result<Self> {
+    pub(crate) fn load(
+        store: &Store,
+        accounts: &Accounts,
+        clock: Clock,
+        limits: SessionLimits,
+    ) -> Result<Self> {
         let now = clock.steady();
         let mut index = Index::default();
         store.read_now(|r| {
@@ -243,7 +248,7 @@ impl Sessions {
     }
 
     /// How long sessions last.
-    pub fn limits(&self) -> SessionLimits {
+    pub(crate) fn limits(&self) -> SessionLimits {
         self.limits
     }
 
@@ -305,7 +310,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for one that is not open, or an account that may not be used.
-    pub fn caller(&self, key: &str, address: Option<IpAddr>) -> Result<Caller> {
+    pub(crate) fn caller(&self, key: &str, address: Option<IpAddr>) -> Result<Caller> {
         if key.len() != KEY_LENGTH {
             return Err(Error::Unauthenticated);
         }
@@ -321,13 +326,13 @@ impl Sessions {
     }
 
     /// Whether a session is still open; to ask is no use of it.
-    pub fn is_open(&self, id: SessionId) -> bool {
+    pub(crate) fn is_open(&self, id: SessionId) -> bool {
         let present = Present::of(&self.clock);
         self.index.read().sessions.get(&id).is_some_and(|open| !open.is_over(self.limits, present))
     }
 
     /// The caller's own sessions, the latest first.
-    pub fn list(&self, caller: &Caller) -> Vec<Shown> {
+    pub(crate) fn list(&self, caller: &Caller) -> Vec<Shown> {
         let present = Present::of(&self.clock);
         let mut open = self.index.read().of(caller.user);
         open.retain(|open| !open.is_over(self.limits, present));
@@ -351,7 +356,12 @@ impl Sessions {
 
     /// Ends all sessions of a user but `except`: whenever the password changes, or the account is switched off. Returns
     /// how many they were.
-    pub fn end_all(&self, writer: &mut Writer, user: UserId, except: Option<SessionId>) -> Result<usize> {
+    pub(crate) fn end_all(
+        &self,
+        writer: &mut Writer,
+        user: UserId,
+        except: Option<SessionId>,
+    ) -> Result<usize> {
         let mut open = self.index.read().of(user);
         open.retain(|open| Some(open.id) != except);
         for open in &open {
@@ -362,7 +372,7 @@ impl Sessions {
 
     /// Takes away the sessions that are over, and writes how long the others have been unused: all of them, or those
     /// where it is not known well enough.
-    pub async fn tidy(&self, all: bool) -> Result<()> {
+    pub(crate) async fn tidy(&self, all: bool) -> Result<()> {
         let (present, today) = (Present::of(&self.clock), self.clock.calendar());
         let now = present.now;
         let is_over = |open: &Open| {

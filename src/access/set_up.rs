@@ -31,27 +31,27 @@ const TOKEN_LENGTH: usize = 32;
 const COUNTED: &str = "set-up";
 
 /// What somebody chose on the page.
-pub struct Choice {
+pub(crate) struct Choice {
     /// What the link has.
-    pub token: Secret,
+    pub(crate) token: Secret,
     /// The address to sign in with.
-    pub email: String,
+    pub(crate) email: String,
     /// The password.
-    pub password: Secret,
+    pub(crate) password: Secret,
 }
 
 /// The first super-admin, made and signed in.
 #[derive(Debug)]
-pub struct SetUpDone {
+pub(crate) struct SetUpDone {
     /// Its session. The caller's access key is the one that was made.
-    pub signed_in: SignedIn,
+    pub(crate) signed_in: SignedIn,
     /// The secret key, to be shown once.
-    pub secret_key: Secret,
+    pub(crate) secret_key: Secret,
 }
 
 /// The way in for the first one. Clones share it.
 #[derive(Clone)]
-pub struct SetUp {
+pub(crate) struct SetUp {
     shared: Arc<Shared>,
 }
 
@@ -68,7 +68,7 @@ struct Shared {
 
 impl SetUp {
     /// A way in that is closed.
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         accounts: Accounts,
         audit: Audit,
@@ -81,14 +81,14 @@ impl SetUp {
     }
 
     /// Opens it, and returns what the link needs.
-    pub fn open(&self) -> Result<Secret> {
+    pub(crate) fn open(&self) -> Result<Secret> {
         let token = Secret::new(random_text(TOKEN_LENGTH)?);
         *self.shared.token.lock() = Some(hash_of(&token));
         Ok(token)
     }
 
     /// Whether the first super-admin is still to be made.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.shared.token.lock().is_some()
     }
 
@@ -96,7 +96,7 @@ impl SetUp {
     ///
     /// # Errors
     /// A [`Refusal`]: wrong is a link that is not good, or not any more.
-    pub async fn finish(&self, choice: Choice, address: Option<IpAddr>) -> Result<SetUpDone, Refusal> {
+    pub(crate) async fn finish(&self, choice: Choice, address: Option<IpAddr>) -> Result<SetUpDone, Refusal> {
         check_sizes(&choice.email, &choice.password)?;
         if !self.is_open() {
             return Err(Error::Conflict("there is an account already; sign in with it".into()).into());

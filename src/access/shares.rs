@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// So many places in all, and so many for each. Clones share them.
 #[derive(Clone)]
-pub struct Shares<K> {
+pub(crate) struct Shares<K> {
     taken: Arc<Mutex<Taken<K>>>,
     each: usize,
     all: usize,
@@ -20,19 +20,19 @@ struct Taken<K> {
 }
 
 /// A place that is taken until this is dropped.
-pub struct Share<K: Eq + Hash> {
+pub(crate) struct Share<K: Eq + Hash> {
     taken: Arc<Mutex<Taken<K>>>,
     whose: K,
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// `all` places, of which one may take `each`.
-    pub fn new(each: usize, all: usize) -> Self {
+    pub(crate) fn new(each: usize, all: usize) -> Self {
         Self { taken: Arc::new(Mutex::new(Taken { by: HashMap::new(), all: 0 })), each, all }
     }
 
     /// A place, if one is left for these.
-    pub fn take(&self, whose: &K) -> Option<Share<K>> {
+    pub(crate) fn take(&self, whose: &K) -> Option<Share<K>> {
         let mut taken = self.taken.lock();
         let own = taken.by.get(whose).copied().unwrap_or_default();
         if own >= self.each || taken.all >= self.all {

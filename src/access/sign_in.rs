@@ -32,7 +32,7 @@ pub(in crate::access) const NOBODY: &str = "(no such account)";
 
 /// Why somebody is not signed in.
 #[derive(Debug)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// There is no such account, or it has another password, or may not be used: nobody is told which.
     Wrong,
     /// Too many wrong passwords; the next may be tried after this long.
@@ -64,16 +64,16 @@ impl From<Error> for Refusal {
 
 /// Somebody who proved to be who they are.
 #[derive(Debug)]
-pub struct SignedIn {
+pub(crate) struct SignedIn {
     /// What the new session is shown by.
-    pub key: Secret,
+    pub(crate) key: Secret,
     /// Who it is.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
 }
 
 /// The door. Clones share it.
 #[derive(Clone)]
-pub struct SignIn {
+pub(crate) struct SignIn {
     shared: Arc<Shared>,
 }
 
@@ -93,7 +93,7 @@ struct Shared {
 
 impl SignIn {
     /// A door to these accounts, with the sessions and the failures that the store has.
-    pub fn load(
+    pub(crate) fn load(
         store: &Store,
         accounts: &Accounts,
         audit: Audit,
@@ -116,7 +116,7 @@ impl SignIn {
     }
 
     /// The sessions it opens.
-    pub fn sessions(&self) -> &Sessions {
+    pub(crate) fn sessions(&self) -> &Sessions {
         &self.shared.sessions
     }
 
@@ -126,13 +126,13 @@ impl SignIn {
     }
 
     /// Where passwords are hashed.
-    pub fn hasher(&self) -> &Hasher {
+    pub(crate) fn hasher(&self) -> &Hasher {
         &self.shared.hasher
     }
 
     /// Takes away the sessions that are over, the failures that are forgotten and memory that nobody uses; with `all`, writes what is known of
     /// the other sessions too.
-    pub async fn tidy(&self, all: bool) -> Result<()> {
+    pub(crate) async fn tidy(&self, all: bool) -> Result<()> {
         self.shared.hasher.tidy();
         self.shared.sessions.tidy(all).await?;
         self.shared.throttle.tidy().await
@@ -142,7 +142,7 @@ impl SignIn {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn sign_in(
+    pub(crate) async fn sign_in(
         &self,
         email: String,
         password: Secret,
@@ -157,7 +157,7 @@ impl SignIn {
     }
 
     /// Ends the caller's session.
-    pub async fn sign_out(&self, caller: &Caller) -> Result<()> {
+    pub(crate) async fn sign_out(&self, caller: &Caller) -> Result<()> {
         let Some(session) = caller.origin.session else { return Ok(()) };
         let sessions = self.shared.sessions.clone();
         let end = async |deed: Deed| {
@@ -176,7 +176,7 @@ impl SignIn {
     }
 
     /// Ends all sessions of the caller's, the present one too unless it is to be kept. Returns how many they were.
-    pub async fn sign_out_everywhere(&self, caller: &Caller, keep_current: bool) -> Result<usize> {
+    pub(crate) async fn sign_out_everywhere(&self, caller: &Caller, keep_current: bool) -> Result<usize> {
         let kept = caller.origin.session.filter(|_| keep_current);
         let (sessions, user) = (self.shared.sessions.clone(), caller.user);
         let end = async |deed: Deed| deed.write(move |w| sessions.end_all(w, user, kept)).await;
@@ -187,7 +187,12 @@ impl SignIn {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn change_password(&self, caller: Caller, old: Secret, new: Secret) -> Result<(), Refusal> {
+    pub(crate) async fn change_password(
+        &self,
+        caller: Caller,
+        old: Secret,
+        new: Secret,
+    ) -> Result<(), Refusal> {
         check_sizes(&caller.email, &old)?;
         // Before the password is looked at: whoever may not change it does not learn whether it is right either.
         let permission = caller.require_no_token("update_password");

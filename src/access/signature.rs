@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use crate::base::secret::Secret;
 
 /// How far a request's date may be from ours, to either side.
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(15);
+pub(crate) const WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// Longest signature: a 512-bit hash in hex.
 const MAX_HEX: usize = 128;
 /// Longest date we look at; the longest that clients send (RFC 2822 with a comment) is half of it.
@@ -174,7 +174,7 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// What clients sign for a request without a Content-Type header.
-    pub const NO_CONTENT_TYPE: &'static str = "application/octet-stream";
+    pub(crate) const NO_CONTENT_TYPE: &'static str = "application/octet-stream";
 }
 
 /// The signature in lower-case hex. `day` is the request date's `%Y%m%d`, in the offset it was sent with.
@@ -299,7 +299,7 @@ pub struct Authorization<'a> {
     /// What the signature was made with.
     pub hash: Hash,
     /// The public half of the keypair.
-    pub access_key: &'a str,
+    pub(crate) access_key: &'a str,
     /// The signature, as sent.
     pub signature: &'a str,
 }
@@ -343,7 +343,7 @@ impl fmt::Display for Authorization<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// The moment, to compare with the clock.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// The date as `%Y%m%d` in the offset it was sent with: the innermost key is made from it.
     pub day: String,
 }

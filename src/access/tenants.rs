@@ -18,87 +18,87 @@ const GROUPS: Table<Group> = Table::new("GROUP_ID_TO_GROUP");
 const SCALING_GROUPS: Table<ScalingGroup> = Table::new("SCALING_GROUP_NAME_TO_SCALING_GROUP");
 
 /// The name of the domain, group and scaling group that are there from the start.
-pub const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// A tenant.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Domain {
+pub(crate) struct Domain {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// For people.
     #[serde(default)]
-    pub description: String,
+    pub(crate) description: String,
     /// Whether its users see any image.
-    pub is_active: bool,
+    pub(crate) is_active: bool,
     /// The registries whose images its users may see.
-    pub allowed_docker_registries: BTreeSet<String>,
+    pub(crate) allowed_docker_registries: BTreeSet<String>,
     /// The scaling groups all of its groups may use.
-    pub scaling_groups: BTreeSet<String>,
+    pub(crate) scaling_groups: BTreeSet<String>,
     /// What an outside system calls it.
     #[serde(default)]
-    pub integration_id: Option<String>,
+    pub(crate) integration_id: Option<String>,
     /// When it was made.
     #[serde(default)]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 /// A project: some users of a domain.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Group {
+pub(crate) struct Group {
     /// Its id.
-    pub id: GroupId,
+    pub(crate) id: GroupId,
     /// Its name, unique in its domain.
-    pub name: String,
+    pub(crate) name: String,
     /// For people.
     #[serde(default)]
-    pub description: String,
+    pub(crate) description: String,
     /// The domain it is in.
-    pub domain: String,
+    pub(crate) domain: String,
     /// Whether it counts.
-    pub is_active: bool,
+    pub(crate) is_active: bool,
     /// Its members.
-    pub members: BTreeSet<UserId>,
+    pub(crate) members: BTreeSet<UserId>,
     /// The scaling groups it may use besides its domain's.
-    pub scaling_groups: BTreeSet<String>,
+    pub(crate) scaling_groups: BTreeSet<String>,
     /// What an outside system calls it.
     #[serde(default)]
-    pub integration_id: Option<String>,
+    pub(crate) integration_id: Option<String>,
     /// When it was made.
     #[serde(default)]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 /// A named set of agents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ScalingGroup {
+pub(crate) struct ScalingGroup {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// For people.
     #[serde(default)]
-    pub description: String,
+    pub(crate) description: String,
     /// Whether it counts.
-    pub is_active: bool,
+    pub(crate) is_active: bool,
     /// The keypairs that may use it whatever their group, by access key.
-    pub keypairs: BTreeSet<String>,
+    pub(crate) keypairs: BTreeSet<String>,
     /// When it was made.
     #[serde(default)]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 /// All tenants at one moment: plain data, so that the visibility rule can be a pure function of it.
 #[derive(Debug, Clone, Default)]
-pub struct Tenancy {
+pub(crate) struct Tenancy {
     /// By name.
-    pub domains: BTreeMap<String, Arc<Domain>>,
+    pub(crate) domains: BTreeMap<String, Arc<Domain>>,
     /// By id.
-    pub groups: BTreeMap<GroupId, Arc<Group>>,
+    pub(crate) groups: BTreeMap<GroupId, Arc<Group>>,
     /// By name.
-    pub scaling_groups: BTreeMap<String, Arc<ScalingGroup>>,
+    pub(crate) scaling_groups: BTreeMap<String, Arc<ScalingGroup>>,
 }
 
 impl Tenancy {
     /// The group of this name or id in a domain, whether it is active or not.
-    pub fn group(&self, domain: &str, wanted: &str) -> Option<&Group> {
+    pub(crate) fn group(&self, domain: &str, wanted: &str) -> Option<&Group> {
         let mut groups = self.groups.values().filter(|group| group.domain == domain);
         groups.find(|group| group.name == wanted || group.id.to_string() == wanted).map(AsRef::as_ref)
     }
@@ -125,7 +125,7 @@ impl Tenants {
     }
 
     /// All of them, as they are now.
-    pub fn now(&self) -> Arc<Tenancy> {
+    pub(crate) fn now(&self) -> Arc<Tenancy> {
         Arc::clone(&self.tenancy.read())
     }
 
@@ -133,7 +133,7 @@ impl Tenants {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name.
-    pub fn require_scaling_group(&self, name: &str) -> Result<()> {
+    pub(crate) fn require_scaling_group(&self, name: &str) -> Result<()> {
         let is_there = self.now().scaling_groups.contains_key(name);
         is_there.then_some(()).ok_or_else(|| Error::missing("scaling group", shown(name)))
     }

@@ -210,7 +210,7 @@ impl State {
 
 /// The counts. Clones share them.
 #[derive(Clone)]
-pub struct Throttle {
+pub(crate) struct Throttle {
     store: Store,
     clock: Clock,
     state: Arc<Mutex<State>>,
@@ -225,7 +225,7 @@ pub struct Throttle {
 
 /// Why no password may be tried now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Denial {
+pub(crate) enum Denial {
     /// Too many were wrong; the next may be tried after this long.
     Wait(Duration),
     /// Too many wait to have theirs tried.
@@ -240,7 +240,7 @@ enum Decision {
 }
 
 /// An attempt that may be made. When it is dropped, it is over.
-pub struct Attempt {
+pub(crate) struct Attempt {
     throttle: Throttle,
     keys: Vec<Key>,
     account: Account,
@@ -258,7 +258,7 @@ struct Counted {
 
 impl Throttle {
     /// Reads the counts from the store.
-    pub fn load(store: &Store, clock: Clock) -> Result<Self> {
+    pub(crate) fn load(store: &Store, clock: Clock) -> Result<Self> {
         let mut state = State::default();
         let (now, today) = (clock.steady(), clock.calendar());
         store.read_now(|r| {
@@ -292,7 +292,7 @@ impl Throttle {
     ///
     /// # Errors
     /// A [`Denial`].
-    pub async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Denial> {
+    pub(crate) async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Denial> {
         let (account, net) = (account_of(email), net_of(address));
         let given_up = tokio::time::Instant::now() + WAITING_FOR;
         let mut place = None;
@@ -359,7 +359,7 @@ impl Throttle {
     }
 
     /// Forgets all failures with an account, whoever made them: for the console, where the password was reset.
-    pub fn clear(&self, writer: &mut Writer, email: &str) -> Result<()> {
+    pub(crate) fn clear(&self, writer: &mut Writer, email: &str) -> Result<()> {
         let account = account_of(email);
         let pairs = writer.keys(&FAILURES, [b"p".as_slice(), &account].concat())?;
         for key in pairs.into_iter().chain([Key::Account(account).bytes()]) {
@@ -374,7 +374,7 @@ impl Throttle {
     }
 
     /// Takes away what is forgotten.
-    pub async fn tidy(&self) -> Result<()> {
+    pub(crate) async fn tidy(&self) -> Result<()> {
         let now = self.clock.steady();
         let is_over = |count: &Count| count.pending == 0 && count.failures.is_none_or(|f| f.left(now) == 0);
         let over: Vec<Key> = {

@@ -44,33 +44,33 @@ type Hash = [u8; 32];
 
 /// A token as it is kept: everything but itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Token {
+pub(crate) struct Token {
     /// Its id, to revoke it by.
-    pub id: TokenId,
+    pub(crate) id: TokenId,
     /// Whose it is.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// What its owner calls it.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it is for reading only.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// From when on it is refused.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
     /// When it was last used, to the hour.
     #[serde(default)]
-    pub last_used: Option<Timestamp>,
+    pub(crate) last_used: Option<Timestamp>,
 }
 
 /// What a new token is to be.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// `read` or `full`.
-    pub scope: &'a str,
+    pub(crate) scope: &'a str,
     /// It is to last this many days from now.
-    pub days: Option<i32>,
+    pub(crate) days: Option<i32>,
     /// It is to last until this time, as RFC 3339 writes it.
-    pub until: Option<&'a str>,
+    pub(crate) until: Option<&'a str>,
 }
 
 impl Wanted<'_> {
@@ -133,7 +133,7 @@ type Index = HashMap<Hash, Arc<Live>>;
 
 /// The tokens of all users. Clones share them.
 #[derive(Clone)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     store: Store,
     accounts: Accounts,
     audit: Audit,
@@ -143,7 +143,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// Reads the tokens from the store.
-    pub fn load(store: &Store, accounts: &Accounts, audit: Audit, clock: Clock) -> Result<Self> {
+    pub(crate) fn load(store: &Store, accounts: &Accounts, audit: Audit, clock: Clock) -> Result<Self> {
         let mut index = Index::default();
         store.read_now(|r| {
             r.scan(&TOKENS, [], |key, token: Token| {
@@ -160,7 +160,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for one that is unknown, revoked or expired, or an account that may not be used.
-    pub fn caller(&self, text: &str, address: Option<IpAddr>) -> Result<(Caller, Hash)> {
+    pub(crate) fn caller(&self, text: &str, address: Option<IpAddr>) -> Result<(Caller, Hash)> {
         let random = text.strip_prefix(PREFIX).and_then(|rest| rest.get(..RANDOM));
         if random.is_none_or(|random| text != spelled(random)) {
             return Err(Error::Unauthenticated);
@@ -179,7 +179,7 @@ impl Tokens {
     }
 
     /// Whether a user still has the token of this name.
-    pub fn is_live(&self, user: UserId, name: &str) -> bool {
+    pub(crate) fn is_live(&self, user: UserId, name: &str) -> bool {
         let now = self.clock.now();
         self.of(user).iter().any(|live| live.token.name == name && now < live.token.expires_at)
     }
@@ -189,7 +189,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Denied`] when it is another's, and [`Error::Missing`] when there is no such account.
-    pub fn list(&self, caller: &Caller, email: Option<&str>) -> Result<Vec<Token>> {
+    pub(crate) fn list(&self, caller: &Caller, email: Option<&str>) -> Result<Vec<Token>> {
         let user = match email {
             Some(email) if !email.eq_ignore_ascii_case(&caller.email) => {
                 caller.require_superadmin("api_tokens")?;
@@ -205,7 +205,12 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Denied`] when a token asks: whoever finds one must not be able to make it last.
-    pub async fn create(&self, caller: &Caller, name: &str, wanted: Wanted<'_>) -> Result<(Token, Secret)> {
+    pub(crate) async fn create(
+        &self,
+        caller: &Caller,
+        name: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<(Token, Secret)> {
         self.audit
             .perform(caller, "create_api_token", name, |deed| async move {
                 caller.require_no_token("create_api_token")?;
@@ -243,7 +248,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none, or none the caller may know of.
-    pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
+    pub(crate) async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .perform(caller, "revoke_api_token", id, |deed| async move {
                 let found = id.parse().ok().and_then(|id| self.find(id));
@@ -256,13 +261,13 @@ impl Tokens {
     }
 
     /// Revokes all tokens of a user, for when the account is switched off.
-    pub fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<()> {
+    pub(crate) fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<()> {
         self.of(user).iter().try_for_each(|live| self.remove(writer, live.hash))
     }
 
     /// Takes away the tokens that have expired or lost their account, and writes when the others were last used. While
     /// the time of day is not believed, expired ones are only refused.
-    pub async fn tidy(&self) -> Result<()> {
+    pub(crate) async fn tidy(&self) -> Result<()> {
         let today = self.clock.calendar();
         let is_over = |live: &Live| {
             let is_expired = today.is_some_and(|today| today >= live.token.expires_at);

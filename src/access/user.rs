@@ -11,12 +11,12 @@ use crate::base::{Error, Result};
 use crate::store::seal::Sealed;
 
 /// How many requests a keypair may make in a window unless told otherwise (what Backend.AI's clients send).
-pub const DEFAULT_RATE_LIMIT: u32 = 5_000;
+pub(crate) const DEFAULT_RATE_LIMIT: u32 = 5_000;
 
 /// Whether an account may be used (Backend.AI's words).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub(crate) enum Status {
     /// It may.
     #[default]
     Active,
@@ -30,7 +30,7 @@ pub enum Status {
 
 impl Status {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Inactive => "inactive",
@@ -55,71 +55,71 @@ impl FromStr for Status {
 
 /// An account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct User {
+pub(crate) struct User {
     /// Its id.
-    pub id: UserId,
+    pub(crate) id: UserId,
     /// The address it signs in with; no two accounts have the same, in whatever case.
-    pub email: String,
+    pub(crate) email: String,
     /// A short name; the address if it has none.
     #[serde(default)]
-    pub username: String,
+    pub(crate) username: String,
     /// The person's name.
     #[serde(default)]
-    pub full_name: String,
+    pub(crate) full_name: String,
     /// For other admins.
     #[serde(default)]
-    pub description: String,
+    pub(crate) description: String,
     /// What it may do.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Whether it may do anything at all.
     #[serde(default)]
-    pub status: Status,
+    pub(crate) status: Status,
     /// Whether its owner should choose another password.
     #[serde(default)]
-    pub need_password_change: bool,
+    pub(crate) need_password_change: bool,
     /// The domain it belongs to.
-    pub domain: String,
+    pub(crate) domain: String,
     /// Its password's argon2id hash.
-    pub password: String,
+    pub(crate) password: String,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it was last changed.
     #[serde(default)]
-    pub modified_at: Option<Timestamp>,
+    pub(crate) modified_at: Option<Timestamp>,
     /// What an outside system calls it.
     #[serde(default)]
-    pub integration_id: Option<String>,
+    pub(crate) integration_id: Option<String>,
 }
 
 impl User {
     /// Its short name; the address if it has none.
-    pub fn shown_name(&self) -> &str {
+    pub(crate) fn shown_name(&self) -> &str {
         if self.username.is_empty() { &self.email } else { &self.username }
     }
 
     /// Whether it may do anything at all.
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.status == Status::Active
     }
 }
 
 /// An API credential of a user, as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Keypair {
+pub(crate) struct Keypair {
     /// Its public half.
-    pub access_key: String,
+    pub(crate) access_key: String,
     /// Its secret half; see [`crate::access::accounts::Accounts`] for who can open it.
-    pub secret_key: Sealed,
+    pub(crate) secret_key: Sealed,
     /// Whose it is.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// Whether it may be used.
-    pub is_active: bool,
+    pub(crate) is_active: bool,
     /// How many requests it may make in a window; 0 for any number.
     #[serde(default)]
-    pub rate_limit: u32,
+    pub(crate) rate_limit: u32,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it was last used, to the hour.
     #[serde(default)]
-    pub last_used: Option<Timestamp>,
+    pub(crate) last_used: Option<Timestamp>,
 }

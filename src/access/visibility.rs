@@ -43,11 +43,11 @@ pub struct ImageFilter {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kinds {
     /// Those of no other kind.
-    pub general: bool,
+    pub(crate) general: bool,
     /// Those for operation.
-    pub operational: bool,
+    pub(crate) operational: bool,
     /// Those that a user made for himself.
-    pub customized: bool,
+    pub(crate) customized: bool,
 }
 
 impl Kinds {
@@ -61,7 +61,7 @@ impl Kinds {
 
 /// Whom a customized image is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// This user.
     User(UserId),
     /// Nobody we could tell: its label names no user.
@@ -70,15 +70,15 @@ pub enum Owner {
 
 /// What the rule needs to know of one image, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// The registry it comes from, by the number that the catalog gave it.
-    pub registry: u32,
+    pub(crate) registry: u32,
     /// What it consists of, by the number that [`PresenceIndex::number`] gave it.
-    pub content: u32,
+    pub(crate) content: u32,
     /// Whom it is for, if it is customized, by the number that the catalog gave the [`Owner`].
-    pub owner: Option<NonZeroU32>,
+    pub(crate) owner: Option<NonZeroU32>,
     /// Whether it is labelled as an operation image.
-    pub is_operation: bool,
+    pub(crate) is_operation: bool,
 }
 
 /// Knows which agents have an image.
@@ -105,7 +105,7 @@ pub trait PresenceIndex: Send + Sync {
 
 /// The conditions that a question comes to, in names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Viewpoint {
+pub(crate) struct Viewpoint {
     registries: Registries,
     /// Nobody for a super-admin, who sees everybody's images.
     owner: Option<UserId>,
@@ -131,24 +131,24 @@ enum Agents {
 
 /// How one image fares against each condition; `None` where the condition was not asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// 1: the registry is allowed in the domain.
-    pub registry: Option<bool>,
+    pub(crate) registry: Option<bool>,
     /// The image is nobody's own, or the caller's.
-    pub owner: Option<bool>,
+    pub(crate) owner: Option<bool>,
     /// 2 and 3: an agent that counts has the image.
-    pub agents: Option<bool>,
+    pub(crate) agents: Option<bool>,
     /// 4: it is installed somewhere, or not, as asked.
-    pub installed: Option<bool>,
+    pub(crate) installed: Option<bool>,
     /// 4: it is an operation image, or not, as asked.
-    pub operation: Option<bool>,
+    pub(crate) operation: Option<bool>,
     /// 4: it is of one of the kinds asked for.
-    pub kind: Option<bool>,
+    pub(crate) kind: Option<bool>,
 }
 
 impl Verdict {
     /// Whether the image may be seen: no condition fails.
-    pub fn is_visible(self) -> bool {
+    pub(crate) fn is_visible(self) -> bool {
         [self.registry, self.owner, self.agents, self.installed, self.operation, self.kind]
             .into_iter()
             .all(|held| held != Some(false))
@@ -160,7 +160,7 @@ impl Viewpoint {
     ///
     /// # Errors
     /// [`Error::Denied`] when `domain` is set by anyone but a super-admin: an error, not an empty list.
-    pub fn new(caller: &Caller, filter: &ImageFilter, tenancy: &Tenancy) -> Result<Self> {
+    pub(crate) fn new(caller: &Caller, filter: &ImageFilter, tenancy: &Tenancy) -> Result<Self> {
         if filter.domain.is_some() && !caller.is_superadmin() {
             return Err(Error::Denied("images with the domain filter; only super-admins may set it".into()));
         }
@@ -184,7 +184,7 @@ impl Viewpoint {
     }
 
     /// The scaling groups whose agents count; none if it does not matter where an image is.
-    pub fn scaling_groups(&self) -> Option<&BTreeSet<String>> {
+    pub(crate) fn scaling_groups(&self) -> Option<&BTreeSet<String>> {
         match &self.agents {
             Agents::Unasked => None,
             Agents::In(groups) => Some(groups),
@@ -193,7 +193,7 @@ impl Viewpoint {
 
     /// The same conditions in bits, as agents answer now. `registry` and `owner` know the numbers of those that have
     /// images.
-    pub fn compile(
+    pub(crate) fn compile(
         &self,
         registry: impl Fn(&str) -> Option<u32>,
         owner: impl Fn(&Owner) -> Option<NonZeroU32>,
@@ -219,7 +219,7 @@ impl Viewpoint {
 
 /// The conditions in bits, ready to judge many images.
 #[derive(Debug, Clone)]
-pub struct CompiledView {
+pub(crate) struct CompiledView {
     /// Those that are allowed, by number.
     registries: Option<Bits>,
     /// Those whose own images count, by number.
@@ -234,7 +234,7 @@ pub struct CompiledView {
 
 impl CompiledView {
     /// Holds one image against each condition.
-    pub fn judge(&self, image: &Subject) -> Verdict {
+    pub(crate) fn judge(&self, image: &Subject) -> Verdict {
         Verdict {
             registry: self.registry(image),
             owner: self.owner(image),
@@ -248,7 +248,7 @@ impl CompiledView {
     /// Whether the image may be seen: as [`CompiledView::judge`] has it, and no further than the first condition that fails, for
     /// long lists. The first are those that fail most images.
     #[inline]
-    pub fn see(&self, image: &Subject) -> bool {
+    pub(crate) fn see(&self, image: &Subject) -> bool {
         let holds = |condition: Option<bool>| condition != Some(false);
         holds(self.agents(image))
             && holds(self.registry(image))
@@ -319,7 +319,11 @@ fn agents(caller: &Caller, filter: &ImageFilter, domain: &str, tenancy: &Tenancy
 
 /// The scaling groups that the caller may use as a member of a group of their domain, given by name or id; nothing for
 /// a group that is not there or not theirs.
-pub fn usable_scaling_groups(caller: &Caller, group: &str, tenancy: &Tenancy) -> Option<BTreeSet<String>> {
+pub(crate) fn usable_scaling_groups(
+    caller: &Caller,
+    group: &str,
+    tenancy: &Tenancy,
+) -> Option<BTreeSet<String>> {
     let group = find_group(tenancy, &caller.domain, group).filter(|group| is_member(caller, group))?;
     Some(allowed_for(caller, Some(group), &caller.domain, tenancy))
 }

@@ -22,13 +22,13 @@ use crate::wire::{MAX_MESSAGE, PATH};
 const DIAL: Duration = Duration::from_secs(20);
 
 /// A connection of either kind.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// How the manager is reached.
 #[derive(Clone)]
-pub struct Manager {
+pub(crate) struct Manager {
     host: String,
     port: u16,
     /// The URL of the link.
@@ -43,7 +43,7 @@ impl Manager {
     ///
     /// # Errors
     /// A URL that is none of a manager, or certificates that can't be read.
-    pub fn new(url: &Url, ca_pem: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn new(url: &Url, ca_pem: Option<&str>) -> Result<Self, String> {
         let is_secure = match url.scheme() {
             "https" => true,
             "http" => false,
@@ -68,17 +68,17 @@ impl Manager {
     }
 
     /// Whether nobody on the way can read what is sent.
-    pub fn is_private(&self) -> bool {
+    pub(crate) fn is_private(&self) -> bool {
         self.tls.is_some() || self.is_loopback
     }
 
     /// Where it is for plain requests.
-    pub fn at(&self) -> &registries::Manager {
+    pub(crate) fn at(&self) -> &registries::Manager {
         &self.at
     }
 
     /// Dials. Also says from which of our addresses.
-    pub async fn dial(&self) -> Result<(Socket<Box<dyn Stream>>, Option<IpAddr>), Broken> {
+    pub(crate) async fn dial(&self) -> Result<(Socket<Box<dyn Stream>>, Option<IpAddr>), Broken> {
         let within = timeout(DIAL, self.connect()).await;
         within.map_err(|_| Broken::Closed(format!("no answer within {} s", DIAL.as_secs())))?
     }

@@ -20,7 +20,7 @@ const DISK_STEP: u64 = 64 * 1024 * 1024;
 
 /// What is known of the engine.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Who it is; or why it does not answer. Neither before it was first asked.
     about: Option<Result<About, Fault>>,
     /// How often it was met: a full report belongs to each meeting.
@@ -32,7 +32,7 @@ pub struct Snapshot {
 }
 
 /// The engine, followed.
-pub struct Holdings {
+pub(crate) struct Holdings {
     engine: Arc<dyn Engine>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// Held while the engine is read, so that an older reading never covers a newer one.
@@ -41,22 +41,22 @@ pub struct Holdings {
 
 impl Holdings {
     /// This engine; nothing is known of it before [`Holdings::follow`].
-    pub fn new(engine: Arc<dyn Engine>) -> Self {
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, snapshot: watch::Sender::default(), reading: Mutex::default() }
     }
 
     /// What is known, and hears when that changes.
-    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }
 
     /// Follows the engine until told to stop.
-    pub async fn follow(&self, shutdown: CancellationToken) {
+    pub(crate) async fn follow(&self, shutdown: CancellationToken) {
         follow(self.engine.as_ref(), &mut Noted(self), &shutdown).await;
     }
 
     /// Reads the engine now.
-    pub async fn look(&self) -> Result<(), Fault> {
+    pub(crate) async fn look(&self) -> Result<(), Fault> {
         let _alone = self.reading.lock().await;
         let held = self.engine.images().await?;
         let disk = self.engine.disk().await.ok();
@@ -103,7 +103,7 @@ impl Follower for Noted<'_> {
 }
 
 /// What has to be said to somebody who knows `before`, and nothing at all if that is `None`.
-pub fn messages(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
+pub(crate) fn messages(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
     let Some(about) = &now.about else { return Vec::new() };
     let about = match about {
         Ok(about) => about,

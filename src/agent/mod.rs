@@ -4,11 +4,11 @@
 //! fetched, both whether there is a link or not. An engine that has no client of its own goes to [`registries`] or peers, and
 //! [`peer_server`] lets peers in.
 
-pub mod dial;
-pub mod holdings;
-pub mod peer_server;
-pub mod pulls;
-pub mod registries;
-pub mod run;
-pub mod session;
-pub mod state;
+pub(crate) mod dial;
+pub(crate) mod holdings;
+pub(crate) mod peer_server;
+pub(crate) mod pulls;
+pub(crate) mod registries;
+pub(crate) mod run;
+pub(crate) mod session;
+pub(crate) mod state;

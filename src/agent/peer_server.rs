@@ -50,18 +50,18 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Where peers are let in, and by what.
 #[derive(Clone)]
-pub struct PeerServer {
+pub(crate) struct PeerServer {
     /// What opens it.
-    pub grants: Arc<Grants>,
+    pub(crate) grants: Arc<Grants>,
     /// Where it is, if the operator says; else it is the address that reaches the manager.
-    pub url: Option<Url>,
+    pub(crate) url: Option<Url>,
     /// Where it listens.
-    pub bound: SocketAddr,
+    pub(crate) bound: SocketAddr,
 }
 
 impl PeerServer {
     /// Where peers find it, for an agent that reaches its manager from this address.
-    pub fn url_from(&self, local: Option<IpAddr>) -> Option<Url> {
+    pub(crate) fn url_from(&self, local: Option<IpAddr>) -> Option<Url> {
         if let Some(url) = &self.url {
             return Some(url.clone());
         }
@@ -70,7 +70,12 @@ impl PeerServer {
     }
 
     /// Lets peers in until told to stop.
-    pub async fn serve(self, listener: TcpListener, tracker: TaskTracker, shutdown: CancellationToken) {
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) {
         let (strangers, guests) = (Slots::new(STRANGERS, STRANGERS_OF_ONE), Arc::new(Semaphore::new(GUESTS)));
         loop {
             let accepted = tokio::select! {

@@ -19,15 +19,15 @@ use crate::wire::MAX_AT_ONCE;
 
 /// How long after a link came up a pull goes on that the manager has not asked about on it: its task was cancelled
 /// while we were away. A manager that was restarted asks within seconds.
-pub const UNASKED: Duration = Duration::from_mins(2);
+pub(crate) const UNASKED: Duration = Duration::from_mins(2);
 
 /// What is known of a pull.
 #[derive(Debug, Clone, Default)]
-pub struct PullState {
+pub(crate) struct PullState {
     /// How far it is.
-    pub progress: Option<Progress>,
+    pub(crate) progress: Option<Progress>,
     /// How it ended.
-    pub end: Option<Result<Pulled, Fault>>,
+    pub(crate) end: Option<Result<Pulled, Fault>>,
 }
 
 struct Entry {
@@ -38,7 +38,7 @@ struct Entry {
 }
 
 /// The pulls of an agent.
-pub struct Pulls {
+pub(crate) struct Pulls {
     engine: Arc<dyn Engine>,
     entries: Mutex<HashMap<String, Entry>>,
     tracker: TaskTracker,
@@ -47,14 +47,14 @@ pub struct Pulls {
 
 impl Pulls {
     /// None yet. They stop when `shutdown` is cancelled.
-    pub fn new(engine: Arc<dyn Engine>, tracker: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(engine: Arc<dyn Engine>, tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self { engine, entries: Mutex::default(), tracker, shutdown }
     }
 
     /// Finds the pull of this id that runs, or begins it, as `what` says then. Nothing if there are too many. One that was
     /// given up or failed is not found: whoever asks now wants the image. One that ended well and untold is what is told,
     /// if the engine still shows what came of it.
-    pub fn ask(
+    pub(crate) fn ask(
         &self,
         id: &str,
         link: u64,
@@ -103,20 +103,20 @@ impl Pulls {
     }
 
     /// Gives a pull up.
-    pub fn stop(&self, id: &str) {
+    pub(crate) fn stop(&self, id: &str) {
         if let Some(entry) = self.entries.lock().get(id) {
             entry.stop.cancel();
         }
     }
 
     /// Forgets the pull that tells this news, whose end was told.
-    pub fn forget(&self, id: &str, state: &watch::Receiver<PullState>) {
+    pub(crate) fn forget(&self, id: &str, state: &watch::Receiver<PullState>) {
         self.entries.lock().retain(|known, entry| known != id || !entry.state.same_channel(state));
     }
 
     /// Gives up what the manager has not asked about on this link, and forgets how it ended: by the time that somebody
     /// asks again it is old news.
-    pub fn stop_unasked(&self, link: u64) {
+    pub(crate) fn stop_unasked(&self, link: u64) {
         self.entries.lock().retain(|id, entry| {
             let is_asked = entry.asked_on >= link;
             if !is_asked {

@@ -20,15 +20,15 @@ const MAX_CLIENTS: usize = 32;
 
 /// Where the manager hands out images of its own engines.
 #[derive(Debug, Clone)]
-pub struct Manager {
+pub(crate) struct Manager {
     /// Its URL.
-    pub url: Url,
+    pub(crate) url: Url,
     /// Certificates in PEM that may sign for it, besides the system's.
-    pub ca_pem: Option<String>,
+    pub(crate) ca_pem: Option<String>,
 }
 
 /// The clients in use, and what is being fetched.
-pub struct Registries {
+pub(crate) struct Registries {
     manager: Manager,
     /// Each with what it was made of; the one used last is at the end.
     known: Mutex<Vec<(Described, Client)>>,
@@ -40,7 +40,7 @@ type Described = (source::Registry, Option<Credentials>);
 
 impl Registries {
     /// None yet, for an agent of this manager.
-    pub fn new(manager: Manager) -> Self {
+    pub(crate) fn new(manager: Manager) -> Self {
         Self { manager, known: Mutex::default(), chains: Mutex::default() }
     }
 
@@ -48,7 +48,7 @@ impl Registries {
     ///
     /// # Errors
     /// A description that makes no client, or is of another registry than the image's.
-    pub fn source(&self, id: &str, pull: &Pull, origin: Origin) -> Result<Arc<dyn Source>, Fault> {
+    pub(crate) fn source(&self, id: &str, pull: &Pull, origin: Origin) -> Result<Arc<dyn Source>, Fault> {
         let Origin { registry, peers } = origin;
         let name = name_in(pull, &registry)?;
         let peers = self.peers(&name, &peers);
@@ -61,7 +61,7 @@ impl Registries {
     }
 
     /// Has a pull that runs ask the peers that are named now: those named before may have ended their grants.
-    pub fn renew(&self, id: &str, pull: &Pull, origin: &Origin) {
+    pub(crate) fn renew(&self, id: &str, pull: &Pull, origin: &Origin) {
         let chain = self.chains.lock().get(id).and_then(Weak::upgrade);
         if let (Some(chain), Ok(name)) = (chain, name_in(pull, &origin.registry)) {
             chain.renew(self.peers(&name, &origin.peers));

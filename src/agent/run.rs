@@ -42,38 +42,38 @@ const WELCOME: Duration = Duration::from_secs(20);
 const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// What the operator chose.
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where the manager is.
-    pub manager: Manager,
+    pub(crate) manager: Manager,
     /// Lets the agent in the first time.
-    pub token: Option<Secret>,
+    pub(crate) token: Option<Secret>,
     /// The id it would like to have.
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The scaling group it would like to be in.
-    pub scaling_group: Option<String>,
+    pub(crate) scaling_group: Option<String>,
     /// Its labels when it joins.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// The name of the machine.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Where it keeps who it is.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// The engine.
-    pub engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     /// Where it hands out what the engine holds, if it does.
-    pub peers: Option<Peers>,
+    pub(crate) peers: Option<Peers>,
 }
 
 /// Where peers are let in.
-pub struct Peers {
+pub(crate) struct Peers {
     /// Where it listens.
-    pub listener: TcpListener,
+    pub(crate) listener: TcpListener,
     /// Where they find that, if it is not simply the address.
-    pub url: Option<Url>,
+    pub(crate) url: Option<Url>,
 }
 
 /// Why an agent stopped that was not told to.
 #[derive(Debug, thiserror::Error)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// Its state directory.
     #[error("the state directory: {0}")]
     State(#[from] io::Error),
@@ -92,7 +92,7 @@ pub enum Stopped {
 ///
 /// # Errors
 /// What trying again would not mend.
-pub async fn run(mut settings: Settings, shutdown: CancellationToken) -> Result<(), Stopped> {
+pub(crate) async fn run(mut settings: Settings, shutdown: CancellationToken) -> Result<(), Stopped> {
     let state = State::open(&settings.state_dir)?;
     let identity = match state.identity()? {
         Some(identity) => identity,

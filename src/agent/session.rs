@@ -33,7 +33,7 @@ const SHORTEST_BEAT: Duration = Duration::from_millis(50);
 
 /// Why a link ended.
 #[derive(Debug)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// It broke, for this reason.
     Broken(String),
     /// The manager does not want us any more.
@@ -43,19 +43,19 @@ pub enum Ended {
 }
 
 /// What an agent is.
-pub struct Node {
+pub(crate) struct Node {
     /// Its engine.
-    pub engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     /// What that holds.
-    pub holdings: Holdings,
+    pub(crate) holdings: Holdings,
     /// What it fetches.
-    pub pulls: Pulls,
+    pub(crate) pulls: Pulls,
     /// Where from, if its engine does not know that itself.
-    pub registries: Registries,
+    pub(crate) registries: Registries,
     /// Where it hands out what its engine holds, if it does.
-    pub peer_server: Option<PeerServer>,
+    pub(crate) peer_server: Option<PeerServer>,
     /// Cancelled when the agent is to stop.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Node {
@@ -74,7 +74,7 @@ impl Node {
 }
 
 /// Serves a link on which the manager has said welcome. `number` counts the links of this process.
-pub async fn serve(
+pub(crate) async fn serve(
     node: &Arc<Node>,
     socket: Socket<Box<dyn Stream>>,
     welcome: &Welcome,

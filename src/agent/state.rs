@@ -21,24 +21,24 @@ const SECRET_BYTES: usize = 32;
 
 /// The state directory.
 #[derive(Debug, Clone)]
-pub struct State {
+pub(crate) struct State {
     directory: PathBuf,
 }
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// What proves who we are.
     #[serde(flatten)]
-    pub credential: Credential,
+    pub(crate) credential: Credential,
     /// The id the manager gave us; none before it has taken us in.
     #[serde(default)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 impl Identity {
     /// A new one, that no manager knows.
-    pub fn random() -> io::Result<Self> {
+    pub(crate) fn random() -> io::Result<Self> {
         let (key, secret) = (random(KEY_BYTES)?, Secret::new(random(SECRET_BYTES)?));
         Ok(Self { credential: Credential { key, secret }, id: None })
     }
@@ -46,7 +46,7 @@ impl Identity {
 
 impl State {
     /// The state in this directory, which is made if it is missing.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         Ok(Self { directory: directory.into() })
     }
@@ -55,7 +55,7 @@ impl State {
     ///
     /// # Errors
     /// A file that can't be read, that others can read, too, or that is none of ours: it is left as it is.
-    pub fn identity(&self) -> io::Result<Option<Identity>> {
+    pub(crate) fn identity(&self) -> io::Result<Option<Identity>> {
         let path = self.directory.join(FILE);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -78,7 +78,7 @@ impl State {
     }
 
     /// Keeps who we are. The file is whole whenever the power goes.
-    pub fn keep(&self, identity: &Identity) -> io::Result<()> {
+    pub(crate) fn keep(&self, identity: &Identity) -> io::Result<()> {
         let (path, fresh) = (self.directory.join(FILE), self.directory.join(format!("{FILE}.new")));
         let written = || {
             let text = serde_json::to_vec(identity)?;

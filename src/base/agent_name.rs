@@ -7,18 +7,18 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 
 /// The word for every agent.
-pub const ALL: &str = "all";
+pub(crate) const ALL: &str = "all";
 /// The words that mean something in an expression.
 pub const RESERVED: [&str; 1] = [ALL];
 /// Longest name, in bytes.
-pub const MAX_NAME: usize = 64;
+pub(crate) const MAX_NAME: usize = 64;
 /// What the names have in common that wharf makes.
 const PREFIX: &str = "i-";
 /// Room for the number behind such a name: a hyphen and seven digits.
 const NUMBER: usize = 8;
 
 /// Whether this letter may stand in a name.
-pub fn is_name_byte(byte: u8) -> bool {
+pub(crate) fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
@@ -42,7 +42,7 @@ pub fn checked(field: &'static str, name: &str) -> Result<String> {
 
 /// The name of an agent that did not choose one: `i-` and the name of its host, with a number behind it where that is
 /// taken. What a name can't have is left out of the host's.
-pub fn of_host(hostname: &str, is_taken: impl Fn(&str) -> bool) -> String {
+pub(crate) fn of_host(hostname: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let room = MAX_NAME - PREFIX.len() - NUMBER;
     let host: String =
         hostname.chars().filter(|c| u8::try_from(*c).is_ok_and(is_name_byte)).take(room).collect();

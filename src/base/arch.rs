@@ -1,11 +1,11 @@
 //! Processor architectures under one spelling.
 
 /// The architecture a reference without one means (Backend.AI's default from 22.03 on).
-pub const DEFAULT: &str = "x86_64";
+pub(crate) const DEFAULT: &str = "x86_64";
 
 /// The catalog's name for an architecture, from an OCI platform (`amd64`, variant `v3`), a kernel (`aarch64`)
 /// or a person (`arm64`). Variants that are other instruction sets stay apart: `armv6l` and `armv7l`, `x86_64_v3`.
-pub fn normalize(architecture: &str, variant: Option<&str>) -> String {
+pub(crate) fn normalize(architecture: &str, variant: Option<&str>) -> String {
     let architecture = architecture.trim().to_ascii_lowercase();
     match (architecture.as_str(), variant.unwrap_or_default()) {
         ("amd64" | "x86_64" | "x64" | "x86-64", "" | "v1") => "x86_64".into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long to wait after each failure in a row.
 #[derive(Debug, Clone, Copy)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     times: u32,
     longest: Duration,
@@ -12,24 +12,24 @@ pub struct Backoff {
 
 impl Backoff {
     /// Waits that double.
-    pub const fn doubling(first: Duration, longest: Duration) -> Self {
+    pub(crate) const fn doubling(first: Duration, longest: Duration) -> Self {
         Self::growing(first, 2, longest)
     }
 
     /// Waits that are each so many times as long as the one before.
-    pub const fn growing(first: Duration, times: u32, longest: Duration) -> Self {
+    pub(crate) const fn growing(first: Duration, times: u32, longest: Duration) -> Self {
         Self { first, times, longest }
     }
 
     /// The wait after so many failures in a row, the last included.
-    pub fn after(self, failures: u32) -> Duration {
+    pub(crate) fn after(self, failures: u32) -> Duration {
         let times = self.times.saturating_pow(failures.saturating_sub(1));
         self.first.saturating_mul(times).min(self.longest)
     }
 
     /// The same, but anything from half of it on: those who failed together don't come back together. `chance` is a
     /// random number.
-    pub fn spread(self, failures: u32, chance: u64) -> Duration {
+    pub(crate) fn spread(self, failures: u32, chance: u64) -> Duration {
         let half = self.after(failures) / 2;
         let milliseconds = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
         half + Duration::from_millis(chance % milliseconds.saturating_add(1))
@@ -37,44 +37,44 @@ impl Backoff {
 }
 
 /// A random number for [`Backoff::spread`]. Without a source of them the waits are merely less spread.
-pub fn chance() -> u64 {
+pub(crate) fn chance() -> u64 {
     getrandom::u64().unwrap_or_default()
 }
 
 /// The waits of one who tries until it works.
 #[derive(Debug, Clone)]
-pub struct Waits {
+pub(crate) struct Waits {
     backoff: Backoff,
     failures: u32,
 }
 
 impl Waits {
     /// Nothing has failed yet.
-    pub const fn new(backoff: Backoff) -> Self {
+    pub(crate) const fn new(backoff: Backoff) -> Self {
         Self { backoff, failures: 0 }
     }
 
     /// It failed once more: how long to wait.
-    pub fn longer(&mut self) -> Duration {
+    pub(crate) fn longer(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.backoff.after(self.failures)
     }
 
     /// [`Waits::longer`], spread as [`Backoff::spread`] does.
-    pub fn longer_spread(&mut self) -> Duration {
+    pub(crate) fn longer_spread(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.backoff.spread(self.failures, chance())
     }
 
     /// The next wait is at least so long, or the longest.
-    pub fn skip_to(&mut self, wait: Duration) {
+    pub(crate) fn skip_to(&mut self, wait: Duration) {
         while self.backoff.after(self.failures.saturating_add(1)) < wait.min(self.backoff.longest) {
             self.failures += 1;
         }
     }
 
     /// It worked: the next wait is a first one.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

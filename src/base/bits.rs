@@ -51,7 +51,7 @@ impl Bits {
     }
 
     /// Puts a number in.
-    pub fn insert(&mut self, number: usize) {
+    pub(crate) fn insert(&mut self, number: usize) {
         let (word, bit) = place(number);
         if let Some(slot) = self.grown(word + 1).get_mut(word) {
             *slot |= bit;
@@ -59,7 +59,7 @@ impl Bits {
     }
 
     /// Takes a number out.
-    pub fn remove(&mut self, number: usize) {
+    pub(crate) fn remove(&mut self, number: usize) {
         let (word, bit) = place(number);
         if let Some(slot) = self.words_mut().get_mut(word) {
             *slot &= !bit;
@@ -68,49 +68,49 @@ impl Bits {
 
     /// Whether a number is in.
     #[inline]
-    pub fn contains(&self, number: usize) -> bool {
+    pub(crate) fn contains(&self, number: usize) -> bool {
         let (word, bit) = place(number);
         self.words().get(word).is_some_and(|slot| slot & bit != 0)
     }
 
     /// Whether none is in.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }
 
     /// How many are in.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.words().iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Whether a number is in both.
-    pub fn meets(&self, other: &Self) -> bool {
+    pub(crate) fn meets(&self, other: &Self) -> bool {
         self.words().iter().zip(other.words()).any(|(a, b)| a & b != 0)
     }
 
     /// Those in this or in the other.
-    pub fn union_with(&mut self, other: &Self) {
+    pub(crate) fn union_with(&mut self, other: &Self) {
         for (mine, theirs) in self.grown(other.words().len()).iter_mut().zip(other.words()) {
             *mine |= theirs;
         }
     }
 
     /// Those in one of the two only.
-    pub fn toggle(&mut self, other: &Self) {
+    pub(crate) fn toggle(&mut self, other: &Self) {
         for (mine, theirs) in self.grown(other.words().len()).iter_mut().zip(other.words()) {
             *mine ^= theirs;
         }
     }
 
     /// Those in this and not in the other.
-    pub fn subtract(&mut self, other: &Self) {
+    pub(crate) fn subtract(&mut self, other: &Self) {
         for (mine, theirs) in self.words_mut().iter_mut().zip(other.words()) {
             *mine &= !theirs;
         }
     }
 
     /// Those in this and in the other.
-    pub fn intersect_with(&mut self, other: &Self) {
+    pub(crate) fn intersect_with(&mut self, other: &Self) {
         let theirs = other.words().iter().copied().chain(std::iter::repeat(0));
         for (mine, theirs) in self.words_mut().iter_mut().zip(theirs) {
             *mine &= theirs;
@@ -118,7 +118,7 @@ impl Bits {
     }
 
     /// The numbers, in order.
-    pub fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.words().iter().enumerate().flat_map(|(place, &word)| {
             let mut left = word;
             std::iter::from_fn(move || {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 const MOST_OFF: SignedDuration = SignedDuration::from_hours(24);
 /// How long the time of day must have run on evenly after a jump to be believed again. Time servers are asked every few
 /// minutes at most once a machine is up.
-pub const PROBATION: Duration = Duration::from_mins(10);
+pub(crate) const PROBATION: Duration = Duration::from_mins(10);
 
 /// A source of the present time. Clones share it.
 #[derive(Clone)]
@@ -47,11 +47,11 @@ struct Jump {
 
 /// Why the time of day is not believed just now. It prints as a sentence for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Doubt {
+pub(crate) struct Doubt {
     /// How far it jumped; none where it was never seen before.
-    pub by: Option<SignedDuration>,
+    pub(crate) by: Option<SignedDuration>,
     /// When it will be believed, if it does not jump again.
-    pub left: Duration,
+    pub(crate) left: Duration,
 }
 
 impl Clock {
@@ -67,7 +67,7 @@ impl Clock {
 
     /// The same clock with another measure of what passes.
     #[must_use]
-    pub fn with_steady(self, steady: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+    pub(crate) fn with_steady(self, steady: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         Self::of(self.day, Arc::new(steady))
     }
 
@@ -82,7 +82,7 @@ impl Clock {
 
     /// The same clock where nothing is known of what time it was before: it is believed after [`PROBATION`].
     #[must_use]
-    pub fn unproven(self) -> Self {
+    pub(crate) fn unproven(self) -> Self {
         let at = self.steady();
         self.course.lock().doubt = Some(Jump { by: None, at });
         self
@@ -90,7 +90,7 @@ impl Clock {
 
     /// Compares it with the last time of day that was believed before this process began. To be done before anything
     /// else asks.
-    pub fn go_on_from(&self, last: Timestamp) {
+    pub(crate) fn go_on_from(&self, last: Timestamp) {
         let mut course = self.course.lock();
         let by = course.from.0.duration_since(last);
         if by.abs() > MOST_OFF {
@@ -99,23 +99,23 @@ impl Clock {
     }
 
     /// The time of day, which somebody may set forward or back.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         (self.day)()
     }
 
     /// A time that only moves on, at its own pace: for how long something has been, within this process.
-    pub fn steady(&self) -> Instant {
+    pub(crate) fn steady(&self) -> Instant {
         (self.steady)()
     }
 
     /// The time of day for whatever removes by it. None while it is not believed: then nothing is removed.
-    pub fn calendar(&self) -> Option<Timestamp> {
+    pub(crate) fn calendar(&self) -> Option<Timestamp> {
         let (course, now) = self.look();
         course.doubt.is_none().then_some(now)
     }
 
     /// Why the time of day is not believed, if it is not.
-    pub fn doubt(&self) -> Option<Doubt> {
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
         let (course, _) = self.look();
         let jump = course.doubt?;
         let passed = self.steady().saturating_duration_since(jump.at);
@@ -123,7 +123,7 @@ impl Clock {
     }
 
     /// The time of day at which this process began. It changes only as long as it was never believed.
-    pub fn began(&self) -> Timestamp {
+    pub(crate) fn began(&self) -> Timestamp {
         let (course, now) = self.look();
         course.began.unwrap_or_else(|| before(now, self.steady().saturating_duration_since(course.born)))
     }

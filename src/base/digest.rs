@@ -36,7 +36,7 @@ impl Digest {
     }
 
     /// Whether these bytes are what the digest names.
-    pub fn matches(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
         let actual = match self.algorithm() {
             "sha512" => hex(&Sha512::digest(bytes)),
             _ => hex(&Sha256::digest(bytes)),
@@ -45,7 +45,7 @@ impl Digest {
     }
 
     /// What makes a digest of the same algorithm, for bytes that come in pieces.
-    pub fn hasher(&self) -> Hasher {
+    pub(crate) fn hasher(&self) -> Hasher {
         match self.algorithm() {
             "sha512" => Hasher::Sha512(Box::default()),
             _ => Hasher::Sha256(Box::default()),
@@ -53,7 +53,7 @@ impl Digest {
     }
 
     /// `sha256` or `sha512`.
-    pub fn algorithm(&self) -> &str {
+    pub(crate) fn algorithm(&self) -> &str {
         self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
     }
 
@@ -81,7 +81,7 @@ impl Digest {
 
 /// A digest in the making.
 #[derive(Clone)]
-pub enum Hasher {
+pub(crate) enum Hasher {
     /// Of SHA-256.
     Sha256(Box<Sha256>),
     /// Of SHA-512.
@@ -90,7 +90,7 @@ pub enum Hasher {
 
 impl Hasher {
     /// Takes the next bytes in.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha512(hasher) => hasher.update(bytes),
@@ -98,7 +98,7 @@ impl Hasher {
     }
 
     /// Whether what was taken in is what the digest names.
-    pub fn matches(&self, digest: &Digest) -> bool {
+    pub(crate) fn matches(&self, digest: &Digest) -> bool {
         let actual = match self {
             Self::Sha256(hasher) => hex(&hasher.as_ref().clone().finalize()),
             Self::Sha512(hasher) => hex(&hasher.as_ref().clone().finalize()),
@@ -108,7 +108,7 @@ impl Hasher {
 }
 
 /// Lower-case hex digits of these bytes.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] =
         ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();

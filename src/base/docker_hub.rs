@@ -1,21 +1,21 @@
 //! Docker Hub: what it is called, and the hosts it has.
 
 /// The registry that an image's name without one means.
-pub const NAME: &str = "docker.io";
+pub(crate) const NAME: &str = "docker.io";
 /// The name some configurations have for the same registry.
-pub const OLD_NAME: &str = "index.docker.io";
+pub(crate) const OLD_NAME: &str = "index.docker.io";
 /// The host that answers for it, which engines ask.
-pub const HOST: &str = "registry-1.docker.io";
+pub(crate) const HOST: &str = "registry-1.docker.io";
 /// Where its tokens come from.
 const REALM: &str = "auth.docker.io";
 
 /// Whether a host is one of its own.
-pub fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     host.strip_suffix(NAME).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Whether the registry at `home` has its tokens from this host.
-pub fn is_realm(home: &str, host: &str) -> bool {
+pub(crate) fn is_realm(home: &str, host: &str) -> bool {
     is_host(home) && host == REALM
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// enum `ErrorCode`: in `code` of a mutation's payload, and in `extensions.code` of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Code {
+pub(crate) enum Code {
     /// Of [`Error::Unauthenticated`].
     Unauthenticated,
     /// Of a request whose date is too far from the server's time.
@@ -42,7 +42,7 @@ pub enum Code {
 
 impl Code {
     /// The word.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::ClockSkew => "CLOCK_SKEW",
@@ -102,11 +102,11 @@ pub enum Error {
 }
 
 /// A result with [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// What kind of failure it is.
-    pub fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         match self {
             Self::Unauthenticated => Code::Unauthenticated,
             Self::Denied(_) => Code::Denied,
@@ -124,24 +124,24 @@ impl Error {
     }
 
     /// [`Error::Missing`] for a thing of this kind.
-    pub fn missing(kind: &'static str, id: impl Into<String>) -> Self {
+    pub(crate) fn missing(kind: &'static str, id: impl Into<String>) -> Self {
         Self::Missing { kind, id: id.into() }
     }
 
     /// [`Error::Invalid`] for this field.
-    pub fn invalid(field: &'static str, why: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Self {
         Self::Invalid { field, why: why.into() }
     }
 
     /// [`Error::Internal`] around any cause.
-    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(crate) fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
     }
 }
 
 /// What is behind an error, if a cause of this type is. An [`std::io::Error`] hides what it wraps from `source()`, so it
 /// is opened by hand.
-pub fn find_cause<T: std::error::Error + 'static>(error: &dyn std::error::Error) -> Option<&T> {
+pub(crate) fn find_cause<T: std::error::Error + 'static>(error: &dyn std::error::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(cause) = next {
         if let Some(found) = cause.downcast_ref::<T>() {

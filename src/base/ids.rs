@@ -19,12 +19,12 @@ macro_rules! uuid_id {
             }
 
             /// The 16 bytes, as the store keys records by them.
-            pub fn as_bytes(&self) -> &[u8; 16] {
+            pub(crate) fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
 
             /// The id of these 16 bytes.
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
         }
@@ -95,14 +95,14 @@ impl ImageId {
 
 impl RegistryId {
     /// The id of the registry with this host; the same whenever it is added.
-    pub fn of(host: &str) -> Self {
+    pub(crate) fn of(host: &str) -> Self {
         Self(Uuid::new_v5(&REGISTRIES, host.as_bytes()))
     }
 }
 
 impl AliasId {
     /// The id of this alias, whatever it names.
-    pub fn of(alias: &str) -> Self {
+    pub(crate) fn of(alias: &str) -> Self {
         Self(Uuid::new_v5(&ALIASES, alias.as_bytes()))
     }
 }

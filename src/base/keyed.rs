@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 /// Values made on demand and dropped when nobody holds them.
-pub struct Keyed<K, V>(Mutex<HashMap<K, Weak<V>>>);
+pub(crate) struct Keyed<K, V>(Mutex<HashMap<K, Weak<V>>>);
 
 impl<K, V> Default for Keyed<K, V> {
     fn default() -> Self {
@@ -17,7 +17,7 @@ impl<K, V> Default for Keyed<K, V> {
 
 impl<K: Eq + Hash, V> Keyed<K, V> {
     /// The value of this key: the one somebody holds, else a new one.
-    pub fn of(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    pub(crate) fn of(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
         let mut values = self.0.lock();
         if let Some(value) = values.get(&key).and_then(Weak::upgrade) {
             return value;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 const SPAN: Duration = Duration::from_mins(1);
 
 /// How many lines of one kind the log gets: so many a minute.
-pub struct Lines {
+pub(crate) struct Lines {
     most: u32,
     began: Option<Instant>,
     written: u32,
@@ -17,12 +17,12 @@ pub struct Lines {
 
 impl Lines {
     /// None was written yet.
-    pub fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self { most, began: None, written: 0, left_out: 0 }
     }
 
     /// Whether one more line may be written, and how many were not in the span that is over now.
-    pub fn turn(&mut self, now: Instant) -> (bool, u64) {
+    pub(crate) fn turn(&mut self, now: Instant) -> (bool, u64) {
         let mut left_out = 0;
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= SPAN) {
             left_out = self.left_out;
@@ -39,16 +39,16 @@ impl Lines {
 }
 
 /// Lines of one kind, written from many places. What is more than so many a minute is counted only.
-pub struct Limited(Mutex<Lines>);
+pub(crate) struct Limited(Mutex<Lines>);
 
 impl Limited {
     /// So many lines a minute.
-    pub fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self(Mutex::new(Lines::new(most)))
     }
 
     /// Has a line written if its turn has come; `of` says what the lines that are left out are about.
-    pub fn say(&self, of: &'static str, write: impl FnOnce()) {
+    pub(crate) fn say(&self, of: &'static str, write: impl FnOnce()) {
         let (may_write, left_out) = self.0.lock().turn(Instant::now());
         if left_out > 0 {
             tracing::info!(left_out, of, "more happened than is listed");

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use url::Url;
 
 /// Whether an address leads back to this machine: `127.0.0.0/8`, also as IPv6 carries it, and `::1`.
-pub fn is_address(address: IpAddr) -> bool {
+pub(crate) fn is_address(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
 /// Whether a host, with a port behind it or without, never leaves this machine: such an address, `localhost`, or a name
 /// below it (RFC 6761, 6.3).
-pub fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     let host = match host.rsplit_once(':') {
         // What has more colons is an IPv6 address, which has a port only behind brackets.
         Some((name, port)) if is_port(port) && (name.ends_with(']') || !name.contains(':')) => name,
@@ -24,7 +24,7 @@ pub fn is_host(host: &str) -> bool {
 }
 
 /// [`is_host`] for a URL's.
-pub fn is_url(url: &Url) -> bool {
+pub(crate) fn is_url(url: &Url) -> bool {
     url.host_str().is_some_and(is_host)
 }
 

@@ -1,21 +1,21 @@
 //! Values without I/O that every other module may use: names, ids, secrets and the error type.
 
 pub mod agent_name;
-pub mod arch;
-pub mod backoff;
-pub mod bits;
+pub(crate) mod arch;
+pub(crate) mod backoff;
+pub(crate) mod bits;
 pub mod clock;
 pub mod digest;
-pub mod docker_hub;
-pub mod error;
+pub(crate) mod docker_hub;
+pub(crate) mod error;
 pub mod ids;
-pub mod keyed;
-pub mod lines;
-pub mod loopback;
-pub mod reference;
+pub(crate) mod keyed;
+pub(crate) mod lines;
+pub(crate) mod loopback;
+pub(crate) mod reference;
 pub mod secret;
-pub mod signal;
-pub mod slots;
-pub mod walk;
+pub(crate) mod signal;
+pub(crate) mod slots;
+pub(crate) mod walk;
 
-pub use error::{Error, Result};
+pub(crate) use error::{Error, Result};

@@ -8,16 +8,16 @@ use crate::base::digest::Digest;
 use crate::base::loopback;
 
 /// Longest reference we look at: host 255 + name 255 + tag 128 + digest 135, and some slack.
-pub const MAX_REFERENCE: usize = 1024;
+pub(crate) const MAX_REFERENCE: usize = 1024;
 /// Longest registry host, and longest `host/name` together (many clients enforce the same 255).
-pub const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;
 /// Longest tag (distribution-spec: 128 characters).
-pub const MAX_TAG: usize = 128;
+pub(crate) const MAX_TAG: usize = 128;
 
 /// Why a text is no image reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image reference {given:?}: {why}")]
-pub struct InvalidReference {
+pub(crate) struct InvalidReference {
     given: String,
     why: &'static str,
 }
@@ -27,13 +27,13 @@ pub struct InvalidReference {
 /// Whether a first component without a dot is a registry (`registry/python:3.9`) depends on which registries exist,
 /// so the lookup decides, not the parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// Everything before the tag and the digest: `host/name`, `name`, or an alias.
-    pub path: String,
+    pub(crate) path: String,
     /// The tag, if one was given.
-    pub tag: Option<String>,
+    pub(crate) tag: Option<String>,
     /// The digest, if one was given: of the config (the image ID) or of the manifest.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
 }
 
 impl Reference {
@@ -41,7 +41,7 @@ impl Reference {
     ///
     /// # Errors
     /// Text that is empty, too long, carries a URL scheme, or has a part that breaks its grammar.
-    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidReference> {
         let fail = |why| Err(InvalidReference { given: shown(text), why });
         let text_trimmed = text.trim();
         if text_trimmed.is_empty() {
@@ -86,7 +86,7 @@ impl Reference {
 }
 
 /// At most 80 characters of foreign text, for an error message.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     if text.chars().count() <= 80 {
         return text.into();
     }
@@ -96,7 +96,7 @@ pub fn shown(text: &str) -> String {
 }
 
 /// Whether this is a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
-pub fn is_tag(text: &str) -> bool {
+pub(crate) fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     text.len() <= MAX_TAG
         && text.bytes().next().is_some_and(word)
@@ -104,12 +104,12 @@ pub fn is_tag(text: &str) -> bool {
 }
 
 /// Whether this is a repository name: path components of `[a-z0-9]+`, joined inside by `.`, `_`, `__` or dashes.
-pub fn is_repository(text: &str) -> bool {
+pub(crate) fn is_repository(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.split('/').all(is_repository_component)
 }
 
 /// Whether a repository is this project or below it: `stable` has `stable/python`, and not `stable2`.
-pub fn is_within(repository: &str, project: &str) -> bool {
+pub(crate) fn is_within(repository: &str, project: &str) -> bool {
     repository.strip_prefix(project).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -124,13 +124,13 @@ fn is_repository_component(component: &str) -> bool {
 }
 
 /// Where a registry is unless told otherwise. One on this machine speaks plain HTTP, as Docker assumes, too.
-pub fn registry_url(host: &str) -> String {
+pub(crate) fn registry_url(host: &str) -> String {
     format!("{}://{host}", if loopback::is_host(host) { "http" } else { "https" })
 }
 
 /// Whether this can name a registry: `host` or `host:port`, the host a DNS name, an IPv4 address or a bracketed IPv6
 /// address. A name without a dot is allowed (`localhost:5000`, `registry:5000`, `harbor`).
-pub fn is_registry_host(text: &str) -> bool {
+pub(crate) fn is_registry_host(text: &str) -> bool {
     if text.len() > MAX_NAME {
         return false;
     }
@@ -164,12 +164,12 @@ pub struct Canonical(String);
 
 impl Canonical {
     /// Joins the parts.
-    pub fn new(registry: &str, name: &str, tag: &str) -> Self {
+    pub(crate) fn new(registry: &str, name: &str, tag: &str) -> Self {
         Self(format!("{registry}/{name}:{tag}"))
     }
 
     /// The text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -24,7 +24,7 @@ impl Secret {
     }
 
     /// A text of somebody who knows the secret, without it.
-    pub fn hidden_in(&self, text: &str) -> String {
+    pub(crate) fn hidden_in(&self, text: &str) -> String {
         if self.0.is_empty() { text.into() } else { text.replace(&self.0, "[secret]") }
     }
 }

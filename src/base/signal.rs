@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 /// Something that changes. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Signal(watch::Sender<()>);
+pub(crate) struct Signal(watch::Sender<()>);
 
 /// One who is told.
 #[derive(Debug)]
@@ -12,12 +12,12 @@ pub struct Follower(watch::Receiver<()>);
 
 impl Signal {
     /// Tells all followers.
-    pub fn raise(&self) {
+    pub(crate) fn raise(&self) {
         self.0.send_replace(());
     }
 
     /// Follows it from now on.
-    pub fn follow(&self) -> Follower {
+    pub(crate) fn follow(&self) -> Follower {
         Follower(self.0.subscribe())
     }
 }

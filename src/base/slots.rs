@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What counts as one place that connections and requests come from: an IPv4 address, or the half of an IPv6 address that
 /// a household or a machine has for itself; nothing where the network has no addresses.
-pub fn net_of(address: Option<IpAddr>) -> Vec<u8> {
+pub(crate) fn net_of(address: Option<IpAddr>) -> Vec<u8> {
     match address.map(|address| address.to_canonical()) {
         None => Vec::new(),
         Some(IpAddr::V4(address)) => address.octets().to_vec(),
@@ -23,7 +23,7 @@ pub fn net_of(address: Option<IpAddr>) -> Vec<u8> {
 
 /// The places. Clones share them.
 #[derive(Debug)]
-pub struct Slots<K> {
+pub(crate) struct Slots<K> {
     taken: Arc<Mutex<Taken<K>>>,
     most: usize,
     most_of_one: usize,
@@ -37,7 +37,7 @@ struct Taken<K> {
 
 /// A place. It is free once this is dropped.
 #[derive(Debug)]
-pub struct Slot<K> {
+pub(crate) struct Slot<K> {
     taken: Arc<Mutex<Taken<K>>>,
     number: u64,
     given_up: CancellationToken,
@@ -51,13 +51,13 @@ impl<K> Clone for Slots<K> {
 
 impl<K: Clone + Eq + Hash> Slots<K> {
     /// So many in all, and so many of one.
-    pub fn new(most: usize, most_of_one: usize) -> Self {
+    pub(crate) fn new(most: usize, most_of_one: usize) -> Self {
         let taken = Arc::new(Mutex::new(Taken { next: 0, places: BTreeMap::new() }));
         Self { taken, most, most_of_one }
     }
 
     /// A place for this one; somebody may have to give way for it.
-    pub fn take(&self, whose: K) -> Slot<K> {
+    pub(crate) fn take(&self, whose: K) -> Slot<K> {
         let mut taken = self.taken.lock();
         if taken.places.values().filter(|(owner, _)| *owner == whose).count() >= self.most_of_one {
             taken.give_up(&whose);
@@ -95,12 +95,12 @@ impl<K: Clone + Eq + Hash> Taken<K> {
 
 impl<K> Slot<K> {
     /// Waits until somebody else needs the place.
-    pub async fn given_up(&self) {
+    pub(crate) async fn given_up(&self) {
         self.given_up.cancelled().await;
     }
 
     /// Cancelled when somebody else needs the place.
-    pub fn signal(&self) -> CancellationToken {
+    pub(crate) fn signal(&self) -> CancellationToken {
         self.given_up.clone()
     }
 }

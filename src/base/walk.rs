@@ -40,7 +40,7 @@ const QUEUES: usize = 64;
 
 /// Where walks are run. Clones share it.
 #[derive(Clone)]
-pub struct Walks {
+pub(crate) struct Walks {
     turns: Arc<Semaphore>,
     queues: Arc<[Arc<Semaphore>]>,
 }
@@ -62,7 +62,7 @@ impl Walks {
     ///
     /// # Errors
     /// Those of `work`, and those of [`Meter::go_on`].
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         user: UserId,
         budget: &Budget,
@@ -90,7 +90,7 @@ impl Walks {
 
 /// What a request may look at. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub(crate) struct Budget {
     left: Arc<AtomicUsize>,
     ended: CancellationToken,
 }
@@ -104,12 +104,12 @@ impl Default for Budget {
 
 impl Budget {
     /// A whole one, which is over when `ended` is cancelled.
-    pub fn new(ended: CancellationToken) -> Self {
+    pub(crate) fn new(ended: CancellationToken) -> Self {
         Self { left: Arc::new(AtomicUsize::new(BUDGET)), ended }
     }
 
     /// Whether more was looked at than it holds.
-    pub fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
     }
 
@@ -138,7 +138,7 @@ fn ended() -> Error {
 
 /// Counts what one walk looks at.
 #[derive(Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     budget: Budget,
     seen: Cell<usize>,
 }
@@ -146,14 +146,14 @@ pub struct Meter {
 impl Meter {
     /// For a part of a walk that keeps others waiting: it ends early, with [`Budget::is_spent`] of its own budget, and is
     /// then done in another way.
-    pub fn briefly(&self) -> (Self, Budget) {
+    pub(crate) fn briefly(&self) -> (Self, Budget) {
         let left = Arc::new(AtomicUsize::new(BRIEFLY));
         let budget = Budget { left, ended: self.budget.ended.clone() };
         (Self { budget: budget.clone(), seen: Cell::new(0) }, budget)
     }
 
     /// So many bytes are looked at.
-    pub fn look(&self, bytes: usize) {
+    pub(crate) fn look(&self, bytes: usize) {
         self.seen.set(self.seen.get().saturating_add(bytes));
     }
 
@@ -161,7 +161,7 @@ impl Meter {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the request has looked at enough, [`Error::Unavailable`] when nobody waits any more.
-    pub fn go_on(&self) -> Result<()> {
+    pub(crate) fn go_on(&self) -> Result<()> {
         if self.seen.get() < STRIDE { Ok(()) } else { self.budget.spend(self.seen.take()) }
     }
 }

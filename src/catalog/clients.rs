@@ -15,7 +15,7 @@ use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
 
 /// The clients in use. Clones share them.
 #[derive(Clone)]
-pub struct Clients {
+pub(crate) struct Clients {
     catalog: Catalog,
     /// Each with the description it was made from.
     known: Arc<Mutex<HashMap<String, (Registry, Client)>>>,
@@ -23,7 +23,7 @@ pub struct Clients {
 
 impl Clients {
     /// No client yet.
-    pub fn new(catalog: Catalog) -> Self {
+    pub(crate) fn new(catalog: Catalog) -> Self {
         Self { catalog, known: Arc::default() }
     }
 
@@ -31,7 +31,7 @@ impl Clients {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when its description makes no client.
-    pub fn of(&self, registry: &Registry) -> Result<Client> {
+    pub(crate) fn of(&self, registry: &Registry) -> Result<Client> {
         let described = Registry { probe: Probing::Unknown, ..registry.clone() };
         let mut known = self.known.lock();
         if let Some((before, client)) = known.get(&registry.host)
@@ -49,12 +49,12 @@ impl Clients {
     ///
     /// # Errors
     /// [`Error::Missing`] for an unknown registry, and those of [`Clients::of`].
-    pub fn find(&self, host: &str) -> Result<Client> {
+    pub(crate) fn find(&self, host: &str) -> Result<Client> {
         self.of(&*self.catalog.find_registry(host)?)
     }
 
     /// What somebody else must know to be a client of this registry, but for its credentials.
-    pub fn described(registry: &Registry) -> source::Registry {
+    pub(crate) fn described(registry: &Registry) -> source::Registry {
         source::Registry {
             host: registry.host.clone(),
             url: registry.url.clone(),
@@ -94,7 +94,7 @@ fn probe_mode(probing: Probing) -> ProbeMode {
 }
 
 /// What the catalog keeps of what a client learned.
-pub fn probing(mode: ProbeMode) -> Probing {
+pub(crate) fn probing(mode: ProbeMode) -> Probing {
     match mode {
         ProbeMode::Unknown => Probing::Unknown,
         ProbeMode::Conditional => Probing::Conditional,

@@ -48,18 +48,18 @@ impl Unnamed {
 
 /// What came of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// How many records were removed.
-    pub records: usize,
+    pub(crate) records: usize,
     /// Whether there may be more, for which one has to look again.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 impl Catalog {
     /// Removes the contents that no image and no tag leads to, a few at a time. Whatever these `busy` registries have served
     /// stays, since a later commit may name it. It ends early when `may_go_on`, which is asked within each transaction,
     /// says that it may not.
-    pub async fn collect(
+    pub(crate) async fn collect(
         &self,
         busy: BTreeSet<String>,
         may_go_on: impl Fn() -> bool + Clone + Send + 'static,

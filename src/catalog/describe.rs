@@ -17,12 +17,12 @@ const FEATURES: &str = "ai.backend.features";
 const BASE_DISTRO: &str = "ai.backend.base-distro";
 const TITLE: &str = "org.opencontainers.image.title";
 /// Marks an image made for Backend.AI; `kernelspec_only` registries take no other.
-pub const KERNELSPEC: &str = "ai.backend.kernelspec";
+pub(crate) const KERNELSPEC: &str = "ai.backend.kernelspec";
 
 /// What an image is for, as Backend.AI names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ImageKind {
+pub(crate) enum ImageKind {
     /// Sessions.
     Compute,
     /// Serving a model.
@@ -33,7 +33,7 @@ pub enum ImageKind {
 
 impl ImageKind {
     /// The word in every API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Compute => "compute",
             Self::Service => "service",
@@ -44,18 +44,18 @@ impl ImageKind {
 
 /// What an image needs, and may have, of one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourceLimit {
+pub(crate) struct ResourceLimit {
     /// The resource slot: `cpu`, `mem`, `cuda.device`.
-    pub key: Box<str>,
+    pub(crate) key: Box<str>,
     /// The least, as the label has it (`1`, `64m`); `0` if it says nothing.
-    pub min: Cow<'static, str>,
+    pub(crate) min: Cow<'static, str>,
     /// The most; `Infinity` if it says nothing, as the official clients print it.
-    pub max: Cow<'static, str>,
+    pub(crate) max: Cow<'static, str>,
 }
 
 /// What an image is for: `ai.backend.role` is `COMPUTE`, `INFERENCE` or `SYSTEM`, in whatever case. Serving is also called
 /// `SERVICE`, as the kind itself is.
-pub fn kind(labels: &Labels) -> ImageKind {
+pub(crate) fn kind(labels: &Labels) -> ImageKind {
     let role = labels.find(ROLE).unwrap_or_default();
     let is = |word: &str| role.eq_ignore_ascii_case(word);
     if is("system") {
@@ -68,7 +68,7 @@ pub fn kind(labels: &Labels) -> ImageKind {
 }
 
 /// The limits in `ai.backend.resource.min.<slot>` and `.max.<slot>`, by slot.
-pub fn resource_limits(labels: &Labels) -> Vec<ResourceLimit> {
+pub(crate) fn resource_limits(labels: &Labels) -> Vec<ResourceLimit> {
     let mut limits: Vec<ResourceLimit> = Vec::new();
     for (key, value) in labels.iter() {
         let Some((bound, slot)) = key.strip_prefix(RESOURCE).and_then(|rest| rest.split_once('.')) else {
@@ -92,7 +92,7 @@ pub fn resource_limits(labels: &Labels) -> Vec<ResourceLimit> {
 
 /// The accelerators an image runs with: those its label names and those its resource limits are of; `*` (any) when it
 /// names none.
-pub fn accelerators(labels: &Labels) -> Vec<Box<str>> {
+pub(crate) fn accelerators(labels: &Labels) -> Vec<Box<str>> {
     let named = labels.find(ACCELERATORS).unwrap_or_default().split(',').map(str::trim);
     let limited = labels
         .iter()
@@ -113,19 +113,19 @@ pub fn accelerators(labels: &Labels) -> Vec<Box<str>> {
 }
 
 /// Whether the image is one for operation, not for users (`ai.backend.features` has the word).
-pub fn is_operation(labels: &Labels) -> bool {
+pub(crate) fn is_operation(labels: &Labels) -> bool {
     labels.find(FEATURES).is_some_and(|features| features.split_whitespace().any(|word| word == "operation"))
 }
 
 /// Whom the image is for, if a user made it for himself: only `user:` and the user's id names one.
-pub fn owner(labels: &Labels) -> Option<Owner> {
+pub(crate) fn owner(labels: &Labels) -> Option<Owner> {
     let id = labels.find(CUSTOMIZED_OWNER)?.strip_prefix("user:").and_then(|id| id.parse().ok());
     Some(id.map_or(Owner::Nobody, Owner::User))
 }
 
 /// A name for people: "Python 3.9, Ubuntu 20.04, CUDA 11.3", made of the repository, the tag and the labels; the
 /// repository's name where they say nothing readable.
-pub fn humanize(name: &str, tag: &str, labels: &Labels) -> String {
+pub(crate) fn humanize(name: &str, tag: &str, labels: &Labels) -> String {
     let mut words = tag.split('-');
     let Some(version) = words.next().filter(|word| is_version(word)) else { return name.into() };
     let version = version.strip_prefix('v').filter(|rest| is_version(rest)).unwrap_or(version);

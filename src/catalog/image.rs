@@ -35,7 +35,7 @@ pub struct ImageRecord {
 
 impl ImageRecord {
     /// The image's id.
-    pub fn id(&self) -> ImageId {
+    pub(crate) fn id(&self) -> ImageId {
         ImageId::of(self.canonical().as_str(), &self.architecture)
     }
 
@@ -45,7 +45,7 @@ impl ImageRecord {
     }
 
     /// Whether this is `registry/name`.
-    pub fn is_in(&self, path: &str) -> bool {
+    pub(crate) fn is_in(&self, path: &str) -> bool {
         let rest = path.strip_prefix(self.registry.as_str()).and_then(|rest| rest.strip_prefix('/'));
         rest == Some(self.name.as_str())
     }
@@ -73,19 +73,19 @@ pub struct ConfigRecord {
 #[derive(Debug)]
 pub struct Config {
     /// As stored.
-    pub record: ConfigRecord,
+    pub(crate) record: ConfigRecord,
     /// See [`describe::kind`].
-    pub kind: ImageKind,
+    pub(crate) kind: ImageKind,
     /// See [`describe::resource_limits`].
-    pub resource_limits: Box<[ResourceLimit]>,
+    pub(crate) resource_limits: Box<[ResourceLimit]>,
     /// See [`describe::accelerators`].
-    pub accelerators: Box<[Box<str>]>,
+    pub(crate) accelerators: Box<[Box<str>]>,
     /// When the image was made, if that is a time: to the microsecond, which is all that official clients read.
-    pub created_at: Option<Timestamp>,
+    pub(crate) created_at: Option<Timestamp>,
     /// See [`describe::is_operation`].
-    pub is_operation: bool,
+    pub(crate) is_operation: bool,
     /// See [`describe::owner`]. Few images have one, so it lies apart.
-    pub owner: Option<Box<Owner>>,
+    pub(crate) owner: Option<Box<Owner>>,
 }
 
 impl Config {
@@ -116,39 +116,44 @@ pub struct Image {
     /// As stored.
     pub record: ImageRecord,
     /// Its config.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// What decides who may see it.
-    pub subject: Subject,
+    pub(crate) subject: Subject,
     /// Its name for people.
-    pub humanized_name: Box<str>,
+    pub(crate) humanized_name: Box<str>,
     /// Its other names, in order.
-    pub aliases: Vec<Arc<str>>,
+    pub(crate) aliases: Vec<Arc<str>>,
 }
 
 impl Image {
     /// Joins what is stored of an image.
-    pub fn new(record: ImageRecord, config: Arc<Config>, subject: Subject, aliases: Vec<Arc<str>>) -> Self {
+    pub(crate) fn new(
+        record: ImageRecord,
+        config: Arc<Config>,
+        subject: Subject,
+        aliases: Vec<Arc<str>>,
+    ) -> Self {
         let humanized_name = describe::humanize(&record.name, &record.tag, &config.record.labels).into();
         Self { id: record.id(), record, config, subject, humanized_name, aliases }
     }
 
     /// What it is for.
-    pub fn kind(&self) -> ImageKind {
+    pub(crate) fn kind(&self) -> ImageKind {
         self.config.kind
     }
 
     /// The first part of the repository's name, if it has several.
-    pub fn project(&self) -> Option<&str> {
+    pub(crate) fn project(&self) -> Option<&str> {
         self.record.name.split_once('/').map(|(project, _)| project)
     }
 
     /// The accelerators it runs with; `*` for any.
-    pub fn accelerators(&self) -> &[Box<str>] {
+    pub(crate) fn accelerators(&self) -> &[Box<str>] {
         &self.config.accelerators
     }
 
     /// Whether this digest is the image's, of its config, its manifest or the index its tag points at.
-    pub fn has_digest(&self, digest: &Digest) -> bool {
+    pub(crate) fn has_digest(&self, digest: &Digest) -> bool {
         [&self.record.digest, &self.record.manifest, &self.record.target].contains(&digest)
     }
 }

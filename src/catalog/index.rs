@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::store::table::Reader;
 
 /// Everything that is catalogued.
-pub struct Index {
+pub(crate) struct Index {
     presence: Arc<dyn PresenceIndex>,
     /// By canonical name and architecture, which is the order of every list.
     images: BTreeMap<Box<str>, Entry>,
@@ -51,7 +51,7 @@ struct Entry {
 const LOOKED_AT: usize = 4;
 
 /// For what is done with all images, whoever may see them.
-pub fn all(_: &Subject) -> bool {
+pub(crate) fn all(_: &Subject) -> bool {
     true
 }
 
@@ -102,7 +102,7 @@ impl<K: Eq + Hash> Numbering<K> {
 
 impl Index {
     /// Reads the catalog from the store.
-    pub fn load(store: &Store, presence: Arc<dyn PresenceIndex>) -> Result<Self> {
+    pub(crate) fn load(store: &Store, presence: Arc<dyn PresenceIndex>) -> Result<Self> {
         store.read_now(|reader| {
             let mut index = Self {
                 presence,
@@ -156,7 +156,7 @@ impl Index {
     }
 
     /// Adds an image, or changes it; its aliases stay.
-    pub fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
+    pub(crate) fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
         self.configs.insert(record.digest.clone(), Arc::clone(&config));
         let subject = self.numbers.subject(&record, &config, &*self.presence);
         let mut image = Image::new(record, config, subject, Vec::new());
@@ -174,7 +174,7 @@ impl Index {
     }
 
     /// Takes an image and its aliases out.
-    pub fn remove_image(&mut self, id: ImageId) {
+    pub(crate) fn remove_image(&mut self, id: ImageId) {
         if let Some(Entry { image, .. }) = self.by_id.remove(&id) {
             self.images.remove(&key(&image.record));
             self.row = OnceLock::new();
@@ -185,7 +185,7 @@ impl Index {
     }
 
     /// Gives an image another name.
-    pub fn put_alias(&mut self, alias: &str, id: ImageId) {
+    pub(crate) fn put_alias(&mut self, alias: &str, id: ImageId) {
         let alias: Arc<str> = alias.into();
         self.edit_aliases(id, |aliases| {
             if let Err(place) = aliases.binary_search(&alias) {
@@ -196,7 +196,7 @@ impl Index {
     }
 
     /// Takes a name away.
-    pub fn remove_alias(&mut self, alias: &str) {
+    pub(crate) fn remove_alias(&mut self, alias: &str) {
         if let Some(id) = self.aliases.remove(alias) {
             self.edit_aliases(id, |aliases| aliases.retain(|known| **known != *alias));
         }
@@ -211,7 +211,7 @@ impl Index {
     }
 
     /// Forgets these configs, which no image has any more.
-    pub fn forget_configs(&mut self, digests: &[Digest]) {
+    pub(crate) fn forget_configs(&mut self, digests: &[Digest]) {
         for digest in digests {
             self.configs.remove(digest);
             self.presence.forget(digest);
@@ -222,29 +222,29 @@ impl Index {
     }
 
     /// Adds a registry, or changes it.
-    pub fn put_registry(&mut self, registry: Registry) {
+    pub(crate) fn put_registry(&mut self, registry: Registry) {
         self.registries.insert(registry.host.clone(), Arc::new(registry));
     }
 
     /// Takes a registry out, but not its images.
-    pub fn remove_registry(&mut self, host: &str) {
+    pub(crate) fn remove_registry(&mut self, host: &str) {
         self.registries.remove(host);
     }
 
     /// What a viewpoint sees of what is catalogued and where it is now.
-    pub fn view(&self, viewpoint: &Viewpoint) -> CompiledView {
+    pub(crate) fn view(&self, viewpoint: &Viewpoint) -> CompiledView {
         let registry = |host: &str| self.numbers.registries.get(host).map(NonZeroU32::get);
         viewpoint.compile(registry, |owner| self.numbers.owners.get(owner), &*self.presence)
     }
 
     /// The images that may be seen, by name.
-    pub fn images(&self, may_see: impl Fn(&Subject) -> bool) -> impl Iterator<Item = &Arc<Image>> {
+    pub(crate) fn images(&self, may_see: impl Fn(&Subject) -> bool) -> impl Iterator<Item = &Arc<Image>> {
         let row = self.row.get_or_init(|| self.images.values().cloned().collect());
         row.iter().filter(move |entry| may_see(&entry.subject)).map(|entry| &entry.image)
     }
 
     /// The same, each with a key that is unique and in the same order.
-    pub fn keyed_images(
+    pub(crate) fn keyed_images(
         &self,
         may_see: impl Fn(&Subject) -> bool,
     ) -> impl Iterator<Item = (&str, &Arc<Image>)> {
@@ -253,28 +253,32 @@ impl Index {
     }
 
     /// How many images there are.
-    pub fn image_count(&self) -> usize {
+    pub(crate) fn image_count(&self) -> usize {
         self.images.len()
     }
 
     /// The image with this id, if it may be seen.
-    pub fn image(&self, id: ImageId, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
+    pub(crate) fn image(&self, id: ImageId, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
         at(&self.by_id, &id, Some, may_see)
     }
 
     /// The image an alias stands for, if it may be seen.
-    pub fn aliased(&self, alias: &str, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
+    pub(crate) fn aliased(&self, alias: &str, may_see: impl Fn(&Subject) -> bool) -> Option<&Arc<Image>> {
         at(&self.aliases, alias, |id| self.by_id.get(id), may_see)
     }
 
     /// All images whose canonical name begins with this, whoever may see them, by name.
-    pub fn images_from(&self, start: &str) -> impl Iterator<Item = &Arc<Image>> {
+    pub(crate) fn images_from(&self, start: &str) -> impl Iterator<Item = &Arc<Image>> {
         let behind = self.images.range::<str, _>((Bound::Included(start), Bound::Unbounded));
         behind.take_while(move |(key, _)| key.starts_with(start)).map(|(_, entry)| &entry.image)
     }
 
     /// The images of this canonical name that may be seen: one for each architecture.
-    pub fn images_named(&self, canonical: &str, may_see: impl Fn(&Subject) -> bool) -> Vec<&Arc<Image>> {
+    pub(crate) fn images_named(
+        &self,
+        canonical: &str,
+        may_see: impl Fn(&Subject) -> bool,
+    ) -> Vec<&Arc<Image>> {
         let start = format!("{canonical}\0");
         let behind = self.images.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
         let judged =
@@ -284,17 +288,17 @@ impl Index {
     }
 
     /// The config with this digest, as far as an image has or had it.
-    pub fn config(&self, digest: &Digest) -> Option<&Arc<Config>> {
+    pub(crate) fn config(&self, digest: &Digest) -> Option<&Arc<Config>> {
         self.configs.get(digest)
     }
 
     /// The registry of this name.
-    pub fn registry(&self, host: &str) -> Option<&Arc<Registry>> {
+    pub(crate) fn registry(&self, host: &str) -> Option<&Arc<Registry>> {
         self.registries.get(host)
     }
 
     /// All registries, by name.
-    pub fn registries(&self) -> impl Iterator<Item = &Arc<Registry>> {
+    pub(crate) fn registries(&self) -> impl Iterator<Item = &Arc<Registry>> {
         self.registries.values()
     }
 }

@@ -25,7 +25,7 @@ pub struct Labels {
 
 impl Labels {
     /// Every label, by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         let mut pieces = self.ends.iter().map(move |&end| {
             let piece = self.text.get(start..end as usize).unwrap_or_default();
@@ -36,7 +36,7 @@ impl Labels {
     }
 
     /// The value of one label. There may be a thousand, and a filter asks for many of each image.
-    pub fn find(&self, key: &str) -> Option<&str> {
+    pub(crate) fn find(&self, key: &str) -> Option<&str> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
@@ -57,12 +57,12 @@ impl Labels {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ends.len() / 2
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 }

@@ -21,7 +21,7 @@ const NAMED: usize = 5;
 ///
 /// # Errors
 /// [`Error::Missing`] when there is none, [`Error::Conflict`] when it means images of several names.
-pub fn of_one_name(
+pub(crate) fn of_one_name(
     index: &Index,
     text: &str,
     architecture: Option<&str>,
@@ -48,7 +48,7 @@ pub fn of_one_name(
 ///
 /// # Errors
 /// Those of [`of_one_name`], and [`Error::Conflict`] when the architectures leave a choice.
-pub fn one(
+pub(crate) fn one(
     index: &Index,
     text: &str,
     architecture: Option<&str>,

@@ -15,19 +15,19 @@ use crate::store::Table;
 /// Registries, by host.
 pub const REGISTRIES: Table<Registry> = Table::new("REGISTRY_HOST_TO_REGISTRY");
 /// Images, by id.
-pub const IMAGES: Table<ImageRecord> = Table::new("IMAGE_ID_TO_IMAGE");
+pub(crate) const IMAGES: Table<ImageRecord> = Table::new("IMAGE_ID_TO_IMAGE");
 /// Aliases, and the image each stands for.
 pub const ALIASES: Table<ImageId> = Table::new("ALIAS_TO_IMAGE_ID");
 /// What each manifest or index holds. Content never changes under its digest, so it is kept once; whose it is says
 /// [`SERVED`].
-pub const MANIFESTS: Table<ManifestRecord> = Table::new("DIGEST_TO_MANIFEST");
+pub(crate) const MANIFESTS: Table<ManifestRecord> = Table::new("DIGEST_TO_MANIFEST");
 /// What each config says; kept once, too.
-pub const CONFIGS: Table<ConfigRecord> = Table::new("DIGEST_TO_CONFIG");
+pub(crate) const CONFIGS: Table<ConfigRecord> = Table::new("DIGEST_TO_CONFIG");
 /// The manifests, indexes and configs that each registry has served, by registry and digest. To name a digest costs
 /// nothing, so what another registry has served under it is not shown to the readers of this one before it has, too.
-pub const SERVED: Table<Served> = Table::new("REGISTRY_AND_DIGEST_TO_SERVED");
+pub(crate) const SERVED: Table<Served> = Table::new("REGISTRY_AND_DIGEST_TO_SERVED");
 /// What was last seen of each repository, by registry and name.
-pub const REPOSITORIES: Table<RepositoryRecord> = Table::new("REGISTRY_AND_NAME_TO_REPOSITORY");
+pub(crate) const REPOSITORIES: Table<RepositoryRecord> = Table::new("REGISTRY_AND_NAME_TO_REPOSITORY");
 
 /// What a manifest was found to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,21 +61,21 @@ pub enum ManifestRecord {
 
 /// That a registry has served something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Served {
+pub(crate) struct Served {
     /// The [`ManifestRecord::Unusable`] that it came to, as it was served there: the type that it is served as has a say
     /// in it, so one registry's verdict is not another's.
     #[serde(default)]
-    pub unusable: Option<ManifestRecord>,
+    pub(crate) unusable: Option<ManifestRecord>,
 }
 
 /// An entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildRecord {
     /// Its manifest.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Its architecture, normalized, when the index says.
     #[serde(default)]
-    pub architecture: Option<String>,
+    pub(crate) architecture: Option<String>,
 }
 
 /// What was last seen of a repository.
@@ -85,11 +85,11 @@ pub struct RepositoryRecord {
     /// Its tags.
     pub tags: BTreeMap<String, TagRecord>,
     /// The task that last read every page of its tag list.
-    pub read_by: Option<TaskId>,
+    pub(crate) read_by: Option<TaskId>,
     /// Tags in the catalog that this reading did not find.
-    pub gone: Vec<String>,
+    pub(crate) gone: Vec<String>,
     /// When it was last read.
-    pub read_at: Option<Timestamp>,
+    pub(crate) read_at: Option<Timestamp>,
 }
 
 /// What was last seen of a tag.

@@ -19,16 +19,16 @@ const MAX_PASSWORD: usize = 16 * 1024;
 
 /// A registry that was changed.
 #[derive(Debug)]
-pub struct Changed {
+pub(crate) struct Changed {
     /// As it is now.
-    pub registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     /// See [`Registry::dropped`].
     dropped: Vec<&'static str>,
 }
 
 impl Changed {
     /// What whoever changed it has to know, if there is anything.
-    pub fn note(&self) -> Option<String> {
+    pub(crate) fn note(&self) -> Option<String> {
         let (what, host) = (self.dropped.join(", "), &self.registry.host);
         (!what.is_empty()).then(|| {
             format!("dropped, because {host} is at another address now: {what}; give them again if they are for that one")
@@ -38,13 +38,13 @@ impl Changed {
 
 impl Catalog {
     /// All registries, by name. For super-admins.
-    pub fn registries(&self, caller: &Caller) -> Result<Vec<Arc<Registry>>> {
+    pub(crate) fn registries(&self, caller: &Caller) -> Result<Vec<Arc<Registry>>> {
         caller.require_superadmin("container_registries")?;
         Ok(self.index.read().registries().cloned().collect())
     }
 
     /// One registry. For super-admins.
-    pub fn registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
+    pub(crate) fn registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
         caller.require_superadmin("container_registry")?;
         self.find_registry(host)
     }
@@ -90,7 +90,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for properties that make no sense.
-    pub async fn change_registry(
+    pub(crate) async fn change_registry(
         &self,
         caller: &Caller,
         host: &str,
@@ -115,7 +115,7 @@ impl Catalog {
     }
 
     /// Takes a registry out, with its images and their aliases.
-    pub async fn remove_registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
+    pub(crate) async fn remove_registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
         let (catalog, name) = (self.clone(), host.trim().to_owned());
         self.audit
             .superadmin(caller, "delete_container_registry", host, |deed| async move {
@@ -140,7 +140,7 @@ impl Catalog {
     }
 
     /// Keeps what a scan learned of how to probe a registry.
-    pub async fn learn_probing(&self, host: &str, probe: Probing) -> Result<()> {
+    pub(crate) async fn learn_probing(&self, host: &str, probe: Probing) -> Result<()> {
         let (catalog, host) = (self.clone(), host.to_owned());
         self.store
             .write(move |w| match catalog.find_registry(&host) {
@@ -167,12 +167,12 @@ impl Catalog {
     }
 
     /// The names of all registries; for scans.
-    pub fn registry_hosts(&self) -> Vec<String> {
+    pub(crate) fn registry_hosts(&self) -> Vec<String> {
         self.index.read().registries().map(|registry| registry.host.clone()).collect()
     }
 
     /// A registry's password, opened.
-    pub fn registry_password(&self, registry: &Registry) -> Result<Option<Secret>> {
+    pub(crate) fn registry_password(&self, registry: &Registry) -> Result<Option<Secret>> {
         let open = |sealed: &Sealed| self.store.seal().open(&purpose(&registry.host), sealed);
         registry.password.as_ref().map(open).transpose()
     }

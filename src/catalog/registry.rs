@@ -11,7 +11,7 @@ use crate::base::{Error, Result, reference};
 use crate::store::seal::Sealed;
 
 /// What stands for a password that is set: the password itself never leaves the server.
-pub const PASSWORD_SET: &str = "*****";
+pub(crate) const PASSWORD_SET: &str = "*****";
 /// Longest list of projects or trusted hosts of one registry.
 const MAX_LIST: usize = 200;
 /// Longest CA bundle, in bytes; a bundle of all public roots is a quarter of a MiB.
@@ -21,7 +21,7 @@ const MAX_CA: usize = 1024 * 1024;
 /// protocol, so this is what the admin knows of it, not a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RegistryKind {
+pub(crate) enum RegistryKind {
     /// Any OCI or Docker registry.
     Docker,
     /// Harbor 1.
@@ -72,42 +72,42 @@ impl FromStr for RegistryKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     /// What the catalog calls it: the host that image names begin with.
-    pub host: String,
+    pub(crate) host: String,
     /// Where it answers.
-    pub url: Url,
+    pub(crate) url: Url,
     /// Its software.
-    pub kind: RegistryKind,
+    pub(crate) kind: RegistryKind,
     /// Only repositories of these names, or below them; none means all.
     #[serde(default)]
-    pub projects: Vec<String>,
+    pub(crate) projects: Vec<String>,
     /// The account to read it with.
     #[serde(default)]
-    pub username: Option<String>,
+    pub(crate) username: Option<String>,
     /// That account's password or token.
     #[serde(default)]
     pub password: Option<Sealed>,
     /// Whether its TLS certificate is checked.
-    pub ssl_verify: bool,
+    pub(crate) ssl_verify: bool,
     /// Whether it is meant for every domain (kept for Backend.AI's clients).
-    pub is_global: bool,
+    pub(crate) is_global: bool,
     /// Take only images labelled for Backend.AI (`ai.backend.kernelspec`).
     #[serde(default)]
-    pub kernelspec_only: bool,
+    pub(crate) kernelspec_only: bool,
     /// Hosts besides the registry's own that its credentials and requests may go to.
     #[serde(default)]
-    pub trusted_hosts: Vec<String>,
+    pub(crate) trusted_hosts: Vec<String>,
     /// Certificates to trust for it, in PEM.
     #[serde(default)]
-    pub ca_pem: Option<String>,
+    pub(crate) ca_pem: Option<String>,
     /// How its tags are probed, learned from its answers.
     #[serde(default)]
-    pub probe: Probing,
+    pub(crate) probe: Probing,
 }
 
 /// How to ask a registry whether a tag has moved; learned on the first scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Probing {
+pub(crate) enum Probing {
     /// Not known yet.
     #[default]
     Unknown,
@@ -123,30 +123,30 @@ pub enum Probing {
 #[derive(Debug, Clone, Default)]
 pub struct RegistryChange {
     /// See [`Registry::url`]; default `https://<host>`, or `http://` on the loopback interface.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// See [`Registry::kind`].
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// See [`Registry::projects`].
-    pub projects: Option<Vec<String>>,
+    pub(crate) projects: Option<Vec<String>>,
     /// See [`Registry::username`]; empty removes it.
-    pub username: Option<String>,
+    pub(crate) username: Option<String>,
     /// See [`Registry::password`]; empty removes it.
-    pub password: Option<Secret>,
+    pub(crate) password: Option<Secret>,
     /// See [`Registry::ssl_verify`].
-    pub ssl_verify: Option<bool>,
+    pub(crate) ssl_verify: Option<bool>,
     /// See [`Registry::is_global`].
-    pub is_global: Option<bool>,
+    pub(crate) is_global: Option<bool>,
     /// See [`Registry::kernelspec_only`].
-    pub kernelspec_only: Option<bool>,
+    pub(crate) kernelspec_only: Option<bool>,
     /// See [`Registry::trusted_hosts`].
-    pub trusted_hosts: Option<Vec<String>>,
+    pub(crate) trusted_hosts: Option<Vec<String>>,
     /// See [`Registry::ca_pem`]; empty removes it.
-    pub ca_pem: Option<String>,
+    pub(crate) ca_pem: Option<String>,
 }
 
 impl Registry {
     /// Whether what was read by that description is what would be read by this one.
-    pub fn has_the_images_of(&self, other: &Self) -> bool {
+    pub(crate) fn has_the_images_of(&self, other: &Self) -> bool {
         self.url == other.url
             && self.projects == other.projects
             && self.kernelspec_only == other.kernelspec_only
@@ -156,7 +156,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the name is no host.
-    pub fn new(host: &str) -> Result<Self> {
+    pub(crate) fn new(host: &str) -> Result<Self> {
         if !reference::is_registry_host(host) {
             return Err(Error::invalid(
                 "hostname",
@@ -185,7 +185,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Invalid`] names the property and what it must be.
-    pub fn changed(mut self, change: &RegistryChange) -> Result<Self> {
+    pub(crate) fn changed(mut self, change: &RegistryChange) -> Result<Self> {
         if let Some(url) = &change.url {
             let url = parse_url(url)?;
             if url.origin() != self.url.origin() {
@@ -228,7 +228,7 @@ impl Registry {
     }
 
     /// What a change to this took away that nobody asked to take away: what belonged to the address before.
-    pub fn dropped(&self, before: &Self, change: &RegistryChange) -> Vec<&'static str> {
+    pub(crate) fn dropped(&self, before: &Self, change: &RegistryChange) -> Vec<&'static str> {
         let password = before.password.is_some() && self.password.is_none() && change.password.is_none();
         let authorities = before.ca_pem.is_some() && self.ca_pem.is_none() && change.ca_pem.is_none();
         let hosts = self.trusted_hosts.is_empty() && change.trusted_hosts.is_none();
@@ -239,17 +239,17 @@ impl Registry {
     }
 
     /// Its URL as it was most likely typed: without the slash that stands for an empty path.
-    pub fn written_url(&self) -> &str {
+    pub(crate) fn written_url(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
 
     /// The names of its projects in one text, as clients have them that know no lists; nothing for all repositories.
-    pub fn written_projects(&self) -> Option<String> {
+    pub(crate) fn written_projects(&self) -> Option<String> {
         Some(self.projects.join(",")).filter(|names| !names.is_empty())
     }
 
     /// Whether a repository is one the admin wants of this registry.
-    pub fn wants(&self, repository: &str) -> bool {
+    pub(crate) fn wants(&self, repository: &str) -> bool {
         self.projects.is_empty()
             || self.projects.iter().any(|project| reference::is_within(repository, project))
     }

@@ -68,7 +68,7 @@ impl Catalog {
 
     /// Lets `look` walk the images the caller may see, by name, each with a key that is unique and in the same order.
     /// Nothing is copied; nothing is written meanwhile, so `look` must be quick.
-    pub fn survey<T>(
+    pub(crate) fn survey<T>(
         &self,
         caller: &Caller,
         filter: &ImageFilter,
@@ -81,7 +81,7 @@ impl Catalog {
     }
 
     /// Copies of what [`Catalog::survey`] walks: for whoever takes longer than others may be kept waiting.
-    pub fn survey_copies(
+    pub(crate) fn survey_copies(
         &self,
         caller: &Caller,
         filter: &ImageFilter,
@@ -107,7 +107,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Those of [`Catalog::image`].
-    pub fn architectures(&self, caller: &Caller, reference: &str) -> Result<Vec<Arc<Image>>> {
+    pub(crate) fn architectures(&self, caller: &Caller, reference: &str) -> Result<Vec<Arc<Image>>> {
         let viewpoint = self.viewpoint(caller, &ImageFilter::default())?;
         let index = self.index.read();
         let view = index.view(&viewpoint);
@@ -118,7 +118,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Those of [`Catalog::image`]: what the asker may not see stays hidden from them here as well.
-    pub fn explain(
+    pub(crate) fn explain(
         &self,
         asker: &Caller,
         seer: &Caller,
@@ -142,7 +142,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Missing`] for any other: one cannot tell whether it exists.
-    pub fn domain_of_group(&self, caller: &Caller, group: &str) -> Result<String> {
+    pub(crate) fn domain_of_group(&self, caller: &Caller, group: &str) -> Result<String> {
         let tenancy = self.tenants.now();
         let is_theirs = |known: &&Arc<Group>| {
             caller.is_superadmin() || (known.domain == caller.domain && known.members.contains(&caller.user))
@@ -153,13 +153,13 @@ impl Catalog {
     }
 
     /// One image for each config there is; for plans.
-    pub fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
+    pub(crate) fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
         let index = self.index.read();
         index.images(index::all).map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
     }
 
     /// Lets only super-admins on, and keeps a row of who else tried: for what is looked up before the change it is for.
-    pub async fn require_superadmin(&self, caller: &Caller, action: &str, target: &str) -> Result<()> {
+    pub(crate) async fn require_superadmin(&self, caller: &Caller, action: &str, target: &str) -> Result<()> {
         if caller.is_superadmin() {
             return Ok(());
         }
@@ -170,19 +170,19 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Missing`] for a group that is not there or not the caller's: one cannot tell which.
-    pub fn usable_scaling_groups(&self, caller: &Caller, group: &str) -> Result<BTreeSet<String>> {
+    pub(crate) fn usable_scaling_groups(&self, caller: &Caller, group: &str) -> Result<BTreeSet<String>> {
         visibility::usable_scaling_groups(caller, group, &self.tenants.now())
             .ok_or_else(|| Error::missing("group", shown(group)))
     }
 
     /// Who knows which agents have an image.
-    pub fn presence(&self) -> &Arc<dyn PresenceIndex> {
+    pub(crate) fn presence(&self) -> &Arc<dyn PresenceIndex> {
         &self.presence
     }
 
     /// Takes the image out of the catalog, with its aliases: all its architectures, or the one named. A later rescan
     /// brings it back if the registry still has it. Returns how many were taken out.
-    pub async fn forget(
+    pub(crate) async fn forget(
         &self,
         caller: &Caller,
         reference: &str,
@@ -206,7 +206,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none.
-    pub async fn forget_by_id(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
+    pub(crate) async fn forget_by_id(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
         self.audit
             .superadmin(caller, "forget_image_by_id", id, |deed| async move {
                 let image = self.image(caller, id, None)?;
@@ -217,13 +217,13 @@ impl Catalog {
     }
 
     /// Takes one image out, as what `deed` does.
-    pub async fn forget_one(&self, deed: &Deed, id: ImageId) -> Result<()> {
+    pub(crate) async fn forget_one(&self, deed: &Deed, id: ImageId) -> Result<()> {
         let catalog = self.clone();
         deed.write(move |w| catalog.remove_images(w, vec![id])).await
     }
 
     /// The other architectures of the image's canonical name, by name.
-    pub fn other_architectures(&self, image: &Image) -> Vec<String> {
+    pub(crate) fn other_architectures(&self, image: &Image) -> Vec<String> {
         let index = self.index.read();
         let named = index.images_named(&image.record.canonical().to_string(), index::all);
         let others = named.into_iter().filter(|other| other.id != image.id);
@@ -270,7 +270,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such alias.
-    pub async fn dealias(&self, caller: &Caller, alias: &str) -> Result<()> {
+    pub(crate) async fn dealias(&self, caller: &Caller, alias: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "dealias_image", alias, |deed| async move {
                 let alias = alias.trim().to_owned();
@@ -288,34 +288,34 @@ impl Catalog {
     }
 
     /// Tells of every change of the images.
-    pub fn changes(&self) -> Follower {
+    pub(crate) fn changes(&self) -> Follower {
         self.changes.follow()
     }
 
     /// How many images there are; for operators.
-    pub fn image_count(&self) -> usize {
+    pub(crate) fn image_count(&self) -> usize {
         self.index.read().image_count()
     }
 
     /// The images of one repository, by tag and architecture; for scans.
-    pub fn repository_images(&self, registry: &str, repository: &str) -> Vec<Arc<Image>> {
+    pub(crate) fn repository_images(&self, registry: &str, repository: &str) -> Vec<Arc<Image>> {
         self.index.read().images_from(&format!("{registry}/{repository}:")).cloned().collect()
     }
 
     /// The repositories of a registry that have images, by name; for scans.
-    pub fn repositories(&self, registry: &str) -> BTreeSet<String> {
+    pub(crate) fn repositories(&self, registry: &str) -> BTreeSet<String> {
         let start = format!("{registry}/");
         self.index.read().images_from(&start).map(|image| image.record.name.clone()).collect()
     }
 
     /// What was last seen of a repository; for scans.
-    pub async fn repository(&self, registry: &str, repository: &str) -> Result<RepositoryRecord> {
+    pub(crate) async fn repository(&self, registry: &str, repository: &str) -> Result<RepositoryRecord> {
         let key = pair(registry, repository);
         self.store.read(move |r| Ok(r.find(&REPOSITORIES, key)?.unwrap_or_default())).await
     }
 
     /// [`Catalog::repository`] within a write, so that nothing moves before it is changed.
-    pub fn repository_within(
+    pub(crate) fn repository_within(
         &self,
         writer: &Writer,
         registry: &str,
@@ -325,7 +325,7 @@ impl Catalog {
     }
 
     /// What was last seen of every repository of a registry, by name; for scans.
-    pub async fn repository_records(&self, registry: &str) -> Result<Vec<(String, RepositoryRecord)>> {
+    pub(crate) async fn repository_records(&self, registry: &str) -> Result<Vec<(String, RepositoryRecord)>> {
         let start = prefix(registry);
         self.store
             .read(move |r| {
@@ -373,7 +373,7 @@ impl Catalog {
 
     /// What a manifest holds, if this registry has served it before; for scans. `is_seen` says that it is known to have:
     /// there is an image of it.
-    pub async fn served_manifest(
+    pub(crate) async fn served_manifest(
         &self,
         registry: &str,
         digest: &Digest,
@@ -390,13 +390,13 @@ impl Catalog {
     }
 
     /// What an image's manifest holds.
-    pub async fn manifest(&self, digest: &Digest) -> Result<Option<ManifestRecord>> {
+    pub(crate) async fn manifest(&self, digest: &Digest) -> Result<Option<ManifestRecord>> {
         let digest = digest.clone();
         self.store.read(move |r| r.find(&MANIFESTS, digest.as_str())).await
     }
 
     /// A config, if this registry has served it before; for scans.
-    pub async fn served_config(&self, registry: &str, digest: &Digest) -> Result<Option<Arc<Config>>> {
+    pub(crate) async fn served_config(&self, registry: &str, digest: &Digest) -> Result<Option<Arc<Config>>> {
         let key = pair(registry, digest.as_str());
         if self.store.read(move |r| r.find(&SERVED, key)).await?.is_none() {
             return Ok(None);
@@ -405,7 +405,7 @@ impl Catalog {
     }
 
     /// A config that a known manifest names, by its digest; for scans.
-    pub async fn config(&self, digest: &Digest) -> Result<Option<Arc<Config>>> {
+    pub(crate) async fn config(&self, digest: &Digest) -> Result<Option<Arc<Config>>> {
         let known = self.index.read().config(digest).cloned();
         if known.is_some() {
             return Ok(known);
@@ -478,7 +478,7 @@ impl Catalog {
     }
 
     /// Takes images and their aliases out.
-    pub fn remove_images(&self, writer: &mut Writer, ids: Vec<ImageId>) -> Result<()> {
+    pub(crate) fn remove_images(&self, writer: &mut Writer, ids: Vec<ImageId>) -> Result<()> {
         for id in &ids {
             writer.remove(&IMAGES, id.as_bytes())?;
             // Read inside the write: an alias that came a moment ago goes too.

@@ -10,9 +10,9 @@ use sha2::{Digest as _, Sha256};
 use crate::base::digest::hex;
 
 /// OCI image specification: the media types of what is kept here.
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Of one platform's manifest.
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -21,23 +21,23 @@ const BLOCK: usize = 512;
 
 /// Bytes and what they are.
 #[derive(Debug, Clone)]
-pub struct Blob {
+pub(crate) struct Blob {
     /// As a registry says it.
-    pub media_type: &'static str,
+    pub(crate) media_type: &'static str,
     /// The bytes.
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
 }
 
 /// Where blobs are kept, by digest. What is put twice is kept once.
 #[derive(Debug, Default)]
-pub struct Blobs(HashMap<Arc<str>, Blob>);
+pub(crate) struct Blobs(HashMap<Arc<str>, Blob>);
 
 /// What a manifest says of a blob.
 #[derive(Debug, Clone)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     media_type: &'static str,
     /// Its digest.
-    pub digest: Arc<str>,
+    pub(crate) digest: Arc<str>,
     size: usize,
 }
 
@@ -57,7 +57,7 @@ impl Descriptor {
 
 impl Blobs {
     /// The blob of this digest.
-    pub fn find(&self, digest: &str) -> Option<&Blob> {
+    pub(crate) fn find(&self, digest: &str) -> Option<&Blob> {
         self.0.get(digest)
     }
 
@@ -69,12 +69,12 @@ impl Blobs {
     }
 
     /// A layer with one file of so many bytes, the same for the same name.
-    pub fn layer(&mut self, name: &str, size: usize) -> Descriptor {
+    pub(crate) fn layer(&mut self, name: &str, size: usize) -> Descriptor {
         self.put(LAYER, tar(name, &noise(name, size)))
     }
 
     /// An image for one platform: its config and its manifest.
-    pub fn image(
+    pub(crate) fn image(
         &mut self,
         architecture: &str,
         created: &str,
@@ -103,7 +103,7 @@ impl Blobs {
     }
 
     /// An index over the manifests of several architectures.
-    pub fn index(&mut self, images: &[(&str, Descriptor)]) -> Descriptor {
+    pub(crate) fn index(&mut self, images: &[(&str, Descriptor)]) -> Descriptor {
         let entries: Vec<Value> =
             images.iter().map(|(architecture, image)| image.for_platform("linux", architecture)).collect();
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
@@ -111,7 +111,7 @@ impl Blobs {
     }
 
     /// A chart for Kubernetes: no image, as many registries hold some.
-    pub fn chart(&mut self, name: &str) -> Descriptor {
+    pub(crate) fn chart(&mut self, name: &str) -> Descriptor {
         const CHART: &str = "application/vnd.cncf.helm.config.v1+json";
         let config = self.put(CHART, json!({ "name": name, "version": "1.4.0" }).to_string().into_bytes());
         let layer = self.layer(name, 4 * 1024);
@@ -119,7 +119,7 @@ impl Blobs {
     }
 
     /// A manifest whose config was lost.
-    pub fn without_config(&mut self, name: &str) -> Descriptor {
+    pub(crate) fn without_config(&mut self, name: &str) -> Descriptor {
         let config = self.put(CONFIG, name.as_bytes().to_vec());
         self.0.remove(&config.digest);
         let layer = self.layer(name, 4 * 1024);

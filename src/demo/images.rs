@@ -7,11 +7,11 @@ use crate::demo::content::{Blobs, Descriptor};
 
 /// What tags point at, and what that is made of.
 #[derive(Default)]
-pub struct DemoImages {
+pub(crate) struct DemoImages {
     /// Blobs and manifests.
-    pub blobs: Blobs,
+    pub(crate) blobs: Blobs,
     /// The digest behind each tag, by repository.
-    pub tags: BTreeMap<String, BTreeMap<String, Arc<str>>>,
+    pub(crate) tags: BTreeMap<String, BTreeMap<String, Arc<str>>>,
 }
 
 /// What an image is built on.
@@ -100,7 +100,7 @@ const IMAGES: [(&str, &str, &Base, usize); 36] = [
 ];
 
 /// Everything that the demo's registry holds.
-pub fn stock() -> DemoImages {
+pub(crate) fn stock() -> DemoImages {
     let mut shelf = DemoImages::default();
     for number in 0..IMAGES.len() {
         shelf.build(number, 1);
@@ -112,7 +112,7 @@ pub fn stock() -> DemoImages {
 
 impl DemoImages {
     /// Somebody pushes another build under the same name. False if there is none of that name.
-    pub fn rebuild(&mut self, repository: &str, tag: &str, build: usize) -> bool {
+    pub(crate) fn rebuild(&mut self, repository: &str, tag: &str, build: usize) -> bool {
         let named = |(other, other_tag, ..): &(&str, &str, _, _)| *other == repository && *other_tag == tag;
         let found = IMAGES.iter().position(named);
         found.is_some_and(|number| self.build(number, build))

@@ -28,7 +28,7 @@ const TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// A node that can be switched off and on.
-pub struct Node {
+pub(crate) struct Node {
     folder: PathBuf,
     running: RwLock<Option<Running>>,
 }
@@ -42,12 +42,12 @@ struct Running {
 
 impl Node {
     /// A node that keeps its images in this directory; it is off.
-    pub fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder, running: RwLock::default() }
     }
 
     /// What its agent is known by.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("oci:{}", self.folder.display())
     }
 
@@ -55,7 +55,7 @@ impl Node {
     ///
     /// # Errors
     /// A directory that can't be used.
-    pub async fn switch_on(&self, per_second: Option<NonZeroU64>) -> Result<(), Fault> {
+    pub(crate) async fn switch_on(&self, per_second: Option<NonZeroU64>) -> Result<(), Fault> {
         let mut tries = 0;
         let oci = loop {
             let folder = self.folder.clone();
@@ -72,14 +72,14 @@ impl Node {
     }
 
     /// Switches it off, whatever it is doing.
-    pub fn switch_off(&self) {
+    pub(crate) fn switch_off(&self) {
         if let Some(running) = self.running.write().take() {
             running.off.cancel();
         }
     }
 
     /// From now on it fetches so many bytes a second at most.
-    pub fn set_limit(&self, per_second: NonZeroU64) {
+    pub(crate) fn set_limit(&self, per_second: NonZeroU64) {
         if let Some(running) = self.running.read().as_ref() {
             running.oci.set_limit(Some(per_second));
         }

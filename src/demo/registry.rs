@@ -25,7 +25,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 const PAGE: usize = 100;
 
 /// Serves it until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, shelf: Arc<RwLock<DemoImages>>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, shelf: Arc<RwLock<DemoImages>>, stop: CancellationToken) {
     let connections = Connections { proxies: Proxies::default(), last_requests: LAST_REQUESTS };
     connections.serve(listener, routes(shelf), stop).await;
 }

@@ -9,7 +9,7 @@ use crate::base::reference::{is_registry_host, shown};
 use crate::engine::kind::EngineKind;
 
 /// Where Docker Engine listens when nobody says otherwise.
-pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's port without TLS.
 const PLAIN_PORT: u16 = 2375;
 /// Docker's port with TLS.
@@ -53,18 +53,18 @@ pub enum EngineLocation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificates {
     /// The folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// What the environment says about Docker, read by whoever may read the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `DOCKER_HOST`.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// `DOCKER_CERT_PATH`.
-    pub certificates: Option<PathBuf>,
+    pub(crate) certificates: Option<PathBuf>,
     /// Whether `DOCKER_TLS_VERIFY` is set to anything.
-    pub tls: bool,
+    pub(crate) tls: bool,
 }
 
 /// Why a text is no address of an engine, and what to write instead.
@@ -77,7 +77,7 @@ pub struct InvalidAddress {
 
 impl EngineUrl {
     /// Docker Engine at its usual socket.
-    pub fn local() -> Self {
+    pub(crate) fn local() -> Self {
         Self { kind: EngineKind::Docker, place: EngineLocation::Socket(DEFAULT_SOCKET.into()) }
     }
 
@@ -85,7 +85,7 @@ impl EngineUrl {
     ///
     /// # Errors
     /// A `DOCKER_HOST` that can't be used, and `DOCKER_TLS_VERIFY` without certificates.
-    pub fn from_environment(environment: &Environment) -> Result<Self, InvalidAddress> {
+    pub(crate) fn from_environment(environment: &Environment) -> Result<Self, InvalidAddress> {
         let host = environment.host.as_deref().map(str::trim).filter(|host| !host.is_empty());
         let Some(host) = host else { return Ok(Self::local()) };
         // Docker ignores the folder unless told to use TLS; so do we, or a plain engine would be spoken to by TLS.

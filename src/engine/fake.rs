@@ -17,16 +17,16 @@ use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::{About, Disk, Engine, EngineKind, Event};
 
 /// It says at once what it holds. How full its disk is and how a pull ends it says when it gets a permit.
-pub struct Fake {
-    pub holds: Mutex<Vec<Held>>,
-    pub disk_asked: Semaphore,
-    pub disk_told: Semaphore,
-    pub pulls_begun: AtomicUsize,
-    pub pulls_end: Semaphore,
+pub(crate) struct Fake {
+    pub(crate) holds: Mutex<Vec<Held>>,
+    pub(crate) disk_asked: Semaphore,
+    pub(crate) disk_told: Semaphore,
+    pub(crate) pulls_begun: AtomicUsize,
+    pub(crate) pulls_end: Semaphore,
 }
 
 impl Fake {
-    pub fn holding(names: &[&str]) -> Self {
+    pub(crate) fn holding(names: &[&str]) -> Self {
         Self {
             holds: Mutex::new(names.iter().map(|name| held(name)).collect()),
             disk_asked: Semaphore::new(0),
@@ -37,7 +37,7 @@ impl Fake {
     }
 }
 
-pub fn about() -> About {
+pub(crate) fn about() -> About {
     About {
         kind: EngineKind::Docker,
         id: None,
@@ -49,12 +49,12 @@ pub fn about() -> About {
     }
 }
 
-pub fn held(name: &str) -> Held {
+pub(crate) fn held(name: &str) -> Held {
     let digest = Digest::sha256_of(name.as_bytes());
     Held { digest, names: vec![name.into()], manifests: Vec::new(), size_bytes: 1 }
 }
 
-pub fn pull(repository: &str) -> Pull {
+pub(crate) fn pull(repository: &str) -> Pull {
     Pull {
         repository: repository.into(),
         tag: "1".into(),

@@ -48,7 +48,7 @@ pub enum Class {
 
 impl Fault {
     /// A fault of this class; the message is cut to one line of bearable length.
-    pub fn new(class: Class, message: impl AsRef<str>) -> Self {
+    pub(crate) fn new(class: Class, message: impl AsRef<str>) -> Self {
         Self { class, message: one_line(message.as_ref()) }
     }
 
@@ -102,7 +102,7 @@ impl Fault {
 
 impl Class {
     /// The class in a word or two, as ledgers and metrics show it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoSpace => "no space",
             Self::Unauthorized => "unauthorized",

@@ -21,7 +21,7 @@ const FULL_READ: Duration = Duration::from_mins(1);
 
 /// Who is told of an engine that is followed.
 #[async_trait]
-pub trait Follower: Send {
+pub(crate) trait Follower: Send {
     /// It answers, and this is what it is.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ pub trait Follower: Send {
 }
 
 /// Follows an engine until told to stop.
-pub async fn follow(engine: &dyn Engine, follower: &mut dyn Follower, shutdown: &CancellationToken) {
+pub(crate) async fn follow(engine: &dyn Engine, follower: &mut dyn Follower, shutdown: &CancellationToken) {
     let mut waits = Waits::new(WAITS);
     loop {
         let fault = tokio::select! {

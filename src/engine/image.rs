@@ -33,7 +33,7 @@ impl Held {
     ///
     /// The manifest counts only where the engine uses it as the ID; one it merely remembers proves nothing about
     /// what it holds.
-    pub fn is(&self, config: &Digest, manifest: Option<&Digest>) -> bool {
+    pub(crate) fn is(&self, config: &Digest, manifest: Option<&Digest>) -> bool {
         self.digest == *config || manifest.is_some_and(|manifest| self.digest == *manifest)
     }
 }

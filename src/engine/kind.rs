@@ -17,10 +17,10 @@ pub enum EngineKind {
 
 impl EngineKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
+    pub(crate) const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
 
     /// Whether it fetches images from the registry by itself; one that does not gets a [`source`](crate::engine::source) with each pull.
-    pub fn fetches_itself(self) -> bool {
+    pub(crate) fn fetches_itself(self) -> bool {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => true,
             Self::Oci => false,
@@ -28,7 +28,7 @@ impl EngineKind {
     }
 
     /// Whether its peers can have what it holds from it.
-    pub fn hands_out(self) -> bool {
+    pub(crate) fn hands_out(self) -> bool {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => false,
             Self::Oci => true,
@@ -36,7 +36,7 @@ impl EngineKind {
     }
 
     /// Whether it pins what it is made to pull, so that nothing else on the machine takes it for garbage.
-    pub fn pins(self) -> bool {
+    pub(crate) fn pins(self) -> bool {
         match self {
             Self::Containerd => true,
             Self::Docker | Self::Podman | Self::Oci => false,
@@ -44,7 +44,7 @@ impl EngineKind {
     }
 
     /// Whether it unpacks the layers that it fetches.
-    pub fn unpacks(self) -> bool {
+    pub(crate) fn unpacks(self) -> bool {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => true,
             Self::Oci => false,
@@ -52,7 +52,7 @@ impl EngineKind {
     }
 
     /// The name in URLs and tables.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
             Self::Podman => "podman",

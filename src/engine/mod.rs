@@ -7,18 +7,18 @@
 pub mod address;
 pub mod cri;
 pub mod docker;
-pub mod export;
+pub(crate) mod export;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod fault;
-pub mod follow;
+pub(crate) mod follow;
 pub mod image;
-pub mod kind;
-pub mod name;
-pub mod oci;
+pub(crate) mod kind;
+pub(crate) mod name;
+pub(crate) mod oci;
 pub mod pull;
-pub mod room;
-pub mod source;
+pub(crate) mod room;
+pub(crate) mod source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

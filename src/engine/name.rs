@@ -10,7 +10,7 @@ use crate::base::reference::{Reference, is_registry_host, is_repository};
 /// `registry/name:tag` of a name as an engine writes it; nothing if it has no tag or is no name.
 ///
 /// A digest beside the tag is left out; `<none>:<none>` and names by digest alone have no canonical form.
-pub fn canonical(text: &str) -> Option<String> {
+pub(crate) fn canonical(text: &str) -> Option<String> {
     let reference = Reference::parse(text).ok()?;
     let tag = match (reference.tag, &reference.digest) {
         (Some(tag), _) => tag,
@@ -21,7 +21,7 @@ pub fn canonical(text: &str) -> Option<String> {
 }
 
 /// `registry/name` of a repository as an engine writes it.
-pub fn repository(text: &str) -> Option<String> {
+pub(crate) fn repository(text: &str) -> Option<String> {
     // Docker's rule: the first component is a registry if it looks like a host, that is, has a dot or a port or is
     // `localhost`, or has capitals, which no repository may.
     let (registry, name) = match text.split_once('/') {

@@ -56,7 +56,7 @@ const AT_ONCE: usize = 3;
 const EVENTS: usize = 64;
 
 /// An image layout on this machine's disk.
-pub struct Oci {
+pub(crate) struct Oci {
     contents: Arc<Contents>,
     flights: Keyed<Digest, Flight>,
     throttle: Throttle,
@@ -69,7 +69,7 @@ impl Oci {
     ///
     /// # Errors
     /// A directory that can't be used; the message has the remedy.
-    pub fn open(folder: &Path, limit: Option<NonZeroU64>) -> Result<Self, Fault> {
+    pub(crate) fn open(folder: &Path, limit: Option<NonZeroU64>) -> Result<Self, Fault> {
         Self::open_by(folder, limit, Clock::system().unproven())
     }
 
@@ -86,7 +86,7 @@ impl Oci {
     }
 
     /// Another limit in bytes a second, from the next bytes on.
-    pub fn set_limit(&self, per_second: Option<NonZeroU64>) {
+    pub(crate) fn set_limit(&self, per_second: Option<NonZeroU64>) {
         self.throttle.set(per_second);
     }
 

@@ -76,9 +76,9 @@ impl Pull {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Of the compressed bytes.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Compressed bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// User and password for a registry.

@@ -36,51 +36,51 @@ pub trait Source: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The registry.
-    pub registry: Registry,
+    pub(crate) registry: Registry,
     /// Who may have it nearer, in the order in which they are asked.
-    pub peers: Vec<Peer>,
+    pub(crate) peers: Vec<Peer>,
 }
 
 /// A registry, as whoever fetches from it must know it. Its credentials are the pull's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registry {
+pub(crate) struct Registry {
     /// The name that images have of it.
-    pub host: String,
+    pub(crate) host: String,
     /// Where it answers.
-    pub url: Url,
+    pub(crate) url: Url,
     /// Whether its certificate is checked.
-    pub ssl_verify: bool,
+    pub(crate) ssl_verify: bool,
     /// Certificates in PEM that may sign for it, besides the system's.
-    pub ca_pem: Option<String>,
+    pub(crate) ca_pem: Option<String>,
     /// Other hosts that its requests may go to.
-    pub trusted_hosts: Vec<String>,
+    pub(crate) trusted_hosts: Vec<String>,
 }
 
 /// An agent that holds the image and hands it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its id.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Where it is; nothing for the manager's own address.
-    pub url: Option<Url>,
+    pub(crate) url: Option<Url>,
     /// What it is to be shown.
-    pub grant: Secret,
+    pub(crate) grant: Secret,
 }
 
 /// A manifest as it was served.
 #[derive(Debug, Clone)]
 pub struct Document {
     /// What it says it is, or was said to be.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// Exactly as served.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A blob on its way.
 pub struct Flow {
     /// The place of the first byte in the blob: as asked for, or 0.
-    pub from: u64,
+    pub(crate) from: u64,
     /// The bytes, in pieces of bounded size. A fault that [may pass](Fault::is_transient) ends this flow; another one
     /// may be opened where it ended.
-    pub pieces: BoxStream<'static, Result<Bytes, Fault>>,
+    pub(crate) pieces: BoxStream<'static, Result<Bytes, Fault>>,
 }

@@ -10,27 +10,27 @@ use crate::fleet::evaluate;
 
 /// What the store keeps of an agent: what only we know of it. The rest its engine says again at every contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentRecord {
+pub(crate) struct AgentRecord {
     /// Its id: `i-` and a name.
-    pub id: String,
+    pub(crate) id: String,
     /// How its engine is reached.
-    pub address: String,
+    pub(crate) address: String,
     /// The engine's own id, by which it is known again under another address.
     #[serde(default)]
-    pub engine_id: Option<String>,
+    pub(crate) engine_id: Option<String>,
     /// The scaling group it is in.
-    pub scaling_group: String,
+    pub(crate) scaling_group: String,
     /// Labels an admin gave it.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// When it was first met.
-    pub first_contact: Timestamp,
+    pub(crate) first_contact: Timestamp,
     /// Whether it is a machine of its own that dials in, known by its credential, and not an engine we reach.
     #[serde(default)]
-    pub remote: bool,
+    pub(crate) remote: bool,
     /// Whether it is to get no new images.
     #[serde(default)]
-    pub draining: bool,
+    pub(crate) draining: bool,
 }
 
 /// Whether an agent can be worked with.
@@ -49,7 +49,7 @@ pub enum Status {
 
 impl Status {
     /// The word in selectors (`{status=alive}`).
-    pub fn as_str(&self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Alive => "alive",
             Self::Lost { .. } => "lost",
@@ -61,22 +61,22 @@ impl Status {
 #[derive(Debug, Clone)]
 pub struct Agent {
     /// As stored.
-    pub record: AgentRecord,
+    pub(crate) record: AgentRecord,
     /// Whether it can be worked with.
     pub status: Status,
     /// Why it can't be reached just now, though it counts as alive: its link broke a moment ago.
-    pub away: Option<String>,
+    pub(crate) away: Option<String>,
     /// What its engine said of itself, the last time it could be asked.
-    pub about: Option<About>,
+    pub(crate) about: Option<About>,
     /// The space it has, the last time it could be asked.
-    pub disk: Option<Disk>,
+    pub(crate) disk: Option<Disk>,
     /// Whether what it holds was read since it was last met.
-    pub has_reported: bool,
+    pub(crate) has_reported: bool,
 }
 
 impl Agent {
     /// What an expression can ask about it.
-    pub fn view(&self) -> evaluate::Agent<'_> {
+    pub(crate) fn view(&self) -> evaluate::Agent<'_> {
         evaluate::Agent {
             status: Some(if self.is_alive() && self.record.draining {
                 "draining"
@@ -92,17 +92,17 @@ impl Agent {
     }
 
     /// Whether its engine answers.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.status == Status::Alive
     }
 
     /// Whether it takes new images: it answers, and is not draining.
-    pub fn is_schedulable(&self) -> bool {
+    pub(crate) fn is_schedulable(&self) -> bool {
         self.is_alive() && !self.record.draining
     }
 
     /// Whether it runs images for this architecture, as far as is known.
-    pub fn is_of(&self, architecture: &str) -> bool {
+    pub(crate) fn is_of(&self, architecture: &str) -> bool {
         self.about.as_ref().is_some_and(|about| about.architecture == architecture)
     }
 }

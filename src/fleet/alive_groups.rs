@@ -8,7 +8,7 @@ use crate::fleet::presence::Holdings;
 
 /// The agents of each scaling group that are alive, by their numbers.
 #[derive(Default)]
-pub struct AliveGroups(HashMap<String, Group>);
+pub(crate) struct AliveGroups(HashMap<String, Group>);
 
 #[derive(Default)]
 struct Group {
@@ -19,14 +19,14 @@ struct Group {
 
 impl AliveGroups {
     /// The agents of a scaling group, to be changed: what they hold is found out anew when somebody asks.
-    pub fn change(&mut self, scaling_group: &str) -> &mut Bits {
+    pub(crate) fn change(&mut self, scaling_group: &str) -> &mut Bits {
         let group = self.0.entry(scaling_group.into()).or_default();
         group.held = OnceLock::new();
         &mut group.agents
     }
 
     /// An agent of this scaling group holds these contents now, or holds them no more.
-    pub fn hear(&mut self, scaling_group: &str, contents: &Bits, holdings: &Holdings) {
+    pub(crate) fn hear(&mut self, scaling_group: &str, contents: &Bits, holdings: &Holdings) {
         let Some(group) = self.0.get_mut(scaling_group) else { return };
         let Some(held) = group.held.get_mut() else { return };
         for content in contents.iter() {
@@ -39,7 +39,7 @@ impl AliveGroups {
     }
 
     /// What at least one agent of these scaling groups, or of all, holds, by number.
-    pub fn held(&self, scaling_groups: Option<&BTreeSet<String>>, holdings: &Holdings) -> Bits {
+    pub(crate) fn held(&self, scaling_groups: Option<&BTreeSet<String>>, holdings: &Holdings) -> Bits {
         let mut held = Bits::default();
         for (name, group) in &self.0 {
             if scaling_groups.is_none_or(|wanted| wanted.contains(name)) {
@@ -50,7 +50,7 @@ impl AliveGroups {
     }
 
     /// Which of these agents are alive, by scaling group; none that has none of them.
-    pub fn among<'a>(&'a self, agents: &'a Bits) -> impl Iterator<Item = (&'a str, Bits)> {
+    pub(crate) fn among<'a>(&'a self, agents: &'a Bits) -> impl Iterator<Item = (&'a str, Bits)> {
         self.0.iter().filter(|(_, group)| group.agents.meets(agents)).map(|(name, group)| {
             let mut both = agents.clone();
             both.intersect_with(&group.agents);

@@ -76,7 +76,7 @@ const BEFORE: usize = 48;
 
 impl ExpressionError {
     /// A mistake of this kind at this byte.
-    pub fn new(code: ErrorCode, position: usize, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ErrorCode, position: usize, message: impl Into<String>) -> Self {
         Self { code, position, message: message.into() }
     }
 

@@ -46,7 +46,7 @@ impl<'a> Agent<'a> {
     }
 
     /// The value of a label.
-    pub fn label(&self, key: &str) -> Option<&'a str> {
+    pub(crate) fn label(&self, key: &str) -> Option<&'a str> {
         match key {
             "name" => Some(self.name),
             "status" => self.status,

@@ -6,9 +6,9 @@ use crate::fleet::pattern::Pattern;
 use crate::fleet::selector::Selector;
 
 /// Longest expression, in bytes: a screenful of names, and what a URL or a log line still carries.
-pub const MAX_BYTES: usize = 4096;
+pub(crate) const MAX_BYTES: usize = 4096;
 /// Deepest nesting of parentheses: more than people read, and little enough for any stack.
-pub const MAX_DEPTH: usize = 32;
+pub(crate) const MAX_DEPTH: usize = 32;
 /// Most names all ranges together may stand for; counted before a single one is made.
 pub const MAX_NAMES: u64 = 65_536;
 

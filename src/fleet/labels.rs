@@ -12,7 +12,7 @@ const MAX_LABELS: usize = 64;
 ///
 /// # Errors
 /// A key or value that is none, and too many of them.
-pub fn set_labels(
+pub(crate) fn set_labels(
     labels: &mut BTreeMap<String, String>,
     new: Option<BTreeMap<String, String>>,
 ) -> Result<()> {

@@ -35,11 +35,11 @@ const REFUSED: u32 = 60;
 pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
 
 /// The place of somebody who has not said who they are.
-pub type Stranger = Slot<Vec<u8>>;
+pub(crate) type Stranger = Slot<Vec<u8>>;
 
 /// The links. Clones share them.
 #[derive(Clone)]
-pub struct Links {
+pub(crate) struct Links {
     pub(in crate::fleet) fleet: Fleet,
     pub(in crate::fleet) shutdown: CancellationToken,
     /// Who is silent for so long is lost.
@@ -60,7 +60,7 @@ struct Session {
 
 impl Links {
     /// No links yet.
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         fleet: Fleet,
         joins: Joins,
@@ -75,7 +75,7 @@ impl Links {
 
     /// A place for somebody at this address who has not said who they are. Where too many are there already, one of those
     /// that have been silent for longest gives way.
-    pub fn stranger(&self, address: IpAddr) -> Stranger {
+    pub(crate) fn stranger(&self, address: IpAddr) -> Stranger {
         self.strangers.take(net_of(Some(address)))
     }
 
@@ -83,7 +83,7 @@ impl Links {
     ///
     /// # Errors
     /// [`Error::Conflict`] for one whose engine this server follows itself: it would be met again at once.
-    pub async fn remove(&self, caller: &Caller, id: &str) -> Result<()> {
+    pub(crate) async fn remove(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "remove_agent", id, |deed| async move {
                 let agent = self.fleet.agent(caller, id)?;

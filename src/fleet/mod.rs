@@ -7,21 +7,21 @@
 //!
 //! Naming is pure: text and an inventory go in, names come out.
 
-pub mod agent;
-pub mod alive_groups;
+pub(crate) mod agent;
+pub(crate) mod alive_groups;
 pub mod error;
 pub mod evaluate;
 pub mod expression;
 pub mod fold;
-pub mod labels;
-pub mod links;
+pub(crate) mod labels;
+pub(crate) mod links;
 mod pace;
-pub mod parser;
+pub(crate) mod parser;
 pub mod pattern;
-pub mod peer;
+pub(crate) mod peer;
 pub mod presence;
 mod remote;
 pub mod selector;
 pub mod service;
-pub mod session;
-pub mod watch;
+pub(crate) mod session;
+pub(crate) mod watch;

@@ -31,11 +31,11 @@ const MAX_DIGITS: usize = 18;
 
 /// What an expression may cost.
 #[derive(Debug, Clone, Copy)]
-pub struct ExpressionLimits {
+pub(crate) struct ExpressionLimits {
     /// The longest text.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// The most names that all its patterns together may stand for.
-    pub names: u64,
+    pub(crate) names: u64,
 }
 
 impl Expression {
@@ -49,7 +49,7 @@ impl Expression {
 }
 
 /// Takes an expression apart.
-pub fn parse(text: &str, limits: &ExpressionLimits) -> Result<Expression, ExpressionError> {
+pub(crate) fn parse(text: &str, limits: &ExpressionLimits) -> Result<Expression, ExpressionError> {
     let fail = |code, position, message: String| Err(ExpressionError::new(code, position, message));
     if text.len() > limits.bytes {
         let most = limits.bytes;

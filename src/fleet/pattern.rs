@@ -38,7 +38,7 @@ pub struct Span {
 
 impl Span {
     /// How many numbers it stands for.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.last.saturating_sub(self.first) / self.step.max(1) + 1
     }
 
@@ -54,7 +54,7 @@ impl Pattern {
     }
 
     /// The letters that every name it matches starts with.
-    pub fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         match self.pieces.first() {
             Some(Piece::Text(text)) => text,
             _ => "",
@@ -63,7 +63,7 @@ impl Pattern {
 
     /// Calls `found` with every name it stands for, in the order they are written. A pattern with wildcards stands for
     /// no particular names, and there are as many calls as [`Span::count`] promises.
-    pub fn expand(&self, found: &mut impl FnMut(&str)) {
+    pub(crate) fn expand(&self, found: &mut impl FnMut(&str)) {
         if !self.is_glob() {
             let mut name = String::with_capacity(64);
             expand_into(&self.pieces, &mut name, found);
@@ -111,7 +111,7 @@ fn push_number(name: &mut String, number: u64, width: usize) {
 }
 
 /// A pattern with wildcards, made ready to be held against many names.
-pub struct Matcher<'a> {
+pub(crate) struct Matcher<'a> {
     pieces: Vec<Ready<'a>>,
     /// The places reached so far and by the next piece, sorted; kept for their memory only.
     reached: Vec<usize>,
@@ -128,7 +128,7 @@ enum Ready<'a> {
 
 impl<'a> Matcher<'a> {
     /// Makes it ready: the numbers of ranges are laid out, as many as [`Span::count`] promises.
-    pub fn new(pattern: &'a Pattern) -> Self {
+    pub(crate) fn new(pattern: &'a Pattern) -> Self {
         let ready = |piece: &'a Piece| match piece {
             Piece::Text(text) => Ready::Text(text.as_bytes()),
             Piece::Star => Ready::Star,
@@ -150,7 +150,7 @@ impl<'a> Matcher<'a> {
     ///
     /// All places of the name that the pieces so far can have reached are followed at once, so no pattern makes this
     /// slower than pieces times letters, as trying one after another would.
-    pub fn matches(&mut self, name: &str) -> bool {
+    pub(crate) fn matches(&mut self, name: &str) -> bool {
         let name = name.as_bytes();
         let Self { pieces, reached, next } = self;
         reached.clear();

@@ -14,7 +14,7 @@ use crate::engine::image::Held;
 
 /// How an image stands on an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// The agent has it, at the digest the catalog has.
     Present,
     /// The agent has something else under its name.
@@ -27,7 +27,7 @@ pub enum Presence {
 
 impl Presence {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Present => "present",
             Self::Stale => "stale",
@@ -73,16 +73,16 @@ impl Hash for Kept {
 
 /// What a report changes of what was known of its agent.
 #[derive(Debug, Default)]
-pub struct HoldingsChange {
+pub(crate) struct HoldingsChange {
     /// Whether it says anything that was not known.
-    pub is_any: bool,
+    pub(crate) is_any: bool,
     /// The numbers of the contents that the agent did not hold before, or holds no more.
-    pub contents: Bits,
+    pub(crate) contents: Bits,
 }
 
 /// What all agents hold. Agents are numbers here; `fleet::service` names them.
 #[derive(Default)]
-pub struct Holdings {
+pub(crate) struct Holdings {
     kept: HashSet<Kept>,
     by_agent: HashMap<usize, Vec<Arc<Held>>>,
     contents: Contents,
@@ -136,13 +136,13 @@ impl Contents {
 
 impl Holdings {
     /// Takes an agent's report in the place of its last one.
-    pub fn report(&mut self, agent: usize, held: Vec<Held>) -> HoldingsChange {
+    pub(crate) fn report(&mut self, agent: usize, held: Vec<Held>) -> HoldingsChange {
         let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
         self.replace(agent, now)
     }
 
     /// Takes what an agent says has changed: what is there now by these digests, and which digests are gone.
-    pub fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> HoldingsChange {
+    pub(crate) fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> HoldingsChange {
         let touched: HashSet<&Digest> = gone.iter().chain(changed.iter().map(|held| &held.digest)).collect();
         let stays = |held: &&Arc<Held>| !touched.contains(&held.digest);
         let mut now: Vec<Arc<Held>> = self.of_agent(agent).iter().filter(stays).cloned().collect();
@@ -169,7 +169,7 @@ impl Holdings {
     }
 
     /// Forgets an agent.
-    pub fn remove(&mut self, agent: usize) {
+    pub(crate) fn remove(&mut self, agent: usize) {
         self.report(agent, Vec::new());
         self.by_agent.remove(&agent);
     }
@@ -218,17 +218,17 @@ impl Holdings {
     }
 
     /// What an agent holds, by its last report.
-    pub fn of_agent(&self, agent: usize) -> &[Arc<Held>] {
+    pub(crate) fn of_agent(&self, agent: usize) -> &[Arc<Held>] {
         self.by_agent.get(&agent).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The agents that hold this digest.
-    pub fn holders(&self, digest: &Digest) -> Option<&Bits> {
+    pub(crate) fn holders(&self, digest: &Digest) -> Option<&Bits> {
         self.contents.holders(digest)
     }
 
     /// The digest's number, until [`Holdings::forget`].
-    pub fn number(&mut self, digest: &Digest) -> u32 {
+    pub(crate) fn number(&mut self, digest: &Digest) -> u32 {
         let number = self.contents.number(digest);
         if let Some(row) = self.contents.rows.get_mut(number as usize) {
             row.is_known = true;
@@ -237,7 +237,7 @@ impl Holdings {
     }
 
     /// Nobody goes by this digest's number any more. It is still its own while an agent holds it.
-    pub fn forget(&mut self, digest: &Digest) {
+    pub(crate) fn forget(&mut self, digest: &Digest) {
         let number = self.contents.numbers.get(digest);
         if let Some(row) = number.and_then(|number| self.contents.rows.get_mut(*number as usize)) {
             row.is_known = false;
@@ -246,17 +246,17 @@ impl Holdings {
     }
 
     /// What at least one of these agents holds, by number.
-    pub fn held_by(&self, agents: &Bits) -> Bits {
+    pub(crate) fn held_by(&self, agents: &Bits) -> Bits {
         (0..self.contents.rows.len()).filter(|number| self.is_held_by(agents, *number)).collect()
     }
 
     /// Whether one of these agents holds the content of this number.
-    pub fn is_held_by(&self, agents: &Bits, content: usize) -> bool {
+    pub(crate) fn is_held_by(&self, agents: &Bits, content: usize) -> bool {
         self.contents.rows.get(content).is_some_and(|row| row.holders.meets(agents))
     }
 
     /// The agents that hold something else under this name, and not the digest itself.
-    pub fn stale(&self, name: &str, digest: &Digest) -> Bits {
+    pub(crate) fn stale(&self, name: &str, digest: &Digest) -> Bits {
         let mut stale = Bits::default();
         for (other, agents) in self.by_name.get(name).into_iter().flatten() {
             if other != digest {
@@ -271,7 +271,7 @@ impl Holdings {
 
     /// How this image stands on one agent that has reported. An agent that has one of its `variants`, the images of the
     /// same name for other architectures, is not behind with it: a name stands for one of them only.
-    pub fn on(&self, agent: usize, name: &str, digest: &Digest, variants: &[Digest]) -> Presence {
+    pub(crate) fn on(&self, agent: usize, name: &str, digest: &Digest, variants: &[Digest]) -> Presence {
         if self.holders(digest).is_some_and(|agents| agents.contains(agent)) {
             return Presence::Present;
         }

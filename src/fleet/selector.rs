@@ -39,7 +39,7 @@ pub enum Condition {
 
 impl Requirement {
     /// Whether a label of this value, or no such label, is what is asked for.
-    pub fn allows(&self, value: Option<&str>) -> bool {
+    pub(crate) fn allows(&self, value: Option<&str>) -> bool {
         match (&self.condition, value) {
             (Condition::Present, value) => value.is_some(),
             (Condition::Absent, value) => value.is_none(),
@@ -58,7 +58,7 @@ impl Selector {
     ///
     /// # Errors
     /// The reason, where the text is no selector.
-    pub fn read(text: &str) -> Result<(Self, usize), String> {
+    pub(crate) fn read(text: &str) -> Result<(Self, usize), String> {
         let mut reader = Reader { text, at: 0 };
         reader.skip("{");
         let mut requirements = vec![reader.requirement()?];

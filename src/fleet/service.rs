@@ -37,7 +37,7 @@ mod roster;
 mod tests;
 mod unreached;
 
-pub use crate::fleet::service::reach::Away;
+pub(crate) use crate::fleet::service::reach::Away;
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
 
@@ -107,9 +107,9 @@ pub(in crate::fleet) struct Joined {
 #[derive(Debug, Clone)]
 pub struct AgentPresence {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// How the image stands there.
-    pub presence: Presence,
+    pub(crate) presence: Presence,
 }
 
 /// The agents an expression named at one moment.
@@ -118,7 +118,7 @@ pub struct Selection {
     /// Their ids, in order; at least one.
     pub names: Vec<String>,
     /// The same, folded: `gpu[01-04]`.
-    pub folded: String,
+    pub(crate) folded: String,
 }
 
 impl Fleet {
@@ -150,14 +150,14 @@ impl Fleet {
     }
 
     /// All agents, by id. For super-admins.
-    pub fn agents(&self, caller: &Caller) -> Result<Vec<Agent>> {
+    pub(crate) fn agents(&self, caller: &Caller) -> Result<Vec<Agent>> {
         caller.require_superadmin("agents")?;
         let index = self.index.read();
         Ok(index.sorted().map(|entry| entry.agent.clone()).collect())
     }
 
     /// One agent. For super-admins.
-    pub fn agent(&self, caller: &Caller, id: &str) -> Result<Agent> {
+    pub(crate) fn agent(&self, caller: &Caller, id: &str) -> Result<Agent> {
         caller.require_superadmin("agent")?;
         self.require(id)
     }
@@ -167,13 +167,13 @@ impl Fleet {
     }
 
     /// One agent, whoever asks; for transfers.
-    pub fn find(&self, id: &str) -> Option<Agent> {
+    pub(crate) fn find(&self, id: &str) -> Option<Agent> {
         let index = self.index.read();
         index.entry(id).map(|entry| entry.agent.clone())
     }
 
     /// Whether there is no agent at all.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.index.read().numbers.is_empty()
     }
 
@@ -242,14 +242,14 @@ impl Fleet {
     }
 
     /// How an image stands on one agent, whoever asks.
-    pub fn presence(&self, id: &str, image: &Sought<'_>) -> Presence {
+    pub(crate) fn presence(&self, id: &str, image: &Sought<'_>) -> Presence {
         let index = self.index.read();
         let number = index.numbers.get(id);
         number.map_or(Presence::Unknown, |number| index.presence(*number, image))
     }
 
     /// What an agent holds, by its last report.
-    pub fn held(&self, id: &str) -> Vec<Arc<Held>> {
+    pub(crate) fn held(&self, id: &str) -> Vec<Arc<Held>> {
         let index = self.index.read();
         index.numbers.get(id).map(|number| index.holdings.of_agent(*number).to_vec()).unwrap_or_default()
     }
@@ -275,7 +275,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that was removed.
-    pub async fn arrive(
+    pub(crate) async fn arrive(
         &self,
         id: &str,
         address: &str,
@@ -301,7 +301,7 @@ impl Fleet {
 
     /// An agent's link is gone. It counts as alive for a while, for links come back; but nothing is asked of it.
     /// Returns what is cancelled when it is back.
-    pub fn unlink(&self, id: &str, reason: &str) -> CancellationToken {
+    pub(crate) fn unlink(&self, id: &str, reason: &str) -> CancellationToken {
         let mut index = self.index.write();
         index.change(id, |entry| {
             entry.disconnect();
@@ -342,7 +342,7 @@ impl Fleet {
     }
 
     /// An agent's engine does not answer any more.
-    pub fn lose(&self, id: &str, reason: &str) {
+    pub(crate) fn lose(&self, id: &str, reason: &str) {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         self.index.write().change(id, |entry| {
             let since = match entry.agent.status {
@@ -398,7 +398,7 @@ impl Fleet {
 
     /// Reads an agent's engine anew, after something was done on it. How full its disk is, which some engines take their
     /// time to add up, is told afterwards.
-    pub async fn refresh(&self, id: &str) {
+    pub(crate) async fn refresh(&self, id: &str) {
         let Ok(engine) = self.reach(id) else { return };
         let epoch = self.begin_read();
         match engine.images().await {

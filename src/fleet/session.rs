@@ -23,7 +23,7 @@ use crate::wire::socket::{Broken, Receiver, Sender, Socket};
 use crate::wire::{MAX_HELLO, MAX_IMAGES, MAX_MESSAGE};
 
 /// How long somebody who connected may take to say hello.
-pub const HELLO: Duration = Duration::from_secs(10);
+pub(crate) const HELLO: Duration = Duration::from_secs(10);
 /// How long a last word may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// An agent sends a sign of life so many times before it is missed.
@@ -46,7 +46,7 @@ enum End {
 }
 
 /// Serves one connection to its end. `stranger` is its place until it has proved who it is.
-pub async fn attend<S>(links: Links, stream: S, address: IpAddr, stranger: Stranger)
+pub(crate) async fn attend<S>(links: Links, stream: S, address: IpAddr, stranger: Stranger)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -11,7 +11,12 @@ use crate::engine::{About, Engine};
 use crate::fleet::service::Fleet;
 
 /// Follows the engine at this address.
-pub async fn watch(fleet: Fleet, address: String, engine: Arc<dyn Engine>, shutdown: CancellationToken) {
+pub(crate) async fn watch(
+    fleet: Fleet,
+    address: String,
+    engine: Arc<dyn Engine>,
+    shutdown: CancellationToken,
+) {
     let mut watched = Watched { fleet, address, engine: Arc::clone(&engine), agent: None };
     follow(engine.as_ref(), &mut watched, &shutdown).await;
 }

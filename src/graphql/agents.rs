@@ -26,7 +26,7 @@ use crate::graphql::presence::variants;
 use crate::transfer::plan::sought;
 
 /// A node of the lab.
-pub struct AgentNode(Agent);
+pub(crate) struct AgentNode(Agent);
 
 impl From<Agent> for AgentNode {
     fn from(agent: Agent) -> Self {
@@ -228,7 +228,7 @@ impl Record for Agent {
 
 /// A label of an agent.
 #[derive(SimpleObject)]
-pub struct AgentLabel {
+pub(crate) struct AgentLabel {
     /// Its key.
     key: String,
     /// Its value.
@@ -242,7 +242,7 @@ fn labels(labels: &BTreeMap<String, String>) -> Vec<AgentLabel> {
 /// A page of agents.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct AgentList {
+pub(crate) struct AgentList {
     /// The page.
     items: Option<Vec<Option<AgentNode>>>,
     /// How many there are in all.
@@ -252,7 +252,7 @@ pub struct AgentList {
 /// How an image stands on an agent.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ImagePresence {
+pub(crate) struct ImagePresence {
     /// The agent.
     agent: String,
     /// The image's canonical name.
@@ -268,7 +268,7 @@ pub struct ImagePresence {
 /// A set of agents, as an expression names it now.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct AgentSetPreview {
+pub(crate) struct AgentSetPreview {
     /// Whether the expression names a set.
     ok: bool,
     /// The set, folded: `gpu[01-04]`.
@@ -286,7 +286,7 @@ pub struct AgentSetPreview {
 /// What is wrong with an expression, and where.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct AgentSetError {
+pub(crate) struct AgentSetError {
     /// `SYNTAX`, `UNKNOWN_AGENT`, ...
     code: String,
     /// Where, in bytes from the start.
@@ -300,7 +300,7 @@ pub struct AgentSetError {
 /// What an admin may change of an agent.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ModifyAgentInput {
+pub(crate) struct ModifyAgentInput {
     /// The scaling group it is in.
     scaling_group: Option<String>,
     /// Labels to set; an empty value removes one.
@@ -311,7 +311,7 @@ pub struct ModifyAgentInput {
 
 /// A label to set.
 #[derive(InputObject)]
-pub struct AgentLabelInput {
+pub(crate) struct AgentLabelInput {
     /// Its key.
     key: String,
     /// Its value.
@@ -325,7 +325,7 @@ outcome!(
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
-pub struct AgentQuery;
+pub(crate) struct AgentQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AgentQuery {
@@ -468,7 +468,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct AgentMutation;
+pub(crate) struct AgentMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AgentMutation {

@@ -77,7 +77,7 @@ async fn associate(
 
 /// The mutations. All are for super-admins. What is so already stays so, without an error.
 #[derive(Default)]
-pub struct AssociationMutation;
+pub(crate) struct AssociationMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AssociationMutation {

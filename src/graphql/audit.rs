@@ -20,7 +20,7 @@ const PAGE: usize = 100;
 /// What came of a mutation.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "audit::Outcome")]
-pub enum AuditOutcome {
+pub(crate) enum AuditOutcome {
     /// It was done, or accepted as a task.
     Done,
     /// The caller may not do it.
@@ -30,7 +30,7 @@ pub enum AuditOutcome {
 }
 
 /// A row of the audit log.
-pub struct AuditEntry(Entry);
+pub(crate) struct AuditEntry(Entry);
 
 #[Object(rename_fields = "snake_case")]
 impl AuditEntry {
@@ -101,7 +101,7 @@ impl AuditEntry {
 }
 
 /// A page of the audit log, the newest row first.
-pub struct AuditPage {
+pub(crate) struct AuditPage {
     rows: Vec<Entry>,
     more: bool,
 }
@@ -121,7 +121,7 @@ impl AuditPage {
 
 /// The queries.
 #[derive(Default)]
-pub struct AuditQuery;
+pub(crate) struct AuditQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AuditQuery {

@@ -15,7 +15,7 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::JsonString;
 
 /// A tenant.
-pub struct DomainNode(Arc<Domain>);
+pub(crate) struct DomainNode(Arc<Domain>);
 
 impl From<Arc<Domain>> for DomainNode {
     fn from(domain: Arc<Domain>) -> Self {
@@ -74,7 +74,7 @@ impl DomainNode {
 /// A new domain.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct DomainInput {
+pub(crate) struct DomainInput {
     /// For people.
     description: Option<String>,
     /// Whether its users see any image; true if not given.
@@ -92,7 +92,7 @@ pub struct DomainInput {
 /// Changes to a domain; what is null stays as it is.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ModifyDomainInput {
+pub(crate) struct ModifyDomainInput {
     /// Another name.
     name: Option<String>,
     /// For people.
@@ -161,7 +161,7 @@ outcome!(
 
 /// The queries. Super-admins see all domains, everybody else their own.
 #[derive(Default)]
-pub struct DomainQuery;
+pub(crate) struct DomainQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl DomainQuery {
@@ -181,7 +181,7 @@ impl DomainQuery {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct DomainMutation;
+pub(crate) struct DomainMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl DomainMutation {

@@ -13,7 +13,7 @@ use crate::graphql::kit::fault::FieldResult;
 /// Whether somebody sees an image, and why.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ImageAccess {
+pub(crate) struct ImageAccess {
     /// The image's canonical name.
     reference: String,
     /// Its architecture.
@@ -28,7 +28,7 @@ pub struct ImageAccess {
 
 /// A condition of the visibility rule.
 #[derive(SimpleObject)]
-pub struct AccessCondition {
+pub(crate) struct AccessCondition {
     /// `registry`, `owner` or `agents`.
     name: &'static str,
     /// What it says of this image.
@@ -48,7 +48,7 @@ impl From<explain::Condition> for AccessCondition {
 
 /// The query.
 #[derive(Default)]
-pub struct ExplainQuery;
+pub(crate) struct ExplainQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ExplainQuery {

@@ -20,7 +20,7 @@ use crate::graphql::kit::scalar::{JsonString, Uuid};
 const GENERAL: &str = "GENERAL";
 
 /// A project: some users of a domain.
-pub struct GroupNode(Arc<Group>);
+pub(crate) struct GroupNode(Arc<Group>);
 
 impl From<Arc<Group>> for GroupNode {
     fn from(group: Arc<Group>) -> Self {
@@ -90,7 +90,7 @@ impl GroupNode {
 /// A new group.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct GroupInput {
+pub(crate) struct GroupInput {
     /// For people.
     description: Option<String>,
     /// Whether it counts; true if not given.
@@ -108,7 +108,7 @@ pub struct GroupInput {
 /// Changes to a group; what is null stays as it is.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ModifyGroupInput {
+pub(crate) struct ModifyGroupInput {
     /// Another name.
     name: Option<String>,
     /// For people.
@@ -190,7 +190,7 @@ outcome!(
 
 /// The queries. Super-admins see all groups, a domain's admins those of the domain, everybody else those they are in.
 #[derive(Default)]
-pub struct GroupQuery;
+pub(crate) struct GroupQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl GroupQuery {
@@ -245,7 +245,7 @@ impl GroupQuery {
 
 /// The mutations. They are for super-admins, and for a domain's admins in their domain.
 #[derive(Default)]
-pub struct GroupMutation;
+pub(crate) struct GroupMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl GroupMutation {

@@ -12,7 +12,7 @@ use crate::store::Store;
 /// How the server itself is.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ServerHealth {
+pub(crate) struct ServerHealth {
     /// Its version.
     version: &'static str,
     /// What the database takes, in bytes.
@@ -27,7 +27,7 @@ pub struct ServerHealth {
 
 /// An engine that has not answered yet.
 #[derive(SimpleObject)]
-pub struct UnreachedEngine {
+pub(crate) struct UnreachedEngine {
     /// Where it should be.
     addr: String,
     /// Why it can't be asked.
@@ -36,7 +36,7 @@ pub struct UnreachedEngine {
 
 /// The query.
 #[derive(Default)]
-pub struct HealthQuery;
+pub(crate) struct HealthQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl HealthQuery {

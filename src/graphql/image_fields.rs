@@ -19,7 +19,7 @@ use crate::graphql::kit::scalar::BigInt;
 const NODE: &str = "ImageNode:";
 
 /// Who is shown images, and what is looked up for them besides the image.
-pub struct Audience {
+pub(crate) struct Audience {
     caller: Caller,
     is_superadmin: bool,
     presence: Arc<dyn PresenceIndex>,
@@ -29,7 +29,7 @@ pub struct Audience {
 
 impl Audience {
     /// For this caller, as agents answer now.
-    pub fn new(caller: &Caller, catalog: &Catalog) -> Arc<Self> {
+    pub(crate) fn new(caller: &Caller, catalog: &Catalog) -> Arc<Self> {
         let presence = Arc::clone(catalog.presence());
         let installed = presence.held(None);
         Arc::new(Self { is_superadmin: caller.is_superadmin(), caller: caller.clone(), presence, installed })
@@ -50,27 +50,27 @@ impl Audience {
     }
 
     /// Whether they may do this with the images they see.
-    pub fn may(&self, permission: &str) -> bool {
+    pub(crate) fn may(&self, permission: &str) -> bool {
         self.permissions().contains(&permission)
     }
 }
 
 /// An image as one caller sees it.
 #[derive(Clone)]
-pub struct ImageRow {
+pub(crate) struct ImageRow {
     image: Arc<Image>,
     audience: Arc<Audience>,
 }
 
 impl ImageRow {
     /// This image, for them.
-    pub fn new(image: Arc<Image>, audience: &Arc<Audience>) -> Self {
+    pub(crate) fn new(image: Arc<Image>, audience: &Arc<Audience>) -> Self {
         Self { image, audience: Arc::clone(audience) }
     }
 }
 
 /// The same under the name and with the ids that Relay has.
-pub struct ImageNode(pub ImageRow);
+pub(crate) struct ImageNode(pub(crate) ImageRow);
 
 /// A row that shows an image.
 trait Shown: for<'a> Row<View<'a> = &'a Self> {
@@ -156,18 +156,18 @@ impl Row for ImageNode {
 }
 
 /// The id in Relay's id of an image, or what was given if it is none.
-pub fn plain_id(text: &str) -> String {
+pub(crate) fn plain_id(text: &str) -> String {
     let decoded = BASE64_STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     decoded.and_then(|node| node.strip_prefix(NODE).map(str::to_owned)).unwrap_or_else(|| text.into())
 }
 
 /// An image and who is shown it, for filters.
 #[derive(Clone, Copy)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// The image.
-    pub image: &'a Arc<Image>,
+    pub(crate) image: &'a Arc<Image>,
     /// Who is shown it.
-    pub audience: &'a Audience,
+    pub(crate) audience: &'a Audience,
 }
 
 impl Seen<'_> {
@@ -180,7 +180,7 @@ impl Seen<'_> {
     }
 
     /// Whether it is the caller's own customized image, or a customized one at all for super-admins.
-    pub fn is_customized(self) -> bool {
+    pub(crate) fn is_customized(self) -> bool {
         match self.image.config.owner.as_deref() {
             None => false,
             Some(owner) => self.audience.is_superadmin || *owner == Owner::User(self.audience.caller.user),

@@ -30,7 +30,7 @@ const PERMISSIONS: [&str; 4] = ["read_attribute", "update_attribute", "create_co
 
 /// Where a page stands in its list.
 #[derive(SimpleObject)]
-pub struct PageInfo {
+pub(crate) struct PageInfo {
     /// Whether there are more behind it.
     has_next_page: bool,
     /// Whether there are more before it.
@@ -43,7 +43,7 @@ pub struct PageInfo {
 
 /// A page of images.
 #[derive(SimpleObject)]
-pub struct ImageConnection {
+pub(crate) struct ImageConnection {
     /// Where it stands.
     page_info: PageInfo,
     /// Its rows.
@@ -54,7 +54,7 @@ pub struct ImageConnection {
 
 /// An image in a page.
 #[derive(SimpleObject)]
-pub struct ImageEdge {
+pub(crate) struct ImageEdge {
     /// The image.
     node: Option<One<ImageNode>>,
     /// Its place, for `after` and `before`; it holds whatever is added or taken away meanwhile.
@@ -63,7 +63,7 @@ pub struct ImageEdge {
 
 /// The queries.
 #[derive(Default)]
-pub struct ImageNodeQuery;
+pub(crate) struct ImageNodeQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ImageNodeQuery {
@@ -221,7 +221,7 @@ outcome!(
 
 /// What came of `purge_image_by_id`.
 #[derive(SimpleObject)]
-pub struct PurgeImageById {
+pub(crate) struct PurgeImageById {
     /// The image as it was.
     image: Option<One<ImageNode>>,
 }
@@ -229,7 +229,7 @@ pub struct PurgeImageById {
 /// How an image is purged.
 #[derive(InputObject, Default)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PurgeImageOptions {
+pub(crate) struct PurgeImageOptions {
     /// Also take its tag away in the registry.
     #[graphql(default)]
     remove_from_registry: bool,
@@ -237,7 +237,7 @@ pub struct PurgeImageOptions {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct ImageNodeMutation;
+pub(crate) struct ImageNodeMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ImageNodeMutation {

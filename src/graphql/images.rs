@@ -19,7 +19,7 @@ use crate::transfer::service::Transfers;
 
 /// Whether an image is in use or was taken away (Backend.AI 25.4).
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
-pub enum ImageStatus {
+pub(crate) enum ImageStatus {
     /// In the catalog.
     Alive,
     /// Taken out; wharf keeps none of these.
@@ -28,7 +28,7 @@ pub enum ImageStatus {
 
 /// The queries.
 #[derive(Default)]
-pub struct ImageQuery;
+pub(crate) struct ImageQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ImageQuery {
@@ -152,7 +152,7 @@ fn started(task: TaskId) -> Done<String> {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct ImageMutation;
+pub(crate) struct ImageMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ImageMutation {

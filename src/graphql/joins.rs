@@ -14,7 +14,7 @@ use crate::graphql::kit::outcome::outcome;
 /// A token that lets an agent in, without its secret.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct AgentToken {
+pub(crate) struct AgentToken {
     /// Names it; not secret.
     id: String,
     /// `good`, `used`, `expired` or `revoked`.
@@ -54,7 +54,7 @@ impl AgentToken {
 /// What a token is to be good for.
 #[derive(InputObject, Default)]
 #[graphql(rename_fields = "snake_case")]
-pub struct CreateAgentTokenInput {
+pub(crate) struct CreateAgentTokenInput {
     /// This agent only; any otherwise.
     id: Option<String>,
     /// The scaling group of the agents that join by it; what they ask for otherwise, or `default`.
@@ -80,7 +80,7 @@ outcome!(
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
-pub struct JoinQuery;
+pub(crate) struct JoinQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl JoinQuery {
@@ -94,7 +94,7 @@ impl JoinQuery {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct JoinMutation;
+pub(crate) struct JoinMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl JoinMutation {

@@ -24,7 +24,7 @@ use crate::graphql::policies;
 const HIDDEN: &str = "*****";
 
 /// An API credential of a user.
-pub struct KeyPairNode {
+pub(crate) struct KeyPairNode {
     key: OwnedKeypair,
     /// The secret key, in the answer to the mutation that made it.
     fresh: Option<Secret>,
@@ -32,7 +32,7 @@ pub struct KeyPairNode {
 
 impl KeyPairNode {
     /// With the secret key, to be shown this once.
-    pub fn fresh(key: OwnedKeypair, secret: Secret) -> Self {
+    pub(crate) fn fresh(key: OwnedKeypair, secret: Secret) -> Self {
         Self { key, fresh: Some(secret) }
     }
 }
@@ -157,7 +157,7 @@ impl Record for OwnedKeypair {
 /// The user of a keypair.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct UserInfo {
+pub(crate) struct UserInfo {
     /// The e-mail address.
     email: Option<String>,
     /// The short name; the e-mail address if it has none.
@@ -179,7 +179,7 @@ impl From<&Arc<User>> for UserInfo {
 /// A page of keypairs.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct KeyPairList {
+pub(crate) struct KeyPairList {
     /// The page.
     items: Option<Vec<Option<KeyPairNode>>>,
     /// How many there are in all.
@@ -191,7 +191,7 @@ macro_rules! props {
         $(#[$doc])*
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
+        pub(crate) struct $name {
             /// Whether it may be used.
             is_active: Option<bool>,
             /// Not looked at: it follows the user's role.
@@ -247,7 +247,7 @@ outcome!(
 
 /// The queries. Keypairs are seen by who sees their users.
 #[derive(Default)]
-pub struct KeyPairQuery;
+pub(crate) struct KeyPairQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl KeyPairQuery {
@@ -310,7 +310,7 @@ impl KeyPairQuery {
 
 /// The mutations. They are for super-admins, and for a domain's admins in their domain.
 #[derive(Default)]
-pub struct KeyPairMutation;
+pub(crate) struct KeyPairMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl KeyPairMutation {

@@ -11,13 +11,13 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::{BigInt, JsonString};
 
 /// The name of the one policy.
-pub const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// Takes the one policy, or none.
 ///
 /// # Errors
 /// [`Error::Missing`] for any other.
-pub fn check(name: Option<&str>) -> Result<()> {
+pub(crate) fn check(name: Option<&str>) -> Result<()> {
     match name {
         None | Some("" | DEFAULT) => Ok(()),
         Some(name) => {
@@ -28,7 +28,7 @@ pub fn check(name: Option<&str>) -> Result<()> {
 }
 
 /// The one policy. Everything in it is constant, in the shape Backend.AI's clients expect; 0 stands for no limit.
-pub struct KeyPairResourcePolicy;
+pub(crate) struct KeyPairResourcePolicy;
 
 #[Object(rename_fields = "snake_case")]
 impl KeyPairResourcePolicy {
@@ -106,7 +106,7 @@ impl KeyPairResourcePolicy {
 macro_rules! props {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        pub struct $name;
+        pub(crate) struct $name;
 
         #[Scalar]
         impl ScalarType for $name {
@@ -147,7 +147,7 @@ outcome!(
 
 /// The queries.
 #[derive(Default)]
-pub struct PolicyQuery;
+pub(crate) struct PolicyQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl PolicyQuery {
@@ -168,7 +168,7 @@ impl PolicyQuery {
 
 /// The mutations. None of them is ever done.
 #[derive(Default)]
-pub struct PolicyMutation;
+pub(crate) struct PolicyMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl PolicyMutation {

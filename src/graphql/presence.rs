@@ -21,7 +21,7 @@ const MAX_REFERENCES: usize = 500;
 /// How images stand on all agents.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PresenceMatrix {
+pub(crate) struct PresenceMatrix {
     /// The agents, by id: what each letter of a row is about.
     agents: Vec<String>,
     /// What each of the agents runs, in their order; null for one that was never heard of.
@@ -33,7 +33,7 @@ pub struct PresenceMatrix {
 /// How an image stands on all agents.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PresenceRow {
+pub(crate) struct PresenceRow {
     /// The image's canonical name.
     reference: String,
     /// The image's architecture.
@@ -44,7 +44,7 @@ pub struct PresenceRow {
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
-pub struct PresenceQuery;
+pub(crate) struct PresenceQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl PresenceQuery {
@@ -90,7 +90,7 @@ impl PresenceQuery {
 }
 
 /// The digests of the images of one name: the variants that an agent has one of.
-pub fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
+pub(crate) fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
     images.iter().map(|image| image.record.digest.clone()).collect()
 }
 

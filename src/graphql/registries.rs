@@ -14,7 +14,7 @@ use crate::graphql::kit::outcome::{Done, outcome};
 use crate::scan::service::Scanner;
 
 /// A registry.
-pub struct ContainerRegistry(Arc<Registry>);
+pub(crate) struct ContainerRegistry(Arc<Registry>);
 
 #[Object(rename_fields = "snake_case")]
 impl ContainerRegistry {
@@ -35,7 +35,7 @@ impl ContainerRegistry {
 }
 
 /// How a registry is reached and read.
-pub struct ContainerRegistryConfig(Arc<Registry>);
+pub(crate) struct ContainerRegistryConfig(Arc<Registry>);
 
 #[Object(rename_fields = "snake_case")]
 impl ContainerRegistryConfig {
@@ -96,7 +96,7 @@ macro_rules! props {
         $(#[$doc])*
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
+        pub(crate) struct $name {
             /// Where it answers; `https://` and the host name if not given.
             url: Option<String>,
             /// Its software: `docker`, `harbor2`, ...
@@ -154,7 +154,7 @@ macro_rules! payload {
         $(#[$doc])*
         #[derive(SimpleObject)]
         #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
+        pub(crate) struct $name {
             /// The registry.
             container_registry: Option<ContainerRegistry>,
         }
@@ -174,7 +174,7 @@ payload!(
 /// The registry as it is now.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ModifyContainerRegistry {
+pub(crate) struct ModifyContainerRegistry {
     /// The registry.
     container_registry: Option<ContainerRegistry>,
     /// What was dropped, if anything was: a registry that moves to another scheme, host or port keeps no password,
@@ -201,7 +201,7 @@ outcome!(
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
-pub struct RegistryQuery;
+pub(crate) struct RegistryQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RegistryQuery {
@@ -233,7 +233,7 @@ impl RegistryQuery {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct RegistryMutation;
+pub(crate) struct RegistryMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RegistryMutation {

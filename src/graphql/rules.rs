@@ -19,7 +19,7 @@ const MAX_NAMES: usize = 1_000;
 
 /// A standing preload: it loads the images that its pattern takes onto the agents that its expression names, whenever
 /// one is missing or stale there. It takes nothing off an agent.
-pub struct PreloadRule(Told);
+pub(crate) struct PreloadRule(Told);
 
 #[Object(rename_fields = "snake_case")]
 impl PreloadRule {
@@ -116,7 +116,7 @@ impl PreloadRule {
 /// How a rule stood when it was looked at last. Counts are of images on agents: two images on three agents are six.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadRuleStatus {
+pub(crate) struct PreloadRuleStatus {
     /// When that was, in RFC 3339.
     at: String,
     /// How many images the pattern takes, by name.
@@ -162,7 +162,7 @@ pub struct PreloadRuleStatus {
 /// An agent that can't be given anything now.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadRuleAway {
+pub(crate) struct PreloadRuleAway {
     /// The agent.
     agent: String,
     /// Why.
@@ -172,7 +172,7 @@ pub struct PreloadRuleAway {
 /// An image that waits on one agent.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadRuleWaiting {
+pub(crate) struct PreloadRuleWaiting {
     /// The agent.
     agent: String,
     /// The image.
@@ -228,7 +228,7 @@ impl From<&Status> for PreloadRuleStatus {
 /// What a rule would find now; nothing is started.
 #[derive(SimpleObject, Default)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadRulePreview {
+pub(crate) struct PreloadRulePreview {
     /// Whether a rule can be made of it.
     ok: bool,
     /// What is wrong, field by field.
@@ -268,7 +268,7 @@ pub struct PreloadRulePreview {
 /// What is wrong with a field of a rule.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadRuleProblem {
+pub(crate) struct PreloadRuleProblem {
     /// `images`, `target_agents`, `window` or `time_zone`.
     field: &'static str,
     /// What is wrong and what would be right. For an expression, two lines follow: itself, and a caret at the place.
@@ -278,7 +278,7 @@ pub struct PreloadRuleProblem {
 /// A new rule.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct CreatePreloadRuleInput {
+pub(crate) struct CreatePreloadRuleInput {
     /// The images: a pattern for `registry/name:tag`; `*` stands for any characters, `?` for any one.
     images: String,
     /// The agents: an expression. Names that nobody has yet are taken, and told of.
@@ -294,7 +294,7 @@ pub struct CreatePreloadRuleInput {
 /// Changes to a rule; what is null stays as it is.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct ModifyPreloadRuleInput {
+pub(crate) struct ModifyPreloadRuleInput {
     /// The images.
     images: Option<String>,
     /// The agents.
@@ -330,7 +330,7 @@ outcome!(
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
-pub struct RuleQuery;
+pub(crate) struct RuleQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RuleQuery {
@@ -411,7 +411,7 @@ impl PreloadRulePreview {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct RuleMutation;
+pub(crate) struct RuleMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RuleMutation {

@@ -16,7 +16,7 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::JsonString;
 
 /// A named set of agents.
-pub struct ScalingGroupNode(Arc<ScalingGroup>);
+pub(crate) struct ScalingGroupNode(Arc<ScalingGroup>);
 
 impl From<Arc<ScalingGroup>> for ScalingGroupNode {
     fn from(group: Arc<ScalingGroup>) -> Self {
@@ -93,7 +93,7 @@ macro_rules! props {
         $(#[$doc])*
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
+        pub(crate) struct $name {
             /// For people.
             description: Option<String>,
             /// Whether it counts.
@@ -151,7 +151,7 @@ outcome!(
 /// The queries. Super-admins see all scaling groups, everybody else those that their domain, a group or a keypair they
 /// see may use.
 #[derive(Default)]
-pub struct ScalingGroupQuery;
+pub(crate) struct ScalingGroupQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ScalingGroupQuery {
@@ -218,7 +218,7 @@ impl ScalingGroupQuery {
 
 /// The mutations. All are for super-admins.
 #[derive(Default)]
-pub struct ScalingGroupMutation;
+pub(crate) struct ScalingGroupMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ScalingGroupMutation {

@@ -52,7 +52,7 @@ const MAX_RECURSION: usize = 32;
 /// All queries.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
-pub struct Query(
+pub(crate) struct Query(
     ImageQuery,
     ImageNodeQuery,
     ExplainQuery,
@@ -78,7 +78,7 @@ pub struct Query(
 /// All mutations.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
-pub struct Mutation(
+pub(crate) struct Mutation(
     ImageMutation,
     ImageNodeMutation,
     AgentMutation,
@@ -98,42 +98,42 @@ pub struct Mutation(
 );
 
 /// The schema as the library has it; [`spec::Api`](crate::graphql::spec::Api) is how it is asked.
-pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+pub(crate) type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
 /// What the resolvers ask.
-pub struct Services {
+pub(crate) struct Services {
     /// For its size.
-    pub store: Store,
+    pub(crate) store: Store,
     /// For whom an explanation is about.
-    pub accounts: Accounts,
+    pub(crate) accounts: Accounts,
     /// For the log itself.
-    pub audit: Audit,
+    pub(crate) audit: Audit,
     /// For domains, groups, users, keypairs and scaling groups.
-    pub directory: Directory,
+    pub(crate) directory: Directory,
     /// For sessions.
-    pub sign_in: SignIn,
+    pub(crate) sign_in: SignIn,
     /// For API tokens.
-    pub tokens: Tokens,
+    pub(crate) tokens: Tokens,
     /// For images and registries.
-    pub catalog: Catalog,
+    pub(crate) catalog: Catalog,
     /// For agents.
-    pub fleet: Fleet,
+    pub(crate) fleet: Fleet,
     /// For join tokens.
-    pub joins: Joins,
+    pub(crate) joins: Joins,
     /// For agents on other machines.
-    pub links: Links,
+    pub(crate) links: Links,
     /// For scans.
-    pub scanner: Scanner,
+    pub(crate) scanner: Scanner,
     /// For preloads and unloads.
-    pub transfers: Transfers,
+    pub(crate) transfers: Transfers,
     /// For standing preloads.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
     /// For tasks.
-    pub queue: Queue,
+    pub(crate) queue: Queue,
 }
 
 /// The schema over these services, whose long walks are run there.
-pub fn build(services: Services, walks: Walks) -> Schema {
+pub(crate) fn build(services: Services, walks: Walks) -> Schema {
     let Services {
         store,
         accounts,
@@ -170,14 +170,14 @@ pub fn build(services: Services, walks: Walks) -> Schema {
 }
 
 /// The schema as text, in GraphQL's schema definition language.
-pub fn sdl() -> String {
+pub(crate) fn sdl() -> String {
     let options = SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
     builder().finish().sdl_with_options(options)
 }
 
 /// A schema that can be asked about itself.
 #[cfg(test)]
-pub fn empty() -> Schema {
+pub(crate) fn empty() -> Schema {
     builder().finish()
 }
 

@@ -8,7 +8,7 @@ use crate::access::sign_in::SignIn;
 use crate::graphql::kit::outcome::{Done, outcome};
 
 /// A session that a password opened.
-pub struct LoginSession(Shown);
+pub(crate) struct LoginSession(Shown);
 
 #[Object(rename_fields = "snake_case")]
 impl LoginSession {
@@ -40,7 +40,7 @@ outcome!(
 
 /// The queries.
 #[derive(Default)]
-pub struct SessionQuery;
+pub(crate) struct SessionQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl SessionQuery {
@@ -53,7 +53,7 @@ impl SessionQuery {
 
 /// The mutations.
 #[derive(Default)]
-pub struct SessionMutation;
+pub(crate) struct SessionMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl SessionMutation {

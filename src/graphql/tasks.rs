@@ -22,7 +22,7 @@ const USUAL_TASKS: usize = 50;
 const MAX_ITEMS: usize = 1_000;
 
 /// A background task.
-pub struct BackgroundTask {
+pub(crate) struct BackgroundTask {
     live: Arc<Live>,
     task: Task,
 }
@@ -117,7 +117,7 @@ impl BackgroundTask {
 }
 
 /// A piece of a task: one repository for a rescan, an image and an agent for a preload or unload.
-pub struct TaskItem(Item);
+pub(crate) struct TaskItem(Item);
 
 #[Object(rename_fields = "snake_case")]
 impl TaskItem {
@@ -193,7 +193,7 @@ impl TaskItem {
 }
 
 /// An account of what was done.
-pub struct TaskLedger(Arc<Ledger>);
+pub(crate) struct TaskLedger(Arc<Ledger>);
 
 #[Object(rename_fields = "snake_case")]
 impl TaskLedger {
@@ -241,7 +241,7 @@ impl TaskLedger {
 /// One thing and the reason it is listed.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct LedgerEntry {
+pub(crate) struct LedgerEntry {
     /// What it is about.
     reference: String,
     /// Why.
@@ -263,7 +263,7 @@ outcome!(
 
 /// The queries.
 #[derive(Default)]
-pub struct TaskQuery;
+pub(crate) struct TaskQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TaskQuery {
@@ -292,7 +292,7 @@ impl TaskQuery {
 
 /// The mutations.
 #[derive(Default)]
-pub struct TaskMutation;
+pub(crate) struct TaskMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TaskMutation {

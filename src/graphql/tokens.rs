@@ -8,7 +8,7 @@ use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::outcome::outcome;
 
 /// A personal API token, without itself.
-pub struct ApiToken(Token);
+pub(crate) struct ApiToken(Token);
 
 #[Object(rename_fields = "snake_case")]
 impl ApiToken {
@@ -58,7 +58,7 @@ outcome!(
 
 /// The queries.
 #[derive(Default)]
-pub struct TokenQuery;
+pub(crate) struct TokenQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TokenQuery {
@@ -71,7 +71,7 @@ impl TokenQuery {
 
 /// The mutations.
 #[derive(Default)]
-pub struct TokenMutation;
+pub(crate) struct TokenMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TokenMutation {

@@ -11,7 +11,7 @@ use crate::transfer::service::Transfers;
 /// What a preload would do.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadPlan {
+pub(crate) struct PreloadPlan {
     /// The set of agents, folded.
     folded: String,
     /// How many agents are in it.
@@ -25,7 +25,7 @@ pub struct PreloadPlan {
 /// What a preload would do with an image on an agent.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PreloadPlanAgent {
+pub(crate) struct PreloadPlanAgent {
     /// The agent.
     agent: String,
     /// The image's canonical name.
@@ -64,13 +64,13 @@ impl From<AgentPlan> for PreloadPlanAgent {
 }
 
 /// The image of the seed's argument, and those of the other.
-pub fn all_of(reference: String, references: Option<Vec<Option<String>>>) -> Vec<String> {
+pub(crate) fn all_of(reference: String, references: Option<Vec<Option<String>>>) -> Vec<String> {
     std::iter::once(reference).chain(references.unwrap_or_default().into_iter().flatten()).collect()
 }
 
 /// The queries. All are for super-admins.
 #[derive(Default)]
-pub struct TransferQuery;
+pub(crate) struct TransferQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TransferQuery {

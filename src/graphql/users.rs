@@ -24,7 +24,7 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 
 /// A person or a program with an account.
-pub struct UserNode(Arc<User>);
+pub(crate) struct UserNode(Arc<User>);
 
 impl From<Arc<User>> for UserNode {
     fn from(user: Arc<User>) -> Self {
@@ -168,7 +168,7 @@ impl Record for User {
 /// A group that a user is a member of.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct UserGroup {
+pub(crate) struct UserGroup {
     /// Its id.
     id: Option<Uuid>,
     /// Its name.
@@ -184,7 +184,7 @@ impl From<Arc<Group>> for UserGroup {
 /// A page of users.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct UserList {
+pub(crate) struct UserList {
     /// The page.
     items: Option<Vec<Option<UserNode>>>,
     /// How many there are in all.
@@ -196,7 +196,7 @@ macro_rules! props {
         $(#[$doc])*
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
+        pub(crate) struct $name {
             /// A short name, unique in whatever case; empty for none.
             username: Option<String>,
             /// 8 to 1024 bytes.
@@ -328,7 +328,7 @@ outcome!(
 /// What else goes with a user.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
-pub struct PurgeUserInput {
+pub(crate) struct PurgeUserInput {
     /// Not looked at; for Backend.AI's clients.
     purge_shared_vfolders: Option<bool>,
     /// Not looked at; for Backend.AI's clients.
@@ -338,7 +338,7 @@ pub struct PurgeUserInput {
 /// The queries. Super-admins see all users, a domain's admins those of the domain but its super-admins, everybody else
 /// themselves.
 #[derive(Default)]
-pub struct UserQuery;
+pub(crate) struct UserQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl UserQuery {
@@ -427,7 +427,7 @@ fn found(
 
 /// The mutations. They are for super-admins, and for a domain's admins in their domain.
 #[derive(Default)]
-pub struct UserMutation;
+pub(crate) struct UserMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl UserMutation {

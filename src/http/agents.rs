@@ -24,7 +24,7 @@ const GUESTS: usize = 64;
 /// Turns the connection into a link. Who it is for is asked on the link, so that an agent of any version is told in
 /// words why it is not wanted.
 #[handler]
-pub fn link(
+pub(crate) fn link(
     request: &Request,
     Data(links): Data<&Links>,
     Data(proofs): Data<&Proofs>,
@@ -62,21 +62,21 @@ pub fn link(
 
 /// Images of the server's own directories, for agents that were given a grant.
 #[derive(Clone)]
-pub struct HandOut {
+pub(crate) struct HandOut {
     grants: Arc<Grants>,
     guests: Arc<Semaphore>,
 }
 
 impl HandOut {
     /// Behind these grants.
-    pub fn new(grants: Arc<Grants>) -> Self {
+    pub(crate) fn new(grants: Arc<Grants>) -> Self {
         Self { grants, guests: Arc::new(Semaphore::new(GUESTS)) }
     }
 }
 
 /// `/agents/v2/…`: what one may read with a grant. No user or token opens it, and no grant opens anything else.
 #[handler]
-pub async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Response {
+pub(crate) async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Response {
     let wanted = PeerRequest {
         method: request.method().as_str(),
         path: request.uri().path().strip_prefix("/agents").unwrap_or_default(),

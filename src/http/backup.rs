@@ -28,7 +28,7 @@ const MOST_SENT: usize = 4;
 
 /// Takes backups, one at a time. Clones share it.
 #[derive(Clone)]
-pub struct Backups {
+pub(crate) struct Backups {
     store: Store,
     audit: Audit,
     clock: Clock,
@@ -39,7 +39,7 @@ pub struct Backups {
 
 /// A backup on its way. Its file has no name any more and is gone when this is dropped, whether or not somebody has read
 /// it to its end.
-pub struct Taken {
+pub(crate) struct Taken {
     file: tokio::fs::File,
     bytes: u64,
     _place: OwnedSemaphorePermit,
@@ -57,13 +57,13 @@ impl AsyncRead for Taken {
 
 impl Backups {
     /// Of this store, made in its data directory.
-    pub fn new(store: Store, audit: Audit, clock: Clock, folder: PathBuf) -> Self {
+    pub(crate) fn new(store: Store, audit: Audit, clock: Clock, folder: PathBuf) -> Self {
         let [turn, sent] = [1, MOST_SENT].map(|places| Arc::new(Semaphore::new(places)));
         Self { store, audit, clock, folder, turn, sent }
     }
 
     /// Removes what a server left that was killed while it took one.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let is_left = |name: &str| name.starts_with(&format!("{DATABASE_FILE}.backup-"));
         for entry in fs::read_dir(&self.folder).into_iter().flatten().filter_map(std::io::Result::ok) {
             if entry.file_name().to_str().is_some_and(is_left) {
@@ -77,7 +77,7 @@ impl Backups {
     /// # Errors
     /// [`Error::Denied`] for all but super-admins, [`Error::Busy`] while another one is taken or too many are on their way,
     /// and [`Error::Unavailable`] where there is no room for it.
-    pub async fn take(&self, caller: &Caller) -> Result<Taken> {
+    pub(crate) async fn take(&self, caller: &Caller) -> Result<Taken> {
         self.audit
             .superadmin(caller, BACK_UP, "", |_| async {
                 let busy = |_| Error::Busy("another backup is being taken; try again when it is done".into());
@@ -116,7 +116,7 @@ impl Backups {
 
 /// `POST /backup`: the file.
 #[handler]
-pub async fn take(Proved(caller): Proved, Data(backups): Data<&Backups>) -> Result<Response, Problem> {
+pub(crate) async fn take(Proved(caller): Proved, Data(backups): Data<&Backups>) -> Result<Response, Problem> {
     let taken = backups.take(&caller).await?;
     Ok(Response::builder()
         .header(header::CONTENT_TYPE, "application/octet-stream")

@@ -16,7 +16,7 @@ const MAX_BODY: usize = 16 * 1024;
 const BLOCK: usize = 16;
 
 /// Reads the body. What is in it may be secret, so nothing of it is repeated when it can't be read.
-pub async fn read<T: DeserializeOwned>(request: &Request, body: Body) -> Result<T, Problem> {
+pub(crate) async fn read<T: DeserializeOwned>(request: &Request, body: Body) -> Result<T, Problem> {
     let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))?;
     let opened = if browser::is_encoded(request) {
         let host = request.header(header::HOST).unwrap_or_default();

@@ -16,7 +16,7 @@ const PLAIN_COOKIE: &str = "wharf-session";
 const ENCODED: &str = "X-BackendAI-Encoded";
 
 /// The session key that came with the request.
-pub fn session_key(request: &Request, peer: Peer) -> Option<&str> {
+pub(crate) fn session_key(request: &Request, peer: Peer) -> Option<&str> {
     let lines = request.headers().get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut cookies =
         lines.flat_map(|line| line.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
@@ -25,12 +25,12 @@ pub fn session_key(request: &Request, peer: Peer) -> Option<&str> {
 
 /// What makes the browser keep the key. It goes with the browser's own session: how long it may be used is decided
 /// here, not there.
-pub fn keep(key: &Secret, peer: Peer) -> String {
+pub(crate) fn keep(key: &Secret, peer: Peer) -> String {
     cookie(key.expose(), peer, "")
 }
 
 /// What makes the browser forget it.
-pub fn forget(peer: Peer) -> String {
+pub(crate) fn forget(peer: Peer) -> String {
     cookie("", peer, "; Max-Age=0")
 }
 
@@ -44,7 +44,7 @@ fn name_for(peer: Peer) -> &'static str {
 }
 
 /// Refuses what a page of another site made the browser send. Programs say nothing of pages and are let on.
-pub fn check_page(request: &Request) -> Result<(), Problem> {
+pub(crate) fn check_page(request: &Request) -> Result<(), Problem> {
     let refused = |why: &str| Err(Problem::forbidden(format!("this request comes from another site: {why}")));
     if let Some(origin) = request.header(header::ORIGIN) {
         let host = request.header(header::HOST).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn check_page(request: &Request) -> Result<(), Problem> {
 }
 
 /// [`check_page`], and for what changes something a type that pages can't send to other sites without asking.
-pub fn check(request: &Request) -> Result<(), Problem> {
+pub(crate) fn check(request: &Request) -> Result<(), Problem> {
     check_page(request)?;
     if matches!(*request.method(), Method::GET | Method::HEAD) || is_encoded(request) || is_json(request) {
         Ok(())
@@ -69,13 +69,13 @@ pub fn check(request: &Request) -> Result<(), Problem> {
 }
 
 /// Whether the body is said to be JSON.
-pub fn is_json(request: &Request) -> bool {
+pub(crate) fn is_json(request: &Request) -> bool {
     let given = request.content_type().map(|given| given.split(';').next().unwrap_or_default().trim());
     given.is_some_and(|given| given.eq_ignore_ascii_case("application/json"))
 }
 
 /// Whether the body is sealed as the clients from 24.9 on do it.
-pub fn is_encoded(request: &Request) -> bool {
+pub(crate) fn is_encoded(request: &Request) -> bool {
     request.header(ENCODED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 

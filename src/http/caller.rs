@@ -30,31 +30,31 @@ const NEWEST_MAJOR: u32 = 9;
 
 /// What proves who sends a request.
 #[derive(Clone)]
-pub struct Proofs {
+pub(crate) struct Proofs {
     /// For signatures.
-    pub accounts: Accounts,
+    pub(crate) accounts: Accounts,
     /// For cookies.
-    pub sessions: Sessions,
+    pub(crate) sessions: Sessions,
     /// For `Authorization: Bearer`.
-    pub tokens: Tokens,
+    pub(crate) tokens: Tokens,
     /// Signatures that were used.
-    pub replays: Replays,
+    pub(crate) replays: Replays,
     /// How many requests each may make.
-    pub rates: Rates,
+    pub(crate) rates: Rates,
     /// For signatures' dates.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Whose word on where a request comes from counts.
-    pub proxies: Proxies,
+    pub(crate) proxies: Proxies,
 }
 
 /// A request's sender, proved. A handler that takes one can't be reached without. It stands before whatever takes the
 /// body, for a signature is good for one body, and that is read here.
-pub struct Proved(pub Caller);
+pub(crate) struct Proved(pub(crate) Caller);
 
 /// The sender of a request for a stream. The official clients sign once for a stream, and open it again with the same
 /// signature when it breaks; it has no body, and whoever can read it on its way can read the stream as well. So its use
 /// is not counted.
-pub struct Listening(pub Caller);
+pub(crate) struct Listening(pub(crate) Caller);
 
 impl Deref for Proved {
     type Target = Caller;
@@ -66,11 +66,11 @@ impl Deref for Proved {
 
 /// How the sender stands with the limit on requests, on its way from the handler to the response.
 #[derive(Clone, Default)]
-pub struct Tally(Arc<Mutex<Option<RateStatus>>>);
+pub(crate) struct Tally(Arc<Mutex<Option<RateStatus>>>);
 
 impl Tally {
     /// How the sender stands, if there is a limit.
-    pub fn standing(&self) -> Option<RateStatus> {
+    pub(crate) fn standing(&self) -> Option<RateStatus> {
         *self.0.lock()
     }
 }
@@ -149,7 +149,7 @@ impl Proofs {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when what they proved themselves with is good no more.
-    pub fn again(&self, caller: &Caller) -> Result<Caller> {
+    pub(crate) fn again(&self, caller: &Caller) -> Result<Caller> {
         let origin = &caller.origin;
         let is_good = match &origin.credential {
             Credential::Session => origin.session.is_some_and(|id| self.sessions.is_open(id)),
@@ -173,7 +173,7 @@ impl Proofs {
     }
 
     /// Whose session the request's cookie is, wherever the request comes from.
-    pub fn visitor(&self, request: &Request, peer: Peer) -> Option<Caller> {
+    pub(crate) fn visitor(&self, request: &Request, peer: Peer) -> Option<Caller> {
         let key = browser::session_key(request, peer)?;
         self.sessions.caller(key, peer.address).ok()
     }

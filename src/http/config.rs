@@ -29,7 +29,7 @@ const AUTO_PULL: (&str, &str) = ("config/docker/image/auto_pull", "digest");
 
 /// Which keys.
 #[derive(Deserialize)]
-pub struct Which {
+pub(crate) struct Which {
     key: String,
     /// Every key that begins with these characters.
     #[serde(default)]
@@ -38,14 +38,14 @@ pub struct Which {
 
 /// A key and what it is to be.
 #[derive(Deserialize)]
-pub struct Setting {
+pub(crate) struct Setting {
     key: String,
     value: Value,
 }
 
 /// `POST /config/get`.
 #[handler]
-pub fn get(
+pub(crate) fn get(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(which): Sent<Which>,
@@ -63,7 +63,7 @@ pub fn get(
 
 /// `POST /config/set`: one value, or a tree of them.
 #[handler]
-pub async fn set(
+pub(crate) async fn set(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(setting): Sent<Setting>,
@@ -89,7 +89,7 @@ pub async fn set(
 
 /// `POST /config/delete`: one key, or all that begin with these characters.
 #[handler]
-pub async fn delete(
+pub(crate) async fn delete(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(which): Sent<Which>,

@@ -46,16 +46,16 @@ const AGAIN: Duration = Duration::from_millis(10);
 const TOLD: u32 = 1;
 
 /// How connections are served.
-pub struct Connections {
+pub(crate) struct Connections {
     /// Whose connections stand for many clients.
-    pub proxies: Proxies,
+    pub(crate) proxies: Proxies,
     /// How long requests that are being answered may go on after the server was told to stop.
-    pub last_requests: Duration,
+    pub(crate) last_requests: Duration,
 }
 
 impl Connections {
     /// Serves until told to stop, and then until what is being answered has ended or its time is over.
-    pub async fn serve<E>(self, listener: TcpListener, routes: E, shutdown: CancellationToken)
+    pub(crate) async fn serve<E>(self, listener: TcpListener, routes: E, shutdown: CancellationToken)
     where
         E: Endpoint<Output = Response> + 'static,
     {

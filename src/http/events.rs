@@ -48,7 +48,7 @@ const MAX_ERRORS: usize = 100;
 
 /// Which task; the documentation says `taskId`, the clients say `task_id`.
 #[derive(Deserialize)]
-pub struct Which {
+pub(crate) struct Which {
     task_id: Option<String>,
     #[serde(rename = "taskId")]
     camel: Option<String>,
@@ -56,24 +56,24 @@ pub struct Which {
 
 /// Where streams run, and what ends them.
 #[derive(Clone)]
-pub struct Streams {
+pub(crate) struct Streams {
     /// The server's tasks.
-    pub tracker: TaskTracker,
+    pub(crate) tracker: TaskTracker,
     /// Cancelled when the server stops: it waits for open streams otherwise.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     places: Slots<UserId>,
 }
 
 impl Streams {
     /// None yet.
-    pub fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self { tracker, shutdown, places: Slots::new(MOST, MOST_OF_ONE) }
     }
 }
 
 /// Follows a task: its state now, then each change; the last event says how it ended, then comes `server_close`.
 #[handler]
-pub fn follow(
+pub(crate) fn follow(
     request: &Request,
     Query(which): Query<Which>,
     Listening(caller): Listening,

@@ -10,11 +10,11 @@ use tokio_util::task::TaskTracker;
 
 /// The layer around the routes. Otherwise a client that hangs up ends what is done for it wherever it waits just then: a
 /// tag would be gone from its registry, and the catalog and the audit log know nothing of it.
-pub struct Finish(TaskTracker);
+pub(crate) struct Finish(TaskTracker);
 
 impl Finish {
     /// What is still under way when the server stops is waited for with the rest of what `tracker` knows.
-    pub fn new(tracker: TaskTracker) -> Self {
+    pub(crate) fn new(tracker: TaskTracker) -> Self {
         Self(tracker)
     }
 }
@@ -32,12 +32,12 @@ impl<E: Endpoint + 'static> Middleware<E> for Finish {
 struct Waited(CancellationToken);
 
 /// What is cancelled when nobody waits for this request any more. Whatever only reads may end then.
-pub fn abandoned(request: &Request) -> CancellationToken {
+pub(crate) fn abandoned(request: &Request) -> CancellationToken {
     request.extensions().get::<Waited>().map(|waited| waited.0.clone()).unwrap_or_default()
 }
 
 /// An endpoint whose work is finished.
-pub struct Finished<E> {
+pub(crate) struct Finished<E> {
     inner: Arc<E>,
     tracker: TaskTracker,
 }

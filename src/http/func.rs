@@ -5,7 +5,7 @@ use poem::http::Uri;
 use poem::http::uri::PathAndQuery;
 
 /// Takes the prefix away, before the routes are looked at. A signature is still checked over the path as it was sent.
-pub fn strip(request: &mut Request) {
+pub(crate) fn strip(request: &mut Request) {
     if let Some(uri) = stripped(request.uri()) {
         *request.uri_mut() = uri;
     }

@@ -38,7 +38,7 @@ struct Sent {
 
 /// `POST /graphql`, `/admin/gql`: `{data, errors}`.
 #[handler]
-pub async fn spec(
+pub(crate) async fn spec(
     request: &Request,
     caller: Proved,
     body: Body,
@@ -54,7 +54,7 @@ pub async fn spec(
 /// `GET /graphql`, `/admin/gql`: the same for what changes nothing, with all that is sent in the address. A cookie
 /// counts under the conditions that it has everywhere.
 #[handler]
-pub async fn look(
+pub(crate) async fn look(
     request: &Request,
     caller: Proved,
     api: Data<&Api>,
@@ -68,7 +68,7 @@ pub async fn look(
 
 /// `POST /admin/graphql`: the data alone, or 400 and a problem.
 #[handler]
-pub async fn bare(
+pub(crate) async fn bare(
     request: &Request,
     caller: Proved,
     body: Body,

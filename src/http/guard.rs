@@ -37,11 +37,11 @@ const OVER_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// The names this server answers to.
 #[derive(Debug, Clone, Default)]
-pub struct Hosts(BTreeSet<String>);
+pub(crate) struct Hosts(BTreeSet<String>);
 
 impl Hosts {
     /// These names, besides `localhost` and every IP address.
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
@@ -85,7 +85,7 @@ fn address_in(name: &str) -> Option<IpAddr> {
 }
 
 /// The layer around all routes.
-pub struct Guard {
+pub(crate) struct Guard {
     hosts: Arc<Hosts>,
     requests: Requests,
     proxies: Proxies,
@@ -94,7 +94,7 @@ pub struct Guard {
 
 impl Guard {
     /// A guard for a server of these names behind these proxies, which counts into `requests`.
-    pub fn new(hosts: Hosts, requests: Requests, proxies: Proxies) -> Self {
+    pub(crate) fn new(hosts: Hosts, requests: Requests, proxies: Proxies) -> Self {
         Self { hosts: Arc::new(hosts), requests, proxies, refusals: Refusals::default() }
     }
 }
@@ -114,7 +114,7 @@ impl<E: Endpoint> Middleware<E> for Guard {
 }
 
 /// An endpoint behind the guard.
-pub struct Guarded<E> {
+pub(crate) struct Guarded<E> {
     inner: E,
     hosts: Arc<Hosts>,
     requests: Requests,

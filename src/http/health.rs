@@ -18,18 +18,18 @@ use crate::store::Store;
 use crate::tasks::queue::Queue;
 
 /// How a line of `/readyz` begins that tells of the clock.
-pub const CLOCK: &str = "clock: ";
+pub(crate) const CLOCK: &str = "clock: ";
 
 /// What proxies say of themselves.
 const FORWARDED: [&str; 4] = ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"];
 
 /// Responses, by status class (`2xx`).
 #[derive(Clone, Default)]
-pub struct Requests(Family<Vec<(&'static str, &'static str)>, Counter>);
+pub(crate) struct Requests(Family<Vec<(&'static str, &'static str)>, Counter>);
 
 impl Requests {
     /// Counts a response.
-    pub fn count(&self, status: StatusCode) {
+    pub(crate) fn count(&self, status: StatusCode) {
         let class = match status.as_u16() / 100 {
             2 => "2xx",
             3 => "3xx",
@@ -42,7 +42,7 @@ impl Requests {
 
 /// `GET /healthz`: the process answers, and what it is told is kept.
 #[handler]
-pub async fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
+pub(crate) async fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
     store.check_health().await?;
     Ok("ok\n")
 }
@@ -50,7 +50,7 @@ pub async fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
 /// `GET /readyz`: the store can be read and, as far as is known, written. A clock that is not believed is told in a line
 /// of its own: it is no reason to send requests elsewhere.
 #[handler]
-pub async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<String, Problem> {
+pub(crate) async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<String, Problem> {
     store.check_health().await?;
     store.read(|_| Ok(())).await?;
     let doubt = proofs.clock.doubt().map(|doubt| format!("{CLOCK}{doubt}\n"));
@@ -60,7 +60,7 @@ pub async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<String,
 /// `GET /metrics`, in Prometheus' text format, for this machine and for super-admins: the numbers say how much there is
 /// of what a caller may not see.
 #[handler]
-pub fn metrics(
+pub(crate) fn metrics(
     request: &Request,
     caller: poem::Result<Proved>,
     Data(proofs): Data<&Proofs>,

@@ -20,7 +20,7 @@ const BY_CLIENT: [(&str, &str); 7] = [
 ];
 
 /// `GET /` for programs.
-pub fn version(request: &Request) -> Response {
+pub(crate) fn version(request: &Request) -> Response {
     json_response(&json!({
         "version": version_for(request.header(header::USER_AGENT).unwrap_or_default()),
         "manager": env!("CARGO_PKG_VERSION"),
@@ -29,7 +29,7 @@ pub fn version(request: &Request) -> Response {
 
 /// `GET /manager/status`.
 #[handler]
-pub fn status() -> Response {
+pub(crate) fn status() -> Response {
     json_response(&json!({
         "status": "running",
         "active_sessions": 0,
@@ -39,7 +39,7 @@ pub fn status() -> Response {
 
 /// `GET /manager/announcement`.
 #[handler]
-pub fn announcement() -> Response {
+pub(crate) fn announcement() -> Response {
     json_response(&json!({ "enabled": false, "message": "" }))
 }
 

@@ -20,7 +20,7 @@ const MAX_BODY: usize = 256 * 1024;
 const MAX_DEPTH: usize = 24;
 
 /// The body of a request, read as JSON. What is wrong with it is said.
-pub struct Sent<T>(pub T);
+pub(crate) struct Sent<T>(pub T);
 
 impl<'a, T: DeserializeOwned> FromRequest<'a> for Sent<T> {
     async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
@@ -35,7 +35,7 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Sent<T> {
 ///
 /// # Errors
 /// Why it is none.
-pub fn shallow(bytes: &[u8]) -> Result<Value, String> {
+pub(crate) fn shallow(bytes: &[u8]) -> Result<Value, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|why| why.to_string())?;
     if depth(&value) > MAX_DEPTH {
         return Err(format!("it nests deeper than {MAX_DEPTH} levels"));
@@ -53,7 +53,7 @@ fn depth(value: &Value) -> usize {
 }
 
 /// The bytes of a body that says it is JSON.
-pub async fn read(request: &Request, body: Body) -> Result<Vec<u8>, Problem> {
+pub(crate) async fn read(request: &Request, body: Body) -> Result<Vec<u8>, Problem> {
     // A browser sends other types across sites without asking first.
     if !browser::is_json(request) {
         return Err(Problem::wrong_type());
@@ -62,12 +62,12 @@ pub async fn read(request: &Request, body: Body) -> Result<Vec<u8>, Problem> {
 }
 
 /// The bytes of a body, no larger than any route takes.
-pub async fn whole(body: Body) -> Result<Bytes, Problem> {
+pub(crate) async fn whole(body: Body) -> Result<Bytes, Problem> {
     body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))
 }
 
 /// The answer that holds this.
-pub fn answer(value: &impl Serialize) -> Result<Response, Problem> {
+pub(crate) fn answer(value: &impl Serialize) -> Result<Response, Problem> {
     let text = serde_json::to_string(value).map_err(|_| Problem::internal())?;
     Ok(Response::builder()
         .status(StatusCode::OK)

@@ -8,24 +8,24 @@ use serde_json::{Map, Value};
 use crate::base::{Error, Result};
 
 /// The components of a key, decoded. Both `cr.io:5000` and `cr.io%3A5000` name the same one.
-pub fn components(key: &str) -> Vec<String> {
+pub(crate) fn components(key: &str) -> Vec<String> {
     key.split('/').map(|component| unquote(component).into_owned()).collect()
 }
 
 /// A key as it is kept, of its components.
-pub fn join<'a>(components: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn join<'a>(components: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = components.into_iter().map(quote).collect();
     quoted.join("/")
 }
 
 /// A key as it is kept, whichever way it was typed.
-pub fn normal(key: &str) -> String {
+pub(crate) fn normal(key: &str) -> String {
     join(components(key).iter().map(String::as_str))
 }
 
 /// Everything that begins with these characters, as a tree of what is behind them. A key that has a value and others
 /// below it has its value under the empty name.
-pub fn tree(start: &str, pairs: &[(String, String)]) -> Map<String, Value> {
+pub(crate) fn tree(start: &str, pairs: &[(String, String)]) -> Map<String, Value> {
     let mut tree = Map::new();
     for (key, value) in pairs {
         if let Some(rest) = key.strip_prefix(start) {
@@ -57,7 +57,7 @@ fn plant(tree: &mut Map<String, Value>, path: &[String], value: &str) {
 }
 
 /// What a value to be set comes to: itself, or one pair for each leaf of a tree like that of [`tree`].
-pub fn leaves(key: &str, value: &Value) -> Result<Vec<(String, String)>> {
+pub(crate) fn leaves(key: &str, value: &Value) -> Result<Vec<(String, String)>> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Bool(flag) => flag.to_string(),

@@ -8,7 +8,7 @@ use poem::Request;
 
 /// A range of addresses: `10.0.0.0/8`, or a single one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub(crate) struct Network {
     address: IpAddr,
     length: u8,
 }
@@ -58,21 +58,21 @@ pub struct Proxies(Vec<Network>);
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The address; none where the network has none.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// Whether it came over TLS, at least on the part of its way that a browser sees.
-    pub is_secure: bool,
+    pub(crate) is_secure: bool,
 }
 
 impl Proxies {
     /// These, and no others.
-    pub fn new(networks: Vec<Network>) -> Self {
+    pub(crate) fn new(networks: Vec<Network>) -> Self {
         Self(networks)
     }
 
     /// Where the request comes from.
-    pub fn peer(&self, request: &Request) -> Peer {
+    pub(crate) fn peer(&self, request: &Request) -> Peer {
         let direct = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
         let forwarded = |name: &str| {
             let lines = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -100,7 +100,7 @@ impl Proxies {
     }
 
     /// Whether this is the address of one of them.
-    pub fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.has(address))
     }
 }

@@ -17,7 +17,7 @@ use crate::http::refusals::{self, Reason};
 /// A failed request.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{slug}: {}", msg.as_deref().unwrap_or(title))]
-pub struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     slug: &'static str,
     title: &'static str,
@@ -61,23 +61,23 @@ impl Problem {
 
     /// With another code than its status has by itself.
     #[must_use]
-    pub fn coded(self, code: Code) -> Self {
+    pub(crate) fn coded(self, code: Code) -> Self {
         Self { code, ..self }
     }
 
     /// 401: the signature is missing or wrong.
-    pub fn unauthorized(msg: &str) -> Self {
+    pub(crate) fn unauthorized(msg: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "auth-failed", "Credential/signature mismatch.").saying(msg)
     }
 
     /// 400: what came as a signature can't be read as one.
-    pub fn malformed(why: &Malformed) -> Self {
+    pub(crate) fn malformed(why: &Malformed) -> Self {
         let title = "Missing or invalid authorization parameters.";
         Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title).saying(why.to_string())
     }
 
     /// 400: the request's date is too far from ours.
-    pub fn out_of_time() -> Self {
+    pub(crate) fn out_of_time() -> Self {
         let title = "Missing or invalid authorization parameters.";
         Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title)
             .saying("Date/time sync error")
@@ -85,18 +85,18 @@ impl Problem {
     }
 
     /// 400: something else is wrong with the request.
-    pub fn bad_request(msg: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "generic-bad-request", "Bad request.").saying(msg)
     }
 
     /// 400: a parameter is wrong.
-    pub fn bad_parameter(msg: impl Into<String>) -> Self {
+    pub(crate) fn bad_parameter(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid-api-params", "Missing or invalid API parameters.")
             .saying(msg)
     }
 
     /// 400: GraphQL errors, for clients that want the bare data otherwise.
-    pub fn graphql(errors: Value) -> Self {
+    pub(crate) fn graphql(errors: Value) -> Self {
         let problem = Self::new(StatusCode::BAD_REQUEST, "graphql-error", "GraphQL-generated error.");
         let first =
             errors.get(0).and_then(|error| error.get("message")).and_then(Value::as_str).map(str::to_owned);
@@ -104,27 +104,27 @@ impl Problem {
     }
 
     /// 403.
-    pub fn forbidden(msg: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "generic-forbidden", "Forbidden operation.").saying(msg)
     }
 
     /// 404: no such page.
-    pub fn unknown_path() -> Self {
+    pub(crate) fn unknown_path() -> Self {
         Self::new(StatusCode::NOT_FOUND, "generic-not-found", "Unknown URL path.")
     }
 
     /// 404: no such thing.
-    pub fn not_found(title: &'static str) -> Self {
+    pub(crate) fn not_found(title: &'static str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "generic-not-found", title)
     }
 
     /// 405.
-    pub fn wrong_method() -> Self {
+    pub(crate) fn wrong_method() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "HTTP Method Not Allowed.")
     }
 
     /// What came of a body that could not be read whole, where `limit` bytes are the most.
-    pub fn unread(error: &ReadBodyError, limit: usize) -> Self {
+    pub(crate) fn unread(error: &ReadBodyError, limit: usize) -> Self {
         match error {
             ReadBodyError::PayloadTooLarge => Self::too_large(limit),
             ReadBodyError::Io(why) if is_late(why) => Self::new(
@@ -138,19 +138,19 @@ impl Problem {
     }
 
     /// 413.
-    pub fn too_large(limit: usize) -> Self {
+    pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request is too large.")
             .saying(format!("the body may have {limit} bytes at most"))
     }
 
     /// 415.
-    pub fn wrong_type() -> Self {
+    pub(crate) fn wrong_type() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported content type.")
             .saying("send application/json")
     }
 
     /// 421: the request is for another host.
-    pub fn misdirected(msg: impl Into<String>) -> Self {
+    pub(crate) fn misdirected(msg: impl Into<String>) -> Self {
         Self::new(
             StatusCode::MISDIRECTED_REQUEST,
             "misdirected-request",
@@ -160,12 +160,12 @@ impl Problem {
     }
 
     /// 426: what is here is no page.
-    pub fn upgrade_required(msg: impl Into<String>) -> Self {
+    pub(crate) fn upgrade_required(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required.").saying(msg)
     }
 
     /// 429: too many wrong passwords.
-    pub fn too_many_attempts(wait: Duration) -> Self {
+    pub(crate) fn too_many_attempts(wait: Duration) -> Self {
         let problem = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-requests",
@@ -175,7 +175,7 @@ impl Problem {
     }
 
     /// 429: too many requests with one credential.
-    pub fn over_rate_limit(wait: Duration) -> Self {
+    pub(crate) fn over_rate_limit(wait: Duration) -> Self {
         let problem = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "rate-limit-exceeded",
@@ -189,17 +189,17 @@ impl Problem {
     }
 
     /// 500. The cause is in the log.
-    pub fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-server-error", "Internal server error.")
     }
 
     /// 503.
-    pub fn unavailable(msg: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service-unavailable", "Service unavailable.").saying(msg)
     }
 
     /// The response that says so.
-    pub fn response(&self) -> Response {
+    pub(crate) fn response(&self) -> Response {
         let body = Said {
             kind: format!("https://api.backend.ai/probs/{}", self.slug),
             title: self.title,
@@ -266,7 +266,7 @@ impl From<Error> for Problem {
 }
 
 /// What poem itself refuses (no such route, wrong method, a panic), said as a problem too.
-pub fn of(error: &poem::Error) -> Response {
+pub(crate) fn of(error: &poem::Error) -> Response {
     if let Some(problem) = error.downcast_ref::<Problem>() {
         return problem.response();
     }

@@ -15,11 +15,11 @@ const MOST: u32 = 60;
 
 /// Why a request was refused, on its way from the handler to the log.
 #[derive(Debug, Clone)]
-pub struct Reason(pub String);
+pub(crate) struct Reason(pub(crate) String);
 
 /// What is written of refused requests. Clones share it.
 #[derive(Clone)]
-pub struct Refusals(Arc<Limited>);
+pub(crate) struct Refusals(Arc<Limited>);
 
 impl Default for Refusals {
     fn default() -> Self {
@@ -29,7 +29,7 @@ impl Default for Refusals {
 
 impl Refusals {
     /// Writes a line, if the response is a refusal.
-    pub fn note(&self, response: &Response, address: Option<IpAddr>, method: &Method, path: &str) {
+    pub(crate) fn note(&self, response: &Response, address: Option<IpAddr>, method: &Method, path: &str) {
         let Some(Reason(why)) = response.extensions().get::<Reason>() else { return };
         self.0.say("refused requests", || {
             let address = address.map(tracing::field::display);
@@ -40,7 +40,7 @@ impl Refusals {
 }
 
 /// Whether a problem is that somebody may not do what they try, and is no mere mistake.
-pub fn is_refusal(status: StatusCode, slug: &str) -> bool {
+pub(crate) fn is_refusal(status: StatusCode, slug: &str) -> bool {
     matches!(
         status,
         StatusCode::UNAUTHORIZED

@@ -12,7 +12,10 @@ use crate::http::problem::Problem;
 
 /// `GET /config/docker-registries`, for clients before 24.9: each registry's URL, by its name.
 #[handler]
-pub fn docker_registries(Proved(caller): Proved, Data(catalog): Data<&Catalog>) -> Result<Response, Problem> {
+pub(crate) fn docker_registries(
+    Proved(caller): Proved,
+    Data(catalog): Data<&Catalog>,
+) -> Result<Response, Problem> {
     let registries = catalog.registries(&caller)?;
     let urls = registries.iter().map(|registry| (registry.host.clone(), registry.written_url().into()));
     answer(&urls.collect::<Map<_, _>>())
@@ -21,7 +24,7 @@ pub fn docker_registries(Proved(caller): Proved, Data(catalog): Data<&Catalog>) 
 /// `GET /resource/container-registries`, for those since: the same by `project/name`, where a registry is narrowed to
 /// projects.
 #[handler]
-pub fn container_registries(
+pub(crate) fn container_registries(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
 ) -> Result<Response, Problem> {
@@ -39,14 +42,14 @@ pub fn container_registries(
 
 /// Which group.
 #[derive(Deserialize)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// Its name or id; clients of all ages say `group`.
     group: Option<String>,
 }
 
 /// `GET /scaling-groups?group=`: what the caller may use as a member of that group.
 #[handler]
-pub fn scaling_groups(
+pub(crate) fn scaling_groups(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Query(asked): Query<Membership>,

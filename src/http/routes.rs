@@ -21,35 +21,35 @@ use crate::store::Store;
 use crate::tasks::queue::Queue;
 
 /// What the routes work with.
-pub struct Services {
+pub(crate) struct Services {
     /// For readiness.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Who sends a request.
-    pub proofs: Proofs,
+    pub(crate) proofs: Proofs,
     /// For signing in.
-    pub sign_in: SignIn,
+    pub(crate) sign_in: SignIn,
     /// For the first super-admin.
-    pub set_up: SetUp,
+    pub(crate) set_up: SetUp,
     /// For backups.
-    pub backups: Backups,
+    pub(crate) backups: Backups,
     /// For metrics.
-    pub catalog: Catalog,
+    pub(crate) catalog: Catalog,
     /// For events.
-    pub queue: Queue,
+    pub(crate) queue: Queue,
     /// For agents on other machines.
-    pub links: Links,
+    pub(crate) links: Links,
     /// The same, for images that they fetch from here.
-    pub hand_out: HandOut,
+    pub(crate) hand_out: HandOut,
     /// The API.
-    pub api: Api,
+    pub(crate) api: Api,
     /// For events.
-    pub streams: Streams,
+    pub(crate) streams: Streams,
     /// The names the server goes by.
-    pub hosts: Hosts,
+    pub(crate) hosts: Hosts,
 }
 
 /// The whole HTTP surface.
-pub fn routes(services: Services) -> impl Endpoint<Output = Response> {
+pub(crate) fn routes(services: Services) -> impl Endpoint<Output = Response> {
     let (requests, proxies) = (Requests::default(), services.proofs.proxies.clone());
     let tracker = services.streams.tracker.clone();
     Route::new()

@@ -29,7 +29,7 @@ struct SigningIn {
 
 /// `POST /server/login`: a new session. A wrong password is no failed request: clients look at `authenticated`.
 #[handler]
-pub async fn sign_in(
+pub(crate) async fn sign_in(
     request: &Request,
     body: Body,
     Data(proofs): Data<&Proofs>,
@@ -60,7 +60,7 @@ pub async fn sign_in(
 
 /// `POST /server/login-check`: who is signed in; and if nobody can, because there is no account yet, that.
 #[handler]
-pub fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up): Data<&SetUp>) -> Response {
+pub(crate) fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up): Data<&SetUp>) -> Response {
     let peer = proofs.proxies.peer(request);
     let visitor = browser::check_page(request).ok().and_then(|()| proofs.visitor(request, peer));
     let mut said = json!({ "authenticated": visitor.is_some(), "data": visitor.as_ref().map(told) });
@@ -74,7 +74,7 @@ pub fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up): Data<
 
 /// `POST /server/logout`: ends the session, if there is one. Clients send it as an empty text.
 #[handler]
-pub async fn sign_out(
+pub(crate) async fn sign_out(
     request: &Request,
     Data(proofs): Data<&Proofs>,
     Data(service): Data<&SignIn>,
@@ -99,7 +99,7 @@ struct Change {
 
 /// `POST /auth/update-password`: another password for the caller.
 #[handler]
-pub async fn update_password(
+pub(crate) async fn update_password(
     request: &Request,
     Proved(caller): Proved,
     body: Body,

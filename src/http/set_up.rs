@@ -24,7 +24,7 @@ struct Chosen {
 /// `POST /server/setup`: makes the first super-admin, and a session of theirs. The secret key is in this answer and in
 /// no other.
 #[handler]
-pub async fn finish(
+pub(crate) async fn finish(
     request: &Request,
     body: Body,
     Data(proofs): Data<&Proofs>,

@@ -22,7 +22,7 @@ const PACKED: &str = ".br";
 /// Everything that is no other route: a file of the UI by its exact name, or its page for a person who came by a link.
 /// The root is the page for people and the version for programs, which say `Accept: */*`.
 #[handler]
-pub fn page(request: &Request) -> Result<Response, Problem> {
+pub(crate) fn page(request: &Request) -> Result<Response, Problem> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Problem::unknown_path());
     }

@@ -21,7 +21,7 @@ use crate::registry::error::Reason;
 
 /// Turns names into addresses.
 #[async_trait]
-pub trait Resolver: Send + Sync {
+pub(crate) trait Resolver: Send + Sync {
     /// The addresses of this host name.
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 
@@ -33,7 +33,7 @@ pub trait Resolver: Send + Sync {
 
 /// The operating system's resolver.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SystemResolver;
+pub(crate) struct SystemResolver;
 
 #[async_trait]
 impl Resolver for SystemResolver {

@@ -1,6 +1,6 @@
 //! The questions one can ask a registry.
 
-pub mod blob;
+pub(crate) mod blob;
 
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
@@ -46,33 +46,33 @@ const PAGE: usize = 1000;
 /// Names asked for where [`PAGE`] is refused.
 const SMALL_PAGE: usize = 100;
 /// Largest config or other blob read into memory.
-pub const MAX_BLOB: usize = MAX_CONFIG;
+pub(crate) const MAX_BLOB: usize = MAX_CONFIG;
 
 /// Everything the client must know about one registry.
 #[derive(Debug, Clone)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// The catalog's name for it, `cr.example.org:5000`.
-    pub host: String,
+    pub(crate) host: String,
     /// Where it answers: `https://…`, or `http://…` if whoever added it said so.
-    pub url: Url,
+    pub(crate) url: Url,
     /// For private repositories and a larger quota.
-    pub credentials: Option<Credentials>,
+    pub(crate) credentials: Option<Credentials>,
     /// False accepts any certificate from the registry's host and `trusted_hosts`; never from anybody else.
-    pub ssl_verify: bool,
+    pub(crate) ssl_verify: bool,
     /// Certificates in PEM that may sign for those hosts beside the system's.
-    pub ca_pem: Option<String>,
+    pub(crate) ca_pem: Option<String>,
     /// Hosts (`host` or `host:port`) an administrator approved as token realm or as target of redirects into private
     /// networks.
-    pub trusted_hosts: Vec<String>,
+    pub(crate) trusted_hosts: Vec<String>,
     /// Requests in flight, at least 1.
-    pub concurrency: usize,
+    pub(crate) concurrency: usize,
     /// How [`Client::probe`] asks, if learned earlier.
-    pub probe: ProbeMode,
+    pub(crate) probe: ProbeMode,
 }
 
 impl Remote {
     /// How many requests in flight the registry at this URL likes.
-    pub fn concurrency_at(url: &Url) -> usize {
+    pub(crate) fn concurrency_at(url: &Url) -> usize {
         if url.host_str().is_some_and(docker_hub::is_host) {
             DOCKER_HUB_CONCURRENCY
         } else {
@@ -83,7 +83,7 @@ impl Remote {
 
 /// What proves who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// `AWS`, a robot's name, …; without a colon, which Basic can't carry.
     pub username: String,
     /// The password or token.
@@ -92,7 +92,7 @@ pub struct Credentials {
 
 /// The cheapest question this registry answers about where a tag points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum ProbeMode {
+pub(crate) enum ProbeMode {
     /// Not learned yet.
     #[default]
     Unknown,
@@ -106,7 +106,7 @@ pub enum ProbeMode {
 
 /// What [`Client::probe`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
+pub(crate) enum Probe {
     /// The tag points where it did.
     Unchanged,
     /// The tag points elsewhere now.
@@ -117,36 +117,36 @@ pub enum Probe {
 
 /// A manifest as it was served, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// Of the bytes: as requested, as the registry says, else SHA-256.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// As served, or as the manifest says where that was generic; without parameters. May be empty.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// Exactly as served, at most 4 MiB.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Names a registry listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Names {
+pub(crate) struct Names {
     /// The good ones, each once, in the order they came.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// The first hundred that break the grammar, made fit to show, and why.
-    pub refused: Vec<(String, &'static str)>,
+    pub(crate) refused: Vec<(String, &'static str)>,
     /// How many broke it in all.
-    pub refused_count: usize,
+    pub(crate) refused_count: usize,
 }
 
 impl Names {
     /// How many broke the grammar beyond those that are shown.
-    pub fn refused_unnamed(&self) -> u64 {
+    pub(crate) fn refused_unnamed(&self) -> u64 {
         u64::try_from(self.refused_count.saturating_sub(self.refused.len())).unwrap_or(u64::MAX)
     }
 }
 
 /// One registry. Clones share connections, tokens, pauses and what was learned.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub(crate) struct Client(Arc<Inner>);
 
 struct Inner {
     base: Url,
@@ -162,17 +162,17 @@ impl Client {
     /// # Errors
     /// [`Reason::Misconfigured`]: a URL that is not http(s) or carries user info, an unreadable CA, a colon in the
     /// user name.
-    pub fn new(remote: Remote) -> Result<Self, Error> {
+    pub(crate) fn new(remote: Remote) -> Result<Self, Error> {
         Self::with_resolver(remote, Arc::new(SystemResolver))
     }
 
     /// The same with another source of addresses.
-    pub fn with_resolver(remote: Remote, resolver: Arc<dyn Resolver>) -> Result<Self, Error> {
+    pub(crate) fn with_resolver(remote: Remote, resolver: Arc<dyn Resolver>) -> Result<Self, Error> {
         Self::with_limits(remote, resolver, ClientLimits::default())
     }
 
     /// The same with other deadlines.
-    pub fn with_limits(
+    pub(crate) fn with_limits(
         remote: Remote,
         resolver: Arc<dyn Resolver>,
         limits: ClientLimits,
@@ -182,7 +182,7 @@ impl Client {
     }
 
     /// A client of another wharf's images, which wants Basic authentication and need not say so.
-    pub fn of_peer(remote: Remote, limits: ClientLimits) -> Result<Self, Error> {
+    pub(crate) fn of_peer(remote: Remote, limits: ClientLimits) -> Result<Self, Error> {
         let client = Self::with_limits(remote, Arc::new(SystemResolver), limits)?;
         client.0.auth.assume_basic();
         Ok(client)
@@ -207,7 +207,7 @@ impl Client {
     }
 
     /// Asks whether this is a registry that lets us in (`GET /v2/`).
-    pub async fn ping(&self) -> Result<(), Error> {
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
         let ask = self.ask("", MAX_PING, "ping".into())?;
         let answer = self.send(&ask, "").await?;
         match answer.status {
@@ -220,12 +220,12 @@ impl Client {
     }
 
     /// Lists the repositories (`_catalog`, an extension many registries lack or keep for administrators).
-    pub async fn repositories(&self) -> Result<Names, Error> {
+    pub(crate) async fn repositories(&self) -> Result<Names, Error> {
         self.list(ListKind::Repositories, "_catalog", "registry:catalog:*", "catalog").await
     }
 
     /// Lists the tags of a repository: all pages, or an error.
-    pub async fn tags(&self, repository: &str) -> Result<Names, Error> {
+    pub(crate) async fn tags(&self, repository: &str) -> Result<Names, Error> {
         self.check_repository(repository)?;
         let doing = format!("tags of {repository}");
         self.list(ListKind::Tags, &format!("{repository}/tags/list"), &pull(repository), &doing).await
@@ -233,7 +233,7 @@ impl Client {
 
     /// Asks with one cheap request whether a tag still points to `known`. The first answers teach which request is
     /// cheapest here; see [`Client::probe_mode`].
-    pub async fn probe(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
+    pub(crate) async fn probe(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
         match self.probe_mode() {
             ProbeMode::Head => self.probe_by_head(repository, tag, known).await,
             ProbeMode::Get => self.probe_by_get(repository, tag, known).await,
@@ -244,7 +244,7 @@ impl Client {
     }
 
     /// Fetches the manifest of a tag or digest and verifies it.
-    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, Error> {
+    pub(crate) async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, Error> {
         let ask = self.manifest_ask(repository, reference)?;
         let answer = self.send(&ask, &pull(repository)).await?;
         self.accept_manifest(&ask, reference, answer)
@@ -252,7 +252,7 @@ impl Client {
 
     /// Takes a tag away, and only the tag: what it points at stays, for other tags may point there too. Many registries
     /// can't do it (OCI distribution-spec, "Deleting tags": 400 or 405); nothing is deleted by digest in its place.
-    pub async fn untag(&self, repository: &str, tag: &str) -> Result<(), Error> {
+    pub(crate) async fn untag(&self, repository: &str, tag: &str) -> Result<(), Error> {
         let mut ask = self.manifest_ask(repository, tag)?;
         ask.doing = format!("taking away {repository}:{}", visible(tag));
         if !is_tag(tag) {
@@ -280,7 +280,7 @@ impl Client {
     }
 
     /// Fetches a blob into memory: `size` bytes as its descriptor says, at most `cap` and [`MAX_BLOB`].
-    pub async fn blob(
+    pub(crate) async fn blob(
         &self,
         repository: &str,
         digest: &Digest,
@@ -309,22 +309,22 @@ impl Client {
     }
 
     /// How tags are best probed here, as far as learned; worth keeping for the next [`Remote`].
-    pub fn probe_mode(&self) -> ProbeMode {
+    pub(crate) fn probe_mode(&self) -> ProbeMode {
         *self.0.probe.lock()
     }
 
     /// Until when the registry wants peace, if it said so: after a 429, or when its quota is nearly used up.
-    pub fn paused_until(&self) -> Option<SystemTime> {
+    pub(crate) fn paused_until(&self) -> Option<SystemTime> {
         self.0.net.pace.pending(true).map(|pause| pause.until)
     }
 
     /// The request that waits for an answer for longest, if one does.
-    pub fn silence(&self) -> Option<Silence> {
+    pub(crate) fn silence(&self) -> Option<Silence> {
         self.0.net.silence()
     }
 
     /// What the registry warned of, each text once, 16 at most, fit to show.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.0.net.warnings()
     }
 

@@ -12,43 +12,43 @@ use crate::base::digest::Digest;
 use crate::registry::manifest::bounded_word;
 
 /// Largest config read. Real ones have 5 to 50 kB; a long build history makes some hundred.
-pub const MAX_CONFIG: usize = 8 * 1024 * 1024;
+pub(crate) const MAX_CONFIG: usize = 8 * 1024 * 1024;
 /// Most labels kept of one image. Backend.AI's kernels have about 20.
-pub const MAX_LABELS: usize = 1000;
+pub(crate) const MAX_LABELS: usize = 1000;
 /// Longest key of a label kept, in bytes.
-pub const MAX_LABEL_KEY: usize = 256;
+pub(crate) const MAX_LABEL_KEY: usize = 256;
 /// Longest value of a label kept, in bytes. Base images carry whole build logs in labels; nobody searches those.
-pub const MAX_LABEL_VALUE: usize = 16 * 1024;
+pub(crate) const MAX_LABEL_VALUE: usize = 16 * 1024;
 /// Most bytes of labels kept of one image, keys and values together: they stay in memory as long as the image does.
-pub const MAX_LABEL_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_LABEL_BYTES: usize = 256 * 1024;
 
 /// Most layers looked at. Engines stop at 127.
-pub const MAX_LAYERS: usize = 512;
+pub(crate) const MAX_LAYERS: usize = 512;
 
 /// What an image says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Config {
+pub(crate) struct Config {
     /// `linux`, …; empty in some old images. At most 64 characters, as are the next two.
-    pub os: String,
+    pub(crate) os: String,
     /// `amd64`, …
-    pub architecture: String,
+    pub(crate) architecture: String,
     /// `v8`, …
-    pub variant: Option<String>,
+    pub(crate) variant: Option<String>,
     /// When it was built, if the image says so in a readable way. Reproducible builds say 1970.
-    pub created: Option<Timestamp>,
+    pub(crate) created: Option<Timestamp>,
     /// Of `config`, or where that has none, of `container_config` (old builders).
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// The layers as they lie unpacked, from the base up; empty if one of them is no SHA-256 digest.
-    pub diff_ids: Vec<[u8; 32]>,
+    pub(crate) diff_ids: Vec<[u8; 32]>,
     /// Labels left out: beyond [`MAX_LABELS`], longer than the limits, or not text. They are dropped rather than
     /// cut, because a cut value would be read as if it were whole.
-    pub dropped_labels: usize,
+    pub(crate) dropped_labels: usize,
 }
 
 /// Why bytes are no image config.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image config: not the JSON expected, at line {line} column {column}")]
-pub struct InvalidConfig {
+pub(crate) struct InvalidConfig {
     line: usize,
     column: usize,
 }
@@ -57,7 +57,7 @@ pub struct InvalidConfig {
 ///
 /// # Errors
 /// Broken JSON, JSON nested deeper than 128, or fields of another type.
-pub fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
+pub(crate) fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
     let raw: RawConfig = serde_json::from_slice(bytes)
         .map_err(|error| InvalidConfig { line: error.line(), column: error.column() })?;
     let labels = [raw.config, raw.container_config]

@@ -7,18 +7,18 @@ use crate::registry::pace::Pause;
 /// A failed request: with whom, doing what, and why. It prints as one line and carries neither credentials nor text
 /// from a response body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub(crate) struct Error {
     /// The catalog's name of the registry.
-    pub host: String,
+    pub(crate) host: String,
     /// What was being done, for instance `manifest of lab/python:3.9`.
-    pub doing: String,
+    pub(crate) doing: String,
     /// The class, and what belongs to it.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
 }
 
 /// The classes of failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// No connection, or it broke: the cause as the operating system or the HTTP library words it.
     Unreachable(String),
     /// It took too long; holds which deadline passed.
@@ -70,7 +70,7 @@ impl Error {
     }
 
     /// Whether the same request may succeed later without anybody changing anything.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match &self.reason {
             Reason::Unreachable(_) | Reason::Timeout(_) | Reason::RateLimited { .. } => true,
             Reason::Status { status, .. } => is_transient_status(*status),
@@ -79,7 +79,7 @@ impl Error {
     }
 
     /// The class in one word, for counters and ledgers.
-    pub fn class(&self) -> &'static str {
+    pub(crate) fn class(&self) -> &'static str {
         match self.reason {
             Reason::Unreachable(_) => "unreachable",
             Reason::Timeout(_) => "timeout",

@@ -4,33 +4,33 @@ use std::time::Duration;
 
 /// Deadlines and counts of one client. The defaults are the constants below; tests shorten them.
 #[derive(Debug, Clone)]
-pub struct ClientLimits {
+pub(crate) struct ClientLimits {
     /// Until a TCP connection and TLS stand.
-    pub connect: Duration,
+    pub(crate) connect: Duration,
     /// From sending a request to the last byte of the response's head.
-    pub headers: Duration,
+    pub(crate) headers: Duration,
     /// The same for `_catalog`.
-    pub catalog_headers: Duration,
+    pub(crate) catalog_headers: Duration,
     /// Between two pieces of a body.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// For one attempt as a whole, redirects included.
-    pub total: Duration,
+    pub(crate) total: Duration,
     /// Tries per request, the first included.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// How many of them may end in silence: without a whole head within its deadline.
-    pub silent: u32,
+    pub(crate) silent: u32,
     /// What the waits between tries grow from.
-    pub backoff: Duration,
+    pub(crate) backoff: Duration,
     /// What the pauses after a 429 without `Retry-After` grow from.
-    pub unasked_pause: Duration,
+    pub(crate) unasked_pause: Duration,
     /// The longest pause a request sits out; beyond it the request fails with `RateLimited`.
-    pub short_wait: Duration,
+    pub(crate) short_wait: Duration,
     /// Pages per listing.
-    pub pages: usize,
+    pub(crate) pages: usize,
     /// Names per listing.
-    pub names: usize,
+    pub(crate) names: usize,
     /// Redirects followed for manifests and blobs.
-    pub redirects: usize,
+    pub(crate) redirects: usize,
 }
 
 /// Long enough for a distant registry, short enough that a firewall that drops packets is noticed.

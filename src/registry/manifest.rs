@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::{base::digest::Digest, registry::error::visible};
 
 /// Largest manifest, inclusive: what the distribution specification tells registries to support at least.
-pub const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 /// Longest media type taken (RFC 6838: 127 + 1 + 127).
 const MAX_MEDIA_TYPE: usize = 255;
 
@@ -33,7 +33,7 @@ const GENERIC: [&str; 4] = ["", "application/json", "application/octet-stream", 
 
 /// What a manifest turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Manifest {
+pub(crate) enum Manifest {
     /// An index or manifest list.
     Index(Vec<Child>),
     /// An image for one platform.
@@ -49,59 +49,59 @@ pub enum Manifest {
 
 /// One entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
+pub(crate) struct Child {
     /// Of the child manifest.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Of the child manifest, in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Of the child manifest, in lower case.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// What it runs on, when the index says.
-    pub platform: Option<Platform>,
+    pub(crate) platform: Option<Platform>,
     /// Build provenance rather than an image: platform `unknown/unknown`, or the annotation
     /// `vnd.docker.reference.type` is `attestation-manifest`. Other annotations mean nothing.
-    pub attestation: bool,
+    pub(crate) attestation: bool,
 }
 
 /// What an image runs on, as the index spells it; at most 64 characters each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Platform {
+pub(crate) struct Platform {
     /// `linux`, …
-    pub os: String,
+    pub(crate) os: String,
     /// `amd64`, `arm64`, …
-    pub architecture: String,
+    pub(crate) architecture: String,
     /// `v8`, …
-    pub variant: Option<String>,
+    pub(crate) variant: Option<String>,
 }
 
 /// A manifest of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageManifest {
+pub(crate) struct ImageManifest {
     /// Where the config is.
-    pub config: Descriptor,
+    pub(crate) config: Descriptor,
     /// From the base up. Foreign `urls` are not kept; nobody should fetch them.
-    pub layers: Vec<Descriptor>,
+    pub(crate) layers: Vec<Descriptor>,
     /// Config and layers together, in bytes as transferred. Saturates at [`u64::MAX`].
-    pub total_size: u64,
+    pub(crate) total_size: u64,
 }
 
 /// A pointer to a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// Of the blob.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Of the blob, in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Of the blob, in lower case.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// The blob itself when the manifest carries it, already verified against `digest` and `size`.
-    pub data: Option<Vec<u8>>,
+    pub(crate) data: Option<Vec<u8>>,
 }
 
 /// Why bytes are no manifest. Prints as one line without anything from the manifest but bounded, escaped names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid manifest: {0}")]
-pub struct InvalidManifest(String);
+pub(crate) struct InvalidManifest(String);
 
 impl InvalidManifest {
     fn new(why: impl Into<String>) -> Self {
@@ -120,7 +120,7 @@ impl InvalidManifest {
 /// # Errors
 /// JSON that is broken, nests deeper than 128, repeats a key we read, or has negative or oversized numbers; a
 /// `mediaType` other than the one it was served as; both `manifests` and `layers` at once (CVE-2021-41190).
-pub fn classify(media_type: &str, bytes: &[u8]) -> Result<Manifest, InvalidManifest> {
+pub(crate) fn classify(media_type: &str, bytes: &[u8]) -> Result<Manifest, InvalidManifest> {
     let served = essence(media_type);
     if LEGACY.contains(&served.as_str()) {
         return Ok(Manifest::Legacy);

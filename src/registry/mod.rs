@@ -5,20 +5,20 @@
 //! `retry` decide when to try again; [`address`] decides which machines may be spoken to at all.
 //! [`manifest`] and [`config`] read the documents that come back.
 
-pub mod address;
+pub(crate) mod address;
 mod ask;
 mod auth;
 mod challenge;
-pub mod client;
-pub mod config;
-pub mod error;
-pub mod limits;
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod error;
+pub(crate) mod limits;
 mod listing;
-pub mod manifest;
-pub mod pace;
+pub(crate) mod manifest;
+pub(crate) mod pace;
 mod paging;
 mod retry;
-pub mod silence;
+pub(crate) mod silence;
 pub(crate) mod tls;
 mod transport;
 

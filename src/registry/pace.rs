@@ -21,10 +21,10 @@ pub(crate) struct Pace {
 
 /// The end of a pause: monotonic for us, wall-clock for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pause {
+pub(crate) struct Pause {
     end: Instant,
     /// The same moment on the clock on the wall.
-    pub until: SystemTime,
+    pub(crate) until: SystemTime,
 }
 
 impl Pause {
@@ -34,7 +34,7 @@ impl Pause {
     }
 
     /// What is left of it.
-    pub fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }

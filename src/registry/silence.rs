@@ -10,15 +10,15 @@ use crate::registry::ask::Ask;
 
 /// A request that waits for the head of its answer. It prints as a line for people.
 #[derive(Debug, Clone)]
-pub struct Silence {
+pub(crate) struct Silence {
     /// What was asked, for instance `tags of lab/python`.
-    pub doing: String,
+    pub(crate) doing: String,
     /// For how long there has been no answer.
-    pub lasting: Duration,
+    pub(crate) lasting: Duration,
     /// How long it is waited for.
-    pub deadline: Duration,
+    pub(crate) deadline: Duration,
     /// How often it is asked before it is given up.
-    pub tries: u32,
+    pub(crate) tries: u32,
 }
 
 impl fmt::Display for Silence {

@@ -32,20 +32,20 @@ const MAX_SETBACKS: usize = 50_000;
 
 /// An image that came to nothing on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PairBackoff {
+pub(crate) struct PairBackoff {
     /// How often in a row.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// When it did last.
-    pub ended_at: Timestamp,
+    pub(crate) ended_at: Timestamp,
     /// Not to be tried before this, as the clock was when that was written.
-    pub until: Timestamp,
+    pub(crate) until: Timestamp,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending<'a> {
+pub(crate) enum Ending<'a> {
     /// It was given up.
     Failed(&'a str),
     /// It was said to be done. Where the agent then holds the image, the entry is forgotten at once.
@@ -56,11 +56,11 @@ pub enum Ending<'a> {
 
 /// One moment by both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// The time of day.
-    pub day: Timestamp,
+    pub(crate) day: Timestamp,
     /// What is measured by.
-    pub steady: Instant,
+    pub(crate) steady: Instant,
 }
 
 /// An agent's id, and a digest.
@@ -75,14 +75,14 @@ struct Known {
 
 /// All of them. Their waits are measured; what the store has of them is by the time of day.
 #[derive(Debug, Default)]
-pub struct Backoffs {
+pub(crate) struct Backoffs {
     by_pair: BTreeMap<Pair, Known>,
     unsaved: BTreeSet<Pair>,
 }
 
 impl Backoffs {
     /// Those in the store. None has longer to wait than it ever had.
-    pub fn load(reader: &Reader, clock: &Clock) -> Result<Self> {
+    pub(crate) fn load(reader: &Reader, clock: &Clock) -> Result<Self> {
         let (today, now) = (clock.now(), clock.steady());
         let mut by_pair = BTreeMap::new();
         reader.scan(&SETBACKS, [], |key, setback: PairBackoff| {
@@ -99,12 +99,19 @@ impl Backoffs {
 
     /// Whether an end as late as this was taken note of: by a server that ran before, for within one the time of day is
     /// no measure.
-    pub fn has(&self, agent: &str, digest: &Digest, ended_at: Timestamp) -> bool {
+    pub(crate) fn has(&self, agent: &str, digest: &Digest, ended_at: Timestamp) -> bool {
         self.find(agent, digest).is_some_and(|known| known.ended_at >= ended_at)
     }
 
     /// Takes note of how an attempt ended, which is to be told once.
-    pub fn note(&mut self, agent: &str, digest: &Digest, ended_at: Timestamp, now: Moment, ending: Ending) {
+    pub(crate) fn note(
+        &mut self,
+        agent: &str,
+        digest: &Digest,
+        ended_at: Timestamp,
+        now: Moment,
+        ending: Ending,
+    ) {
         let pair = (agent.to_owned(), digest.clone());
         let failures = self.by_pair.get(&pair).map_or(0, |known| known.setback.failures).saturating_add(1);
         let (wait, reason) = match ending {
@@ -119,18 +126,18 @@ impl Backoffs {
     }
 
     /// The entry of an image and an agent.
-    pub fn find(&self, agent: &str, digest: &Digest) -> Option<&PairBackoff> {
+    pub(crate) fn find(&self, agent: &str, digest: &Digest) -> Option<&PairBackoff> {
         self.by_pair.get(&(agent.to_owned(), digest.clone())).map(|known| &known.setback)
     }
 
     /// How long that is not to be tried.
-    pub fn wait(&self, agent: &str, digest: &Digest, now: Instant) -> Option<Duration> {
+    pub(crate) fn wait(&self, agent: &str, digest: &Digest, now: Instant) -> Option<Duration> {
         let known = self.by_pair.get(&(agent.to_owned(), digest.clone()))?;
         Some(known.due.saturating_duration_since(now))
     }
 
     /// Keeps those that `stays` says of, and that are not too many or, if it is known what day it is, too old.
-    pub fn tidy(&mut self, today: Option<Timestamp>, stays: impl Fn(&str, &Digest) -> bool) {
+    pub(crate) fn tidy(&mut self, today: Option<Timestamp>, stays: impl Fn(&str, &Digest) -> bool) {
         let Self { by_pair, unsaved } = self;
         by_pair.retain(|(agent, digest), known| {
             let is_old = today.is_some_and(|today| today.duration_since(known.setback.until) >= REMEMBERED);
@@ -152,7 +159,11 @@ impl Backoffs {
     }
 
     /// The agents, by number, on which each digest is not to be tried now.
-    pub fn held_back(&self, now: Instant, number: impl Fn(&str) -> Option<usize>) -> HashMap<Digest, Bits> {
+    pub(crate) fn held_back(
+        &self,
+        now: Instant,
+        number: impl Fn(&str) -> Option<usize>,
+    ) -> HashMap<Digest, Bits> {
         let mut held_back: HashMap<Digest, Bits> = HashMap::new();
         for ((agent, digest), known) in &self.by_pair {
             if let Some(number) = number(agent).filter(|_| known.due > now) {
@@ -163,12 +174,12 @@ impl Backoffs {
     }
 
     /// When the next of them is worth another try.
-    pub fn next_try(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_try(&self, now: Instant) -> Option<Instant> {
         self.by_pair.values().map(|known| known.due).filter(|due| *due > now).min()
     }
 
     /// What has changed since the last call, to be written by [`save`].
-    pub fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<PairBackoff>)> {
+    pub(crate) fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<PairBackoff>)> {
         let changed = std::mem::take(&mut self.unsaved);
         let entry = |pair: Pair| {
             let setback = self.by_pair.get(&pair).map(|known| known.setback.clone());
@@ -179,7 +190,7 @@ impl Backoffs {
 }
 
 /// Writes what [`Backoffs::unsaved`] gave.
-pub fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<PairBackoff>)]) -> Result<()> {
+pub(crate) fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<PairBackoff>)]) -> Result<()> {
     for (key, setback) in changed {
         match setback {
             Some(setback) => writer.put(&SETBACKS, key, setback)?,

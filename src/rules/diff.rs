@@ -9,53 +9,53 @@ use crate::catalog::image::Image;
 use crate::rules::pattern::ImagePattern;
 
 /// The most images of one rule that are looked after: more is a pattern that is too wide for any disk.
-pub const MAX_IMAGES: usize = 5_000;
+pub(crate) const MAX_IMAGES: usize = 5_000;
 
 /// What there is.
-pub struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// All images, by name, the architectures of a name one after another.
-    pub images: &'a [Arc<Image>],
+    pub(crate) images: &'a [Arc<Image>],
     /// The agents that can be given images now, by architecture.
-    pub ready: &'a BTreeMap<String, Bits>,
+    pub(crate) ready: &'a BTreeMap<String, Bits>,
     /// The agents that hold a digest.
-    pub held_by: &'a dyn Fn(&Digest) -> Bits,
+    pub(crate) held_by: &'a dyn Fn(&Digest) -> Bits,
 }
 
 /// How the images of a rule stand on its agents.
 #[derive(Debug, Default)]
-pub struct Diff {
+pub(crate) struct Diff {
     /// How many names the pattern takes.
-    pub images: usize,
+    pub(crate) images: usize,
     /// The first of these names.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// How often one of the images is on one of the agents.
-    pub present: usize,
+    pub(crate) present: usize,
     /// What is not there, by name.
-    pub lacking: Vec<Lacking>,
+    pub(crate) lacking: Vec<Lacking>,
 }
 
 /// One name of which some agents lack the image.
 #[derive(Debug, Clone)]
-pub struct Lacking {
+pub(crate) struct Lacking {
     /// The images of that name, one for each architecture.
-    pub images: Vec<Arc<Image>>,
+    pub(crate) images: Vec<Arc<Image>>,
     /// The agents of its architecture that lack each of them, in the same order.
-    pub agents: Vec<Bits>,
+    pub(crate) agents: Vec<Bits>,
 }
 
 impl Diff {
     /// Whether there are more images than are looked after.
-    pub fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.images > MAX_IMAGES
     }
 
     /// How often one of the images is missing on one of the agents.
-    pub fn missing(&self) -> usize {
+    pub(crate) fn missing(&self) -> usize {
         self.parts().map(|(_, agents)| agents.count()).sum()
     }
 
     /// What is to be fetched in all, in bytes, if agents share nothing with what they hold.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let of = |(image, agents): (&Arc<Image>, &Bits)| {
             image.record.size_bytes.saturating_mul(u64::try_from(agents.count()).unwrap_or(u64::MAX))
         };
@@ -69,7 +69,7 @@ impl Diff {
 
 impl Lacking {
     /// Each image with the agents that lack it.
-    pub fn parts(&self) -> impl Iterator<Item = (&Arc<Image>, &Bits)> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&Arc<Image>, &Bits)> {
         self.images.iter().zip(&self.agents)
     }
 }
@@ -79,7 +79,7 @@ const NAMED: usize = 20;
 
 /// Looks for the images that a pattern takes on these agents. Each agent is asked for the image of its architecture;
 /// one for which there is none lacks nothing. An agent that holds another image by that name lacks this one.
-pub fn diff(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Diff {
+pub(crate) fn diff(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Diff {
     let mut ready = pattern.ready();
     let mut diff = Diff::default();
     let same_name = |a: &Arc<Image>, b: &Arc<Image>| {

@@ -4,19 +4,19 @@
 //! lack is found (`survey`, `diff`), what of it can begin now is chosen (`schedule`), both without I/O, and ordinary preload tasks are
 //! made of it (`round`). A rule takes nothing off an agent, and what has begun goes on when its window closes.
 
-pub mod backoff;
-pub mod diff;
+pub(crate) mod backoff;
+pub(crate) mod diff;
 mod memory;
 mod next;
-pub mod pattern;
+pub(crate) mod pattern;
 mod reconcile;
-pub mod rule;
-pub mod schedule;
-pub mod service;
-pub mod status;
-pub mod survey;
+pub(crate) mod rule;
+pub(crate) mod schedule;
+pub(crate) mod service;
+pub(crate) mod status;
+pub(crate) mod survey;
 mod watched;
-pub mod window;
+pub(crate) mod window;
 
 #[cfg(test)]
 mod tests;

@@ -15,14 +15,14 @@ const MAX_BYTES: usize = 512;
 
 /// A pattern for images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImagePattern(Pattern);
+pub(crate) struct ImagePattern(Pattern);
 
 impl ImagePattern {
     /// Reads a pattern.
     ///
     /// # Errors
     /// [`Error::Invalid`] for one that no image's name could match.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         let refuse = |why: String| Err(Error::invalid("images", format!("{:?} {why}", shown(text))));
         if text.is_empty() {
@@ -58,7 +58,7 @@ impl ImagePattern {
     }
 
     /// The pattern, ready to be held against many names.
-    pub fn ready(&self) -> Ready<'_> {
+    pub(crate) fn ready(&self) -> Ready<'_> {
         Ready { prefix: self.0.prefix(), matcher: Matcher::new(&self.0) }
     }
 }
@@ -70,14 +70,14 @@ impl fmt::Display for ImagePattern {
 }
 
 /// See [`ImagePattern::ready`].
-pub struct Ready<'a> {
+pub(crate) struct Ready<'a> {
     prefix: &'a str,
     matcher: pattern::Matcher<'a>,
 }
 
 impl Ready<'_> {
     /// Whether an image of this canonical name is meant.
-    pub fn takes(&mut self, canonical: &str) -> bool {
+    pub(crate) fn takes(&mut self, canonical: &str) -> bool {
         // Most names of a catalog differ early.
         canonical.starts_with(self.prefix) && self.matcher.matches(canonical)
     }

@@ -106,7 +106,7 @@ struct Round<'a> {
 
 impl Rules {
     /// Makes a round whenever something has changed, until the server stops.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut changes = Changes {
             catalog: self.catalog.changes(),
             fleet: self.fleet.changes(),

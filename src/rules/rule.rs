@@ -13,43 +13,43 @@ use crate::rules::window::{Window, WindowState};
 
 /// A standing preload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Its name, which no other rule has.
-    pub name: String,
+    pub(crate) name: String,
     /// The images, see [`ImagePattern`].
-    pub images: String,
+    pub(crate) images: String,
     /// The agents: an expression, evaluated anew each time.
-    pub target_agents: String,
+    pub(crate) target_agents: String,
     /// When it may begin something; none for always.
     #[serde(default)]
-    pub window: Option<Window>,
+    pub(crate) window: Option<Window>,
     /// Whether it does anything.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// Who made it: an e-mail address.
-    pub created_by: String,
+    pub(crate) created_by: String,
     /// When it was changed last.
-    pub modified_at: Timestamp,
+    pub(crate) modified_at: Timestamp,
     /// Who changed it last, and so answers for what it does: an e-mail address.
-    pub modified_by: String,
+    pub(crate) modified_by: String,
     /// The account of that address.
-    pub owner: UserId,
+    pub(crate) owner: UserId,
 }
 
 /// What is given of a rule; what is `None` stays as it is.
 #[derive(Debug, Clone, Default)]
-pub struct RuleChange {
+pub(crate) struct RuleChange {
     /// See [`Rule::images`].
-    pub images: Option<String>,
+    pub(crate) images: Option<String>,
     /// See [`Rule::target_agents`].
-    pub target_agents: Option<String>,
+    pub(crate) target_agents: Option<String>,
     /// `HH:MM-HH:MM`; empty for always.
-    pub window: Option<String>,
+    pub(crate) window: Option<String>,
     /// The window's time zone; empty for the server's own.
-    pub time_zone: Option<String>,
+    pub(crate) time_zone: Option<String>,
     /// See [`Rule::enabled`].
-    pub enabled: Option<bool>,
+    pub(crate) enabled: Option<bool>,
 }
 
 impl Rule {
@@ -57,7 +57,7 @@ impl Rule {
     ///
     /// # Errors
     /// [`Error::Invalid`] for what can't be read, or is missing.
-    pub fn new(name: &str, wanted: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
+    pub(crate) fn new(name: &str, wanted: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
         let rule = Self {
             name: checked_rule_name(name)?,
             images: String::new(),
@@ -80,7 +80,7 @@ impl Rule {
     ///
     /// # Errors
     /// [`Error::Invalid`] for what can't be read.
-    pub fn changed(self, change: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
+    pub(crate) fn changed(self, change: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
         let images = change.images.map(|text| ImagePattern::parse(&text).map(|pattern| pattern.to_string()));
         let agents = change.target_agents.map(|text| parsed(&text).map(|_| text.trim().to_owned()));
         let zone = change.time_zone.as_deref();
@@ -109,18 +109,18 @@ impl Rule {
     }
 
     /// How its window stands; one that is none is always open.
-    pub fn standing(&self, now: Timestamp) -> Option<WindowState> {
+    pub(crate) fn standing(&self, now: Timestamp) -> Option<WindowState> {
         // A time zone that is gone after an update of the system: better nothing than at a wrong time.
         self.window.as_ref().map(|window| window.standing(now).unwrap_or(WindowState::Closed(None)))
     }
 
     /// Whether it may begin something now.
-    pub fn is_open(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_open(&self, now: Timestamp) -> bool {
         self.enabled && !matches!(self.standing(now), Some(WindowState::Closed(_)))
     }
 
     /// The one who does what the rule says: whoever changed it last.
-    pub fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         Caller {
             user: self.owner,
             email: self.modified_by.clone(),
@@ -136,7 +136,7 @@ impl Rule {
 ///
 /// # Errors
 /// [`Error::Invalid`] with a caret at the place. Names that nobody has are none.
-pub fn parsed(text: &str) -> Result<Expression> {
+pub(crate) fn parsed(text: &str) -> Result<Expression> {
     Expression::parse(text).map_err(|error| {
         let caret = error.caret(text);
         let why = format!("{} at {}: {}\n{caret}", error.code, error.position, error.message);

@@ -9,72 +9,72 @@ use crate::catalog::image::Image;
 use crate::rules::diff::{Diff, Lacking};
 
 /// How many waiting images a rule's status names; the counts go on beyond it.
-pub const MAX_NAMED: usize = 100;
+pub(crate) const MAX_NAMED: usize = 100;
 /// For how many images on agents it is asked what they share with what is there, when they would not fit otherwise.
 const MAX_UNFIT: usize = 2_000;
 
 /// A rule in a round.
-pub struct RuleNeeds<'a> {
+pub(crate) struct RuleNeeds<'a> {
     /// What its agents lack.
-    pub diff: &'a Diff,
+    pub(crate) diff: &'a Diff,
     /// Whether it may begin something.
-    pub is_open: bool,
+    pub(crate) is_open: bool,
 }
 
 /// What limits a round.
-pub struct RoundLimits<'a> {
+pub(crate) struct RoundLimits<'a> {
     /// How many tasks may be started: one for each image.
-    pub tasks: usize,
+    pub(crate) tasks: usize,
     /// The agents on which somebody works on an image already, by its digest.
-    pub busy: &'a HashMap<Digest, Bits>,
+    pub(crate) busy: &'a HashMap<Digest, Bits>,
     /// The agents on which an image failed lately.
-    pub held_back: &'a HashMap<Digest, Bits>,
+    pub(crate) held_back: &'a HashMap<Digest, Bits>,
     /// The room of the agents, in bytes, less what is on its way; none where it is not known.
-    pub free: HashMap<usize, u64>,
+    pub(crate) free: HashMap<usize, u64>,
     /// The room that an image takes on an agent, in bytes.
-    pub need: &'a dyn Fn(usize, &Image) -> u64,
+    pub(crate) need: &'a dyn Fn(usize, &Image) -> u64,
 }
 
 /// A task to be started.
 #[derive(Debug)]
-pub struct PlannedTask {
+pub(crate) struct PlannedTask {
     /// The rule, by its place.
-    pub rule: usize,
+    pub(crate) rule: usize,
     /// The images of one name.
-    pub images: Vec<Arc<Image>>,
+    pub(crate) images: Vec<Arc<Image>>,
     /// The agents.
-    pub agents: Vec<usize>,
+    pub(crate) agents: Vec<usize>,
 }
 
 /// How a rule stands after a round, counted in images on agents.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Begins now.
-    pub begun: usize,
+    pub(crate) begun: usize,
     /// Is being loaded, for whomever.
-    pub loading: usize,
+    pub(crate) loading: usize,
     /// Waits for the window, or for other tasks to end.
-    pub due: usize,
+    pub(crate) due: usize,
     /// Failed lately.
-    pub held_back: usize,
+    pub(crate) held_back: usize,
     /// Does not fit.
-    pub unfit: usize,
+    pub(crate) unfit: usize,
 }
 
 /// One image that waits on one agent.
 #[derive(Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The agent.
-    pub agent: usize,
+    pub(crate) agent: usize,
     /// The image.
-    pub image: Arc<Image>,
+    pub(crate) image: Arc<Image>,
     /// Why.
-    pub why: Why,
+    pub(crate) why: Why,
 }
 
 /// Why an image waits, where that is about this image on this agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// It failed lately.
     HeldBack,
     /// It takes so many bytes of room, and so many are left.
@@ -88,20 +88,20 @@ pub enum Why {
 
 /// What comes of a round.
 #[derive(Debug, Default)]
-pub struct Shares {
+pub(crate) struct Shares {
     /// What to start.
-    pub orders: Vec<PlannedTask>,
+    pub(crate) orders: Vec<PlannedTask>,
     /// How each rule stands.
-    pub tallies: Vec<Tally>,
+    pub(crate) tallies: Vec<Tally>,
     /// What waits of each rule, the first of it.
-    pub waiting: Vec<Vec<Waiting>>,
+    pub(crate) waiting: Vec<Vec<Waiting>>,
     /// What does not fit on which agent by the need that was given: the first of it, to be looked at more closely.
-    pub unfit: Vec<(usize, Arc<Image>)>,
+    pub(crate) unfit: Vec<(usize, Arc<Image>)>,
 }
 
 /// Shares out what may begin: one image of each rule after another, so that none is kept waiting by a rule with many.
 /// An image that two rules want on one agent is begun for the first of them.
-pub fn share(rules: &[RuleNeeds], mut limits: RoundLimits) -> Shares {
+pub(crate) fn share(rules: &[RuleNeeds], mut limits: RoundLimits) -> Shares {
     let mut shares = Shares {
         orders: Vec::new(),
         tallies: rules.iter().map(|_| Tally::default()).collect(),

@@ -30,11 +30,11 @@ use crate::transfer::service::Transfers;
 const RULES: Table<Rule> = Table::new("RULE_NAME_TO_RULE");
 
 /// How many rules there may be: each is looked at whenever something changes, and more than a page nobody oversees.
-pub const MAX_RULES: usize = 100;
+pub(crate) const MAX_RULES: usize = 100;
 
 /// The rules of this server. Clones share them.
 #[derive(Clone)]
-pub struct Rules {
+pub(crate) struct Rules {
     pub(in crate::rules) store: Store,
     pub(in crate::rules) clock: Clock,
     audit: Audit,
@@ -56,18 +56,18 @@ pub(in crate::rules) struct Index {
 
 /// A rule with what there is to say about it now.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub(crate) struct Told {
     /// The rule.
-    pub rule: Arc<Rule>,
+    pub(crate) rule: Arc<Rule>,
     /// How it stood when it was looked at last; none if that is yet to come.
-    pub status: Option<Arc<Status>>,
+    pub(crate) status: Option<Arc<Status>>,
     /// How its window stands; none if it has none.
-    pub standing: Option<WindowState>,
+    pub(crate) standing: Option<WindowState>,
 }
 
 /// How a rule stands, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// It was switched off.
     Disabled,
     /// It is yet to be looked at.
@@ -84,7 +84,7 @@ pub enum State {
 
 impl State {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
             Self::New => "new",
@@ -98,16 +98,16 @@ impl State {
 
 /// What a rule would find now.
 #[derive(Debug)]
-pub struct Preview {
+pub(crate) struct Preview {
     /// The images, and what is missing.
-    pub diff: Diff,
+    pub(crate) diff: Diff,
     /// Of the agents those that can be given something now, and the rest.
-    pub agents: Agents,
+    pub(crate) agents: Agents,
 }
 
 impl Told {
     /// How it stands.
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         let Some(status) = self.status.as_deref().filter(|_| self.rule.enabled) else {
             return if self.rule.enabled { State::New } else { State::Disabled };
         };
@@ -125,7 +125,7 @@ impl Told {
 
 impl Rules {
     /// Reads the rules from the store; nothing is done before `run`.
-    pub fn load(
+    pub(crate) fn load(
         store: &Store,
         clock: &Clock,
         audit: &Audit,
@@ -157,7 +157,7 @@ impl Rules {
     }
 
     /// All rules, by name. For super-admins.
-    pub fn list(&self, caller: &Caller) -> Result<Vec<Told>> {
+    pub(crate) fn list(&self, caller: &Caller) -> Result<Vec<Told>> {
         caller.require_superadmin("preload_rules")?;
         let (index, now) = (self.index.read(), self.clock.now());
         Ok(index.rules.values().map(|rule| index.told(rule, now)).collect())
@@ -167,7 +167,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name.
-    pub fn find(&self, caller: &Caller, name: &str) -> Result<Told> {
+    pub(crate) fn find(&self, caller: &Caller, name: &str) -> Result<Told> {
         caller.require_superadmin("preload_rule")?;
         let index = self.index.read();
         let rule = index.rules.get(name.trim()).ok_or_else(|| missing(name))?;
@@ -178,7 +178,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Invalid`] for what can't be read, [`Error::Conflict`] for a name that is taken or one rule too many.
-    pub async fn add(&self, caller: &Caller, name: &str, wanted: RuleChange) -> Result<Told> {
+    pub(crate) async fn add(&self, caller: &Caller, name: &str, wanted: RuleChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "create_preload_rule", name, |deed| async move {
                 let rule = Rule::new(name, wanted, caller, self.clock.now())?;
@@ -204,7 +204,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for what can't be read.
-    pub async fn change(&self, caller: &Caller, name: &str, change: RuleChange) -> Result<Told> {
+    pub(crate) async fn change(&self, caller: &Caller, name: &str, change: RuleChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "modify_preload_rule", name, |deed| async move {
                 let (index, changes, now) = (Arc::clone(&self.index), self.changes.clone(), self.clock.now());
@@ -233,7 +233,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name.
-    pub async fn remove(&self, caller: &Caller, name: &str) -> Result<()> {
+    pub(crate) async fn remove(&self, caller: &Caller, name: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "delete_preload_rule", name, |deed| async move {
                 let (index, changes, name) =
@@ -259,7 +259,12 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Invalid`] for what can't be read.
-    pub async fn preview(&self, caller: &Caller, images: &str, target_agents: &str) -> Result<Preview> {
+    pub(crate) async fn preview(
+        &self,
+        caller: &Caller,
+        images: &str,
+        target_agents: &str,
+    ) -> Result<Preview> {
         caller.require_superadmin("preload_rule_preview")?;
         let (pattern, expression) = (ImagePattern::parse(images)?, parsed(target_agents)?);
         let mut seen = look_at(&self.catalog, &self.fleet, caller, vec![(pattern, expression)]).await?;
@@ -272,17 +277,17 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Invalid`] if not.
-    pub fn check_agents(target_agents: &str) -> Result<()> {
+    pub(crate) fn check_agents(target_agents: &str) -> Result<()> {
         parsed(target_agents).map(drop)
     }
 
     /// The time by which windows open and close.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// The names in an expression that are nobody's now, the first of them. For super-admins.
-    pub fn unknown_names(&self, caller: &Caller, target_agents: &str) -> Result<Vec<String>> {
+    pub(crate) fn unknown_names(&self, caller: &Caller, target_agents: &str) -> Result<Vec<String>> {
         let agents = self.fleet.agents(caller)?;
         let inventory = Inventory::new(agents.iter().map(crate::fleet::agent::Agent::view));
         Ok(evaluate_known(&parsed(target_agents)?, &inventory).unknown)

@@ -7,40 +7,40 @@ use crate::rules::schedule::Tally;
 
 /// How a rule stood when it was looked at last. Counts are of images on agents.
 #[derive(Debug, Default)]
-pub struct Status {
+pub(crate) struct Status {
     /// When that was.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// How many images its pattern takes, by name.
-    pub images: usize,
+    pub(crate) images: usize,
     /// Whether these are more than are looked after.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
     /// How many agents its expression names.
-    pub agents: usize,
+    pub(crate) agents: usize,
     /// The same, folded.
-    pub folded: String,
+    pub(crate) folded: String,
     /// Names in the expression that are nobody's, the first of them; and how many there are.
-    pub unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
     /// How many of those there are.
-    pub unknown_count: usize,
+    pub(crate) unknown_count: usize,
     /// Agents that can't be given anything now, the first of them.
-    pub away: Vec<Away>,
+    pub(crate) away: Vec<Away>,
     /// How many of those there are.
-    pub away_count: usize,
+    pub(crate) away_count: usize,
     /// What is there.
-    pub present: usize,
+    pub(crate) present: usize,
     /// What is not.
-    pub tally: Tally,
+    pub(crate) tally: Tally,
     /// What waits for a reason of its own, the first of it.
-    pub waiting: Vec<Waiting>,
+    pub(crate) waiting: Vec<Waiting>,
     /// What it began last.
-    pub begun: Option<Begun>,
+    pub(crate) begun: Option<Begun>,
     /// Why what could begin did not.
-    pub problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 impl Status {
     /// How often an image is missing on an agent.
-    pub fn missing(&self) -> usize {
+    pub(crate) fn missing(&self) -> usize {
         let Tally { begun, loading, due, held_back, unfit } = self.tally;
         begun + loading + due + held_back + unfit
     }
@@ -48,33 +48,33 @@ impl Status {
 
 /// An agent that can't be given anything now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Away {
+pub(crate) struct Away {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// An image that waits on an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The image's canonical name.
-    pub image: String,
+    pub(crate) image: String,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
     /// When it is tried again, where that is a matter of time.
-    pub until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// What a rule began in one round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begun {
+pub(crate) struct Begun {
     /// When.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// The tasks.
-    pub tasks: Vec<TaskId>,
+    pub(crate) tasks: Vec<TaskId>,
     /// How many images on agents.
-    pub count: usize,
+    pub(crate) count: usize,
 }

@@ -19,22 +19,22 @@ use crate::rules::status::Away;
 
 /// The agents that a rule's expression names.
 #[derive(Debug, Default)]
-pub struct Agents {
+pub(crate) struct Agents {
     /// By number.
     bits: Bits,
     /// Their ids, in order.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Those of them that can't be given anything now.
-    pub away: Vec<Away>,
+    pub(crate) away: Vec<Away>,
     /// Names that are nobody's, the first of them.
-    pub unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
     /// How many of those there are.
-    pub unknown_count: usize,
+    pub(crate) unknown_count: usize,
 }
 
 impl Agents {
     /// Their names in short.
-    pub fn folded(&self) -> String {
+    pub(crate) fn folded(&self) -> String {
         fold(&self.names)
     }
 }

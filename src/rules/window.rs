@@ -22,7 +22,7 @@ const MAX_ZONE: usize = 64;
 
 /// A part of the day, the same every day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
+pub(crate) struct Window {
     /// Minutes after midnight; the window is open from then on.
     opens: u16,
     /// Minutes after midnight, 1,440 for midnight itself; on the next day if it is not after `opens`.
@@ -33,7 +33,7 @@ pub struct Window {
 
 /// How a window stands at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WindowState {
+pub(crate) enum WindowState {
     /// It is open, until then.
     Open(Timestamp),
     /// It is closed, until then; none if it does not open within days.
@@ -45,7 +45,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Error::Invalid`] for anything else, and for a time zone that this server does not know.
-    pub fn parse(text: &str, zone: Option<&str>) -> Result<Self> {
+    pub(crate) fn parse(text: &str, zone: Option<&str>) -> Result<Self> {
         let text = text.trim();
         let refuse = |why: &str| Err(Error::invalid("window", format!("{:?} {why}", shown(text))));
         let parts = text.split_once('-').map(|(from, to)| (minutes(from), minutes(to)));
@@ -65,12 +65,12 @@ impl Window {
     }
 
     /// Its time zone as it was given; none for the server's own.
-    pub fn zone(&self) -> Option<&str> {
+    pub(crate) fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
     /// The name of the time zone that it is read in.
-    pub fn zone_name(&self) -> String {
+    pub(crate) fn zone_name(&self) -> String {
         let own = || TimeZone::system().iana_name().unwrap_or("UTC").to_owned();
         self.zone.clone().unwrap_or_else(own)
     }
@@ -91,7 +91,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the server no longer knows the time zone.
-    pub fn standing(&self, now: Timestamp) -> Result<WindowState> {
+    pub(crate) fn standing(&self, now: Timestamp) -> Result<WindowState> {
         let zone = self.time_zone()?;
         let today = zone.to_datetime(now).date();
         let mut opens = None;

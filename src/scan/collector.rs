@@ -53,7 +53,7 @@ impl Scans {
 }
 
 /// Collects, until the server stops.
-pub async fn collect(catalog: Catalog, queue: Queue, stop: CancellationToken) {
+pub(crate) async fn collect(catalog: Catalog, queue: Queue, stop: CancellationToken) {
     let work = async {
         let (mut changes, (shortest, times)) = (catalog.changes(), REST);
         let mut rest = shortest;

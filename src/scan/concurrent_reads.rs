@@ -7,17 +7,17 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 /// The tags that somebody else has read since a reading of all of them began.
-pub type Newer = Mutex<BTreeSet<String>>;
+pub(crate) type Newer = Mutex<BTreeSet<String>>;
 
 type Readings = HashMap<(String, String), Vec<Weak<Newer>>>;
 
 /// The readings of whole repositories that are under way. Clones are the same.
 #[derive(Clone, Default)]
-pub struct ConcurrentReads(Arc<Mutex<Readings>>);
+pub(crate) struct ConcurrentReads(Arc<Mutex<Readings>>);
 
 impl ConcurrentReads {
     /// A reading of a whole repository begins. It is over when what this returns is dropped.
-    pub fn begin(&self, registry: &str, repository: &str) -> Arc<Newer> {
+    pub(crate) fn begin(&self, registry: &str, repository: &str) -> Arc<Newer> {
         let newer = Arc::<Newer>::default();
         let mut readings = self.0.lock();
         readings.retain(|_, open| {
@@ -29,7 +29,7 @@ impl ConcurrentReads {
     }
 
     /// What was found of a single tag is in the catalog now.
-    pub fn note(&self, registry: &str, repository: &str, tag: &str) {
+    pub(crate) fn note(&self, registry: &str, repository: &str, tag: &str) {
         let readings = self.0.lock();
         let open = readings.get(&(registry.into(), repository.into())).into_iter().flatten();
         for reading in open.filter_map(Weak::upgrade) {

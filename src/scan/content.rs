@@ -35,7 +35,7 @@ struct Known<T> {
 type Cells<T> = Mutex<HashMap<Digest, Arc<OnceCell<Known<T>>>>>;
 
 /// The content a scan has met.
-pub struct Content {
+pub(crate) struct Content {
     catalog: Catalog,
     /// The registry's host.
     registry: String,
@@ -44,43 +44,43 @@ pub struct Content {
 }
 
 /// One image of a tag.
-pub struct Found {
+pub(crate) struct Found {
     /// Its architecture, normalized.
-    pub architecture: String,
+    pub(crate) architecture: String,
     /// Its manifest.
-    pub manifest: Digest,
+    pub(crate) manifest: Digest,
     /// Its config's digest.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Its config.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// Layers and config, in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// What a tag comes to.
 #[derive(Default)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// Its images.
-    pub images: Vec<Found>,
+    pub(crate) images: Vec<Found>,
     /// What it has besides, and why that is no image of the catalog.
-    pub skipped: Vec<String>,
+    pub(crate) skipped: Vec<String>,
     /// Parts of it that could not be read.
-    pub failed: Vec<String>,
+    pub(crate) failed: Vec<String>,
     /// Content that was fetched on the way, for the store.
-    pub fresh: Fresh,
+    pub(crate) fresh: Fresh,
 }
 
 /// Content the store does not have yet.
 #[derive(Default)]
-pub struct Fresh {
+pub(crate) struct Fresh {
     /// Manifests.
-    pub manifests: Vec<(Digest, ManifestRecord)>,
+    pub(crate) manifests: Vec<(Digest, ManifestRecord)>,
     /// Configs.
-    pub configs: Vec<(Digest, Arc<Config>)>,
+    pub(crate) configs: Vec<(Digest, Arc<Config>)>,
 }
 
 /// Why content could not be had.
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// The registry.
     Registry(RegistryError),
     /// The store.
@@ -101,14 +101,14 @@ impl From<crate::base::Error> for Trouble {
 
 /// Where content is looked for: one repository of the registry.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The way to the registry.
-    pub client: &'a Client,
+    pub(crate) client: &'a Client,
     /// The repository.
-    pub repository: &'a str,
+    pub(crate) repository: &'a str,
     /// The images that the tag has in the catalog. They are there because the registry has served them, also before that
     /// was written down.
-    pub seen: &'a [Arc<Image>],
+    pub(crate) seen: &'a [Arc<Image>],
 }
 
 impl Source<'_> {
@@ -119,7 +119,7 @@ impl Source<'_> {
 
 impl Content {
     /// Nothing met yet.
-    pub fn new(catalog: Catalog, registry: &str) -> Self {
+    pub(crate) fn new(catalog: Catalog, registry: &str) -> Self {
         Self { catalog, registry: registry.into(), manifests: Mutex::default(), configs: Mutex::default() }
     }
 
@@ -127,7 +127,7 @@ impl Content {
     ///
     /// # Errors
     /// When the manifest itself can't be read. A part of an index that can't be read is told in the result.
-    pub async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         source: Source<'_>,
         digest: &Digest,
@@ -309,7 +309,7 @@ fn cell<T>(cells: &Cells<T>, digest: &Digest) -> Arc<OnceCell<Known<T>>> {
 }
 
 /// Whether the registry asks for peace: then the whole item waits, not only a part of it fails.
-pub fn is_pause(error: &RegistryError) -> bool {
+pub(crate) fn is_pause(error: &RegistryError) -> bool {
     matches!(error.reason, crate::registry::error::Reason::RateLimited { .. })
 }
 

@@ -16,7 +16,7 @@ impl Scanner {
     /// # Errors
     /// [`Error::Conflict`] when more than this image would go, or something else than the catalog knows;
     /// [`Error::Unavailable`] when the registry can't or won't.
-    pub async fn untag(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
+    pub(crate) async fn untag(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
         self.audit
             .superadmin(caller, "untag_image_from_registry", id, |_| async move {
                 let image = self.catalog.image(caller, id, None)?;
@@ -30,7 +30,7 @@ impl Scanner {
     ///
     /// # Errors
     /// Those of [`Scanner::untag`]; then the catalog keeps it, too.
-    pub async fn purge(&self, caller: &Caller, id: &str, from_registry: bool) -> Result<Arc<Image>> {
+    pub(crate) async fn purge(&self, caller: &Caller, id: &str, from_registry: bool) -> Result<Arc<Image>> {
         self.audit
             .superadmin(caller, "purge_image_by_id", id, |deed| async move {
                 let image = self.catalog.image(caller, id, None)?;

@@ -32,17 +32,17 @@ const PATIENCE: usize = 10;
 const SILENT: usize = PATIENCE / 2;
 
 /// A repository that is being read.
-pub struct Reading<'a> {
+pub(crate) struct Reading<'a> {
     /// The catalog it is compared with.
-    pub catalog: &'a Catalog,
+    pub(crate) catalog: &'a Catalog,
     /// The scan.
-    pub session: &'a Session,
+    pub(crate) session: &'a Session,
     /// The repository.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// Where progress is told.
-    pub place: &'a Workplace,
+    pub(crate) place: &'a Workplace,
     /// The other readings.
-    pub meanwhile: &'a ConcurrentReads,
+    pub(crate) meanwhile: &'a ConcurrentReads,
 }
 
 /// What was found of one tag.
@@ -72,7 +72,7 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// When the tag list can't be read to its end, or the registry fails again and again.
-    pub async fn all(&self, task: TaskId, now: Timestamp) -> Result<Outcome, Trouble> {
+    pub(crate) async fn all(&self, task: TaskId, now: Timestamp) -> Result<Outcome, Trouble> {
         let newer = self.meanwhile.begin(self.host(), self.name);
         let listed = match self.session.client.tags(self.name).await {
             // The repository is gone: a complete reading of nothing.
@@ -122,7 +122,7 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// When the tag can't be read.
-    pub async fn one(&self, tag: &str) -> Result<Outcome, Trouble> {
+    pub(crate) async fn one(&self, tag: &str) -> Result<Outcome, Trouble> {
         let before = self.catalog.repository(self.host(), self.name).await?;
         let known = self.known();
         let mut draft = Draft::default();

@@ -17,7 +17,7 @@ use crate::tasks::task::TaskKind;
 
 /// Starts scans. Clones share the connections to registries.
 #[derive(Clone)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     pub(in crate::scan) catalog: Catalog,
     pub(in crate::scan) sessions: Arc<Sessions>,
     queue: Queue,
@@ -26,23 +26,23 @@ pub struct Scanner {
 
 /// What to rescan.
 #[derive(Debug, Clone, Default)]
-pub struct Rescan {
+pub(crate) struct Rescan {
     /// The registry's host; `None` for every registry.
-    pub registry: Option<String>,
+    pub(crate) registry: Option<String>,
     /// Only repositories of this name, or below it.
-    pub project: Option<String>,
+    pub(crate) project: Option<String>,
     /// Remove vanished images even if they are most of what there was.
-    pub confirm_removals: bool,
+    pub(crate) confirm_removals: bool,
 }
 
 /// The connections that a [`Scanner`] and its worker share.
-pub fn sessions(catalog: &Catalog, clients: &Clients) -> Arc<Sessions> {
+pub(crate) fn sessions(catalog: &Catalog, clients: &Clients) -> Arc<Sessions> {
     Arc::new(Sessions::new(catalog.clone(), clients.clone()))
 }
 
 impl Scanner {
     /// A scanner whose tasks go to this queue.
-    pub fn new(catalog: Catalog, sessions: Arc<Sessions>, queue: Queue, audit: Audit) -> Self {
+    pub(crate) fn new(catalog: Catalog, sessions: Arc<Sessions>, queue: Queue, audit: Audit) -> Self {
         Self { catalog, sessions, queue, audit }
     }
 
@@ -50,7 +50,7 @@ impl Scanner {
     ///
     /// # Errors
     /// [`Error::Missing`] for an unknown registry, [`Error::Conflict`] when there is none at all.
-    pub async fn rescan(&self, caller: &Caller, wanted: Rescan) -> Result<TaskId> {
+    pub(crate) async fn rescan(&self, caller: &Caller, wanted: Rescan) -> Result<TaskId> {
         let target = wanted.registry.as_deref().unwrap_or("every registry").to_owned();
         self.audit
             .superadmin(caller, "rescan_images", &target, |deed| async move {
@@ -89,7 +89,7 @@ impl Scanner {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a reference that is not `registry/name:tag`, [`Error::Missing`] for an unknown registry.
-    pub async fn scan_image(&self, caller: &Caller, reference: &str) -> Result<TaskId> {
+    pub(crate) async fn scan_image(&self, caller: &Caller, reference: &str) -> Result<TaskId> {
         self.audit
             .superadmin(caller, "scan_image", reference, |deed| async move {
                 let work = self.work_for(reference)?;
@@ -131,7 +131,7 @@ impl Scanner {
     ///
     /// # Errors
     /// [`Error::Unavailable`] with what failed.
-    pub async fn test(&self, caller: &Caller, host: &str) -> Result<String> {
+    pub(crate) async fn test(&self, caller: &Caller, host: &str) -> Result<String> {
         self.audit
             .superadmin(caller, "test_container_registry", host, |_| async move { self.try_out(host).await })
             .await

@@ -21,24 +21,24 @@ use crate::scan::content::{Content, is_pause};
 const PATIENCE: u32 = 3;
 
 /// The state of one scan of one registry.
-pub struct Session {
+pub(crate) struct Session {
     /// The registry as it was when the session began.
-    pub registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     /// The way to it.
-    pub client: Client,
+    pub(crate) client: Client,
     /// What was fetched, each digest once.
-    pub content: Content,
+    pub(crate) content: Content,
     failures: AtomicU32,
 }
 
 impl Session {
     /// Whether the registry has failed so often in a row that it is not worth asking.
-    pub fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= PATIENCE
     }
 
     /// Remembers how an item fared. A registry that asks for a pause is there, and will be when it is over.
-    pub fn note(&self, failure: Option<&RegistryError>) {
+    pub(crate) fn note(&self, failure: Option<&RegistryError>) {
         match failure {
             Some(error) if is_pause(error) => {}
             Some(error) if error.is_transient() => {
@@ -51,23 +51,23 @@ impl Session {
 
 /// The sessions that are open. A client outlives its scan, so that tokens and what the registry taught are there for
 /// the next; a session ends with the last item that holds it.
-pub struct Sessions {
+pub(crate) struct Sessions {
     catalog: Catalog,
     /// The ways to the registries.
-    pub clients: Clients,
+    pub(crate) clients: Clients,
     /// The repositories that are being read.
-    pub meanwhile: ConcurrentReads,
+    pub(crate) meanwhile: ConcurrentReads,
     open: Mutex<HashMap<(TaskId, String), Weak<Session>>>,
 }
 
 impl Sessions {
     /// No session yet.
-    pub fn new(catalog: Catalog, clients: Clients) -> Self {
+    pub(crate) fn new(catalog: Catalog, clients: Clients) -> Self {
         Self { catalog, clients, meanwhile: ConcurrentReads::default(), open: Mutex::default() }
     }
 
     /// The session of this task with this registry, if one is open.
-    pub fn find(&self, task: TaskId, host: &str) -> Option<Arc<Session>> {
+    pub(crate) fn find(&self, task: TaskId, host: &str) -> Option<Arc<Session>> {
         self.open.lock().get(&(task, host.to_owned())).and_then(Weak::upgrade)
     }
 
@@ -75,7 +75,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the registry is unknown, or its description makes no client.
-    pub fn join(&self, task: TaskId, host: &str) -> Result<Arc<Session>> {
+    pub(crate) fn join(&self, task: TaskId, host: &str) -> Result<Arc<Session>> {
         let mut open = self.open.lock();
         if let Some(session) = open.get(&(task, host.to_owned())).and_then(Weak::upgrade) {
             return Ok(session);

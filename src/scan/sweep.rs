@@ -18,7 +18,7 @@ use crate::tasks::worker::Outcome;
 const NEVER_HELD: usize = 10;
 
 /// Removes what this task found to be gone.
-pub async fn sweep(
+pub(crate) async fn sweep(
     catalog: &Catalog,
     task: TaskId,
     registry: &Arc<Registry>,

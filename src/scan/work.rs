@@ -7,7 +7,7 @@ use crate::tasks::task::NewItem;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Work {
+pub(crate) enum Work {
     /// Find out which repositories a registry has.
     List {
         /// Its host.
@@ -44,7 +44,7 @@ pub enum Work {
 
 impl Work {
     /// The item for this work.
-    pub fn item(&self) -> Result<NewItem> {
+    pub(crate) fn item(&self) -> Result<NewItem> {
         let (name, phase) = match self {
             Self::List { registry, .. } => (format!("{registry}: repositories"), 0),
             Self::Repository { registry, name } => (format!("{registry}/{name}"), 1),
@@ -56,7 +56,7 @@ impl Work {
     }
 
     /// The host of the registry that it is about.
-    pub fn registry(&self) -> &str {
+    pub(crate) fn registry(&self) -> &str {
         match self {
             Self::List { registry, .. }
             | Self::Repository { registry, .. }
@@ -66,7 +66,7 @@ impl Work {
     }
 
     /// The work of an item.
-    pub fn of(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self> {
         rmp_serde::from_slice(bytes).map_err(Error::internal)
     }
 }

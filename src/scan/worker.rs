@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(5);
 
 /// The worker of rescans.
-pub struct ScanWorker {
+pub(crate) struct ScanWorker {
     catalog: Catalog,
     sessions: Arc<Sessions>,
     clock: Clock,
@@ -38,7 +38,7 @@ pub struct ScanWorker {
 
 impl ScanWorker {
     /// A worker on this catalog.
-    pub fn new(catalog: Catalog, sessions: Arc<Sessions>, clock: Clock) -> Self {
+    pub(crate) fn new(catalog: Catalog, sessions: Arc<Sessions>, clock: Clock) -> Self {
         Self { catalog, sessions, clock }
     }
 
@@ -144,7 +144,7 @@ impl ScanWorker {
 }
 
 /// Whether the registry answered, but does not list its repositories to us.
-pub fn has_no_catalog(error: &RegistryError) -> bool {
+pub(crate) fn has_no_catalog(error: &RegistryError) -> bool {
     match error.reason {
         Reason::NotFound | Reason::Forbidden | Reason::Unauthorized(_) => true,
         Reason::Status { status, .. } => matches!(status, 400 | 405 | 501),

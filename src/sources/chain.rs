@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 64 * 1024;
 
 /// Where one image is taken from.
-pub struct Chain {
+pub(crate) struct Chain {
     state: Arc<Mutex<State>>,
     registry: Arc<dyn Source>,
 }
@@ -41,22 +41,22 @@ struct State {
 
 /// A peer.
 #[derive(Clone)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// What it is called.
-    pub name: String,
+    pub(crate) name: String,
     /// The way to it.
-    pub source: Arc<dyn Source>,
+    pub(crate) source: Arc<dyn Source>,
 }
 
 impl Chain {
     /// These peers in this order, and then the registry.
-    pub fn new(peers: Vec<Peer>, registry: Arc<dyn Source>) -> Self {
+    pub(crate) fn new(peers: Vec<Peer>, registry: Arc<dyn Source>) -> Self {
         Self { state: Arc::new(Mutex::new(State { peers, ..State::default() })), registry }
     }
 
     /// Takes these peers in the place of those there were. Who was left before has another chance: it may have been
     /// for a grant that had ended.
-    pub fn renew(&self, peers: Vec<Peer>) {
+    pub(crate) fn renew(&self, peers: Vec<Peer>) {
         let mut state = self.state.lock();
         state.peers = peers;
         state.out.clear();

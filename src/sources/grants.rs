@@ -15,7 +15,7 @@ use crate::engine::export::LocalExport;
 use crate::engine::fault::{Class, Fault};
 
 /// How long a grant is good unless it is renewed. Short, for on plain HTTP it can be read on the way.
-pub const LIFE: Duration = Duration::from_mins(2);
+pub(crate) const LIFE: Duration = Duration::from_mins(2);
 /// The longest life that is given to one, whatever was asked for.
 const MAX_LIFE: Duration = Duration::from_mins(10);
 /// Grants at once. An agent with sixteen peers has sixteen.
@@ -27,7 +27,7 @@ const MAX_TEXT: usize = 256;
 
 /// The grants that are good now.
 #[derive(Default)]
-pub struct Grants {
+pub(crate) struct Grants {
     held: Mutex<HashMap<Digest, Grant>>,
 }
 
@@ -39,7 +39,7 @@ struct Grant {
 }
 
 /// What a grant opens.
-pub enum Access {
+pub(crate) enum Access {
     /// There is no such grant, or its time is over.
     Unknown,
     /// It is for other things.
@@ -52,7 +52,7 @@ pub enum Access {
 ///
 /// # Errors
 /// A system without randomness.
-pub fn random() -> Result<Secret, Fault> {
+pub(crate) fn random() -> Result<Secret, Fault> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes)
         .map_err(|error| Fault::new(Class::Other, format!("no randomness: {error}")))?;
@@ -64,7 +64,7 @@ impl Grants {
     ///
     /// # Errors
     /// An image that is not whole there; a grant that is too short to be one, or is for another image; too many grants.
-    pub async fn admit(
+    pub(crate) async fn admit(
         &self,
         grant: &Secret,
         image: &Digest,
@@ -95,7 +95,7 @@ impl Grants {
     }
 
     /// What this grant has to say of this thing.
-    pub fn access(&self, grant: &str, part: &Digest, now: Instant) -> Access {
+    pub(crate) fn access(&self, grant: &str, part: &Digest, now: Instant) -> Access {
         if grant.len() > MAX_TEXT {
             return Access::Unknown;
         }

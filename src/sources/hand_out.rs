@@ -15,7 +15,7 @@ use crate::base::reference::is_repository;
 use crate::sources::grants::{Access, Grants};
 
 /// The name that goes with a grant in Basic authentication.
-pub const USER: &str = "grant";
+pub(crate) const USER: &str = "grant";
 /// What is read from disk at once.
 const PIECE: usize = 256 * 1024;
 /// Longest path. A repository's name has 255 bytes, a digest 135.
@@ -24,25 +24,25 @@ const MAX_PATH: usize = 1_024;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A request, as far as it matters.
-pub struct PeerRequest<'a> {
+pub(crate) struct PeerRequest<'a> {
     /// The method.
-    pub method: &'a str,
+    pub(crate) method: &'a str,
     /// The path, from `/v2/` on.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// `Authorization`.
-    pub authorization: Option<&'a str>,
+    pub(crate) authorization: Option<&'a str>,
     /// `Range`.
-    pub range: Option<&'a str>,
+    pub(crate) range: Option<&'a str>,
 }
 
 /// The answer to it.
-pub struct PeerResponse {
+pub(crate) struct PeerResponse {
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Headers by name.
-    pub headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(&'static str, String)>,
     /// The body; none to HEAD.
-    pub body: Option<BoxStream<'static, io::Result<Bytes>>>,
+    pub(crate) body: Option<BoxStream<'static, io::Result<Bytes>>>,
 }
 
 impl PeerResponse {
@@ -51,13 +51,13 @@ impl PeerResponse {
     }
 
     /// Whether whoever asked has shown a grant.
-    pub fn is_granted(&self) -> bool {
+    pub(crate) fn is_granted(&self) -> bool {
         self.status != 401
     }
 }
 
 /// Answers. Who has no grant learns nothing of what there is.
-pub async fn answer(grants: &Grants, wanted: &PeerRequest<'_>) -> PeerResponse {
+pub(crate) async fn answer(grants: &Grants, wanted: &PeerRequest<'_>) -> PeerResponse {
     let Some(grant) = wanted.authorization.and_then(grant) else { return unauthorized() };
     let Some((kind, part)) = named(wanted.path) else {
         // The path says nothing, so nobody can say whether the grant is one.
@@ -155,7 +155,7 @@ fn read_range(text: &str, size: u64) -> Option<Result<(u64, u64), ()>> {
 }
 
 /// So many bytes of a file from one on, read as they are asked for.
-pub fn pieces(file: File, first: u64, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
+pub(crate) fn pieces(file: File, first: u64, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
     struct Reading {
         file: File,
         seek: Option<u64>,

@@ -3,8 +3,8 @@
 //! A [`chain`] asks peers first and the registry last. A [`repository`] is what either has, [`peer`] the way to one.
 //! [`grants`] say who may have which image from us, and [`hand_out`] answers them.
 
-pub mod chain;
-pub mod grants;
-pub mod hand_out;
-pub mod peer;
-pub mod repository;
+pub(crate) mod chain;
+pub(crate) mod grants;
+pub(crate) mod hand_out;
+pub(crate) mod peer;
+pub(crate) mod repository;

@@ -30,7 +30,7 @@ const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// A URL that is none, or certificates that can't be read.
-pub fn over_http(
+pub(crate) fn over_http(
     peer: &str,
     url: &Url,
     ca_pem: Option<&str>,
@@ -61,7 +61,7 @@ pub fn over_http(
 }
 
 /// What an engine on this machine has.
-pub struct Beside(pub Arc<dyn LocalExport>);
+pub(crate) struct Beside(pub(crate) Arc<dyn LocalExport>);
 
 impl fmt::Debug for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,14 +12,14 @@ use crate::registry::client::Client;
 use crate::registry::error::{Error, Reason};
 
 /// One repository of the registry that this client is of.
-pub struct Repository {
+pub(crate) struct Repository {
     client: Client,
     name: String,
 }
 
 impl Repository {
     /// The repository of this name, without the registry's.
-    pub fn new(client: Client, name: &str) -> Self {
+    pub(crate) fn new(client: Client, name: &str) -> Self {
         Self { client, name: name.into() }
     }
 }

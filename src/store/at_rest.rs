@@ -95,7 +95,7 @@ impl AtRest {
     }
 
     /// The schema it was written with; one that this program knows.
-    pub fn schema(&self) -> u64 {
+    pub(crate) fn schema(&self) -> u64 {
         self.schema
     }
 
@@ -116,7 +116,7 @@ impl AtRest {
     ///
     /// # Errors
     /// [`OpenError::Key`].
-    pub fn check_key(&self) -> Result<(), OpenError> {
+    pub(crate) fn check_key(&self) -> Result<(), OpenError> {
         self.key().map(drop)
     }
 
@@ -136,7 +136,7 @@ impl AtRest {
     ///
     /// # Errors
     /// Those of `work`, and [`OpenError::Damaged`] where what it reads is broken.
-    pub fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
         guarded(self.disk.path(), || Ok(work(&reader(self.database.get().map_err(fault)?)?)?))
     }
 }

@@ -41,15 +41,15 @@ const BATCH: usize = 8 * 1024 * 1024;
 
 /// What a backup says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Label {
+pub(crate) struct Label {
     format: u32,
     /// Which wharf took it.
-    pub version: String,
+    pub(crate) version: String,
     schema: u64,
     /// The moment it shows.
-    pub taken_at: Timestamp,
+    pub(crate) taken_at: Timestamp,
     /// How many records it has.
-    pub records: u64,
+    pub(crate) records: u64,
     /// SHA-256 over all tables, keys and values, in their order.
     digest: String,
     /// The key that opens the secrets, if it is in it.
@@ -59,14 +59,14 @@ pub struct Label {
 
 impl Label {
     /// Whether the key that opens the secrets is in the backup.
-    pub fn has_key(&self) -> bool {
+    pub(crate) fn has_key(&self) -> bool {
         self.key.is_some()
     }
 }
 
 /// Why there is no backup, or none that can be used. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
-pub enum BackupError {
+pub(crate) enum BackupError {
     /// The file system said no.
     #[error("{path}: {why}")]
     Io {
@@ -116,7 +116,12 @@ pub enum BackupError {
 impl Store {
     /// Writes a backup to a file that must not be there yet, readable by its owner only. With `key`, the path of the
     /// key file, that is in it too. Whatever is written meanwhile is not in it, and is not kept waiting.
-    pub fn back_up(&self, path: &Path, key: Option<&Path>, now: Timestamp) -> Result<Label, BackupError> {
+    pub(crate) fn back_up(
+        &self,
+        path: &Path,
+        key: Option<&Path>,
+        now: Timestamp,
+    ) -> Result<Label, BackupError> {
         let key = key.map(key_bytes).transpose()?;
         let disk = Disk::create(path).map_err(|why| io_error(path, why))?;
         let mut refused = None;
@@ -179,7 +184,7 @@ struct Found {
 ///
 /// # Errors
 /// What is no backup, was damaged or is from a later version.
-pub fn check(path: &Path) -> Result<Label, BackupError> {
+pub(crate) fn check(path: &Path) -> Result<Label, BackupError> {
     read(path).map(|found| found.label)
 }
 
@@ -187,7 +192,11 @@ pub fn check(path: &Path) -> Result<Label, BackupError> {
 ///
 /// # Errors
 /// Also a directory with a database, and a key that is missing or another one.
-pub fn restore(backup: &Path, directory: &Path, key_file: Option<&Path>) -> Result<Label, BackupError> {
+pub(crate) fn restore(
+    backup: &Path,
+    directory: &Path,
+    key_file: Option<&Path>,
+) -> Result<Label, BackupError> {
     let found = read(backup)?;
     let key = key_of(backup, &found.label, key_file)?;
     let path = directory.join(DATABASE_FILE);

@@ -15,11 +15,11 @@ const SMALL: u64 = 32 * 1024 * 1024;
 
 /// What a file took before and after.
 #[derive(Debug, Clone, Copy)]
-pub struct Compacted {
+pub(crate) struct Compacted {
     /// In bytes.
-    pub before: u64,
+    pub(crate) before: u64,
     /// In bytes.
-    pub after: u64,
+    pub(crate) after: u64,
 }
 
 /// Writes the database of a data directory anew, whose server is stopped. The old file stays until the new one was read
@@ -27,7 +27,7 @@ pub struct Compacted {
 ///
 /// # Errors
 /// What [`Store::open_existing`](crate::store::Store::open_existing) says, and a disk without room for a second file.
-pub fn compact(directory: &Path) -> Result<Compacted, BackupError> {
+pub(crate) fn compact(directory: &Path) -> Result<Compacted, BackupError> {
     let path = directory.join(DATABASE_FILE);
     if !path.exists() {
         return Err(OpenError::Absent(directory.into()).into());

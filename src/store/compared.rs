@@ -63,7 +63,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::open`], whatever `load` met meanwhile; then those of `load`.
-    pub fn open_and_load<T, E: From<OpenError>>(
+    pub(crate) fn open_and_load<T, E: From<OpenError>>(
         directory: &Path,
         load: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {

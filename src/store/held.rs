@@ -9,7 +9,7 @@ use crate::base::Result;
 use crate::store::Store;
 
 /// From now on the disk of a store has no room, or has it again.
-pub fn fill_disk(store: &Store, is_full: bool) {
+pub(crate) fn fill_disk(store: &Store, is_full: bool) {
     const NO_ROOM: i32 = 28;
     if let Some(disk) = &store.current().disk {
         disk.faults().refused = is_full.then_some((0..u64::MAX, NO_ROOM));
@@ -19,14 +19,14 @@ pub fn fill_disk(store: &Store, is_full: bool) {
 }
 
 /// Somebody who writes, and takes their time.
-pub struct Held {
+pub(crate) struct Held {
     go_on: mpsc::Sender<()>,
     writing: JoinHandle<Result<()>>,
 }
 
 impl Held {
     /// From now on nobody else writes.
-    pub async fn begin(store: &Store) -> Self {
+    pub(crate) async fn begin(store: &Store) -> Self {
         let (begun, writes) = oneshot::channel();
         let (go_on, told) = mpsc::channel();
         let store = store.clone();
@@ -43,14 +43,14 @@ impl Held {
     }
 
     /// Lets everybody else come to where they wait.
-    pub async fn gather(&self) {
+    pub(crate) async fn gather(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
     /// From now on the others write, one by one.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         self.go_on.send(()).expect("a write that is under way");
         self.writing.await.expect("a write that breaks down nowhere").expect("a write");
     }

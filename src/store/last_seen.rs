@@ -19,12 +19,12 @@ const EVERY: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The time of day that the last server on this database believed; none before it ran for the first time.
-pub fn last_seen(reader: &Reader) -> Result<Option<Timestamp>> {
+pub(crate) fn last_seen(reader: &Reader) -> Result<Option<Timestamp>> {
     reader.find(&LAST_SEEN, SYSTEM)
 }
 
 /// Tells the clock what time it was when a server last ran. To be done before anything of the store is judged by it.
-pub fn recall(store: &Store, clock: &Clock) -> Result<()> {
+pub(crate) fn recall(store: &Store, clock: &Clock) -> Result<()> {
     if let Some(last) = store.read_now(last_seen)? {
         clock.go_on_from(last);
     }
@@ -32,7 +32,7 @@ pub fn recall(store: &Store, clock: &Clock) -> Result<()> {
 }
 
 /// Watches the clock and keeps what it says while that is believed, until told to stop.
-pub async fn keep(store: Store, clock: Clock, shutdown: CancellationToken) {
+pub(crate) async fn keep(store: Store, clock: Clock, shutdown: CancellationToken) {
     let (mut saved, mut doubted) = (None, None);
     loop {
         let doubt = clock.doubt();

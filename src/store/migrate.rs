@@ -10,18 +10,18 @@ use crate::store::open::{OpenError, SCHEMA, SCHEMA_KEY};
 use crate::store::table::Writer;
 
 /// The schema this program writes.
-pub const SCHEMA_VERSION: u64 = newest(STEPS);
+pub(crate) const SCHEMA_VERSION: u64 = newest(STEPS);
 
 /// Takes a database from the schema before to the one it is listed for.
-pub struct Step {
+pub(crate) struct Step {
     /// The schema the step leads to.
-    pub to: u64,
+    pub(crate) to: u64,
     /// The change. The new version is written in the same transaction.
-    pub apply: fn(&mut Writer) -> Result<()>,
+    pub(crate) apply: fn(&mut Writer) -> Result<()>,
 }
 
 /// Every step there is, oldest first. A released step never changes.
-pub const STEPS: &[Step] = &[];
+pub(crate) const STEPS: &[Step] = &[];
 
 /// The schema that these steps lead to.
 pub(in crate::store) const fn newest(steps: &[Step]) -> u64 {
@@ -33,7 +33,7 @@ pub(in crate::store) const fn newest(steps: &[Step]) -> u64 {
 
 /// Brings the database from schema `from` through `steps`. Before the first step the file is copied to
 /// `wharf.redb.schema-<from>`, which stays.
-pub fn run(store: &Store, path: &Path, from: u64, steps: &[Step]) -> Result<(), OpenError> {
+pub(crate) fn run(store: &Store, path: &Path, from: u64, steps: &[Step]) -> Result<(), OpenError> {
     let pending: Vec<&Step> = steps.iter().filter(|step| step.to > from).collect();
     if pending.is_empty() {
         return Ok(());

@@ -5,8 +5,8 @@
 //! MessagePack tool, and a record written before a field existed still decodes (`#[serde(default)]`).
 
 pub mod at_rest;
-pub mod backup;
-pub mod compact;
+pub(crate) mod backup;
+pub(crate) mod compact;
 mod compared;
 #[cfg(test)]
 mod damage;
@@ -16,15 +16,15 @@ mod failing;
 mod guard;
 #[cfg(test)]
 pub(crate) mod held;
-pub mod last_seen;
+pub(crate) mod last_seen;
 mod lock;
-pub mod migrate;
-pub mod open;
+pub(crate) mod migrate;
+pub(crate) mod open;
 mod overlay;
 #[cfg(test)]
 mod powerfail;
-pub mod seal;
-pub mod table;
+pub(crate) mod seal;
+pub(crate) mod table;
 mod trouble;
 
 use std::fs::{self, File};
@@ -48,8 +48,9 @@ use crate::store::overlay::Overlay;
 use crate::store::seal::Seal;
 use crate::store::table::{AfterCommit, Reader, Writer};
 
-pub use table::{Table, pair};
-pub use trouble::Trouble;
+pub use table::Table;
+pub(crate) use table::pair;
+pub(crate) use trouble::Trouble;
 
 /// How many transactions there were, beside the schema: after a failure it tells whether the last one was kept.
 const COMMITS_KEY: &str = "commits";
@@ -188,12 +189,12 @@ impl Store {
     }
 
     /// The data directory.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.shared.directory
     }
 
     /// What the database takes on disk, in bytes, if that can be seen.
-    pub fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         fs::metadata(self.directory().join(open::DATABASE_FILE)).ok().map(|found| found.len())
     }
 
@@ -201,7 +202,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`] with what keeps it from that, and the remedy.
-    pub fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         self.trouble().map_or(Ok(()), |trouble| Err(trouble.error()))
     }
 
@@ -209,7 +210,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn check_health(&self) -> Result<()> {
+    pub(crate) async fn check_health(&self) -> Result<()> {
         let store = self.clone();
         let trouble = blocking(move || Ok(store.trouble())).await?;
         trouble.map_or(Ok(()), |trouble| Err(Error::Unavailable(trouble.short().into())))
@@ -225,7 +226,7 @@ impl Store {
 
     /// Looks now and then whether the file is in its place, and whether a disk that failed works again, until the
     /// server stops.
-    pub async fn keep(&self, shutdown: CancellationToken) {
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
             if self.check_writable().is_err() {
                 let store = self.clone();
@@ -248,7 +249,7 @@ impl Store {
     }
 
     /// Runs `work` against one consistent snapshot, on the blocking pool.
-    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Reader) -> Result<T> + Send + 'static,
@@ -269,7 +270,7 @@ impl Store {
 
     /// Runs `work` in one write transaction, on the blocking pool. It is committed, and durable, only when `work`
     /// returns `Ok`; what `work` handed to [`Writer::on_commit`] runs after the commit and before the next write.
-    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Writer) -> Result<T> + Send + 'static,

@@ -18,9 +18,9 @@ use crate::store::table::Reader;
 use crate::store::{Access, Opened, Store, Table, Turn};
 
 /// The database's file in the data directory.
-pub const DATABASE_FILE: &str = "wharf.redb";
+pub(crate) const DATABASE_FILE: &str = "wharf.redb";
 /// The key's file beside it.
-pub const KEY_FILE: &str = "secret.key";
+pub(crate) const KEY_FILE: &str = "secret.key";
 
 /// redb's page cache. Lists come from memory, so the cache serves start-up and the odd lookup; redb's own default of
 /// 1 GiB would be most of the machine in a small lab.
@@ -155,7 +155,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError::Absent`] when there is no database.
-    pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open_existing(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         match path.try_exists() {
             Ok(true) => Self::open_through(directory, migrate::STEPS, false),
@@ -195,7 +195,7 @@ pub(in crate::store) fn key_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Ope
 }
 
 /// Whether anybody but its owner can do anything with a file or a directory of this mode.
-pub fn is_open(mode: u32) -> bool {
+pub(crate) fn is_open(mode: u32) -> bool {
     mode & 0o077 != 0
 }
 
@@ -281,7 +281,7 @@ pub(in crate::store) fn create(directory: &Path, path: &Path) -> Result<(Disk, L
 }
 
 /// Where a database of this directory lies until it is whole.
-pub fn unfinished(directory: &Path) -> PathBuf {
+pub(crate) fn unfinished(directory: &Path) -> PathBuf {
     directory.join(format!("{DATABASE_FILE}.new"))
 }
 

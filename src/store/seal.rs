@@ -31,7 +31,7 @@ pub struct Seal {
 
 impl Seal {
     /// Writes a new random key to a file that only its owner can read, and that must not be there yet.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -50,7 +50,7 @@ impl Seal {
     }
 
     /// Seals a secret for one purpose, such as `registry/cr.example.org/password`.
-    pub fn seal(&self, purpose: &str, secret: &Secret) -> Result<Sealed> {
+    pub(crate) fn seal(&self, purpose: &str, secret: &Secret) -> Result<Sealed> {
         let mut nonce = [0_u8; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(Error::internal)?;
         let payload = Payload { msg: secret.expose().as_bytes(), aad: purpose.as_bytes() };

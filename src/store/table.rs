@@ -39,14 +39,14 @@ impl<V> Table<V> {
 }
 
 /// The key of a record that two texts name together. Keys with the same first text stand together.
-pub fn pair(first: &str, second: &str) -> Vec<u8> {
+pub(crate) fn pair(first: &str, second: &str) -> Vec<u8> {
     let mut key = prefix(first);
     key.extend_from_slice(second.as_bytes());
     key
 }
 
 /// What every [`pair`] with this first text begins with.
-pub fn prefix(first: &str) -> Vec<u8> {
+pub(crate) fn prefix(first: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(first.len() + 1);
     key.extend_from_slice(first.as_bytes());
     key.push(0);
@@ -118,7 +118,7 @@ impl Reader {
     }
 
     /// Calls `each` with every record whose key starts with `prefix`, in the order of the keys.
-    pub fn scan<V: DeserializeOwned>(
+    pub(crate) fn scan<V: DeserializeOwned>(
         &self,
         table: &Table<V>,
         prefix: impl AsRef<[u8]>,
@@ -130,7 +130,7 @@ impl Reader {
 
     /// Some of the records whose keys start with `prefix`, in the order of the keys: from the key `from` on `take` at most,
     /// after the first `skip`, which are not decoded.
-    pub fn page<V: DeserializeOwned>(
+    pub(crate) fn page<V: DeserializeOwned>(
         &self,
         table: &Table<V>,
         prefix: impl AsRef<[u8]>,
@@ -151,7 +151,7 @@ impl Reader {
     }
 
     /// Calls `each` with every key that starts with `prefix`, in order, and the size of its record in bytes.
-    pub fn scan_keys<V>(
+    pub(crate) fn scan_keys<V>(
         &self,
         table: &Table<V>,
         prefix: impl AsRef<[u8]>,
@@ -165,7 +165,7 @@ impl Reader {
     }
 
     /// How many records the table has, and the last key.
-    pub fn extent<V>(&self, table: &Table<V>) -> Result<(u64, Option<Vec<u8>>)> {
+    pub(crate) fn extent<V>(&self, table: &Table<V>) -> Result<(u64, Option<Vec<u8>>)> {
         let Some(table) = self.open(table)? else { return Ok((0, None)) };
         let last = table.last().map_err(storage_fault)?.map(|(key, _)| key.value().to_vec());
         Ok((table.len().map_err(storage_fault)?, last))
@@ -173,7 +173,7 @@ impl Reader {
 
     /// Calls `each` with the records from the last key to the first, until it breaks off; with `from`, those with this
     /// key or a lower one.
-    pub fn scan_back<V: DeserializeOwned>(
+    pub(crate) fn scan_back<V: DeserializeOwned>(
         &self,
         table: &Table<V>,
         from: Option<&[u8]>,
@@ -195,7 +195,7 @@ impl Reader {
 
     /// What `make` makes of every record, in the order of the keys, on all processors: for what is read whole at the
     /// start.
-    pub fn collect<V: DeserializeOwned, T: Send>(
+    pub(crate) fn collect<V: DeserializeOwned, T: Send>(
         &self,
         table: &Table<V>,
         make: impl Fn(&[u8], V) -> Result<T> + Sync,
@@ -278,33 +278,37 @@ impl Writer {
 
     /// Has `apply` run once the transaction is durable, before any later write begins. This is how what is kept in
     /// memory follows the file: in the same order, and never ahead of it.
-    pub fn on_commit(&mut self, apply: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_commit(&mut self, apply: impl FnOnce() + Send + 'static) {
         self.after.push(Box::new(apply));
     }
 
     /// The record under this key, as this transaction sees it.
-    pub fn find<V: DeserializeOwned>(&self, table: &Table<V>, key: impl AsRef<[u8]>) -> Result<Option<V>> {
+    pub(crate) fn find<V: DeserializeOwned>(
+        &self,
+        table: &Table<V>,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Option<V>> {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let found = table.get(key.as_ref()).map_err(storage_fault)?;
         found.map(|value| decode(value.value())).transpose()
     }
 
     /// The record with the lowest key.
-    pub fn first<V: DeserializeOwned>(&self, table: &Table<V>) -> Result<Option<V>> {
+    pub(crate) fn first<V: DeserializeOwned>(&self, table: &Table<V>) -> Result<Option<V>> {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let found = table.first().map_err(storage_fault)?;
         found.map(|(_, value)| decode(value.value())).transpose()
     }
 
     /// The record with the highest key.
-    pub fn last<V: DeserializeOwned>(&self, table: &Table<V>) -> Result<Option<V>> {
+    pub(crate) fn last<V: DeserializeOwned>(&self, table: &Table<V>) -> Result<Option<V>> {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let found = table.last().map_err(storage_fault)?;
         found.map(|(_, value)| decode(value.value())).transpose()
     }
 
     /// The keys that start with `prefix`, in order.
-    pub fn keys<V>(&self, table: &Table<V>, prefix: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn keys<V>(&self, table: &Table<V>, prefix: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>> {
         let table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let mut keys = Vec::new();
         walk(&table, prefix.as_ref(), |key, _| {
@@ -315,7 +319,7 @@ impl Writer {
     }
 
     /// The first keys that start with `prefix`, so many at most.
-    pub fn some_keys<V>(
+    pub(crate) fn some_keys<V>(
         &self,
         table: &Table<V>,
         prefix: impl AsRef<[u8]>,
@@ -335,7 +339,7 @@ impl Writer {
     }
 
     /// Takes the record under this key away; whether there was one.
-    pub fn remove<V>(&mut self, table: &Table<V>, key: impl AsRef<[u8]>) -> Result<bool> {
+    pub(crate) fn remove<V>(&mut self, table: &Table<V>, key: impl AsRef<[u8]>) -> Result<bool> {
         let mut table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let removed = table.remove(key.as_ref()).map_err(storage_fault)?;
         Ok(removed.is_some())

@@ -6,7 +6,7 @@ use crate::base::Error;
 
 /// Why nothing is written, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// No room on the disk, in the quota, or within the limit on the size of files.
     #[error(
         "the disk that holds {} is full: free some space there, and wharf goes on by itself",

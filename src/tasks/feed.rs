@@ -17,25 +17,25 @@ use crate::tasks::task::{Progress, State};
 pub(in crate::tasks) const KEPT: usize = 256;
 
 /// How many dialects an event may be told in.
-pub const DIALECTS: usize = 2;
+pub(crate) const DIALECTS: usize = 2;
 
 /// One thing that happened to a task.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// Its number; later events have higher ones, also over a restart.
-    pub number: u64,
+    pub(crate) number: u64,
     /// The task's state after it.
-    pub state: State,
+    pub(crate) state: State,
     /// The task's progress after it.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// For people.
-    pub message: String,
+    pub(crate) message: String,
     told: [OnceLock<Bytes>; DIALECTS],
 }
 
 impl Event {
     /// What is sent of it in this dialect: written once, by the first who needs it, for all who follow.
-    pub fn told(&self, dialect: usize, write: impl FnOnce() -> String) -> Bytes {
+    pub(crate) fn told(&self, dialect: usize, write: impl FnOnce() -> String) -> Bytes {
         match self.told.get(dialect) {
             Some(told) => told.get_or_init(|| write().into()).clone(),
             None => write().into(),
@@ -44,19 +44,19 @@ impl Event {
 }
 
 /// The events of one task.
-pub struct Feed {
+pub(crate) struct Feed {
     kept: Mutex<VecDeque<Arc<Event>>>,
     latest: watch::Sender<u64>,
 }
 
 impl Feed {
     /// A feed whose first event has the number after `start`.
-    pub fn new(start: u64) -> Self {
+    pub(crate) fn new(start: u64) -> Self {
         Self { kept: Mutex::new(VecDeque::new()), latest: watch::Sender::new(start) }
     }
 
     /// Tells all followers.
-    pub fn publish(&self, state: State, progress: Progress, message: String) {
+    pub(crate) fn publish(&self, state: State, progress: Progress, message: String) {
         let mut kept = self.kept.lock();
         let number = *self.latest.borrow() + 1;
         if state != State::Started {
@@ -70,7 +70,7 @@ impl Feed {
     }
 
     /// Follows the feed: from behind the event `after` if that is still kept, else from the latest event on.
-    pub fn follow(&self, after: Option<u64>) -> Follower<'_> {
+    pub(crate) fn follow(&self, after: Option<u64>) -> Follower<'_> {
         let latest = self.latest.subscribe();
         let last = *latest.borrow();
         let resumable = after.filter(|&after| after <= last && self.keeps(after + 1));
@@ -99,7 +99,7 @@ impl Feed {
 }
 
 /// A place in a feed.
-pub struct Follower<'a> {
+pub(crate) struct Follower<'a> {
     feed: &'a Feed,
     latest: watch::Receiver<u64>,
     after: u64,
@@ -107,7 +107,7 @@ pub struct Follower<'a> {
 
 impl Follower<'_> {
     /// The next event, waiting for it if need be.
-    pub async fn next(&mut self) -> Arc<Event> {
+    pub(crate) async fn next(&mut self) -> Arc<Event> {
         loop {
             self.latest.borrow_and_update();
             if let Some(event) = self.feed.next_after(self.after) {

@@ -93,7 +93,7 @@ impl Live {
     }
 
     /// The task's id.
-    pub fn id(&self) -> TaskId {
+    pub(crate) fn id(&self) -> TaskId {
         self.id
     }
 
@@ -103,7 +103,7 @@ impl Live {
     }
 
     /// When it ended.
-    pub fn ended_at(&self) -> Option<Timestamp> {
+    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
         self.inner.read().task.ended_at
     }
 
@@ -113,7 +113,7 @@ impl Live {
     }
 
     /// What it does.
-    pub fn kind(&self) -> TaskKind {
+    pub(crate) fn kind(&self) -> TaskKind {
         self.kind
     }
 
@@ -133,21 +133,21 @@ impl Live {
     }
 
     /// The items of a page, from memory; none if they are no longer there, and the store has them.
-    pub fn items(&self, page: Page) -> Option<Vec<Item>> {
+    pub(crate) fn items(&self, page: Page) -> Option<Vec<Item>> {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let items = &self.inner.read().items;
         (!items.is_empty()).then(|| items.page(page, now, steady))
     }
 
     /// While it runs, the items that it was made with, or some of them: no later phase is among them.
-    pub fn first_items(&self) -> Vec<Item> {
+    pub(crate) fn first_items(&self) -> Vec<Item> {
         let items = &self.inner.read().items;
         let phase = items.iter().next().map(|item| item.phase);
         items.iter().take_while(|item| Some(item.phase) == phase).cloned().collect()
     }
 
     /// While it runs, those of these items that have ended.
-    pub fn ended_of(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<Item> {
+    pub(crate) fn ended_of(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<Item> {
         let items = &self.inner.read().items;
         let items = numbers.into_iter().filter_map(|number| items.get(number));
         items.filter(|item| item.state.is_final()).cloned().collect()
@@ -155,7 +155,7 @@ impl Live {
 
     /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
     /// heard it would wait for ever.
-    pub fn follow(&self, after: Option<u64>) -> Follower<'_> {
+    pub(crate) fn follow(&self, after: Option<u64>) -> Follower<'_> {
         self.feed.follow(after.filter(|_| self.is_running()))
     }
 

@@ -103,7 +103,7 @@ impl Queue {
     }
 
     /// Goes on with the tasks that had not ended, and starts forgetting those that ended long ago.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         for live in self.running() {
             tracing::info!(task = %live.id(), "going on with a task");
             self.run(live);
@@ -131,7 +131,7 @@ impl Queue {
     ///
     /// # Errors
     /// Those of [`Queue::submit`].
-    pub async fn submit_for(
+    pub(crate) async fn submit_for(
         &self,
         deed: &Deed,
         kind: TaskKind,
@@ -181,17 +181,17 @@ impl Queue {
     }
 
     /// The tasks there are, the newest first: so many at most after the first `offset`.
-    pub fn list(&self, offset: usize, limit: usize) -> Vec<Arc<Live>> {
+    pub(crate) fn list(&self, offset: usize, limit: usize) -> Vec<Arc<Live>> {
         self.shared.tasks.read().by_age.values().rev().skip(offset).take(limit).cloned().collect()
     }
 
     /// The tasks that have not ended.
-    pub fn running(&self) -> Vec<Arc<Live>> {
+    pub(crate) fn running(&self) -> Vec<Arc<Live>> {
         self.filtered(Live::is_running)
     }
 
     /// The tasks of a kind, whether they run or have ended.
-    pub fn of_kind(&self, kind: TaskKind) -> Vec<Arc<Live>> {
+    pub(crate) fn of_kind(&self, kind: TaskKind) -> Vec<Arc<Live>> {
         self.filtered(|live| live.kind() == kind)
     }
 
@@ -200,7 +200,7 @@ impl Queue {
     }
 
     /// How many more tasks may run.
-    pub fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         MAX_RUNNING.saturating_sub(self.running().len())
     }
 
@@ -231,7 +231,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none, or none for the caller's eyes.
-    pub fn task_of(&self, caller: &Caller, id: &str) -> Result<Arc<Live>> {
+    pub(crate) fn task_of(&self, caller: &Caller, id: &str) -> Result<Arc<Live>> {
         let found = id.parse().ok().and_then(|id| self.find(id));
         found.filter(|_| caller.is_superadmin()).ok_or_else(|| Error::missing("background task", shown(id)))
     }
@@ -240,7 +240,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that the caller may not know of, [`Error::Conflict`] when it has ended already.
-    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<()> {
+    pub(crate) async fn cancel(&self, caller: &Caller, id: &str) -> Result<()> {
         self.shared
             .audit
             .perform(caller, "cancel_task", id, |deed| async move {

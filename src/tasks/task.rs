@@ -7,7 +7,7 @@ use crate::base::error::Code;
 use crate::base::ids::{TaskId, UserId};
 
 /// How many skipped and failed references an item's ledger names; the counts go on beyond it.
-pub const MAX_LEDGER_ENTRIES: usize = 1_000;
+pub(crate) const MAX_LEDGER_ENTRIES: usize = 1_000;
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub enum TaskKind {
 
 impl TaskKind {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Rescan => "rescan",
             Self::Preload => "preload",
@@ -48,7 +48,7 @@ pub enum State {
 
 impl State {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Started => "started",
             Self::Done => "done",
@@ -61,7 +61,7 @@ impl State {
 /// Where an item stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ItemState {
+pub(crate) enum ItemState {
     /// Not begun, or to be begun again.
     Waiting,
     /// Being worked on.
@@ -76,7 +76,7 @@ pub enum ItemState {
 
 impl ItemState {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Running => "running",
@@ -87,7 +87,7 @@ impl ItemState {
     }
 
     /// Whether nothing more will happen to it.
-    pub fn is_final(self) -> bool {
+    pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
     }
 }
@@ -96,50 +96,50 @@ impl ItemState {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Task {
     /// Its id, which survives restarts.
-    pub id: TaskId,
+    pub(crate) id: TaskId,
     /// What it does.
-    pub kind: TaskKind,
+    pub(crate) kind: TaskKind,
     /// What it does it to, for people: a registry, an image.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Who asked for it.
-    pub owner: UserId,
+    pub(crate) owner: UserId,
     /// Where it stands.
-    pub state: State,
+    pub(crate) state: State,
     /// The last thing worth saying about it.
-    pub message: String,
+    pub(crate) message: String,
     /// When it was asked for.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it ended.
     #[serde(default)]
-    pub ended_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
     /// How far it came: the sum over its items, kept once it has ended and the items are no longer in memory.
     #[serde(default)]
     pub progress: Progress,
     /// Whether every one of its items is kept once it has ended, none folded into another: the place of an item in the
     /// list is its number then.
     #[serde(default)]
-    pub unfolded: bool,
+    pub(crate) unfolded: bool,
     /// The account of all its items, once it has ended.
     #[serde(default)]
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// Whether somebody asked for it to stop; kept so that a restart does not forget.
     #[serde(default)]
-    pub cancel_requested: bool,
+    pub(crate) cancel_requested: bool,
     /// The agents it is for.
     #[serde(default)]
-    pub targets: Option<Targets>,
+    pub(crate) targets: Option<Targets>,
 }
 
 /// A set of agents, resolved once when the task was made: agents that come later are not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Targets {
+pub(crate) struct Targets {
     /// As it was asked for.
-    pub expression: String,
+    pub(crate) expression: String,
     /// As it was then, folded.
-    pub folded: String,
+    pub(crate) folded: String,
     /// The standing rule that asked for it; none where a person did.
     #[serde(default)]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
 }
 
 /// One piece of a task: a repository to read, an image to load on one agent.
@@ -148,14 +148,14 @@ pub struct Item {
     /// Its place in the task, counted from 0.
     pub number: u32,
     /// What it is about, for people.
-    pub name: String,
+    pub(crate) name: String,
     /// The image and the agent it is about, in tasks that are about such.
     #[serde(default)]
-    pub pair: Option<Pair>,
+    pub(crate) pair: Option<Pair>,
     /// Items of a phase begin when all of the phases before have ended.
-    pub phase: u8,
+    pub(crate) phase: u8,
     /// Where it stands.
-    pub state: ItemState,
+    pub(crate) state: ItemState,
     /// How often it was begun.
     pub attempts: u32,
     /// Why it failed, or is waiting.
@@ -163,27 +163,27 @@ pub struct Item {
     pub reason: Option<String>,
     /// When it was first begun.
     #[serde(default)]
-    pub started_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
     /// When it ended.
     #[serde(default)]
-    pub ended_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
     /// Not to be begun before this time.
     #[serde(default)]
-    pub not_before: Option<Timestamp>,
+    pub(crate) not_before: Option<Timestamp>,
     /// How far it is.
     #[serde(default)]
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// What came of it.
     #[serde(default)]
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// What its worker needs to know, in the worker's own encoding.
     #[serde(with = "serde_bytes")]
-    pub work: Vec<u8>,
+    pub(crate) work: Vec<u8>,
 }
 
 impl Item {
     /// Whether it ended well and changed nothing: there is nothing to say of it but how much is as it was.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         let Ledger { added, updated, unchanged: _, removed, skipped, failed } = &self.ledger;
         let changed = added + updated + removed + skipped.count + failed.count;
         self.state == ItemState::Done && self.reason.is_none() && changed == 0
@@ -212,7 +212,7 @@ pub struct Page {
 
 impl Page {
     /// All items.
-    pub const ALL: Self = Self { is_final: None, offset: 0, limit: usize::MAX };
+    pub(crate) const ALL: Self = Self { is_final: None, offset: 0, limit: usize::MAX };
 }
 
 /// An item to be added to a task.
@@ -230,7 +230,7 @@ pub struct NewItem {
 
 impl NewItem {
     /// The item with this place in its task, not begun.
-    pub fn numbered(self, number: u32) -> Item {
+    pub(crate) fn numbered(self, number: u32) -> Item {
         Item {
             number,
             name: self.name,
@@ -287,7 +287,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Adds another account to this one.
-    pub fn absorb(&mut self, other: &Self) {
+    pub(crate) fn absorb(&mut self, other: &Self) {
         self.added += other.added;
         self.updated += other.updated;
         self.unchanged += other.unchanged;
@@ -297,7 +297,7 @@ impl Ledger {
     }
 
     /// The account in one line, in the words of what was done.
-    pub fn summary(&self, kind: TaskKind) -> String {
+    pub(crate) fn summary(&self, kind: TaskKind) -> String {
         let (skipped, failed) = (self.skipped.count, self.failed.count);
         match kind {
             TaskKind::Rescan => format!(
@@ -316,19 +316,19 @@ impl Ledger {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remarks {
     /// How many there are.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Those that are named.
-    pub named: Vec<Remark>,
+    pub(crate) named: Vec<Remark>,
 }
 
 impl Remarks {
     /// Adds one.
-    pub fn push(&mut self, reference: impl Into<String>, reason: impl Into<String>) {
+    pub(crate) fn push(&mut self, reference: impl Into<String>, reason: impl Into<String>) {
         self.add(Remark { reference: reference.into(), reason: reason.into(), code: None });
     }
 
     /// Adds one that a program may go by.
-    pub fn push_coded(&mut self, reference: impl Into<String>, reason: impl Into<String>, code: Code) {
+    pub(crate) fn push_coded(&mut self, reference: impl Into<String>, reason: impl Into<String>, code: Code) {
         self.add(Remark { reference: reference.into(), reason: reason.into(), code: Some(code) });
     }
 
@@ -340,7 +340,7 @@ impl Remarks {
     }
 
     /// Counts more of them that have no name here.
-    pub fn add_unnamed(&mut self, count: u64) {
+    pub(crate) fn add_unnamed(&mut self, count: u64) {
         self.count += count;
     }
 
@@ -353,14 +353,14 @@ impl Remarks {
 
 /// One reference and why it is in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remark {
+pub(crate) struct Remark {
     /// What it is about.
-    pub reference: String,
+    pub(crate) reference: String,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What kind of failure it is, where a program may go by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<Code>,
+    pub(crate) code: Option<Code>,
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ pub struct Tally(BTreeMap<(u8, ItemState), usize>);
 
 impl Tally {
     /// How many items are in this state.
-    pub fn of(&self, state: ItemState) -> usize {
+    pub(crate) fn of(&self, state: ItemState) -> usize {
         self.0.iter().filter(|((_, of), _)| *of == state).map(|(_, count)| count).sum()
     }
 
     /// How many items of this phase are in this state.
-    pub fn of_phase(&self, phase: u8, state: ItemState) -> usize {
+    pub(crate) fn of_phase(&self, phase: u8, state: ItemState) -> usize {
         self.0.get(&(phase, state)).copied().unwrap_or_default()
     }
 

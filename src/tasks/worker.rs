@@ -42,14 +42,14 @@ pub struct Workplace {
     pub(in crate::tasks) live: std::sync::Arc<Live>,
     pub(in crate::tasks) number: u32,
     /// When the item was first begun since the server started.
-    pub begun: Instant,
+    pub(crate) begun: Instant,
     /// Cancelled when the task is, or when the server stops.
-    pub stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Workplace {
     /// The task's id.
-    pub fn task(&self) -> crate::base::ids::TaskId {
+    pub(crate) fn task(&self) -> crate::base::ids::TaskId {
         self.live.id()
     }
 
@@ -59,24 +59,24 @@ impl Workplace {
     }
 
     /// Tells what this item waits for, while it is being worked on; nothing once it goes on.
-    pub fn waits(&self, reason: Option<String>) {
+    pub(crate) fn waits(&self, reason: Option<String>) {
         self.live.waits(self.number, reason);
     }
 }
 
 /// Changes to the store that belong to the end of an item.
-pub type Changes = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
+pub(crate) type Changes = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
 
 /// What came of an item. The queue commits `changes`, the item's new state and `more` in one transaction.
 pub struct Outcome {
     /// The account.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// How it ended, for people, where the ledger does not say it all.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     /// Items that this one turned out to need.
-    pub more: Vec<NewItem>,
+    pub(crate) more: Vec<NewItem>,
     /// What is to be written.
-    pub changes: Changes,
+    pub(crate) changes: Changes,
 }
 
 impl Outcome {
@@ -120,7 +120,7 @@ impl From<Option<Duration>> for Again {
 
 impl ItemFailure {
     /// A setback that is final.
-    pub fn giving_up(reason: impl Into<String>) -> Self {
+    pub(crate) fn giving_up(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), again: Again::Never }
     }
 }

@@ -1,10 +1,10 @@
 //! From the catalog to agents and off them: plan who needs what, and follow it to the end.
 
 mod limits;
-pub mod peers;
-pub mod plan;
+pub(crate) mod peers;
+pub(crate) mod plan;
 mod seeding;
-pub mod service;
+pub(crate) mod service;
 mod source;
 mod work;
-pub mod worker;
+pub(crate) mod worker;

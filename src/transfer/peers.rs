@@ -39,7 +39,7 @@ const RESUME: u32 = 10;
 
 /// What sites need. Clones share it.
 #[derive(Clone)]
-pub struct Peers {
+pub(crate) struct Peers {
     fleet: Fleet,
     grants: Arc<Grants>,
     seeds: Seeds,
@@ -68,7 +68,7 @@ impl Sources {
 
 impl Peers {
     /// Nobody has a part yet. What engines of this machine hand out is behind these grants.
-    pub fn new(
+    pub(crate) fn new(
         fleet: &Fleet,
         grants: &Arc<Grants>,
         tracker: &TaskTracker,

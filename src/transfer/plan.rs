@@ -16,14 +16,14 @@ use crate::fleet::service::Fleet;
 ///
 /// An image takes more room unpacked than it is to fetch; how much is known only afterwards. Twice is what common
 /// images come to at least, so an agent with less than that free is said not to fit. An image layout unpacks nothing.
-pub fn taken(bytes: u64, agent: &Agent) -> u64 {
+pub(crate) fn taken(bytes: u64, agent: &Agent) -> u64 {
     let unpacks = agent.about.as_ref().is_none_or(|about| about.kind.unpacks());
     if unpacks { bytes.saturating_mul(2) } else { bytes }
 }
 
 /// What would be done on one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing: the image is there.
     AlreadyThere,
     /// Fetch it in the place of another one of that name.
@@ -40,7 +40,7 @@ pub enum Step {
 
 impl Step {
     /// The word used in the API.
-    pub fn as_str(&self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::AlreadyThere => "already-there",
             Self::Replace => "stale",
@@ -54,23 +54,23 @@ impl Step {
 
 /// The plan for an image on an agent.
 #[derive(Debug, Clone)]
-pub struct AgentPlan {
+pub(crate) struct AgentPlan {
     /// The agent's id.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The image's canonical name.
-    pub image: String,
+    pub(crate) image: String,
     /// What would be done.
-    pub step: Step,
+    pub(crate) step: Step,
     /// What it has to fetch, in bytes: the layers that no image it holds begins with.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The room it has, in bytes, if its engine says.
-    pub free_bytes: Option<u64>,
+    pub(crate) free_bytes: Option<u64>,
     /// False when the image will not fit beside those that were planned before it; `None` when that can't be told.
-    pub fits: Option<bool>,
+    pub(crate) fits: Option<bool>,
 }
 
 /// The image for an agent, of those a reference names: the one of its architecture.
-pub fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&'a Arc<Image>> {
+pub(crate) fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&'a Arc<Image>> {
     match &agent.about {
         Some(about) => images.iter().find(|image| image.record.architecture == about.architecture),
         // Not met since the start: what it runs is seen when it is.
@@ -79,7 +79,7 @@ pub fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&'a Arc<
 }
 
 /// Makes plans; what it looked up for one agent serves the next.
-pub struct Planner<'a> {
+pub(crate) struct Planner<'a> {
     catalog: &'a Catalog,
     fleet: &'a Fleet,
     by_config: HashMap<Digest, Arc<Image>>,
@@ -96,19 +96,24 @@ struct Layer {
 
 /// An image by its canonical name, as agents are asked about it; see [`Sought`] for its variants, of which there are none
 /// to tell apart where the image is the one for the agent's architecture.
-pub fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
+pub(crate) fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
     Sought { name, architecture: &image.architecture, digest: &image.digest, variants }
 }
 
 impl<'a> Planner<'a> {
     /// A planner over this catalog and fleet.
-    pub fn new(catalog: &'a Catalog, fleet: &'a Fleet) -> Self {
+    pub(crate) fn new(catalog: &'a Catalog, fleet: &'a Fleet) -> Self {
         let by_config = catalog.image_by_config();
         Self { catalog, fleet, by_config, planned: HashMap::new(), layers: HashMap::new() }
     }
 
     /// The plan for the image of this name, of those for several architectures, on one agent.
-    pub async fn plan(&mut self, agent: &Agent, name: &str, images: &[Arc<Image>]) -> Result<AgentPlan> {
+    pub(crate) async fn plan(
+        &mut self,
+        agent: &Agent,
+        name: &str,
+        images: &[Arc<Image>],
+    ) -> Result<AgentPlan> {
         let id = agent.record.id.clone();
         let free_bytes = agent.disk.as_ref().and_then(|disk| disk.free_bytes);
         let before = self.planned.get(&id).copied().unwrap_or_default();

@@ -21,11 +21,11 @@ const MOST_PEERS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transfer) struct Holder {
     /// Its id.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Whether the one that asks can get there.
-    pub is_near: bool,
+    pub(crate) is_near: bool,
     /// How many take something from it now.
-    pub guests: usize,
+    pub(crate) guests: usize,
 }
 
 /// How an agent comes to an image.
@@ -99,10 +99,10 @@ pub(in crate::transfer) struct Part {
 
 /// Somebody who fetches an image.
 pub(in crate::transfer) struct Busy {
-    pub agent: String,
-    pub url: Option<Url>,
+    pub(crate) agent: String,
+    pub(crate) url: Option<Url>,
     /// Cancelled when it has it, or has given up.
-    pub over: CancellationToken,
+    pub(crate) over: CancellationToken,
 }
 
 impl Seeds {

@@ -25,7 +25,7 @@ const MAX_ITEMS: usize = 50_000;
 
 /// Loads and unloads images. Clones share the queue.
 #[derive(Clone)]
-pub struct Transfers {
+pub(crate) struct Transfers {
     catalog: Catalog,
     fleet: Fleet,
     queue: Queue,
@@ -34,40 +34,40 @@ pub struct Transfers {
 
 /// A plan for some images and a set of agents.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The set.
-    pub set: Selection,
+    pub(crate) set: Selection,
     /// For each image in turn and each agent, in the order of their ids.
-    pub agents: Vec<AgentPlan>,
+    pub(crate) agents: Vec<AgentPlan>,
 }
 
 /// What a rule found missing.
 #[derive(Debug, Clone)]
-pub struct Filling {
+pub(crate) struct Filling {
     /// The rule's name.
-    pub rule: String,
+    pub(crate) rule: String,
     /// Its expression.
-    pub expression: String,
+    pub(crate) expression: String,
     /// The images of one name.
-    pub images: Vec<Arc<Image>>,
+    pub(crate) images: Vec<Arc<Image>>,
     /// The agents that lack them, in order.
-    pub agents: Vec<String>,
+    pub(crate) agents: Vec<String>,
 }
 
 /// One image and one agent in a task.
 #[derive(Debug, Clone)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// The agent's id.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The image's digest.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Its size, in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 impl Attempt {
     /// What an item of a preload or an unload is about; none where the image has nothing for the agent.
-    pub fn of(item: &Item) -> Option<Self> {
+    pub(crate) fn of(item: &Item) -> Option<Self> {
         let work = Work::of(&item.work).ok()?;
         let image = work.image?;
         Some(Self { agent: work.agent, digest: image.digest, size_bytes: image.size_bytes })
@@ -76,7 +76,7 @@ impl Attempt {
 
 impl Transfers {
     /// Transfers whose tasks go to this queue.
-    pub fn new(catalog: Catalog, fleet: Fleet, queue: Queue, audit: Audit) -> Self {
+    pub(crate) fn new(catalog: Catalog, fleet: Fleet, queue: Queue, audit: Audit) -> Self {
         Self { catalog, fleet, queue, audit }
     }
 
@@ -85,7 +85,7 @@ impl Transfers {
     /// # Errors
     /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for no image or too many, or for an expression that
     /// can't be read or names nobody, [`Error::Conflict`] when there is no agent at all. Nothing is started then.
-    pub async fn preload(
+    pub(crate) async fn preload(
         &self,
         caller: &Caller,
         references: &[String],
@@ -98,7 +98,7 @@ impl Transfers {
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
-    pub async fn unload(
+    pub(crate) async fn unload(
         &self,
         caller: &Caller,
         references: &[String],
@@ -186,7 +186,7 @@ impl Transfers {
     ///
     /// # Errors
     /// Those of [`Queue::submit`].
-    pub async fn fill(&self, caller: &Caller, filling: Filling) -> Result<TaskId> {
+    pub(crate) async fn fill(&self, caller: &Caller, filling: Filling) -> Result<TaskId> {
         let Filling { rule, expression, images, agents } = filling;
         let folded = fold(&agents);
         let name = images.first().map(|image| image.record.canonical().to_string()).unwrap_or_default();
@@ -218,7 +218,12 @@ impl Transfers {
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
-    pub async fn plan(&self, caller: &Caller, references: &[String], target_agents: &str) -> Result<Plan> {
+    pub(crate) async fn plan(
+        &self,
+        caller: &Caller,
+        references: &[String],
+        target_agents: &str,
+    ) -> Result<Plan> {
         caller.require_superadmin("preload_plan")?;
         let wanted = self.wanted(caller, references)?;
         let set = self.resolve(caller, target_agents)?;

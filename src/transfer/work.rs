@@ -10,13 +10,13 @@ use crate::tasks::task::{NewItem, Pair};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::transfer) struct Work {
     /// The agent's id.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The image as it was in the catalog when the task was made: a tag that moves meanwhile does not change the task.
     /// `None` if the reference has no image for the agent's architecture.
-    pub image: Option<ImageRecord>,
+    pub(crate) image: Option<ImageRecord>,
     /// The architecture there is no image for.
     #[serde(default)]
-    pub wrong_architecture: Option<String>,
+    pub(crate) wrong_architecture: Option<String>,
 }
 
 impl Work {

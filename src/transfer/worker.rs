@@ -45,7 +45,7 @@ const LOOK_AGAIN: Duration = Duration::from_mins(10);
 const NAMED_CONTAINERS: usize = 5;
 
 /// The worker of preloads, or of unloads.
-pub struct TransferWorker {
+pub(crate) struct TransferWorker {
     kind: TaskKind,
     catalog: Catalog,
     fleet: Fleet,
@@ -58,7 +58,7 @@ pub struct TransferWorker {
 
 /// The workers of both kinds; they share their limits. Their items wait for an agent that is away for so long. With
 /// `peers` one agent of a site fetches for all.
-pub fn workers(
+pub(crate) fn workers(
     catalog: &Catalog,
     fleet: &Fleet,
     clients: &Clients,

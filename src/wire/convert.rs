@@ -23,7 +23,7 @@ const CLASSES: [Class; 8] = [
 /// What the other side said and must not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unacceptable(pub String);
+pub struct Unacceptable(pub(crate) String);
 
 fn bounded(what: &str, text: &str) -> Result<(), Unacceptable> {
     if text.len() > MAX_TEXT {
@@ -132,7 +132,7 @@ impl From<&Pull> for image::Pull {
 impl image::Pull {
     /// Adds where it can be had.
     #[must_use]
-    pub fn with_origin(self, origin: Origin) -> Self {
+    pub(crate) fn with_origin(self, origin: Origin) -> Self {
         let source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = origin.registry;
         let registry = Some(image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts });
         let peers = origin.peers.into_iter().take(MAX_PEERS);
@@ -142,7 +142,7 @@ impl image::Pull {
     }
 
     /// Where it can be had, as far as that was said.
-    pub fn origin(&self) -> Option<Origin> {
+    pub(crate) fn origin(&self) -> Option<Origin> {
         let image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = self.registry.clone()?;
         let registry = source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts };
         let peers = self.peers.iter().take(MAX_PEERS).cloned();
@@ -187,7 +187,7 @@ impl From<image::Progress> for Progress {
 }
 
 /// Whether this progress can follow that one.
-pub fn is_honest(before: Option<&Progress>, now: &Progress) -> bool {
+pub(crate) fn is_honest(before: Option<&Progress>, now: &Progress) -> bool {
     let within = now.bytes_done <= now.bytes_total && now.layers_done <= now.layers_total;
     let onward = before.is_none_or(|before| {
         now.bytes_done >= before.bytes_done

@@ -30,13 +30,13 @@ pub struct Held {
 pub struct Disk {
     /// Free for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub free: Option<u64>,
+    pub(crate) free: Option<u64>,
     /// In all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
+    pub(crate) total: Option<u64>,
     /// What images take.
     #[serde(default)]
-    pub images: u64,
+    pub(crate) images: u64,
 }
 
 /// Who an engine is.
@@ -95,40 +95,40 @@ pub struct Pull {
     pub credentials: Option<Credentials>,
     /// The way to the registry, for an agent whose engine is `oci`: it goes there itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registry: Option<Registry>,
+    pub(crate) registry: Option<Registry>,
     /// Who may have it nearer than the registry, in the order in which they are to be asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub peers: Vec<Peer>,
+    pub(crate) peers: Vec<Peer>,
 }
 
 /// An agent that holds an image and hands it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its id.
-    pub agent: String,
+    pub(crate) agent: String,
     /// Where it is; nothing where the manager itself hands it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<Url>,
+    pub(crate) url: Option<Url>,
     /// What it is to be shown: the password of the user `grant` in Basic authentication.
-    pub grant: Secret,
+    pub(crate) grant: Secret,
 }
 
 /// A registry, as whoever fetches from it must know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registry {
+pub(crate) struct Registry {
     /// What images call it: what `repository` begins with.
-    pub host: String,
+    pub(crate) host: String,
     /// Where it answers.
-    pub url: Url,
+    pub(crate) url: Url,
     /// Whether its certificate is checked.
     #[serde(default = "checked", skip_serializing_if = "is_checked")]
-    pub ssl_verify: bool,
+    pub(crate) ssl_verify: bool,
     /// Certificates in PEM that may sign for it, besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_pem: Option<String>,
+    pub(crate) ca_pem: Option<String>,
     /// Other hosts that an admin approved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trusted_hosts: Vec<String>,
+    pub(crate) trusted_hosts: Vec<String>,
 }
 
 fn checked() -> bool {

@@ -117,15 +117,15 @@ pub struct Credential {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
     /// The version that will be spoken: the highest both know.
-    pub protocol: u32,
+    pub(crate) protocol: u32,
     /// The manager's version, for people.
-    pub version: String,
+    pub(crate) version: String,
     /// The agent's id.
     pub id: String,
     /// A ping is due so often, in milliseconds.
     pub beat_ms: u64,
     /// Who is silent for so long is taken for gone, in milliseconds, by either side.
-    pub silence_ms: u64,
+    pub(crate) silence_ms: u64,
 }
 
 /// Why an agent is not wanted.
@@ -248,7 +248,7 @@ pub enum End {
 
 impl Refusal {
     /// A refusal.
-    pub fn new(code: Code, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
 }

@@ -38,7 +38,7 @@ pub struct Received<M> {
     /// The message; none for a ping or a pong.
     pub message: Option<M>,
     /// How many bytes it had.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A connection.
@@ -54,7 +54,7 @@ pub struct Sender<S>(SplitSink<WebSocketStream<S>, Message>);
 pub struct Receiver<S>(SplitStream<WebSocketStream<S>>);
 
 /// What a server answers to the key of a client that wants a WebSocket (RFC 6455, 4.2.2).
-pub fn accept_key(key: &str) -> String {
+pub(crate) fn accept_key(key: &str) -> String {
     derive_accept_key(key.as_bytes())
 }
 
@@ -69,7 +69,7 @@ fn limits(most: usize) -> WebSocketConfig {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The server's end, once HTTP is done with the connection. A message may have so many bytes.
-    pub async fn server(stream: S, most: usize) -> Self {
+    pub(crate) async fn server(stream: S, most: usize) -> Self {
         let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits(most))).await;
         Self { inner, role: Role::Server }
     }
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Lets messages have so many bytes from now on. Only where the other side waits for an answer.
-    pub async fn grow(self, most: usize) -> Self {
+    pub(crate) async fn grow(self, most: usize) -> Self {
         let Self { inner, role } = self;
         let inner = WebSocketStream::from_raw_socket(inner.into_inner(), role, Some(limits(most))).await;
         Self { inner, role }
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Says a last word and closes.
-    pub async fn close(&mut self, reason: &str) {
+    pub(crate) async fn close(&mut self, reason: &str) {
         let _ = self.inner.send(closing(reason)).await;
     }
 
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
     }
 
     /// Says a last word and closes.
-    pub async fn close(&mut self, reason: &str) {
+    pub(crate) async fn close(&mut self, reason: &str) {
         let _ = self.0.send(closing(reason)).await;
     }
 }

@@ -16,7 +16,7 @@ pub(super) const RUN: SignedDuration = SignedDuration::from_hours(1);
 /// What came of a mutation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was done, or accepted as a task.
     Done,
     /// The caller may not do it.
@@ -27,7 +27,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The word used in the API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Denied => "denied",
@@ -38,36 +38,36 @@ impl Outcome {
 
 /// A row of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Higher in each row than in those before it.
-    pub number: u64,
+    pub(crate) number: u64,
     /// When; the first time, if it was several.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// Whose account; none for somebody who proved to be nobody.
-    pub user: Option<UserId>,
+    pub(crate) user: Option<UserId>,
     /// Its e-mail address at that time, or the one that was tried.
-    pub email: String,
+    pub(crate) email: String,
     /// What proved who it was: `keypair AKIA…`, `session`, `token ci`, `console`.
-    pub credential: String,
+    pub(crate) credential: String,
     /// Where the request came from.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// The mutation's name.
-    pub action: String,
+    pub(crate) action: String,
     /// What it was for: a reference, a name, an e-mail address. The first, if it was several times.
-    pub target: String,
+    pub(crate) target: String,
     /// What came of it.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// Why it was not done, the first time.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// How many times: refusals that are like one another share a row.
     #[serde(default = "once", skip_serializing_if = "is_once")]
-    pub count: u64,
+    pub(crate) count: u64,
     /// The last time, if it was several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Timestamp>,
+    pub(crate) last: Option<Timestamp>,
     /// Whether it was for other targets too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub other_targets: bool,
+    pub(crate) other_targets: bool,
 }
 
 fn once() -> u64 {
@@ -81,7 +81,7 @@ fn is_once(count: &u64) -> bool {
 
 impl Entry {
     /// When, the last time.
-    pub fn last_at(&self) -> Timestamp {
+    pub(crate) fn last_at(&self) -> Timestamp {
         self.last.unwrap_or(self.at)
     }
 
@@ -109,21 +109,21 @@ impl Entry {
 
 /// What is looked for in the log; what is `None` is not looked at.
 #[derive(Debug, Clone, Default)]
-pub struct Search {
+pub(crate) struct Search {
     /// By this e-mail address or user id.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// This mutation.
-    pub action: Option<String>,
+    pub(crate) action: Option<String>,
     /// On what contains this.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// With this outcome.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// Not before this.
-    pub since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     /// Before this.
-    pub until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// Only rows with a lower number: for the next page.
-    pub before: Option<u64>,
+    pub(crate) before: Option<u64>,
 }
 
 impl Search {

@@ -13,7 +13,7 @@ use crate::store::table::Writer;
 
 /// Who may use scaling groups.
 #[derive(Debug, Clone)]
-pub enum Grantee {
+pub(crate) enum Grantee {
     /// A domain, by name.
     Domain(String),
     /// A group.
@@ -24,7 +24,7 @@ pub enum Grantee {
 
 /// How that is changed. What is so already stays so, without an error.
 #[derive(Debug, Clone)]
-pub enum Association {
+pub(crate) enum Association {
     /// It may use these scaling groups too.
     Add(Vec<String>),
     /// It may use these no longer.
@@ -55,7 +55,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for a grantee that is out of sight.
-    pub fn scaling_groups_for(
+    pub(crate) fn scaling_groups_for(
         &self,
         caller: &Caller,
         grantee: &Grantee,
@@ -80,7 +80,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for a scaling group or a grantee there is not; then nothing is changed.
-    pub async fn associate(
+    pub(crate) async fn associate(
         &self,
         caller: &Caller,
         action: &'static str,

@@ -14,18 +14,18 @@ use crate::store::table::Writer;
 
 /// What is given of a domain; `None` leaves as it is.
 #[derive(Debug, Clone, Default)]
-pub struct DomainChange {
+pub(crate) struct DomainChange {
     /// Another name.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// For people.
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// Whether its users see any image.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
     /// The registries whose images its users may see. An empty list leaves them as they are, since the older official
     /// clients send one with every change; a list of one empty text empties them.
-    pub registries: Option<Vec<String>>,
+    pub(crate) registries: Option<Vec<String>>,
     /// What an outside system calls it.
-    pub integration_id: Option<String>,
+    pub(crate) integration_id: Option<String>,
 }
 
 impl DomainChange {
@@ -65,7 +65,7 @@ fn registries(hosts: &[String]) -> Result<BTreeSet<String>> {
 
 impl Directory {
     /// The domains in sight, by name.
-    pub fn domains(&self, caller: &Caller, is_active: Option<bool>) -> Vec<Arc<Domain>> {
+    pub(crate) fn domains(&self, caller: &Caller, is_active: Option<bool>) -> Vec<Arc<Domain>> {
         let tenancy = self.tenants.now();
         let domains = tenancy.domains.values().filter(|domain| sees_domain(caller, &domain.name));
         domains.filter(|domain| is_active.is_none_or(|is| is == domain.is_active)).cloned().collect()
@@ -75,7 +75,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub fn domain(&self, caller: &Caller, name: Option<&str>) -> Result<Arc<Domain>> {
+    pub(crate) fn domain(&self, caller: &Caller, name: Option<&str>) -> Result<Arc<Domain>> {
         let name = name.unwrap_or(&caller.domain);
         let domain = self.tenants.now().domains.get(name).cloned();
         domain
@@ -87,7 +87,12 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] when there is one of this name.
-    pub async fn add_domain(&self, caller: &Caller, name: &str, change: DomainChange) -> Result<Arc<Domain>> {
+    pub(crate) async fn add_domain(
+        &self,
+        caller: &Caller,
+        name: &str,
+        change: DomainChange,
+    ) -> Result<Arc<Domain>> {
         let change = DomainChange { name: Some(name.into()), ..change };
         self.as_superadmin(caller, "create_domain", name, move |directory, w| {
             let created_at = directory.clock.now();
@@ -102,7 +107,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one there is not, [`Error::Conflict`] for a new name that is taken.
-    pub async fn change_domain(
+    pub(crate) async fn change_domain(
         &self,
         caller: &Caller,
         name: &str,
@@ -125,7 +130,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] when it still has users.
-    pub async fn switch_domain_off(&self, caller: &Caller, name: &str) -> Result<()> {
+    pub(crate) async fn switch_domain_off(&self, caller: &Caller, name: &str) -> Result<()> {
         let (own, name) = (caller.clone(), name.to_owned());
         self.as_superadmin(caller, "delete_domain", &name.clone(), move |directory, w| {
             let domain = directory.domain(&own, Some(&name))?;
@@ -146,7 +151,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] when it still has users, deleted ones too, or groups.
-    pub async fn remove_domain(&self, caller: &Caller, name: &str) -> Result<()> {
+    pub(crate) async fn remove_domain(&self, caller: &Caller, name: &str) -> Result<()> {
         let (own, name) = (caller.clone(), name.to_owned());
         self.as_superadmin(caller, "purge_domain", &name.clone(), move |directory, w| {
             directory.domain(&own, Some(&name))?;

@@ -14,24 +14,24 @@ use crate::store::table::Writer;
 
 /// What is given of a group; `None` leaves as it is.
 #[derive(Debug, Clone, Default)]
-pub struct GroupChange {
+pub(crate) struct GroupChange {
     /// Another name.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// For people.
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// Whether it counts.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
     /// The domain it is in; for a new one the caller's if not given. A group stays in its domain.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// What an outside system calls it.
-    pub integration_id: Option<String>,
+    pub(crate) integration_id: Option<String>,
     /// Who comes or goes.
-    pub members: Option<MemberChange>,
+    pub(crate) members: Option<MemberChange>,
 }
 
 /// Who comes into a group or leaves it, by user id or e-mail address.
 #[derive(Debug, Clone)]
-pub enum MemberChange {
+pub(crate) enum MemberChange {
     /// These come.
     Add(Vec<String>),
     /// These leave.
@@ -40,18 +40,18 @@ pub enum MemberChange {
 
 /// Which groups are wanted; what is `None` is not looked at.
 #[derive(Debug, Clone, Default)]
-pub struct GroupSearch {
+pub(crate) struct GroupSearch {
     /// Of this domain.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// Of this name.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Active or not.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
 }
 
 impl Directory {
     /// The groups in sight, by domain and name.
-    pub fn groups(&self, caller: &Caller, search: &GroupSearch) -> Vec<Arc<Group>> {
+    pub(crate) fn groups(&self, caller: &Caller, search: &GroupSearch) -> Vec<Arc<Group>> {
         let tenancy = self.tenants.now();
         let is = |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|text| text == given);
         let mut groups: Vec<_> = tenancy
@@ -70,7 +70,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub fn group(&self, caller: &Caller, id: GroupId) -> Result<Arc<Group>> {
+    pub(crate) fn group(&self, caller: &Caller, id: GroupId) -> Result<Arc<Group>> {
         let group = self.tenants.now().groups.get(&id).cloned();
         group.filter(|group| sees_group(caller, group)).ok_or_else(|| Error::missing("group", id.to_string()))
     }
@@ -79,7 +79,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight, [`Error::Conflict`] for a name that several have.
-    pub fn group_named(&self, caller: &Caller, name: &str) -> Result<Arc<Group>> {
+    pub(crate) fn group_named(&self, caller: &Caller, name: &str) -> Result<Arc<Group>> {
         if let Ok(id) = name.parse() {
             return self.group(caller, id);
         }
@@ -95,7 +95,7 @@ impl Directory {
     }
 
     /// The groups that a user is a member of, by name.
-    pub fn groups_of(&self, user: UserId) -> Vec<Arc<Group>> {
+    pub(crate) fn groups_of(&self, user: UserId) -> Vec<Arc<Group>> {
         let tenancy = self.tenants.now();
         let groups = tenancy.groups.values().filter(|group| group.members.contains(&user));
         let mut groups: Vec<_> = groups.cloned().collect();
@@ -107,7 +107,12 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for a domain that is out of sight, [`Error::Conflict`] for a name that is taken in it.
-    pub async fn add_group(&self, caller: &Caller, name: &str, change: GroupChange) -> Result<Arc<Group>> {
+    pub(crate) async fn add_group(
+        &self,
+        caller: &Caller,
+        name: &str,
+        change: GroupChange,
+    ) -> Result<Arc<Group>> {
         let new_name = name.to_owned();
         self.as_admin(caller, "create_group", name, move |directory, caller, w| {
             let domain = directory.active_domain(caller, change.domain.as_deref())?;
@@ -128,7 +133,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight, or such a member; [`Error::Conflict`] for a name that is taken.
-    pub async fn change_group(
+    pub(crate) async fn change_group(
         &self,
         caller: &Caller,
         id: GroupId,
@@ -142,7 +147,7 @@ impl Directory {
     }
 
     /// Switches a group off and keeps it.
-    pub async fn switch_group_off(&self, caller: &Caller, id: GroupId) -> Result<()> {
+    pub(crate) async fn switch_group_off(&self, caller: &Caller, id: GroupId) -> Result<()> {
         self.as_admin(caller, "delete_group", &self.shown_group(caller, id), move |directory, caller, w| {
             let group = directory.group(caller, id)?;
             directory.tenants.put_group(w, Group { is_active: false, ..group.as_ref().clone() })
@@ -151,7 +156,7 @@ impl Directory {
     }
 
     /// Takes a group out; its members stay users of the domain.
-    pub async fn remove_group(&self, caller: &Caller, id: GroupId) -> Result<()> {
+    pub(crate) async fn remove_group(&self, caller: &Caller, id: GroupId) -> Result<()> {
         self.as_admin(caller, "purge_group", &self.shown_group(caller, id), move |directory, caller, w| {
             directory.group(caller, id)?;
             directory.tenants.remove_group(w, id)

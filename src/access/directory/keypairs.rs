@@ -17,31 +17,31 @@ const MAX_KEYPAIRS: usize = 100;
 
 /// A keypair and the user it stands for.
 #[derive(Debug, Clone)]
-pub struct OwnedKeypair {
+pub(crate) struct OwnedKeypair {
     /// The keypair.
-    pub pair: Keypair,
+    pub(crate) pair: Keypair,
     /// Its user.
-    pub owner: Arc<User>,
+    pub(crate) owner: Arc<User>,
 }
 
 /// Which keypairs are wanted; what is `None` is not looked at.
 #[derive(Debug, Clone, Default)]
-pub struct KeypairSearch {
+pub(crate) struct KeypairSearch {
     /// Of users of this domain.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// Of the user with this e-mail address.
-    pub email: Option<String>,
+    pub(crate) email: Option<String>,
     /// Active or not.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
 }
 
 /// What is given of a keypair; `None` leaves as it is.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct KeypairChange {
+pub(crate) struct KeypairChange {
     /// Whether it may be used.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
     /// How many requests it may make in a window; 0 for any number.
-    pub rate_limit: Option<i32>,
+    pub(crate) rate_limit: Option<i32>,
 }
 
 impl KeypairChange {
@@ -76,7 +76,7 @@ fn is_ordinary(limit: u32, present: u32) -> bool {
 
 impl Directory {
     /// The keypairs in sight, the oldest first.
-    pub fn keypairs(&self, caller: &Caller, search: &KeypairSearch) -> Vec<OwnedKeypair> {
+    pub(crate) fn keypairs(&self, caller: &Caller, search: &KeypairSearch) -> Vec<OwnedKeypair> {
         let with_owner =
             |pair: Keypair| self.accounts.user(pair.user).map(|owner| OwnedKeypair { pair, owner });
         let pairs = match &search.email {
@@ -99,7 +99,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub fn keypair(&self, caller: &Caller, access_key: Option<&str>) -> Result<OwnedKeypair> {
+    pub(crate) fn keypair(&self, caller: &Caller, access_key: Option<&str>) -> Result<OwnedKeypair> {
         let access_key = access_key.unwrap_or(&caller.access_key);
         let found = self.accounts.keypair(access_key);
         let found =
@@ -110,7 +110,7 @@ impl Directory {
     }
 
     /// The access key that stands for a user who gives none: the oldest one that may be used.
-    pub fn main_access_key(&self, user: &User) -> Option<String> {
+    pub(crate) fn main_access_key(&self, user: &User) -> Option<String> {
         let pairs = self.accounts.keypairs_of(user.id);
         pairs.into_iter().find(|pair| pair.is_active).map(|pair| pair.access_key)
     }
@@ -120,7 +120,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for a user that is out of sight, [`Error::Conflict`] when that user has too many.
-    pub async fn add_keypair(
+    pub(crate) async fn add_keypair(
         &self,
         caller: &Caller,
         user: &str,
@@ -145,7 +145,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub async fn change_keypair(
+    pub(crate) async fn change_keypair(
         &self,
         caller: &Caller,
         access_key: &str,
@@ -166,7 +166,11 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub async fn rotate_keypair(&self, caller: &Caller, access_key: &str) -> Result<(OwnedKeypair, Secret)> {
+    pub(crate) async fn rotate_keypair(
+        &self,
+        caller: &Caller,
+        access_key: &str,
+    ) -> Result<(OwnedKeypair, Secret)> {
         let (directory, own, name) = (self.clone(), caller.clone(), access_key.to_owned());
         self.audit
             .perform(caller, "rotate_keypair", access_key, |deed| async move {
@@ -189,7 +193,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub async fn remove_keypair(&self, caller: &Caller, access_key: &str) -> Result<()> {
+    pub(crate) async fn remove_keypair(&self, caller: &Caller, access_key: &str) -> Result<()> {
         let name = access_key.to_owned();
         self.as_admin(caller, "delete_keypair", access_key, move |directory, caller, w| {
             directory.keypair(caller, Some(&name))?;
@@ -200,7 +204,7 @@ impl Directory {
     }
 
     /// Refuses to change resource policies, which Backend.AI's clients know: there is one, and it limits nothing.
-    pub async fn refuse_policy(&self, caller: &Caller, action: &str, name: &str) -> Result<()> {
+    pub(crate) async fn refuse_policy(&self, caller: &Caller, action: &str, name: &str) -> Result<()> {
         let why =
             "there is one resource policy, default, which limits nothing; set the rate limit of keypairs";
         self.audit.superadmin(caller, action, name, |_| async { Err(Error::Conflict(why.into())) }).await

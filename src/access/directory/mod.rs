@@ -4,13 +4,13 @@
 //! the groups and the keypairs of that domain. Everybody else sees what is theirs. What is out of sight is missing,
 //! with the same words as if it did not exist.
 
-pub mod associations;
-pub mod domains;
-pub mod groups;
-pub mod keypairs;
-pub mod scaling_groups;
+pub(crate) mod associations;
+pub(crate) mod domains;
+pub(crate) mod groups;
+pub(crate) mod keypairs;
+pub(crate) mod scaling_groups;
 mod taken;
-pub mod users;
+pub(crate) mod users;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,17 +33,17 @@ use crate::store::table::Writer;
 const MAX_NAMED: usize = 20;
 
 /// Knows where the agents are.
-pub trait AgentDirectory: Send + Sync {
+pub(crate) trait AgentDirectory: Send + Sync {
     /// The agents of a scaling group, in order.
     fn agents_in(&self, scaling_group: &str) -> Vec<String>;
 }
 
 /// Is told of a user, in the transaction that does it: the password was changed, or the account was switched off or on.
-pub type Lockout = Arc<dyn Fn(&mut Writer, UserId) -> Result<()> + Send + Sync>;
+pub(crate) type Lockout = Arc<dyn Fn(&mut Writer, UserId) -> Result<()> + Send + Sync>;
 
 /// The service. Clones share it.
 #[derive(Clone)]
-pub struct Directory {
+pub(crate) struct Directory {
     accounts: Accounts,
     tenants: Tenants,
     audit: Audit,
@@ -58,7 +58,7 @@ pub struct Directory {
 
 impl Directory {
     /// Over these accounts and tenants.
-    pub fn new(
+    pub(crate) fn new(
         accounts: Accounts,
         tenants: Tenants,
         audit: Audit,
@@ -81,14 +81,14 @@ impl Directory {
 
     /// Has `end` told when a user counts as signed in nowhere any longer. Whatever keeps sessions registers here.
     #[must_use]
-    pub fn on_lockout(mut self, end: Lockout) -> Self {
+    pub(crate) fn on_lockout(mut self, end: Lockout) -> Self {
         self.lockouts.push(end);
         self
     }
 
     /// Has `end` told when nothing that a user ever got counts any longer. Whatever keeps tokens registers here.
     #[must_use]
-    pub fn on_revocation(mut self, end: Lockout) -> Self {
+    pub(crate) fn on_revocation(mut self, end: Lockout) -> Self {
         self.revocations.push(end);
         self
     }

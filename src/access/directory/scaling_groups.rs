@@ -12,11 +12,11 @@ use crate::base::{Error, Result};
 
 /// What is given of a scaling group; `None` leaves as it is.
 #[derive(Debug, Clone, Default)]
-pub struct ScalingGroupChange {
+pub(crate) struct ScalingGroupChange {
     /// For people.
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// Whether it counts.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
 }
 
 impl ScalingGroupChange {
@@ -33,7 +33,7 @@ impl ScalingGroupChange {
 
 impl Directory {
     /// The scaling groups in sight, by name.
-    pub fn scaling_groups(
+    pub(crate) fn scaling_groups(
         &self,
         caller: &Caller,
         name: Option<&str>,
@@ -52,7 +52,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub fn scaling_group(&self, caller: &Caller, name: &str) -> Result<Arc<ScalingGroup>> {
+    pub(crate) fn scaling_group(&self, caller: &Caller, name: &str) -> Result<Arc<ScalingGroup>> {
         let tenancy = self.tenants.now();
         let group = tenancy.scaling_groups.get(name);
         group
@@ -65,7 +65,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] when there is one of this name.
-    pub async fn add_scaling_group(
+    pub(crate) async fn add_scaling_group(
         &self,
         caller: &Caller,
         name: &str,
@@ -96,7 +96,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one there is not.
-    pub async fn change_scaling_group(
+    pub(crate) async fn change_scaling_group(
         &self,
         caller: &Caller,
         name: &str,
@@ -114,7 +114,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] when agents are in it or something may use it.
-    pub async fn remove_scaling_group(&self, caller: &Caller, name: &str) -> Result<()> {
+    pub(crate) async fn remove_scaling_group(&self, caller: &Caller, name: &str) -> Result<()> {
         let (own, name) = (caller.clone(), name.to_owned());
         self.as_superadmin(caller, "delete_scaling_group", &name.clone(), move |directory, w| {
             let group = directory.scaling_group(&own, &name)?;

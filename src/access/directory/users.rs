@@ -18,45 +18,45 @@ use crate::store::table::Writer;
 
 /// What is given of a user; `None` leaves as it is.
 #[derive(Debug, Clone, Default)]
-pub struct UserChange {
+pub(crate) struct UserChange {
     /// Another password.
-    pub password: Option<Secret>,
+    pub(crate) password: Option<Secret>,
     /// A short name; empty for none.
-    pub username: Option<String>,
+    pub(crate) username: Option<String>,
     /// The person's name.
-    pub full_name: Option<String>,
+    pub(crate) full_name: Option<String>,
     /// For other admins.
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// What it may do.
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
     /// Whether it may be used.
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// Whether it must choose another password.
-    pub need_password_change: Option<bool>,
+    pub(crate) need_password_change: Option<bool>,
     /// The domain it belongs to; for a new one the caller's if not given.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// The groups it is a member of, all of them.
-    pub groups: Option<Vec<GroupId>>,
+    pub(crate) groups: Option<Vec<GroupId>>,
     /// What an outside system calls it.
-    pub integration_id: Option<String>,
+    pub(crate) integration_id: Option<String>,
 }
 
 /// Which users are wanted; what is `None` is not looked at.
 #[derive(Debug, Clone, Default)]
-pub struct UserSearch {
+pub(crate) struct UserSearch {
     /// Of this domain.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// Members of this group.
-    pub group: Option<GroupId>,
+    pub(crate) group: Option<GroupId>,
     /// Active or not.
-    pub is_active: Option<bool>,
+    pub(crate) is_active: Option<bool>,
     /// With this status.
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
 }
 
 impl Directory {
     /// The users in sight, by e-mail address.
-    pub fn users(&self, caller: &Caller, search: &UserSearch) -> Vec<Arc<User>> {
+    pub(crate) fn users(&self, caller: &Caller, search: &UserSearch) -> Vec<Arc<User>> {
         let group = search.group.map(|id| self.group(caller, id).ok());
         let is_member = |user: &User| match &group {
             None => true,
@@ -77,7 +77,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Missing`] for one that is out of sight.
-    pub fn user(&self, caller: &Caller, name: Option<&str>) -> Result<Arc<User>> {
+    pub(crate) fn user(&self, caller: &Caller, name: Option<&str>) -> Result<Arc<User>> {
         let found = match name {
             None => self.accounts.user(caller.user),
             Some(name) => match name.parse() {
@@ -95,7 +95,7 @@ impl Directory {
     /// # Errors
     /// [`Error::Conflict`] for an address or a short name that is taken; [`Error::Missing`] for a domain or a group
     /// that is out of sight.
-    pub async fn add_user(
+    pub(crate) async fn add_user(
         &self,
         caller: &Caller,
         email: &str,
@@ -120,7 +120,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] for a short name that is taken, and for the last super-admin, who stays one.
-    pub async fn change_user(
+    pub(crate) async fn change_user(
         &self,
         caller: &Caller,
         email: &str,
@@ -147,7 +147,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] for the last super-admin.
-    pub async fn switch_user_off(&self, caller: &Caller, email: &str) -> Result<()> {
+    pub(crate) async fn switch_user_off(&self, caller: &Caller, email: &str) -> Result<()> {
         let address = email.to_owned();
         self.as_admin(caller, "delete_user", email, move |directory, caller, w| {
             let change = UserChange { status: Some(Status::Deleted), ..UserChange::default() };
@@ -160,7 +160,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Conflict`] for the last super-admin.
-    pub async fn remove_user(&self, caller: &Caller, email: &str) -> Result<()> {
+    pub(crate) async fn remove_user(&self, caller: &Caller, email: &str) -> Result<()> {
         let address = email.to_owned();
         self.as_admin(caller, "purge_user", email, move |directory, caller, w| {
             let user = directory.user(caller, Some(&address))?;

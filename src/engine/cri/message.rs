@@ -38,7 +38,7 @@ impl ImageSpec {
 pub(crate) struct Image {
     /// The digest of its config.
     #[prost(string, tag = "1")]
-    pub(crate) id: String,
+    pub id: String,
     #[prost(string, repeated, tag = "2")]
     pub(crate) repo_tags: Vec<String>,
     #[prost(string, repeated, tag = "3")]

@@ -11,13 +11,13 @@ use crate::fleet::service::Fleet;
 
 /// An agent that can't be reached now.
 #[derive(Debug, Clone)]
-pub struct Away {
+pub(crate) struct Away {
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Since when, as far as that is known.
-    pub since: Instant,
+    pub(crate) since: Instant,
     /// Cancelled when it can be reached again, or was removed.
-    pub back: CancellationToken,
+    pub(crate) back: CancellationToken,
 }
 
 impl Fleet {
@@ -25,7 +25,7 @@ impl Fleet {
     ///
     /// # Errors
     /// What to wait for if there is none now.
-    pub fn reach(&self, id: &str) -> Result<Arc<dyn Engine>, Away> {
+    pub(crate) fn reach(&self, id: &str) -> Result<Arc<dyn Engine>, Away> {
         let index = self.index.read();
         let Some(entry) = index.entry(id) else {
             let back = CancellationToken::new();

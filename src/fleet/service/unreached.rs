@@ -7,7 +7,7 @@ use crate::fleet::service::Fleet;
 impl Fleet {
     /// The addresses of the engines that have not answered since the server started, each with the reason. For
     /// super-admins.
-    pub fn unreached(&self, caller: &Caller) -> Result<Vec<(String, String)>> {
+    pub(crate) fn unreached(&self, caller: &Caller) -> Result<Vec<(String, String)>> {
         caller.require_superadmin("server_health")?;
         let unreached = self.unreached.lock();
         Ok(unreached.iter().map(|(address, reason)| (address.clone(), reason.clone())).collect())

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// JSON that is yet to be written, in order.
-pub type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
+pub(crate) type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// What one request's resolvers leave to be written when its response is. It goes with the request as data.
 #[derive(Clone, Default)]
@@ -45,7 +45,7 @@ pub fn envelope(response: &Response, later: &Later) -> impl Iterator<Item = Byte
 }
 
 /// The answer to what was refused before anything was done: it has no data, not even null.
-pub fn refusal(errors: &[ServerError]) -> Bytes {
+pub(crate) fn refusal(errors: &[ServerError]) -> Bytes {
     let mut text = b"{\"errors\":".to_vec();
     // As below.
     let _ = serde_json::to_writer(&mut text, errors);
@@ -54,7 +54,7 @@ pub fn refusal(errors: &[ServerError]) -> Bytes {
 }
 
 /// The data alone, as the oldest clients want it.
-pub fn bare(response: &Response, later: &Later) -> impl Iterator<Item = Bytes> + Send + use<> {
+pub(crate) fn bare(response: &Response, later: &Later) -> impl Iterator<Item = Bytes> + Send + use<> {
     let mut out = Writing::new(later);
     out.value(&response.data);
     out.finish()

@@ -17,7 +17,7 @@ const SENT_AND_OURS: [(&str, &str, &str, &str); 3] = [
 ];
 
 /// Reads a document in every dialect.
-pub fn translate(document: &mut ExecutableDocument) {
+pub(crate) fn translate(document: &mut ExecutableDocument) {
     match &mut document.operations {
         DocumentOperations::Single(operation) => rename(&mut operation.node),
         DocumentOperations::Multiple(operations) => {

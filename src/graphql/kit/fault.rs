@@ -10,13 +10,13 @@ use crate::base::error::Code;
 
 /// An error on its way to a client.
 #[derive(Clone)]
-pub struct Fault {
+pub(crate) struct Fault {
     message: String,
     code: Code,
 }
 
 /// A resolver's result.
-pub type FieldResult<T> = Result<T, Fault>;
+pub(crate) type FieldResult<T> = Result<T, Fault>;
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
@@ -29,12 +29,12 @@ impl From<Error> for Fault {
 
 impl Fault {
     /// What kind of failure it is.
-    pub fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         self.code
     }
 
     /// The text for `msg` of a mutation that answers `ok: false`.
-    pub fn message(self) -> String {
+    pub(crate) fn message(self) -> String {
         self.message
     }
 }

@@ -12,7 +12,7 @@ use crate::graphql::kit::scalar::BigInt;
 const NAMED: usize = 40;
 
 /// Rows that can be filtered and ordered.
-pub trait Record: Sized + 'static {
+pub(crate) trait Record: Sized + 'static {
     /// A row, and what else must be at hand to read it; for most it is the reference alone.
     type View<'a>: Copy;
     /// The row of a view.
@@ -22,18 +22,18 @@ pub trait Record: Sized + 'static {
 }
 
 /// A field that expressions may name.
-pub struct Field<R: Record> {
+pub(crate) struct Field<R: Record> {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it holds.
-    pub read: Read<R>,
+    pub(crate) read: Read<R>,
 }
 
 /// What a text is held against.
-pub type Test<'t> = &'t mut dyn FnMut(&str) -> bool;
+pub(crate) type Test<'t> = &'t mut dyn FnMut(&str) -> bool;
 
 /// How a field is read, and of which type it is.
-pub enum Read<R: Record> {
+pub(crate) enum Read<R: Record> {
     /// A text.
     Text(fn(&R) -> Option<Cow<'_, str>>),
     /// An id, and what makes it of the form that rows show it in; a filter may have either.
@@ -53,7 +53,7 @@ pub enum Read<R: Record> {
 
 impl<R: Record> Read<R> {
     /// The type as an error names it.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::Id(..) | Self::Texts(_) | Self::Keyed(_) => "a text",
             Self::Number(_) => "a number",
@@ -63,7 +63,7 @@ impl<R: Record> Read<R> {
     }
 
     /// What can be ordered by it; nothing where a row has several.
-    pub fn value<'a>(&self, view: R::View<'a>) -> Value<'a> {
+    pub(crate) fn value<'a>(&self, view: R::View<'a>) -> Value<'a> {
         match self {
             Self::Text(read) | Self::Id(read, _) => read(R::row(view)).map(Value::Text),
             Self::Number(read) => read(R::row(view)).map(Value::Number),
@@ -75,13 +75,13 @@ impl<R: Record> Read<R> {
     }
 
     /// Whether rows can be ordered by it.
-    pub fn is_ordered(&self) -> bool {
+    pub(crate) fn is_ordered(&self) -> bool {
         !matches!(self, Self::Texts(_) | Self::Keyed(_))
     }
 }
 
 /// The field of this name, with the key behind its dot if it has keys.
-pub fn find<R: Record>(name: &str) -> Option<(&'static Field<R>, Option<&str>)> {
+pub(crate) fn find<R: Record>(name: &str) -> Option<(&'static Field<R>, Option<&str>)> {
     let keyed = |field: &&Field<R>| matches!(field.read, Read::Keyed(_));
     if let Some(field) = R::fields().iter().find(|field| field.name == name && !keyed(field)) {
         return Some((field, None));
@@ -92,7 +92,7 @@ pub fn find<R: Record>(name: &str) -> Option<(&'static Field<R>, Option<&str>)> 
 }
 
 /// The names there are, for whoever used another one.
-pub fn names<R: Record>(is_wanted: impl Fn(&Read<R>) -> bool) -> String {
+pub(crate) fn names<R: Record>(is_wanted: impl Fn(&Read<R>) -> bool) -> String {
     let wanted = R::fields().iter().filter(|field| is_wanted(&field.read)).take(NAMED);
     let name = |field: &Field<R>| match field.read {
         Read::Keyed(_) => format!("{}.KEY", field.name),
@@ -103,7 +103,7 @@ pub fn names<R: Record>(is_wanted: impl Fn(&Read<R>) -> bool) -> String {
 
 /// A field's value. Values of one field are of one type, or nothing.
 #[derive(Debug, Clone)]
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// A text, by its bytes.
     Text(Cow<'a, str>),
     /// A number.
@@ -118,7 +118,7 @@ pub enum Value<'a> {
 
 impl Value<'_> {
     /// Which of two values of one field comes first.
-    pub fn compare(&self, other: &Value<'_>) -> Ordering {
+    pub(crate) fn compare(&self, other: &Value<'_>) -> Ordering {
         match (self, other) {
             (Self::Text(a), Value::Text(b)) => a.cmp(b),
             (Self::Number(a), Value::Number(b)) => a.total_cmp(b),
@@ -129,7 +129,7 @@ impl Value<'_> {
     }
 
     /// For a cursor.
-    pub fn to_json(&self) -> Json {
+    pub(crate) fn to_json(&self) -> Json {
         match self {
             Self::Text(text) => text.as_ref().into(),
             Self::Number(number) => (*number).into(),
@@ -141,7 +141,7 @@ impl Value<'_> {
 }
 
 /// A cursor's value, for a field that is read so.
-pub fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<'j>> {
+pub(crate) fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<'j>> {
     match (read, json) {
         (_, Json::Null) => Some(Value::Null),
         (Read::Text(_) | Read::Id(..), Json::String(text)) => Some(Value::Text(text.into())),
@@ -154,6 +154,6 @@ pub fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<
 
 /// A size or a count as a field's number: as rows show it.
 #[expect(clippy::cast_precision_loss, reason = "what is written is exact in this type, too")]
-pub fn number(count: u64) -> f64 {
+pub(crate) fn number(count: u64) -> f64 {
     BigInt(count).written() as f64
 }

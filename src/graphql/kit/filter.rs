@@ -24,7 +24,7 @@ use crate::graphql::kit::parser::{self, Comparison, Constant, Expression, Operat
 const COMPARISON: usize = 16;
 
 /// What rows are held against; without an expression every row is taken.
-pub struct Filter<R: Record>(Option<Node<R>>);
+pub(crate) struct Filter<R: Record>(Option<Node<R>>);
 
 enum Node<R: Record> {
     All(Vec<Self>),
@@ -52,7 +52,7 @@ impl<R: Record> Filter<R> {
     ///
     /// # Errors
     /// [`crate::base::Error::Invalid`] with the place, the reason and the remedy.
-    pub fn parse(text: Option<&str>) -> Result<Self> {
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self> {
         match text.filter(|text| !text.trim().is_empty()) {
             None => Ok(Self(None)),
             Some(text) => Ok(Self(Some(node(&parser::parse(text)?)?))),
@@ -60,7 +60,7 @@ impl<R: Record> Filter<R> {
     }
 
     /// Whether this row is taken.
-    pub fn holds(&self, view: R::View<'_>, meter: &Meter) -> bool {
+    pub(crate) fn holds(&self, view: R::View<'_>, meter: &Meter) -> bool {
         self.0.as_ref().is_none_or(|node| node.holds(view, meter) == Some(true))
     }
 }

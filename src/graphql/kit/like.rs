@@ -8,7 +8,7 @@ const FEW_STEPS: usize = 4_096;
 /// A pattern, ready to be held against texts. That takes time in proportion to the text alone, and where there are `_`
 /// between `%`, to a 64th of the pattern's length besides: see [`Pattern::weight`].
 #[derive(Debug)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     ignores_case: bool,
     /// What stands before the first `%`, which texts begin with; or all of it.
     start: Part,
@@ -20,7 +20,7 @@ pub struct Pattern {
 
 impl Pattern {
     /// `like`, or `ilike` if case is ignored.
-    pub fn new(text: &str, ignores_case: bool) -> Self {
+    pub(crate) fn new(text: &str, ignores_case: bool) -> Self {
         let folded = if ignores_case { text.to_lowercase() } else { text.to_owned() };
         let mut letters = folded.chars();
         let mut parts = Vec::new();
@@ -46,20 +46,20 @@ impl Pattern {
     }
 
     /// `contains`: the text anywhere, no wildcards.
-    pub fn within(text: &str) -> Self {
+    pub(crate) fn within(text: &str) -> Self {
         let nothing = || Part::Plain(String::new());
         let within = vec![Part::Plain(text.into())];
         Self { ignores_case: false, start: nothing(), within, end: Some(nothing()) }
     }
 
     /// How many steps it takes at most for each byte of a text.
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let searches = self.within.iter().map(Part::weight).max().unwrap_or_default();
         1 + usize::from(self.ignores_case) + searches
     }
 
     /// Whether the text is like the pattern.
-    pub fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         if !self.ignores_case {
             return self.fits(text);
         }

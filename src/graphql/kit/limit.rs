@@ -11,7 +11,7 @@ use async_graphql::parser::types::{
 use async_graphql::{Name, Positioned, ServerError, ServerResult};
 
 /// What a list costs besides its fields, so that one request can't ask for the catalog a hundred times.
-pub const LIST_COST: usize = 200;
+pub(crate) const LIST_COST: usize = 200;
 /// The introspection query that tools send opens to some 120 fields, the largest of the official clients to 30.
 const MAX_FIELDS: u64 = 1_000;
 /// The most mutations: each has its row in the audit log, and the official clients send one.
@@ -20,7 +20,7 @@ const MAX_MUTATIONS: u64 = 20;
 const MAX_NESTING: usize = 64;
 
 /// Refuses a document of too many fields, one that changes too much at once, and one whose fragments have no end.
-pub fn check(document: &ExecutableDocument) -> ServerResult<()> {
+pub(crate) fn check(document: &ExecutableDocument) -> ServerResult<()> {
     let refuse = |why: String| Err(ServerError::new(why, None));
     let operations = || document.operations.iter().map(|(_, operation)| &operation.node);
     let mut all = Count::new(&document.fragments, true);

@@ -12,15 +12,15 @@ use crate::graphql::kit::page::{self, MAX_ROWS, Window, natural};
 
 /// The arguments of a `*_list`.
 #[derive(Debug, Clone, Default)]
-pub struct Slice {
+pub(crate) struct Slice {
     /// No more than so many.
-    pub limit: i32,
+    pub(crate) limit: i32,
     /// Leave out so many.
-    pub offset: i32,
+    pub(crate) offset: i32,
     /// An expression that rows must meet.
-    pub filter: Option<String>,
+    pub(crate) filter: Option<String>,
     /// The fields that rows are ordered by, then by their keys.
-    pub order: Option<String>,
+    pub(crate) order: Option<String>,
 }
 
 impl Slice {
@@ -28,7 +28,7 @@ impl Slice {
     ///
     /// # Errors
     /// Those of [`natural`] and [`page::page`]; [`crate::base::Error::Invalid`] for expressions that can't be read.
-    pub fn of<'a, R: Record>(
+    pub(crate) fn of<'a, R: Record>(
         &self,
         rows: impl Iterator<Item = (&'a str, R::View<'a>)>,
         meter: &Meter,
@@ -48,7 +48,12 @@ impl Slice {
 ///
 /// # Errors
 /// Those of [`natural`].
-pub fn stretch(offset: Option<i32>, limit: Option<i32>, usual: usize, most: usize) -> Result<(usize, usize)> {
+pub(crate) fn stretch(
+    offset: Option<i32>,
+    limit: Option<i32>,
+    usual: usize,
+    most: usize,
+) -> Result<(usize, usize)> {
     let limit = limit.map_or(Ok(usual), |limit| natural("limit", limit))?;
     Ok((natural("offset", offset.unwrap_or_default())?, limit.min(most)))
 }
@@ -57,7 +62,7 @@ pub fn stretch(offset: Option<i32>, limit: Option<i32>, usual: usize, most: usiz
 ///
 /// # Errors
 /// Those of `work`, and those of [`Walks::run`].
-pub async fn walk<T: Send + 'static>(
+pub(crate) async fn walk<T: Send + 'static>(
     ctx: &Context<'_>,
     work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -66,6 +71,6 @@ pub async fn walk<T: Send + 'static>(
 }
 
 /// Rows as the schema has them, each behind a null that never is.
-pub fn rows<T, N: From<T>>(found: impl IntoIterator<Item = T>) -> Vec<Option<N>> {
+pub(crate) fn rows<T, N: From<T>>(found: impl IntoIterator<Item = T>) -> Vec<Option<N>> {
     found.into_iter().take(MAX_ROWS).map(|row| Some(N::from(row))).collect()
 }

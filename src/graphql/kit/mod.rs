@@ -2,17 +2,17 @@
 //! scalars, and what clients of different ages need.
 
 pub mod answer;
-pub mod dialect;
-pub mod fault;
-pub mod field;
-pub mod filter;
-pub mod like;
-pub mod limit;
-pub mod listing;
-pub mod order;
-pub mod outcome;
-pub mod page;
-pub mod parser;
-pub mod rows;
-pub mod scalar;
-pub mod text;
+pub(crate) mod dialect;
+pub(crate) mod fault;
+pub(crate) mod field;
+pub(crate) mod filter;
+pub(crate) mod like;
+pub(crate) mod limit;
+pub(crate) mod listing;
+pub(crate) mod order;
+pub(crate) mod outcome;
+pub(crate) mod page;
+pub(crate) mod parser;
+pub(crate) mod rows;
+pub(crate) mod scalar;
+pub(crate) mod text;

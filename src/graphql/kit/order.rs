@@ -14,7 +14,7 @@ const MAX_FIELDS: usize = 8;
 const MAX_TEXT: usize = 512;
 
 /// What comes first.
-pub struct Order<R: Record>(Vec<Step<R>>);
+pub(crate) struct Order<R: Record>(Vec<Step<R>>);
 
 struct Step<R: Record> {
     field: &'static Field<R>,
@@ -26,7 +26,7 @@ impl<R: Record> Order<R> {
     ///
     /// # Errors
     /// [`Error::Invalid`] for what is no list of fields.
-    pub fn parse(text: Option<&str>) -> Result<Self> {
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self> {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(Self(Vec::new())) };
         if text.len() > MAX_TEXT || text.split(',').count() > MAX_FIELDS {
             let why = format!("rows are ordered by at most {MAX_FIELDS} fields; leave the last ones out");
@@ -36,35 +36,35 @@ impl<R: Record> Order<R> {
     }
 
     /// Whether rows stay in the order they come in.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// How many fields decide.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Which of two rows comes first; they may be equal.
-    pub fn compare(&self, a: R::View<'_>, b: R::View<'_>) -> Ordering {
+    pub(crate) fn compare(&self, a: R::View<'_>, b: R::View<'_>) -> Ordering {
         let mut orders = self.0.iter().map(|step| step.turned(step.value(a).compare(&step.value(b))));
         orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
     /// Which comes first, a row or another of which [`Order::values`] were read.
-    pub fn compare_values(&self, a: R::View<'_>, values: &[Value<'_>]) -> Ordering {
+    pub(crate) fn compare_values(&self, a: R::View<'_>, values: &[Value<'_>]) -> Ordering {
         let pairs = self.0.iter().zip(values);
         let mut orders = pairs.map(|(step, value)| step.turned(step.value(a).compare(value)));
         orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
     /// What a row is ordered by.
-    pub fn values<'a>(&self, view: R::View<'a>) -> Vec<Value<'a>> {
+    pub(crate) fn values<'a>(&self, view: R::View<'a>) -> Vec<Value<'a>> {
         self.0.iter().map(|step| step.value(view)).collect()
     }
 
     /// The values of a cursor, if they are of this order.
-    pub fn read<'j>(&self, values: &'j [Json]) -> Option<Vec<Value<'j>>> {
+    pub(crate) fn read<'j>(&self, values: &'j [Json]) -> Option<Vec<Value<'j>>> {
         if values.len() != self.0.len() {
             return None;
         }
@@ -72,7 +72,7 @@ impl<R: Record> Order<R> {
     }
 
     /// The order as text, always the same for the same order.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let part =
             |step: &Step<R>| format!("{}{}", if step.is_descending { "-" } else { "" }, step.field.name);
         self.0.iter().map(part).collect::<Vec<_>>().join(",")

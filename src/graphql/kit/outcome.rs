@@ -7,7 +7,7 @@ use crate::base::error::Code;
 /// What kind of failure something is. The word stays the same whatever the message says; more may be added.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "Code")]
-pub enum ErrorCode {
+pub(crate) enum ErrorCode {
     /// The request has no valid credential.
     Unauthenticated,
     /// The request's date is too far from the server's time.
@@ -39,16 +39,16 @@ pub enum ErrorCode {
 }
 
 /// What a mutation did, with something to say about it.
-pub struct Done<T> {
+pub(crate) struct Done<T> {
     /// For `msg`.
-    pub msg: String,
+    pub(crate) msg: String,
     /// What there is now.
-    pub now: T,
+    pub(crate) now: T,
 }
 
 impl Done<()> {
     /// It was done, and this is all there is to say.
-    pub fn saying(msg: impl Into<String>) -> Self {
+    pub(crate) fn saying(msg: impl Into<String>) -> Self {
         Self { msg: msg.into(), now: () }
     }
 }
@@ -67,7 +67,7 @@ macro_rules! outcome {
         $(#[$doc])*
         #[derive(async_graphql::SimpleObject)]
         #[graphql(rename_fields = "snake_case")]
-        pub struct $name {
+        pub(crate) struct $name {
             /// Whether it was done, or accepted as a task.
             ok: Option<bool>,
             /// What came of it, or why it was not done.

@@ -18,7 +18,7 @@ use crate::graphql::kit::order::Order;
 /// Rows in a page when nothing is said, as Backend.AI has it.
 const DEFAULT_ROWS: usize = 10;
 /// The most rows in a page.
-pub const MAX_ROWS: usize = 10_000;
+pub(crate) const MAX_ROWS: usize = 10_000;
 /// Longest cursor, in bytes: eight texts of 255 bytes and their dressing.
 const MAX_CURSOR: usize = 8_192;
 /// What a row costs, as [`Meter::look`] counts.
@@ -30,29 +30,29 @@ const LEAST_KEPT: usize = 512;
 
 /// The arguments that say which page.
 #[derive(Debug, Clone, Default)]
-pub struct Window {
+pub(crate) struct Window {
     /// Leave out so many, before anything else.
-    pub offset: Option<i32>,
+    pub(crate) offset: Option<i32>,
     /// So many from the start.
-    pub first: Option<i32>,
+    pub(crate) first: Option<i32>,
     /// So many from the end.
-    pub last: Option<i32>,
+    pub(crate) last: Option<i32>,
     /// Only what is behind this cursor.
-    pub after: Option<String>,
+    pub(crate) after: Option<String>,
     /// Only what is before this cursor.
-    pub before: Option<String>,
+    pub(crate) before: Option<String>,
 }
 
 /// What was found.
-pub struct Page<V> {
+pub(crate) struct Page<V> {
     /// The rows, each with its cursor.
-    pub rows: Vec<(V, String)>,
+    pub(crate) rows: Vec<(V, String)>,
     /// How many there are in all pages together.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Whether there are rows before these.
-    pub has_previous: bool,
+    pub(crate) has_previous: bool,
     /// Whether there are rows behind these.
-    pub has_next: bool,
+    pub(crate) has_next: bool,
 }
 
 /// A row on its way into a page: its key, which is unique and by which rows come, and the row.
@@ -63,7 +63,7 @@ type Candidate<'a, R> = (&'a str, <R as Record>::View<'a>);
 /// # Errors
 /// [`Error::Invalid`] for arguments that contradict each other, and for cursors of another list or order; those of
 /// [`Meter::go_on`].
-pub fn page<'a, R: Record>(
+pub(crate) fn page<'a, R: Record>(
     rows: impl Iterator<Item = Candidate<'a, R>>,
     filter: &Filter<R>,
     order: &Order<R>,
@@ -220,7 +220,7 @@ impl Window {
 ///
 /// # Errors
 /// [`Error::Invalid`] for one below 0.
-pub fn natural(field: &'static str, number: i32) -> Result<usize> {
+pub(crate) fn natural(field: &'static str, number: i32) -> Result<usize> {
     usize::try_from(number)
         .map_err(|_| Error::invalid(field, format!("{number} is less than 0; give 0 or more")))
 }

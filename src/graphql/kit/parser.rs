@@ -25,7 +25,7 @@ const MAX_COMPARISONS: usize = 64;
 
 /// An expression as it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Expression<'t> {
+pub(crate) enum Expression<'t> {
     /// All hold.
     All(Vec<Self>),
     /// At least one holds.
@@ -38,33 +38,33 @@ pub enum Expression<'t> {
 
 /// A field, an operator and a constant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Comparison<'t> {
+pub(crate) struct Comparison<'t> {
     /// The field's name, with the key behind its dot if there is one.
-    pub name: Cow<'t, str>,
+    pub(crate) name: Cow<'t, str>,
     /// Where the name is, for errors.
-    pub name_at: TextPosition,
+    pub(crate) name_at: TextPosition,
     /// How they are compared.
-    pub operator: Operator,
+    pub(crate) operator: Operator,
     /// With what.
-    pub value: Constant,
+    pub(crate) value: Constant,
     /// Where that is, for errors.
-    pub value_at: TextPosition,
+    pub(crate) value_at: TextPosition,
 }
 
 /// Where something is: in characters, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextPosition(usize);
+pub(crate) struct TextPosition(usize);
 
 impl TextPosition {
     /// An error at this place of a filter.
-    pub fn error(self, why: impl std::fmt::Display) -> Error {
+    pub(crate) fn error(self, why: impl std::fmt::Display) -> Error {
         Error::invalid("filter", format!("at character {}: {why}", self.0))
     }
 }
 
 /// A comparison's operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operator {
+pub(crate) enum Operator {
     /// `==`
     Equal,
     /// `!=`
@@ -109,19 +109,19 @@ const OPERATORS: &[(&str, Operator)] = &[
 
 impl Operator {
     /// As it is written.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         OPERATORS.iter().find(|(_, known)| *known == self).map_or("", |(text, _)| text)
     }
 
     /// Whether it asks which of two values comes first, or whether neither does.
-    pub fn is_order(self) -> bool {
+    pub(crate) fn is_order(self) -> bool {
         !matches!(self, Self::In | Self::Contains | Self::Like | Self::ILike)
     }
 }
 
 /// A constant.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Constant {
+pub(crate) enum Constant {
     /// In quotation marks; `\"` stands for one.
     Text(String),
     /// With or without a fraction.
@@ -138,7 +138,7 @@ pub enum Constant {
 ///
 /// # Errors
 /// [`Error::Invalid`] with the place, the reason and the remedy.
-pub fn parse(text: &str) -> Result<Expression<'_>> {
+pub(crate) fn parse(text: &str) -> Result<Expression<'_>> {
     if text.len() > MAX_TEXT {
         let why = format!("it is {} bytes long, more than {MAX_TEXT}; ask for less at once", text.len());
         return Err(Error::invalid("filter", why));
@@ -353,7 +353,7 @@ impl<'t> Parser<'t> {
 
 /// A text that is no pattern: two backslashes stand for one, so that it can end with one, or have one before a quotation
 /// mark.
-pub fn unescaped(text: &str) -> String {
+pub(crate) fn unescaped(text: &str) -> String {
     text.replace(r"\\", r"\")
 }
 

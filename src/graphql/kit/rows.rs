@@ -21,13 +21,13 @@ use bytes::Bytes;
 use crate::graphql::kit::answer::{Later, Pieces};
 
 /// The response key of what is asked of an object where nothing is: a selection can't be empty. It is in no answer.
-pub const NOTHING: &str = "__nothing";
+pub(crate) const NOTHING: &str = "__nothing";
 /// How many elements are written at a time: of images some 100 kB, which fits the processor's cache and is gone
 /// over the network in one go.
 const ROWS_PER_PIECE: usize = 64;
 
 /// A GraphQL type whose values are written to JSON by a table of its fields.
-pub trait Row: Sized + Send + Sync + 'static {
+pub(crate) trait Row: Sized + Send + Sync + 'static {
     /// The GraphQL type's name.
     const NAME: &'static str;
     /// What it is, for the schema.
@@ -39,22 +39,22 @@ pub trait Row: Sized + Send + Sync + 'static {
 }
 
 /// A field of a [`Row`].
-pub struct Column<T: Row> {
+pub(crate) struct Column<T: Row> {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its GraphQL type.
-    pub ty: &'static str,
+    pub(crate) ty: &'static str,
     /// What it is, for the schema.
-    pub doc: &'static str,
+    pub(crate) doc: &'static str,
     /// The type of what it holds, if that has fields itself.
-    pub nested: Option<Nested>,
+    pub(crate) nested: Option<Nested>,
     /// Writes it.
-    pub write: fn(T::View<'_>, &Plan, &mut Vec<u8>),
+    pub(crate) write: fn(T::View<'_>, &Plan, &mut Vec<u8>),
 }
 
 /// What is known of a field's own type when that is a [`Row`] too.
 #[derive(Clone, Copy)]
-pub struct Nested {
+pub(crate) struct Nested {
     register: fn(&mut Registry),
     /// The place of a field in the table, and what is known of its own type.
     find: fn(&str) -> Option<NestedField>,
@@ -65,7 +65,7 @@ type NestedField = (usize, Option<Nested>);
 
 impl Nested {
     /// The fields of `T`.
-    pub const fn of<T: Row>() -> Self {
+    pub(crate) const fn of<T: Row>() -> Self {
         Self { register: register::<T>, find: find::<T>, name: T::NAME }
     }
 }
@@ -77,7 +77,7 @@ fn find<T: Row>(field: &str) -> Option<NestedField> {
 
 /// A selection on a [`Row`], ready to be run.
 #[derive(Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     steps: Vec<Step>,
 }
 
@@ -128,7 +128,7 @@ impl Plan {
     }
 
     /// Writes one element.
-    pub fn write<T: Row>(&self, row: T::View<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write<T: Row>(&self, row: T::View<'_>, out: &mut Vec<u8>) {
         out.push(b'{');
         for step in &self.steps {
             out.extend_from_slice(&step.key);
@@ -144,7 +144,7 @@ impl Plan {
     }
 
     /// Writes elements as a list.
-    pub fn write_all<'a, T: Row>(&self, rows: impl Iterator<Item = T::View<'a>>, out: &mut Vec<u8>) {
+    pub(crate) fn write_all<'a, T: Row>(&self, rows: impl Iterator<Item = T::View<'a>>, out: &mut Vec<u8>) {
         list(rows, out, |row, out| self.write::<T>(row, out));
     }
 }
@@ -252,7 +252,7 @@ impl<T: Row> OutputType for Named<T> {
 }
 
 /// One [`Row`] as the value of a field.
-pub struct One<T>(pub Arc<T>);
+pub(crate) struct One<T>(pub(crate) Arc<T>);
 
 impl<T> OutputType for One<T>
 where
@@ -279,7 +279,7 @@ where
 }
 
 /// A list of [`Row`]s as the value of a field: `[T]`.
-pub struct Rows<T>(pub Arc<[T]>);
+pub(crate) struct Rows<T>(pub(crate) Arc<[T]>);
 
 impl<T> OutputType for Rows<T>
 where
@@ -324,13 +324,13 @@ fn later(ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>, pieces: Piece
 }
 
 /// Writes a text.
-pub fn text(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn text(text: &str, out: &mut Vec<u8>) {
     // Writing to a vector can't fail, and a text is always valid JSON.
     let _ = serde_json::to_writer(out, text);
 }
 
 /// Writes a text, or `null` where there is none.
-pub fn text_or_null(value: Option<&str>, out: &mut Vec<u8>) {
+pub(crate) fn text_or_null(value: Option<&str>, out: &mut Vec<u8>) {
     match value {
         Some(value) => text(value, out),
         None => null(out),
@@ -338,28 +338,28 @@ pub fn text_or_null(value: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// Writes anything that prints without characters that JSON escapes.
-pub fn plain(value: &dyn std::fmt::Display, out: &mut Vec<u8>) {
+pub(crate) fn plain(value: &dyn std::fmt::Display, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let _ = write!(out, "\"{value}\"");
 }
 
 /// Writes a number.
-pub fn number(value: u64, out: &mut Vec<u8>) {
+pub(crate) fn number(value: u64, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, &value);
 }
 
 /// Writes a truth value.
-pub fn boolean(value: bool, out: &mut Vec<u8>) {
+pub(crate) fn boolean(value: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
 /// Writes `null`.
-pub fn null(out: &mut Vec<u8>) {
+pub(crate) fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(b"null");
 }
 
 /// Writes a list of texts.
-pub fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, out: &mut Vec<u8>) {
+pub(crate) fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, out: &mut Vec<u8>) {
     list(texts.into_iter(), out, |item, out| text(item.as_ref(), out));
 }
 

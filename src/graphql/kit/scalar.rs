@@ -12,7 +12,7 @@ const MAX_SAFE: u64 = (1 << 53) - 1;
 ///
 /// # Errors
 /// Why not, where there is more to say than that it is not of that type.
-pub fn check(name: &str, value: &Value) -> Result<bool, String> {
+pub(crate) fn check(name: &str, value: &Value) -> Result<bool, String> {
     match name {
         "BigInt" => parsed::<BigInt>(value),
         "UUID" => parsed::<Uuid>(value),
@@ -28,11 +28,11 @@ fn parsed<T: ScalarType + async_graphql::InputType>(value: &Value) -> Result<boo
 
 /// An integer larger than GraphQL's `Int`, up to what JavaScript can hold exactly (2^53 - 1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BigInt(pub u64);
+pub(crate) struct BigInt(pub(crate) u64);
 
 impl BigInt {
     /// The number as it is written.
-    pub fn written(self) -> u64 {
+    pub(crate) fn written(self) -> u64 {
         self.0.min(MAX_SAFE)
     }
 }
@@ -57,7 +57,7 @@ impl ScalarType for BigInt {
 /// JSON in a text. Clients of different ages send the same thing as such a text, as a list, or as an object; all are
 /// taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JsonString(pub String);
+pub(crate) struct JsonString(pub(crate) String);
 
 #[Scalar(name = "JSONString")]
 impl ScalarType for JsonString {
@@ -81,7 +81,7 @@ impl From<&str> for JsonString {
 
 /// A UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Uuid(pub uuid::Uuid);
+pub(crate) struct Uuid(pub(crate) uuid::Uuid);
 
 #[Scalar(name = "UUID")]
 impl ScalarType for Uuid {
@@ -101,7 +101,7 @@ impl ScalarType for Uuid {
 
 impl Uuid {
     /// As the id of a group.
-    pub fn group(self) -> GroupId {
+    pub(crate) fn group(self) -> GroupId {
         GroupId::from_bytes(*self.0.as_bytes())
     }
 }
@@ -122,7 +122,7 @@ macro_rules! texts {
     ($(#[$doc:meta] $name:ident,)*) => { $(
         #[$doc]
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $name(pub String);
+        pub(crate) struct $name(pub(crate) String);
 
         #[$doc]
         #[Scalar]

@@ -18,7 +18,7 @@ const MAX_NESTING: usize = 64;
 const MAX_TOKENS: usize = 10_000;
 
 /// Refuses a text that is too deep or too much for the parser. Whether it is a document is not looked at.
-pub fn check(text: &str) -> ServerResult<()> {
+pub(crate) fn check(text: &str) -> ServerResult<()> {
     let refuse = |why: String| Err(ServerError::new(why, None));
     // The brackets that are open; of each the names before a colon.
     let mut open: Vec<Bracket<'_>> = Vec::new();

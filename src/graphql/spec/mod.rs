@@ -6,11 +6,11 @@
 //! an unknown type. So a document is looked at here, and what is asked of the library is what it comes to: one operation
 //! without variables, directives and fragments. Validation stays the library's where it is right.
 
-pub mod select;
-pub mod shape;
-pub mod types;
-pub mod validate;
-pub mod values;
+pub(crate) mod select;
+pub(crate) mod shape;
+pub(crate) mod types;
+pub(crate) mod validate;
+pub(crate) mod values;
 
 use std::any::TypeId;
 use std::cell::RefCell;
@@ -75,12 +75,12 @@ impl Api {
     ///
     /// # Errors
     /// [`crate::base::Error::Internal`] if it is not.
-    pub fn new(schema: Schema, sdl: &str, walks: Walks) -> Result<Self> {
+    pub(crate) fn new(schema: Schema, sdl: &str, walks: Walks) -> Result<Self> {
         Ok(Self { schema, types: Arc::new(Types::read(sdl)?), walks, documents: Walks::default() })
     }
 
     /// Where long walks are run, for those that are asked for in other ways.
-    pub fn walks(&self) -> &Walks {
+    pub(crate) fn walks(&self) -> &Walks {
         &self.walks
     }
 

@@ -19,13 +19,13 @@ use crate::graphql::spec::values::{Scope, not_here};
 const TYPE_NAME: &str = "__typename";
 
 /// A field of the answer.
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// Its response key.
-    pub key: Name,
+    pub(crate) key: Name,
     /// What it holds.
-    pub ty: Type,
+    pub(crate) ty: Type,
     /// What is asked of it.
-    pub inner: Vec<Self>,
+    pub(crate) inner: Vec<Self>,
     pub(super) is_object: bool,
     pub(super) name: Name,
     pub(super) arguments: Vec<(Name, Value)>,
@@ -34,7 +34,7 @@ pub struct Chosen {
 
 impl Chosen {
     /// As it is asked of the library.
-    pub fn selection(chosen: &[Self]) -> SelectionSet {
+    pub(crate) fn selection(chosen: &[Self]) -> SelectionSet {
         let fields = chosen.iter().map(Self::to_field);
         let nothing = chosen.is_empty().then(|| {
             // An empty selection is no GraphQL, and the library answers null for one.
@@ -82,15 +82,15 @@ struct Group<'d> {
 }
 
 /// Opens selections.
-pub struct Chooser<'d> {
+pub(crate) struct Chooser<'d> {
     /// The schema's types.
-    pub types: &'d Types,
+    pub(crate) types: &'d Types,
     /// The document's fragments; they spread themselves nowhere.
-    pub fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
+    pub(crate) fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     /// The operation's variables. Without values all is taken, and what validation will find is passed over.
-    pub scope: Scope<'d>,
+    pub(crate) scope: Scope<'d>,
     /// The variables that directives named.
-    pub in_directives: RefCell<HashSet<Name>>,
+    pub(crate) in_directives: RefCell<HashSet<Name>>,
 }
 
 impl<'d> Chooser<'d> {
@@ -98,7 +98,7 @@ impl<'d> Chooser<'d> {
     ///
     /// # Errors
     /// What the specification refuses of values, directives and fields of one response key.
-    pub fn choose(&self, on: &Name, sets: &[Set<'d>]) -> ServerResult<Vec<Chosen>> {
+    pub(crate) fn choose(&self, on: &Name, sets: &[Set<'d>]) -> ServerResult<Vec<Chosen>> {
         let mut groups = IndexMap::new();
         for (set, is_taken) in sets {
             self.collect(on, set, *is_taken, &mut groups)?;
@@ -236,7 +236,7 @@ impl<'d> Chooser<'d> {
 }
 
 /// Refuses directives where none can stand.
-pub fn refuse_directives(directives: &[Positioned<Directive>]) -> ServerResult<()> {
+pub(crate) fn refuse_directives(directives: &[Positioned<Directive>]) -> ServerResult<()> {
     directives.first().map_or(Ok(()), |directive| {
         Err(ServerError::new(not_here(&directive.node.name.node), Some(directive.pos)))
     })

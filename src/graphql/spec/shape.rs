@@ -13,7 +13,7 @@ use crate::graphql::spec::select::Chosen;
 struct Failed;
 
 /// The data of an answer as it was asked for.
-pub fn shape(data: Value, chosen: &[Chosen], errors: &[ServerError]) -> Value {
+pub(crate) fn shape(data: Value, chosen: &[Chosen], errors: &[ServerError]) -> Value {
     let mut shaping = Shaping { errors, path: Vec::new() };
     let data = if matches!(data, Value::Null) { Value::Object(IndexMap::new()) } else { data };
     shaping.object(data, chosen).unwrap_or(Value::Null)

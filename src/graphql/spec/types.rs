@@ -37,7 +37,7 @@ const BUILT_IN: [&str; 5] = ["Int", "Float", "String", "Boolean", "ID"];
 
 /// The types of a schema. It has neither interfaces nor unions, so that every fragment that validation lets through
 /// applies.
-pub struct Types {
+pub(crate) struct Types {
     objects: HashMap<Name, HashMap<Name, Output>>,
     inputs: HashMap<Name, HashMap<Name, Input>>,
     enums: HashMap<Name, HashSet<Name>>,
@@ -45,19 +45,19 @@ pub struct Types {
 }
 
 /// A field that is asked for.
-pub struct Output {
+pub(crate) struct Output {
     /// What it holds.
-    pub ty: Type,
+    pub(crate) ty: Type,
     /// What it takes.
-    pub arguments: HashMap<Name, Input>,
+    pub(crate) arguments: HashMap<Name, Input>,
 }
 
 /// An argument, or a field of an input object.
-pub struct Input {
+pub(crate) struct Input {
     /// What it takes.
-    pub ty: Type,
+    pub(crate) ty: Type,
     /// What it is when nothing is given.
-    pub default: Option<Value>,
+    pub(crate) default: Option<Value>,
 }
 
 impl Input {
@@ -68,13 +68,13 @@ impl Input {
     }
 
     /// Whether something must be given.
-    pub fn is_required(&self) -> bool {
+    pub(crate) fn is_required(&self) -> bool {
         !self.ty.nullable && self.default.is_none()
     }
 }
 
 /// What may be given for a type, one level of it.
-pub enum Given<'t> {
+pub(crate) enum Given<'t> {
     /// A scalar of this name.
     Scalar(&'t Name),
     /// One of these.
@@ -88,7 +88,7 @@ impl Types {
     ///
     /// # Errors
     /// [`Error::Internal`] for what is none.
-    pub fn read(sdl: &str) -> Result<Self> {
+    pub(crate) fn read(sdl: &str) -> Result<Self> {
         let mut types = Self {
             objects: HashMap::new(),
             inputs: HashMap::new(),
@@ -133,7 +133,7 @@ impl Types {
     }
 
     /// The type that operations of this kind are asked of.
-    pub fn root(kind: OperationType) -> Name {
+    pub(crate) fn root(kind: OperationType) -> Name {
         Name::new(match kind {
             OperationType::Query => "Query",
             OperationType::Mutation => "Mutation",
@@ -142,17 +142,17 @@ impl Types {
     }
 
     /// A field of an object.
-    pub fn field(&self, object: &Name, field: &Name) -> Option<&Output> {
+    pub(crate) fn field(&self, object: &Name, field: &Name) -> Option<&Output> {
         self.objects.get(object)?.get(field)
     }
 
     /// Whether it has fields.
-    pub fn is_object(&self, name: &Name) -> bool {
+    pub(crate) fn is_object(&self, name: &Name) -> bool {
         self.objects.contains_key(name)
     }
 
     /// What may be given for the type of this name; nothing for one that is not there, or is no input type.
-    pub fn given(&self, name: &Name) -> Option<Given<'_>> {
+    pub(crate) fn given(&self, name: &Name) -> Option<Given<'_>> {
         if let Some(name) = self.scalars.get(name) {
             return Some(Given::Scalar(name));
         }
@@ -162,7 +162,7 @@ impl Types {
 }
 
 /// The name that is at the bottom of a type.
-pub fn named(ty: &Type) -> &Name {
+pub(crate) fn named(ty: &Type) -> &Name {
     let mut base = &ty.base;
     loop {
         match base {

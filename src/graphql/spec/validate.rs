@@ -13,7 +13,7 @@ pub(in crate::graphql) struct OnlyValidate;
 pub(in crate::graphql) struct IsValid(pub(in crate::graphql) Arc<AtomicBool>);
 
 /// Ends a question that is only to be validated.
-pub struct Validator;
+pub(crate) struct Validator;
 
 impl ExtensionFactory for Validator {
     fn create(&self) -> Arc<dyn Extension> {

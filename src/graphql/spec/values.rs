@@ -13,18 +13,18 @@ use crate::graphql::kit::scalar;
 use crate::graphql::spec::types::{Given, Input, Types, named};
 
 /// What variables came to. One that was not given and has no default is not there.
-pub type Values = HashMap<Name, Value>;
+pub(crate) type Values = HashMap<Name, Value>;
 
 /// Why a value can't be taken.
 type Refused = String;
 
 /// The variables that an operation declares, as they are used in it.
 #[derive(Clone, Copy)]
-pub struct Scope<'d> {
+pub(crate) struct Scope<'d> {
     /// Their definitions.
-    pub definitions: &'d [Positioned<VariableDefinition>],
+    pub(crate) definitions: &'d [Positioned<VariableDefinition>],
     /// Their values; none where only the document is looked at.
-    pub values: Option<&'d Values>,
+    pub(crate) values: Option<&'d Values>,
 }
 
 impl Types {
@@ -32,7 +32,10 @@ impl Types {
     ///
     /// # Errors
     /// The reason, for a type that is not there or that nothing can be given for, and for a default that is not of it.
-    pub fn check_definitions(&self, definitions: &[Positioned<VariableDefinition>]) -> Result<(), Refused> {
+    pub(crate) fn check_definitions(
+        &self,
+        definitions: &[Positioned<VariableDefinition>],
+    ) -> Result<(), Refused> {
         for VariableDefinition { name, var_type, directives, default_value } in
             definitions.iter().map(|definition| &definition.node)
         {
@@ -63,7 +66,7 @@ impl Types {
     ///
     /// # Errors
     /// The reason, for what is missing or of another type.
-    pub fn coerce(
+    pub(crate) fn coerce(
         &self,
         definitions: &[Positioned<VariableDefinition>],
         given: &Variables,
@@ -126,7 +129,7 @@ impl Types {
     ///
     /// # Errors
     /// The reason, for what is of another type.
-    pub fn literal(
+    pub(crate) fn literal(
         &self,
         literal: &Literal,
         ty: &Type,
@@ -287,7 +290,7 @@ fn misfit(literal: &Literal, name: &Name) -> Refused {
 }
 
 /// For a directive that has no business where it stands.
-pub fn not_here(directive: &Name) -> Refused {
+pub(crate) fn not_here(directive: &Name) -> Refused {
     match directive.as_str() {
         "skip" | "include" => {
             format!("The directive \"@{directive}\" can't stand here, only at fields and fragments")

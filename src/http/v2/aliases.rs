@@ -30,7 +30,7 @@ struct Node {
 /// Which aliases.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AliasFilter {
+pub(crate) struct AliasFilter {
     alias: Option<TextFilter>,
     image_id: Option<ChoiceFilter<ImageId>>,
     field_id: Option<ChoiceFilter<AliasId>>,
@@ -68,7 +68,7 @@ enum Field {
 /// A question for aliases.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Search {
+pub(crate) struct Search {
     filter: Option<AliasFilter>,
     order: Option<Vec<OrderBy<Field>>>,
     limit: Option<i64>,
@@ -80,7 +80,7 @@ const SIZE: usize = 128;
 
 /// `POST /v2/images/aliases/search`.
 #[handler]
-pub async fn search(
+pub(crate) async fn search(
     request: &Request,
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
@@ -128,14 +128,14 @@ impl<'a> Done<'a> {
 /// An image and its other name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Create {
+pub(crate) struct Create {
     image_id: ImageId,
     alias: String,
 }
 
 /// `POST /v2/images/alias`.
 #[handler]
-pub async fn create(
+pub(crate) async fn create(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(wanted): Sent<Create>,
@@ -147,13 +147,13 @@ pub async fn create(
 /// A name that is to go.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Remove {
+pub(crate) struct Remove {
     alias: String,
 }
 
 /// `POST /v2/images/dealias`.
 #[handler]
-pub async fn remove(
+pub(crate) async fn remove(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(unwanted): Sent<Remove>,

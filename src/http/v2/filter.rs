@@ -12,7 +12,7 @@ use crate::base::{Error, Result};
 const MAX_FILTERS: usize = 100;
 
 /// A filter with others in it.
-pub trait Nested: Sized {
+pub(crate) trait Nested: Sized {
     /// Those that must all hold, of which one must hold, and of which none may hold.
     fn inner(&self) -> [Option<&Vec<Self>>; 3];
 
@@ -49,7 +49,7 @@ const CONDITIONS: usize = 8;
 ///
 /// # Errors
 /// Those of [`Meter::go_on`].
-pub fn sift<F: Nested, T>(
+pub(crate) fn sift<F: Nested, T>(
     items: Vec<T>,
     filter: Option<&F>,
     meter: &Meter,
@@ -70,7 +70,7 @@ pub fn sift<F: Nested, T>(
 }
 
 /// Whether a condition that may not be there holds.
-pub fn holds<F>(filter: Option<&F>, takes: impl FnOnce(&F) -> bool) -> bool {
+pub(crate) fn holds<F>(filter: Option<&F>, takes: impl FnOnce(&F) -> bool) -> bool {
     filter.is_none_or(takes)
 }
 
@@ -78,7 +78,7 @@ pub fn holds<F>(filter: Option<&F>, takes: impl FnOnce(&F) -> bool) -> bool {
 /// say the opposite, and `i_` before that to overlook case.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Option<Wanted>>")]
-pub struct TextFilter(Vec<TextTest>);
+pub(crate) struct TextFilter(Vec<TextTest>);
 
 #[derive(Debug, Clone)]
 struct TextTest {
@@ -131,7 +131,7 @@ impl TryFrom<BTreeMap<String, Option<Wanted>>> for TextFilter {
 
 impl TextFilter {
     /// Whether the text is like that.
-    pub fn takes(&self, text: &str) -> bool {
+    pub(crate) fn takes(&self, text: &str) -> bool {
         self.0.iter().all(|test| {
             let folded = test.ignores_case.then(|| text.to_lowercase());
             let text = folded.as_deref().unwrap_or(text);
@@ -143,7 +143,7 @@ impl TextFilter {
 /// Conditions on something that is one of several.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ChoiceFilter<T> {
+pub(crate) struct ChoiceFilter<T> {
     equals: Option<T>,
     #[serde(rename = "in")]
     one_of: Option<Vec<T>>,
@@ -153,7 +153,7 @@ pub struct ChoiceFilter<T> {
 
 impl<T: PartialEq> ChoiceFilter<T> {
     /// Whether it is among those.
-    pub fn takes(&self, value: &T) -> bool {
+    pub(crate) fn takes(&self, value: &T) -> bool {
         holds(self.equals.as_ref(), |wanted| wanted == value)
             && holds(self.one_of.as_ref(), |wanted| wanted.contains(value))
             && holds(self.not_equals.as_ref(), |unwanted| unwanted != value)
@@ -164,7 +164,7 @@ impl<T: PartialEq> ChoiceFilter<T> {
 /// Conditions on a number.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NumberFilter {
+pub(crate) struct NumberFilter {
     equals: Option<i128>,
     not_equals: Option<i128>,
     greater_than: Option<i128>,
@@ -175,7 +175,7 @@ pub struct NumberFilter {
 
 impl NumberFilter {
     /// Whether the number is like that.
-    pub fn takes(&self, number: u64) -> bool {
+    pub(crate) fn takes(&self, number: u64) -> bool {
         let number = i128::from(number);
         self.equals.is_none_or(|bound| number == bound)
             && self.not_equals.is_none_or(|bound| number != bound)
@@ -189,7 +189,7 @@ impl NumberFilter {
 /// Conditions on a time.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TimeFilter {
+pub(crate) struct TimeFilter {
     before: Option<Timestamp>,
     after: Option<Timestamp>,
     equals: Option<Timestamp>,
@@ -198,7 +198,7 @@ pub struct TimeFilter {
 
 impl TimeFilter {
     /// Whether the time is like that. A time that never was is neither before, after nor at any other.
-    pub fn takes(&self, time: Option<Timestamp>) -> bool {
+    pub(crate) fn takes(&self, time: Option<Timestamp>) -> bool {
         self.before.is_none_or(|bound| time.is_some_and(|time| time < bound))
             && self.after.is_none_or(|bound| time.is_some_and(|time| time > bound))
             && self.equals.is_none_or(|wanted| time == Some(wanted))

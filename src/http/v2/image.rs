@@ -13,7 +13,7 @@ use crate::http::v2::filter::{ChoiceFilter, Nested, NumberFilter, TextFilter, Ti
 
 /// An image.
 #[derive(Debug, Serialize)]
-pub struct Node {
+pub(crate) struct Node {
     id: ImageId,
     entity_id: ImageId,
     name: String,
@@ -54,7 +54,7 @@ struct Limit {
 /// Whether it is there. What is forgotten is not kept, so all are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Status {
+pub(crate) enum Status {
     /// In the catalog.
     Alive,
     /// Taken out.
@@ -111,7 +111,7 @@ fn parts_of_tag(tag: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Which images.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ImageSearchFilter {
+pub(crate) struct ImageSearchFilter {
     id: Option<ChoiceFilter<ImageId>>,
     status: Option<ChoiceFilter<Status>>,
     name: Option<TextFilter>,
@@ -209,7 +209,7 @@ impl OfLabels {
 
 impl ImageSearchFilter {
     /// Whether an image is one of those.
-    pub fn takes(&self, image: &Image) -> bool {
+    pub(crate) fn takes(&self, image: &Image) -> bool {
         let record = &image.record;
         let text = |filter: &Option<TextFilter>, text: &str| holds(filter.as_ref(), |f| f.takes(text));
         holds(self.id.as_ref(), |filter| filter.takes(&image.id))
@@ -237,7 +237,7 @@ impl ImageSearchFilter {
 }
 
 /// About how much text a filter may look at in an image: its names and its labels.
-pub fn size_of_text(image: &Arc<Image>) -> usize {
+pub(crate) fn size_of_text(image: &Arc<Image>) -> usize {
     const NAMES: usize = 512;
     let labels = image.config.record.labels.iter().map(|(key, value)| key.len() + value.len());
     NAMES + labels.sum::<usize>()
@@ -246,7 +246,7 @@ pub fn size_of_text(image: &Arc<Image>) -> usize {
 /// What images are ordered by.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Field {
+pub(crate) enum Field {
     /// The canonical name.
     Name,
     /// See [`Node::created_at`]; those that do not say come first.
@@ -283,7 +283,7 @@ pub enum Field {
 
 impl Field {
     /// Which of two images is first by this field.
-    pub fn compare(self, a: &Image, b: &Image) -> Ordering {
+    pub(crate) fn compare(self, a: &Image, b: &Image) -> Ordering {
         let (x, y) = (&a.record, &b.record);
         match self {
             Self::Name => x.canonical().as_str().cmp(y.canonical().as_str()),

@@ -25,7 +25,7 @@ use crate::http::v2::page::{self, OrderBy, Page};
 /// A question for images.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Search {
+pub(crate) struct Search {
     filter: Option<ImageSearchFilter>,
     order: Option<Vec<OrderBy<Field>>>,
     limit: Option<i64>,
@@ -34,7 +34,7 @@ pub struct Search {
 
 /// `POST /v2/images/search`.
 #[handler]
-pub async fn search(
+pub(crate) async fn search(
     request: &Request,
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
@@ -58,13 +58,13 @@ pub async fn search(
 /// One image.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct One {
+pub(crate) struct One {
     image_id: ImageId,
 }
 
 /// `POST /v2/images/forget` and `/v2/images/purge`: one and the same, for nothing is kept of an image that is forgotten.
 #[handler]
-pub async fn forget(
+pub(crate) async fn forget(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(one): Sent<One>,
@@ -75,7 +75,7 @@ pub async fn forget(
 
 /// An image and what it is to be.
 #[derive(Deserialize)]
-pub struct Change {
+pub(crate) struct Change {
     image_id: ImageId,
     #[serde(flatten)]
     properties: Map<String, Value>,
@@ -83,7 +83,7 @@ pub struct Change {
 
 /// `PATCH /v2/images`: all that an image is, its registry says; what is asked for must be so already.
 #[handler]
-pub fn update(
+pub(crate) fn update(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(change): Sent<Change>,

@@ -1,9 +1,9 @@
 //! The REST API that Backend.AI's clients since 26.4 have besides GraphQL, as far as it is about images, their aliases and
 //! registries. Everything is for super-admins, as it is there.
 
-pub mod aliases;
-pub mod filter;
-pub mod image;
-pub mod images;
-pub mod page;
-pub mod registries;
+pub(crate) mod aliases;
+pub(crate) mod filter;
+pub(crate) mod image;
+pub(crate) mod images;
+pub(crate) mod page;
+pub(crate) mod registries;

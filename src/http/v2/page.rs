@@ -15,7 +15,7 @@ const MAX_ORDERS: usize = 20;
 
 /// Where a page begins and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     limit: usize,
     offset: usize,
 }
@@ -25,7 +25,7 @@ impl Page {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a length that is none or too much.
-    pub fn new(limit: Option<i64>, offset: Option<i64>) -> Result<Self> {
+    pub(crate) fn new(limit: Option<i64>, offset: Option<i64>) -> Result<Self> {
         let limit = match limit {
             None => DEFAULT_LIMIT,
             Some(given) => {
@@ -40,7 +40,7 @@ impl Page {
     }
 
     /// What of these is on the page.
-    pub fn of<T, N>(self, all: Vec<T>, node: impl Fn(T) -> N) -> Found<N> {
+    pub(crate) fn of<T, N>(self, all: Vec<T>, node: impl Fn(T) -> N) -> Found<N> {
         let total_count = all.len();
         let items: Vec<N> = all.into_iter().skip(self.offset).take(self.limit).map(node).collect();
         Found {
@@ -54,7 +54,7 @@ impl Page {
 
 /// A page of what was searched for.
 #[derive(Debug, Serialize)]
-pub struct Found<N> {
+pub(crate) struct Found<N> {
     items: Vec<N>,
     total_count: usize,
     has_next_page: bool,
@@ -64,7 +64,7 @@ pub struct Found<N> {
 /// By which field, and which way.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OrderBy<F> {
+pub(crate) struct OrderBy<F> {
     field: F,
     #[serde(default)]
     direction: Direction,
@@ -72,7 +72,7 @@ pub struct OrderBy<F> {
 
 /// Which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// The least first.
     #[default]
     #[serde(rename = "ASC", alias = "asc")]
@@ -86,7 +86,7 @@ pub enum Direction {
 ///
 /// # Errors
 /// [`Error::Invalid`] for more orders than make sense.
-pub fn sort<T, F: Copy>(
+pub(crate) fn sort<T, F: Copy>(
     items: &mut [T],
     orders: Option<&[OrderBy<F>]>,
     compare: impl Fn(F, &T, &T) -> Ordering,

@@ -58,7 +58,7 @@ impl From<&Registry> for Node {
 /// Which registries.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RegistryFilter {
+pub(crate) struct RegistryFilter {
     registry_name: Option<TextFilter>,
     #[serde(rename = "type")]
     kind: Option<ChoiceFilter<String>>,
@@ -99,7 +99,7 @@ enum Field {
 /// A question for registries.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Search {
+pub(crate) struct Search {
     filter: Option<RegistryFilter>,
     order: Option<Vec<OrderBy<Field>>>,
     limit: Option<i64>,
@@ -108,7 +108,7 @@ pub struct Search {
 
 /// `POST /v2/container-registries/search`.
 #[handler]
-pub async fn search(
+pub(crate) async fn search(
     request: &Request,
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
@@ -136,7 +136,7 @@ pub async fn search(
 /// What a registry is to be.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Properties {
+pub(crate) struct Properties {
     /// Which one, where it is to be changed.
     id: Option<RegistryId>,
     url: Option<String>,
@@ -188,7 +188,7 @@ impl Properties {
 
 /// `POST /v2/container-registries`.
 #[handler]
-pub async fn create(
+pub(crate) async fn create(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(wanted): Sent<Properties>,
@@ -208,7 +208,7 @@ pub async fn create(
 
 /// `PATCH /v2/container-registries`.
 #[handler]
-pub async fn update(
+pub(crate) async fn update(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(wanted): Sent<Properties>,
@@ -231,13 +231,13 @@ pub async fn update(
 /// Which registry.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct One {
+pub(crate) struct One {
     id: RegistryId,
 }
 
 /// `POST /v2/container-registries/delete`: with its images and their aliases.
 #[handler]
-pub async fn delete(
+pub(crate) async fn delete(
     Proved(caller): Proved,
     Data(catalog): Data<&Catalog>,
     Sent(one): Sent<One>,

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A blob on its way. The bytes are as the registry sends them: whoever keeps them compares their digest.
-pub struct Body {
+pub(crate) struct Body {
     client: Client,
     doing: String,
     url: Url,
@@ -33,7 +33,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of every request, and [`Reason::Invalid`] when the answer is not the part of the blob that was asked for.
-    pub async fn open_blob(
+    pub(crate) async fn open_blob(
         &self,
         repository: &str,
         digest: &Digest,
@@ -82,7 +82,7 @@ impl Client {
 
 impl Body {
     /// The place of the first byte in the blob: what was asked for, or 0 where the registry does no ranges.
-    pub fn from(&self) -> u64 {
+    pub(crate) fn from(&self) -> u64 {
         self.from
     }
 
@@ -90,7 +90,7 @@ impl Body {
     ///
     /// # Errors
     /// A connection that broke or went silent, which may be cured by opening the rest; more bytes than the size says.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let net = &self.client.0.net;
         let piece = net.piece(&self.url, &mut self.response).await;
         match piece.map_err(|reason| net.error(&self.doing, reason))? {

@@ -37,7 +37,7 @@ impl Queue {
 
     /// Removes the tasks that ended more than 24 hours ago, once the time of day is believed, and the oldest of too many or
     /// too large ones.
-    pub async fn forget_old(&self) -> Result<()> {
+    pub(crate) async fn forget_old(&self) -> Result<()> {
         self.forget_beyond(MAX_BYTES).await
     }
 
