@@ -14,7 +14,7 @@ use crate::store::guard::{Guarded, caught};
 use crate::store::lock::{Lock, is_read_only};
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{
-    DATABASE_FILE, KEY_FILE, OpenError, builder, io_error, known_schema, load_key, proven, refusal,
+    DATABASE_FILE, KEY_FILE, OpenError, builder_at_rest, io_error, known_schema, load_key, proven, refusal,
 };
 use crate::store::overlay::Overlay;
 use crate::store::seal::Seal;
@@ -81,7 +81,8 @@ impl AtRest {
         }
         let (database, schema) = guarded(path, || {
             let overlay = Overlay::new(disk.clone()).map_err(|why| io_error(path, why))?;
-            let mut database = builder().create_with_backend(overlay).map_err(|why| refusal(path, why))?;
+            let mut database =
+                builder_at_rest().create_with_backend(overlay).map_err(|why| refusal(path, why))?;
             check(&mut database)?;
             let schema = known_schema(&reader(&database)?, path, known)?;
             Ok((Guarded::from(database), schema))

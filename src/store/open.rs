@@ -24,7 +24,10 @@ pub(crate) const KEY_FILE: &str = "secret.key";
 
 /// redb's page cache. Lists come from memory, so the cache serves start-up and the odd lookup; redb's own default of
 /// 1 GiB would be most of the machine in a small lab.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
+const CACHE_BYTES: usize = 2 * 1024 * 1024;
+/// The same where a database is read once from end to end: nothing is asked for twice, and pages that lie between what
+/// stays would leave holes in the memory of the process when they go.
+const CACHE_BYTES_AT_REST: usize = 256 * 1024;
 
 /// The row that says which schema the file has. It decodes in every version.
 pub(in crate::store) const SCHEMA: Table<u64> = Table::new("NAME_TO_VERSION");
@@ -324,8 +327,17 @@ pub(in crate::store) fn make_directory(directory: &Path, database: &Path) -> Res
 }
 
 pub(in crate::store) fn builder() -> redb::Builder {
+    with_cache(CACHE_BYTES)
+}
+
+/// [`builder`] for a database at rest.
+pub(in crate::store) fn builder_at_rest() -> redb::Builder {
+    with_cache(CACHE_BYTES_AT_REST)
+}
+
+fn with_cache(bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
+    builder.set_cache_size(bytes);
     builder.set_repair_callback(|repair| {
         tracing::warn!(
             percent = (repair.progress() * 100.0).round(),
