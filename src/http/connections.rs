@@ -39,6 +39,10 @@ use crate::http::problem;
 /// Largest head of a request: a cookie, a signature, and a query in the address; and as much as a connection holds of
 /// what was not asked for yet.
 const MAX_HEAD: usize = 32 * 1024;
+/// How much of an answer waits in the system's memory to be sent. Without a bound the system keeps some megabytes for each
+/// client that does not read.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
 /// The wait after a connection could not be taken, as when there are no more descriptors: accepting again at once would
 /// fail at once.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -105,6 +109,7 @@ impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
         let Self { stream, remote, place, routes } = self;
         // Answers are written whole or in pieces that are wanted at once.
         let _ = stream.set_nodelay(true);
+        bound_unsent(&stream);
         let Ok(local) = stream.local_addr() else { return };
         let (watch, asked) = (Arc::clone(place.watch()), Arc::clone(place.watch()));
         let service = service_fn(move |request| {
@@ -135,6 +140,12 @@ impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
             () = cut.cancelled() => {}
         }
     }
+}
+
+/// A system that can't do it keeps as much as it likes.
+fn bound_unsent(_stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(_stream).set_tcp_notsent_lowat(UNSENT);
 }
 
 async fn answer<E: Endpoint<Output = Response>>(

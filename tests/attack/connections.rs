@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::beside::Beside;
 use crate::support::app::App;
+use crate::support::wait::{PATIENCE, until};
 
 /// How long the server lets a half request stay: ten times what it says.
 const SOON: Duration = Duration::from_secs(100);
@@ -159,4 +160,32 @@ async fn a_request_for_two_hosts_is_refused() {
         let said = String::from_utf8_lossy(&said);
         assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("more than one host"), "{head}: {said}");
     }
+}
+
+/// How many bytes of a connection the system keeps for the server: what was not sent, and what was not acknowledged.
+fn kept_by_the_system(app: &App, client: SocketAddr) -> Option<u64> {
+    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", app.process_id())).expect("the sockets");
+    let ends = [format!(":{:04X}", address(app).port()), format!(":{:04X}", client.port())];
+    let row = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>()).find(|row| {
+        matches!(row.as_slice(), [_, local, remote, ..] if local.ends_with(&ends[0]) && remote.ends_with(&ends[1]))
+    })?;
+    u64::from_str_radix(row[4].split(':').next()?, 16).ok()
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_waits_in_the_server() {
+    let app = App::start().await;
+    let page = app.anonymous().call("GET", "/graphiql.js").send().await;
+    assert!(page.status == 200 && page.body.len() > 1 << 20, "{}: {} bytes", page.status, page.body.len());
+    let once = "GET /graphiql.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    let stream = send(&app, &once.repeat(10)).await;
+    let client = stream.local_addr().expect("its address");
+    let mut before = None;
+    let kept = until("the server to stop sending", PATIENCE, async || {
+        let now = kept_by_the_system(&app, client).filter(|kept| *kept > 0);
+        std::mem::replace(&mut before, now).filter(|before| Some(*before) == now)
+    })
+    .await;
+    println!("{kept} bytes are kept");
+    assert!(kept < 512 << 10, "{kept} bytes are kept");
 }
