@@ -16,6 +16,7 @@ pub(crate) mod reference;
 pub mod secret;
 pub(crate) mod signal;
 pub(crate) mod slots;
+pub(crate) mod turns;
 pub(crate) mod walk;
 
 pub(crate) use error::{Error, Result};

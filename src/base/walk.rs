@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::ids::UserId;
+use crate::base::turns::{Turn, Turns};
 use crate::base::{Error, Result};
 
 /// What one request may look at: some seconds of one processor. 64 comparisons with the names of 100,000 images are 0.4
@@ -35,25 +35,18 @@ const BRIEFLY: usize = 32 << 20;
 const STRIDE: usize = 64 << 10;
 /// Walks of one user at once. What is more waits, and everybody else's goes before it.
 const OF_ONE: usize = 2;
-/// How many queues there are; users who share one by chance wait for each other.
-const QUEUES: usize = 64;
 
 /// Where walks are run. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Walks {
-    turns: Arc<Semaphore>,
-    queues: Arc<[Arc<Semaphore>]>,
+    turns: Turns,
 }
 
 impl Default for Walks {
     /// Twice as many at once as there are processors; the system shares these out among all threads.
     fn default() -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
-        let queue = |_| Arc::new(Semaphore::new(OF_ONE));
-        Self {
-            turns: Arc::new(Semaphore::new((2 * processors).max(2 * OF_ONE))),
-            queues: (0..QUEUES).map(queue).collect(),
-        }
+        Self { turns: Turns::new(OF_ONE, (2 * processors).max(2 * OF_ONE)) }
     }
 }
 
@@ -68,16 +61,7 @@ impl Walks {
         budget: &Budget,
         work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let number = usize::from(*user.as_bytes().last().unwrap_or(&0)) % QUEUES;
-        let queue = Arc::clone(self.queues.get(number).unwrap_or(&self.turns));
-        let turn = async {
-            let own = queue.acquire_owned().await.map_err(Error::internal)?;
-            Ok((own, Arc::clone(&self.turns).acquire_owned().await.map_err(Error::internal)?))
-        };
-        let turn = tokio::select! {
-            turn = turn => turn?,
-            () = budget.ended.cancelled() => return Err(ended()),
-        };
+        let turn = budget.turn(&self.turns, user).await?;
         let meter = Meter { budget: budget.clone(), seen: Cell::new(0) };
         // The turn goes with the work: a caller who is gone frees it no sooner.
         let work = move || {
@@ -111,6 +95,17 @@ impl Budget {
     /// Whether more was looked at than it holds.
     pub(crate) fn is_spent(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// Waits for a turn of this user's, as long as somebody waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when nobody does any more.
+    pub(crate) async fn turn(&self, turns: &Turns, user: UserId) -> Result<Turn> {
+        tokio::select! {
+            turn = turns.take(user) => turn,
+            () = self.ended.cancelled() => Err(ended()),
+        }
     }
 
     fn spend(&self, bytes: usize) -> Result<()> {

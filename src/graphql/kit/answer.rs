@@ -10,24 +10,38 @@ use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::base::turns::Turn;
+
 /// JSON that is yet to be written, in order.
 pub(crate) type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// What one request's resolvers leave to be written when its response is. It goes with the request as data.
 #[derive(Clone, Default)]
-pub struct Later(Arc<Mutex<Vec<Pieces>>>);
+pub struct Later(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    pieces: Vec<Pieces>,
+    /// Goes with the response until that was sent, or nobody reads it any more.
+    turn: Option<Turn>,
+}
 
 impl Later {
     /// Keeps these pieces; the value stands for them in the response. Nothing else here makes a [`Value::Binary`].
     pub(in crate::graphql) fn keep(&self, pieces: Pieces) -> Value {
-        let mut kept = self.0.lock();
+        let kept = &mut self.0.lock().pieces;
         kept.push(pieces);
         Value::Binary(Bytes::copy_from_slice(&(kept.len() - 1).to_le_bytes()))
     }
 
+    /// The response is in memory by this turn: it is over when the response was sent.
+    pub(in crate::graphql) fn hold(&self, turn: Turn) {
+        self.0.lock().turn = Some(turn);
+    }
+
     fn take(&self, mark: &[u8]) -> Option<Pieces> {
         let place = usize::from_le_bytes(mark.try_into().ok()?);
-        Some(std::mem::replace(self.0.lock().get_mut(place)?, Box::new(iter::empty())))
+        Some(std::mem::replace(self.0.lock().pieces.get_mut(place)?, Box::new(iter::empty())))
     }
 }
 
@@ -74,7 +88,12 @@ impl<'a> Writing<'a> {
 
     fn finish(mut self) -> impl Iterator<Item = Bytes> + Send + use<> {
         self.cut();
-        self.done.into_iter().flatten()
+        let turn = self.later.0.lock().turn.take();
+        let end = iter::from_fn(move || {
+            let _held = &turn;
+            None
+        });
+        self.done.into_iter().flatten().chain(end)
     }
 
     /// Ends the present piece of text.

@@ -14,6 +14,9 @@ use async_graphql::{Name, Positioned, ServerError, ServerResult};
 pub(crate) const LIST_COST: usize = 200;
 /// The introspection query that tools send opens to some 120 fields, the largest of the official clients to 30.
 const MAX_FIELDS: u64 = 1_000;
+/// What the schema and one of its types cost besides their fields: most of their answer is lists.
+const SCHEMA_COST: u64 = 200;
+const TYPE_COST: u64 = 50;
 /// The most mutations: each has its row in the audit log, and the official clients send one.
 const MAX_MUTATIONS: u64 = 20;
 /// How deep selections and fragments may nest; more than the schema's own limit, less than the stack's.
@@ -72,7 +75,8 @@ impl<'a> Count<'a> {
         let itself = u64::from(self.is_of_all);
         let counts = selection.items.iter().map(|item| match &item.node {
             Selection::Field(field) if self.is_of_all => {
-                self.of(&field.node.selection_set.node, depth + 1).saturating_add(1)
+                let within = self.of(&field.node.selection_set.node, depth + 1);
+                within.saturating_add(cost(&field.node.name.node))
             }
             Selection::Field(_) => 1,
             Selection::InlineFragment(fragment) => {
@@ -102,6 +106,15 @@ impl<'a> Count<'a> {
     }
 }
 
+/// What a field counts for besides what is selected of it.
+fn cost(field: &str) -> u64 {
+    match field {
+        "__schema" => SCHEMA_COST,
+        "__type" => TYPE_COST,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
@@ -128,6 +141,18 @@ mod tests {
         assert_eq!(refusal("{ ...A ...A } fragment A on Query { a { b } }"), "");
         let circle = "{ a } fragment A on Query { ...B } fragment B on Query { a { ...A } }";
         assert!(refusal(circle).contains("spreads itself"));
+    }
+
+    #[test]
+    fn the_schema_counts_as_much_as_a_list() {
+        let aliases = |field: &str, count: usize| {
+            let field = |n| format!("a{n}: {field} {{ name }} ");
+            format!("{{ {} }}", (0..count).map(field).collect::<String>())
+        };
+        for (field, most) in [("__schema", 4), ("__type(name: \"Query\")", 19)] {
+            assert_eq!(refusal(&aliases(field, most)), "", "{field}");
+            assert!(refusal(&aliases(field, most + 1)).contains("more than 1000 fields"), "{field}");
+        }
     }
 
     #[test]

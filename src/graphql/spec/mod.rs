@@ -29,8 +29,10 @@ use tokio::runtime::Handle;
 use crate::access::caller::Caller;
 use crate::base::error::Code;
 use crate::base::ids::UserId;
+use crate::base::turns::Turns;
 use crate::base::walk::{Budget, Meter, Walks};
 use crate::base::{Error, Result};
+use crate::graphql::kit::answer::Later;
 use crate::graphql::kit::fault::Fault;
 use crate::graphql::kit::rows::NOTHING;
 use crate::graphql::kit::{dialect, limit, text};
@@ -43,6 +45,10 @@ use crate::graphql::spec::values::Scope;
 /// Bytes of a document, and of its variables, that are executed where all requests are answered. The largest document of
 /// the official clients has a quarter of that.
 const LIGHT: usize = 8 * 1024;
+/// Answers to other documents that may be in memory at once, until they were read: of one user, and in all. One has up to
+/// some megabytes.
+const ANSWERS_OF_ONE: usize = 8;
+const ANSWERS: usize = 64;
 
 /// The API, as it is asked. Clones share it.
 #[derive(Clone)]
@@ -52,6 +58,8 @@ pub struct Api {
     walks: Walks,
     /// Where documents are executed that may keep a thread for long.
     documents: Walks,
+    /// Whose answers to such documents may be in memory.
+    answers: Turns,
 }
 
 /// What came of a question.
@@ -76,7 +84,13 @@ impl Api {
     /// # Errors
     /// [`crate::base::Error::Internal`] if it is not.
     pub(crate) fn new(schema: Schema, sdl: &str, walks: Walks) -> Result<Self> {
-        Ok(Self { schema, types: Arc::new(Types::read(sdl)?), walks, documents: Walks::default() })
+        Ok(Self {
+            schema,
+            types: Arc::new(Types::read(sdl)?),
+            walks,
+            documents: Walks::default(),
+            answers: Turns::new(ANSWERS_OF_ONE, ANSWERS),
+        })
     }
 
     /// Where long walks are run, for those that are asked for in other ways.
@@ -89,9 +103,7 @@ impl Api {
         let mut outcome = match heavy(&question) {
             None => self.execute(question, may_change).await,
             Some((user, budget)) => {
-                let (api, runtime) = (self.clone(), Handle::current());
-                let work = move |_: &Meter| Ok(runtime.block_on(api.execute(question, may_change)));
-                let done = self.documents.run(user, &budget, work).await;
+                let done = self.execute_apart(question, may_change, user, &budget).await;
                 done.unwrap_or_else(|why| Outcome::Refused(vec![fault(why)]))
             }
         };
@@ -101,6 +113,23 @@ impl Api {
             Outcome::MayNotChange => {}
         }
         outcome
+    }
+
+    /// [`Api::execute`], in its turn, beside the threads that answer requests.
+    async fn execute_apart(
+        &self,
+        question: Request,
+        may_change: bool,
+        user: UserId,
+        budget: &Budget,
+    ) -> crate::base::Result<Outcome> {
+        let turn = budget.turn(&self.answers, user).await?;
+        if let Some(later) = data::<Later>(&question) {
+            later.hold(turn);
+        }
+        let (api, runtime) = (self.clone(), Handle::current());
+        let work = move |_: &Meter| Ok(runtime.block_on(api.execute(question, may_change)));
+        self.documents.run(user, budget, work).await
     }
 
     async fn execute(&self, mut question: Request, may_change: bool) -> Outcome {
@@ -179,10 +208,13 @@ impl Api {
 
 /// Whose document this is and what it may look at, if its execution may keep a thread for long.
 fn heavy(question: &Request) -> Option<(UserId, Budget)> {
-    let caller = question.data.get(&TypeId::of::<Caller>())?.downcast_ref::<Caller>()?;
-    let budget = question.data.get(&TypeId::of::<Budget>());
-    let budget = budget.and_then(|budget| budget.downcast_ref::<Budget>());
-    is_heavy(question).then(|| (caller.user, budget.cloned().unwrap_or_default()))
+    let caller = data::<Caller>(question)?;
+    is_heavy(question).then(|| (caller.user, data::<Budget>(question).cloned().unwrap_or_default()))
+}
+
+/// What goes with a request.
+fn data<T: 'static>(question: &Request) -> Option<&T> {
+    question.data.get(&TypeId::of::<T>())?.downcast_ref()
 }
 
 /// Whether a document is large, has large variables, or asks for the schema, each part of which is a field that is resolved

@@ -118,6 +118,26 @@ async fn variables_that_are_not_of_their_types_refuse_the_whole_request() {
 }
 
 #[tokio::test]
+async fn a_large_variable_is_used_so_often_and_no_more() {
+    let large = "x".repeat(200_000);
+    let fields = |count: usize| {
+        let field = |n| format!("a{n}: user(email: $e) {{ email }} ");
+        format!("query($e: String) {{ {} }}", (0..count).map(field).collect::<String>())
+    };
+    let refused = async |document: &str| {
+        let prepared = prepared(document, json!({"e": large})).await;
+        prepared.err().is_some_and(|why| why.contains("more than 8 MiB; use large ones less often"))
+    };
+    assert!(!refused(&fields(40)).await);
+    assert!(refused(&fields(50)).await);
+    let list = format!(
+        "mutation($e: String!) {{ associate_scaling_groups_with_domain(domain: \"d\", scaling_groups: [{}]) {{ ok }} }}",
+        "$e ".repeat(50)
+    );
+    assert!(refused(&list).await);
+}
+
+#[tokio::test]
 async fn one_response_key_is_one_field_and_fields_come_as_asked() {
     for (document, expected) in [
         (

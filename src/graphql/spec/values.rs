@@ -1,6 +1,7 @@
 //! Values and the types they are for: what may be given, as a literal or as a variable, and what it becomes (October
 //! 2021, 3.5 to 3.12, 5.6, 5.8.5 and 6.1.2; June 2018 says the same).
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use async_graphql::indexmap::IndexMap;
@@ -12,8 +13,44 @@ use crate::base::reference::shown;
 use crate::graphql::kit::scalar;
 use crate::graphql::spec::types::{Given, Input, Types, named};
 
+/// What an operation's arguments may take of its variables, in bytes of memory: each use of a variable is a copy.
+const MOST_USED: usize = 8 << 20;
+/// What a value takes besides its text.
+const VALUE: usize = size_of::<Value>();
+
 /// What variables came to. One that was not given and has no default is not there.
-pub(crate) type Values = HashMap<Name, Value>;
+#[derive(Default)]
+pub(crate) struct Values {
+    given: HashMap<Name, Value>,
+    /// How much of them was taken.
+    used: Cell<usize>,
+}
+
+impl Values {
+    /// A copy, where it is used.
+    fn take(&self, name: &Name) -> Result<Option<Value>, Refused> {
+        let Some(value) = self.given.get(name) else { return Ok(None) };
+        self.used.set(self.used.get().saturating_add(memory(value)));
+        if self.used.get() > MOST_USED {
+            return Err(format!(
+                "the variables used so far come to more than {} MiB; use large ones less often",
+                MOST_USED >> 20
+            ));
+        }
+        Ok(Some(value.clone()))
+    }
+}
+
+/// What a value takes in memory, about.
+fn memory(value: &Value) -> usize {
+    let within = match value {
+        Value::String(text) => text.len(),
+        Value::List(values) => values.iter().map(memory).sum(),
+        Value::Object(fields) => fields.values().map(|field| VALUE + memory(field)).sum(),
+        _ => 0,
+    };
+    VALUE + within
+}
 
 /// Why a value can't be taken.
 type Refused = String;
@@ -71,7 +108,7 @@ impl Types {
         definitions: &[Positioned<VariableDefinition>],
         given: &Variables,
     ) -> Result<Values, Refused> {
-        let mut values = Values::new();
+        let mut values = HashMap::new();
         for definition in definitions {
             let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
             let (name, ty) = (&name.node, &var_type.node);
@@ -93,7 +130,7 @@ impl Types {
                 }
             }
         }
-        Ok(values)
+        Ok(Values { given: values, used: Cell::default() })
     }
 
     /// A value that came as JSON, for this type.
@@ -210,11 +247,11 @@ fn of_variable(
         return Err(format!("Variable \"${name}\" of type \"{declared}\" is used where \"{ty}\" is wanted"));
     }
     let Some(values) = scope.values else { return Ok(Some(Value::Null)) };
-    match values.get(name) {
+    match values.take(name)? {
         Some(Value::Null) if !ty.nullable => {
             Err(format!("Variable \"${name}\" is null, and is used where \"{ty}\" is wanted"))
         }
-        value => Ok(value.cloned()),
+        value => Ok(value),
     }
 }
 
@@ -223,7 +260,8 @@ fn inner_of_scalar(name: &Name, scope: Scope<'_>) -> Result<Value, Refused> {
     if !scope.definitions.iter().any(|definition| definition.node.name.node == *name) {
         return Err(format!("Variable \"${name}\" is not defined by the operation"));
     }
-    Ok(scope.values.and_then(|values| values.get(name)).cloned().unwrap_or_default())
+    let value = scope.values.map(|values| values.take(name)).transpose()?;
+    Ok(value.flatten().unwrap_or_default())
 }
 
 fn is_subtype(declared: &Type, wanted: &Type) -> bool {
