@@ -227,7 +227,7 @@ impl Server {
             store: store.clone(),
             api,
             proofs,
-            sign_in: sign_in,
+            sign_in,
             set_up,
             backups,
             catalog,
