@@ -13,6 +13,7 @@ pub mod error;
 pub mod evaluate;
 pub mod expression;
 pub mod fold;
+pub(crate) mod index;
 pub(crate) mod labels;
 pub(crate) mod links;
 mod pace;

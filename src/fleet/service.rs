@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
@@ -13,29 +12,26 @@ use crate::access::caller::Caller;
 use crate::access::joins;
 use crate::access::tenants::{self, Tenants};
 use crate::base::agent_name;
+use crate::base::bits::Bits;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::base::reference::shown;
-use crate::base::signal::Signal;
+use crate::base::signal::Follower;
 use crate::base::{Error, Result};
 use crate::engine::image::Held;
 use crate::engine::{About, Disk, Engine};
 use crate::fleet::agent::{Agent, AgentRecord, Status};
-use crate::fleet::alive_groups::AliveGroups;
 use crate::fleet::error::ExpressionError;
-use crate::fleet::evaluate::{Inventory, evaluate};
-use crate::fleet::expression::Expression;
+use crate::fleet::index::{Index, ReadEpoch, Selection};
 use crate::fleet::labels::set_labels;
-use crate::fleet::presence::{Holdings, HoldingsChange, Presence, Sought};
+use crate::fleet::presence::{HoldingsChange, Presence, Sought};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
 mod presence_index;
 mod reach;
-mod roster;
 #[cfg(test)]
 mod tests;
-mod unreached;
 
 pub(crate) use crate::fleet::service::reach::Away;
 
@@ -56,32 +52,6 @@ pub struct Fleet {
     /// Addresses where no engine has answered yet, with the reason; as many as the operator named at most.
     unreached: Arc<Mutex<BTreeMap<String, String>>>,
 }
-
-#[derive(Default)]
-struct Index {
-    /// By number; an agent keeps its number while the server runs, and nobody else gets it afterwards.
-    agents: Vec<Option<Entry>>,
-    numbers: BTreeMap<String, usize>,
-    holdings: Holdings,
-    alive_groups: AliveGroups,
-    changes: Signal,
-}
-
-struct Entry {
-    agent: Agent,
-    engine: Option<Arc<dyn Engine>>,
-    /// When it was lost, if it is.
-    lost_at: Instant,
-    /// The read that what it holds is known from.
-    epoch: ReadEpoch,
-    /// Cancelled when it can be reached again, or was removed.
-    back: CancellationToken,
-}
-
-/// When a read of an engine began, among all reads of this fleet. Two may be under way at once, and the one that began
-/// later knows more, whichever is done first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct ReadEpoch(u64);
 
 /// What an admin may change of an agent; what is `None` stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -110,15 +80,6 @@ pub struct AgentPresence {
     pub(crate) agent: String,
     /// How the image stands there.
     pub(crate) presence: Presence,
-}
-
-/// The agents an expression named at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection {
-    /// Their ids, in order; at least one.
-    pub names: Vec<String>,
-    /// The same, folded: `gpu[01-04]`.
-    pub(crate) folded: String,
 }
 
 impl Fleet {
@@ -415,157 +376,40 @@ impl Fleet {
             }
         });
     }
-}
 
-impl Index {
-    fn put(&mut self, agent: Agent) {
-        let number = self.agents.len();
-        self.numbers.insert(agent.record.id.clone(), number);
-        self.agents.push(Some(Entry {
-            agent,
-            engine: None,
-            lost_at: Instant::now(),
-            epoch: ReadEpoch::default(),
-            back: CancellationToken::new(),
-        }));
+    /// Whether every agent was reached since the server started, be it lost again by now.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.index.read().agents.iter().flatten().all(|entry| entry.agent.about.is_some())
     }
 
-    fn remove(&mut self, id: &str) {
-        let Some(number) = self.numbers.remove(id) else { return };
-        self.holdings.remove(number);
-        let Some(entry) = self.agents.get_mut(number).and_then(Option::take) else { return };
-        entry.back.cancel();
-        self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
-        self.changes.raise();
+    /// All agents by id, whoever asks, each with the number that [`Fleet::held_by`] knows it by.
+    pub(crate) fn roster(&self) -> Vec<(usize, Agent)> {
+        let index = self.index.read();
+        let numbered = index.numbers.values().filter_map(|number| Some((*number, index.by_number(*number)?)));
+        numbered.map(|(number, entry)| (number, entry.agent.clone())).collect()
     }
 
-    fn put_record(&mut self, record: AgentRecord) {
-        let id = record.id.clone();
-        if self.numbers.contains_key(&id) {
-            self.update(&id, |entry| entry.agent.record = record);
-        } else {
-            let status = Status::Lost { since: record.first_contact, reason: "not reached yet".into() };
-            self.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
-        }
-        self.changes.raise();
+    /// The numbers of the agents that hold this digest, by their last reports.
+    pub(crate) fn held_by(&self, digest: &Digest) -> Bits {
+        self.index.read().holdings.holders(digest).cloned().unwrap_or_default()
     }
 
-    fn entry(&self, id: &str) -> Option<&Entry> {
-        self.numbers.get(id).and_then(|number| self.by_number(*number))
+    /// Tells of every change of the agents and of what they hold.
+    pub(crate) fn changes(&self) -> Follower {
+        self.index.read().changes.follow()
     }
 
-    fn by_number(&self, number: usize) -> Option<&Entry> {
-        self.agents.get(number).and_then(Option::as_ref)
+    /// The addresses of the engines that have not answered since the server started, each with the reason. For
+    /// super-admins.
+    pub(crate) fn unreached(&self, caller: &Caller) -> Result<Vec<(String, String)>> {
+        caller.require_superadmin("server_health")?;
+        let unreached = self.unreached.lock();
+        Ok(unreached.iter().map(|(address, reason)| (address.clone(), reason.clone())).collect())
     }
 
-    fn sorted(&self) -> impl Iterator<Item = &Entry> {
-        self.numbers.values().filter_map(|number| self.by_number(*number))
-    }
-
-    /// [`Index::update`], of which followers are told.
-    fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
-        self.update(id, change);
-        self.changes.raise();
-    }
-
-    /// Changes an agent, and keeps the sets of the living right.
-    fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
-        let Some(number) = self.numbers.get(id).copied() else { return };
-        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
-        self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
-        change(entry);
-        if entry.agent.is_alive() {
-            self.alive_groups.change(&entry.agent.record.scaling_group).insert(number);
-        }
-    }
-
-    /// Whether what this read found is newer than what is known; then it is what is known.
-    fn takes(&mut self, number: usize, epoch: ReadEpoch) -> bool {
-        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return false };
-        let is_newer = epoch > entry.epoch;
-        entry.epoch = entry.epoch.max(epoch);
-        is_newer
-    }
-
-    /// What an agent holds has changed, and perhaps what its disk has left.
-    fn hear(&mut self, number: usize, news: &HoldingsChange, disk: Option<Disk>) {
-        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
-        entry.agent.disk = disk.or(entry.agent.disk.take());
-        if entry.agent.is_alive() {
-            self.alive_groups.hear(&entry.agent.record.scaling_group, &news.contents, &self.holdings);
-        }
-    }
-
-    fn presence(&self, number: usize, image: &Sought<'_>) -> Presence {
-        match self.by_number(number) {
-            Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
-                match self.holdings.on(number, image.name, image.digest, image.variants) {
-                    // What it has under the name is behind with the image for its own architecture.
-                    Presence::Stale if !entry.agent.is_of(image.architecture) => Presence::Absent,
-                    presence => presence,
-                }
-            }
-            _ => Presence::Unknown,
-        }
-    }
-
-    fn select(&self, expression: &str) -> Result<Selection, ExpressionError> {
-        let parsed = Expression::parse(expression)?;
-        let inventory = Inventory::new(self.sorted().map(|entry| entry.agent.view()));
-        let set = evaluate(&parsed, &inventory)?;
-        Ok(Selection { names: set.names().iter().map(|&name| name.into()).collect(), folded: set.folded() })
-    }
-
-    /// The agent this engine was before; a new record if it was none. An address says it surest; an engine's own id
-    /// only where that agent is not alive elsewhere, since machines made from one copy share it.
-    fn recognize(&self, address: &str, about: &About, clock: &Clock) -> (AgentRecord, bool) {
-        // Those that dial in are known by their credentials, and by nothing else.
-        let reached = || self.agents.iter().flatten().filter(|entry| !entry.agent.record.remote);
-        let here = reached().find(|entry| entry.agent.record.address == address);
-        let moved = || {
-            let same = |entry: &&Entry| about.id.is_some() && entry.agent.record.engine_id == about.id;
-            reached().filter(|entry| !entry.agent.is_alive()).find(same)
-        };
-        let known = here.or_else(moved).map(|entry| &entry.agent.record);
-        if let Some(known) = known {
-            let engine_id = about.id.clone().or_else(|| known.engine_id.clone());
-            let record = AgentRecord { address: address.into(), engine_id, ..known.clone() };
-            let is_changed = record != *known;
-            return (record, is_changed);
-        }
-        let record = AgentRecord {
-            id: self.free_id(&about.hostname),
-            address: address.into(),
-            engine_id: about.id.clone(),
-            scaling_group: tenants::DEFAULT.into(),
-            labels: BTreeMap::new(),
-            first_contact: clock.now(),
-            remote: false,
-            draining: false,
-        };
-        (record, true)
-    }
-
-    /// An id that no agent has; a host may have several engines.
-    fn free_id(&self, hostname: &str) -> String {
-        agent_name::of_host(hostname, |id| self.numbers.contains_key(id))
-    }
-}
-
-impl Entry {
-    fn connect(&mut self, engine: Arc<dyn Engine>, about: About) {
-        self.agent.status = Status::Alive;
-        self.agent.away = None;
-        self.agent.about = Some(about);
-        self.engine = Some(engine);
-        self.back.cancel();
-    }
-
-    fn disconnect(&mut self) {
-        self.agent.away = None;
-        if self.engine.take().is_some() {
-            self.back = CancellationToken::new();
-        }
+    /// Nothing has answered at this address.
+    pub(in crate::fleet) fn miss(&self, address: &str, reason: &str) {
+        self.unreached.lock().insert(address.into(), reason.into());
     }
 }
 

@@ -6,7 +6,8 @@ use crate::access::directory::AgentDirectory;
 use crate::access::visibility::PresenceIndex;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
-use crate::fleet::service::{Entry, Fleet};
+use crate::fleet::index::Entry;
+use crate::fleet::service::Fleet;
 
 impl PresenceIndex for Fleet {
     fn number(&self, digest: &Digest) -> u32 {

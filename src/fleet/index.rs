@@ -1,0 +1,211 @@
+//! The agents in memory: what each is, how it is reached, what it holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::access::tenants;
+use crate::base::agent_name;
+use crate::base::clock::Clock;
+use crate::base::signal::Signal;
+use crate::engine::{About, Disk, Engine};
+use crate::fleet::agent::{Agent, AgentRecord, Status};
+use crate::fleet::alive_groups::AliveGroups;
+use crate::fleet::error::ExpressionError;
+use crate::fleet::evaluate::{Inventory, evaluate};
+use crate::fleet::expression::Expression;
+use crate::fleet::presence::{Holdings, HoldingsChange, Presence, Sought};
+
+#[derive(Default)]
+pub(in crate::fleet) struct Index {
+    /// By number; an agent keeps its number while the server runs, and nobody else gets it afterwards.
+    pub(in crate::fleet) agents: Vec<Option<Entry>>,
+    pub(in crate::fleet) numbers: BTreeMap<String, usize>,
+    pub(in crate::fleet) holdings: Holdings,
+    pub(in crate::fleet) alive_groups: AliveGroups,
+    pub(in crate::fleet) changes: Signal,
+}
+
+pub(in crate::fleet) struct Entry {
+    pub(in crate::fleet) agent: Agent,
+    pub(in crate::fleet) engine: Option<Arc<dyn Engine>>,
+    /// When it was lost, if it is.
+    pub(in crate::fleet) lost_at: Instant,
+    /// The read that what it holds is known from.
+    pub(in crate::fleet) epoch: ReadEpoch,
+    /// Cancelled when it can be reached again, or was removed.
+    pub(in crate::fleet) back: CancellationToken,
+}
+
+/// When a read of an engine began, among all reads of this fleet. Two may be under way at once, and the one that began
+/// later knows more, whichever is done first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ReadEpoch(pub(in crate::fleet) u64);
+
+/// The agents an expression named at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Their ids, in order; at least one.
+    pub names: Vec<String>,
+    /// The same, folded: `gpu[01-04]`.
+    pub(crate) folded: String,
+}
+
+impl Index {
+    pub(in crate::fleet) fn put(&mut self, agent: Agent) {
+        let number = self.agents.len();
+        self.numbers.insert(agent.record.id.clone(), number);
+        self.agents.push(Some(Entry {
+            agent,
+            engine: None,
+            lost_at: Instant::now(),
+            epoch: ReadEpoch::default(),
+            back: CancellationToken::new(),
+        }));
+    }
+
+    pub(in crate::fleet) fn remove(&mut self, id: &str) {
+        let Some(number) = self.numbers.remove(id) else { return };
+        self.holdings.remove(number);
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::take) else { return };
+        entry.back.cancel();
+        self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
+        self.changes.raise();
+    }
+
+    pub(in crate::fleet) fn put_record(&mut self, record: AgentRecord) {
+        let id = record.id.clone();
+        if self.numbers.contains_key(&id) {
+            self.update(&id, |entry| entry.agent.record = record);
+        } else {
+            let status = Status::Lost { since: record.first_contact, reason: "not reached yet".into() };
+            self.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
+        }
+        self.changes.raise();
+    }
+
+    pub(in crate::fleet) fn entry(&self, id: &str) -> Option<&Entry> {
+        self.numbers.get(id).and_then(|number| self.by_number(*number))
+    }
+
+    pub(in crate::fleet) fn by_number(&self, number: usize) -> Option<&Entry> {
+        self.agents.get(number).and_then(Option::as_ref)
+    }
+
+    pub(in crate::fleet) fn sorted(&self) -> impl Iterator<Item = &Entry> {
+        self.numbers.values().filter_map(|number| self.by_number(*number))
+    }
+
+    /// [`Index::update`], of which followers are told.
+    pub(in crate::fleet) fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
+        self.update(id, change);
+        self.changes.raise();
+    }
+
+    /// Changes an agent, and keeps the sets of the living right.
+    pub(in crate::fleet) fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
+        let Some(number) = self.numbers.get(id).copied() else { return };
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
+        self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
+        change(entry);
+        if entry.agent.is_alive() {
+            self.alive_groups.change(&entry.agent.record.scaling_group).insert(number);
+        }
+    }
+
+    /// Whether what this read found is newer than what is known; then it is what is known.
+    pub(in crate::fleet) fn takes(&mut self, number: usize, epoch: ReadEpoch) -> bool {
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return false };
+        let is_newer = epoch > entry.epoch;
+        entry.epoch = entry.epoch.max(epoch);
+        is_newer
+    }
+
+    /// What an agent holds has changed, and perhaps what its disk has left.
+    pub(in crate::fleet) fn hear(&mut self, number: usize, news: &HoldingsChange, disk: Option<Disk>) {
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
+        entry.agent.disk = disk.or(entry.agent.disk.take());
+        if entry.agent.is_alive() {
+            self.alive_groups.hear(&entry.agent.record.scaling_group, &news.contents, &self.holdings);
+        }
+    }
+
+    pub(in crate::fleet) fn presence(&self, number: usize, image: &Sought<'_>) -> Presence {
+        match self.by_number(number) {
+            Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
+                match self.holdings.on(number, image.name, image.digest, image.variants) {
+                    // What it has under the name is behind with the image for its own architecture.
+                    Presence::Stale if !entry.agent.is_of(image.architecture) => Presence::Absent,
+                    presence => presence,
+                }
+            }
+            _ => Presence::Unknown,
+        }
+    }
+
+    pub(in crate::fleet) fn select(&self, expression: &str) -> Result<Selection, ExpressionError> {
+        let parsed = Expression::parse(expression)?;
+        let inventory = Inventory::new(self.sorted().map(|entry| entry.agent.view()));
+        let set = evaluate(&parsed, &inventory)?;
+        Ok(Selection { names: set.names().iter().map(|&name| name.into()).collect(), folded: set.folded() })
+    }
+
+    /// The agent this engine was before; a new record if it was none. An address says it surest; an engine's own id
+    /// only where that agent is not alive elsewhere, since machines made from one copy share it.
+    pub(in crate::fleet) fn recognize(
+        &self,
+        address: &str,
+        about: &About,
+        clock: &Clock,
+    ) -> (AgentRecord, bool) {
+        // Those that dial in are known by their credentials, and by nothing else.
+        let reached = || self.agents.iter().flatten().filter(|entry| !entry.agent.record.remote);
+        let here = reached().find(|entry| entry.agent.record.address == address);
+        let moved = || {
+            let same = |entry: &&Entry| about.id.is_some() && entry.agent.record.engine_id == about.id;
+            reached().filter(|entry| !entry.agent.is_alive()).find(same)
+        };
+        let known = here.or_else(moved).map(|entry| &entry.agent.record);
+        if let Some(known) = known {
+            let engine_id = about.id.clone().or_else(|| known.engine_id.clone());
+            let record = AgentRecord { address: address.into(), engine_id, ..known.clone() };
+            let is_changed = record != *known;
+            return (record, is_changed);
+        }
+        let record = AgentRecord {
+            id: self.free_id(&about.hostname),
+            address: address.into(),
+            engine_id: about.id.clone(),
+            scaling_group: tenants::DEFAULT.into(),
+            labels: BTreeMap::new(),
+            first_contact: clock.now(),
+            remote: false,
+            draining: false,
+        };
+        (record, true)
+    }
+
+    /// An id that no agent has; a host may have several engines.
+    pub(in crate::fleet) fn free_id(&self, hostname: &str) -> String {
+        agent_name::of_host(hostname, |id| self.numbers.contains_key(id))
+    }
+}
+
+impl Entry {
+    pub(in crate::fleet) fn connect(&mut self, engine: Arc<dyn Engine>, about: About) {
+        self.agent.status = Status::Alive;
+        self.agent.away = None;
+        self.agent.about = Some(about);
+        self.engine = Some(engine);
+        self.back.cancel();
+    }
+
+    pub(in crate::fleet) fn disconnect(&mut self) {
+        self.agent.away = None;
+        if self.engine.take().is_some() {
+            self.back = CancellationToken::new();
+        }
+    }
+}
