@@ -227,7 +227,7 @@ impl Server {
             store: store.clone(),
             api,
             proofs,
-            sign_in: sign_in,
+            sign_in,
             set_up,
             backups,
             catalog,
@@ -255,7 +255,7 @@ impl Server {
         self.engines.push((address, engine));
     }
 
-    /// The API, for whoever asks it without HTTP.
+    /// The API without HTTP, for measurements.
     pub fn api(&self) -> &Api {
         &self.services.api
     }

@@ -77,7 +77,7 @@ impl SetUp {
         tracker: TaskTracker,
     ) -> Self {
         let token = Mutex::default();
-        Self { shared: Arc::new(Shared { store, accounts, audit, sign_in: sign_in, clock, tracker, token }) }
+        Self { shared: Arc::new(Shared { store, accounts, audit, sign_in, clock, tracker, token }) }
     }
 
     /// Opens it, and returns what the link needs.

@@ -123,7 +123,7 @@ pub(crate) async fn run(mut settings: Settings, shutdown: CancellationToken) -> 
         }
     };
     let node = Arc::new(Node {
-        peer_server: peer_server,
+        peer_server,
         holdings: Holdings::new(Arc::clone(&engine)),
         pulls: Pulls::new(Arc::clone(&engine), tracker.clone(), shutdown.clone()),
         registries: Registries::new(settings.manager.at().clone()),

@@ -87,7 +87,7 @@ impl Cri {
         Ok(Self { line: Line { socket: socket.clone() }, patience: Patience::default() })
     }
 
-    /// With other deadlines.
+    /// With other deadlines: for tests, which are less patient.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;

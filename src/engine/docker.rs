@@ -111,7 +111,7 @@ impl Docker {
         Ok(Self { dial: Arc::new(Dial::new(url)?), patience: Patience::default(), met: Mutex::new(None) })
     }
 
-    /// With other deadlines.
+    /// With other deadlines: for tests, which are less patient.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;

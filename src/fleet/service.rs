@@ -145,7 +145,7 @@ impl Fleet {
             index,
             read_epochs: Arc::default(),
             meeting,
-            unreached: unreached,
+            unreached,
         })
     }
 

@@ -72,7 +72,7 @@ impl Directory {
             audit,
             hasher,
             clock,
-            agents: agents,
+            agents,
             lockouts: Vec::new(),
             revocations: Vec::new(),
             unseen: Arc::default(),
