@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, digest::Digest};
 use crate::engine::{
-    About, Disk, Engine, EngineKind, Event,
+    About, Disk, Engine, EngineKind,
     address::EngineUrl,
     docker::{
         dial::Dial,
@@ -389,7 +389,7 @@ impl Engine for Docker {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         let since = jiff::Timestamp::now().as_second().saturating_sub(OVERLAP);
         let filters = json!({"type": ["image"]}).to_string();
         let ask = url::form_urlencoded::Serializer::new(String::new())
@@ -404,8 +404,8 @@ impl Engine for Docker {
             loop {
                 match lines.next::<wire::Said>().await {
                     Ok(Some(said)) => {
-                        if let Some(event) = said.event() {
-                            return Some((Ok(event), Some(lines)));
+                        if said.is_of_images() {
+                            return Some((Ok(()), Some(lines)));
                         }
                     }
                     Ok(None) => {
