@@ -153,15 +153,8 @@ impl Server {
         let accounts = Accounts::load(store)?;
         let audit = Audit::load(store, clock.clone(), settings.audit)?;
         let (log, limits, tracker) = (audit.clone(), settings.sessions, TaskTracker::new());
-        let sign_in = SignIn::load(store, &accounts, log.clone(), clock.clone(), limits, tracker.clone())?;
-        let set_up = SetUp::new(
-            store.clone(),
-            accounts.clone(),
-            log.clone(),
-            sign_in.clone(),
-            clock.clone(),
-            tracker.clone(),
-        );
+        let sign_in = SignIn::load(store, &accounts, log.clone(), clock.clone(), limits)?;
+        let set_up = SetUp::new(store.clone(), accounts.clone(), log.clone(), sign_in.clone(), clock.clone());
         let tokens = Tokens::load(store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
         let directory = directory(&accounts, &tenants, &audit, &sign_in, &tokens, &fleet, &clock);
@@ -255,7 +248,7 @@ impl Server {
         self.engines.push((address, engine));
     }
 
-    /// The API, for whoever asks it without HTTP.
+    /// The API without HTTP, for measurements.
     pub fn api(&self) -> &Api {
         &self.services.api
     }

@@ -14,7 +14,7 @@ use wharf::engine::address::EngineUrl;
 use wharf::engine::docker::Docker;
 use wharf::engine::fault::{Class, Fault};
 use wharf::engine::pull::{Progress, Pull, Pulled};
-use wharf::engine::{Change, Engine, EngineKind, Event};
+use wharf::engine::{Engine, EngineKind};
 
 use crate::support::dockerd::RealDocker;
 use crate::support::image::{Built, Image};
@@ -77,42 +77,6 @@ async fn docker_tells_its_id_and_its_labels() {
     let (free, total) = (disk.free_bytes.unwrap(), disk.total_bytes.unwrap());
     assert!(0 < free && free < total && disk.images_bytes == 0, "{disk:?}");
     assert_eq!(engine.images().await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn docker_tells_of_each_step() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
-        return;
-    };
-    let built = registry.push(&lab_image("1")).await;
-    let mut node = node;
-    let engine = node.engine();
-    let mut events = engine.events().await.unwrap();
-    let pull = pull_of(registry.host(), &built);
-    node.docker_ok(&["pull", &pull.name()]).await;
-    node.docker_ok(&["tag", &pull.name(), "alpine"]).await;
-    node.docker_ok(&["rmi", "alpine", &pull.name()]).await;
-    let mut next = async || tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
-    let event = |change, digest: bool, name: Option<&str>| {
-        let digest = digest.then(|| pull.config.clone());
-        Ok(Event::ImageChanged { change, digest, name: name.map(Into::into) })
-    };
-    assert_eq!(next().await, event(Change::Pulled, false, Some(&pull.name())));
-    assert_eq!(next().await, event(Change::Tagged, true, Some("docker.io/library/alpine:latest")));
-    assert_eq!(next().await, event(Change::Untagged, true, None));
-    // The name, and the name by digest that came with it.
-    assert_eq!(next().await, event(Change::Untagged, true, None));
-    let mut after = next().await;
-    if after == event(Change::Untagged, true, None) {
-        after = next().await;
-    }
-    assert_eq!(after, event(Change::Deleted, true, None));
-
-    node.kill9();
-    assert_eq!(next().await.unwrap_err().class, Class::EngineGone);
-    assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
-    node.restart().await;
-    assert_eq!(engine.about().await.unwrap().kind, EngineKind::Docker);
 }
 
 /// How many things are in a folder; none if there is no such folder.

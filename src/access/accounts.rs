@@ -30,8 +30,6 @@ const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
 /// A reset account's new credentials, to be shown once.
 #[derive(Debug, Clone)]
 pub(crate) struct Reset {
-    /// The account.
-    pub(crate) user: Arc<User>,
     /// The password.
     pub(crate) password: Secret,
     /// The access key and the secret key, if they were to be replaced.
@@ -341,9 +339,9 @@ impl Accounts {
                 }
             }
             also(w, &user)?;
-            self.put_user(w, changed.clone())
+            self.put_user(w, changed)
         })?;
-        Ok(Reset { user: Arc::new(changed), password, keypair })
+        Ok(Reset { password, keypair })
     }
 
     /// A keypair with its secret sealed, active and without a limit.

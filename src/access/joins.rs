@@ -237,7 +237,6 @@ impl Joins {
     /// has goes if the token was made for this agent since, for then a super-admin wants it replaced. If it has one that
     /// must stay, or the key is that of another, the reason for the token's holder.
     pub(crate) fn replace(
-        &self,
         writer: &mut Writer,
         token: &JoinToken,
         key: &str,
@@ -287,7 +286,7 @@ impl Joins {
     }
 
     /// Forgets what an agent is known by.
-    pub(crate) fn forget(&self, writer: &mut Writer, agent: &str) -> Result<()> {
+    pub(crate) fn forget(writer: &mut Writer, agent: &str) -> Result<()> {
         for key in writer.keys(&CREDENTIALS, [])? {
             let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
             if found.is_some_and(|credential| credential.agent == agent) {

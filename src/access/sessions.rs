@@ -247,11 +247,6 @@ impl Sessions {
         Ok(Self { store: store.clone(), accounts: accounts.clone(), clock, limits, index })
     }
 
-    /// How long sessions last.
-    pub(crate) fn limits(&self) -> SessionLimits {
-        self.limits
-    }
-
     /// Opens a session and returns what its owner is to show. Whoever had another one before has two now, with
     /// different keys.
     pub(in crate::access) fn open(

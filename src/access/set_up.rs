@@ -8,7 +8,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::Accounts;
 use crate::access::audit::Audit;
@@ -61,23 +60,15 @@ struct Shared {
     audit: Audit,
     sign_in: SignIn,
     clock: Clock,
-    tracker: TaskTracker,
     /// The hash of what the link has, while it is good.
     token: Mutex<Option<[u8; 32]>>,
 }
 
 impl SetUp {
     /// A way in that is closed.
-    pub(crate) fn new(
-        store: Store,
-        accounts: Accounts,
-        audit: Audit,
-        sign_in: SignIn,
-        clock: Clock,
-        tracker: TaskTracker,
-    ) -> Self {
+    pub(crate) fn new(store: Store, accounts: Accounts, audit: Audit, sign_in: SignIn, clock: Clock) -> Self {
         let token = Mutex::default();
-        Self { shared: Arc::new(Shared { store, accounts, audit, sign_in, clock, tracker, token }) }
+        Self { shared: Arc::new(Shared { store, accounts, audit, sign_in, clock, token }) }
     }
 
     /// Opens it, and returns what the link needs.
@@ -105,9 +96,7 @@ impl SetUp {
         let is_right = self.shared.is_right(&choice.token);
         let throttle = self.shared.sign_in.throttle();
         let wrong = if is_right { None } else { Some(throttle.admit(COUNTED, address).await?) };
-        let shared = Arc::clone(&self.shared);
-        let finished = async move { shared.finish(wrong, choice, address).await };
-        self.shared.tracker.spawn(finished).await.map_err(Error::internal)?
+        Arc::clone(&self.shared).finish(wrong, choice, address).await
     }
 }
 

@@ -8,8 +8,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::TaskTracker;
-
 use crate::access::accounts::Accounts;
 use crate::access::audit::{Audit, Deed, SIGN_OUT};
 use crate::access::caller::{Caller, Credential, SessionId};
@@ -87,8 +85,6 @@ struct Shared {
     clock: Clock,
     /// What the log says of passwords that were not even checked.
     unchecked: Limited,
-    /// Where passwords are checked: that goes on when whoever asked is gone, or nobody would count it.
-    tracker: TaskTracker,
 }
 
 impl SignIn {
@@ -99,7 +95,6 @@ impl SignIn {
         audit: Audit,
         clock: Clock,
         limits: SessionLimits,
-        tracker: TaskTracker,
     ) -> Result<Self> {
         let shared = Shared {
             store: store.clone(),
@@ -110,7 +105,6 @@ impl SignIn {
             hasher: Hasher::new()?,
             clock,
             unchecked: Limited::new(UNCHECKED),
-            tracker,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -138,7 +132,8 @@ impl SignIn {
         self.shared.throttle.tidy().await
     }
 
-    /// Signs somebody in who knows the password, with a new session in the place of the one they may have had.
+    /// Signs somebody in who knows the password, with a new session in the place of the one they may have had. To be
+    /// waited for even when whoever asked is gone, or nobody would count it: `http::finish` sees to that.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -151,9 +146,7 @@ impl SignIn {
     ) -> Result<SignedIn, Refusal> {
         check_sizes(&email, &password)?;
         let attempt = self.admit(&email, address).await?;
-        let shared = Arc::clone(&self.shared);
-        let checked = async move { shared.check(attempt, email, password, address, before).await };
-        self.shared.tracker.spawn(checked).await.map_err(Error::internal)?
+        Arc::clone(&self.shared).check(attempt, email, password, address, before).await
     }
 
     /// Ends the caller's session.
@@ -201,9 +194,7 @@ impl SignIn {
             self.shared.audit.perform(&caller, "update_password", &caller.email, refuse).await?;
         }
         let attempt = self.admit(&caller.email, caller.origin.address).await?;
-        let shared = Arc::clone(&self.shared);
-        let changed = async move { shared.change(attempt, caller, old, new).await };
-        self.shared.tracker.spawn(changed).await.map_err(Error::internal)?
+        Arc::clone(&self.shared).change(attempt, caller, old, new).await
     }
 
     async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Refusal> {

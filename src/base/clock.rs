@@ -66,6 +66,7 @@ impl Clock {
     }
 
     /// The same clock with another measure of what passes.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn with_steady(self, steady: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         Self::of(self.day, Arc::new(steady))

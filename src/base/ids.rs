@@ -6,27 +6,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 macro_rules! uuid_id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident: $($part:ident),*) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new random id.
-            pub fn random() -> Self {
-                Self(Uuid::new_v4())
-            }
-
-            /// The 16 bytes, as the store keys records by them.
-            pub(crate) fn as_bytes(&self) -> &[u8; 16] {
-                self.0.as_bytes()
-            }
-
-            /// The id of these 16 bytes.
-            pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
-                Self(Uuid::from_bytes(bytes))
-            }
+            $(uuid_id!(@$part);)*
         }
 
         impl FromStr for $name {
@@ -49,35 +36,53 @@ macro_rules! uuid_id {
             }
         }
     };
+    (@random) => {
+        /// A new random id.
+        pub fn random() -> Self {
+            Self(Uuid::new_v4())
+        }
+    };
+    (@as_bytes) => {
+        /// The 16 bytes, as the store keys records by them.
+        pub(crate) fn as_bytes(&self) -> &[u8; 16] {
+            self.0.as_bytes()
+        }
+    };
+    (@from_bytes) => {
+        /// The id of these 16 bytes.
+        pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+            Self(Uuid::from_bytes(bytes))
+        }
+    };
 }
 
 uuid_id!(
     /// A background task.
-    TaskId
+    TaskId: random, as_bytes, from_bytes
 );
 uuid_id!(
     /// An image: one registry, name, tag and architecture.
-    ImageId
+    ImageId: as_bytes
 );
 uuid_id!(
     /// A registry, for clients that call it by a number.
-    RegistryId
+    RegistryId:
 );
 uuid_id!(
     /// An alias, for clients that call it by a number.
-    AliasId
+    AliasId:
 );
 uuid_id!(
     /// A person or a program with an account.
-    UserId
+    UserId: random, as_bytes
 );
 uuid_id!(
     /// A group (project) of users within a domain.
-    GroupId
+    GroupId: random, as_bytes, from_bytes
 );
 uuid_id!(
     /// A personal API token.
-    TokenId
+    TokenId: random
 );
 
 /// The namespaces of ids that are made of names, themselves UUIDs made once for wharf.

@@ -170,7 +170,7 @@ mod tests {
     use crate::base::{Error, Result};
 
     fn user(number: u8) -> UserId {
-        UserId::from_bytes([number; 16])
+        format!("{number:032x}").parse().unwrap()
     }
 
     /// Looks at so much, a stride at a time.

@@ -316,7 +316,6 @@ impl Catalog {
 
     /// [`Catalog::repository`] within a write, so that nothing moves before it is changed.
     pub(crate) fn repository_within(
-        &self,
         writer: &Writer,
         registry: &str,
         repository: &str,

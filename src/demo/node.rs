@@ -18,7 +18,7 @@ use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::oci::Oci;
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine, Event};
+use crate::engine::{About, Disk, Engine};
 
 /// The processor that every node says it has, wherever the demo runs: images for accelerators are for no other.
 const ARCHITECTURE: &str = "x86_64";
@@ -127,7 +127,7 @@ impl Engine for Node {
         self.running()?.oci.remove(reference).await
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         let Running { oci, off } = self.running()?;
         let events = oci.events().await?.take_until(off.cancelled_owned());
         Ok(events.chain(stream::once(async { Err(gone()) })).boxed())

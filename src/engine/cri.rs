@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, docker_hub};
 use crate::engine::{
-    About, Disk, Engine, EngineKind, Event,
+    About, Disk, Engine, EngineKind,
     address::{EngineLocation, EngineUrl},
     cri::{call::Line, listing::Listing, message as m},
     fault::{Class, Fault, one_line},
@@ -87,7 +87,7 @@ impl Cri {
         Ok(Self { line: Line { socket: socket.clone() }, patience: Patience::default() })
     }
 
-    /// With other deadlines.
+    /// With other deadlines: for tests, which are less patient.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
@@ -280,7 +280,7 @@ impl Engine for Cri {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         let seen = Listing::new(self.images().await?);
         Ok(listing::follow(self.clone(), seen, self.patience.look))
     }

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, digest::Digest};
 use crate::engine::{
-    About, Disk, Engine, EngineKind, Event,
+    About, Disk, Engine, EngineKind,
     address::EngineUrl,
     docker::{
         dial::Dial,
@@ -111,7 +111,7 @@ impl Docker {
         Ok(Self { dial: Arc::new(Dial::new(url)?), patience: Patience::default(), met: Mutex::new(None) })
     }
 
-    /// With other deadlines.
+    /// With other deadlines: for tests, which are less patient.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
@@ -389,7 +389,7 @@ impl Engine for Docker {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         let since = jiff::Timestamp::now().as_second().saturating_sub(OVERLAP);
         let filters = json!({"type": ["image"]}).to_string();
         let ask = url::form_urlencoded::Serializer::new(String::new())
@@ -404,8 +404,8 @@ impl Engine for Docker {
             loop {
                 match lines.next::<wire::Said>().await {
                     Ok(Some(said)) => {
-                        if let Some(event) = said.event() {
-                            return Some((Ok(event), Some(lines)));
+                        if said.is_of_images() {
+                            return Some((Ok(()), Some(lines)));
                         }
                     }
                     Ok(None) => {

@@ -14,7 +14,7 @@ use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine, EngineKind, Event};
+use crate::engine::{About, Disk, Engine, EngineKind};
 
 /// It says at once what it holds. How full its disk is and how a pull ends it says when it gets a permit.
 pub(crate) struct Fake {
@@ -106,7 +106,7 @@ impl Engine for Fake {
         Ok(Removal::Absent)
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         Ok(stream::pending().boxed())
     }
 

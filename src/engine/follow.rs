@@ -77,12 +77,12 @@ async fn attend(engine: &dyn Engine, follower: &mut dyn Follower, waits: &mut Wa
             () = sleep(FULL_READ) => continue,
         };
         match changed {
-            Some(Ok(_)) => {}
+            Some(Ok(())) => {}
             Some(Err(fault)) => return fault,
             None => return Fault::new(Class::EngineGone, "its stream of events ended"),
         }
         // One pull is several events: read once they pause, or soon if they don't.
-        let settled = async { while let Ok(Some(Ok(_))) = timeout(SETTLE, events.next()).await {} };
+        let settled = async { while let Ok(Some(Ok(()))) = timeout(SETTLE, events.next()).await {} };
         let _ = timeout(SETTLE * 10, settled).await;
     }
 }

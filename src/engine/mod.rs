@@ -27,7 +27,6 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::digest::Digest;
 use crate::engine::{
     address::{EngineLocation, EngineUrl},
     cri::Cri,
@@ -79,11 +78,11 @@ pub trait Engine: Send + Sync {
     /// An engine that can't take away one name of several refuses, and leaves all as it is.
     async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
 
-    /// What happens to images from now on, also by others' hands. Subscribe first and read [`images`](Self::images)
-    /// then, so that nothing falls between.
+    /// That images come, go or change their names from now on, also by others' hands: each time a hint to look again.
+    /// Subscribe first and read [`images`](Self::images) then, so that nothing falls between.
     ///
     /// The stream ends with an error when the engine goes away.
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault>;
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault>;
 
     /// Room on the disk its images are on.
     async fn disk(&self) -> Result<Disk, Fault>;
@@ -126,36 +125,6 @@ pub struct About {
     pub architecture: String,
     /// Labels an operator gave it.
     pub labels: BTreeMap<String, String>,
-}
-
-/// Something that happened in an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// What is held, or how it is called, changed. It is a hint to look again: some events of Docker don't say which
-    /// name was taken away.
-    ImageChanged {
-        /// What was done.
-        change: Change,
-        /// The image's ID, where the event says it.
-        digest: Option<Digest>,
-        /// Its canonical name, where the event says it.
-        name: Option<String>,
-    },
-}
-
-/// What was done to an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// Fetched from a registry.
-    Pulled,
-    /// Given a name.
-    Tagged,
-    /// A name was taken away.
-    Untagged,
-    /// Removed from disk.
-    Deleted,
-    /// Read from an archive (`docker load`, `docker import`).
-    Loaded,
 }
 
 /// Room on a node's disk.

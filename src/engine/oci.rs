@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, clock::Clock, digest::Digest, keyed::Keyed};
 use crate::engine::{
-    About, Change, Disk, Engine, EngineKind, Event,
+    About, Disk, Engine, EngineKind,
     export::Export,
     fault::{Class, Fault},
     image::{Held, Removal},
@@ -60,7 +60,7 @@ pub(crate) struct Oci {
     contents: Arc<Contents>,
     flights: Keyed<Digest, Flight>,
     throttle: Throttle,
-    events: broadcast::Sender<Event>,
+    events: broadcast::Sender<()>,
 }
 
 impl Oci {
@@ -99,9 +99,9 @@ impl Oci {
         blocking(move || question(&contents)).await
     }
 
-    fn tell(&self, change: Change, digest: Option<Digest>, name: Option<String>) {
+    fn tell(&self) {
         // With nobody listening there is nobody to tell.
-        let _ = self.events.send(Event::ImageChanged { change, digest, name });
+        let _ = self.events.send(());
     }
 
     /// The whole of a pull, from looking whether it is needed to looking whether it helped.
@@ -119,8 +119,7 @@ impl Oci {
         let is_tagged = self.ask(move |contents| contents.tag(&config, &new_name)).await?;
         let last = if is_tagged { None } else { Some(self.fetch(pull, &name, progress).await?) };
         let fetched = last.is_some();
-        let change = if fetched { Change::Pulled } else { Change::Tagged };
-        self.tell(change, Some(pull.config.clone()), Some(name.clone()));
+        self.tell();
         let held = self.find(&name).await?.filter(expected).ok_or_else(|| {
             let why = "was fetched and is not there; does another program write into the directory?";
             Fault::new(Class::Other, format!("{name} {why}"))
@@ -230,27 +229,19 @@ impl Engine for Oci {
 
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
         let Some(wanted) = spelt_out(reference) else { return Ok(Removal::Absent) };
-        let (removal, digest) = self.ask(move |contents| contents.remove(&wanted)).await?;
-        let change = match removal {
-            Removal::Removed { .. } => Change::Deleted,
-            Removal::Untagged => Change::Untagged,
-            Removal::Absent | Removal::InUse { .. } => return Ok(removal),
-        };
-        let name = if reference.parse::<Digest>().is_ok() { None } else { name::canonical(reference) };
-        self.tell(change, digest, name);
+        let removal = self.ask(move |contents| contents.remove(&wanted)).await?;
+        if matches!(removal, Removal::Removed { .. } | Removal::Untagged) {
+            self.tell();
+        }
         Ok(removal)
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         let events = stream::unfold(Some(self.events.subscribe()), async |events| {
             let mut events = events?;
             match events.recv().await {
-                Ok(event) => Some((Ok(event), Some(events))),
                 // An event is a hint to look again, so one stands for all that were missed.
-                Err(RecvError::Lagged(_)) => {
-                    let change = Change::Pulled;
-                    Some((Ok(Event::ImageChanged { change, digest: None, name: None }), Some(events)))
-                }
+                Ok(()) | Err(RecvError::Lagged(_)) => Some((Ok(()), Some(events))),
                 Err(RecvError::Closed) => {
                     Some((Err(Fault::new(Class::EngineGone, "the image directory was given up")), None))
                 }

@@ -86,7 +86,7 @@ impl<'a> Inventory<'a> {
 
     /// Adds a group: one that an admin defined, or a scaling group that may have no agents. Members that are no agents
     /// are left out. Members of an existing group of this name stay, so whoever defines groups sees to it that an
-    /// admin's group is not called as a scaling group is.
+    /// admin's group is not called as a scaling group is. So far only tests define groups.
     #[must_use]
     pub fn with_group<'m>(mut self, name: &'a str, members: impl IntoIterator<Item = &'m str>) -> Self {
         let group = self.groups.entry(name).or_default();
@@ -96,11 +96,6 @@ impl<'a> Inventory<'a> {
             }
         }
         self
-    }
-
-    /// How many agents there are.
-    pub fn count(&self) -> usize {
-        self.agents.len()
     }
 }
 
@@ -114,11 +109,6 @@ impl<'a> AgentSet<'a> {
     /// Their names, sorted.
     pub fn names(&self) -> &[&'a str] {
         &self.names
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.names.len()
     }
 
     /// Their names in short: `gpu[01-16]`.

@@ -95,7 +95,7 @@ impl Links {
                 }
                 let (links, id) = (self.clone(), id.to_owned());
                 deed.write(move |w| {
-                    links.joins.forget(w, &id)?;
+                    Joins::forget(w, &id)?;
                     links.fleet.take_out(w, &id)?;
                     w.on_commit(move || {
                         links.cut(&id, Refusal::new(Code::Credential, REMOVED));
@@ -162,7 +162,7 @@ impl Links {
                     );
                     return Ok(Err(Refusal::new(Code::Id, why)));
                 }
-                if let Err(why) = links.joins.replace(w, &token, &hello.credential.key, &id)? {
+                if let Err(why) = Joins::replace(w, &token, &hello.credential.key, &id)? {
                     return Ok(Err(Refusal::new(Code::Token, why)));
                 }
                 let token_id = token.id.clone();

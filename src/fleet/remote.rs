@@ -18,7 +18,7 @@ use crate::engine::export::{Export, RemoteExport};
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Change, Disk, Engine, Event};
+use crate::engine::{About, Disk, Engine};
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
@@ -41,8 +41,8 @@ pub(in crate::fleet) struct Link {
     calls: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     pulls: Mutex<HashMap<String, watch::Sender<PullState>>>,
     next_call: AtomicU64,
-    /// What last changed on the engine.
-    pub(in crate::fleet) changed: watch::Sender<Option<Change>>,
+    /// Told when something has changed on the engine.
+    pub(in crate::fleet) changed: watch::Sender<()>,
     /// Cancelled when the link is no more the agent's.
     pub(in crate::fleet) closed: CancellationToken,
     /// Secrets that were sent on it, the latest: what the agent says is told without them.
@@ -69,7 +69,7 @@ impl Link {
             calls: Mutex::default(),
             pulls: Mutex::default(),
             next_call: AtomicU64::new(1),
-            changed: watch::Sender::new(None),
+            changed: watch::Sender::new(()),
             closed: CancellationToken::new(),
             entrusted: Mutex::default(),
             cut: Mutex::new(None),
@@ -352,7 +352,7 @@ impl Engine for Remote {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event, Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
         let (link, changed) = (Arc::clone(&self.link), self.link.changed.subscribe());
         let events = stream::unfold(Some((link, changed)), async |following| {
             let (link, mut changed) = following?;
@@ -360,9 +360,7 @@ impl Engine for Remote {
                 () = link.closed.cancelled() => Some((Err(Link::gone()), None)),
                 told = changed.changed() => {
                     told.ok()?;
-                    let change = (*changed.borrow_and_update())?;
-                    let event = Event::ImageChanged { change, digest: None, name: None };
-                    Some((Ok(event), Some((link, changed))))
+                    Some((Ok(()), Some((link, changed))))
                 }
             }
         });

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use url::Url;
 
 use crate::base::Error;
-use crate::engine::Change;
 use crate::engine::fault::one_line;
 use crate::engine::image::Held;
 use crate::fleet::links::{Links, REMOVED, Stranger, common_version, place};
@@ -223,7 +222,6 @@ impl Session {
 
     fn images(&self, images: Images, report: &mut Option<Vec<Held>>) -> Result<(), Unacceptable> {
         let too_many = || Unacceptable(format!("it tells of more than {MAX_IMAGES} images"));
-        let change = if images.gone.is_empty() { Change::Pulled } else { Change::Deleted };
         let held = images.held.into_iter().map(Held::try_from).collect::<Result<Vec<_>, _>>()?;
         let (fleet, disk) = (&self.links.fleet, images.disk.map(Into::into));
         if images.full {
@@ -241,7 +239,7 @@ impl Session {
             }
             fleet.revise(&self.id, held, &images.gone, disk);
         }
-        self.link.changed.send_replace(Some(change));
+        self.link.changed.send_replace(());
         Ok(())
     }
 

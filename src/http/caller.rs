@@ -195,11 +195,11 @@ fn signed(
     let version = version(request)?;
     let date = ["Date", "X-BackendAI-Date", "X-Sorna-Date"].iter().find_map(|name| request.header(*name));
     let date = date.ok_or_else(Problem::out_of_time)?;
-    let sent = signature::parse_date(date).map_err(|why| Problem::malformed(&why))?;
+    let sent = signature::parse_date(date).map_err(Problem::malformed)?;
     if now.duration_since(sent.at).abs() >= WINDOW {
         return Err(Problem::out_of_time());
     }
-    let authorization = Authorization::parse(authorization).map_err(|why| Problem::malformed(&why))?;
+    let authorization = Authorization::parse(authorization).map_err(Problem::malformed)?;
     let target = request.original_uri().path_and_query().map_or("/", |target| target.as_str());
     let signed = signature::Request {
         method: request.method().as_str(),

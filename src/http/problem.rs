@@ -71,7 +71,7 @@ impl Problem {
     }
 
     /// 400: what came as a signature can't be read as one.
-    pub(crate) fn malformed(why: &Malformed) -> Self {
+    pub(crate) fn malformed(why: Malformed) -> Self {
         let title = "Missing or invalid authorization parameters.";
         Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title).saying(why.to_string())
     }

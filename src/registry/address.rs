@@ -341,7 +341,9 @@ fn plain(host: &str) -> String {
 
 /// The resolver the HTTP client dials by: the real one, then the rules.
 pub(crate) struct Filtered {
+    /// The rules for hosts and addresses.
     pub(crate) policy: Arc<Policy>,
+    /// The real one.
     pub(crate) resolver: Arc<dyn Resolver>,
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod blob;
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
 use reqwest::{
@@ -130,7 +130,7 @@ pub(crate) struct Fetched {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Names {
     /// The good ones, each once, in the order they came.
-    pub(crate) names: Vec<String>,
+    pub(crate) good: Vec<String>,
     /// The first hundred that break the grammar, made fit to show, and why.
     pub(crate) refused: Vec<(String, &'static str)>,
     /// How many broke it in all.
@@ -313,19 +313,9 @@ impl Client {
         *self.0.probe.lock()
     }
 
-    /// Until when the registry wants peace, if it said so: after a 429, or when its quota is nearly used up.
-    pub(crate) fn paused_until(&self) -> Option<SystemTime> {
-        self.0.net.pace.pending(true).map(|pause| pause.until)
-    }
-
     /// The request that waits for an answer for longest, if one does.
     pub(crate) fn silence(&self) -> Option<Silence> {
         self.0.net.silence()
-    }
-
-    /// What the registry warned of, each text once, 16 at most, fit to show.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        self.0.net.warnings()
     }
 
     async fn list(&self, kind: ListKind, path: &str, scope: &str, doing: &str) -> Result<Names, Error> {

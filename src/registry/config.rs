@@ -36,13 +36,11 @@ pub(crate) struct Config {
     pub(crate) variant: Option<String>,
     /// When it was built, if the image says so in a readable way. Reproducible builds say 1970.
     pub(crate) created: Option<Timestamp>,
-    /// Of `config`, or where that has none, of `container_config` (old builders).
+    /// Of `config`, or where that has none, of `container_config` (old builders). Those beyond [`MAX_LABELS`], longer
+    /// than the limits, or not text are dropped rather than cut, because a cut value would be read as if it were whole.
     pub(crate) labels: BTreeMap<String, String>,
     /// The layers as they lie unpacked, from the base up; empty if one of them is no SHA-256 digest.
     pub(crate) diff_ids: Vec<[u8; 32]>,
-    /// Labels left out: beyond [`MAX_LABELS`], longer than the limits, or not text. They are dropped rather than
-    /// cut, because a cut value would be read as if it were whole.
-    pub(crate) dropped_labels: usize,
 }
 
 /// Why bytes are no image config.
@@ -72,7 +70,6 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
         created: raw.created.and_then(|text| text.parse().ok()),
         labels: labels.kept,
         diff_ids: raw.rootfs.map(RootFs::binary).unwrap_or_default(),
-        dropped_labels: labels.dropped,
     })
 }
 
@@ -229,9 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn labels_beyond_the_limits_are_dropped_whole_and_counted() {
+    fn labels_beyond_the_limits_are_dropped_whole() {
         let fits = labels(&json!({"k".repeat(MAX_LABEL_KEY): "v".repeat(MAX_LABEL_VALUE)}));
-        assert_eq!((fits.labels.len(), fits.dropped_labels), (1, 0));
+        assert_eq!(fits.labels.len(), 1);
         for bad in [
             json!({"k".repeat(MAX_LABEL_KEY + 1): "v"}),
             json!({"k": "v".repeat(MAX_LABEL_VALUE + 1)}),
@@ -240,12 +237,12 @@ mod tests {
             json!({"k": {"deep": []}}),
         ] {
             let config = labels(&bad);
-            assert_eq!((config.labels.len(), config.dropped_labels), (0, 1));
+            assert_eq!(config.labels.len(), 0);
         }
         let many: serde_json::Map<String, Value> =
             (0..100_000).map(|number| (number.to_string(), json!("x"))).collect();
         let config = labels(&Value::Object(many));
-        assert_eq!((config.labels.len(), config.dropped_labels), (MAX_LABELS, 99_000));
+        assert_eq!(config.labels.len(), MAX_LABELS);
         let twice = parse_config(br#"{"config":{"Labels":{"a":"first","a":"last"}}}"#).unwrap();
         assert_eq!(twice.labels["a"], "last");
     }
@@ -253,7 +250,7 @@ mod tests {
     #[test]
     fn a_label_of_fifty_megabytes_and_deep_nesting_do_no_harm() {
         let config = labels(&json!({"a": "x".repeat(50 << 20), "b": "kept"}));
-        assert_eq!((config.labels.len(), config.dropped_labels), (1, 1));
+        assert_eq!(config.labels.len(), 1);
         let deep = format!("{{\"config\":{{\"Labels\":{{\"a\":{}", "[".repeat(100_000));
         assert!(parse_config(deep.as_bytes()).is_err());
         for bad in

@@ -77,24 +77,6 @@ impl Error {
             _ => false,
         }
     }
-
-    /// The class in one word, for counters and ledgers.
-    pub(crate) fn class(&self) -> &'static str {
-        match self.reason {
-            Reason::Unreachable(_) => "unreachable",
-            Reason::Timeout(_) => "timeout",
-            Reason::Tls(_) => "tls",
-            Reason::Unauthorized(_) => "unauthorized",
-            Reason::Forbidden => "forbidden",
-            Reason::NotFound => "not found",
-            Reason::RateLimited { .. } => "rate limited",
-            Reason::Blocked { .. } => "blocked host",
-            Reason::TooLarge { .. } => "too large",
-            Reason::Invalid(_) => "invalid response",
-            Reason::Status { .. } => "server error",
-            Reason::Misconfigured(_) => "misconfigured",
-        }
-    }
 }
 
 /// Statuses of servers and proxies in passing trouble.

@@ -102,7 +102,7 @@ impl Listing {
         }
         if self.seen.insert(name.to_owned()) {
             page.new += 1;
-            self.names.names.push(name.to_owned());
+            self.names.good.push(name.to_owned());
         }
         page.last = Some(name.to_owned());
         self.seen.len() <= self.limit
@@ -213,7 +213,7 @@ mod tests {
             listing.add(serde_json::json!({"name": "a", "tags": tags}).to_string().as_bytes()).unwrap();
         assert_eq!((page.entries, page.new, page.last.as_deref()), (18, 3, Some("1.0")));
         let names = listing.finish();
-        assert_eq!(names.names, ["1.0", "con", "latest"]);
+        assert_eq!(names.good, ["1.0", "con", "latest"]);
         assert_eq!((names.refused.len(), names.refused_count), (14, 14));
         for (shown, _) in &names.refused {
             assert!(shown.chars().count() <= 80 && shown.chars().all(|c| !c.is_control()), "{shown}");
@@ -226,7 +226,7 @@ mod tests {
         let mut listing = Listing::new(ListKind::Repositories, 100);
         listing.add(br#"{"repositories":["lab/python","../etc","Upper","a//b","a"]}"#).unwrap();
         let names = listing.finish();
-        assert_eq!(names.names, ["lab/python", "a"]);
+        assert_eq!(names.good, ["lab/python", "a"]);
         assert_eq!(names.refused_count, 3);
     }
 

@@ -6,12 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use reqwest::{
     Method, StatusCode,
     header::{
         ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, IF_NONE_MATCH,
-        LOCATION, RANGE, RETRY_AFTER, WARNING,
+        LOCATION, RANGE, RETRY_AFTER,
     },
 };
 use tokio::{
@@ -38,9 +37,6 @@ const MAX_ERROR_BODY: usize = 16 * 1024;
 const LARGE: usize = 1024 * 1024;
 /// Idle connections are closed after this; a scan's are never idle this long.
 const POOL_IDLE: Duration = Duration::from_mins(1);
-/// Distinct `Warning` texts kept.
-const MAX_WARNINGS: usize = 16;
-
 /// The answer to it.
 #[derive(Debug)]
 pub(crate) struct HttpAnswer {
@@ -70,7 +66,6 @@ pub(crate) struct Transport {
     /// Held with a body beyond [`LARGE`], until it has been parsed, so that memory holds one of them and not one for
     /// each slot.
     large: Arc<Semaphore>,
-    warnings: Mutex<Vec<String>>,
     waits: Waits,
 }
 
@@ -139,7 +134,6 @@ impl Transport {
             host: host.into(),
             slots: Semaphore::new(concurrency.max(1)),
             large: Arc::new(Semaphore::new(1)),
-            warnings: Mutex::new(Vec::new()),
             waits: Waits::default(),
         })
     }
@@ -152,11 +146,6 @@ impl Transport {
     /// The request that waits for an answer for longest, if one does.
     pub(crate) fn silence(&self) -> Option<Silence> {
         self.waits.longest(self.limits.silent)
-    }
-
-    /// The distinct warnings the registry sent.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().clone()
     }
 
     /// Sends the request, again if need be, and reads the answer. `authorization` goes to the request's own origin
@@ -326,7 +315,6 @@ impl Transport {
             Ok(Ok(response)) => {
                 if same_origin(url, self.policy.home()) {
                     self.pace.note_quota(response.headers());
-                    self.note_warnings(response.headers());
                 }
                 Ok(response)
             }
@@ -418,15 +406,6 @@ impl Transport {
         };
         FailedTry { reason, again: Again::AfterBackoff }
     }
-
-    fn note_warnings(&self, headers: &HeaderMap) {
-        for text in headers.get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?)) {
-            let mut kept = self.warnings.lock();
-            if kept.len() < MAX_WARNINGS && !kept.contains(&text) {
-                kept.push(text);
-            }
-        }
-    }
 }
 
 fn check_encoding(headers: &HeaderMap) -> Result<(), FailedTry> {
@@ -464,12 +443,6 @@ fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, Reason> {
     let mut url = from.join(text).map_err(|_| invalid("is not to a URL"))?;
     url.set_fragment(None);
     Ok(url)
-}
-
-/// The text of `Warning: 299 - "…"` (distribution-spec, "Warnings"); other codes are caches talking to caches.
-fn warning(value: &str) -> Option<String> {
-    let quoted = value.trim().strip_prefix("299 - \"")?;
-    Some(visible(quoted.strip_suffix('"').unwrap_or(quoted)))
 }
 
 /// The first OCI error code in a body, if it is one the specification knows. Nothing else of the body is used.

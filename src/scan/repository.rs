@@ -86,8 +86,8 @@ impl Reading<'_> {
             draft.ledger.skipped.push(format!("{}/{}:{name}", self.host(), self.name), *why);
         }
         draft.ledger.skipped.add_unnamed(listed.refused_unnamed());
-        self.read_tags(&listed.names, &before, &known, &mut draft).await?;
-        let present: BTreeSet<&str> = listed.names.iter().map(String::as_str).collect();
+        self.read_tags(&listed.good, &before, &known, &mut draft).await?;
+        let present: BTreeSet<&str> = listed.good.iter().map(String::as_str).collect();
         let mut gone: Vec<String> =
             known.keys().filter(|tag| !present.contains(tag.as_str())).cloned().collect();
         // Removed with those, by the sweep, which doubts a registry where this befalls most images at once.
@@ -106,7 +106,7 @@ impl Reading<'_> {
             let is_newer = |tag: &str| newer.contains(tag);
             if !newer.is_empty() {
                 // Somebody else has read these since: what they found stands.
-                let standing = catalog.repository_within(w, &registry.host, &name)?;
+                let standing = Catalog::repository_within(w, &registry.host, &name)?;
                 record.tags.retain(|tag, _| !is_newer(tag));
                 record.tags.extend(standing.tags.into_iter().filter(|(tag, _)| is_newer(tag)));
                 record.gone.retain(|tag| !is_newer(tag));
@@ -139,7 +139,7 @@ impl Reading<'_> {
         let (meanwhile, name, tag) = (self.meanwhile.clone(), self.name.to_owned(), tag.to_owned());
         Ok(outcome(draft, move |w, draft| {
             // As it stands by now: somebody may have read the others since.
-            let mut record = catalog.repository_within(w, &registry.host, &name)?;
+            let mut record = Catalog::repository_within(w, &registry.host, &name)?;
             record.tags.append(&mut draft.tags);
             record.gone.retain(|gone| *gone != tag);
             catalog.put_repository(w, &registry, &name, &record)?;

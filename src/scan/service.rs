@@ -143,7 +143,7 @@ impl Scanner {
         let unavailable = |error: crate::registry::error::Error| Error::Unreachable(error.to_string());
         client.ping().await.map_err(unavailable)?;
         match client.repositories().await {
-            Ok(listed) => Ok(format!("it answers and lists {} repositories", listed.names.len())),
+            Ok(listed) => Ok(format!("it answers and lists {} repositories", listed.good.len())),
             Err(error) if has_no_catalog(&error) => Ok(format!(
                 "it answers, but does not list its repositories ({}): name them as projects, or scan images one by one",
                 error.reason

@@ -72,7 +72,7 @@ fn removal(
             let mut sure = BTreeSet::new();
             for name in &cleared {
                 // As they stand by now: a tag may have been read again since, and be there.
-                let record = catalog.repository_within(w, &registry.host, name)?;
+                let record = Catalog::repository_within(w, &registry.host, name)?;
                 let cleared = RepositoryRecord { gone: Vec::new(), ..record.clone() };
                 catalog.put_repository(w, &registry, name, &cleared)?;
                 sure.extend(record.gone.into_iter().map(|tag| (name.as_str(), tag)));

@@ -119,7 +119,7 @@ impl ScanWorker {
         match session.client.repositories().await {
             Ok(listed) => {
                 note_refused(host, &listed, &mut ledger);
-                names.extend(listed.names.into_iter().filter(wanted));
+                names.extend(listed.good.into_iter().filter(wanted));
             }
             Err(error) if has_no_catalog(&error) => {
                 // What the admin named may be repositories themselves.

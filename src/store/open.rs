@@ -141,6 +141,8 @@ impl Store {
     /// The directory is kept at mode 0700 and the key at 0600. A database that is new is made beside its place and
     /// moved there when whole, so a file cut short is never one of ours. One that is there is compared with all its
     /// checksums before anything is written to it, and written anew where most of it is free.
+    ///
+    /// A server uses [`Store::open_and_load`]; this is for tests and measurements.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         Self::open_through(directory, migrate::STEPS, true)
     }

@@ -286,16 +286,6 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Adds another account to this one.
-    pub(crate) fn absorb(&mut self, other: &Self) {
-        self.added += other.added;
-        self.updated += other.updated;
-        self.unchanged += other.unchanged;
-        self.removed += other.removed;
-        self.skipped.absorb(&other.skipped);
-        self.failed.absorb(&other.failed);
-    }
-
     /// The account in one line, in the words of what was done.
     pub(crate) fn summary(&self, kind: TaskKind) -> String {
         let (skipped, failed) = (self.skipped.count, self.failed.count);
@@ -343,12 +333,6 @@ impl Remarks {
     pub(crate) fn add_unnamed(&mut self, count: u64) {
         self.count += count;
     }
-
-    fn absorb(&mut self, other: &Self) {
-        self.count += other.count;
-        let room = MAX_LEDGER_ENTRIES.saturating_sub(self.named.len());
-        self.named.extend(other.named.iter().take(room).cloned());
-    }
 }
 
 /// One reference and why it is in the ledger.
@@ -370,12 +354,10 @@ mod tests {
     #[test]
     fn a_ledger_names_a_bounded_number_and_counts_them_all() {
         let mut one = Ledger::default();
-        for n in 0..MAX_LEDGER_ENTRIES {
+        for n in 0..2 * MAX_LEDGER_ENTRIES {
             one.skipped.push(format!("a:{n}"), "why");
         }
-        let mut sum = one.clone();
-        sum.absorb(&one);
-        assert_eq!(sum.skipped.count, 2 * MAX_LEDGER_ENTRIES as u64);
-        assert_eq!(sum.skipped.named.len(), MAX_LEDGER_ENTRIES);
+        assert_eq!(one.skipped.count, 2 * MAX_LEDGER_ENTRIES as u64);
+        assert_eq!(one.skipped.named.len(), MAX_LEDGER_ENTRIES);
     }
 }

@@ -252,7 +252,7 @@ fn a_large_lab_is_quick() {
     }
     let start = Instant::now();
     let inventory = lab.inventory();
-    println!("{:>12?} inventory of {} agents", start.elapsed(), inventory.count());
+    println!("{:>12?} inventory of {} agents", start.elapsed(), lab.agents.len());
     let racks = format!("{}*", "*[0-9]".repeat(4));
     let wild = vec!["*1*"; 1000].join(",");
     for text in ["*!(gpu[0001-5000],{zone=a})", "gpu[0001-9999]", &racks, &wild, "x[1-65536]"] {
@@ -260,7 +260,8 @@ fn a_large_lab_is_quick() {
         let shown: String = text.chars().take(40).collect();
         let rounds = (0..5).map(|_| {
             let start = Instant::now();
-            let count = Expression::parse(text).and_then(|tree| Ok(evaluate(&tree, &inventory)?.count()));
+            let count =
+                Expression::parse(text).and_then(|tree| Ok(evaluate(&tree, &inventory)?.names().len()));
             (start.elapsed(), count.map_err(|error| error.code))
         });
         let (fastest, count) = rounds.min_by_key(|(elapsed, _)| *elapsed).unwrap();

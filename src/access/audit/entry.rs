@@ -25,17 +25,6 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-impl Outcome {
-    /// The word used in the API.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Denied => "denied",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// A row of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::{
-    Change, Engine, EngineKind, Event,
+    Engine, EngineKind,
     address::{EngineLocation, EngineUrl},
     cri::{Cri, Patience, message as m},
     fault::{Class, Fault},
@@ -424,20 +424,9 @@ async fn changes_are_seen_by_looking_until_the_engine_goes() {
         says(&m::ListImagesResponse { images })
     });
     let events: Vec<_> = fake.engine().events().await.unwrap().collect().await;
-    let event = |change, name: Option<&str>| {
-        Ok(Event::ImageChanged { change, digest: Some(config()), name: name.map(Into::into) })
-    };
     let (last, events) = events.split_last().unwrap();
-    assert_eq!(
-        events,
-        [
-            event(Change::Pulled, Some(NAME)),
-            event(Change::Pulled, Some("docker.io/library/alpine:latest")),
-            event(Change::Untagged, Some("docker.io/library/alpine:latest")),
-            event(Change::Untagged, Some(NAME)),
-            event(Change::Deleted, None),
-        ]
-    );
+    // An image with two names, a name less, and none: what has an odd ID does not count.
+    assert_eq!(events, [Ok(()), Ok(()), Ok(())]);
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::{
-    Change, Engine, EngineKind, Event,
+    Engine, EngineKind,
     address::{EngineLocation, EngineUrl},
     docker::{Docker, Patience},
     fault::{Class, Fault},
@@ -489,20 +489,8 @@ async fn events_are_read_until_the_engine_goes() {
     let said = said.map(|line| format!("{line}\n").into_bytes()).to_vec();
     let fake = FakeDocker::start(move |_| Answer::Stream(said.clone()));
     let events: Vec<_> = fake.engine().events().await.unwrap().collect().await;
-    let event = |change, digest, name: Option<&str>| {
-        Ok(Event::ImageChanged { change, digest, name: name.map(Into::into) })
-    };
     let (last, events) = events.split_last().unwrap();
-    assert_eq!(
-        events,
-        [
-            event(Change::Pulled, None, Some("cr.test/a:1")),
-            event(Change::Untagged, Some(config()), None),
-            event(Change::Tagged, Some(config()), Some("docker.io/library/b:latest")),
-            event(Change::Deleted, None, None),
-            event(Change::Pulled, None, Some("cr.test/a:2")),
-        ]
-    );
+    assert_eq!(events, vec![Ok(()); 5], "all but the container and the push");
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);
 }
 

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use bollard::models::{ContainerSummary, ImageInspect, ImageSummary};
 use serde::Deserialize;
 
-use crate::base::digest::Digest;
-use crate::engine::{Change, Event, fault::one_line, image::Held, name};
+use crate::engine::{fault::one_line, image::Held};
 
 /// The reason Docker gives with a status that is no success.
 #[derive(Debug, Deserialize)]
@@ -59,46 +58,14 @@ pub(crate) struct Said {
     kind: String,
     #[serde(default, rename = "Action")]
     action: String,
-    #[serde(default, rename = "Actor")]
-    actor: Actor,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Actor {
-    #[serde(default, rename = "ID")]
-    id: String,
-    #[serde(default, rename = "Attributes")]
-    attributes: Option<Attributes>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Attributes {
-    #[serde(default)]
-    name: Option<String>,
 }
 
 impl Said {
-    /// What it means, if it is about images that come, go or change their names.
-    pub(crate) fn event(self) -> Option<Event> {
-        if self.kind != "image" {
-            return None;
-        }
-        let change = match self.action.as_str() {
-            "pull" => Change::Pulled,
-            "tag" => Change::Tagged,
-            "untag" => Change::Untagged,
-            "delete" => Change::Deleted,
-            "load" | "import" => Change::Loaded,
-            _ => return None,
-        };
-        let named = self.actor.attributes.and_then(|attributes| attributes.name);
-        // A pull's ID is the name with the tag; its `name` is the repository alone. Podman gives no ID there, and the
-        // whole name.
-        let name = match change {
-            Change::Pulled if !self.actor.id.is_empty() => name::canonical(&self.actor.id),
-            _ => named.as_deref().filter(|name| name.parse::<Digest>().is_err()).and_then(name::canonical),
-        };
-        Some(Event::ImageChanged { change, digest: name::image_id(&self.actor.id), name })
+    /// Whether images came, went or changed their names.
+    pub(crate) fn is_of_images(&self) -> bool {
+        let is_change =
+            matches!(self.action.as_str(), "pull" | "tag" | "untag" | "delete" | "load" | "import");
+        self.kind == "image" && is_change
     }
 }
 

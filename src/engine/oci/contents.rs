@@ -225,7 +225,7 @@ impl Contents {
     }
 
     /// Takes a name away, or all of an image's by its ID, and what nothing needs then.
-    pub(crate) fn remove(&self, reference: &str) -> Result<(Removal, Option<Digest>), Fault> {
+    pub(crate) fn remove(&self, reference: &str) -> Result<Removal, Fault> {
         let _turn = self.turn.lock();
         let mut index = self.layout.index()?;
         let config_of = |entry: &Entry| self.config_of(entry);
@@ -235,15 +235,13 @@ impl Contents {
             }
             Err(_) => index.remove(reference),
         };
-        let Some(first) = removed.first() else { return Ok((Removal::Absent, None)) };
+        let Some(first) = removed.first() else { return Ok(Removal::Absent) };
         let config = config_of(first);
         let is_named_still =
             config.is_some() && index.manifests.iter().any(|entry| config_of(entry) == config);
         self.write(&index)?;
         let freed = self.collect(&index, &removed);
-        let removal =
-            if is_named_still { Removal::Untagged } else { Removal::Removed { freed_bytes: Some(freed) } };
-        Ok((removal, config))
+        Ok(if is_named_still { Removal::Untagged } else { Removal::Removed { freed_bytes: Some(freed) } })
     }
 
     fn config_of(&self, entry: &Entry) -> Option<Digest> {

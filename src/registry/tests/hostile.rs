@@ -64,7 +64,6 @@ async fn a_long_pause_is_reported_kept_and_shared_by_clones_only() {
         assert!((low..=high).contains(&wait), "{text}: {wait}");
         // The pause holds for every request and clone, without a packet.
         assert_eq!(until(&told.clone().ping().await.unwrap_err()), until(&error));
-        assert!(told.paused_until().is_some());
         assert_eq!(server.requests().len(), 1);
         // Other registries go on.
         let other = Server::start(|_| manifest(&[])).await;
@@ -404,7 +403,7 @@ async fn list(
 ) -> (Result<Vec<String>, Error>, usize) {
     let server = Server::start(script).await;
     let limits = ClientLimits { pages: 20, ..patient() };
-    let listed = client(remote(&server.url()), limits).tags("a").await.map(|names| names.names);
+    let listed = client(remote(&server.url()), limits).tags("a").await.map(|names| names.good);
     (listed, server.requests().len())
 }
 
@@ -551,28 +550,6 @@ async fn docker_hub_is_always_asked_by_head() {
         let hub = Remote { probe, ..remote("https://registry-1.docker.io") };
         assert_eq!(Client::with_resolver(hub, Arc::new(Internet)).unwrap().probe_mode(), ProbeMode::Head);
     }
-}
-
-#[tokio::test]
-async fn warnings_are_kept_once_each_and_fit_to_show() {
-    let count = AtomicUsize::new(0);
-    let server = Server::start(move |_| {
-        let number = count.fetch_add(1, Ordering::SeqCst);
-        let own = format!("299 - \"number {}\"", number / 2);
-        Reply::new(
-            200,
-            &[("warning", &own), ("warning", "110 - \"stale\""), ("warning", "299 - \"tab\there\"")],
-            "{}",
-        )
-    })
-    .await;
-    let client = client(remote(&server.url()), patient());
-    for _ in 0..60 {
-        client.ping().await.unwrap();
-    }
-    let warnings = client.warnings();
-    assert_eq!(warnings[..3], ["number 0", "tab\\there", "number 1"]);
-    assert_eq!(warnings.len(), 16);
 }
 
 #[tokio::test]

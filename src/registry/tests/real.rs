@@ -198,8 +198,8 @@ async fn a_real_registry_is_read_from_catalog_to_labels() {
     pusher.index("other", "x", "COMPUTE").await;
     let client = client(remote(&registry.url), patient());
     client.ping().await.unwrap();
-    assert_eq!(client.repositories().await.unwrap().names, ["lab/python", "other"]);
-    assert_eq!(sorted(client.tags("lab/python").await.unwrap().names), ["1.0", "1.1", "latest"]);
+    assert_eq!(client.repositories().await.unwrap().good, ["lab/python", "other"]);
+    assert_eq!(sorted(client.tags("lab/python").await.unwrap().good), ["1.0", "1.1", "latest"]);
     let expected = ["amd64", "arm64"].map(|architecture| (architecture.to_owned(), "1.1".to_owned()));
     assert_eq!(walk(&client, "lab/python", "1.1").await, expected);
     let missing = client.manifest("lab/python", "nope").await.unwrap_err();
@@ -252,11 +252,11 @@ async fn a_real_registry_lists_all_its_tags() {
     for (count, tag) in expected.iter().enumerate() {
         if count == 1000 {
             // Exactly one full page, which this registry sends without a link.
-            assert_eq!(sorted(client.tags("a").await.unwrap().names), expected[..1000]);
+            assert_eq!(sorted(client.tags("a").await.unwrap().good), expected[..1000]);
         }
         pusher.manifest("a", tag, OCI_IMAGE, &manifest.bytes).await;
     }
-    assert_eq!(sorted(client.tags("a").await.unwrap().names), expected);
+    assert_eq!(sorted(client.tags("a").await.unwrap().good), expected);
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_real_registry_pages_its_catalog() {
         std::fs::create_dir_all(path.join("_layers")).unwrap();
     }
     let client = client(remote(&registry.url), patient());
-    assert_eq!(client.repositories().await.unwrap().names, expected);
+    assert_eq!(client.repositories().await.unwrap().good, expected);
 }
 
 #[tokio::test]

@@ -110,23 +110,23 @@ async fn a_forbidden_repository_is_only_that() {
 async fn bad_token_responses_are_errors_that_tell_no_secret() {
     let huge = format!(r#"{{"token":"{}"}}"#, "a".repeat(1 << 20));
     let long = format!(r#"{{"token":"{}"}}"#, "a".repeat(17 << 10));
-    for (status, body, class) in [
-        (200, "{}", "invalid response"),
-        (200, "", "invalid response"),
-        (200, "hunter2 <html>", "invalid response"),
-        (200, &huge, "too large"),
-        (200, &long, "invalid response"),
-        (401, "hunter2 is wrong", "unauthorized"),
-        (403, "hunter2", "forbidden"),
-        (404, "hunter2", "server error"),
-        (500, "hunter2", "server error"),
+    for (status, body, reason) in [
+        (200, "{}", "Invalid"),
+        (200, "", "Invalid"),
+        (200, "hunter2 <html>", "Invalid"),
+        (200, &huge, "TooLarge"),
+        (200, &long, "Invalid"),
+        (401, "hunter2 is wrong", "Unauthorized"),
+        (403, "hunter2", "Forbidden"),
+        (404, "hunter2", "Status"),
+        (500, "hunter2", "Status"),
     ] {
         let body = body.to_owned();
         let server = guarded(move |_| Reply::new(status, &[], &body), |_, _| true).await;
         let mut remote = remote(&server.url());
         remote.credentials = Some(ann());
         let error = client(remote, patient()).manifest("a", "tag").await.unwrap_err();
-        assert_eq!(error.class(), class, "{error}");
+        assert!(format!("{:?}", error.reason).starts_with(reason), "{error}");
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("hunter2") && shown.contains("token from 127.0.0.1"), "{shown}");
     }
