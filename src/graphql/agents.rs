@@ -1,4 +1,4 @@
-//! Agents under Backend.AI's shapes, and what they hold.
+//! Agents in Backend.AI's shapes, and the images they hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::graphql::kit::scalar::BigInt;
 use crate::graphql::presence::variants;
 use crate::transfer::plan::sought;
 
-/// A node of the lab.
+/// An agent: a container engine that images are loaded on.
 pub(crate) struct AgentNode(Agent);
 
 impl From<Agent> for AgentNode {
@@ -34,7 +34,7 @@ impl From<Agent> for AgentNode {
     }
 }
 
-/// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
+/// Fields that only Backend.AI's scheduler uses are constants here, in the shape its clients expect.
 #[Object(name = "Agent", rename_fields = "snake_case")]
 impl AgentNode {
     /// Its id.
@@ -47,7 +47,7 @@ impl AgentNode {
         Some(self.0.status.as_str().to_ascii_uppercase())
     }
 
-    /// Why it is lost, or can't be reached just now.
+    /// Why it is lost, or why it can't be reached at the moment.
     async fn status_reason(&self) -> Option<&str> {
         match &self.0.status {
             Status::Alive => self.0.away.as_deref(),
@@ -63,7 +63,7 @@ impl AgentNode {
         }
     }
 
-    /// As `uname -m` has it.
+    /// Its architecture, as `uname -m` prints it.
     async fn architecture(&self) -> Option<&str> {
         self.0.about.as_ref().map(|about| about.architecture.as_str())
     }
@@ -83,7 +83,7 @@ impl AgentNode {
         self.0.about.as_ref().map(|about| about.version.as_str())
     }
 
-    /// How the engine is reached.
+    /// The address under which the engine is reached.
     async fn addr(&self) -> Option<&str> {
         Some(&self.0.record.address)
     }
@@ -98,7 +98,7 @@ impl AgentNode {
         Some("local")
     }
 
-    /// When it was first met, in RFC 3339.
+    /// When the server first reached it, in RFC 3339.
     async fn first_contact(&self) -> Option<String> {
         Some(self.0.record.first_contact.to_string())
     }
@@ -108,47 +108,47 @@ impl AgentNode {
         labels(&self.0.record.labels)
     }
 
-    /// The room left for images, in bytes, if the engine says.
+    /// The free room for images, in bytes; null if the engine does not tell.
     async fn free_bytes(&self) -> Option<BigInt> {
         self.0.disk.as_ref().and_then(|disk| disk.free_bytes).map(BigInt)
     }
 
-    /// All the room there is, in bytes, if the engine says.
+    /// The total room for images, in bytes; null if the engine does not tell.
     async fn total_bytes(&self) -> Option<BigInt> {
         self.0.disk.as_ref().and_then(|disk| disk.total_bytes).map(BigInt)
     }
 
-    /// What its images take, in bytes.
+    /// The room that its images take, in bytes.
     async fn images_bytes(&self) -> Option<BigInt> {
         self.0.disk.as_ref().map(|disk| BigInt(disk.images_bytes))
     }
 
-    /// Whether it takes new work.
+    /// Whether it accepts new images.
     async fn schedulable(&self) -> Option<bool> {
         Some(self.0.is_schedulable())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn cpu_cur_pct(&self) -> Option<f64> {
         Some(0.0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn mem_cur_bytes(&self) -> Option<f64> {
         Some(0.0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn available_slots(&self) -> Option<&str> {
         Some("{}")
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn occupied_slots(&self) -> Option<&str> {
         Some("{}")
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn hardware_metadata(&self) -> Option<&str> {
         Some("{}")
     }
@@ -158,7 +158,7 @@ impl AgentNode {
         Some(r#"{"node": {}, "devices": {}}"#)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn local_config(&self) -> Option<&str> {
         Some("{}")
     }
@@ -243,13 +243,13 @@ fn labels(labels: &BTreeMap<String, String>) -> Vec<AgentLabel> {
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct AgentList {
-    /// The page.
+    /// The rows of this page.
     items: Option<Vec<Option<AgentNode>>>,
-    /// How many there are in all.
+    /// The number of rows on all pages together.
     total_count: Option<i32>,
 }
 
-/// How an image stands on an agent.
+/// The state of an image on an agent.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ImagePresence {
@@ -259,25 +259,25 @@ pub(crate) struct ImagePresence {
     reference: String,
     /// The image's architecture.
     architecture: String,
-    /// The digest that the catalog has.
+    /// The digest that the catalog has for the image.
     digest: String,
     /// `present`, `stale`, `absent` or `unknown`.
     state: &'static str,
 }
 
-/// A set of agents, as an expression names it now.
+/// The set of agents that an expression names now.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct AgentSetPreview {
     /// Whether the expression names a set.
     ok: bool,
-    /// The set, folded: `gpu[01-04]`.
+    /// The set in folded form: `gpu[01-04]`.
     folded: Option<String>,
-    /// How many agents are in it.
+    /// The number of agents in the set.
     count: i32,
-    /// Those of them that do not answer.
+    /// The agents of the set that do not answer.
     offline: Vec<String>,
-    /// All of them, in order; the first 10,000.
+    /// The agents of the set, in order; the first 10,000.
     names: Vec<String>,
     /// What is wrong with the expression.
     error: Option<AgentSetError>,
@@ -289,15 +289,15 @@ pub(crate) struct AgentSetPreview {
 pub(crate) struct AgentSetError {
     /// `SYNTAX`, `UNKNOWN_AGENT`, ...
     code: String,
-    /// Where, in bytes from the start.
+    /// The position of the mistake, in bytes from the start.
     position: i32,
-    /// What, for people.
+    /// What is wrong, for people.
     message: String,
-    /// The expression, and below it a caret at the place.
+    /// The expression, and below it a caret that marks the mistake.
     caret: String,
 }
 
-/// What an admin may change of an agent.
+/// The properties of an agent that an admin may change.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ModifyAgentInput {
@@ -305,7 +305,7 @@ pub(crate) struct ModifyAgentInput {
     scaling_group: Option<String>,
     /// Labels to set; an empty value removes one.
     labels: Option<Vec<AgentLabelInput>>,
-    /// False: it is to get no new images; what it has stays, and what it is loading is loaded.
+    /// If false, the agent gets no new images. It keeps the images it has and finishes those it is loading.
     schedulable: Option<bool>,
 }
 
@@ -319,7 +319,7 @@ pub(crate) struct AgentLabelInput {
 }
 
 outcome!(
-    /// What came of `modify_agent`.
+    /// The result of `modify_agent`.
     ModifyAgent
 );
 
@@ -371,7 +371,7 @@ impl AgentQuery {
         Ok(Some(AgentList { items: Some(rows(page)), total_count }))
     }
 
-    /// What a `target_agents` expression names now.
+    /// The set of agents that a `target_agents` expression names now.
     async fn agent_set(&self, ctx: &Context<'_>, expression: String) -> FieldResult<AgentSetPreview> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         Ok(match fleet.select(caller, &expression)? {
@@ -402,7 +402,7 @@ impl AgentQuery {
         })
     }
 
-    /// How images stand on agents: one image on every agent, or every image of the catalog on one agent.
+    /// The state of images on agents: one image on every agent, or every image of the catalog on one agent.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn image_presence(
         &self,
@@ -472,7 +472,7 @@ pub(crate) struct AgentMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AgentMutation {
-    /// Changes an agent's scaling group and labels.
+    /// Changes an agent's scaling group, its labels and whether it accepts new images.
     async fn modify_agent(
         &self,
         ctx: &Context<'_>,

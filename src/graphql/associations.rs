@@ -9,59 +9,59 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 
 outcome!(
-    /// What came of `associate_scaling_group_with_domain`.
+    /// The result of `associate_scaling_group_with_domain`.
     AssociateScalingGroupWithDomain
 );
 outcome!(
-    /// What came of `disassociate_scaling_group_with_domain`.
+    /// The result of `disassociate_scaling_group_with_domain`.
     DisassociateScalingGroupWithDomain
 );
 outcome!(
-    /// What came of `associate_scaling_groups_with_domain`.
+    /// The result of `associate_scaling_groups_with_domain`.
     AssociateScalingGroupsWithDomain
 );
 outcome!(
-    /// What came of `disassociate_scaling_groups_with_domain`.
+    /// The result of `disassociate_scaling_groups_with_domain`.
     DisassociateScalingGroupsWithDomain
 );
 outcome!(
-    /// What came of `associate_scaling_group_with_user_group`.
+    /// The result of `associate_scaling_group_with_user_group`.
     AssociateScalingGroupWithUserGroup
 );
 outcome!(
-    /// What came of `disassociate_scaling_group_with_user_group`.
+    /// The result of `disassociate_scaling_group_with_user_group`.
     DisassociateScalingGroupWithUserGroup
 );
 outcome!(
-    /// What came of `associate_scaling_groups_with_user_group`.
+    /// The result of `associate_scaling_groups_with_user_group`.
     AssociateScalingGroupsWithUserGroup
 );
 outcome!(
-    /// What came of `disassociate_scaling_groups_with_user_group`.
+    /// The result of `disassociate_scaling_groups_with_user_group`.
     DisassociateScalingGroupsWithUserGroup
 );
 outcome!(
-    /// What came of `associate_scaling_group_with_keypair`.
+    /// The result of `associate_scaling_group_with_keypair`.
     AssociateScalingGroupWithKeypair
 );
 outcome!(
-    /// What came of `disassociate_scaling_group_with_keypair`.
+    /// The result of `disassociate_scaling_group_with_keypair`.
     DisassociateScalingGroupWithKeypair
 );
 outcome!(
-    /// What came of `associate_scaling_groups_with_keypair`.
+    /// The result of `associate_scaling_groups_with_keypair`.
     AssociateScalingGroupsWithKeypair
 );
 outcome!(
-    /// What came of `disassociate_scaling_groups_with_keypair`.
+    /// The result of `disassociate_scaling_groups_with_keypair`.
     DisassociateScalingGroupsWithKeypair
 );
 outcome!(
-    /// What came of `disassociate_all_scaling_groups_with_domain`.
+    /// The result of `disassociate_all_scaling_groups_with_domain`.
     DisassociateAllScalingGroupsWithDomain
 );
 outcome!(
-    /// What came of `disassociate_all_scaling_groups_with_group`.
+    /// The result of `disassociate_all_scaling_groups_with_group`.
     DisassociateAllScalingGroupsWithGroup
 );
 
@@ -75,7 +75,7 @@ async fn associate(
     directory.associate(caller, action, grantee, change).await
 }
 
-/// The mutations. All are for super-admins. What is so already stays so, without an error.
+/// The mutations. All are for super-admins. A mutation that finds its change already made succeeds.
 #[derive(Default)]
 pub(crate) struct AssociationMutation;
 
@@ -96,7 +96,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a domain no longer use a scaling group.
+    /// Takes a scaling group away from a domain.
     async fn disassociate_scaling_group_with_domain(
         &self,
         ctx: &Context<'_>,
@@ -111,7 +111,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a domain use scaling groups.
+    /// Lets a domain use several scaling groups.
     async fn associate_scaling_groups_with_domain(
         &self,
         ctx: &Context<'_>,
@@ -126,7 +126,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a domain no longer use scaling groups.
+    /// Takes scaling groups away from a domain.
     async fn disassociate_scaling_groups_with_domain(
         &self,
         ctx: &Context<'_>,
@@ -161,7 +161,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a group no longer use a scaling group.
+    /// Takes a scaling group away from a group.
     async fn disassociate_scaling_group_with_user_group(
         &self,
         ctx: &Context<'_>,
@@ -181,7 +181,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a group use scaling groups.
+    /// Lets a group use several scaling groups.
     async fn associate_scaling_groups_with_user_group(
         &self,
         ctx: &Context<'_>,
@@ -201,7 +201,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a group no longer use scaling groups.
+    /// Takes scaling groups away from a group.
     async fn disassociate_scaling_groups_with_user_group(
         &self,
         ctx: &Context<'_>,
@@ -236,7 +236,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a keypair no longer use a scaling group.
+    /// Takes a scaling group away from a keypair.
     async fn disassociate_scaling_group_with_keypair(
         &self,
         ctx: &Context<'_>,
@@ -251,7 +251,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a keypair use scaling groups.
+    /// Lets a keypair use several scaling groups.
     async fn associate_scaling_groups_with_keypair(
         &self,
         ctx: &Context<'_>,
@@ -266,7 +266,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a keypair no longer use scaling groups.
+    /// Takes scaling groups away from a keypair.
     async fn disassociate_scaling_groups_with_keypair(
         &self,
         ctx: &Context<'_>,
@@ -281,7 +281,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a domain use no scaling group of its own any longer.
+    /// Takes away all scaling groups that are assigned to a domain.
     async fn disassociate_all_scaling_groups_with_domain(
         &self,
         ctx: &Context<'_>,
@@ -299,7 +299,7 @@ impl AssociationMutation {
         )
     }
 
-    /// Lets a group use no scaling group of its own any longer.
+    /// Takes away all scaling groups that are assigned to a group.
     async fn disassociate_all_scaling_groups_with_group(
         &self,
         ctx: &Context<'_>,

@@ -14,18 +14,18 @@ use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::stretch;
 use crate::graphql::kit::scalar::BigInt;
 
-/// How many rows a page has unless asked otherwise.
+/// The number of rows of a page if the request does not say.
 const PAGE: usize = 100;
 
-/// What came of a mutation.
+/// The outcome of a mutation.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "audit::Outcome")]
 pub(crate) enum AuditOutcome {
-    /// It was done, or accepted as a task.
+    /// The change was made, or accepted as a task.
     Done,
-    /// The caller may not do it.
+    /// The caller has no right to do it.
     Denied,
-    /// It could not be done; nothing was changed.
+    /// The change failed; nothing was changed.
     Failed,
 }
 
@@ -34,47 +34,47 @@ pub(crate) struct AuditEntry(Entry);
 
 #[Object(rename_fields = "snake_case")]
 impl AuditEntry {
-    /// Higher in each row than in those before it.
+    /// The row's number. Each row has a higher number than the rows before it.
     async fn number(&self) -> BigInt {
         BigInt(self.0.number)
     }
 
-    /// When; the first time, if it was several.
+    /// When it happened, in RFC 3339; for several, the first time.
     async fn at(&self) -> String {
         self.0.at.to_string()
     }
 
-    /// How many times: refusals of one caller that are like one another share a row for an hour.
+    /// How many times it happened. Like refusals of one caller share a row for an hour.
     async fn count(&self) -> BigInt {
         BigInt(self.0.count)
     }
 
-    /// When, the last time.
+    /// When it happened last, in RFC 3339.
     async fn last_at(&self) -> String {
         self.0.last_at().to_string()
     }
 
-    /// Whether it was for other targets than the one that is named, too.
+    /// Whether other targets than the named one were refused too.
     async fn other_targets(&self) -> bool {
         self.0.other_targets
     }
 
-    /// Whose account, by its id; null for somebody who proved to be nobody.
+    /// The id of the caller's account; null for a caller who proved no account.
     async fn user(&self) -> Option<String> {
         self.0.user.map(|id| id.to_string())
     }
 
-    /// Its e-mail address at that time, or the one that was tried.
+    /// The account's e-mail address at that time, or the one that the caller tried.
     async fn email(&self) -> &str {
         &self.0.email
     }
 
-    /// What proved who it was: `keypair AKIA...`, `session`, `token ci`, `console`.
+    /// The credential that the caller used: `keypair AKIA...`, `session`, `token ci`, `console`.
     async fn credential(&self) -> &str {
         &self.0.credential
     }
 
-    /// Where the request came from.
+    /// The address that the request came from.
     async fn address(&self) -> Option<String> {
         self.0.address.map(|address| address.to_string())
     }
@@ -84,23 +84,23 @@ impl AuditEntry {
         &self.0.action
     }
 
-    /// What it was for, the first time: a reference, a name, an e-mail address.
+    /// The target: a reference, a name, an e-mail address. For several, the first one.
     async fn target(&self) -> &str {
         &self.0.target
     }
 
-    /// What came of it.
+    /// The outcome.
     async fn outcome(&self) -> AuditOutcome {
         self.0.outcome.into()
     }
 
-    /// Why it was not done, the first time.
+    /// Why it was not done; for several, the reason of the first.
     async fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
     }
 }
 
-/// A page of the audit log, the newest row first.
+/// A page of the audit log, newest row first.
 pub(crate) struct AuditPage {
     rows: Vec<Entry>,
     more: bool,
@@ -113,7 +113,7 @@ impl AuditPage {
         self.rows.iter().cloned().map(AuditEntry).collect()
     }
 
-    /// What to give as `before` for the next page; null when this is the last.
+    /// The value of `before` for the next page; null on the last page.
     async fn next(&self) -> Option<BigInt> {
         self.rows.last().filter(|_| self.more).map(|entry| BigInt(entry.number))
     }
@@ -125,7 +125,7 @@ pub(crate) struct AuditQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AuditQuery {
-    /// Who did what, the newest first. For super-admins. What is null is not looked at.
+    /// Who did what, newest first. For super-admins. Arguments that are null filter nothing.
     #[expect(clippy::too_many_arguments, reason = "each is one thing to look for")]
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn audit_log(

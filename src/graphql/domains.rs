@@ -1,4 +1,4 @@
-//! Domains, under the names Backend.AI gave their administration.
+//! Domains, under the names of Backend.AI's administration API.
 
 use std::sync::Arc;
 
@@ -30,27 +30,27 @@ impl DomainNode {
         Some(&self.0.name)
     }
 
-    /// For people.
+    /// A description for people.
     async fn description(&self) -> Option<&str> {
         Some(&self.0.description)
     }
 
-    /// Whether its users see any image.
+    /// Whether it is active. Users of an inactive domain see no images.
     async fn is_active(&self) -> Option<bool> {
         Some(self.0.is_active)
     }
 
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     async fn created_at(&self) -> Option<String> {
         Some(self.0.created_at.to_string())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn total_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
@@ -60,12 +60,12 @@ impl DomainNode {
         Some(self.0.allowed_docker_registries.iter().map(|host| Some(host.as_str())).collect())
     }
 
-    /// The scaling groups all of its groups may use.
+    /// The scaling groups that all of its groups may use.
     async fn scaling_groups(&self) -> Option<Vec<Option<&str>>> {
         Some(self.0.scaling_groups.iter().map(|name| Some(name.as_str())).collect())
     }
 
-    /// What an outside system calls it.
+    /// Its id in an external system.
     async fn integration_id(&self) -> Option<&str> {
         self.0.integration_id.as_deref()
     }
@@ -75,38 +75,38 @@ impl DomainNode {
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct DomainInput {
-    /// For people.
+    /// A description for people.
     description: Option<String>,
-    /// Whether its users see any image; true if not given.
+    /// Whether it is active; true if not given. Users of an inactive domain see no images.
     is_active: Option<bool>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
     /// The registries whose images its users may see.
     allowed_docker_registries: Option<Vec<Option<String>>>,
-    /// What an outside system calls it.
+    /// Its id in an external system.
     integration_id: Option<String>,
 }
 
-/// Changes to a domain; what is null stays as it is.
+/// Changes to a domain. A field that is null keeps its value.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ModifyDomainInput {
-    /// Another name.
+    /// A new name.
     name: Option<String>,
-    /// For people.
+    /// A description for people.
     description: Option<String>,
-    /// Whether its users see any image.
+    /// Whether it is active. Users of an inactive domain see no images.
     is_active: Option<bool>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
-    /// The registries whose images its users may see. An empty list leaves them as they are, since the older official
-    /// clients send one with every change; `[""]` empties them.
+    /// The registries whose images its users may see. An empty list changes nothing, because the older official
+    /// clients send one with every change; `[""]` empties the list.
     allowed_docker_registries: Option<Vec<Option<String>>>,
-    /// What an outside system calls it.
+    /// Its id in an external system.
     integration_id: Option<String>,
 }
 
@@ -139,39 +139,39 @@ impl From<ModifyDomainInput> for DomainChange {
 }
 
 outcome!(
-    /// What came of `create_domain`.
+    /// The result of `create_domain`.
     CreateDomain,
-    /// As it is now; null if it was not done.
+    /// The domain after the change; null if nothing was changed.
     domain: DomainNode
 );
 outcome!(
-    /// What came of `modify_domain`.
+    /// The result of `modify_domain`.
     ModifyDomain,
-    /// As it is now; null if it was not done.
+    /// The domain after the change; null if nothing was changed.
     domain: DomainNode
 );
 outcome!(
-    /// What came of `delete_domain`.
+    /// The result of `delete_domain`.
     DeleteDomain
 );
 outcome!(
-    /// What came of `purge_domain`.
+    /// The result of `purge_domain`.
     PurgeDomain
 );
 
-/// The queries. Super-admins see all domains, everybody else their own.
+/// The queries. Super-admins see all domains, other users their own.
 #[derive(Default)]
 pub(crate) struct DomainQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl DomainQuery {
-    /// One domain; without a name your own.
+    /// One domain. Without a name, the caller's own.
     async fn domain(&self, ctx: &Context<'_>, name: Option<String>) -> FieldResult<Option<DomainNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Ok(Some(DomainNode(directory.domain(caller, name.as_deref())?)))
     }
 
-    /// All domains, by name.
+    /// All domains the caller may see, by name.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn domains(&self, ctx: &Context<'_>, is_active: Option<bool>) -> Option<Vec<Option<DomainNode>>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
@@ -207,13 +207,13 @@ impl DomainMutation {
         Some(directory.change_domain(caller, &name, props.into()).await.map(DomainNode).into())
     }
 
-    /// Switches a domain off and keeps it. One that still has users is refused.
+    /// Deactivates a domain and keeps it. A domain that still has users is refused.
     async fn delete_domain(&self, ctx: &Context<'_>, name: String) -> Option<DeleteDomain> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.switch_domain_off(caller, &name).await.into())
     }
 
-    /// Takes a domain out. One that has users, deleted ones too, or groups is refused.
+    /// Deletes a domain. A domain that has groups or users, including deleted users, is refused.
     async fn purge_domain(&self, ctx: &Context<'_>, name: String) -> Option<PurgeDomain> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.remove_domain(caller, &name).await.into())

@@ -1,4 +1,4 @@
-//! Why somebody sees an image or does not. Backend.AI has no such query.
+//! Why a user sees an image or does not. Backend.AI has no such query.
 
 use async_graphql::{Context, Object, SimpleObject};
 
@@ -10,7 +10,7 @@ use crate::base::Error;
 use crate::catalog::service::Catalog;
 use crate::graphql::kit::fault::FieldResult;
 
-/// Whether somebody sees an image, and why.
+/// Whether a user sees an image, and why.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ImageAccess {
@@ -18,11 +18,11 @@ pub(crate) struct ImageAccess {
     reference: String,
     /// Its architecture.
     architecture: String,
-    /// Whom this is about: their e-mail address.
+    /// The user's e-mail address.
     user: String,
-    /// Whether they see it, so asked.
+    /// Whether the user sees the image under the conditions of this question.
     visible: bool,
-    /// Each condition that was asked; all must hold.
+    /// The conditions that were checked; all must hold.
     conditions: Vec<AccessCondition>,
 }
 
@@ -31,11 +31,11 @@ pub(crate) struct ImageAccess {
 pub(crate) struct AccessCondition {
     /// `registry`, `owner` or `agents`.
     name: &'static str,
-    /// What it says of this image.
+    /// What the condition finds for this image.
     value: String,
-    /// Whether it lets the image be seen.
+    /// Whether the condition holds.
     holds: bool,
-    /// What would make it hold, if it does not.
+    /// What would make the condition hold; null if it holds.
     remedy: Option<String>,
 }
 
@@ -52,8 +52,9 @@ pub(crate) struct ExplainQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ExplainQuery {
-    /// Why a user sees an image, or does not: each condition, whether it holds, and what would change it. Super-admins
-    /// may ask about anybody; others about themselves, and only of images they see without a group.
+    /// Why a user sees an image, or does not: each condition, whether it holds, and what would change it.
+    /// Super-admins may ask about any user. Other users may ask about themselves, and only about images they see
+    /// without a group.
     async fn explain_image_access(
         &self,
         ctx: &Context<'_>,

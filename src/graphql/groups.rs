@@ -1,4 +1,4 @@
-//! Groups (projects), under the names Backend.AI gave their administration.
+//! Groups (projects), under the names of Backend.AI's administration API.
 
 use std::sync::Arc;
 
@@ -40,42 +40,42 @@ impl GroupNode {
         Some(&self.0.name)
     }
 
-    /// For people.
+    /// A description for people.
     async fn description(&self) -> Option<&str> {
         Some(&self.0.description)
     }
 
-    /// Whether it counts.
+    /// Whether it is active. An inactive group gives its members nothing.
     async fn is_active(&self) -> Option<bool> {
         Some(self.0.is_active)
     }
 
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     async fn created_at(&self) -> Option<String> {
         Some(self.0.created_at.to_string())
     }
 
-    /// The domain it is in.
+    /// The domain it belongs to.
     async fn domain_name(&self) -> Option<&str> {
         Some(&self.0.domain)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn total_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// What an outside system calls it.
+    /// Its id in an external system.
     async fn integration_id(&self) -> Option<&str> {
         self.0.integration_id.as_deref()
     }
 
-    /// The scaling groups it may use besides its domain's.
+    /// The scaling groups it may use besides those of its domain.
     async fn scaling_groups(&self) -> Option<Vec<Option<&str>>> {
         Some(self.0.scaling_groups.iter().map(|name| Some(name.as_str())).collect())
     }
@@ -91,41 +91,41 @@ impl GroupNode {
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct GroupInput {
-    /// For people.
+    /// A description for people.
     description: Option<String>,
-    /// Whether it counts; true if not given.
+    /// Whether it is active; true if not given. An inactive group gives its members nothing.
     is_active: Option<bool>,
-    /// The domain it is in; yours if not given.
+    /// The domain it belongs to; the caller's own if not given.
     domain_name: Option<String>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
-    /// What an outside system calls it.
+    /// Its id in an external system.
     integration_id: Option<String>,
 }
 
-/// Changes to a group; what is null stays as it is.
+/// Changes to a group. A field that is null keeps its value.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ModifyGroupInput {
-    /// Another name.
+    /// A new name.
     name: Option<String>,
-    /// For people.
+    /// A description for people.
     description: Option<String>,
-    /// Whether it counts.
+    /// Whether it is active. An inactive group gives its members nothing.
     is_active: Option<bool>,
-    /// The domain it is in, where it stays.
+    /// The domain it belongs to. A group can't be moved to another domain.
     domain_name: Option<String>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
-    /// `add` or `remove`: what is done with `user_uuids`.
+    /// What to do with the users of `user_uuids`: `add` or `remove`.
     user_update_mode: Option<String>,
     /// Users, by id or e-mail address.
     user_uuids: Option<Vec<Option<String>>>,
-    /// What an outside system calls it.
+    /// Its id in an external system.
     integration_id: Option<String>,
 }
 
@@ -168,27 +168,27 @@ impl TryFrom<ModifyGroupInput> for GroupChange {
 }
 
 outcome!(
-    /// What came of `create_group`.
+    /// The result of `create_group`.
     CreateGroup,
-    /// As it is now; null if it was not done.
+    /// The group after the change; null if nothing was changed.
     group: GroupNode
 );
 outcome!(
-    /// What came of `modify_group`.
+    /// The result of `modify_group`.
     ModifyGroup,
-    /// As it is now; null if it was not done.
+    /// The group after the change; null if nothing was changed.
     group: GroupNode
 );
 outcome!(
-    /// What came of `delete_group`.
+    /// The result of `delete_group`.
     DeleteGroup
 );
 outcome!(
-    /// What came of `purge_group`.
+    /// The result of `purge_group`.
     PurgeGroup
 );
 
-/// The queries. Super-admins see all groups, a domain's admins those of the domain, everybody else those they are in.
+/// The queries. Super-admins see all groups, a domain's admins those of the domain, other users those they are in.
 #[derive(Default)]
 pub(crate) struct GroupQuery;
 
@@ -213,7 +213,7 @@ impl GroupQuery {
         Ok(Some(GroupNode(group)))
     }
 
-    /// All groups, by domain and name.
+    /// All groups the caller may see, by domain and name.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn groups(
         &self,
@@ -229,7 +229,7 @@ impl GroupQuery {
         Some(rows(directory.groups(caller, &GroupSearch { domain: domain_name, name: None, is_active })))
     }
 
-    /// The groups of this name: one in each domain at most.
+    /// The groups of this name, at most one in each domain.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn groups_by_name(
         &self,
@@ -243,7 +243,7 @@ impl GroupQuery {
     }
 }
 
-/// The mutations. They are for super-admins, and for a domain's admins in their domain.
+/// The mutations. They are for super-admins, and for a domain's admins within their domain.
 #[derive(Default)]
 pub(crate) struct GroupMutation;
 
@@ -266,13 +266,13 @@ impl GroupMutation {
         Some(directory.change_group(caller, gid.group(), props.try_into()).await.map(GroupNode).into())
     }
 
-    /// Switches a group off and keeps it.
+    /// Deactivates a group and keeps it.
     async fn delete_group(&self, ctx: &Context<'_>, gid: Uuid) -> Option<DeleteGroup> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.switch_group_off(caller, gid.group()).await.into())
     }
 
-    /// Takes a group out. Its members stay users of the domain.
+    /// Deletes a group. Its members stay users of the domain.
     async fn purge_group(&self, ctx: &Context<'_>, gid: Uuid) -> Option<PurgeGroup> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.remove_group(caller, gid.group()).await.into())

@@ -1,4 +1,4 @@
-//! How the server itself is, for those who run it.
+//! The state of the server itself, for its operators.
 
 use async_graphql::{Context, Object, SimpleObject};
 
@@ -9,28 +9,28 @@ use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::scalar::BigInt;
 use crate::store::Store;
 
-/// How the server itself is.
+/// The state of the server itself.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ServerHealth {
-    /// Its version.
+    /// The server's version.
     version: &'static str,
-    /// What the database takes, in bytes.
+    /// The size of the database, in bytes.
     database_bytes: Option<BigInt>,
-    /// The room left on the disk it is on, in bytes.
+    /// The free room on the disk of the database, in bytes.
     free_bytes: Option<BigInt>,
-    /// All the room of that disk, in bytes.
+    /// The size of that disk, in bytes.
     total_bytes: Option<BigInt>,
-    /// Engines that were named at the start and have not answered since; they are no agents yet.
+    /// Engines that were configured at the start and have not answered since; they are not listed as agents yet.
     unreached_engines: Vec<UnreachedEngine>,
 }
 
 /// An engine that has not answered yet.
 #[derive(SimpleObject)]
 pub(crate) struct UnreachedEngine {
-    /// Where it should be.
+    /// The address at which the server expects it.
     addr: String,
-    /// Why it can't be asked.
+    /// Why the server can't reach it.
     reason: String,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct HealthQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl HealthQuery {
-    /// How the server itself is. For super-admins.
+    /// The state of the server itself. For super-admins.
     async fn server_health(&self, ctx: &Context<'_>) -> FieldResult<Option<ServerHealth>> {
         let (caller, fleet) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Fleet>());
         let unreached = fleet.unreached(caller)?;

@@ -1,4 +1,4 @@
-//! The fields of an image: as `Image` and `ImageNode` have them, and as filters and orders name them.
+//! The fields of an image: in `Image` and `ImageNode`, and as filters and orders name them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,32 +15,32 @@ use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::rows::{self, Column, Nested, Plan, Row};
 use crate::graphql::kit::scalar::BigInt;
 
-/// What Relay's ids of images begin with, before they are encoded.
+/// The prefix of an image's Relay id before it is encoded.
 const NODE: &str = "ImageNode:";
 
-/// Who is shown images, and what is looked up for them besides the image.
+/// The caller who is shown images, and what is looked up for the caller besides the image.
 pub(crate) struct Audience {
     caller: Caller,
     is_superadmin: bool,
     presence: Arc<dyn PresenceIndex>,
-    /// What an agent has, by number.
+    /// The contents that at least one agent has, by number.
     installed: Bits,
 }
 
 impl Audience {
-    /// For this caller, as agents answer now.
+    /// Returns the audience for this caller, with the agents' current holdings.
     pub(crate) fn new(caller: &Caller, catalog: &Catalog) -> Arc<Self> {
         let presence = Arc::clone(catalog.presence());
         let installed = presence.held(None);
         Arc::new(Self { is_superadmin: caller.is_superadmin(), caller: caller.clone(), presence, installed })
     }
 
-    /// Whether an agent has it.
+    /// Whether an agent has the image.
     fn is_installed(&self, image: &Image) -> bool {
         self.installed.contains(image.subject.content as usize)
     }
 
-    /// What they may do with an image (Backend.AI's words).
+    /// The caller's permissions on an image, in Backend.AI's words.
     fn permissions(&self) -> &'static [&'static str] {
         if self.is_superadmin {
             &["read_attribute", "update_attribute", "create_container", "forget_image"]
@@ -49,7 +49,7 @@ impl Audience {
         }
     }
 
-    /// Whether they may do this with the images they see.
+    /// Whether the caller has this permission on the images they see.
     pub(crate) fn may(&self, permission: &str) -> bool {
         self.permissions().contains(&permission)
     }
@@ -63,13 +63,13 @@ pub(crate) struct ImageRow {
 }
 
 impl ImageRow {
-    /// This image, for them.
+    /// Returns the row of this image for this audience.
     pub(crate) fn new(image: Arc<Image>, audience: &Arc<Audience>) -> Self {
         Self { image, audience: Arc::clone(audience) }
     }
 }
 
-/// The same under the name and with the ids that Relay has.
+/// An image under the name and with the ids that Relay uses.
 pub(crate) struct ImageNode(pub(crate) ImageRow);
 
 /// A row that shows an image.
@@ -155,23 +155,23 @@ impl Row for ImageNode {
     }
 }
 
-/// The id in Relay's id of an image, or what was given if it is none.
+/// Returns the image id inside a Relay id, or the text itself if it is no Relay id.
 pub(crate) fn plain_id(text: &str) -> String {
     let decoded = BASE64_STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     decoded.and_then(|node| node.strip_prefix(NODE).map(str::to_owned)).unwrap_or_else(|| text.into())
 }
 
-/// An image and who is shown it, for filters.
+/// An image and the audience it is shown to, for filters.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
     /// The image.
     pub(crate) image: &'a Arc<Image>,
-    /// Who is shown it.
+    /// The audience it is shown to.
     pub(crate) audience: &'a Audience,
 }
 
 impl Seen<'_> {
-    /// Whether an agent is behind with it; where images are is for super-admins to know.
+    /// Whether an agent holds an outdated version of the image. Only super-admins may know where images are.
     fn is_stale(self) -> Option<bool> {
         let record = &self.image.record;
         let canonical = record.canonical().to_string();
@@ -179,7 +179,7 @@ impl Seen<'_> {
         self.audience.is_superadmin.then(stale)
     }
 
-    /// Whether it is the caller's own customized image, or a customized one at all for super-admins.
+    /// Whether the image is the caller's own customized image; for super-admins, whether it is any user's.
     pub(crate) fn is_customized(self) -> bool {
         match self.image.config.owner.as_deref() {
             None => false,
@@ -251,7 +251,7 @@ impl Record for Image {
     }
 }
 
-/// A text of the image.
+/// A column for a text of the image.
 fn text<R: Shown>(name: &'static str, doc: &'static str, write: fn(&R, &Plan, &mut Vec<u8>)) -> Column<R> {
     column(name, "String", doc, write)
 }
@@ -265,7 +265,7 @@ fn column<R: Shown>(
     Column { name, ty, doc, nested: None, write }
 }
 
-/// What `Image` and `ImageNode` have both.
+/// The columns that `Image` and `ImageNode` share.
 fn common<R: Shown>() -> Vec<Column<R>> {
     vec![
         text("name", "The repository, without the registry.", |row, _, out| {

@@ -1,4 +1,4 @@
-//! Images as Backend.AI's later clients ask for them: in pages as Relay has them, and changed by their ids.
+//! Images as Backend.AI's later clients ask for them: in Relay's pages, and changed by their ids.
 
 use std::sync::Arc;
 
@@ -25,30 +25,30 @@ use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::kit::scalar::{GlobalIDField, ImagePermissionValueField, ScopeField};
 use crate::scan::service::Scanner;
 
-/// What Backend.AI lets one do with images.
+/// The permissions that Backend.AI has for images.
 const PERMISSIONS: [&str; 4] = ["read_attribute", "update_attribute", "create_container", "forget_image"];
 
-/// Where a page stands in its list.
+/// The position of a page in its list.
 #[derive(SimpleObject)]
 pub(crate) struct PageInfo {
-    /// Whether there are more behind it.
+    /// Whether rows follow after this page.
     has_next_page: bool,
-    /// Whether there are more before it.
+    /// Whether rows come before this page.
     has_previous_page: bool,
-    /// Its first row, for `before`.
+    /// The cursor of its first row, for `before`.
     start_cursor: Option<String>,
-    /// Its last row, for `after`.
+    /// The cursor of its last row, for `after`.
     end_cursor: Option<String>,
 }
 
 /// A page of images.
 #[derive(SimpleObject)]
 pub(crate) struct ImageConnection {
-    /// Where it stands.
+    /// The position of the page in its list.
     page_info: PageInfo,
     /// Its rows.
     edges: Vec<Option<ImageEdge>>,
-    /// How many there are in all pages together.
+    /// The number of images on all pages together.
     count: Option<i32>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct ImageConnection {
 pub(crate) struct ImageEdge {
     /// The image.
     node: Option<One<ImageNode>>,
-    /// Its place, for `after` and `before`; it holds whatever is added or taken away meanwhile.
+    /// Its position, for `after` and `before`. It stays valid when images are added or removed meanwhile.
     cursor: String,
 }
 
@@ -134,14 +134,14 @@ impl ImageNodeQuery {
                 let rows =
                     images.filter(|_| is_any).map(|(key, image)| (key, Seen { image, audience: &audience }));
                 let page = page::page::<Image>(rows, &filter, &order, &window, meter)?;
-                // Kept beyond the walk: the page's images, not those it was taken out of.
+                // Kept after the walk: only the page's images, not the list they were taken from.
                 let owned = |(seen, cursor): (Seen<'_>, String)| {
                     (ImageRow::new(seen.image.clone(), &audience), cursor)
                 };
                 let edges: Vec<_> = page.rows.into_iter().map(owned).collect();
                 Ok::<_, Error>((edges, page.count, page.has_previous, page.has_next))
             };
-            // Nothing is written while the catalog itself is walked; what takes long walks copies.
+            // Nothing can be written while the walk holds the catalog itself; a long walk works on a copy.
             let (briefly, budget) = meter.briefly();
             let page = catalog.survey(&caller, &seen, |images| take(images, &briefly))?;
             if page.is_ok() || !budget.is_spent() {
@@ -162,7 +162,7 @@ impl ImageNodeQuery {
         Ok(Some(ImageConnection { page_info, edges, count: i32::try_from(count).ok() }))
     }
 
-    /// The images that the caller made for himself; for super-admins, all that a user made for himself.
+    /// The images that the caller customized; for super-admins, the customized images of all users.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn customized_images(&self, ctx: &Context<'_>) -> FieldResult<Option<Rows<ImageNode>>> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
@@ -174,7 +174,7 @@ impl ImageNodeQuery {
     }
 }
 
-/// Whose eyes a scope means, and for super-admins the domain they look from.
+/// Returns the caller whose view a scope means, and for super-admins the domain they look from.
 fn seen_from(ctx: &Context<'_>, scope: Option<ScopeField>) -> Result<(Caller, Option<String>), Error> {
     let (caller, accounts) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Accounts>());
     let own = (caller.clone(), None);
@@ -207,30 +207,30 @@ fn may(audience: &Audience, permission: Option<ImagePermissionValueField>) -> Re
 }
 
 outcome!(
-    /// What came of `forget_image_by_id`.
+    /// The result of `forget_image_by_id`.
     ForgetImageById,
-    /// The image as it was.
+    /// The image before the change.
     image: One<ImageNode>
 );
 outcome!(
-    /// What came of `untag_image_from_registry`.
+    /// The result of `untag_image_from_registry`.
     UntagImageFromRegistry,
-    /// The image as it was.
+    /// The image before the change.
     image: One<ImageNode>
 );
 
-/// What came of `purge_image_by_id`.
+/// The result of `purge_image_by_id`.
 #[derive(SimpleObject)]
 pub(crate) struct PurgeImageById {
-    /// The image as it was.
+    /// The image before the change.
     image: Option<One<ImageNode>>,
 }
 
-/// How an image is purged.
+/// Options for purging an image.
 #[derive(InputObject, Default)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PurgeImageOptions {
-    /// Also take its tag away in the registry.
+    /// Also delete the image's tag in the registry.
     #[graphql(default)]
     remove_from_registry: bool,
 }
@@ -241,7 +241,7 @@ pub(crate) struct ImageNodeMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ImageNodeMutation {
-    /// Takes one image out of the catalog, with its aliases, and nothing out of the registry.
+    /// Removes one image and its aliases from the catalog; the registry keeps the image.
     async fn forget_image_by_id(&self, ctx: &Context<'_>, image_id: String) -> Option<ForgetImageById> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let audience = Audience::new(caller, catalog);
@@ -249,7 +249,7 @@ impl ImageNodeMutation {
         Some(forgotten.map(|image| One(ImageNode(ImageRow::new(image, &audience)).into())).into())
     }
 
-    /// Takes one image out of the catalog, and if asked for its tag out of the registry, first.
+    /// Removes one image from the catalog; if asked, first deletes its tag in the registry.
     async fn purge_image_by_id(
         &self,
         ctx: &Context<'_>,
@@ -263,7 +263,7 @@ impl ImageNodeMutation {
         Ok(Some(PurgeImageById { image: Some(One(ImageNode(ImageRow::new(image, &audience)).into())) }))
     }
 
-    /// Takes an image's tag away in its registry, if it can do that without touching other tags.
+    /// Deletes an image's tag in its registry, if the registry can do that without touching other tags.
     async fn untag_image_from_registry(
         &self,
         ctx: &Context<'_>,

@@ -1,4 +1,4 @@
-//! Images: the seed's type, its two queries and six mutations, with the arguments later clients send.
+//! Images: the seed's type, two queries and six mutations, with the arguments that later clients send.
 
 use async_graphql::{Context, Enum, Object};
 
@@ -17,12 +17,12 @@ use crate::graphql::transfers::all_of;
 use crate::scan::service::{Rescan, Scanner};
 use crate::transfer::service::Transfers;
 
-/// Whether an image is in use or was taken away (Backend.AI 25.4).
+/// Whether an image is in use or was removed (Backend.AI 25.4).
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ImageStatus {
     /// In the catalog.
     Alive,
-    /// Taken out; wharf keeps none of these.
+    /// Removed. wharf keeps no removed images.
     Deleted,
 }
 
@@ -43,8 +43,8 @@ impl ImageQuery {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         let wanted = match (reference, id.as_deref().map(plain_id)) {
             (Some(reference), _) => reference,
-            // Clients that get an image for a name here go on with the name as if it were an id, and forget the
-            // architecture that they were told. Refused, they ask again by reference and architecture.
+            // Clients that get an image for a name here use the name as an id from then on, and forget the
+            // architecture they were told. If this is refused, they ask again by reference and architecture.
             (None, Some(id)) if id.parse::<ImageId>().is_err() => {
                 return Err(Error::invalid("id", "it is no image's id; give a name as reference").into());
             }
@@ -91,7 +91,7 @@ impl ImageQuery {
     }
 }
 
-/// The kinds that Backend.AI's `load_filters` name; all of them where none is named.
+/// Returns the kinds that Backend.AI's `load_filters` name, or all kinds if none is named.
 fn kinds_of(filters: &[Option<String>]) -> Result<Option<Kinds>, Error> {
     let mut kinds = Kinds::default();
     for filter in filters.iter().flatten() {
@@ -109,43 +109,43 @@ fn kinds_of(filters: &[Option<String>]) -> Result<Option<Kinds>, Error> {
 }
 
 outcome!(
-    /// What came of `rescan_images`.
+    /// The result of `rescan_images`.
     RescanImages,
-    /// The background task to follow; it goes on by itself.
+    /// The id of the background task; the task runs whether or not it is followed.
     task_id: String
 );
 outcome!(
-    /// What came of `scan_image`.
+    /// The result of `scan_image`.
     ScanImage,
-    /// The background task to follow; it goes on by itself.
+    /// The id of the background task; the task runs whether or not it is followed.
     task_id: String
 );
 outcome!(
-    /// What came of `preload_image`.
+    /// The result of `preload_image`.
     PreloadImage,
-    /// The background task to follow; it goes on by itself.
+    /// The id of the background task; the task runs whether or not it is followed.
     task_id: String
 );
 outcome!(
-    /// What came of `unload_image`.
+    /// The result of `unload_image`.
     UnloadImage,
-    /// The background task to follow; it goes on by itself.
+    /// The id of the background task; the task runs whether or not it is followed.
     task_id: String
 );
 outcome!(
-    /// What came of `forget_image`.
+    /// The result of `forget_image`.
     ForgetImage
 );
 outcome!(
-    /// What came of `alias_image`.
+    /// The result of `alias_image`.
     AliasImage
 );
 outcome!(
-    /// What came of `dealias_image`.
+    /// The result of `dealias_image`.
     DealiasImage
 );
 
-/// A task that was accepted, by its id.
+/// Returns the answer for an accepted task: its id.
 fn started(task: TaskId) -> Done<String> {
     Done { msg: "started".into(), now: task.to_string() }
 }
@@ -156,7 +156,7 @@ pub(crate) struct ImageMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ImageMutation {
-    /// Reads a registry, or all of them, into the catalog, in a background task.
+    /// Reads one registry, or all of them, into the catalog, in a background task.
     async fn rescan_images(
         &self,
         ctx: &Context<'_>,
@@ -188,7 +188,7 @@ impl ImageMutation {
         Some(transfers.preload(caller, &images, &target_agents).await.map(started).into())
     }
 
-    /// Takes images off agents, in one background task.
+    /// Removes images from agents, in one background task.
     async fn unload_image(
         &self,
         ctx: &Context<'_>,
@@ -201,7 +201,7 @@ impl ImageMutation {
         Some(transfers.unload(caller, &images, &target_agents).await.map(started).into())
     }
 
-    /// Takes an image out of the catalog, and its aliases; a rescan brings it back if the registry has it.
+    /// Removes an image and its aliases from the catalog. A rescan brings it back if the registry still has it.
     async fn forget_image(
         &self,
         ctx: &Context<'_>,
@@ -217,7 +217,7 @@ impl ImageMutation {
         Some(forgotten.map(said).into())
     }
 
-    /// Gives an image another name.
+    /// Gives an image an alias.
     async fn alias_image(
         &self,
         ctx: &Context<'_>,
@@ -229,7 +229,7 @@ impl ImageMutation {
         Some(catalog.alias(caller, &alias, &target, architecture.as_deref()).await.into())
     }
 
-    /// Takes another name of an image away.
+    /// Removes an alias of an image.
     async fn dealias_image(&self, ctx: &Context<'_>, alias: String) -> Option<DealiasImage> {
         let (caller, catalog) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Catalog>());
         Some(catalog.dealias(caller, &alias).await.into())

@@ -1,4 +1,4 @@
-//! How agents on other machines get in and out: join tokens, and removal.
+//! How agents on other machines join and leave: join tokens, and removal.
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use jiff::SignedDuration;
@@ -11,27 +11,27 @@ use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::outcome::outcome;
 
-/// A token that lets an agent in, without its secret.
+/// A token with which an agent may join, without its secret.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct AgentToken {
-    /// Names it; not secret.
+    /// The token's id; not secret.
     id: String,
     /// `good`, `used`, `expired` or `revoked`.
     state: &'static str,
-    /// The one agent it is for.
+    /// The only agent that may use it; null if any agent may.
     agent: Option<String>,
-    /// The scaling group that agents who join by it are in.
+    /// The scaling group of the agents that join with it.
     scaling_group: Option<String>,
-    /// How many joins it is still good for.
+    /// How many more joins it allows.
     uses_left: i32,
-    /// The agent that joined by it last.
+    /// The agent that joined with it last.
     used_by: Option<String>,
-    /// Who made it: an e-mail address.
+    /// The e-mail address of the user who created it.
     created_by: String,
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     created_at: String,
-    /// When it ends, in RFC 3339.
+    /// When it expires, in RFC 3339.
     expires_at: String,
 }
 
@@ -51,30 +51,31 @@ impl AgentToken {
     }
 }
 
-/// What a token is to be good for.
+/// What a new join token allows.
 #[derive(InputObject, Default)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct CreateAgentTokenInput {
-    /// This agent only; any otherwise.
+    /// The only agent that may use it; any agent if not given.
     id: Option<String>,
-    /// The scaling group of the agents that join by it; what they ask for otherwise, or `default`.
+    /// The scaling group of the agents that join with it. If not given, the group that the agent asks for, or
+    /// `default`.
     scaling_group: Option<String>,
-    /// How many seconds it is good; an hour otherwise, 30 days at most.
+    /// How many seconds it is valid: 3,600 if not given, 30 days at most.
     expires_in: Option<i32>,
-    /// How many joins it is good for; one otherwise.
+    /// How many joins it allows; one if not given.
     uses: Option<u32>,
 }
 
 outcome!(
-    /// What came of `create_agent_token`.
+    /// The result of `create_agent_token`.
     CreateAgentToken,
-    /// The token itself, told here and never again.
+    /// The token itself, which is shown only here.
     token: String,
-    /// All else about it.
+    /// The token's properties.
     agent_token: AgentToken
 );
 outcome!(
-    /// What came of `revoke_agent_token` and `remove_agent`.
+    /// The result of `revoke_agent_token` and `remove_agent`.
     AgentChangeResult
 );
 
@@ -84,7 +85,7 @@ pub(crate) struct JoinQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl JoinQuery {
-    /// The join tokens, the newest first; those that ended are told of for a week.
+    /// The join tokens, newest first. Tokens that ended are listed for a week.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn agent_tokens(&self, ctx: &Context<'_>) -> FieldResult<Vec<AgentToken>> {
         let (caller, joins) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Joins>());
@@ -98,7 +99,7 @@ pub(crate) struct JoinMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl JoinMutation {
-    /// Makes a token that lets an agent on another machine in: `wharf agent --manager URL --token TOKEN`.
+    /// Creates a token with which an agent on another machine may join: `wharf agent --manager URL --token TOKEN`.
     async fn create_agent_token(
         &self,
         ctx: &Context<'_>,
@@ -118,13 +119,13 @@ impl JoinMutation {
         Some(made.map(shown).into())
     }
 
-    /// Takes a token back. Agents that joined by it stay.
+    /// Revokes a token. Agents that joined with it stay.
     async fn revoke_agent_token(&self, ctx: &Context<'_>, id: String) -> Option<AgentChangeResult> {
         let (caller, joins) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Joins>());
         Some(joins.revoke(caller, &id).await.into())
     }
 
-    /// Takes an agent out: it is cut off at once, its credential is forgotten, and what it holds counts no more.
+    /// Removes an agent: its link is cut at once, its credential is deleted, and its images no longer count.
     async fn remove_agent(&self, ctx: &Context<'_>, id: String) -> Option<AgentChangeResult> {
         let (caller, links) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Links>());
         Some(links.remove(caller, &id).await.into())

@@ -1,4 +1,4 @@
-//! Keypairs, under the names Backend.AI gave their administration.
+//! Keypairs, under the names of Backend.AI's administration API.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::Uuid;
 use crate::graphql::policies;
 
-/// What stands for a secret key; it leaves the server only when it is made.
+/// The text shown instead of a secret key, which leaves the server only when it is created.
 const HIDDEN: &str = "*****";
 
 /// An API credential of a user.
 pub(crate) struct KeyPairNode {
     key: OwnedKeypair,
-    /// The secret key, in the answer to the mutation that made it.
+    /// The secret key, only in the answer to the mutation that created it.
     fresh: Option<Secret>,
 }
 
 impl KeyPairNode {
-    /// With the secret key, to be shown this once.
+    /// Returns a keypair with its secret key, which is shown this once.
     pub(crate) fn fresh(key: OwnedKeypair, secret: Secret) -> Self {
         Self { key, fresh: Some(secret) }
     }
@@ -43,7 +43,7 @@ impl From<OwnedKeypair> for KeyPairNode {
     }
 }
 
-/// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
+/// Fields that only Backend.AI's scheduler uses are constants here, in the shape its clients expect.
 #[Object(name = "KeyPair", rename_fields = "snake_case")]
 impl KeyPairNode {
     /// Its access key.
@@ -51,33 +51,33 @@ impl KeyPairNode {
         Some(self.key.pair.access_key.as_str().into())
     }
 
-    /// The e-mail address of the user it stands for.
+    /// The e-mail address of the user it belongs to.
     async fn user_id(&self) -> Option<&str> {
         Some(&self.key.owner.email)
     }
 
-    /// The id of that user.
+    /// The id of the user it belongs to.
     async fn user(&self) -> Option<Uuid> {
         Some(self.key.owner.id.into())
     }
 
-    /// That user.
+    /// The user it belongs to.
     async fn user_info(&self) -> Option<UserInfo> {
         Some(UserInfo::from(&self.key.owner))
     }
 
-    /// The names of that user's groups.
+    /// The names of the groups of the user it belongs to.
     async fn projects(&self, ctx: &Context<'_>) -> Option<Vec<Option<String>>> {
         let groups = ctx.data_unchecked::<Directory>().groups_of(self.key.owner.id);
         Some(groups.iter().map(|group| Some(group.name.clone())).collect())
     }
 
-    /// The public half.
+    /// The access key, which is the public half.
     async fn access_key(&self) -> Option<&str> {
         Some(&self.key.pair.access_key)
     }
 
-    /// The secret half where it was just made, and `*****` ever after.
+    /// The secret key in the answer that creates it; `*****` everywhere else.
     async fn secret_key(&self) -> Option<&str> {
         Some(self.fresh.as_ref().map_or(HIDDEN, Secret::expose))
     }
@@ -92,12 +92,12 @@ impl KeyPairNode {
         Some(matches!(self.key.owner.role, Role::Superadmin | Role::Admin))
     }
 
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     async fn created_at(&self) -> Option<String> {
         Some(self.key.pair.created_at.to_string())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn modified_at(&self) -> Option<&str> {
         None
     }
@@ -107,27 +107,27 @@ impl KeyPairNode {
         self.key.pair.last_used.map(|at| at.to_string())
     }
 
-    /// How many requests it may make in a window; 0 for any number.
+    /// How many requests it may make in a window; 0 for no limit.
     async fn rate_limit(&self) -> Option<i32> {
         i32::try_from(self.key.pair.rate_limit).ok()
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn resource_policy(&self) -> Option<&str> {
         Some(policies::DEFAULT)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn concurrency_limit(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn concurrency_used(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn num_queries(&self) -> Option<i32> {
         Some(0)
     }
@@ -180,9 +180,9 @@ impl From<&Arc<User>> for UserInfo {
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct KeyPairList {
-    /// The page.
+    /// The rows of this page.
     items: Option<Vec<Option<KeyPairNode>>>,
-    /// How many there are in all.
+    /// The number of rows on all pages together.
     total_count: Option<i32>,
 }
 
@@ -194,13 +194,13 @@ macro_rules! props {
         pub(crate) struct $name {
             /// Whether it may be used.
             is_active: Option<bool>,
-            /// Not looked at: it follows the user's role.
+            /// Ignored: it follows the user's role.
             is_admin: Option<bool>,
-            /// `default`, the only one there is.
+            /// The resource policy; `default` is the only one.
             resource_policy: Option<String>,
-            /// How many requests it may make in a window; 0 for any number.
+            /// How many requests it may make in a window; 0 for no limit.
             rate_limit: Option<i32>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             concurrency_limit: Option<i32>,
         }
 
@@ -216,42 +216,42 @@ macro_rules! props {
 }
 
 props!(
-    /// A new keypair: active and with a rate limit of 5000 if nothing else is given.
+    /// A new keypair. It is active and has a rate limit of 5000 unless given otherwise.
     KeyPairInput
 );
 props!(
-    /// Changes to a keypair; what is null stays as it is.
+    /// Changes to a keypair. A field that is null keeps its value.
     ModifyKeyPairInput
 );
 
 outcome!(
-    /// What came of `create_keypair`, with the secret key: it is shown this once.
+    /// The result of `create_keypair`, with the secret key, which is shown this once.
     CreateKeyPair,
-    /// As it is now; null if it was not done.
+    /// The keypair after the change; null if nothing was changed.
     keypair: KeyPairNode
 );
 outcome!(
-    /// What came of `rotate_keypair`, with the new secret key: it is shown this once.
+    /// The result of `rotate_keypair`, with the new secret key, which is shown this once.
     RotateKeyPair,
-    /// As it is now; null if it was not done.
+    /// The keypair after the change; null if nothing was changed.
     keypair: KeyPairNode
 );
 outcome!(
-    /// What came of `modify_keypair`.
+    /// The result of `modify_keypair`.
     ModifyKeyPair
 );
 outcome!(
-    /// What came of `delete_keypair`.
+    /// The result of `delete_keypair`.
     DeleteKeyPair
 );
 
-/// The queries. Keypairs are seen by who sees their users.
+/// The queries. A caller sees the keypairs of the users they see.
 #[derive(Default)]
 pub(crate) struct KeyPairQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl KeyPairQuery {
-    /// One keypair; without an access key the one you came with.
+    /// One keypair. Without an access key, the caller's own.
     async fn keypair(
         &self,
         ctx: &Context<'_>,
@@ -266,7 +266,7 @@ impl KeyPairQuery {
         Ok(Some(key.into()))
     }
 
-    /// All keypairs, the oldest first.
+    /// All keypairs the caller may see, oldest first.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn keypairs(
         &self,
@@ -280,7 +280,7 @@ impl KeyPairQuery {
         Some(rows(directory.keypairs(caller, &search)))
     }
 
-    /// A page of the keypairs, the oldest first.
+    /// A page of the keypairs the caller may see, oldest first.
     #[expect(clippy::too_many_arguments, reason = "what the official clients send")]
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn keypair_list(
@@ -308,13 +308,13 @@ impl KeyPairQuery {
     }
 }
 
-/// The mutations. They are for super-admins, and for a domain's admins in their domain.
+/// The mutations. They are for super-admins, and for a domain's admins within their domain.
 #[derive(Default)]
 pub(crate) struct KeyPairMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl KeyPairMutation {
-    /// Makes a keypair for a user.
+    /// Creates a keypair for a user.
     async fn create_keypair(
         &self,
         ctx: &Context<'_>,
@@ -326,7 +326,7 @@ impl KeyPairMutation {
         Some(made.map(|(key, secret)| KeyPairNode::fresh(key, secret)).into())
     }
 
-    /// Gives a keypair a new secret key; the old one counts no longer. Who has the keypair may do that too.
+    /// Gives a keypair a new secret key; the old one stops working. The keypair's owner may do that too.
     async fn rotate_keypair(&self, ctx: &Context<'_>, access_key: String) -> Option<RotateKeyPair> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         let made = directory.rotate_keypair(caller, &access_key).await;
@@ -344,7 +344,7 @@ impl KeyPairMutation {
         Some(directory.change_keypair(caller, &access_key, props.try_into()).await.into())
     }
 
-    /// Takes a keypair out.
+    /// Deletes a keypair.
     async fn delete_keypair(&self, ctx: &Context<'_>, access_key: String) -> Option<DeleteKeyPair> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.remove_keypair(caller, &access_key).await.into())

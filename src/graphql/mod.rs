@@ -1,7 +1,7 @@
 //! The GraphQL API: Backend.AI's names and shapes over the services.
 //!
-//! Each file holds one domain: its types, queries and mutations. Resolvers parse, ask a service, and wrap the answer;
-//! who may do what is the services' business.
+//! Each file holds one subject: its types, queries and mutations. Resolvers parse arguments, call a service, and wrap
+//! its result; the services decide who may do what.
 
 #![expect(clippy::unused_async, reason = "async-graphql takes resolvers that are async, and no others")]
 

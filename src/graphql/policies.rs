@@ -1,4 +1,4 @@
-//! Keypair resource policies: Backend.AI's clients ask for them, and there is one, which limits nothing.
+//! Keypair resource policies. Backend.AI's clients ask for them; wharf has a single one, which limits nothing.
 
 use async_graphql::{Context, InputValueResult, Object, Scalar, ScalarType, Value};
 
@@ -13,10 +13,10 @@ use crate::graphql::kit::scalar::{BigInt, JsonString};
 /// The name of the one policy.
 pub(crate) const DEFAULT: &str = "default";
 
-/// Takes the one policy, or none.
+/// Accepts the name of the one policy, or no name.
 ///
 /// # Errors
-/// [`Error::Missing`] for any other.
+/// [`Error::Missing`] for any other name.
 pub(crate) fn check(name: Option<&str>) -> Result<()> {
     match name {
         None | Some("" | DEFAULT) => Ok(()),
@@ -27,7 +27,7 @@ pub(crate) fn check(name: Option<&str>) -> Result<()> {
     }
 }
 
-/// The one policy. Everything in it is constant, in the shape Backend.AI's clients expect; 0 stands for no limit.
+/// The only policy. All its fields are constants, in the shape Backend.AI's clients expect; 0 means no limit.
 pub(crate) struct KeyPairResourcePolicy;
 
 #[Object(rename_fields = "snake_case")]
@@ -37,67 +37,67 @@ impl KeyPairResourcePolicy {
         Some(DEFAULT)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn created_at(&self) -> Option<&str> {
         None
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn default_for_unspecified(&self) -> Option<&str> {
         Some("UNLIMITED")
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn total_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_session_lifetime(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_concurrent_sessions(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_concurrent_sftp_sessions(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_containers_per_session(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_pending_session_count(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_pending_session_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_vfolder_count(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn max_vfolder_size(&self) -> Option<BigInt> {
         Some(BigInt(0))
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn idle_timeout(&self) -> Option<BigInt> {
         Some(BigInt(0))
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
@@ -122,26 +122,26 @@ macro_rules! props {
 }
 
 props!(
-    /// Whatever a client sends for a new policy: it is not looked at.
+    /// A new policy. The server ignores what a client sends.
     CreateKeyPairResourcePolicyInput
 );
 props!(
-    /// Whatever a client sends for a changed policy: it is not looked at.
+    /// Changes to a policy. The server ignores what a client sends.
     ModifyKeyPairResourcePolicyInput
 );
 
 outcome!(
-    /// What came of `create_keypair_resource_policy`.
+    /// The result of `create_keypair_resource_policy`.
     CreateKeyPairResourcePolicy,
-    /// As it is now; null if it was not done.
+    /// The policy after the change; null if nothing was changed.
     resource_policy: KeyPairResourcePolicy
 );
 outcome!(
-    /// What came of `modify_keypair_resource_policy`.
+    /// The result of `modify_keypair_resource_policy`.
     ModifyKeyPairResourcePolicy
 );
 outcome!(
-    /// What came of `delete_keypair_resource_policy`.
+    /// The result of `delete_keypair_resource_policy`.
     DeleteKeyPairResourcePolicy
 );
 
@@ -160,19 +160,19 @@ impl PolicyQuery {
         Ok(Some(KeyPairResourcePolicy))
     }
 
-    /// All policies: the one there is.
+    /// All policies: `default` is the only one.
     async fn keypair_resource_policies(&self) -> Option<Vec<Option<KeyPairResourcePolicy>>> {
         Some(vec![Some(KeyPairResourcePolicy)])
     }
 }
 
-/// The mutations. None of them is ever done.
+/// The mutations. Each is refused.
 #[derive(Default)]
 pub(crate) struct PolicyMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl PolicyMutation {
-    /// Refused: there is one policy, `default`, and it stays as it is.
+    /// Refused: `default` is the only policy and can't be changed.
     async fn create_keypair_resource_policy(
         &self,
         ctx: &Context<'_>,
@@ -184,7 +184,7 @@ impl PolicyMutation {
         Some(refused.map(|()| KeyPairResourcePolicy).into())
     }
 
-    /// Refused: there is one policy, `default`, and it stays as it is.
+    /// Refused: `default` is the only policy and can't be changed.
     async fn modify_keypair_resource_policy(
         &self,
         ctx: &Context<'_>,
@@ -195,7 +195,7 @@ impl PolicyMutation {
         Some(refuse(ctx, "modify_keypair_resource_policy", &name).await.into())
     }
 
-    /// Refused: there is one policy, `default`, and it stays as it is.
+    /// Refused: `default` is the only policy and can't be changed.
     async fn delete_keypair_resource_policy(
         &self,
         ctx: &Context<'_>,

@@ -1,4 +1,4 @@
-//! Many images on all agents at once, a letter for each pair: a page of the matrix is a few kilobytes.
+//! The state of many images on all agents at once, one letter per pair: a page of the matrix takes a few kilobytes.
 
 use std::sync::Arc;
 
@@ -15,22 +15,22 @@ use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
 use crate::transfer::plan::sought;
 
-/// The most images one request asks about: more than the largest screen shows.
+/// The most images that one request may ask about: more than the largest screen shows.
 const MAX_REFERENCES: usize = 500;
 
-/// How images stand on all agents.
+/// The state of images on all agents.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PresenceMatrix {
-    /// The agents, by id: what each letter of a row is about.
+    /// The agents, by id. Each letter of a row is about the agent at the same position.
     agents: Vec<String>,
-    /// What each of the agents runs, in their order; null for one that was never heard of.
+    /// The agents' architectures, in the same order; null for an agent that the server never reached.
     architectures: Vec<Option<String>>,
     /// One row per image and architecture.
     rows: Vec<PresenceRow>,
 }
 
-/// How an image stands on all agents.
+/// The state of an image on all agents.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PresenceRow {
@@ -38,7 +38,7 @@ pub(crate) struct PresenceRow {
     reference: String,
     /// The image's architecture.
     architecture: String,
-    /// A letter per agent: `p`resent, `s`tale, `a`bsent, `u`nknown.
+    /// One letter per agent: `p`resent, `s`tale, `a`bsent, `u`nknown.
     states: String,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct PresenceQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl PresenceQuery {
-    /// How these images stand on every agent. A reference that is no image is left out.
+    /// The state of these images on every agent. References that name no image are left out.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn presence_matrix(
         &self,
@@ -69,7 +69,7 @@ impl PresenceQuery {
         let mut rows = Vec::new();
         for reference in references {
             let images = match catalog.architectures(caller, &reference) {
-                // Forgotten or misnamed meanwhile; the others are as good as before.
+                // The image was forgotten or renamed meanwhile; the other images are still valid.
                 Err(Error::Missing { .. } | Error::Invalid { .. }) => continue,
                 images => images?,
             };
@@ -89,7 +89,7 @@ impl PresenceQuery {
     }
 }
 
-/// The digests of the images of one name: the variants that an agent has one of.
+/// Returns the digests of the images of one name: an agent that holds any of them has a variant.
 pub(crate) fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
     images.iter().map(|image| image.record.digest.clone()).collect()
 }

@@ -1,4 +1,4 @@
-//! Registries, under the names Backend.AI gave their administration.
+//! Registries, under the names of Backend.AI's administration API.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl ContainerRegistry {
         Some(&self.0.host)
     }
 
-    /// How it is reached and read.
+    /// How the registry is reached and read.
     async fn config(&self) -> Option<ContainerRegistryConfig> {
         Some(ContainerRegistryConfig(Arc::clone(&self.0)))
     }
@@ -39,7 +39,7 @@ pub(crate) struct ContainerRegistryConfig(Arc<Registry>);
 
 #[Object(rename_fields = "snake_case")]
 impl ContainerRegistryConfig {
-    /// Where it answers.
+    /// The address at which it answers.
     async fn url(&self) -> &str {
         self.0.written_url()
     }
@@ -50,12 +50,12 @@ impl ContainerRegistryConfig {
         self.0.kind.to_string()
     }
 
-    /// Only repositories of these names, or below them; empty for all.
+    /// If not empty, only these repositories and repositories below them are read.
     async fn project(&self) -> Option<Vec<Option<&str>>> {
         Some(self.0.projects.iter().map(|name| Some(name.as_str())).collect())
     }
 
-    /// The account it is read with.
+    /// The account that the server reads it with.
     async fn username(&self) -> Option<&str> {
         self.0.username.as_deref()
     }
@@ -65,27 +65,27 @@ impl ContainerRegistryConfig {
         self.0.password.as_ref().map(|_| PASSWORD_SET)
     }
 
-    /// Whether its TLS certificate is checked.
+    /// Whether the server checks its TLS certificate.
     async fn ssl_verify(&self) -> Option<bool> {
         Some(self.0.ssl_verify)
     }
 
-    /// Whether it is meant for every domain.
+    /// Whether it is intended for every domain.
     async fn is_global(&self) -> Option<bool> {
         Some(self.0.is_global)
     }
 
-    /// Whether only images labelled for Backend.AI are taken from it.
+    /// Whether the server takes only images with Backend.AI's labels from it.
     async fn kernelspec_only(&self) -> bool {
         self.0.kernelspec_only
     }
 
-    /// Hosts besides its own that its requests and credentials may go to.
+    /// Hosts besides its own to which the server may send its requests and credentials.
     async fn trusted_hosts(&self) -> &[String] {
         &self.0.trusted_hosts
     }
 
-    /// Certificates trusted for it, in PEM.
+    /// Certificates to trust for it, in PEM.
     async fn ca_pem(&self) -> Option<&str> {
         self.0.ca_pem.as_deref()
     }
@@ -97,26 +97,26 @@ macro_rules! props {
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
         pub(crate) struct $name {
-            /// Where it answers; `https://` and the host name if not given.
+            /// The address at which it answers; `https://` and the host name if not given.
             url: Option<String>,
             /// Its software: `docker`, `harbor2`, ...
             #[graphql(name = "type")]
             kind: Option<String>,
-            /// Only repositories of these names, or below them.
+            /// Read only these repositories and repositories below them.
             project: Option<Vec<Option<String>>>,
-            /// The account to read it with; empty for none.
+            /// The account to read it with; an empty text for none.
             username: Option<String>,
-            /// That account's password or token; empty for none.
+            /// The account's password or token; an empty text for none.
             password: Option<String>,
-            /// Whether its TLS certificate is checked; true if not given.
+            /// Whether to check its TLS certificate; true if not given.
             ssl_verify: Option<bool>,
-            /// Whether it is meant for every domain; true if not given.
+            /// Whether it is intended for every domain; true if not given.
             is_global: Option<bool>,
-            /// Take only images labelled for Backend.AI; false if not given.
+            /// Whether to take only images with Backend.AI's labels; false if not given.
             kernelspec_only: Option<bool>,
-            /// Hosts besides its own that its requests and credentials may go to.
+            /// Hosts besides its own to which the server may send its requests and credentials.
             trusted_hosts: Option<Vec<String>>,
-            /// Certificates to trust for it, in PEM; empty for none.
+            /// Certificates to trust for it, in PEM; an empty text for none.
             ca_pem: Option<String>,
         }
 
@@ -127,7 +127,7 @@ macro_rules! props {
                     kind: props.kind,
                     projects: props.project.map(|names| names.into_iter().flatten().collect()),
                     username: props.username,
-                    // Clients write back what they were shown.
+                    // Clients write back the placeholder that they were shown.
                     password: props.password.filter(|text| text != PASSWORD_SET).map(Secret::new),
                     ssl_verify: props.ssl_verify,
                     is_global: props.is_global,
@@ -145,7 +145,7 @@ props!(
     CreateContainerRegistryInput
 );
 props!(
-    /// Changes to a registry; what is null stays as it is.
+    /// Changes to a registry. A field that is null keeps its value.
     ModifyContainerRegistryInput
 );
 
@@ -168,17 +168,17 @@ macro_rules! payload {
 }
 
 payload!(
-    /// The registry that was added.
+    /// The added registry.
     CreateContainerRegistry
 );
-/// The registry as it is now.
+/// The registry after the change.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ModifyContainerRegistry {
     /// The registry.
     container_registry: Option<ContainerRegistry>,
-    /// What was dropped, if anything was: a registry that moves to another scheme, host or port keeps no password,
-    /// certificates or trusted hosts but those that come in the same change.
+    /// What the change dropped, if anything. A registry that moves to another scheme, host or port loses its
+    /// password, certificates and trusted hosts, except those given in the same change.
     msg: Option<String>,
 }
 
@@ -190,12 +190,12 @@ impl From<Changed> for ModifyContainerRegistry {
 }
 
 payload!(
-    /// The registry as it was.
+    /// The registry before it was deleted.
     DeleteContainerRegistry
 );
 
 outcome!(
-    /// Whether a registry can be read; `msg` says what it can do, or what failed.
+    /// Whether the server can read a registry; `msg` says what the registry can do, or what failed.
     TestContainerRegistry
 );
 
@@ -237,7 +237,7 @@ pub(crate) struct RegistryMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RegistryMutation {
-    /// Adds a registry. Its images come with `rescan_images`.
+    /// Adds a registry. Run `rescan_images` to read its images.
     async fn create_container_registry(
         &self,
         ctx: &Context<'_>,
@@ -248,8 +248,8 @@ impl RegistryMutation {
         Ok(Some(catalog.add_registry(caller, &hostname, props.into()).await?.into()))
     }
 
-    /// Changes a registry. One that moves to another scheme, host or port keeps no password, certificates or trusted
-    /// hosts but those that come in the same change.
+    /// Changes a registry. A registry that moves to another scheme, host or port loses its password, certificates and
+    /// trusted hosts, except those given in the same change.
     async fn modify_container_registry(
         &self,
         ctx: &Context<'_>,
@@ -260,7 +260,7 @@ impl RegistryMutation {
         Ok(Some(catalog.change_registry(caller, &hostname, props.into()).await?.into()))
     }
 
-    /// Takes a registry out, with its images and their aliases.
+    /// Deletes a registry with its images and their aliases.
     async fn delete_container_registry(
         &self,
         ctx: &Context<'_>,
@@ -270,7 +270,7 @@ impl RegistryMutation {
         Ok(Some(catalog.remove_registry(caller, &hostname).await?.into()))
     }
 
-    /// Tries to sign in to a registry and to list its repositories, and says what came of it.
+    /// Tries to sign in to a registry and to list its repositories, and reports the result.
     async fn test_container_registry(&self, ctx: &Context<'_>, hostname: String) -> TestContainerRegistry {
         let (caller, scanner) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Scanner>());
         scanner.test(caller, &hostname).await.map(Done::saying).into()

@@ -1,4 +1,4 @@
-//! Standing preloads: which images are to be on which agents, again and again.
+//! Standing preloads: rules that keep images on agents.
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use jiff::Timestamp;
@@ -17,8 +17,8 @@ use crate::rules::window::{Window, WindowState};
 /// The most agents that a preview names.
 const MAX_NAMES: usize = 1_000;
 
-/// A standing preload: it loads the images that its pattern takes onto the agents that its expression names, whenever
-/// one is missing or stale there. It takes nothing off an agent.
+/// A standing preload: it loads the images that its pattern matches onto the agents that its expression names,
+/// whenever an image is missing or stale there. It removes nothing from an agent.
 pub(crate) struct PreloadRule(Told);
 
 #[Object(rename_fields = "snake_case")]
@@ -28,44 +28,44 @@ impl PreloadRule {
         &self.0.rule.name
     }
 
-    /// The images: a pattern for `registry/name:tag`, in which `*` stands for any characters, also `/` and `:`, and `?`
-    /// for any one.
+    /// A pattern for `registry/name:tag`, which selects the images. `*` stands for any characters, including `/` and
+    /// `:`; `?` stands for any single character.
     async fn images(&self) -> &str {
         &self.0.rule.images
     }
 
-    /// The agents: an expression as `preload_image` takes it, evaluated anew each time.
+    /// The expression that selects the agents, as in `preload_image`; it is evaluated anew each time.
     async fn target_agents(&self) -> &str {
         &self.0.rule.target_agents
     }
 
-    /// The part of the day in which it may begin something, `HH:MM-HH:MM`; null for always.
+    /// The part of the day in which it may begin to load, `HH:MM-HH:MM`; null for always.
     async fn window(&self) -> Option<String> {
         self.0.rule.window.as_ref().map(Window::to_string)
     }
 
-    /// The time zone of the window; null for the server's own, or without a window.
+    /// The time zone of the window; null for the server's own, or if there is no window.
     async fn time_zone(&self) -> Option<&str> {
         self.0.rule.window.as_ref().and_then(Window::zone)
     }
 
-    /// The time zone that the window is read in, by name.
+    /// The name of the time zone in which the window is read.
     async fn effective_time_zone(&self) -> Option<String> {
         self.0.rule.window.as_ref().map(Window::zone_name)
     }
 
-    /// Whether it does anything.
+    /// Whether the rule is in effect.
     async fn enabled(&self) -> bool {
         self.0.rule.enabled
     }
 
-    /// `filled`, `loading`, `closed` (something is missing, and its window is closed), `waiting` (something is missing
-    /// that can't be loaded now; `status` says why), `new` (yet to be looked at) or `disabled`.
+    /// `filled`, `loading`, `closed` (images are missing, and the window is closed), `waiting` (images are missing
+    /// and can't be loaded now; `status` says why), `new` (not checked yet) or `disabled`.
     async fn state(&self) -> &str {
         self.0.state().as_str()
     }
 
-    /// Whether it may begin something now.
+    /// Whether it may begin to load now.
     async fn is_open(&self) -> bool {
         self.0.rule.enabled && !matches!(self.0.standing, Some(WindowState::Closed(_)))
     }
@@ -78,7 +78,7 @@ impl PreloadRule {
         }
     }
 
-    /// When its window closes, in RFC 3339; null while it is closed. What has begun goes on then.
+    /// When its window closes, in RFC 3339; null while it is closed. Loading that has begun continues after that.
     async fn closes_at(&self) -> Option<String> {
         match self.0.standing {
             Some(WindowState::Open(until)) => Some(text(until)),
@@ -86,86 +86,86 @@ impl PreloadRule {
         }
     }
 
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     async fn created_at(&self) -> String {
         text(self.0.rule.created_at)
     }
 
-    /// Who made it: an e-mail address.
+    /// The e-mail address of the user who created it.
     async fn created_by(&self) -> &str {
         &self.0.rule.created_by
     }
 
-    /// When it was changed last, in RFC 3339.
+    /// When it was last changed, in RFC 3339.
     async fn modified_at(&self) -> String {
         text(self.0.rule.modified_at)
     }
 
-    /// Who changed it last, and so answers for what it does: an e-mail address.
+    /// The e-mail address of the user who last changed it; the rule acts on that user's authority.
     async fn modified_by(&self) -> &str {
         &self.0.rule.modified_by
     }
 
-    /// How it stood when it was looked at last; null if that is yet to come, or it is disabled.
+    /// The findings of the last check; null before the first check, or if the rule is disabled.
     async fn status(&self) -> Option<PreloadRuleStatus> {
         let is_known = self.0.status.as_deref().filter(|_| self.0.rule.enabled);
         is_known.map(PreloadRuleStatus::from)
     }
 }
 
-/// How a rule stood when it was looked at last. Counts are of images on agents: two images on three agents are six.
+/// The findings of the last check of a rule. Counts are of images on agents: two images on three agents count as six.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PreloadRuleStatus {
-    /// When that was, in RFC 3339.
+    /// When the check ran, in RFC 3339.
     at: String,
-    /// How many images the pattern takes, by name.
+    /// How many images the pattern matches, by name.
     images: i32,
-    /// Whether these are more than are looked after, 5,000: narrow the pattern.
+    /// Whether the pattern matches more than 5,000 images. The rule handles only 5,000 of them: narrow the pattern.
     is_cut: bool,
     /// How many agents the expression names.
     agents: i32,
-    /// The same, folded: `gpu[01-04]`.
+    /// The agents that the expression names, folded: `gpu[01-04]`.
     folded: String,
-    /// Names and groups in the expression that are nobody's now, the first hundred. They count once they are there.
+    /// Names and groups in the expression that do not exist now; the first hundred. They count once they exist.
     unknown: Vec<String>,
-    /// How many of those there are.
+    /// The number of all names and groups in the expression that do not exist now.
     unknown_count: i32,
-    /// Agents that can't be given anything now; the first hundred. They are looked at again once they can.
+    /// Agents that can't load images now; the first hundred. The rule checks them again once they can.
     away: Vec<PreloadRuleAway>,
-    /// How many of those there are.
+    /// The number of all agents that can't load images now.
     away_count: i32,
-    /// What is there.
+    /// Images that are present.
     present: i32,
-    /// What is not, on agents that can be given something.
+    /// Images that are missing from agents that can load them.
     missing: i32,
-    /// Of what is missing: is being loaded, by this rule or for others.
+    /// Missing images that are being loaded, by this rule or for another request.
     loading: i32,
-    /// Of what is missing: waits for the window to open, or for other tasks of rules to end.
+    /// Missing images that wait for the window to open, or for other tasks of rules to end.
     due: i32,
-    /// Of what is missing: came to nothing lately, and is tried again later.
+    /// Missing images that recently failed to load and are tried again later.
     held_back: i32,
-    /// Of what is missing: will not fit.
+    /// Missing images that do not fit.
     unfit: i32,
-    /// What is held back or will not fit, and why; the first hundred.
+    /// Images that are held back or do not fit, and why; the first hundred.
     waiting: Vec<PreloadRuleWaiting>,
-    /// When it began something last, in RFC 3339.
+    /// When it last began to load, in RFC 3339.
     begun_at: Option<String>,
-    /// How much that was.
+    /// How many images on agents it began to load then.
     begun: i32,
-    /// The background tasks that were made of it.
+    /// The background tasks of that.
     task_ids: Vec<String>,
-    /// Why what could begin did not.
+    /// Why nothing began although something was due.
     problem: Option<String>,
 }
 
-/// An agent that can't be given anything now.
+/// An agent that can't load images now.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PreloadRuleAway {
     /// The agent.
     agent: String,
-    /// Why.
+    /// Why it can't.
     reason: String,
 }
 
@@ -177,9 +177,9 @@ pub(crate) struct PreloadRuleWaiting {
     agent: String,
     /// The image.
     image: String,
-    /// Why.
+    /// Why it waits.
     reason: String,
-    /// When it is tried again, in RFC 3339, where that is a matter of time.
+    /// When it is tried again, in RFC 3339; null if it does not wait for a time.
     until: Option<String>,
 }
 
@@ -225,43 +225,43 @@ impl From<&Status> for PreloadRuleStatus {
     }
 }
 
-/// What a rule would find now; nothing is started.
+/// What a rule would find now. Nothing is started.
 #[derive(SimpleObject, Default)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PreloadRulePreview {
-    /// Whether a rule can be made of it.
+    /// Whether these arguments make a valid rule.
     ok: bool,
-    /// What is wrong, field by field.
+    /// What is wrong, for each field.
     problems: Vec<PreloadRuleProblem>,
-    /// How many images the pattern takes, by name.
+    /// How many images the pattern matches, by name.
     images: i32,
-    /// The first twenty of them.
+    /// The names of the first twenty images.
     image_names: Vec<String>,
-    /// Whether these are more than are looked after.
+    /// Whether the pattern matches more images than a rule handles.
     is_cut: bool,
     /// How many agents the expression names.
     agents: i32,
-    /// The same, folded.
+    /// The agents that the expression names, folded.
     folded: String,
-    /// They by name; the first 1,000.
+    /// The names of the agents; the first 1,000.
     agent_names: Vec<String>,
-    /// Names and groups that are nobody's now: a typo, or to come. The first hundred.
+    /// Names and groups that do not exist now: typing errors, or agents yet to come. The first hundred.
     unknown: Vec<String>,
-    /// How many of those there are.
+    /// The number of all names and groups that do not exist now.
     unknown_count: i32,
-    /// How many of the agents can't be given anything now.
+    /// How many of the agents can't load images now.
     away_count: i32,
-    /// How often an image is on an agent already.
+    /// How many images on agents are present.
     present: i32,
-    /// How often one is missing.
+    /// How many images on agents are missing.
     missing: i32,
-    /// What would be fetched in all, in bytes, at most.
+    /// The most that would be fetched in all, in bytes.
     bytes: BigInt,
-    /// Whether the window is open now; true without one.
+    /// Whether the window is open now; true if there is no window.
     is_open: bool,
-    /// When it opens next, in RFC 3339; null while it is open.
+    /// When the window opens next, in RFC 3339; null while it is open.
     opens_at: Option<String>,
-    /// The time zone that the window is read in, by name.
+    /// The name of the time zone in which the window is read.
     effective_time_zone: Option<String>,
 }
 
@@ -271,7 +271,8 @@ pub(crate) struct PreloadRulePreview {
 pub(crate) struct PreloadRuleProblem {
     /// `images`, `target_agents`, `window` or `time_zone`.
     field: &'static str,
-    /// What is wrong and what would be right. For an expression, two lines follow: itself, and a caret at the place.
+    /// What is wrong and what would be right. For an expression, two lines follow: the expression, and a caret at the
+    /// mistake.
     message: String,
 }
 
@@ -279,52 +280,54 @@ pub(crate) struct PreloadRuleProblem {
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct CreatePreloadRuleInput {
-    /// The images: a pattern for `registry/name:tag`; `*` stands for any characters, `?` for any one.
+    /// A pattern for `registry/name:tag`, which selects the images; `*` stands for any characters, `?` for any single
+    /// one.
     images: String,
-    /// The agents: an expression. Names that nobody has yet are taken, and told of.
+    /// The expression that selects the agents. Names that do not exist yet are accepted and reported.
     target_agents: String,
-    /// When it may begin something, `HH:MM-HH:MM`; always otherwise. May go over midnight.
+    /// When it may begin to load, `HH:MM-HH:MM`; always if not given. The window may extend over midnight.
     window: Option<String>,
-    /// The window's time zone, by its IANA name; the server's own otherwise.
+    /// The IANA name of the window's time zone; the server's own if not given.
     time_zone: Option<String>,
-    /// Whether it does anything; yes otherwise.
+    /// Whether the rule is in effect; true if not given.
     enabled: Option<bool>,
 }
 
-/// Changes to a rule; what is null stays as it is.
+/// Changes to a rule. A field that is null keeps its value.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct ModifyPreloadRuleInput {
-    /// The images.
+    /// The pattern that selects the images.
     images: Option<String>,
-    /// The agents.
+    /// The expression that selects the agents.
     target_agents: Option<String>,
-    /// When it may begin something; empty for always.
+    /// When it may begin to load; an empty text for always.
     window: Option<String>,
-    /// The window's time zone; empty for the server's own.
+    /// The window's time zone; an empty text for the server's own.
     time_zone: Option<String>,
-    /// Whether it does anything.
+    /// Whether the rule is in effect.
     enabled: Option<bool>,
 }
 
 outcome!(
-    /// What came of `create_preload_rule` and `modify_preload_rule`.
+    /// The result of `create_preload_rule` and `modify_preload_rule`.
     PreloadRuleOutcome,
-    /// As it is now; null if it was not done.
+    /// The rule after the change; null if nothing was changed.
     preload_rule: PreloadRule,
-    /// Names and groups in the expression that are nobody's now: a typo, or to come. The first hundred.
+    /// Names and groups in the expression that do not exist now: typing errors, or agents yet to come. The first
+    /// hundred.
     unknown: Vec<String>
 );
 
-/// A rule that was made or changed, with the names in it that are nobody's.
+/// Returns a rule that was created or changed, with the names in it that do not exist.
 fn with_unknown(told: Told, caller: &Caller, rules: &Rules) -> (PreloadRule, Vec<String>) {
-    // A rule's expression was read when it was kept, so that there is nothing that could fail.
+    // The expression was parsed when the rule was stored, so this can't fail.
     let unknown = rules.unknown_names(caller, &told.rule.target_agents).unwrap_or_default();
     (PreloadRule(told), unknown)
 }
 
 outcome!(
-    /// What came of `delete_preload_rule`.
+    /// The result of `delete_preload_rule`.
     DeletePreloadRule
 );
 
@@ -334,20 +337,20 @@ pub(crate) struct RuleQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RuleQuery {
-    /// The standing preloads, by name.
+    /// All standing preloads, by name.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn preload_rules(&self, ctx: &Context<'_>) -> FieldResult<Vec<PreloadRule>> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         Ok(rules.list(caller)?.into_iter().map(PreloadRule).collect())
     }
 
-    /// One of them.
+    /// One standing preload.
     async fn preload_rule(&self, ctx: &Context<'_>, name: String) -> FieldResult<Option<PreloadRule>> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         Ok(Some(PreloadRule(rules.find(caller, &name)?)))
     }
 
-    /// What a rule would find now; nothing is started, and what is wrong with it is told field by field.
+    /// What a rule would find now. Nothing is started; mistakes are reported for each field.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn preload_rule_preview(
         &self,
@@ -370,7 +373,7 @@ impl RuleQuery {
             Ok(found) => preview.find(&found),
             Err(error) => {
                 problems.push(problem(error)?);
-                // Of two mistakes both are told.
+                // Of two mistakes, both are reported.
                 if let Err(error) = Rules::check_agents(&target_agents) {
                     let other = problem(error)?;
                     if problems.iter().all(|known| known.field != other.field) {
@@ -415,7 +418,7 @@ pub(crate) struct RuleMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl RuleMutation {
-    /// Adds a standing preload. It is looked at within seconds, and whenever agents, images or it change.
+    /// Adds a standing preload. It is checked within seconds, and whenever agents, images or the rule itself change.
     async fn create_preload_rule(
         &self,
         ctx: &Context<'_>,
@@ -433,7 +436,7 @@ impl RuleMutation {
         Some(rules.add(caller, &name, wanted).await.map(|told| with_unknown(told, caller, rules)).into())
     }
 
-    /// Changes a standing preload. What it has begun goes on.
+    /// Changes a standing preload. Loading that has begun continues.
     async fn modify_preload_rule(
         &self,
         ctx: &Context<'_>,
@@ -451,14 +454,14 @@ impl RuleMutation {
         Some(rules.change(caller, &name, change).await.map(|told| with_unknown(told, caller, rules)).into())
     }
 
-    /// Takes a standing preload out. What it has begun goes on, and nothing is taken off an agent.
+    /// Deletes a standing preload. Loading that has begun continues, and nothing is removed from an agent.
     async fn delete_preload_rule(&self, ctx: &Context<'_>, name: String) -> Option<DeletePreloadRule> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         Some(rules.remove(caller, &name).await.into())
     }
 }
 
-/// What is wrong with one field; any other error stays one.
+/// Returns what is wrong with one field; any other error stays an error.
 fn problem(error: Error) -> FieldResult<PreloadRuleProblem> {
     match error {
         Error::Invalid { field, why } => Ok(PreloadRuleProblem { field, message: why }),

@@ -24,7 +24,7 @@ impl From<Arc<ScalingGroup>> for ScalingGroupNode {
     }
 }
 
-/// What only Backend.AI's scheduler has a use for is constant here, in the shape its clients expect.
+/// Fields that only Backend.AI's scheduler uses are constants here, in the shape its clients expect.
 #[Object(name = "ScalingGroup", rename_fields = "snake_case")]
 impl ScalingGroupNode {
     /// Its name.
@@ -32,57 +32,57 @@ impl ScalingGroupNode {
         Some(&self.0.name)
     }
 
-    /// For people.
+    /// A description for people.
     async fn description(&self) -> Option<&str> {
         Some(&self.0.description)
     }
 
-    /// Whether it counts.
+    /// Whether it is active. An image is not visible through an inactive scaling group.
     async fn is_active(&self) -> Option<bool> {
         Some(self.0.is_active)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn is_public(&self) -> Option<bool> {
         Some(true)
     }
 
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     async fn created_at(&self) -> Option<String> {
         Some(self.0.created_at.to_string())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn driver(&self) -> Option<&str> {
         Some("static")
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn driver_opts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn scheduler(&self) -> Option<&str> {
         Some("fifo")
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn scheduler_opts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn use_host_network(&self) -> Option<bool> {
         Some(false)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn wsproxy_addr(&self) -> Option<&str> {
         None
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn wsproxy_api_token(&self) -> Option<&str> {
         None
     }
@@ -94,25 +94,25 @@ macro_rules! props {
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
         pub(crate) struct $name {
-            /// For people.
+            /// A description for people.
             description: Option<String>,
-            /// Whether it counts.
+            /// Whether it is active. An image is not visible through an inactive scaling group.
             is_active: Option<bool>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             is_public: Option<bool>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             driver: Option<String>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             driver_opts: Option<JsonString>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             scheduler: Option<String>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             scheduler_opts: Option<JsonString>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             use_host_network: Option<bool>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             wsproxy_addr: Option<String>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             wsproxy_api_token: Option<String>,
         }
 
@@ -125,37 +125,37 @@ macro_rules! props {
 }
 
 props!(
-    /// A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is taken too.
+    /// A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is accepted too.
     CreateScalingGroupInput
 );
 props!(
-    /// Changes to a scaling group; what is null stays as it is.
+    /// Changes to a scaling group. A field that is null keeps its value.
     ModifyScalingGroupInput
 );
 
 outcome!(
-    /// What came of `create_scaling_group`.
+    /// The result of `create_scaling_group`.
     CreateScalingGroup,
-    /// As it is now; null if it was not done.
+    /// The scaling group after the change; null if nothing was changed.
     scaling_group: ScalingGroupNode
 );
 outcome!(
-    /// What came of `modify_scaling_group`.
+    /// The result of `modify_scaling_group`.
     ModifyScalingGroup
 );
 outcome!(
-    /// What came of `delete_scaling_group`.
+    /// The result of `delete_scaling_group`.
     DeleteScalingGroup
 );
 
-/// The queries. Super-admins see all scaling groups, everybody else those that their domain, a group or a keypair they
-/// see may use.
+/// The queries. Super-admins see all scaling groups. Other users see those that their domain may use, or a group or
+/// keypair that they see.
 #[derive(Default)]
 pub(crate) struct ScalingGroupQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ScalingGroupQuery {
-    /// One scaling group; without a name `default`.
+    /// One scaling group. Without a name, `default`.
     async fn scaling_group(
         &self,
         ctx: &Context<'_>,
@@ -166,7 +166,7 @@ impl ScalingGroupQuery {
         Ok(Some(ScalingGroupNode(directory.scaling_group(caller, name)?)))
     }
 
-    /// All scaling groups, by name.
+    /// All scaling groups the caller may see, by name.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn scaling_groups(
         &self,
@@ -178,7 +178,7 @@ impl ScalingGroupQuery {
         Some(rows(directory.scaling_groups(caller, name.as_deref(), is_active)))
     }
 
-    /// Those that a domain may use.
+    /// The scaling groups that a domain may use.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn scaling_groups_for_domain(
         &self,
@@ -190,7 +190,7 @@ impl ScalingGroupQuery {
         Ok(Some(rows(directory.scaling_groups_for(caller, &Grantee::Domain(domain), is_active)?)))
     }
 
-    /// Those that a group may use besides its domain's.
+    /// The scaling groups that a group may use besides those of its domain.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn scaling_groups_for_user_group(
         &self,
@@ -203,7 +203,7 @@ impl ScalingGroupQuery {
         Ok(Some(rows(directory.scaling_groups_for(caller, &grantee, is_active)?)))
     }
 
-    /// Those that a keypair may use whatever its user's groups.
+    /// The scaling groups that a keypair may use whatever groups its user is in.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn scaling_groups_for_keypair(
         &self,
@@ -244,7 +244,8 @@ impl ScalingGroupMutation {
         Some(directory.change_scaling_group(caller, &name, props.into()).await.into())
     }
 
-    /// Takes a scaling group out. One that agents are in, or that something may use, is refused.
+    /// Deletes a scaling group. A scaling group that has agents, or that is assigned to a domain, group or keypair,
+    /// is refused.
     async fn delete_scaling_group(&self, ctx: &Context<'_>, name: String) -> Option<DeleteScalingGroup> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.remove_scaling_group(caller, &name).await.into())

@@ -1,4 +1,4 @@
-//! The schema put together, and the limits on what one request may ask.
+//! Builds the schema, and limits what one request may ask.
 
 use async_graphql::{EmptySubscription, MergedObject, SDLExportOptions};
 
@@ -40,13 +40,13 @@ use crate::store::Store;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
 
-/// Nested selections: the introspection query that tools send goes 13 deep, our own types 5.
+/// The deepest nesting of selections: the introspection query that tools send goes 13 deep, our own types 5.
 const MAX_DEPTH: usize = 15;
-/// Fields in one request, weighed: a list counts as [`LIST_COST`](crate::graphql::kit::limit::LIST_COST).
+/// The most fields of one request, weighed: a list counts as [`LIST_COST`](crate::graphql::kit::limit::LIST_COST).
 const MAX_COMPLEXITY: usize = 2_000;
-/// Directives on one field.
+/// The most directives on one field.
 const MAX_DIRECTIVES: usize = 8;
-/// Nesting of the text itself, which the parser holds on its stack.
+/// The deepest nesting of the text itself, which the parser holds on its stack.
 const MAX_RECURSION: usize = 32;
 
 /// All queries.
@@ -97,16 +97,16 @@ pub(crate) struct Mutation(
     TokenMutation,
 );
 
-/// The schema as the library has it; [`spec::Api`](crate::graphql::spec::Api) is how it is asked.
+/// The schema as the library has it. Requests go through [`spec::Api`](crate::graphql::spec::Api).
 pub(crate) type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
-/// What the resolvers ask.
+/// The services that the resolvers call.
 pub(crate) struct Services {
-    /// For its size.
+    /// For the size of the database.
     pub(crate) store: Store,
-    /// For whom an explanation is about.
+    /// For the user that an explanation is about.
     pub(crate) accounts: Accounts,
-    /// For the log itself.
+    /// For the audit log.
     pub(crate) audit: Audit,
     /// For domains, groups, users, keypairs and scaling groups.
     pub(crate) directory: Directory,
@@ -132,7 +132,7 @@ pub(crate) struct Services {
     pub(crate) queue: Queue,
 }
 
-/// The schema over these services, whose long walks are run there.
+/// Builds the schema over these services; its long walks run on `walks`.
 pub(crate) fn build(services: Services, walks: Walks) -> Schema {
     let Services {
         store,
@@ -169,13 +169,13 @@ pub(crate) fn build(services: Services, walks: Walks) -> Schema {
         .finish()
 }
 
-/// The schema as text, in GraphQL's schema definition language.
+/// Returns the schema as text, in GraphQL's schema definition language.
 pub(crate) fn sdl() -> String {
     let options = SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
     builder().finish().sdl_with_options(options)
 }
 
-/// A schema that can be asked about itself.
+/// Returns a schema without services, which answers introspection only.
 #[cfg(test)]
 pub(crate) fn empty() -> Schema {
     builder().finish()

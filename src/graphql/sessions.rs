@@ -7,12 +7,12 @@ use crate::access::sessions::Shown;
 use crate::access::sign_in::SignIn;
 use crate::graphql::kit::outcome::{Done, outcome};
 
-/// A session that a password opened.
+/// A session that was opened with a password.
 pub(crate) struct LoginSession(Shown);
 
 #[Object(rename_fields = "snake_case")]
 impl LoginSession {
-    /// When its owner signed in.
+    /// When the user signed in.
     async fn created_at(&self) -> String {
         self.0.created_at.to_string()
     }
@@ -22,19 +22,19 @@ impl LoginSession {
         self.0.last_seen.to_string()
     }
 
-    /// Where its owner signed in from.
+    /// The address that the user signed in from.
     async fn address(&self) -> Option<String> {
         self.0.address.map(|address| address.to_string())
     }
 
-    /// Whether it is the one that asks.
+    /// Whether this request uses the session.
     async fn current(&self) -> bool {
         self.0.current
     }
 }
 
 outcome!(
-    /// What came of `sign_out_everywhere`; `msg` says how many sessions ended.
+    /// The result of `sign_out_everywhere`; `msg` says how many sessions ended.
     SignOutEverywhere
 );
 
@@ -44,7 +44,7 @@ pub(crate) struct SessionQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl SessionQuery {
-    /// Where the caller is signed in, the latest first.
+    /// The caller's sessions, newest first.
     async fn sessions(&self, ctx: &Context<'_>) -> Vec<LoginSession> {
         let (caller, sign_in) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<SignIn>());
         sign_in.sessions().list(caller).into_iter().map(LoginSession).collect()
@@ -57,7 +57,7 @@ pub(crate) struct SessionMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl SessionMutation {
-    /// Ends all sessions of the caller's, this one too unless it is to be kept. Keypairs and tokens stay.
+    /// Ends all sessions of the caller, including this one unless it is to be kept. Keypairs and tokens stay.
     async fn sign_out_everywhere(
         &self,
         ctx: &Context<'_>,

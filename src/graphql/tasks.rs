@@ -1,4 +1,4 @@
-//! Background tasks: what is being done, how far it is, and what came of it.
+//! Background tasks: their subject, progress and results.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::tasks::live::Live;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Item, Ledger, Page, Remark, Remarks, Task};
 
-/// The most tasks one request lists.
+/// The most tasks that one request lists.
 const MAX_TASKS: usize = 200;
-/// How many if nothing is said.
+/// The number of tasks listed if the request does not say.
 const USUAL_TASKS: usize = 50;
-/// The most items of a task one request lists.
+/// The most items of a task that one request lists.
 const MAX_ITEMS: usize = 1_000;
 
 /// A background task.
@@ -45,22 +45,22 @@ impl BackgroundTask {
         self.task.kind.as_str()
     }
 
-    /// What it is done to: a registry, an image.
+    /// The registry or image that the task works on.
     async fn subject(&self) -> &str {
         &self.task.subject
     }
 
-    /// The agents it is for, as they were asked for.
+    /// The agents it is for, as the request named them.
     async fn target_agents(&self) -> Option<&str> {
         self.task.targets.as_ref().map(|targets| targets.expression.as_str())
     }
 
-    /// The agents it is for, as that came to when it was made, folded.
+    /// The agents that the request's expression named when the task was created, folded.
     async fn target_agents_folded(&self) -> Option<&str> {
         self.task.targets.as_ref().map(|targets| targets.folded.as_str())
     }
 
-    /// The standing rule that asked for it; null where a person did.
+    /// The standing preload that asked for it; null if a user asked for it.
     async fn rule(&self) -> Option<&str> {
         self.task.targets.as_ref().and_then(|targets| targets.rule.as_deref())
     }
@@ -70,12 +70,12 @@ impl BackgroundTask {
         self.task.state.as_str()
     }
 
-    /// The last thing worth saying about it.
+    /// The latest message about its progress.
     async fn message(&self) -> &str {
         &self.task.message
     }
 
-    /// When it was asked for, in RFC 3339.
+    /// When it was requested, in RFC 3339.
     async fn created_at(&self) -> String {
         self.task.created_at.to_string()
     }
@@ -85,22 +85,22 @@ impl BackgroundTask {
         self.task.ended_at.map(|at| at.to_string())
     }
 
-    /// How much of it is done: tags for a rescan.
+    /// How much is done so far, in the task's unit; tags for a rescan.
     async fn current_progress(&self) -> BigInt {
         BigInt(self.task.progress.current)
     }
 
-    /// All there is to do, as far as it is known by now; 0 while it is not.
+    /// How much there is to do in all, as far as known; 0 if not known yet.
     async fn total_progress(&self) -> BigInt {
         BigInt(self.task.progress.total)
     }
 
-    /// What it has changed, passed over and failed to do so far.
+    /// What it has changed, skipped and failed to do so far.
     async fn ledger(&self) -> TaskLedger {
         TaskLedger(self.live.ledger())
     }
 
-    /// Its pieces, in order.
+    /// Its items, in order.
     async fn items(
         &self,
         ctx: &Context<'_>,
@@ -116,22 +116,22 @@ impl BackgroundTask {
     }
 }
 
-/// A piece of a task: one repository for a rescan, an image and an agent for a preload or unload.
+/// One unit of a task: a repository for a rescan, an image on an agent for a preload or unload.
 pub(crate) struct TaskItem(Item);
 
 #[Object(rename_fields = "snake_case")]
 impl TaskItem {
-    /// What it is about.
+    /// The name of the repository or image.
     async fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The agent it is about; null where it is about none.
+    /// The agent it concerns; null if it concerns none.
     async fn agent(&self) -> Option<&str> {
         self.0.pair.as_ref().map(|pair| pair.agent.as_str())
     }
 
-    /// The image it is about, by its canonical name; null where it is about more than one.
+    /// The canonical name of the image it concerns; null if it concerns more than one.
     async fn reference(&self) -> Option<&str> {
         self.0.pair.as_ref().map(|pair| pair.image.as_str())
     }
@@ -141,12 +141,12 @@ impl TaskItem {
         self.0.state.as_str()
     }
 
-    /// How often it was begun.
+    /// How many times it was started.
     async fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// How fast it went so far, in its unit (tags, bytes) per second.
+    /// Its average speed so far, in its unit (tags, bytes) per second.
     async fn speed(&self) -> Option<f64> {
         let begun = self.0.started_at?;
         let until = self.0.ended_at.unwrap_or_else(jiff::Timestamp::now);
@@ -161,17 +161,17 @@ impl TaskItem {
         self.0.reason.as_deref()
     }
 
-    /// How much of it is done.
+    /// How much of it is done, in its unit.
     async fn current(&self) -> BigInt {
         BigInt(self.0.progress.current)
     }
 
-    /// All there is to do in it; 0 while that is not known.
+    /// How much there is to do in it, in its unit; 0 if not known yet.
     async fn total(&self) -> BigInt {
         BigInt(self.0.progress.total)
     }
 
-    /// When it was first begun.
+    /// When it was first started.
     async fn started_at(&self) -> Option<String> {
         self.0.started_at.map(|at| at.to_string())
     }
@@ -181,72 +181,72 @@ impl TaskItem {
         self.0.ended_at.map(|at| at.to_string())
     }
 
-    /// The time it waits for.
+    /// The time before which it is not tried again.
     async fn not_before(&self) -> Option<String> {
         self.0.not_before.map(|at| at.to_string())
     }
 
-    /// What came of it.
+    /// What it has changed, skipped and failed to do.
     async fn ledger(&self) -> TaskLedger {
         TaskLedger(Arc::new(self.0.ledger.clone()))
     }
 }
 
-/// An account of what was done.
+/// What a task or an item has done.
 pub(crate) struct TaskLedger(Arc<Ledger>);
 
 #[Object(rename_fields = "snake_case")]
 impl TaskLedger {
-    /// Images that are new.
+    /// How many images were added.
     async fn added(&self) -> BigInt {
         BigInt(self.0.added)
     }
 
-    /// Images that changed.
+    /// How many images were updated.
     async fn updated(&self) -> BigInt {
         BigInt(self.0.updated)
     }
 
-    /// Images that are as they were.
+    /// How many images were unchanged.
     async fn unchanged(&self) -> BigInt {
         BigInt(self.0.unchanged)
     }
 
-    /// Images that were taken out.
+    /// How many images were removed.
     async fn removed(&self) -> BigInt {
         BigInt(self.0.removed)
     }
 
-    /// How much was passed over.
+    /// How many things were skipped.
     async fn skipped_count(&self) -> BigInt {
         BigInt(self.0.skipped.count)
     }
 
-    /// How much could not be done.
+    /// How many things failed.
     async fn failed_count(&self) -> BigInt {
         BigInt(self.0.failed.count)
     }
 
-    /// What was passed over, and why; the first 1,000.
+    /// What was skipped, and why; the first 1,000.
     async fn skipped(&self) -> Vec<LedgerEntry> {
         entries(&self.0.skipped)
     }
 
-    /// What could not be done, and why; the first 1,000.
+    /// What failed, and why; the first 1,000.
     async fn failed(&self) -> Vec<LedgerEntry> {
         entries(&self.0.failed)
     }
 }
 
-/// One thing and the reason it is listed.
+/// One thing that was skipped or failed, and the reason.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct LedgerEntry {
-    /// What it is about.
+    /// What it is: an image, a repository, an agent.
     reference: String,
     /// Why.
     reason: String,
-    /// What kind of failure it is, where a program may go by it.
+    /// What kind of failure it is, for programs; null if there is no code for it.
     code: Option<ErrorCode>,
 }
 
@@ -257,7 +257,7 @@ fn entries(remarks: &Remarks) -> Vec<LedgerEntry> {
 }
 
 outcome!(
-    /// What came of `cancel_task`: whether the task was asked to stop.
+    /// The result of `cancel_task`: whether the task was asked to stop.
     CancelTask
 );
 
@@ -267,13 +267,13 @@ pub(crate) struct TaskQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TaskQuery {
-    /// One task, for super-admins. It can be asked about until 24 hours after its end.
+    /// One task, for super-admins. It can be queried until 24 hours after its end.
     async fn background_task(&self, ctx: &Context<'_>, id: String) -> FieldResult<Option<BackgroundTask>> {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
         Ok(Some(queue.task_of(caller, &id)?.into()))
     }
 
-    /// The tasks, the newest first, for super-admins; nobody else has any.
+    /// The tasks, newest first. For super-admins; other users have no tasks.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn background_tasks(
         &self,
@@ -296,7 +296,7 @@ pub(crate) struct TaskMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TaskMutation {
-    /// Asks a task to stop. What it has done stays done.
+    /// Asks a task to stop. What it has already done stays done.
     async fn cancel_task(&self, ctx: &Context<'_>, id: String) -> CancelTask {
         let (caller, queue) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Queue>());
         queue.cancel(caller, &id).await.map(|()| Done::saying("cancelling")).into()

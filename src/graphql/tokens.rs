@@ -7,32 +7,32 @@ use crate::access::tokens::{Token, Tokens, Wanted};
 use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::outcome::outcome;
 
-/// A personal API token, without itself.
+/// A personal API token, without its secret.
 pub(crate) struct ApiToken(Token);
 
 #[Object(rename_fields = "snake_case")]
 impl ApiToken {
-    /// Its id, to revoke it by.
+    /// Its id, for revoking it.
     async fn id(&self) -> String {
         self.0.id.to_string()
     }
 
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     async fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// What it is for: `read` or `full`.
+    /// What it allows: `read` or `full`.
     async fn scope(&self) -> &str {
         if self.0.read_only { "read" } else { "full" }
     }
 
-    /// When it was made.
+    /// When it was created.
     async fn created_at(&self) -> String {
         self.0.created_at.to_string()
     }
 
-    /// From when on it is refused.
+    /// When it expires.
     async fn expires_at(&self) -> String {
         self.0.expires_at.to_string()
     }
@@ -44,15 +44,15 @@ impl ApiToken {
 }
 
 outcome!(
-    /// What came of `create_api_token`.
+    /// The result of `create_api_token`.
     CreateApiToken,
-    /// The token itself, for `Authorization: Bearer`. It is not shown again.
+    /// The token itself, for `Authorization: Bearer`. It is shown only here.
     token: String,
-    /// What is known of it from now on.
+    /// The token's properties.
     api_token: ApiToken
 );
 outcome!(
-    /// What came of `revoke_api_token`.
+    /// The result of `revoke_api_token`.
     RevokeApiToken
 );
 
@@ -62,7 +62,7 @@ pub(crate) struct TokenQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TokenQuery {
-    /// The caller's API tokens, the latest first; for super-admins also those of the user with this e-mail address.
+    /// The caller's API tokens, newest first. For super-admins also those of the user with this e-mail address.
     async fn api_tokens(&self, ctx: &Context<'_>, user: Option<String>) -> FieldResult<Vec<ApiToken>> {
         let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
         Ok(tokens.list(caller, user.as_deref())?.into_iter().map(ApiToken).collect())
@@ -75,8 +75,8 @@ pub(crate) struct TokenMutation;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TokenMutation {
-    /// Makes an API token of the caller's: `read` for reading only, or `full`. It lasts 90 days unless told otherwise,
-    /// in days or by a time as RFC 3339 writes it, and a year at most. A token can make none.
+    /// Creates an API token for the caller: `read` for reading only, or `full`. It lasts 90 days unless a number of
+    /// days or a time in RFC 3339 is given, and a year at most. A request that uses a token can't create one.
     async fn create_api_token(
         &self,
         ctx: &Context<'_>,
@@ -91,7 +91,7 @@ impl TokenMutation {
         made.map(|(token, text)| (text.expose().to_owned(), ApiToken(token))).into()
     }
 
-    /// Revokes an API token: one of the caller's, or for super-admins anybody's.
+    /// Revokes an API token: one of the caller's, or for super-admins any user's.
     async fn revoke_api_token(&self, ctx: &Context<'_>, id: String) -> RevokeApiToken {
         let (caller, tokens) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Tokens>());
         tokens.revoke(caller, &id).await.into()

@@ -1,4 +1,4 @@
-//! Loading and unloading: what a preload would do. The mutations are the seed's, in `graphql::images`.
+//! Preloads and unloads: the plan of a preload. The mutations belong to the seed's API, in `graphql::images`.
 
 use async_graphql::{Context, Object, SimpleObject};
 
@@ -12,17 +12,17 @@ use crate::transfer::service::Transfers;
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PreloadPlan {
-    /// The set of agents, folded.
+    /// The agents of the preload, folded.
     folded: String,
-    /// How many agents are in it.
+    /// The number of agents.
     count: i32,
-    /// What would be fetched in all, in bytes.
+    /// The bytes to fetch in all.
     bytes: BigInt,
-    /// Image by image, in the order they were named, and agent by agent, by id.
+    /// One row per image and agent: images in the order they were named, agents by id.
     agents: Vec<PreloadPlanAgent>,
 }
 
-/// What a preload would do with an image on an agent.
+/// What a preload would do with one image on one agent.
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PreloadPlanAgent {
@@ -32,13 +32,13 @@ pub(crate) struct PreloadPlanAgent {
     reference: String,
     /// `already-there`, `stale`, `to-fetch`, `wrong-architecture`, `draining` or `offline`.
     step: &'static str,
-    /// What it has to fetch, in bytes, at most.
+    /// The most that the agent has to fetch, in bytes.
     bytes: BigInt,
-    /// The room it has, in bytes, if its engine says.
+    /// The agent's free room, in bytes; null if its engine does not tell.
     free_bytes: Option<BigInt>,
-    /// False if the image will not fit beside those before it; null when that can't be told.
+    /// Whether the image fits beside those listed before it; null if the server can't tell.
     fits: Option<bool>,
-    /// What stands in the way, for people.
+    /// What prevents the load, for people.
     problem: Option<&'static str>,
 }
 
@@ -63,7 +63,7 @@ impl From<AgentPlan> for PreloadPlanAgent {
     }
 }
 
-/// The image of the seed's argument, and those of the other.
+/// Returns the image of the seed's `reference` argument, followed by those of `references`.
 pub(crate) fn all_of(reference: String, references: Option<Vec<Option<String>>>) -> Vec<String> {
     std::iter::once(reference).chain(references.unwrap_or_default().into_iter().flatten()).collect()
 }
@@ -74,7 +74,7 @@ pub(crate) struct TransferQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl TransferQuery {
-    /// What `preload_image` would do with the same arguments; nothing is started.
+    /// What `preload_image` would do with the same arguments. Nothing is started.
     async fn preload_plan(
         &self,
         ctx: &Context<'_>,

@@ -1,4 +1,4 @@
-//! Users, under the names Backend.AI gave their administration.
+//! Users, under the names of Backend.AI's administration API.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl UserNode {
         Some(&self.0.full_name)
     }
 
-    /// For other admins.
+    /// A description for admins.
     async fn description(&self) -> Option<&str> {
         Some(&self.0.description)
     }
@@ -69,7 +69,7 @@ impl UserNode {
         Some(self.0.role.as_str())
     }
 
-    /// Whether it may be used.
+    /// Whether the user may sign in or use keypairs.
     async fn is_active(&self) -> Option<bool> {
         Some(self.0.is_active())
     }
@@ -79,17 +79,17 @@ impl UserNode {
         Some(self.0.status.as_str())
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn status_info(&self) -> Option<&str> {
         None
     }
 
-    /// Whether it must choose another password.
+    /// Whether the user must choose a new password.
     async fn need_password_change(&self) -> Option<bool> {
         Some(self.0.need_password_change)
     }
 
-    /// When it was made, in RFC 3339.
+    /// When it was created, in RFC 3339.
     async fn created_at(&self) -> Option<String> {
         Some(self.0.created_at.to_string())
     }
@@ -99,42 +99,42 @@ impl UserNode {
         self.0.modified_at.map(|at| at.to_string())
     }
 
-    /// The domain it belongs to.
+    /// The domain that the user belongs to.
     async fn domain_name(&self) -> Option<&str> {
         Some(&self.0.domain)
     }
 
-    /// The groups it is a member of, by name.
+    /// The groups that the user is a member of, by name.
     async fn groups(&self, ctx: &Context<'_>) -> Option<Vec<Option<UserGroup>>> {
         Some(rows(ctx.data_unchecked::<Directory>().groups_of(self.0.id)))
     }
 
-    /// What an outside system calls it.
+    /// Its id in an external system.
     async fn integration_id(&self) -> Option<&str> {
         self.0.integration_id.as_deref()
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn allowed_client_ip(&self) -> Option<Vec<Option<String>>> {
         None
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn totp_activated(&self) -> Option<bool> {
         Some(false)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn sudo_session_enabled(&self) -> Option<bool> {
         Some(false)
     }
 
-    /// Constant; for Backend.AI's clients.
+    /// A constant, for compatibility with Backend.AI's clients.
     async fn resource_policy(&self) -> Option<&str> {
         Some("default")
     }
 
-    /// The oldest of its keypairs that may be used.
+    /// The oldest of the user's keypairs that may be used.
     async fn main_access_key(&self, ctx: &Context<'_>) -> Option<String> {
         ctx.data_unchecked::<Directory>().main_access_key(&self.0)
     }
@@ -185,9 +185,9 @@ impl From<Arc<Group>> for UserGroup {
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct UserList {
-    /// The page.
+    /// The rows of this page.
     items: Option<Vec<Option<UserNode>>>,
-    /// How many there are in all.
+    /// The number of rows on all pages together.
     total_count: Option<i32>,
 }
 
@@ -197,43 +197,43 @@ macro_rules! props {
         #[derive(InputObject)]
         #[graphql(rename_fields = "snake_case")]
         pub(crate) struct $name {
-            /// A short name, unique in whatever case; empty for none.
+            /// A short name, unique regardless of case; empty for none.
             username: Option<String>,
             /// 8 to 1024 bytes.
             password: Option<String>,
-            /// Whether it must choose another password.
+            /// Whether the user must choose a new password.
             need_password_change: Option<bool>,
             /// The person's name.
             full_name: Option<String>,
-            /// For other admins.
+            /// A description for admins.
             description: Option<String>,
-            /// `active` or `inactive` in other words.
+            /// Another way to set the status: true for `active`, false for `inactive`.
             is_active: Option<bool>,
-            /// `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`.
+            /// `active`, `inactive`, `before-verification` or `deleted`; it takes precedence over `is_active`.
             status: Option<String>,
-            /// The domain it belongs to. Another one ends its memberships in groups.
+            /// The domain that the user belongs to. Moving to another domain ends the user's memberships in groups.
             domain_name: Option<String>,
             /// `superadmin`, `admin`, `user` or `monitor`.
             role: Option<String>,
-            /// The groups it is a member of, all of them, by id.
+            /// The ids of all groups that the user is to be a member of.
             group_ids: Option<Vec<Option<String>>>,
-            /// What an outside system calls it.
+            /// Its id in an external system.
             integration_id: Option<String>,
-            /// Not taken: accounts are not bound to addresses.
+            /// Refused: accounts are not bound to addresses.
             allowed_client_ip: Option<Vec<Option<String>>>,
-            /// Not taken: there are no one-time passwords.
+            /// Refused: there are no one-time passwords.
             totp_activated: Option<bool>,
-            /// Not taken: it is the oldest keypair that may be used.
+            /// Refused: the main access key is always the oldest keypair that may be used.
             main_access_key: Option<String>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             resource_policy: Option<String>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             sudo_session_enabled: Option<bool>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             container_uid: Option<i32>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             container_main_gid: Option<i32>,
-            /// Not looked at; for Backend.AI's clients.
+            /// Ignored; accepted for compatibility with Backend.AI's clients.
             container_gids: Option<Vec<Option<i32>>>,
         }
 
@@ -264,15 +264,16 @@ macro_rules! props {
 }
 
 props!(
-    /// A new user: active, of the role `user` and of your domain if nothing else is given.
+    /// A new user. Unless given otherwise, the user is active, has the role `user` and belongs to the caller's
+    /// domain.
     UserInput
 );
 props!(
-    /// Changes to a user; what is null stays as it is.
+    /// Changes to a user. A field that is null keeps its value.
     ModifyUserInput
 );
 
-/// What makes an account safer elsewhere is refused rather than forgotten.
+/// Refuses settings that make an account safer elsewhere but would have no effect here, rather than ignoring them.
 fn refuse_protections(addresses: bool, totp: bool, main_key: bool) -> Result<()> {
     let refused = [
         (addresses, "allowed_client_ip", "accounts are not bound to addresses here; leave it out"),
@@ -303,46 +304,46 @@ fn group_ids(ids: Vec<Option<String>>) -> Result<Vec<GroupId>> {
 }
 
 outcome!(
-    /// What came of `create_user`.
+    /// The result of `create_user`.
     CreateUser,
-    /// The user.
+    /// The created user.
     user: UserNode,
-    /// Its first keypair, with the secret key: it is shown this once.
+    /// The user's first keypair, with the secret key, which is shown this once.
     keypair: KeyPairNode
 );
 outcome!(
-    /// What came of `modify_user`.
+    /// The result of `modify_user`.
     ModifyUser,
-    /// As it is now; null if it was not done.
+    /// The user after the change; null if nothing was changed.
     user: UserNode
 );
 outcome!(
-    /// What came of `delete_user`.
+    /// The result of `delete_user`.
     DeleteUser
 );
 outcome!(
-    /// What came of `purge_user`.
+    /// The result of `purge_user`.
     PurgeUser
 );
 
-/// What else goes with a user.
+/// What else to delete with a user.
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PurgeUserInput {
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     purge_shared_vfolders: Option<bool>,
-    /// Not looked at; for Backend.AI's clients.
+    /// Ignored; accepted for compatibility with Backend.AI's clients.
     delegate_endpoint_ownership: Option<bool>,
 }
 
-/// The queries. Super-admins see all users, a domain's admins those of the domain but its super-admins, everybody else
-/// themselves.
+/// The queries. Super-admins see all users. A domain's admins see the users of the domain except its super-admins.
+/// Other users see themselves.
 #[derive(Default)]
 pub(crate) struct UserQuery;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl UserQuery {
-    /// One user; without an address yourself.
+    /// One user. Without an e-mail address, the caller.
     async fn user(
         &self,
         ctx: &Context<'_>,
@@ -352,7 +353,7 @@ impl UserQuery {
         Ok(Some(one(ctx, domain_name, email.as_deref())?))
     }
 
-    /// One user, by id; without one yourself.
+    /// One user, by id. Without an id, the caller.
     async fn user_from_uuid(
         &self,
         ctx: &Context<'_>,
@@ -362,7 +363,7 @@ impl UserQuery {
         Ok(Some(one(ctx, domain_name, user_id.as_deref().map(String::as_str))?))
     }
 
-    /// All users, by e-mail address.
+    /// All users the caller may see, by e-mail address.
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn users(
         &self,
@@ -375,7 +376,7 @@ impl UserQuery {
         Ok(Some(rows(found(ctx, domain_name, group_id, is_active, status)?)))
     }
 
-    /// A page of the users, by e-mail address.
+    /// A page of the users the caller may see, by e-mail address.
     #[expect(clippy::too_many_arguments, reason = "what the official clients send")]
     #[graphql(complexity = "LIST_COST + child_complexity")]
     async fn user_list(
@@ -425,7 +426,7 @@ fn found(
     Ok(directory.users(caller, &UserSearch { domain, group: group.map(Uuid::group), is_active, status }))
 }
 
-/// The mutations. They are for super-admins, and for a domain's admins in their domain.
+/// The mutations. They are for super-admins, and for a domain's admins within their domain.
 #[derive(Default)]
 pub(crate) struct UserMutation;
 
@@ -441,7 +442,7 @@ impl UserMutation {
         Some(made.map(shown).into())
     }
 
-    /// Changes a user. A new password, and any status but `active`, ends what it is signed in with.
+    /// Changes a user. A new password, or any status but `active`, ends the user's sessions.
     async fn modify_user(
         &self,
         ctx: &Context<'_>,
@@ -452,13 +453,13 @@ impl UserMutation {
         Some(directory.change_user(caller, &email, props.try_into()).await.map(UserNode).into())
     }
 
-    /// Switches a user off and keeps it.
+    /// Deactivates a user and keeps it.
     async fn delete_user(&self, ctx: &Context<'_>, email: String) -> Option<DeleteUser> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());
         Some(directory.switch_user_off(caller, &email).await.into())
     }
 
-    /// Takes a user out, with keypairs and memberships.
+    /// Deletes a user with their keypairs and memberships.
     async fn purge_user(
         &self,
         ctx: &Context<'_>,
