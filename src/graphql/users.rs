@@ -442,7 +442,8 @@ impl UserMutation {
         Some(made.map(shown).into())
     }
 
-    /// Changes a user. A new password, or any status but `active`, ends the user's sessions.
+    /// Changes a user. A new password ends the user's sessions. Any status but `active` also revokes the user's tokens
+    /// and deactivates their keypairs.
     async fn modify_user(
         &self,
         ctx: &Context<'_>,

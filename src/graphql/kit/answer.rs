@@ -1,7 +1,7 @@
-//! A response as JSON text, in pieces: the lists that [`Later`] keeps are written as the client takes them.
+//! A response as JSON text, in pieces: the lists that [`Later`] keeps are written while the client reads them.
 //!
-//! The whole catalog of a large lab is some 200 MB of JSON. Written whole before the first byte is sent it would be
-//! held once for every client that asks; so what a request holds instead is references to the images.
+//! The whole catalog of a large lab is some 200 MB of JSON. If it were written whole before the first byte is sent,
+//! the server would hold it once for every client that asks. A request therefore holds only references to the images.
 
 use std::iter;
 use std::sync::Arc;
@@ -12,29 +12,30 @@ use parking_lot::Mutex;
 
 use crate::base::turns::Turn;
 
-/// JSON that is yet to be written, in order.
+/// JSON that is not written yet, in order.
 pub(crate) type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
 
-/// What one request's resolvers leave to be written when its response is. It goes with the request as data.
+/// The lists that one request's resolvers leave to be written with its response. It travels with the request as data.
 #[derive(Clone, Default)]
 pub struct Later(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
     pieces: Vec<Pieces>,
-    /// Goes with the response until that was sent, or nobody reads it any more.
+    /// Kept with the response until the response is sent or the client stops reading it.
     turn: Option<Turn>,
 }
 
 impl Later {
-    /// Keeps these pieces; the value stands for them in the response. Nothing else here makes a [`Value::Binary`].
+    /// Keeps these pieces and returns a value that stands for them in the response. Only this function makes a
+    /// [`Value::Binary`].
     pub(in crate::graphql) fn keep(&self, pieces: Pieces) -> Value {
         let kept = &mut self.0.lock().pieces;
         kept.push(pieces);
         Value::Binary(Bytes::copy_from_slice(&(kept.len() - 1).to_le_bytes()))
     }
 
-    /// The response is in memory by this turn: it is over when the response was sent.
+    /// Ties `turn` to the response in memory: the turn ends when the response is sent.
     pub(in crate::graphql) fn hold(&self, turn: Turn) {
         self.0.lock().turn = Some(turn);
     }
@@ -45,7 +46,7 @@ impl Later {
     }
 }
 
-/// The response as the GraphQL-over-HTTP spec has it: `{"data": ..., "errors": [...]}`.
+/// Returns the response in the form of the GraphQL-over-HTTP spec: `{"data": ..., "errors": [...]}`.
 pub fn envelope(response: &Response, later: &Later) -> impl Iterator<Item = Bytes> + Send + use<> {
     let mut out = Writing::new(later);
     out.text.extend_from_slice(b"{\"data\":");
@@ -58,23 +59,23 @@ pub fn envelope(response: &Response, later: &Later) -> impl Iterator<Item = Byte
     out.finish()
 }
 
-/// The answer to what was refused before anything was done: it has no data, not even null.
+/// Returns the answer to a request that was refused before anything was done: it has no data, not even null.
 pub(crate) fn refusal(errors: &[ServerError]) -> Bytes {
     let mut text = b"{\"errors\":".to_vec();
-    // As below.
+    // Writing to a vector can't fail; the types here always serialise.
     let _ = serde_json::to_writer(&mut text, errors);
     text.push(b'}');
     text.into()
 }
 
-/// The data alone, as the oldest clients want it.
+/// Returns the data alone, as the oldest clients want it.
 pub(crate) fn bare(response: &Response, later: &Later) -> impl Iterator<Item = Bytes> + Send + use<> {
     let mut out = Writing::new(later);
     out.value(&response.data);
     out.finish()
 }
 
-/// The text of a response: what is written already, and what is between.
+/// The text of a response: the text already written, and the pieces to insert.
 struct Writing<'a> {
     done: Vec<Pieces>,
     text: Vec<u8>,
@@ -96,7 +97,7 @@ impl<'a> Writing<'a> {
         self.done.into_iter().flatten().chain(end)
     }
 
-    /// Ends the present piece of text.
+    /// Ends the current piece of text.
     fn cut(&mut self) {
         let text = Bytes::from(std::mem::take(&mut self.text));
         self.done.push(Box::new(iter::once(text)));

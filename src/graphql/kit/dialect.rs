@@ -1,7 +1,8 @@
-//! Where client generations call one argument's type by different names.
+//! The arguments whose type has different names in different client generations.
 //!
-//! GraphQL wants the type of a variable to be that of the argument it stands for, by name. The names below are those
-//! that clients send and that mean the same here; they are replaced in the parsed document, before it is validated.
+//! GraphQL requires that the type of a variable is that of the argument it is used for, by name. The names below are
+//! those that clients send and that mean the same here. They are replaced in the parsed document before it is
+//! validated.
 
 use async_graphql::Name;
 use async_graphql::parser::types::{
@@ -9,14 +10,14 @@ use async_graphql::parser::types::{
 };
 use async_graphql_value::Value as Literal;
 
-/// A field's argument, the type that some client gives its variable, and ours.
+/// A field's argument, the type name that some client gives its variable, and our type name.
 const SENT_AND_OURS: [(&str, &str, &str, &str); 3] = [
     ("create_scaling_group", "props", "ScalingGroupInput", "CreateScalingGroupInput"),
     ("associate_scaling_group_with_user_group", "user_group", "String", "UUID"),
     ("disassociate_scaling_group_with_user_group", "user_group", "String", "UUID"),
 ];
 
-/// Reads a document in every dialect.
+/// Replaces the clients' type names in a document with ours.
 pub(crate) fn translate(document: &mut ExecutableDocument) {
     match &mut document.operations {
         DocumentOperations::Single(operation) => rename(&mut operation.node),

@@ -1,7 +1,7 @@
-//! What a client is told when something goes wrong.
+//! The error that a client sees when something goes wrong.
 //!
-//! async-graphql turns any error behind a `?` into text for the client. [`Fault`] has no `Display`, so the only way
-//! from one of ours to the client is the conversion here, which keeps internal causes in the log.
+//! async-graphql turns any error behind a `?` into text for the client. [`Fault`] has no `Display`, so one of our
+//! errors can reach the client only through the conversion here, which keeps internal causes in the log.
 
 use async_graphql::ErrorExtensions as _;
 
@@ -28,12 +28,12 @@ impl From<Error> for Fault {
 }
 
 impl Fault {
-    /// What kind of failure it is.
+    /// Returns what kind of failure it is.
     pub(crate) fn code(&self) -> Code {
         self.code
     }
 
-    /// The text for `msg` of a mutation that answers `ok: false`.
+    /// Returns the text for `msg` of a mutation that answers `ok: false`.
     pub(crate) fn message(self) -> String {
         self.message
     }

@@ -1,4 +1,5 @@
-//! What the `filter` and `order` arguments of a list may name: a table of fields, declared once for each kind of row.
+//! The fields that the `filter` and `order` arguments of a list may name: a table, declared once for each kind of
+//! row.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -8,16 +9,16 @@ use serde_json::Value as Json;
 
 use crate::graphql::kit::scalar::BigInt;
 
-/// The most field names an error lists.
+/// The most field names that an error lists.
 const NAMED: usize = 40;
 
 /// Rows that can be filtered and ordered.
 pub(crate) trait Record: Sized + 'static {
-    /// A row, and what else must be at hand to read it; for most it is the reference alone.
+    /// A row with whatever else is needed to read it; for most kinds of rows, only the reference.
     type View<'a>: Copy;
-    /// The row of a view.
+    /// Returns the row of a view.
     fn row(view: Self::View<'_>) -> &Self;
-    /// The fields that expressions may name.
+    /// Returns the fields that expressions may name.
     fn fields() -> &'static [Field<Self>];
 }
 
@@ -25,18 +26,18 @@ pub(crate) trait Record: Sized + 'static {
 pub(crate) struct Field<R: Record> {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What it holds.
+    /// How it is read.
     pub(crate) read: Read<R>,
 }
 
-/// What a text is held against.
+/// A test that a text is put to.
 pub(crate) type Test<'t> = &'t mut dyn FnMut(&str) -> bool;
 
-/// How a field is read, and of which type it is.
+/// How a field is read, and its type.
 pub(crate) enum Read<R: Record> {
     /// A text.
     Text(fn(&R) -> Option<Cow<'_, str>>),
-    /// An id, and what makes it of the form that rows show it in; a filter may have either.
+    /// An id, and a function that brings an id into the form in which rows show it; a filter may use either form.
     Id(fn(&R) -> Option<Cow<'_, str>>, fn(&str) -> String),
     /// A number.
     Number(fn(&R) -> Option<f64>),
@@ -44,15 +45,15 @@ pub(crate) enum Read<R: Record> {
     Truth(fn(R::View<'_>) -> Option<bool>),
     /// A moment.
     Time(fn(&R) -> Option<Timestamp>),
-    /// Several texts: a comparison holds if it does for any of them. The function hands them on until told `true`, and
-    /// returns whether it was.
+    /// Several texts: a comparison holds if it holds for any of them. The function passes the texts to the test until
+    /// the test returns `true`, and returns whether it did.
     Texts(fn(&R, Test<'_>) -> bool),
     /// Texts by key, for `name.key` in an expression.
     Keyed(for<'a> fn(&'a R, &str) -> Option<Cow<'a, str>>),
 }
 
 impl<R: Record> Read<R> {
-    /// The type as an error names it.
+    /// Returns the type as an error names it.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::Id(..) | Self::Texts(_) | Self::Keyed(_) => "a text",
@@ -62,7 +63,7 @@ impl<R: Record> Read<R> {
         }
     }
 
-    /// What can be ordered by it; nothing where a row has several.
+    /// Returns the value that rows are ordered by; [`Value::Null`] for a field with several values.
     pub(crate) fn value<'a>(&self, view: R::View<'a>) -> Value<'a> {
         match self {
             Self::Text(read) | Self::Id(read, _) => read(R::row(view)).map(Value::Text),
@@ -80,7 +81,7 @@ impl<R: Record> Read<R> {
     }
 }
 
-/// The field of this name, with the key behind its dot if it has keys.
+/// Returns the field of this name; if the field has keys, with the key after the dot.
 pub(crate) fn find<R: Record>(name: &str) -> Option<(&'static Field<R>, Option<&str>)> {
     let keyed = |field: &&Field<R>| matches!(field.read, Read::Keyed(_));
     if let Some(field) = R::fields().iter().find(|field| field.name == name && !keyed(field)) {
@@ -91,7 +92,7 @@ pub(crate) fn find<R: Record>(name: &str) -> Option<(&'static Field<R>, Option<&
     Some((field, Some(key)))
 }
 
-/// The names there are, for whoever used another one.
+/// Returns the names of the wanted fields, for the error about an unknown name.
 pub(crate) fn names<R: Record>(is_wanted: impl Fn(&Read<R>) -> bool) -> String {
     let wanted = R::fields().iter().filter(|field| is_wanted(&field.read)).take(NAMED);
     let name = |field: &Field<R>| match field.read {
@@ -101,23 +102,23 @@ pub(crate) fn names<R: Record>(is_wanted: impl Fn(&Read<R>) -> bool) -> String {
     wanted.map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// A field's value. Values of one field are of one type, or nothing.
+/// A field's value. Values of one field are all of one type, or null.
 #[derive(Debug, Clone)]
 pub(crate) enum Value<'a> {
-    /// A text, by its bytes.
+    /// A text, ordered by its bytes.
     Text(Cow<'a, str>),
     /// A number.
     Number(f64),
-    /// False before true.
+    /// A truth value; false comes before true.
     Truth(bool),
-    /// The earlier before the later.
+    /// A moment; the earlier comes first.
     Time(Timestamp),
-    /// No value: behind all others, as SQL databases have it.
+    /// No value; it comes after all others, as in SQL databases.
     Null,
 }
 
 impl Value<'_> {
-    /// Which of two values of one field comes first.
+    /// Returns which of two values of one field comes first.
     pub(crate) fn compare(&self, other: &Value<'_>) -> Ordering {
         match (self, other) {
             (Self::Text(a), Value::Text(b)) => a.cmp(b),
@@ -128,7 +129,7 @@ impl Value<'_> {
         }
     }
 
-    /// For a cursor.
+    /// Returns the value as JSON, for a cursor.
     pub(crate) fn to_json(&self) -> Json {
         match self {
             Self::Text(text) => text.as_ref().into(),
@@ -140,7 +141,7 @@ impl Value<'_> {
     }
 }
 
-/// A cursor's value, for a field that is read so.
+/// Returns a cursor's value, if it is of the type that a field read this way has.
 pub(crate) fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option<Value<'j>> {
     match (read, json) {
         (_, Json::Null) => Some(Value::Null),
@@ -152,7 +153,7 @@ pub(crate) fn from_json<'j, R: Record>(read: &Read<R>, json: &'j Json) -> Option
     }
 }
 
-/// A size or a count as a field's number: as rows show it.
+/// Returns a size or a count as a field's number, as rows show it.
 #[expect(clippy::cast_precision_loss, reason = "what is written is exact in this type, too")]
 pub(crate) fn number(count: u64) -> f64 {
     BigInt(count).written() as f64

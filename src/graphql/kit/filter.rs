@@ -1,12 +1,12 @@
-//! The `filter` argument of lists: an expression made ready for the fields of one kind of row, and held against rows.
+//! The `filter` argument of lists: an expression, prepared for the fields of one kind of row and tested against rows.
 //!
 //! ```text
 //! let filter = Filter::<ImageFields>::parse(Some("name like \"%python%\" & size_bytes < 5e9"))?;
 //! rows.filter(|row| filter.holds(row, &meter))
 //! ```
 //!
-//! As in SQL, a comparison with a field that has no value neither holds nor fails, and a row is taken only if the whole
-//! expression holds. `is null` and `== null` ask for fields without a value.
+//! As in SQL, a comparison with a field that has no value is neither true nor false, and a row passes only if the
+//! whole expression is true. `is null` and `== null` test for fields without a value.
 
 use std::cmp::Ordering;
 
@@ -20,17 +20,17 @@ use crate::graphql::kit::field::{self, Read, Record};
 use crate::graphql::kit::like::Pattern;
 use crate::graphql::kit::parser::{self, Comparison, Constant, Expression, Operator, unescaped};
 
-/// What a comparison costs besides the text it looks at, as [`Meter::look`] counts.
+/// The cost of a comparison besides the text it looks at, as [`Meter::look`] counts.
 const COMPARISON: usize = 16;
 
-/// What rows are held against; without an expression every row is taken.
+/// A filter for rows; without an expression every row passes.
 pub(crate) struct Filter<R: Record>(Option<Node<R>>);
 
 enum Node<R: Record> {
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
-    /// Nothing but whether there is a value.
+    /// Tests only whether the field has a value.
     IsNull(&'static Read<R>, Option<String>, bool),
     Test(&'static Read<R>, Option<String>, Test),
 }
@@ -48,10 +48,10 @@ enum Test {
 }
 
 impl<R: Record> Filter<R> {
-    /// Reads the argument; null and empty texts take every row.
+    /// Parses the argument; null and an empty text let every row pass.
     ///
     /// # Errors
-    /// [`crate::base::Error::Invalid`] with the place, the reason and the remedy.
+    /// [`crate::base::Error::Invalid`] with the position, the reason and the remedy.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self> {
         match text.filter(|text| !text.trim().is_empty()) {
             None => Ok(Self(None)),
@@ -59,7 +59,7 @@ impl<R: Record> Filter<R> {
         }
     }
 
-    /// Whether this row is taken.
+    /// Whether this row passes.
     pub(crate) fn holds(&self, view: R::View<'_>, meter: &Meter) -> bool {
         self.0.as_ref().is_none_or(|node| node.holds(view, meter) == Some(true))
     }
@@ -138,7 +138,7 @@ impl Test {
         }
     }
 
-    /// With the texts in the form that a field is read in; patterns stay.
+    /// Returns the test with its texts converted to the form in which the field is read; patterns stay as they are.
     fn in_form(self, plain: fn(&str) -> String) -> Self {
         match self {
             Self::Text(operator, text) => Self::Text(operator, plain(&text)),
@@ -147,11 +147,11 @@ impl Test {
         }
     }
 
-    /// How often each byte of a text is looked at.
+    /// Returns how many times the test looks at each byte of a text.
     fn weight(&self) -> usize {
         match self {
             Self::Like(pattern) => pattern.weight(),
-            // Most differ in length, or early.
+            // Most comparisons fail early or by length.
             Self::OneOf(wanted) => 1 + wanted.len() / 8,
             _ => 1,
         }
@@ -234,7 +234,7 @@ fn compared<R: Record>(comparison: &Comparison<'_>) -> Result<Node<R>> {
     }
 }
 
-/// For a constant or an operator that the field's type does not have.
+/// Returns the error for a constant or an operator that the field's type does not support.
 fn unfit<R: Record>(read: &Read<R>, comparison: &Comparison<'_>) -> crate::base::Error {
     let (name, operator, kind) = (&comparison.name, comparison.operator.as_str(), read.kind());
     let example = match read {
@@ -301,7 +301,7 @@ fn time_test(comparison: &Comparison<'_>) -> Result<Option<Test>> {
     })
 }
 
-/// RFC 3339, or a date for the midnight (UTC) it begins with.
+/// Reads a time in RFC 3339, or a date, which stands for its first midnight (UTC).
 fn time_of(text: &str) -> Option<Timestamp> {
     let midnight = |date: Date| date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     text.parse().ok().or_else(|| text.parse().ok().and_then(midnight))
@@ -334,7 +334,7 @@ mod tests {
     use super::{Filter, Meter};
     use crate::graphql::kit::field::{Field, Read, Record, number};
 
-    /// A row of all types of fields, some of which may be missing.
+    /// A row with fields of all types, some of which may be missing.
     struct Ship {
         name: Option<&'static str>,
         tons: Option<u64>,

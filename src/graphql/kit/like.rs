@@ -1,25 +1,25 @@
-//! Patterns as SQL's `LIKE` has them: `%` for any characters, `_` for one, `\` to take the next as it is.
+//! Patterns as in SQL's `LIKE`: `%` for any characters, `_` for one, `\` to take the next character literally.
 
 use std::collections::HashMap;
 
-/// The most steps of a search that goes without a copy of the text.
+/// The most steps for which a search works without a copy of the text.
 const FEW_STEPS: usize = 4_096;
 
-/// A pattern, ready to be held against texts. That takes time in proportion to the text alone, and where there are `_`
-/// between `%`, to a 64th of the pattern's length besides: see [`Pattern::weight`].
+/// A pattern, ready to match texts. Matching takes time in proportion to the text alone; where there are `_` between
+/// `%`, also to a 64th of the pattern's length: see [`Pattern::weight`].
 #[derive(Debug)]
 pub(crate) struct Pattern {
     ignores_case: bool,
-    /// What stands before the first `%`, which texts begin with; or all of it.
+    /// The part before the first `%`, with which texts must begin; the whole pattern if there is no `%`.
     start: Part,
-    /// What stands between the first and the last `%`.
+    /// The parts between the first and the last `%`.
     within: Vec<Part>,
-    /// What stands behind the last `%`, which texts end with; none without a `%`.
+    /// The part after the last `%`, with which texts must end; none if there is no `%`.
     end: Option<Part>,
 }
 
 impl Pattern {
-    /// `like`, or `ilike` if case is ignored.
+    /// Returns the pattern for `like`, or for `ilike` if `ignores_case`.
     pub(crate) fn new(text: &str, ignores_case: bool) -> Self {
         let folded = if ignores_case { text.to_lowercase() } else { text.to_owned() };
         let mut letters = folded.chars();
@@ -45,26 +45,26 @@ impl Pattern {
         }
     }
 
-    /// `contains`: the text anywhere, no wildcards.
+    /// Returns the pattern for `contains`: the text anywhere, without wildcards.
     pub(crate) fn within(text: &str) -> Self {
         let nothing = || Part::Plain(String::new());
         let within = vec![Part::Plain(text.into())];
         Self { ignores_case: false, start: nothing(), within, end: Some(nothing()) }
     }
 
-    /// How many steps it takes at most for each byte of a text.
+    /// Returns how many steps a match takes at most for each byte of a text.
     pub(crate) fn weight(&self) -> usize {
         let searches = self.within.iter().map(Part::weight).max().unwrap_or_default();
         1 + usize::from(self.ignores_case) + searches
     }
 
-    /// Whether the text is like the pattern.
+    /// Whether the text matches the pattern.
     pub(crate) fn matches(&self, text: &str) -> bool {
         if !self.ignores_case {
             return self.fits(text);
         }
         match (&self.start, self.within.as_slice(), &self.end) {
-            // The usual search, without a copy of each text.
+            // The usual search needs no copy of each text.
             (Part::Plain(start), [Part::Plain(part)], Some(Part::Plain(end)))
                 if start.is_empty()
                     && end.is_empty()
@@ -79,7 +79,8 @@ impl Pattern {
         }
     }
 
-    /// What is found first leaves most to what is behind it, so nothing is ever tried again.
+    /// Whether the parts are found in this order. The first match of a part leaves the most text for the parts after
+    /// it, so no match has to be tried again.
     fn fits(&self, text: &str) -> bool {
         let Some(rest) = self.start.behind(text) else { return false };
         let Some(end) = &self.end else { return rest.is_empty() };
@@ -94,12 +95,12 @@ impl Pattern {
     }
 }
 
-/// What stands between two `%`.
+/// A part of a pattern between two `%`.
 #[derive(Debug)]
 enum Part {
-    /// No wildcard.
+    /// A part without wildcards.
     Plain(String),
-    /// With `_`.
+    /// A part with `_`.
     Masked(Masked),
 }
 
@@ -118,7 +119,7 @@ impl Part {
         }
     }
 
-    /// What is behind it in a text that begins with it.
+    /// Returns the rest of a text that begins with this part.
     fn behind<'t>(&self, text: &'t str) -> Option<&'t str> {
         match self {
             Self::Plain(plain) => text.strip_prefix(plain.as_str()),
@@ -130,7 +131,7 @@ impl Part {
         }
     }
 
-    /// What is before it in a text that ends with it.
+    /// Returns the beginning of a text that ends with this part.
     fn before<'t>(&self, text: &'t str) -> Option<&'t str> {
         match self {
             Self::Plain(plain) => text.strip_suffix(plain.as_str()),
@@ -142,7 +143,7 @@ impl Part {
         }
     }
 
-    /// What is behind the first place where it is in a text.
+    /// Returns the rest of a text after the first match of this part.
     fn behind_found<'t>(&self, text: &'t str) -> Option<&'t str> {
         match self {
             Self::Plain(plain) => text.find(plain.as_str()).and_then(|at| text.get(at + plain.len()..)),
@@ -155,12 +156,12 @@ fn is_like(wanted: Option<char>, letter: Option<char>) -> bool {
     letter.is_some() && (wanted.is_none() || wanted == letter)
 }
 
-/// Letters, some of which may be any. All places of a text where they may begin are followed at once, a bit for each:
-/// bit `n` says that the first `n + 1` letters are at the end of what was read (the Shift-And algorithm).
+/// Letters, some of which may be any letter. All possible starts in a text are followed at once, one bit each: bit
+/// `n` says that the first `n + 1` letters match the end of the text read so far (the Shift-And algorithm).
 #[derive(Debug)]
 struct Masked {
     letters: Vec<Option<char>>,
-    /// For each letter where it may stand, for all others where any may.
+    /// The positions at which each letter may stand; `any` has those at which every other letter may stand.
     places: HashMap<char, Vec<u64>>,
     any: Vec<u64>,
 }
@@ -238,7 +239,7 @@ mod tests {
         assert!(!ilike("%px%", "stable/python") && !like("%PY%", "stable/python"));
     }
 
-    /// The definition, without any cleverness.
+    /// The definition of a match, implemented naively.
     fn plainly(pattern: &[char], text: &[char]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_pattern_takes_no_longer_than_its_text_is_long() {
-        // A search that tries again from each place would make 10^12 steps of these.
+        // A search that starts again from each position would take 10^12 steps for these.
         let text = "a".repeat(1 << 20);
         let tail = "a".repeat(1 << 20);
         for pattern in [format!("%{tail}b%"), format!("%{}b%", "%a".repeat(1 << 18)), format!("%{tail}_")] {

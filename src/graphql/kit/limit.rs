@@ -1,7 +1,7 @@
-//! How many fields a document may come to once its fragments are opened, and how many of them may change something.
+//! Limits on the number of fields in a document after its fragments are expanded, and on the number of its mutations.
 //!
-//! Fragments that spread others twice, thirty deep, are a page of text and a billion fields, and async-graphql's own
-//! checks walk them all. So they are counted before, each fragment once, by arithmetic.
+//! Fragments that spread each other twice, thirty deep, are a page of text and a billion fields, and async-graphql's
+//! own checks walk them all. So the fields are counted first: each fragment once, by arithmetic.
 
 use std::collections::HashMap;
 
@@ -10,19 +10,19 @@ use async_graphql::parser::types::{
 };
 use async_graphql::{Name, Positioned, ServerError, ServerResult};
 
-/// What a list costs besides its fields, so that one request can't ask for the catalog a hundred times.
+/// The cost of a list besides its fields, so that one request can't ask for the catalog a hundred times.
 pub(crate) const LIST_COST: usize = 200;
-/// The introspection query that tools send opens to some 120 fields, the largest of the official clients to 30.
+/// The introspection query that tools send expands to some 120 fields, the largest of the official clients to 30.
 const MAX_FIELDS: u64 = 1_000;
-/// What the schema and one of its types cost besides their fields: most of their answer is lists.
+/// The cost of the schema, and of one of its types, besides their fields: most of their answer is lists.
 const SCHEMA_COST: u64 = 200;
 const TYPE_COST: u64 = 50;
-/// The most mutations: each has its row in the audit log, and the official clients send one.
+/// The most mutations in a document: each writes a row to the audit log, and the official clients send one.
 const MAX_MUTATIONS: u64 = 20;
 /// How deep selections and fragments may nest; more than the schema's own limit, less than the stack's.
 const MAX_NESTING: usize = 64;
 
-/// Refuses a document of too many fields, one that changes too much at once, and one whose fragments have no end.
+/// Refuses a document with too many fields or mutations, and one whose fragments spread themselves.
 pub(crate) fn check(document: &ExecutableDocument) -> ServerResult<()> {
     let refuse = |why: String| Err(ServerError::new(why, None));
     let operations = || document.operations.iter().map(|(_, operation)| &operation.node);
@@ -51,15 +51,15 @@ pub(crate) fn check(document: &ExecutableDocument) -> ServerResult<()> {
     Ok(())
 }
 
-/// Counts what is selected, each fragment once.
+/// Counts the selected fields, visiting each fragment once.
 struct Count<'a> {
     fragments: &'a HashMap<Name, Positioned<FragmentDefinition>>,
-    /// Whether what lies in fields counts, and fragments by themselves, for each is a step of some walk; or only the
-    /// outermost fields.
+    /// Whether nested fields count, and fragments themselves, since each is a step of some walk; otherwise only the
+    /// outermost fields count.
     is_of_all: bool,
-    /// What each comes to; nothing while it is being counted.
+    /// The count of each fragment; `None` while it is being counted.
     known: HashMap<&'a str, Option<u64>>,
-    /// A fragment that spreads itself, directly or by others.
+    /// A fragment that spreads itself, directly or through others.
     circle: Option<&'a Name>,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Count<'a> {
     }
 }
 
-/// What a field counts for besides what is selected of it.
+/// Returns the cost of a field besides its selection.
 fn cost(field: &str) -> u64 {
     match field {
         "__schema" => SCHEMA_COST,

@@ -1,4 +1,4 @@
-//! Pages of lists, as the clients ask for them: `limit`, `offset`, `filter` and `order`.
+//! Pages of lists as clients ask for them: `limit`, `offset`, `filter` and `order`.
 
 use async_graphql::Context;
 
@@ -13,21 +13,21 @@ use crate::graphql::kit::page::{self, MAX_ROWS, Window, natural};
 /// The arguments of a `*_list`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slice {
-    /// No more than so many.
+    /// The most rows to return.
     pub(crate) limit: i32,
-    /// Leave out so many.
+    /// How many rows to skip.
     pub(crate) offset: i32,
-    /// An expression that rows must meet.
+    /// An expression that rows must match.
     pub(crate) filter: Option<String>,
     /// The fields that rows are ordered by, then by their keys.
     pub(crate) order: Option<String>,
 }
 
 impl Slice {
-    /// The page, and how many rows there are in all; each row comes with a key of its own.
+    /// Returns the page, and how many rows there are in all; each row comes with a unique key.
     ///
     /// # Errors
-    /// Those of [`natural`] and [`page::page`]; [`crate::base::Error::Invalid`] for expressions that can't be read.
+    /// Those of [`natural`] and [`page::page`]; [`crate::base::Error::Invalid`] for expressions that can't be parsed.
     pub(crate) fn of<'a, R: Record>(
         &self,
         rows: impl Iterator<Item = (&'a str, R::View<'a>)>,
@@ -43,7 +43,7 @@ impl Slice {
     }
 }
 
-/// How many rows a list without filters leaves out, and how many it has then: `usual` where `limit` is not given, and
+/// Returns how many rows a list without filters skips, and how many it returns: `usual` if `limit` is not given, and
 /// `most` at most.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub(crate) fn stretch(
     Ok((natural("offset", offset.unwrap_or_default())?, limit.min(most)))
 }
 
-/// Runs `work`, which looks at many rows, where walks are run: for the caller, within what the request may look at.
+/// Runs `work`, which looks at many rows, on a walk thread: for the caller, within the request's budget.
 ///
 /// # Errors
 /// Those of `work`, and those of [`Walks::run`].
@@ -70,7 +70,7 @@ pub(crate) async fn walk<T: Send + 'static>(
     ctx.data_unchecked::<Walks>().run(ctx.data_unchecked::<Caller>().user, &budget, work).await
 }
 
-/// Rows as the schema has them, each behind a null that never is.
+/// Returns rows as the schema declares them: each nullable, though none is ever null.
 pub(crate) fn rows<T, N: From<T>>(found: impl IntoIterator<Item = T>) -> Vec<Option<N>> {
     found.into_iter().take(MAX_ROWS).map(|row| Some(N::from(row))).collect()
 }

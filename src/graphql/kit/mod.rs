@@ -1,5 +1,5 @@
-//! What every GraphQL file uses: faults, lists written straight to JSON, what filters, orders and pages them, payloads,
-//! scalars, and what clients of different ages need.
+//! What all GraphQL files share: faults, lists written straight to JSON, filters, orders, pages, payloads, scalars,
+//! and the dialects of older clients.
 
 pub mod answer;
 pub(crate) mod dialect;

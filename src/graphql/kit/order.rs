@@ -1,4 +1,4 @@
-//! The `order` argument of lists, as Backend.AI has it: `name,-size_bytes`, each field with `+` or nothing for
+//! The `order` argument of lists, in Backend.AI's form: `name,-size_bytes`, each field with `+` or nothing for
 //! ascending and `-` for descending. Rows without a value come last, or first when descending, as in SQL databases.
 
 use std::cmp::Ordering;
@@ -8,12 +8,12 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result};
 use crate::graphql::kit::field::{self, Field, Record, Value};
 
-/// The most fields rows are ordered by: each is one more comparison for every pair of rows.
+/// The most fields that rows are ordered by: each is one more comparison for every pair of rows.
 const MAX_FIELDS: usize = 8;
-/// Longest text, in bytes.
+/// The longest text, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// What comes first.
+/// An order of rows.
 pub(crate) struct Order<R: Record>(Vec<Step<R>>);
 
 struct Step<R: Record> {
@@ -22,10 +22,10 @@ struct Step<R: Record> {
 }
 
 impl<R: Record> Order<R> {
-    /// Reads the argument; null and empty texts keep the order rows come in.
+    /// Parses the argument; null and an empty text keep the given order.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what is no list of fields.
+    /// [`Error::Invalid`] for a text that is no list of fields.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self> {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(Self(Vec::new())) };
         if text.len() > MAX_TEXT || text.split(',').count() > MAX_FIELDS {
@@ -35,35 +35,35 @@ impl<R: Record> Order<R> {
         text.split(',').map(|part| step(part.trim())).collect::<Result<_>>().map(Self)
     }
 
-    /// Whether rows stay in the order they come in.
+    /// Whether rows keep the given order.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many fields decide.
+    /// Returns the number of fields that rows are ordered by.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Which of two rows comes first; they may be equal.
+    /// Returns which of two rows comes first; they may be equal.
     pub(crate) fn compare(&self, a: R::View<'_>, b: R::View<'_>) -> Ordering {
         let mut orders = self.0.iter().map(|step| step.turned(step.value(a).compare(&step.value(b))));
         orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// Which comes first, a row or another of which [`Order::values`] were read.
+    /// Returns which comes first: a row, or another row whose [`Order::values`] were read before.
     pub(crate) fn compare_values(&self, a: R::View<'_>, values: &[Value<'_>]) -> Ordering {
         let pairs = self.0.iter().zip(values);
         let mut orders = pairs.map(|(step, value)| step.turned(step.value(a).compare(value)));
         orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// What a row is ordered by.
+    /// Returns the values by which a row is ordered.
     pub(crate) fn values<'a>(&self, view: R::View<'a>) -> Vec<Value<'a>> {
         self.0.iter().map(|step| step.value(view)).collect()
     }
 
-    /// The values of a cursor, if they are of this order.
+    /// Returns the values of a cursor, if they belong to this order.
     pub(crate) fn read<'j>(&self, values: &'j [Json]) -> Option<Vec<Value<'j>>> {
         if values.len() != self.0.len() {
             return None;
@@ -71,7 +71,7 @@ impl<R: Record> Order<R> {
         self.0.iter().zip(values).map(|(step, json)| field::from_json(&step.field.read, json)).collect()
     }
 
-    /// The order as text, always the same for the same order.
+    /// Returns the order as text; the same order always has the same text.
     pub(crate) fn text(&self) -> String {
         let part =
             |step: &Step<R>| format!("{}{}", if step.is_descending { "-" } else { "" }, step.field.name);

@@ -1,10 +1,10 @@
-//! What mutations answer under Backend.AI's names: whether it was done, why not, and what there is now.
+//! The payloads of mutations under Backend.AI's names: whether the change was made, why not, and its result.
 
 use async_graphql::Enum;
 
 use crate::base::error::Code;
 
-/// What kind of failure something is. The word stays the same whatever the message says; more may be added.
+/// What kind of failure it is. A kind keeps its word even if the message changes; more kinds may be added.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "Code")]
 pub(crate) enum ErrorCode {
@@ -14,40 +14,41 @@ pub(crate) enum ErrorCode {
     ClockSkew,
     /// The caller may not do this.
     Denied,
-    /// There is no such thing, or none that the caller may see.
+    /// The thing does not exist, or the caller may not see it.
     NotFound,
-    /// The name stands for several things; the message lists them.
+    /// The name stands for several things, which the message lists.
     Ambiguous,
-    /// There is one of that name already.
+    /// A thing of that name already exists.
     AlreadyExists,
-    /// The state of the thing does not allow it now; the message says what has to change first.
+    /// The thing's current state does not allow it; the message says what has to change first.
     Conflict,
-    /// There are as many as the server takes.
+    /// The server's limit on the number of such things is reached.
     LimitReached,
-    /// An argument, or the document, can't be taken as it is.
+    /// An argument, or the document, is not valid.
     Invalid,
-    /// Nothing was removed, because it would be too much to remove unasked; ask again and confirm.
+    /// Nothing was removed, because it would be too much to remove without confirmation; send the request again and
+    /// confirm.
     ConfirmationRequired,
-    /// Too much is asked at once; the same request may work later.
+    /// The server is too busy; the same request may succeed later.
     Busy,
-    /// A registry or an engine does not answer as it should.
+    /// A registry or an engine does not answer correctly.
     Unreachable,
-    /// The server can't do it now: its disk is full or broken, or the time for the request is over.
+    /// The server can't do it now: its disk is full or broken, or the request's time is over.
     Unavailable,
     /// A fault of the server; its log has the cause.
     Internal,
 }
 
-/// What a mutation did, with something to say about it.
+/// The result of a mutation, with a message about it.
 pub(crate) struct Done<T> {
-    /// For `msg`.
+    /// The text for `msg`.
     pub(crate) msg: String,
-    /// What there is now.
+    /// The state after the change.
     pub(crate) now: T,
 }
 
 impl Done<()> {
-    /// It was done, and this is all there is to say.
+    /// Returns a success that has only a message.
     pub(crate) fn saying(msg: impl Into<String>) -> Self {
         Self { msg: msg.into(), now: () }
     }
@@ -59,20 +60,20 @@ impl<T> From<T> for Done<T> {
     }
 }
 
-/// Declares a payload: `outcome!(/// … PurgeDomain)`, or with what there is now,
-/// `outcome!(/// … CreateDomain, /// … domain: DomainNode)`. It is made of a result with that, or with [`Done`] around
-/// it; of several things in the order of the fields.
+/// Declares a payload: `outcome!(/// … PurgeDomain)`, or one with a field for the result, `outcome!(/// …
+/// CreateDomain, /// … domain: DomainNode)`. A payload is made from a `Result` with that value, or with [`Done`]
+/// around it; for several fields, with a tuple in the order of the fields.
 macro_rules! outcome {
     ($(#[$doc:meta])* $name:ident $(, $(#[$about:meta])* $field:ident: $node:ty)* $(,)?) => {
         $(#[$doc])*
         #[derive(async_graphql::SimpleObject)]
         #[graphql(rename_fields = "snake_case")]
         pub(crate) struct $name {
-            /// Whether it was done, or accepted as a task.
+            /// Whether the change was made, or accepted as a task.
             ok: Option<bool>,
-            /// What came of it, or why it was not done.
+            /// What was done, or why it failed.
             msg: Option<String>,
-            /// What kind of failure it is; null if it was done.
+            /// What kind of failure it is; null if the change was made.
             code: Option<crate::graphql::kit::outcome::ErrorCode>,
             $(
                 $(#[$about])*

@@ -1,7 +1,7 @@
-//! A page of a list: filtered and ordered in one pass, told by where it begins, in the ways of Relay's cursors.
+//! A page of a list, filtered and ordered in one pass, and addressed by Relay's cursors.
 //!
-//! A cursor holds what its row is ordered by, not how many rows are before it. So the page behind it begins where the
-//! last one ended, whatever was added or taken away meanwhile, the row itself included.
+//! A cursor holds the values that its row is ordered by, not the number of rows before it. So the next page begins
+//! where the last one ended, even if rows, including that row itself, were added or removed meanwhile.
 
 use std::cmp::Ordering;
 
@@ -15,50 +15,50 @@ use crate::graphql::kit::field::{Record, Value};
 use crate::graphql::kit::filter::Filter;
 use crate::graphql::kit::order::Order;
 
-/// Rows in a page when nothing is said, as Backend.AI has it.
+/// The rows in a page if the request does not say, as in Backend.AI.
 const DEFAULT_ROWS: usize = 10;
 /// The most rows in a page.
 pub(crate) const MAX_ROWS: usize = 10_000;
-/// Longest cursor, in bytes: eight texts of 255 bytes and their dressing.
+/// The longest cursor, in bytes: eight texts of 255 bytes and their encoding.
 const MAX_CURSOR: usize = 8_192;
-/// What a row costs, as [`Meter::look`] counts.
+/// The cost of a row, as [`Meter::look`] counts.
 const ROW: usize = 16;
-/// What a field costs that it is ordered by: it is read, as a name is, and compared.
+/// The cost of a field that rows are ordered by: it is read, as a name is, and compared.
 const ORDERED: usize = 128;
-/// Rows kept at least before the worst of them are dropped.
+/// The fewest rows kept before the worst of them are dropped.
 const LEAST_KEPT: usize = 512;
 
-/// The arguments that say which page.
+/// The arguments that select a page.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Window {
-    /// Leave out so many, before anything else.
+    /// How many rows to skip before anything else.
     pub(crate) offset: Option<i32>,
-    /// So many from the start.
+    /// How many rows to take from the start.
     pub(crate) first: Option<i32>,
-    /// So many from the end.
+    /// How many rows to take from the end.
     pub(crate) last: Option<i32>,
-    /// Only what is behind this cursor.
+    /// Take only rows after this cursor.
     pub(crate) after: Option<String>,
-    /// Only what is before this cursor.
+    /// Take only rows before this cursor.
     pub(crate) before: Option<String>,
 }
 
-/// What was found.
+/// A page of rows.
 pub(crate) struct Page<V> {
     /// The rows, each with its cursor.
     pub(crate) rows: Vec<(V, String)>,
-    /// How many there are in all pages together.
+    /// The number of rows on all pages together.
     pub(crate) count: usize,
     /// Whether there are rows before these.
     pub(crate) has_previous: bool,
-    /// Whether there are rows behind these.
+    /// Whether there are rows after these.
     pub(crate) has_next: bool,
 }
 
-/// A row on its way into a page: its key, which is unique and by which rows come, and the row.
+/// A row that may go onto a page: its key, which is unique and by which rows are sorted, and the row.
 type Candidate<'a, R> = (&'a str, <R as Record>::View<'a>);
 
-/// Takes a page out of rows that come by their keys, and counts on `meter` what it looks at.
+/// Returns a page of rows that are sorted by their keys, and counts on `meter` what it looks at.
 ///
 /// # Errors
 /// [`Error::Invalid`] for arguments that contradict each other, and for cursors of another list or order; those of
@@ -106,13 +106,13 @@ pub(crate) fn page<'a, R: Record>(
     Ok(Page { rows, count, has_previous, has_next })
 }
 
-/// The order in which rows are wanted.
+/// The order in which rows are wanted: forward or backward.
 struct Way<'o, R: Record> {
     order: &'o Order<R>,
     is_backward: bool,
 }
 
-/// Where a row stands in an order: read once, and held against many.
+/// The position of a row in an order: read once, and compared with many rows.
 struct RowPosition<'a> {
     key: &'a str,
     values: Vec<Value<'a>>,
@@ -131,24 +131,24 @@ impl<R: Record> Way<'_, R> {
         if self.is_backward { order.reverse() } else { order }
     }
 
-    /// Whether a row is wanted before another.
+    /// Returns which of two rows is wanted first.
     fn compare(self, a: Candidate<'_, R>, b: Candidate<'_, R>) -> Ordering {
         self.turned(self.order.compare(a.1, b.1).then_with(|| a.0.cmp(b.0)))
     }
 
-    /// Whether a row is wanted before a place.
+    /// Returns which is wanted first: a row, or the row at a position.
     fn from(self, row: Candidate<'_, R>, place: &RowPosition<'_>) -> Ordering {
         self.turned(self.order.compare_values(row.1, &place.values).then_with(|| row.0.cmp(place.key)))
     }
 }
 
-/// The best rows so far. Twice as many as wanted are kept, then the worse half is dropped at once: each row costs one
-/// comparison with the worst that is still wanted, and now and then a share of a selection.
+/// The best rows so far. It keeps up to twice as many rows as wanted, then drops the worse half at once. So each row
+/// costs one comparison with the worst wanted row, and now and then a share of a selection.
 struct Best<'o, 'a, R: Record> {
     way: Way<'o, R>,
     kept: Vec<Candidate<'a, R>>,
     most: usize,
-    /// No row behind this one is wanted.
+    /// The worst row still wanted: no row after it is.
     worst: Option<RowPosition<'a>>,
 }
 
@@ -163,7 +163,8 @@ impl<'a, R: Record> Best<'_, 'a, R> {
         }
     }
 
-    /// Rows that come in the order they are wanted in need no comparison: the first ones are the best.
+    /// Whether all wanted rows are found. Rows that come in the wanted order need no comparison: the first are the
+    /// best.
     fn is_full(&self) -> bool {
         let come_in_order = self.way.order.is_empty() && !self.way.is_backward;
         self.most == 0 || come_in_order && self.kept.len() >= self.most
@@ -216,16 +217,16 @@ impl Window {
     }
 }
 
-/// A number of rows, as every list takes it.
+/// Returns a number of rows, as every list takes it.
 ///
 /// # Errors
-/// [`Error::Invalid`] for one below 0.
+/// [`Error::Invalid`] for a negative number.
 pub(crate) fn natural(field: &'static str, number: i32) -> Result<usize> {
     usize::try_from(number)
         .map_err(|_| Error::invalid(field, format!("{number} is less than 0; give 0 or more")))
 }
 
-/// Where a row stands in an order.
+/// The position of a row in an order, as a client holds it.
 struct Cursor {
     key: String,
     values: Vec<Json>,
@@ -287,7 +288,7 @@ mod tests {
         }
     }
 
-    /// Many rows that are equal in weight, so that the key decides, and some without a weight.
+    /// Many rows of equal weight, so that the key decides, and some without a weight.
     fn stock(count: u64) -> Vec<Crate> {
         (0..count)
             .map(|place| Crate {
@@ -308,7 +309,7 @@ mod tests {
         page.rows.iter().map(|(row, _)| row.key.clone()).collect()
     }
 
-    /// All keys, filtered and sorted plainly.
+    /// Returns all keys, filtered and sorted naively.
     fn plainly(rows: &[Crate], is_descending: bool) -> Vec<String> {
         let mut rows: Vec<&Crate> = rows.iter().collect();
         rows.sort_by_key(|row| row.key.clone());
@@ -389,7 +390,7 @@ mod tests {
     fn a_page_that_looks_at_too_much_is_refused() {
         let long = |place: usize| Crate { key: format!("{place}{}", "x".repeat(1 << 20)), weight: None };
         let rows: Vec<_> = (0..40).map(long).collect();
-        // Each comparison differs early, and counts as long as the text is.
+        // Each comparison ends early, but counts by the length of the text.
         let filter = vec!["key == \"y\""; 64].join(" | ");
         let filter = Filter::<Crate>::parse(Some(&filter)).expect("a filter");
         let order = Order::<Crate>::parse(None).expect("an order");

@@ -8,29 +8,29 @@
 //! value      = "text" | number | true | false | null | "[" value, ... "]"
 //! ```
 //!
-//! Backend.AI itself reads everything to the right of `&`, `|` and `!` first, so that `a & b | c` is `a & (b | c)` there
-//! and `!a & b` is `!(a & b)`. People mean the opposite. Where the two readings differ, parentheses are asked for; what
-//! is taken means the same here and there.
+//! Backend.AI itself reads everything to the right of `&`, `|` and `!` first: there, `a & b | c` means `a & (b | c)`,
+//! and `!a & b` means `!(a & b)`. Users mean the opposite. Where the two readings differ, the parser asks for
+//! parentheses; every accepted expression means the same in both.
 
 use std::borrow::Cow;
 
 use crate::base::{Error, Result};
 
-/// Longest expression, in bytes. The web UI's are some hundred long.
+/// The longest expression, in bytes. Those of the web UI have some hundred.
 const MAX_TEXT: usize = 4_096;
 /// How deep parentheses and negations may nest: the parser's stack grows with them.
 const MAX_DEPTH: usize = 32;
 /// The most comparisons: each is made for every row.
 const MAX_COMPARISONS: usize = 64;
 
-/// An expression as it was written.
+/// A parsed expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Expression<'t> {
-    /// All hold.
+    /// All of these hold.
     All(Vec<Self>),
-    /// At least one holds.
+    /// At least one of these holds.
     Any(Vec<Self>),
-    /// It does not hold.
+    /// The inner expression does not hold.
     Not(Box<Self>),
     /// A comparison.
     Compare(Comparison<'t>),
@@ -39,24 +39,24 @@ pub(crate) enum Expression<'t> {
 /// A field, an operator and a constant.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Comparison<'t> {
-    /// The field's name, with the key behind its dot if there is one.
+    /// The field's name, with the key after its dot if there is one.
     pub(crate) name: Cow<'t, str>,
-    /// Where the name is, for errors.
+    /// The position of the name, for errors.
     pub(crate) name_at: TextPosition,
-    /// How they are compared.
+    /// The operator.
     pub(crate) operator: Operator,
-    /// With what.
+    /// The constant.
     pub(crate) value: Constant,
-    /// Where that is, for errors.
+    /// The position of the constant, for errors.
     pub(crate) value_at: TextPosition,
 }
 
-/// Where something is: in characters, from 1.
+/// A position in the text, in characters from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextPosition(usize);
 
 impl TextPosition {
-    /// An error at this place of a filter.
+    /// Returns an error at this position of a filter.
     pub(crate) fn error(self, why: impl std::fmt::Display) -> Error {
         Error::invalid("filter", format!("at character {}: {why}", self.0))
     }
@@ -91,7 +91,7 @@ pub(crate) enum Operator {
     IsNot,
 }
 
-/// As they are written; where one begins with another, the longer one first.
+/// The operators as they are written; where one begins with another, the longer one first.
 const OPERATORS: &[(&str, Operator)] = &[
     ("==", Operator::Equal),
     ("!=", Operator::NotEqual),
@@ -108,12 +108,12 @@ const OPERATORS: &[(&str, Operator)] = &[
 ];
 
 impl Operator {
-    /// As it is written.
+    /// Returns the operator as it is written.
     pub(crate) fn as_str(self) -> &'static str {
         OPERATORS.iter().find(|(_, known)| *known == self).map_or("", |(text, _)| text)
     }
 
-    /// Whether it asks which of two values comes first, or whether neither does.
+    /// Whether it compares two values for order or equality.
     pub(crate) fn is_order(self) -> bool {
         !matches!(self, Self::In | Self::Contains | Self::Like | Self::ILike)
     }
@@ -122,22 +122,22 @@ impl Operator {
 /// A constant.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Constant {
-    /// In quotation marks; `\"` stands for one.
+    /// A text in quotation marks; `\"` stands for a quotation mark.
     Text(String),
-    /// With or without a fraction.
+    /// A number with or without a fraction.
     Number(f64),
     /// `true` or `false`.
     Truth(bool),
     /// `null`.
     Null,
-    /// In brackets.
+    /// A list in brackets.
     List(Vec<Self>),
 }
 
-/// Reads an expression.
+/// Parses an expression.
 ///
 /// # Errors
-/// [`Error::Invalid`] with the place, the reason and the remedy.
+/// [`Error::Invalid`] with the position, the reason and the remedy.
 pub(crate) fn parse(text: &str) -> Result<Expression<'_>> {
     if text.len() > MAX_TEXT {
         let why = format!("it is {} bytes long, more than {MAX_TEXT}; ask for less at once", text.len());
@@ -153,7 +153,7 @@ pub(crate) fn parse(text: &str) -> Result<Expression<'_>> {
 
 struct Parser<'t> {
     text: &'t str,
-    /// In bytes, always between characters.
+    /// The position in bytes, always between characters.
     at: usize,
     depth: usize,
     comparisons: usize,
@@ -235,7 +235,7 @@ impl<'t> Parser<'t> {
         Ok(Expression::Compare(Comparison { name, name_at, operator, value, value_at }))
     }
 
-    /// A letter or `_`, then also digits, and what keys of labels are made of.
+    /// Reads a name: a letter or `_`, then also digits and the characters that label keys may have.
     fn name(&mut self) -> Option<&'t str> {
         let rest = self.rest();
         let is_inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
@@ -271,8 +271,8 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A backslash protects a quotation mark from ending the text, and stays before anything else: for patterns, and
-    /// because two stand for one in other texts.
+    /// Reads a text. A backslash before a quotation mark keeps it from ending the text. Before anything else the
+    /// backslash stays: patterns need it, and in other texts two stand for one.
     fn string(&mut self) -> Result<String> {
         let place = self.place();
         let mut text = String::new();
@@ -321,7 +321,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// What is left, without the space before it.
+    /// Returns the rest of the text, without the space before it.
     fn rest(&mut self) -> &'t str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let trimmed = rest.trim_start();
@@ -351,8 +351,8 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// A text that is no pattern: two backslashes stand for one, so that it can end with one, or have one before a quotation
-/// mark.
+/// Returns a text that is no pattern with its backslashes resolved: two stand for one, so that the text can end with
+/// one, or have one before a quotation mark.
 pub(crate) fn unescaped(text: &str) -> String {
     text.replace(r"\\", r"\")
 }
@@ -375,7 +375,7 @@ mod tests {
         parse(text).expect_err(text).to_string()
     }
 
-    /// The shape of an expression, names only.
+    /// Returns the structure of an expression, names only.
     fn shape(expression: &Expression<'_>) -> String {
         let joined = |parts: &[Expression<'_>], sign| parts.iter().map(shape).collect::<Vec<_>>().join(sign);
         match expression {

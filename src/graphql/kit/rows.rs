@@ -5,7 +5,7 @@
 //! The selection is turned into a [`Plan`] once, and each element is written by it in one pass. The same table gives
 //! the schema its type, so no field is declared twice.
 //!
-//! What travels through async-graphql is a mark that stands for the JSON; the rows are written when the response is
+//! What travels through async-graphql is a marker that stands for the JSON; the rows are written with the response
 //! (see [`Later`]).
 
 use std::borrow::Cow;
@@ -20,19 +20,19 @@ use bytes::Bytes;
 
 use crate::graphql::kit::answer::{Later, Pieces};
 
-/// The response key of what is asked of an object where nothing is: a selection can't be empty. It is in no answer.
+/// The response key for an object of which nothing is selected, since a selection can't be empty. It is in no answer.
 pub(crate) const NOTHING: &str = "__nothing";
-/// How many elements are written at a time: of images some 100 kB, which fits the processor's cache and is gone
-/// over the network in one go.
+/// How many elements are written at a time: of images some 100 kB, which fits the processor's cache and goes over the
+/// network in one piece.
 const ROWS_PER_PIECE: usize = 64;
 
 /// A GraphQL type whose values are written to JSON by a table of its fields.
 pub(crate) trait Row: Sized + Send + Sync + 'static {
     /// The GraphQL type's name.
     const NAME: &'static str;
-    /// What it is, for the schema.
+    /// Its description, for the schema.
     const DOC: &'static str;
-    /// What is written: a borrow of something that need not exist as a value of its own.
+    /// What is written: a borrow, possibly of something that has no value of its own.
     type View<'a>: Copy;
     /// Its fields.
     fn columns() -> &'static [Column<Self>];
@@ -44,19 +44,19 @@ pub(crate) struct Column<T: Row> {
     pub(crate) name: &'static str,
     /// Its GraphQL type.
     pub(crate) ty: &'static str,
-    /// What it is, for the schema.
+    /// Its description, for the schema.
     pub(crate) doc: &'static str,
-    /// The type of what it holds, if that has fields itself.
+    /// The type of its value, if that has fields itself.
     pub(crate) nested: Option<Nested>,
-    /// Writes it.
+    /// Writes the field's value.
     pub(crate) write: fn(T::View<'_>, &Plan, &mut Vec<u8>),
 }
 
-/// What is known of a field's own type when that is a [`Row`] too.
+/// The table of a field's own type when that is a [`Row`] too.
 #[derive(Clone, Copy)]
 pub(crate) struct Nested {
     register: fn(&mut Registry),
-    /// The place of a field in the table, and what is known of its own type.
+    /// Returns the index of a field in the table, and the table of its own type.
     find: fn(&str) -> Option<NestedField>,
     name: &'static str,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Nested {
 type NestedField = (usize, Option<Nested>);
 
 impl Nested {
-    /// The fields of `T`.
+    /// Returns the table of `T`.
     pub(crate) const fn of<T: Row>() -> Self {
         Self { register: register::<T>, find: find::<T>, name: T::NAME }
     }
@@ -75,7 +75,7 @@ fn find<T: Row>(field: &str) -> Option<NestedField> {
     Some((place, T::columns().get(place)?.nested))
 }
 
-/// A selection on a [`Row`], ready to be run.
+/// A selection on a [`Row`], ready to run.
 #[derive(Default)]
 pub(crate) struct Plan {
     steps: Vec<Step>,
@@ -88,13 +88,13 @@ struct Step {
 }
 
 enum What {
-    /// The column at this place, with the selection on it.
+    /// The column at this index, with the selection on it.
     Column(usize, Plan),
     /// `__typename`.
     TypeName(&'static str),
 }
 
-/// Fields with one response key, whose selections count together.
+/// Fields with one response key; their selections are merged.
 struct Wanted<'a> {
     key: &'a str,
     field: &'a str,
@@ -113,7 +113,7 @@ impl Plan {
             let what = if field.field == "__typename" {
                 What::TypeName(on.name)
             } else {
-                // Validation has refused fields that are not there.
+                // Validation has refused unknown fields.
                 let (place, nested) = (on.find)(field.field)?;
                 let plan = nested.map(|nested| Self::new(&field.selections, fragments, nested));
                 What::Column(place, plan.unwrap_or_default())
@@ -149,7 +149,7 @@ impl Plan {
     }
 }
 
-/// Gathers the fields of a selection, its fragments opened; directives were carried out before execution.
+/// Collects the fields of a selection with its fragments expanded. Directives were applied before execution.
 fn collect<'a>(selection: &'a SelectionSet, fragments: &'a Fragments, wanted: &mut Vec<Wanted<'a>>) {
     for item in &selection.items {
         match &item.node {
@@ -229,7 +229,7 @@ fn meta_field(name: &str, ty: &str, doc: &str) -> MetaField {
     }
 }
 
-/// Carries a [`Row`]'s name into the registry; no field has it as its value.
+/// Registers a [`Row`]'s type under its name; no field has it as its value.
 struct Named<T>(std::marker::PhantomData<fn() -> T>);
 
 impl<T: Row> OutputType for Named<T> {
@@ -298,7 +298,7 @@ where
         let (plan, rows) = (plan::<T>(ctx), Arc::clone(&self.0));
         let mut size = 0;
         let pieces = (0..rows.len()).step_by(ROWS_PER_PIECE).map(move |start| {
-            // Pieces are about alike, so one allocation does for each but the first.
+            // All pieces are of similar size, so every piece but the first needs one allocation.
             let mut out = Vec::with_capacity(size);
             for (row, number) in rows.iter().skip(start).take(ROWS_PER_PIECE).zip(start..) {
                 if number > 0 {
@@ -329,7 +329,7 @@ pub(crate) fn text(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Writes a text, or `null` where there is none.
+/// Writes a text, or `null` for none.
 pub(crate) fn text_or_null(value: Option<&str>, out: &mut Vec<u8>) {
     match value {
         Some(value) => text(value, out),
@@ -337,7 +337,7 @@ pub(crate) fn text_or_null(value: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes anything that prints without characters that JSON escapes.
+/// Writes any value whose text has no characters that JSON escapes.
 pub(crate) fn plain(value: &dyn std::fmt::Display, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let _ = write!(out, "\"{value}\"");

@@ -1,4 +1,4 @@
-//! Scalars of Backend.AI's schema.
+//! The scalars of Backend.AI's schema.
 
 use async_graphql::{InputValueError, InputValueResult, Number, Pos, Scalar, ScalarType, Value};
 
@@ -8,10 +8,10 @@ use crate::base::reference::shown;
 /// The largest integer a JSON number carries everywhere.
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
-/// Whether this may be given for the scalar of this name; what is not here takes anything.
+/// Whether the value is valid for the scalar of this name; a scalar that is not listed here accepts any value.
 ///
 /// # Errors
-/// Why not, where there is more to say than that it is not of that type.
+/// The reason, if there is more to say than that the value has the wrong type.
 pub(crate) fn check(name: &str, value: &Value) -> Result<bool, String> {
     match name {
         "BigInt" => parsed::<BigInt>(value),
@@ -26,12 +26,12 @@ fn parsed<T: ScalarType + async_graphql::InputType>(value: &Value) -> Result<boo
     parsed.map(|_| true).map_err(|error| error.into_server_error(Pos::default()).message)
 }
 
-/// An integer larger than GraphQL's `Int`, up to what JavaScript can hold exactly (2^53 - 1).
+/// An integer larger than GraphQL's `Int`, up to the largest that JavaScript holds exactly (2^53 - 1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BigInt(pub(crate) u64);
 
 impl BigInt {
-    /// The number as it is written.
+    /// Returns the number as it is written in JSON.
     pub(crate) fn written(self) -> u64 {
         self.0.min(MAX_SAFE)
     }
@@ -54,8 +54,8 @@ impl ScalarType for BigInt {
     }
 }
 
-/// JSON in a text. Clients of different ages send the same thing as such a text, as a list, or as an object; all are
-/// taken.
+/// JSON in a text. Clients of different ages send the same value as such a text, as a list, or as an object; all are
+/// accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JsonString(pub(crate) String);
 
@@ -100,7 +100,7 @@ impl ScalarType for Uuid {
 }
 
 impl Uuid {
-    /// As the id of a group.
+    /// Returns the UUID as the id of a group.
     pub(crate) fn group(self) -> GroupId {
         GroupId::from_bytes(*self.0.as_bytes())
     }
@@ -142,10 +142,10 @@ macro_rules! texts {
 }
 
 texts! {
-    /// Whose eyes something is seen with: `system:`, `domain:NAME`, `project:ID`, `user:ID`.
+    /// The scope from which something is seen: `system:`, `domain:NAME`, `project:ID`, `user:ID`.
     ScopeField,
-    /// What one may do with an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`.
+    /// A permission on an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`.
     ImagePermissionValueField,
-    /// An id among the nodes of all kinds, as Relay has them; an image's own id does as well.
+    /// A Relay id, which is unique among the nodes of all kinds; an image's own id is accepted as well.
     GlobalIDField,
 }

@@ -1,9 +1,9 @@
-//! What a document may be as text: how deep it nests and how many tokens it has, looked at before it is parsed; and
-//! what the parser forgets: that an object among the arguments says something twice (October 2021, 5.6.3).
+//! Limits on a document as text: its nesting and number of tokens, checked before it is parsed. Also finds what the
+//! parser misses: an object among the arguments that names a field twice (October 2021, 5.6.3).
 //!
-//! The parser calls itself for every bracket, and so does whatever walks its tree or takes it apart: 1,600 brackets in
-//! 3 kB of text are the end of a thread's stack, and with it of the process. So the bytes are read once before, by
-//! nothing that calls itself.
+//! The parser calls itself for every bracket, and so does all code that walks or drops its tree: 1,600 brackets in 3
+//! kB of text exhaust a thread's stack, which ends the process. So the bytes are checked first, by code that does not
+//! call itself.
 
 use std::collections::HashSet;
 
@@ -11,16 +11,17 @@ use async_graphql::{ServerError, ServerResult};
 
 use crate::base::reference::shown;
 
-/// Brackets of all kinds within each other. The introspection query that tools send nests 14, the official clients'
-/// documents 4; the parser takes some kB of the stack for each.
+/// The deepest nesting of brackets of all kinds. The introspection query that tools send nests 14 deep, the official
+/// clients' documents 4; the parser takes some kB of stack for each level.
 const MAX_NESTING: usize = 64;
-/// Names, values and signs. The introspection query has 300, the largest of the official clients' documents 100.
+/// The most names, values and signs. The introspection query has 300, the largest document of the official clients
+/// 100.
 const MAX_TOKENS: usize = 10_000;
 
-/// Refuses a text that is too deep or too much for the parser. Whether it is a document is not looked at.
+/// Refuses a text that is too deep or too long for the parser. It does not check whether the text is a document.
 pub(crate) fn check(text: &str) -> ServerResult<()> {
     let refuse = |why: String| Err(ServerError::new(why, None));
-    // The brackets that are open; of each the names before a colon.
+    // The open brackets, each with the names before a colon in it.
     let mut open: Vec<Bracket<'_>> = Vec::new();
     let mut before = "";
     for (count, token) in Tokens::new(text).enumerate() {
@@ -31,7 +32,7 @@ pub(crate) fn check(text: &str) -> ServerResult<()> {
         }
         match token {
             "(" | "[" | "{" => {
-                // A selection is never in parentheses, and nothing else in braces is anywhere else.
+                // A selection is never in parentheses; in braces inside parentheses there are only objects.
                 let is_in_arguments =
                     open.last().is_some_and(|outer| outer.sign == "(" || outer.is_in_arguments);
                 open.push(Bracket { sign: token, is_in_arguments, names: HashSet::new() });
@@ -62,11 +63,12 @@ struct Bracket<'t> {
     names: HashSet<&'t str>,
 }
 
-/// The tokens of a text, as GraphQL has them (October 2021, 2.1). What is no token is handed on by its characters.
+/// The tokens of a text, as GraphQL defines them (October 2021, 2.1). Text that is no token is returned by
+/// characters.
 struct Tokens<'t> {
     rest: &'t str,
-    /// Whether a block string was met that does not end: then no later one is searched for its end, or a text of such
-    /// would be read to its end for each.
+    /// Whether an unterminated block string was found. Then no later one is searched for its end; otherwise a text
+    /// full of them would be read to its end for each.
     is_open: bool,
 }
 
@@ -87,7 +89,7 @@ impl<'t> Tokens<'t> {
         Self { rest: text, is_open: false }
     }
 
-    /// Steps over white space, commas and comments.
+    /// Skips white space, commas and comments.
     fn skip_ignored(&mut self) {
         loop {
             self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n', ',', '\u{feff}']);
@@ -98,7 +100,7 @@ impl<'t> Tokens<'t> {
         }
     }
 
-    /// The length of the next token.
+    /// Returns the length of the next token.
     fn length(&mut self) -> Option<usize> {
         let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+' | '.');
         match self.rest.chars().next()? {
@@ -108,8 +110,8 @@ impl<'t> Tokens<'t> {
         }
     }
 
-    /// The length of the text in quotes that is next. One that does not end counts as far as the parser would read it,
-    /// for what is behind may hold brackets.
+    /// Returns the length of the quoted text that is next. An unterminated one counts as far as the parser would read
+    /// it, because the text after that may have brackets.
     fn quoted(&mut self) -> usize {
         if let Some(inner) = self.rest.strip_prefix("\"\"\"") {
             let is_end = |at: &usize| !inner.get(..*at).is_some_and(|before| before.ends_with('\\'));

@@ -1,10 +1,11 @@
 //! GraphQL as its specification has it (October 2021, which says of all this what June 2018 said), in front of
 //! async-graphql 7.2.1.
 //!
-//! That version leaves defaults of variables out of `@skip` and `@include`, runs a mutation twice that stands twice under
-//! one response key, lets required variables be missing, counts none as used in a directive, and panics at a default of
-//! an unknown type. So a document is looked at here, and what is asked of the library is what it comes to: one operation
-//! without variables, directives and fragments. Validation stays the library's where it is right.
+//! That version ignores defaults of variables in `@skip` and `@include`, runs a mutation twice if it stands twice
+//! under one response key, accepts requests without required variables, does not count variables in directives as
+//! used, and panics at a default of an unknown type. So this module checks a document first, and gives the library
+//! only the result: one operation without variables, directives and fragments. The library still validates where it
+//! does so correctly.
 
 pub(crate) mod select;
 pub(crate) mod shape;
@@ -42,47 +43,47 @@ use crate::graphql::spec::types::Types;
 use crate::graphql::spec::validate::{IsValid, OnlyValidate};
 use crate::graphql::spec::values::Scope;
 
-/// Bytes of a document, and of its variables, that are executed where all requests are answered. The largest document of
-/// the official clients has a quarter of that.
+/// The most bytes of a document and its variables that is executed on the threads that answer all requests. The
+/// largest document of the official clients has a quarter of that.
 const LIGHT: usize = 8 * 1024;
-/// Answers to other documents that may be in memory at once, until they were read: of one user, and in all. One has up to
-/// some megabytes.
+/// The most answers to other documents that may be in memory at once before they are read: of one user, and in all.
+/// One answer has up to some megabytes.
 const ANSWERS_OF_ONE: usize = 8;
 const ANSWERS: usize = 64;
 
-/// The API, as it is asked. Clones share it.
+/// The GraphQL API. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     schema: Schema,
     types: Arc<Types>,
     walks: Walks,
-    /// Where documents are executed that may keep a thread for long.
+    /// The threads for documents that may take long.
     documents: Walks,
-    /// Whose answers to such documents may be in memory.
+    /// Limits whose answers to such documents may be in memory.
     answers: Turns,
 }
 
-/// What came of a question.
+/// The outcome of a request.
 pub enum Outcome {
-    /// Nothing was done: it is no GraphQL, is not of the schema, or its variables are not of their types.
+    /// Nothing was done: it is no GraphQL, does not fit the schema, or its variables have wrong types.
     Refused(Vec<ServerError>),
-    /// Nothing was done: it would change something where that may not be.
+    /// Nothing was done: it would change something where only reading is allowed.
     MayNotChange,
-    /// It was done, as far as the answer says.
+    /// The request was executed, as far as the answer says.
     Answered(Response),
 }
 
-/// What a document comes to.
+/// A document reduced to one operation.
 struct Prepared {
     kind: OperationType,
     chosen: Vec<Chosen>,
 }
 
 impl Api {
-    /// The API of this schema, which `sdl` is the text of, and where its long walks are run.
+    /// Returns the API of this schema, whose text is `sdl` and whose long walks run on `walks`.
     ///
     /// # Errors
-    /// [`crate::base::Error::Internal`] if it is not.
+    /// [`crate::base::Error::Internal`] if `sdl` is not the text of a schema.
     pub(crate) fn new(schema: Schema, sdl: &str, walks: Walks) -> Result<Self> {
         Ok(Self {
             schema,
@@ -93,12 +94,12 @@ impl Api {
         })
     }
 
-    /// Where long walks are run, for those that are asked for in other ways.
+    /// Returns the threads for long walks, for requests that do not come through GraphQL.
     pub(crate) fn walks(&self) -> &Walks {
         &self.walks
     }
 
-    /// Asks it. What changes something is refused unless it may.
+    /// Executes a request. A mutation is refused unless `may_change`.
     pub async fn ask(&self, question: Request, may_change: bool) -> Outcome {
         let mut outcome = match heavy(&question) {
             None => self.execute(question, may_change).await,
@@ -115,7 +116,7 @@ impl Api {
         outcome
     }
 
-    /// [`Api::execute`], in its turn, beside the threads that answer requests.
+    /// Runs [`Api::execute`] in its turn, away from the threads that answer requests.
     async fn execute_apart(
         &self,
         question: Request,
@@ -172,7 +173,8 @@ impl Api {
         Ok(Prepared { kind: operation.ty, chosen })
     }
 
-    /// Looks at all operations, whatever their variables are given, and returns which of these directives name.
+    /// Checks all operations, whatever values their variables have, and returns the variables that their directives
+    /// name.
     fn check(&self, document: &ExecutableDocument) -> ServerResult<HashSet<Name>> {
         let mut in_directives = HashSet::new();
         for operation in document.operations.iter().map(|(_, operation)| &operation.node) {
@@ -197,7 +199,7 @@ impl Api {
         Ok((chosen, chooser.in_directives.into_inner()))
     }
 
-    /// Has the library validate a document, and no more.
+    /// Has the library validate a document without executing it.
     async fn validate(&self, document: ExecutableDocument) -> std::result::Result<(), Vec<ServerError>> {
         let mut question = Request::new("").data(OnlyValidate);
         question.set_parsed_query(document);
@@ -206,27 +208,28 @@ impl Api {
     }
 }
 
-/// Whose document this is and what it may look at, if its execution may keep a thread for long.
+/// Returns the user of a document and its budget, if its execution may block a thread for long.
 fn heavy(question: &Request) -> Option<(UserId, Budget)> {
     let caller = data::<Caller>(question)?;
     is_heavy(question).then(|| (caller.user, data::<Budget>(question).cloned().unwrap_or_default()))
 }
 
-/// What goes with a request.
+/// Returns the data of this type that travels with a request.
 fn data<T: 'static>(question: &Request) -> Option<&T> {
     question.data.get(&TypeId::of::<T>())?.downcast_ref()
 }
 
-/// Whether a document is large, has large variables, or asks for the schema, each part of which is a field that is resolved
-/// by itself.
+/// Whether a document is large, has large variables, or asks for the schema, each part of which is a field that is
+/// resolved by itself.
 fn is_heavy(question: &Request) -> bool {
     let text = &question.query;
-    // A name may stand apart from its arguments; `__typename` is taken along, which costs nothing.
+    // A name may stand apart from its arguments, so only names are looked for. `__typename` matches too, which does
+    // no harm.
     let asks_for_schema = text.contains("__schema") || text.contains("__type");
     asks_for_schema || text.len() > LIGHT || question.variables.values().map(size).sum::<usize>() > LIGHT
 }
 
-/// How many bytes of text a value has, about.
+/// Returns about how many bytes of text a value has.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -236,12 +239,12 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// An error of ours, as the library has them.
+/// Returns one of our errors as an error of the library.
 fn fault(why: Error) -> ServerError {
     async_graphql::Error::from(Fault::from(why)).into_server_error(Pos::default())
 }
 
-/// Gives an error a code: one that no service has said is about the document or its variables.
+/// Gives an error a code. An error that no service reported is about the document or its variables.
 fn with_code(error: &mut ServerError) {
     let extensions = error.extensions.get_or_insert_default();
     if extensions.get("code").is_none() {
@@ -249,7 +252,7 @@ fn with_code(error: &mut ServerError) {
     }
 }
 
-/// Reads a text that is little enough to be read. What is wrong with it is said in one line.
+/// Parses a text that is within the limits. An error is reported in one line.
 fn parse(query: &str) -> ServerResult<ExecutableDocument> {
     text::check(query)?;
     parse_query(query).map_err(|error| {
@@ -258,8 +261,8 @@ fn parse(query: &str) -> ServerResult<ExecutableDocument> {
     })
 }
 
-/// The parser draws where it stopped, over several lines; the last one says what it expected, and the place is told
-/// beside.
+/// Returns the last line of a parser's message. The parser draws over several lines where it stopped; the last line
+/// says what it expected, and the position is reported separately.
 fn one_line(message: &str) -> String {
     match message.lines().find_map(|line| line.trim_start().strip_prefix("= ")) {
         Some(expected) => format!("Syntax error: {expected}"),
@@ -267,7 +270,7 @@ fn one_line(message: &str) -> String {
     }
 }
 
-/// The operation of this name, or the only one.
+/// Returns the operation of this name, or the only one.
 fn operation_of<'d>(
     document: &'d ExecutableDocument,
     name: Option<&str>,
@@ -292,7 +295,7 @@ fn operation_of<'d>(
     })
 }
 
-/// A document without its directives, which were looked at, and without the variables that only they name.
+/// Returns a document without its directives, which were checked, and without the variables that only they use.
 fn plain(document: &ExecutableDocument, in_directives: &HashSet<Name>) -> ExecutableDocument {
     let mut plain = document.clone();
     let fragments = plain.fragments.values_mut().map(|fragment| &mut fragment.node.selection_set.node);
@@ -330,7 +333,7 @@ fn without_directives(set: &mut SelectionSet) {
     }
 }
 
-/// Notes which variables stand in arguments.
+/// Collects the variables that are used in arguments.
 fn note_variables(set: &SelectionSet, used: &mut HashSet<Name>) {
     for item in &set.items {
         match &item.node {

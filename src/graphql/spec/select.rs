@@ -1,5 +1,5 @@
-//! What an operation comes to: fragments opened, `@skip` and `@include` carried out, fields of one response key made
-//! one, arguments with their values (October 2021, 5.3.2, 5.7, 6.3.2, 6.4.1).
+//! Reduces an operation to the fields of its answer: expands fragments, applies `@skip` and `@include`, merges fields
+//! of one response key, and fills in arguments (October 2021, 5.3.2, 5.7, 6.3.2, 6.4.1).
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -22,9 +22,9 @@ const TYPE_NAME: &str = "__typename";
 pub(crate) struct Chosen {
     /// Its response key.
     pub(crate) key: Name,
-    /// What it holds.
+    /// The type of its value.
     pub(crate) ty: Type,
-    /// What is asked of it.
+    /// The fields selected in it.
     pub(crate) inner: Vec<Self>,
     pub(super) is_object: bool,
     pub(super) name: Name,
@@ -33,11 +33,11 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// As it is asked of the library.
+    /// Returns the fields as a selection for the library.
     pub(crate) fn selection(chosen: &[Self]) -> SelectionSet {
         let fields = chosen.iter().map(Self::to_field);
         let nothing = chosen.is_empty().then(|| {
-            // An empty selection is no GraphQL, and the library answers null for one.
+            // An empty selection is no valid GraphQL, and the library answers null for one.
             field(NOTHING, &Name::new(TYPE_NAME), Pos::default())
         });
         let items = fields.chain(nothing).map(|field| {
@@ -71,7 +71,7 @@ fn field(key: &str, name: &Name, at: Pos) -> Positioned<Field> {
     Positioned::new(field, at)
 }
 
-/// A selection, and whether it is taken.
+/// A selection, and whether it is included.
 type Set<'d> = (&'d SelectionSet, bool);
 
 /// All fields of one response key.
@@ -81,23 +81,24 @@ struct Group<'d> {
     sets: Vec<Set<'d>>,
 }
 
-/// Opens selections.
+/// Expands selections.
 pub(crate) struct Chooser<'d> {
     /// The schema's types.
     pub(crate) types: &'d Types,
-    /// The document's fragments; they spread themselves nowhere.
+    /// The document's fragments. None spreads itself.
     pub(crate) fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
-    /// The operation's variables. Without values all is taken, and what validation will find is passed over.
+    /// The operation's variables. Without values, everything is included, and errors that validation will find are
+    /// ignored.
     pub(crate) scope: Scope<'d>,
-    /// The variables that directives named.
+    /// The variables that directives use.
     pub(crate) in_directives: RefCell<HashSet<Name>>,
 }
 
 impl<'d> Chooser<'d> {
-    /// What these selections on this type come to, together.
+    /// Returns the fields that these selections on this type add up to.
     ///
     /// # Errors
-    /// What the specification refuses of values, directives and fields of one response key.
+    /// What the specification forbids of values, directives and fields of one response key.
     pub(crate) fn choose(&self, on: &Name, sets: &[Set<'d>]) -> ServerResult<Vec<Chosen>> {
         let mut groups = IndexMap::new();
         for (set, is_taken) in sets {
@@ -173,7 +174,7 @@ impl<'d> Chooser<'d> {
             }
             return Ok(Some(chosen(Type { base: BaseType::Named(Name::new("String")), nullable: false })));
         }
-        // What is not there, validation finds.
+        // Validation reports unknown fields.
         let Some(known) = self.types.field(on, name) else { return Ok(None) };
         let mut chosen = chosen(known.ty.clone());
         for (name, literal) in &field.arguments {
@@ -200,7 +201,7 @@ impl<'d> Chooser<'d> {
         Ok(Some(chosen))
     }
 
-    /// Whether what has these directives is taken.
+    /// Whether a selection with these directives is included.
     fn is_taken(&self, directives: &[Positioned<Directive>]) -> ServerResult<bool> {
         let condition = Type { base: BaseType::Named(Name::new("Boolean")), nullable: false };
         let mut is_taken = true;
@@ -224,7 +225,7 @@ impl<'d> Chooser<'d> {
             }
             match self.types.literal(&literal.node, &condition, false, self.scope) {
                 Ok(Some(Value::Boolean(value))) => is_taken &= value == (name == "include"),
-                // Its value is not known.
+                // Only the document is checked, so the variable has no value.
                 Ok(_) => {}
                 Err(why) => {
                     return refuse(format!("The argument \"if\" of \"@{name}\" can't be taken: {why}"));
@@ -235,14 +236,14 @@ impl<'d> Chooser<'d> {
     }
 }
 
-/// Refuses directives where none can stand.
+/// Refuses directives at a position where none is allowed.
 pub(crate) fn refuse_directives(directives: &[Positioned<Directive>]) -> ServerResult<()> {
     directives.first().map_or(Ok(()), |directive| {
         Err(ServerError::new(not_here(&directive.node.name.node), Some(directive.pos)))
     })
 }
 
-/// Refuses two different fields under one response key: only one of them would be in the answer.
+/// Refuses two different fields under one response key, because only one of them would be in the answer.
 fn check_alike(first: &Positioned<Field>, other: &Positioned<Field>) -> ServerResult<()> {
     let (a, b) = (&first.node, &other.node);
     let same_arguments = a.arguments.len() == b.arguments.len()

@@ -1,7 +1,7 @@
-//! An answer in the shape that was asked for (October 2021, 6.4.3 and 6.4.4).
+//! Brings an answer into the requested shape (October 2021, 6.4.3 and 6.4.4).
 //!
-//! The library leaves a field out that failed, whether it may be null or not, answers null for an object of which all
-//! fields failed, and has the fields in the order in which they were ready.
+//! The library leaves out a failed field even if it may be null, answers null for an object if all its fields failed,
+//! and returns fields in the order in which they were ready.
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{BaseType, Type};
@@ -9,10 +9,10 @@ use async_graphql::{Name, PathSegment, ServerError, Value};
 
 use crate::graphql::spec::select::Chosen;
 
-/// What can't be null failed: what it is in becomes null, too.
+/// A field that can't be null failed, so the object or list it is in becomes null too.
 struct Failed;
 
-/// The data of an answer as it was asked for.
+/// Returns an answer's data in the requested shape.
 pub(crate) fn shape(data: Value, chosen: &[Chosen], errors: &[ServerError]) -> Value {
     let mut shaping = Shaping { errors, path: Vec::new() };
     let data = if matches!(data, Value::Null) { Value::Object(IndexMap::new()) } else { data };
@@ -21,13 +21,13 @@ pub(crate) fn shape(data: Value, chosen: &[Chosen], errors: &[ServerError]) -> V
 
 struct Shaping<'a> {
     errors: &'a [ServerError],
-    /// Where in the answer we are.
+    /// The current position in the answer.
     path: Vec<PathSegment>,
 }
 
 impl Shaping<'_> {
     fn object(&mut self, value: Value, chosen: &[Chosen]) -> Result<Value, Failed> {
-        // A row that is written later is in its shape already.
+        // A row that is written later already has its shape.
         let Value::Object(mut given) = value else { return Ok(value) };
         let mut object = IndexMap::with_capacity(chosen.len());
         for field in chosen {
@@ -53,7 +53,7 @@ impl Shaping<'_> {
             (Value::Null, _) => Err(Failed),
             (Value::List(items), BaseType::List(of)) => self.list(items, of, inner),
             (value @ Value::Object(_), BaseType::Named(_)) if !inner.is_empty() => self.object(value, inner),
-            // Of what is asked nothing, there is nothing in the answer.
+            // An object of which nothing is selected is empty in the answer.
             (Value::Object(given), _) if given.len() == 1 && given.contains_key(super::NOTHING) => {
                 Ok(Value::Object(IndexMap::new()))
             }
@@ -76,7 +76,7 @@ impl Shaping<'_> {
         Ok(Value::List(list))
     }
 
-    /// Whether something below here failed, rather than what is here.
+    /// Whether a field below this position failed, rather than the field here.
     fn has_failed_within(&self) -> bool {
         let is_within = |error: &ServerError| {
             error.path.len() > self.path.len() && error.path.starts_with(self.path.as_slice())

@@ -1,4 +1,4 @@
-//! What documents come to, and which of them are refused. What is done by the real server is in `tests/execution.rs`.
+//! The result of preparing documents, and which documents are refused. `tests/execution.rs` tests the real server.
 
 use async_graphql::{PathSegment, Request, ServerError, Value, Variables};
 use serde_json::{Value as Json, json};
@@ -15,7 +15,7 @@ async fn prepared(document: &str, variables: Json) -> Result<Prepared, String> {
     api.prepare(&question).await.map_err(|errors| errors[0].message.clone())
 }
 
-/// What is asked of the library, in GraphQL's own short words.
+/// Returns what the library is asked for, in GraphQL's short notation.
 fn written(chosen: &[Chosen]) -> String {
     let field = |field: &Chosen| {
         let alias = if field.key == field.name { String::new() } else { format!("{}:", field.key) };
@@ -232,14 +232,14 @@ async fn an_answer_has_the_shape_that_was_asked_for() {
     let whole = json!({"image": null, "b": [{"is_active": true, "name": "x"}], "agent_set": set});
     let text = "{agent_set: {ok: true, names: []}, b: [{name: \"x\", is_active: true}], image: null}";
     assert_eq!(shaped(whole, &[]), text);
-    // What may be null is, and not left out.
+    // A field that may be null is null, and not left out.
     let text = "{agent_set: {ok: true, names: []}, b: null, image: null}";
     assert_eq!(shaped(json!({"agent_set": set}), &["b", "image"]), text);
-    // All that was asked of an object failed, and it was there.
+    // All fields of an object failed, though the object itself exists.
     let text = "{agent_set: {ok: true, names: []}, b: [{name: null, is_active: null}], image: null}";
     let within = json!({"agent_set": set, "b": [null], "image": null});
     assert_eq!(shaped(within, &["b.0.name", "b.0.is_active"]), text);
-    // What may not be null makes what it is in null.
+    // If a field that can't be null failed, the object it is in becomes null.
     assert_eq!(shaped(json!({"b": [], "image": null}), &["agent_set"]), "null");
     assert_eq!(shaped(json!({"agent_set": {"ok": true}, "b": []}), &["agent_set.names"]), "null");
 }

@@ -1,5 +1,5 @@
-//! What the schema says of its types, as far as questions are held against it: read from its own text, so that it is
-//! what clients are told.
+//! The schema's types as far as requests are checked against them. They are read from the schema's own text, so they
+//! are what clients see.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use async_graphql::{Name, Positioned, Value};
 
 use crate::base::{Error, Result};
 
-/// What every schema has (October 2021, 4.2), and is not in its text.
+/// The types that every schema has (October 2021, 4.2) and that are not in its text.
 const INTROSPECTION: &str = "
 type __Schema { description: String types: [__Type!]! queryType: __Type! mutationType: __Type subscriptionType: __Type
   directives: [__Directive!]! }
@@ -30,13 +30,12 @@ enum __TypeKind { SCALAR OBJECT INTERFACE UNION ENUM INPUT_OBJECT LIST NON_NULL 
 enum __DirectiveLocation { QUERY }
 type __Meta { __schema: __Schema! __type(name: String!): __Type }
 ";
-/// Where a query's own introspection fields are in it.
+/// The type that holds a query's own introspection fields.
 const META: &str = "__Meta";
-/// Those of all schemas (3.5).
+/// The scalars that every schema has (3.5).
 const BUILT_IN: [&str; 5] = ["Int", "Float", "String", "Boolean", "ID"];
 
-/// The types of a schema. It has neither interfaces nor unions, so that every fragment that validation lets through
-/// applies.
+/// The types of a schema. It has neither interfaces nor unions, so every fragment that passes validation applies.
 pub(crate) struct Types {
     objects: HashMap<Name, HashMap<Name, Output>>,
     inputs: HashMap<Name, HashMap<Name, Input>>,
@@ -44,19 +43,19 @@ pub(crate) struct Types {
     scalars: HashSet<Name>,
 }
 
-/// A field that is asked for.
+/// A field that can be selected.
 pub(crate) struct Output {
-    /// What it holds.
+    /// The type of its value.
     pub(crate) ty: Type,
-    /// What it takes.
+    /// Its arguments.
     pub(crate) arguments: HashMap<Name, Input>,
 }
 
 /// An argument, or a field of an input object.
 pub(crate) struct Input {
-    /// What it takes.
+    /// The type of its value.
     pub(crate) ty: Type,
-    /// What it is when nothing is given.
+    /// The value if none is given.
     pub(crate) default: Option<Value>,
 }
 
@@ -67,19 +66,19 @@ impl Input {
         (definition.name.node, Self { ty: definition.ty.node, default })
     }
 
-    /// Whether something must be given.
+    /// Whether a value must be given.
     pub(crate) fn is_required(&self) -> bool {
         !self.ty.nullable && self.default.is_none()
     }
 }
 
-/// What may be given for a type, one level of it.
+/// The values that a type accepts, one level deep.
 pub(crate) enum Given<'t> {
-    /// A scalar of this name.
+    /// The values of a scalar of this name.
     Scalar(&'t Name),
-    /// One of these.
+    /// One of these names.
     Enum(&'t HashSet<Name>),
-    /// An object of these fields.
+    /// An object with these fields.
     Object(&'t HashMap<Name, Input>),
 }
 
@@ -87,7 +86,7 @@ impl Types {
     /// Reads a schema's text.
     ///
     /// # Errors
-    /// [`Error::Internal`] for what is none.
+    /// [`Error::Internal`] for a text that is no schema.
     pub(crate) fn read(sdl: &str) -> Result<Self> {
         let mut types = Self {
             objects: HashMap::new(),
@@ -132,7 +131,7 @@ impl Types {
         }
     }
 
-    /// The type that operations of this kind are asked of.
+    /// Returns the type that operations of this kind start from.
     pub(crate) fn root(kind: OperationType) -> Name {
         Name::new(match kind {
             OperationType::Query => "Query",
@@ -141,17 +140,18 @@ impl Types {
         })
     }
 
-    /// A field of an object.
+    /// Returns a field of an object.
     pub(crate) fn field(&self, object: &Name, field: &Name) -> Option<&Output> {
         self.objects.get(object)?.get(field)
     }
 
-    /// Whether it has fields.
+    /// Whether the type of this name has fields.
     pub(crate) fn is_object(&self, name: &Name) -> bool {
         self.objects.contains_key(name)
     }
 
-    /// What may be given for the type of this name; nothing for one that is not there, or is no input type.
+    /// Returns the values that the type of this name accepts; `None` for an unknown type and for one that is no input
+    /// type.
     pub(crate) fn given(&self, name: &Name) -> Option<Given<'_>> {
         if let Some(name) = self.scalars.get(name) {
             return Some(Given::Scalar(name));
@@ -161,7 +161,7 @@ impl Types {
     }
 }
 
-/// The name that is at the bottom of a type.
+/// Returns the name at the bottom of a type.
 pub(crate) fn named(ty: &Type) -> &Name {
     let mut base = &ty.base;
     loop {
@@ -192,7 +192,7 @@ mod tests {
         assert!(matches!(types.given(&name("ImageStatus")), Some(Given::Enum(values)) if values.len() == 2));
         assert!(matches!(types.given(&name("UserInput")), Some(Given::Object(_))));
         assert!(types.given(&name("Image")).is_none());
-        // Fragments are opened without a look at what they are on.
+        // Fragments are expanded without a check of the type they apply to.
         assert!(!schema::sdl().contains("\ninterface ") && !schema::sdl().contains("\nunion "));
     }
 }

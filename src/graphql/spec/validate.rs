@@ -1,4 +1,4 @@
-//! Validation without execution, by an extension of the library's.
+//! Validation without execution, by an extension of the library.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextValidation};
 use async_graphql::{ServerError, ValidationResult};
 
-/// A question that is only to be validated.
+/// Marks a request that is only to be validated.
 pub(in crate::graphql) struct OnlyValidate;
 
-/// Says whether a question was found valid, so that something may have been done.
+/// Records that a request was found valid, so that it may have changed something.
 pub(in crate::graphql) struct IsValid(pub(in crate::graphql) Arc<AtomicBool>);
 
-/// Ends a question that is only to be validated.
+/// Stops a request that is only to be validated before it is executed.
 pub(crate) struct Validator;
 
 impl ExtensionFactory for Validator {
@@ -32,7 +32,7 @@ impl Extension for Validator {
         if let Some(IsValid(is_valid)) = ctx.data_opt() {
             is_valid.store(true, Ordering::Relaxed);
         }
-        // No error, and no execution either.
+        // An empty list of errors stops the execution without reporting anything.
         if ctx.data_opt::<OnlyValidate>().is_some() { Err(Vec::new()) } else { Ok(result) }
     }
 }

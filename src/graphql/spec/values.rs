@@ -1,5 +1,5 @@
-//! Values and the types they are for: what may be given, as a literal or as a variable, and what it becomes (October
-//! 2021, 3.5 to 3.12, 5.6, 5.8.5 and 6.1.2; June 2018 says the same).
+//! Values and their types: which literals and variables a type accepts, and what they become (October 2021, 3.5 to
+//! 3.12, 5.6, 5.8.5 and 6.1.2; June 2018 says the same).
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -13,21 +13,21 @@ use crate::base::reference::shown;
 use crate::graphql::kit::scalar;
 use crate::graphql::spec::types::{Given, Input, Types, named};
 
-/// What an operation's arguments may take of its variables, in bytes of memory: each use of a variable is a copy.
+/// The most memory in bytes that variables may take in an operation's arguments: each use of a variable is a copy.
 const MOST_USED: usize = 8 << 20;
-/// What a value takes besides its text.
+/// The memory that a value takes besides its text.
 const VALUE: usize = size_of::<Value>();
 
-/// What variables came to. One that was not given and has no default is not there.
+/// The values of variables. A variable without a value and without a default is not in it.
 #[derive(Default)]
 pub(crate) struct Values {
     given: HashMap<Name, Value>,
-    /// How much of them was taken.
+    /// The memory taken by copies so far.
     used: Cell<usize>,
 }
 
 impl Values {
-    /// A copy, where it is used.
+    /// Returns a copy of a variable's value for one use.
     fn take(&self, name: &Name) -> Result<Option<Value>, Refused> {
         let Some(value) = self.given.get(name) else { return Ok(None) };
         self.used.set(self.used.get().saturating_add(memory(value)));
@@ -41,7 +41,7 @@ impl Values {
     }
 }
 
-/// What a value takes in memory, about.
+/// Returns about how much memory a value takes.
 fn memory(value: &Value) -> usize {
     let within = match value {
         Value::String(text) => text.len(),
@@ -52,23 +52,23 @@ fn memory(value: &Value) -> usize {
     VALUE + within
 }
 
-/// Why a value can't be taken.
+/// The reason why a value is refused.
 type Refused = String;
 
-/// The variables that an operation declares, as they are used in it.
+/// The variables that an operation declares.
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'d> {
     /// Their definitions.
     pub(crate) definitions: &'d [Positioned<VariableDefinition>],
-    /// Their values; none where only the document is looked at.
+    /// Their values; `None` when only the document is checked.
     pub(crate) values: Option<&'d Values>,
 }
 
 impl Types {
-    /// Looks at the types of variables and at their defaults.
+    /// Checks the types of variables and their defaults.
     ///
     /// # Errors
-    /// The reason, for a type that is not there or that nothing can be given for, and for a default that is not of it.
+    /// The reason, for an unknown type or one that is no input type, and for a default that does not fit its type.
     pub(crate) fn check_definitions(
         &self,
         definitions: &[Positioned<VariableDefinition>],
@@ -98,11 +98,11 @@ impl Types {
         Ok(())
     }
 
-    /// What variables come to: what is given for them, else their defaults (6.1.2). What is given for others is passed
-    /// over, for the official clients give too much.
+    /// Returns the values of variables: the given value, else the default (6.1.2). Values for undeclared variables
+    /// are ignored, because the official clients send too many.
     ///
     /// # Errors
-    /// The reason, for what is missing or of another type.
+    /// The reason, for a missing value or one of another type.
     pub(crate) fn coerce(
         &self,
         definitions: &[Positioned<VariableDefinition>],
@@ -133,7 +133,7 @@ impl Types {
         Ok(Values { given: values, used: Cell::default() })
     }
 
-    /// A value that came as JSON, for this type.
+    /// Converts a value that came as JSON to this type.
     fn value(&self, value: &Value, ty: &Type) -> Result<Value, Refused> {
         match (value, &ty.base) {
             (Value::Null, _) if ty.nullable => Ok(Value::Null),
@@ -161,11 +161,11 @@ impl Types {
         }
     }
 
-    /// A literal of a document, for this type, with the variables in it replaced. Nothing, where it is a variable that
-    /// was not given.
+    /// Converts a literal of a document to this type, with its variables replaced. Returns `None` for a variable
+    /// without a value.
     ///
     /// # Errors
-    /// The reason, for what is of another type.
+    /// The reason, for a literal of another type.
     pub(crate) fn literal(
         &self,
         literal: &Literal,
@@ -228,7 +228,7 @@ impl Types {
     }
 }
 
-/// A variable where a value of this type is wanted (5.8.5).
+/// Returns a variable's value where a value of this type is expected (5.8.5).
 fn of_variable(
     name: &Name,
     ty: &Type,
@@ -255,7 +255,7 @@ fn of_variable(
     }
 }
 
-/// A variable within a scalar that is itself an object or a list.
+/// Returns the value of a variable inside a scalar that is itself an object or a list.
 fn inner_of_scalar(name: &Name, scope: Scope<'_>) -> Result<Value, Refused> {
     if !scope.definitions.iter().any(|definition| definition.node.name.node == *name) {
         return Err(format!("Variable \"${name}\" is not defined by the operation"));
@@ -291,7 +291,7 @@ fn of_scalar(name: &Name, value: Value) -> Result<Value, Refused> {
     }
 }
 
-/// A number of 32 bits; JSON has no others, so `1.0` is one, too (3.5.1).
+/// Returns a number of 32 bits. JSON does not distinguish integers, so `1.0` is one too (3.5.1).
 fn integer(number: &async_graphql::Number) -> Option<i32> {
     if let Some(integer) = number.as_i64() {
         return i32::try_from(integer).ok();
@@ -327,7 +327,7 @@ fn misfit(literal: &Literal, name: &Name) -> Refused {
     format!("{} is no \"{name}\"", shown(&literal.to_string()))
 }
 
-/// For a directive that has no business where it stands.
+/// Returns the reason for refusing a directive at a position where it is not allowed.
 pub(crate) fn not_here(directive: &Name) -> Refused {
     match directive.as_str() {
         "skip" | "include" => {
