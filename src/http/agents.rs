@@ -1,4 +1,5 @@
-//! `/agents/link`: where agents on other machines dial in. `/agents/v2/…`: what they may fetch from here.
+//! `/agents/link`: where agents on other machines dial in. `/agents/v2/…`: the images that agents may fetch from
+//! here.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -18,11 +19,11 @@ use crate::sources::grants::Grants;
 use crate::sources::hand_out::{PeerRequest, PeerResponse, answer};
 use crate::wire::socket::accept_key;
 
-/// How many parts of images are handed out at once.
+/// The most parts of images that are handed out at once.
 const GUESTS: usize = 64;
 
-/// Turns the connection into a link. Who it is for is asked on the link, so that an agent of any version is told in
-/// words why it is not wanted.
+/// Turns the connection into a link. The credential is checked on the link, so that an agent of any version is told
+/// in words why it is refused.
 #[handler]
 pub(crate) fn link(
     request: &Request,
@@ -35,7 +36,7 @@ pub(crate) fn link(
             "this is where agents dial in, by WebSocket: wharf agent --manager URL",
         ));
     };
-    // No browser is an agent; a page that tries is another site's.
+    // No agent is a browser; a page that tries belongs to another site.
     if request.headers().contains_key(header::ORIGIN) {
         return Err(Problem::forbidden("agents are no browsers"));
     }
@@ -68,13 +69,13 @@ pub(crate) struct HandOut {
 }
 
 impl HandOut {
-    /// Behind these grants.
+    /// Returns the images behind these grants.
     pub(crate) fn new(grants: Arc<Grants>) -> Self {
         Self { grants, guests: Arc::new(Semaphore::new(GUESTS)) }
     }
 }
 
-/// `/agents/v2/…`: what one may read with a grant. No user or token opens it, and no grant opens anything else.
+/// `/agents/v2/…`: what a caller may read with a grant. No user or token opens it, and a grant opens nothing else.
 #[handler]
 pub(crate) async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Response {
     let wanted = PeerRequest {
@@ -106,7 +107,7 @@ fn headed(answer: &PeerResponse) -> ResponseBuilder {
     response
 }
 
-/// The key of a request for a WebSocket of the version there is (RFC 6455, 4.2.1).
+/// Returns the key of a request for a WebSocket, if it asks for the only version that exists (RFC 6455, 4.2.1).
 fn websocket_key(request: &Request) -> Option<&str> {
     let says = |name, word: &str| {
         let value = request.header(name).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! A backup of the running server, for super-admins. The key that opens the secrets in it never leaves this way.
+//! Backups of the running server, for super-admins. The key that opens their secrets never leaves the server this
+//! way.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use crate::store::Store;
 use crate::store::backup::BackupError;
 use crate::store::open::DATABASE_FILE;
 
-/// How many backups may be on their way at once: each takes as much room on the disk as the database for as long.
+/// The most backups that may be in transit at once: while one is, it takes as much disk space as the database.
 const MOST_SENT: usize = 4;
 
 /// Takes backups, one at a time. Clones share it.
@@ -37,8 +38,8 @@ pub(crate) struct Backups {
     sent: Arc<Semaphore>,
 }
 
-/// A backup on its way. Its file has no name any more and is gone when this is dropped, whether or not somebody has read
-/// it to its end.
+/// A backup in transit. Its file has no name any more, and the space is freed when this is dropped, whether or not
+/// the client has read it to the end.
 pub(crate) struct Taken {
     file: tokio::fs::File,
     bytes: u64,
@@ -56,13 +57,13 @@ impl AsyncRead for Taken {
 }
 
 impl Backups {
-    /// Of this store, made in its data directory.
+    /// Returns the backups of this store, made in its data directory.
     pub(crate) fn new(store: Store, audit: Audit, clock: Clock, folder: PathBuf) -> Self {
         let [turn, sent] = [1, MOST_SENT].map(|places| Arc::new(Semaphore::new(places)));
         Self { store, audit, clock, folder, turn, sent }
     }
 
-    /// Removes what a server left that was killed while it took one.
+    /// Removes the files that a server left when it was killed during a backup.
     pub(crate) fn tidy(&self) {
         let is_left = |name: &str| name.starts_with(&format!("{DATABASE_FILE}.backup-"));
         for entry in fs::read_dir(&self.folder).into_iter().flatten().filter_map(std::io::Result::ok) {
@@ -72,11 +73,11 @@ impl Backups {
         }
     }
 
-    /// Everything as it is now, without the key.
+    /// Makes a backup of everything as it is now, without the key.
     ///
     /// # Errors
-    /// [`Error::Denied`] for all but super-admins, [`Error::Busy`] while another one is taken or too many are on their way,
-    /// and [`Error::Unavailable`] where there is no room for it.
+    /// [`Error::Denied`] for all but super-admins, [`Error::Busy`] while another backup is made or too many are in
+    /// transit, and [`Error::Unavailable`] if there is no room for it.
     pub(crate) async fn take(&self, caller: &Caller) -> Result<Taken> {
         self.audit
             .superadmin(caller, BACK_UP, "", |_| async {
@@ -105,7 +106,7 @@ impl Backups {
                          free some space"
                             .into(),
                     ),
-                    // What was to be saved can't be read.
+                    // The database itself can't be read.
                     BackupError::Source(why) => why,
                     why => Error::internal(why),
                 })
@@ -114,7 +115,7 @@ impl Backups {
     }
 }
 
-/// `POST /backup`: the file.
+/// `POST /backup`: answers with the file.
 #[handler]
 pub(crate) async fn take(Proved(caller): Proved, Data(backups): Data<&Backups>) -> Result<Response, Problem> {
     let taken = backups.take(&caller).await?;

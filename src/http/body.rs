@@ -1,4 +1,4 @@
-//! Small JSON bodies, plain or as the official clients seal them.
+//! Small JSON bodies, in plain text or sealed by the official clients.
 
 use aes::Aes256;
 use aes::cipher::{BlockDecryptMut as _, KeyIvInit as _, block_padding::Pkcs7};
@@ -11,11 +11,11 @@ use serde::de::DeserializeOwned;
 use crate::http::browser;
 use crate::http::problem::Problem;
 
-/// Largest body: a password of 1 KiB, sealed, is a tenth of it.
+/// The largest body. A sealed password of 1 KiB takes a tenth of it.
 const MAX_BODY: usize = 16 * 1024;
 const BLOCK: usize = 16;
 
-/// Reads the body. What is in it may be secret, so nothing of it is repeated when it can't be read.
+/// Reads the body. It may hold a secret, so an error repeats nothing of it.
 pub(crate) async fn read<T: DeserializeOwned>(request: &Request, body: Body) -> Result<T, Problem> {
     let bytes = body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))?;
     let opened = if browser::is_encoded(request) {
@@ -28,9 +28,9 @@ pub(crate) async fn read<T: DeserializeOwned>(request: &Request, body: Body) -> 
     read.ok_or_else(|| Problem::bad_request("the body is not the JSON object that is expected here"))
 }
 
-/// Opens what a client sealed for this endpoint: 16 letters, a colon, and base64 of AES-256-CBC. The key is made of the
-/// endpoint's address and those letters, so anybody who reads it can open it; it keeps passwords out of plain sight,
-/// no more.
+/// Opens a body that a client sealed for this endpoint: 16 letters, a colon, and base64 of AES-256-CBC. The key is
+/// derived from the endpoint's address and those letters, so anyone who reads the body can open it. The seal only
+/// keeps passwords out of plain sight.
 fn open(sealed: &[u8], endpoint: &str) -> Option<Vec<u8>> {
     let (letters, rest) = sealed.split_first_chunk::<BLOCK>()?;
     let mut sealed = STANDARD.decode(rest.strip_prefix(b":")?.trim_ascii()).ok()?;

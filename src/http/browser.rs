@@ -1,5 +1,5 @@
-//! What a browser sends by itself, and how far that may be believed: the session's cookie, and from which page a
-//! request comes.
+//! What a browser sends by itself, and how far the server may believe it: the session's cookie, and the page that a
+//! request comes from.
 
 use poem::Request;
 use poem::http::{Method, header};
@@ -8,14 +8,15 @@ use crate::base::secret::Secret;
 use crate::http::peer::Peer;
 use crate::http::problem::Problem;
 
-/// Over TLS a browser takes this name only from this very host, marked as secure, for all its paths.
+/// The cookie's name over TLS: a browser accepts it only from this very host, marked as secure, and for all its
+/// paths.
 const SECURE_COOKIE: &str = "__Host-wharf-session";
-/// Without TLS it takes no such name.
+/// The cookie's name without TLS, where browsers do not accept the other one.
 const PLAIN_COOKIE: &str = "wharf-session";
-/// A header that no form and no page of another site can set without asking first.
+/// A header that no form can set, and no page of another site without asking first.
 const ENCODED: &str = "X-BackendAI-Encoded";
 
-/// The session key that came with the request.
+/// Returns the session key that came with the request.
 pub(crate) fn session_key(request: &Request, peer: Peer) -> Option<&str> {
     let lines = request.headers().get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut cookies =
@@ -23,13 +24,13 @@ pub(crate) fn session_key(request: &Request, peer: Peer) -> Option<&str> {
     cookies.find(|(name, _)| *name == name_for(peer)).map(|(_, value)| value.trim_matches('"'))
 }
 
-/// What makes the browser keep the key. It goes with the browser's own session: how long it may be used is decided
-/// here, not there.
+/// Returns the cookie that makes the browser keep the key. It lasts as long as the browser's own session; how long
+/// the key may be used is decided here, not there.
 pub(crate) fn keep(key: &Secret, peer: Peer) -> String {
     cookie(key.expose(), peer, "")
 }
 
-/// What makes the browser forget it.
+/// Returns the cookie that makes the browser forget the key.
 pub(crate) fn forget(peer: Peer) -> String {
     cookie("", peer, "; Max-Age=0")
 }
@@ -43,7 +44,7 @@ fn name_for(peer: Peer) -> &'static str {
     if peer.is_secure { SECURE_COOKIE } else { PLAIN_COOKIE }
 }
 
-/// Refuses what a page of another site made the browser send. Programs say nothing of pages and are let on.
+/// Refuses a request that a page of another site made the browser send. Programs name no page and pass.
 pub(crate) fn check_page(request: &Request) -> Result<(), Problem> {
     let refused = |why: &str| Err(Problem::forbidden(format!("this request comes from another site: {why}")));
     if let Some(origin) = request.header(header::ORIGIN) {
@@ -58,7 +59,8 @@ pub(crate) fn check_page(request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// [`check_page`], and for what changes something a type that pages can't send to other sites without asking.
+/// Does [`check_page`], and for changes also requires a content type that pages can't send to other sites without
+/// asking.
 pub(crate) fn check(request: &Request) -> Result<(), Problem> {
     check_page(request)?;
     if matches!(*request.method(), Method::GET | Method::HEAD) || is_encoded(request) || is_json(request) {
@@ -68,18 +70,18 @@ pub(crate) fn check(request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// Whether the body is said to be JSON.
+/// Whether the content type says that the body is JSON.
 pub(crate) fn is_json(request: &Request) -> bool {
     let given = request.content_type().map(|given| given.split(';').next().unwrap_or_default().trim());
     given.is_some_and(|given| given.eq_ignore_ascii_case("application/json"))
 }
 
-/// Whether the body is sealed as the clients from 24.9 on do it.
+/// Whether the body is sealed in the way of clients from 24.9 on.
 pub(crate) fn is_encoded(request: &Request) -> bool {
     request.header(ENCODED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-/// The scheme is not compared: a proxy that is not trusted may have ended TLS.
+/// Whether an origin names this host. It ignores the scheme, because an untrusted proxy may have ended TLS.
 fn is_same_host(origin: &str, host: &str) -> bool {
     let (host_part, default) = match origin.split_once("://") {
         Some(("http", rest)) => (rest, ":80"),

@@ -1,4 +1,4 @@
-//! From a request to the one who sent it: a signed request, a token, or the cookie of a session.
+//! Finds the sender of a request: by a signature, a token, or a session's cookie.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use crate::http::json;
 use crate::http::peer::{Peer, Proxies};
 use crate::http::problem::Problem;
 
-/// The first API version that signs no body; older ones are from before any client we serve.
+/// The first major API version that does not sign the body; older ones are older than any client we serve.
 const OLDEST_MAJOR: u32 = 4;
-/// The last major version there is.
+/// The newest major API version.
 const NEWEST_MAJOR: u32 = 9;
 
-/// What proves who sends a request.
+/// The services that prove who sends a request.
 #[derive(Clone)]
 pub(crate) struct Proofs {
     /// For signatures.
@@ -37,23 +37,23 @@ pub(crate) struct Proofs {
     pub(crate) sessions: Sessions,
     /// For `Authorization: Bearer`.
     pub(crate) tokens: Tokens,
-    /// Signatures that were used.
+    /// The signatures already used.
     pub(crate) replays: Replays,
-    /// How many requests each may make.
+    /// Limits how many requests each sender may make.
     pub(crate) rates: Rates,
     /// For signatures' dates.
     pub(crate) clock: Clock,
-    /// Whose word on where a request comes from counts.
+    /// The proxies that may say where a request comes from.
     pub(crate) proxies: Proxies,
 }
 
-/// A request's sender, proved. A handler that takes one can't be reached without. It stands before whatever takes the
-/// body, for a signature is good for one body, and that is read here.
+/// A request's sender, proved. A handler that takes one can't be reached without it. It must come before any argument
+/// that takes the body, because a signature is good for one body, which is read here.
 pub(crate) struct Proved(pub(crate) Caller);
 
-/// The sender of a request for a stream. The official clients sign once for a stream, and open it again with the same
-/// signature when it breaks; it has no body, and whoever can read it on its way can read the stream as well. So its use
-/// is not counted.
+/// The sender of a request for a stream. The official clients sign a stream once, and open it again with the same
+/// signature when it breaks. The request has no body, and an attacker who can read it in transit can read the stream
+/// as well. So a signature's use is not counted here.
 pub(crate) struct Listening(pub(crate) Caller);
 
 impl Deref for Proved {
@@ -64,12 +64,12 @@ impl Deref for Proved {
     }
 }
 
-/// How the sender stands with the limit on requests, on its way from the handler to the response.
+/// The sender's standing with the limit on requests, on its way from the handler to the response.
 #[derive(Clone, Default)]
 pub(crate) struct Tally(Arc<Mutex<Option<RateStatus>>>);
 
 impl Tally {
-    /// How the sender stands, if there is a limit.
+    /// Returns the sender's standing, if there is a limit.
     pub(crate) fn standing(&self) -> Option<RateStatus> {
         *self.0.lock()
     }
@@ -97,7 +97,7 @@ impl<'a> FromRequest<'a> for Listening {
     }
 }
 
-/// Who sent a request, against which limit it counts, and the signature if that proved it.
+/// The sender of a request, the limit it counts against, and the signature if it proved the sender.
 struct Proof {
     caller: Caller,
     counted: Option<(Counted, u32)>,
@@ -105,7 +105,7 @@ struct Proof {
 }
 
 impl Proofs {
-    /// Counts a request, and lets its sender on unless it is one too many.
+    /// Counts a request, and returns its sender unless it exceeds the limit.
     fn count(&self, request: &Request, proof: Proof) -> Result<Caller, Problem> {
         if let Some((whose, limit)) = proof.counted {
             let standing = self.rates.count(whose, limit, self.clock.steady());
@@ -122,7 +122,8 @@ impl Proofs {
         Ok(proof.caller)
     }
 
-    /// The sender of a request. What is in `Authorization` goes before a cookie: a browser adds cookies by itself.
+    /// Proves the sender of a request. `Authorization` takes precedence over a cookie, because a browser adds cookies
+    /// by itself.
     fn prove(&self, request: &Request) -> Result<Proof, Problem> {
         let peer = self.proxies.peer(request);
         let Some(authorization) = request.header(header::AUTHORIZATION) else {
@@ -145,10 +146,10 @@ impl Proofs {
         Ok(Proof { caller: Caller { origin, ..caller }, counted, signed: Some(signed) })
     }
 
-    /// The caller as they are now, for what outlives its request.
+    /// Returns the caller with their present rights, for work that outlives its request.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] when what they proved themselves with is good no more.
+    /// [`Error::Unauthenticated`] when the credential they used is no longer valid.
     pub(crate) fn again(&self, caller: &Caller) -> Result<Caller> {
         let origin = &caller.origin;
         let is_good = match &origin.credential {
@@ -164,7 +165,7 @@ impl Proofs {
         Ok(Caller { origin: origin.clone(), ..now })
     }
 
-    /// Whose session the request's cookie is, if no page of another site made the browser send it.
+    /// Returns the session's user by the request's cookie, unless a page of another site made the browser send it.
     fn session(&self, request: &Request, peer: Peer) -> Result<Caller, Problem> {
         let caller =
             self.visitor(request, peer).ok_or_else(|| Problem::unauthorized("Unauthorized access"))?;
@@ -172,7 +173,7 @@ impl Proofs {
         Ok(caller)
     }
 
-    /// Whose session the request's cookie is, wherever the request comes from.
+    /// Returns the session's user by the request's cookie, wherever the request comes from.
     pub(crate) fn visitor(&self, request: &Request, peer: Peer) -> Option<Caller> {
         let key = browser::session_key(request, peer)?;
         self.sessions.caller(key, peer.address).ok()
@@ -184,8 +185,8 @@ fn bearer(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Who signed the request, how many the keypair may make in a window, and with which signature. Checks in the order the
-/// original does, so that clients show the message that helps.
+/// Checks a signature. Returns its user, the keypair's limit of requests in a window, and the signature. The checks
+/// are in the order of the original, so that clients show the helpful message.
 fn signed(
     request: &Request,
     authorization: &str,
@@ -210,12 +211,12 @@ fn signed(
         version_header: version,
     };
     let found = accounts.key_holder(authorization.access_key);
-    // An unknown key costs the same work as a known one, and none can be told from the time it takes.
+    // An unknown key costs the same work as a known one, so the time taken does not tell them apart.
     let secret = found.as_ref().map_or_else(|_| Secret::new("unknown"), |holder| holder.secret.clone());
     let is_right =
         signature::verify(&signed, &sent.day, authorization.hash, &secret, authorization.signature);
     match found {
-        // In the same words, or anybody could find out which keys there are.
+        // The words are the same in both cases, or anyone could find out which keys exist.
         Ok(holder) if is_right => {
             let signed = Signed::new(authorization.access_key, authorization.signature, sent.at);
             Ok((holder.caller, holder.rate_limit, signed))
@@ -224,7 +225,7 @@ fn signed(
     }
 }
 
-/// The version header, by the name it has in the signed text.
+/// Returns the version header, under the name it has in the signed text.
 fn version(request: &Request) -> Result<(&'static str, &str), Problem> {
     let names = ["x-backendai-version", "x-sorna-version"];
     let given = names.iter().find_map(|name| request.header(*name).map(|version| (*name, version)));
@@ -238,8 +239,8 @@ fn version(request: &Request) -> Result<(&'static str, &str), Problem> {
     }
 }
 
-/// `v<major>.<YYYYMMDD>`. Every date of a major version we know is taken: what differs between them does not differ
-/// here.
+/// Whether the version `v<major>.<YYYYMMDD>` is served. Every date of a known major version is accepted: the versions
+/// do not differ in anything that matters here.
 fn is_served(version: &str) -> bool {
     let parts = version.strip_prefix('v').and_then(|rest| rest.split_once('.'));
     parts.is_some_and(|(major, date)| {

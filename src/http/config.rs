@@ -1,5 +1,5 @@
-//! `/config/*`: the registries as the keys that Backend.AI's clients edit them by. For clients before 24.9 it is the only
-//! way to add one.
+//! `/config/*`: the registries as the configuration keys that Backend.AI's clients edit. Clients before 24.9 have no
+//! other way to add a registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,30 +20,30 @@ use crate::http::json::{Sent, answer};
 use crate::http::keys;
 use crate::http::problem::Problem;
 
-/// Where registries are.
+/// The path of the registries.
 const REGISTRIES: [&str; 3] = ["config", "docker", "registry"];
-/// Where aliases are.
+/// The path of the aliases.
 const ALIASES: &str = "images/_aliases";
-/// When a node pulls an image by itself, and what wharf answers: by digest, and never without being told to.
+/// When a node pulls an image by itself, and wharf's answer: by digest, and never without being told to.
 const AUTO_PULL: (&str, &str) = ("config/docker/image/auto_pull", "digest");
 
-/// Which keys.
+/// Selects keys.
 #[derive(Deserialize)]
 pub(crate) struct Which {
     key: String,
-    /// Every key that begins with these characters.
+    /// Whether it selects every key that begins with these characters.
     #[serde(default)]
     prefix: bool,
 }
 
-/// A key and what it is to be.
+/// A key and its new value.
 #[derive(Deserialize)]
 pub(crate) struct Setting {
     key: String,
     value: Value,
 }
 
-/// `POST /config/get`.
+/// `POST /config/get`: reads keys.
 #[handler]
 pub(crate) fn get(
     Proved(caller): Proved,
@@ -87,7 +87,7 @@ pub(crate) async fn set(
     answer(&json!({ "result": "ok", "msg": notes.join("; ") }))
 }
 
-/// `POST /config/delete`: one key, or all that begin with these characters.
+/// `POST /config/delete`: deletes one key, or all that begin with these characters.
 #[handler]
 pub(crate) async fn delete(
     Proved(caller): Proved,
@@ -97,7 +97,7 @@ pub(crate) async fn delete(
     catalog.require_superadmin(&caller, "delete_config", &which.key).await?;
     let key = keys::normal(&which.key);
     let found: Vec<String> = if which.prefix {
-        // A registry goes with its images, so none goes that was not named.
+        // Deleting a registry deletes its images, so only registries that are named are deleted.
         let start = keys::join(REGISTRIES);
         if key.strip_prefix(&start).is_none_or(|rest| rest.len() <= "/".len()) {
             return Err(unknown(&which.key).into());
@@ -126,7 +126,7 @@ pub(crate) async fn delete(
     answer(&json!({ "result": "ok" }))
 }
 
-/// Changes or adds a registry, and says what there is to know of it.
+/// Changes or adds a registry, and returns what the client should know about it.
 async fn put(
     caller: &Caller,
     catalog: &Catalog,
@@ -145,7 +145,7 @@ async fn put(
     Ok(None)
 }
 
-/// Every key that may begin with this, in order.
+/// Returns every key that may begin with this text, in order; others may be among them.
 fn pairs(caller: &Caller, catalog: &Catalog, start: &str) -> Result<Vec<(String, String)>> {
     let mut pairs = vec![(AUTO_PULL.0.to_owned(), AUTO_PULL.1.to_owned())];
     for registry in catalog.registries(caller)? {
@@ -177,7 +177,7 @@ fn of_registry(registry: &Registry) -> Vec<(String, String)> {
     PROPERTIES.into_iter().filter_map(|(property, name)| Some((key(name), shown(property)?))).collect()
 }
 
-/// What a key below a registry's says of it.
+/// The property that a key below a registry's key sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Property {
     Url,
@@ -188,7 +188,7 @@ enum Property {
     SslVerify,
 }
 
-/// Each with the last part of its key; the URL is the value of the registry's own.
+/// The properties, each with the last part of its key. The URL is the value of the registry's own key.
 const PROPERTIES: [(Property, Option<&str>); 6] = [
     (Property::Url, None),
     (Property::Type, Some("type")),
@@ -199,7 +199,7 @@ const PROPERTIES: [(Property, Option<&str>); 6] = [
 ];
 
 impl Property {
-    /// The registry and property that a key stands for.
+    /// Returns the registry and property that a key names.
     fn at(key: &str) -> Result<(String, Self)> {
         let components = keys::components(key);
         let parts: Vec<&str> = components.iter().map(String::as_str).collect();
@@ -220,7 +220,7 @@ impl Property {
             Self::Url => change.url = Some(value),
             Self::Type => change.kind = Some(value),
             Self::Username => change.username = Some(value),
-            // Scripts write back what they were shown.
+            // Scripts write back the placeholder that they were shown.
             Self::Password if value == PASSWORD_SET => {}
             Self::Password => change.password = Some(Secret::new(value)),
             Self::Project => {
@@ -238,7 +238,7 @@ impl Property {
         Ok(())
     }
 
-    /// The change that takes it away.
+    /// Returns the change that clears the property.
     fn cleared(self) -> RegistryChange {
         let mut change = RegistryChange::default();
         match self {

@@ -1,8 +1,8 @@
-//! Connections: who is let in, what may take how long, and the end of each.
+//! Connections: which are accepted, what they may take how long for, and how each ends.
 //!
-//! HTTP/1.1 only. A client multiplexes nothing with us that several connections would not do, and each connection is
-//! counted, so that what one client may hold is what it may hold open. A client that begins with HTTP/2 is told so in
-//! its own words.
+//! HTTP/1.1 only. Clients multiplex nothing here that several connections would not do, and each connection is
+//! counted, so the limit on connections limits what one client may hold. A client that begins with HTTP/2 is refused
+//! in HTTP/2.
 
 mod body;
 mod slots;
@@ -36,29 +36,29 @@ use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
 use crate::http::problem;
 
-/// Largest head of a request: a cookie, a signature, and a query in the address; and as much as a connection holds of
-/// what was not asked for yet.
+/// The largest head of a request: a cookie, a signature, and a query in the address. It is also the most that a
+/// connection buffers of requests to come.
 const MAX_HEAD: usize = 32 * 1024;
-/// How much of an answer waits in the system's memory to be sent. Without a bound the system keeps some megabytes for each
-/// client that does not read.
+/// How many bytes of an answer may wait in the system's memory to be sent. Without a limit the system keeps some
+/// megabytes for each client that does not read.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 * 1024;
-/// The wait after a connection could not be taken, as when there are no more descriptors: accepting again at once would
-/// fail at once.
+/// The pause after a connection could not be accepted, for example for lack of descriptors: the next attempt would
+/// fail at once too.
 const AGAIN: Duration = Duration::from_millis(10);
-/// How often a minute the log tells of it.
+/// How many times a minute the log reports it.
 const TOLD: u32 = 1;
 
 /// How connections are served.
 pub(crate) struct Connections {
-    /// Whose connections stand for many clients.
+    /// The proxies, whose connections stand for many clients.
     pub(crate) proxies: Proxies,
-    /// How long requests that are being answered may go on after the server was told to stop.
+    /// How long requests in progress may go on after the server was told to stop.
     pub(crate) last_requests: Duration,
 }
 
 impl Connections {
-    /// Serves until told to stop, and then until what is being answered has ended or its time is over.
+    /// Serves until told to stop, and then until the requests in progress end or their time is over.
     pub(crate) async fn serve<E>(self, listener: TcpListener, routes: E, shutdown: CancellationToken)
     where
         E: Endpoint<Output = Response> + 'static,
@@ -82,7 +82,7 @@ impl Connections {
                     continue;
                 }
             };
-            // Dropped, the connection is closed: there is no idle one that could go instead.
+            // Dropping the connection closes it: no idle connection could be closed instead.
             let Some(place) = places.take(remote.ip()) else { continue };
             let connection = Connection { stream, remote, place, routes: Arc::clone(&routes) };
             tracker.spawn(connection.serve(shutdown.clone(), cut.clone()));
@@ -96,7 +96,7 @@ impl Connections {
     }
 }
 
-/// One connection, in its place.
+/// A connection in its slot.
 struct Connection<E> {
     stream: TcpStream,
     remote: SocketAddr,
@@ -107,7 +107,7 @@ struct Connection<E> {
 impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
     async fn serve(self, shutdown: CancellationToken, cut: CancellationToken) {
         let Self { stream, remote, place, routes } = self;
-        // Answers are written whole or in pieces that are wanted at once.
+        // Answers are written whole, or in pieces that the client wants at once.
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
         let Ok(local) = stream.local_addr() else { return };
@@ -118,7 +118,7 @@ impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
         });
         let socket = TokioIo::new(Socket::new(stream, Arc::clone(&watch)));
         let connection = http1::Builder::new()
-            // The socket's watch is kept by the stage that the connection is at, which hyper's one time limit is not.
+            // The socket's watch knows the stage that the connection is in; hyper's single time limit does not.
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD)
             .serve_connection(socket, service)
@@ -127,7 +127,7 @@ impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
         tokio::select! {
             _ = &mut connection => return,
             () = watch.given_up() => {
-                // A request may have come meanwhile: it is answered still.
+                // A request that came meanwhile is still answered.
                 if watch.spare_since().is_some() {
                     return;
                 }
@@ -142,7 +142,7 @@ impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
     }
 }
 
-/// A system that can't do it keeps as much as it likes.
+/// Limits the unsent bytes of a connection to [`UNSENT`]. Outside Linux the system buffers as much as it likes.
 fn bound_unsent(_stream: &TcpStream) {
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(_stream).set_tcp_notsent_lowat(UNSENT);

@@ -1,6 +1,6 @@
-//! `GET /events/background-task`: what happens to a task, as server-sent events.
+//! `GET /events/background-task`: the events of a task, as server-sent events.
 //!
-//! What the official clients need, by generation, is in each comment; together they can be true at once.
+//! The comments say what each generation of the official clients needs; all of these can be met at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,29 +24,30 @@ use crate::tasks::live::Live;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::State;
 
-/// How the official clients begin the name they give themselves; their version follows.
+/// The prefix of the official clients' user agent; their version follows.
 const OFFICIAL: &str = "Backend.AI Client for Python ";
-/// The clients of 23.9 to 26.9 end in an error when the first event comes with the response's headers: their spinner
-/// is stopped before it has begun. With 50 ms none of forty runs did; on a busy machine theirs takes longer.
+/// The delay before the first event. The clients of 23.9 to 26.9 end in an error when it comes with the response's
+/// headers: their spinner is stopped before it has begun. With 50 ms none of forty runs failed; on a busy machine
+/// their start takes longer.
 const HEAD_START: Duration = Duration::from_millis(300);
-/// How often a quiet stream says that it is still there: more often than proxies lose patience.
+/// How often a quiet stream sends a sign of life: before proxies lose patience.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Events on their way to one client; a slow one is not waited for, it skips to the latest (see `tasks::feed`). With what
-/// the connection holds that is all that a client costs who reads nothing.
+/// The most events in transit to one client. A slow client is not waited for; it skips to the latest event (see
+/// `tasks::feed`). With the connection's buffer, this is all that a client costs that reads nothing.
 const IN_FLIGHT: usize = 1;
-/// Streams of one user: a class may sit behind one account.
+/// The most streams of one user: a class may share one account.
 const MOST_OF_ONE: usize = 600;
-/// Streams in all, of some 60 kB each where nobody reads them.
+/// The most streams in all; each takes some 60 kB if its client does not read.
 const MOST: usize = 2_000;
-/// What the oldest is told that has to give way. Clients would come back for more without the second.
+/// The last words to the oldest stream when it has to give way. Without the second event, the client would come back.
 const GIVEN_UP: &[u8] =
     b": too many streams are open; newer ones need this one's place\n\nevent: server_close\ndata: {}\n\n";
-/// How long the last word may take.
+/// How long sending the last words may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// How many failures the last event names.
+/// The most failures that the last event names.
 const MAX_ERRORS: usize = 100;
 
-/// Which task; the documentation says `taskId`, the clients say `task_id`.
+/// Selects a task. The documentation says `taskId`, the clients say `task_id`.
 #[derive(Deserialize)]
 pub(crate) struct Which {
     task_id: Option<String>,
@@ -54,24 +55,25 @@ pub(crate) struct Which {
     camel: Option<String>,
 }
 
-/// Where streams run, and what ends them.
+/// The tracker that runs streams, and the token that ends them.
 #[derive(Clone)]
 pub(crate) struct Streams {
     /// The server's tasks.
     pub(crate) tracker: TaskTracker,
-    /// Cancelled when the server stops: it waits for open streams otherwise.
+    /// Cancelled when the server stops; otherwise the server would wait for open streams.
     pub(crate) shutdown: CancellationToken,
     places: Slots<UserId>,
 }
 
 impl Streams {
-    /// None yet.
+    /// Returns an empty set of streams.
     pub(crate) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self { tracker, shutdown, places: Slots::new(MOST, MOST_OF_ONE) }
     }
 }
 
-/// Follows a task: its state now, then each change; the last event says how it ended, then comes `server_close`.
+/// Follows a task: first its current state, then each change. The last event says how the task ended; `server_close`
+/// follows.
 #[handler]
 pub(crate) fn follow(
     request: &Request,
@@ -86,7 +88,7 @@ pub(crate) fn follow(
     let after = request.header("Last-Event-ID").and_then(|id| id.trim().parse().ok());
     let user_agent = request.header(header::USER_AGENT).unwrap_or_default();
     let dialect = Dialect::of(user_agent);
-    // The second kind is what a program made with their library may call itself.
+    // Programs that use the official clients' library may send the second form.
     let is_theirs = user_agent.starts_with(OFFICIAL) || user_agent.starts_with("Python/");
     let head_start = if is_theirs { HEAD_START } else { Duration::ZERO };
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
@@ -102,7 +104,7 @@ pub(crate) fn follow(
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = place.given_up() => {
-                // One that reads nothing does not hear it, and need not.
+                // A client that reads nothing misses this, which does no harm.
                 let _ = tokio::time::timeout(LAST_WORD, sender.send(Bytes::from_static(GIVEN_UP))).await;
             }
             _ = speak => {}
@@ -112,7 +114,7 @@ pub(crate) fn follow(
         .status(StatusCode::OK)
         .header(header::CONTENT_TYPE, "text/event-stream")
         .header(header::CACHE_CONTROL, "no-store")
-        // nginx holds streams back otherwise.
+        // nginx would hold the stream back otherwise.
         .header("X-Accel-Buffering", "no")
         .body(Body::from_bytes_stream(Receiving(receiver))))
 }
@@ -131,8 +133,8 @@ impl Stream for Receiving {
     }
 }
 
-/// Ends with the task, or when the caller may not hear of it any more: signed out, switched off or demoted; with an error
-/// when the client is gone.
+/// Sends events until the task ends, or until the caller may no longer hear of it: signed out, switched off or
+/// demoted. Fails when the client is gone.
 async fn speak(
     live: Arc<Live>,
     dialect: Dialect,
@@ -154,23 +156,24 @@ async fn speak(
         let told = event.told(dialect as usize, || dialect.write(&live, &event));
         sender.send(told).await?;
         if is_last {
-            // Without it clients come back for more, with a date that ages.
+            // Without this event, clients connect again, with a date that gets too old.
             return sender.send(Bytes::from_static(b"event: server_close\ndata: {}\n\n")).await;
         }
     }
 }
 
-/// Which names the events have.
+/// The names that the events have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     /// `task_updated`, ...: clients of 2020.
     Task,
-    /// `bgtask_updated`, ...: all later ones.
+    /// `bgtask_updated`, ...: all later clients.
     BackgroundTask,
 }
 
 impl Dialect {
-    /// 20.09 claims the API version of its successors but reads the old names, so the version can't tell.
+    /// Clients of 20.09 claim the API version of their successors but expect the old names, so the version does not
+    /// decide.
     fn of(user_agent: &str) -> Self {
         match user_agent.strip_prefix(OFFICIAL) {
             Some(version) if version.starts_with("20.") || version.starts_with("19.") => Self::Task,
@@ -212,7 +215,7 @@ struct Told<'a> {
     total_progress: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
-    /// Clients from 25.19 on print these.
+    /// Clients from 25.19 on print these errors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<String>,
 }

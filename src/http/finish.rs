@@ -1,4 +1,4 @@
-//! What was begun for a request is brought to its end, whether or not the client waits for it.
+//! Finishes the work begun for a request, even if the client does not wait for it.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use poem::{Endpoint, Middleware, Request};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The layer around the routes. Otherwise a client that hangs up ends what is done for it wherever it waits just then: a
-/// tag would be gone from its registry, and the catalog and the audit log know nothing of it.
+/// The layer around the routes. Without it, a client that hangs up would end its request's work wherever that happens
+/// to wait: a tag could be gone from its registry, and the catalog and the audit log would not know.
 pub(crate) struct Finish(TaskTracker);
 
 impl Finish {
-    /// What is still under way when the server stops is waited for with the rest of what `tracker` knows.
+    /// Returns the layer. When the server stops, it waits for this work with the rest of what `tracker` tracks.
     pub(crate) fn new(tracker: TaskTracker) -> Self {
         Self(tracker)
     }
@@ -27,16 +27,17 @@ impl<E: Endpoint + 'static> Middleware<E> for Finish {
     }
 }
 
-/// Cancelled when nobody waits for the request any more: the client hung up, or has its answer.
+/// Cancelled when the client no longer waits for the request: it hung up, or has its answer.
 #[derive(Clone)]
 struct Waited(CancellationToken);
 
-/// What is cancelled when nobody waits for this request any more. Whatever only reads may end then.
+/// Returns a token that is cancelled when the client no longer waits for this request. Work that only reads may end
+/// then.
 pub(crate) fn abandoned(request: &Request) -> CancellationToken {
     request.extensions().get::<Waited>().map(|waited| waited.0.clone()).unwrap_or_default()
 }
 
-/// An endpoint whose work is finished.
+/// An endpoint whose work is always finished.
 pub(crate) struct Finished<E> {
     inner: Arc<E>,
     tracker: TaskTracker,
@@ -49,7 +50,7 @@ impl<E: Endpoint + 'static> Endpoint for Finished<E> {
         let waited = CancellationToken::new();
         request.extensions_mut().insert(Waited(waited.clone()));
         let _until_this_is_dropped = waited.drop_guard();
-        // What only reads has nothing to finish; streams and links to agents are of this kind, too.
+        // A request that only reads has nothing to finish; streams and links to agents are of this kind too.
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             return self.inner.call(request).await;
         }

@@ -1,10 +1,10 @@
-//! `/func/<path>`: where clients in session mode look for `<path>`.
+//! `/func/<path>`: where clients in session mode expect `<path>`.
 
 use poem::Request;
 use poem::http::Uri;
 use poem::http::uri::PathAndQuery;
 
-/// Takes the prefix away, before the routes are looked at. A signature is still checked over the path as it was sent.
+/// Removes the prefix before routing. A signature is still checked over the path as it was sent.
 pub(crate) fn strip(request: &mut Request) {
     if let Some(uri) = stripped(request.uri()) {
         *request.uri_mut() = uri;

@@ -1,5 +1,5 @@
-//! GraphQL over HTTP, in two dialects: the specification's (`{data, errors}`, in both of its media types), and the bare
-//! data object that the oldest clients index.
+//! GraphQL over HTTP, in two dialects: the specification's (`{data, errors}`, in both of its media types), and the
+//! bare data object that the oldest clients read.
 
 use std::time::Duration;
 
@@ -22,21 +22,21 @@ use crate::http::events::Streams;
 use crate::http::problem::Problem;
 use crate::http::{finish, json};
 
-/// Longest time one request may take; what it has started to change goes on, what it only looks for is ended.
+/// The longest time for one request. After that, changes it has begun continue, and reads end.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is sent: a document, and what goes with it.
+/// A request: a document with its variables and other members.
 #[derive(Deserialize)]
 struct Sent {
     query: Option<String>,
     #[serde(rename = "operationName")]
     operation_name: Option<String>,
     variables: Option<Variables>,
-    /// There are none that mean something here; what is no object is refused.
+    /// No extension has a meaning here; a value that is no object is refused.
     extensions: Option<Map<String, Value>>,
 }
 
-/// `POST /graphql`, `/admin/gql`: `{data, errors}`.
+/// `POST /graphql`, `/admin/gql`: answers with `{data, errors}`.
 #[handler]
 pub(crate) async fn spec(
     request: &Request,
@@ -51,8 +51,8 @@ pub(crate) async fn spec(
     Ok(Form::of(request).answer(&outcome, &later))
 }
 
-/// `GET /graphql`, `/admin/gql`: the same for what changes nothing, with all that is sent in the address. A cookie
-/// counts under the conditions that it has everywhere.
+/// `GET /graphql`, `/admin/gql`: answers queries with `{data, errors}`; the request is in the address. A cookie
+/// counts under the usual conditions.
 #[handler]
 pub(crate) async fn look(
     request: &Request,
@@ -66,7 +66,7 @@ pub(crate) async fn look(
     Ok(Form::of(request).answer(&outcome, &later))
 }
 
-/// `POST /admin/graphql`: the data alone, or 400 and a problem.
+/// `POST /admin/graphql`: answers with the data alone, or with 400 and a problem.
 #[handler]
 pub(crate) async fn bare(
     request: &Request,
@@ -91,17 +91,17 @@ fn failed(errors: &[async_graphql::ServerError]) -> Problem {
     Problem::graphql(serde_json::to_value(errors).unwrap_or_default())
 }
 
-/// The media types of an answer, and the statuses that go with them.
+/// The media types of an answer, with their status codes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// `application/json`, which all clients read: 200 whatever came of it.
+    /// `application/json`, which all clients read: always 200.
     Json,
-    /// `application/graphql-response+json`: 400 for what was refused.
+    /// `application/graphql-response+json`: 400 for a refused request.
     GraphQl,
 }
 
 impl Form {
-    /// What the client would rather have; JSON where it does not say.
+    /// Returns the form that the client prefers; JSON if it does not say.
     fn of(request: &Request) -> Self {
         let accept = request.header(header::ACCEPT).unwrap_or_default();
         let weight = |wanted: &str| {
@@ -153,8 +153,8 @@ fn streamed(
     form: Form,
     pieces: impl Iterator<Item = Bytes> + Send + 'static,
 ) -> Response {
-    // Each piece is written when the one before is on its way. To whoever reads as fast as that, a whole catalog would go
-    // in one go, while everybody else waits.
+    // Each piece is written while the one before it is sent. Without a pause, a fast reader would get a whole catalog
+    // in one go while all other clients wait.
     let in_turn = stream::iter(pieces).then(async |piece| {
         tokio::task::yield_now().await;
         Ok::<_, std::io::Error>(piece)
@@ -177,7 +177,7 @@ async fn in_body(request: &Request, body: Body) -> Result<Sent, Problem> {
     Sent::deserialize(value).map_err(|why| unreadable(&why.to_string()))
 }
 
-/// What is in the address; an address is as long as the server reads a head at most.
+/// Reads the request from the address, whose length the limit on heads bounds.
 fn in_address(request: &Request) -> Result<Sent, Problem> {
     let wrong =
         |name: &str, why: &str| Problem::bad_request(format!("{name} in the address is no object: {why}"));

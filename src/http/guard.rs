@@ -1,4 +1,4 @@
-//! What every request passes: the host it is for, the headers that keep browsers safe, counting and the log.
+//! What every request passes: the check of its host, the headers that keep browsers safe, the counters and the log.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,7 +18,8 @@ use crate::http::peer::Proxies;
 use crate::http::problem::{self, Problem};
 use crate::http::refusals::Refusals;
 
-/// Said with every response. Pages may load from this server only, and run no script that is not a file of it.
+/// The headers of every response. Pages may load from this server only, and run no script that is not one of its
+/// files.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -28,32 +29,33 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::SERVER, "wharf"),
-    // An answer is for whoever asked. What may be kept says so itself.
+    // An answer is for its caller only. Responses that may be cached say so themselves.
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// Said besides where a browser sees TLS: for a year it comes by TLS only.
+/// Also sent where a browser sees TLS: for a year, the browser uses only TLS.
 const OVER_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// The names this server answers to.
+/// The names of this server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hosts(BTreeSet<String>);
 
 impl Hosts {
-    /// These names, besides `localhost` and every IP address.
+    /// Returns these names, besides `localhost` and every IP address, which always count.
     pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
-    /// Whether a `Host` header names this server. A page of another site whose name was made to point here (DNS
-    /// rebinding) has that site's name; no page's name is an IP address but the server's own.
+    /// Whether a `Host` header names this server. With DNS rebinding, where another site's name points here, the
+    /// header has that site's name. A page can have an IP address as its host only if it comes from the server at
+    /// that address.
     fn know(&self, header: &str) -> bool {
         let name = name_in(header);
         address_in(&name).is_some() || loopback::is_host(header) || self.0.contains(&name)
     }
 
-    /// Whether the request is for this server. It has to say one host, and once: of two, a proxy in front may have
-    /// believed the other.
+    /// Whether the request is for this server. It must name a single host, once: if it names two, a proxy in front
+    /// may have believed the other.
     fn check(&self, request: &Request) -> Result<(), Problem> {
         let mut given = request.headers().get_all(header::HOST).iter();
         let host = given.next().map_or(Ok(""), HeaderValue::to_str).unwrap_or_default();
@@ -71,7 +73,7 @@ impl Hosts {
     }
 }
 
-/// The name in a `Host` header, without the port.
+/// Returns the name in a `Host` header, without the port.
 fn name_in(header: &str) -> String {
     let name = match header.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -93,7 +95,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// A guard for a server of these names behind these proxies, which counts into `requests`.
+    /// Returns a guard for a server of these names behind these proxies; it counts into `requests`.
     pub(crate) fn new(hosts: Hosts, requests: Requests, proxies: Proxies) -> Self {
         Self { hosts: Arc::new(hosts), requests, proxies, refusals: Refusals::default() }
     }
@@ -160,7 +162,7 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
     }
 }
 
-/// Says how many requests the sender may make still, in the headers that Backend.AI has for it.
+/// Reports how many more requests the sender may make, in Backend.AI's headers for this.
 fn tell(response: &mut Response, standing: RateStatus) {
     let window = u32::try_from(rates::WINDOW.as_secs()).unwrap_or(u32::MAX);
     for (name, value) in [

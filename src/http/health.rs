@@ -1,4 +1,4 @@
-//! For those who operate the server: is it alive, is it ready, what is it doing.
+//! The server's state for its operators: is it alive, is it ready, what is it doing.
 
 use poem::http::{StatusCode, Version, header};
 use poem::web::Data;
@@ -17,10 +17,10 @@ use crate::http::problem::Problem;
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
-/// How a line of `/readyz` begins that tells of the clock.
+/// The prefix of the line in `/readyz` that reports the clock.
 pub(crate) const CLOCK: &str = "clock: ";
 
-/// What proxies say of themselves.
+/// Headers with which proxies identify themselves.
 const FORWARDED: [&str; 4] = ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"];
 
 /// Responses, by status class (`2xx`).
@@ -40,15 +40,15 @@ impl Requests {
     }
 }
 
-/// `GET /healthz`: the process answers, and what it is told is kept.
+/// `GET /healthz`: the process answers, and stores what it is told.
 #[handler]
 pub(crate) async fn alive(Data(store): Data<&Store>) -> Result<&'static str, Problem> {
     store.check_health().await?;
     Ok("ok\n")
 }
 
-/// `GET /readyz`: the store can be read and, as far as is known, written. A clock that is not believed is told in a line
-/// of its own: it is no reason to send requests elsewhere.
+/// `GET /readyz`: the store can be read and, as far as known, written. A clock that can't be trusted is reported in a
+/// line of its own: it is no reason to send requests elsewhere.
 #[handler]
 pub(crate) async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<String, Problem> {
     store.check_health().await?;
@@ -57,8 +57,8 @@ pub(crate) async fn ready(store: Data<&Store>, proofs: Data<&Proofs>) -> Result<
     Ok(format!("ready\n{}", doubt.unwrap_or_default()))
 }
 
-/// `GET /metrics`, in Prometheus' text format, for this machine and for super-admins: the numbers say how much there is
-/// of what a caller may not see.
+/// `GET /metrics`, in Prometheus' text format, for this machine and for super-admins: the numbers count things that a
+/// caller may not see.
 #[handler]
 pub(crate) fn metrics(
     request: &Request,
@@ -91,8 +91,8 @@ pub(crate) fn metrics(
         .body(Body::from_string(text)))
 }
 
-/// Whether the request comes from this machine and not through a proxy on it. One that says nothing of itself shows by
-/// the name its client asked for, or speaks HTTP/1.0 as nginx does.
+/// Whether the request comes from this machine and not through a proxy on it. A proxy that does not identify itself
+/// is found by the host name that its client asked for, or by HTTP/1.0, which nginx speaks.
 fn is_local(request: &Request, proxies: &Proxies) -> bool {
     let peer = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
     let is_direct = peer.is_some_and(|address| loopback::is_address(address) && !proxies.trusts(address));

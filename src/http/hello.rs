@@ -1,14 +1,14 @@
-//! What the official clients ask before anything else, signed or not.
+//! The requests that the official clients send before anything else, signed or not.
 
 use poem::http::{StatusCode, header};
 use poem::{Body, Request, Response, handler};
 use serde_json::{Value, json};
 
-/// The newest API version we speak; a client uses the lower of this and its own.
+/// The newest API version we speak; a client uses the lower of this and its own version.
 const NEWEST: &str = "v9.20250722";
 
-/// The version each generation of clients has, by the year and month of its release: a client that is told a higher
-/// one than its own warns at every command.
+/// The version of each generation of clients, by the year and month of its release. A client that is told a higher
+/// version than its own warns at every command.
 const BY_CLIENT: [(&str, &str); 7] = [
     ("20.", "v5.20191215"),
     ("21.", "v6.20210815"),
@@ -19,7 +19,7 @@ const BY_CLIENT: [(&str, &str); 7] = [
     ("26.", NEWEST),
 ];
 
-/// `GET /` for programs.
+/// `GET /` for programs: the version.
 pub(crate) fn version(request: &Request) -> Response {
     json_response(&json!({
         "version": version_for(request.header(header::USER_AGENT).unwrap_or_default()),

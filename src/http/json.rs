@@ -1,4 +1,4 @@
-//! JSON in and out, for every route that takes or gives some.
+//! JSON in requests and responses, for every route that uses it.
 
 use std::fmt::Display;
 
@@ -12,14 +12,14 @@ use serde_json::Value;
 use crate::http::browser;
 use crate::http::problem::Problem;
 
-/// Largest request body. The official clients' largest is 2 kB.
+/// The largest request body. The official clients' largest is 2 kB.
 const MAX_BODY: usize = 256 * 1024;
 
-/// How deep a body may nest. What is read into types of ours takes much of the stack for each level, more than
-/// `serde_json` thinks of when it stops at 128; a filter within filters within filters needs 8.
+/// The deepest nesting of a body. Parsing into our types takes much of the stack for each level, more than
+/// `serde_json` assumes when it stops at 128; a filter within filters within filters needs 8.
 const MAX_DEPTH: usize = 24;
 
-/// The body of a request, read as JSON. What is wrong with it is said.
+/// The body of a request, parsed as JSON. Errors say what is wrong with it.
 pub(crate) struct Sent<T>(pub T);
 
 impl<'a, T: DeserializeOwned> FromRequest<'a> for Sent<T> {
@@ -31,10 +31,10 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Sent<T> {
     }
 }
 
-/// JSON that nests no deeper than what walks it can follow.
+/// Parses JSON, and refuses nesting that is too deep for the code that walks it.
 ///
 /// # Errors
-/// Why it is none.
+/// The reason why the bytes are refused.
 pub(crate) fn shallow(bytes: &[u8]) -> Result<Value, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|why| why.to_string())?;
     if depth(&value) > MAX_DEPTH {
@@ -43,7 +43,7 @@ pub(crate) fn shallow(bytes: &[u8]) -> Result<Value, String> {
     Ok(value)
 }
 
-/// How deep lists and objects lie in each other.
+/// Returns how deep lists and objects nest.
 fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
@@ -52,21 +52,21 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The bytes of a body that says it is JSON.
+/// Returns the bytes of a body whose content type is JSON.
 pub(crate) async fn read(request: &Request, body: Body) -> Result<Vec<u8>, Problem> {
-    // A browser sends other types across sites without asking first.
+    // A browser sends other types to other sites without asking first.
     if !browser::is_json(request) {
         return Err(Problem::wrong_type());
     }
     Ok(whole(body).await?.into())
 }
 
-/// The bytes of a body, no larger than any route takes.
+/// Returns the bytes of a body, up to the largest size that any route accepts.
 pub(crate) async fn whole(body: Body) -> Result<Bytes, Problem> {
     body.into_bytes_limit(MAX_BODY).await.map_err(|error| Problem::unread(&error, MAX_BODY))
 }
 
-/// The answer that holds this.
+/// Returns the response that holds this value.
 pub(crate) fn answer(value: &impl Serialize) -> Result<Response, Problem> {
     let text = serde_json::to_string(value).map_err(|_| Problem::internal())?;
     Ok(Response::builder()

@@ -1,5 +1,5 @@
-//! Keys as Backend.AI keeps its configuration under: paths whose components are percent-encoded, read one by one or as
-//! a tree of all that begins with the same characters.
+//! Backend.AI's configuration keys: paths whose components are percent-encoded, read one by one or as a tree of all
+//! keys that begin with the same characters.
 
 use std::borrow::Cow;
 
@@ -7,23 +7,23 @@ use serde_json::{Map, Value};
 
 use crate::base::{Error, Result};
 
-/// The components of a key, decoded. Both `cr.io:5000` and `cr.io%3A5000` name the same one.
+/// Returns the components of a key, decoded. `cr.io:5000` and `cr.io%3A5000` name the same component.
 pub(crate) fn components(key: &str) -> Vec<String> {
     key.split('/').map(|component| unquote(component).into_owned()).collect()
 }
 
-/// A key as it is kept, of its components.
+/// Returns a key in its stored form, from its components.
 pub(crate) fn join<'a>(components: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = components.into_iter().map(quote).collect();
     quoted.join("/")
 }
 
-/// A key as it is kept, whichever way it was typed.
+/// Returns a key in its stored form, however it was typed.
 pub(crate) fn normal(key: &str) -> String {
     join(components(key).iter().map(String::as_str))
 }
 
-/// Everything that begins with these characters, as a tree of what is behind them. A key that has a value and others
+/// Returns all keys that begin with these characters, as a tree of the rest. A key that has both a value and keys
 /// below it has its value under the empty name.
 pub(crate) fn tree(start: &str, pairs: &[(String, String)]) -> Map<String, Value> {
     let mut tree = Map::new();
@@ -56,12 +56,12 @@ fn plant(tree: &mut Map<String, Value>, path: &[String], value: &str) {
     }
 }
 
-/// What a value to be set comes to: itself, or one pair for each leaf of a tree like that of [`tree`].
+/// Returns the pairs to set: the key with a plain value, or one pair for each leaf of a tree like that of [`tree`].
 pub(crate) fn leaves(key: &str, value: &Value) -> Result<Vec<(String, String)>> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Bool(flag) => flag.to_string(),
-        // The official clients read what was typed as JSON where it is JSON, so `0042` arrives whole and `1e3` does not.
+        // The official clients parse typed text as JSON if they can, so `0042` arrives whole and `1e3` does not.
         Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         Value::Number(number) => {
             let why =
@@ -83,7 +83,7 @@ pub(crate) fn leaves(key: &str, value: &Value) -> Result<Vec<(String, String)>> 
     Ok(vec![(normal(key), text)])
 }
 
-/// Percent-encodes all but what RFC 3986 leaves unreserved.
+/// Percent-encodes all characters except those that RFC 3986 leaves unreserved.
 fn quote(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::with_capacity(text.len()), |mut quoted, byte| {
@@ -96,7 +96,7 @@ fn quote(text: &str) -> String {
     })
 }
 
-/// Undoes [`quote`]; a `%` that begins no escape stands for itself.
+/// Undoes [`quote`]; a `%` that begins no escape stays as it is.
 fn unquote(text: &str) -> Cow<'_, str> {
     let mut parts = text.split('%');
     let first = parts.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The HTTP surface: who is asking, what a path means, how an answer travels.
+//! The HTTP surface: who sends a request, what a path means, how an answer travels.
 
 pub(crate) mod agents;
 pub(crate) mod backup;

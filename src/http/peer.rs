@@ -1,4 +1,4 @@
-//! Where a request comes from: the peer, or what a proxy that is trusted says of it.
+//! Where a request comes from: the peer, or what a trusted proxy says about it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use poem::Request;
 
-/// A range of addresses: `10.0.0.0/8`, or a single one.
+/// A range of addresses such as `10.0.0.0/8`, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
     address: IpAddr,
@@ -52,26 +52,26 @@ impl fmt::Display for Network {
     }
 }
 
-/// The proxies whose word on a request counts.
+/// The proxies that the server trusts.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies(Vec<Network>);
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// The address; none where the network has none.
+    /// The address; `None` if the network has no addresses.
     pub(crate) address: Option<IpAddr>,
-    /// Whether it came over TLS, at least on the part of its way that a browser sees.
+    /// Whether it came over TLS, at least on the part of the way that a browser sees.
     pub(crate) is_secure: bool,
 }
 
 impl Proxies {
-    /// These, and no others.
+    /// Returns a list of these proxies only.
     pub(crate) fn new(networks: Vec<Network>) -> Self {
         Self(networks)
     }
 
-    /// Where the request comes from.
+    /// Returns where the request comes from.
     pub(crate) fn peer(&self, request: &Request) -> Peer {
         let direct = request.remote_addr().as_socket_addr().map(|address| address.ip().to_canonical());
         let forwarded = |name: &str| {
@@ -86,8 +86,8 @@ impl Proxies {
             return Peer { address: direct, is_secure: false };
         }
         let mut address = direct;
-        // Each proxy adds whom it heard at the end; what stands before the first that is not ours, anybody may have
-        // written.
+        // Each proxy appends the address that it got the request from. Anyone may have written what stands before the
+        // last address that is not a trusted proxy's.
         for hop in hops.iter().rev() {
             let Some(heard) = address_of(hop) else { break };
             address = Some(heard);
@@ -99,13 +99,13 @@ impl Proxies {
         Peer { address, is_secure }
     }
 
-    /// Whether this is the address of one of them.
+    /// Whether this is the address of a trusted proxy.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.has(address))
     }
 }
 
-/// Some proxies add the port.
+/// Reads an address; some proxies add the port.
 fn address_of(hop: &str) -> Option<IpAddr> {
     let address = hop.parse::<IpAddr>().ok();
     let with_port = || hop.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());

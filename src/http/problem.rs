@@ -37,7 +37,7 @@ struct Said<'a> {
     msg: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
-    /// A member of ours: what kind of failure it is, in the words of the API's `ErrorCode`.
+    /// Our own member: what kind of failure it is, in the words of the API's `ErrorCode`.
     code: Code,
 }
 
@@ -59,7 +59,7 @@ impl Problem {
         Self { msg: Some(msg.into()), ..self }
     }
 
-    /// With another code than its status has by itself.
+    /// Replaces the code that goes with the status.
     #[must_use]
     pub(crate) fn coded(self, code: Code) -> Self {
         Self { code, ..self }
@@ -70,7 +70,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "auth-failed", "Credential/signature mismatch.").saying(msg)
     }
 
-    /// 400: what came as a signature can't be read as one.
+    /// 400: the signature can't be parsed.
     pub(crate) fn malformed(why: Malformed) -> Self {
         let title = "Missing or invalid authorization parameters.";
         Self::new(StatusCode::BAD_REQUEST, "invalid-auth-params", title).saying(why.to_string())
@@ -84,7 +84,7 @@ impl Problem {
             .coded(Code::ClockSkew)
     }
 
-    /// 400: something else is wrong with the request.
+    /// 400: the request is wrong in some other way.
     pub(crate) fn bad_request(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "generic-bad-request", "Bad request.").saying(msg)
     }
@@ -95,7 +95,7 @@ impl Problem {
             .saying(msg)
     }
 
-    /// 400: GraphQL errors, for clients that want the bare data otherwise.
+    /// 400: GraphQL errors, for clients that otherwise want the bare data.
     pub(crate) fn graphql(errors: Value) -> Self {
         let problem = Self::new(StatusCode::BAD_REQUEST, "graphql-error", "GraphQL-generated error.");
         let first =
@@ -103,27 +103,27 @@ impl Problem {
         Self { data: Some(errors), msg: first, ..problem }
     }
 
-    /// 403.
+    /// 403: the caller may not do this.
     pub(crate) fn forbidden(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "generic-forbidden", "Forbidden operation.").saying(msg)
     }
 
-    /// 404: no such page.
+    /// 404: the path does not exist.
     pub(crate) fn unknown_path() -> Self {
         Self::new(StatusCode::NOT_FOUND, "generic-not-found", "Unknown URL path.")
     }
 
-    /// 404: no such thing.
+    /// 404: the thing does not exist.
     pub(crate) fn not_found(title: &'static str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "generic-not-found", title)
     }
 
-    /// 405.
+    /// 405: the path does not support the method.
     pub(crate) fn wrong_method() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "HTTP Method Not Allowed.")
     }
 
-    /// What came of a body that could not be read whole, where `limit` bytes are the most.
+    /// Returns the problem for a body that could not be read whole; at most `limit` bytes are allowed.
     pub(crate) fn unread(error: &ReadBodyError, limit: usize) -> Self {
         match error {
             ReadBodyError::PayloadTooLarge => Self::too_large(limit),
@@ -137,13 +137,13 @@ impl Problem {
         }
     }
 
-    /// 413.
+    /// 413: the body has more than `limit` bytes.
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request is too large.")
             .saying(format!("the body may have {limit} bytes at most"))
     }
 
-    /// 415.
+    /// 415: the body's type is not supported.
     pub(crate) fn wrong_type() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported content type.")
             .saying("send application/json")
@@ -159,7 +159,7 @@ impl Problem {
         .saying(msg)
     }
 
-    /// 426: what is here is no page.
+    /// 426: the path is no page; it needs another protocol.
     pub(crate) fn upgrade_required(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required.").saying(msg)
     }
@@ -188,17 +188,17 @@ impl Problem {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// 500. The cause is in the log.
+    /// 500: an internal error, whose cause is in the log.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-server-error", "Internal server error.")
     }
 
-    /// 503.
+    /// 503: the server can't do it now.
     pub(crate) fn unavailable(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service-unavailable", "Service unavailable.").saying(msg)
     }
 
-    /// The response that says so.
+    /// Returns the response.
     pub(crate) fn response(&self) -> Response {
         let body = Said {
             kind: format!("https://api.backend.ai/probs/{}", self.slug),
@@ -220,13 +220,13 @@ impl Problem {
     }
 }
 
-/// Whether time was up, at whichever layer it was said.
+/// Whether time was up, in whichever layer the error arose.
 fn is_late(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
     error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(is_late)
 }
 
-/// Whole seconds; a part of one counts as one, or whoever waits comes too early.
+/// Returns whole seconds, rounded up, so that a client that waits does not come back too early.
 fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
@@ -265,7 +265,7 @@ impl From<Error> for Problem {
     }
 }
 
-/// What poem itself refuses (no such route, wrong method, a panic), said as a problem too.
+/// Returns poem's own errors (no such route, wrong method, a panic) as problems.
 pub(crate) fn of(error: &poem::Error) -> Response {
     if let Some(problem) = error.downcast_ref::<Problem>() {
         return problem.response();

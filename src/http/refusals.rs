@@ -1,5 +1,5 @@
-//! Refused requests in the log: an operator sees who forges, replays or sends what another site made, and nobody fills the
-//! disk by it.
+//! Refused requests in the log: an operator sees forged, replayed and cross-site requests, and an attacker can't fill
+//! the disk with them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use poem::http::{Method, StatusCode};
 use crate::base::lines::Limited;
 use crate::base::reference::shown;
 
-/// Refused requests that are written in a minute: what is more is counted only. A line is some 200 bytes.
+/// The most refused requests logged in a minute; further ones are only counted. A line has some 200 bytes.
 const MOST: u32 = 60;
 
 /// Why a request was refused, on its way from the handler to the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Reason(pub(crate) String);
 
-/// What is written of refused requests. Clones share it.
+/// Writes refused requests to the log. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Refusals(Arc<Limited>);
 
@@ -28,7 +28,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Writes a line, if the response is a refusal.
+    /// Writes a line if the response is a refusal.
     pub(crate) fn note(&self, response: &Response, address: Option<IpAddr>, method: &Method, path: &str) {
         let Some(Reason(why)) = response.extensions().get::<Reason>() else { return };
         self.0.say("refused requests", || {
@@ -39,7 +39,7 @@ impl Refusals {
     }
 }
 
-/// Whether a problem is that somebody may not do what they try, and is no mere mistake.
+/// Whether a problem means that the caller may not do something, rather than a mere mistake.
 pub(crate) fn is_refusal(status: StatusCode, slug: &str) -> bool {
     matches!(
         status,

@@ -21,8 +21,8 @@ pub(crate) fn docker_registries(
     answer(&urls.collect::<Map<_, _>>())
 }
 
-/// `GET /resource/container-registries`, for those since: the same by `project/name`, where a registry is narrowed to
-/// projects.
+/// `GET /resource/container-registries`, for clients from 24.9 on: each registry's URL, by `project/name` if the
+/// registry is narrowed to projects.
 #[handler]
 pub(crate) fn container_registries(
     Proved(caller): Proved,
@@ -40,14 +40,14 @@ pub(crate) fn container_registries(
     answer(&urls)
 }
 
-/// Which group.
+/// Selects a group.
 #[derive(Deserialize)]
 pub(crate) struct Membership {
     /// Its name or id; clients of all ages say `group`.
     group: Option<String>,
 }
 
-/// `GET /scaling-groups?group=`: what the caller may use as a member of that group.
+/// `GET /scaling-groups?group=`: the scaling groups that the caller may use as a member of that group.
 #[handler]
 pub(crate) fn scaling_groups(
     Proved(caller): Proved,

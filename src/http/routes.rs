@@ -1,4 +1,4 @@
-//! Every route on one page.
+//! All routes in one place.
 
 use poem::middleware::{AddData, CatchPanic};
 use poem::{Endpoint, EndpointExt as _, Response, Route, get, patch, post};
@@ -20,11 +20,11 @@ use crate::http::{agents, config, func, graphql, hello, resources, sessions, set
 use crate::store::Store;
 use crate::tasks::queue::Queue;
 
-/// What the routes work with.
+/// The services behind the routes.
 pub(crate) struct Services {
     /// For readiness.
     pub(crate) store: Store,
-    /// Who sends a request.
+    /// For finding the sender of a request.
     pub(crate) proofs: Proofs,
     /// For signing in.
     pub(crate) sign_in: SignIn,
@@ -38,13 +38,13 @@ pub(crate) struct Services {
     pub(crate) queue: Queue,
     /// For agents on other machines.
     pub(crate) links: Links,
-    /// The same, for images that they fetch from here.
+    /// For images that agents fetch from here.
     pub(crate) hand_out: HandOut,
-    /// The API.
+    /// For GraphQL.
     pub(crate) api: Api,
-    /// For events.
+    /// For event streams.
     pub(crate) streams: Streams,
-    /// The names the server goes by.
+    /// The names of the server.
     pub(crate) hosts: Hosts,
 }
 

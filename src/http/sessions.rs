@@ -17,7 +17,7 @@ use crate::http::browser;
 use crate::http::caller::{Proofs, Proved};
 use crate::http::problem::Problem;
 
-/// What everybody is told who is not let in, whatever the reason.
+/// The answer to every failed sign-in, whatever the reason.
 const WRONG: &str = "Check your e-mail address and password";
 
 /// The body of `POST /server/login`. Clients also send `force` and `otp`, which have no meaning here.
@@ -27,7 +27,7 @@ struct SigningIn {
     password: Secret,
 }
 
-/// `POST /server/login`: a new session. A wrong password is no failed request: clients look at `authenticated`.
+/// `POST /server/login`: opens a session. A wrong password is no failed request: clients look at `authenticated`.
 #[handler]
 pub(crate) async fn sign_in(
     request: &Request,
@@ -35,7 +35,7 @@ pub(crate) async fn sign_in(
     Data(proofs): Data<&Proofs>,
     Data(service): Data<&SignIn>,
 ) -> Result<Response, Problem> {
-    // Nobody may be signed in to an account of somebody else's by a page they happen to read.
+    // No page may sign its reader in to another user's account.
     browser::check(request)?;
     let given: SigningIn = body::read(request, body).await?;
     let peer = proofs.proxies.peer(request);
@@ -58,7 +58,7 @@ pub(crate) async fn sign_in(
     }
 }
 
-/// `POST /server/login-check`: who is signed in; and if nobody can, because there is no account yet, that.
+/// `POST /server/login-check`: returns who is signed in, or that there is no account yet.
 #[handler]
 pub(crate) fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up): Data<&SetUp>) -> Response {
     let peer = proofs.proxies.peer(request);
@@ -72,7 +72,7 @@ pub(crate) fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up)
     answer(&said)
 }
 
-/// `POST /server/logout`: ends the session, if there is one. Clients send it as an empty text.
+/// `POST /server/logout`: ends the session, if there is one. Clients send an empty body.
 #[handler]
 pub(crate) async fn sign_out(
     request: &Request,
@@ -97,7 +97,7 @@ struct Change {
     new_password2: Secret,
 }
 
-/// `POST /auth/update-password`: another password for the caller.
+/// `POST /auth/update-password`: changes the caller's password.
 #[handler]
 pub(crate) async fn update_password(
     request: &Request,

@@ -1,4 +1,4 @@
-//! The page of the first run makes the first super-admin.
+//! The page of the first run, which creates the first super-admin.
 
 use poem::web::Data;
 use poem::{Body, Request, Response, handler};
@@ -21,8 +21,8 @@ struct Chosen {
     password: Secret,
 }
 
-/// `POST /server/setup`: makes the first super-admin, and a session of theirs. The secret key is in this answer and in
-/// no other.
+/// `POST /server/setup`: creates the first super-admin, and opens a session for them. Only this answer holds the
+/// secret key.
 #[handler]
 pub(crate) async fn finish(
     request: &Request,

@@ -1,4 +1,4 @@
-//! The admin UI's files, which the binary carries.
+//! The admin UI's files, which are part of the binary.
 
 use std::borrow::Cow;
 
@@ -16,11 +16,11 @@ use crate::http::problem::Problem;
 struct Files;
 
 const INDEX: &str = "index.html";
-/// What the name of a file's brotli twin ends with; the build makes them.
+/// The suffix of a file's brotli twin, which the build makes.
 const PACKED: &str = ".br";
 
-/// Everything that is no other route: a file of the UI by its exact name, or its page for a person who came by a link.
-/// The root is the page for people and the version for programs, which say `Accept: */*`.
+/// Answers every path that is no other route: with a file of the UI by its exact name, or with the UI's page for a
+/// user who followed a link. The root is the page for users and the version for programs, which send `Accept: */*`.
 #[handler]
 pub(crate) fn page(request: &Request) -> Result<Response, Problem> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -37,7 +37,7 @@ pub(crate) fn page(request: &Request) -> Result<Response, Problem> {
     if path.is_empty() { Ok(hello::version(request)) } else { Err(Problem::unknown_path()) }
 }
 
-/// A file of the UI, packed if the browser can unpack it; nothing but its tag if the browser has it.
+/// Returns a file of the UI, compressed if the browser supports it; only its tag if the browser already has it.
 fn file(request: &Request, path: &str) -> Option<Response> {
     let unpacks = takes_brotli(request.header(header::ACCEPT_ENCODING).unwrap_or_default());
     let packed = if unpacks { Files::get(&format!("{path}{PACKED}")) } else { None };
@@ -48,7 +48,7 @@ fn file(request: &Request, path: &str) -> Option<Response> {
     Some(if is_known { unchanged(&etag) } else { whole(path, file, &etag, is_packed) })
 }
 
-/// Whether `Accept-Encoding` has brotli, and not only to refuse it.
+/// Whether `Accept-Encoding` accepts brotli.
 fn takes_brotli(accept: &str) -> bool {
     accept.split(',').any(|one| {
         let (name, quality) = one.split_once(';').unwrap_or((one, ""));
@@ -57,7 +57,7 @@ fn takes_brotli(accept: &str) -> bool {
     })
 }
 
-/// Browsers name `text/html` first; programs say `*/*` or nothing.
+/// Whether the client is a browser: browsers name `text/html` first, programs send `*/*` or nothing.
 fn prefers_html(accept: &str) -> bool {
     let first = accept.split(',').next().unwrap_or_default();
     first.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/html")
@@ -88,13 +88,13 @@ fn whole(path: &str, file: EmbeddedFile, etag: &str, is_packed: bool) -> Respons
     let mut response = Response::builder()
         .header(header::CONTENT_TYPE, media_type)
         .header(header::VARY, "Accept-Encoding")
-        // Ask each time: the answer is 304 until a new version of wharf runs here.
+        // The browser asks each time: the answer is 304 until a new version of wharf runs here.
         .header(header::CACHE_CONTROL, "no-cache")
         .header(header::ETAG, etag);
     if is_packed {
         response = response.header(header::CONTENT_ENCODING, "br");
     }
-    // A file that the binary carries is sent from there: a copy for each answer would be as much memory as a client leaves
+    // The file is sent straight from the binary: a copy for each answer would take as much memory as a client leaves
     // unread.
     response.body(Body::from_bytes(match file.data {
         Cow::Borrowed(carried) => Bytes::from_static(carried),

@@ -1,4 +1,4 @@
-//! Bodies under a connection's watch: one that comes has to come on, and the end of one that goes is known.
+//! Bodies under a connection's watch: a request's body must keep coming, and the end of a response's body is noticed.
 
 use std::io;
 use std::pin::Pin;
@@ -13,17 +13,17 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http::connections::watch::Watch;
 
-/// A body has to bring [`PIECE`], or its end, within so long: nobody's line is so slow, and the largest is 256 KiB.
+/// How long [`PIECE`], or the end, of a body may take to come: no line is that slow, and the largest body is 256 KiB.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PIECE: usize = 1024;
 
 type Inner = BoxBody<Bytes, io::Error>;
 
-/// The body of a request. It fails with [`io::ErrorKind::TimedOut`].
+/// The body of a request. Reading fails with [`io::ErrorKind::TimedOut`] when it comes too slowly.
 pub(super) struct Arriving {
     inner: Inner,
     watch: Arc<Watch>,
-    /// What has come of the present piece.
+    /// How many bytes of the current piece have come.
     piece: usize,
     timer: Pin<Box<Sleep>>,
     is_whole: bool,
@@ -81,7 +81,7 @@ impl Drop for Arriving {
     }
 }
 
-/// The body of a response. With its end the request is answered.
+/// The body of a response. When it ends, the request is answered.
 pub(super) struct Leaving {
     inner: Inner,
     watch: Arc<Watch>,

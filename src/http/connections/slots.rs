@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and from one address, and which one goes for another.
+//! Limits the connections, in all and from one address, and decides which one has to give way to another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,24 +12,25 @@ use crate::base::slots::net_of;
 use crate::http::connections::watch::Watch;
 use crate::http::peer::Proxies;
 
-/// Connections from one address: a class behind one of them, each with a browser's six and a program, and agents.
+/// The most connections from one address: a class behind it, each with a browser's six and a program, and agents.
 const MOST_OF_ONE: usize = 1_200;
-/// Connections in all, however many descriptors there are: with heads in the making they take half a gibibyte.
+/// The most connections in all, however many descriptors there are: with incomplete heads they take half a gibibyte.
 const MOST: usize = 16_384;
-/// Descriptors that are kept for what is no connection from outside: the store, backups, engines, registries.
+/// Descriptors reserved for other uses than incoming connections: the store, backups, engines, registries.
 const RESERVE: usize = 256;
 
-/// Connections that are given up at once where descriptors have run out: more than whoever holds them opens meanwhile.
+/// How many connections are given up at once when descriptors run out: more than a client that holds many opens
+/// meanwhile.
 const AT_ONCE: usize = 16;
 
-/// How many connections there may be with the descriptors that this process may open.
+/// Returns how many connections there may be with the descriptors that this process may open.
 pub(super) fn most() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     descriptors.saturating_sub(RESERVE).clamp(RESERVE, MOST)
 }
 
-/// The places there are.
+/// The slots for connections.
 pub(super) struct ConnectionSlots {
     most: usize,
     most_of_one: usize,
@@ -41,11 +42,11 @@ pub(super) struct ConnectionSlots {
 struct Taken {
     count: usize,
     next: u64,
-    /// In the order in which they came, by the address they are from.
+    /// The connections by their address, in the order in which they came.
     of: HashMap<Vec<u8>, BTreeMap<u64, Arc<Watch>>>,
 }
 
-/// A connection's place, free again when it is dropped.
+/// A connection's slot, which is free again when this is dropped.
 pub(super) struct ConnectionSlot {
     places: Arc<ConnectionSlots>,
     net: Vec<u8>,
@@ -54,13 +55,13 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionSlots {
-    /// So many. A proxy's connections are those of many clients.
+    /// Returns this many slots. A proxy's connections count as those of many clients.
     pub(super) fn new(most: usize, proxies: Proxies) -> Arc<Self> {
         Arc::new(Self { most, most_of_one: MOST_OF_ONE, proxies, taken: Mutex::default() })
     }
 
-    /// A place for a connection from there. If there is none, the connection that has been waited on longest for a
-    /// request is given up for it: of the same address, or of the one that has the most.
+    /// Returns a slot for a connection from this address. If there is none, the connection that has been idle longest
+    /// is given up: one of the same address, or of the address that has the most.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         let mut taken = self.taken.lock();
         let own = net_of(Some(address));
@@ -77,7 +78,7 @@ impl ConnectionSlots {
         Some(ConnectionSlot { places: Arc::clone(self), net: own, number, watch })
     }
 
-    /// Gives up some connections, where descriptors have run out.
+    /// Gives up some connections when descriptors run out.
     pub(super) fn give_some_up(&self) {
         let mut taken = self.taken.lock();
         for _ in 0..AT_ONCE {
@@ -87,15 +88,15 @@ impl ConnectionSlots {
 }
 
 impl Taken {
-    /// Gives up one of whoever has the most that nothing is being done for.
+    /// Gives up one idle connection of the address that has the most connections.
     fn give_up(&mut self) -> bool {
         let mut nets: Vec<_> = self.of.iter().map(|(net, all)| (all.len(), net.clone())).collect();
         nets.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
         nets.into_iter().any(|(_, net)| self.give_up_of(&net))
     }
 
-    /// Gives up the one of this address that nothing has been done for for longest. Its place is free at once, so that
-    /// what is given up in a row is not the same one.
+    /// Gives up the connection of this address that has been idle longest. Its slot is free at once, so a repeated
+    /// call gives up another one.
     fn give_up_of(&mut self, net: &[u8]) -> bool {
         let all = self.of.get(net).into_iter().flatten();
         let spare = all.filter_map(|(number, watch)| watch.spare_since().map(|since| (since, *number)));

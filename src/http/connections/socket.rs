@@ -1,4 +1,4 @@
-//! A connection's socket under its watch: it fails when its time is over, and says farewell so that it is heard.
+//! A connection's socket under its watch: it fails when its time is over, and closes so that its last words arrive.
 
 use std::io;
 use std::pin::Pin;
@@ -12,15 +12,15 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http::connections::watch::Watch;
 
-/// How HTTP/2 begins (RFC 9113, 3.4); a part of it is enough, no method of ours is called so.
+/// The beginning of HTTP/2 (RFC 9113, 3.4). A part of it is enough, because no method of ours begins like it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-/// What a client that begins so understands: our settings, which are none, and GOAWAY with `HTTP_1_1_REQUIRED`.
+/// What an HTTP/2 client understands: our settings, which are empty, and GOAWAY with `HTTP_1_1_REQUIRED`.
 const GO_AWAY: [u8; 26] = [
     0, 0, 0, 4, 0, 0, 0, 0, 0, // SETTINGS, empty
     0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0d,
 ];
-/// How long what is still on its way is read after our last word, and thrown away: a socket that is closed with bytes
-/// unread takes our last word back (a reset).
+/// How long bytes that still come are read and discarded after our last words: closing a socket with unread bytes
+/// sends a reset, which discards the last words.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A socket under a watch.
@@ -29,9 +29,9 @@ pub(super) struct Socket {
     watch: Arc<Watch>,
     timer: Option<Pin<Box<Sleep>>>,
     is_first: bool,
-    /// What came first was HTTP/2, and nothing more is read.
+    /// Whether the client began with HTTP/2, so that nothing more is read.
     is_refused: bool,
-    /// When the farewell is over.
+    /// When the farewell ends.
     leaves: Option<Instant>,
 }
 
@@ -40,7 +40,7 @@ impl Socket {
         Self { stream, watch, timer: None, is_first: true, is_refused: false, leaves: None }
     }
 
-    /// Pending, and woken by the deadline; or the error that it has passed.
+    /// Returns pending, to be woken at the deadline, or the error that the deadline has passed.
     fn wait<T>(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<io::Result<T>> {
         let Some(deadline) = deadline else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -51,7 +51,7 @@ impl Socket {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Reads and throws away, until the other side has closed or the farewell is over.
+    /// Reads and discards until the other side closes or the farewell ends.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let leaves = *self.leaves.get_or_insert_with(|| Instant::now() + FAREWELL);
         let mut room = [0; 4096];
@@ -87,7 +87,7 @@ impl AsyncRead for Socket {
                 }
                 self.watch.came();
                 if std::mem::take(&mut self.is_first) && came.starts_with(PREFACE) {
-                    // The socket's buffer is empty, so all of it goes.
+                    // The socket's buffer is empty, so everything fits.
                     let _ = self.stream.try_write(&GO_AWAY);
                     self.is_refused = true;
                     buffer.set_filled(before);

@@ -1,4 +1,4 @@
-//! What a connection is at, and until when it may be at that.
+//! The stage of a connection, and how long it may stay in it.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long the head of a request may take to come, from its first byte.
+/// How long the head of a request may take, from its first byte.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may stay open on which no request comes.
+/// How long a connection may stay open without a request.
 const STILL: Duration = Duration::from_mins(2);
-/// How long an answer may wait for somebody to read on. What it is made of is held meanwhile: a backup's file, a stream's
-/// place.
+/// How long an answer may wait for the client to read on. Meanwhile it holds what it is made of: a backup's file, a
+/// stream's place.
 const UNREAD: Duration = Duration::from_mins(1);
 
-/// What a connection is at.
+/// The stage of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is asked.
+    /// No request has begun.
     Idle,
     /// A part of a head has come.
     Head,
-    /// A head has come, and not all of its body. How long that may take is the body's to know.
+    /// A head has come, but not all of its body. The body limits how long that may take.
     Body,
-    /// A request is being answered, for as long as that takes.
+    /// A request is being answered, however long that takes.
     Answer,
-    /// It speaks another protocol by now, which has its own deadlines.
+    /// The connection speaks another protocol now, which has its own deadlines.
     HandedOver,
 }
 
@@ -36,7 +36,7 @@ struct State {
     since: Instant,
     /// When a byte last came or went.
     moved: Instant,
-    /// A body was left unread: what is still on its way of it would answer our farewell with a reset.
+    /// Whether a body was left unread: bytes of it that still come would answer our last words with a reset.
     is_unread: bool,
 }
 
@@ -54,7 +54,7 @@ impl Watch {
         Self { state: Mutex::new(state), end: CancellationToken::new() }
     }
 
-    /// Bytes came.
+    /// Notes that bytes came.
     pub(super) fn came(&self) {
         let mut state = self.state.lock();
         state.moved = Instant::now();
@@ -63,17 +63,17 @@ impl Watch {
         }
     }
 
-    /// Bytes went.
+    /// Notes that bytes went.
     pub(super) fn went(&self) {
         self.state.lock().moved = Instant::now();
     }
 
-    /// A whole head has come.
+    /// Notes that a whole head has come.
     pub(super) fn asked(&self, has_body: bool) {
         self.state.lock().enter(if has_body { Stage::Body } else { Stage::Answer });
     }
 
-    /// No more is wanted of the body; all of it has come, or not.
+    /// Notes that no more of the body is wanted, whether or not all of it has come.
     pub(super) fn body_ended(&self, is_whole: bool) {
         let mut state = self.state.lock();
         state.is_unread |= !is_whole;
@@ -82,7 +82,7 @@ impl Watch {
         }
     }
 
-    /// The answer is given.
+    /// Notes that the answer is complete.
     pub(super) fn answered(&self) {
         let mut state = self.state.lock();
         if state.stage != Stage::HandedOver {
@@ -90,17 +90,17 @@ impl Watch {
         }
     }
 
-    /// From now on another protocol is spoken.
+    /// Notes that the connection speaks another protocol from now on.
     pub(super) fn handed_over(&self) {
         self.state.lock().enter(Stage::HandedOver);
     }
 
-    /// Whether something may still come that nobody will read.
+    /// Whether bytes may still come that will not be read.
     pub(super) fn is_unread(&self) -> bool {
         self.state.lock().is_unread
     }
 
-    /// Until when something has to come, if it has to.
+    /// Returns the time by which something must come, if there is one.
     pub(super) fn must_come_by(&self) -> Option<Instant> {
         let state = self.state.lock();
         match state.stage {
@@ -110,13 +110,13 @@ impl Watch {
         }
     }
 
-    /// Until when what is written has to be taken.
+    /// Returns the time by which the client must take what is written.
     pub(super) fn must_go_by(&self) -> Option<Instant> {
         let state = self.state.lock();
         (state.stage != Stage::HandedOver).then(|| state.moved + UNREAD)
     }
 
-    /// Since when nothing is being done for the client, if that is so: it may be given up for another.
+    /// Returns since when the connection is idle, if it is; it may be given up for another then.
     pub(super) fn spare_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         matches!(state.stage, Stage::Idle | Stage::Head | Stage::Body).then_some(state.since)
@@ -127,12 +127,12 @@ impl Watch {
         self.end.cancel();
     }
 
-    /// Returns when the connection is to end.
+    /// Returns when the connection has to end.
     pub(super) async fn given_up(&self) {
         self.end.cancelled().await;
     }
 
-    /// Whether it was given up already.
+    /// Whether the connection was already given up.
     #[cfg(test)]
     pub(super) fn is_given_up(&self) -> bool {
         self.end.is_cancelled()

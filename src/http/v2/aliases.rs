@@ -27,7 +27,7 @@ struct Node {
     image: ImageId,
 }
 
-/// Which aliases.
+/// Selects aliases.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AliasFilter {
@@ -57,7 +57,7 @@ impl AliasFilter {
     }
 }
 
-/// What aliases are ordered by.
+/// The fields that aliases are ordered by.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Field {
@@ -65,7 +65,7 @@ enum Field {
     FieldId,
 }
 
-/// A question for aliases.
+/// A search for aliases.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Search {
@@ -75,10 +75,10 @@ pub(crate) struct Search {
     offset: Option<i64>,
 }
 
-/// What a filter looks at in an alias: its text and two ids.
+/// The bytes that a filter looks at in an alias: its text and two ids.
 const SIZE: usize = 128;
 
-/// `POST /v2/images/aliases/search`.
+/// `POST /v2/images/aliases/search`: lists aliases.
 #[handler]
 pub(crate) async fn search(
     request: &Request,
@@ -111,7 +111,7 @@ pub(crate) async fn search(
     answer(&walks.run(user, &Budget::new(finish::abandoned(request)), found).await?)
 }
 
-/// What came of giving or taking away an alias.
+/// The result of adding or removing an alias.
 #[derive(Serialize)]
 struct Done<'a> {
     alias_id: AliasId,
@@ -125,7 +125,7 @@ impl<'a> Done<'a> {
     }
 }
 
-/// An image and its other name.
+/// An image and its new alias.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
@@ -133,7 +133,7 @@ pub(crate) struct Create {
     alias: String,
 }
 
-/// `POST /v2/images/alias`.
+/// `POST /v2/images/alias`: adds an alias.
 #[handler]
 pub(crate) async fn create(
     Proved(caller): Proved,
@@ -144,14 +144,14 @@ pub(crate) async fn create(
     answer(&Done::new(wanted.alias.trim(), wanted.image_id))
 }
 
-/// A name that is to go.
+/// The alias to remove.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Remove {
     alias: String,
 }
 
-/// `POST /v2/images/dealias`.
+/// `POST /v2/images/dealias`: removes an alias.
 #[handler]
 pub(crate) async fn remove(
     Proved(caller): Proved,

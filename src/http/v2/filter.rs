@@ -1,4 +1,4 @@
-//! What a field must be like. Every condition that is given must hold.
+//! Conditions on fields. Every given condition must hold.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use serde::Deserialize;
 use crate::base::walk::Meter;
 use crate::base::{Error, Result};
 
-/// How many filters one request may nest: each is held against every item of the list.
+/// The most filters one request may nest: each is tested against every item of the list.
 const MAX_FILTERS: usize = 100;
 
-/// A filter with others in it.
+/// A filter that may contain others.
 pub(crate) trait Nested: Sized {
-    /// Those that must all hold, of which one must hold, and of which none may hold.
+    /// Returns the filters of which all must hold, of which one must hold, and of which none may hold.
     fn inner(&self) -> [Option<&Vec<Self>>; 3];
 
-    /// How many filters it comes to.
+    /// Returns the number of filters, including those inside.
     fn count(&self) -> usize {
         1 + self.inner().into_iter().flatten().flatten().map(Self::count).sum::<usize>()
     }
 
-    /// Refuses a filter that is too much work.
+    /// Refuses a filter that takes too much work.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more than [`MAX_FILTERS`].
@@ -32,7 +32,7 @@ pub(crate) trait Nested: Sized {
         Ok(())
     }
 
-    /// Whether those inside let an item through that `takes` judges by one of them.
+    /// Whether the inner filters let an item pass; `takes` tests the item against one of them.
     fn inner_take(&self, takes: impl Fn(&Self) -> bool) -> bool {
         let [all, any, none] = self.inner();
         all.is_none_or(|filters| filters.iter().all(&takes))
@@ -41,11 +41,11 @@ pub(crate) trait Nested: Sized {
     }
 }
 
-/// How often a filter looks at each byte of an item, about: it may have conditions of several kinds.
+/// About how many times a filter looks at each byte of an item: it may have conditions of several kinds.
 const CONDITIONS: usize = 8;
 
-/// Keeps the items that the filter lets through; `size` is about how much text an item has. What is looked at is
-/// counted on `meter`.
+/// Returns the items that pass the filter, and counts what it looks at on `meter`; `size` is about how much text an
+/// item has.
 ///
 /// # Errors
 /// Those of [`Meter::go_on`].
@@ -69,24 +69,24 @@ pub(crate) fn sift<F: Nested, T>(
     Ok(sifted)
 }
 
-/// Whether a condition that may not be there holds.
+/// Whether a condition holds; a missing condition always holds.
 pub(crate) fn holds<F>(filter: Option<&F>, takes: impl FnOnce(&F) -> bool) -> bool {
     filter.is_none_or(takes)
 }
 
-/// Conditions on a text: `equals`, `contains`, `starts_with`, `ends_with` and `in`, each also with `not_` before it to
-/// say the opposite, and `i_` before that to overlook case.
+/// Conditions on a text: `equals`, `contains`, `starts_with`, `ends_with` and `in`, each also with the prefix `not_`
+/// for the opposite, and before that `i_` to ignore case.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Option<Wanted>>")]
 pub(crate) struct TextFilter(Vec<TextTest>);
 
 #[derive(Debug, Clone)]
 struct TextTest {
-    /// Whether a text is like one of these.
+    /// Whether a text matches one of these.
     compare: fn(&str, &[String]) -> bool,
     ignores_case: bool,
     is_negated: bool,
-    /// In order, so that a long list is no longer looked through than a short one.
+    /// Sorted, so that a long list takes no longer to search than a short one.
     wanted: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ impl TryFrom<BTreeMap<String, Option<Wanted>>> for TextFilter {
 }
 
 impl TextFilter {
-    /// Whether the text is like that.
+    /// Whether the text meets the conditions.
     pub(crate) fn takes(&self, text: &str) -> bool {
         self.0.iter().all(|test| {
             let folded = test.ignores_case.then(|| text.to_lowercase());
@@ -140,7 +140,7 @@ impl TextFilter {
     }
 }
 
-/// Conditions on something that is one of several.
+/// Conditions on a value that is one of several.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChoiceFilter<T> {
@@ -152,7 +152,7 @@ pub(crate) struct ChoiceFilter<T> {
 }
 
 impl<T: PartialEq> ChoiceFilter<T> {
-    /// Whether it is among those.
+    /// Whether the value meets the conditions.
     pub(crate) fn takes(&self, value: &T) -> bool {
         holds(self.equals.as_ref(), |wanted| wanted == value)
             && holds(self.one_of.as_ref(), |wanted| wanted.contains(value))
@@ -174,7 +174,7 @@ pub(crate) struct NumberFilter {
 }
 
 impl NumberFilter {
-    /// Whether the number is like that.
+    /// Whether the number meets the conditions.
     pub(crate) fn takes(&self, number: u64) -> bool {
         let number = i128::from(number);
         self.equals.is_none_or(|bound| number == bound)
@@ -197,7 +197,7 @@ pub(crate) struct TimeFilter {
 }
 
 impl TimeFilter {
-    /// Whether the time is like that. A time that never was is neither before, after nor at any other.
+    /// Whether the time meets the conditions. A missing time is neither before, after nor equal to any other.
     pub(crate) fn takes(&self, time: Option<Timestamp>) -> bool {
         self.before.is_none_or(|bound| time.is_some_and(|time| time < bound))
             && self.after.is_none_or(|bound| time.is_some_and(|time| time > bound))

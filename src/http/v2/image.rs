@@ -34,7 +34,7 @@ pub(crate) struct Node {
     config_digest: String,
     is_local: bool,
     created_at: Option<Timestamp>,
-    /// wharf runs no sessions, so it never was.
+    /// Always null, because wharf runs no sessions.
     last_used_at: Option<Timestamp>,
 }
 
@@ -51,13 +51,13 @@ struct Limit {
     max: String,
 }
 
-/// Whether it is there. What is forgotten is not kept, so all are.
+/// Whether the image exists. Forgotten images are not kept, so every image does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum Status {
     /// In the catalog.
     Alive,
-    /// Taken out.
+    /// Removed.
     Deleted,
 }
 
@@ -95,12 +95,12 @@ impl From<&Image> for Node {
     }
 }
 
-/// In one text, as this API has them.
+/// Returns the accelerators in one text, as in this API.
 fn accelerators(image: &Image) -> String {
     image.accelerators().join(",")
 }
 
-/// What stands behind the version in a tag: `3.9-ubuntu20.04-cuda11` has `ubuntu` 20.04 and `cuda` 11.
+/// Returns the parts after the version in a tag: `3.9-ubuntu20.04-cuda11` has `ubuntu` 20.04 and `cuda` 11.
 fn parts_of_tag(tag: &str) -> impl Iterator<Item = (&str, &str)> {
     tag.split('-').skip(1).filter(|part| !part.is_empty()).map(|part| {
         let digit = part.find(|c: char| c.is_ascii_digit()).unwrap_or(part.len());
@@ -108,7 +108,7 @@ fn parts_of_tag(tag: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Which images.
+/// Selects images.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageSearchFilter {
@@ -139,14 +139,14 @@ pub(crate) struct ImageSearchFilter {
     none: Option<Vec<Self>>,
 }
 
-/// One of the image's aliases is like this.
+/// The conditions on the image's aliases: one of them must meet them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OfAlias {
     alias: Option<TextFilter>,
 }
 
-/// What the image's labels are like, one at a time.
+/// The conditions on the image's labels, each label by itself.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OfLabels {
@@ -156,7 +156,7 @@ struct OfLabels {
     none: Option<LabelFilter>,
 }
 
-/// What one label is like.
+/// The conditions on one label.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LabelFilter {
@@ -208,7 +208,7 @@ impl OfLabels {
 }
 
 impl ImageSearchFilter {
-    /// Whether an image is one of those.
+    /// Whether the filter selects the image.
     pub(crate) fn takes(&self, image: &Image) -> bool {
         let record = &image.record;
         let text = |filter: &Option<TextFilter>, text: &str| holds(filter.as_ref(), |f| f.takes(text));
@@ -236,22 +236,22 @@ impl ImageSearchFilter {
     }
 }
 
-/// About how much text a filter may look at in an image: its names and its labels.
+/// Returns about how much text a filter may look at in an image: its names and its labels.
 pub(crate) fn size_of_text(image: &Arc<Image>) -> usize {
     const NAMES: usize = 512;
     let labels = image.config.record.labels.iter().map(|(key, value)| key.len() + value.len());
     NAMES + labels.sum::<usize>()
 }
 
-/// What images are ordered by.
+/// The fields that images are ordered by.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Field {
     /// The canonical name.
     Name,
-    /// See [`Node::created_at`]; those that do not say come first.
+    /// See [`Node::created_at`]; images without it come first.
     CreatedAt,
-    /// All alike: none was used.
+    /// Equal for all images, because none was ever used.
     LastUsed,
     /// The id.
     EntityId,
@@ -271,18 +271,18 @@ pub(crate) enum Field {
     ConfigDigest,
     /// The size.
     SizeBytes,
-    /// All alike: none is.
+    /// Equal for all images, because none is local.
     IsLocal,
     /// What it is for.
     Type,
-    /// All alike: all are there.
+    /// Equal for all images, because all exist.
     Status,
     /// The accelerators.
     Accelerators,
 }
 
 impl Field {
-    /// Which of two images is first by this field.
+    /// Returns which of two images comes first by this field.
     pub(crate) fn compare(self, a: &Image, b: &Image) -> Ordering {
         let (x, y) = (&a.record, &b.record);
         match self {

@@ -1,4 +1,4 @@
-//! `/v2/images`: search, forget, and why nothing of an image is changed by hand.
+//! `/v2/images`: search, forget, and why an image can't be changed by hand.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::http::v2::filter::{Nested as _, sift};
 use crate::http::v2::image::{Field, ImageSearchFilter, Node, size_of_text};
 use crate::http::v2::page::{self, OrderBy, Page};
 
-/// A question for images.
+/// A search for images.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Search {
@@ -32,7 +32,7 @@ pub(crate) struct Search {
     offset: Option<i64>,
 }
 
-/// `POST /v2/images/search`.
+/// `POST /v2/images/search`: lists images.
 #[handler]
 pub(crate) async fn search(
     request: &Request,
@@ -55,14 +55,14 @@ pub(crate) async fn search(
     answer(&walks.run(user, &Budget::new(finish::abandoned(request)), found).await?)
 }
 
-/// One image.
+/// Selects one image.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct One {
     image_id: ImageId,
 }
 
-/// `POST /v2/images/forget` and `/v2/images/purge`: one and the same, for nothing is kept of an image that is forgotten.
+/// `POST /v2/images/forget` and `/v2/images/purge`: both do the same, because nothing is kept of a forgotten image.
 #[handler]
 pub(crate) async fn forget(
     Proved(caller): Proved,
@@ -73,7 +73,7 @@ pub(crate) async fn forget(
     answer(&json!({ "item": Node::from(image.as_ref()) }))
 }
 
-/// An image and what it is to be.
+/// An image and the values it should have.
 #[derive(Deserialize)]
 pub(crate) struct Change {
     image_id: ImageId,
@@ -81,7 +81,8 @@ pub(crate) struct Change {
     properties: Map<String, Value>,
 }
 
-/// `PATCH /v2/images`: all that an image is, its registry says; what is asked for must be so already.
+/// `PATCH /v2/images`: the registry alone decides what an image is, so the request succeeds only if its values are so
+/// already.
 #[handler]
 pub(crate) fn update(
     Proved(caller): Proved,

@@ -1,5 +1,5 @@
-//! The REST API that Backend.AI's clients since 26.4 have besides GraphQL, as far as it is about images, their aliases and
-//! registries. Everything is for super-admins, as it is there.
+//! The REST API that Backend.AI's clients since 26.4 have besides GraphQL, as far as it concerns images, their
+//! aliases and registries. As in Backend.AI, everything is for super-admins.
 
 pub(crate) mod aliases;
 pub(crate) mod filter;

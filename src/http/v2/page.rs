@@ -1,4 +1,4 @@
-//! Lists in order, a page at a time.
+//! Ordered lists, one page at a time.
 
 use std::cmp::Ordering;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 
-/// How many items a page has if the client does not say.
+/// The number of items on a page if the client does not say.
 const DEFAULT_LIMIT: usize = 50;
-/// How many it may have.
+/// The most items on a page.
 const MAX_LIMIT: usize = 1_000;
-/// How many orders one request may give: more than there are fields to order by.
+/// The most orders in one request: more than there are fields to order by.
 const MAX_ORDERS: usize = 20;
 
-/// Where a page begins and how long it is.
+/// The position and length of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Page {
     limit: usize,
@@ -21,10 +21,10 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// The page that these ask for.
+    /// Returns the page for these arguments.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a length that is none or too much.
+    /// [`Error::Invalid`] for a negative or zero length, or one that is too large.
     pub(crate) fn new(limit: Option<i64>, offset: Option<i64>) -> Result<Self> {
         let limit = match limit {
             None => DEFAULT_LIMIT,
@@ -39,7 +39,7 @@ impl Page {
         Ok(Self { limit, offset })
     }
 
-    /// What of these is on the page.
+    /// Returns the part of these items that is on the page.
     pub(crate) fn of<T, N>(self, all: Vec<T>, node: impl Fn(T) -> N) -> Found<N> {
         let total_count = all.len();
         let items: Vec<N> = all.into_iter().skip(self.offset).take(self.limit).map(node).collect();
@@ -52,7 +52,7 @@ impl Page {
     }
 }
 
-/// A page of what was searched for.
+/// A page of search results.
 #[derive(Debug, Serialize)]
 pub(crate) struct Found<N> {
     items: Vec<N>,
@@ -61,7 +61,7 @@ pub(crate) struct Found<N> {
     has_previous_page: bool,
 }
 
-/// By which field, and which way.
+/// A field to order by, and the direction.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrderBy<F> {
@@ -70,7 +70,7 @@ pub(crate) struct OrderBy<F> {
     direction: Direction,
 }
 
-/// Which way.
+/// The direction of an order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub(crate) enum Direction {
     /// The least first.
@@ -82,10 +82,10 @@ pub(crate) enum Direction {
     Descending,
 }
 
-/// Puts them in order: by the first field, where that is equal by the second, and so on, and as they came after that.
+/// Sorts items by the first field, equal ones by the second, and so on; items equal in all fields keep their order.
 ///
 /// # Errors
-/// [`Error::Invalid`] for more orders than make sense.
+/// [`Error::Invalid`] for too many orders.
 pub(crate) fn sort<T, F: Copy>(
     items: &mut [T],
     orders: Option<&[OrderBy<F>]>,

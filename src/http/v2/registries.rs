@@ -21,7 +21,7 @@ use crate::http::problem::Problem;
 use crate::http::v2::filter::{ChoiceFilter, Nested, TextFilter, holds, sift};
 use crate::http::v2::page::{self, OrderBy, Page};
 
-/// A registry; its password is never among what is said of it.
+/// A registry. Its password is never shown.
 #[derive(Debug, Serialize)]
 struct Node {
     id: RegistryId,
@@ -55,7 +55,7 @@ impl From<&Registry> for Node {
     }
 }
 
-/// Which registries.
+/// Selects registries.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistryFilter {
@@ -86,7 +86,7 @@ impl RegistryFilter {
     }
 }
 
-/// What registries are ordered by.
+/// The fields that registries are ordered by.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Field {
@@ -96,7 +96,7 @@ enum Field {
     IsGlobal,
 }
 
-/// A question for registries.
+/// A search for registries.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Search {
@@ -106,7 +106,7 @@ pub(crate) struct Search {
     offset: Option<i64>,
 }
 
-/// `POST /v2/container-registries/search`.
+/// `POST /v2/container-registries/search`: lists registries.
 #[handler]
 pub(crate) async fn search(
     request: &Request,
@@ -133,11 +133,11 @@ pub(crate) async fn search(
     answer(&walks.run(caller.user, &Budget::new(finish::abandoned(request)), found).await?)
 }
 
-/// What a registry is to be.
+/// The properties that a registry should have.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Properties {
-    /// Which one, where it is to be changed.
+    /// The registry to change; absent for a new one.
     id: Option<RegistryId>,
     url: Option<String>,
     registry_name: Option<String>,
@@ -186,7 +186,7 @@ impl Properties {
     }
 }
 
-/// `POST /v2/container-registries`.
+/// `POST /v2/container-registries`: adds a registry.
 #[handler]
 pub(crate) async fn create(
     Proved(caller): Proved,
@@ -206,7 +206,7 @@ pub(crate) async fn create(
     answer(&json!({ "registry": Node::from(registry.as_ref()) }))
 }
 
-/// `PATCH /v2/container-registries`.
+/// `PATCH /v2/container-registries`: changes a registry.
 #[handler]
 pub(crate) async fn update(
     Proved(caller): Proved,
@@ -228,14 +228,14 @@ pub(crate) async fn update(
     }
 }
 
-/// Which registry.
+/// Selects one registry.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct One {
     id: RegistryId,
 }
 
-/// `POST /v2/container-registries/delete`: with its images and their aliases.
+/// `POST /v2/container-registries/delete`: deletes a registry with its images and their aliases.
 #[handler]
 pub(crate) async fn delete(
     Proved(caller): Proved,
