@@ -72,7 +72,7 @@ pub(crate) fn check(request: &Request, Data(proofs): Data<&Proofs>, Data(set_up)
     answer(&said)
 }
 
-/// `POST /server/logout`: ends the session, if there is one. Clients send an empty body.
+/// `POST /server/logout`: ends the session, if there is one. The clients' body is an empty text, which is not read.
 #[handler]
 pub(crate) async fn sign_out(
     request: &Request,
