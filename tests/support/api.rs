@@ -1,4 +1,4 @@
-//! Clients of the server under test: they sign as the official ones do, and can be made to err.
+//! Clients of the server under test: they sign as the official ones do, and can be made to send wrong requests.
 
 use std::net::IpAddr;
 use std::sync::Once;
@@ -11,19 +11,19 @@ use super::sign::{Keypair, Signature};
 use super::sse::{Event, Events};
 use super::wait::PATIENCE;
 
-/// What a client of the latest generation calls itself; it reads `bgtask_*` events.
+/// The user agent of a client of the latest generation, which reads `bgtask_*` events.
 pub const MODERN: &str = "Backend.AI Client for Python 26.9.6";
-/// What a client of the seed's era calls itself; it reads `task_*` events.
+/// The user agent of a client of the seed's era, which reads `task_*` events.
 pub const SEED_ERA: &str = "Backend.AI Client for Python 20.03.10";
 
 /// A plain HTTP client: no proxy from the environment, no redirects, no old connections.
 ///
-/// Connections are not kept, for servers here are killed and come back on the same port.
+/// Connections are not reused, because servers under test are killed and come back on the same port.
 pub fn http_client() -> reqwest::Client {
     http_client_from(None)
 }
 
-/// The same from one of this machine's addresses.
+/// Returns a plain HTTP client that sends from one of this machine's addresses.
 fn http_client_from(address: Option<IpAddr>) -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -40,7 +40,7 @@ fn http_client_from(address: Option<IpAddr>) -> reqwest::Client {
         .expect("an HTTP client")
 }
 
-/// Someone who asks: with a keypair, or anonymous.
+/// A caller: with a keypair, or anonymous.
 #[derive(Clone, Debug)]
 pub struct Api {
     url: String,
@@ -61,30 +61,30 @@ impl Api {
         }
     }
 
-    /// The same caller of the server at another URL.
+    /// Returns the same caller for the server at another URL.
     pub fn at(&self, url: &str) -> Self {
         Self { url: url.to_owned(), ..self.clone() }
     }
 
-    /// The same caller at another address.
+    /// Returns the same caller at another address.
     pub fn from(mut self, address: IpAddr) -> Self {
         self.http = http_client_from(Some(address));
         self
     }
 
-    /// The same caller with another client program.
+    /// Returns the same caller with another client program.
     pub fn with_agent(mut self, user_agent: &str, version: &str) -> Self {
         user_agent.clone_into(&mut self.user_agent);
         version.clone_into(&mut self.version);
         self
     }
 
-    /// `127.0.0.1:PORT`, as it goes into `Host` and the signature.
+    /// Returns `127.0.0.1:PORT`, as it goes into `Host` and the signature.
     pub fn host(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
 
-    /// A request of this caller's, signed unless told otherwise.
+    /// Returns a request of this caller, signed unless a test changes that.
     pub fn call(&self, method: &str, target: &str) -> Call {
         Call {
             api: self.clone(),
@@ -119,7 +119,7 @@ impl Api {
         message.unwrap_or_else(|| panic!("an error was expected\n{query}\n{answer:#}")).to_owned()
     }
 
-    /// Follows a task. Signed as the clients sign a stream: they send no content type.
+    /// Follows a task. Signed as the clients sign a stream: without a content type.
     pub async fn events(&self, task: &str) -> Events {
         self.events_after(task, None).await
     }
@@ -152,7 +152,7 @@ impl Api {
     }
 }
 
-/// One request in the making.
+/// A request that is not sent yet.
 #[derive(Clone, Debug)]
 pub struct Call {
     api: Api,
@@ -170,7 +170,7 @@ impl Call {
         self
     }
 
-    /// Changes what is signed.
+    /// Changes the signature.
     pub fn signed(mut self, change: impl FnOnce(Signature) -> Signature) -> Self {
         self.signature = self.signature.map(change);
         self
@@ -201,7 +201,7 @@ impl Call {
         self.content_type("application/json").body(body.to_string())
     }
 
-    /// Sends it and reads the whole answer.
+    /// Sends the request and reads the whole answer.
     pub async fn send(self) -> Reply {
         let response = self.response().await;
         let status = response.status().as_u16();
@@ -213,7 +213,7 @@ impl Call {
         Reply { status, headers, body: response.bytes().await.expect("a complete answer") }
     }
 
-    /// Sends it and returns once the headers are there.
+    /// Sends the request and returns once the headers have come.
     pub async fn response(self) -> reqwest::Response {
         let what = format!("{} {}", self.method, self.target);
         match self.try_response().await {
@@ -222,7 +222,7 @@ impl Call {
         }
     }
 
-    /// The same for a server that may be down.
+    /// Sends the request to a server that may be down, and returns once the headers have come.
     pub async fn try_response(self) -> reqwest::Result<reqwest::Response> {
         let api = &self.api;
         let method = reqwest::Method::from_bytes(self.method.as_bytes()).expect("a method");
@@ -271,7 +271,7 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("no JSON ({e}): {}", self.text()))
     }
 
-    /// Checks that this is problem+json with that status and type, and returns its `msg` (or an empty text).
+    /// Checks that this is problem+json with that status and type; returns its `msg` (or an empty text).
     pub fn problem(&self, status: u16, slug: &str) -> String {
         let text = self.text();
         assert_eq!(self.status, status, "{text}");

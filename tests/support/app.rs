@@ -17,7 +17,7 @@ pub const ADMIN_PASSWORD: &str = "planted-password-of-the-admin";
 pub const ADMIN_ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
 pub const ADMIN_SECRET_KEY: &str = "planted-secret-key-of-the-admin-0123456789";
 
-/// What `serve` says, once, on stdout, when it takes requests.
+/// The line that `serve` prints once, on stdout, when it accepts requests.
 const ANNOUNCEMENT: &str = "listening on http://";
 
 type Change = Arc<dyn Fn(&mut Command) + Send + Sync>;
@@ -25,7 +25,7 @@ type Change = Arc<dyn Fn(&mut Command) + Send + Sync>;
 /// How a server is started: its directory and what a test changed in the command line or the environment.
 #[derive(Clone)]
 pub struct Launch {
-    /// Everything of this server is below it: data, logs, home.
+    /// The directory that holds everything of this server: data, logs, home.
     root: Arc<TempDir>,
     change: Change,
 }
@@ -36,7 +36,7 @@ impl Launch {
         Self { root: Arc::new(root), change: Arc::new(change) }
     }
 
-    /// A fresh directory and nothing changed.
+    /// Returns a fresh directory with an unchanged command line and environment.
     pub fn plain() -> Self {
         Self::new(|_| ())
     }
@@ -49,7 +49,7 @@ impl Launch {
         self.root().join("data")
     }
 
-    /// Any `wharf` command, with an environment that holds nothing of this machine's settings.
+    /// Returns a `wharf` command, with an environment free of this machine's settings.
     pub fn wharf(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
         command
@@ -62,8 +62,8 @@ impl Launch {
         command
     }
 
-    /// The same on a terminal, which `script` (util-linux) makes. What the terminal shows is the command's stdout, and
-    /// it closes when the command dies.
+    /// Returns a `wharf` command on a terminal, which `script` (util-linux) makes. The command's stdout is what the
+    /// terminal shows, and the terminal closes when the command dies.
     pub fn on_terminal(&self, arguments: &str) -> Command {
         let line = format!("exec {} {arguments}", self.wharf(&[]).get_program().display());
         let mut command = Command::new("script");
@@ -82,7 +82,7 @@ impl Launch {
             .env("WHARF_ADMIN_ACCESS_KEY", ADMIN_ACCESS_KEY)
             .env("WHARF_ADMIN_SECRET_KEY", ADMIN_SECRET_KEY);
         (self.change)(&mut command);
-        // Never the machine's own engine, unless a test names one.
+        // Never use the machine's own engine, unless a test names one.
         if !command.get_args().any(|argument| argument == "--engine") {
             command.args(["--engine", "none"]);
         }
@@ -97,12 +97,12 @@ impl Launch {
         }
     }
 
-    /// Starts a server that must refuse to, and returns how it did.
+    /// Starts a server that must refuse to start, and returns its outcome.
     pub async fn refused(&self) -> Outcome {
         run(&mut self.serve("127.0.0.1:0"), self.root(), PATIENCE).await
     }
 
-    /// Whether a server comes up on this directory, which is stopped again.
+    /// Whether a server starts on this directory; it is stopped again.
     pub async fn starts(&self) -> bool {
         match self.spawn("127.0.0.1:0").await {
             Ok((process, _)) => {
@@ -123,7 +123,7 @@ impl Launch {
         loop {
             let ended = process.ended();
             let fresh = read(&stdout).split_off(said);
-            // Only a whole line counts: the port may still be on its way.
+            // Only a whole line counts: the port may not be written yet.
             let mut lines = fresh.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
             let url = lines.find_map(|line| line.trim().strip_prefix(ANNOUNCEMENT));
             if let Some(host) = url {
@@ -137,7 +137,7 @@ impl Launch {
         }
     }
 
-    /// Both output streams, whole.
+    /// Returns all of both output streams.
     pub fn logs(&self) -> String {
         read(&self.root().join("stdout.log")) + &read(&self.root().join("stderr.log"))
     }
@@ -161,7 +161,7 @@ impl App {
         Launch::plain().start().await
     }
 
-    /// With a changed command line or environment; the change is made again at every restart.
+    /// Starts a server with a changed command line or environment; every restart makes the same change.
     pub async fn start_with(change: impl Fn(&mut Command) + Send + Sync + 'static) -> Self {
         Launch::new(change).start().await
     }
@@ -182,12 +182,13 @@ impl App {
         self.process.id()
     }
 
-    /// The most memory it has had at once since it was started, in bytes.
+    /// Returns the most memory it has used at once since its start, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// The memory it has now for itself, in bytes: not the program, which the system reads from the disk as it is needed.
+    /// Returns the memory it uses for itself now, in bytes, without the program, which the system reads from disk on
+    /// demand.
     pub fn own_memory(&self) -> u64 {
         self.memory("RssAnon:")
     }
@@ -199,27 +200,27 @@ impl App {
         kibibytes.unwrap_or_else(|| panic!("no {which} in {status:?}")) * 1024
     }
 
-    /// Everything it has printed, over all its restarts.
+    /// Returns everything it has printed, over all its restarts.
     pub fn logs(&self) -> String {
         self.launch.logs()
     }
 
-    /// The super-admin made at the first start.
+    /// Returns the super-admin created at the first start.
     pub fn admin(&self) -> Api {
         Api::new(&self.url, Some(Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY)))
     }
 
-    /// Nobody in particular.
+    /// Returns a caller without credentials.
     pub fn anonymous(&self) -> Api {
         Api::new(&self.url, None)
     }
 
-    /// SIGKILL: what a power cut is to a process.
+    /// Sends SIGKILL, which is to a process what a power cut is.
     pub fn kill9(&mut self) {
         self.process.kill9();
     }
 
-    /// SIGTERM; returns how it ended and how long that took.
+    /// Sends SIGTERM; returns how the server ended and how long that took.
     pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.process.terminate();
@@ -227,7 +228,7 @@ impl App {
         (status, asked.elapsed())
     }
 
-    /// SIGABRT, as when it fails badly; returns how it ended.
+    /// Sends SIGABRT, as if it failed badly; returns how it ended.
     pub async fn crash(&mut self) -> ExitStatus {
         self.process.signal("ABRT");
         self.process.exit("wharf after SIGABRT", PATIENCE).await
@@ -244,7 +245,7 @@ impl App {
                     self.process = process;
                     return;
                 }
-                // Some other test's outgoing connection may hold the port for a moment.
+                // Another test's outgoing connection may hold the port for a moment.
                 Err(_) if started.elapsed() < PATIENCE && self.launch.tail(3).contains("in use") => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -253,7 +254,7 @@ impl App {
         }
     }
 
-    /// A `wharf` command beside the server, as its admin.
+    /// Returns a `wharf` command for this server, with its admin's keypair.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.launch.wharf(arguments);
         command
@@ -263,7 +264,7 @@ impl App {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs a `wharf` command for this server to its end.
     pub async fn wharf(&self, arguments: &[&str]) -> Outcome {
         run(&mut self.command(arguments), self.launch.root(), PATIENCE).await
     }

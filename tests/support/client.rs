@@ -1,4 +1,4 @@
-//! The official clients, run as a person runs them.
+//! The official clients, run as a user runs them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,7 +15,7 @@ use super::missing;
 use super::process::{Outcome, read, run};
 use super::sign::Keypair;
 
-/// Installing one takes a minute on a machine that has nothing yet.
+/// Installing a client takes a minute on a machine that has nothing yet.
 const INSTALL: Duration = Duration::from_mins(10);
 const COMMAND: Duration = Duration::from_mins(3);
 
@@ -26,7 +26,7 @@ pub struct Client {
     driver: Arc<Mutex<Option<Driver>>>,
 }
 
-/// How a command of the client gets in.
+/// How a command of the client proves its user.
 pub enum Entry {
     /// With signed requests, by this keypair.
     Keypair(Keypair),
@@ -35,7 +35,7 @@ pub enum Entry {
 }
 
 impl Client {
-    /// Installs it if need be. Nothing if that can't be done here (see [`missing`]).
+    /// Returns this release, installing it if need be; `None` if that is not possible here (see [`missing`]).
     pub async fn find(version: &str) -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/clients.sh");
         let home = tempfile::Builder::new().prefix("wharf-client-").tempdir().expect("a directory");
@@ -53,7 +53,7 @@ impl Client {
         self.run_at(app.url(), arguments).await
     }
 
-    /// The same against whatever answers at this URL.
+    /// Runs `backend.ai ARGUMENTS…` against the server at this URL.
     pub async fn run_at(&self, url: &str, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(&self.executable);
         command.args(arguments).current_dir(self.home.path()).env_clear();
@@ -118,7 +118,7 @@ impl Client {
     }
 }
 
-/// The server's first admin, by keypair.
+/// Returns the entry of the server's first admin, by keypair.
 pub fn admin() -> Entry {
     Entry::Keypair(Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY))
 }

@@ -1,4 +1,4 @@
-//! The clocks of a server's process, which a test moves while it runs.
+//! The clocks of a server's process, which a test can change while the server runs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// What every process sees that is given [`Clocks::shown_to`].
+/// The clocks of every process that is given [`Clocks::shown_to`].
 pub struct Clocks {
     folder: TempDir,
     file: File,
@@ -16,7 +16,8 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// As they are. A C compiler makes what stands before the C library's; whoever builds wharf has one, for it links.
+    /// Returns unchanged clocks. A C compiler builds what overrides the C library's clocks; every machine that builds
+    /// wharf has one, because it links.
     pub fn real() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/clock/clock.c");
@@ -29,7 +30,7 @@ impl Clocks {
         Self { folder, file, ahead: 0, passed: 0 }
     }
 
-    /// A change that makes a command run by these clocks.
+    /// Returns a change to a command that makes it run by these clocks.
     pub fn shown_to(&self) -> impl Fn(&mut Command) + Send + Sync + 'static + use<> {
         let (library, setting) = (library(self.folder.path()), setting(self.folder.path()));
         move |command| {
@@ -37,19 +38,19 @@ impl Clocks {
         }
     }
 
-    /// Somebody sets the time of day.
+    /// Sets the time of day, as a person would.
     pub fn set(&mut self, seconds: i64) {
         self.ahead += seconds;
         self.write();
     }
 
-    /// The time of day is right again: what is signed is dated by that.
+    /// Sets the time of day right again, because signatures are dated by it.
     pub fn set_right(&mut self) {
         self.ahead = 0;
         self.write();
     }
 
-    /// Time passes, by all clocks.
+    /// Lets time pass on all clocks.
     pub fn pass(&mut self, seconds: i64) {
         self.ahead += seconds;
         self.passed += seconds;

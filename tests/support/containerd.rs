@@ -20,17 +20,17 @@ const CALL: Duration = Duration::from_mins(1);
 pub struct RealContainerd {
     folder: TempDir,
     process: Option<Process>,
-    /// More lines for its configuration.
+    /// Extra lines for its configuration.
     settings: String,
 }
 
 impl RealContainerd {
-    /// A fresh, empty one. Nothing if it can't be had here (see [`super::missing`]).
+    /// Starts a fresh, empty one; `None` if that is not possible here (see [`super::missing`]).
     pub async fn start() -> Option<Self> {
         Self::start_with("").await
     }
 
-    /// With more lines at the head of its configuration.
+    /// Starts one with extra lines at the head of its configuration.
     pub async fn start_with(settings: &str) -> Option<Self> {
         if !can_run(&["containerd", "ctr"], "containerd") {
             return None;
@@ -45,17 +45,17 @@ impl RealContainerd {
         self.folder.path().join("c.sock")
     }
 
-    /// `cri:///…/c.sock`.
+    /// Returns `cri:///…/c.sock`.
     pub fn url(&self) -> String {
         format!("cri://{}", self.socket().display())
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         read(&self.folder.path().join("log"))
     }
 
-    /// wharf's view of it.
+    /// Returns wharf's client for it.
     pub fn engine(&self) -> Cri {
         let url = EngineUrl { kind: EngineKind::Containerd, place: EngineLocation::Socket(self.socket()) };
         Cri::new(&url).expect("an engine")
@@ -68,14 +68,14 @@ impl RealContainerd {
         run(&mut command, self.folder.path(), CALL).await
     }
 
-    /// The same, which must succeed; returns what it wrote.
+    /// Runs `ctr`, which must succeed; returns its output.
     pub async fn ctr_ok(&self, arguments: &[&str]) -> String {
         let outcome = self.ctr(arguments).await;
         assert_eq!(outcome.code, 0, "ctr {arguments:?}: {}", outcome.text());
         outcome.stdout
     }
 
-    /// SIGKILL, as the kernel does when memory is short.
+    /// Sends SIGKILL, as the kernel does when memory is short.
     pub fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill9();
@@ -83,12 +83,12 @@ impl RealContainerd {
         sweep(self.folder.path());
     }
 
-    /// Any signal by name.
+    /// Sends any signal by name.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().expect("a running containerd").signal(name);
     }
 
-    /// Brings it up, after [`kill9`](Self::kill9) with what it had.
+    /// Starts it again, after [`kill9`](Self::kill9) with the same data.
     pub async fn restart(&mut self) {
         self.kill9();
         let folder = self.folder.path().display();

@@ -18,7 +18,7 @@ enum Wire {
     Cut,
 }
 
-/// The proxy. Everything passes until it is told otherwise.
+/// The proxy. It passes everything until a test says otherwise.
 pub struct CutProxy {
     address: SocketAddr,
     wire: watch::Sender<Wire>,
@@ -27,12 +27,12 @@ pub struct CutProxy {
 }
 
 impl CutProxy {
-    /// In front of `upstream`, `http://HOST:PORT`.
+    /// Starts a proxy in front of `upstream`, `http://HOST:PORT`.
     pub async fn start(upstream: &str) -> Self {
         Self::new(upstream, None).await
     }
 
-    /// The same, with TLS towards those who connect: a PEM file each of the certificate and its key.
+    /// Starts a proxy that speaks TLS to its clients: a PEM file each for the certificate and its key.
     pub async fn with_tls(upstream: &str, certificate: &std::path::Path, key: &std::path::Path) -> Self {
         let certificates = vec![CertificateDer::from_pem_file(certificate).expect("a certificate")];
         let key = PrivateKeyDer::from_pem_file(key).expect("a key");
@@ -71,7 +71,7 @@ impl CutProxy {
         Self { address, wire, is_tls, task }
     }
 
-    /// Its URL, which stands in for the upstream's.
+    /// Returns its URL, which replaces the upstream's.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
@@ -86,7 +86,7 @@ impl CutProxy {
         self.wire.send_replace(Wire::Frozen);
     }
 
-    /// Lets everything through again, what was held back too.
+    /// Lets everything through again, including what was held back.
     pub fn mend(&self) {
         self.wire.send_replace(Wire::Whole);
     }

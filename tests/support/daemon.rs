@@ -1,4 +1,4 @@
-//! What all container engines under test have in common: a folder of their own, and nothing left of it afterwards.
+//! What all container engines under test share: a folder of their own, and a clean-up that leaves nothing behind.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use super::missing;
 use super::process::on_path;
 
-/// Whether these programs can be run as an engine's daemon; says what is missing.
+/// Whether these programs can run as an engine's daemon; reports what is missing.
 pub fn can_run(programs: &[&str], package: &str) -> bool {
     for program in programs {
         if !on_path(program) {
@@ -21,14 +21,14 @@ pub fn can_run(programs: &[&str], package: &str) -> bool {
     true
 }
 
-/// Ends what a killed daemon leaves: processes that have its folder in their command lines, and mounts below it.
+/// Ends what a killed daemon leaves: processes with its folder in their command lines, and mounts below it.
 pub fn sweep(folder: &Path) {
     for process in processes_below(folder) {
         let _ = Command::new("kill").args(["-9", &process]).status();
     }
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    // The last mounted is the first to go.
+    // The last mount must go first.
     let ours: Vec<_> = ours.filter(|place| Path::new(place).starts_with(folder)).collect();
     for place in ours.into_iter().rev() {
         let _ = Command::new("umount").args(["-l", place]).status();
@@ -56,8 +56,8 @@ pub async fn pings(socket: &Path) -> bool {
     matches!(tokio::time::timeout(std::time::Duration::from_secs(5), ask).await, Ok(Ok(true)))
 }
 
-/// The IDs of processes whose command line names a path below this directory, which only ours do; and wharf, which is
-/// told where the socket is.
+/// Returns the IDs of processes whose command line names a path below this directory, which only our processes do,
+/// except wharf, which is told where the socket is.
 fn processes_below(folder: &Path) -> Vec<String> {
     let needle = format!("{}/", folder.display());
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A small file system, gone when dropped.
+/// A small file system, which is removed when this is dropped.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Nothing where mounting is not allowed.
+    /// Mounts a small file system; `None` if mounting is not allowed.
     pub fn mount(place: PathBuf, mebibytes: usize) -> Option<Self> {
         fs::create_dir(&place).expect("a place to mount");
         let mount = Command::new("mount")
@@ -19,7 +19,7 @@ impl SmallDisk {
         mounted.then_some(Self(place))
     }
 
-    /// Takes all the room there is.
+    /// Fills all the room.
     pub fn fill(&self) {
         let filler = fs::File::create(self.0.join("filler")).expect("a file");
         let block = vec![0; 4096];

@@ -12,17 +12,17 @@ use super::daemon::{can_run, pings, show_if_failed, sweep};
 use super::process::{Outcome, Process, read, run};
 use super::wait::until;
 
-/// A `dockerd` takes seconds to come up, and several of them share two cores.
+/// How long `dockerd` may take to start: it takes seconds, and several of them share two cores.
 const START: Duration = Duration::from_mins(2);
-/// For one call of the command line.
+/// How long one call of the command line may take.
 const CALL: Duration = Duration::from_mins(2);
 
-/// Docker up to 20.10 keeps who it is in `/etc/docker`, wherever its data is, so all on a machine would have one ID.
-/// This gives each a folder of its own there, in a mount namespace that ends with it.
+/// Docker up to 20.10 keeps its ID in `/etc/docker`, wherever its data is, so all daemons on a machine would share
+/// one ID. This gives each a folder of its own there, in a mount namespace that ends with it.
 const OWN_ETC: &str = r#"mkdir -p /etc/docker && mount --bind "$0" /etc/docker && exec dockerd "$@""#;
 
-/// A running `dockerd` with its own containerd. No bridge, no firewall rules: containers in it can't run on a
-/// network, but images come and go as everywhere.
+/// A running `dockerd` with its own containerd. It has no bridge and no firewall rules, so its containers have no
+/// network; images work as usual.
 pub struct RealDocker {
     folder: TempDir,
     process: Option<Process>,
@@ -30,17 +30,17 @@ pub struct RealDocker {
 }
 
 impl RealDocker {
-    /// A fresh, empty one. Nothing if it can't be had here (see [`missing`]).
+    /// Starts a fresh, empty one; `None` if that is not possible here (see [`missing`]).
     pub async fn start() -> Option<Self> {
         Self::start_with(&[]).await
     }
 
-    /// With more arguments.
+    /// Starts one with extra arguments.
     pub async fn start_with(arguments: &[&str]) -> Option<Self> {
         if !can_run(&["dockerd", "docker", "containerd"], "docker.io") {
             return None;
         }
-        // The path of a socket has room for 107 bytes, so the name is short.
+        // A socket's path may have 107 bytes, so the name is short.
         let folder = tempfile::Builder::new().prefix("wd-").tempdir().expect("a directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut docker = Self { folder, process: None, arguments };
@@ -52,22 +52,22 @@ impl RealDocker {
         self.folder.path().join("docker.sock")
     }
 
-    /// `unix:///…/docker.sock`.
+    /// Returns `unix:///…/docker.sock`.
     pub fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// What it keeps its images in.
+    /// Returns the directory of its images.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         read(&self.folder.path().join("log"))
     }
 
-    /// wharf's view of it.
+    /// Returns wharf's client for it.
     pub fn engine(&self) -> Docker {
         Docker::new(&EngineUrl { kind: EngineKind::Docker, place: EngineLocation::Socket(self.socket()) })
             .expect("an engine")
@@ -77,20 +77,20 @@ impl RealDocker {
     pub async fn docker(&self, arguments: &[&str]) -> Outcome {
         let mut command = Command::new("docker");
         command.args(["-H", &self.url()]).args(arguments);
-        // Neither the user's context nor the user's credentials.
+        // Use neither the user's context nor the user's credentials.
         command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
         command.env("DOCKER_CONFIG", self.folder.path().join("config"));
         run(&mut command, self.folder.path(), CALL).await
     }
 
-    /// The same, which must succeed; returns what it wrote.
+    /// Runs `docker`, which must succeed; returns its output.
     pub async fn docker_ok(&self, arguments: &[&str]) -> String {
         let outcome = self.docker(arguments).await;
         assert_eq!(outcome.code, 0, "docker {arguments:?}: {}", outcome.text());
         outcome.stdout
     }
 
-    /// SIGKILL, as the kernel does when memory is short. Its containerd goes too: nothing of it stays behind.
+    /// Sends SIGKILL, as the kernel does when memory is short, to its containerd too: nothing of it stays behind.
     pub fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill9();
@@ -107,13 +107,13 @@ impl RealDocker {
         self.sweep();
     }
 
-    /// Brings it up, after [`kill9`](Self::kill9) or [`stop`](Self::stop) with what it had.
+    /// Starts it again, after [`kill9`](Self::kill9) or [`stop`](Self::stop) with the same data.
     pub async fn restart(&mut self) {
         self.kill9();
         let folder = self.folder.path();
         let _ = std::fs::remove_file(self.socket());
         let _ = std::fs::remove_file(folder.join("docker.pid"));
-        // A killed containerd stays a zombie where nobody reaps, and dockerd would wait for it in vain.
+        // Where no process reaps it, a killed containerd stays a zombie, and dockerd would wait for it in vain.
         let _ = std::fs::remove_file(folder.join("exec/containerd/containerd.pid"));
         std::fs::create_dir_all(folder.join("etc")).expect("a directory");
         let mut command = Command::new("unshare");

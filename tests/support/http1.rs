@@ -67,7 +67,7 @@ impl Response {
     }
 }
 
-/// What to do with a connection's request.
+/// The answer to a connection's request.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Reply(Response),

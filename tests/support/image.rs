@@ -15,12 +15,12 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-/// `sha256:…` of some bytes.
+/// Returns `sha256:…` of some bytes.
 pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", to_hex(digest(&SHA256, bytes).as_ref()))
 }
 
-/// What the top manifest is.
+/// The shape of the top manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// One image manifest.
@@ -72,7 +72,7 @@ impl Image {
         .label("ai.backend.kernelspec", "1")
     }
 
-    /// An image that knows nothing of Backend.AI.
+    /// Returns an image without Backend.AI's labels.
     pub fn vanilla(repository: &str, tag: &str) -> Self {
         let mut image = Self::new(repository, tag);
         image.labels.clear();
@@ -107,7 +107,7 @@ impl Image {
         self
     }
 
-    /// Made at this moment, as its config says.
+    /// Sets the time of its making in its config.
     pub fn created(mut self, at: &str) -> Self {
         at.clone_into(&mut self.created);
         self
@@ -146,7 +146,7 @@ impl Image {
         self.oci()
     }
 
-    /// Other bytes under the same name; two images of the same content share their digests.
+    /// Replaces the bytes under the same name; two images of the same content share their digests.
     pub fn content(mut self, content: &str) -> Self {
         content.clone_into(&mut self.content);
         self
@@ -157,13 +157,13 @@ impl Image {
         self
     }
 
-    /// Layers that an engine can unpack, each with one file of so many bytes; no two layers are alike.
+    /// Adds layers that an engine can unpack, each with one file of so many bytes; all layers differ.
     pub fn real_layers(mut self, count: usize, bytes: usize) -> Self {
         self.archives = count;
         self.layer_bytes(bytes)
     }
 
-    /// Everything to upload, and what a catalog should make of it.
+    /// Returns everything to upload, and what a catalog should record of it.
     pub fn build(&self) -> Built {
         let mut blobs = Vec::new();
         let mut manifests = Vec::new();
@@ -254,8 +254,8 @@ impl Image {
     }
 }
 
-/// A tar archive of one executable file with that many bytes, made from the seed. Engines look at the bytes, not at
-/// the media type, so it needs no compression.
+/// Returns a tar archive of one executable file of that many bytes, made from the seed. Engines look at the bytes,
+/// not at the media type, so it needs no compression.
 fn archive(name: &str, seed: &str, bytes: usize) -> Bytes {
     let mut header = [0_u8; 512];
     let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -293,14 +293,14 @@ pub struct Built {
     pub repository: String,
     pub tag: String,
     pub blobs: Vec<Bytes>,
-    /// Children first; the last one is what the tag points at.
+    /// The manifests, children first; the tag points at the last one.
     pub manifests: Vec<Manifest>,
     /// One per platform.
     pub parts: Vec<Part>,
 }
 
 impl Built {
-    /// What the tag points at.
+    /// Returns the digest that the tag points at.
     pub fn digest(&self) -> &str {
         &self.manifests.last().expect("an image has a manifest").digest
     }
@@ -327,7 +327,7 @@ impl Manifest {
     }
 }
 
-/// What the catalog should say of one platform of an image.
+/// What the catalog should record of one platform of an image.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub architecture: String,

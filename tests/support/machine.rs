@@ -1,4 +1,4 @@
-//! Another machine: the real binary as an agent, and clients that speak the agents' protocol as they like.
+//! Another machine: the real binary as an agent, and clients that speak the agents' protocol freely.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,14 +24,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// An agent of this manager, with this engine; not started.
+    /// Returns an agent of this manager, with this engine; it is not started.
     pub fn new(manager: &str, engine: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("wharf-agent-").tempdir().expect("a directory");
         let arguments = ["--manager", manager, "--engine", engine].map(str::to_owned).into();
         Self { folder, arguments, process: None }
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
@@ -64,13 +64,13 @@ impl Machine {
         command
     }
 
-    /// Starts it; with a token where it has not joined yet.
+    /// Starts it; with a token if it has not joined yet.
     pub fn start(&mut self, token: Option<&str>) {
         let log = self.folder.path().join("log");
         self.process = Some(Process::spawn(&mut self.command(token), &log, &log).expect("the agent runs"));
     }
 
-    /// Runs one that is expected to end by itself.
+    /// Runs an agent that is expected to end by itself.
     pub async fn ends(&self, token: Option<&str>) -> Outcome {
         run(&mut self.command(token), self.folder.path(), PATIENCE).await
     }
@@ -79,7 +79,7 @@ impl Machine {
         self.process.as_mut().expect("a running agent")
     }
 
-    /// What it has logged over all its starts.
+    /// Returns its log over all its starts.
     pub fn log(&self) -> String {
         read(&self.folder.path().join("log"))
     }
@@ -100,7 +100,7 @@ impl Drop for Machine {
     }
 }
 
-/// A token that lets one agent in.
+/// Creates a token with which one agent may join.
 pub async fn token(api: &Api, props: Value) -> String {
     let document = "mutation($props: CreateAgentTokenInput) {
         create_agent_token(props: $props) { ok msg token } }";
@@ -109,7 +109,7 @@ pub async fn token(api: &Api, props: Value) -> String {
     token.unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
 }
 
-/// An agent as the API has it.
+/// Returns an agent as the API shows it.
 pub async fn agent(api: &Api, id: &str) -> Value {
     let query =
         "query($id: String!) { agent(agent_id: $id) { id status status_reason schedulable scaling_group
@@ -127,12 +127,12 @@ pub async fn becomes(api: &Api, id: &str, status: &str) -> Value {
     .await
 }
 
-/// One end of a link, spoken by hand.
+/// One end of a link, operated by the test.
 pub struct Speaker {
     socket: Socket<TcpStream>,
 }
 
-/// A hello that joins by this token.
+/// Returns a hello that joins with this token.
 pub fn hello(token: Option<&str>, key: &str) -> Hello {
     Hello {
         protocols: vec![1],
@@ -151,12 +151,12 @@ pub fn hello(token: Option<&str>, key: &str) -> Hello {
 }
 
 impl Speaker {
-    /// Connects, and says nothing.
+    /// Connects and sends nothing.
     pub async fn connect(app: &App) -> Self {
         Self::dial(app).await.expect("a link")
     }
 
-    /// Connects, and may be turned away.
+    /// Connects; the manager may refuse.
     pub async fn dial(app: &App) -> Result<Self, Broken> {
         let host = app.url().trim_start_matches("http://").to_owned();
         let stream = TcpStream::connect(&host).await.expect("a connection");
@@ -164,7 +164,7 @@ impl Speaker {
         Ok(Self { socket })
     }
 
-    /// Connects and says hello; the id, or the refusal.
+    /// Connects and says hello; returns the id, or the refusal.
     pub async fn join(app: &App, hello: Hello) -> Result<(Self, String), String> {
         let mut speaker = Self::connect(app).await;
         speaker.say(&FromAgent::Hello(Box::new(hello))).await;
@@ -175,12 +175,12 @@ impl Speaker {
         }
     }
 
-    /// Says something; whether it arrives is not known.
+    /// Sends a message; whether it arrives is not known.
     pub async fn say(&mut self, message: &impl serde::Serialize) {
         let _ = self.socket.send(message).await;
     }
 
-    /// The next message.
+    /// Returns the next message.
     pub async fn hear(&mut self) -> Result<ToAgent, Broken> {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.socket.receive()).await;
@@ -190,7 +190,7 @@ impl Speaker {
         }
     }
 
-    /// The reason for which it is thrown out.
+    /// Returns the reason why the manager ends the link.
     pub async fn refusal(&mut self) -> String {
         loop {
             match self.hear().await {
@@ -202,7 +202,7 @@ impl Speaker {
     }
 }
 
-/// The permission bits of a file.
+/// Returns the permission bits of a file.
 pub fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
     path.metadata().expect("a file").permissions().mode() & 0o777

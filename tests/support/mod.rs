@@ -32,10 +32,10 @@ pub mod visitor;
 pub mod wait;
 pub mod within;
 
-/// A real part (a registry, an official client, `openssl`) is not on this machine.
+/// Reports that a real part (a registry, an official client, `openssl`) is not on this machine.
 ///
-/// `make test` sets `WHARF_REQUIRE_REAL=1`, where that is a failure: a test nobody ran proves nothing.
-/// A plain `cargo test` leaves the test out and says why.
+/// `make test` sets `WHARF_REQUIRE_REAL=1`, which makes this a failure: a test that did not run proves nothing. A
+/// plain `cargo test` skips the test and says why.
 pub fn missing(part: &str, remedy: &str) {
     assert!(
         std::env::var("WHARF_REQUIRE_REAL").as_deref() != Ok("1"),

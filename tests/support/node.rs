@@ -1,4 +1,4 @@
-//! A node of any kind: what tests do to an engine behind wharf's back, in the words of that engine's own command line.
+//! A node of any kind: what tests do to an engine without wharf, with that engine's own command line.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub enum Node {
 }
 
 impl Node {
-    /// A fresh, empty one. Nothing if it can't be had here.
+    /// Starts a fresh, empty one; `None` if that is not possible here.
     pub async fn start(kind: EngineKind) -> Option<Self> {
         Some(match kind {
             EngineKind::Docker => Self::Docker(RealDocker::start().await?),
@@ -35,7 +35,7 @@ impl Node {
         }
     }
 
-    /// wharf's view of it, by its address.
+    /// Returns wharf's client for it, by its address.
     pub fn engine(&self) -> Arc<dyn Engine> {
         engine::connect(&EngineUrl::parse(&self.url(), None).expect("an address")).expect("an engine")
     }
@@ -64,8 +64,8 @@ impl Node {
         }
     }
 
-    /// The names it lists itself, sorted, each with what it says is behind it: the ID of the image; containerd's
-    /// command line says the digest of the manifest.
+    /// Returns the names it lists itself, sorted, each with what it says is behind it: the ID of the image; for
+    /// containerd, whose command line shows no ID, the digest of the manifest.
     pub async fn listed(&self) -> Vec<String> {
         let format = ["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"];
         let text = match self {
@@ -74,7 +74,7 @@ impl Node {
             Self::Containerd(node) => {
                 let table = node.ctr_ok(&["images", "ls"]).await;
                 let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-                // Kubernetes' part of containerd keeps each image by its ID, and by its digest, too.
+                // Kubernetes' part of containerd also keeps each image under its ID and under its digest.
                 let named = rows.filter(|row| !row[0].starts_with("sha256:") && !row[0].contains('@'));
                 named.map(|row| format!("{} {}", row[0], row[2])).collect::<Vec<_>>().join("\n")
             }
@@ -102,7 +102,7 @@ impl Node {
         };
     }
 
-    /// Takes a name away, and the image with the last.
+    /// Removes a name, and with the last name the image.
     pub async fn untag(&self, name: &str) {
         match self {
             Self::Docker(node) => node.docker_ok(&["rmi", name]).await,
@@ -112,7 +112,7 @@ impl Node {
                 if !self.listed().await.is_empty() {
                     return;
                 }
-                // Kubernetes' part of containerd gave it names of its own, by its ID and its digest.
+                // Kubernetes' part of containerd added names of its own: its ID and its digest.
                 let rest = node.ctr_ok(&["images", "ls", "-q"]).await;
                 let rest: Vec<_> = rest.lines().collect();
                 node.ctr_ok(&[&["images", "rm", "--sync"], rest.as_slice()].concat()).await
@@ -120,7 +120,7 @@ impl Node {
         };
     }
 
-    /// Makes a container of an image, which does not run.
+    /// Creates a container from an image without starting it.
     pub async fn hold(&self, container: &str, name: &str) {
         match self {
             Self::Docker(node) => node.docker_ok(&["create", "--name", container, name, "/file"]).await,

@@ -1,4 +1,4 @@
-//! People for the tests: users of any role, each a client with a keypair.
+//! Users for the tests, of any role, each with a client and a keypair.
 
 use serde_json::{Value, json};
 
@@ -6,14 +6,14 @@ use super::api::Api;
 use super::app::App;
 use super::sign::Keypair;
 
-/// The password of everybody made here.
+/// The password of all users created here.
 pub const PASSWORD: &str = "a password that is long enough";
 
 const CREATE: &str =
     "mutation($email: String!, $props: UserInput!) { create_user(email: $email, props: $props) {
     ok msg user { uuid email role domain_name status } keypair { access_key secret_key } } }";
 
-/// A user and what they come with.
+/// A user with their credentials.
 pub struct Person {
     pub api: Api,
     pub id: String,
@@ -23,13 +23,13 @@ pub struct Person {
 }
 
 impl App {
-    /// A new user of this role (`user`, `admin`, …) in this domain.
+    /// Creates a user of this role (`user`, `admin`, …) in this domain.
     pub async fn person(&self, email: &str, role: &str, domain: &str) -> Person {
         let props = json!({"password": PASSWORD, "role": role, "domain_name": domain});
         self.person_with(email, props).await
     }
 
-    /// A new user with these properties.
+    /// Creates a user with these properties.
     pub async fn person_with(&self, email: &str, props: Value) -> Person {
         let made = self.admin().ask(CREATE, json!({"email": email, "props": props})).await;
         let made = &made["create_user"];
@@ -49,7 +49,7 @@ impl App {
 }
 
 impl Api {
-    /// Runs a mutation that must be done.
+    /// Runs a mutation that must succeed.
     pub async fn does(&self, field: &str, arguments: &str) {
         let (ok, msg) = self.mutate(field, arguments).await;
         assert!(ok, "{field}({arguments}): {msg}");
@@ -68,14 +68,14 @@ impl Api {
         self.does("modify_domain", &arguments).await;
     }
 
-    /// The id of the one group of this name that is seen.
+    /// Returns the id of the only visible group of this name.
     pub async fn group_id(&self, name: &str) -> String {
         let data =
             self.ask("query($n: String!) { groups_by_name(name: $n) { id } }", json!({"n": name})).await;
         data["groups_by_name"][0]["id"].as_str().unwrap_or_else(|| panic!("no group {name}")).to_owned()
     }
 
-    /// The sorted values of one field of a list.
+    /// Returns the values of one field of a list, sorted.
     pub async fn list(&self, field: &str, of: &str) -> Vec<String> {
         let data = self.ask(&format!("{{ {field} {{ {of} }} }}"), json!({})).await;
         let rows = data[field.split('(').next().unwrap_or_default()].as_array().expect("a list").clone();

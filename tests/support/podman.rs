@@ -15,7 +15,7 @@ const CALL: Duration = Duration::from_mins(1);
 
 /// Registries on this machine have no certificates.
 const REGISTRIES: &str = "[[registry]]\nlocation = \"127.0.0.1\"\ninsecure = true\n";
-/// Locks would be shared with every other Podman of the machine.
+/// By default every Podman on the machine would share the locks.
 const SETTINGS: &str = "[engine]\nlock_type = \"file\"\nevents_logger = \"file\"\n";
 
 /// A running `podman system service`.
@@ -25,7 +25,7 @@ pub struct RealPodman {
 }
 
 impl RealPodman {
-    /// A fresh, empty one. Nothing if it can't be had here (see [`super::missing`]).
+    /// Starts a fresh, empty one; `None` if that is not possible here (see [`super::missing`]).
     pub async fn start() -> Option<Self> {
         if !can_run(&["podman", "crun"], "podman crun") {
             return None;
@@ -43,12 +43,12 @@ impl RealPodman {
         self.folder.path().join("podman.sock")
     }
 
-    /// `podman+unix:///…/podman.sock`.
+    /// Returns `podman+unix:///…/podman.sock`.
     pub fn url(&self) -> String {
         format!("podman+unix://{}", self.socket().display())
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         read(&self.folder.path().join("log"))
     }
@@ -63,7 +63,7 @@ impl RealPodman {
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
             .env("CONTAINERS_REGISTRIES_CONF", folder.join("registries.conf"))
             .env("CONTAINERS_CONF", folder.join("containers.conf"))
-            // Neither the user's credentials nor the user's settings.
+            // Use neither the user's credentials nor the user's settings.
             .env("HOME", folder)
             .env("REGISTRY_AUTH_FILE", folder.join("auth.json"));
         command
@@ -74,14 +74,14 @@ impl RealPodman {
         run(self.command().args(arguments), self.folder.path(), CALL).await
     }
 
-    /// The same, which must succeed; returns what it wrote.
+    /// Runs `podman`, which must succeed; returns its output.
     pub async fn podman_ok(&self, arguments: &[&str]) -> String {
         let outcome = self.podman(arguments).await;
         assert_eq!(outcome.code, 0, "podman {arguments:?}: {}", outcome.text());
         outcome.stdout
     }
 
-    /// SIGKILL, as the kernel does when memory is short.
+    /// Sends SIGKILL, as the kernel does when memory is short.
     pub fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill9();
@@ -89,12 +89,12 @@ impl RealPodman {
         sweep(self.folder.path());
     }
 
-    /// Any signal by name.
+    /// Sends any signal by name.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().expect("a running podman").signal(name);
     }
 
-    /// Brings it up, after [`kill9`](Self::kill9) with what it had.
+    /// Starts it again, after [`kill9`](Self::kill9) with the same data.
     pub async fn restart(&mut self) {
         self.kill9();
         let _ = std::fs::remove_file(self.socket());

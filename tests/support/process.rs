@@ -13,7 +13,7 @@ pub struct Process {
     child: Child,
 }
 
-/// How a command ended and what it said.
+/// How a command ended and what it printed.
 #[derive(Debug)]
 pub struct Outcome {
     /// The exit code; -1 when a signal ended it.
@@ -23,14 +23,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Both streams, for messages and for searching.
+    /// Returns both streams, for messages and for searching.
     pub fn text(&self) -> String {
         format!("exit code {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
     }
 }
 
 impl Process {
-    /// Starts it with both streams appended to files: a pipe nobody reads would stop a chatty child.
+    /// Starts it with both streams appended to files: a child that prints much would block on a pipe that is not
+    /// read.
     pub fn spawn(command: &mut Command, stdout: &Path, stderr: &Path) -> std::io::Result<Self> {
         Self::spawn_fed(command, Stdio::null(), stdout, stderr)
     }
@@ -44,23 +45,23 @@ impl Process {
         self.child.id()
     }
 
-    /// The exit status, if it has ended.
+    /// Returns the exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// SIGKILL, and reaped.
+    /// Sends SIGKILL, and reaps it.
     pub fn kill9(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// SIGTERM. The shell sends it: the standard library has no safe call for it.
+    /// Sends SIGTERM. The shell sends it, because the standard library has no safe call for it.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// Any signal by name (`STOP`, `CONT`, `INT`, …).
+    /// Sends any signal by name (`STOP`, `CONT`, `INT`, …).
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.id())).status();
         assert!(status.expect("sh runs").success(), "SIG{name} could not be sent");
@@ -83,7 +84,7 @@ pub async fn run(command: &mut Command, scratch: &Path, limit: Duration) -> Outc
     run_fed(command, "", scratch, limit).await
 }
 
-/// The same with something to read on stdin.
+/// Runs a command to its end, with text to read on stdin.
 pub async fn run_fed(command: &mut Command, input: &str, scratch: &Path, limit: Duration) -> Outcome {
     let name = command.get_program().to_string_lossy().into_owned();
     let files = tempfile::tempdir_in(scratch).expect("a scratch directory");
@@ -96,7 +97,7 @@ pub async fn run_fed(command: &mut Command, input: &str, scratch: &Path, limit: 
     Outcome { code: status.code().unwrap_or(-1), stdout: read(&out), stderr: read(&err) }
 }
 
-/// A file as text; empty if there is none.
+/// Returns a file as text; an empty text if there is none.
 pub fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }

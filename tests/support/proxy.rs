@@ -11,7 +11,7 @@ use super::api::http_client;
 use super::http1::{Answer, Request, Response, Server};
 use super::wait::PATIENCE;
 
-/// One exchange, as the log keeps it.
+/// One exchange as the log records it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub method: String,
@@ -57,9 +57,9 @@ struct State {
     changed: Notify,
     delay: AtomicU64,
     gate: watch::Sender<bool>,
-    /// What the gate is for, if not for everything.
+    /// The requests that the gate stops; all requests if not set.
     gated: Mutex<Option<Choice>>,
-    /// Who stood before the shut gate.
+    /// The requests that waited at the shut gate.
     held: Mutex<Vec<Request>>,
     failures: Mutex<(usize, u16)>,
     drops: AtomicUsize,
@@ -73,7 +73,7 @@ pub struct CountingProxy {
 }
 
 impl CountingProxy {
-    /// In front of `upstream`, a URL with neither path nor final slash.
+    /// Starts a proxy in front of `upstream`, a URL with neither path nor final slash.
     pub async fn start(upstream: &str) -> Self {
         let state = Arc::new(State {
             upstream: upstream.to_owned(),
@@ -102,7 +102,7 @@ impl CountingProxy {
         self.server.host()
     }
 
-    /// What was answered so far, in order of the answers.
+    /// Returns the exchanges so far, in the order of their answers.
     pub fn log(&self) -> Vec<Exchange> {
         self.state.log.lock().clone()
     }
@@ -113,7 +113,7 @@ impl CountingProxy {
         std::mem::take(&mut *self.state.log.lock())
     }
 
-    /// How many requests have arrived, answered or not, since the log was last taken.
+    /// Returns how many requests have arrived, answered or not, since the log was last taken.
     pub fn arrived(&self) -> usize {
         self.state.arrived.load(Ordering::SeqCst)
     }
@@ -124,7 +124,7 @@ impl CountingProxy {
             loop {
                 let changed = self.state.changed.notified();
                 tokio::pin!(changed);
-                // Registered before looking, so an arrival in between is not missed.
+                // Registered before looking, so that an arrival in between is not missed.
                 changed.as_mut().enable();
                 if self.arrived() >= count {
                     return;
@@ -146,18 +146,18 @@ impl CountingProxy {
         self.state.gate.send_replace(false);
     }
 
-    /// The same for some requests; the others go on.
+    /// Holds some requests, until [`release`](Self::release); the others go on.
     pub fn hold_those(&self, choice: impl Fn(&Request) -> bool + Send + Sync + 'static) {
         *self.state.gated.lock() = Some(Box::new(choice));
         self.hold();
     }
 
-    /// Every request that was held so far, and forgets them.
+    /// Returns every request held so far, and forgets them.
     pub fn take_held(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.held.lock())
     }
 
-    /// The gate that [`hold`](Self::hold) shuts, for hooks that shut it themselves.
+    /// Returns the gate that [`hold`](Self::hold) shuts, for hooks that shut it themselves.
     pub fn gate(&self) -> watch::Sender<bool> {
         self.state.gate.clone()
     }
@@ -177,7 +177,7 @@ impl CountingProxy {
         self.state.drops.store(count, Ordering::SeqCst);
     }
 
-    /// Answers in the upstream's place wherever `hook` has an answer.
+    /// Answers in the upstream's place if `hook` has an answer.
     pub fn answer(&self, hook: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static) {
         *self.state.hook.lock() = Some(Box::new(hook));
     }
@@ -198,7 +198,7 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
     tokio::time::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst))).await;
     if is_held(&state, &request) {
         state.held.lock().push(request.clone());
-        // The sender is in the state, so that this is opened sooner or later.
+        // The sender is in the state, so this opens sooner or later.
         let _ = state.gate.subscribe().wait_for(|open| *open).await;
     }
     if take_one(&state.drops) {
@@ -236,7 +236,7 @@ fn is_held(state: &State, request: &Request) -> bool {
 async fn forward(state: &State, request: &Request) -> Option<Response> {
     let method = reqwest::Method::from_bytes(request.method.as_bytes()).ok()?;
     let mut onward = state.http.request(method, format!("{}{}", state.upstream, request.target));
-    // `Host` goes on as it came: the registry writes it into the `Location` of uploads.
+    // `Host` goes on unchanged: the registry writes it into the `Location` of uploads.
     for (name, value) in request.headers.iter().filter(|(name, _)| !is_hop(name)) {
         onward = onward.header(name, value);
     }
@@ -251,7 +251,7 @@ async fn forward(state: &State, request: &Request) -> Option<Response> {
     Some(response.body(reply.bytes().await.ok()?))
 }
 
-/// Headers that belong to one connection, and the length, which each side writes for itself.
+/// Whether a header belongs to one connection, or is the length, which each side writes for itself.
 fn is_hop(name: &str) -> bool {
     matches!(name, "connection" | "keep-alive" | "transfer-encoding" | "content-length" | "expect" | "te")
 }

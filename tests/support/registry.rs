@@ -31,7 +31,7 @@ enum Access {
     Tokens(TokenServer),
 }
 
-/// A blob's way into a repository, by whoever has it first.
+/// The upload of a blob into a repository, by the first task that needs it.
 type Upload = Arc<OnceCell<()>>;
 
 /// A running registry with a store of its own.
@@ -45,12 +45,12 @@ pub struct RealRegistry {
 }
 
 impl RealRegistry {
-    /// Anyone may read and write. Nothing if `docker-registry` is missing (see [`missing`]).
+    /// Starts one that everyone may read and write; `None` if `docker-registry` is missing (see [`missing`]).
     pub async fn open() -> Option<Self> {
         Self::start(async |_| Access::Open).await
     }
 
-    /// Basic authentication as [`USER`] with [`PASSWORD`].
+    /// Starts one with Basic authentication as [`USER`] with [`PASSWORD`].
     pub async fn with_password() -> Option<Self> {
         if !on_path("htpasswd") {
             missing("htpasswd", "apt-get install apache2-utils");
@@ -65,7 +65,7 @@ impl RealRegistry {
         .await
     }
 
-    /// Bearer tokens, given to [`USER`] with [`PASSWORD`] by a [`TokenServer`].
+    /// Starts one with Bearer tokens, which a [`TokenServer`] gives to [`USER`] with [`PASSWORD`].
     pub async fn with_tokens() -> Option<Self> {
         if !on_path("openssl") {
             missing("openssl", "apt-get install openssl");
@@ -83,7 +83,7 @@ impl RealRegistry {
         let folder = tempfile::Builder::new().prefix("wharf-registry-").tempdir().expect("a directory");
         let access = prepare(&folder).await;
         let http = {
-            // Only to have the TLS provider installed by one place; this client keeps its connections.
+            // Only installs the TLS provider, in one place; this client keeps its connections.
             drop(http_client());
             let client = reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(AT_ONCE);
             client.build().expect("an HTTP client")
@@ -100,7 +100,7 @@ impl RealRegistry {
         Some(registry)
     }
 
-    /// `127.0.0.1:PORT`, which is also its name in image references.
+    /// Returns `127.0.0.1:PORT`, which is also its name in image references.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -109,12 +109,12 @@ impl RealRegistry {
         format!("http://{}", self.host)
     }
 
-    /// User and password, where it asks for them.
+    /// Returns user and password, if it asks for them.
     pub fn credentials(&self) -> Option<(&'static str, &'static str)> {
         (!matches!(self.access, Access::Open)).then_some((USER, PASSWORD))
     }
 
-    /// The token service, in token mode.
+    /// Returns the token service, in token mode.
     pub fn tokens(&self) -> &TokenServer {
         match &self.access {
             Access::Tokens(tokens) => tokens,
@@ -122,12 +122,12 @@ impl RealRegistry {
         }
     }
 
-    /// Takes it down; its store stays.
+    /// Stops it; its store stays.
     pub fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Brings it up, after [`stop`](Self::stop) under the same address.
+    /// Starts it again, after [`stop`](Self::stop) under the same address.
     pub async fn resume(&mut self) {
         let (config, log) = (self.folder.path().join("registry.yml"), self.folder.path().join("log"));
         std::fs::write(&config, self.config()).expect("a configuration file");
@@ -139,7 +139,7 @@ impl RealRegistry {
         let host = loop {
             let mut ended = process.ended();
             let fresh = read(&log).split_off(said);
-            // Some other test's outgoing connection may hold the port for a moment.
+            // Another test's outgoing connection may hold the port for a moment.
             if ended.is_some() && fresh.contains("address already in use") {
                 (process, ended) = (start(), None);
             }
@@ -182,7 +182,7 @@ impl RealRegistry {
         built
     }
 
-    /// Uploads many, several at a time, in any order.
+    /// Uploads many images, several at a time, in any order.
     pub async fn push_all(&self, images: impl IntoIterator<Item = Image>) -> Vec<Built> {
         stream::iter(images)
             .map(|image| async move { self.push(&image).await })
@@ -191,7 +191,8 @@ impl RealRegistry {
             .await
     }
 
-    /// Puts many straight into the store's files, where the registry finds them: ten times as fast as uploading.
+    /// Writes many images straight into the store's files, where the registry finds them: ten times as fast as
+    /// uploading.
     pub fn stock(&self, images: impl IntoIterator<Item = Image>) -> Vec<Built> {
         let images: Vec<Built> = images.into_iter().map(|image| image.build()).collect();
         for built in &images {
@@ -231,7 +232,7 @@ impl RealRegistry {
         std::fs::write(place.join("link"), digest).expect("a link in the store");
     }
 
-    /// Uploads what was built.
+    /// Uploads a built image.
     pub async fn upload(&self, built: &Built) {
         for blob in &built.blobs {
             self.push_blob(&built.repository, blob.clone()).await;
@@ -246,7 +247,7 @@ impl RealRegistry {
         }
     }
 
-    /// Points more tags at what was pushed.
+    /// Points more tags at a pushed image.
     pub async fn tag(&self, built: &Built, tags: &[&str]) {
         let top = built.manifests.last().expect("an image has a manifest");
         for tag in tags {
@@ -260,8 +261,8 @@ impl RealRegistry {
         }
     }
 
-    /// Uploads a blob once, however many images are being pushed that have it: while the registry writes it again, it
-    /// finds nothing whole under its digest.
+    /// Uploads a blob once, even if several images that have it are pushed at the same time: while the registry
+    /// writes a blob again, it has nothing complete under its digest.
     async fn push_blob(&self, repository: &str, blob: bytes::Bytes) {
         let digest = sha256(&blob);
         let key = (repository.to_owned(), digest.clone());
@@ -273,13 +274,13 @@ impl RealRegistry {
         let post = self.request(Method::POST, repository, &format!("{repository}/blobs/uploads/"));
         let begun = expect(post, StatusCode::ACCEPTED).await;
         let place = begun.headers()["location"].to_str().expect("a readable Location").to_owned();
-        // The registry writes whatever host it was asked by; it is ours to know.
+        // The registry uses the host of the request in the URL; only the path matters here.
         let place = place.split_once("/v2/").expect("a path below /v2/").1.to_owned();
         let put = self.request(Method::PUT, repository, &format!("{place}&digest={digest}"));
         expect(put.body(blob), StatusCode::CREATED).await;
     }
 
-    /// Removes a tag and leaves what it pointed at: the distribution API of this release has no such call.
+    /// Removes a tag and leaves its manifest: the distribution API of this release has no such call.
     pub fn delete_tag(&self, repository: &str, tag: &str) {
         let path = self.repository(repository).join("_manifests/tags").join(tag);
         std::fs::remove_dir_all(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -298,7 +299,7 @@ impl RealRegistry {
         self.uploaded.lock().retain(|(name, _), _| name != repository);
     }
 
-    /// The tags it lists (one page).
+    /// Returns the tags it lists (one page).
     pub async fn tags(&self, repository: &str) -> Vec<String> {
         let list = self.request(Method::GET, repository, &format!("{repository}/tags/list"));
         let list: serde_json::Value = expect(list, StatusCode::OK).await.json().await.expect("JSON");
@@ -314,7 +315,7 @@ impl RealRegistry {
         self.folder.path().join("store/docker/registry/v2/repositories").join(repository)
     }
 
-    /// A request below `/v2/`, with the right to do anything in this repository.
+    /// Returns a request below `/v2/`, with the right to do anything in this repository.
     pub fn request(&self, method: Method, repository: &str, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}/v2/{path}", self.url()));
         match &self.access {
@@ -327,7 +328,7 @@ impl RealRegistry {
     }
 }
 
-/// A digest as the store's folders spell it.
+/// Returns a digest as the store's folders spell it.
 fn in_path(digest: &str) -> String {
     digest.replace(':', "/")
 }

@@ -1,4 +1,4 @@
-//! Clients that hang up on the server while it does what they asked for.
+//! Clients that hang up while the server works on their request.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use tokio::net::TcpStream;
 use super::app::App;
 use super::wait::{PATIENCE, until};
 
-/// A connection on which something was asked, and whose answer nobody reads.
+/// A connection with a request whose answer is not read.
 pub struct Rude {
     connection: TcpStream,
 }
 
 impl Rude {
-    /// Asks for something in GraphQL with an API token.
+    /// Sends a GraphQL request with an API token.
     pub async fn ask(app: &App, token: &str, document: &str, variables: &Value) -> Self {
         let host = app.url().trim_start_matches("http://");
         let body = json!({"query": document, "variables": variables}).to_string();
@@ -31,12 +31,12 @@ impl Rude {
         Self { connection }
     }
 
-    /// Resets the connection, so that the server hears of it at once.
+    /// Resets the connection, so that the server notices at once.
     pub fn break_off(self) {
         self.connection.set_zero_linger().expect("a connection that can be broken off");
     }
 
-    /// The same for a connection that the server has taken, and waits until it has let go of it.
+    /// Resets a connection that the server has accepted, and waits until the server has closed it.
     pub async fn break_off_and_be_heard(self, app: &App) {
         let socket = self.at_the_server();
         let folder = format!("/proc/{}/fd", app.process_id());
@@ -50,13 +50,13 @@ impl Rude {
         until("the server to let go of the connection", PATIENCE, async || (!is_open()).then_some(())).await;
     }
 
-    /// The name of the server's end of the connection among its open files.
+    /// Returns the name of the server's end of the connection among its open files.
     fn at_the_server(&self) -> String {
         let port =
             |address: std::io::Result<SocketAddr>| format!(":{:04X}", address.expect("an address").port());
         let (theirs, ours) = (port(self.connection.peer_addr()), port(self.connection.local_addr()));
         let table = fs::read_to_string("/proc/net/tcp").expect("the connections of this machine");
-        // A line is of one end: its number, address, peer, …, and the inode as the tenth.
+        // A line describes one end: its number, address, peer, …, and the inode as the tenth.
         let inode = table.lines().find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let is_it = fields.get(1)?.ends_with(&theirs) && fields.get(2)?.ends_with(&ours);

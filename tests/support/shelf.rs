@@ -1,4 +1,4 @@
-//! A registry in this process: healthy as long as nothing else is asked of it, and then whatever a test makes of it.
+//! A registry in this process: it works correctly until a test makes it misbehave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,23 +17,23 @@ type Hook = Arc<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
-    /// By repository and tag or digest.
+    /// The manifests, by repository and tag or digest.
     manifests: BTreeMap<(String, String), Manifest>,
     blobs: BTreeMap<String, Bytes>,
-    /// By repository.
+    /// The tags, by repository.
     tags: BTreeMap<String, Vec<String>>,
     hook: Option<Hook>,
     log: Vec<Request>,
 }
 
-/// The registry. It wants [`USER`] and [`PASSWORD`] by Basic authentication.
+/// The registry. It requires [`USER`] and [`PASSWORD`] by Basic authentication.
 pub struct Shelf {
     state: Arc<Mutex<State>>,
     server: Server,
 }
 
 impl Shelf {
-    /// A healthy registry of these images.
+    /// Starts a correct registry of these images.
     pub async fn start(images: impl IntoIterator<Item = Image>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         for image in images {
@@ -54,7 +54,7 @@ impl Shelf {
         Self { state, server }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// Returns `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         self.server.host()
     }
@@ -63,7 +63,7 @@ impl Shelf {
         self.server.url()
     }
 
-    /// From now on `hook` answers wherever it has an answer.
+    /// Lets `hook` answer from now on, if it has an answer.
     pub fn turn(&self, hook: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static) {
         self.state.lock().hook = Some(Arc::new(hook));
     }
@@ -73,7 +73,7 @@ impl Shelf {
         put(&mut self.state.lock(), image);
     }
 
-    /// Every request so far, in order, and forgets them.
+    /// Returns every request so far, in order, and forgets them.
     pub fn take_log(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().log)
     }

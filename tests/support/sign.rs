@@ -36,7 +36,7 @@ pub enum Hash {
 }
 
 impl Hash {
-    /// As Python's `hashlib` spells it in capitals, which is what the clients put behind `HMAC-`.
+    /// Returns the name in capitals as Python's `hashlib` spells it, which the clients put after `HMAC-`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Md5 => "MD5",
@@ -68,7 +68,7 @@ impl Hash {
     }
 }
 
-/// Everything that goes into one signature. The fields are open, so that a test may spoil any of them.
+/// Everything that goes into one signature. The fields are public, so that a test may spoil any of them.
 #[derive(Clone, Debug)]
 pub struct Signature {
     pub keypair: Keypair,
@@ -84,12 +84,12 @@ pub struct Signature {
     pub date_header: String,
     /// `X-BackendAI-Version`, or the older `X-Sorna-Version`.
     pub version_header: String,
-    /// What is signed in place of what is sent: method, target, host.
+    /// Values to sign instead of the values sent: method, target, host.
     pub pretend: [Option<String>; 3],
 }
 
 impl Signature {
-    /// As a client of today signs, now.
+    /// Returns the signature of a current client, dated now.
     pub fn new(keypair: &Keypair, version: &str) -> Self {
         Self {
             keypair: keypair.clone(),
@@ -105,7 +105,7 @@ impl Signature {
         .at(Timestamp::now(), 0)
     }
 
-    /// Dated at this moment, written in an offset of so many hours, as Python's `isoformat()` has it.
+    /// Dates it at this moment, in an offset of so many hours, as Python's `isoformat()` writes it.
     pub fn at(mut self, moment: Timestamp, hours: i8) -> Self {
         let local = Offset::constant(hours).to_datetime(moment);
         let sign = if hours < 0 { '-' } else { '+' };
@@ -115,7 +115,7 @@ impl Signature {
         self
     }
 
-    /// The `Authorization` header for a request.
+    /// Returns the `Authorization` header for a request.
     pub fn authorization(&self, method: &str, target: &str, host: &str, content_type: &str) -> String {
         let empty = match self.hash {
             Hash::Md5 => hex::<md5::Md5>(b""),

@@ -1,5 +1,5 @@
-//! Agents that are loops in this process and speak the real protocol: hundreds of them where one would do for a real
-//! engine, each as slow or as dead as a test wants.
+//! Agents that are loops in this process and speak the real protocol: hundreds of them take no more than one real
+//! engine, and each is as slow or as dead as a test wants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use wharf::wire::{MAX_MESSAGE, PATH};
 
 use super::machine::hello;
 
-/// As long as an agent waits the first time.
+/// The first wait of an agent before it dials again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// The bytes that a pull is said to have, and with it how often one tells of its progress.
+/// The bytes that a pull claims to have, and so the number of times it reports progress.
 const STEPS: u64 = 4;
 
 /// How an agent pulls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     AtOnce,
-    /// With so long from one sign of progress to the next.
+    /// With this time between two reports of progress.
     Slow(Duration),
-    /// It is gone when it is asked to.
+    /// The agent is gone when it is asked to pull.
     Never,
-    /// It is gone as soon as it was there.
+    /// The agent is gone as soon as it has joined.
     Gone,
 }
 
@@ -42,7 +42,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The most pulls at once, and agent and repository of each in the order in which they began; both start anew.
+    /// Returns the most pulls at once, and agent and repository of each in the order in which they began; resets
+    /// both.
     pub fn take(&self) -> (usize, Vec<(String, String)>) {
         (self.most.swap(0, Ordering::SeqCst), std::mem::take(&mut self.begun.lock()))
     }
@@ -58,15 +59,15 @@ impl Watch {
     }
 }
 
-/// An agent to be.
+/// An agent that has not joined yet.
 pub struct Simulated {
     pub id: String,
-    /// What it says it has.
+    /// The images it reports.
     pub held: Vec<Held>,
     pub pace: Pace,
 }
 
-/// One pull that is under way.
+/// A pull in progress.
 struct Under {
     pull: String,
     what: Box<Pull>,
@@ -74,7 +75,7 @@ struct Under {
 }
 
 impl Simulated {
-    /// Joins and does as it is told until its link ends. It stops when it is dropped.
+    /// Joins and does as it is told until its link ends. Dropping it stops it.
     pub async fn run(self, url: &str, token: &str, watch: Arc<Watch>) {
         let (mut socket, id) = (connected(url).await, self.id);
         let mut hello =
@@ -137,7 +138,7 @@ fn found(has: &[Held], name: &str) -> Option<Held> {
     has.iter().rev().find(|held| held.names.iter().any(|own| own == name)).cloned()
 }
 
-/// Takes each pull a step further.
+/// Takes each pull one step further.
 async fn goes_on(under: &mut Vec<Under>, has: &mut Vec<Held>, sender: &mut Sender<TcpStream>, watch: &Watch) {
     for Under { pull, what, done } in under.iter_mut() {
         *done += 1;
@@ -153,7 +154,7 @@ async fn goes_on(under: &mut Vec<Under>, has: &mut Vec<Held>, sender: &mut Sende
             has.push(held.clone());
             let news = Images { held: vec![held.clone()], ..Images::default() };
             let _ = sender.send(&FromAgent::Images(news)).await;
-            // Before it is told: who hears it may begin the next at once.
+            // Counted before it is reported: the manager may begin the next pull at once.
             watch.ends();
             let end = End::Done(Pulled { held, fetched: true });
             let _ = sender.send(&FromAgent::Pulled { pull: pull.clone(), end }).await;
@@ -168,14 +169,14 @@ async fn connected(url: &str) -> Socket<TcpStream> {
         let stream = TcpStream::connect(host).await.expect("a connection");
         match Socket::client(stream, &format!("ws://{host}{PATH}"), MAX_MESSAGE).await {
             Ok(socket) => return socket,
-            // Too many at once; a real agent waits and tries again, too.
+            // Too many at once; a real agent also waits and tries again.
             Err(Broken::NoLink(_)) => tokio::time::sleep(TRY_AGAIN).await,
             Err(broken) => panic!("no link: {broken}"),
         }
     }
 }
 
-/// What an agent with a Docker Engine says of it.
+/// What an agent with a Docker Engine reports about it.
 pub fn someone(hostname: &str) -> EngineInfo {
     EngineInfo {
         kind: "docker".into(),

@@ -1,4 +1,4 @@
-//! A strict reader of server-sent events: what would upset the official clients' parser fails the test.
+//! A strict reader of server-sent events: events that would upset the official clients' parser fail the test.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use super::wait::PATIENCE;
 pub struct Event {
     pub id: Option<String>,
     pub name: String,
-    /// Their parsers decode the data of every event, so here too it must be JSON.
+    /// Their parsers decode the data of every event, so the data must be JSON.
     pub data: Value,
     /// In seconds, as those clients read it.
     pub retry: Option<u64>,
-    /// How long after the headers it came.
+    /// The time between the headers and the event.
     pub after: Duration,
 }
 
 impl Event {
-    /// The last news of a task: done, failed or cancelled.
+    /// Whether it is the last event of a task: done, failed or cancelled.
     pub fn is_final(&self) -> bool {
         ["done", "failed", "cancelled"].iter().any(|end| self.name.ends_with(end))
     }
@@ -47,12 +47,12 @@ pub struct Events {
 }
 
 impl Events {
-    /// From a response whose headers have just come.
+    /// Returns the stream of a response whose headers have just come.
     pub fn new(response: reqwest::Response) -> Self {
         Self { response, opened: Instant::now(), pending: Vec::new() }
     }
 
-    /// The next event, or nothing once the server has closed the stream.
+    /// Returns the next event, or nothing once the server has closed the stream.
     pub async fn next(&mut self) -> Option<Event> {
         let mut fields: Vec<(String, String)> = Vec::new();
         while let Some(line) = self.line().await {
@@ -108,7 +108,7 @@ impl Events {
                 return Some(line.trim_end_matches(['\r', '\n']).to_owned());
             }
             let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
-            // A server that is killed cuts the stream; for a reader that is its end.
+            // A killed server cuts the stream; for a reader that is its end.
             match chunk.expect("an event or a keep-alive in time") {
                 Ok(Some(bytes)) => self.pending.extend_from_slice(&bytes),
                 Ok(None) | Err(_) => return None,

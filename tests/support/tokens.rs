@@ -18,7 +18,7 @@ use super::http1::{Request, Response, Server};
 pub const SERVICE: &str = "wharf-test-registry";
 pub const ISSUER: &str = "wharf-test-issuer";
 
-/// A token that was asked for.
+/// A request for a token.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub scopes: Vec<String>,
@@ -100,17 +100,17 @@ impl TokenServer {
         format!("{}/token", self.server.url())
     }
 
-    /// `expires_in` and the life of the tokens from now on. (The registry itself allows a minute more.)
+    /// Sets `expires_in` and the life of tokens from now on. (The registry itself allows a minute more.)
     pub fn live_for(&self, seconds: u64) {
         self.life.store(seconds, Ordering::SeqCst);
     }
 
-    /// Every token asked for so far.
+    /// Returns every request for a token so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().clone()
     }
 
-    /// A token for the tests' own uploads.
+    /// Makes a token for the tests' own uploads.
     pub fn mint(&self, repository: &str, actions: &[&str]) -> String {
         let access = json!([{"type": "repository", "name": repository, "actions": actions}]);
         self.signer.sign(&access, 300)
@@ -144,7 +144,7 @@ fn answer(
             &json!({"errors": [{"code": "UNAUTHORIZED", "message": "bad password"}]}),
         );
     }
-    // To the anonymous a token is given that opens nothing, as public services do.
+    // An anonymous client gets a token that opens nothing, as from public services.
     let access: Vec<Value> =
         if known { scopes.iter().filter_map(|scope| grant(scope)).collect() } else { vec![] };
     let token = signer.sign(&access.into(), seconds);

@@ -1,4 +1,4 @@
-//! What tests ask of the server again and again, in its own GraphQL.
+//! Requests that tests send again and again, in the server's own GraphQL.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::api::Api;
 use super::registry::RealRegistry;
 use super::wait::{PATIENCE, until};
 
-/// How a task ended, by query.
+/// How a task ended, as a query.
 const TASK: &str = "query($id: String!) { background_task(id: $id) {
     id kind state message current_progress total_progress
     ledger { added updated unchanged removed skipped_count failed_count
@@ -73,19 +73,19 @@ impl Api {
         started(&data["scan_image"])
     }
 
-    /// A task as the server has it.
+    /// Returns a task as the server shows it.
     pub async fn task(&self, id: &str) -> Value {
         self.ask(TASK, json!({"id": id})).await["background_task"].take()
     }
 
-    /// The whole catalog, in no order.
+    /// Returns the whole catalog, in no order.
     pub async fn images(&self) -> Vec<Value> {
         let mut data = self.ask(IMAGES, json!({})).await;
         let Value::Array(images) = data["images"].take() else { panic!("no list of images: {data}") };
         images
     }
 
-    /// The one image with that name, tag and architecture.
+    /// Returns the only image with that name, tag and architecture.
     pub async fn image(&self, name: &str, tag: &str, architecture: &str) -> Value {
         let mut images = self.images().await;
         images.retain(|image| {
@@ -95,7 +95,7 @@ impl Api {
         images.remove(0)
     }
 
-    /// The rows of the audit log with higher numbers than this, the oldest first.
+    /// Returns the rows of the audit log with higher numbers than this, oldest first.
     pub async fn audit_rows(&self, after: u64) -> Vec<Value> {
         let (mut rows, mut before) = (Vec::new(), Value::Null);
         loop {
@@ -133,14 +133,14 @@ impl Api {
         started(&self.ask(&document, json!({"r": reference, "a": agents})).await[field])
     }
 
-    /// The same to the end; returns the final event's name and the task.
+    /// Runs `preload_image` or `unload_image` to its end; returns the final event's name and the task.
     pub async fn transfer_to_end(&self, field: &str, reference: &str, agents: &str) -> (String, Value) {
         let task = self.transfer(field, reference, agents).await;
         let event = self.finish(&task).await;
         (event.name, self.task(&task).await)
     }
 
-    /// How an image stands on each agent, in the order of their ids.
+    /// Returns the state of an image on each agent, in the order of their ids.
     pub async fn presence(&self, reference: &str) -> Vec<String> {
         let query = "query($r: String!) { image_presence(reference: $r) { agent state } }";
         let data = self.ask(query, json!({"r": reference})).await;
@@ -148,8 +148,7 @@ impl Api {
         rows.iter().map(|row| row["state"].as_str().expect("a state").to_owned()).collect()
     }
 
-    /// Runs a mutation with one or two text arguments, given as they stand in the document, and returns
-    /// `(ok, msg)`.
+    /// Runs a mutation with one or two text arguments, given as they stand in the document; returns `(ok, msg)`.
     pub async fn mutate(&self, field: &str, arguments: &str) -> (bool, String) {
         let data = self.ask(&format!("mutation {{ {field}({arguments}) {{ ok msg }} }}"), json!({})).await;
         let answer = &data[field];
@@ -163,7 +162,7 @@ fn started(answer: &Value) -> String {
     answer["task_id"].as_str().expect("a task id").to_owned()
 }
 
-/// The counts of a ledger: added, updated, unchanged, removed, skipped, failed.
+/// Returns the counts of a ledger: added, updated, unchanged, removed, skipped, failed.
 pub fn counts(task: &Value) -> [u64; 6] {
     ["added", "updated", "unchanged", "removed", "skipped_count", "failed_count"].map(|field| {
         task["ledger"][field].as_u64().unwrap_or_else(|| panic!("the ledger has no {field}: {task:#}"))

@@ -1,4 +1,4 @@
-//! A person with a browser, or a client in session mode: they have a password and keep a cookie.
+//! A user with a browser, or a client in session mode: they have a password and keep a cookie.
 
 use std::net::IpAddr;
 
@@ -7,31 +7,31 @@ use serde_json::{Value, json};
 use super::api::{Call, Reply};
 use super::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
 
-/// What a session's cookie is called without TLS, and with it.
+/// The name of a session's cookie without TLS, and with it.
 pub const PLAIN: &str = "wharf-session";
 pub const SECURE: &str = "__Host-wharf-session";
 
-/// Somebody at an address of their own, signed in or not.
+/// A user at an address of their own, signed in or not.
 #[derive(Clone, Debug)]
 pub struct Visitor {
     api: super::api::Api,
-    /// As it goes into `Cookie`.
+    /// The value of `Cookie`.
     pub cookie: Option<String>,
 }
 
 impl Visitor {
-    /// Somebody at this machine.
+    /// Returns a user at this machine's usual address.
     pub fn of(app: &App) -> Self {
         Self { api: app.anonymous(), cookie: None }
     }
 
-    /// Somebody at another of its loopback addresses.
+    /// Returns a user at another of this machine's loopback addresses.
     pub fn at(app: &App, address: &str) -> Self {
         let address: IpAddr = address.parse().expect("an address");
         Self { api: app.anonymous().from(address), cookie: None }
     }
 
-    /// The super-admin, signed in.
+    /// Returns the super-admin, signed in.
     pub async fn admin(app: &App) -> Self {
         let mut person = Self::of(app);
         let reply = person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
@@ -39,7 +39,7 @@ impl Visitor {
         person
     }
 
-    /// A request with the cookie and with nothing that a program adds.
+    /// Returns a request with the cookie and without the headers that a program adds.
     pub fn call(&self, method: &str, target: &str) -> Call {
         let call = self.api.call(method, target);
         match &self.cookie {
@@ -48,7 +48,7 @@ impl Visitor {
         }
     }
 
-    /// The request that signs in.
+    /// Returns the request that signs in.
     pub fn signing_in(&self, email: &str, password: &str) -> Call {
         self.call("POST", "/server/login").json(&json!({ "username": email, "password": password }))
     }
@@ -60,19 +60,19 @@ impl Visitor {
         reply
     }
 
-    /// Keeps the cookie that came with an answer.
+    /// Keeps the cookie of an answer.
     pub fn keep(&mut self, reply: &Reply) {
         if let Some(cookie) = reply.header("set-cookie") {
             self.cookie = cookie.split(';').next().map(str::to_owned);
         }
     }
 
-    /// A document, as a page of the server's own sends it.
+    /// Returns a document as a page of the server's own sends it.
     pub fn asking(&self, query: &str, variables: &Value) -> Call {
         self.call("POST", "/graphql").json(&json!({ "query": query, "variables": variables }))
     }
 
-    /// The data of a document that must succeed.
+    /// Returns the data of a document that must succeed.
     pub async fn ask(&self, query: &str, variables: Value) -> Value {
         let reply = self.asking(query, &variables).send().await;
         assert_eq!(reply.status, 200, "{query}\n{}", reply.text());

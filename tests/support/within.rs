@@ -1,4 +1,4 @@
-//! A server in this process, whose clock is the test's.
+//! A server in this process, whose clock the test controls.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use wharf::server::{Server, Settings};
 
 use super::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY};
 
-/// The server, until it is stopped.
+/// The server; it runs until it is stopped.
 pub struct Within {
     pub url: String,
     shutdown: CancellationToken,
@@ -25,7 +25,7 @@ pub struct Within {
 }
 
 impl Within {
-    /// On this data directory, with this engine and the same first super-admin as ever.
+    /// Starts it on this data directory, with this engine and the usual first super-admin.
     pub async fn start(data_dir: PathBuf, engine: &str, clock: Clock) -> Self {
         let settings = Settings {
             data_dir,
