@@ -1,4 +1,5 @@
-//! Expressions for sets of agents: the vectors that define them, the laws they keep, and ClusterShell beside them.
+//! Expressions for sets of agents: the test vectors that define them, the laws they obey, and a comparison with
+//! ClusterShell.
 
 mod clustershell;
 mod laws;
@@ -10,10 +11,10 @@ use wharf::fleet::error::ExpressionError;
 use wharf::fleet::evaluate::{Agent, Inventory, evaluate};
 use wharf::fleet::expression::Expression;
 
-/// A lab: what an inventory borrows from.
+/// A lab from which inventories borrow.
 #[derive(Default)]
 struct Lab {
-    /// Labels by agent; `arch` is the built-in one.
+    /// Labels by agent; `arch` is the built-in label.
     agents: BTreeMap<String, BTreeMap<String, String>>,
     groups: BTreeMap<String, BTreeSet<String>>,
 }

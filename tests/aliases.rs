@@ -1,4 +1,4 @@
-//! Many names for one image cost what as many names for as many images do.
+//! Many names for one image cost the same as many names for as many images.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ async fn an_image_with_thousands_of_aliases_keeps_no_start_waiting() {
     app.admin().add_registry_at(&registry.host(), &registry.url(), Some((USER, PASSWORD))).await;
     app.admin().scan(&registry.host()).await;
     app.terminate().await;
-    // Each by the API would be a commit of its own.
+    // Through the API, each alias would be a commit of its own.
     let id = ImageId::of(&format!("{}/lab/python:1", registry.host()), "x86_64");
     let store = Store::open(&app.data_dir()).expect("a stopped server's data");
     store

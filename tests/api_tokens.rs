@@ -138,7 +138,7 @@ async fn a_token_makes_nothing_that_outlives_it() {
     assert!(!does(&of_ann, &format!("rotate_keypair({anns})")).await);
     let chief = "create_user(email: \"x@lab\", props: {password: \"a long password\", role: \"admin\"})";
     assert!(!does(&of_bob, chief).await);
-    // What those have who may do less, it manages.
+    // The token manages the credentials of users with fewer rights.
     for mutation in [
         chief.to_owned(),
         format!("rotate_keypair({anns})"),

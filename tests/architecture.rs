@@ -1,12 +1,13 @@
-//! The house rules that a compiler does not know: floors, doors, a first line in every file, no file without end.
+//! The house rules that a compiler does not check: floors, doors, a first line in every file, and a limit on its
+//! length.
 //!
 //! The floors are read from the map in `src/lib.rs`, so the map and this test can't drift apart.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Which module, or which file of one, may name which foreign crate. One door each: what is behind it can be replaced
-/// there; and no password is hashed but in its turn.
+/// Which module, or which file of one, may name which foreign crate. With one door each, a crate can be replaced
+/// there, and no password is hashed out of turn.
 const DOORS: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("async_graphql", &["graphql", "http"]),
@@ -19,7 +20,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["wire"]),
 ];
 
-/// Beyond this a file holds more than one thing. Its tests do not count: they are read one by one.
+/// A file with more lines holds more than one thing. Its tests do not count, because they are read one by one.
 const MOST_LINES: usize = 600;
 
 #[test]
@@ -49,7 +50,7 @@ fn no_module_imports_upward() {
     report(&faults);
 }
 
-/// Files that import each other, directly or by others, and why they stay so.
+/// Files that import each other, directly or through others, and why they stay so.
 const CIRCLES: &[(&[&str], &str)] = &[
     (
         &["cli::bars", "cli::follow", "cli::task"],
@@ -171,7 +172,7 @@ fn nothing_is_unsafe_and_nothing_is_imported_by_glob() {
     report(&faults);
 }
 
-/// Messages are for people and change; what a program goes by is a code, a state or a type.
+/// Messages are for people and change; programs decide by a code, a state or a type.
 #[test]
 fn nothing_is_decided_by_the_words_of_a_message() {
     let told = ["msg", "message", "reason", "why", "details", "title"];
@@ -190,7 +191,7 @@ fn nothing_is_decided_by_the_words_of_a_message() {
     for (folder, endings) in [("src/cli", &["rs"][..]), ("ui/src", &["ts", "svelte"])] {
         for path in files(folder, endings) {
             let text = std::fs::read_to_string(root().join(&path)).expect("readable source");
-            // What tests expect of a message is no decision.
+            // A test that expects a message decides nothing.
             for (number, line) in without_tests(&text).lines().enumerate() {
                 let decides = told.iter().any(|word| {
                     asks.iter().any(|ask| {
@@ -245,7 +246,7 @@ fn report(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// The height of each module's floor, from the ground up, as the map in `src/lib.rs` draws it.
+/// Returns the height of each module's floor, from the ground up, as the map in `src/lib.rs` draws it.
 fn floors() -> HashMap<String, usize> {
     let text = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
     let map = text.split("//! ```text\n").nth(1).and_then(|rest| rest.split("//! ```").next());
@@ -264,12 +265,12 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A source up to the tests at its end.
+/// Returns a source without the tests at its end.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default()
 }
 
-/// All Rust files below a folder of this package.
+/// Returns all Rust files below a folder of this package.
 fn sources(folder: &str) -> Vec<Source> {
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(root().join(&path)).expect("readable source");
@@ -278,7 +279,7 @@ fn sources(folder: &str) -> Vec<Source> {
     files(folder, &["rs"]).into_iter().map(read).collect()
 }
 
-/// All files with these endings below a folder of this package, as paths in it.
+/// Returns all files with these endings below a folder of this package, as paths within the package.
 fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -296,13 +297,13 @@ fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// `src/store/open.rs` and `src/store.rs` both belong to `store`.
+/// Returns the module of a file: `src/store/open.rs` and `src/store.rs` both belong to `store`.
 fn module_of(path: &Path) -> String {
     let first = path.components().nth(1).expect("a path below src");
     first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 
-/// Everything that a file imports, directly or by others.
+/// Returns everything that a file imports, directly or through others.
 fn reached<'a>(graph: &HashMap<&'a str, HashSet<&'a str>>, from: &str) -> HashSet<&'a str> {
     let mut reached = HashSet::new();
     let mut left: Vec<&str> = graph[from].iter().copied().collect();
@@ -314,7 +315,8 @@ fn reached<'a>(graph: &HashMap<&'a str, HashSet<&'a str>>, from: &str) -> HashSe
     reached
 }
 
-/// `src/store/open.rs` is `store::open`, `src/store/mod.rs` and `src/store.rs` are `store`.
+/// Returns the path of a file: `src/store/open.rs` is `store::open`, `src/store/mod.rs` and `src/store.rs` are
+/// `store`.
 fn path_of(path: &Path) -> String {
     let inner = path.strip_prefix("src").expect("a path below src").with_extension("");
     let names: Vec<_> =
@@ -322,12 +324,12 @@ fn path_of(path: &Path) -> String {
     names.join("::")
 }
 
-/// The modules of this crate named by `crate::x` (in `main.rs`: `wharf::x`), also in braces.
+/// Returns the modules of this crate named by `crate::x` (in `main.rs`: `wharf::x`), also in braces.
 fn imports(tokens: &[String]) -> Vec<String> {
     paths(tokens).into_iter().filter_map(|path| path.into_iter().next()).collect()
 }
 
-/// The paths of this crate that stand there: `crate::a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Returns the paths of this crate in the tokens: `crate::a::{b, c::d}` is `a::b` and `a::c::d`.
 fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (at, pair) in tokens.windows(2).enumerate() {
@@ -371,7 +373,7 @@ fn read_tree(tokens: &[String], above: &[String], found: &mut Vec<Vec<String>>) 
     at
 }
 
-/// Whether `krate::…`, `use krate;` or `use krate as …` stands there, and not `some::krate::…`.
+/// Whether the tokens have `krate::…`, `use krate;` or `use krate as …`, but not `some::krate::…`.
 fn names_crate(tokens: &[String], krate: &str) -> bool {
     tokens.iter().enumerate().any(|(at, token)| {
         let before = |back: usize| at.checked_sub(back).map_or("", |place| tokens[place].as_str());
@@ -386,7 +388,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_') && token != "use" && token != "as"
 }
 
-/// Names, `::` and single characters of punctuation; comments, texts and characters are left out.
+/// Returns names, `::` and single punctuation characters; comments, texts and characters are left out.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let at = |place: usize| chars.get(place).copied().unwrap_or('\0');
@@ -429,7 +431,7 @@ fn skip_to(chars: &[char], from: usize, end: impl Fn(&[char]) -> bool) -> usize 
     (from..chars.len()).find(|&place| end(&chars[place..])).unwrap_or(chars.len())
 }
 
-/// Past the closing quote of a text whose first character is at `place`.
+/// Returns the place after the closing quote of a text whose first character is at `place`.
 fn end_of_text(chars: &[char], mut place: usize) -> usize {
     while place < chars.len() {
         match chars[place] {
@@ -441,7 +443,7 @@ fn end_of_text(chars: &[char], mut place: usize) -> usize {
     chars.len()
 }
 
-/// Past the end of a raw text whose hashes or quote start at `place`.
+/// Returns the place after the end of a raw text whose hashes or quote start at `place`.
 fn end_of_raw(chars: &[char], place: usize) -> usize {
     let quote = skip_to(chars, place, |rest| rest[0] == '"');
     let hashes = quote - place;

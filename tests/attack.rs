@@ -1,7 +1,7 @@
-//! Clients that want the server down, or others out of it, each with a good client beside: it is answered all the while,
-//! and the server stays small.
+//! Clients that try to bring the server down, or to shut other clients out. Beside each works a well-behaved client:
+//! it must get its answers all the time, and the server must stay small.
 //!
-//! All of it is bounded in count and time, and goes to this machine's own loopback addresses.
+//! All attacks are bounded in count and time, and go to this machine's own loopback addresses.
 
 mod beside;
 mod connections;

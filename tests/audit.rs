@@ -1,11 +1,11 @@
-//! The audit log over the API: who, from where, what, on what, and what came of it.
+//! The audit log over the API: who did what, from where, on what, and with what outcome.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_EMAIL, App};
 
-/// The action, target and outcome of each row, the oldest first.
+/// Returns the action, target and outcome of each row, oldest first.
 async fn told(app: &App) -> Vec<(String, String, String)> {
     let text = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
     let rows = app.admin().audit_rows(0).await;
@@ -75,7 +75,7 @@ async fn whoever_is_refused_again_and_again_is_one_row_and_pushes_nobody_out() {
     assert_eq!(refused.len(), 1, "{refused:#?}");
     assert_eq!((&refused[0]["count"], &refused[0]["other_targets"]), (&json!(600), &json!(true)));
     assert!(refused[0]["last_at"].as_str() >= refused[0]["at"].as_str(), "{refused:#?}");
-    // Whoever asks hears the same: the API, the shell, and the page.
+    // The API, the shell and the page show the same.
     let printed: Value =
         serde_json::from_str(&app.wharf(&["audit", "--outcome", "denied", "--json"]).await.stdout).unwrap();
     let document = std::fs::read_to_string("ui/src/pages/audit.graphql").expect("the query of the page");

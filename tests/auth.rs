@@ -1,4 +1,4 @@
-//! Who gets in: the signature of keypairs as the official clients make it, and the errors they expect.
+//! Who is let in: the signature of keypairs as the official clients make it, and the errors they expect.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -13,7 +13,7 @@ fn hello(api: &Api) -> Call {
     api.call("POST", "/admin/gql").json(&json!({"query": "{ __typename }", "variables": {}}))
 }
 
-/// The same with its signature changed.
+/// Sends the smallest request with its signature changed.
 async fn with(api: &Api, change: impl FnOnce(Signature) -> Signature) -> Reply {
     hello(api).signed(change).send().await
 }
@@ -111,7 +111,7 @@ async fn the_clock_may_differ_by_less_than_fifteen_minutes() {
 #[tokio::test]
 async fn the_date_may_be_written_in_any_zone() {
     let app = App::start().await;
-    // Fourteen hours one way or twelve the other is always another day somewhere.
+    // With offsets of fourteen hours one way or twelve the other, it is always another day somewhere.
     for hours in [-12, -5, 0, 9, 14] {
         let reply = with(&app.admin(), |signature| signature.at(Timestamp::now(), hours)).await;
         assert_eq!(reply.status, 200, "{hours} hours: {}", reply.text());
@@ -220,7 +220,7 @@ async fn a_version_from_before_our_time_is_refused() {
 #[tokio::test]
 async fn what_is_not_there_and_what_is_not_allowed_are_problems_in_json() {
     let app = App::start().await;
-    // The older clients read the body of any error as JSON, so it must be that everywhere.
+    // The older clients read the body of any error as JSON, so it must be JSON everywhere.
     let reply = app.admin().call("POST", "/no/such/path").json(&json!({})).send().await;
     assert_eq!((reply.status, reply.json()["title"].is_string()), (404, true), "{}", reply.text());
     let reply = app.admin().call("DELETE", "/admin/gql").send().await;
@@ -250,7 +250,7 @@ async fn the_oldest_clients_get_the_bare_data_and_errors_as_problems() {
     let body = reply.json();
     assert_eq!(body["title"], "GraphQL-generated error.");
     assert!(body["data"].to_string().contains("no_such_field"), "{body}");
-    // The later clients get the same fault as the GraphQL specification has it.
+    // The later clients get the same error in the form of the GraphQL specification.
     let refused = app.admin().refused("{ images { no_such_field } }", json!({})).await;
     assert!(refused.contains("no_such_field"), "{refused}");
 }
@@ -260,7 +260,7 @@ async fn fields_come_in_the_order_they_were_asked_for() {
     let app = App::start().await;
     let query = "{ b: __typename a: __typename c: __typename }";
     let reply = app.admin().call("POST", "/admin/graphql").json(&json!({"query": query})).send().await;
-    // Tables of the oldest clients are filled by position.
+    // The oldest clients fill tables by position.
     assert_eq!(reply.text().replace(' ', ""), r#"{"b":"Query","a":"Query","c":"Query"}"#);
 }
 

@@ -1,4 +1,4 @@
-//! Backups of a server at work, and what comes of them on another machine.
+//! Backups of a running server, and their restore on another machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
 
-/// A server with a registry that needs a password, scanned.
+/// Returns a server that has scanned a registry which needs a password.
 async fn scene(launch: Launch) -> (App, Shelf) {
     let registry = Shelf::start([Image::new("r/a", "1"), Image::new("r/b", "1")]).await;
     let app = launch.start().await;
@@ -29,14 +29,14 @@ async fn scene(launch: Launch) -> (App, Shelf) {
     (app, registry)
 }
 
-/// The numbers that images were given as aliases.
+/// Returns the numbers that images were given as aliases.
 async fn numbers(api: &Api) -> BTreeSet<usize> {
     let images = api.images().await;
     let aliases = images.iter().filter_map(|image| image["aliases"].as_array()).flatten();
     aliases.map(|alias| alias.as_str().unwrap()[1..].parse().unwrap()).collect()
 }
 
-/// A restored copy, started.
+/// Starts a restored copy.
 async fn restored(launch: &Launch, backup: &Path, key: Option<&Path>) -> App {
     let copy = Launch::plain();
     let (file, data_dir) = (backup.to_str().unwrap(), copy.data_dir());
@@ -54,7 +54,7 @@ async fn restored(launch: &Launch, backup: &Path, key: Option<&Path>) -> App {
     copy.start().await
 }
 
-/// Nothing half done is left, neither here nor in the data directory.
+/// Checks that nothing half done is left, neither here nor in the data directory.
 fn assert_tidy(app: &App) {
     for folder in [app.launch().root(), &app.data_dir()] {
         let names =
@@ -70,7 +70,7 @@ fn assert_tidy(app: &App) {
 async fn a_backup_taken_during_writes_is_the_state_of_one_moment() {
     let (app, registry) = scene(Launch::plain()).await;
     let target = format!("{}/r/a:1", registry.host());
-    // Aliases one after the other: whatever moment is shown, it has the first so many and no other.
+    // Aliases are made one after the other, so at any moment the first ones exist, without gaps.
     let (given, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (api, count, end) = (app.admin(), Arc::clone(&given), Arc::clone(&is_over));
     let writer = tokio::spawn(async move {
@@ -106,7 +106,7 @@ async fn a_backup_taken_during_writes_is_the_state_of_one_moment() {
         let found = numbers(&copy.admin()).await;
         assert!((before..=after + 1).contains(&found.len()), "{before} {} {after}", found.len());
         assert!(found.iter().copied().eq(0..found.len()), "{found:?}");
-        // The registry's password came along: it is read again.
+        // The backup has the registry's password, so the registry can be read again.
         let task = copy.admin().scan(&registry.host()).await;
         assert_eq!(task["ledger"]["failed_count"], 0, "{task:#}");
     }
@@ -174,7 +174,8 @@ async fn a_full_disk_ends_a_backup_and_nothing_else() {
     drop(app);
     drop(here);
 
-    // The server makes it in its data directory, and needs room there; it goes on when there is none.
+    // The server makes the backup in its data directory, and needs room there; without room, the server itself goes
+    // on.
     let launch = Launch::plain();
     let there = SmallDisk::mount(launch.data_dir(), 8).expect("as before");
     let (app, _registry) = scene(launch.clone()).await;
@@ -200,7 +201,7 @@ fn fatten(data_dir: &Path) {
     }
 }
 
-/// What a folder has of a file in the making.
+/// Returns an incomplete file of a folder, if there is one.
 fn half_done(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let mut names = entries.map(|entry| entry.path()).filter(|path| {
@@ -243,7 +244,7 @@ async fn a_backup_and_a_restore_that_are_stopped_leave_nothing_behind() {
     stopped(&["restore", &at("b"), "--data-dir", &at("copy")], "INT", &root.join("copy")).await;
     assert!(!root.join("copy/wharf.redb").exists() && !root.join("copy/secret.key").exists());
 
-    // From a server that stops half way.
+    // A backup from a server that stops halfway.
     let slow = http1::Server::start(|_: http1::Request| async {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
         http1::Answer::Pause([head.as_bytes(), &vec![7; 50_000]].concat().into())

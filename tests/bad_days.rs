@@ -1,5 +1,5 @@
-//! Two hundred bad moments on one data directory, while things of every kind are changed: kills, a full disk, a cut link, a
-//! clock that jumps. Nothing that was acknowledged is lost, and no task is left without an end.
+//! Two hundred bad moments on one data directory while things of every kind change: kills, a full disk, a cut link, a
+//! clock that jumps. Nothing acknowledged may be lost, and no task may be left without an end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
 
-/// How many bad moments; `WHARF_BAD_MOMENTS` asks for others.
+/// The number of bad moments; `WHARF_BAD_MOMENTS` overrides it.
 const MOMENTS: usize = 200;
-/// How often a writer does something between two of them, at most: all of its things are made and taken away by then.
+/// The most actions of a writer between two bad moments: by then all of its things are made and removed.
 const MOST_TURNS: usize = 80;
-/// Those who change things at once.
+/// The number of writers that change things at once.
 const WRITERS: usize = 4;
 const NODE: &str = "i-far";
 const TEN_YEARS: i64 = 10 * 365 * 86_400;
 
-/// What can be made, found by its name, and taken away again.
+/// A kind of thing that can be made, found by its name, and removed.
 struct Kind {
     name: &'static str,
-    /// The mutation that makes it; `NAME` and `HOST` are put in.
+    /// The mutation that makes it; `NAME` and `HOST` are replaced.
     make: &'static str,
-    /// The one that takes it away; `ID` is put in.
+    /// The mutation that removes it; `ID` is replaced.
     take: &'static str,
     list: &'static str,
-    /// In what is listed: the name, and what it is taken away by.
+    /// The fields of a listed thing: its name, and the value by which it is removed.
     fields: [&'static str; 2],
 }
 
@@ -98,10 +98,10 @@ const TASKS: [&str; 3] = [
     r#"unload_image(reference: "HOST/r/2:1", target_agents: "i-far") { ok msg task_id }"#,
 ];
 
-/// What came of a request.
+/// The answer to a request.
 enum Answer {
     Done(Value),
-    /// It may have been made, or not.
+    /// The thing may or may not have been made.
     Doubtful,
     /// The server went away.
     Gone,
@@ -116,7 +116,7 @@ async fn send(api: &Api, document: &str) -> Answer {
     if it.is_object() && it["ok"] != false {
         return Answer::Done(it);
     }
-    // A disk that is full, and dates that are not those of the server's clock.
+    // The disk is full, or a date differs from the server's clock.
     let said = format!("{it} {answer}");
     let bad_moment =
         ["is full", "tasks are running already", "Unauthorized", "auth", "stopping", "Date/time"];
@@ -124,7 +124,7 @@ async fn send(api: &Api, document: &str) -> Answer {
     Answer::Doubtful
 }
 
-/// What there is of a kind, with what each is taken away by.
+/// Returns the things of a kind, each with the value by which it is removed.
 async fn list(api: &Api, kind: &Kind) -> BTreeMap<String, String> {
     let data = api.ask(&format!("{{ it: {} }}", kind.list), json!({})).await;
     let rows = data["it"].as_array().expect("a list").iter();
@@ -140,9 +140,9 @@ async fn list(api: &Api, kind: &Kind) -> BTreeMap<String, String> {
     }
 }
 
-/// What a writer knows of its things, by kind and name; nothing where that is in doubt.
+/// What a writer knows about its things, by kind and name; `None` if in doubt.
 type Known = BTreeMap<(usize, String), Option<bool>>;
-/// What things are taken away by.
+/// The values by which things are removed.
 type Ids = BTreeMap<(usize, String), String>;
 
 /// What one writer did until a bad moment.
@@ -151,7 +151,7 @@ struct Written {
     tasks: Vec<String>,
 }
 
-/// Makes and takes away things of its own, and begins tasks, until something goes wrong.
+/// Makes and removes things, and begins tasks, until something goes wrong.
 async fn write(
     api: Api,
     host: String,
@@ -164,7 +164,7 @@ async fn write(
     let mut tasks = Vec::new();
     for turn in first..first + MOST_TURNS {
         if turn % 19 == 5 {
-            // One at a time is enough: they go on over all that is to come.
+            // One at a time is enough: a task goes on through all later moments.
             if !tasks.is_empty() {
                 continue;
             }
@@ -188,19 +188,19 @@ async fn write(
         known.insert(key.clone(), None);
         match send(&api, &format!("mutation {{ it: {document} }}")).await {
             Answer::Done(_) => {
-                // What is made anew may have another id.
+                // A thing that is made again may have another id.
                 ids.remove(&key);
                 known.insert(key, Some(!is_there));
                 acknowledged.fetch_add(1, Ordering::SeqCst);
             }
-            // It is looked at once all is well again.
+            // It is checked once all is well again.
             Answer::Doubtful | Answer::Gone => break,
         }
     }
     Written { known, tasks }
 }
 
-/// Everything that writers made and that is there.
+/// Returns everything that writers made and that exists.
 async fn there(api: &Api) -> Ids {
     let mut all = Ids::new();
     for (which, kind) in KINDS.iter().enumerate() {
@@ -212,7 +212,7 @@ async fn there(api: &Api) -> Ids {
     all
 }
 
-/// Compares what the writers know with what is there, and has them know all of it.
+/// Compares what the writers know with what exists, and updates their knowledge.
 fn agree(known: &mut [Known], there: &Ids, what: &str) {
     for (key, state) in known.iter_mut().flatten() {
         let is_there = there.contains_key(key);
@@ -240,12 +240,12 @@ impl Log {
     }
 }
 
-/// What all of it happens to.
+/// The server and the machine around it.
 struct Scene {
     app: App,
     registry: Shelf,
     disk: Option<SmallDisk>,
-    /// How often it was met when it was full.
+    /// How many times the disk was found full.
     full: usize,
     clocks: Clocks,
     wire: CutProxy,
@@ -273,13 +273,13 @@ impl Scene {
         Self { app, registry, disk, full: 0, clocks, wire, _machine: machine, _folder: folder }
     }
 
-    /// A bad moment. The writers are at work.
+    /// Causes a bad moment while the writers work.
     async fn suffer(&mut self, moment: usize) {
         match moment % 8 {
             1 => {
                 if let Some(disk) = &self.disk {
                     disk.fill();
-                    // More than there is room for within the file.
+                    // Too much for the free room within the file.
                     let text = "x".repeat(15_000);
                     for n in 0..12 {
                         let image = Image::new("r/3", &format!("{moment}-{n}"));
@@ -299,7 +299,7 @@ impl Scene {
                         let ready = api.call("GET", "/readyz").send().await;
                         (ready.status == 503).then_some(())
                     });
-                    // What was removed before may leave room enough within the file.
+                    // Earlier removals may have left enough room within the file.
                     let is_met = tokio::time::timeout(Duration::from_secs(5), met).await.is_ok();
                     self.full += usize::from(is_met);
                     disk.free();
@@ -311,7 +311,7 @@ impl Scene {
                 self.wire.mend();
             }
             5 => {
-                // A moment while it runs, and again at a start.
+                // One jump while the server runs, and one at a start.
                 for jump in [TEN_YEARS, -TEN_YEARS] {
                     self.clocks.set(jump);
                     let _ = self.app.anonymous().call("GET", "/readyz").try_response().await;

@@ -1,4 +1,4 @@
-//! What pages of other sites can make a browser send: nothing that counts.
+//! Requests that pages of other sites can make a browser send: none of them takes effect.
 
 use serde_json::json;
 
@@ -78,7 +78,7 @@ async fn what_another_site_sends_is_refused_with_the_right_cookie_too() {
         refused(person.asking("{ __typename }", &json!({}))).await;
         refused(person.call("GET", STREAM).no_content_type()).await;
         refused(person.call("POST", "/server/logout")).await;
-        // Nobody is signed in to an account that is not theirs either.
+        // No page can sign its reader in to another account either.
         refused(Visitor::of(&app).signing_in(ADMIN_EMAIL, ADMIN_PASSWORD)).await;
         let check = person.call("POST", "/server/login-check").header(name, value).send().await;
         assert_eq!(check.json(), json!({ "authenticated": false, "data": null }));
@@ -107,7 +107,7 @@ async fn what_no_browser_adds_by_itself_may_come_from_anywhere() {
     let reply = far(call.header("Authorization", &format!("Bearer {token}"))).send().await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(far(app.admin().call("POST", "/graphql").json(&document)).send().await.status, 200);
-    // A cookie beside it changes nothing.
+    // An additional cookie changes nothing.
     let person = Visitor::admin(&app).await;
     let call = person.asking("{ __typename }", &json!({})).header("Authorization", "Bearer wharf_wrong");
     call.send().await.problem(401, "auth-failed");

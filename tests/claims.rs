@@ -1,4 +1,4 @@
-//! A registry that names what another one has: naming a digest costs nothing, and is worth nothing.
+//! A registry that names another registry's content: naming a digest costs nothing, and gains nothing.
 
 use serde_json::{Value, json};
 
@@ -13,15 +13,15 @@ use crate::support::verbs::counts;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// What a registry calls a manifest that is no image's any more.
+/// The media type under which a registry serves a manifest as something that is no image.
 const LEGACY: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-/// The image whose labels are not for everybody.
+/// The image whose labels only the team may see.
 fn secret() -> Image {
     Image::new("team/model", "1").oci().label("secret", "planted-plan-of-the-team")
 }
 
-/// A server with a team's registry, and one of others; a reader of each.
+/// A server with a team's registry and a registry of others, and a reader of each.
 struct Scene {
     app: App,
     team: Shelf,
@@ -48,7 +48,7 @@ impl Scene {
         self.app.admin().scan(&registry.host()).await
     }
 
-    /// From now on the tag of the others' image is this manifest, and whatever else is asked of them they serve as before.
+    /// Makes the tag of the others' image this manifest; everything else is served as before.
     fn claim(&self, media_type: &str, manifest: &Manifest) {
         let answer = Response::new(200)
             .header("content-type", media_type)
@@ -59,7 +59,7 @@ impl Scene {
         });
     }
 
-    /// Nothing of the team's is said to who may not see it.
+    /// Checks that users without access to the team's registry learn nothing about it.
     async fn assert_kept(&self, claim: &str) {
         let seen = json!(self.outsider.images().await).to_string();
         assert!(!seen.contains("planted-plan"), "{claim}: {seen}");
@@ -93,7 +93,7 @@ async fn content_is_a_registrys_own_once_that_registry_has_served_it() {
         [("the config", MANIFEST, &its_config), ("the manifest", INDEX, &its_manifest)]
     {
         scene.claim(media_type, manifest);
-        // Again and again: what could not be had the first time is not taken for had the next time.
+        // More than once: content that could not be fetched the first time must not count as fetched the next time.
         for _ in 0..2 {
             let task = scene.scan(&scene.others).await;
             assert_eq!(counts(&task)[5], 1, "{claim}: {task:#}");
@@ -103,7 +103,8 @@ async fn content_is_a_registrys_own_once_that_registry_has_served_it() {
         scene.app.admin().finish(&one).await;
         scene.assert_kept(claim).await;
     }
-    // Who serves it has it, and it is shown. Which of its repositories is read first is chance, so it is read twice.
+    // A registry that serves the image has it, and may show it. Which repository is read first is chance, so it is
+    // read twice.
     scene.others.put(&secret());
     scene.scan(&scene.others).await;
     let task = scene.scan(&scene.others).await;
@@ -115,7 +116,7 @@ async fn content_is_a_registrys_own_once_that_registry_has_served_it() {
 #[tokio::test]
 async fn what_one_registry_makes_of_a_manifest_is_no_verdict_on_another_ones() {
     let scene = Scene::set().await;
-    // The others have got hold of the team's manifest, and serve it as something that no image is.
+    // The others have obtained the team's manifest, and serve it as a type that no image has.
     scene.claim(LEGACY, &scene.built.manifests[0]);
     let task = scene.scan(&scene.others).await;
     assert_eq!(counts(&task)[4], 1, "{task:#}");

@@ -1,4 +1,4 @@
-//! The shell commands as a person and as a script use them: the real binary against the real server and registry.
+//! The shell commands as a person and as a script use them: the real binary with the real server and registry.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ async fn said(app: &App, arguments: &[&str]) -> String {
     outcome.stdout
 }
 
-/// The same with `--json`.
+/// Runs a command with `--json` that must succeed, and returns what it printed.
 async fn told(app: &App, arguments: &[&str]) -> Value {
     let text = said(app, &[arguments, &["--json"]].concat()).await;
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?}: {e}\n{text}"))
@@ -113,7 +113,7 @@ async fn refusals_are_one_line_and_tell_wrong_usage_from_failure() {
         (&[(secret, "")], 2, &["an access key but no secret key", secret]),
         (&[(secret, "wrong")], 1, &[app.url(), secret]),
         (&[(access, "AKNOBODY")], 1, &[app.url(), access]),
-        // Port 1 is nobody's.
+        // Nothing listens on port 1.
         (
             &[("WHARF_ENDPOINT", "http://127.0.0.1:1")],
             1,
@@ -148,14 +148,14 @@ async fn refusals_are_one_line_and_tell_wrong_usage_from_failure() {
     }
 }
 
-/// A server and a registry that is held up by a proxy.
+/// A server, and a registry behind a proxy that holds requests.
 struct Held {
     app: App,
     proxy: CountingProxy,
     _registry: RealRegistry,
 }
 
-/// A `wharf` command that is running.
+/// A running `wharf` command.
 struct Following {
     process: Process,
     folder: tempfile::TempDir,
@@ -171,10 +171,10 @@ impl Held {
         Some(Self { app, proxy, _registry: registry })
     }
 
-    /// Starts a rescan, and returns when some of it is done and the rest held up.
+    /// Starts a rescan, and returns when some of it is done and the rest is held.
     async fn rescan_halfway(&self) -> Following {
-        // The catalog, the tag lists and more blobs than are asked for at once, so that some images are whole; then
-        // nothing until it is released.
+        // Lets pass the catalog, the tag lists and more blobs than are fetched at once, so that some images are
+        // complete; then nothing passes until it is released.
         let passed = AtomicUsize::new(0);
         let gate = self.proxy.gate();
         self.proxy.answer(move |request| {
@@ -364,7 +364,7 @@ async fn lost_credentials_are_replaced_on_the_stopped_data_directory() {
     assert_eq!(api.ask("{ images { name } }", Value::Null).await["images"], Value::Array(Vec::new()));
 }
 
-/// The variables of the `export` line.
+/// Returns the variables of the `export` line.
 fn exported(text: &str) -> Vec<(String, String)> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix("export "));
     let line = line.unwrap_or_else(|| panic!("no export line: {text}"));
@@ -404,7 +404,7 @@ async fn a_first_start_elsewhere_shows_no_secret_and_says_how_to_get_one() {
     assert!(!App::start().await.logs().contains("reset-password"), "keys that were given are known");
 }
 
-/// Text that a terminal would obey: colours, a window title, a wiped screen, reversed letters, a forged line.
+/// Text with control sequences: colours, a window title, a cleared screen, reversed letters, a forged line.
 const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}31m\u{202e}gpj.exe\r\nwharf: all is well";
 
 #[tokio::test]
@@ -451,7 +451,7 @@ async fn nothing_from_a_registry_reaches_the_terminal_raw() {
 #[tokio::test]
 async fn a_reader_that_goes_away_is_no_failure() {
     let Some(registry) = RealRegistry::open().await else { return };
-    // More than a pipe holds, so that the writer meets the closed end.
+    // More than fits into a pipe, so that the writer meets the closed end.
     registry.stock((0..300).map(|n| Image::new("r/a", &n.to_string()).label("k", &"v".repeat(500))));
     let app = App::start().await;
     said(&app, &["registry", "add", registry.host()]).await;
@@ -459,7 +459,7 @@ async fn a_reader_that_goes_away_is_no_failure() {
     for arguments in [&["image", "list", "--json"][..], &["schema"], &["completion", "bash"], &["--help"]] {
         let wharf = app.command(arguments);
         let mut command = Command::new("sh");
-        // Nothing is read: the pipe's end is closed before anything is written to it.
+        // The pipe's reading end is closed before anything is written to it.
         command.args(["-c", "{ \"$0\" \"$@\"; echo \"exit $?\" >&2; } | exec <&-"]).arg(wharf.get_program());
         command
             .args(wharf.get_args())

@@ -1,4 +1,4 @@
-//! Administration from a shell: people, groups, domains, scaling groups, keypairs and tokens.
+//! Administration from a shell: users, groups, domains, scaling groups, keypairs and tokens.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::process::{Outcome, run};
 use crate::support::sign::Keypair;
 use crate::support::wait::PATIENCE;
 
-/// Runs a command that must work, and returns what it printed.
+/// Runs a command that must succeed, and returns what it printed.
 async fn done(app: &App, line: &str) -> String {
     let arguments: Vec<&str> = line.split_whitespace().collect();
     let outcome = app.wharf(&arguments).await;
@@ -16,13 +16,13 @@ async fn done(app: &App, line: &str) -> String {
     outcome.stdout
 }
 
-/// The same, as JSON.
+/// Runs a command that must succeed, and returns its JSON.
 async fn json_of(app: &App, line: &str) -> Value {
     let printed = done(app, &format!("{line} --json")).await;
     serde_json::from_str(&printed).unwrap_or_else(|why| panic!("wharf {line}: {why}: {printed}"))
 }
 
-/// Runs a command that must fail, and returns the one line that it complained with.
+/// Runs a command that must fail, and returns its one-line error.
 async fn refused(app: &App, line: &str) -> String {
     let arguments: Vec<&str> = line.split_whitespace().collect();
     let outcome = app.wharf(&arguments).await;
@@ -31,7 +31,7 @@ async fn refused(app: &App, line: &str) -> String {
     outcome.stderr
 }
 
-/// The holder of the keypair that a command printed as JSON.
+/// Returns the holder of the keypair that a command printed as JSON.
 fn holder(app: &App, made: &Value) -> Api {
     let text = |field: &str| made[field].as_str().unwrap_or_else(|| panic!("no {field}: {made}")).to_owned();
     Api::new(app.url(), Some(Keypair::new(&text("access_key"), &text("secret_key"))))

@@ -15,7 +15,7 @@ async fn said(app: &App, arguments: &[&str]) -> String {
     outcome.stdout
 }
 
-/// The same with `--json`.
+/// Runs a command with `--json` that must succeed, and returns what it printed.
 async fn told(app: &App, arguments: &[&str]) -> Value {
     let text = said(app, &[arguments, &["--json"]].concat()).await;
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?}: {e}\n{text}"))
@@ -45,7 +45,7 @@ async fn an_image_goes_to_a_node_and_comes_from_it_again() {
     said(&app, &["registry", "add", registry.host()]).await;
     said(&app, &["image", "rescan", registry.host()]).await;
 
-    // An engine is found within moments of the start, not before it.
+    // The server finds an engine moments after its start, not before.
     let agent = until("the agent", PATIENCE, async || {
         told(&app, &["agent", "list", "--status", "alive"]).await[0]["id"].as_str().map(str::to_owned)
     })

@@ -1,6 +1,6 @@
-//! The official clients of seven years against the running binary and a real registry: what people who have them do.
+//! The official clients of seven years against the running binary and a real registry: what their users do.
 
-/// A trial of this area with each release. They run at once, each with a server of its own.
+/// Runs one area's trial with each release. They run at once, each with a server of its own.
 macro_rules! for_each_release {
     ($area:expr, $day:path) => {
         for_each_release!($area, $day,
@@ -31,7 +31,7 @@ mod trial;
 use crate::support::app::App;
 use crate::support::client::Client;
 
-/// Everything else is tried in one loaded client; this is the program itself, as it is installed.
+/// All other trials use one loaded client; this one runs the program itself, as installed.
 #[tokio::test]
 async fn the_installed_program_works_as_the_loaded_one_does() {
     for version in rows::RELEASES {

@@ -8,12 +8,12 @@ use crate::support::visitor::Visitor;
 
 const ANOTHER: &str = "another planted password";
 
-/// How the clients of a generation list images as an admin.
+/// Returns how the clients of a generation list images as an admin.
 fn list(version: &str) -> &'static [&'static str] {
     if version.starts_with("20.") { &["admin", "images"] } else { &["admin", "image", "list"] }
 }
 
-/// Signs in, works, changes the password, signs out, and then is nobody.
+/// Signs in, works, changes the password, signs out, and then has no access.
 async fn a_day_without_a_keypair(version: &str) {
     let Some(client) = Client::find(version).await else { return };
     let app = App::start().await;

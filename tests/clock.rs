@@ -1,4 +1,5 @@
-//! Clocks that jump, under the real binary: nothing that is kept goes by a wrong one, and nobody waits by it.
+//! Clocks that jump, under the real binary: nothing stored depends on a wrong clock, and no client waits because of
+//! one.
 
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ const MINUTE: i64 = 60;
 const DAY: i64 = 24 * 60 * MINUTE;
 const YEARS: i64 = 3_650 * DAY;
 
-/// A server with something of everything that is removed some day.
+/// A server with something of everything that is removed after a time.
 struct Scene {
     app: App,
     clocks: Clocks,
@@ -47,7 +48,7 @@ impl Scene {
         reply.text()
     }
 
-    /// Waits until the server's clock is in doubt, or is not.
+    /// Waits until the server doubts its clock, or no longer does.
     async fn is_doubted(&self, expected: bool) {
         until("the server to judge its clock", PATIENCE, async || {
             (self.ready().await.contains("\nclock: ") == expected).then_some(())
@@ -67,7 +68,7 @@ impl Scene {
         rows.as_array().unwrap().clone()
     }
 
-    /// All that there was is there, and good.
+    /// Checks that everything is still there and valid.
     async fn is_whole(&self, rows: usize) {
         assert!(self.session.is_signed_in().await, "the session");
         let token = self.app.anonymous().call("POST", "/graphql").json(&json!({"query": "{ __typename }"}));
@@ -79,7 +80,7 @@ impl Scene {
         assert!(kept >= rows, "{kept} rows of the audit log are left of {rows}");
     }
 
-    /// A row more in the audit log, by whoever is signed in.
+    /// Adds a row to the audit log, by the user of this session.
     async fn act(&self, session: &Visitor, name: &str) {
         let document =
             "mutation($name: String!) { create_api_token(name: $name, scope: \"read\") { ok msg } }";
@@ -97,7 +98,7 @@ async fn a_clock_that_is_years_off_for_a_moment_takes_nothing_away() {
     assert_eq!(scene.ready().await, "ready\n");
     for (number, jump) in [YEARS, -YEARS].into_iter().enumerate() {
         scene.clocks.set(jump);
-        // Whatever is tidied up now and then is, more than once.
+        // All periodic clean-ups run, more than once.
         scene.clocks.pass(6 * MINUTE);
         scene.is_doubted(true).await;
         scene.logs("the clock jumped", 2 * number + 1).await;
@@ -190,7 +191,7 @@ async fn a_clock_that_is_set_back_makes_no_wait_longer() {
     };
     until("the repository to wait", PATIENCE, waits).await;
     scene.registry.turn(|_| None);
-    // Less than is taken for a jump.
+    // A smaller change than counts as a jump.
     scene.clocks.set(-20 * 60 * MINUTE);
     scene.clocks.pass(91);
     until("the wait to be over", PATIENCE, async || {

@@ -1,4 +1,4 @@
-//! What kind of failure something is: one word, the same wherever it is told, for whoever must not read messages.
+//! The code of a failure: one word, the same wherever it is reported, for programs that must not read messages.
 
 use async_graphql_parser::parse_schema;
 use async_graphql_parser::types::{TypeKind, TypeSystemDefinition};
@@ -36,7 +36,7 @@ async fn code(api: &Api, field: &str, arguments: &str) -> (bool, Value) {
     (payload["ok"].as_bool().unwrap(), payload["code"].clone())
 }
 
-/// The code of the first error that this query meets.
+/// Returns the code of the first error of this query.
 async fn query_code(api: &Api, query: &str) -> Value {
     api.graphql(query, json!({})).await["errors"][0]["extensions"]["code"].clone()
 }

@@ -1,4 +1,4 @@
-//! What manifests and configs hold is kept for as long as an image or a tag leads to it, and no longer.
+//! The content of manifests and configs is kept for as long as an image or a tag leads to it, and no longer.
 
 use serde_json::{Value, json};
 
@@ -11,9 +11,9 @@ use crate::support::registry::RealRegistry;
 use crate::support::verbs::counts;
 use crate::support::wait::{PATIENCE, until};
 
-/// How many images come and go.
+/// The number of images that come and go.
 const PASSING: usize = 2_000;
-/// What the server says when it has looked: that there was nothing to remove, or that it has removed all.
+/// What the server logs after a check: that there was nothing to remove, or that it has removed everything.
 const LOOKED: [&str; 2] =
     ["all contents are some image's", "contents that no image has any more were removed"];
 
@@ -21,7 +21,7 @@ fn passing() -> impl Iterator<Item = Image> {
     (0..PASSING).map(|n| Image::new(&format!("passing/{}", n % 20), &format!("t{n}")).content(&n.to_string()))
 }
 
-/// How many records there are, by `wharf doctor`; the server is started again.
+/// Returns the number of records, by `wharf doctor`; the server is started again.
 async fn records(app: &mut App) -> usize {
     app.terminate().await;
     let directory = app.data_dir();
@@ -37,12 +37,12 @@ async fn records(app: &mut App) -> usize {
     count
 }
 
-/// How often it has looked.
+/// Returns how many times the server has checked.
 fn looks(app: &App) -> usize {
     LOOKED.iter().map(|words| app.logs().matches(words).count()).sum()
 }
 
-/// Waits until it has looked once more than before.
+/// Waits until the server has checked once more than before.
 async fn looked(app: &App, before: usize) {
     until("contents to be collected", PATIENCE, async || (looks(app) > before).then_some(())).await;
 }
@@ -84,7 +84,7 @@ async fn images_that_come_and_go_leave_nothing_behind_and_what_stays_is_not_fetc
     }
     let went = rescan_all(&app.admin(), &proxy.host()).await;
     assert_eq!(counts(&went), [0, 0, 3, PASSING as u64, 2, 0], "{went:#}");
-    // In the middle of it, or before: nothing is lost, and what is left to do is done.
+    // Killed during or before the removal: nothing is lost, and the rest of the work is done later.
     app.kill9();
     let before = looks(&app);
     app.restart().await;
@@ -93,7 +93,7 @@ async fn images_that_come_and_go_leave_nothing_behind_and_what_stays_is_not_fetc
     let left = records(&mut app).await;
     assert!(left < few + 60, "{few} records before, {most} with the images, {left} after them");
 
-    // What stays is asked about once, and what comes back is read as if it were new.
+    // Remaining content costs one conditional request, and returning content is read as if new.
     proxy.take_log();
     let same = app.admin().scan(&proxy.host()).await;
     assert_eq!(counts(&same), [0, 0, 3, 0, 2, 0], "{same:#}");
@@ -119,7 +119,7 @@ async fn what_a_scan_has_fetched_and_not_named_yet_is_kept_while_it_waits() {
     })
     .await;
     app.admin().add_registry_at(&proxy.host(), &proxy.url(), None).await;
-    // After most of it the registry asks for a pause, so that what was read so far is kept for later.
+    // After most of the scan the registry asks for a pause, so what was read so far is kept for later.
     proxy.answer({
         let asked = std::sync::atomic::AtomicUsize::new(0);
         move |request| {

@@ -1,4 +1,4 @@
-//! `kill -9` again and again, in bursts of mutations on one data directory: what was acknowledged is there.
+//! `kill -9` again and again, in bursts of mutations on one data directory: everything acknowledged survives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
 
-/// How often the server is killed; `WHARF_KILLS` asks for more.
+/// How many times the server is killed; `WHARF_KILLS` asks for more.
 const KILLS: usize = 30;
-/// Those who change things at once.
+/// The number of writers that change things at once.
 const WRITERS: usize = 4;
 
-/// What a writer knows of an alias.
+/// What a writer knows about an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     There,
@@ -33,7 +33,7 @@ struct Written {
     tasks: Vec<String>,
 }
 
-/// The answer to a mutation; nothing if the server is gone.
+/// Returns the answer to a mutation; `None` if the server is gone.
 async fn try_mutate(api: &Api, document: &str) -> Option<Value> {
     let call = api.call("POST", "/admin/gql").json(&json!({"query": document, "variables": {}}));
     let bytes = call.try_response().await.ok()?.bytes().await.ok()?;
@@ -80,7 +80,7 @@ async fn write(
     Written { aliases, tasks }
 }
 
-/// The aliases that there must be by what the audit log tells.
+/// The aliases that must exist according to the audit log.
 #[derive(Default)]
 struct Logged {
     aliases: BTreeSet<String>,
@@ -88,7 +88,7 @@ struct Logged {
 }
 
 impl Logged {
-    /// Takes in the rows that came since the last time; none may be missing.
+    /// Reads the rows added since the last time; none may be missing.
     async fn follow(&mut self, api: &Api) {
         for row in api.audit_rows(self.last).await {
             let number = row["number"].as_u64().expect("a number");
@@ -126,7 +126,7 @@ async fn what_was_acknowledged_outlives_every_kill() {
                 tokio::spawn(write(api, registry.host(), number, aliases, count))
             })
             .collect();
-        // Another moment each time, and never between two requests of all writers.
+        // A different moment each time, and never between two requests of all writers.
         let enough = 5 + kill * 7 % 23;
         until("some mutations", PATIENCE, async || {
             (acknowledged.load(Ordering::SeqCst) >= enough).then_some(())

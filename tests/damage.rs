@@ -1,4 +1,4 @@
-//! A database that something else changed, moved or removed: it is told, and never written over.
+//! A database that something else changed, moved or removed: wharf reports it, and never writes over it.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -10,7 +10,7 @@ use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::PATIENCE;
 
-/// A server that knows forty images, with so many long labels.
+/// Returns a server with forty images, each with so many long labels.
 async fn scene(labels: usize) -> (App, Shelf) {
     let text = "x".repeat(15_000);
     let labelled =
@@ -54,7 +54,7 @@ async fn a_damaged_database_is_refused_in_one_line_and_left_as_it_is() {
         fs::write(&path, &bytes).unwrap();
         let said = read(&launch.root().join("stderr.log")).len();
         let mut restarted = None;
-        // A bit that nothing reads changes nothing.
+        // A changed bit in a part that is never read changes nothing.
         if launch.starts().await {
             restarted = Some(launch.clone().start().await);
         }
@@ -87,7 +87,7 @@ async fn damage_that_a_start_does_not_read_is_found_before_it_does_anything() {
         command.args(["--engine", "oci:images"]);
     });
     let mut app = launch.clone().start().await;
-    // Rows of the audit log are read by those who ask for them.
+    // Rows of the audit log are read from the file, on request.
     let (ok, _) =
         app.admin().mutate("alias_image", "alias: \"unread\", target: \"never-read-at-a-start\"").await;
     assert!(!ok);
@@ -101,7 +101,7 @@ async fn damage_that_a_start_does_not_read_is_found_before_it_does_anything() {
         bytes[at] ^= 1;
     }
     fs::write(&path, &bytes).unwrap();
-    // What a start that goes on would remove, and make.
+    // Files that a successful start would remove, and create.
     let left = app.data_dir().join("wharf.redb.backup-left");
     fs::write(&left, "").unwrap();
     fs::remove_dir_all(launch.root().join("images")).unwrap();
@@ -129,14 +129,14 @@ async fn a_database_file_that_is_moved_away_is_noticed_before_anything_is_called
         assert!(!ok && msg.contains("removed or replaced") && msg.contains("wharf backup"), "{msg}");
         let (status, words) = health(&app).await;
         assert_eq!(status, 503, "{words}");
-        // Another file in its place is another file.
+        // A different file under the same name must be noticed.
         fs::write(&path, b"another").unwrap();
     }
-    // What it holds can still be saved, and is whole.
+    // The held file can still be saved, and is complete.
     let saved = app.launch().root().join("saved.backup");
     let done = app.wharf(&["backup", saved.to_str().unwrap()]).await;
     assert_eq!(done.code, 0, "{}", done.text());
-    // Once it is back, all is well, without a restart.
+    // Once the file is back, all is well, without a restart.
     fs::rename(&elsewhere, &path).unwrap();
     assert_eq!(health(&app).await.0, 200);
     let (ok, msg) = alias(&app, &registry, "after").await;
@@ -151,12 +151,12 @@ async fn damage_under_a_running_server_ends_all_writing_and_is_told() {
     let (mut app, registry) = scene(12).await;
     let path = app.data_dir().join("wharf.redb");
     let mut bytes = fs::read(&path).unwrap();
-    // The header stays: the library has that in memory.
+    // The header stays, because the library has it in memory.
     bytes[4096..].iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
-    // In place, as a disk would do it.
+    // Written in place, as a disk would do it.
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.write_all_at(&bytes[4096..], 4096).unwrap();
-    // Whatever reads it is refused, and from then on whatever would write to it.
+    // Every read of it is refused, and from then on every write.
     let saved = app.launch().root().join("saved.backup");
     let backup = app.wharf(&["backup", saved.to_str().unwrap()]).await;
     assert!(backup.code == 1 && backup.stderr.contains("is damaged"), "{}", backup.text());
@@ -192,7 +192,7 @@ async fn compacting_gives_room_back_and_is_refused_while_a_server_runs() {
     assert_eq!(done.code, 0, "{}", done.text());
     let done: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     let size = fs::metadata(app.data_dir().join("wharf.redb")).unwrap().len();
-    // A copy of so little may need a page more than what it is a copy of.
+    // A copy of so little may need one page more than the original.
     let page = 4096;
     assert!(
         done["after"] == size && done["before"].as_u64().map(|before| before + page) >= Some(size),

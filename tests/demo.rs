@@ -1,4 +1,4 @@
-//! `wharf demo`, as a visitor has it: one command, and nothing left afterwards.
+//! `wharf demo` as a visitor uses it: one command, and nothing left afterwards.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,13 +15,13 @@ use crate::support::process::{Process, read};
 use crate::support::sign::Keypair;
 use crate::support::wait::{PATIENCE, until};
 
-/// The word behind another, as in `NAME=VALUE` or `name  value`.
+/// Returns the word after another, as in `NAME=VALUE` or `name  value`.
 fn after<'a>(text: &'a str, name: &str) -> &'a str {
     let rest = text.split(name).nth(1).unwrap_or_else(|| panic!("no {name:?} in {text}"));
     rest.split_whitespace().next().expect("a word behind it")
 }
 
-/// A demo that keeps its files below the launch's directory, and what it says.
+/// A demo that keeps its files below the launch's directory, and its output.
 struct Demo {
     process: Process,
     launch: Launch,
@@ -48,7 +48,7 @@ impl Demo {
         until("the demo to be set", PATIENCE, is_set).await
     }
 
-    /// Its end, after which nothing may be left.
+    /// Ends the demo, after which nothing may be left.
     async fn end(&mut self) {
         let status = self.process.exit("the demo", PATIENCE).await;
         assert!(status.success(), "{status}: {}", self.complaints());
@@ -57,7 +57,7 @@ impl Demo {
     }
 }
 
-/// What demos have left in a directory.
+/// Returns what demos have left in a directory.
 fn left(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with("wharf-demo")).collect()
@@ -72,7 +72,7 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
     let admin = Keypair::new(after(&said, "WHARF_ACCESS_KEY="), after(&said, "WHARF_SECRET_KEY="));
     let admin = Api::new(after(&said, "wharf is at work: "), Some(admin));
 
-    // The catalog has images of both architectures, and the scan says what was wrong with the rest.
+    // The catalog has images of both architectures, and the scan reports what was wrong with the rest.
     let images = admin.images().await;
     assert!(images.len() > 50, "{} images", images.len());
     let tasks = async || {
@@ -84,7 +84,7 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
     let scan = first.iter().find(|task| task["kind"] == "rescan").expect("a scan");
     assert_eq!(scan["ledger"], json!({"skipped_count": 1, "failed_count": 2}), "{scan}");
 
-    // As soon as the doors are open images are on their way, and an old build of one is on all nodes.
+    // As soon as the server takes requests, images are being loaded, and all nodes have an old build of one image.
     until("a task that runs", PATIENCE, async || {
         tasks().await.iter().any(|task| task["state"] == "started").then_some(())
     })
@@ -114,7 +114,7 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
     let present = admin.presence(&canonical).await.into_iter().filter(|state| state == "present").count();
     assert_eq!(present, 2);
 
-    // Somebody else sees what their domain may see, and no agent.
+    // Another user sees what their domain may see, and no agents.
     let users = admin.ask("{ users { email role domain_name } }", json!({})).await;
     assert_eq!(users["users"].as_array().map(Vec::len), Some(5), "{users}");
     let explained = admin
@@ -125,7 +125,7 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
         .await;
     assert_eq!(explained["explain_image_access"], json!({"visible": true}), "{explained}");
 
-    // One agent goes away while it has something to do, is waited for, and comes back.
+    // One agent goes away while it has work to do; the work waits until it comes back.
     let standing = async || {
         let query = "{ agent(agent_id: \"i-gpu04\") { status } background_tasks { state message } }";
         let answer = admin.ask(query, json!({})).await;
@@ -152,7 +152,7 @@ async fn one_command_shows_a_lab_at_work_and_leaves_nothing() {
 #[tokio::test]
 async fn a_demo_on_a_terminal_opens_a_browser_finds_a_port_and_is_gone_with_the_terminal() {
     let launch = Launch::plain();
-    // Whoever has the usual port, it is taken.
+    // The usual port is taken, by this or by another program.
     let taken = TcpListener::bind("127.0.0.1:8090");
     // What a killed demo left an hour ago.
     let dead = launch.root().join("wharf-demo-4711");
@@ -179,7 +179,7 @@ async fn a_demo_on_a_terminal_opens_a_browser_finds_a_port_and_is_gone_with_the_
     assert_eq!(page.trim(), format!("{url}/presence"));
     assert!(!dead.exists());
 
-    // `script` dies and its terminal with it, so the demo is told by a hangup and has nowhere to write to.
+    // `script` dies and its terminal with it, so the demo gets a hangup and has no terminal to write to.
     let root = demo.launch.root().to_owned();
     assert_eq!(left(&root).len(), 1);
     demo.process.kill9();

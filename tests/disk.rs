@@ -1,4 +1,4 @@
-//! A disk that is full: what can't be kept is refused with the reason and the remedy, and nothing that was kept is lost.
+//! A full disk: changes that can't be stored are refused with the reason and the remedy, and nothing stored is lost.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::support::shelf::Shelf;
 use crate::support::visitor::Visitor;
 use crate::support::wait::{PATIENCE, until};
 
-/// Gives images other names until that is refused, and returns how many were given and what was said then.
+/// Gives images aliases until that is refused; returns the number given and the refusal.
 async fn alias_until_refused(api: &Api, target: &str) -> (usize, String) {
     for n in 0..20_000 {
         let name = format!("{n}-{}", "x".repeat(200));
@@ -30,7 +30,7 @@ async fn aliases(api: &Api) -> usize {
     api.images().await.iter().map(|image| image["aliases"].as_array().map_or(0, Vec::len)).sum()
 }
 
-/// A server on such a place, with a registry that was scanned.
+/// Returns a server on such a disk, with a registry that was scanned.
 async fn scene(launch: Launch) -> (App, Shelf) {
     let registry = Shelf::start([Image::new("r/a", "1"), Image::new("r/b", "1")]).await;
     let app = launch.start().await;
@@ -39,13 +39,13 @@ async fn scene(launch: Launch) -> (App, Shelf) {
     (app, registry)
 }
 
-/// Writes until there is no room: refused with the remedy, and nothing is there but what was acknowledged.
+/// Writes until there is no room: the refusal names the remedy, and only acknowledged changes exist.
 async fn fill_up(app: &App, registry: &Shelf) -> usize {
     let api = app.admin();
     let target = format!("{}/r/a:1", registry.host());
     let (given, msg) = alias_until_refused(&api, &target).await;
     assert!(msg.contains("is full") && msg.contains("goes on by itself"), "{msg}");
-    // Whoever watches the server is told, and reading goes on.
+    // Monitoring is told, and reading goes on.
     for path in ["/healthz", "/readyz"] {
         let state = app.anonymous().call("GET", path).send().await;
         assert_eq!(state.status, 503, "{path}: {}", state.text());
@@ -56,7 +56,7 @@ async fn fill_up(app: &App, registry: &Shelf) -> usize {
     given
 }
 
-/// Writing goes on without a restart once there is room, and nothing was lost.
+/// Checks that writing goes on without a restart once there is room, and that nothing was lost.
 async fn goes_on(app: &App, registry: &Shelf, given: usize) -> usize {
     let api = app.admin();
     let target = format!("{}/r/a:1", registry.host());
@@ -81,7 +81,7 @@ async fn survives_a_restart(app: &mut App, given: usize) {
     assert_eq!(aliases(&app.admin()).await, given, "what was acknowledged is on the disk, and nothing else");
 }
 
-/// A small disk for the data directory; nothing where mounting is not allowed.
+/// Returns a small disk for the data directory; `None` if mounting is not allowed.
 fn small_disk(launch: &Launch) -> Option<SmallDisk> {
     let disk = SmallDisk::mount(launch.data_dir(), 12);
     if disk.is_none() {
@@ -99,7 +99,7 @@ async fn a_full_disk_refuses_changes_loses_none_and_is_no_trouble_once_it_has_ro
     let (mut app, registry) = scene(launch.clone()).await;
     disk.fill();
     let given = fill_up(&app, &registry).await;
-    // Who has the right password can sign in to read, and who has a wrong one is counted.
+    // A user with the correct password can sign in to read, and wrong passwords are counted.
     let mut visitor = Visitor::of(&app);
     let wrong = visitor.sign_in(ADMIN_EMAIL, "not the password").await;
     assert_eq!(wrong.json()["authenticated"], false, "{}", wrong.text());
@@ -121,13 +121,13 @@ async fn a_task_that_meets_a_full_disk_names_it_and_goes_on_when_there_is_room()
     let (app, registry) = scene(launch.clone()).await;
     let (api, host) = (app.admin(), registry.host());
     for (round, cancelled) in [false, true].into_iter().enumerate() {
-        // More than there is room for within the file.
+        // Too much for the free room within the file.
         let text = "x".repeat(15_000);
         for n in 0..10 {
             let image = Image::new("r/a", &format!("{round}-{n}"));
             registry.put(&(0..6).fold(image, |image, n| image.label(&format!("text-{n}"), &text)));
         }
-        // The registry is asked, and answers when the disk is full.
+        // The registry gets its request before the disk is full, and answers when it is.
         let (asked, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let seen = (Arc::clone(&asked), Arc::clone(&is_full));
         registry.turn(move |_| {
@@ -197,7 +197,7 @@ async fn a_file_that_may_not_grow_refuses_changes_and_loses_none() {
     goes_on(&app, &registry, given).await;
 }
 
-/// The same command under a shell that lets no file grow beyond some megabytes.
+/// Runs the command under a shell that lets no file grow beyond some megabytes.
 fn limit(command: &mut Command) {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg("ulimit -f 4096; exec \"$0\" \"$@\"");

@@ -1,16 +1,16 @@
-//! README, docs and the pages for contributors lead somewhere: their links, the anchors in them, and the paths they name.
+//! Checks README, docs and the pages for contributors: their links, the anchors in them, and the paths they name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Beyond this a README is a manual, which has its place in docs.
+/// A longer README is a manual, which belongs in docs.
 const MOST_LINES_OF_README: usize = 200;
 
-/// Where a path in the text begins, if it is one of ours.
+/// The beginnings of paths in the text that are paths of ours.
 const FOLDERS: &[&str] = &["docs/", "packaging/", "src/", "tests/", "ui/"];
 
-/// A page without what is in its blocks of code.
+/// A page without its blocks of code.
 struct Page {
     path: PathBuf,
     lines: Vec<String>,
@@ -54,7 +54,7 @@ impl Page {
         Self { path, lines }
     }
 
-    /// The targets of its links and images.
+    /// Returns the targets of its links and images.
     fn links(&self) -> Vec<String> {
         let mut found = Vec::new();
         for line in &self.lines {
@@ -66,13 +66,13 @@ impl Page {
         found
     }
 
-    /// What stands between backticks.
+    /// Returns the texts between backticks.
     fn spans(&self) -> Vec<String> {
         let spans = |line: &String| line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
         self.lines.iter().flat_map(spans).collect()
     }
 
-    /// Where links into it may lead: its headings, as forges name them.
+    /// Returns the anchors that links may use: its headings, as forges name them.
     fn anchors(&self) -> Vec<String> {
         let mut met: HashMap<String, usize> = HashMap::new();
         let headings = self.lines.iter().filter(|line| line.starts_with('#'));
@@ -87,7 +87,7 @@ impl Page {
     }
 }
 
-/// The line without what is between backticks: a link in there is none.
+/// Returns the line without the texts between backticks: a link in one is no link.
 fn without_spans(line: &str) -> String {
     line.split('`').step_by(2).collect()
 }
@@ -97,7 +97,7 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect()
 }
 
-/// `docs/guide` and `../../README.md` are `README.md`; nothing where it leads out of the repository.
+/// Resolves a link: `docs/guide` and `../../README.md` are `README.md`. Returns `None` outside the repository.
 fn resolved(folder: &Path, link: &str) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for component in folder.join(link).components() {

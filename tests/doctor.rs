@@ -1,4 +1,4 @@
-//! `wharf doctor` on installations that are well, stopped, tampered with, and half gone.
+//! `wharf doctor` on installations that are healthy, stopped, tampered with, and half gone.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
 
-/// What it found.
+/// The findings of a run.
 struct Findings {
     code: i32,
     stderr: String,
@@ -34,7 +34,7 @@ impl Findings {
         }
     }
 
-    /// The row of this check, which there is once.
+    /// Returns the row of this check, which must exist once.
     fn row(&self, check: &str) -> &Value {
         let rows: Vec<_> = self.rows.iter().filter(|row| row["check"] == check).collect();
         assert_eq!(rows.len(), 1, "{check}: {:#?}", self.rows);
@@ -52,13 +52,13 @@ impl Findings {
         }
     }
 
-    /// What is wrong, in order.
+    /// Returns the failed checks, in order.
     fn failed(&self) -> Vec<&str> {
         let failed = self.rows.iter().filter(|row| row["result"] == "fail");
         failed.filter_map(|row| row["check"].as_str()).collect()
     }
 
-    /// These fail and nothing else does, and the exit code and stderr say so.
+    /// Checks that these checks fail and no others, and that the exit code and stderr say so.
     fn fails(&self, checks: &[&str]) {
         assert_eq!(self.failed(), checks, "{:#?}", self.rows);
         if checks.is_empty() {
@@ -70,15 +70,15 @@ impl Findings {
     }
 }
 
-/// Runs it on a data directory without a server.
+/// Runs it on a data directory without a running server.
 async fn examined(launch: &Launch, directory: &Path) -> Findings {
     let mut command = launch.wharf(&["doctor", "--json", "--data-dir", directory.to_str().unwrap()]);
-    // A port where nobody listens.
+    // Nothing listens on this port.
     command.env("WHARF_ENDPOINT", "http://127.0.0.1:1");
     Findings::of(&run(&mut command, launch.root(), PATIENCE).await)
 }
 
-/// Runs it beside a server, as its admin.
+/// Runs it for a running server, as its admin.
 async fn beside(app: &App) -> Findings {
     Findings::of(&app.wharf(&["doctor", "--json", "--data-dir", app.data_dir().to_str().unwrap()]).await)
 }
@@ -98,7 +98,7 @@ async fn a_directory_that_can_only_be_read_is_read_to_its_end() {
     };
     let mut doctor = launch.wharf(&["doctor", "--json", "--data-dir", directory.to_str().unwrap()]);
     doctor.env("WHARF_ENDPOINT", "http://127.0.0.1:1");
-    // A mount that is gone with the process.
+    // A mount that ends with the process.
     let script = "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" || exit 99; exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-c", script]).arg(&directory).args(of(&doctor));
@@ -111,7 +111,7 @@ async fn a_directory_that_can_only_be_read_is_read_to_its_end() {
     let found = Findings::of(&outcome);
     found.fails(&[]);
     found.is("database", "ok", &["all of them whole"]);
-    // As on the directory that can be written.
+    // The findings are the same as on the directory that can be written.
     assert_eq!(found.failed(), examined(&launch, &directory).await.failed());
 }
 
@@ -218,7 +218,7 @@ async fn without_credentials_the_rest_is_looked_at() {
     found.fails(&[]);
     found.is("credentials", "warn", &["ann@lab.example is no super-admin"]);
 
-    // The address of another server: this one runs, but is not reached there.
+    // This server runs, but is not reached at that address.
     let mut elsewhere = bare(&["--json", "--endpoint", "http://127.0.0.1:1"], &[]);
     let found = Findings::of(&run(&mut elsewhere, root, PATIENCE).await);
     found.fails(&["server"]);
@@ -242,7 +242,7 @@ async fn registries_and_engines_that_do_not_answer_are_named() {
         (Arc::clone(&is_away), [here.clone(), away.clone()].map(|node| format!("oci:{}", node.display())));
     let mut app = App::start_with(move |command| {
         command.args(["--engine", &engines[0], "--engine"]);
-        // Nobody listens there, ever.
+        // Nothing ever listens there.
         command.arg(if flag.load(Ordering::SeqCst) {
             "unix:///nowhere/wharf-test.sock"
         } else {
@@ -275,7 +275,7 @@ async fn registries_and_engines_that_do_not_answer_are_named() {
     app.admin().add_registry_at("127.0.0.1:1", "http://127.0.0.1:1", None).await;
     alive(&app, 1).await;
     let unmet = "engine docker+unix:///nowhere/wharf-test.sock";
-    // It is told of once it was tried.
+    // The agent appears once the server has tried to reach it.
     let found = until("the engine", PATIENCE, async || {
         let found = beside(&app).await;
         found.rows.iter().any(|row| row["check"] == unmet).then_some(found)

@@ -1,8 +1,8 @@
-//! The documents that the official clients send to administer domains, groups, users, keypairs, scaling groups and
-//! agents, from the oldest generation to the newest: each must be understood and do what it says.
+//! The documents with which the official clients administer domains, groups, users, keypairs, scaling groups and
+//! agents, from the oldest generation to the newest: the server must understand each, and do what it says.
 //!
-//! They are kept in `tests/documents.json`. In the variables, `{group}` and the like stand for what an earlier document
-//! made; `refused` is the beginning of the message where a document can't be done here.
+//! The documents are in `tests/documents.json`. In the variables, `{group}` and the like stand for what an earlier
+//! document made; `refused` is the beginning of the message if a document can't be done here.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -89,7 +89,7 @@ async fn every_document_of_every_client_generation_does_what_it_says() {
     }
 }
 
-/// The seed's era asks at another path and wants the bare data.
+/// Clients of the seed's era use another path and want the bare data.
 #[tokio::test]
 async fn the_oldest_clients_are_answered_without_an_envelope() {
     let app = App::start().await;

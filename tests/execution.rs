@@ -1,5 +1,5 @@
-//! GraphQL as its specification has it, and over HTTP as the draft for that has it: what is run, what is refused, and
-//! how it is said.
+//! GraphQL as its specification defines it, and over HTTP as its draft does: which documents run, which are refused,
+//! and in which words.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::support::missing;
 use crate::support::visitor::Visitor;
 
 const GRAPHQL: &str = "application/graphql-response+json";
-/// A mutation that is only to be done if one says so.
+/// A mutation that is done only on request.
 const DRY: &str = "mutation($dry: Boolean! = true) { x: delete_domain(name: \"d\") @skip(if: $dry) { ok } }";
 
 async fn domains(api: &Api) -> Vec<String> {
@@ -36,7 +36,7 @@ async fn a_default_keeps_a_mutation_from_being_done() {
     assert_eq!(domains(&admin).await, ["d", "default"]);
     let answer = admin.graphql(DRY, json!({"dry": false})).await;
     assert_eq!(answer, json!({"data": {"x": {"ok": true}}}));
-    // Without the one that is required, nothing of a request is done.
+    // Without a required variable, nothing of a request is done.
     let two = "mutation($n: String!) { create_domain(name: \"e\", props: {}) { ok } delete_domain(name: $n) { ok } }";
     let answer = admin.graphql(two, json!({})).await;
     assert!(
@@ -67,13 +67,13 @@ async fn an_answer_has_what_was_asked_for_in_the_order_it_was_asked_in() {
     assert_eq!(text(ordered).await, expected);
     assert!(!text("{ domains { name @x } }").await.contains("\"data\""));
     assert_eq!(text("{ domains { name @skip(if: true) } }").await, r#"{"data":{"domains":[{}]}}"#);
-    // What may be null and fails is null.
+    // A nullable field that fails is null.
     let failed = text("{ a: image(reference: \"cr.lab/no:1\") { name } b: domains { name } }").await;
     assert!(
         failed.starts_with(r#"{"data":{"a":null,"b":[{"name":"default"}]},"errors":[{"message":"#),
         "{failed}"
     );
-    // What may not be null makes what it is in null: here all of it.
+    // A field that can't be null makes its parent null: here, the whole answer.
     let user = app.person("user@test.invalid", "user", "default").await.api;
     let query = "{ domain { name } agent_set(expression: \"*\") { ok } }";
     let answer = user.graphql(query, json!({})).await;
@@ -149,7 +149,7 @@ async fn no_page_of_another_site_asks_by_get_with_a_cookie() {
     }
 }
 
-/// What one audit came to.
+/// The result of one audit.
 #[derive(Deserialize)]
 struct Audit {
     name: String,
@@ -158,14 +158,14 @@ struct Audit {
 }
 
 impl Audit {
-    /// Why it is not passed, if it is not.
+    /// Returns why it failed, if it did.
     fn failure(&self) -> Option<String> {
         (self.status != "ok")
             .then(|| format!("{}: {}", self.name, self.reason.as_deref().unwrap_or(&self.status)))
     }
 }
 
-/// The audits of the npm package `graphql-http`, all of them.
+/// Runs all audits of the npm package `graphql-http`.
 #[tokio::test]
 async fn every_audit_of_graphql_over_http_is_passed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Those who follow tasks, in numbers and with bad manners: none of them costs the server much, or the others anything.
+//! Many followers of tasks, some of them ill-behaved: none costs the server much, or disturbs the others.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::support::shelf::Shelf;
 use crate::support::sign::Signature;
 use crate::support::visitor::Visitor;
 
-/// Followers of one task at once.
+/// The number of followers of one task at once.
 const CROWD: usize = 500;
-/// What they may cost together.
+/// The most memory they may cost together.
 const COST: u64 = 64 << 20;
 
 struct Scene {
@@ -40,7 +40,7 @@ impl Scene {
     }
 }
 
-/// Opens a stream by hand, so that nothing reads it but who holds it.
+/// Opens a stream by hand, so that only its holder reads it.
 async fn open(api: &Api, task: &str) -> TcpStream {
     let target = format!("/events/background-task?task_id={task}");
     let pair = crate::support::sign::Keypair::new(
@@ -96,7 +96,7 @@ async fn whoever_opens_ever_more_streams_loses_the_oldest_with_a_word() {
     let api = scene.app.admin();
     let task = api.rescan(&scene.proxy.host()).await;
     let mut streams = Vec::new();
-    // As many as one may have, and some more.
+    // As many as one user may have, and some more.
     for _ in 0..13 {
         streams.extend(join_all((0..50).map(|_| open(&api, &task))).await);
     }

@@ -1,4 +1,4 @@
-//! Guessing passwords: what it costs the one who guesses, and that it costs the owner nothing.
+//! Guessing passwords: what it costs the attacker, and that it costs the account's owner nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::visitor::Visitor;
 
 const WRONG: &str = "a wrong password";
 
-/// How many seconds a refused attempt is told to wait.
+/// Returns how many seconds a refused attempt is told to wait.
 fn wait(reply: &Reply) -> u64 {
     reply.problem(429, "too-many-requests");
     reply.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("Retry-After in seconds")
@@ -23,7 +23,7 @@ async fn is_let_in(mut person: Visitor) -> bool {
     person.cookie.is_some()
 }
 
-/// Guesses at this account from there until that is refused unseen; returns how many were looked at.
+/// Guesses from there at this account until a guess is refused unchecked; returns how many were checked.
 pub async fn guess_until_refused(person: &Visitor, email: impl Fn(usize) -> String) -> usize {
     for guesses in 0..200 {
         let reply = person.signing_in(&email(guesses), WRONG).send().await;
@@ -35,7 +35,7 @@ pub async fn guess_until_refused(person: &Visitor, email: impl Fn(usize) -> Stri
     panic!("200 guesses, and all were looked at");
 }
 
-/// Guesses whenever that is allowed until there is to be waited so many seconds; returns how many were looked at.
+/// Guesses whenever allowed until the wait is this long; returns how many guesses were checked.
 pub async fn guess_until_waiting(person: &Visitor, email: impl Fn(usize) -> String, seconds: u64) -> usize {
     let mut looked_at = 0;
     loop {
@@ -51,7 +51,7 @@ pub async fn guess_until_waiting(person: &Visitor, email: impl Fn(usize) -> Stri
     }
 }
 
-/// How many times a row of the audit log stands for.
+/// Returns how many attempts a row of the audit log stands for.
 fn times(row: &Value) -> usize {
     usize::try_from(row["count"].as_u64().unwrap()).unwrap()
 }
@@ -84,7 +84,7 @@ async fn the_wait_doubles_and_is_kept_over_a_crash() {
     let mut app = App::start().await;
     let guesser = Visitor::of(&app);
     let looked_at = guess_until_waiting(&guesser, |_| "somebody@test.invalid".to_owned(), 10).await;
-    // Five are free, and then there is to be waited for 1, 2, 4, 8 and 16 seconds; 32 if 16 were half over.
+    // Five guesses are free; then the waits are 1, 2, 4, 8 and 16 seconds, and 32 if 16 were half over.
     assert!((9..=10).contains(&looked_at), "{looked_at}");
     app.kill9();
     app.restart().await;
@@ -128,7 +128,7 @@ async fn an_account_that_does_not_exist_is_held_to_the_same() {
     for (address, email) in [("127.0.0.4", known), ("127.0.0.5", unknown)] {
         counts.push(guess_until_refused(&Visitor::at(&app, address), |_| email.to_owned()).await);
     }
-    // After the fifth there is a second to wait, which may be over when the next one comes.
+    // After the fifth guess the wait is a second, which may be over when the next one comes.
     assert!(counts.iter().all(|count| (5..=7).contains(count)), "{counts:?}");
 }
 
@@ -136,7 +136,7 @@ async fn an_account_that_does_not_exist_is_held_to_the_same() {
 async fn an_account_that_does_not_exist_takes_as_long() {
     let app = App::start().await;
     let mut times = [Vec::new(), Vec::new()];
-    // Each from an address of its own, so that none has to wait; by turns, so that a busy machine slows both.
+    // Each from its own address, so that none has to wait; in turn, so that a busy machine slows both.
     for round in 0..8 {
         for (which, email) in [ADMIN_EMAIL, "nobody@test.invalid"].into_iter().enumerate() {
             let person = Visitor::at(&app, &format!("127.0.{which}.{}", 10 + round));
@@ -156,7 +156,7 @@ async fn guesses_that_come_all_at_once_are_counted_too() {
     let guesser = Visitor::of(&app);
     let replies = join_all((0..40).map(|_| guesser.signing_in(ADMIN_EMAIL, WRONG).send())).await;
     let looked_at = replies.iter().filter(|reply| reply.status == 200).count();
-    // Five, and what came when the wait for the fifth was over.
+    // Five, and any that came when the wait after the fifth was over.
     assert!(looked_at <= 7, "{looked_at} of 40 were looked at");
 }
 
@@ -220,7 +220,7 @@ async fn many_who_sign_in_at_once_do_not_hold_up_the_rest() {
     assert!(asked > 3, "{asked}");
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     for reply in crowd.await.unwrap() {
-        // Right ones wait for each other, and are not counted as if they were wrong.
+        // Correct passwords wait for each other, and do not count as wrong ones.
         assert!(reply.status == 200 && reply.json()["authenticated"] == true, "{}", reply.text());
     }
 }

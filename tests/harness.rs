@@ -1,4 +1,4 @@
-//! The harness itself: a tool that is wrong proves nothing about what it measures.
+//! The test harness itself: a wrong tool proves nothing about what it measures.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::support::registry::{PASSWORD, RealRegistry, USER};
 use crate::support::sign::{Keypair, Signature};
 use crate::support::sse::Events;
 
-/// Whoever says one of these words runs beside a part that is not ours.
+/// A test whose source has one of these words uses a real part that is not ours.
 const REAL: &[&str] = &[
     "RealRegistry",
     "support::missing",
@@ -73,7 +73,7 @@ fn the_signature_is_the_one_python_makes() {
     assert_eq!(header, include_str!("support/signature.txt").trim());
 }
 
-/// A server that knows one thing: whether the official client signs as we do.
+/// Checks one thing: whether the official client signs as we do.
 fn judge(request: &Request) -> Response {
     let header = |name| request.header(name).unwrap_or_default().to_owned();
     if request.path() == "/" {

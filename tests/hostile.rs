@@ -1,7 +1,7 @@
-//! Registries that lie, stall, flood and refuse: the task ends and says why, the catalog keeps what it has, the server
-//! stays small and well, other registries go on, and the password goes nowhere.
+//! Registries that lie, stall, flood and refuse: the task ends and says why, the catalog keeps what it has, the
+//! server stays small and healthy, other registries go on, and the password goes nowhere else.
 //!
-//! What takes longer than a test may (deadlines of 30 seconds and more against slow registries) is held against the
+//! Cases that take longer than a test may (deadlines of 30 seconds and more with slow registries) are tested with the
 //! client alone in `src/registry/tests`.
 
 mod content;
@@ -28,19 +28,19 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// What a server may need at most, whatever a registry does.
+/// The most memory that a server may need, whatever a registry does.
 const MEMORY: u64 = 200 << 20;
 
-/// The tag that most cases are about.
+/// The tag used by most cases.
 const VICTIM: &str = "/v2/r/a/manifests/1";
 
 type Hook = Box<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
 
-/// What a case must come to, beyond what all of them must.
+/// What a case must result in, besides what all of them must.
 enum Must {
-    /// The catalog's rows are as before, and the task says this in its message or its ledger.
+    /// The catalog's rows stay as before, and the task has this text in its message or its ledger.
     Keep(&'static str),
-    /// It is odd but right: nothing fails, and every row that was there is there.
+    /// The registry is odd but correct: nothing fails, and every earlier row remains.
     Read,
 }
 
@@ -51,7 +51,7 @@ struct Case {
     hook: Hook,
 }
 
-/// A registry that misbehaves: what was there stays, and the task says `why`.
+/// Returns a case with a misbehaving registry: the rows stay, and the task says `why`.
 fn bad(
     name: &'static str,
     why: &'static str,
@@ -60,18 +60,18 @@ fn bad(
     Case { name, must: Must::Keep(why), hook: Box::new(hook) }
 }
 
-/// A registry that is odd, but within its rights.
+/// Returns a case with a registry that is odd but correct.
 fn odd(name: &'static str, hook: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static) -> Case {
     Case { name, must: Must::Read, hook: Box::new(hook) }
 }
 
-/// Answers one path, and leaves the others as they are.
+/// Answers one path, and leaves the others unchanged.
 fn at(path: &'static str, answer: impl Into<Answer>) -> impl Fn(&Request) -> Option<Answer> + Send + Sync {
     let answer = answer.into();
     move |request| (request.path() == path).then(|| answer.clone())
 }
 
-/// Answers these paths, and leaves the others as they are.
+/// Answers these paths, and leaves the others unchanged.
 fn each(answers: Vec<(String, Answer)>) -> impl Fn(&Request) -> Option<Answer> + Send + Sync {
     move |request| answers.iter().find(|(path, _)| request.path() == path).map(|(_, answer)| answer.clone())
 }
@@ -80,12 +80,12 @@ fn raw(bytes: impl Into<Bytes>) -> Answer {
     Answer::Raw(bytes.into())
 }
 
-/// A manifest as a good registry serves it.
+/// Returns a manifest as a good registry serves it.
 fn served(media_type: &str, body: impl Into<Bytes>) -> Response {
     Response::new(200).header("content-type", media_type).body(body)
 }
 
-/// `/v2/r/a/manifests/<digest>` and the manifest there.
+/// Returns `/v2/r/a/manifests/<digest>` and the manifest there.
 fn child(manifest: &Manifest) -> (String, Answer) {
     let path = format!("/v2/r/a/manifests/{}", manifest.digest);
     (path, served(&manifest.media_type, manifest.bytes.clone()).into())
@@ -100,7 +100,7 @@ fn entry(digest: &str, architecture: &str) -> Value {
     json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": 500, "platform": platform})
 }
 
-/// What every registry here has before it turns: more than the sweep believes to vanish at once.
+/// The images of every registry before it misbehaves: more than the sweep lets vanish at once.
 fn healthy() -> Vec<Image> {
     let mut images: Vec<Image> = ["r/a", "r/b", "r/c"]
         .iter()
@@ -128,7 +128,7 @@ impl Scene {
         Self { app, good }
     }
 
-    /// A registry that was scanned while it was healthy.
+    /// Returns a registry that was scanned while it was healthy.
     async fn registry(&self) -> Shelf {
         let registry = Shelf::start(healthy()).await;
         let admin = self.app.admin();
@@ -139,7 +139,7 @@ impl Scene {
         registry
     }
 
-    /// The rows of one registry, in order.
+    /// Returns the rows of one registry, in order.
     async fn rows(&self, registry: &Shelf) -> Vec<String> {
         let mut rows = self.app.admin().images().await;
         rows.retain(|row| row["registry"] == registry.host());
@@ -148,13 +148,13 @@ impl Scene {
         rows
     }
 
-    /// All at once.
+    /// Runs all cases at once.
     async fn endure(&self, cases: Vec<Case>) {
         join_all(cases.into_iter().map(|case| self.endure_one(case))).await;
         self.is_well("all of them").await;
     }
 
-    /// One after the other, where memory is what is tried.
+    /// Runs the cases one after the other, for tests of memory.
     async fn endure_in_turn(&self, cases: Vec<Case>) {
         for case in cases {
             let name = case.name;
@@ -192,7 +192,7 @@ impl Scene {
         }
     }
 
-    /// The server answers, is not large, and has told no secret.
+    /// Checks that the server answers, stays small, and has leaked no secret.
     async fn is_well(&self, name: &str) {
         let ready = self.app.anonymous().call("GET", "/readyz").send().await;
         assert_eq!(ready.status, 200, "{name}: {}", ready.text());

@@ -1,4 +1,4 @@
-//! `/config/*` and the small lists beside it, asked for by signed requests.
+//! `/config/*` and the small lists beside it, over signed requests.
 
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ async fn a_registry_is_its_keys() {
     assert_eq!(get(&admin, "volumes", true).await, json!({}));
     assert_eq!(get(&admin, "volumes", false).await, Value::Null);
 
-    // What was shown is no new password, and an empty one takes it away.
+    // The placeholder that was shown is no new password, and an empty text removes the password.
     set(&admin, &format!("{OWN}/password"), json!("*****")).await;
     assert_eq!(get(&admin, &format!("{OWN}/password"), false).await, "*****");
     set(&admin, &format!("{OWN}/password"), json!("")).await;

@@ -1,4 +1,4 @@
-//! Requests made to hurt: each is refused with a word, and the server goes on.
+//! Requests made to do harm: each is refused with a reason, and the server goes on.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

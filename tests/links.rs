@@ -1,4 +1,4 @@
-//! Agents on other machines: real processes, real engines, a wire that can be cut, and agents that misbehave.
+//! Agents on other machines: real processes, real engines, a link that can be cut, and agents that misbehave.
 
 mod joining;
 mod layouts;
@@ -23,7 +23,7 @@ use crate::support::registry::RealRegistry;
 /// The id of the agent of a scene.
 const NODE: &str = "i-node";
 
-/// A manager that has read a registry, and an agent on "another machine" with an engine of its own; the registry and
+/// A manager that has read a registry, and an agent on "another machine" with an engine of its own. The registry and
 /// the link are behind proxies.
 struct Scene {
     app: App,
@@ -59,7 +59,7 @@ impl Scene {
         self.app.admin()
     }
 
-    /// What the image is called.
+    /// Returns the image's name.
     fn name(&self) -> String {
         format!("{}/{}:{}", self.registry.host(), self.built.repository, self.built.tag)
     }
@@ -72,7 +72,7 @@ impl Scene {
         answer[field]["task_id"].as_str().unwrap_or_else(|| panic!("no task: {answer}")).to_owned()
     }
 
-    /// The state, the count of attempts and the reason of a task's one item.
+    /// Returns the state, the number of attempts and the reason of a task's only item.
     async fn item(&self, task: &str) -> (String, u64, String) {
         let task = self.api().task(task).await;
         let item = &task["items"][0];
@@ -89,7 +89,7 @@ impl Scene {
         data["image_presence"][0]["state"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// How often each blob went over the wire.
+    /// Returns how many times each blob was fetched.
     fn fetched(&self) -> Vec<(String, usize)> {
         let mut counts = std::collections::BTreeMap::new();
         for exchange in self.registry.log() {

@@ -1,4 +1,4 @@
-//! A data directory on a file system that has no locks: never two servers on it.
+//! A data directory on a file system without locks: two servers must never use it at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use crate::support::app::Launch;
 use crate::support::process::run;
 use crate::support::wait::PATIENCE;
 
-/// What network and cluster file systems without locks answer to one: EOPNOTSUPP, ENOSYS, EINVAL.
+/// The errors that network and cluster file systems without locks return: EOPNOTSUPP, ENOSYS, EINVAL.
 const ANSWERS: [&str; 3] = ["95", "38", "22"];
-/// What one answers that has locks, and none to give just now: ENOLCK.
+/// The error of a file system that has locks but none available now: ENOLCK.
 const NONE_NOW: &str = "37";
 
-/// The program that has the system answer so, built where a test keeps its files.
+/// Returns the program that makes the system answer so, built in the test's folder.
 fn no_locks(folder: &Path) -> PathBuf {
     let program = folder.join("nolock");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nolock.c");
@@ -27,7 +27,7 @@ fn no_locks(folder: &Path) -> PathBuf {
     program
 }
 
-/// The same command where locks are answered like this.
+/// Runs the command where locks are answered with this error.
 fn without_locks(command: &mut Command, program: &Path, answer: &str) {
     let mut wrapped = Command::new(program);
     wrapped.arg(answer).arg(command.get_program()).args(command.get_args()).env_clear();
@@ -57,7 +57,7 @@ async fn two_servers_never_share_a_directory_that_has_no_locks() {
                 refused.text()
             );
         }
-        // What only looks says so, too, and a tool that writes is refused.
+        // A command that only looks reports it too, and a command that writes is refused.
         let directory = app.data_dir();
         let reset = [
             "user",
@@ -71,13 +71,13 @@ async fn two_servers_never_share_a_directory_that_has_no_locks() {
         without_locks(&mut reset, &folder.path().join("nolock"), answer);
         let refused = run(&mut reset, launch.root(), PATIENCE).await;
         assert!(refused.code == 1 && refused.stderr.contains("wharf.redb.lock"), "{}", refused.text());
-        // One that was killed left its file, and is taken over.
+        // A killed server left its file; the next one takes it over.
         app.crash().await;
         assert!(lock.exists());
         app.restart().await;
         app.admin().images().await;
         assert_eq!(launch.refused().await.code, 1);
-        // After a clean stop there is none.
+        // After a clean stop there is no file.
         app.terminate().await;
         assert!(!lock.exists(), "{answer}");
         app.restart().await;

@@ -1,6 +1,6 @@
 //! The integration tests: the real `wharf` binary, beside real registries and the official clients.
 //!
-//! One binary, so it links once. Every test has its own server, directory and ports, so all of them run at once.
+//! One binary, so it is linked once. Every test has its own server, directory and ports, so all tests run at once.
 
 // async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
 #![recursion_limit = "256"]

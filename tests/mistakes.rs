@@ -8,7 +8,7 @@ use crate::support::image::Image;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 
-/// Everything a mutation could have changed.
+/// Returns everything a mutation could have changed.
 async fn state(api: &Api) -> Value {
     let mut images = api.images().await;
     images.sort_by_key(Value::to_string);
@@ -128,13 +128,13 @@ async fn what_cannot_be_done_is_refused_with_the_remedy_and_changes_nothing() {
         let msg = answer["msg"].as_str().unwrap_or_default();
         assert!(msg.contains(says), "{field}({shown}) does not say {says:?}: {msg}");
         assert!(!msg.contains("internal error") && msg.len() < 600, "{field}({shown}): {msg}");
-        // One line, but for an expression with its caret below it.
+        // One line, except for an expression with its caret below it.
         let said = if msg.starts_with("target_agents: ") { msg.replace('\n', "") } else { msg.to_owned() };
         assert!(!said.chars().any(|c| c.is_control() || c == '\u{202e}'), "{field}({shown}): {msg:?}");
     }
     assert_eq!(state(&api).await, before);
 
-    // Nobody in particular is told no more than that it is not for them.
+    // A caller without credentials learns only that they may not do it.
     for field in ["forget_image(reference: \"x\")", "alias_image(alias: \"a\", target: \"b\")"] {
         let reply = app.anonymous().call("POST", "/admin/gql");
         let reply =

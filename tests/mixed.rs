@@ -1,5 +1,5 @@
-//! A server whose agents have engines of different kinds: the same words, the same answers, and each engine's own
-//! command line as the judge.
+//! A server whose agents have engines of different kinds: the same requests, the same answers, checked with each
+//! engine's own command line.
 
 use serde_json::{Value, json};
 use wharf::engine::EngineKind;
@@ -11,7 +11,7 @@ use crate::support::proxy::CountingProxy;
 use crate::support::registry::RealRegistry;
 use crate::support::wait::{PATIENCE, until};
 
-/// Waits until that many agents are alive and have been read; returns kind and id of each, by kind.
+/// Waits until that many agents are alive and have been read; returns the kind and id of each, by kind.
 async fn agents(app: &App, count: usize) -> Vec<(String, String)> {
     until("the agents to be alive", PATIENCE, async || {
         let data = app.admin().ask("{ agents { id status engine images_bytes } }", json!({})).await;
@@ -26,7 +26,7 @@ async fn agents(app: &App, count: usize) -> Vec<(String, String)> {
     .await
 }
 
-/// Does it on these agents to the end; returns the reason of each item, by agent.
+/// Runs it on these agents to the end; returns the reason of each item, by agent.
 async fn transfer(app: &App, field: &str, name: &str, agents: &str) -> Vec<String> {
     let document = format!(
         "mutation($r: String!, $a: String!) {{ {field}(reference: $r, target_agents: $a) {{ ok msg task_id }} }}"
@@ -44,7 +44,7 @@ async fn transfer(app: &App, field: &str, name: &str, agents: &str) -> Vec<Strin
         .collect()
 }
 
-/// How an image stands on each of these agents.
+/// Returns the state of an image on each of these agents.
 async fn presence(app: &App, name: &str, agents: &[(String, String)]) -> Vec<String> {
     let query = "query($r: String!) { image_presence(reference: $r) { agent state } }";
     let data = app.admin().ask(query, json!({"r": name})).await;
@@ -87,7 +87,7 @@ async fn podman_and_containerd_are_agents_like_any_other() {
     let again = transfer(&app, "preload_image", &name, "*").await;
     assert_eq!(again, ["done already there", "done already there"]);
 
-    // Behind our back, each by its own command line.
+    // Changes made without wharf, with each engine's own command line.
     let becomes = async |states: [&str; 2]| {
         let shown = async || (presence(&app, &name, &agents).await == states).then_some(());
         until(&format!("it to be {states:?}"), PATIENCE * 2, shown).await;
@@ -100,7 +100,7 @@ async fn podman_and_containerd_are_agents_like_any_other() {
     podman.pull(&name).await;
     becomes(["present", "present"]).await;
 
-    // In use where something holds it.
+    // An image that a container uses is in use.
     podman.hold("holder", &name).await;
     let reasons = transfer(&app, "unload_image", &name, "*").await;
     assert!(reasons.contains(&"done removed".to_owned()), "{reasons:?}");
@@ -110,7 +110,7 @@ async fn podman_and_containerd_are_agents_like_any_other() {
     assert_eq!(transfer(&app, "unload_image", &name, &agents[1].1).await, ["done removed"]);
     assert_eq!([containerd.listed().await, podman.listed().await], [[""; 0], [""; 0]]);
 
-    // A tag that moved since the scan: containerd can pull by tag only, so it says that it got something else.
+    // A tag that moved since the scan: containerd can pull by tag only, so it reports that it got another image.
     let name = format!("{}/lab/python:2", proxy.host());
     let newer = registry.push(&lab("2").content("rebuilt")).await;
     assert_ne!(newer.part("x86_64").config, moving.part("x86_64").config);

@@ -22,7 +22,7 @@ use crate::support::registry::{PASSWORD, RealRegistry, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
 
-/// A server with such engines, and a registry behind a proxy that it has read.
+/// A server with such engines, and a registry behind a proxy that the server has read.
 struct Scene {
     app: App,
     proxy: CountingProxy,
@@ -32,7 +32,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With one engine, whose directory is `images` below the server's.
+    /// Returns a scene with one engine, whose directory is `images` below the server's.
     async fn set(images: Vec<Image>) -> Option<Self> {
         Self::set_with(
             Launch::new(|command| {
@@ -77,17 +77,17 @@ impl Scene {
         self.api().transfer_to_end("preload_image", &self.name(image), "*").await
     }
 
-    /// The digest of an image's layer.
+    /// Returns the digest of an image's layer.
     fn layer(&self, image: usize, position: usize) -> String {
         sha256(&self.built[image].blobs[position])
     }
 
-    /// The requests for this blob that were answered by the registry.
+    /// Returns the requests for this blob that the registry answered.
     fn requests_for(&self, digest: &str) -> Vec<Exchange> {
         self.proxy.log().into_iter().filter(|e| e.method == "GET" && e.target.ends_with(digest)).collect()
     }
 
-    /// Answers the first request for this blob itself.
+    /// Answers the first request for this blob in the registry's place.
     fn answer_once(&self, digest: &str, answer: Answer) {
         let digest = digest.to_owned();
         let left = parking_lot::Mutex::new(Some(answer));
@@ -154,7 +154,7 @@ async fn podman_takes_an_image_from_the_directory() {
     }
     let Some(scene) = Scene::set(vec![lab("1")]).await else { return };
     assert_eq!(scene.preload(0).await.0, "bgtask_done");
-    // Podman makes a name of the path, and names have no capitals.
+    // Podman makes a name from the path, and names have no capitals.
     let lower = format!("wharf-podman-{:.8}", uuid::Uuid::new_v4().simple().to_string());
     let scratch = tempfile::Builder::new().prefix(&lower).rand_bytes(0).tempdir().unwrap();
     let images = scratch.path().join("images");
@@ -177,7 +177,7 @@ async fn podman_takes_an_image_from_the_directory() {
 async fn layers_that_images_share_are_fetched_and_kept_once() {
     let base = |tag, layers| Image::new("lab/python", tag).content("base").real_layers(layers, 200_000);
     let Some(scene) = Scene::set(vec![base("1", 2), base("2", 3)]).await else { return };
-    // At the same moment, and the registry slow enough that they meet.
+    // Both start at the same moment, and the registry is slow enough for them to meet.
     scene.proxy.delay(Duration::from_millis(50));
     let first = scene.api().transfer("preload_image", &scene.name(0), "*").await;
     let second = scene.api().transfer("preload_image", &scene.name(1), "*").await;
@@ -241,7 +241,7 @@ async fn killed_again_and_again_a_preload_still_ends_whole() {
     let Some(mut scene) = Scene::set(vec![image]).await else { return };
     let task = scene.api().transfer("preload_image", &scene.name(0), "*").await;
     for kill in 1..=5 {
-        // Another moment each time: before, between and after what it fetches.
+        // A different moment each time: before, between and after what it fetches.
         let enough = scene.proxy.arrived() + kill % 3;
         until("some requests, or the end", PATIENCE, async || {
             let is_over = scene.api().task(&task).await["state"] != "started";
@@ -357,10 +357,10 @@ async fn a_full_disk_is_told_and_leaves_no_harm() {
     assert!(reason.starts_with("no space: ") && reason.contains("unload images"), "{reason}");
     assert!(scene.proxy.log().iter().all(|e| !e.is_blob()), "it is known before anything is fetched");
 
-    // It looked as if there were room, and then others took it.
+    // There seemed to be enough room, and then other programs took it.
     let (layer, blob) = (scene.layer(1, 0), scene.built[1].blobs[0].clone());
     let gate = scene.proxy.gate();
-    // The rest does not come before the disk is full.
+    // The rest does not arrive before the disk is full.
     scene.proxy.answer(move |request| {
         let is_first = request.target.ends_with(&layer) && request.header("range").is_none();
         is_first.then(|| {
@@ -446,7 +446,7 @@ async fn each_directory_of_a_machine_is_an_agent_of_its_own_for_ever() {
     let expected = ["absent", "present", "present", "absent", "absent", "absent"];
     assert_eq!(scene.api().presence(&scene.name(0)).await, expected);
 
-    // Another server that knows none of them, in another order, and one of them moved.
+    // Another server that knows none of the engines, gets them in another order, and one of them moved.
     let nodes = tempfile::tempdir().unwrap();
     let Scene { mut app, .. } = scene;
     app.kill9();

@@ -1,4 +1,4 @@
-//! What was given for one registry's address goes to no other.
+//! Credentials given for one registry's address go to no other.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::support::shelf::Shelf;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n";
 
-/// Ways to change where a registry is.
+/// The ways to change a registry's address.
 const DOORS: [&str; 4] = ["graphql", "patch", "config", "shell"];
 
-/// A server that asks for a password and writes down what it is given.
+/// Returns a server that asks for a password and records what it gets.
 async fn greedy() -> (Server, Arc<Mutex<Vec<String>>>) {
     let given = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&given);
@@ -28,7 +28,7 @@ async fn greedy() -> (Server, Arc<Mutex<Vec<String>>>) {
     (server, given)
 }
 
-/// Changes where a registry is, and nothing else; what is said of it.
+/// Changes only a registry's address; returns the answer's note.
 async fn moved(app: &App, door: &str, host: &str, url: &str) -> String {
     let admin = app.admin();
     match door {
@@ -64,7 +64,7 @@ async fn modified(app: &App, host: &str, props: Value) -> Value {
     app.admin().ask(query, json!({"h": host, "p": props})).await["modify_container_registry"].take()
 }
 
-/// Whether the registry lets it in.
+/// Whether the registry accepts the credentials.
 async fn is_let_in(app: &App, host: &str) -> bool {
     app.admin().mutate("test_container_registry", &format!("hostname: {host:?}")).await.0
 }
@@ -91,7 +91,7 @@ async fn a_password_stays_with_the_address_it_was_given_for() {
         app.admin().finish(&task).await;
         assert_eq!(*given.lock(), [""; 0], "{door}");
 
-        // There and back is no way either.
+        // Moving there and back is no way around it either.
         moved(&app, door, &host, &registry.url()).await;
         assert!(!is_let_in(&app, &host).await, "{door}: the password came back");
         let anew = modified(&app, &host, json!({"password": PASSWORD})).await;
@@ -123,7 +123,7 @@ async fn trust_in_one_address_is_none_in_another_unless_it_comes_along() {
         for what in ["password", "certificate authorities", "trusted hosts"] {
             assert!(said.contains(what), "{said}");
         }
-        // What clients write back when they were shown that there is one is none.
+        // The placeholder that clients write back is no password.
         modified(&app, host, anew.clone()).await;
         let shown = modified(&app, host, json!({"url": url, "password": "*****"})).await;
         assert_eq!(shown["container_registry"]["config"]["password"], Value::Null, "{shown}");

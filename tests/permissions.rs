@@ -1,4 +1,4 @@
-//! Who may do and see what, for everything the schema has: a new mutation or query is in these tests by itself.
+//! Who may do and see what, for the whole schema: these tests cover a new mutation or query automatically.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::api::Api;
 use crate::support::app::{ADMIN_EMAIL, App};
 use crate::support::people::Person;
 
-/// The checked-in schema, which another test holds to the one served.
+/// The checked-in schema, which another test compares with the served one.
 struct Schema(HashMap<String, TypeKind>);
 
 impl Schema {
@@ -38,7 +38,7 @@ impl Schema {
         self.object(root).unwrap().fields.iter().map(|field| &field.node).collect()
     }
 
-    /// Everything below a field that can be asked for without arguments.
+    /// Returns a selection of everything below a field that needs no arguments.
     fn selection(&self, ty: &Type, depth: usize) -> String {
         let Some(object) = self.object(named(ty)) else { return String::new() };
         let askable = object.fields.iter().map(|field| &field.node).filter(|field| {
@@ -54,7 +54,7 @@ impl Schema {
     }
 }
 
-/// An answer but for when a credential was used last, which moves with each question that is asked with it.
+/// Returns an answer without the times at which credentials were last used, which change with each request.
 fn without_time_of_use(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
@@ -80,10 +80,10 @@ fn named(ty: &Type) -> &str {
     }
 }
 
-/// What everybody may do, and only with what is their own.
+/// The mutations that every user may run, and only on their own things.
 const OWN: [&str; 2] = ["create_api_token", "sign_out_everywhere"];
 
-/// What the arguments of a document name.
+/// The names that a document's arguments use.
 #[derive(Clone)]
 struct Target {
     domain: String,
@@ -95,7 +95,7 @@ struct Target {
 }
 
 impl Target {
-    /// Things there are not.
+    /// Returns names of things that do not exist.
     fn nothing() -> Self {
         Self {
             domain: "zz-none".into(),
@@ -107,12 +107,12 @@ impl Target {
         }
     }
 
-    /// Every name, so that what was given and is echoed can be told from what was found.
+    /// Returns every name, so that echoed input can be told from found data.
     fn names(&self) -> [&str; 6] {
         [&self.domain, &self.email, &self.user, &self.group, &self.scaling_group, &self.access_key]
     }
 
-    /// A value for a field's argument.
+    /// Returns a value for a field's argument.
     fn value(&self, field: &str, argument: &str, ty: &Type) -> Value {
         let text = match argument {
             "name" if field.contains("scaling_group") => &self.scaling_group,
@@ -142,7 +142,7 @@ impl Target {
         if matches!(ty.base, BaseType::List(_)) { json!([value]) } else { value }
     }
 
-    /// A document for one field; `is_taken` says which arguments are given.
+    /// Returns a document for one field; `is_taken` says which arguments to give.
     fn document(
         &self,
         schema: &Schema,
@@ -174,7 +174,7 @@ impl Target {
     }
 }
 
-/// A domain with everything in it, whose every name begins with `zz-foreign`, and people of another one.
+/// A domain with everything in it, all of whose names begin with `zz-foreign`, and users of another domain.
 struct Scene {
     app: App,
     foreign: Target,
@@ -216,7 +216,7 @@ async fn scene() -> Scene {
     Scene { app, foreign, people }
 }
 
-/// Everything a mutation could have changed, but when keys were used.
+/// Returns everything a mutation could have changed, except when keys were used.
 async fn state(api: &Api) -> Value {
     let all = "{ domains { name description is_active allowed_docker_registries scaling_groups }
         groups { id name description is_active scaling_groups }
@@ -284,7 +284,7 @@ async fn no_query_shows_anything_of_another_domain() {
     for field in schema.fields("Query") {
         let name = field.name.node.as_str();
         for (role, person) in &scene.people {
-            // As it is; with what is foreign in every argument that must be given; and in each that may be, by itself.
+            // Unchanged; with foreign names in every required argument; and in each optional argument by itself.
             let optional = field.arguments.iter().filter(|argument| argument.node.ty.node.nullable);
             let mut takes: Vec<Option<&str>> = vec![None];
             takes.extend(optional.map(|argument| Some(argument.node.name.node.as_str())));
@@ -296,7 +296,7 @@ async fn no_query_shows_anything_of_another_domain() {
                     without_time_of_use(person.api.graphql(&document, given.clone()).await).to_string();
                 let missing = without_time_of_use(person.api.graphql(&document, unknown).await).to_string();
                 let what = format!("{name} by {role}\n{document}\n{given}\n");
-                // The two may differ only by the names that were given and are said back in a refusal.
+                // The two may differ only by the given names that a refusal repeats.
                 let echo = |text: &str, names: [&str; 6]| {
                     names.iter().fold(text.to_owned(), |text, name| text.replace(&format!(": {name}"), ": …"))
                 };
@@ -309,7 +309,7 @@ async fn no_query_shows_anything_of_another_domain() {
     }
 }
 
-/// The documents above do find what they look for, if the one who asks may see it.
+/// The documents above do find their targets when the caller may see them.
 #[tokio::test]
 async fn the_same_queries_show_a_super_admin_all_of_it() {
     let scene = scene().await;

@@ -1,9 +1,9 @@
-//! What a proxy in front changes: where a request comes from, what a browser is told, and who may see numbers.
+//! The effects of a proxy in front: where a request comes from, what a browser is told, and who may see the metrics.
 
 use crate::support::api::Call;
 use crate::support::app::App;
 
-/// A server that believes a proxy on this machine, and goes by a name.
+/// Returns a server that trusts a proxy on this machine, and has a name.
 async fn behind_a_proxy() -> App {
     App::start_with(|command| {
         command.args(["--trusted-proxy", "127.0.0.2", "--host", "wharf.lab"]);

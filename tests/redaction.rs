@@ -1,4 +1,4 @@
-//! Secrets stay secret: everything is done once with secrets that are known, and then they are looked for.
+//! Secrets stay secret: everything is done once with known secrets, and then the output is searched for them.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -15,7 +15,7 @@ const NEXT: &str = "planted-next-password-42";
 const REGISTRY: &str = "planted-registry-password-43";
 const TOKEN_OF_REGISTRY: &str = "planted-registry-password-44";
 
-/// What the server said, and to whom.
+/// What the server answered, and to which request.
 #[derive(Default)]
 struct Said(Vec<(String, String)>);
 
@@ -105,7 +105,7 @@ async fn no_secret_is_in_a_log_an_answer_or_the_database() {
     ] {
         said.note(query, admin.graphql(query, Value::Null).await.to_string());
     }
-    // Wrong documents and variables with a secret in them are the asker's own; ours is what is stored.
+    // A secret in a wrong document or its variables belongs to the caller; only stored secrets must not appear.
     said.note("login-check", person.call("POST", "/server/login-check").send().await.text());
     said.note("logout", person.call("POST", "/server/logout").send().await.text());
     let (status, _) = app.terminate().await;
@@ -132,7 +132,7 @@ async fn a_crash_leaves_no_copy_of_the_memory() {
         serve.current_dir(&here);
     })
     .await;
-    // As a machine that keeps every core dump.
+    // As on a machine that keeps every core dump.
     let process = app.process_id().to_string();
     let mut unlimited = Command::new("prlimit");
     assert!(unlimited.args(["--core=unlimited:unlimited", "--pid", &process]).status().unwrap().success());

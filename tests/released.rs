@@ -1,7 +1,8 @@
-//! Data directories of released versions: whatever one of them kept, this one goes on with.
+//! Data directories of released versions: this version continues with everything that any of them stored.
 //!
-//! For each there is an archive in `tests/fixtures/released`, and beside it what that version said was in it. The one of
-//! the version that is being worked on is made by `WHARF_WRITE_FIXTURE=1 cargo nextest run -E 'test(released::)'`.
+//! For each released version, `tests/fixtures/released` has an archive, and beside it a description of its content by
+//! that version. `WHARF_WRITE_FIXTURE=1 cargo nextest run -E 'test(released::)'` makes those of the version in
+//! development.
 
 mod full;
 
@@ -28,14 +29,15 @@ use crate::support::within::Within;
 
 use full::{DIALS_IN, ENGINE, Full, HOST, KEY, answer, in_order, shelf};
 
-/// Tables in the code that no server's database has: a backup's label, and what unit tests in files of their own keep.
+/// Tables in the code that no server's database has: a backup's label, and tables that unit tests keep in their own
+/// files.
 const NEVER_THERE: &[&str] = &["BACKUP_TO_LABEL", "NAME_TO_LABEL", "NUMBER_TO_NOTE"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/released")
 }
 
-/// The tables that the code names, but for those of its unit tests.
+/// Returns the tables that the code names, except those of its unit tests.
 fn tables_of_the_code() -> BTreeSet<String> {
     let mut tables = BTreeSet::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -45,7 +47,7 @@ fn tables_of_the_code() -> BTreeSet<String> {
                 folders.push(path);
                 continue;
             }
-            // What tests keep is nothing of the server's.
+            // Tables of tests are not the server's.
             if path.ends_with("tests.rs") {
                 continue;
             }
@@ -60,7 +62,7 @@ fn tables_of_the_code() -> BTreeSet<String> {
     tables
 }
 
-/// How many records the tables of a stopped server have, but for the empty ones.
+/// Returns the number of records in each table of a stopped server, except empty tables.
 fn tables_of(data_dir: &Path) -> Value {
     let mut tables = AtRest::open(data_dir).unwrap().check_records().unwrap();
     tables.retain(|_, records| *records > 0);
@@ -98,10 +100,10 @@ async fn a_server_that_keeps_something_of_every_kind_has_a_record_in_every_table
     }
 }
 
-/// A directory of a released version, in a place of its own.
+/// A copy of a released version's directory.
 struct Released {
     launch: Launch,
-    /// What that version said of it.
+    /// The description by that version.
     described: Value,
 }
 
@@ -125,7 +127,7 @@ impl Released {
         Self { launch, described: serde_json::from_slice(&described).unwrap() }
     }
 
-    /// What that version had a list of, by name.
+    /// Returns a list from that version's description, by name.
     fn named<'a>(&'a self, list: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
         let list = self.described[list].as_object().expect("a list");
         list.iter().map(|(name, value)| (name.as_str(), value))
@@ -183,7 +185,7 @@ async fn what_a_released_version_would_forget_some_day_is_there_until_that_day()
         let engine = ENGINE.replacen(':', &format!(":{}/", released.launch.root().display()), 1);
         let server = Within::start(released.launch.data_dir(), &engine, Clock::new(move || moment)).await;
         let call = |path: &str, body: &Value| Api::new(&server.url, None).call("POST", path).json(body);
-        // Signatures are dated by the real clock, so they are none of that day.
+        // Signatures are dated by the real clock, so this server does not accept them.
         let token = format!("Bearer {}", released.text("token"));
         for (question, expected) in released.named("passing") {
             let asked = call("/graphql", &json!({"query": question})).header("Authorization", &token);

@@ -1,4 +1,4 @@
-//! Images taken out by their ids: of the catalog alone, and of the registry where it can take a single tag away.
+//! Removing images by their ids: from the catalog alone, or also from a registry that can delete a single tag.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Scene {
         Some(Self { app, registry, proxy })
     }
 
-    /// From now on the registry takes tags away, as the OCI specification lets it.
+    /// Makes the registry delete tags, as the OCI specification allows.
     fn takes_tags_away(&self) {
         let registry = Arc::clone(&self.registry);
         self.proxy.answer(move |request| {
@@ -123,7 +123,7 @@ async fn a_tag_is_taken_away_and_the_others_of_its_manifest_stay() {
     admin.scan(&scene.proxy.host()).await;
     scene.takes_tags_away();
     assert_eq!(say(&admin, UNTAG, &scene.id("same").await).await, (true, "done".into()));
-    // The catalog forgets it with the next scan, or when it is told to.
+    // The catalog forgets the image with the next scan, or when it is told to.
     assert_eq!(
         scene.tags().await,
         (vec!["1".into(), "again".into(), "same".into()], vec!["1".into(), "again".into()])
@@ -139,7 +139,7 @@ async fn whoever_hangs_up_while_a_tag_is_taken_away_leaves_nothing_half_done() {
     let admin = scene.app.admin();
     let token = create(&admin, "ci", "full").await["token"].as_str().expect("a token").to_owned();
     scene.takes_tags_away();
-    // The catalog forgets an image that is purged; one whose tag is taken away it keeps until the next scan.
+    // The catalog forgets a purged image at once; an image whose tag is deleted stays until the next scan.
     for (tag, document, action, here, there) in [
         ("1", PURGE, "purge_image_by_id", vec!["2", "3"], vec!["2", "3"]),
         ("2", UNTAG, "untag_image_from_registry", vec!["2", "3"], vec!["3"]),

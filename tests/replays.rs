@@ -1,4 +1,4 @@
-//! Signatures that somebody has read on their way: they open nothing a second time.
+//! Captured signatures: none works a second time.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ fn signature() -> Signature {
     Signature::new(&Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY), "v9.20250722")
 }
 
-/// Makes a domain, with a signature that was made before.
+/// Returns a request that makes a domain, with an existing signature.
 fn making(api: &Api, signature: &Signature, name: &str) -> Call {
     let document = format!("mutation {{ create_domain(name: {name:?}, props: {{}}) {{ ok }} }}");
     let call = api.call("POST", "/admin/gql").signed(|_| signature.clone());
@@ -39,7 +39,7 @@ async fn a_captured_head_carries_no_other_body() {
     let why = making(&thief, &signature, "theirs").send().await.problem(401, "auth-failed");
     assert!(why.contains("sign each request anew"), "{why}");
 
-    // Nor later, from wherever, with whichever body.
+    // It does not work later either, from any address and with any body.
     for api in [&mine, &thief] {
         until("the signature to be used up", PATIENCE, async || {
             (making(api, &signature, "mine").send().await.status == 401).then_some(())
@@ -51,7 +51,7 @@ async fn a_captured_head_carries_no_other_body() {
     }
     assert!(!domains(&app).await.contains(&"theirs".to_owned()));
 
-    // Nor after a restart.
+    // It does not work after a restart either.
     app.terminate().await;
     app.restart().await;
     for api in [app.admin(), app.admin().from(ELSEWHERE)] {
@@ -65,7 +65,7 @@ async fn a_captured_head_carries_no_other_body() {
 #[tokio::test]
 async fn requests_of_one_second_may_have_one_signature() {
     let app = App::start().await;
-    // On a busy machine some of them may come too late; some day they all come at once.
+    // On a busy machine some requests may come too late; sooner or later all come in time.
     until("requests of one second to be taken", PATIENCE, async || {
         let (api, signature) = (app.admin(), signature());
         let calls = ["a", "b", "c"].map(|name| making(&api, &signature, name).send());
@@ -87,7 +87,7 @@ async fn a_stream_may_be_opened_again_as_the_official_clients_do() {
         call.send().await.status
     };
     assert_eq!(stream().await, 200);
-    // What has no body is not to be asked twice, either; but a stream is.
+    // A request without a body is not accepted twice either; a stream is.
     until("the signature of a plain request to be used up", PATIENCE, async || {
         let call = api.call("GET", "/config/docker-registries").signed(|_| signature.clone());
         (call.send().await.status == 401).then_some(())

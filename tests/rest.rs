@@ -1,4 +1,4 @@
-//! `/v2/*`, asked for by signed requests: what the official client does not send, somebody will.
+//! `/v2/*` over signed requests, including requests that the official client does not send.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ async fn ask(api: &Api, path: &str, body: Value) -> Value {
     reply.json()
 }
 
-/// How many images a filter finds.
+/// Returns how many images a filter finds.
 async fn found(api: &Api, filter: Value) -> u64 {
     let page = ask(api, "/v2/images/search", json!({"filter": filter, "limit": 1})).await;
     page["total_count"].as_u64().unwrap()

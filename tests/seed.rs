@@ -1,4 +1,4 @@
-//! Every operation that is valid against the seed's schema is valid against ours, proved on the two schemas.
+//! Every operation that is valid against the seed's schema is valid against ours; proved on the two schemas.
 //!
 //! A query is a tree of fields with arguments and variables. It stays valid if, for every type it can reach: each field
 //! is still there with the same type, each argument still takes every value it took, and no argument became required.
@@ -58,7 +58,7 @@ impl Schema {
         }
     }
 
-    /// Our name for a type of the seed's: the roots may be called otherwise.
+    /// Returns our name for a type of the seed's: the root types may have other names.
     fn name_of<'a>(&'a self, seed: &Self, name: &'a str) -> &'a str {
         if name == seed.query {
             &self.query
@@ -70,7 +70,7 @@ impl Schema {
     }
 }
 
-/// Why operations valid on `seed` would not be valid on `ours`.
+/// Returns why operations valid on `seed` would not be valid on `ours`.
 fn faults(seed: &Schema, ours: &Schema) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, kind) in &seed.kinds {
@@ -99,7 +99,7 @@ fn compare(name: &str, seed: &ObjectType, ours: &ObjectType, faults: &mut Vec<St
             faults.push(format!("{name}.{} is missing", field.name.node));
             continue;
         };
-        // The same type to the letter: even a stricter one could break a fragment merged with another field.
+        // The types must be identical: even a stricter one could break a fragment merged with another field.
         if here.ty.node != field.ty.node {
             let (ours, seed) = (&here.ty.node, &field.ty.node);
             faults.push(format!("{name}.{} is {ours}, not {seed}", field.name.node));

@@ -1,4 +1,4 @@
-//! `wharf serve` as an operator meets it: its directory, its refusals, its end, and what it tells.
+//! `wharf serve` as an operator sees it: its directory, its refusals, its end, and its output.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -283,7 +283,7 @@ async fn a_log_that_cannot_be_written_stops_nobody() {
     })
     .await;
     let admin = Api::new(&url, Some(Keypair::new(ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY)));
-    // A registry that is not there: its task is logged, and ends.
+    // A registry that does not exist: its task is logged, and ends.
     admin.add_registry_at("127.0.0.1:1", "http://127.0.0.1:1", None).await;
     let end = admin.finish(&admin.rescan("127.0.0.1:1").await).await;
     assert!(end.name.ends_with("failed"), "{end:?}");

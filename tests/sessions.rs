@@ -80,7 +80,7 @@ async fn a_session_that_was_ended_is_good_for_nothing() {
 async fn each_signing_in_makes_a_new_session_in_the_place_of_the_old_one() {
     let app = App::start().await;
     let mut person = Visitor::of(&app);
-    // Whoever planted this waits in vain for somebody to sign in with it.
+    // An attacker who planted this cookie must not get a session when the user signs in with it.
     person.cookie = Some(format!("{PLAIN}={}", "A".repeat(43)));
     let planted = person.clone();
     person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
@@ -139,7 +139,7 @@ async fn a_session_ends_unused_or_at_the_end_of_its_life() {
         let started = std::time::Instant::now();
         let person = Visitor::admin(&app).await;
         if setting == "--session-lifetime" {
-            // Used all the time.
+            // The session is used all the time.
             let ask = async || person.asking("{ __typename }", &json!({})).send().await.status;
             until("its end", PATIENCE, async || (ask().await == 401).then_some(())).await;
             assert!(started.elapsed() >= Duration::from_secs(5), "{setting}: {:?}", started.elapsed());
@@ -264,7 +264,7 @@ async fn who_signs_in_and_who_fails_to_is_in_the_audit_log() {
         rows,
         json!([
             row("sign_out", ADMIN_EMAIL, "DONE", "127.0.0.1", "session"),
-            // Not the name that was tried: it may be a password.
+            // The row does not have the name that was tried, because it may be a password.
             row("sign_in", "(no such account)", "DENIED", "127.0.0.4", "password"),
             row("sign_in", ADMIN_EMAIL, "DENIED", "127.0.0.3", "password"),
             row("sign_in", ADMIN_EMAIL, "DONE", "127.0.0.1", "password"),

@@ -1,4 +1,4 @@
-//! The first super-admin, made in a browser where nobody looks at a terminal.
+//! The first super-admin, created in a browser when no terminal shows the credentials.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::support::sign::Keypair;
 use crate::support::visitor::Visitor;
 use crate::support::wait::{PATIENCE, until};
 
-/// A server to which no credentials were given; its stdout is no terminal.
+/// Returns a server without given credentials, whose stdout is no terminal.
 fn bare(arguments: &'static [&'static str]) -> Launch {
     Launch::new(move |command: &mut Command| {
         for name in ["EMAIL", "PASSWORD", "ACCESS_KEY", "SECRET_KEY"] {
@@ -22,7 +22,7 @@ fn bare(arguments: &'static [&'static str]) -> Launch {
     })
 }
 
-/// What the link has that the last start logged.
+/// Returns the token in the link that the last start logged.
 fn token(app: &App) -> String {
     let logs = app.logs();
     let link = logs.rsplit("/setup#token=").next().filter(|rest| rest.len() < logs.len());
@@ -65,7 +65,7 @@ async fn the_link_in_the_log_makes_one_super_admin_and_nothing_else_does() {
     foreign.json(&body).send().await.problem(403, "generic-forbidden");
     assert!(is_new(&app).await);
 
-    // Several at once with the right link: one of them is the super-admin.
+    // Several requests at once with the correct link: one of them becomes the super-admin.
     let people = ["ann", "bob", "cem", "dov"].map(|name| format!("{name}@lab.example"));
     let replies = join_all(people.iter().map(|email| set_up(&app, &now, email, "correct horse"))).await;
     let made: Vec<Value> = replies.iter().filter(|reply| reply.status == 200).map(Reply::json).collect();
@@ -78,7 +78,7 @@ async fn the_link_in_the_log_makes_one_super_admin_and_nothing_else_does() {
     let mut person = Visitor::of(&app);
     assert_eq!(person.sign_in(&text("email"), "correct horse").await.json()["authenticated"], true);
 
-    // Every attempt with a link has its row.
+    // Every attempt with a link has a row.
     let rows = audited(&admin).await;
     let of = |outcome: &str| {
         rows.iter()
@@ -102,7 +102,7 @@ async fn who_guesses_is_kept_waiting_and_who_has_the_link_is_not() {
     let app = bare(&[]).start().await;
     let mut seen = Vec::new();
     for _ in 0..25 {
-        // Somebody who takes the fields for others says what is nobody's to read.
+        // A user who confuses the fields types secrets that must not appear anywhere.
         seen.push(set_up(&app, "guess", "a password of hers", "a password of hers").await.status);
     }
     assert!(seen.contains(&429) && seen.ends_with(&[429]), "{seen:?}");

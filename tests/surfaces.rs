@@ -1,4 +1,4 @@
-//! One fact, one answer: what a row shows, what filters find by it, and what every other surface says of the same thing.
+//! One fact, one answer: a row's values, the filters that find it, and every other surface agree.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::support::people;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 
-/// A server with two agents, one of which drains, and a registry that it has read.
+/// A server with two agents, one of which drains, and a registry that the server has read.
 struct Scene {
     app: App,
     shelf: Shelf,
@@ -43,7 +43,7 @@ impl Scene {
     }
 }
 
-/// The types of the server's schema, as it tells them.
+/// The types of the server's schema, by introspection.
 struct Schema(Vec<Value>);
 
 impl Schema {
@@ -57,14 +57,14 @@ impl Schema {
         Self(types)
     }
 
-    /// The fields of a type; none of one that has none.
+    /// Returns the fields of a type; none for a type without fields.
     fn fields(&self, name: &str) -> Vec<&Value> {
         let found =
             self.0.iter().find(|kind| kind["name"] == name).unwrap_or_else(|| panic!("no type {name}"));
         found["fields"].as_array().into_iter().flatten().collect()
     }
 
-    /// What is selected of a type: all fields that need no arguments, and all of theirs.
+    /// Returns a selection of all fields of a type that need no arguments, and of their fields.
     fn selection(&self, name: &str) -> String {
         let plain = self.fields(name).into_iter().filter(|field| field["args"] == json!([]));
         let selected = plain.map(|field| {
@@ -80,7 +80,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
-/// The name and the kind of a type, without lists and what may not be null.
+/// Returns the name and the kind of a type, without lists and non-null.
 fn named(mut of: &Value) -> (&str, &str) {
     while !of["ofType"].is_null() {
         of = &of["ofType"];
@@ -92,14 +92,14 @@ fn named(mut of: &Value) -> (&str, &str) {
 struct List {
     field: String,
     row: String,
-    /// What is selected of a row.
+    /// The selection on a row.
     selection: String,
-    /// Whether it comes in pages as Relay has them.
+    /// Whether it has Relay's pages.
     is_connection: bool,
 }
 
 impl List {
-    /// All there are.
+    /// Returns all lists that can be filtered.
     fn all(schema: &Schema) -> Vec<Self> {
         let has_filter = |field: &&Value| {
             field["args"]
@@ -137,7 +137,7 @@ impl List {
         (query, json!({"f": filter, "o": order}))
     }
 
-    /// The rows, in this order.
+    /// Returns the rows, in this order.
     async fn rows(&self, api: &Api, filter: &str, order: &str) -> Vec<Value> {
         let (query, variables) = self.query(filter, order);
         let data = api.ask(&query, variables).await;
@@ -146,7 +146,7 @@ impl List {
         rows.into_iter().map(node).filter(|row| row["access_key"] != ADMIN_ACCESS_KEY).collect()
     }
 
-    /// The fields that filters or orders may name, as the server lists them to one who names another.
+    /// Returns the fields that filters or orders may name, as the server's error for an unknown field lists them.
     async fn fields(&self, api: &Api, filter: &str, order: &str) -> Vec<String> {
         let (query, variables) = self.query(filter, order);
         let why = api.refused(&query, variables).await;
@@ -158,19 +158,19 @@ impl List {
     }
 }
 
-/// What no row shows, though rows can be found by it.
+/// Fields by which rows can be found but which no row shows.
 const UNSEEN: [(&str, &str); 4] = [
-    // What is shown is which agents have it.
+    // A row shows which agents have the image.
     ("ImageNode", "stale"),
-    // What is shown is the labels that say so.
+    // A row shows the labels that decide it.
     ("ImageNode", "is_operation"),
     ("ImageNode", "is_customized"),
-    // What is shown is the user.
+    // A row shows the user.
     ("KeyPair", "domain_name"),
 ];
 
-/// What a row shows of a field that filters name: under this name, or where it stands otherwise. Nothing where it shows
-/// none of it.
+/// Returns what a row shows of a field that filters name, under this name or elsewhere; `None` if it shows nothing of
+/// it.
 fn shown(list: &List, row: &Value, field: &str) -> Option<Value> {
     let canonical = || format!("{}/{}:{}", text(&row["registry"]), text(&row["name"]), text(&row["tag"]));
     Some(match (list.row.as_str(), field) {
@@ -187,7 +187,7 @@ fn shown(list: &List, row: &Value, field: &str) -> Option<Value> {
     })
 }
 
-/// The comparisons that say of a field what a value says.
+/// Returns the comparisons that must hold for a field with this value.
 fn comparisons(field: &str, value: &Value) -> Vec<String> {
     let is = |constant: String| vec![format!("{field} == {constant}")];
     match value {
@@ -208,17 +208,17 @@ fn comparisons(field: &str, value: &Value) -> Vec<String> {
     }
 }
 
-/// Whether a field has keys, as labels have.
+/// Whether a field has keys, as labels do.
 fn is_keyed(field: &str) -> bool {
     field.strip_suffix("KEY").is_some()
 }
 
-/// A text as filters have it.
+/// Returns a text as filters write it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// In which order two values of a field come: those that are none last.
+/// Returns the order of two values of a field; null comes last.
 fn compare(a: &Value, b: &Value) -> Ordering {
     let time = |value: &Value| value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     match (a, b) {
@@ -232,7 +232,7 @@ fn compare(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// A scene with something of everything that filters can name.
+/// Returns a scene with something of everything that filters can name.
 async fn full() -> (Scene, Speaker) {
     let scene = Scene::set([
         Image::new("lab/deep/python", "3.9-ubuntu20.04")
@@ -257,7 +257,7 @@ async fn full() -> (Scene, Speaker) {
         .transfer_to_end("preload_image", &format!("{host}/lab/deep/python:3.9-ubuntu20.04"), second)
         .await;
     assert_eq!(end, "bgtask_done", "{task}");
-    // One that has told nothing of itself, but for its id.
+    // An agent that has reported nothing but its id.
     let told = token(&api, json!({})).await;
     let (speaker, _) = Speaker::join(&scene.app, hello(Some(&told), "speaksnothing")).await.expect("in");
     let props = json!({"password": people::PASSWORD, "full_name": "Ann \"the \\ first\\", "username": "ann"});
@@ -296,7 +296,7 @@ async fn every_list_is_filtered_and_ordered_by_what_its_rows_show() {
             }
         }
         for field in list.fields(&api, "", "no_such_field").await {
-            // Relay's ids are in the order of what is in them.
+            // Relay's ids are sorted by what they encode.
             let shown_as =
                 if (list.row.as_str(), field.as_str()) == ("ImageNode", "id") { "row_id" } else { &field };
             let by = |a: &Value, b: &Value| match (shown(list, a, shown_as), shown(list, b, shown_as)) {
@@ -315,7 +315,7 @@ async fn every_list_is_filtered_and_ordered_by_what_its_rows_show() {
     assert!(seen.len() > 40, "{seen:?}");
 }
 
-/// Whether both are the same at last: what a row shows may change while it is looked at, as room on a disk does.
+/// Waits until both are equal: a row may change while it is read, as free room on a disk does.
 async fn settled(what: &str, both: impl AsyncFn() -> (Vec<Value>, Vec<Value>)) {
     for _ in 0..5 {
         let (found, expected) = both().await;
@@ -327,7 +327,7 @@ async fn settled(what: &str, both: impl AsyncFn() -> (Vec<Value>, Vec<Value>)) {
     assert_eq!(found, expected, "{what}");
 }
 
-/// The ids of the agents that a filter finds.
+/// Returns the ids of the agents that a filter finds.
 async fn agents(api: &Api, filter: &str) -> Vec<Value> {
     let document = "query($f: String) { agent_list(limit: 100, offset: 0, filter: $f) { items { id } } }";
     let data = api.ask(document, json!({"f": filter})).await;
@@ -365,7 +365,7 @@ async fn an_image_is_of_one_type_and_of_one_moment_whoever_is_asked() {
     assert_eq!(types, ["compute", "service", "service", "system", "compute"]);
 }
 
-/// The arguments by which a list is told how many rows it has and leaves out.
+/// The arguments that say how many rows a list returns and skips.
 const COUNTS: [&str; 4] = ["limit", "offset", "first", "last"];
 
 #[tokio::test]
@@ -401,10 +401,10 @@ async fn no_list_takes_less_than_no_rows() {
     assert!(asked >= 16, "{asked}");
 }
 
-/// What `/v2` calls otherwise than GraphQL, and how it stands in a GraphQL row.
+/// A name in `/v2` that differs from GraphQL's, and how to read the value from a GraphQL row.
 type Renamed = (&'static str, fn(&Value) -> Value);
 
-/// Holds an item of `/v2` against a row of GraphQL: each value that both have is the same. What is in `only` has no
+/// Compares an item of `/v2` with a row of GraphQL: values that both have must be equal. Names in `only` have no
 /// counterpart.
 fn alike(item: &Value, row: &Value, renamed: &[Renamed], only: &[&str]) {
     for (name, value) in item.as_object().expect("an object") {
@@ -472,7 +472,7 @@ async fn the_newest_clients_are_told_of_images_and_registries_what_graphql_tells
         let row =
             rows.iter().find(|row| row["hostname"] == item["registry_name"]).expect("GraphQL has it, too");
         alike(&item, &row["config"], &renamed, &["id", "entity_id", "registry_name", "extra"]);
-        // Clients before 24.9 read the same as keys.
+        // Clients before 24.9 read the same facts as configuration keys.
         let key =
             json!({"key": format!("config/docker/registry/{}", text(&row["hostname"])), "prefix": true});
         let keys = api.call("POST", "/config/get").json(&key).send().await.json()["result"].clone();
@@ -486,7 +486,7 @@ async fn the_newest_clients_are_told_of_images_and_registries_what_graphql_tells
     }
 }
 
-/// Things that several queries tell of: their type, the queries of all, and the query of one with what it is asked by.
+/// Things that several queries return: their type, the queries for all, the query for one, and its argument.
 const TOLD: [(&str, &[&str], &str, &str); 5] = [
     ("Agent", &["agents"], "agent(agent_id: KEY)", "id"),
     ("User", &["users"], "user(email: KEY)", "email"),
@@ -538,7 +538,7 @@ async fn whichever_query_tells_of_a_thing_says_the_same() {
             .await;
         }
     }
-    // What both types of images have is the same in both.
+    // Fields that both types of images have are equal in both.
     let data = api.ask(&format!("{{ images {{ {} }} }}", schema.selection("Image")), json!({})).await;
     let nodes =
         lists.iter().find(|list| list.row == "ImageNode").expect("a list of nodes").rows(&api, "", "").await;

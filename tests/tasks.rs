@@ -15,7 +15,7 @@ use crate::support::sse::Event;
 use crate::support::verbs::counts;
 use crate::support::wait::{PATIENCE, until};
 
-/// A server with a registry of some repositories behind a proxy.
+/// A server with a registry of some repositories, which is behind a proxy.
 struct Scene {
     app: App,
     proxy: CountingProxy,
@@ -70,7 +70,7 @@ async fn each_client_hears_the_events_it_knows() {
         let task = scene.rescan().await;
         let events = api.events(&task).await.rest().await;
         well_formed(&events, prefix, &task);
-        // Listening again gives what a latecomer needs, and no more.
+        // A second stream gives a latecomer what it needs, and no more.
         let events = api.events(&task).await.rest().await;
         assert_eq!(events.len(), 2, "{events:?}");
         well_formed(&events, prefix, &task);
@@ -122,7 +122,7 @@ async fn the_first_event_leaves_the_client_time_to_start_its_spinner() {
     let Some(scene) = Scene::set(5).await else { return };
     let task = scene.rescan().await;
     scene.app.admin().finish(&task).await;
-    // A busy machine can only make the pause look shorter than it was, so the longest of a few tells.
+    // A busy machine can only make the pause look shorter than it was, so the longest of a few counts.
     let mut longest = Duration::ZERO;
     for _ in 0..5 {
         let first = scene.app.admin().events(&task).await.next().await.expect("an event");
@@ -159,7 +159,7 @@ async fn whoever_has_heard_the_end_is_told_it_again_and_does_not_wait_for_ever()
     let end = api.finish(&task).await;
     let id = end.id.clone().expect("an id");
     let listen = async { api.events_after(&task, Some(&id)).await.rest().await };
-    // A stream that waits says now and then that it is still there, and would be read for ever.
+    // A waiting stream sends signs of life, so reading it would never end.
     let again = tokio::time::timeout(PATIENCE, listen).await.expect("a stream that ends");
     well_formed(&again, "bgtask", &task);
     assert_eq!(again.len(), 2, "{again:?}");
@@ -274,7 +274,7 @@ async fn whoever_hangs_up_while_a_task_is_taken_in_leaves_none_that_never_ends()
     let token = create(&api, "ci", "full").await["token"].as_str().expect("a token").to_owned();
     let document = "mutation($r: String) { rescan_images(registry: $r) { ok msg } }";
     let variables = json!({"r": scene.proxy.host()});
-    // At every moment from before it is read to after it is done.
+    // At every moment from before the request is read until after it is done.
     for patience in (0..100).map(|step| Duration::from_micros(30 * step)) {
         let client = Rude::ask(&scene.app, &token, document, &variables).await;
         tokio::time::sleep(patience).await;

@@ -1,4 +1,4 @@
-//! Domains, groups and scaling groups: what can be done with them, what is refused and why, and that it lasts.
+//! Domains, groups and scaling groups: what can be done with them, what is refused and why, and that changes last.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Images on their way to real Docker engines and off them.
+//! Preloads onto real Docker engines, and unloads from them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,14 +16,14 @@ use crate::support::registry::RealRegistry;
 use crate::support::verbs::counts;
 use crate::support::wait::{PATIENCE, until};
 
-/// A server with engines, and a registry behind a proxy that it has read.
+/// A server with engines, and a registry behind a proxy that the server has read.
 struct Scene {
     app: App,
     proxy: CountingProxy,
     _registry: RealRegistry,
     nodes: Vec<RealDocker>,
     built: Vec<Built>,
-    /// By id, in the order of the ids.
+    /// The agents' ids, in order.
     agents: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Scene {
         Self::set_with(nodes, images, |_| ()).await
     }
 
-    /// With a changed command line of the server.
+    /// Returns a scene with a changed command line of the server.
     async fn set_with(
         nodes: usize,
         images: Vec<Image>,
@@ -83,7 +83,7 @@ impl Scene {
         self.app.admin()
     }
 
-    /// What an image is called here and on the nodes.
+    /// Returns an image's name, here and on the nodes.
     fn name(&self, image: usize) -> String {
         let built = &self.built[image];
         format!("{}/{}:{}", self.proxy.host(), built.repository, built.tag)
@@ -96,14 +96,14 @@ impl Scene {
         answer["task_id"].as_str().expect("a task").to_owned()
     }
 
-    /// Does it to the end; returns the final event's name and the task.
+    /// Runs it to the end; returns the final event's name and the task.
     async fn end(&self, field: &str, image: usize, agents: &str) -> (String, Value) {
         let task = self.begin(field, image, agents).await;
         let event = self.api().finish(&task).await;
         (event.name, self.api().task(&task).await)
     }
 
-    /// How an image stands on each agent, in order.
+    /// Returns the state of an image on each agent, in order.
     async fn presence(&self, image: usize) -> Vec<String> {
         let query = "query($r: String!) { image_presence(reference: $r) { agent state } }";
         let data = self.api().ask(query, json!({"r": self.name(image)})).await;
@@ -111,14 +111,15 @@ impl Scene {
         rows.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until it stands like that: for less than a minute, after which engines are read without an event, too.
+    /// Waits until the image has these states: for less than a minute, after which engines are read even without an
+    /// event.
     async fn becomes(&self, image: usize, states: &[&str]) {
         let what = format!("image {image} to be {states:?}");
         until(&what, Duration::from_secs(45), async || (self.presence(image).await == states).then_some(()))
             .await;
     }
 
-    /// `docker images` of a node.
+    /// Returns `docker images` of a node.
     async fn listed(&self, node: usize) -> Vec<String> {
         let format = ["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"];
         self.nodes[node].docker_ok(&format).await.lines().map(str::to_owned).collect()
@@ -132,7 +133,7 @@ async fn ask_for(api: &Api, field: &str, reference: &str, agents: &str) -> Value
     api.ask(&document, json!({"r": reference, "a": agents})).await[field].take()
 }
 
-/// Whoever runs the tests, also root: what the permissions of files forbid is forbidden to this command.
+/// Makes this command respect the permissions of files, even if root runs the tests.
 fn heed_permissions(command: &mut Command) {
     let mut bound = Command::new("setpriv");
     bound
@@ -245,7 +246,7 @@ async fn a_cancelled_preload_leaves_no_pull_in_the_engine() {
     let large = Image::new("lab/large", "1").real_layers(3, 5_000_000);
     let Some(scene) = Scene::set(1, vec![large]).await else { return };
     scene.proxy.take_log();
-    // The manifest comes, the layers don't.
+    // The manifest arrives, the layers don't.
     let gate = scene.proxy.gate();
     scene.proxy.answer(move |request| {
         if request.method == "GET" && request.target.contains("/manifests/") {
@@ -266,14 +267,14 @@ async fn a_cancelled_preload_leaves_no_pull_in_the_engine() {
     assert_eq!(scene.api().finish(&task).await.name, "bgtask_cancelled");
     let ended = scene.api().task(&task).await;
     assert_eq!(ended["items"][0]["state"], "cancelled", "{ended:#}");
-    // Docker hears of it only once what it waits for has come.
+    // Docker notices only once what it waits for has come.
     scene.proxy.behave();
     let node = &scene.nodes[0];
     until("dockerd to give up", PATIENCE, async || node.log().contains("context canceled").then_some(()))
         .await;
     assert_eq!(scene.listed(0).await, [""; 0]);
     assert_eq!(scene.presence(0).await, ["absent"]);
-    // What was given up is no obstacle to another try.
+    // A pull that was given up does not prevent another try.
     assert_eq!(scene.end("preload_image", 0, "*").await.0, "bgtask_done");
 }
 
@@ -315,7 +316,7 @@ async fn a_preload_waits_for_an_engine_that_was_killed() {
     assert_eq!(event.name, "bgtask_done", "{ended:#}");
     let states = reasons(&ended);
     assert!(states.iter().all(|(state, ..)| *state == "done"), "{ended:#}");
-    // Waiting for an engine that is known to be gone is no try; one that failed before that was known is.
+    // Waiting for an engine that is known to be gone counts no attempt; an attempt before that was known counts.
     assert!(states.iter().all(|(_, attempts, _)| (1..=2).contains(attempts)), "{ended:#}");
     scene.becomes(0, &["present", "present"]).await;
 }
@@ -335,7 +336,7 @@ async fn an_engine_that_may_not_be_used_is_said_to_be_so_and_the_others_go_on() 
     })
     .await;
     let said: Vec<&str> = reasons(&waiting).into_iter().map(|(.., reason)| reason).collect();
-    // The one that waits is tried again now and then, so it may just be running.
+    // The waiting item is tried again now and then, so it may be running.
     for (is_final, expected) in [("true", &["done"][..]), ("false", &["waiting", "running"])] {
         let query =
             format!("{{ background_task(id: {task:?}) {{ items(is_final: {is_final}) {{ state }} }} }}");
@@ -490,7 +491,7 @@ async fn several_images_are_one_task() {
     assert_eq!(planned, pairs.iter().map(|(image, agent)| (image, agent)).collect::<Vec<_>>(), "{plan}");
     assert_eq!(plan["count"], 2, "{plan}");
 
-    // One that is named twice is loaded once, and one on all agents before another on any.
+    // An image named twice is loaded once, and one image is begun on all agents before the next on any.
     let begun = start(&names[0], json!([names[1], null, names[0]])).await;
     let task = begun["task_id"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
     assert_eq!(api.finish(&task).await.name, "bgtask_done");

@@ -1,4 +1,4 @@
-//! The UI that the binary carries: it is what its sources say, and it is served as browsers want it.
+//! The UI in the binary: it matches its sources, and is served as browsers need it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::app::App;
 use crate::support::sign::to_hex;
 
-/// What the UI is built from, and what came of it: the list in `ui/tools/seal.js`.
+/// The UI's sources and built files: the list in `ui/tools/seal.js`.
 const SEALED: [&str; 12] = [
     "codegen.ts",
     "dist",
@@ -30,7 +30,7 @@ fn ui() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ui")
 }
 
-/// All files below a place, by their path from the UI's folder.
+/// Collects all files below a place, by their path from the UI's folder.
 fn files(path: &str, found: &mut Vec<String>) {
     let place = ui().join(path);
     if !place.is_dir() {
@@ -66,14 +66,14 @@ async fn every_operation_of_the_ui_is_valid_against_the_schema() {
     files("src", &mut paths);
     paths.retain(|path| path.ends_with(".graphql"));
     assert!(!paths.is_empty());
-    // Fragments may be in another file, as the build puts them together too.
+    // Fragments may be in another file, because the build merges them too.
     let texts: Vec<_> = paths.iter().map(|path| fs::read_to_string(ui().join(path)).unwrap()).collect();
     for (path, text) in paths.iter().zip(&texts) {
         let document = parse_query(text).unwrap_or_else(|error| panic!("{path}: {error}"));
         for (name, _) in document.operations.iter() {
             let name = name.expect("the UI's operations have names").as_str();
             let query = alone(text, name, &texts);
-            // It is judged as a whole, and then nothing of it is run: there is no operation of that name.
+            // The document is validated as a whole but not run: it has no operation of that name.
             let body = json!({"query": query, "operationName": "None"});
             let answer = app.admin().call("POST", "/graphql").json(&body).send().await.json();
             let message = answer["errors"][0]["message"].as_str().unwrap_or_default().to_owned();
@@ -82,7 +82,7 @@ async fn every_operation_of_the_ui_is_valid_against_the_schema() {
     }
 }
 
-/// One operation of a document, with the fragments of all that it spreads.
+/// Returns one operation of a document, with the fragments of everything that it spreads.
 fn alone(text: &str, name: &str, all: &[String]) -> String {
     let pieces = |text: &str| -> Vec<String> {
         let mut pieces: Vec<String> = Vec::new();
@@ -127,7 +127,7 @@ async fn a_file_of_the_ui_is_sent_packed_and_only_once() {
     assert_ne!(packed.header("etag"), plain.header("etag"));
     let again = get("gzip, br").header("If-None-Match", packed.header("etag").unwrap()).send().await;
     assert_eq!((again.status, again.body.len()), (304, 0));
-    // The twins are no pages of their own.
+    // The brotli twins are not served under their own names.
     assert_eq!(app.anonymous().call("GET", "/app.js.br").unsigned().send().await.status, 404);
 }
 

@@ -13,7 +13,7 @@ async fn user(api: &Api, email: &str) -> Value {
     api.ask(query, json!({"e": email})).await["user"].take()
 }
 
-/// The status of the smallest signed request.
+/// Returns the status of the smallest signed request.
 async fn knock(api: &Api) -> u16 {
     api.call("POST", "/admin/gql").json(&json!({"query": "{ __typename }"})).send().await.status
 }
@@ -174,7 +174,7 @@ async fn a_keypair_is_made_rotated_switched_off_and_removed() {
     let api = |secret: &str| Api::new(app.url(), Some(Keypair::new(&access_key, secret)));
     assert_eq!(knock(&api(&old)).await, 200);
 
-    // Who has a keypair can rotate it: with it, or with another one.
+    // A keypair's owner can rotate it: with the keypair itself, or with another one.
     let rotate = format!(
         "mutation {{ rotate_keypair(access_key: \"{access_key}\") {{ ok msg keypair {{ access_key secret_key }} }} }}"
     );
@@ -236,7 +236,7 @@ async fn users_are_listed_by_page_and_by_what_they_are() {
     assert!(admin.list("users(domain_name: \"nowhere\")", "email").await.is_empty());
 }
 
-/// Everything a domain's admin may do, and where that ends.
+/// Everything a domain's admin may do, and the limits of that.
 #[tokio::test]
 async fn a_domains_admin_rules_in_the_domain_and_nowhere_else() {
     let app = App::start().await;
@@ -363,7 +363,7 @@ async fn a_domains_admin_does_not_learn_who_is_in_another_domain() {
     let (_, told) = add(&root, "eve@other", "").await;
     assert!(told.starts_with("there is a user eve@other already"), "{told}");
 
-    // Who searches is told nothing any more, of names that are free neither.
+    // After many tries a searching admin gets no more answers, not even about free names.
     for _ in 0..15 {
         add(&chief, "eve@other", "").await;
     }

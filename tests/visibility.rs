@@ -1,4 +1,4 @@
-//! Who sees which image, through every door there is: list, lookup, alias, pages, presence, explanation.
+//! Who sees which image, on every surface: list, lookup, alias, pages, presence, explanation.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::support::wait::{PATIENCE, until};
 
 const OWNER: &str = "ai.backend.customized-image.owner";
 
-/// A server that has read two registries; the domain of all people may see the first.
+/// A server that has read two registries; the domain of all users may see the first.
 struct Scene {
     app: App,
     open: RealRegistry,
@@ -52,7 +52,7 @@ impl Scene {
     }
 }
 
-/// `name:tag` of a list, and of all pages of nodes, which must say the same.
+/// Returns `name:tag` of a list, and of all pages of nodes, which must agree.
 async fn seen(api: &Api) -> BTreeSet<String> {
     let named =
         |image: &Value| format!("{}:{}", image["name"].as_str().unwrap(), image["tag"].as_str().unwrap());
@@ -69,7 +69,7 @@ async fn seen(api: &Api) -> BTreeSet<String> {
     list
 }
 
-/// The whole error with which an image is not found, the reference itself taken out of it.
+/// Returns the whole error for a missing image, without the reference itself.
 async fn missing(api: &Api, reference: &str) -> String {
     let answer =
         api.graphql("query($r: String!) { image(reference: $r) { name } }", json!({"r": reference})).await;
@@ -222,7 +222,7 @@ async fn nodes_are_filtered_ordered_and_paged() {
     let page = ann.ask(nodes, back).await["image_nodes"].take();
     assert_eq!((tags(&page), &page["pageInfo"]["hasPreviousPage"]), (vec!["3.9".into()], &json!(true)));
 
-    // By each of its ids, the node is the same.
+    // Each of its ids finds the same node.
     for id in [&node["id"], &node["row_id"]] {
         let data = ann
             .ask(
@@ -326,7 +326,7 @@ async fn with_a_group_only_what_its_agents_have_is_seen() {
     ] {
         assert_eq!(list(api, arguments).await, expected, "{arguments}");
     }
-    // Where it is, is for super-admins to know.
+    // Only super-admins may know where an image is.
     let where_it_is = "{ images(is_installed: true) { installed installed_agents } }";
     let told = ann.ask(where_it_is, json!({})).await;
     assert_eq!(told["images"], json!([{"installed": true, "installed_agents": null}]));

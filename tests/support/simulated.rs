@@ -1,4 +1,4 @@
-//! Agents that are loops in this process and speak the real protocol: hundreds of them take no more than one real
+//! Agents that are loops in this process and speak the real protocol: hundreds of them cost no more than one real
 //! engine, and each is as slow or as dead as a test wants.
 
 use std::collections::BTreeMap;
