@@ -128,27 +128,27 @@ impl AgentNode {
         Some(self.0.is_schedulable())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn cpu_cur_pct(&self) -> Option<f64> {
         Some(0.0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn mem_cur_bytes(&self) -> Option<f64> {
         Some(0.0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn available_slots(&self) -> Option<&str> {
         Some("{}")
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn occupied_slots(&self) -> Option<&str> {
         Some("{}")
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn hardware_metadata(&self) -> Option<&str> {
         Some("{}")
     }
@@ -158,7 +158,7 @@ impl AgentNode {
         Some(r#"{"node": {}, "devices": {}}"#)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn local_config(&self) -> Option<&str> {
         Some("{}")
     }

@@ -45,12 +45,12 @@ impl DomainNode {
         Some(self.0.created_at.to_string())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn total_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
@@ -79,9 +79,9 @@ pub(crate) struct DomainInput {
     description: Option<String>,
     /// Whether it is active; true if not given. Users of an inactive domain see no images.
     is_active: Option<bool>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
     /// The registries whose images its users may see.
     allowed_docker_registries: Option<Vec<Option<String>>>,
@@ -99,9 +99,9 @@ pub(crate) struct ModifyDomainInput {
     description: Option<String>,
     /// Whether it is active. Users of an inactive domain see no images.
     is_active: Option<bool>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
     /// The registries whose images its users may see. An empty list changes nothing, because the older official
     /// clients send one with every change; `[""]` empties the list.

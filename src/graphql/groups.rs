@@ -60,12 +60,12 @@ impl GroupNode {
         Some(&self.0.domain)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn total_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
@@ -97,9 +97,9 @@ pub(crate) struct GroupInput {
     is_active: Option<bool>,
     /// The domain it belongs to; the caller's own if not given.
     domain_name: Option<String>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
     /// Its id in an external system.
     integration_id: Option<String>,
@@ -117,9 +117,9 @@ pub(crate) struct ModifyGroupInput {
     is_active: Option<bool>,
     /// The domain it belongs to. A group can't be moved to another domain.
     domain_name: Option<String>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     total_resource_slots: Option<JsonString>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     allowed_vfolder_hosts: Option<JsonString>,
     /// What to do with the users of `user_uuids`: `add` or `remove`.
     user_update_mode: Option<String>,

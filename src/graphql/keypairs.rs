@@ -97,7 +97,7 @@ impl KeyPairNode {
         Some(self.key.pair.created_at.to_string())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn modified_at(&self) -> Option<&str> {
         None
     }
@@ -112,22 +112,22 @@ impl KeyPairNode {
         i32::try_from(self.key.pair.rate_limit).ok()
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn resource_policy(&self) -> Option<&str> {
         Some(policies::DEFAULT)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn concurrency_limit(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn concurrency_used(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn num_queries(&self) -> Option<i32> {
         Some(0)
     }
@@ -194,13 +194,13 @@ macro_rules! props {
         pub(crate) struct $name {
             /// Whether it may be used.
             is_active: Option<bool>,
-            /// Ignored: it follows the user's role.
+            /// Not looked at: it follows the user's role.
             is_admin: Option<bool>,
             /// The resource policy; `default` is the only one.
             resource_policy: Option<String>,
             /// How many requests it may make in a window; 0 for no limit.
             rate_limit: Option<i32>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             concurrency_limit: Option<i32>,
         }
 

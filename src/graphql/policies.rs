@@ -37,67 +37,67 @@ impl KeyPairResourcePolicy {
         Some(DEFAULT)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn created_at(&self) -> Option<&str> {
         None
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn default_for_unspecified(&self) -> Option<&str> {
         Some("UNLIMITED")
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn total_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_session_lifetime(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_concurrent_sessions(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_concurrent_sftp_sessions(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_containers_per_session(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_pending_session_count(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_pending_session_resource_slots(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_vfolder_count(&self) -> Option<i32> {
         Some(0)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn max_vfolder_size(&self) -> Option<BigInt> {
         Some(BigInt(0))
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn idle_timeout(&self) -> Option<BigInt> {
         Some(BigInt(0))
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn allowed_vfolder_hosts(&self) -> Option<JsonString> {
         Some("{}".into())
     }

@@ -42,7 +42,7 @@ impl ScalingGroupNode {
         Some(self.0.is_active)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn is_public(&self) -> Option<bool> {
         Some(true)
     }
@@ -52,37 +52,37 @@ impl ScalingGroupNode {
         Some(self.0.created_at.to_string())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn driver(&self) -> Option<&str> {
         Some("static")
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn driver_opts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn scheduler(&self) -> Option<&str> {
         Some("fifo")
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn scheduler_opts(&self) -> Option<JsonString> {
         Some("{}".into())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn use_host_network(&self) -> Option<bool> {
         Some(false)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn wsproxy_addr(&self) -> Option<&str> {
         None
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn wsproxy_api_token(&self) -> Option<&str> {
         None
     }
@@ -98,21 +98,21 @@ macro_rules! props {
             description: Option<String>,
             /// Whether it is active. An image is not visible through an inactive scaling group.
             is_active: Option<bool>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             is_public: Option<bool>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             driver: Option<String>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             driver_opts: Option<JsonString>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             scheduler: Option<String>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             scheduler_opts: Option<JsonString>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             use_host_network: Option<bool>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             wsproxy_addr: Option<String>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             wsproxy_api_token: Option<String>,
         }
 

@@ -79,7 +79,7 @@ impl UserNode {
         Some(self.0.status.as_str())
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn status_info(&self) -> Option<&str> {
         None
     }
@@ -114,22 +114,22 @@ impl UserNode {
         self.0.integration_id.as_deref()
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn allowed_client_ip(&self) -> Option<Vec<Option<String>>> {
         None
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn totp_activated(&self) -> Option<bool> {
         Some(false)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn sudo_session_enabled(&self) -> Option<bool> {
         Some(false)
     }
 
-    /// A constant, for compatibility with Backend.AI's clients.
+    /// Constant; kept for Backend.AI's clients.
     async fn resource_policy(&self) -> Option<&str> {
         Some("default")
     }
@@ -225,15 +225,15 @@ macro_rules! props {
             totp_activated: Option<bool>,
             /// Refused: the main access key is always the oldest keypair that may be used.
             main_access_key: Option<String>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             resource_policy: Option<String>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             sudo_session_enabled: Option<bool>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             container_uid: Option<i32>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             container_main_gid: Option<i32>,
-            /// Ignored; accepted for compatibility with Backend.AI's clients.
+            /// Not looked at; accepted for Backend.AI's clients.
             container_gids: Option<Vec<Option<i32>>>,
         }
 
@@ -330,9 +330,9 @@ outcome!(
 #[derive(InputObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PurgeUserInput {
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     purge_shared_vfolders: Option<bool>,
-    /// Ignored; accepted for compatibility with Backend.AI's clients.
+    /// Not looked at; accepted for Backend.AI's clients.
     delegate_endpoint_ownership: Option<bool>,
 }
 
