@@ -60,9 +60,9 @@ impl<T> From<T> for Done<T> {
     }
 }
 
-/// Declares a payload: `outcome!(/// … PurgeDomain)`, or one with a field for the result, `outcome!(/// …
-/// CreateDomain, /// … domain: DomainNode)`. A payload is made from a `Result` with that value, or with [`Done`]
-/// around it; for several fields, with a tuple in the order of the fields.
+/// Declares a payload: `outcome!(/// … PurgeDomain)`, or one with a field for the result,
+/// `outcome!(/// … CreateDomain, /// … domain: DomainNode)`. A payload is made from a `Result` with that value, or with
+/// [`Done`] around it; for several fields, with a tuple in the order of the fields.
 macro_rules! outcome {
     ($(#[$doc:meta])* $name:ident $(, $(#[$about:meta])* $field:ident: $node:ty)* $(,)?) => {
         $(#[$doc])*
