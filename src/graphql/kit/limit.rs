@@ -1,6 +1,6 @@
 //! Limits on the number of fields in a document after its fragments are expanded, and on the number of its mutations.
 //!
-//! Fragments that spread each other twice, thirty deep, are a page of text and a billion fields, and async-graphql's
+//! Fragments that each spread another twice, thirty deep, are a page of text and a billion fields, and async-graphql's
 //! own checks walk them all. So the fields are counted first: each fragment once, by arithmetic.
 
 use std::collections::HashMap;

@@ -29,7 +29,7 @@ pub(crate) enum ErrorCode {
     /// Nothing was removed, because it would be too much to remove without confirmation; send the request again and
     /// confirm.
     ConfirmationRequired,
-    /// The server is too busy; the same request may succeed later.
+    /// Too much is asked at once; the same request may succeed later.
     Busy,
     /// A registry or an engine does not answer correctly.
     Unreachable,
