@@ -25,6 +25,7 @@ mod join;
 mod json;
 mod keypair;
 mod node;
+mod operation;
 mod password;
 mod presence;
 #[cfg(test)]
@@ -266,7 +267,7 @@ fn is_for_people() -> bool {
 }
 
 /// Says what a mutation did.
-fn done(outcome: &api::Outcome, said: &str, as_json: bool) -> Result<()> {
+fn done(outcome: &impl api::Payload, said: &str, as_json: bool) -> Result<()> {
     if as_json { json::print(outcome) } else { print(&text::one_line(said)) }
 }
 
