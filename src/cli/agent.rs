@@ -105,6 +105,7 @@ pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     pub(crate) status: String,
     pub(crate) status_reason: Option<String>,
+    schedulable: Option<bool>,
     lost_at: Option<String>,
     #[serde(deserialize_with = "json::text")]
     scaling_group: String,
@@ -240,6 +241,12 @@ async fn set(client: &Client, expression: &str, as_json: bool) -> Result<()> {
 }
 
 impl Record {
+    /// Its status; of one that answers, also whether it drains.
+    fn status(&self) -> &str {
+        // What is lost takes no images either, whether it drains or not.
+        if self.status == "ALIVE" && self.schedulable == Some(false) { "DRAINING" } else { &self.status }
+    }
+
     fn engine(&self) -> String {
         let parts = [self.engine.as_deref(), self.version.as_deref()];
         parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -252,7 +259,7 @@ impl Record {
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.clone(),
-            self.status.clone(),
+            self.status().to_owned(),
             self.scaling_group.clone(),
             self.architecture.clone().unwrap_or_default(),
             self.engine(),
@@ -266,7 +273,7 @@ impl Record {
         let size = |bytes: Option<u64>| bytes.map(text::size).unwrap_or_default();
         vec![
             ("agent", text::one_line(&self.id)),
-            ("status", text::one_line(&self.status)),
+            ("status", text::one_line(self.status())),
             ("reason", line(&self.status_reason)),
             ("lost at", line(&self.lost_at)),
             ("group", text::one_line(&self.scaling_group)),

@@ -124,7 +124,7 @@ async fn create(client: &Client, props: Value, as_json: bool) -> Result<()> {
         cli::print(&format!(
             "\nIt is not shown again, and is good until {}. On the node:\n  \
              WHARF_TOKEN={} wharf agent --manager {server}",
-            text::one_line(&until),
+            text::one_line(&text::moment(&until)),
             text::one_line(token),
         ))?;
     }
@@ -153,7 +153,7 @@ impl Record {
             line(&self.scaling_group, "any"),
             self.uses_left.to_string(),
             line(&self.used_by, "-"),
-            line(&self.expires_at, ""),
+            text::one_line(&text::moment(self.expires_at.as_deref().unwrap_or_default())),
             line(&self.created_by, ""),
         ]
     }

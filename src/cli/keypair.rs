@@ -14,7 +14,7 @@ use crate::{
         failure::{Failure, Result},
         json,
         operation::{One, Operation, Set},
-        table,
+        table, text,
     },
 };
 
@@ -178,14 +178,14 @@ async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> 
     let cells = all.into_iter().map(|pair| {
         let limit = if pair.rate_limit == 0 { "none".into() } else { pair.rate_limit.to_string() };
         let active = cli::yes_or_no(pair.is_active);
-        vec![pair.access_key, pair.user_id, active, limit, pair.last_used.unwrap_or_default()]
+        vec![pair.access_key, pair.user_id, active, limit, text::moment(&pair.last_used.unwrap_or_default())]
     });
     cli::print(&table::rows(&["ACCESS KEY", "USER", "ACTIVE", "RATE LIMIT", "LAST USED"], cells))
 }
 
 fn shown_once(what: &str, made: Created, as_json: bool) -> Result<()> {
     let Some(pair) = made.keypair.filter(|_| made.ok) else {
-        return Err(Failure::failed(what, made.msg));
+        return Err(Failure::about(what, made.msg));
     };
     if as_json {
         return json::print(&json!({

@@ -280,6 +280,12 @@ fn yes_or_no(answer: Option<bool>) -> String {
     }
 }
 
+/// Says something beside what stdout gets: for people, whatever stdout is.
+fn note(text: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.
 fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();

@@ -13,7 +13,7 @@ use crate::{
         failure::{Failure, Result},
         json,
         operation::{One, Operation},
-        table,
+        table, text,
     },
 };
 
@@ -125,8 +125,8 @@ async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> 
         return cli::print("No token yet; create one with: wharf token create NAME");
     }
     let cells = records.into_iter().map(|token| {
-        let (end, last) = (token.expires_at.unwrap_or_default(), token.last_used.unwrap_or_default());
-        vec![token.name, token.scope, end, last, token.id]
+        let moment = |at: Option<String>| text::moment(&at.unwrap_or_default());
+        vec![token.name, token.scope, moment(token.expires_at), moment(token.last_used), token.id]
     });
     cli::print(&table::rows(&["NAME", "SCOPE", "EXPIRES", "LAST USED", "ID"], cells))
 }
@@ -139,8 +139,6 @@ async fn create(client: &Client, name: &str, scope: &str, days: u32, as_json: bo
     if as_json {
         return json::print(&json!({ "ok": true, "name": name, "token": token.expose() }));
     }
-    cli::print(&format!(
-        "Send it as \"Authorization: Bearer …\"; it is not shown again.\n\n  {}\n",
-        token.expose()
-    ))
+    cli::note("Send it as \"Authorization: Bearer …\"; it is not shown again.");
+    cli::print(token.expose())
 }
