@@ -6,6 +6,8 @@
 //! an unknown type. So a document is looked at here, and what is asked of the library is what it comes to: one operation
 //! without variables, directives and fragments. Validation stays the library's where it is right.
 
+#[cfg(test)]
+pub(crate) mod asked;
 pub(crate) mod select;
 pub(crate) mod shape;
 pub(crate) mod types;
