@@ -35,7 +35,8 @@ const HASH: usize = 32;
 const AT_ONCE: (usize, usize) = (2, 4);
 /// How many of those who are known may wait for their turn.
 const KNOWN_WAITING: usize = 256;
-/// How many of the others may: some ten seconds' worth on a fast machine. How many of one address are among them, the throttle sees to.
+/// How many of the others may: some ten seconds' worth on a fast machine. How many of one address are among them, the
+/// throttle sees to.
 const STRANGERS_WAITING: usize = 1_000;
 /// How many new passwords may wait, those of one admin and those of all.
 const NEW_WAITING: (usize, usize) = (200, 600);
@@ -148,7 +149,8 @@ impl Hasher {
         self.shared.hash(password)
     }
 
-    /// Gives back the memory that nobody uses. It is kept for a while, since to get it costs as much as a part of a hash.
+    /// Gives back the memory that nobody uses. It is kept for a while, since to get it costs as much as a part of a
+    /// hash.
     pub(crate) fn tidy(&self) {
         self.shared.memory.lock().clear();
     }

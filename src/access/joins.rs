@@ -234,8 +234,8 @@ impl Joins {
     }
 
     /// Makes room for a new credential of an agent, within the transaction that lets it in by this token: one that it
-    /// has goes if the token was made for this agent since, for then a super-admin wants it replaced. If it has one that
-    /// must stay, or the key is that of another, the reason for the token's holder.
+    /// has goes if the token was made for this agent since, for then a super-admin wants it replaced. If it has one
+    /// that must stay, or the key is that of another, the reason for the token's holder.
     pub(crate) fn replace(
         writer: &mut Writer,
         token: &JoinToken,

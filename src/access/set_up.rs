@@ -92,7 +92,8 @@ impl SetUp {
         if !self.is_open() {
             return Err(Error::Conflict("there is an account already; sign in with it".into()).into());
         }
-        // Whoever has the right link is never kept waiting: nobody guesses 192 bits. What the wrong ones cost is bounded.
+        // Whoever has the right link is never kept waiting: nobody guesses 192 bits. What the wrong ones cost is
+        // bounded.
         let is_right = self.shared.is_right(&choice.token);
         let throttle = self.shared.sign_in.throttle();
         let wrong = if is_right { None } else { Some(throttle.admit(COUNTED, address).await?) };

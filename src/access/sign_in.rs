@@ -124,8 +124,8 @@ impl SignIn {
         &self.shared.hasher
     }
 
-    /// Takes away the sessions that are over, the failures that are forgotten and memory that nobody uses; with `all`, writes what is known of
-    /// the other sessions too.
+    /// Takes away the sessions that are over, the failures that are forgotten and memory that nobody uses; with `all`,
+    /// writes what is known of the other sessions too.
     pub(crate) async fn tidy(&self, all: bool) -> Result<()> {
         self.shared.hasher.tidy();
         self.shared.sessions.tidy(all).await?;

@@ -1,5 +1,5 @@
-//! Follows one engine: met when it answers, read when something changes on it, lost when it is gone, met again when it is
-//! back.
+//! Follows one engine: met when it answers, read when something changes on it, lost when it is gone, met again when it
+//! is back.
 
 use std::time::Duration;
 

@@ -19,7 +19,8 @@ impl EngineKind {
     /// All of them.
     pub(crate) const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
 
-    /// Whether it fetches images from the registry by itself; one that does not gets a [`source`](crate::engine::source) with each pull.
+    /// Whether it fetches images from the registry by itself; one that does not gets a
+    /// [`source`](crate::engine::source) with each pull.
     pub(crate) fn fetches_itself(self) -> bool {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => true,

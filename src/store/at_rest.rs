@@ -30,8 +30,8 @@ pub struct AtRest {
 }
 
 impl AtRest {
-    /// Opens the database in this directory, and compares all of it with its checksums. The directory may be one that can
-    /// only be read.
+    /// Opens the database in this directory, and compares all of it with its checksums. The directory may be one that
+    /// can only be read.
     ///
     /// # Errors
     /// What [`Store::open_existing`](crate::store::Store::open_existing) says of a database that it can't use.
@@ -51,8 +51,8 @@ impl AtRest {
         Ok(Self { _lock: lock, ..Self::over(&disk, SCHEMA_VERSION)? })
     }
 
-    /// The database in an open file, all of which is compared with its checksums, and which has no schema after the newest
-    /// known.
+    /// The database in an open file, all of which is compared with its checksums, and which has no schema after the
+    /// newest known.
     pub(in crate::store) fn over(disk: &Disk, known: u64) -> Result<Self, OpenError> {
         disk.fetch();
         let path = disk.path();

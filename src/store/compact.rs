@@ -1,4 +1,5 @@
-//! A database whose file is mostly free is written anew: redb gives room back to the records that come, not to the disk.
+//! A database whose file is mostly free is written anew: redb gives room back to the records that come, not to the
+//! disk.
 
 use std::fs;
 use std::path::Path;
@@ -38,8 +39,8 @@ pub(crate) fn compact(directory: &Path) -> Result<Compacted, BackupError> {
     Ok(Compacted { before, after: length(&written) })
 }
 
-/// The database's file, written anew where half of it or more is free. It was just read to its end, so that what was not
-/// read is free.
+/// The database's file, written anew where half of it or more is free. It was just read to its end, so that what was
+/// not read is free.
 pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest, lock: &mut Lock) -> Disk {
     let (length, used) = (length(&disk), disk.known());
     if length < SMALL || used > length / 2 {

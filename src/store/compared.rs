@@ -1,5 +1,5 @@
-//! A start reads the database while its file is still compared with its checksums, each through an overlay of its own. Until
-//! that has ended well nothing is written to the file, and nothing counts that was read.
+//! A start reads the database while its file is still compared with its checksums, each through an overlay of its own.
+//! Until that has ended well nothing is written to the file, and nothing counts that was read.
 
 use std::io;
 use std::mem;
@@ -57,9 +57,9 @@ impl Running {
 }
 
 impl Store {
-    /// [`Store::open`], and what `load` makes of what is in the database. It reads while the file is still compared with its
-    /// checksums, so it must do nothing but read, and what it makes is handed out only when the file is whole. Where it
-    /// writes nevertheless, it waits for that.
+    /// [`Store::open`], and what `load` makes of what is in the database. It reads while the file is still compared
+    /// with its checksums, so it must do nothing but read, and what it makes is handed out only when the file is whole.
+    /// Where it writes nevertheless, it waits for that.
     ///
     /// # Errors
     /// Those of [`Store::open`], whatever `load` met meanwhile; then those of `load`.

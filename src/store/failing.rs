@@ -1,5 +1,5 @@
-//! A disk that refuses any one thing that is asked of it, or everything for a while: memory and file stay the same, nothing
-//! that was acknowledged is lost, and writing goes on by itself.
+//! A disk that refuses any one thing that is asked of it, or everything for a while: memory and file stay the same,
+//! nothing that was acknowledged is lost, and writing goes on by itself.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -23,8 +23,8 @@ thread_local! {
     static CULPRIT: Cell<Culprit> = const { Cell::new(Culprit::Nobody) };
 }
 
-/// What `work` returns, or the words with which the storage library panicked; where, the log of what goes on inside has. A
-/// panic of our own goes on.
+/// What `work` returns, or the words with which the storage library panicked; where, the log of what goes on inside
+/// has. A panic of our own goes on.
 pub(in crate::store) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -13,7 +13,8 @@ use crate::store::{Store, Table};
 const LAST_SEEN: Table<Timestamp> = Table::new("CLOCK_TO_LAST_SEEN");
 const SYSTEM: &[u8] = b"system";
 
-/// How often it is written: a jump is told from a day on, and a server that does nothing else is to leave the disk alone.
+/// How often it is written: a jump is told from a day on, and a server that does nothing else is to leave the disk
+/// alone.
 const EVERY: Duration = Duration::from_mins(5);
 /// How often the clock is looked at, so that the log has a jump soon.
 const LOOK: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! A file that is read and never written: what is written to it stays in memory. So a database can be opened as a server
-//! would open it, with what that recovers and closes, while the file stays as it is.
+//! A file that is read and never written: what is written to it stays in memory. So a database can be opened as a
+//! server would open it, with what that recovers and closes, while the file stays as it is.
 
 use std::collections::BTreeMap;
 use std::io;

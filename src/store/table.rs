@@ -128,8 +128,8 @@ impl Reader {
         walk(&table, prefix.as_ref(), |key, value| each(key, decode(value)?))
     }
 
-    /// Some of the records whose keys start with `prefix`, in the order of the keys: from the key `from` on `take` at most,
-    /// after the first `skip`, which are not decoded.
+    /// Some of the records whose keys start with `prefix`, in the order of the keys: from the key `from` on `take` at
+    /// most, after the first `skip`, which are not decoded.
     pub(crate) fn page<V: DeserializeOwned>(
         &self,
         table: &Table<V>,

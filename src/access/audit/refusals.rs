@@ -1,8 +1,8 @@
 //! Refusals that are like one another are counted in one row.
 //!
-//! The first is written at once; more of them are counted in memory and written together once a second: they have changed
-//! nothing, and whoever sends them in great number is not to keep others from writing. What `kill -9` takes away is how
-//! often somebody was refused within the last second.
+//! The first is written at once; more of them are counted in memory and written together once a second: they have
+//! changed nothing, and whoever sends them in great number is not to keep others from writing. What `kill -9` takes
+//! away is how often somebody was refused within the last second.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};

@@ -1,7 +1,7 @@
 //! Whose rows the log has, and which of them go first when it is full.
 //!
-//! Rows go from whoever has most of them, so nobody's flood pushes out what others did. Who adds very much in a day pays
-//! with rows of their own even if another has more: a flood does not live on a long history. Those who have proved
+//! Rows go from whoever has most of them, so nobody's flood pushes out what others did. Who adds very much in a day
+//! pays with rows of their own even if another has more: a flood does not live on a long history. Those who have proved
 //! nothing have one share together, and within it one for each address.
 
 use std::cmp::Reverse;
@@ -49,7 +49,8 @@ impl Share {
     }
 }
 
-/// The numbers of everybody's rows. It follows the table in each write, and is read anew after one that came to nothing.
+/// The numbers of everybody's rows. It follows the table in each write, and is read anew after one that came to
+/// nothing.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     rows: HashMap<Share, BTreeSet<u64>>,

@@ -97,8 +97,8 @@ impl Directory {
         self.lockouts.iter().try_for_each(|end| end(writer, user))
     }
 
-    /// Ends for good all that a user has got so far: sessions, tokens, and keypairs, which are kept, but must be made active
-    /// again one by one. The password stays, which whoever switches the account on again can change.
+    /// Ends for good all that a user has got so far: sessions, tokens, and keypairs, which are kept, but must be made
+    /// active again one by one. The password stays, which whoever switches the account on again can change.
     fn revoke(&self, writer: &mut Writer, user: UserId) -> Result<()> {
         for pair in self.accounts.keypairs_of(user).into_iter().filter(|pair| pair.is_active) {
             let off = |pair| Keypair { is_active: false, ..pair };

@@ -115,8 +115,8 @@ impl Directory {
             .await
     }
 
-    /// Changes a user. A new password ends what it is signed in with; any status but active ends its tokens and switches its
-    /// keypairs off, too, and all that stays so when it is active again.
+    /// Changes a user. A new password ends what it is signed in with; any status but active ends its tokens and
+    /// switches its keypairs off, too, and all that stays so when it is active again.
     ///
     /// # Errors
     /// [`Error::Conflict`] for a short name that is taken, and for the last super-admin, who stays one.

@@ -1,8 +1,8 @@
-//! The rule against its text: every combination of who asks, what they ask for and what the image is, judged by the code
-//! and by a restatement that shares nothing with it.
+//! The rule against its text: every combination of who asks, what they ask for and what the image is, judged by the
+//! code and by a restatement that shares nothing with it.
 //!
-//! The restatement below was written from the seed's paragraph and knows one small world by heart. It looks things up in
-//! tables of words, where the code follows references between tenants.
+//! The restatement below was written from the seed's paragraph and knows one small world by heart. It looks things up
+//! in tables of words, where the code follows references between tenants.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -75,7 +75,8 @@ fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
         return None;
     }
     let home = asked.domain.unwrap_or("lab");
-    // "the allowed docker registries of the current user's domain"; a super-admin without it sees all that is registered.
+    // "the allowed docker registries of the current user's domain"; a super-admin without it sees all that is
+    // registered.
     let is_registry_fine = match (home, asked.domain.is_none() && is_super) {
         (_, true) => true,
         ("lab", _) => asked.is_lab_active && image.registry == "cr.io",
@@ -83,8 +84,8 @@ fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
         _ => false,
     };
     // "at least one agent in the union of all agents from the allowed scaling groups for the current user's group",
-    // "only when the value of group is given explicitly"; "if scaling_group is not null, then only the agents in the given
-    // scaling group".
+    // "only when the value of group is given explicitly"; "if scaling_group is not null, then only the agents in the
+    // given scaling group".
     let is_place_fine = match (asked.group, asked.scaling_group) {
         (None, None) => true,
         (_, None) => image.found_in.iter().any(|place| allowed(asked, home).contains(place)),
@@ -101,8 +102,8 @@ fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
     Some(is_registry_fine && is_place_fine && is_owner_fine && is_installed_fine && is_operation_fine)
 }
 
-/// The scaling groups whose agents count. Ann is in vision and closed, not in speech; away is another domain's. `off` is
-/// switched off, and so is closed.
+/// The scaling groups whose agents count. Ann is in vision and closed, not in speech; away is another domain's. `off`
+/// is switched off, and so is closed.
 fn allowed(asked: Asked, home: &str) -> &'static [&'static str] {
     let is_super = matches!(asked.role, Role::Superadmin);
     let is_lab_on = asked.is_lab_active;

@@ -1,8 +1,8 @@
 //! Keeping what was preloaded from Kubernetes' own tidying.
 //!
-//! A kubelet whose disk runs full removes images that no pod uses, which is what preloaded ones are until a class begins.
-//! It passes over those that CRI calls pinned, and containerd calls so what has a label. CRI itself can't give it, so
-//! containerd is asked; releases before 1.7 keep the label and don't tell the kubelet.
+//! A kubelet whose disk runs full removes images that no pod uses, which is what preloaded ones are until a class
+//! begins. It passes over those that CRI calls pinned, and containerd calls so what has a label. CRI itself can't give
+//! it, so containerd is asked; releases before 1.7 keep the label and don't tell the kubelet.
 
 use crate::engine::{
     cri::{CONTAINERD, Cri, Shown, message as m},
