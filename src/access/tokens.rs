@@ -204,7 +204,7 @@ impl Tokens {
     /// Makes a token for the caller and returns it with its text, which can't be read again.
     ///
     /// # Errors
-    /// [`Error::Denied`] when a token asks: whoever finds one must not be able to make it last.
+    /// [`Error::Denied`] when the request comes with a token: a thief of a token must not be able to prolong it.
     pub(crate) async fn create(
         &self,
         caller: &Caller,
@@ -244,10 +244,10 @@ impl Tokens {
             .await
     }
 
-    /// Revokes a token: one of the caller's, or for super-admins anybody's.
+    /// Revokes a token: one of the caller's own, or for super-admins any user's.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none, or none the caller may know of.
+    /// [`Error::Missing`] when there is no such token, or none that the caller may know of.
     pub(crate) async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .perform(caller, "revoke_api_token", id, |deed| async move {
@@ -260,13 +260,13 @@ impl Tokens {
             .await
     }
 
-    /// Revokes all tokens of a user, for when the account is switched off.
+    /// Revokes all tokens of a user, when the account is switched off.
     pub(crate) fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<()> {
         self.of(user).iter().try_for_each(|live| self.remove(writer, live.hash))
     }
 
-    /// Takes away the tokens that have expired or lost their account, and writes when the others were last used. While
-    /// the time of day is not believed, expired ones are only refused.
+    /// Removes the tokens that have expired or lost their account, and writes when the others were last used. While the
+    /// time of day is not believed, expired tokens are refused but not removed.
     pub(crate) async fn tidy(&self) -> Result<()> {
         let today = self.clock.calendar();
         let is_over = |live: &Live| {
@@ -293,7 +293,7 @@ impl Tokens {
                     tokens.remove(w, live.hash)?;
                 }
                 for live in late {
-                    // One that was revoked meanwhile stays revoked.
+                    // A token that was revoked meanwhile stays revoked.
                     if tokens.index.read().contains_key(&live.hash) {
                         tokens.put(w, live.hash, live.shown())?;
                     }
@@ -337,7 +337,7 @@ fn hash_of(text: &str) -> Hash {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// The token of these random characters: prefix, characters, check.
+/// The text of a token with these random characters: prefix, characters, check.
 fn spelled(random: &str) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let start = format!("{PREFIX}{random}");

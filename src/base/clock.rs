@@ -1,8 +1,8 @@
 //! Where the time comes from, so that tests can say what time it is, and whether the time of day is to be believed.
 //!
-//! What is measured is measured by [`Clock::steady`]. What is removed because it is old, or because its time is over,
-//! is removed by [`Clock::calendar`]: one wrong moment, as when a machine's clock has no battery or its time server
-//! lies, must not take away what can't be brought back. To refuse somebody for a moment is another matter, and goes by
+//! What is measured is measured by [`Clock::steady`]. What is removed because it is old, or because its time is over, is
+//! removed by [`Clock::calendar`]: one wrong moment, as when a machine's clock has no battery or its time server lies,
+//! must not take away what can't be brought back. To refuse somebody for a moment is another matter, and goes by
 //! [`Clock::now`].
 
 use std::fmt;

@@ -139,8 +139,8 @@ impl Error {
     }
 }
 
-/// What is behind an error, if a cause of this type is. An [`std::io::Error`] hides what it wraps from `source()`, so
-/// it is opened by hand.
+/// What is behind an error, if a cause of this type is. An [`std::io::Error`] hides what it wraps from `source()`, so it
+/// is opened by hand.
 pub(crate) fn find_cause<T: std::error::Error + 'static>(error: &dyn std::error::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,7 +1,7 @@
 //! Places for those who may stay: so many in all and so many of one, and who is there longest gives way.
 //!
-//! Nobody is turned away who comes. Where one has all that one may have, the oldest of theirs goes; where all are
-//! taken, the oldest of whoever has most. So whoever takes many keeps nobody out but themselves.
+//! Nobody is turned away who comes. Where one has all that one may have, the oldest of theirs goes; where all are taken,
+//! the oldest of whoever has most. So whoever takes many keeps nobody out but themselves.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// What counts as one place that connections and requests come from: an IPv4 address, or the half of an IPv6 address
-/// that a household or a machine has for itself; nothing where the network has no addresses.
+/// What counts as one place that connections and requests come from: an IPv4 address, or the half of an IPv6 address that
+/// a household or a machine has for itself; nothing where the network has no addresses.
 pub(crate) fn net_of(address: Option<IpAddr>) -> Vec<u8> {
     match address.map(|address| address.to_canonical()) {
         None => Vec::new(),

@@ -10,9 +10,9 @@
 //! })
 //! ```
 //!
-//! A request's [`Budget`] is what all its walks together may look at, in bytes of text and the like. It is counted
-//! where the looking is done, so that a request ends when it has looked at enough, whatever it asks for, and when
-//! nobody waits for its answer any more.
+//! A request's [`Budget`] is what all its walks together may look at, in bytes of text and the like. It is counted where
+//! the looking is done, so that a request ends when it has looked at enough, whatever it asks for, and when nobody waits
+//! for its answer any more.
 
 use std::cell::Cell;
 use std::num::NonZero;
@@ -139,8 +139,8 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// For a part of a walk that keeps others waiting: it ends early, with [`Budget::is_spent`] of its own budget, and
-    /// is then done in another way.
+    /// For a part of a walk that keeps others waiting: it ends early, with [`Budget::is_spent`] of its own budget, and is
+    /// then done in another way.
     pub(crate) fn briefly(&self) -> (Self, Budget) {
         let left = Arc::new(AtomicUsize::new(BRIEFLY));
         let budget = Budget { left, ended: self.budget.ended.clone() };

@@ -1,7 +1,7 @@
 //! The database's file, as redb reads and writes it.
 //!
-//! It remembers a checksum of every block that was read or written, so that a block that is not what it was is found
-//! when it is read again; and the first thing that the disk refused, for redb does nothing more after that.
+//! It remembers a checksum of every block that was read or written, so that a block that is not what it was is found when
+//! it is read again; and the first thing that the disk refused, for redb does nothing more after that.
 
 use std::fs::{self, File};
 use std::io;
@@ -29,8 +29,8 @@ pub(in crate::store) struct Disk {
     failure: Arc<Failure>,
 }
 
-/// What went wrong first. From then on everything is refused, as redb does itself: what is opened anew must be the only
-/// one that reads and writes.
+/// What went wrong first. From then on everything is refused, as redb does itself: what is opened anew must be the only one
+/// that reads and writes.
 #[derive(Debug, Default)]
 struct Failure {
     is_over: AtomicBool,
@@ -259,8 +259,7 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.tried("read", |file| file.read_exact_at(out, offset))?;
         if !self.is_as_it_was(offset, out) {
-            // Not for a reader that met a writer: redb reads no page while it is written, but what is final is asked
-            // twice.
+            // Not for a reader that met a writer: redb reads no page while it is written, but what is final is asked twice.
             self.tried("read", |file| file.read_exact_at(out, offset))?;
             if !self.is_as_it_was(offset, out) {
                 return Err(self.damaged(offset));

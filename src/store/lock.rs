@@ -1,8 +1,8 @@
 //! One wharf at a time on a data directory.
 //!
-//! The system's lock on the database's file says so, where the file system has locks. Network and cluster file systems
-//! may have none; there a file beside it does, which is made only if it is not there, and names host, boot and process:
-//! that of an owner that is surely gone is taken over.
+//! The system's lock on the database's file says so, where the file system has locks. Network and cluster file systems may
+//! have none; there a file beside it does, which is made only if it is not there, and names host, boot and process: that of
+//! an owner that is surely gone is taken over.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -266,8 +266,7 @@ fn is_running(process: u32, since: u64) -> bool {
     }
 }
 
-/// When a process was started: the 22nd word of its `stat`, the 20th after its name, which may have spaces and
-/// brackets.
+/// When a process was started: the 22nd word of its `stat`, the 20th after its name, which may have spaces and brackets.
 fn started(process: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let words = stat.rsplit_once(')').map(|(_, words)| words).unwrap_or_default();
