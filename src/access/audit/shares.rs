@@ -49,8 +49,8 @@ impl Share {
     }
 }
 
-/// The numbers of everybody's rows. It follows the table in each write, and is read anew after one that came to
-/// nothing.
+/// The numbers of the rows of each share. Each write updates it with the table; after a write that failed it is read
+/// again.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     rows: HashMap<Share, BTreeSet<u64>>,
