@@ -57,9 +57,9 @@ impl Running {
 }
 
 impl Store {
-    /// [`Store::open`], and what `load` makes of what is in the database. It reads while the file is still compared
-    /// with its checksums, so it must do nothing but read, and what it makes is handed out only when the file is whole.
-    /// Where it writes nevertheless, it waits for that.
+    /// Opens the store like [`Store::open`], and returns what `load` makes of it. `load` runs while the file is still
+    /// being compared with its checksums, so it should only read, and its result is handed out only when the file is
+    /// found whole. If `load` writes nevertheless, the write waits for that.
     ///
     /// # Errors
     /// Those of [`Store::open`], whatever `load` met meanwhile; then those of `load`.
@@ -70,7 +70,8 @@ impl Store {
         Self::load_through(directory, migrate::STEPS, true, load)
     }
 
-    /// [`Store::open_and_load`] by a program that knows these migrations, and gives room back if it is to.
+    /// [`Store::open_and_load`] with these migrations. `compacts` says whether the file may be written anew to give
+    /// room back.
     pub(in crate::store) fn load_through<T, E: From<OpenError>>(
         directory: &Path,
         steps: &[Step],
