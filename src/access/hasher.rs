@@ -95,7 +95,7 @@ impl Queue {
 }
 
 impl Hasher {
-    /// A hasher that does one more at once than there are processors, within [`AT_ONCE`].
+    /// A hasher that does one more at once than there are processors, within `AT_ONCE`.
     pub fn new() -> Result<Self> {
         let (least, most) = AT_ONCE;
         let turns = (available_parallelism().map_or(1, NonZero::get) + 1).clamp(least, most);

@@ -16,7 +16,7 @@ impl Backoff {
         Self::growing(first, 2, longest)
     }
 
-    /// Waits that are each so many times as long as the one before.
+    /// Waits that are each `times` as long as the one before.
     pub(crate) const fn growing(first: Duration, times: u32, longest: Duration) -> Self {
         Self { first, times, longest }
     }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signal(watch::Sender<()>);
 
-/// A follower of a [`Signal`].
+/// A follower of a `Signal`.
 #[derive(Debug)]
 pub struct Follower(watch::Receiver<()>);
 
