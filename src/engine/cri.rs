@@ -274,7 +274,7 @@ impl Engine for Cri {
         }
         let which = m::RemoveImageRequest { image: Some(m::ImageSpec::of(shown.held.digest.as_str())) };
         let m::RemoveImageResponse {} = self.ask("/runtime.v1.ImageService/RemoveImage", &which).await?;
-        // It reports success for a missing image too, and does not say what became of the others.
+        // It reports success for a missing image too, and does not say what it did.
         match self.find(shown.held.digest.as_str()).await? {
             None => Ok(Removal::Removed { freed_bytes: None }),
             Some(_) => Err(Fault::new(Class::Other, "the engine says it is removed, and still has it")),

@@ -90,7 +90,7 @@ impl Oci {
         self.throttle.set(per_second);
     }
 
-    /// Runs `work` with the contents on a thread that may wait for the disk.
+    /// Runs `question` over the contents, on a thread that may wait for the disk.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Arc<Contents>) -> Result<T, Fault> + Send + 'static,
