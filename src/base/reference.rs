@@ -22,7 +22,7 @@ pub(crate) struct InvalidReference {
     why: &'static str,
 }
 
-/// What a person typed for an image, taken apart but not yet looked up.
+/// A reference: the text typed for an image, split into its parts but not yet looked up.
 ///
 /// Whether a first component without a dot is a registry (`registry/python:3.9`) depends on which registries exist,
 /// so the lookup decides, not the parser.

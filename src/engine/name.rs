@@ -45,8 +45,8 @@ pub(crate) fn repository(text: &str) -> Option<String> {
     })
 }
 
-/// The form in which to ask an engine for this reference: unchanged if it is an ID or a canonical name, else `None`,
-/// since any other text could mean another thing in a path.
+/// The form in which to ask an engine for this reference: an ID or a canonical name, since any other text could mean
+/// another thing in a path; `None` if it is neither.
 pub(crate) fn askable(reference: &str) -> Option<String> {
     match reference.parse::<Digest>() {
         Ok(digest) => Some(digest.to_string()),

@@ -17,8 +17,8 @@ pub struct Pull {
     pub repository: String,
     /// The tag it will have on the node.
     pub tag: String,
-    /// The manifest of the wanted platform. With it the pull is immune to tags that move meanwhile: the engine
-    /// fetches this manifest and then gives it the name. Without it the tag is pulled, and what comes is compared.
+    /// The manifest of the wanted platform. With it, a tag that moves meanwhile does no harm: the engine fetches this
+    /// manifest and then gives it the name. Without it, the tag is pulled, and the result is compared.
     pub manifest: Option<Digest>,
     /// The digest of the image's config, which must be there in the end.
     pub config: Digest,

@@ -1,5 +1,5 @@
-//! A database that no server uses, looked at as a server would open it, and left as it is: nothing is made, migrated,
-//! or closed to others, and what a start would recover is recovered in memory.
+//! Reads a database that no server uses, as a server would open it, and leaves it as it is: no file is made, migrated,
+//! or given another mode, and whatever a start would recover is recovered in memory only.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,8 +51,8 @@ impl AtRest {
         Ok(Self { _lock: lock, ..Self::over(&disk, SCHEMA_VERSION)? })
     }
 
-    /// The database in an open file, all of which is compared with its checksums, and which has no schema after the
-    /// newest known.
+    /// The database in an open file. The whole file is compared with its checksums, and a schema newer than `known` is
+    /// refused.
     pub(in crate::store) fn over(disk: &Disk, known: u64) -> Result<Self, OpenError> {
         disk.fetch();
         let path = disk.path();

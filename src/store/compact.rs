@@ -17,9 +17,9 @@ const SMALL: u64 = 32 * 1024 * 1024;
 /// The size of a file before and after.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compacted {
-    /// In bytes.
+    /// The size before, in bytes.
     pub(crate) before: u64,
-    /// In bytes.
+    /// The size after, in bytes.
     pub(crate) after: u64,
 }
 
@@ -39,8 +39,8 @@ pub(crate) fn compact(directory: &Path) -> Result<Compacted, BackupError> {
     Ok(Compacted { before, after: length(&written) })
 }
 
-/// The database's file, written anew where half of it or more is free. It was just read to its end, so that what was
-/// not read is free.
+/// Returns the database's file, written anew if half of it or more is free. Every used block was just read, so the
+/// blocks that were not read are free.
 pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest, lock: &mut Lock) -> Disk {
     let (length, used) = (length(&disk), disk.known());
     if length < SMALL || used > length / 2 {

@@ -1,5 +1,5 @@
-//! A start reads the database while its file is still compared with its checksums, each through an overlay of its own.
-//! Until that has ended well nothing is written to the file, and nothing counts that was read.
+//! At a start, the database is read while its file is still being compared with its checksums, each through an overlay
+//! of its own. Until the comparison has succeeded, nothing is written to the file, and nothing that was read counts.
 
 use std::io;
 use std::mem;
@@ -125,8 +125,8 @@ impl Store {
         }
     }
 
-    /// Whether the file is whole, so that it may be written. Waits until that is known; from then on there is no other
-    /// database in it but the one that writes.
+    /// Whether the file is whole, so that it may be written. Waits until that is known; from then on the database that
+    /// writes is the only one open in the file.
     pub(in crate::store) fn is_compared(&self, turn: &mut Turn) -> bool {
         turn.comparison = match mem::replace(&mut turn.comparison, Comparison::Refused(None)) {
             Comparison::Running(running) => match self.opened_whole(running, turn.lock.as_mut()) {

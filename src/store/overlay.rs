@@ -1,5 +1,5 @@
-//! A file that is read and never written: what is written to it stays in memory. So a database can be opened as a
-//! server would open it, with what that recovers and closes, while the file stays as it is.
+//! An overlay over a file that is only read: writes stay in memory. So a database can be opened as a server would open
+//! it, including the recovery and the writes on closing, while the file stays as it is.
 
 use std::collections::BTreeMap;
 use std::io;

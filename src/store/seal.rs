@@ -1,7 +1,7 @@
 //! Secrets at rest: sealed with a key that lies beside the database, not in it.
 //!
-//! XChaCha20-Poly1305 with a random 24-byte nonce. What a secret is for goes in as associated data, so a sealed text
-//! moved to another record does not open there.
+//! XChaCha20-Poly1305 with a random 24-byte nonce. A secret's purpose is associated data, so a sealed text moved to
+//! another record does not open there.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};

@@ -22,8 +22,8 @@ use crate::engine::{
     },
 };
 
-/// What nothing refers to is removed after so long. Until then it may be what a killed pull will go on with, over a
-/// line on which a large image takes days, or what another program is about to give a name.
+/// How old a blob that nothing refers to must be before it is removed. Until then a killed pull may go on with it, over
+/// a line on which a large image takes days, or another program may be about to name it.
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How often such blobs are searched for.
 const TIDY: Duration = Duration::from_hours(24);

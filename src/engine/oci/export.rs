@@ -14,7 +14,7 @@ use crate::engine::{
     oci::{contents::Contents, fetch::blocking, layout::broken},
 };
 
-/// The directory as a [`LocalExport`](crate::engine::export::LocalExport).
+/// The directory as a [`LocalExport`].
 pub(crate) struct Kept(pub(crate) Arc<Contents>);
 
 #[async_trait]
