@@ -14,7 +14,7 @@ use crate::tasks::items::{Items, Next};
 use crate::tasks::task::{Item, Ledger, NewItem, Page, Progress, State, Task, TaskKind};
 use crate::tasks::totals::Tally;
 
-/// Longest message an event carries; a registry's words may be in it.
+/// Longest message of an event; it may contain a registry's own words.
 const MAX_MESSAGE: usize = 500;
 
 /// Progress is told no more often than this: a scan reports thousands of tags a second, and nobody reads that fast.
