@@ -112,7 +112,7 @@ pub struct Task {
     /// When it ended.
     #[serde(default)]
     pub(crate) ended_at: Option<Timestamp>,
-    /// How far it came: the sum over its items, kept once it has ended and the items are no longer in memory.
+    /// Its progress: the sum over its items, stored because an ended task has no items in memory.
     #[serde(default)]
     pub progress: Progress,
     /// Whether every item is kept after the task has ended, with none folded into another. If so, an item's place in
@@ -122,7 +122,7 @@ pub struct Task {
     /// The ledger of all its items, once it has ended.
     #[serde(default)]
     pub(crate) ledger: Ledger,
-    /// Whether somebody asked for it to stop; kept so that a restart does not forget.
+    /// Whether a user asked for it to stop; stored, so that a restart does not forget it.
     #[serde(default)]
     pub(crate) cancel_requested: bool,
     /// The agents it acts on.
