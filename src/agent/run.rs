@@ -238,7 +238,7 @@ impl Dialler {
         let reason = one_line(&refusal.reason);
         let was_known = self.identity.id.is_some();
         match refusal.code {
-            // A revoked secret may be in the wrong hands, so the agent joins with a new one.
+            // A revoked secret may be in the wrong hands, so the agent uses its token to join with a new one.
             Code::Credential if was_known && self.settings.token.is_some() => {
                 tracing::warn!(reason, "this agent is known no more; joining again with the token");
                 self.identity = Identity::random()?;

@@ -51,7 +51,7 @@ struct Entry {
 /// architectures and the one behind them, or as many where the name does not exist, so that both take equally long.
 const LOOKED_AT: usize = 4;
 
-/// Admits every image: for work on all images, whoever may see them.
+/// Admits every image: for work on all images, regardless of who may see them.
 pub(crate) fn all(_: &Subject) -> bool {
     true
 }
@@ -268,7 +268,7 @@ impl Index {
         at(&self.aliases, alias, |id| self.by_id.get(id), may_see)
     }
 
-    /// All images whose canonical name begins with `start`, ordered by name, whoever may see them.
+    /// All images whose canonical name begins with `start`, ordered by name, regardless of who may see them.
     pub(crate) fn images_from(&self, start: &str) -> impl Iterator<Item = &Arc<Image>> {
         let behind = self.images.range::<str, _>((Bound::Included(start), Bound::Unbounded));
         behind.take_while(move |(key, _)| key.starts_with(start)).map(|(_, entry)| &entry.image)

@@ -150,8 +150,8 @@ impl<'a> Matcher<'a> {
 
     /// Whether the whole name matches.
     ///
-    /// It follows all positions in the name that the pieces so far can have reached, so no pattern costs more than
-    /// pieces times characters, as it would if one position were tried after another.
+    /// It follows all positions in the name that the pieces so far can have reached, so the cost is never more than
+    /// pieces times characters. To try one position after another could cost far more.
     pub(crate) fn matches(&mut self, name: &str) -> bool {
         let name = name.as_bytes();
         let Self { pieces, reached, next } = self;

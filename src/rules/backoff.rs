@@ -60,7 +60,7 @@ pub(crate) enum Ending<'a> {
 pub(crate) struct Moment {
     /// The time of day.
     pub(crate) day: Timestamp,
-    /// What is measured by.
+    /// The time on the steady clock, by which waits are measured.
     pub(crate) steady: Instant,
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct PlannedTask {
 pub(crate) struct Tally {
     /// Pairs that begin now.
     pub(crate) begun: usize,
-    /// Pairs that are being loaded, whoever asked for that.
+    /// Pairs that are being loaded by any task.
     pub(crate) loading: usize,
     /// Pairs that wait for the window, or for other tasks to end.
     pub(crate) due: usize,
@@ -65,11 +65,11 @@ pub(crate) struct Tally {
 /// An image that waits on one agent.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// The agent.
+    /// The agent's number.
     pub(crate) agent: usize,
     /// The image.
     pub(crate) image: Arc<Image>,
-    /// Why.
+    /// Why it waits.
     pub(crate) why: Why,
 }
 

@@ -14,7 +14,7 @@ use crate::catalog::service::Catalog;
 use crate::tasks::task::Ledger;
 use crate::tasks::worker::Outcome;
 
-/// Up to this many vanished images are believed, whatever share of all images they are.
+/// Fewer than this many vanished images are believed, whatever share of all images they are.
 const NEVER_HELD: usize = 10;
 
 /// Removes the images that this task found to be gone.

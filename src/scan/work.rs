@@ -21,7 +21,7 @@ pub(crate) enum Work {
     Repository {
         /// The registry's host.
         registry: String,
-        /// Its name.
+        /// The repository's name.
         name: String,
     },
     /// Read one tag.

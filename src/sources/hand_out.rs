@@ -25,7 +25,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The parts of a request that matter here.
 pub(crate) struct PeerRequest<'a> {
-    /// The method.
+    /// The HTTP method.
     pub(crate) method: &'a str,
     /// The path, from `/v2/` on.
     pub(crate) path: &'a str,

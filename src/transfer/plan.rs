@@ -108,7 +108,7 @@ impl<'a> Planner<'a> {
         Self { catalog, fleet, by_config, planned: HashMap::new(), layers: HashMap::new() }
     }
 
-    /// Plans one image on one agent; `images` are the architectures of one name.
+    /// Plans the image of this name, among `images` for several architectures, on one agent.
     pub(crate) async fn plan(
         &mut self,
         agent: &Agent,
