@@ -12,13 +12,16 @@ DENY := cargo deny check licenses bans sources
 # What nextest writes of a run under its profile `ci`.
 REPORT = $(or $(CARGO_TARGET_DIR),target)/nextest/ci/junit.xml
 
-.PHONY: help demo test parts node lint deny unit fuzz bench fmt ui ui-test screenshots ui-bench lighthouse clean-tools
+.PHONY: help demo check test parts node lint deny unit fuzz bench fmt ui ui-test screenshots ui-bench lighthouse clean-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## wharf at work, with everything of its own: no Docker, no network, no set-up
 	cargo run --release -- demo
+
+check: ## before a commit: fmt, clippy and the tests that need nothing else, no root, in a few minutes
+	tests/tools/check.sh
 
 test: node parts lint unit ui-test ## everything: packages, clients, fmt, clippy, deny, unit, integration and browser tests
 

@@ -1,7 +1,7 @@
-//! Where a setting comes from: flag > environment > file > default.
+//! Settings: where each comes from, in this order: flag, environment, file, default.
 //!
-//! The flags are declared once, with clap. Each one also reads `WHARF_<FLAG>`, and a TOML file may give it a value:
-//! what the file says becomes clap's default value, so precedence, checks and `--help` have one mechanism.
+//! The flags are declared once, with clap. Each one also reads `WHARF_<FLAG>`, and a TOML file may give it a value. The
+//! file's value becomes clap's default value, so precedence, checks and `--help` have one mechanism.
 //!
 //! ```toml
 //! [serve]                     # a table per command …
@@ -32,7 +32,7 @@ const MAX_FILE: u64 = 1 << 20;
 pub(crate) struct Invalid {
     /// The file.
     pub(crate) file: PathBuf,
-    /// The key, dotted, if it is about one.
+    /// The dotted key, if the error is about one.
     pub(crate) key: Option<String>,
     /// What is wrong with it.
     pub(crate) why: String,
@@ -58,7 +58,7 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// Reads and parses it; what the keys mean is checked by [`layered`].
+    /// Reads and parses a file; [`layered`] checks what the keys mean.
     pub(crate) fn read(path: &Path) -> Result<Self, Invalid> {
         let invalid = |why: String| Invalid { file: path.into(), key: None, why };
         let size = fs::metadata(path).map_err(|error| invalid(error.to_string()))?.len();
@@ -69,7 +69,7 @@ impl File {
         Self::parse(path, &text)
     }
 
-    /// The file at this path, holding this text.
+    /// The file at this path, with this text as its content.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Invalid> {
         let table = text.parse().map_err(|error: toml::de::Error| {
             let line = error
@@ -101,13 +101,13 @@ pub(crate) fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     env::var_os("WHARF_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// One table of the file that speaks to several commands: its name, and theirs.
+/// A table of the file that applies to several commands: its name, and theirs.
 pub(crate) type Shared<'a> = (&'a str, &'a [&'a str]);
 
-/// The command with the environment (`<prefix>_<FLAG>`) and the file behind its flags.
+/// The command, with the environment (`<prefix>_<FLAG>`) and the file as sources behind its flags.
 ///
 /// # Errors
-/// A key that no flag has, or a value that its flag would not take, named with the file.
+/// A key that no flag has, or a value that its flag does not accept; the error names the file.
 pub(crate) fn layered(
     command: Command,
     prefix: &str,
@@ -187,7 +187,7 @@ fn fill(
     Ok(())
 }
 
-/// The flag a key means. `config` is none: a file does not name another.
+/// The flag that a key stands for. `config` stands for none: a file can't name another file.
 fn flag(command: &Command, key: &str) -> Option<Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(key) && key != "config").cloned()
 }
@@ -212,12 +212,12 @@ fn set_default(
     if let Some(why) = values.iter().find_map(|text| refusal(flag, text)) {
         return Err(file.invalid(key, why));
     }
-    // Clap wants a flag with a default not to be required.
+    // Clap wants a flag with a default to be not required.
     *command = mem::take(command).mut_arg(flag.get_id(), |arg| arg.required(false).default_values(values));
     Ok(())
 }
 
-/// The value as it would stand on the command line.
+/// The value as the command line would have it.
 fn texts(flag: &Arg, value: &Value) -> Result<Vec<String>, String> {
     let (values, of): (&[Value], _) = match (flag.get_action(), value) {
         (ArgAction::Append, Value::Array(values)) => (values, "in an array "),
@@ -280,7 +280,7 @@ fn expected(kind: &str, value: &Value) -> String {
     format!("expected {kind}, found {article} {found}")
 }
 
-/// Why the flag's own parser would not take this text, if so.
+/// Why the flag's own parser refuses this text, if it does.
 fn refusal(flag: &Arg, text: &str) -> Option<String> {
     let probe = Arg::new("value").value_parser(flag.get_value_parser().clone());
     let arguments = [OsStr::new("--"), OsStr::new(text)];
@@ -289,7 +289,7 @@ fn refusal(flag: &Arg, text: &str) -> Option<String> {
     Some(one_line(&error).replace(" for '[value]'", ""))
 }
 
-/// What clap says about wrong usage, without its `error:` and its usage text, on one line.
+/// Clap's message about wrong usage, without `error:` and the usage text, on one line.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let said = text.split("\n\nUsage:").next().unwrap_or_default();
@@ -323,7 +323,7 @@ mod tests {
             .subcommand(Command::new("task").arg(endpoint).subcommand(Command::new("list")))
     }
 
-    /// One value after layering; `prefix` picks the environment: cargo sets `CARGO_PKG_NAME=wharf` for tests.
+    /// One value after layering. `prefix` selects the environment: cargo sets `CARGO_PKG_NAME=wharf` for tests.
     fn resolved(prefix: &str, file: &str, arguments: &[&str], id: &str) -> Option<String> {
         let file = File::parse(Path::new("wharf.toml"), file).unwrap();
         let command = layered(command(), prefix, Some(&file), &[("client", &["image", "task"])]).unwrap();

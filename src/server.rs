@@ -1,4 +1,4 @@
-//! The server put together: store, services, schema, routes, in that order.
+//! The whole server, put together in this order: store, services, schema, routes.
 
 use std::mem;
 use std::path::PathBuf;
@@ -58,23 +58,23 @@ use crate::transfer::service::Transfers;
 
 /// How long requests that are being answered may go on after the server was told to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(4);
-/// How long its tasks may.
+/// How long running tasks may go on after the server was told to stop.
 const LAST_TASKS: Duration = Duration::from_secs(4);
-/// How often expired sessions, tokens and failures are taken away.
+/// How often expired sessions, tokens and noted failures are removed.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
-/// What the operator chose.
+/// The settings that the operator chose.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where everything is kept.
+    /// The directory that holds all data.
     pub data_dir: PathBuf,
-    /// Names the server goes by, besides loopback ones.
+    /// Host names of the server, besides loopback ones.
     pub hosts: Vec<String>,
-    /// The container engines of this machine and others that it reaches itself, by address.
+    /// The addresses of the container engines that the server reaches itself, on this machine and others.
     pub engines: Vec<EngineUrl>,
-    /// How long people stay signed in.
+    /// How long users stay signed in.
     pub sessions: SessionLimits,
-    /// Proxies whose word on where a request comes from counts.
+    /// Proxies that are trusted to say where a request comes from.
     pub proxies: Proxies,
     /// How long an agent on another machine may be silent before it is lost.
     pub agent_silence: Duration,
@@ -84,17 +84,18 @@ pub struct Settings {
     pub seed_first: bool,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
-    /// The super-admin to make if there is no account yet; if none, whoever has [`Server::set_up_token`] makes it.
+    /// The super-admin to create if there is no account yet; without it, a holder of [`Server::set_up_token`] creates
+    /// it.
     pub first_admin: Option<FirstAdmin>,
 }
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The data directory.
+    /// The data directory can't be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What is in it, or what the operator gave.
+    /// Its content, or a setting of the operator, can't be used.
     #[error(transparent)]
     Inside(#[from] Error),
 }
@@ -112,14 +113,14 @@ pub struct Server {
     audit: Audit,
 }
 
-/// Engines by address.
+/// Engines, each with its address.
 type Engines = Vec<(String, Arc<dyn Engine>)>;
 
 impl Server {
-    /// Opens the data directory and loads what is in it. It stops when `shutdown` is cancelled.
+    /// Opens the data directory and loads its content. The server stops when `shutdown` is cancelled.
     ///
     /// # Errors
-    /// A data directory that can't be used, or first credentials that can't be taken.
+    /// A data directory that can't be used, or first credentials that are not acceptable.
     pub fn open(
         mut settings: Settings,
         clock: Clock,
@@ -129,7 +130,7 @@ impl Server {
         let directory = settings.data_dir.clone();
         let mut server =
             Store::open_and_load(&directory, |store| Self::load(store, settings, clock, shutdown))?;
-        // Before an account is made, whose password would be lost with a start that fails here.
+        // Before an account is created: its password would be lost if the start failed here.
         server.engines = connect(&engines)?;
         server.services.backups.tidy();
         let Proofs { accounts, clock, .. } = &server.services.proofs;
@@ -140,14 +141,14 @@ impl Server {
         Ok(server)
     }
 
-    /// Loads what is in the store, and does nothing else: what it reads may turn out to be damaged.
+    /// Loads what is in the store and does nothing else, because the store may turn out to be damaged.
     fn load(
         store: &Store,
         settings: Settings,
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Result<Self, ServeError> {
-        // By which the clock is judged before anything in the store is judged by the clock.
+        // First, because the clock must be checked before anything in the store is judged by it.
         last_seen::recall(store, &clock)?;
         let tenants = Tenants::load(store, clock.now())?;
         let accounts = Accounts::load(store)?;
@@ -243,28 +244,28 @@ impl Server {
         })
     }
 
-    /// Follows one more engine, which somebody else has made the way to. The address is what its agent is known by.
+    /// Follows one more engine, which the caller has connected. The address identifies its agent.
     pub(crate) fn add_engine(&mut self, address: String, engine: Arc<dyn Engine>) {
         self.engines.push((address, engine));
     }
 
-    /// The API without HTTP, for measurements.
+    /// The API without HTTP, for benchmarks.
     pub fn api(&self) -> &Api {
         &self.services.api
     }
 
-    /// The credentials of the super-admin that this start made: to be shown once, to a person.
+    /// The credentials of the super-admin that this start created: show them once, to a person.
     pub(crate) fn first_admin(&mut self) -> Option<Credentials> {
         self.first_admin.take()
     }
 
-    /// What the link to the page of the first super-admin needs, if there is no account: to be told once, to those who
+    /// The token for the page that creates the first super-admin, if there is no account: show it once, to those who
     /// run the server.
     pub(crate) fn set_up_token(&mut self) -> Option<Secret> {
         self.set_up_token.take()
     }
 
-    /// Serves until told to stop, and then until what is being done has ended or its time is over.
+    /// Serves until told to stop, and then until the work in progress has ended or its time is over.
     pub async fn run(self, listener: TcpListener) {
         for (address, engine) in self.engines {
             self.tracker.spawn(watch(self.fleet.clone(), address, engine, self.shutdown.clone()));
@@ -294,14 +295,14 @@ impl Server {
         if tokio::time::timeout(LAST_TASKS, self.tracker.wait()).await.is_err() {
             tracing::warn!("some tasks did not stop in time; they go on at the next start");
         }
-        // The last: until here somebody could ask, and be refused.
+        // Last, because until here a caller could still send a request and be refused.
         if let Err(why) = self.audit.save().await.and(replays.save().await) {
             tracing::warn!(%why, "who was refused last, or which signatures were used last, could not be written");
         }
     }
 }
 
-/// Takes away what has expired and writes what was only noted, until the server stops, and then once more.
+/// Removes what has expired and writes what was only noted, until the server stops, and then once more.
 async fn housekeeping(proofs: Proofs, sign_in: SignIn, shutdown: CancellationToken) {
     loop {
         let is_last = tokio::time::timeout(HOUSEKEEPING, shutdown.cancelled()).await.is_ok();
@@ -320,7 +321,7 @@ async fn housekeeping(proofs: Proofs, sign_in: SignIn, shutdown: CancellationTok
     }
 }
 
-/// Accounts as they are managed: what ends with one of them ends in all services.
+/// The directory of accounts: when an account ends, it ends in all services.
 fn directory(
     accounts: &Accounts,
     tenants: &Tenants,
@@ -337,19 +338,19 @@ fn directory(
         .on_revocation(end_of_tokens(tokens))
 }
 
-/// Ends a user's sessions.
+/// Returns what ends a user's sessions.
 fn end_of_sessions(sign_in: &SignIn) -> Lockout {
     let sessions = sign_in.sessions().clone();
     Arc::new(move |w, user| sessions.end_all(w, user, None).map(drop))
 }
 
-/// Revokes a user's tokens.
+/// Returns what revokes a user's tokens.
 fn end_of_tokens(tokens: &Tokens) -> Lockout {
     let tokens = tokens.clone();
     Arc::new(move |w, user| tokens.revoke_all(w, user))
 }
 
-/// Makes the super-admin that the operator asks for, if there is no account yet.
+/// Creates the super-admin that the operator asks for, if there is no account yet.
 fn first_admin(
     wanted: Option<FirstAdmin>,
     accounts: &Accounts,
@@ -364,7 +365,7 @@ fn first_admin(
     }
 }
 
-/// The way to each engine, with its address.
+/// Connects to each engine; returns the engines with their addresses.
 fn connect(urls: &[EngineUrl]) -> Result<Engines, ServeError> {
     let mut engines = Vec::with_capacity(urls.len());
     for url in urls {

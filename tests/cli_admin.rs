@@ -129,6 +129,21 @@ async fn a_token_reads_and_does_not_write() {
 }
 
 #[tokio::test]
+async fn a_token_in_a_pipe_is_the_token_alone_and_lists_tell_its_end_to_the_second() {
+    let app = App::start().await;
+    let made = app.wharf(&["token", "create", "ci"]).await;
+    assert!(made.code == 0 && made.stderr.contains("it is not shown again"), "{}", made.text());
+    let token = made.stdout.strip_suffix('\n').unwrap();
+    let call = app.anonymous().call("POST", "/graphql").json(&json!({"query": "{ user { email } }"}));
+    assert_eq!(call.header("Authorization", &format!("Bearer {token}")).send().await.status, 200);
+    done(&app, "agent token create").await;
+    for command in ["token list", "agent token list"] {
+        let table = done(&app, command).await;
+        assert!(table.contains(" UTC "), "{command}: {table}");
+    }
+}
+
+#[tokio::test]
 async fn what_can_not_be_done_is_said_in_one_line() {
     let app = App::start().await;
     done(&app, "domain add lab").await;
@@ -143,7 +158,7 @@ async fn what_can_not_be_done_is_said_in_one_line() {
         ("user change admin@test.invalid --role user", vec!["last"]),
         ("scaling-group allow no-such --domain lab", vec!["no-such"]),
         ("scaling-group allow default --domain no-such", vec!["no-such"]),
-        ("keypair rotate AKIANOSUCH", vec!["AKIANOSUCH"]),
+        ("keypair rotate AKIANOSUCH", vec!["wharf: no such keypair: AKIANOSUCH"]),
     ] {
         let said = refused(&app, line).await;
         for word in words {

@@ -31,6 +31,26 @@ async fn refused(app: &App, arguments: &[&str], words: &[&str]) {
 }
 
 #[tokio::test]
+async fn an_agent_that_drains_is_shown_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = format!("oci:{}", folder.path().display());
+    let app = App::start_with(move |command| {
+        command.args(["--engine", &engine]);
+    })
+    .await;
+    let agent = app.admin().agents_alive(1).await.remove(0);
+    for (undo, status) in [(&[][..], "DRAINING"), (&["--undo"], "ALIVE")] {
+        said(&app, &[&["agent", "drain", &agent], undo].concat()).await;
+        let list = said(&app, &["agent", "list"]).await;
+        assert!(list.lines().nth(1).is_some_and(|line| line.contains(status)), "{status}: {list}");
+        let page = said(&app, &["agent", "show", &agent]).await;
+        assert!(page.contains(status), "{status}: {page}");
+        let told = told(&app, &["agent", "show", &agent]).await;
+        assert_eq!((&told["status"], &told["schedulable"]), (&"ALIVE".into(), &(status == "ALIVE").into()));
+    }
+}
+
+#[tokio::test]
 async fn an_image_goes_to_a_node_and_comes_from_it_again() {
     let (Some(registry), Some(node)) = (RealRegistry::open().await, RealDocker::start().await) else {
         return;

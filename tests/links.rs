@@ -65,11 +65,7 @@ impl Scene {
     }
 
     async fn begin(&self, field: &str) -> String {
-        let document = format!(
-            "mutation($r: String!) {{ {field}(reference: $r, target_agents: \"*\") {{ ok msg task_id }} }}"
-        );
-        let answer = self.api().ask(&document, json!({"r": self.name()})).await;
-        answer[field]["task_id"].as_str().unwrap_or_else(|| panic!("no task: {answer}")).to_owned()
+        self.api().transfer(field, &self.name(), "*").await
     }
 
     /// Returns the state, the number of attempts and the reason of a task's only item.

@@ -60,23 +60,8 @@ impl Scene {
         api.add_registry_at(&proxy.host(), &proxy.url(), None).await;
         api.scan(&proxy.host()).await;
         let mut scene = Self { app, proxy, _registry: registry, nodes: engines, built, agents: Vec::new() };
-        scene.agents = scene.alive(nodes).await;
+        scene.agents = scene.api().agents_alive(nodes).await;
         Some(scene)
-    }
-
-    /// Waits until that many agents are alive and have been read, and returns their ids.
-    async fn alive(&self, count: usize) -> Vec<String> {
-        until("the agents to be alive", PATIENCE, async || {
-            let data = self.api().ask("{ agents { id status images_bytes } }", json!({})).await;
-            let agents = data["agents"].as_array().unwrap().clone();
-            let alive: Vec<String> = agents
-                .iter()
-                .filter(|agent| agent["status"] == "ALIVE" && !agent["images_bytes"].is_null())
-                .map(|agent| agent["id"].as_str().unwrap().to_owned())
-                .collect();
-            (alive.len() == count).then_some(alive)
-        })
-        .await
     }
 
     fn api(&self) -> Api {
@@ -91,24 +76,17 @@ impl Scene {
 
     /// Starts it; returns the task.
     async fn begin(&self, field: &str, image: usize, agents: &str) -> String {
-        let answer = ask_for(&self.api(), field, &self.name(image), agents).await;
-        assert_eq!(answer["ok"], true, "{answer}");
-        answer["task_id"].as_str().expect("a task").to_owned()
+        self.api().transfer(field, &self.name(image), agents).await
     }
 
     /// Runs it to the end; returns the final event's name and the task.
     async fn end(&self, field: &str, image: usize, agents: &str) -> (String, Value) {
-        let task = self.begin(field, image, agents).await;
-        let event = self.api().finish(&task).await;
-        (event.name, self.api().task(&task).await)
+        self.api().transfer_to_end(field, &self.name(image), agents).await
     }
 
     /// Returns the state of an image on each agent, in order.
     async fn presence(&self, image: usize) -> Vec<String> {
-        let query = "query($r: String!) { image_presence(reference: $r) { agent state } }";
-        let data = self.api().ask(query, json!({"r": self.name(image)})).await;
-        let rows = data["image_presence"].as_array().unwrap();
-        rows.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect()
+        self.api().presence(&self.name(image)).await
     }
 
     /// Waits until the image has these states: for less than a minute, after which engines are read even without an

@@ -22,21 +22,21 @@ use crate::store::{Store, Table};
 const USERS: Table<User> = Table::new("USER_ID_TO_USER");
 const KEYPAIRS: Table<Keypair> = Table::new("ACCESS_KEY_TO_KEYPAIR");
 
-/// How many accounts an error names, where the one asked for is not there.
+/// How many accounts an error lists, when the one asked for does not exist.
 const MAX_NAMED: usize = 20;
-/// How exactly a keypair's last use is kept over a restart.
+/// How precisely a keypair's last use survives a restart.
 const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
 
-/// A reset account's new credentials, to be shown once.
+/// The new credentials of a reset account, to be shown once.
 #[derive(Debug, Clone)]
 pub(crate) struct Reset {
     /// The password.
     pub(crate) password: Secret,
-    /// The access key and the secret key, if they were to be replaced.
+    /// The new access key and secret key, if they were to be replaced.
     pub(crate) keypair: Option<(String, Secret)>,
 }
 
-/// Whom an access key stands for.
+/// The holder of an access key.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyHolder {
     /// Its user.
@@ -47,7 +47,7 @@ pub(crate) struct KeyHolder {
     pub(crate) rate_limit: u32,
 }
 
-/// The accounts. Clones share them. All are in memory, keys opened, since every request needs one.
+/// The accounts. Clones share them. All are in memory with their keys unsealed, since every request needs one.
 #[derive(Clone)]
 pub struct Accounts {
     store: Store,
@@ -67,7 +67,7 @@ struct Index {
 struct Key {
     pair: Keypair,
     secret: Secret,
-    /// Seconds since 1970; 0 for never since the start.
+    /// When the key was last used, in seconds since 1970; 0 for never since the start.
     used: AtomicI64,
 }
 
@@ -123,7 +123,7 @@ impl Index {
         self.users.get(self.emails.get(&email.to_lowercase())?)
     }
 
-    /// The accounts there are, for whoever asked for one there is not.
+    /// The known accounts, for the error when the one asked for does not exist.
     fn known(&self) -> String {
         let mut emails: Vec<_> = self.users.values().map(|user| user.email.as_str()).collect();
         if emails.is_empty() {
@@ -137,7 +137,7 @@ impl Index {
     }
 }
 
-/// All accounts of a database, for whoever looks at one without a server.
+/// All accounts of a database, for tools that read one without a server.
 pub(crate) fn users_in(reader: &Reader) -> Result<Vec<User>> {
     let mut users = Vec::new();
     reader.scan(&USERS, [], |_, user: User| {
@@ -167,7 +167,7 @@ impl Accounts {
         self.index.read().users.is_empty()
     }
 
-    /// Whom this access key stands for, and the secret to check the signature with.
+    /// The holder of this access key, and the secret to check the signature with.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for an unknown or inactive key, or a user that is not active.
@@ -181,14 +181,14 @@ impl Accounts {
         Ok(KeyHolder { caller, secret: key.secret.clone(), rate_limit: key.pair.rate_limit })
     }
 
-    /// Takes note that a key was used, for [`Keypair::last_used`].
+    /// Records that a key was used, for [`Keypair::last_used`].
     pub(crate) fn mark_used(&self, access_key: &str, now: Timestamp) {
         if let Some(key) = self.index.read().keys.get(access_key) {
             key.used.store(now.as_second(), Ordering::Relaxed);
         }
     }
 
-    /// This user as a caller who proved it otherwise than by a keypair. The first active key counts as theirs.
+    /// This user as a caller who authenticated otherwise than by a keypair. The first active key counts as theirs.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a user that is unknown or not active.
@@ -205,12 +205,12 @@ impl Accounts {
         self.index.read().users.get(&id).cloned()
     }
 
-    /// The account with this address, in whatever case.
+    /// The account with this e-mail address; case does not matter.
     pub(crate) fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
         self.index.read().user_by_email(email.trim()).cloned()
     }
 
-    /// All accounts, by address.
+    /// All accounts, sorted by e-mail address.
     pub(crate) fn users(&self) -> Vec<Arc<User>> {
         let index = self.index.read();
         index.emails.values().filter_map(|id| index.users.get(id)).cloned().collect()
@@ -233,10 +233,10 @@ impl Accounts {
         self.index.read().keys.get(access_key).map(|key| key.shown())
     }
 
-    /// The caller this user is when they sign with the first of their active keypairs; by e-mail address or id.
+    /// The caller that a user is when signing with the first of their active keypairs; by e-mail address or id.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is no such user, [`Error::Conflict`] for one who may not do anything.
+    /// [`Error::Missing`] when there is no such user, [`Error::Conflict`] for a user who may do nothing.
     pub fn caller_of(&self, user: &str) -> Result<Caller> {
         let wanted = user.trim();
         let by_id = || self.user(wanted.parse().ok()?);
@@ -249,10 +249,10 @@ impl Accounts {
         self.caller(user.id, Credential::Console).map_err(inactive)
     }
 
-    /// Makes the first super-admin, in the domain given, and returns what it was made with.
+    /// Creates the first super-admin in the given domain, and returns its credentials.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an e-mail address, password or key that can't be taken.
+    /// [`Error::Invalid`] for an e-mail address, password or key that is not acceptable.
     pub(crate) fn create_first_admin(
         &self,
         hasher: &Hasher,
@@ -297,9 +297,9 @@ impl Accounts {
         Ok(id)
     }
 
-    /// Gives a user a new password, and with `new_keypair` a new keypair in the place of all the old ones. For the
-    /// console of the machine, when the password is lost. The keypairs of one who was switched off stay so. `also` runs
-    /// in the same transaction; it is given the user as it was.
+    /// Gives a user a new password and, with `new_keypair`, one new keypair in place of all the old ones. For the
+    /// console of the machine, when the password is lost. The keypairs of a user who was switched off stay off. `also`
+    /// runs in the same transaction and gets the user as it was before.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such user.
@@ -344,7 +344,7 @@ impl Accounts {
         Ok(Reset { password, keypair })
     }
 
-    /// A keypair with its secret sealed, active and without a limit.
+    /// A new keypair with its secret sealed, active and without a rate limit.
     pub(in crate::access) fn seal_keypair(
         &self,
         access_key: &str,
@@ -371,7 +371,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Takes an account out. Its keypairs are the caller's to remove.
+    /// Removes an account. The caller removes its keypairs.
     pub(in crate::access) fn remove_user(&self, writer: &mut Writer, id: UserId) -> Result<()> {
         writer.remove(&USERS, id.as_bytes())?;
         let index = Arc::clone(&self.index);
@@ -379,7 +379,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Writes a keypair, new or changed, whose secret is the one it was sealed with.
+    /// Writes a new or changed keypair. `secret` is what its sealed secret holds.
     pub(in crate::access) fn put_keypair(
         &self,
         writer: &mut Writer,
@@ -392,7 +392,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Changes a keypair and leaves its secret.
+    /// Changes a keypair but not its secret.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such key.
@@ -407,7 +407,7 @@ impl Accounts {
         self.put_keypair(writer, change(key.shown()), key.secret.clone())
     }
 
-    /// Takes a keypair out.
+    /// Removes a keypair.
     pub(in crate::access) fn remove_keypair(&self, writer: &mut Writer, access_key: &str) -> Result<bool> {
         let was_there = writer.remove(&KEYPAIRS, access_key)?;
         let (index, access_key) = (Arc::clone(&self.index), access_key.to_owned());
@@ -415,7 +415,7 @@ impl Accounts {
         Ok(was_there)
     }
 
-    /// Writes when keys were last used, for those whose use the store does not know to the hour.
+    /// Writes when keys were last used, for keys whose stored time is more than an hour off.
     pub(crate) async fn save_last_used(&self) -> Result<()> {
         let is_late = |key: &Key| {
             let since =

@@ -1,9 +1,9 @@
 //! The audit log: one row for every mutation, done, denied or failed, in the transaction of what it changed.
 //!
-//! A service hands its mutation to [`Audit::perform`], which gives it a [`Deed`] to write with. What the deed writes
-//! is committed together with the row, so neither is ever there without the other. What was refused or failed has
-//! changed nothing, and has a row of its own, in which those that are like it are counted ([`refusals`]). Rows go by age,
-//! and when there are too many from whoever has most of them ([`shares`]).
+//! A service hands its mutation to [`Audit::perform`], which gives it a [`Deed`] to write with. The row is committed in
+//! the same transaction as the deed's writes, so neither exists without the other. A refused or failed mutation has
+//! changed nothing and gets a row of its own, in which similar ones are counted ([`refusals`]). Rows are removed by
+//! age, and when there are too many, from the share that has the most ([`shares`]).
 
 mod entry;
 mod refusals;
@@ -35,25 +35,25 @@ pub(crate) use crate::access::audit::entry::{Entry, Outcome, Search};
 
 const ENTRIES: Table<Entry> = Table::new("NUMBER_TO_AUDIT_ENTRY");
 
-/// How many old entries one write takes away: more than it adds, so that the log shrinks to its limit, and few, so that
-/// no write is slow.
+/// How many old entries one write removes: more than it adds, so that the log shrinks to its limit, and few, so that no
+/// write is slow.
 const MAX_TRIMMED: usize = 8;
-/// Who adds more than one part in so many of a full log within [`A_DAY`] pays with rows of their own: a thousand, unless
-/// the operator keeps another number of rows, which is more than anybody does by hand.
+/// One part in this many of a full log is the most that a share may add within [`A_DAY`]; a share that adds more loses
+/// its own rows first. That is a thousand rows unless the operator sets another limit: more than a person adds by hand.
 const MOST_A_DAY: u64 = 100;
 const A_DAY: SignedDuration = SignedDuration::from_hours(24);
-/// How many rows are looked at behind one whose clock was ahead.
+/// How many later rows are read to date a row whose clock was ahead.
 const LOOKED_BEHIND: usize = 64;
-/// How long is waited before refusals that could not be written are tried again.
+/// How long to wait before trying again to write refusals.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
-/// What is done even where the audit log can't take its row yet.
+/// A mutation that is done even when the audit log can't take its row yet.
 pub(crate) const BACK_UP: &str = "back_up";
 pub(in crate::access) const SIGN_OUT: &str = "sign_out";
 const UNKEPT: [&str; 2] = [BACK_UP, SIGN_OUT];
 /// How many entries a page may have.
 pub(crate) const MAX_PAGE: usize = 1_000;
 
-/// When the last thing was done that a database knows of, for whoever looks at one without a server.
+/// The time of the last deed that a database records, for tools that read one without a server.
 pub(crate) fn last_moment(reader: &Reader) -> Result<Option<Timestamp>> {
     let mut last = None;
     reader.scan_back(&ENTRIES, None, |entry: Entry| {
@@ -73,12 +73,12 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// How many days unless told otherwise.
+    /// The default number of days.
     pub(crate) const DAYS: u32 = 365;
-    /// How many rows unless told otherwise: some 30 MB.
+    /// The default number of rows: some 30 MB.
     pub(crate) const ROWS: u64 = 100_000;
 
-    /// So many days and rows.
+    /// A limit of this many days and rows.
     pub(crate) fn new(days: u32, rows: u64) -> Self {
         Self { age: SignedDuration::from_hours(i64::from(days) * 24), count: rows }
     }
@@ -101,14 +101,14 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// The log in this store.
+    /// Opens the log in this store.
     pub fn load(store: &Store, clock: Clock, retention: Retention) -> Result<Self> {
         let shares = Arc::new(Mutex::new(Shares::load(store)?));
         Ok(Self { store: store.clone(), clock, retention, shares, refusals: Arc::default() })
     }
 
-    /// Does a mutation with `work` and keeps a row of it: with what the [`Deed`] writes if it is done, by itself if
-    /// not. A read-only credential may do none.
+    /// Does a mutation with `work` and keeps a row of it: together with what the [`Deed`] writes if it succeeds, on its
+    /// own if not. A read-only credential may do no mutation.
     ///
     /// # Errors
     /// Those of `work`, and [`Error::Denied`] for a read-only credential.
@@ -130,9 +130,9 @@ impl Audit {
         }
         let result = work(deed.clone()).await;
         match &result {
-            // What changes nothing in the store, such as a test of a connection, has written no row yet.
+            // A mutation that changes nothing in the store, such as a test of a connection, has written no row yet.
             Ok(_) if !deed.is_written() => match deed.write(|_| Ok(())).await {
-                // The trouble asks for it, so it is done all the same; its row comes once one can be written.
+                // The trouble itself calls for this mutation, so it is done all the same; its row is written later.
                 Err(why @ Error::Unavailable(_)) if UNKEPT.contains(&action) => {
                     deed.keep_later(None, &why).await;
                 }
@@ -163,8 +163,8 @@ impl Audit {
         .await
     }
 
-    /// Keeps a row of what is no caller's mutation: an attempt to sign in, a sign-out. `email` is the account that was
-    /// named, whether it exists or not.
+    /// Keeps a row of an event that is no caller's mutation: an attempt to sign in, a sign-out. `email` is the account
+    /// that was named, whether it exists or not.
     pub(crate) fn note(
         &self,
         writer: &mut Writer,
@@ -178,7 +178,7 @@ impl Audit {
         self.noted(writer, entry, result.as_ref().err())
     }
 
-    /// Keeps a row of an attempt to make the first super-admin by the server's link.
+    /// Keeps a row of an attempt to make the first super-admin through the server's link.
     pub(crate) fn set_up(
         &self,
         writer: &mut Writer,
@@ -203,7 +203,7 @@ impl Audit {
         self.noted(writer, self.blank(None, "", &credential, address, "join_agent", agent), None)
     }
 
-    /// The newest rows that the search finds, `limit` at most, and whether there may be more. For super-admins.
+    /// The newest rows that match the search, at most `limit`, and whether there may be more. For super-admins.
     pub(crate) async fn search(
         &self,
         caller: &Caller,
@@ -212,7 +212,7 @@ impl Audit {
     ) -> Result<(Vec<Entry>, bool)> {
         caller.require_superadmin("audit_log")?;
         let limit = limit.clamp(1, MAX_PAGE);
-        // So that whoever was refused just now is there. Where nothing can be written, what there is can be read still.
+        // The result must include the latest refusals. Where nothing can be written, the rows can still be read.
         if let Err(why) = self.save().await {
             tracing::debug!(%why, "the audit log is read without those who were refused just now");
         }
@@ -239,7 +239,7 @@ impl Audit {
             .await
     }
 
-    /// Writes the refusals that were only counted, again and again, until told to stop.
+    /// Writes the refusals that are only counted so far, again and again, until shutdown.
     pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         let mut came = self.refusals.came.follow();
         loop {
@@ -257,7 +257,7 @@ impl Audit {
         }
     }
 
-    /// Writes the refusals that were only counted.
+    /// Writes the refusals that are only counted so far.
     pub(crate) async fn save(&self) -> Result<()> {
         let _turn = self.refusals.turn.lock().await;
         let now = self.clock.steady();
@@ -320,7 +320,8 @@ impl Audit {
         }
     }
 
-    /// Adds a row in the transaction of what it is about; a refusal is counted where there is a row for it.
+    /// Adds a row in the transaction of the event it records; counts a refusal in the row for its kind, if there is
+    /// one.
     fn noted(&self, writer: &mut Writer, entry: Entry, error: Option<&Error>) -> Result<()> {
         let entry = entry.ended(error);
         let Some(error) = error else { return self.append(writer, vec![entry]).map(drop) };
@@ -338,14 +339,14 @@ impl Audit {
         Ok(())
     }
 
-    /// Counts what was refused in the row of this number, if it is still there.
+    /// Counts a refusal in the row of this number, if that row still exists.
     fn count_in(writer: &mut Writer, number: u64, more: &Entry) -> Result<bool> {
         let Some(row) = writer.find(&ENTRIES, number.to_be_bytes())? else { return Ok(false) };
         writer.put(&ENTRIES, number.to_be_bytes(), &Entry::and(row, more))?;
         Ok(true)
     }
 
-    /// Adds rows, takes away what is too old or too much, and returns the rows' numbers.
+    /// Adds rows, removes rows that are too old or too many, and returns the new rows' numbers.
     fn append(&self, writer: &mut Writer, entries: Vec<Entry>) -> Result<Vec<u64>> {
         let mut shares = self.shares.lock();
         shares.settle(writer)?;
@@ -363,9 +364,9 @@ impl Audit {
         Ok(numbers)
     }
 
-    /// Takes away what is too old, and what is too much since this row was added.
+    /// Removes rows that are too old, and as many as exceed the limit since this row was added.
     fn trim(&self, writer: &mut Writer, shares: &mut Shares, added: &Entry) -> Result<()> {
-        // A log whose clock is not believed loses nothing by age.
+        // While the clock is not believed, no row is removed by age.
         let today = self.clock.calendar();
         let too_old = today.and_then(|today| today.checked_sub(self.retention.age).ok());
         let by = Share::of(added);
@@ -393,7 +394,7 @@ impl Audit {
         Ok(())
     }
 
-    /// When this row was written: by the rows behind it, where its own clock was ahead.
+    /// When this row was written. If its own clock was ahead, the rows after it tell.
     fn written_at(writer: &Writer, row: &Entry, today: Timestamp) -> Result<Timestamp> {
         let is_ahead = |at: Timestamp| at.duration_since(today) > A_DAY;
         if is_ahead(row.at) {
@@ -403,7 +404,7 @@ impl Audit {
                     return Ok(next.at);
                 }
             }
-            // So many in a row: the last of all tells whether the clock has been right since.
+            // All of these were ahead: the last row of the log tells whether the clock has been right since.
             let last: Option<Entry> = writer.last(&ENTRIES)?;
             if let Some(last) = last.filter(|last| !is_ahead(last.at)) {
                 return Ok(last.at);
@@ -412,7 +413,7 @@ impl Audit {
         Ok(row.at)
     }
 
-    /// Whether whoever has this share has added very much within a day.
+    /// Whether this share has added very many rows within a day.
     fn is_flood(&self, writer: &Writer, shares: &Shares, by: &Share, now: Timestamp) -> Result<bool> {
         let most = usize::try_from(self.retention.count / MOST_A_DAY).unwrap_or(usize::MAX).max(1);
         let Some(number) = shares.back(by, most) else { return Ok(false) };
@@ -425,7 +426,7 @@ async fn pause(time: std::time::Duration, shutdown: &CancellationToken) {
     let _ = tokio::time::timeout(time, shutdown.cancelled()).await;
 }
 
-/// A mutation on its way, and the row it will leave.
+/// A mutation in progress, and the row it will leave.
 #[derive(Clone)]
 pub struct Deed {
     audit: Audit,
@@ -438,7 +439,7 @@ impl Deed {
         Self { audit, entry: Arc::new(entry), written: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Runs `work` in one transaction with the row: both are there when this returns, or neither.
+    /// Runs `work` and writes the row in one transaction: when this returns, both are kept or neither.
     ///
     /// # Errors
     /// Those of `work`.
@@ -466,16 +467,17 @@ impl Deed {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Keeps a row of what changed nothing, or counts it in one. If even that can't be written, as on a full disk, the
-    /// caller is still told what went wrong first.
+    /// Keeps a row of a mutation that changed nothing, or counts it in an existing row. If that can't be written
+    /// either, as on a full disk, the caller is still told the first error.
     async fn failed(&self, error: &Error) {
-        // Its commit failed and was kept all the same: then it has its row.
+        // If the commit reported a failure but was kept all the same, the row exists already.
         if !self.is_written() {
             self.keep_later(Some(error), error).await;
         }
     }
 
-    /// Keeps a row of what ended like this, as soon as one can be written; those of one kind are counted in one.
+    /// Keeps a row of a mutation that ended like this, as soon as one can be written; rows of one kind are counted in
+    /// one.
     async fn keep_later(&self, end: Option<&Error>, error: &Error) {
         let entry = self.entry.as_ref().clone().ended(end);
         let (action, like) = (entry.action.clone(), Likeness::of(&entry, error));

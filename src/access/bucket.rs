@@ -1,17 +1,17 @@
-//! A count that drains away at its own pace, whatever is added meanwhile.
+//! A count that drains at a fixed rate, whatever is added meanwhile.
 
 use std::time::{Duration, Instant};
 
-/// The count: what was added, less one for each time its pace has passed.
+/// The count: all that was added, less one for each interval that has passed.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     level: u32,
-    /// Up to when it has been drained.
+    /// The time up to which it has been drained.
     since: Option<Instant>,
 }
 
 impl Bucket {
-    /// What is left in it, when one goes in each `every`.
+    /// What is left in it, if one drains in each `every`.
     pub(crate) fn level(&self, every: Duration, now: Instant) -> u32 {
         self.level.saturating_sub(self.drained(every, now))
     }
@@ -19,12 +19,12 @@ impl Bucket {
     /// Adds one.
     pub(crate) fn add(&mut self, every: Duration, now: Instant) {
         let level = self.level(every, now);
-        // What has passed of the next one counts on.
+        // The part of the next interval that has passed already still counts.
         let since = self.since.map(|since| since + every * self.drained(every, now));
         *self = Self { level: level.saturating_add(1), since: since.filter(|_| level > 0).or(Some(now)) };
     }
 
-    /// How long until one more is gone.
+    /// How long until one more has drained.
     pub(crate) fn next(&self, every: Duration, now: Instant) -> Duration {
         let passed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         every.saturating_sub(passed.saturating_sub(every * self.drained(every, now)))
@@ -50,7 +50,7 @@ mod tests {
         let (start, mut bucket) = (Instant::now(), Bucket::default());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         assert_eq!((bucket.level(EVERY, start), bucket.next(EVERY, start)), (0, EVERY));
-        // One each second, of which each fourth is gone.
+        // Adds one each second, of which every fourth has drained.
         for second in 0..12 {
             bucket.add(EVERY, at(second));
         }

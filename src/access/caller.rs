@@ -1,4 +1,4 @@
-//! The one who asks: every service call begins with it.
+//! The caller: the user that a request comes from. Every service call begins with it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -61,7 +61,7 @@ pub(crate) enum Credential {
     Session,
     /// A personal API token, by its name.
     Token(String),
-    /// A standing rule, by its name: the server does what somebody told it to do again and again.
+    /// A standing rule, by its name: the server repeats what a user told it to do.
     Rule(String),
 }
 
@@ -77,11 +77,11 @@ impl fmt::Display for Credential {
     }
 }
 
-/// A session as the server knows it: the hash of what its owner shows, which opens nothing.
+/// A session as the server knows it: the hash of the key that its owner presents. The hash opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId(pub(in crate::access) [u8; 32]);
 
-/// Where a request comes from, and how it proved it.
+/// Where a request comes from, and what proved who sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
     /// What proved who the caller is.
@@ -90,7 +90,7 @@ pub struct Origin {
     pub(crate) address: Option<IpAddr>,
     /// Whether the credential is for reading only.
     pub(crate) read_only: bool,
-    /// The session, if that is what proved it.
+    /// The session, if a session proved it.
     pub(crate) session: Option<SessionId>,
 }
 
@@ -112,7 +112,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Somebody who may do everything, for tests.
+    /// A super-admin, for tests.
     #[cfg(test)]
     pub(crate) fn superadmin() -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Caller {
         self.role == Role::Superadmin
     }
 
-    /// Lets only super-admins on.
+    /// Refuses callers who are no super-admins.
     ///
     /// # Errors
     /// [`Error::Denied`], which names `action` and nothing else.
@@ -138,7 +138,7 @@ impl Caller {
         if self.is_superadmin() { Ok(()) } else { Err(Error::Denied(action.into())) }
     }
 
-    /// Lets no API token on, whatever it is for: whoever finds one must not be able to make it last.
+    /// Refuses API tokens of any scope: a thief of a token must not be able to prolong it.
     ///
     /// # Errors
     /// [`Error::Denied`].

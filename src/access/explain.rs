@@ -1,4 +1,4 @@
-//! Why somebody sees an image or does not: the verdict of the one rule in words, with what would change it.
+//! Why a user sees an image or does not: the verdict of the visibility rule in words, with what would change it.
 
 use std::collections::BTreeSet;
 
@@ -6,41 +6,41 @@ use crate::access::caller::Caller;
 use crate::access::tenants::Tenancy;
 use crate::access::visibility::{ImageFilter, Owner, Verdict, Viewpoint};
 
-/// The verdict, and the conditions it comes from.
+/// The verdict, and the conditions that it follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Explanation {
     /// Whether the image is visible.
     pub(crate) is_visible: bool,
-    /// Each condition that was asked, in the rule's order.
+    /// Each condition that the question sets, in the rule's order.
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// One condition.
+/// One condition of the rule, for one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// `registry`, `owner` or `agents`.
     pub(crate) name: &'static str,
-    /// What it says of this image.
+    /// What the condition finds for this image.
     pub(crate) value: String,
-    /// Whether it lets the image be seen.
+    /// Whether the image passes it.
     pub(crate) holds: bool,
-    /// What would make it hold, if it does not.
+    /// What would make the image pass, if it does not.
     pub(crate) remedy: Option<String>,
 }
 
-/// What is told of the image.
+/// The facts about the image that the words need.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'a> {
     /// The registry it comes from.
     pub(crate) registry: &'a str,
-    /// Whom it is for, if it is customized.
+    /// The user it is for, if it is customized.
     pub(crate) owner: Option<Owner>,
     /// The scaling groups with an agent that has it.
     pub(crate) found_in: &'a [String],
 }
 
-/// Puts a verdict into words. `asker` reads it; `seer` is whom it is about. Only a super-admin is told of tenants that
-/// the seer has no part in.
+/// Puts a verdict into words. `asker` reads them; `seer` is the user they are about. Only a super-admin is told of
+/// tenants that the seer does not belong to.
 pub(crate) fn explain(
     asker: &Caller,
     seer: &Caller,
@@ -127,7 +127,7 @@ impl Question<'_> {
         let group = self.tenancy.group(domain, name);
         let is_member = group.is_some_and(|group| group.members.contains(&self.seer.user));
         match group {
-            // Whether a group of others exists is not for everybody.
+            // Only super-admins may learn whether a group of other users exists.
             _ if !is_member && !self.asker.is_superadmin() => {
                 format!("{email} must be a member of group {name} in domain {domain}")
             }
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    /// What has to be done next, as it is said, and doing it.
+    /// A remedy as it is worded, and a function that applies it.
     type Step = (&'static str, fn(&mut World));
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
             follow(&mut world);
         }
         assert_eq!(world.remedy(), None);
-        // Each other way that the last remedy but one names does as well.
+        // The last remedy but one names other ways; each of them works as well.
         let others: [fn(&mut World, BTreeSet<String>); 2] = [
             |world, names| world.lab.scaling_groups = names,
             |world, _| world.gpu.keypairs = BTreeSet::from([world.ann.access_key.clone()]),

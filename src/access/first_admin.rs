@@ -1,4 +1,4 @@
-//! The first super-admin, as the operator wants it.
+//! The first super-admin, with the credentials that the operator chose.
 
 use crate::access::generate::{new_access_key, new_secret_key, random_text};
 use crate::access::names::checked_email;
@@ -8,7 +8,7 @@ use crate::base::{Error, Result};
 /// A new account's credentials, to be shown once.
 #[derive(Debug, Clone)]
 pub(crate) struct Credentials {
-    /// The address.
+    /// The e-mail address.
     pub(crate) email: String,
     /// The password.
     pub password: Secret,
@@ -18,26 +18,26 @@ pub(crate) struct Credentials {
     pub(crate) secret_key: Secret,
 }
 
-/// What the operator gave for the first super-admin; the rest is generated.
+/// The credentials that the operator gave for the first super-admin; the others are generated.
 #[derive(Debug, Clone, Default)]
 pub struct FirstAdmin {
-    /// Default `admin@localhost`.
+    /// The e-mail address; default `admin@localhost`.
     pub email: Option<String>,
-    /// Generated if not given.
+    /// The password; generated if not given.
     pub password: Option<Secret>,
-    /// Generated if not given.
+    /// The access key; generated if not given.
     pub access_key: Option<String>,
-    /// Generated if not given.
+    /// The secret key; generated if not given.
     pub secret_key: Option<Secret>,
 }
 
 impl FirstAdmin {
-    /// Whether none of its credentials was given.
+    /// Whether the operator gave none of the credentials.
     pub(crate) fn has_nothing(&self) -> bool {
         self.password.is_none() && self.access_key.is_none() && self.secret_key.is_none()
     }
 
-    /// What was given, checked, and the rest made.
+    /// Checks the given credentials and generates the others.
     pub(in crate::access) fn complete(self) -> Result<Credentials> {
         let credentials = Credentials {
             email: checked_email(self.email.as_deref().unwrap_or("admin@localhost"))?,
@@ -51,7 +51,7 @@ impl FirstAdmin {
     }
 }
 
-/// Keys travel in a header, the access key in front of a colon.
+/// Checks a key: it travels in a header, the access key before a colon.
 fn check_key(field: &'static str, key: &str, shortest: usize) -> Result<()> {
     let letters = key.bytes().all(|b| b.is_ascii_graphic() && b != b':' && b != b',');
     if letters && (shortest..=128).contains(&key.len()) {

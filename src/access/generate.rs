@@ -1,9 +1,9 @@
-//! Keys, passwords and names that nobody can guess.
+//! Keys, passwords and names that can't be guessed.
 
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 
-/// Letters of a generated access key: Backend.AI's keys look like this, and none can be mistaken for another.
+/// The letters of a generated access key: Backend.AI's keys look like this, and no two letters look alike.
 const KEY_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// A new access key.
@@ -11,7 +11,7 @@ pub(in crate::access) fn new_access_key() -> Result<String> {
     random_key(20)
 }
 
-/// Text in capitals that nobody can guess: five random bits in each character.
+/// A random text in capitals: five random bits in each character.
 pub(in crate::access) fn random_key(length: usize) -> Result<String> {
     random_letters(KEY_LETTERS, length)
 }
@@ -21,7 +21,7 @@ pub(in crate::access) fn new_secret_key() -> Result<Secret> {
     random_text(40).map(Secret::new)
 }
 
-/// Text that nobody can guess: six random bits in each character, all of which may stand in a URL.
+/// A random text of six random bits in each character, all of which may stand in a URL.
 pub(crate) fn random_text(length: usize) -> Result<String> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     random_letters(LETTERS, length)

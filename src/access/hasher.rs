@@ -1,5 +1,5 @@
-//! Where passwords are hashed, and nowhere else: few at a time, so that those who try can take neither all processors
-//! nor all memory. Whoever has to wait holds no thread.
+//! The only place where passwords are hashed: few at a time, so that clients who try passwords can take neither all
+//! processors nor all memory. A caller that has to wait holds no thread.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -17,42 +17,43 @@ use crate::base::ids::UserId;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 
-/// Longest password we hash; argon2 would take any length, an attacker's megabytes too.
+/// Longest password we hash; argon2 would take any length, so also an attacker's megabytes.
 pub(crate) const MAX_PASSWORD: usize = 1024;
-/// Shortest password we take (NIST SP 800-63B).
+/// Shortest password we accept (NIST SP 800-63B).
 pub(crate) const MIN_PASSWORD: usize = 8;
 
 /// OWASP's first recommendation for argon2id: 19 MiB, 2 passes, 1 lane.
 const MEMORY: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-/// Bytes of a salt and of a hash.
+/// The lengths of a salt and of a hash, in bytes.
 const SALT: usize = 16;
 const HASH: usize = 32;
 
-/// How many are hashed at once: two, so that one is left for those who are known, and no more than four, which are
-/// 76 MiB and a hundred in a second.
+/// How many passwords are hashed at once: at least two, so that one turn is left for known addresses, and at most four,
+/// which take 76 MiB and do a hundred in a second.
 const AT_ONCE: (usize, usize) = (2, 4);
-/// How many of those who are known may wait for their turn.
+/// How many attempts from known addresses may wait for their turn.
 const KNOWN_WAITING: usize = 256;
-/// How many of the others may: some ten seconds' worth on a fast machine. How many of one address are among them, the throttle sees to.
+/// How many attempts from other addresses may wait: some ten seconds' worth on a fast machine. The throttle limits how
+/// many of them come from one address.
 const STRANGERS_WAITING: usize = 1_000;
-/// How many new passwords may wait, those of one admin and those of all.
+/// How many new passwords may wait: those of one admin, and those of all.
 const NEW_WAITING: (usize, usize) = (200, 600);
-/// How long one may wait. Who has waited this long has given up.
+/// How long an attempt may wait. A person who has waited this long has given up.
 const MAX_WAIT: Duration = Duration::from_mins(1);
-/// In what pieces memory is asked for, in blocks of 1 KiB. The GNU C library gives back at once what is larger than
-/// 32 MiB; less than that, it keeps for each thread that ever hashed. What is not used of it is none.
+/// The size of a piece of memory, in blocks of 1 KiB. The GNU C library returns pieces larger than 32 MiB to the system
+/// at once; smaller ones it keeps for each thread that ever hashed. The unused part of a piece takes no memory.
 const RESERVED: usize = 33 * 1024;
 
-/// For whom a password is hashed.
+/// The queue in which a password waits to be hashed.
 #[derive(Debug, Clone, Copy)]
 pub enum Line {
-    /// Somebody who signs in to an account from where that was done before. Nobody else is in their way.
+    /// A sign-in to an account from an address known for it. No other queue can block it.
     Known,
-    /// Somebody who signs in from elsewhere.
+    /// A sign-in from any other address.
     Strangers,
-    /// This admin, who gives a user a password. One of these at a time: they leave the others their turns.
+    /// This admin gives a user a password. Only one of these runs at a time, so that the other queues get their turns.
     New(UserId),
 }
 
@@ -69,14 +70,14 @@ struct Shared {
     new: Queue,
     admins: Shares<UserId>,
     memory: Mutex<Vec<Vec<Block>>>,
-    /// A hash that no password has: what is checked for an account that does not exist.
+    /// A hash that no password has; an attempt at an account that does not exist is compared with it.
     nobody: String,
 }
 
-/// Those who wait, and how many of them may be at work.
+/// The attempts of one kind that wait, and a limit on how many of them are hashed at once.
 struct Queue {
     at_once: Arc<Semaphore>,
-    /// For those who wait and those at work together.
+    /// Counts the attempts that wait and those being hashed together.
     places: Arc<Semaphore>,
 }
 
@@ -86,7 +87,7 @@ impl Queue {
         Self { at_once, places }
     }
 
-    /// A turn of this queue's, and one of all.
+    /// Waits for a turn of this queue and a turn of all queues.
     async fn turn(&self, all: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2]> {
         let own = Arc::clone(&self.at_once).acquire_owned().await.map_err(Error::internal)?;
         Ok([own, Arc::clone(all).acquire_owned().await.map_err(Error::internal)?])
@@ -94,7 +95,7 @@ impl Queue {
 }
 
 impl Hasher {
-    /// One that does one more at once than there are processors.
+    /// A hasher that does one more at once than there are processors, within `AT_ONCE`.
     pub fn new() -> Result<Self> {
         let (least, most) = AT_ONCE;
         let turns = (available_parallelism().map_or(1, NonZero::get) + 1).clamp(least, most);
@@ -108,7 +109,7 @@ impl Hasher {
         let shared = Shared {
             turns: Arc::new(Semaphore::new(turns)),
             known: Queue::new(turns, KNOWN_WAITING),
-            // One turn is never theirs.
+            // One turn is always left for others.
             strangers: Queue::new(turns.saturating_sub(1).max(1), waiting),
             new: Queue::new(1, all),
             admins: Shares::new(each, all),
@@ -118,10 +119,10 @@ impl Hasher {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Whether the password is the one the hash was made of. Without a hash it never is, which takes as long to find.
+    /// Whether the password is the one that was hashed. Without a hash it never is, and finding that takes as long.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait already.
+    /// [`Error::Busy`] when too many are waiting already.
     pub async fn matches(&self, line: Line, password: Secret, hash: Option<String>) -> Result<bool> {
         let is_known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.shared.nobody.clone());
@@ -132,13 +133,14 @@ impl Hasher {
     /// The hash of a password, in PHC string format with its own salt.
     ///
     /// # Errors
-    /// [`Error::Busy`] as for [`Hasher::matches`], and [`Error::Invalid`] for a password that can't be taken.
+    /// [`Error::Busy`] when too many are waiting already, and [`Error::Invalid`] for a password that is too short or
+    /// too long.
     pub(crate) async fn hash(&self, line: Line, password: Secret) -> Result<String> {
         check_length(&password)?;
         self.in_turn(line, move |shared| shared.hash(&password)).await
     }
 
-    /// The same on this thread, for the start and the console, where nobody else waits.
+    /// The hash of a password, made on this thread: for the start and the console, where no one else waits.
     ///
     /// # Errors
     /// Those of [`Hasher::hash`]; [`Error::Busy`] when no turn is free.
@@ -148,7 +150,7 @@ impl Hasher {
         self.shared.hash(password)
     }
 
-    /// Gives back the memory that nobody uses. It is kept for a while, since to get it costs as much as a part of a hash.
+    /// Gives back unused memory. It is kept for a while first, since getting it costs as much as a part of a hash.
     pub(crate) fn tidy(&self) {
         self.shared.memory.lock().clear();
     }
@@ -167,7 +169,7 @@ impl Hasher {
         let place = Arc::clone(&queue.places).try_acquire_owned().map_err(|_| busy())?;
         let turn = tokio::time::timeout(MAX_WAIT, queue.turn(&shared.turns)).await.map_err(|_| busy())??;
         let shared = Arc::clone(&self.shared);
-        // The turn goes with the work: a caller who is gone frees it no sooner.
+        // The turn goes with the work: a caller that is gone does not free it sooner.
         let work = move || {
             let _held = (share, place, turn);
             work(&shared)
@@ -212,7 +214,7 @@ impl Shared {
         memory.resize(argon2.params().block_count().max(memory.len()), Block::default());
         let filled =
             argon2.hash_password_into_with_memory(password.expose().as_bytes(), salt, hash, &mut memory);
-        // The first block is a quick hash of the password: whoever found it could guess without all the work.
+        // The first block is a quick hash of the password: an attacker who found it could guess without all the work.
         memory.iter_mut().zeroize();
         self.memory.lock().push(memory);
         filled.map_err(failed)
@@ -223,7 +225,7 @@ fn params() -> Result<Params> {
     Params::new(MEMORY, PASSES, LANES, Some(HASH)).map_err(failed)
 }
 
-/// A hash as it is kept.
+/// The hash in the form in which it is kept.
 fn written(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
     let salt = SaltString::encode_b64(salt).map_err(failed)?;
     let whole = PasswordHash {
@@ -280,7 +282,7 @@ mod tests {
             let matches = async |text: &str| {
                 hasher.matches(Line::Strangers, Secret::new(text), Some(hash.clone())).await.unwrap()
             };
-            // With memory that an earlier one has filled.
+            // Uses memory that an earlier hash has filled.
             assert!(matches("correct horse").await && !matches("correct horsf").await, "{hash}");
         }
     }
@@ -289,7 +291,7 @@ mod tests {
     async fn a_hash_of_long_ago_is_still_matched() {
         let hasher = Hasher::new().unwrap();
         let salt = SaltString::encode_b64(b"sixteen bytes it").unwrap();
-        // As the first version hashed, and with other parameters.
+        // Hashes of the first version's parameters, and of others.
         for params in [params().unwrap(), Params::new(64, 1, 2, Some(16)).unwrap()] {
             let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
             let kept = Some(argon2.hash_password(b"correct horse", &salt).unwrap().to_string());
@@ -320,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_place_to_wait_is_told_at_once() {
         let hasher = Hasher::with_turns(1, 1).unwrap();
-        // Nobody gets a turn before all have asked.
+        // No attempt gets a turn before all have asked.
         let held = Arc::clone(&hasher.shared.turns).acquire_owned().await.unwrap();
         let answers = join_all((0..8).map(|_| hasher.matches(Line::Strangers, password(), None)));
         let (answers, ()) = tokio::join!(answers, async { drop(held) });

@@ -1,7 +1,7 @@
-//! How agents on other machines get in: join tokens, and the credentials they are exchanged for.
+//! How agents on other machines join: join tokens, and the credentials that they are exchanged for.
 //!
-//! A token and a credential are random, so a plain hash of each is all that is kept. A token is good for a number of
-//! joins, one unless told otherwise, and until it expires; what became of it can be told until a week later.
+//! A token and a credential are random, so only a plain hash of each is kept. A token is good for a number of joins,
+//! one by default, until it expires; its state can be asked for until a week later.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -23,12 +23,12 @@ use crate::store::{Store, Table};
 const TOKENS: Table<JoinToken> = Table::new("JOIN_TOKEN_ID_TO_JOIN_TOKEN");
 const CREDENTIALS: Table<Credential> = Table::new("AGENT_KEY_TO_CREDENTIAL");
 
-/// What every token begins with, so that people and scanners of leaked secrets know it.
+/// The start of every token, so that people and scanners for leaked secrets recognize it.
 const PREFIX: &str = "whj";
-/// Random bytes in a token's id, and in the part that is secret.
+/// Random bytes in a token's id, and in its secret part.
 const ID_BYTES: usize = 5;
 const SECRET_BYTES: usize = 24;
-/// How long a token is good unless told otherwise, and at most.
+/// How long a token is good by default, and at most.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 const LONGEST_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
 /// How long after its end a token is remembered.
@@ -37,30 +37,30 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 7);
 const MAX_TOKENS: usize = 10_000;
 /// How many joins one token may be good for: a cluster's nodes.
 const MAX_USES: u32 = 10_000;
-/// How many letters the key of a credential has, at least and at most.
+/// The shortest and the longest key of a credential, in letters.
 const KEY_LENGTH: std::ops::RangeInclusive<usize> = 8..=64;
 
-/// A join token, without what is secret of it.
+/// A join token without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JoinToken {
-    /// Names it; not secret.
+    /// Its id, which is not secret.
     pub(crate) id: String,
     hash: String,
-    /// The one agent it is for.
+    /// The only agent that may join by it.
     pub(crate) agent: Option<String>,
-    /// The scaling group that agents who join by it are in.
+    /// The scaling group that agents join by it.
     pub(crate) scaling_group: Option<String>,
-    /// Joins left.
+    /// How many joins are left.
     pub(crate) uses_left: u32,
     /// Who made it.
     pub(crate) created_by: String,
     /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub(crate) expires_at: Timestamp,
-    /// Whether an admin took it back.
+    /// Whether an admin revoked it.
     pub(crate) revoked: bool,
-    /// The agent that joined by it last.
+    /// The agent that used it last.
     pub(crate) used_by: Option<String>,
 }
 
@@ -78,12 +78,12 @@ impl JoinToken {
     }
 }
 
-/// What a token is to be good for.
+/// The options for a new token.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NewToken {
-    /// One agent only.
+    /// The only agent that may join by it.
     pub(crate) agent: Option<String>,
-    /// The scaling group of those who join by it.
+    /// The scaling group for the agents that join by it.
     pub(crate) scaling_group: Option<String>,
     /// How long it is good.
     pub(crate) lifetime: Option<SignedDuration>,
@@ -99,7 +99,7 @@ struct Credential {
     joined_at: Timestamp,
 }
 
-/// Tokens and credentials. Clones share them.
+/// The tokens and credentials. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Joins {
     store: Store,
@@ -109,12 +109,12 @@ pub(crate) struct Joins {
 }
 
 impl Joins {
-    /// Those in this store.
+    /// The tokens and credentials in this store.
     pub(crate) fn new(store: Store, clock: Clock, audit: Audit, tenants: Tenants) -> Self {
         Self { store, clock, audit, tenants }
     }
 
-    /// Makes a token; its text is told once. For super-admins.
+    /// Makes a token and returns its text, which is shown only this once. For super-admins.
     pub(crate) async fn create(&self, caller: &Caller, wanted: NewToken) -> Result<(JoinToken, Secret)> {
         let target = wanted.agent.clone().unwrap_or_else(|| "any agent".into());
         self.audit
@@ -186,12 +186,12 @@ impl Joins {
             .await
     }
 
-    /// `good`, `used`, `expired` or `revoked`.
+    /// The token's state: `good`, `used`, `expired` or `revoked`.
     pub(crate) fn state(&self, token: &JoinToken) -> &'static str {
         token.state(self.clock.now())
     }
 
-    /// Takes a token back. Who joined by it stays. For super-admins.
+    /// Revokes a token. Agents that joined by it stay. For super-admins.
     pub(crate) async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "revoke_agent_token", id, |deed| {
@@ -208,15 +208,15 @@ impl Joins {
             .await
     }
 
-    /// The agent that this credential is of.
+    /// The agent with this credential.
     pub(crate) async fn agent_of(&self, key: &str, secret: &Secret) -> Result<Option<String>> {
         let (key, hash) = (key.to_owned(), hash(secret.expose()));
         let found = self.store.read(move |r| r.find(&CREDENTIALS, &key)).await?;
         Ok(found.filter(|credential: &Credential| same(&credential.hash, &hash)).map(|found| found.agent))
     }
 
-    /// Whether a token can be used now, and what it is good for. The reason it can't be is for its holder: it tells
-    /// nothing to who has guessed.
+    /// Whether a token can be used now, and what it is good for. Only the token's holder learns why it can't be used; a
+    /// client that guesses learns nothing.
     pub(crate) fn check(&self, writer: &Writer, text: &Secret) -> Result<Result<JoinToken, String>> {
         let (id, secret) = parts(text);
         let found: Option<JoinToken> = writer.find(&TOKENS, id)?;
@@ -233,9 +233,10 @@ impl Joins {
         })
     }
 
-    /// Makes room for a new credential of an agent, within the transaction that lets it in by this token: one that it
-    /// has goes if the token was made for this agent since, for then a super-admin wants it replaced. If it has one that
-    /// must stay, or the key is that of another, the reason for the token's holder.
+    /// Makes room for a new credential of an agent, within the transaction that lets it in by this token. A credential
+    /// that the agent has is removed if the token was made for this agent later, for then a super-admin wants it
+    /// replaced. Returns the reason, for the token's holder, if the agent has one that must stay or the key belongs to
+    /// another agent.
     pub(crate) fn replace(
         writer: &mut Writer,
         token: &JoinToken,
@@ -285,7 +286,7 @@ impl Joins {
         writer.put(&CREDENTIALS, key, &credential)
     }
 
-    /// Forgets what an agent is known by.
+    /// Forgets an agent's credential.
     pub(crate) fn forget(writer: &mut Writer, agent: &str) -> Result<()> {
         for key in writer.keys(&CREDENTIALS, [])? {
             let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
@@ -297,7 +298,7 @@ impl Joins {
     }
 }
 
-/// Has the credential of an agent go by another name, within the transaction that renames the agent.
+/// Gives an agent's credential its new name, within the transaction that renames the agent.
 pub(crate) fn rename(writer: &mut Writer, agent: &str, to: &str) -> Result<()> {
     for key in writer.keys(&CREDENTIALS, [])? {
         let found: Option<Credential> = writer.find(&CREDENTIALS, &key)?;
@@ -308,12 +309,12 @@ pub(crate) fn rename(writer: &mut Writer, agent: &str, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a credential's key is one that an agent makes.
+/// Whether this text can be the key of a credential.
 pub(crate) fn is_key(key: &str) -> bool {
     KEY_LENGTH.contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Removes what is too old to be told of, if it is known what day it is; how many are left.
+/// Removes the tokens that ended too long ago, if the date is known; returns how many are left.
 fn forget_old(writer: &mut Writer, today: Option<Timestamp>) -> Result<usize> {
     let mut left = 0;
     for key in writer.keys(&TOKENS, [])? {
@@ -329,7 +330,7 @@ fn forget_old(writer: &mut Writer, today: Option<Timestamp>) -> Result<usize> {
     Ok(left)
 }
 
-/// `whj_ID_SECRET`; of anything else, texts that nothing has.
+/// The id and the secret of `whj_ID_SECRET`; for any other text, two texts that no token has.
 fn parts(text: &Secret) -> (&str, &str) {
     let rest = text.expose().trim().strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('_'));
     rest.and_then(|rest| rest.split_once('_')).unwrap_or(("-", ""))

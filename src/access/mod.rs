@@ -1,4 +1,4 @@
-//! Who is asking, and what they may see.
+//! Access: who is asking, and what they may see.
 
 pub mod accounts;
 pub mod audit;

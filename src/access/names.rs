@@ -1,4 +1,4 @@
-//! What the names of tenants and people may look like.
+//! Checks of the names of tenants and people.
 
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
@@ -8,10 +8,10 @@ pub(crate) const MAX_NAME: usize = 64;
 /// Longest description, in characters.
 const MAX_DESCRIPTION: usize = 500;
 
-/// The name without spaces around it.
+/// The name without surrounding spaces.
 ///
 /// # Errors
-/// [`Error::Invalid`] for one that is empty, longer than [`MAX_NAME`], or has characters that do not show.
+/// [`Error::Invalid`] for a name that is empty, longer than [`MAX_NAME`], or has invisible characters.
 pub(crate) fn checked_name(field: &'static str, name: &str) -> Result<String> {
     let name = name.trim();
     let refuse = |why: &str| Err(Error::invalid(field, format!("{:?} {why}", shown(name))));
@@ -27,10 +27,10 @@ pub(crate) fn checked_name(field: &'static str, name: &str) -> Result<String> {
     Ok(name.into())
 }
 
-/// A text for people: any characters but those that do not show; line breaks are taken.
+/// Checks a text for people: any visible characters, spaces and line breaks.
 ///
 /// # Errors
-/// [`Error::Invalid`] for one that is too long or has control characters.
+/// [`Error::Invalid`] for a text that is too long or has control characters.
 pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String> {
     if text.chars().count() > MAX_DESCRIPTION {
         return Err(Error::invalid(field, format!("it may have {MAX_DESCRIPTION} characters at most")));
@@ -41,10 +41,10 @@ pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String> {
     Ok(text.into())
 }
 
-/// An e-mail address, as far as one can tell without writing to it.
+/// Checks an e-mail address, as far as possible without writing to it.
 ///
 /// # Errors
-/// [`Error::Invalid`] for what is not `name@host`.
+/// [`Error::Invalid`] for a text that is not `name@host`.
 pub(crate) fn checked_email(email: &str) -> Result<String> {
     let email = email.trim();
     let well_formed = email.len() <= 254
@@ -58,8 +58,8 @@ pub(crate) fn checked_email(email: &str) -> Result<String> {
     Err(Error::invalid("e-mail", format!("{:?} is not name@host", shown(email))))
 }
 
-/// Neither a control character nor one that changes the direction of text or has no width: such names look like
-/// others.
+/// Whether this is neither a control character nor one that changes the direction of text or has no width: names with
+/// those look like other names.
 fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

@@ -11,35 +11,35 @@ use crate::access::caller::SessionId;
 
 /// The time that requests are counted over.
 pub(crate) const WINDOW: Duration = Duration::from_mins(15);
-/// What a session or a token may make: many pages' worth, and an end to a script that runs wild.
+/// The limit of a session or a token: enough for very many pages, and an end to a script that runs wild.
 pub(crate) const PERSONAL: u32 = 30_000;
-/// Credentials that are counted at once. Only proved ones are, so this is more than there are.
+/// How many credentials are counted at a time. Only proved ones are counted, so there are fewer than this.
 const MAX_COUNTED: usize = 100_000;
 
-/// Whose requests are counted.
+/// The credential whose requests are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Counted {
-    /// A keypair's, by its access key.
+    /// A keypair, by its access key.
     Keypair(String),
-    /// A session's.
+    /// A session.
     Session(SessionId),
-    /// A token's, by its hash.
+    /// A token, by its hash.
     Token([u8; 32]),
 }
 
-/// How a credential stands after a request.
+/// The state of a credential's limit after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateStatus {
     /// How many requests it may make in [`WINDOW`].
     pub(crate) limit: u32,
     /// How many more it may make now.
     pub(crate) remaining: u32,
-    /// How long to wait, if this one was too many.
+    /// How long to wait, if this request was too many.
     pub(crate) wait: Option<Duration>,
 }
 
-/// The requests of one credential: those of this window, and those of the one before, which count for as much of it as
-/// is within a window from now.
+/// The requests of one credential: those of this window, and those of the window before. The latter count only for the
+/// part of that window that is still less than [`WINDOW`] ago.
 struct Count {
     began: Instant,
     now: u32,
@@ -70,7 +70,7 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Counts a request; one that is too many is not counted.
+    /// Counts a request, unless it is too many.
     pub(crate) fn count(&self, whose: Counted, limit: u32, now: Instant) -> RateStatus {
         let mut counts = self.counts.lock();
         if counts.len() >= MAX_COUNTED && !counts.contains_key(&whose) {
@@ -81,7 +81,7 @@ impl Rates {
         let used = count.used(now);
         if used >= limit {
             let left = WINDOW.saturating_sub(now.saturating_duration_since(count.began));
-            // When only the window before fills the limit, it lets go bit by bit.
+            // If the window before alone fills the limit, its share falls bit by bit, so a second is enough to wait.
             let wait = if count.now >= limit { left } else { left.min(Duration::from_secs(1)) };
             return RateStatus { limit, remaining: 0, wait: Some(wait.max(Duration::from_secs(1))) };
         }
@@ -89,7 +89,7 @@ impl Rates {
         RateStatus { limit, remaining: limit - used - 1, wait: None }
     }
 
-    /// Forgets who has made no request for long.
+    /// Forgets credentials that have made no request for long.
     pub(crate) fn tidy(&self, now: Instant) {
         forget(&mut self.counts.lock(), now);
     }

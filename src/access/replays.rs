@@ -1,18 +1,18 @@
-//! Signatures that were used, so that nobody uses one again who has read it on its way.
+//! The signatures that were used, so that a third party who read one on its way can't use it again.
 //!
-//! The official clients sign a request's head and the hash of no bytes, so a signature says nothing of the body it came
-//! with: whoever has it could send another one for as long as its date is taken. Therefore each signature is remembered
-//! for that time. Used again within [`AT_ONCE`] it is taken, for dates of whole seconds give requests that are sent in
-//! one second the same signature; but not with another body from another address. Used again later it is refused.
+//! The official clients sign a request's head and the hash of no bytes, so a signature does not cover the body it comes
+//! with: a third party who has it could send another body as long as its date is accepted. So the server remembers each
+//! signature for that time. Within [`AT_ONCE`] it may be used again, for dates of whole seconds give all requests sent
+//! in one second the same signature; but not with another body from another address. Later it is refused.
 //!
-//! What is remembered is bounded, for each keypair and in all. Where it is too much, what was signed first is forgotten
-//! of whoever has most, and of that keypair nothing is taken any more that was signed before it: nobody else notices.
-//! The same holds after a restart: of each keypair the file has when the last of its signatures was made, and only later
-//! ones are taken. That is written every [`EVERY`] and when the server stops, so `kill -9` may lose so much: what was
-//! used in the last two seconds could be used once more after it.
+//! What is remembered is bounded, per keypair and in all. Beyond that, the keypair with the most loses its earliest
+//! signatures, and the server then refuses any other signature of that keypair made before them: no other keypair
+//! notices. A restart works the same way: the file has, for each keypair, the time of its last signature, and only
+//! later ones are accepted. The file is written every [`EVERY`] and when the server stops, so after `kill -9` the
+//! signatures of the last two seconds could be used once more.
 //!
-//! What this can't give without TLS: whoever stands between may keep a request back and send another body in its place,
-//! once, and reads everything.
+//! What this can't give without TLS: an attacker on the path may keep a request back and send another body in its
+//! place, once, and can read everything.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -32,19 +32,19 @@ use crate::store::{Store, Table};
 
 const LAST_SIGNED: Table<Timestamp> = Table::new("ACCESS_KEY_TO_LAST_SIGNED");
 
-/// How long after its first use a signature may be used again: a date has parts of a second or has not, and requests of
-/// one moment take a moment to come.
+/// How long after its first use a signature may be used again: some dates have no parts of a second, and requests of
+/// one moment take a moment to arrive.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// How often what was used is written.
+/// How often the used signatures are written.
 const EVERY: Duration = Duration::from_secs(2);
-/// How long is waited where it could not be.
+/// How long to wait after that failed.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Signatures that are remembered, of some 100 bytes each: a hundred each second over the time they are good for.
+/// The most signatures that are remembered, some 100 bytes each: a hundred a second over the time they are valid.
 const MOST: usize = 100_000;
-/// Those of one keypair.
+/// The most signatures of one keypair that are remembered.
 const MOST_OF_ONE: usize = 20_000;
 
-/// A signature that was found to be right.
+/// A signature that was verified.
 #[derive(Debug, Clone)]
 pub struct Signed {
     access_key: String,
@@ -53,21 +53,21 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// With this key, in hex digits, at that time by the client's clock.
+    /// The signature in hex digits, made with this key at that time by the client's clock.
     pub fn new(access_key: &str, signature_hex: &str, at: Timestamp) -> Self {
-        // As long as the shortest there is; the rest is as good as a hash of it.
+        // As long as the shortest signature; these digits are as good as a hash of it.
         let start = signature_hex.get(..32).unwrap_or_default();
         Self { access_key: access_key.into(), mark: u128::from_str_radix(start, 16).unwrap_or_default(), at }
     }
 }
 
-/// Why a signature is not taken again. It prints as what the client is told.
+/// Why a signature is not accepted again. It prints as the message to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Replayed {
     /// It was used before.
     #[error("this signature was used before; sign each request anew, with the time at which it is sent")]
     Used,
-    /// It is as old as others that are remembered no more.
+    /// It is no newer than signatures that are no longer remembered.
     #[error(
         "this signature is older than others of the same keypair that were used before the server started, or before \
          it had to forget some; sign the request anew, and keep clocks right"
@@ -75,7 +75,7 @@ pub enum Replayed {
     Old,
 }
 
-/// A signature's first use.
+/// The first use of a signature.
 struct First {
     at: Instant,
     body: u64,
@@ -85,9 +85,9 @@ struct First {
 #[derive(Default)]
 struct Key {
     used: BTreeMap<(Timestamp, u128), First>,
-    /// What was signed up to then is taken no more, unless it is among those above.
+    /// A signature made up to this time is refused, unless it is among those above.
     forgotten: Option<Timestamp>,
-    /// When the latest one was signed, and what the file has of that.
+    /// When the latest signature was made, and what the file says of that.
     last: Option<Timestamp>,
     saved: Option<Timestamp>,
 }
@@ -98,7 +98,7 @@ struct State {
     count: usize,
 }
 
-/// What is remembered. Clones share it.
+/// The remembered signatures. Clones share them.
 #[derive(Clone)]
 pub struct Replays {
     store: Store,
@@ -109,7 +109,7 @@ pub struct Replays {
 }
 
 impl Replays {
-    /// What the file has.
+    /// Reads what the file has.
     pub fn load(store: &Store, clock: Clock) -> Result<Self> {
         let mut state = State::default();
         store.read_now(|r| {
@@ -124,10 +124,10 @@ impl Replays {
         Ok(Self { store, clock, hashes: RandomState::new(), state, used: Signal::default() })
     }
 
-    /// Takes note of a signature's use, for a request with this body from that address.
+    /// Records a signature's use, for a request with this body from that address.
     ///
     /// # Errors
-    /// [`Replayed`] if it is not to be taken.
+    /// [`Replayed`] if it is not accepted.
     pub fn take(&self, signed: &Signed, body: &[u8], address: Option<IpAddr>) -> Result<(), Replayed> {
         let (now, at) = (self.clock.now(), self.clock.steady());
         let first = First { at, body: self.hashes.hash_one(body), address: self.hashes.hash_one(address) };
@@ -136,7 +136,7 @@ impl Replays {
         Ok(())
     }
 
-    /// Writes what was used, again and again, until told to stop.
+    /// Writes the used signatures, again and again, until shutdown.
     pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         let pause = async |time| drop(tokio::time::timeout(time, shutdown.cancelled()).await);
         let mut used = self.used.follow();
@@ -154,7 +154,7 @@ impl Replays {
         }
     }
 
-    /// Writes what was used, and forgets who has used none for long.
+    /// Writes the used signatures, and forgets keypairs that have been unused for long.
     pub(crate) async fn save(&self) -> Result<()> {
         let (fresh, gone) = self.state.lock().unsaved(&self.clock);
         if fresh.is_empty() && gone.is_empty() {
@@ -205,7 +205,7 @@ impl State {
         Ok(())
     }
 
-    /// What the file does not have, and whose time is over.
+    /// The keypairs' times that the file lacks, and the keypairs that can be forgotten.
     fn unsaved(&mut self, clock: &Clock) -> (Vec<(String, Timestamp)>, Vec<String>) {
         let (mut fresh, mut gone) = (Vec::new(), Vec::new());
         let (now, steady, today) = (clock.now(), clock.steady(), clock.calendar());
@@ -228,7 +228,7 @@ impl State {
             }
         }
         for name in gone {
-            // One that was used meanwhile is not over, and is written the next time.
+            // A key that was used meanwhile is not over; the next save writes it.
             if let Some(key) = self.keys.get_mut(name) {
                 key.saved = None;
                 if key.used.is_empty() {
@@ -240,8 +240,8 @@ impl State {
 }
 
 impl Key {
-    /// Forgets those that are refused by their date, and were used so long ago that a clock which is ahead for a moment
-    /// does not bring them back.
+    /// Forgets the signatures that are refused by their date anyway. They must have been used long enough ago that a
+    /// clock that is ahead for a moment does not make them valid again.
     fn forget_expired(&mut self, now: Timestamp, steady: Instant) -> usize {
         let is_expired = |at: Timestamp, first: &First| {
             let used = steady.saturating_duration_since(first.at);
@@ -255,7 +255,7 @@ impl Key {
         count
     }
 
-    /// Forgets so many of those that were signed first.
+    /// Forgets this many of the earliest signatures.
     fn forget(&mut self, count: usize) -> usize {
         let mut forgotten = 0;
         while forgotten < count
@@ -267,8 +267,8 @@ impl Key {
         forgotten
     }
 
-    /// Whether one that was signed then may be among the forgotten. What no clock can have said, since it is further
-    /// ahead than any date that is taken, says that a clock was wrong and is right now.
+    /// Whether a signature made then may be among the forgotten. A `forgotten` time that is further ahead than any
+    /// accepted date shows that a clock was wrong and is right now.
     fn is_forgotten(&self, at: Timestamp, now: Timestamp) -> bool {
         self.forgotten.is_some_and(|until| at <= until && until.duration_since(now) < WINDOW)
     }
@@ -300,7 +300,7 @@ mod tests {
         store: Store,
         clock: Clock,
         passed: Arc<AtomicU64>,
-        /// How far the time of day is ahead of what passed.
+        /// How far the time of day is ahead of the steady clock.
         ahead: Arc<AtomicU64>,
         start: Timestamp,
         _directory: tempfile::TempDir,
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(take("A", 499, 7), Err(Replayed::Old), "it may have been used and forgotten");
         assert_eq!(take("A", 501, 7), Ok(()));
         assert_eq!(take("C", 0, 1), Ok(()), "of this one none was used");
-        // Nobody's name is kept for ever.
+        // No keypair's name is kept for ever.
         scene.pass(16 * 60_000);
         again.save().await.unwrap();
         assert_eq!(Replays::load(&scene.store, scene.clock.clone()).unwrap().state.lock().keys.len(), 0);

@@ -1,9 +1,9 @@
-//! Sessions: what a browser, or a client in session mode, shows instead of the password that was checked once.
+//! Sessions: what a browser, or a client in session mode, presents instead of the password that was checked once.
 //!
-//! The server keeps the hash of what it gave out, never that itself. How long a session may last is measured by what
-//! passed while the server ran, and over a restart by the time of day: a clock that is set forward or back meanwhile
-//! neither ends all sessions nor keeps one for ever. While that time is not believed, who is over by it is refused, and
-//! nothing is removed or written by it.
+//! The server keeps only the hash of the key it gave out. A session's age is measured by the time that passes while the
+//! server runs, and over a restart by the time of day: a clock that is set forward or back meanwhile neither ends all
+//! sessions nor keeps one for ever. While the time of day is not believed, a session that it makes too old is refused,
+//! but nothing is removed or written because of it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -28,19 +28,19 @@ use crate::store::{Store, Table};
 
 const SESSIONS: Table<Record> = Table::new("SESSION_HASH_TO_SESSION");
 
-/// Six bits in each character: 258, more than anybody can guess.
+/// The length of a key in characters of six bits: 258 bits, more than anyone can guess.
 const KEY_LENGTH: usize = 43;
-/// More than one person has browsers; the one unused for longest ends.
+/// The most sessions of a user: more than one person has browsers. Beyond that, the one unused for longest ends.
 const MAX_PER_USER: usize = 20;
-/// How exactly it is kept over a crash how long a session has been open and unused.
+/// How precisely a session's age and idle time survive a crash.
 const SAVED: Duration = Duration::from_mins(5);
 
 /// How long sessions last.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLimits {
-    /// Without a request.
+    /// How long a session lasts without a request.
     pub(crate) idle: Duration,
-    /// In any case.
+    /// How long a session lasts in any case.
     pub(crate) lifetime: Duration,
 }
 
@@ -50,7 +50,7 @@ impl Default for SessionLimits {
     }
 }
 
-/// A session as it is kept.
+/// A session as the store keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
     user: UserId,
@@ -59,7 +59,7 @@ struct Record {
     last_seen: Timestamp,
     /// How long it had been open when this was written, in seconds.
     age: u64,
-    /// How long it had been unused.
+    /// How long it had been unused when this was written, in seconds.
     idle: u64,
     saved_at: Timestamp,
 }
@@ -71,7 +71,7 @@ struct Open {
     address: Option<IpAddr>,
     created_at: Timestamp,
     age: Span,
-    /// Ended where that can't be written yet.
+    /// Whether it has ended but the store could not be written yet.
     has_ended: AtomicBool,
     seen: Mutex<Seen>,
 }
@@ -79,21 +79,21 @@ struct Open {
 struct Seen {
     at: Timestamp,
     idle: Span,
-    /// None where it is not in the store at all.
+    /// When it was last written; `None` if it is not in the store at all.
     saved: Option<Instant>,
 }
 
-/// How long something has been.
+/// A length of time that may have begun before this server started.
 #[derive(Clone, Copy)]
 struct Span {
-    /// So long at `since`.
+    /// How long it had been at `since`.
     before: Duration,
     since: Instant,
-    /// When a server wrote `before` that ran before this one.
+    /// When an earlier server wrote `before`.
     saved_at: Option<Timestamp>,
 }
 
-/// What spans are measured by.
+/// The clocks that spans are measured by.
 #[derive(Clone, Copy)]
 struct Present {
     now: Instant,
@@ -113,7 +113,7 @@ impl Span {
     }
 
     fn length(self, present: Present) -> Duration {
-        // A clock that was set back counts for nothing; what had passed before stays.
+        // A clock that was set back adds nothing; the time counted before stays.
         let away =
             self.saved_at.map(|at| Duration::try_from(present.began.duration_since(at)).unwrap_or_default());
         let here = present.now.saturating_duration_since(self.since);
@@ -134,7 +134,7 @@ impl Open {
         }
     }
 
-    /// As it was kept.
+    /// The session as the store keeps it.
     fn kept(id: SessionId, record: &Record, now: Instant) -> Self {
         let span = |seconds| Span {
             before: Duration::from_secs(seconds),
@@ -212,7 +212,7 @@ pub(crate) struct Shown {
     pub(crate) last_seen: Timestamp,
     /// Where its owner signed in from.
     pub(crate) address: Option<IpAddr>,
-    /// Whether it is the one that asks.
+    /// Whether it is the session that asks.
     pub(crate) current: bool,
 }
 
@@ -247,7 +247,7 @@ impl Sessions {
         Ok(Self { store: store.clone(), accounts: accounts.clone(), clock, limits, index })
     }
 
-    /// Opens a session and returns what its owner is to show. Whoever had another one before has two now, with
+    /// Opens a session and returns the key for its owner. A user who had another session before now has two, with
     /// different keys.
     pub(in crate::access) fn open(
         &self,
@@ -266,7 +266,7 @@ impl Sessions {
         Ok(key)
     }
 
-    /// Opens a session where nothing can be written: it is in memory, and in the store once it is tidied up there.
+    /// Opens a session where nothing can be written: it is in memory, and [`Sessions::tidy`] writes it later.
     pub(in crate::access) fn open_unkept(&self, user: UserId, address: Option<IpAddr>) -> Result<Secret> {
         let (key, _, open) = self.fresh(user, address)?;
         let mut index = self.index.write();
@@ -277,7 +277,7 @@ impl Sessions {
         Ok(key)
     }
 
-    /// Ends a session where that can't be written yet.
+    /// Ends a session where the store can't be written yet.
     pub(in crate::access) fn end_unkept(&self, id: SessionId) {
         if let Some(open) = self.index.read().sessions.get(&id) {
             open.has_ended.store(true, Ordering::SeqCst);
@@ -294,17 +294,17 @@ impl Sessions {
         Ok((key, record, open))
     }
 
-    /// Those of a user's sessions that have to end so that there is room for one more: the ones unused for longest.
+    /// The sessions of a user that must end to make room for one more: those unused for longest.
     fn too_many(&self, mut open: Vec<Arc<Open>>) -> impl Iterator<Item = Arc<Open>> {
         let present = Present::of(&self.clock);
         open.sort_by_key(|open| open.unused(present));
         open.into_iter().skip(MAX_PER_USER - 1)
     }
 
-    /// Whose session this is the key of.
+    /// The caller whose session has this key.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for one that is not open, or an account that may not be used.
+    /// [`Error::Unauthenticated`] for a session that is not open, or an account that may not be used.
     pub(crate) fn caller(&self, key: &str, address: Option<IpAddr>) -> Result<Caller> {
         if key.len() != KEY_LENGTH {
             return Err(Error::Unauthenticated);
@@ -320,7 +320,7 @@ impl Sessions {
         Ok(Caller { origin: Origin { address, session: Some(id), ..caller.origin }, ..caller })
     }
 
-    /// Whether a session is still open; to ask is no use of it.
+    /// Whether a session is still open; asking does not count as use.
     pub(crate) fn is_open(&self, id: SessionId) -> bool {
         let present = Present::of(&self.clock);
         self.index.read().sessions.get(&id).is_some_and(|open| !open.is_over(self.limits, present))
@@ -349,8 +349,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends all sessions of a user but `except`: whenever the password changes, or the account is switched off. Returns
-    /// how many they were.
+    /// Ends all sessions of a user but `except`: whenever the password changes or the account is switched off. Returns
+    /// how many ended.
     pub(crate) fn end_all(
         &self,
         writer: &mut Writer,
@@ -365,8 +365,8 @@ impl Sessions {
         Ok(open.len())
     }
 
-    /// Takes away the sessions that are over, and writes how long the others have been unused: all of them, or those
-    /// where it is not known well enough.
+    /// Removes the sessions that are over, and writes how long the others have been unused: with `all` every one, else
+    /// only those whose stored time is too far off.
     pub(crate) async fn tidy(&self, all: bool) -> Result<()> {
         let (present, today) = (Present::of(&self.clock), self.clock.calendar());
         let now = present.now;
@@ -395,7 +395,7 @@ impl Sessions {
                     sessions.end(w, open.id)?;
                 }
                 for open in late {
-                    // One that ended meanwhile stays ended.
+                    // A session that ended meanwhile stays ended.
                     if sessions.index.read().sessions.contains_key(&open.id) {
                         w.put(&SESSIONS, open.id.0, &open.record(present, today))?;
                         open.seen.lock().saved = Some(now);
@@ -458,14 +458,14 @@ mod tests {
             Self { store, accounts, user, day, steady: Arc::default(), _directory: directory }
         }
 
-        /// As of a new process.
+        /// The clock of a new process.
         fn clock(&self) -> Clock {
             let (start, day, steady) = (Instant::now(), Arc::clone(&self.day), Arc::clone(&self.steady));
             Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap())
                 .with_steady(move || start + Duration::from_secs(steady.load(Ordering::Relaxed)))
         }
 
-        /// As after a start.
+        /// The sessions after a restart.
         fn sessions(&self) -> Sessions {
             self.sessions_by(self.clock())
         }
@@ -478,13 +478,13 @@ mod tests {
             self.store.write_now(|w| sessions.open(w, self.user, None)).unwrap()
         }
 
-        /// Time passes, for both clocks.
+        /// Lets time pass on both clocks.
         fn pass(&self, hours: u64) {
             self.steady.fetch_add(hours * HOUR, Ordering::Relaxed);
             self.set_clock(SignedDuration::from_hours(i64::try_from(hours).unwrap()).as_secs());
         }
 
-        /// Somebody sets the clock.
+        /// Sets the time of day.
         fn set_clock(&self, seconds: i64) {
             self.day.fetch_add(seconds, Ordering::Relaxed);
         }
@@ -527,7 +527,7 @@ mod tests {
         let server = Server::new();
         let mut sessions = server.sessions();
         let key = server.open(&sessions);
-        // Each start finds the clock a day behind, and still the session comes of age.
+        // Each start finds the clock a day behind, and still the session reaches its age limit.
         for day in 0..7 {
             assert!(is_open(&sessions, &key), "day {day}");
             for _ in 0..3 {

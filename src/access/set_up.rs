@@ -1,6 +1,6 @@
-//! The first super-admin, made in a browser by whoever has the link that the server gave out.
+//! The first super-admin, made in a browser through the link that the server printed.
 //!
-//! The link is good once, and until the server is started again. Once there is an account it is worth nothing.
+//! The link is good once, until the server is restarted. Once there is an account it is worth nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::Store;
 
-/// Six bits in each character: 192, more than anybody can guess.
+/// The length of the link's token in characters of six bits: 192 bits, more than anyone can guess.
 const TOKEN_LENGTH: usize = 32;
-/// What those who try are counted under. It is no e-mail address, so no account's owner is kept waiting.
+/// The name that attempts are counted under. It is no e-mail address, so no account's owner has to wait for them.
 const COUNTED: &str = "set-up";
 
-/// What somebody chose on the page.
+/// What the operator entered on the page.
 pub(crate) struct Choice {
-    /// What the link has.
+    /// The token from the link.
     pub(crate) token: Secret,
-    /// The address to sign in with.
+    /// The e-mail address to sign in with.
     pub(crate) email: String,
     /// The password.
     pub(crate) password: Secret,
@@ -42,13 +42,13 @@ pub(crate) struct Choice {
 /// The first super-admin, made and signed in.
 #[derive(Debug)]
 pub(crate) struct SetUpDone {
-    /// Its session. The caller's access key is the one that was made.
+    /// The session. The caller's access key is the new one.
     pub(crate) signed_in: SignedIn,
     /// The secret key, to be shown once.
     pub(crate) secret_key: Secret,
 }
 
-/// The way in for the first one. Clones share it.
+/// The service that makes the first super-admin. Clones share it.
 #[derive(Clone)]
 pub(crate) struct SetUp {
     shared: Arc<Shared>,
@@ -60,18 +60,18 @@ struct Shared {
     audit: Audit,
     sign_in: SignIn,
     clock: Clock,
-    /// The hash of what the link has, while it is good.
+    /// The hash of the link's token, while it is good.
     token: Mutex<Option<[u8; 32]>>,
 }
 
 impl SetUp {
-    /// A way in that is closed.
+    /// Creates the service, closed.
     pub(crate) fn new(store: Store, accounts: Accounts, audit: Audit, sign_in: SignIn, clock: Clock) -> Self {
         let token = Mutex::default();
         Self { shared: Arc::new(Shared { store, accounts, audit, sign_in, clock, token }) }
     }
 
-    /// Opens it, and returns what the link needs.
+    /// Opens it, and returns the token for the link.
     pub(crate) fn open(&self) -> Result<Secret> {
         let token = Secret::new(random_text(TOKEN_LENGTH)?);
         *self.shared.token.lock() = Some(hash_of(&token));
@@ -86,13 +86,13 @@ impl SetUp {
     /// Makes the first super-admin with a keypair, and signs them in.
     ///
     /// # Errors
-    /// A [`Refusal`]: wrong is a link that is not good, or not any more.
+    /// A [`Refusal`]; [`Refusal::Wrong`] if the link is not good, or no longer.
     pub(crate) async fn finish(&self, choice: Choice, address: Option<IpAddr>) -> Result<SetUpDone, Refusal> {
         check_sizes(&choice.email, &choice.password)?;
         if !self.is_open() {
             return Err(Error::Conflict("there is an account already; sign in with it".into()).into());
         }
-        // Whoever has the right link is never kept waiting: nobody guesses 192 bits. What the wrong ones cost is bounded.
+        // A client with the right link never waits: 192 bits can't be guessed. The cost of wrong ones is bounded.
         let is_right = self.shared.is_right(&choice.token);
         let throttle = self.shared.sign_in.throttle();
         let wrong = if is_right { None } else { Some(throttle.admit(COUNTED, address).await?) };
@@ -125,7 +125,7 @@ impl Shared {
         let hash = self.sign_in.hasher().hash(Line::Known, choice.password).await?;
         let (shared, secret_key) = (Arc::clone(&self), made.secret_key.clone());
         let written = self.store.write(move |w| {
-            // Two may come with the same link; the first is in.
+            // Two clients may come with the same link; the first one gets in.
             if !shared.accounts.is_empty() {
                 return Err(Error::Conflict("somebody else was faster; sign in if it was you".into()));
             }

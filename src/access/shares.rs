@@ -1,4 +1,4 @@
-//! Places to wait in, of which nobody has more than a share.
+//! Places in a waiting line, of which no key may take more than its share.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// So many places in all, and so many for each. Clones share them.
+/// A number of places in all, and a limit for each key. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Shares<K> {
     taken: Arc<Mutex<Taken<K>>>,
@@ -19,19 +19,19 @@ struct Taken<K> {
     all: usize,
 }
 
-/// A place that is taken until this is dropped.
+/// A taken place. Dropping it frees the place.
 pub(crate) struct Share<K: Eq + Hash> {
     taken: Arc<Mutex<Taken<K>>>,
     whose: K,
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
-    /// `all` places, of which one may take `each`.
+    /// Creates `all` places, of which one key may take `each`.
     pub(crate) fn new(each: usize, all: usize) -> Self {
         Self { taken: Arc::new(Mutex::new(Taken { by: HashMap::new(), all: 0 })), each, all }
     }
 
-    /// A place, if one is left for these.
+    /// Takes a place for this key, if one is left.
     pub(crate) fn take(&self, whose: &K) -> Option<Share<K>> {
         let mut taken = self.taken.lock();
         let own = taken.by.get(whose).copied().unwrap_or_default();

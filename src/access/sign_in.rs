@@ -1,8 +1,8 @@
 //! Signing in with e-mail address and password, and choosing another password.
 //!
-//! Whatever is tried is either refused without looking at it (see [`crate::access::throttle`]), or checked, counted
-//! and noted in the audit log in one transaction with what came of it. An account that does not exist costs the same
-//! work as one that does.
+//! An attempt is either refused without checking the password (see [`crate::access::throttle`]), or checked, and then
+//! counted and noted in the audit log in one transaction with its effect. An attempt at an account that does not exist
+//! costs as much work as one at an account that does.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,19 +23,20 @@ use crate::store::Store;
 
 /// Longest e-mail address (RFC 5321).
 const MAX_EMAIL: usize = 254;
-/// Lines a minute that the log gets of passwords that are not even checked: how many there are is up to an attacker.
+/// Lines a minute that the log gets about passwords that are not even checked: an attacker decides how many come.
 const UNCHECKED: u32 = 60;
-/// What the audit log has instead of a name that is no account's. It may be a password, typed in the wrong field.
+/// What the audit log has instead of a name that no account has. Such a name may be a password typed in the wrong
+/// field.
 pub(in crate::access) const NOBODY: &str = "(no such account)";
 
-/// Why somebody is not signed in.
+/// Why an attempt to sign in is refused.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// There is no such account, or it has another password, or may not be used: nobody is told which.
+    /// There is no such account, or its password is another, or it may not be used: the client is not told which.
     Wrong,
-    /// Too many wrong passwords; the next may be tried after this long.
+    /// There were too many wrong passwords; the next may be tried after this long.
     Wait(Duration),
-    /// It could not be tried.
+    /// The password could not be checked.
     Failed(Error),
 }
 
@@ -60,16 +61,16 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Somebody who proved to be who they are.
+/// A user who has proved who they are.
 #[derive(Debug)]
 pub(crate) struct SignedIn {
-    /// What the new session is shown by.
+    /// The key of the new session.
     pub(crate) key: Secret,
-    /// Who it is.
+    /// The user, as a caller.
     pub(crate) caller: Caller,
 }
 
-/// The door. Clones share it.
+/// The service that signs users in. Clones share it.
 #[derive(Clone)]
 pub(crate) struct SignIn {
     shared: Arc<Shared>,
@@ -83,12 +84,12 @@ struct Shared {
     throttle: Throttle,
     hasher: Hasher,
     clock: Clock,
-    /// What the log says of passwords that were not even checked.
+    /// Limits the log's lines about passwords that were not even checked.
     unchecked: Limited,
 }
 
 impl SignIn {
-    /// A door to these accounts, with the sessions and the failures that the store has.
+    /// Creates the service over these accounts, with the sessions and the failures in the store.
     pub(crate) fn load(
         store: &Store,
         accounts: &Accounts,
@@ -114,7 +115,7 @@ impl SignIn {
         &self.shared.sessions
     }
 
-    /// What counts those who try.
+    /// The throttle that counts the attempts.
     pub(in crate::access) fn throttle(&self) -> &Throttle {
         &self.shared.throttle
     }
@@ -124,16 +125,16 @@ impl SignIn {
         &self.shared.hasher
     }
 
-    /// Takes away the sessions that are over, the failures that are forgotten and memory that nobody uses; with `all`, writes what is known of
-    /// the other sessions too.
+    /// Removes the sessions that are over, the failures that are forgotten and unused memory; with `all`, writes how
+    /// long the other sessions have been unused, too.
     pub(crate) async fn tidy(&self, all: bool) -> Result<()> {
         self.shared.hasher.tidy();
         self.shared.sessions.tidy(all).await?;
         self.shared.throttle.tidy().await
     }
 
-    /// Signs somebody in who knows the password, with a new session in the place of the one they may have had. To be
-    /// waited for even when whoever asked is gone, or nobody would count it: `http::finish` sees to that.
+    /// Signs in a user who knows the password, with a new session in place of the one they may have had. The caller
+    /// must run it to its end even when the client is gone, or the attempt would not be counted: `http::finish` does.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -156,7 +157,7 @@ impl SignIn {
         let end = async |deed: Deed| {
             let ended = sessions.clone();
             match deed.write(move |w| sessions.end(w, session)).await {
-                // Who leaves a machine that others use too has to be out, also where that can't be written yet.
+                // A user who leaves a shared machine must be signed out, even where that can't be written yet.
                 Err(Error::Unavailable(why)) => {
                     tracing::warn!(why, "signed out, which is written once it can be");
                     ended.end_unkept(session);
@@ -168,7 +169,7 @@ impl SignIn {
         self.shared.audit.perform(caller, SIGN_OUT, &caller.email, end).await
     }
 
-    /// Ends all sessions of the caller's, the present one too unless it is to be kept. Returns how many they were.
+    /// Ends all sessions of the caller, and the present one unless it is to be kept. Returns how many ended.
     pub(crate) async fn sign_out_everywhere(&self, caller: &Caller, keep_current: bool) -> Result<usize> {
         let kept = caller.origin.session.filter(|_| keep_current);
         let (sessions, user) = (self.shared.sessions.clone(), caller.user);
@@ -176,7 +177,7 @@ impl SignIn {
         self.shared.audit.perform(caller, "sign_out_everywhere", &caller.email, end).await
     }
 
-    /// Gives the caller another password, if they know the one they have. All their other sessions end.
+    /// Changes the caller's password, if they give the present one. All their other sessions end.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -187,7 +188,7 @@ impl SignIn {
         new: Secret,
     ) -> Result<(), Refusal> {
         check_sizes(&caller.email, &old)?;
-        // Before the password is looked at: whoever may not change it does not learn whether it is right either.
+        // Decided before the password is checked: a caller who may not change it must not learn whether it is right.
         let permission = caller.require_no_token("update_password");
         if permission.is_err() {
             let refuse = |_| async { permission };
@@ -199,7 +200,7 @@ impl SignIn {
 
     async fn admit(&self, email: &str, address: Option<IpAddr>) -> Result<Attempt, Refusal> {
         self.shared.throttle.admit(email, address).await.map_err(|denial| {
-            // Not in the audit log: that would let anybody fill it.
+            // Not in the audit log, or an attacker could fill it.
             self.shared.unchecked.say("passwords that were refused unseen", || {
                 tracing::info!(?address, ?denial, "a password was refused unseen");
             });
@@ -249,7 +250,7 @@ impl Shared {
         }
     }
 
-    /// Lets in who has the right password while nothing can be written, for reading is still possible.
+    /// Signs in a user with the right password while nothing can be written, since reading is still possible.
     fn check_unkept(
         &self,
         attempt: &Attempt,
@@ -305,7 +306,7 @@ impl Shared {
         Ok(perform.await?)
     }
 
-    /// The account, if since its password was looked at nobody changed that or switched the account off.
+    /// The account, unless its password changed or it was switched off since the password was checked.
     fn still(&self, seen: &User) -> Option<Arc<User>> {
         let now = self.accounts.user(seen.id)?;
         (now.is_active() && now.password == seen.password).then_some(now)

@@ -128,9 +128,9 @@ pub enum Malformed {
     Parameters,
     /// A `signMethod` that is no HMAC.
     Mac,
-    /// A hash that is unknown, or known and no longer sound (MD5, SHA-1), or of no fixed length (SHAKE).
+    /// A hash that is unknown, no longer secure (MD5, SHA-1), or of no fixed length (SHAKE).
     Hash,
-    /// A date that is none.
+    /// A date that can't be read.
     Date,
 }
 
@@ -154,7 +154,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// What is signed of a request.
+/// The parts of a request that are signed.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// `GET`, `POST`; in any case.
@@ -182,7 +182,7 @@ pub fn sign(request: &Request<'_>, day: &str, hash: Hash, secret: &Secret) -> St
     signature(request, day, hash, secret).as_str().to_owned()
 }
 
-/// Whether `signature_hex` is the signature of this request; takes as long whether it is or not.
+/// Whether `signature_hex` is the signature of this request; takes equally long either way.
 pub fn verify(request: &Request<'_>, day: &str, hash: Hash, secret: &Secret, signature_hex: &str) -> bool {
     signature(request, day, hash, secret).as_str().as_bytes().ct_eq(signature_hex.as_bytes()).into()
 }
@@ -339,7 +339,7 @@ impl fmt::Display for Authorization<'_> {
     }
 }
 
-/// When a client says it sent a request.
+/// When a client says that it sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// The moment, to compare with the clock.

@@ -20,19 +20,19 @@ const SCALING_GROUPS: Table<ScalingGroup> = Table::new("SCALING_GROUP_NAME_TO_SC
 /// The name of the domain, group and scaling group that are there from the start.
 pub(crate) const DEFAULT: &str = "default";
 
-/// A tenant.
+/// A domain: a tenant with users and groups.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Domain {
     /// Its name.
     pub(crate) name: String,
-    /// For people.
+    /// A description for people.
     #[serde(default)]
     pub(crate) description: String,
     /// Whether its users see any image.
     pub(crate) is_active: bool,
     /// The registries whose images its users may see.
     pub(crate) allowed_docker_registries: BTreeSet<String>,
-    /// The scaling groups all of its groups may use.
+    /// The scaling groups that all of its groups may use.
     pub(crate) scaling_groups: BTreeSet<String>,
     /// What an outside system calls it.
     #[serde(default)]
@@ -49,12 +49,12 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     /// Its name, unique in its domain.
     pub(crate) name: String,
-    /// For people.
+    /// A description for people.
     #[serde(default)]
     pub(crate) description: String,
     /// The domain it is in.
     pub(crate) domain: String,
-    /// Whether it counts.
+    /// Whether it is active; an inactive group counts for nothing.
     pub(crate) is_active: bool,
     /// Its members.
     pub(crate) members: BTreeSet<UserId>,
@@ -73,12 +73,12 @@ pub(crate) struct Group {
 pub(crate) struct ScalingGroup {
     /// Its name.
     pub(crate) name: String,
-    /// For people.
+    /// A description for people.
     #[serde(default)]
     pub(crate) description: String,
-    /// Whether it counts.
+    /// Whether it is active; an inactive scaling group counts for nothing.
     pub(crate) is_active: bool,
-    /// The keypairs that may use it whatever their group, by access key.
+    /// The keypairs that may use it in whatever group, by access key.
     pub(crate) keypairs: BTreeSet<String>,
     /// When it was made.
     #[serde(default)]
@@ -97,7 +97,7 @@ pub(crate) struct Tenancy {
 }
 
 impl Tenancy {
-    /// The group of this name or id in a domain, whether it is active or not.
+    /// The group of this name or id in a domain, active or not.
     pub(crate) fn group(&self, domain: &str, wanted: &str) -> Option<&Group> {
         let mut groups = self.groups.values().filter(|group| group.domain == domain);
         groups.find(|group| group.name == wanted || group.id.to_string() == wanted).map(AsRef::as_ref)
@@ -124,12 +124,13 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// All of them, as they are now.
+    /// All tenants as they are now.
     pub(crate) fn now(&self) -> Arc<Tenancy> {
         Arc::clone(&self.tenancy.read())
     }
 
-    /// A scaling group that something is to refer to; within the transaction that does, none can be removed meanwhile.
+    /// Requires that this scaling group exists, for a record that is to refer to it. It can't be removed before the
+    /// transaction of that record ends.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none of this name.
@@ -147,7 +148,7 @@ impl Tenants {
         Ok(())
     }
 
-    /// Takes a domain out.
+    /// Removes a domain.
     pub(in crate::access) fn remove_domain(&self, writer: &mut Writer, name: &str) -> Result<()> {
         writer.remove(&DOMAINS, name)?;
         let name = name.to_owned();
@@ -166,7 +167,7 @@ impl Tenants {
         Ok(())
     }
 
-    /// Takes a group out.
+    /// Removes a group.
     pub(in crate::access) fn remove_group(&self, writer: &mut Writer, id: GroupId) -> Result<()> {
         writer.remove(&GROUPS, id.as_bytes())?;
         self.on_commit(writer, move |all| {
@@ -188,7 +189,7 @@ impl Tenants {
         Ok(())
     }
 
-    /// Takes a scaling group out.
+    /// Removes a scaling group.
     pub(in crate::access) fn remove_scaling_group(&self, writer: &mut Writer, name: &str) -> Result<()> {
         writer.remove(&SCALING_GROUPS, name)?;
         let name = name.to_owned();
@@ -198,7 +199,7 @@ impl Tenants {
         Ok(())
     }
 
-    /// Changes what is in memory once the transaction is durable. Those who hold the tenancy of before keep it.
+    /// Applies a change to memory once the transaction is durable. Holders of the earlier tenancy keep that one.
     fn on_commit(&self, writer: &mut Writer, change: impl FnOnce(&mut Tenancy) + Send + 'static) {
         let tenancy = Arc::clone(&self.tenancy);
         writer.on_commit(move || change(Arc::make_mut(&mut tenancy.write())));

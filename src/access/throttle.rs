@@ -1,13 +1,13 @@
-//! How long somebody who gives wrong passwords has to wait before the next may be tried.
+//! How long a client that gives wrong passwords has to wait before it may try the next one.
 //!
-//! Failures are counted for an account from an address, for an address over all accounts, for an account over all
-//! addresses, and over everything. An address that has signed in to an account before answers for itself alone: it is
-//! held to the first count only, so that nobody elsewhere can keep the owner out. But for the last, the counts are kept
-//! over a restart.
+//! The server counts failures for an account from an address, for an address over all accounts, for an account over all
+//! addresses, and over everything. An address that has signed in to an account before is held to the first count only,
+//! so that failures from elsewhere can't keep the owner out. All counts but the last survive a restart.
 //!
-//! Only what has failed counts against anybody. What is being checked only bounds how many are checked at once: those
-//! who would be more than may still fail wait until one of them is through, and have their turn if that one was right.
-//! So a class may come in through one address, and many guesses at once are no more than may be made one by one.
+//! Only failures count against a client. Attempts in progress only bound how many passwords are checked at once: an
+//! attempt waits if all those in progress could use up the failures still allowed, and has its turn once one of them
+//! turns out right. So a class may sign in through one address, and parallel guesses are no more than those allowed one
+//! by one.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -35,33 +35,34 @@ use crate::store::{Store, Table};
 const FAILURES: Table<Record> = Table::new("TRIED_TO_FAILURES");
 const KNOWN: Table<Vec<Known>> = Table::new("ACCOUNT_HASH_TO_ADDRESSES");
 
-/// The waits after failures that are not allowed any more.
+/// The waits after each failure beyond those allowed.
 const WAITS: Backoff = Backoff::doubling(Duration::from_secs(1), MAX_WAIT);
 const MAX_WAIT: Duration = Duration::from_mins(15);
-/// Each time this long passes without another failure, one is forgotten.
+/// Each time this long passes without another failure, one failure is forgotten.
 const FORGOTTEN: Duration = Duration::from_mins(15);
-/// Failures beyond those allowed that count: two to this power is more than [`MAX_WAIT`] in seconds, and what is
-/// counted must be forgotten some day.
+/// The most failures beyond those allowed that count. Two to this power is more than [`MAX_WAIT`] in seconds, and every
+/// count must be forgotten some day.
 const MAX_BEYOND: u32 = 10;
-/// How many failures from addresses that are not known cost nothing, over all accounts and addresses, and how soon one
-/// more may be made then: some twenty thousand in a day, whoever guesses and from however many machines. A school with
-/// a thousand people who mistype on one morning is below it.
+/// How many failures from unknown addresses cost nothing, over all accounts and addresses, and how soon one more may be
+/// made then: some twenty thousand a day, whoever guesses and from however many machines. A school with a thousand
+/// people who mistype on one morning stays below it.
 const STRANGERS: u32 = 1_000;
 const STRANGERS_EVERY: Duration = Duration::from_secs(4);
-/// How many may wait for others to be checked first, of one address and of all: a lecture hall, and a few kB for each.
+/// How many attempts may wait for others to be checked first, from one address and from all: a lecture hall, at a few
+/// kB each.
 const WAITING: (usize, usize) = (400, 1_000);
-/// How long one may wait for that. Who has waited this long has given up.
+/// How long an attempt may wait for that. A person who has waited this long has given up.
 const WAITING_FOR: Duration = Duration::from_mins(1);
-/// How many counts are kept; beyond, the smallest go first. A few MB.
+/// How many counts are kept; beyond that, the smallest are dropped first. A few MB.
 const MAX_COUNTS: usize = 50_000;
-/// How many addresses of an account are remembered, the latest.
+/// How many addresses of an account are remembered: the latest ones.
 const MAX_KNOWN: usize = 16;
-/// How exactly it is kept when an address last signed in.
+/// How precisely the time of an address's last sign-in is kept.
 const KNOWN_EXACTLY: SignedDuration = SignedDuration::from_hours(24);
 /// How long an address is remembered.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-/// The hash of an account's address, for accounts may be tried that do not exist and have any name.
+/// The hash of an account's e-mail address: attempts may name accounts that do not exist, of any length.
 type Account = [u8; 16];
 /// An IPv4 address, or the half of an IPv6 address that a household or a machine has for itself.
 type Net = Vec<u8>;
@@ -105,7 +106,7 @@ impl Key {
     }
 }
 
-/// Failures as they are kept.
+/// Failures as the store keeps them.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Record {
     count: u32,
@@ -117,12 +118,12 @@ struct Record {
 struct Failures {
     count: u32,
     last: Instant,
-    /// What had passed since the last when a server started that did not see it.
+    /// The time between the last failure and the start of this server, if an earlier one counted it.
     away: Duration,
 }
 
 impl Failures {
-    /// As they were kept. What passed meanwhile is known where the time of day is.
+    /// Failures as read from the store. The time since then is known only where the time of day is.
     fn kept(record: Record, now: Instant, today: Option<Timestamp>) -> Self {
         let away = today.and_then(|today| Duration::try_from(today.duration_since(record.last)).ok());
         Self { count: record.count, last: now, away: away.unwrap_or_default() }
@@ -132,13 +133,13 @@ impl Failures {
         self.away.saturating_add(now.saturating_duration_since(self.last))
     }
 
-    /// Those that are not forgotten.
+    /// The failures that are not yet forgotten.
     fn left(self, now: Instant) -> u32 {
         let forgotten = self.passed(now).as_secs() / FORGOTTEN.as_secs();
         self.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
     }
 
-    /// How much of the wait is not over.
+    /// How much of the wait is left.
     fn wait(self, allowed: u32, now: Instant) -> Duration {
         let Some(beyond) = self.left(now).checked_sub(allowed) else { return Duration::ZERO };
         WAITS.after(beyond.saturating_add(1)).saturating_sub(self.passed(now))
@@ -156,11 +157,12 @@ struct Known {
 #[derive(Default)]
 struct Count {
     failures: Option<Failures>,
-    /// Attempts whose password is being checked: no more than may still fail, or many at once would go uncounted.
+    /// Attempts whose password is being checked. They are bounded by the failures still allowed, or many parallel
+    /// attempts would go uncounted.
     pending: u32,
 }
 
-/// Those who come from addresses that are not known, all together.
+/// All attempts from unknown addresses together.
 #[derive(Default)]
 struct Strangers {
     failures: Bucket,
@@ -185,14 +187,13 @@ impl State {
         failures.map_or(Duration::ZERO, |failures| failures.wait(key.allowed(), now))
     }
 
-    /// Whether as many are being checked as may still fail.
+    /// Whether the attempts in progress could use up the failures still allowed.
     fn is_full(&self, key: &Key, now: Instant) -> bool {
         let Some(count) = self.counts.get(key).filter(|count| count.pending > 0) else { return false };
         count.failures.map_or(0, |failures| failures.left(now)) + count.pending >= key.allowed()
     }
 
-    /// Makes room for a count, where there are more than `most` with those on their way, and returns whose was given
-    /// up.
+    /// If there are more than `most` counts, drops the smallest without an attempt in progress, and returns its key.
     fn make_room(&mut self, most: usize, now: Instant) -> Option<Key> {
         if self.counts.len() <= most {
             return None;
@@ -215,31 +216,31 @@ pub(crate) struct Throttle {
     clock: Clock,
     state: Arc<Mutex<State>>,
     waiting: Shares<Net>,
-    /// Told whenever an attempt is over.
+    /// Notified whenever an attempt ends.
     over: Arc<Notify>,
-    /// [`MAX_COUNTS`].
+    /// The limit [`MAX_COUNTS`]; tests set another.
     most: usize,
-    /// [`STRANGERS`].
+    /// The limit [`STRANGERS`]; tests set another.
     strangers: u32,
 }
 
 /// Why no password may be tried now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Denial {
-    /// Too many were wrong; the next may be tried after this long.
+    /// There were too many failures; the next attempt may be made after this long.
     Wait(Duration),
-    /// Too many wait to have theirs tried.
+    /// Too many attempts are waiting already.
     Busy,
 }
 
-/// What comes of one look at the counts.
+/// The answer of the counts to one attempt.
 enum Decision {
     Go(Attempt),
     Line,
     Wait(Duration),
 }
 
-/// An attempt that may be made. When it is dropped, it is over.
+/// An attempt that may be made. Dropping it ends it.
 pub(crate) struct Attempt {
     throttle: Throttle,
     keys: Vec<Key>,
@@ -249,7 +250,7 @@ pub(crate) struct Attempt {
     is_counted: AtomicBool,
 }
 
-/// What was counted, to be written.
+/// The counts that changed and have to be written.
 #[derive(Default)]
 struct Counted {
     failures: Vec<(Key, Record)>,
@@ -288,7 +289,7 @@ impl Throttle {
         })
     }
 
-    /// Whether a password for this account may be tried from this address; waits for those that are being tried.
+    /// Admits an attempt at this account's password from this address; waits for attempts in progress first.
     ///
     /// # Errors
     /// A [`Denial`].
@@ -297,7 +298,7 @@ impl Throttle {
         let given_up = tokio::time::Instant::now() + WAITING_FOR;
         let mut place = None;
         loop {
-            // From before the look, so that none is missed that is over between the two.
+            // Taken before the counts are read, so that an attempt that ends between the two is not missed.
             let over = self.over.notified();
             match self.look(account, &net) {
                 Decision::Go(attempt) => return Ok(attempt),
@@ -358,7 +359,7 @@ impl Throttle {
         *pending > 0 && failures.level(STRANGERS_EVERY, now) + pending >= self.strangers
     }
 
-    /// Forgets all failures with an account, whoever made them: for the console, where the password was reset.
+    /// Forgets all failures with an account, from all addresses: for the console, after the password was reset.
     pub(crate) fn clear(&self, writer: &mut Writer, email: &str) -> Result<()> {
         let account = account_of(email);
         let pairs = writer.keys(&FAILURES, [b"p".as_slice(), &account].concat())?;
@@ -373,7 +374,7 @@ impl Throttle {
         Ok(())
     }
 
-    /// Takes away what is forgotten.
+    /// Removes the counts that are forgotten.
     pub(crate) async fn tidy(&self) -> Result<()> {
         let now = self.clock.steady();
         let is_over = |count: &Count| count.pending == 0 && count.failures.is_none_or(|f| f.left(now) == 0);
@@ -403,12 +404,12 @@ impl Throttle {
 }
 
 impl Attempt {
-    /// Where its password waits to be hashed.
+    /// The queue in which its password waits to be hashed.
     pub(in crate::access) fn line(&self) -> Line {
         if self.is_known { Line::Known } else { Line::Strangers }
     }
 
-    /// The password was wrong.
+    /// Counts a wrong password.
     pub(in crate::access) fn failed(&self, writer: &mut Writer) -> Result<()> {
         let counted = self.count();
         for key in counted.given_up {
@@ -420,12 +421,12 @@ impl Attempt {
         Ok(())
     }
 
-    /// The password was wrong, and that can't be written.
+    /// Counts a wrong password where nothing can be written.
     pub(in crate::access) fn failed_unkept(&self) {
         self.count();
     }
 
-    /// Counts it in memory, once.
+    /// Counts the failure in memory, once.
     fn count(&self) -> Counted {
         let mut counted = Counted::default();
         if self.is_counted.swap(true, Ordering::SeqCst) {
@@ -450,7 +451,7 @@ impl Attempt {
         counted
     }
 
-    /// The password was right: the address is one of the account's, and its failures there are forgotten.
+    /// Records a right password: the address is now one of the account's, and its failures there are forgotten.
     pub(in crate::access) fn succeeded(&self, writer: &mut Writer) -> Result<()> {
         let (now, today) = (self.throttle.clock.now(), self.throttle.clock.calendar());
         let pair = Key::Pair(self.account, self.net.clone());

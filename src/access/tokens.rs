@@ -1,4 +1,4 @@
-//! Personal API tokens: what a script shows instead of its owner's password or keypair, for a limited time.
+//! Personal API tokens: what a script presents instead of its owner's password or keypair, for a limited time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,24 +25,24 @@ use crate::store::{Store, Table};
 
 const TOKENS: Table<Token> = Table::new("TOKEN_HASH_TO_TOKEN");
 
-/// What every token begins with, so that programs that look for secrets in the wrong places know it.
+/// The start of every token, so that programs that search for leaked secrets recognize it.
 const PREFIX: &str = "wharf_";
-/// Random characters of five bits each.
+/// The number of random characters, of five bits each.
 const RANDOM: usize = 52;
-/// Characters that tell a token from a text that only looks like one: forty bits of the hash of what is before them.
+/// The number of check characters, which tell a token from similar text: forty bits of the hash of what precedes them.
 const CHECK: usize = 8;
-/// How many a user may have.
+/// How many tokens a user may have.
 const MAX_PER_USER: usize = 100;
-/// How long one lasts unless told otherwise, in days.
+/// How long a token lasts by default, in days.
 const DEFAULT_DAYS: i32 = 90;
-/// How long one may last, in days.
+/// The longest that a token may last, in days.
 const MAX_DAYS: i32 = 365;
-/// How exactly it is kept over a restart when a token was last used.
+/// How precisely a token's last use survives a restart.
 const LAST_USED: SignedDuration = SignedDuration::from_hours(1);
 
 type Hash = [u8; 32];
 
-/// A token as it is kept: everything but itself.
+/// A token as the store keeps it: everything but its text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Token {
     /// Its id, to revoke it by.
@@ -55,21 +55,21 @@ pub(crate) struct Token {
     pub(crate) read_only: bool,
     /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// From when on it is refused.
+    /// When it expires: from then on it is refused.
     pub(crate) expires_at: Timestamp,
     /// When it was last used, to the hour.
     #[serde(default)]
     pub(crate) last_used: Option<Timestamp>,
 }
 
-/// What a new token is to be.
+/// The options for a new token.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Wanted<'a> {
     /// `read` or `full`.
     pub(crate) scope: &'a str,
-    /// It is to last this many days from now.
+    /// How many days it lasts from now.
     pub(crate) days: Option<i32>,
-    /// It is to last until this time, as RFC 3339 writes it.
+    /// When it expires, in RFC 3339.
     pub(crate) until: Option<&'a str>,
 }
 
@@ -91,7 +91,7 @@ impl Wanted<'_> {
     }
 }
 
-/// When a new token is to expire.
+/// When a new token expires.
 struct Expiry {
     days: Option<i32>,
     at: Option<Timestamp>,
@@ -117,7 +117,7 @@ impl Expiry {
 struct Live {
     hash: Hash,
     token: Token,
-    /// Seconds since 1970; 0 for never since the start.
+    /// When it was last used, in seconds since 1970; 0 for never since the start.
     used: AtomicI64,
 }
 
@@ -156,10 +156,10 @@ impl Tokens {
         Ok(Self { store: store.clone(), accounts: accounts.clone(), audit, clock, index })
     }
 
-    /// Whose token this is.
+    /// The caller whose token this is, and the token's hash.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for one that is unknown, revoked or expired, or an account that may not be used.
+    /// [`Error::Unauthenticated`] for a token that is unknown, revoked or expired, or an account that may not be used.
     pub(crate) fn caller(&self, text: &str, address: Option<IpAddr>) -> Result<(Caller, Hash)> {
         let random = text.strip_prefix(PREFIX).and_then(|rest| rest.get(..RANDOM));
         if random.is_none_or(|random| text != spelled(random)) {
@@ -185,10 +185,10 @@ impl Tokens {
     }
 
     /// The tokens of a user, the latest first: the caller's own, or for super-admins those of the account with this
-    /// address.
+    /// e-mail address.
     ///
     /// # Errors
-    /// [`Error::Denied`] when it is another's, and [`Error::Missing`] when there is no such account.
+    /// [`Error::Denied`] for another user's tokens, [`Error::Missing`] when there is no such account.
     pub(crate) fn list(&self, caller: &Caller, email: Option<&str>) -> Result<Vec<Token>> {
         let user = match email {
             Some(email) if !email.eq_ignore_ascii_case(&caller.email) => {
@@ -201,10 +201,10 @@ impl Tokens {
         Ok(self.of(user).iter().map(|live| live.shown()).collect())
     }
 
-    /// Makes a token of the caller's and returns it with its text, which nobody can read again.
+    /// Makes a token for the caller and returns it with its text, which can't be read again.
     ///
     /// # Errors
-    /// [`Error::Denied`] when a token asks: whoever finds one must not be able to make it last.
+    /// [`Error::Denied`] when the request comes with a token: a thief of a token must not be able to prolong it.
     pub(crate) async fn create(
         &self,
         caller: &Caller,
@@ -244,10 +244,10 @@ impl Tokens {
             .await
     }
 
-    /// Revokes a token: one of the caller's, or for super-admins anybody's.
+    /// Revokes a token: one of the caller's own, or for super-admins any user's.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none, or none the caller may know of.
+    /// [`Error::Missing`] when there is no such token, or none that the caller may know of.
     pub(crate) async fn revoke(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .perform(caller, "revoke_api_token", id, |deed| async move {
@@ -260,13 +260,13 @@ impl Tokens {
             .await
     }
 
-    /// Revokes all tokens of a user, for when the account is switched off.
+    /// Revokes all tokens of a user, when the account is switched off.
     pub(crate) fn revoke_all(&self, writer: &mut Writer, user: UserId) -> Result<()> {
         self.of(user).iter().try_for_each(|live| self.remove(writer, live.hash))
     }
 
-    /// Takes away the tokens that have expired or lost their account, and writes when the others were last used. While
-    /// the time of day is not believed, expired ones are only refused.
+    /// Removes the tokens that have expired or lost their account, and writes when the others were last used. While the
+    /// time of day is not believed, expired tokens are refused but not removed.
     pub(crate) async fn tidy(&self) -> Result<()> {
         let today = self.clock.calendar();
         let is_over = |live: &Live| {
@@ -293,7 +293,7 @@ impl Tokens {
                     tokens.remove(w, live.hash)?;
                 }
                 for live in late {
-                    // One that was revoked meanwhile stays revoked.
+                    // A token that was revoked meanwhile stays revoked.
                     if tokens.index.read().contains_key(&live.hash) {
                         tokens.put(w, live.hash, live.shown())?;
                     }
@@ -337,7 +337,7 @@ fn hash_of(text: &str) -> Hash {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// The token of these random characters: prefix, characters, check.
+/// The text of a token with these random characters: prefix, characters, check.
 fn spelled(random: &str) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let start = format!("{PREFIX}{random}");

@@ -1,4 +1,4 @@
-//! What an account and its keypairs are, as they are kept.
+//! An account and its keypairs, as the store keeps them.
 
 use std::str::FromStr;
 
@@ -10,19 +10,19 @@ use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 use crate::store::seal::Sealed;
 
-/// How many requests a keypair may make in a window unless told otherwise (what Backend.AI's clients send).
+/// The default number of requests a keypair may make in a window (what Backend.AI's clients send).
 pub(crate) const DEFAULT_RATE_LIMIT: u32 = 5_000;
 
 /// Whether an account may be used (Backend.AI's words).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Status {
-    /// It may.
+    /// It may be used.
     #[default]
     Active,
-    /// It may not, for now.
+    /// It may not be used for now.
     Inactive,
-    /// Its owner has not proved its address yet; it may not.
+    /// It may not be used: its owner has not proved the e-mail address yet.
     BeforeVerification,
     /// It was deleted, and is kept until it is purged.
     Deleted,
@@ -58,20 +58,20 @@ impl FromStr for Status {
 pub(crate) struct User {
     /// Its id.
     pub(crate) id: UserId,
-    /// The address it signs in with; no two accounts have the same, in whatever case.
+    /// The e-mail address it signs in with; no two accounts have the same, regardless of case.
     pub(crate) email: String,
-    /// A short name; the address if it has none.
+    /// A short name; empty if it has none, and then the e-mail address is shown.
     #[serde(default)]
     pub(crate) username: String,
     /// The person's name.
     #[serde(default)]
     pub(crate) full_name: String,
-    /// For other admins.
+    /// A note for other admins.
     #[serde(default)]
     pub(crate) description: String,
     /// What it may do.
     pub(crate) role: Role,
-    /// Whether it may do anything at all.
+    /// Whether it may be used.
     #[serde(default)]
     pub(crate) status: Status,
     /// Whether its owner should choose another password.
@@ -79,7 +79,7 @@ pub(crate) struct User {
     pub(crate) need_password_change: bool,
     /// The domain it belongs to.
     pub(crate) domain: String,
-    /// Its password's argon2id hash.
+    /// The argon2id hash of its password.
     pub(crate) password: String,
     /// When it was made.
     pub(crate) created_at: Timestamp,
@@ -92,25 +92,25 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Its short name; the address if it has none.
+    /// The short name; the e-mail address if it has none.
     pub(crate) fn shown_name(&self) -> &str {
         if self.username.is_empty() { &self.email } else { &self.username }
     }
 
-    /// Whether it may do anything at all.
+    /// Whether the account may be used.
     pub(crate) fn is_active(&self) -> bool {
         self.status == Status::Active
     }
 }
 
-/// An API credential of a user, as it is kept.
+/// An API credential of a user, as the store keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Keypair {
     /// Its public half.
     pub(crate) access_key: String,
     /// Its secret half; see [`crate::access::accounts::Accounts`] for who can open it.
     pub(crate) secret_key: Sealed,
-    /// Whose it is.
+    /// The user it belongs to.
     pub(crate) user: UserId,
     /// Whether it may be used.
     pub(crate) is_active: bool,

@@ -6,10 +6,10 @@
 //! with none set sees every registered image. From Backend.AI: an image that a user made for himself is for him alone,
 //! and for super-admins.
 //!
-//! The work is done once per question: [`Viewpoint::new`] turns caller, filter and tenants into conditions, in names, and
-//! [`Viewpoint::compile`] turns the names into bits: a bit per registry, and a bit per content that an agent has. What is
-//! left for each image is [`CompiledView::judge`], a few looks at bits, or [`CompiledView::see`], its short form for lists. The list, the
-//! page, the single lookup and the explanation all call these.
+//! Most of the work is done once per question: [`Viewpoint::new`] turns caller, filter and tenants into conditions in
+//! names, and [`Viewpoint::compile`] turns the names into bits: one per registry, and one per content that an agent
+//! has. Each image then takes only [`CompiledView::judge`], a few lookups of bits, or [`CompiledView::see`], its short
+//! form for lists. The list, the page, the single lookup and the explanation all call these.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -21,32 +21,32 @@ use crate::base::digest::Digest;
 use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 
-/// What the caller of `images` narrows the list by.
+/// The filter that the caller of `images` sets on the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageFilter {
-    /// Only images that an agent has (`true`) or none has (`false`).
+    /// Only images that some agent has (`true`) or that no agent has (`false`).
     pub is_installed: Option<bool>,
-    /// Only images for operation (`true`) or none of them (`false`).
+    /// Only operation images (`true`) or only others (`false`).
     pub is_operation: Option<bool>,
     /// Only images of these kinds.
     pub kinds: Option<Kinds>,
-    /// As if asked from this domain; super-admins only.
+    /// See the list as this domain does; super-admins only.
     pub domain: Option<String>,
-    /// As a member of this group.
+    /// See the list as a member of this group.
     pub group: Option<String>,
-    /// On the agents of this scaling group only.
+    /// Count only the agents of this scaling group.
     pub scaling_group: Option<String>,
 }
 
-/// The kinds of images that are wanted (Backend.AI's `load_filters`). An image may be for operation and customized at
-/// once, and is then wanted only as both.
+/// The kinds of images that the caller wants (Backend.AI's `load_filters`). An image that is both operational and
+/// customized is shown only if both kinds are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kinds {
-    /// Those of no other kind.
+    /// Images of neither other kind.
     pub(crate) general: bool,
-    /// Those for operation.
+    /// Images for operation.
     pub(crate) operational: bool,
-    /// Those that a user made for himself.
+    /// Images that a user made for himself.
     pub(crate) customized: bool,
 }
 
@@ -59,23 +59,23 @@ impl Kinds {
     }
 }
 
-/// Whom a customized image is for.
+/// The user a customized image is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     /// This user.
     User(UserId),
-    /// Nobody we could tell: its label names no user.
+    /// No user: the image's label names none that we know.
     Nobody,
 }
 
-/// What the rule needs to know of one image, in numbers.
+/// The facts about one image that the rule needs, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subject {
-    /// The registry it comes from, by the number that the catalog gave it.
+    /// The number that the catalog gave its registry.
     pub(crate) registry: u32,
-    /// What it consists of, by the number that [`PresenceIndex::number`] gave it.
+    /// The number that [`PresenceIndex::number`] gave its content.
     pub(crate) content: u32,
-    /// Whom it is for, if it is customized, by the number that the catalog gave the [`Owner`].
+    /// If it is customized, the number that the catalog gave its [`Owner`].
     pub(crate) owner: Option<NonZeroU32>,
     /// Whether it is labelled as an operation image.
     pub(crate) is_operation: bool,
@@ -83,31 +83,32 @@ pub(crate) struct Subject {
 
 /// Knows which agents have an image.
 pub trait PresenceIndex: Send + Sync {
-    /// The number of what has this config digest, in the sets of [`PresenceIndex::held`]. It stays until
+    /// The number of the content with this config digest, as [`PresenceIndex::held`] uses it. It stays valid until
     /// [`PresenceIndex::forget`].
     fn number(&self, digest: &Digest) -> u32;
 
-    /// Nobody goes by the number of this digest any more: it may be given to another.
+    /// Gives up the number of this digest: the caller no longer uses it, so another digest may get it.
     fn forget(&self, digest: &Digest);
 
-    /// What at least one agent has, by number: of the agents of these scaling groups, or of all, those that answer now.
+    /// The numbers of the contents that at least one agent has. Counts agents that answer now: those of these scaling
+    /// groups, or all agents.
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits;
 
-    /// The scaling groups with an agent that has the image of this config digest, by name.
+    /// The names of the scaling groups with an agent that has the image of this config digest.
     fn scaling_groups(&self, digest: &Digest) -> Vec<String>;
 
-    /// The agents that have it, in order.
+    /// The agents that have the image of this config digest, sorted.
     fn agents(&self, digest: &Digest) -> Vec<String>;
 
-    /// Whether an agent of this architecture has something else than this under the name.
+    /// Whether an agent of this architecture has another image than this digest under the name.
     fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool;
 }
 
-/// The conditions that a question comes to, in names.
+/// The conditions that follow from one question, in names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Viewpoint {
     registries: Registries,
-    /// Nobody for a super-admin, who sees everybody's images.
+    /// `None` for a super-admin, who sees all users' images.
     owner: Option<UserId>,
     agents: Agents,
     is_installed: Option<bool>,
@@ -123,22 +124,22 @@ enum Registries {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Agents {
-    /// No group was given: where the image is does not matter.
+    /// The question names no group, so it does not matter where the image is.
     Unasked,
-    /// At least one agent of one of these scaling groups must have it; none are there for a caller outside the group.
+    /// At least one agent of one of these scaling groups must have the image. Empty for a caller outside the group.
     In(BTreeSet<String>),
 }
 
-/// How one image fares against each condition; `None` where the condition was not asked for.
+/// The result of each condition for one image; `None` for a condition that the question does not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// 1: the registry is allowed in the domain.
     pub(crate) registry: Option<bool>,
-    /// The image is nobody's own, or the caller's.
+    /// The image belongs to no user, or to the caller.
     pub(crate) owner: Option<bool>,
     /// 2 and 3: an agent that counts has the image.
     pub(crate) agents: Option<bool>,
-    /// 4: it is installed somewhere, or not, as asked.
+    /// 4: some agent has it, or none has, as asked.
     pub(crate) installed: Option<bool>,
     /// 4: it is an operation image, or not, as asked.
     pub(crate) operation: Option<bool>,
@@ -159,13 +160,13 @@ impl Viewpoint {
     /// The conditions for this caller and filter.
     ///
     /// # Errors
-    /// [`Error::Denied`] when `domain` is set by anyone but a super-admin: an error, not an empty list.
+    /// [`Error::Denied`] if anyone but a super-admin sets `domain`: an error, not an empty list.
     pub(crate) fn new(caller: &Caller, filter: &ImageFilter, tenancy: &Tenancy) -> Result<Self> {
         if filter.domain.is_some() && !caller.is_superadmin() {
             return Err(Error::Denied("images with the domain filter; only super-admins may set it".into()));
         }
         let domain = filter.domain.as_deref().unwrap_or(&caller.domain);
-        // A super-admin who names no tenant sees what is registered; naming one means seeing with its eyes.
+        // A super-admin who names no tenant sees all registered images; naming a tenant means seeing what it sees.
         let as_tenant = !caller.is_superadmin() || filter.domain.is_some();
         let registries = if as_tenant {
             let domain = active_domain(tenancy, domain);
@@ -183,7 +184,7 @@ impl Viewpoint {
         })
     }
 
-    /// The scaling groups whose agents count; none if it does not matter where an image is.
+    /// The scaling groups whose agents count; `None` if it does not matter where an image is.
     pub(crate) fn scaling_groups(&self) -> Option<&BTreeSet<String>> {
         match &self.agents {
             Agents::Unasked => None,
@@ -191,8 +192,8 @@ impl Viewpoint {
         }
     }
 
-    /// The same conditions in bits, as agents answer now. `registry` and `owner` know the numbers of those that have
-    /// images.
+    /// Turns the conditions into bits, from the agents that answer now. `registry` and `owner` return the numbers of
+    /// registries and owners that have images.
     pub(crate) fn compile(
         &self,
         registry: impl Fn(&str) -> Option<u32>,
@@ -220,20 +221,20 @@ impl Viewpoint {
 /// The conditions in bits, ready to judge many images.
 #[derive(Debug, Clone)]
 pub(crate) struct CompiledView {
-    /// Those that are allowed, by number.
+    /// The numbers of the allowed registries.
     registries: Option<Bits>,
-    /// Those whose own images count, by number.
+    /// The numbers of the owners whose images the caller sees.
     owners: Option<Bits>,
-    /// What an agent that counts has, by number.
+    /// The numbers of the contents that an agent that counts has.
     in_reach: Option<Bits>,
-    /// What any agent has, by number, and whether that is wanted.
+    /// The numbers of the contents that any agent has, and whether the caller wants these or the others.
     installed: Option<(bool, Bits)>,
     is_operation: Option<bool>,
     kinds: Option<Kinds>,
 }
 
 impl CompiledView {
-    /// Holds one image against each condition.
+    /// Checks one image against each condition.
     pub(crate) fn judge(&self, image: &Subject) -> Verdict {
         Verdict {
             registry: self.registry(image),
@@ -245,8 +246,8 @@ impl CompiledView {
         }
     }
 
-    /// Whether the image may be seen: as [`CompiledView::judge`] has it, and no further than the first condition that fails, for
-    /// long lists. The first are those that fail most images.
+    /// Whether the image may be seen: the same answer as [`CompiledView::judge`], but it stops at the first condition
+    /// that fails, for long lists. The conditions that fail most images come first.
     #[inline]
     pub(crate) fn see(&self, image: &Subject) -> bool {
         let holds = |condition: Option<bool>| condition != Some(false);
@@ -291,7 +292,7 @@ impl CompiledView {
     }
 }
 
-/// Where an owner is in a set of them.
+/// The index of an owner in a set of owners.
 fn place(owner: NonZeroU32) -> usize {
     owner.get() as usize
 }
@@ -317,8 +318,8 @@ fn agents(caller: &Caller, filter: &ImageFilter, domain: &str, tenancy: &Tenancy
     }
 }
 
-/// The scaling groups that the caller may use as a member of a group of their domain, given by name or id; nothing for
-/// a group that is not there or not theirs.
+/// The scaling groups that the caller may use as a member of a group of their domain, given by name or id. `None` if
+/// there is no such group or the caller is no member.
 pub(crate) fn usable_scaling_groups(
     caller: &Caller,
     group: &str,
@@ -328,7 +329,7 @@ pub(crate) fn usable_scaling_groups(
     Some(allowed_for(caller, Some(group), &caller.domain, tenancy))
 }
 
-/// The domain, if its users may do anything.
+/// The domain, if it is active: users of an inactive one may do nothing.
 fn active_domain<'a>(tenancy: &'a Tenancy, domain: &str) -> Option<&'a Domain> {
     tenancy.domains.get(domain).map(AsRef::as_ref).filter(|domain| domain.is_active)
 }
@@ -353,7 +354,7 @@ fn active_scaling_groups(tenancy: &Tenancy) -> BTreeSet<String> {
     tenancy.scaling_groups.values().filter(|group| group.is_active).map(|group| group.name.clone()).collect()
 }
 
-/// The scaling groups that the group, its domain or the caller's keypair may use, as far as they are active.
+/// The active scaling groups that the group, its domain or the caller's keypair may use.
 fn allowed_for(caller: &Caller, group: Option<&Group>, domain: &str, tenancy: &Tenancy) -> BTreeSet<String> {
     let of_domain = active_domain(tenancy, domain).map(|domain| &domain.scaling_groups);
     let named = |scaling_group: &str| {
@@ -396,7 +397,7 @@ mod tests {
         (name.into(), Arc::new(scaling_group))
     }
 
-    /// A domain `lab` that may see `cr.io` and use `cpu`; its group `vision` has `user` and may use `gpu`.
+    /// A domain `lab` that may see `cr.io` and use `cpu`; `user` is in its group `vision`, which may use `gpu`.
     fn tenancy(user: UserId) -> Tenancy {
         let lab = Domain {
             name: "lab".into(),

@@ -1,4 +1,4 @@
-//! The way to the manager: TCP, with TLS where the URL says https.
+//! Connects to the manager: TCP, with TLS if the URL says https.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::wire::{MAX_MESSAGE, PATH};
 /// How long connecting, the TLS handshake and the request for a link may take together.
 const DIAL: Duration = Duration::from_secs(20);
 
-/// A connection of either kind.
+/// A connection, with or without TLS.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// How the manager is reached.
+/// The address of the manager, and how to connect to it.
 #[derive(Clone)]
 pub(crate) struct Manager {
     host: String,
@@ -39,10 +39,11 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    /// The manager at this URL; its certificate is signed by somebody the machine trusts, or by one of these.
+    /// The manager at this URL. Its certificate must be signed by an authority that the machine trusts, or by one of
+    /// these.
     ///
     /// # Errors
-    /// A URL that is none of a manager, or certificates that can't be read.
+    /// A URL that can't be a manager's, or certificates that can't be read.
     pub(crate) fn new(url: &Url, ca_pem: Option<&str>) -> Result<Self, String> {
         let is_secure = match url.scheme() {
             "https" => true,
@@ -67,17 +68,17 @@ impl Manager {
         Ok(Self { host, port, link, tls, is_loopback, at })
     }
 
-    /// Whether nobody on the way can read what is sent.
+    /// Whether no one can read the traffic on its way.
     pub(crate) fn is_private(&self) -> bool {
         self.tls.is_some() || self.is_loopback
     }
 
-    /// Where it is for plain requests.
+    /// The manager's address for plain requests.
     pub(crate) fn at(&self) -> &registries::Manager {
         &self.at
     }
 
-    /// Dials. Also says from which of our addresses.
+    /// Dials the manager. Also returns the local address of the connection.
     pub(crate) async fn dial(&self) -> Result<(Socket<Box<dyn Stream>>, Option<IpAddr>), Broken> {
         let within = timeout(DIAL, self.connect()).await;
         within.map_err(|_| Broken::Closed(format!("no answer within {} s", DIAL.as_secs())))?
@@ -113,7 +114,7 @@ fn secured(host: &str, ca_pem: Option<&str>) -> Result<(Arc<ClientConfig>, Serve
     Ok((Arc::new(config), name))
 }
 
-/// The system's words, or TLS's with the remedy.
+/// The cause in the system's words, or for TLS with the remedy.
 fn why(error: &std::io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {

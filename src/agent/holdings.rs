@@ -1,4 +1,4 @@
-//! Follows the engine, and says in few words what changed since somebody was last told.
+//! Follows the engine, and works out what changed since the manager was last told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,37 +15,37 @@ use crate::engine::{About, Disk, Engine};
 use crate::wire::message::{FromAgent, Images};
 use crate::wire::{MAX_IMAGES, PART};
 
-/// A change of free disk space that is worth telling by itself.
+/// The change of free disk space, in bytes, that is worth a message of its own.
 const DISK_STEP: u64 = 64 * 1024 * 1024;
 
-/// What is known of the engine.
+/// What the agent knows about its engine.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
-    /// Who it is; or why it does not answer. Neither before it was first asked.
+    /// What the engine says about itself, or why it does not answer; `None` before it was first asked.
     about: Option<Result<About, Fault>>,
-    /// How often it was met: a full report belongs to each meeting.
+    /// How many times the engine was met: each meeting calls for a full report.
     meeting: u64,
-    /// Whether it was read since it was met.
+    /// Whether the engine was read since it was met.
     is_read: bool,
     held: BTreeMap<Digest, Held>,
     disk: Option<Disk>,
 }
 
-/// The engine, followed.
+/// Follows one engine.
 pub(crate) struct Holdings {
     engine: Arc<dyn Engine>,
     snapshot: watch::Sender<Arc<Snapshot>>,
-    /// Held while the engine is read, so that an older reading never covers a newer one.
+    /// Held while the engine is read, so that an older read never replaces a newer one.
     reading: Mutex<()>,
 }
 
 impl Holdings {
-    /// This engine; nothing is known of it before [`Holdings::follow`].
+    /// Takes this engine; nothing is known about it before [`Holdings::follow`].
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, snapshot: watch::Sender::default(), reading: Mutex::default() }
     }
 
-    /// What is known, and hears when that changes.
+    /// Returns the latest snapshot and its changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }
@@ -74,7 +74,7 @@ impl Holdings {
     }
 }
 
-/// Takes note of what becomes of the engine.
+/// Takes note of what happens to the engine.
 struct Noted<'a>(&'a Holdings);
 
 #[async_trait]
@@ -102,7 +102,7 @@ impl Follower for Noted<'_> {
     }
 }
 
-/// What has to be said to somebody who knows `before`, and nothing at all if that is `None`.
+/// The messages for a manager that knows `before`; `None` if it knows nothing yet.
 pub(crate) fn messages(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAgent> {
     let Some(about) = &now.about else { return Vec::new() };
     let about = match about {
@@ -156,11 +156,11 @@ fn disk_moved(before: Option<Disk>, now: Option<Disk>) -> bool {
     before.is_some() != now.is_some() || free(before).abs_diff(free(now)) >= DISK_STEP
 }
 
-/// In parts of a size that a message may have; at least one.
+/// Splits holdings into parts that each fit in a message; there is at least one.
 fn parts<'a>(held: impl Iterator<Item = &'a Held>) -> Vec<Images> {
     let (mut parts, mut room) = (vec![Images::default()], PART);
     for held in held {
-        // A digest has some 80 characters, and each entry a few names of fields.
+        // A digest has some 80 characters, and each entry contains a few field names.
         let texts = held.names.iter().map(|name| name.len() + 4).sum::<usize>();
         let size = 120 + texts + held.manifests.len() * 80;
         if size > room {

@@ -1,8 +1,9 @@
-//! A machine that dials in to its manager: it tells what its engine holds, and does what it is asked.
+//! The agent on another machine: it dials in to its manager, reports what its engine holds, and does what it is
+//! asked.
 //!
-//! [`run`] dials, again and again; [`session`] is one link; [`holdings`] follows the engine and [`pulls`] lets images be
-//! fetched, both whether there is a link or not. An engine that has no client of its own goes to [`registries`] or peers, and
-//! [`peer_server`] lets peers in.
+//! [`run`] dials again and again; [`session`] is one link; [`holdings`] follows the engine and [`pulls`] fetches
+//! images, both with or without a link. An engine without its own registry client fetches through [`registries`] or
+//! from peers, and [`peer_server`] serves peers.
 
 pub(crate) mod dial;
 pub(crate) mod holdings;

@@ -1,5 +1,5 @@
-//! Where an agent hands out what its engine holds, to peers that the manager has given a grant. It reads, and does
-//! nothing else.
+//! The server where an agent hands out its engine's images to peers that have a grant from the manager. It only
+//! reads.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,38 +29,39 @@ use crate::base::slots::{Slot, Slots, net_of};
 use crate::sources::grants::Grants;
 use crate::sources::hand_out::{self, PeerRequest, PeerResponse};
 
-/// Connections that have shown no grant yet. Honest ones show theirs with the first request, so the oldest give way.
+/// Most connections that have not shown a grant yet. Honest peers show theirs with the first request, so the oldest
+/// connections are closed first.
 const STRANGERS: usize = 32;
-/// Those of one address.
+/// Most such connections from one address.
 const STRANGERS_OF_ONE: usize = 16;
-/// Connections that have. A manager gives out work for sixteen agents at a time.
+/// Most connections that have shown a grant. A manager gives work to sixteen agents at a time.
 const GUESTS: usize = 64;
-/// How long a head may take to come.
+/// How long the head of a request may take to arrive.
 const HEAD: Duration = Duration::from_secs(5);
-/// Largest head of a request; the grant, the path and some headers.
+/// Largest head of a request, in bytes: the grant, the path and some headers.
 const MAX_HEAD: usize = 16 * 1024;
-/// A connection on which nothing moves for so long is closed.
+/// How long a connection may be idle before it is closed.
 const STALLED: Duration = Duration::from_mins(1);
-/// How often that is looked at.
+/// The interval at which idle connections are looked for.
 const LOOK: Duration = Duration::from_secs(5);
-/// The wait after a connection could not be taken, as when there are no more files to open.
+/// The wait after a connection could not be accepted, for instance because no more files can be opened.
 const AGAIN: Duration = Duration::from_millis(100);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Where peers are let in, and by what.
+/// Where peers connect, and the grants that admit them.
 #[derive(Clone)]
 pub(crate) struct PeerServer {
-    /// What opens it.
+    /// The grants that admit peers.
     pub(crate) grants: Arc<Grants>,
-    /// Where it is, if the operator says; else it is the address that reaches the manager.
+    /// Its URL, if the operator gave one; otherwise it is the address from which the agent reaches the manager.
     pub(crate) url: Option<Url>,
-    /// Where it listens.
+    /// The address it listens on.
     pub(crate) bound: SocketAddr,
 }
 
 impl PeerServer {
-    /// Where peers find it, for an agent that reaches its manager from this address.
+    /// The URL for peers, for an agent that reaches its manager from this address.
     pub(crate) fn url_from(&self, local: Option<IpAddr>) -> Option<Url> {
         if let Some(url) = &self.url {
             return Some(url.clone());
@@ -69,7 +70,7 @@ impl PeerServer {
         Url::parse(&format!("http://{}", SocketAddr::new(here, self.bound.port()))).ok()
     }
 
-    /// Lets peers in until told to stop.
+    /// Serves peers until told to stop.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
@@ -106,17 +107,17 @@ impl PeerServer {
     }
 }
 
-/// One connection.
+/// A connection.
 struct Visit {
     grants: Arc<Grants>,
     guests: Arc<Semaphore>,
-    /// Its place among the strangers, until it is a guest.
+    /// Its place among connections without a grant, until it has shown one.
     stranger: Mutex<Option<Slot<Vec<u8>>>>,
-    /// Cancelled when that is needed for somebody else.
+    /// Cancelled when its place is needed for another connection.
     given_up: CancellationToken,
-    /// Its place among the guests.
+    /// Its place among connections with a grant.
     guest: Mutex<Option<OwnedSemaphorePermit>>,
-    /// When something last moved on it.
+    /// When data last moved on it.
     moved: Mutex<Instant>,
 }
 
@@ -162,7 +163,8 @@ impl Visit {
         self.response(answer, is_welcome)
     }
 
-    /// Whether there is a place for one who has shown a grant; it gives up its place among the strangers.
+    /// Whether there is a place for a connection that has shown a grant; if so, it gives up its place among the
+    /// others.
     fn is_let_in(&self) -> bool {
         let mut guest = self.guest.lock();
         if guest.is_none() {
@@ -229,7 +231,7 @@ mod tests {
     const CONTENT: &[u8] = b"0123456789";
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// One image of one part, in a file.
+    /// An export of one image with one part, in a file.
     struct One(TempDir);
 
     fn part() -> Digest {
@@ -276,9 +278,9 @@ mod tests {
             grant
         }
 
-        /// Status and body of the answer to a request for this part.
+        /// The status and body of the answer to a request for this part.
         async fn ask(&self, method: &str, part: &Digest, grant: &str, range: &str) -> (u16, String) {
-            // Another test may have been faster.
+            // Another test may have installed it first.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let url = format!("http://{}/v2/lab/python/blobs/{part}", self.peer_server.bound);
             let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
@@ -320,15 +322,16 @@ mod tests {
         for _ in 0..4 * STRANGERS {
             flood.push(TcpStream::connect(open.peer_server.bound).await.unwrap());
         }
-        // While they are there, too.
+        // The grant also works while strangers are connected.
         assert_eq!(open.ask("GET", &part(), grant.expose(), "").await.0, 200);
-        // Most are closed as soon as others come, without a word; those that say nothing are after some seconds.
+        // Most are closed without a word as soon as others come; those that say nothing are closed after some
+        // seconds.
         for mut stranger in flood {
             let closed = timeout(DEADLINE, stranger.read(&mut [0; 1])).await.expect("it is closed");
             assert!(matches!(closed, Ok(0) | Err(_)));
         }
         assert_eq!(open.ask("GET", &part(), grant.expose(), "").await.0, 200);
-        // A head without end is cut off, too.
+        // A head without end is also cut off.
         let mut endless = TcpStream::connect(open.peer_server.bound).await.unwrap();
         let junk = format!("GET /v2/{} HTTP/1.1\r\n", "x".repeat(100_000));
         let _ = endless.write_all(junk.as_bytes()).await;

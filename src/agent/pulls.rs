@@ -1,7 +1,7 @@
-//! Pulls, which go on whether there is a link or not.
+//! Pulls, which go on whether or not there is a link.
 //!
-//! How one ended is told to whoever asked for it. Whoever asks later, because a link broke before the telling or because
-//! they want the image anew, is told what is so then: much may have happened to it meanwhile.
+//! The manager that asked for a pull is told how it ended. If it asks later, because a link broke before that or
+//! because it wants the image anew, it is told the state at that time: much may have happened to the image meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::engine::fault::Fault;
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::wire::MAX_AT_ONCE;
 
-/// How long after a link came up a pull goes on that the manager has not asked about on it: its task was cancelled
-/// while we were away. A manager that was restarted asks within seconds.
+/// How long after a link came up a pull goes on if the manager has not asked about it on that link. Such a pull's
+/// task was cancelled while the agent was away. A manager that was restarted asks within seconds.
 pub(crate) const UNASKED: Duration = Duration::from_mins(2);
 
-/// What is known of a pull.
+/// What is known about a pull.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PullState {
-    /// How far it is.
+    /// Its progress.
     pub(crate) progress: Option<Progress>,
     /// How it ended.
     pub(crate) end: Option<Result<Pulled, Fault>>,
@@ -33,7 +33,7 @@ pub(crate) struct PullState {
 struct Entry {
     state: watch::Receiver<PullState>,
     stop: CancellationToken,
-    /// The last link on which it was asked about.
+    /// The number of the last link on which the manager asked about it.
     asked_on: u64,
 }
 
@@ -46,14 +46,14 @@ pub(crate) struct Pulls {
 }
 
 impl Pulls {
-    /// None yet. They stop when `shutdown` is cancelled.
+    /// Starts without pulls. All pulls stop when `shutdown` is cancelled.
     pub(crate) fn new(engine: Arc<dyn Engine>, tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self { engine, entries: Mutex::default(), tracker, shutdown }
     }
 
-    /// Finds the pull of this id that runs, or begins it, as `what` says then. Nothing if there are too many. One that was
-    /// given up or failed is not found: whoever asks now wants the image. One that ended well and untold is what is told,
-    /// if the engine still shows what came of it.
+    /// Finds the running pull with this id, or begins it with what `what` returns. Returns `None` if there are too
+    /// many. A pull that was given up or failed is not found: a manager that asks now wants the image. If a pull
+    /// ended well and the manager was not told, its end is the result, provided the engine still shows the image.
     pub(crate) fn ask(
         &self,
         id: &str,
@@ -109,13 +109,13 @@ impl Pulls {
         }
     }
 
-    /// Forgets the pull that tells this news, whose end was told.
+    /// Forgets the pull that `state` belongs to, whose end was told.
     pub(crate) fn forget(&self, id: &str, state: &watch::Receiver<PullState>) {
         self.entries.lock().retain(|known, entry| known != id || !entry.state.same_channel(state));
     }
 
-    /// Gives up what the manager has not asked about on this link, and forgets how it ended: by the time that somebody
-    /// asks again it is old news.
+    /// Gives up the pulls that the manager has not asked about on this link, and forgets how they ended: by the time
+    /// the manager asks again that is out of date.
     pub(crate) fn stop_unasked(&self, link: u64) {
         self.entries.lock().retain(|id, entry| {
             let is_asked = entry.asked_on >= link;
@@ -129,13 +129,13 @@ impl Pulls {
 }
 
 impl Entry {
-    /// Whether somebody works on it.
+    /// Whether the pull is still in progress.
     fn is_under_way(&self) -> bool {
         !self.stop.is_cancelled() && self.state.has_changed().is_ok() && self.state.borrow().end.is_none()
     }
 }
 
-/// How a pull ended before, if it ended well and the engine shows what came of it now.
+/// Returns how a pull ended, if it ended well and the engine still shows its image.
 async fn still_so(engine: &dyn Engine, what: &Pull, ended: Option<PullState>) -> Option<PullState> {
     let PullState { progress, end } = ended?;
     let before = end?.ok()?;
@@ -171,7 +171,7 @@ mod tests {
             Self { pulls, engine }
         }
 
-        /// Asks on this link and waits for the end, which is not told: the link is cut.
+        /// Asks on this link and waits for the end, which is not told because the link is cut.
         async fn end(&self, link: u64) -> Result<Pulled, Fault> {
             self.end_of(link, || Ok(pull("cr.io/a"))).await
         }
@@ -209,7 +209,7 @@ mod tests {
         scene.engine.pulls_end.add_permits(1);
         let again = scene.end(2).await.unwrap();
         assert!(again.fetched && scene.begun() == 2);
-        // Another image has the name meanwhile.
+        // Another image now has the name.
         *scene.engine.holds.lock() = vec![Held { digest: Digest::sha256_of(b"other"), ..again.held }];
         scene.engine.pulls_end.add_permits(1);
         scene.end(3).await.unwrap();
@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_asks_for_what_nobody_asked_about_any_more_gets_a_pull_of_their_own() {
         let scene = Scene::set();
-        // It ended well, and much may have happened to the image since.
+        // The pull ended well, and much may have happened to the image since.
         scene.engine.pulls_end.add_permits(1);
         scene.end(1).await.unwrap();
         scene.pulls.stop_unasked(2);
@@ -240,13 +240,13 @@ mod tests {
         scene.end(2).await.unwrap();
         assert_eq!(scene.begun(), 2);
 
-        // It was under way, and is given up: that is no answer to who asks for it now.
+        // The pull was in progress and is given up, so its end does not answer a new request.
         scene.pulls.stop_unasked(3);
         let first = scene.pulls.ask("p", 3, || Ok(pull("cr.io/a"))).unwrap();
         scene.pulls.stop_unasked(4);
         scene.engine.pulls_end.add_permits(1);
         assert!(scene.end(4).await.is_ok());
-        // What was given up may still be ending; that it was told takes nothing away from the other.
+        // The pull that was given up may still be ending; telling its end must not remove the new one.
         scene.pulls.forget("p", &first);
         assert!(scene.pulls.entries.lock().contains_key("p"));
         scene.pulls.stop("p");

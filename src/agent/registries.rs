@@ -1,5 +1,5 @@
-//! The registries that an agent fetches from itself: one client for each, so that tokens, connections and the pauses a
-//! registry asks for are shared by all pulls.
+//! The registries from which an agent fetches itself: one client for each, so that all pulls share tokens,
+//! connections and the pauses a registry asks for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,39 +15,39 @@ use crate::sources::chain::{Chain, Peer};
 use crate::sources::peer::over_http;
 use crate::sources::repository::Repository;
 
-/// Clients kept. Those beyond are made anew when they are needed again.
+/// Most clients kept. Any others are made again when they are needed.
 const MAX_CLIENTS: usize = 32;
 
-/// Where the manager hands out images of its own engines.
+/// The manager, as a peer that hands out images of its own engines.
 #[derive(Debug, Clone)]
 pub(crate) struct Manager {
-    /// Its URL.
+    /// The manager's URL.
     pub(crate) url: Url,
     /// Certificates in PEM that may sign for it, besides the system's.
     pub(crate) ca_pem: Option<String>,
 }
 
-/// The clients in use, and what is being fetched.
+/// The clients in use, and the pulls in progress.
 pub(crate) struct Registries {
     manager: Manager,
-    /// Each with what it was made of; the one used last is at the end.
+    /// The clients with the descriptions they were made from; the one used last is at the end.
     known: Mutex<Vec<(Described, Client)>>,
-    /// By the pull's id.
+    /// The chain of each pull, by the pull's id.
     chains: Mutex<HashMap<String, Weak<Chain>>>,
 }
 
 type Described = (source::Registry, Option<Credentials>);
 
 impl Registries {
-    /// None yet, for an agent of this manager.
+    /// Starts without clients, for an agent of this manager.
     pub(crate) fn new(manager: Manager) -> Self {
         Self { manager, known: Mutex::default(), chains: Mutex::default() }
     }
 
-    /// Where the image of a pull comes from, if all is as it is described.
+    /// The source of a pull's image, according to its description.
     ///
     /// # Errors
-    /// A description that makes no client, or is of another registry than the image's.
+    /// A description from which no client can be made, or of a registry other than the image's.
     pub(crate) fn source(&self, id: &str, pull: &Pull, origin: Origin) -> Result<Arc<dyn Source>, Fault> {
         let Origin { registry, peers } = origin;
         let name = name_in(pull, &registry)?;
@@ -60,7 +60,7 @@ impl Registries {
         Ok(chain)
     }
 
-    /// Has a pull that runs ask the peers that are named now: those named before may have ended their grants.
+    /// Makes a running pull ask the peers that are named now: the grants of those named before may have ended.
     pub(crate) fn renew(&self, id: &str, pull: &Pull, origin: &Origin) {
         let chain = self.chains.lock().get(id).and_then(Weak::upgrade);
         if let (Some(chain), Ok(name)) = (chain, name_in(pull, &origin.registry)) {
@@ -68,7 +68,7 @@ impl Registries {
         }
     }
 
-    /// The ways to peers; one whose address is none is passed over.
+    /// The clients of peers; a peer whose address is not valid is left out.
     fn peers(&self, name: &str, peers: &[source::Peer]) -> Vec<Peer> {
         let of_manager = self.manager.url.join("agents/").ok();
         let way = |peer: &source::Peer| {
@@ -98,7 +98,7 @@ impl Registries {
         }
         let client =
             Client::new(remote(&described)).map_err(|error| Fault::new(Class::Other, error.to_string()))?;
-        // Another description of the same registry is the older one.
+        // An earlier description of the same registry is out of date.
         known.retain(|((registry, _), _)| registry.host != described.0.host);
         if known.len() >= MAX_CLIENTS {
             known.remove(0);
@@ -108,7 +108,7 @@ impl Registries {
     }
 }
 
-/// What the image's repository is called in its registry.
+/// The name of the image's repository within its registry.
 fn name_in(pull: &Pull, registry: &source::Registry) -> Result<String, Fault> {
     let name = pull.repository.strip_prefix(&registry.host).and_then(|rest| rest.strip_prefix('/'));
     name.map(Into::into).ok_or_else(|| {

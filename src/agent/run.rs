@@ -29,61 +29,61 @@ use crate::wire::VERSIONS;
 use crate::wire::message::{Code, FromAgent, Hello, Refusal, ToAgent, Welcome};
 use crate::wire::socket::Socket;
 
-/// The waits before the manager is dialled again. They are spread, so that a thousand agents don't come back in the same
-/// moment.
+/// The waits before the agent dials again. They are spread at random, so that a thousand agents don't come back at
+/// the same moment.
 const WAITS: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(30));
-/// The least wait after a refusal.
+/// The shortest wait after a refusal.
 const REFUSED: Duration = Duration::from_secs(4);
-/// A link that lasted so long was a good one: the next wait is a first one.
+/// A link that lasted this long was a good one: the waits start from the first again.
 const LASTED: Duration = Duration::from_secs(10);
-/// How long the manager may take to answer hello.
+/// How long the manager may take to answer a hello.
 const WELCOME: Duration = Duration::from_secs(20);
 /// How long pulls may take to stop.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
-/// What the operator chose.
+/// The settings that the operator chose.
 pub(crate) struct Settings {
-    /// Where the manager is.
+    /// The manager to dial.
     pub(crate) manager: Manager,
-    /// Lets the agent in the first time.
+    /// The join token, which admits the agent the first time.
     pub(crate) token: Option<Secret>,
-    /// The id it would like to have.
+    /// The id the agent asks for.
     pub(crate) id: Option<String>,
-    /// The scaling group it would like to be in.
+    /// The scaling group the agent asks for.
     pub(crate) scaling_group: Option<String>,
-    /// Its labels when it joins.
+    /// The labels it has when it joins.
     pub(crate) labels: BTreeMap<String, String>,
     /// The name of the machine.
     pub(crate) hostname: String,
-    /// Where it keeps who it is.
+    /// The directory in which it stores its identity.
     pub(crate) state_dir: PathBuf,
-    /// The engine.
+    /// The engine it serves.
     pub(crate) engine: Arc<dyn Engine>,
-    /// Where it hands out what the engine holds, if it does.
+    /// Where it hands out the engine's images, if it does.
     pub(crate) peers: Option<Peers>,
 }
 
-/// Where peers are let in.
+/// Where peers connect.
 pub(crate) struct Peers {
-    /// Where it listens.
+    /// The socket it listens on.
     pub(crate) listener: TcpListener,
-    /// Where they find that, if it is not simply the address.
+    /// The URL for peers, if it differs from the listening address.
     pub(crate) url: Option<Url>,
 }
 
-/// Why an agent stopped that was not told to.
+/// Why an agent stopped without being told to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stopped {
-    /// Its state directory.
+    /// Its state directory can't be used.
     #[error("the state directory: {0}")]
     State(#[from] io::Error),
-    /// There is nothing it could be let in by.
+    /// It has neither a credential nor a token.
     #[error("this agent has not joined yet; give it a token: wharf agent token create")]
     NoToken,
-    /// The id it would like to have is none that an agent may have.
+    /// The id it asks for is not valid for an agent.
     #[error(transparent)]
     Id(Error),
-    /// The manager does not want it, and would not the next time.
+    /// The manager refuses it, and would do so again.
     #[error("the manager refuses this agent: {0}")]
     Refused(String),
 }
@@ -91,7 +91,7 @@ pub(crate) enum Stopped {
 /// Runs an agent until `shutdown` is cancelled.
 ///
 /// # Errors
-/// What trying again would not mend.
+/// Errors that trying again would not cure.
 pub(crate) async fn run(mut settings: Settings, shutdown: CancellationToken) -> Result<(), Stopped> {
     let state = State::open(&settings.state_dir)?;
     let identity = match state.identity()? {
@@ -185,7 +185,7 @@ impl Dialler {
         Ok(())
     }
 
-    /// Dials and says hello.
+    /// Dials the manager and says hello.
     async fn link(&self) -> Result<(Socket<Box<dyn Stream>>, Welcome), Ended> {
         let broken = |broken: crate::wire::socket::Broken| Ended::Broken(broken.to_string());
         let (mut socket, local) = self.settings.manager.dial().await.map_err(broken)?;
@@ -232,12 +232,13 @@ impl Dialler {
         Ok(())
     }
 
-    /// What to make of a refusal: give up, or try again later; with a fresh credential where there is a token for it.
+    /// Handles a refusal: the agent gives up or tries again later, with a fresh credential if it has a token for
+    /// that.
     fn refused(&mut self, refusal: &Refusal) -> Result<(), Stopped> {
         let reason = one_line(&refusal.reason);
         let was_known = self.identity.id.is_some();
         match refusal.code {
-            // A secret that was revoked may be in the wrong hands, so the token is taken for a new one.
+            // A revoked secret may be in the wrong hands, so the agent uses its token to join with a new one.
             Code::Credential if was_known && self.settings.token.is_some() => {
                 tracing::warn!(reason, "this agent is known no more; joining again with the token");
                 self.identity = Identity::random()?;

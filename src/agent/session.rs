@@ -1,4 +1,4 @@
-//! One link, from welcome to its end.
+//! One link, from welcome to its end, on the agent's side.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::wire::message::{Answer, Ask, End, FromAgent, Refusal, Reply, Request,
 use crate::wire::socket::{Broken, Sender, Socket};
 use crate::wire::{MAX_AT_ONCE, image};
 
-/// Progress of a pull is told no more often than this.
+/// Shortest time between two progress messages of a pull.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-/// Messages that wait to be sent.
+/// Most messages that wait to be sent.
 const OUTBOX: usize = 64;
-/// How long the last word may take.
+/// How long the last message may take to send.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// The shortest heartbeat we keep, whatever the manager asks for.
+/// The shortest interval between pings that the agent accepts, whatever the manager asks for.
 const SHORTEST_BEAT: Duration = Duration::from_millis(50);
 
 /// Why a link ended.
@@ -36,30 +36,30 @@ const SHORTEST_BEAT: Duration = Duration::from_millis(50);
 pub(crate) enum Ended {
     /// It broke, for this reason.
     Broken(String),
-    /// The manager does not want us any more.
+    /// The manager no longer accepts this agent.
     Refused(Refusal),
-    /// We were told to stop.
+    /// The agent was told to stop.
     Stopped,
 }
 
-/// What an agent is.
+/// The parts of an agent.
 pub(crate) struct Node {
     /// Its engine.
     pub(crate) engine: Arc<dyn Engine>,
-    /// What that holds.
+    /// What the engine holds.
     pub(crate) holdings: Holdings,
-    /// What it fetches.
+    /// The pulls in progress.
     pub(crate) pulls: Pulls,
-    /// Where from, if its engine does not know that itself.
+    /// The registries to fetch from, for an engine without its own registry client.
     pub(crate) registries: Registries,
-    /// Where it hands out what its engine holds, if it does.
+    /// Where the agent hands out the engine's images, if it does.
     pub(crate) peer_server: Option<PeerServer>,
     /// Cancelled when the agent is to stop.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Node {
-    /// Begins a pull that the manager asks for on the link of this number, or finds it.
+    /// Begins a pull that the manager asks for on the link with this number, or finds the one already begun.
     fn ask(&self, id: &str, what: image::Pull, link: u64) -> Option<watch::Receiver<PullState>> {
         let origin = what.origin();
         let mut what = Pull::from(what);
@@ -73,7 +73,7 @@ impl Node {
     }
 }
 
-/// Serves a link on which the manager has said welcome. `number` counts the links of this process.
+/// Serves a link on which the manager has sent its welcome. `number` counts the links of this process.
 pub(crate) async fn serve(
     node: &Arc<Node>,
     socket: Socket<Box<dyn Stream>>,
@@ -147,10 +147,10 @@ struct Link<'a> {
     number: u64,
     outbox: mpsc::Sender<FromAgent>,
     work: JoinSet<()>,
-    /// Who tells of which pull.
+    /// The Tokio task that reports on each pull.
     followers: HashMap<String, AbortHandle>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    /// What the manager knows.
+    /// The snapshot that the manager knows.
     told: Option<Arc<Snapshot>>,
     silence: Duration,
 }
@@ -169,7 +169,7 @@ impl Link<'_> {
                 self.followers.retain(|_, follower| !follower.is_finished());
             }
             ToAgent::Stop { pull } => self.node.pulls.stop(&pull),
-            // Said once, before; harmless if it is said again.
+            // The manager sends these once, before this point; a second one does no harm.
             ToAgent::Welcome(_) | ToAgent::Refused(_) => {}
         }
     }
@@ -188,7 +188,7 @@ impl Link<'_> {
         });
     }
 
-    /// Sends a message; what a look has brought to light goes before its answer.
+    /// Sends a message. Before the answer to a read request, it sends what the read found.
     async fn tell(&mut self, sender: &mut Sender<Box<dyn Stream>>, message: FromAgent) -> Result<(), Broken> {
         if let FromAgent::Answer(Reply { answer: Answer::Looked, .. }) = &message {
             self.report(sender).await?;
@@ -196,7 +196,7 @@ impl Link<'_> {
         sent(self.silence, sender.send(&message)).await
     }
 
-    /// Tells what the manager does not know yet.
+    /// Sends what the manager does not know yet.
     async fn report(&mut self, sender: &mut Sender<Box<dyn Stream>>) -> Result<(), Broken> {
         let now = Arc::clone(&self.snapshot.borrow_and_update());
         for message in messages(self.told.as_deref(), &now) {
@@ -227,7 +227,7 @@ async fn done(node: &Node, ask: Ask) -> Result<Answer, Fault> {
     }
 }
 
-/// Tells of a pull until it ends.
+/// Reports on a pull until it ends.
 async fn follow(
     node: &Node,
     outbox: &mpsc::Sender<FromAgent>,
@@ -241,7 +241,7 @@ async fn follow(
     };
     loop {
         let PullState { progress, end } = state.borrow_and_update().clone();
-        // Before the end too: a short pull has no other word of how much it was.
+        // Sent before the end too: otherwise a short pull would never report its size.
         if let Some(progress) = progress {
             let _ = outbox.send(FromAgent::Pulling { pull: pull.clone(), progress: progress.into() }).await;
         }

@@ -1,4 +1,4 @@
-//! What an agent keeps: the credential it is known by, in a file that only its owner can read.
+//! What an agent stores: its credential, in a file that only its owner can read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -13,7 +13,7 @@ use crate::store::open::is_open;
 use crate::wire::message::Credential;
 
 const FILE: &str = "credential.json";
-/// Largest file we read; ours has some 200 bytes.
+/// Largest file the agent reads, in bytes; the real one has some 200.
 const MAX_FILE: u64 = 64 * 1024;
 /// Random bytes in a credential's key, and in its secret.
 const KEY_BYTES: usize = 8;
@@ -25,19 +25,19 @@ pub(crate) struct State {
     directory: PathBuf,
 }
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// What proves who we are.
+    /// The credential that the manager knows the agent by.
     #[serde(flatten)]
     pub(crate) credential: Credential,
-    /// The id the manager gave us; none before it has taken us in.
+    /// The id the manager gave the agent; `None` before the agent has joined.
     #[serde(default)]
     pub(crate) id: Option<String>,
 }
 
 impl Identity {
-    /// A new one, that no manager knows.
+    /// Makes a new identity, which no manager knows.
     pub(crate) fn random() -> io::Result<Self> {
         let (key, secret) = (random(KEY_BYTES)?, Secret::new(random(SECRET_BYTES)?));
         Ok(Self { credential: Credential { key, secret }, id: None })
@@ -45,16 +45,16 @@ impl Identity {
 }
 
 impl State {
-    /// The state in this directory, which is made if it is missing.
+    /// Opens the state in this directory, which is created if it is missing.
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         Ok(Self { directory: directory.into() })
     }
 
-    /// Who we are, if we were anybody before.
+    /// Returns the stored identity, if there is one.
     ///
     /// # Errors
-    /// A file that can't be read, that others can read, too, or that is none of ours: it is left as it is.
+    /// A file that can't be read, that other users can read too, or that is not ours: it is left as it is.
     pub(crate) fn identity(&self) -> io::Result<Option<Identity>> {
         let path = self.directory.join(FILE);
         let file = match File::open(&path) {
@@ -70,14 +70,14 @@ impl State {
         }
         let mut text = String::new();
         file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| named(&path, &error.to_string()))?;
-        // The parser's own words may have the secret in them.
+        // The parser's own message may contain the secret.
         let identity = serde_json::from_str(&text);
         identity.map(Some).map_err(|_| {
             named(&path, "it is no credential of an agent; move it away and join again with a new token")
         })
     }
 
-    /// Keeps who we are. The file is whole whenever the power goes.
+    /// Stores the identity. The file stays whole even if the power fails.
     pub(crate) fn keep(&self, identity: &Identity) -> io::Result<()> {
         let (path, fresh) = (self.directory.join(FILE), self.directory.join(format!("{FILE}.new")));
         let written = || {

@@ -1,23 +1,23 @@
-//! What an agent may be called.
+//! The names that agents may have.
 //!
-//! Expressions (`gpu[01-16]!gpu03`) name agents without quotes. So a name is made of letters that mean nothing else
-//! there, and no word that means something there is a name.
+//! Expressions (`gpu[01-16]!gpu03`) name agents without quotes. So a name consists of characters that have no other
+//! meaning there, and no word with a meaning in expressions is a name.
 
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 
 /// The word for every agent.
 pub(crate) const ALL: &str = "all";
-/// The words that mean something in an expression.
+/// The words that have a meaning in expressions.
 pub const RESERVED: [&str; 1] = [ALL];
 /// Longest name, in bytes.
 pub(crate) const MAX_NAME: usize = 64;
-/// What the names have in common that wharf makes.
+/// The start of every name that wharf makes.
 const PREFIX: &str = "i-";
-/// Room for the number behind such a name: a hyphen and seven digits.
+/// The room for the number at the end of such a name: a hyphen and seven digits.
 const NUMBER: usize = 8;
 
-/// Whether this letter may stand in a name.
+/// Whether a name may contain this character.
 pub(crate) fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
@@ -25,7 +25,7 @@ pub(crate) fn is_name_byte(byte: u8) -> bool {
 /// The name, if an agent may have it.
 ///
 /// # Errors
-/// [`Error::Invalid`] for any other.
+/// [`Error::Invalid`] for any other name.
 pub fn checked(field: &'static str, name: &str) -> Result<String> {
     if RESERVED.contains(&name) {
         let why =
@@ -40,8 +40,8 @@ pub fn checked(field: &'static str, name: &str) -> Result<String> {
     Err(Error::invalid(field, format!("{:?}: {why}", shown(name))))
 }
 
-/// The name of an agent that did not choose one: `i-` and the name of its host, with a number behind it where that is
-/// taken. What a name can't have is left out of the host's.
+/// The name of an agent that did not choose one: `i-` and the name of its host, and a number at the end if that is
+/// taken. Characters of the host's name that a name can't have are left out.
 pub(crate) fn of_host(hostname: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let room = MAX_NAME - PREFIX.len() - NUMBER;
     let host: String =

@@ -1,6 +1,6 @@
-//! Processor architectures under one spelling.
+//! Names of processor architectures, in one spelling.
 
-/// The architecture a reference without one means (Backend.AI's default from 22.03 on).
+/// The architecture that a reference without one means (Backend.AI's default from 22.03 on).
 pub(crate) const DEFAULT: &str = "x86_64";
 
 /// The catalog's name for an architecture, from an OCI platform (`amd64`, variant `v3`), a kernel (`aarch64`)

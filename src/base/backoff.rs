@@ -1,4 +1,4 @@
-//! Waits between tries: each longer than the one before, up to the longest.
+//! Waits between attempts: each longer than the one before, up to a limit.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ impl Backoff {
         Self::growing(first, 2, longest)
     }
 
-    /// Waits that are each so many times as long as the one before.
+    /// Waits that are each `times` as long as the one before.
     pub(crate) const fn growing(first: Duration, times: u32, longest: Duration) -> Self {
         Self { first, times, longest }
     }
 
-    /// The wait after so many failures in a row, the last included.
+    /// The wait after this many failures in a row, the last included.
     pub(crate) fn after(self, failures: u32) -> Duration {
         let times = self.times.saturating_pow(failures.saturating_sub(1));
         self.first.saturating_mul(times).min(self.longest)
     }
 
-    /// The same, but anything from half of it on: those who failed together don't come back together. `chance` is a
-    /// random number.
+    /// The wait of [`Backoff::after`], shortened at random to anything from half of it on, so that tasks that failed
+    /// together don't try again together. `chance` is a random number.
     pub(crate) fn spread(self, failures: u32, chance: u64) -> Duration {
         let half = self.after(failures) / 2;
         let milliseconds = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
@@ -36,12 +36,12 @@ impl Backoff {
     }
 }
 
-/// A random number for [`Backoff::spread`]. Without a source of them the waits are merely less spread.
+/// A random number for [`Backoff::spread`]. If the system provides none, the waits are merely spread less.
 pub(crate) fn chance() -> u64 {
     getrandom::u64().unwrap_or_default()
 }
 
-/// The waits of one who tries until it works.
+/// The waits of a task that tries until it succeeds.
 #[derive(Debug, Clone)]
 pub(crate) struct Waits {
     backoff: Backoff,
@@ -49,12 +49,12 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Nothing has failed yet.
+    /// The waits of a task that has not failed yet.
     pub(crate) const fn new(backoff: Backoff) -> Self {
         Self { backoff, failures: 0 }
     }
 
-    /// It failed once more: how long to wait.
+    /// Records one more failure, and returns how long to wait.
     pub(crate) fn longer(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.backoff.after(self.failures)
@@ -66,14 +66,14 @@ impl Waits {
         self.backoff.spread(self.failures, chance())
     }
 
-    /// The next wait is at least so long, or the longest.
+    /// Makes the next wait at least this long, up to the longest.
     pub(crate) fn skip_to(&mut self, wait: Duration) {
         while self.backoff.after(self.failures.saturating_add(1)) < wait.min(self.backoff.longest) {
             self.failures += 1;
         }
     }
 
-    /// It worked: the next wait is a first one.
+    /// Records a success: the next wait is a first one.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

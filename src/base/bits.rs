@@ -1,7 +1,7 @@
 //! Sets of small numbers, for questions over thousands of agents or images at once.
 
-/// Words that are kept in place; a set that needs more is kept apart. So a lab of 128 agents has a set per image, and
-/// none of them is another place in memory to go to.
+/// How many words are kept in the set itself; a larger set is kept on the heap. So a lab of 128 agents has a set per
+/// image without another memory access for any of them.
 const IN_PLACE: usize = 2;
 
 /// A set of numbers, one bit each.
@@ -36,7 +36,7 @@ impl Bits {
         }
     }
 
-    /// The words, at least so many.
+    /// The words, at least `count` of them.
     fn grown(&mut self, count: usize) -> &mut [u64] {
         if let Words::Few(words) = self.0
             && count > IN_PLACE
@@ -50,7 +50,7 @@ impl Bits {
         self.words_mut()
     }
 
-    /// Puts a number in.
+    /// Adds a number.
     pub(crate) fn insert(&mut self, number: usize) {
         let (word, bit) = place(number);
         if let Some(slot) = self.grown(word + 1).get_mut(word) {
@@ -58,7 +58,7 @@ impl Bits {
         }
     }
 
-    /// Takes a number out.
+    /// Removes a number.
     pub(crate) fn remove(&mut self, number: usize) {
         let (word, bit) = place(number);
         if let Some(slot) = self.words_mut().get_mut(word) {
@@ -66,50 +66,50 @@ impl Bits {
         }
     }
 
-    /// Whether a number is in.
+    /// Whether the set contains this number.
     #[inline]
     pub(crate) fn contains(&self, number: usize) -> bool {
         let (word, bit) = place(number);
         self.words().get(word).is_some_and(|slot| slot & bit != 0)
     }
 
-    /// Whether none is in.
+    /// Whether the set is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }
 
-    /// How many are in.
+    /// How many numbers the set contains.
     pub(crate) fn count(&self) -> usize {
         self.words().iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether a number is in both.
+    /// Whether some number is in both sets.
     pub(crate) fn meets(&self, other: &Self) -> bool {
         self.words().iter().zip(other.words()).any(|(a, b)| a & b != 0)
     }
 
-    /// Those in this or in the other.
+    /// Adds the numbers of the other set.
     pub(crate) fn union_with(&mut self, other: &Self) {
         for (mine, theirs) in self.grown(other.words().len()).iter_mut().zip(other.words()) {
             *mine |= theirs;
         }
     }
 
-    /// Those in one of the two only.
+    /// Keeps the numbers that are in exactly one of the two sets.
     pub(crate) fn toggle(&mut self, other: &Self) {
         for (mine, theirs) in self.grown(other.words().len()).iter_mut().zip(other.words()) {
             *mine ^= theirs;
         }
     }
 
-    /// Those in this and not in the other.
+    /// Removes the numbers of the other set.
     pub(crate) fn subtract(&mut self, other: &Self) {
         for (mine, theirs) in self.words_mut().iter_mut().zip(other.words()) {
             *mine &= !theirs;
         }
     }
 
-    /// Those in this and in the other.
+    /// Keeps only the numbers that are also in the other set.
     pub(crate) fn intersect_with(&mut self, other: &Self) {
         let theirs = other.words().iter().copied().chain(std::iter::repeat(0));
         for (mine, theirs) in self.words_mut().iter_mut().zip(theirs) {
@@ -117,7 +117,7 @@ impl Bits {
         }
     }
 
-    /// The numbers, in order.
+    /// The numbers in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.words().iter().enumerate().flat_map(|(place, &word)| {
             let mut left = word;
@@ -130,7 +130,7 @@ impl Bits {
     }
 }
 
-/// By the numbers, however many words they are kept in.
+/// Compares the numbers, however many words hold them.
 impl PartialEq for Bits {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())

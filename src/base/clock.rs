@@ -1,8 +1,8 @@
-//! Where the time comes from, so that tests can say what time it is, and whether the time of day is to be believed.
+//! The clock: a source of the time that tests can replace, and a check whether the time of day can be believed.
 //!
-//! What is measured is measured by [`Clock::steady`]. What is removed because it is old, or because its time is over, is
-//! removed by [`Clock::calendar`]: one wrong moment, as when a machine's clock has no battery or its time server lies,
-//! must not take away what can't be brought back. To refuse somebody for a moment is another matter, and goes by
+//! Lengths of time are measured by [`Clock::steady`]. What is removed because of its age, or because its time is over,
+//! is removed by [`Clock::calendar`]: one wrong moment, as when a machine's clock has no battery or its time server
+//! lies, must not remove what can't be brought back. Refusing a request for a moment is another matter, and goes by
 //! [`Clock::now`].
 
 use std::fmt;
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
-/// How far the time of day may be from where it is expected: no time zone, and nobody who corrects a clock that ran, is
-/// further off; no lifetime that anything is removed by is shorter.
+/// How far the time of day may be from where it is expected: no time zone, and no correction of a running clock, is
+/// further off; and everything that is removed by age lives at least this long.
 const MOST_OFF: SignedDuration = SignedDuration::from_hours(24);
-/// How long the time of day must have run on evenly after a jump to be believed again. Time servers are asked every few
-/// minutes at most once a machine is up.
+/// How long the time of day must run evenly after a jump until it is believed again. Once a machine is up, it asks its
+/// time servers every few minutes at most.
 pub(crate) const PROBATION: Duration = Duration::from_mins(10);
 
 /// A source of the present time. Clones share it.
@@ -27,13 +27,13 @@ pub struct Clock {
     course: Arc<Mutex<Course>>,
 }
 
-/// Where the time of day is expected.
+/// The course that the time of day is expected to take.
 struct Course {
-    /// When this clock began to be looked at.
+    /// When this clock was made.
     born: Instant,
-    /// The time of day then, once that is known.
+    /// The time of day at `born`, once that is known.
     began: Option<Timestamp>,
-    /// The two together: since the last jump, if there was any.
+    /// The time of day and the steady time at one moment: the last jump, or else the start.
     from: (Timestamp, Instant),
     doubt: Option<Jump>,
 }
@@ -45,12 +45,12 @@ struct Jump {
     at: Instant,
 }
 
-/// Why the time of day is not believed just now. It prints as a sentence for people.
+/// Why the time of day is not believed at the moment. It prints as a sentence for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Doubt {
-    /// How far it jumped; none where it was never seen before.
+    /// How far it jumped; `None` if it was never seen before.
     pub(crate) by: Option<SignedDuration>,
-    /// When it will be believed, if it does not jump again.
+    /// How long until it is believed, if it does not jump again.
     pub(crate) left: Duration,
 }
 
@@ -60,12 +60,12 @@ impl Clock {
         Self::new(Timestamp::now)
     }
 
-    /// A clock that says what `now` says.
+    /// A clock that takes the time of day from `now`.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self::of(Arc::new(now), Arc::new(Instant::now))
     }
 
-    /// The same clock with another measure of what passes.
+    /// This clock with another steady time.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn with_steady(self, steady: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
@@ -81,7 +81,7 @@ impl Clock {
         Self { day, steady, course: Arc::new(Mutex::new(course)) }
     }
 
-    /// The same clock where nothing is known of what time it was before: it is believed after [`PROBATION`].
+    /// This clock with no known time before: it is believed only after [`PROBATION`].
     #[must_use]
     pub(crate) fn unproven(self) -> Self {
         let at = self.steady();
@@ -89,8 +89,8 @@ impl Clock {
         self
     }
 
-    /// Compares it with the last time of day that was believed before this process began. To be done before anything
-    /// else asks.
+    /// Compares the clock with the last time of day that was believed before this process began. Call this before
+    /// anything else reads the clock.
     pub(crate) fn go_on_from(&self, last: Timestamp) {
         let mut course = self.course.lock();
         let by = course.from.0.duration_since(last);
@@ -99,17 +99,17 @@ impl Clock {
         }
     }
 
-    /// The time of day, which somebody may set forward or back.
+    /// The time of day, which may be set forward or back.
     pub(crate) fn now(&self) -> Timestamp {
         (self.day)()
     }
 
-    /// A time that only moves on, at its own pace: for how long something has been, within this process.
+    /// A time that only moves on, at its own pace: for measuring lengths of time within this process.
     pub(crate) fn steady(&self) -> Instant {
         (self.steady)()
     }
 
-    /// The time of day for whatever removes by it. None while it is not believed: then nothing is removed.
+    /// The time of day for removing by age. `None` while it is not believed: then nothing is removed.
     pub(crate) fn calendar(&self) -> Option<Timestamp> {
         let (course, now) = self.look();
         course.doubt.is_none().then_some(now)
@@ -123,13 +123,13 @@ impl Clock {
         Some(Doubt { by: jump.by, left: PROBATION.saturating_sub(passed) })
     }
 
-    /// The time of day at which this process began. It changes only as long as it was never believed.
+    /// The time of day at which this process began. It may change only until the time of day was first believed.
     pub(crate) fn began(&self) -> Timestamp {
         let (course, now) = self.look();
         course.began.unwrap_or_else(|| before(now, self.steady().saturating_duration_since(course.born)))
     }
 
-    /// Compares what has passed by both measures.
+    /// Compares the time of day with the steady time, and notes a jump.
     fn look(&self) -> (parking_lot::MutexGuard<'_, Course>, Timestamp) {
         let mut course = self.course.lock();
         let (now, steady) = (self.now(), self.steady());
@@ -149,7 +149,7 @@ impl Clock {
     }
 }
 
-/// The moment so long before this one.
+/// The moment that lies this long before `moment`.
 fn before(moment: Timestamp, passed: Duration) -> Timestamp {
     moment.checked_sub(passed).unwrap_or(Timestamp::MIN)
 }
@@ -200,13 +200,13 @@ mod tests {
             Self { clock, day, steady }
         }
 
-        /// Time passes, by both.
+        /// Lets time pass on both clocks.
         fn pass(&self, seconds: u64) {
             self.steady.fetch_add(seconds, Ordering::Relaxed);
             self.set(i64::try_from(seconds).unwrap());
         }
 
-        /// Somebody sets the clock.
+        /// Sets the time of day.
         fn set(&self, seconds: i64) {
             self.day.fetch_add(seconds, Ordering::Relaxed);
         }

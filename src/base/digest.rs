@@ -8,14 +8,14 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256, Sha512};
 
-/// `sha256:` or `sha512:` and lower-case hex; any other algorithm or spelling is refused
+/// A digest: `sha256:` or `sha512:` and lower-case hex; any other algorithm or spelling is refused
 /// (OCI image-spec, descriptor.md, "Registered algorithms").
-/// Copies share the text: the same digest is kept by images, by their contents and by the agents that have them.
+/// Copies share the text: images, their contents and the agents that have them keep the same digest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(Arc<str>);
 
-/// How many of its characters tell a digest apart in a hash table: the algorithm and 128 bits. Nobody finds many
-/// contents that share so much, and tables of digests are asked for every image of a list.
+/// How many characters of a digest a hash table uses: the algorithm and 128 bits. No attacker can make many contents
+/// that share so much, and tables of digests are asked for every image of a list.
 const TELLING: usize = "sha256:".len() + 32;
 
 impl hash::Hash for Digest {
@@ -24,7 +24,7 @@ impl hash::Hash for Digest {
     }
 }
 
-/// Why a text is no digest.
+/// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case")]
 pub struct InvalidDigest;
@@ -35,7 +35,7 @@ impl Digest {
         Self(format!("sha256:{}", hex(&Sha256::digest(bytes))).into())
     }
 
-    /// Whether these bytes are what the digest names.
+    /// Whether this is the digest of these bytes.
     pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
         let actual = match self.algorithm() {
             "sha512" => hex(&Sha512::digest(bytes)),
@@ -44,7 +44,7 @@ impl Digest {
         self.hex() == actual
     }
 
-    /// What makes a digest of the same algorithm, for bytes that come in pieces.
+    /// A hasher of the same algorithm, for bytes that come in pieces.
     pub(crate) fn hasher(&self) -> Hasher {
         match self.algorithm() {
             "sha512" => Hasher::Sha512(Box::default()),
@@ -52,7 +52,7 @@ impl Digest {
         }
     }
 
-    /// `sha256` or `sha512`.
+    /// The algorithm: `sha256` or `sha512`.
     pub(crate) fn algorithm(&self) -> &str {
         self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
     }
@@ -73,23 +73,23 @@ impl Digest {
         (self.algorithm() == "sha256").then_some(bytes)
     }
 
-    /// `algorithm:hex`.
+    /// The digest as text: `algorithm:hex`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A digest in the making.
+/// A digest that is being computed.
 #[derive(Clone)]
 pub(crate) enum Hasher {
-    /// Of SHA-256.
+    /// SHA-256.
     Sha256(Box<Sha256>),
-    /// Of SHA-512.
+    /// SHA-512.
     Sha512(Box<Sha512>),
 }
 
 impl Hasher {
-    /// Takes the next bytes in.
+    /// Adds the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
@@ -97,7 +97,7 @@ impl Hasher {
         }
     }
 
-    /// Whether what was taken in is what the digest names.
+    /// Whether the bytes added so far have this digest.
     pub(crate) fn matches(&self, digest: &Digest) -> bool {
         let actual = match self {
             Self::Sha256(hasher) => hex(&hasher.as_ref().clone().finalize()),
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Reads a digest where it lies.
+/// Reads a digest from borrowed text, without a copy.
 struct Text;
 
 impl Visitor<'_> for Text {

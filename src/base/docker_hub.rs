@@ -1,20 +1,20 @@
-//! Docker Hub: what it is called, and the hosts it has.
+//! Docker Hub: its names and its hosts.
 
-/// The registry that an image's name without one means.
+/// The registry of an image name that names none.
 pub(crate) const NAME: &str = "docker.io";
-/// The name some configurations have for the same registry.
+/// The name that some configurations use for the same registry.
 pub(crate) const OLD_NAME: &str = "index.docker.io";
-/// The host that answers for it, which engines ask.
+/// The host that answers for Docker Hub, which engines ask.
 pub(crate) const HOST: &str = "registry-1.docker.io";
-/// Where its tokens come from.
+/// The host that issues its tokens.
 const REALM: &str = "auth.docker.io";
 
-/// Whether a host is one of its own.
+/// Whether a host belongs to Docker Hub.
 pub(crate) fn is_host(host: &str) -> bool {
     host.strip_suffix(NAME).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether the registry at `home` has its tokens from this host.
+/// Whether the registry at `home` gets its tokens from this host.
 pub(crate) fn is_realm(home: &str, host: &str) -> bool {
     is_host(home) && host == REALM
 }

@@ -1,47 +1,47 @@
-//! The one error the services speak, and the code that a program can tell it by. Only `http` and `graphql` know which
-//! status or payload it becomes.
+//! The error type of all services, and the code by which a program recognizes an error. Only `http` and `graphql` know
+//! the status or payload that it becomes.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure something is, in a word that stays the same whatever the message says. The API has it as the
-/// enum `ErrorCode`: in `code` of a mutation's payload, and in `extensions.code` of an error.
+/// The kind of a failure, as a word that stays the same whatever the message says. In the API it is the enum
+/// `ErrorCode`: in `code` of a mutation's payload, and in `extensions.code` of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Code {
-    /// Of [`Error::Unauthenticated`].
+    /// The code of [`Error::Unauthenticated`].
     Unauthenticated,
-    /// Of a request whose date is too far from the server's time.
+    /// The code for a request whose date is too far from the server's time.
     ClockSkew,
-    /// Of [`Error::Denied`].
+    /// The code of [`Error::Denied`].
     Denied,
-    /// Of [`Error::Missing`].
+    /// The code of [`Error::Missing`].
     NotFound,
-    /// Of [`Error::Ambiguous`].
+    /// The code of [`Error::Ambiguous`].
     Ambiguous,
-    /// Of [`Error::Exists`].
+    /// The code of [`Error::Exists`].
     AlreadyExists,
-    /// Of [`Error::Conflict`].
+    /// The code of [`Error::Conflict`].
     Conflict,
-    /// Of [`Error::LimitReached`].
+    /// The code of [`Error::LimitReached`].
     LimitReached,
-    /// Of [`Error::Invalid`], and of a document that the GraphQL specification refuses.
+    /// The code of [`Error::Invalid`], and for a document that the GraphQL specification refuses.
     Invalid,
-    /// Of a removal that is too large to be made unasked.
+    /// The code for a removal so large that the caller must confirm it.
     ConfirmationRequired,
-    /// Of [`Error::Busy`].
+    /// The code of [`Error::Busy`].
     Busy,
-    /// Of [`Error::Unreachable`].
+    /// The code of [`Error::Unreachable`].
     Unreachable,
-    /// Of [`Error::Unavailable`].
+    /// The code of [`Error::Unavailable`].
     Unavailable,
-    /// Of [`Error::Internal`].
+    /// The code of [`Error::Internal`].
     Internal,
 }
 
 impl Code {
-    /// The word.
+    /// The code as the API writes it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Unauthenticated => "UNAUTHENTICATED",
@@ -62,50 +62,50 @@ impl Code {
     }
 }
 
-/// What went wrong, said once, in words the caller may see (except [`Error::Internal`]).
+/// An error, worded once, in words that the caller may see (except [`Error::Internal`]).
 #[derive(Debug)]
 pub enum Error {
-    /// Nobody has proved who is asking.
+    /// The request does not prove who sent it.
     Unauthenticated,
-    /// The caller may not do this; holds what was asked for.
+    /// The caller may not do this; holds what the request was for.
     Denied(String),
-    /// No such thing, or none the caller may know of.
+    /// There is no such thing, or none that the caller may know of.
     Missing {
         /// The kind of thing, as a user would call it (`image`, `registry`).
         kind: &'static str,
-        /// What it was called by.
+        /// The name that the caller used for it.
         id: String,
     },
     /// The name stands for several things; holds which.
     Ambiguous(String),
-    /// There is one of that name already.
+    /// There is a thing of that name already.
     Exists(String),
-    /// The state of the thing does not allow it.
+    /// The state of the thing does not allow this.
     Conflict(String),
-    /// There are as many as we take.
+    /// The server takes no more things of this kind.
     LimitReached(String),
-    /// A value that can't be taken.
+    /// A value is not acceptable.
     Invalid {
         /// The argument or field.
         field: &'static str,
         /// The reason, and the remedy where there is one.
         why: String,
     },
-    /// Too much at once; trying later may work.
+    /// There is too much work at once; trying later may help.
     Busy(String),
     /// A registry or an engine does not answer as it should.
     Unreachable(String),
-    /// We can't do it now: the disk is full or broken, or nobody waits for the answer any more.
+    /// The server can't do it now: the disk is full or broken, or the client no longer waits for the answer.
     Unavailable(String),
-    /// A fault of ours. It is logged with its causes and never shown to a caller.
+    /// A fault of the server itself. It is logged with its causes and never shown to a caller.
     Internal(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A result with [`Error`].
+/// A result whose error is [`Error`].
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// What kind of failure it is.
+    /// The kind of failure this is.
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Unauthenticated => Code::Unauthenticated,
@@ -139,8 +139,8 @@ impl Error {
     }
 }
 
-/// What is behind an error, if a cause of this type is. An [`std::io::Error`] hides what it wraps from `source()`, so it
-/// is opened by hand.
+/// The cause of this type behind an error, if there is one. An [`std::io::Error`] hides the error that it wraps from
+/// `source()`, so it is unwrapped by hand.
 pub(crate) fn find_cause<T: std::error::Error + 'static>(error: &dyn std::error::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,4 +1,4 @@
-//! Identifiers that must not be mixed up.
+//! Identifiers, each of its own type, so that they can't be mixed up.
 
 use std::{fmt, str::FromStr};
 
@@ -43,13 +43,13 @@ macro_rules! uuid_id {
         }
     };
     (@as_bytes) => {
-        /// The 16 bytes, as the store keys records by them.
+        /// The 16 bytes by which the store keys records.
         pub(crate) fn as_bytes(&self) -> &[u8; 16] {
             self.0.as_bytes()
         }
     };
     (@from_bytes) => {
-        /// The id of these 16 bytes.
+        /// The id with these 16 bytes.
         pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
             Self(Uuid::from_bytes(bytes))
         }
@@ -85,7 +85,7 @@ uuid_id!(
     TokenId: random
 );
 
-/// The namespaces of ids that are made of names, themselves UUIDs made once for wharf.
+/// The namespaces of ids that are derived from names. They are UUIDs made once for wharf.
 const IMAGES: Uuid = Uuid::from_u128(0x6b1f_27e4_0c0d_4d0e_9f35_6d5f_7768_6172);
 const REGISTRIES: Uuid = Uuid::from_u128(0xd2a4_6f1b_93c8_4e57_8a1d_0f6e_35b9_7c42);
 const ALIASES: Uuid = Uuid::from_u128(0x84e0_3c9d_57f2_4b6a_b7d5_21c8_fa60_9e13);
@@ -99,14 +99,14 @@ impl ImageId {
 }
 
 impl RegistryId {
-    /// The id of the registry with this host; the same whenever it is added.
+    /// The id of the registry with this host: the same whenever it is added.
     pub(crate) fn of(host: &str) -> Self {
         Self(Uuid::new_v5(&REGISTRIES, host.as_bytes()))
     }
 }
 
 impl AliasId {
-    /// The id of this alias, whatever it names.
+    /// The id of this alias, whatever image it names.
     pub(crate) fn of(alias: &str) -> Self {
         Self(Uuid::new_v5(&ALIASES, alias.as_bytes()))
     }

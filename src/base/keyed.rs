@@ -1,4 +1,4 @@
-//! Values that are there for as long as somebody holds them: locks and limits by name.
+//! Values by key that exist as long as they are in use: locks and limits by name.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// Values made on demand and dropped when nobody holds them.
+/// Values that are made on demand and dropped when they are no longer in use.
 pub(crate) struct Keyed<K, V>(Mutex<HashMap<K, Weak<V>>>);
 
 impl<K, V> Default for Keyed<K, V> {
@@ -16,7 +16,7 @@ impl<K, V> Default for Keyed<K, V> {
 }
 
 impl<K: Eq + Hash, V> Keyed<K, V> {
-    /// The value of this key: the one somebody holds, else a new one.
+    /// The value of this key: the one in use, or else a new one.
     pub(crate) fn of(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
         let mut values = self.0.lock();
         if let Some(value) = values.get(&key).and_then(Weak::upgrade) {

@@ -1,13 +1,13 @@
-//! How often the log gets lines of one kind, where a client decides how often there is something to say.
+//! A limit on log lines of one kind, where clients decide how often there is something to log.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// See [`Lines`].
+/// The span in which [`Lines`] are counted.
 const SPAN: Duration = Duration::from_mins(1);
 
-/// How many lines of one kind the log gets: so many a minute.
+/// A limit on the log lines of one kind: so many a minute.
 pub(crate) struct Lines {
     most: u32,
     began: Option<Instant>,
@@ -16,12 +16,12 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// None was written yet.
+    /// A limit of `most` lines a minute; none was written yet.
     pub(crate) fn new(most: u32) -> Self {
         Self { most, began: None, written: 0, left_out: 0 }
     }
 
-    /// Whether one more line may be written, and how many were not in the span that is over now.
+    /// Whether one more line may be written, and how many lines were left out in the span that is over now.
     pub(crate) fn turn(&mut self, now: Instant) -> (bool, u64) {
         let mut left_out = 0;
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= SPAN) {
@@ -38,16 +38,16 @@ impl Lines {
     }
 }
 
-/// Lines of one kind, written from many places. What is more than so many a minute is counted only.
+/// A limit on lines of one kind that are written from many places. Lines beyond it are only counted.
 pub(crate) struct Limited(Mutex<Lines>);
 
 impl Limited {
-    /// So many lines a minute.
+    /// A limit of `most` lines a minute.
     pub(crate) fn new(most: u32) -> Self {
         Self(Mutex::new(Lines::new(most)))
     }
 
-    /// Has a line written if its turn has come; `of` says what the lines that are left out are about.
+    /// Calls `write` if a line may be written; `of` says what the lines that are left out are about.
     pub(crate) fn say(&self, of: &'static str, write: impl FnOnce()) {
         let (may_write, left_out) = self.0.lock().turn(Instant::now());
         if left_out > 0 {

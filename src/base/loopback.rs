@@ -1,29 +1,29 @@
-//! Which hosts are this machine itself, whichever way they are written.
+//! Hosts that are this machine itself, however they are written.
 
 use std::net::IpAddr;
 
 use url::Url;
 
-/// Whether an address leads back to this machine: `127.0.0.0/8`, also as IPv6 carries it, and `::1`.
+/// Whether an address leads back to this machine: `127.0.0.0/8`, also inside an IPv6 address, and `::1`.
 pub(crate) fn is_address(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether a host, with a port behind it or without, never leaves this machine: such an address, `localhost`, or a name
-/// below it (RFC 6761, 6.3).
+/// Whether connections to a host, with or without a port, never leave this machine: a loopback address, `localhost`, or
+/// a name below it (RFC 6761, 6.3).
 pub(crate) fn is_host(host: &str) -> bool {
     let host = match host.rsplit_once(':') {
-        // What has more colons is an IPv6 address, which has a port only behind brackets.
+        // Text with more colons is an IPv6 address, which has a port only after brackets.
         Some((name, port)) if is_port(port) && (name.ends_with(']') || !name.contains(':')) => name,
         _ => host,
     };
     let name = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    // One dot at the end is the root of all names.
+    // A single dot at the end stands for the root of all names.
     let name = name.strip_suffix('.').unwrap_or(&name);
     name == "localhost" || name.ends_with(".localhost") || name.parse().is_ok_and(is_address)
 }
 
-/// [`is_host`] for a URL's.
+/// Whether connections to a URL's host never leave this machine; see [`is_host`].
 pub(crate) fn is_url(url: &Url) -> bool {
     url.host_str().is_some_and(is_host)
 }

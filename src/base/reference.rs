@@ -1,4 +1,4 @@
-//! Names of images, as people and clients type them.
+//! References: names of images, as people and clients type them.
 //!
 //! Grammar: distribution-spec v1.1 ("Pulling manifests") for repository and tag; the host part as Docker reads it.
 
@@ -14,7 +14,7 @@ pub(crate) const MAX_NAME: usize = 255;
 /// Longest tag (distribution-spec: 128 characters).
 pub(crate) const MAX_TAG: usize = 128;
 
-/// Why a text is no image reference.
+/// Why a text is not an image reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image reference {given:?}: {why}")]
 pub(crate) struct InvalidReference {
@@ -22,7 +22,7 @@ pub(crate) struct InvalidReference {
     why: &'static str,
 }
 
-/// What a person typed for an image, taken apart but not yet looked up.
+/// A reference: the text typed for an image, split into its parts but not yet looked up.
 ///
 /// Whether a first component without a dot is a registry (`registry/python:3.9`) depends on which registries exist,
 /// so the lookup decides, not the parser.
@@ -63,7 +63,7 @@ impl Reference {
                 Err(_) => return fail("what follows @ must be sha256:<64 hex digits>"),
             },
         };
-        // A colon belongs to the tag only behind the last slash: `host:5000/name` has none.
+        // A colon starts the tag only if it comes after the last slash: `host:5000/name` has no tag.
         let after_slash = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (path, tag) = match rest.get(after_slash..).and_then(|last| last.rfind(':')) {
             None => (rest, None),
@@ -85,7 +85,7 @@ impl Reference {
     }
 }
 
-/// At most 80 characters of foreign text, for an error message.
+/// The first 80 characters of foreign text, for an error message.
 pub(crate) fn shown(text: &str) -> String {
     if text.chars().count() <= 80 {
         return text.into();
@@ -108,7 +108,7 @@ pub(crate) fn is_repository(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.split('/').all(is_repository_component)
 }
 
-/// Whether a repository is this project or below it: `stable` has `stable/python`, and not `stable2`.
+/// Whether a repository is this project or below it: `stable/python` is within `stable`, `stable2` is not.
 pub(crate) fn is_within(repository: &str, project: &str) -> bool {
     repository.strip_prefix(project).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -123,7 +123,7 @@ fn is_repository_component(component: &str) -> bool {
         })
 }
 
-/// Where a registry is unless told otherwise. One on this machine speaks plain HTTP, as Docker assumes, too.
+/// The default URL of a registry. A registry on this machine speaks plain HTTP, as Docker assumes too.
 pub(crate) fn registry_url(host: &str) -> String {
     format!("{}://{host}", if loopback::is_host(host) { "http" } else { "https" })
 }
@@ -158,17 +158,17 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port > 0) && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// `registry/name:tag`.
+/// A canonical name: `registry/name:tag`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Canonical(String);
 
 impl Canonical {
-    /// Joins the parts.
+    /// Joins the parts of the name.
     pub(crate) fn new(registry: &str, name: &str, tag: &str) -> Self {
         Self(format!("{registry}/{name}:{tag}"))
     }
 
-    /// The text.
+    /// The name as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Text that must not show up where text usually does.
+//! Secret text, which must not show up where text usually does.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ impl Secret {
         &self.0
     }
 
-    /// A text of somebody who knows the secret, without it.
+    /// A text from a party that knows the secret, with the secret hidden in it.
     pub(crate) fn hidden_in(&self, text: &str) -> String {
         if self.0.is_empty() { text.into() } else { text.replace(&self.0, "[secret]") }
     }

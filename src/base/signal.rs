@@ -1,12 +1,12 @@
-//! Says that something has changed, to whoever follows. Many changes between two looks are one.
+//! A signal that something has changed. Several changes between two waits count as one.
 
 use tokio::sync::watch;
 
-/// Something that changes. Clones are the same.
+/// Something that changes. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signal(watch::Sender<()>);
 
-/// One who is told.
+/// A follower of a `Signal`.
 #[derive(Debug)]
 pub struct Follower(watch::Receiver<()>);
 
@@ -16,17 +16,17 @@ impl Signal {
         self.0.send_replace(());
     }
 
-    /// Follows it from now on.
+    /// Creates a follower that is told of changes from now on.
     pub(crate) fn follow(&self) -> Follower {
         Follower(self.0.subscribe())
     }
 }
 
 impl Follower {
-    /// Waits for a change, if there was none since the last time.
+    /// Waits for a change, unless there was one since the last wait.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            // Whoever could change it is gone.
+            // No sender is left, so there will be no more changes.
             std::future::pending::<()>().await;
         }
     }

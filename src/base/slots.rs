@@ -1,7 +1,7 @@
-//! Places for those who may stay: so many in all and so many of one, and who is there longest gives way.
+//! Slots: so many in all and so many for one key. When they are taken, the oldest slot gives way.
 //!
-//! Nobody is turned away who comes. Where one has all that one may have, the oldest of theirs goes; where all are taken,
-//! the oldest of whoever has most. So whoever takes many keeps nobody out but themselves.
+//! No newcomer is turned away. If its key has all the slots that it may have, the oldest of these is given up; if all
+//! slots are taken, the oldest of the key that has the most. So a client that takes many only displaces itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// What counts as one place that connections and requests come from: an IPv4 address, or the half of an IPv6 address that
-/// a household or a machine has for itself; nothing where the network has no addresses.
+/// The network that counts as one origin of connections and requests: an IPv4 address, or the half of an IPv6 address
+/// that a household or a machine has for itself; empty where the network has no addresses.
 pub(crate) fn net_of(address: Option<IpAddr>) -> Vec<u8> {
     match address.map(|address| address.to_canonical()) {
         None => Vec::new(),
@@ -21,7 +21,7 @@ pub(crate) fn net_of(address: Option<IpAddr>) -> Vec<u8> {
     }
 }
 
-/// The places. Clones share them.
+/// A set of slots. Clones share them.
 #[derive(Debug)]
 pub(crate) struct Slots<K> {
     taken: Arc<Mutex<Taken<K>>>,
@@ -35,7 +35,7 @@ struct Taken<K> {
     places: BTreeMap<u64, (K, CancellationToken)>,
 }
 
-/// A place. It is free once this is dropped.
+/// A taken slot. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct Slot<K> {
     taken: Arc<Mutex<Taken<K>>>,
@@ -50,13 +50,13 @@ impl<K> Clone for Slots<K> {
 }
 
 impl<K: Clone + Eq + Hash> Slots<K> {
-    /// So many in all, and so many of one.
+    /// Creates `most` slots, of which one key may take `most_of_one`.
     pub(crate) fn new(most: usize, most_of_one: usize) -> Self {
         let taken = Arc::new(Mutex::new(Taken { next: 0, places: BTreeMap::new() }));
         Self { taken, most, most_of_one }
     }
 
-    /// A place for this one; somebody may have to give way for it.
+    /// Takes a slot for this key; another slot may have to give way for it.
     pub(crate) fn take(&self, whose: K) -> Slot<K> {
         let mut taken = self.taken.lock();
         if taken.places.values().filter(|(owner, _)| *owner == whose).count() >= self.most_of_one {
@@ -75,7 +75,7 @@ impl<K: Clone + Eq + Hash> Slots<K> {
 }
 
 impl<K: Clone + Eq + Hash> Taken<K> {
-    /// Who has most; of several, who has the oldest.
+    /// The key that has the most slots; of several, the one that has the oldest.
     fn loudest(&self) -> Option<K> {
         let mut counts: HashMap<&K, (usize, u64)> = HashMap::new();
         for (number, (owner, _)) in &self.places {
@@ -94,12 +94,12 @@ impl<K: Clone + Eq + Hash> Taken<K> {
 }
 
 impl<K> Slot<K> {
-    /// Waits until somebody else needs the place.
+    /// Waits until this slot has to give way.
     pub(crate) async fn given_up(&self) {
         self.given_up.cancelled().await;
     }
 
-    /// Cancelled when somebody else needs the place.
+    /// A token that is cancelled when this slot has to give way.
     pub(crate) fn signal(&self) -> CancellationToken {
         self.given_up.clone()
     }
@@ -126,7 +126,7 @@ mod tests {
         let many: Vec<_> = (0..4).map(|_| places.take("a")).collect();
         assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, true, true, true]);
         let other = places.take("b");
-        // All are taken now, and who has most pays for one who comes new.
+        // All slots are taken now, so the key with the most gives one up for a new key.
         let new = places.take("c");
         assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, false, true, true]);
         assert!([&quiet, &other, &new].into_iter().all(stays));

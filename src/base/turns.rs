@@ -1,5 +1,5 @@
-//! Turns: so many at once in all, and so many of one user. The others wait, each user in a queue of their own, so that
-//! whoever asks for many keeps nobody waiting but themselves.
+//! Turns: so many at once in all, and so many of one user. Further tasks wait, each user's in a queue of its own, so
+//! that a user with many tasks only holds up their own.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 
-/// How many queues there are; users who share one by chance wait for each other.
+/// How many queues there are; two users who share one by chance wait for each other.
 const QUEUES: usize = 64;
 
 /// The turns. Clones share them.
@@ -18,20 +18,20 @@ pub(crate) struct Turns {
     queues: Arc<[Arc<Semaphore>]>,
 }
 
-/// A turn. It is over when this is dropped.
+/// A turn. Dropping it ends the turn.
 pub(crate) struct Turn(#[expect(dead_code, reason = "it is held, not read")] [OwnedSemaphorePermit; 2]);
 
 impl Turns {
-    /// So many of one user, and so many in all.
+    /// Creates turns: `of_one` at once of one user, and `all` in all.
     pub(crate) fn new(of_one: usize, all: usize) -> Self {
         let queue = |_| Arc::new(Semaphore::new(of_one));
         Self { all: Arc::new(Semaphore::new(all)), queues: (0..QUEUES).map(queue).collect() }
     }
 
-    /// This user's next turn, when it comes.
+    /// Waits for this user's next turn.
     ///
     /// # Errors
-    /// None that happen: the turns are never closed.
+    /// None in practice: the turns are never closed.
     pub(crate) async fn take(&self, user: UserId) -> Result<Turn> {
         let number = usize::from(*user.as_bytes().last().unwrap_or(&0)) % QUEUES;
         let queue = Arc::clone(self.queues.get(number).unwrap_or(&self.all));

@@ -1,4 +1,4 @@
-//! Long walks over many rows: beside the threads that answer requests, few at a time, each with an end.
+//! Walks over many rows: on other threads than those that answer requests, few at a time, and each with an end.
 //!
 //! ```text
 //! walks.run(caller.user, &budget, move |meter| {
@@ -10,9 +10,9 @@
 //! })
 //! ```
 //!
-//! A request's [`Budget`] is what all its walks together may look at, in bytes of text and the like. It is counted where
-//! the looking is done, so that a request ends when it has looked at enough, whatever it asks for, and when nobody waits
-//! for its answer any more.
+//! A request's [`Budget`] bounds what all its walks together may read, in bytes of text and the like. The bytes are
+//! counted where they are read, so a request ends when it has read enough, whatever it asks for, and when its client no
+//! longer waits for the answer.
 
 use std::cell::Cell;
 use std::num::NonZero;
@@ -26,24 +26,24 @@ use crate::base::ids::UserId;
 use crate::base::turns::{Turn, Turns};
 use crate::base::{Error, Result};
 
-/// What one request may look at: some seconds of one processor. 64 comparisons with the names of 100,000 images are 0.4
-/// GB.
+/// How many bytes one request may read: some seconds of one processor. 64 comparisons with the names of 100,000 images
+/// are 0.4 GB.
 const BUDGET: usize = 1 << 30;
-/// What may be looked at before the rest of the server may go on: some 50 ms.
+/// How many bytes a walk may read while it holds up the rest of the server: some 50 ms.
 const BRIEFLY: usize = 32 << 20;
-/// How much is counted at a time: less than a millisecond's work.
+/// How many bytes are counted at a time: less than a millisecond's work.
 const STRIDE: usize = 64 << 10;
-/// Walks of one user at once. What is more waits, and everybody else's goes before it.
+/// How many walks of one user run at once. Further ones wait, and other users' walks go first.
 const OF_ONE: usize = 2;
 
-/// Where walks are run. Clones share it.
+/// The service that runs walks. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Walks {
     turns: Turns,
 }
 
 impl Default for Walks {
-    /// Twice as many at once as there are processors; the system shares these out among all threads.
+    /// Allows twice as many walks at once as there are processors; the system divides these among all threads.
     fn default() -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self { turns: Turns::new(OF_ONE, (2 * processors).max(2 * OF_ONE)) }
@@ -51,7 +51,7 @@ impl Default for Walks {
 }
 
 impl Walks {
-    /// Runs `work` for this user on a thread of its own, when its turn comes.
+    /// Runs `work` for this user on a thread of its own, when the user's turn comes.
     ///
     /// # Errors
     /// Those of `work`, and those of [`Meter::go_on`].
@@ -63,7 +63,7 @@ impl Walks {
     ) -> Result<T> {
         let turn = budget.turn(&self.turns, user).await?;
         let meter = Meter { budget: budget.clone(), seen: Cell::new(0) };
-        // The turn goes with the work: a caller who is gone frees it no sooner.
+        // The turn goes with the work: a caller that is gone does not free it sooner.
         let work = move || {
             let _held = turn;
             work(&meter)
@@ -72,7 +72,7 @@ impl Walks {
     }
 }
 
-/// What a request may look at. Clones share it.
+/// The bytes that a request may still read. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     left: Arc<AtomicUsize>,
@@ -80,27 +80,27 @@ pub(crate) struct Budget {
 }
 
 impl Default for Budget {
-    /// A whole one of nobody's, which only spending ends.
+    /// A full budget that belongs to no request, so it ends only when it is spent.
     fn default() -> Self {
         Self::new(CancellationToken::new())
     }
 }
 
 impl Budget {
-    /// A whole one, which is over when `ended` is cancelled.
+    /// A full budget, which also ends when `ended` is cancelled.
     pub(crate) fn new(ended: CancellationToken) -> Self {
         Self { left: Arc::new(AtomicUsize::new(BUDGET)), ended }
     }
 
-    /// Whether more was looked at than it holds.
+    /// Whether all of it was used.
     pub(crate) fn is_spent(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits for a turn of this user's, as long as somebody waits for the answer.
+    /// Waits for one of this user's turns, as long as the client waits for the answer.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when nobody does any more.
+    /// [`Error::Unavailable`] when the client no longer waits.
     pub(crate) async fn turn(&self, turns: &Turns, user: UserId) -> Result<Turn> {
         tokio::select! {
             turn = turns.take(user) => turn,
@@ -131,7 +131,7 @@ fn ended() -> Error {
     )
 }
 
-/// Counts what one walk looks at.
+/// Counts the bytes that one walk reads.
 #[derive(Default)]
 pub(crate) struct Meter {
     budget: Budget,
@@ -139,23 +139,23 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// For a part of a walk that keeps others waiting: it ends early, with [`Budget::is_spent`] of its own budget, and is
-    /// then done in another way.
+    /// A meter for a part of a walk that holds up others. The part ends early, when the returned budget
+    /// [is spent](Budget::is_spent), and must then be done in another way.
     pub(crate) fn briefly(&self) -> (Self, Budget) {
         let left = Arc::new(AtomicUsize::new(BRIEFLY));
         let budget = Budget { left, ended: self.budget.ended.clone() };
         (Self { budget: budget.clone(), seen: Cell::new(0) }, budget)
     }
 
-    /// So many bytes are looked at.
+    /// Counts this many bytes as read.
     pub(crate) fn look(&self, bytes: usize) {
         self.seen.set(self.seen.get().saturating_add(bytes));
     }
 
-    /// Whether the walk may go on: asked before each row.
+    /// Checks whether the walk may go on; called before each row.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the request has looked at enough, [`Error::Unavailable`] when nobody waits any more.
+    /// [`Error::Invalid`] when the request has read enough, [`Error::Unavailable`] when its client no longer waits.
     pub(crate) fn go_on(&self) -> Result<()> {
         if self.seen.get() < STRIDE { Ok(()) } else { self.budget.spend(self.seen.take()) }
     }
@@ -173,7 +173,7 @@ mod tests {
         format!("{number:032x}").parse().unwrap()
     }
 
-    /// Looks at so much, a stride at a time.
+    /// Counts this many bytes, a stride at a time.
     fn look(meter: &Meter, bytes: usize) -> Result<()> {
         for _ in 0..bytes / STRIDE {
             meter.go_on()?;

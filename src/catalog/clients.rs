@@ -1,6 +1,6 @@
-//! The ways to the registries of the catalog: one client for each, shared by whoever asks it.
+//! The clients of the catalog's registries: one for each registry, shared by all callers.
 //!
-//! Shared, so that a token is fetched once, and a pause one of them is asked for is kept by all.
+//! They are shared so that a token is fetched once, and all callers keep a pause that a registry asks for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
 #[derive(Clone)]
 pub(crate) struct Clients {
     catalog: Catalog,
-    /// Each with the description it was made from.
+    /// The clients by host, each with the description it was made from.
     known: Arc<Mutex<HashMap<String, (Registry, Client)>>>,
 }
 
 impl Clients {
-    /// No client yet.
+    /// Starts without clients.
     pub(crate) fn new(catalog: Catalog) -> Self {
         Self { catalog, known: Arc::default() }
     }
 
-    /// The client of this registry: the one in use as long as nothing it depends on has changed.
+    /// The client of this registry: the existing one as long as nothing it depends on has changed.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when its description makes no client.
+    /// [`Error::Unavailable`] when no client can be made from the description.
     pub(crate) fn of(&self, registry: &Registry) -> Result<Client> {
         let described = Registry { probe: Probing::Unknown, ..registry.clone() };
         let mut known = self.known.lock();
@@ -45,7 +45,7 @@ impl Clients {
         Ok(client)
     }
 
-    /// The same by the registry's host.
+    /// The client of the registry with this host.
     ///
     /// # Errors
     /// [`Error::Missing`] for an unknown registry, and those of [`Clients::of`].
@@ -53,7 +53,7 @@ impl Clients {
         self.of(&*self.catalog.find_registry(host)?)
     }
 
-    /// What somebody else must know to be a client of this registry, but for its credentials.
+    /// What another program must know to be a client of this registry, except for its credentials.
     pub(crate) fn described(registry: &Registry) -> source::Registry {
         source::Registry {
             host: registry.host.clone(),
@@ -93,7 +93,7 @@ fn probe_mode(probing: Probing) -> ProbeMode {
     }
 }
 
-/// What the catalog keeps of what a client learned.
+/// Converts what a client learned into what the catalog stores.
 pub(crate) fn probing(mode: ProbeMode) -> Probing {
     match mode {
         ProbeMode::Unknown => Probing::Unknown,

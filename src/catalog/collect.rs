@@ -1,9 +1,9 @@
-//! Contents that nothing names any more, and their end.
+//! Collects contents that nothing names any more, and removes them.
 //!
-//! What a manifest or a config holds, and that a registry has served it, is kept for as long as an image or a tag leads to
-//! it. What leads where is found in a snapshot of the store, so that nobody is kept from writing meanwhile; what is
-//! written after that is noted, and stays. An agent that holds an image is shown by the images of the catalog only, so it
-//! keeps no content here.
+//! What a manifest or a config holds, and the fact that a registry has served it, is kept as long as an image or a
+//! tag leads to it. What leads where is worked out from a snapshot of the store, so that writers need not wait;
+//! content written after that is noted, and stays. Agents' holdings are shown only by images of the catalog, so they
+//! keep no content here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::catalog::service::Catalog;
 use crate::catalog::written::Marks;
 use crate::store::table::{Reader, Writer, prefix};
 
-/// How many records one transaction removes: others wait for it.
+/// How many records one transaction removes. More would make other writers wait too long.
 const BATCH: usize = 1_000;
-/// How many records one look finds at most, of some 100 bytes each in memory.
+/// Most records one pass finds, each of some 100 bytes in memory.
 const MOST_FOUND: usize = 50_000;
 
-/// Where a record is.
+/// The table a record is in.
 #[derive(Debug, Clone, Copy)]
 enum RecordTable {
     Served,
@@ -28,7 +28,7 @@ enum RecordTable {
     Configs,
 }
 
-/// Records that nothing leads to, in the order in which they may go: what is left of them if something comes between
+/// Records that nothing leads to, in the order in which they may be removed: if the removal is interrupted, the rest
 /// still makes sense.
 #[derive(Debug, Default)]
 struct Unnamed {
@@ -46,25 +46,25 @@ impl Unnamed {
     }
 }
 
-/// What came of a collection.
+/// The result of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Collected {
     /// How many records were removed.
     pub(crate) records: usize,
-    /// Whether there may be more, for which one has to look again.
+    /// Whether there may be more records, so that another pass is needed.
     pub(crate) is_cut: bool,
 }
 
 impl Catalog {
-    /// Removes the contents that no image and no tag leads to, a few at a time. Whatever these `busy` registries have served
-    /// stays, since a later commit may name it. It ends early when `may_go_on`, which is asked within each transaction,
-    /// says that it may not.
+    /// Removes the contents that no image and no tag leads to, a few at a time. Content that the `busy` registries
+    /// have served stays, because a later commit may name it. The removal ends early if `may_go_on`, which each
+    /// transaction calls, returns false.
     pub(crate) async fn collect(
         &self,
         busy: BTreeSet<String>,
         may_go_on: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Result<Collected> {
-        // Before the snapshot is taken: whatever is not in it is noted.
+        // Before the snapshot is taken, so that everything missing from it is noted.
         self.written.begin();
         let collected = self.remove_unnamed(busy, may_go_on).await;
         self.written.end();
@@ -121,7 +121,7 @@ impl Catalog {
         Ok(found)
     }
 
-    /// What the images and tags of a registry lead to; of a busy one also what it has served.
+    /// The contents that the images and tags of a registry lead to; for a busy registry also those it has served.
     fn named_by(&self, reader: &Reader, host: &str, is_busy: bool) -> Result<Marks> {
         let (mut marks, mut open) = (Marks::default(), Vec::new());
         for image in self.index.read().images_from(&format!("{host}/")) {
@@ -183,7 +183,7 @@ impl Catalog {
     }
 }
 
-/// The digest in a key: all of it, or what stands behind a registry's name.
+/// The digest in a key: the whole key, or the part behind a registry's name.
 fn served(key: &[u8]) -> &str {
     let digest = key.rsplit(|byte| *byte == 0).next().unwrap_or_default();
     std::str::from_utf8(digest).unwrap_or_default()

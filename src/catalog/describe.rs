@@ -16,23 +16,23 @@ const CUSTOMIZED_OWNER: &str = "ai.backend.customized-image.owner";
 const FEATURES: &str = "ai.backend.features";
 const BASE_DISTRO: &str = "ai.backend.base-distro";
 const TITLE: &str = "org.opencontainers.image.title";
-/// Marks an image made for Backend.AI; `kernelspec_only` registries take no other.
+/// Marks an image made for Backend.AI; registries with `kernelspec_only` take no other images.
 pub(crate) const KERNELSPEC: &str = "ai.backend.kernelspec";
 
 /// What an image is for, as Backend.AI names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ImageKind {
-    /// Sessions.
+    /// For sessions.
     Compute,
-    /// Serving a model.
+    /// For serving a model.
     Service,
-    /// The system itself.
+    /// For the system itself.
     System,
 }
 
 impl ImageKind {
-    /// The word in every API.
+    /// The word for it in every API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Compute => "compute",
@@ -42,19 +42,19 @@ impl ImageKind {
     }
 }
 
-/// What an image needs, and may have, of one resource.
+/// How much of one resource an image needs, and may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResourceLimit {
     /// The resource slot: `cpu`, `mem`, `cuda.device`.
     pub(crate) key: Box<str>,
-    /// The least, as the label has it (`1`, `64m`); `0` if it says nothing.
+    /// The minimum, as the label writes it (`1`, `64m`); `0` if there is no label.
     pub(crate) min: Cow<'static, str>,
-    /// The most; `Infinity` if it says nothing, as the official clients print it.
+    /// The maximum; `Infinity`, as official clients print it, if there is no label.
     pub(crate) max: Cow<'static, str>,
 }
 
-/// What an image is for: `ai.backend.role` is `COMPUTE`, `INFERENCE` or `SYSTEM`, in whatever case. Serving is also called
-/// `SERVICE`, as the kind itself is.
+/// The purpose of an image: `ai.backend.role` is `COMPUTE`, `INFERENCE` or `SYSTEM`, in upper or lower case.
+/// `SERVICE`, like the kind itself, also means serving.
 pub(crate) fn kind(labels: &Labels) -> ImageKind {
     let role = labels.find(ROLE).unwrap_or_default();
     let is = |word: &str| role.eq_ignore_ascii_case(word);
@@ -90,7 +90,7 @@ pub(crate) fn resource_limits(labels: &Labels) -> Vec<ResourceLimit> {
     limits
 }
 
-/// The accelerators an image runs with: those its label names and those its resource limits are of; `*` (any) when it
+/// The accelerators an image runs with: those its label names and those its resource limits mention; `*` (any) if it
 /// names none.
 pub(crate) fn accelerators(labels: &Labels) -> Vec<Box<str>> {
     let named = labels.find(ACCELERATORS).unwrap_or_default().split(',').map(str::trim);
@@ -112,19 +112,19 @@ pub(crate) fn accelerators(labels: &Labels) -> Vec<Box<str>> {
     found
 }
 
-/// Whether the image is one for operation, not for users (`ai.backend.features` has the word).
+/// Whether the image is for operation, not for users (`ai.backend.features` contains the word).
 pub(crate) fn is_operation(labels: &Labels) -> bool {
     labels.find(FEATURES).is_some_and(|features| features.split_whitespace().any(|word| word == "operation"))
 }
 
-/// Whom the image is for, if a user made it for himself: only `user:` and the user's id names one.
+/// The user the image is for, if a user made it for personal use: only `user:` and the user's id name one.
 pub(crate) fn owner(labels: &Labels) -> Option<Owner> {
     let id = labels.find(CUSTOMIZED_OWNER)?.strip_prefix("user:").and_then(|id| id.parse().ok());
     Some(id.map_or(Owner::Nobody, Owner::User))
 }
 
-/// A name for people: "Python 3.9, Ubuntu 20.04, CUDA 11.3", made of the repository, the tag and the labels; the
-/// repository's name where they say nothing readable.
+/// A name for people: "Python 3.9, Ubuntu 20.04, CUDA 11.3", made from the repository, the tag and the labels; if
+/// they say nothing readable, the repository's name.
 pub(crate) fn humanize(name: &str, tag: &str, labels: &Labels) -> String {
     let mut words = tag.split('-');
     let Some(version) = words.next().filter(|word| is_version(word)) else { return name.into() };
@@ -148,7 +148,7 @@ fn is_version(word: &str) -> bool {
     digits.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// What the repository holds, from its last path component: `stable/python-tensorflow` is TensorFlow.
+/// The program in the repository, from its last path component: `stable/python-tensorflow` is TensorFlow.
 fn program(name: &str, labels: &Labels) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     let words: Vec<&str> = last.split(['-', '_']).filter(|word| !word.is_empty()).collect();
@@ -167,7 +167,7 @@ fn program(name: &str, labels: &Labels) -> String {
     spelled.join(" ")
 }
 
-/// `ubuntu20.04` as ("Ubuntu 20.04", it is a distribution); nothing for a word we don't know.
+/// Splits `ubuntu20.04` into ("Ubuntu 20.04", it is a distribution); `None` for an unknown word.
 fn component(word: &str) -> Option<(String, bool)> {
     let split = word.find(|c: char| c.is_ascii_digit()).unwrap_or(word.len());
     let (stem, version) = word.split_at(split);
@@ -177,7 +177,7 @@ fn component(word: &str) -> Option<(String, bool)> {
     }
     let name = spelling(stem)?;
     let version = match (stem, version.len()) {
-        // `py36` and `py310` leave the dot out.
+        // `py36` and `py310` omit the dot.
         ("py", 2 | 3) if version.bytes().all(|b| b.is_ascii_digit()) => {
             let (major, minor) = version.split_at(1);
             format!("{major}.{minor}")
@@ -201,7 +201,7 @@ fn spelling(word: &str) -> Option<&'static str> {
 const DISTRIBUTIONS: &[&str] =
     &["Ubuntu", "Debian", "Alpine", "CentOS", "Fedora", "Rocky Linux", "AlmaLinux", "UBI", "openSUSE"];
 
-/// Distribution releases that go by a name.
+/// Distribution releases that are known by a name.
 const RELEASES: &[(&str, &str)] = &[
     ("bionic", "Ubuntu 18.04"),
     ("focal", "Ubuntu 20.04"),
@@ -214,7 +214,7 @@ const RELEASES: &[(&str, &str)] = &[
     ("trixie", "Debian 13"),
 ];
 
-/// How names in repositories and tags are written by those who own them; in order, to be searched.
+/// The owners' spelling of names that occur in repositories and tags; sorted, for binary search.
 const SPELLINGS: &[(&str, &str)] = &[
     ("almalinux", "AlmaLinux"),
     ("alpine", "Alpine"),

@@ -12,7 +12,7 @@ use crate::base::reference::Canonical;
 use crate::catalog::describe::{self, ImageKind, ResourceLimit};
 use crate::catalog::labels::Labels;
 
-/// What the store keeps of an image; its labels lie with its config, which several images may share.
+/// What the store keeps of an image. Its labels are with its config, which several images may share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
     /// The registry's host.
@@ -27,9 +27,9 @@ pub struct ImageRecord {
     pub digest: Digest,
     /// The digest of the platform's manifest.
     pub manifest: Digest,
-    /// The digest the tag points at: the manifest's, or that of the index it is in.
+    /// The digest the tag points to: that of the manifest, or of the index that contains it.
     pub target: Digest,
-    /// Layers and config, in bytes.
+    /// The size of layers and config, in bytes.
     pub size_bytes: u64,
 }
 
@@ -44,27 +44,27 @@ impl ImageRecord {
         Canonical::new(&self.registry, &self.name, &self.tag)
     }
 
-    /// Whether this is `registry/name`.
+    /// Whether its path is `registry/name`.
     pub(crate) fn is_in(&self, path: &str) -> bool {
         let rest = path.strip_prefix(self.registry.as_str()).and_then(|rest| rest.strip_prefix('/'));
         rest == Some(self.name.as_str())
     }
 }
 
-/// What an image config says that the catalog has a use for.
+/// The parts of an image config that the catalog uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigRecord {
     /// The architecture, normalized.
     pub architecture: String,
     /// The operating system.
     pub os: String,
-    /// When the image was made, as the config has it.
+    /// When the image was made, as the config states it.
     #[serde(default)]
     pub created: Option<String>,
     /// Its labels.
     pub labels: Labels,
-    /// The layers as they lie unpacked, from the base up: 32 bytes each, one behind the other. Two images that begin
-    /// with the same layers share them on an agent.
+    /// The digests of the unpacked layers, from the base up: 32 bytes each, one after the other. Two images that
+    /// begin with the same layers share them on an agent.
     #[serde(default, with = "serde_bytes")]
     pub diff_ids: Vec<u8>,
 }
@@ -72,7 +72,7 @@ pub struct ConfigRecord {
 /// A config with its meaning worked out. Images with the same digest share one.
 #[derive(Debug)]
 pub struct Config {
-    /// As stored.
+    /// The config as stored.
     pub(crate) record: ConfigRecord,
     /// See [`describe::kind`].
     pub(crate) kind: ImageKind,
@@ -80,16 +80,17 @@ pub struct Config {
     pub(crate) resource_limits: Box<[ResourceLimit]>,
     /// See [`describe::accelerators`].
     pub(crate) accelerators: Box<[Box<str>]>,
-    /// When the image was made, if that is a time: to the microsecond, which is all that official clients read.
+    /// When the image was made, if the config states a time: to the microsecond, which is the precision official
+    /// clients read.
     pub(crate) created_at: Option<Timestamp>,
     /// See [`describe::is_operation`].
     pub(crate) is_operation: bool,
-    /// See [`describe::owner`]. Few images have one, so it lies apart.
+    /// See [`describe::owner`]. Few images have one, so it is boxed.
     pub(crate) owner: Option<Box<Owner>>,
 }
 
 impl Config {
-    /// Works the meaning out.
+    /// Works out the meaning of a config.
     pub fn new(record: ConfigRecord) -> Self {
         Self {
             kind: describe::kind(&record.labels),
@@ -108,12 +109,12 @@ fn to_the_microsecond(text: &str) -> Option<Timestamp> {
     Timestamp::from_microsecond(time.as_microsecond()).ok()
 }
 
-/// An image as the catalog answers for it.
+/// An image, as the catalog returns it.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Its id.
     pub id: ImageId,
-    /// As stored.
+    /// The image as stored.
     pub record: ImageRecord,
     /// Its config.
     pub(crate) config: Arc<Config>,
@@ -126,7 +127,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Joins what is stored of an image.
+    /// Joins the stored parts of an image.
     pub(crate) fn new(
         record: ImageRecord,
         config: Arc<Config>,
@@ -137,7 +138,7 @@ impl Image {
         Self { id: record.id(), record, config, subject, humanized_name, aliases }
     }
 
-    /// What it is for.
+    /// The purpose of the image.
     pub(crate) fn kind(&self) -> ImageKind {
         self.config.kind
     }
@@ -147,12 +148,12 @@ impl Image {
         self.record.name.split_once('/').map(|(project, _)| project)
     }
 
-    /// The accelerators it runs with; `*` for any.
+    /// The accelerators it runs with; `*` means any.
     pub(crate) fn accelerators(&self) -> &[Box<str>] {
         &self.config.accelerators
     }
 
-    /// Whether this digest is the image's, of its config, its manifest or the index its tag points at.
+    /// Whether this is the digest of the image's config, of its manifest or of the index its tag points to.
     pub(crate) fn has_digest(&self, digest: &Digest) -> bool {
         [&self.record.digest, &self.record.manifest, &self.record.target].contains(&digest)
     }

@@ -1,9 +1,9 @@
-//! The catalog in memory: what every list and lookup reads. It follows the store's commits, in their order.
+//! The catalog in memory, which every list and lookup reads. It follows the store's commits, in their order.
 //!
-//! Who may see an image is decided from its [`Subject`], which lies beside the way to the image wherever there is one.
-//! So a walk goes to no image that the caller may not see. And a lookup judges before it looks whether the name is the
-//! one that was asked for, and judges a neighbour where there is none of that name: by its time, too, a hidden image is
-//! like one that is not there.
+//! Who may see an image is decided from its [`Subject`], which is stored beside every pointer to the image. So a walk
+//! never touches an image that the caller may not see. A lookup judges an entry before it compares its name, and
+//! where the name does not exist it judges a neighbour instead: even by its timing, a hidden image looks like a
+//! missing one.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
@@ -24,38 +24,39 @@ use crate::catalog::registry::Registry;
 use crate::store::Store;
 use crate::store::table::Reader;
 
-/// Everything that is catalogued.
+/// All catalogued images, aliases, configs and registries.
 pub(crate) struct Index {
     presence: Arc<dyn PresenceIndex>,
-    /// By canonical name and architecture, which is the order of every list.
+    /// The images by canonical name and architecture, which is the order of every list.
     images: BTreeMap<Box<str>, Entry>,
-    /// The same in a row, since somebody asked and nothing changed: who wants them all walks straight through memory.
+    /// The same images in a row, built when a caller asks and dropped when something changes: a caller that wants all
+    /// of them walks straight through memory.
     row: OnceLock<Vec<Entry>>,
     by_id: BTreeMap<ImageId, Entry>,
-    /// The image that each stands for: an image that gets one more is one entry more, however many it has.
+    /// The image that each alias stands for: one more alias of an image is one more entry, however many it has.
     aliases: BTreeMap<Arc<str>, ImageId>,
     configs: HashMap<Digest, Arc<Config>>,
     registries: BTreeMap<String, Arc<Registry>>,
     numbers: Numbers,
 }
 
-/// The way to an image, and what it is judged by.
+/// A pointer to an image, and the subject by which it is judged.
 #[derive(Clone)]
 struct Entry {
     subject: Subject,
     image: Arc<Image>,
 }
 
-/// How many entries are looked at and judged for a name at least: those of a hidden image of up to three architectures and
-/// the one behind them, or as many where nothing is of that name, so that both take as long.
+/// How many entries a lookup by name reads and judges at least: those of a hidden image with up to three
+/// architectures and the one behind them, or as many where the name does not exist, so that both take equally long.
 const LOOKED_AT: usize = 4;
 
-/// For what is done with all images, whoever may see them.
+/// Admits every image: for work on all images, regardless of who may see them.
 pub(crate) fn all(_: &Subject) -> bool {
     true
 }
 
-/// The numbers of what images are judged by.
+/// The numbers of the things by which images are judged.
 #[derive(Default)]
 struct Numbers {
     registries: Numbering<String>,
@@ -73,7 +74,7 @@ impl Numbers {
     }
 }
 
-/// Numbers that are given to things as they appear, from 1; each keeps its own while the server runs.
+/// Numbers given to things as they appear, from 1; each thing keeps its number while the server runs.
 struct Numbering<K>(HashMap<K, NonZeroU32>);
 
 impl<K> Default for Numbering<K> {
@@ -101,7 +102,7 @@ impl<K: Eq + Hash> Numbering<K> {
 }
 
 impl Index {
-    /// Reads the catalog from the store.
+    /// Loads the catalog from the store.
     pub(crate) fn load(store: &Store, presence: Arc<dyn PresenceIndex>) -> Result<Self> {
         store.read_now(|reader| {
             let mut index = Self {
@@ -130,7 +131,7 @@ impl Index {
         })
     }
 
-    /// Reads the images, each with its aliases, which are in order.
+    /// Loads the images, each with its aliases in order.
     fn load_images(&mut self, reader: &Reader, aliases: &HashMap<ImageId, Vec<Arc<str>>>) -> Result<()> {
         let configs = reader.collect(&CONFIGS, |key, record: ConfigRecord| {
             let digest = std::str::from_utf8(key).map_err(Error::internal)?.parse::<Digest>();
@@ -149,7 +150,7 @@ impl Index {
             let image = Arc::new(Image::new(record, Arc::clone(config), subject, aliases));
             Ok((key, Entry { subject, image }))
         })?;
-        // Made of all at once, the trees are full, and a third smaller than those that grew.
+        // Built from all entries at once, the trees are full, and a third smaller than trees that grew.
         self.by_id = images.iter().map(|(_, entry)| (entry.image.id, entry.clone())).collect();
         self.images = images.into_iter().collect();
         Ok(())
@@ -173,7 +174,7 @@ impl Index {
         self.row = OnceLock::new();
     }
 
-    /// Takes an image and its aliases out.
+    /// Removes an image and its aliases.
     pub(crate) fn remove_image(&mut self, id: ImageId) {
         if let Some(Entry { image, .. }) = self.by_id.remove(&id) {
             self.images.remove(&key(&image.record));
@@ -184,7 +185,7 @@ impl Index {
         }
     }
 
-    /// Gives an image another name.
+    /// Gives an image an alias.
     pub(crate) fn put_alias(&mut self, alias: &str, id: ImageId) {
         let alias: Arc<str> = alias.into();
         self.edit_aliases(id, |aliases| {
@@ -195,7 +196,7 @@ impl Index {
         self.aliases.insert(alias, id);
     }
 
-    /// Takes a name away.
+    /// Removes an alias.
     pub(crate) fn remove_alias(&mut self, alias: &str) {
         if let Some(id) = self.aliases.remove(alias) {
             self.edit_aliases(id, |aliases| aliases.retain(|known| **known != *alias));
@@ -226,24 +227,24 @@ impl Index {
         self.registries.insert(registry.host.clone(), Arc::new(registry));
     }
 
-    /// Takes a registry out, but not its images.
+    /// Removes a registry, but not its images.
     pub(crate) fn remove_registry(&mut self, host: &str) {
         self.registries.remove(host);
     }
 
-    /// What a viewpoint sees of what is catalogued and where it is now.
+    /// Compiles a viewpoint against what is catalogued and where it is now.
     pub(crate) fn view(&self, viewpoint: &Viewpoint) -> CompiledView {
         let registry = |host: &str| self.numbers.registries.get(host).map(NonZeroU32::get);
         viewpoint.compile(registry, |owner| self.numbers.owners.get(owner), &*self.presence)
     }
 
-    /// The images that may be seen, by name.
+    /// The images that may be seen, ordered by name.
     pub(crate) fn images(&self, may_see: impl Fn(&Subject) -> bool) -> impl Iterator<Item = &Arc<Image>> {
         let row = self.row.get_or_init(|| self.images.values().cloned().collect());
         row.iter().filter(move |entry| may_see(&entry.subject)).map(|entry| &entry.image)
     }
 
-    /// The same, each with a key that is unique and in the same order.
+    /// The images that may be seen, ordered by name, each with a unique key in the same order.
     pub(crate) fn keyed_images(
         &self,
         may_see: impl Fn(&Subject) -> bool,
@@ -267,7 +268,7 @@ impl Index {
         at(&self.aliases, alias, |id| self.by_id.get(id), may_see)
     }
 
-    /// All images whose canonical name begins with this, whoever may see them, by name.
+    /// All images whose canonical name begins with `start`, ordered by name, regardless of who may see them.
     pub(crate) fn images_from(&self, start: &str) -> impl Iterator<Item = &Arc<Image>> {
         let behind = self.images.range::<str, _>((Bound::Included(start), Bound::Unbounded));
         behind.take_while(move |(key, _)| key.starts_with(start)).map(|(_, entry)| &entry.image)
@@ -287,7 +288,7 @@ impl Index {
         looked_at.filter_map(|(_, (is_it, is_seen, image))| (is_it && is_seen).then_some(image)).collect()
     }
 
-    /// The config with this digest, as far as an image has or had it.
+    /// The config with this digest, if an image has or had it.
     pub(crate) fn config(&self, digest: &Digest) -> Option<&Arc<Config>> {
         self.configs.get(digest)
     }
@@ -297,13 +298,13 @@ impl Index {
         self.registries.get(host)
     }
 
-    /// All registries, by name.
+    /// All registries, ordered by name.
     pub(crate) fn registries(&self) -> impl Iterator<Item = &Arc<Registry>> {
         self.registries.values()
     }
 }
 
-/// What is at this key, if it may be seen. The one behind is judged where there is none.
+/// The entry at this key, if it may be seen. If there is none, the next one is judged instead.
 fn at<'a, K, Q, V>(
     entries: &'a BTreeMap<K, V>,
     key: &Q,

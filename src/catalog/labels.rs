@@ -1,7 +1,7 @@
-//! The labels of an image config, packed.
+//! The labels of an image config, packed into one text.
 //!
-//! A catalog of 100,000 images with 20 labels each has four million small texts; one allocation for each would cost
-//! more memory than the texts, and most of the start-up time. Here one text holds them all.
+//! A catalog of 100,000 images with 20 labels each has four million small texts. One allocation for each would take
+//! more memory than the texts, and most of the start-up time. Here one text per config holds all of them.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Room is made at once for so many labels; more are taken all the same.
+/// How many labels memory is reserved for at once; more labels are still accepted.
 const MOST_EXPECTED: usize = 64;
-/// What a key and its value come to together, more often than not.
+/// The length that a key and its value usually have together, in bytes.
 const USUAL_LENGTH: usize = 64;
 
 /// Label keys and values, ordered by key.
@@ -24,7 +24,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Every label, by key.
+    /// All labels, ordered by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         let mut pieces = self.ends.iter().map(move |&end| {
@@ -35,7 +35,8 @@ impl Labels {
         std::iter::from_fn(move || Some((pieces.next()?, pieces.next()?)))
     }
 
-    /// The value of one label. There may be a thousand, and a filter asks for many of each image.
+    /// The value of one label. It searches by halving, because there may be a thousand labels and a filter looks up
+    /// many in each image.
     pub(crate) fn find(&self, key: &str) -> Option<&str> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
@@ -49,19 +50,19 @@ impl Labels {
         (low < self.len() && self.piece(2 * low) == key).then(|| self.piece(2 * low + 1))
     }
 
-    /// A key (of even number) or a value.
+    /// The key (even number) or the value (odd number) at this position.
     fn piece(&self, number: usize) -> &str {
         let end = |number: usize| self.ends.get(number).map_or(0, |end| *end as usize);
         let start = number.checked_sub(1).map_or(0, end);
         self.text.get(start..end(number)).unwrap_or_default()
     }
 
-    /// How many there are.
+    /// The number of labels.
     pub(crate) fn len(&self) -> usize {
         self.ends.len() / 2
     }
 
-    /// Whether there are none.
+    /// Whether there are no labels.
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }

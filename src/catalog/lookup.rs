@@ -1,4 +1,4 @@
-//! From what a person typed to the image they mean.
+//! Finds the image that a user means by a reference.
 
 use std::sync::Arc;
 
@@ -10,17 +10,19 @@ use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::index::Index;
 
-/// How many candidates an ambiguity names.
+/// How many candidates the message about an ambiguous reference names.
 const NAMED: usize = 5;
 
-/// All images a reference can mean, one for each architecture of one name, of those that `may_see` lets through: an
-/// image the caller may not see takes no part, so it can neither be found nor make another reference ambiguous.
+/// All images a reference can mean, one for each architecture of one name, among those that `may_see` admits. An
+/// image the caller may not see plays no part, so it can neither be found nor make another reference ambiguous.
 ///
-/// A reference is an image id, an alias, a canonical name (`registry/name:tag`, the tag `latest` if left out), the
-/// same with a digest behind `@`, a digest alone, or `name:tag` where one registry has it. An architecture narrows.
+/// A reference is an image id, an alias, a canonical name (`registry/name:tag`, with the tag `latest` if omitted), a
+/// canonical name with a digest behind `@`, a digest alone, or `name:tag` if exactly one registry has it. An
+/// architecture narrows the result.
 ///
 /// # Errors
-/// [`Error::Missing`] when there is none, [`Error::Conflict`] when it means images of several names.
+/// [`Error::Missing`] when there is no such image, [`Error::Conflict`] when the reference means images of several
+/// names.
 pub(crate) fn of_one_name(
     index: &Index,
     text: &str,
@@ -44,7 +46,7 @@ pub(crate) fn of_one_name(
     }
 }
 
-/// The one image a reference means: of several architectures, the default one if it is among them.
+/// The one image a reference means; if it has several architectures, the default one if that is among them.
 ///
 /// # Errors
 /// Those of [`of_one_name`], and [`Error::Conflict`] when the architectures leave a choice.
@@ -85,7 +87,8 @@ fn by_name(
     }
     let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
     let has = |image: &Image| reference.digest.as_ref().is_none_or(|digest| image.has_digest(digest));
-    // All images are gone through for a digest, wherever it is: how many tags are in a place does not show by the time.
+    // For a digest all images are searched, wherever it is, so that the time taken does not show how many tags a
+    // repository has.
     let under_any_tag = reference.digest.is_some() && reference.tag.is_none();
     let having: Vec<&Arc<Image>> =
         if under_any_tag { index.images(may_see).filter(|image| has(image)).collect() } else { Vec::new() };
@@ -103,7 +106,7 @@ fn by_name(
     if !canonical.is_empty() {
         return Ok(canonical);
     }
-    // No such registry: `stable/python:3.9` may still name one image of one registry.
+    // The registry is unknown: `stable/python:3.9` may still name one image of one registry.
     Ok(of(index
         .registries()
         .flat_map(|registry| at(&format!("{}/{}", registry.host, reference.path)))

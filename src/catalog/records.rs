@@ -1,5 +1,5 @@
-//! What the store keeps for the catalog: images and aliases, what each digest was found to be, and what was last seen
-//! of each repository.
+//! What the store keeps for the catalog: images and aliases, what each digest was found to be, and what a scan last
+//! saw of each repository.
 
 use std::collections::BTreeMap;
 
@@ -18,15 +18,16 @@ pub const REGISTRIES: Table<Registry> = Table::new("REGISTRY_HOST_TO_REGISTRY");
 pub(crate) const IMAGES: Table<ImageRecord> = Table::new("IMAGE_ID_TO_IMAGE");
 /// Aliases, and the image each stands for.
 pub const ALIASES: Table<ImageId> = Table::new("ALIAS_TO_IMAGE_ID");
-/// What each manifest or index holds. Content never changes under its digest, so it is kept once; whose it is says
-/// [`SERVED`].
+/// What each manifest or index holds. Content never changes under its digest, so it is kept once; [`SERVED`] says
+/// which registries have it.
 pub(crate) const MANIFESTS: Table<ManifestRecord> = Table::new("DIGEST_TO_MANIFEST");
-/// What each config says; kept once, too.
+/// What each config says; each is kept once, because content never changes under its digest.
 pub(crate) const CONFIGS: Table<ConfigRecord> = Table::new("DIGEST_TO_CONFIG");
-/// The manifests, indexes and configs that each registry has served, by registry and digest. To name a digest costs
-/// nothing, so what another registry has served under it is not shown to the readers of this one before it has, too.
+/// The manifests, indexes and configs that each registry has served, by registry and digest. Anyone can name a
+/// digest, so content that only another registry has served is not shown to readers of this one until this one has
+/// served it too.
 pub(crate) const SERVED: Table<Served> = Table::new("REGISTRY_AND_DIGEST_TO_SERVED");
-/// What was last seen of each repository, by registry and name.
+/// What a scan last saw of each repository, by registry and name.
 pub(crate) const REPOSITORIES: Table<RepositoryRecord> = Table::new("REGISTRY_AND_NAME_TO_REPOSITORY");
 
 /// What a manifest was found to be.
@@ -36,7 +37,7 @@ pub enum ManifestRecord {
     Image {
         /// Its config's digest.
         config: Digest,
-        /// Layers and config, in bytes.
+        /// The size of layers and config, in bytes.
         size_bytes: u64,
         /// Each layer's size as it is fetched, in bytes, from the base up.
         #[serde(default)]
@@ -49,21 +50,21 @@ pub enum ManifestRecord {
         /// The entries it does not take, and why.
         skipped: Vec<String>,
     },
-    /// Nothing that runs, and why. Kept with [`Served`] since that is.
+    /// Content that does not run. It is kept with [`Served`] since that table exists.
     Unusable {
-        /// For the ledger.
+        /// The reason, for the ledger.
         reason: String,
-        /// Whether it makes no sense at all, rather than being something else than an image.
+        /// Whether the content makes no sense at all, rather than being something other than an image.
         #[serde(default)]
         is_broken: bool,
     },
 }
 
-/// That a registry has served something.
+/// The record that a registry has served some content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Served {
-    /// The [`ManifestRecord::Unusable`] that it came to, as it was served there: the type that it is served as has a say
-    /// in it, so one registry's verdict is not another's.
+    /// The [`ManifestRecord::Unusable`] that the content turned out to be, as this registry served it. The served
+    /// media type affects the result, so one registry's verdict does not hold for another.
     #[serde(default)]
     pub(crate) unusable: Option<ManifestRecord>,
 }
@@ -71,14 +72,14 @@ pub(crate) struct Served {
 /// An entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildRecord {
-    /// Its manifest.
+    /// The digest of its manifest.
     pub(crate) digest: Digest,
-    /// Its architecture, normalized, when the index says.
+    /// Its architecture, normalized, if the index says.
     #[serde(default)]
     pub(crate) architecture: Option<String>,
 }
 
-/// What was last seen of a repository.
+/// What a scan last saw of a repository.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RepositoryRecord {
@@ -86,15 +87,15 @@ pub struct RepositoryRecord {
     pub tags: BTreeMap<String, TagRecord>,
     /// The task that last read every page of its tag list.
     pub(crate) read_by: Option<TaskId>,
-    /// Tags in the catalog that this reading did not find.
+    /// Tags in the catalog that this read did not find.
     pub(crate) gone: Vec<String>,
     /// When it was last read.
     pub(crate) read_at: Option<Timestamp>,
 }
 
-/// What was last seen of a tag.
+/// What a scan last saw of a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
-    /// What it points at.
+    /// The digest it points to.
     pub digest: Digest,
 }

@@ -1,4 +1,4 @@
-//! What admins do with registries.
+//! What admins do with registries: list, add, change and remove them.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use crate::catalog::service::Catalog;
 use crate::store::seal::Sealed;
 use crate::store::table::{Writer, prefix};
 
-/// How many registries there may be: each is a name in every lookup without one.
+/// Most registries: each is a name to try in every lookup without one.
 const MAX_REGISTRIES: usize = 1_000;
 /// Longest password or token, in bytes.
 const MAX_PASSWORD: usize = 16 * 1024;
 
-/// A registry that was changed.
+/// A registry after a change.
 #[derive(Debug)]
 pub(crate) struct Changed {
-    /// As it is now.
+    /// The registry as it is now.
     pub(crate) registry: Arc<Registry>,
     /// See [`Registry::dropped`].
     dropped: Vec<&'static str>,
 }
 
 impl Changed {
-    /// What whoever changed it has to know, if there is anything.
+    /// What the admin who changed it must know, if anything.
     pub(crate) fn note(&self) -> Option<String> {
         let (what, host) = (self.dropped.join(", "), &self.registry.host);
         (!what.is_empty()).then(|| {
@@ -37,7 +37,7 @@ impl Changed {
 }
 
 impl Catalog {
-    /// All registries, by name. For super-admins.
+    /// All registries, ordered by name. For super-admins.
     pub(crate) fn registries(&self, caller: &Caller) -> Result<Vec<Arc<Registry>>> {
         caller.require_superadmin("container_registries")?;
         Ok(self.index.read().registries().cloned().collect())
@@ -52,7 +52,7 @@ impl Catalog {
     /// Adds a registry.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when there is one of this name, [`Error::Invalid`] for properties that make no sense.
+    /// [`Error::Conflict`] when a registry of this name exists, [`Error::Invalid`] for properties that make no sense.
     pub async fn add_registry(
         &self,
         caller: &Caller,
@@ -86,10 +86,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Changes a registry. What was given for one server is not another's: see [`Registry::changed`].
+    /// Changes a registry. Properties given for one server are not sent to another: see [`Registry::changed`].
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for properties that make no sense.
+    /// [`Error::Missing`] when no registry has this name, [`Error::Invalid`] for properties that make no sense.
     pub(crate) async fn change_registry(
         &self,
         caller: &Caller,
@@ -114,7 +114,7 @@ impl Catalog {
             .await
     }
 
-    /// Takes a registry out, with its images and their aliases.
+    /// Removes a registry, with its images and their aliases.
     pub(crate) async fn remove_registry(&self, caller: &Caller, host: &str) -> Result<Arc<Registry>> {
         let (catalog, name) = (self.clone(), host.trim().to_owned());
         self.audit
@@ -139,7 +139,7 @@ impl Catalog {
         Ok(registry)
     }
 
-    /// Keeps what a scan learned of how to probe a registry.
+    /// Stores what a scan learned about how to probe a registry.
     pub(crate) async fn learn_probing(&self, host: &str, probe: Probing) -> Result<()> {
         let (catalog, host) = (self.clone(), host.to_owned());
         self.store
@@ -152,7 +152,7 @@ impl Catalog {
             .await
     }
 
-    /// The registry of this name, whoever asks; for scans.
+    /// The registry of this name, without asking who the caller is; for scans.
     pub fn find_registry(&self, host: &str) -> Result<Arc<Registry>> {
         let index = self.index.read();
         index.registry(host).cloned().ok_or_else(|| {
@@ -171,7 +171,7 @@ impl Catalog {
         self.index.read().registries().map(|registry| registry.host.clone()).collect()
     }
 
-    /// A registry's password, opened.
+    /// Returns a registry's password, unsealed.
     pub(crate) fn registry_password(&self, registry: &Registry) -> Result<Option<Secret>> {
         let open = |sealed: &Sealed| self.store.seal().open(&purpose(&registry.host), sealed);
         registry.password.as_ref().map(open).transpose()

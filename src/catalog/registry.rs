@@ -1,4 +1,4 @@
-//! A registry as the admin describes it.
+//! A registry, as an admin describes it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,15 +10,15 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
 use crate::store::seal::Sealed;
 
-/// What stands for a password that is set: the password itself never leaves the server.
+/// The text shown for a password that is set: the password itself never leaves the server.
 pub(crate) const PASSWORD_SET: &str = "*****";
 /// Longest list of projects or trusted hosts of one registry.
 const MAX_LIST: usize = 200;
 /// Longest CA bundle, in bytes; a bundle of all public roots is a quarter of a MiB.
 const MAX_CA: usize = 1024 * 1024;
 
-/// Which software a registry runs (Backend.AI's `ContainerRegistryType`). All are read by the OCI distribution
-/// protocol, so this is what the admin knows of it, not a switch.
+/// The software that a registry runs (Backend.AI's `ContainerRegistryType`). All are read by the OCI distribution
+/// protocol, so this is information for the admin, not a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RegistryKind {
@@ -28,15 +28,15 @@ pub(crate) enum RegistryKind {
     Harbor,
     /// Harbor 2.
     Harbor2,
-    /// GitHub's.
+    /// GitHub's registry.
     Github,
-    /// GitLab's.
+    /// GitLab's registry.
     Gitlab,
-    /// Amazon's private one.
+    /// Amazon's private registry.
     Ecr,
-    /// Amazon's public one.
+    /// Amazon's public registry.
     EcrPublic,
-    /// `OpenShift`'s.
+    /// `OpenShift`'s registry.
     Ocp,
 }
 
@@ -71,16 +71,16 @@ impl FromStr for RegistryKind {
 /// A registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
-    /// What the catalog calls it: the host that image names begin with.
+    /// The registry's name in the catalog: the host that image names begin with.
     pub(crate) host: String,
-    /// Where it answers.
+    /// The registry's address.
     pub(crate) url: Url,
-    /// Its software.
+    /// The software it runs.
     pub(crate) kind: RegistryKind,
-    /// Only repositories of these names, or below them; none means all.
+    /// Read only repositories with these names, or below them; an empty list means all.
     #[serde(default)]
     pub(crate) projects: Vec<String>,
-    /// The account to read it with.
+    /// The account with which to read it.
     #[serde(default)]
     pub(crate) username: Option<String>,
     /// That account's password or token.
@@ -90,7 +90,7 @@ pub struct Registry {
     pub(crate) ssl_verify: bool,
     /// Whether it is meant for every domain (kept for Backend.AI's clients).
     pub(crate) is_global: bool,
-    /// Take only images labelled for Backend.AI (`ai.backend.kernelspec`).
+    /// Whether only images labelled for Backend.AI (`ai.backend.kernelspec`) are taken.
     #[serde(default)]
     pub(crate) kernelspec_only: bool,
     /// Hosts besides the registry's own that its credentials and requests may go to.
@@ -104,22 +104,22 @@ pub struct Registry {
     pub(crate) probe: Probing,
 }
 
-/// How to ask a registry whether a tag has moved; learned on the first scan.
+/// How to ask a registry whether a tag has moved; learned in the first scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Probing {
     /// Not known yet.
     #[default]
     Unknown,
-    /// By conditional GET: it answers 304.
+    /// By conditional GET: the registry answers 304.
     Conditional,
     /// By HEAD.
     Head,
-    /// By GET: it answers neither of the others well.
+    /// By GET: the registry answers neither of the others well.
     Get,
 }
 
-/// What an admin sets of a registry; `None` leaves as it is, or takes the default.
+/// The properties of a registry that an admin sets; `None` leaves one as it is, or takes the default.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryChange {
     /// See [`Registry::url`]; default `https://<host>`, or `http://` on the loopback interface.
@@ -145,7 +145,7 @@ pub struct RegistryChange {
 }
 
 impl Registry {
-    /// Whether what was read by that description is what would be read by this one.
+    /// Whether a registry described like this serves the same images as one described like `other`.
     pub(crate) fn has_the_images_of(&self, other: &Self) -> bool {
         self.url == other.url
             && self.projects == other.projects
@@ -155,7 +155,7 @@ impl Registry {
     /// A registry of this name with the defaults.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the name is no host.
+    /// [`Error::Invalid`] when the name is not a host.
     pub(crate) fn new(host: &str) -> Result<Self> {
         if !reference::is_registry_host(host) {
             return Err(Error::invalid(
@@ -181,19 +181,19 @@ impl Registry {
         })
     }
 
-    /// The registry with a change made to it, except for a new password, which the caller seals.
+    /// The registry after a change, except for a new password, which the caller seals.
     ///
     /// # Errors
-    /// [`Error::Invalid`] names the property and what it must be.
+    /// [`Error::Invalid`] names the property and says what it must be.
     pub(crate) fn changed(mut self, change: &RegistryChange) -> Result<Self> {
         if let Some(url) = &change.url {
             let url = parse_url(url)?;
             if url.origin() != self.url.origin() {
-                // They were given for another server, and whoever answers here is not to have them.
+                // They were meant for another server, and the one that answers here must not get them.
                 (self.password, self.ca_pem, self.trusted_hosts) = (None, None, Vec::new());
             }
             self.url = url;
-            // What was learned was learned of another server.
+            // What was learned is about another server.
             self.probe = Probing::Unknown;
         }
         if let Some(kind) = &change.kind {
@@ -227,7 +227,8 @@ impl Registry {
         Ok(self)
     }
 
-    /// What a change to this took away that nobody asked to take away: what belonged to the address before.
+    /// The properties that a change dropped though the caller did not ask for it: those that belonged to the old
+    /// address.
     pub(crate) fn dropped(&self, before: &Self, change: &RegistryChange) -> Vec<&'static str> {
         let password = before.password.is_some() && self.password.is_none() && change.password.is_none();
         let authorities = before.ca_pem.is_some() && self.ca_pem.is_none() && change.ca_pem.is_none();
@@ -238,17 +239,17 @@ impl Registry {
         all.into_iter().filter_map(|(is_dropped, name)| is_dropped.then_some(name)).collect()
     }
 
-    /// Its URL as it was most likely typed: without the slash that stands for an empty path.
+    /// Its URL as an admin most likely typed it: without the slash that stands for an empty path.
     pub(crate) fn written_url(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
 
-    /// The names of its projects in one text, as clients have them that know no lists; nothing for all repositories.
+    /// The names of its projects in one text, for clients that don't know lists; `None` for all repositories.
     pub(crate) fn written_projects(&self) -> Option<String> {
         Some(self.projects.join(",")).filter(|names| !names.is_empty())
     }
 
-    /// Whether a repository is one the admin wants of this registry.
+    /// Whether the admin wants this repository of the registry.
     pub(crate) fn wants(&self, repository: &str) -> bool {
         self.projects.is_empty()
             || self.projects.iter().any(|project| reference::is_within(repository, project))

@@ -1,4 +1,4 @@
-//! The catalog's service: what callers ask of images, and what scans write.
+//! The catalog's service: what callers ask about images, and what scans write.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Catalog {
         Viewpoint::new(caller, filter, &self.tenants.now())
     }
 
-    /// The images the caller may see, by name.
+    /// The images the caller may see, ordered by name.
     pub fn images(&self, caller: &Caller, filter: &ImageFilter) -> Result<Vec<Arc<Image>>> {
         let viewpoint = self.viewpoint(caller, filter)?;
         let index = self.index.read();
@@ -66,8 +66,8 @@ impl Catalog {
         Ok(index.images(|subject| view.see(subject)).cloned().collect())
     }
 
-    /// Lets `look` walk the images the caller may see, by name, each with a key that is unique and in the same order.
-    /// Nothing is copied; nothing is written meanwhile, so `look` must be quick.
+    /// Lets `look` walk the images the caller may see, ordered by name, each with a unique key in the same order.
+    /// Nothing is copied, and nothing is written meanwhile, so `look` must be quick.
     pub(crate) fn survey<T>(
         &self,
         caller: &Caller,
@@ -80,7 +80,8 @@ impl Catalog {
         Ok(look(&mut index.keyed_images(|subject| view.see(subject))))
     }
 
-    /// Copies of what [`Catalog::survey`] walks: for whoever takes longer than others may be kept waiting.
+    /// Copies of the images that [`Catalog::survey`] walks: for a caller that takes longer than others may be kept
+    /// waiting.
     pub(crate) fn survey_copies(
         &self,
         caller: &Caller,
@@ -91,15 +92,15 @@ impl Catalog {
         })
     }
 
-    /// The image a reference means for this caller; see [`lookup::of_one_name`] for what it may be.
+    /// The image that a reference means for this caller; see [`lookup::of_one_name`] for what a reference may be.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an image that is not there or not for the caller's eyes: one cannot tell which.
+    /// [`Error::Missing`] for an image that does not exist or that the caller may not see; the two look the same.
     pub fn image(&self, caller: &Caller, reference: &str, architecture: Option<&str>) -> Result<Arc<Image>> {
         let viewpoint = self.viewpoint(caller, &ImageFilter::default())?;
         let index = self.index.read();
         let view = index.view(&viewpoint);
-        // The whole of it, whichever condition fails: see [`Index`] for what time may tell.
+        // The whole view, whichever condition fails: see [`Index`] for what timing could reveal.
         lookup::one(&index, reference, architecture, |subject| view.judge(subject).is_visible())
     }
 
@@ -114,10 +115,10 @@ impl Catalog {
         lookup::of_one_name(&index, reference, None, |subject| view.judge(subject).is_visible())
     }
 
-    /// Why an image is, or is not, visible to somebody under a filter: each condition of the rule that was asked.
+    /// Explains why an image is or is not visible to a user under a filter: each condition that was checked.
     ///
     /// # Errors
-    /// Those of [`Catalog::image`]: what the asker may not see stays hidden from them here as well.
+    /// Those of [`Catalog::image`]: an image the caller may not see stays hidden here too.
     pub(crate) fn explain(
         &self,
         asker: &Caller,
@@ -138,10 +139,10 @@ impl Catalog {
         Ok((image, explanation))
     }
 
-    /// The domain of a group the caller is in, or of any group for a super-admin; by id or name.
+    /// The domain of a group the caller is in, or for a super-admin of any group. `group` is an id or a name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for any other: one cannot tell whether it exists.
+    /// [`Error::Missing`] for any other group; whether it exists does not show.
     pub(crate) fn domain_of_group(&self, caller: &Caller, group: &str) -> Result<String> {
         let tenancy = self.tenants.now();
         let is_theirs = |known: &&Arc<Group>| {
@@ -152,13 +153,14 @@ impl Catalog {
         found.map(|group| group.domain.clone()).ok_or_else(|| Error::missing("project", shown(group)))
     }
 
-    /// One image for each config there is; for plans.
+    /// One image for each config in the catalog; for plans.
     pub(crate) fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
         let index = self.index.read();
         index.images(index::all).map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
     }
 
-    /// Lets only super-admins on, and keeps a row of who else tried: for what is looked up before the change it is for.
+    /// Lets only super-admins continue, and writes an audit row about any other caller: for lookups that precede a
+    /// change.
     pub(crate) async fn require_superadmin(&self, caller: &Caller, action: &str, target: &str) -> Result<()> {
         if caller.is_superadmin() {
             return Ok(());
@@ -166,22 +168,22 @@ impl Catalog {
         self.audit.superadmin(caller, action, target, |_| async { Ok(()) }).await
     }
 
-    /// The scaling groups that the caller may use as a member of this group, by name.
+    /// The scaling groups that the caller may use as a member of this group, ordered by name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a group that is not there or not the caller's: one cannot tell which.
+    /// [`Error::Missing`] for a group that does not exist or that the caller is not in; the two look the same.
     pub(crate) fn usable_scaling_groups(&self, caller: &Caller, group: &str) -> Result<BTreeSet<String>> {
         visibility::usable_scaling_groups(caller, group, &self.tenants.now())
             .ok_or_else(|| Error::missing("group", shown(group)))
     }
 
-    /// Who knows which agents have an image.
+    /// The index that knows which agents have an image.
     pub(crate) fn presence(&self) -> &Arc<dyn PresenceIndex> {
         &self.presence
     }
 
-    /// Takes the image out of the catalog, with its aliases: all its architectures, or the one named. A later rescan
-    /// brings it back if the registry still has it. Returns how many were taken out.
+    /// Removes the image from the catalog, with its aliases: all its architectures, or only the given one. A later
+    /// rescan brings it back if the registry still has it. Returns how many images were removed.
     pub(crate) async fn forget(
         &self,
         caller: &Caller,
@@ -202,10 +204,10 @@ impl Catalog {
             .await
     }
 
-    /// Takes one image out of the catalog by its id, with its aliases.
+    /// Removes one image from the catalog by its id, with its aliases.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none.
+    /// [`Error::Missing`] when there is no image with this id.
     pub(crate) async fn forget_by_id(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
         self.audit
             .superadmin(caller, "forget_image_by_id", id, |deed| async move {
@@ -216,13 +218,13 @@ impl Catalog {
             .await
     }
 
-    /// Takes one image out, as what `deed` does.
+    /// Removes one image as the deed `deed`.
     pub(crate) async fn forget_one(&self, deed: &Deed, id: ImageId) -> Result<()> {
         let catalog = self.clone();
         deed.write(move |w| catalog.remove_images(w, vec![id])).await
     }
 
-    /// The other architectures of the image's canonical name, by name.
+    /// The other architectures of the image's canonical name, in alphabetical order.
     pub(crate) fn other_architectures(&self, image: &Image) -> Vec<String> {
         let index = self.index.read();
         let named = index.images_named(&image.record.canonical().to_string(), index::all);
@@ -230,11 +232,11 @@ impl Catalog {
         others.map(|other| other.record.architecture.clone()).collect()
     }
 
-    /// Gives an image another name.
+    /// Gives an image an alias.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name that can't be one, [`Error::Conflict`] when it names something already or the
-    /// target is itself an alias, [`Error::Missing`] for an unknown target.
+    /// [`Error::Invalid`] for a name that can't be an alias, [`Error::Conflict`] when the name already means
+    /// something or the target is itself an alias, [`Error::Missing`] for an unknown target.
     pub async fn alias(
         &self,
         caller: &Caller,
@@ -249,7 +251,7 @@ impl Catalog {
                 let architecture = architecture.map(str::to_owned);
                 let index = Arc::clone(&self.index);
                 deed.write(move |w| {
-                    // Decided inside the write, so that nothing moves between the check and the change.
+                    // Decided inside the write, so that nothing changes between the check and the change.
                     let image = {
                         let index = index.read();
                         check_alias_is_free(&index, &alias)?;
@@ -266,7 +268,7 @@ impl Catalog {
             .await
     }
 
-    /// Takes an alias away.
+    /// Removes an alias.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such alias.
@@ -287,7 +289,7 @@ impl Catalog {
             .await
     }
 
-    /// Tells of every change of the images.
+    /// Follows the changes of the images.
     pub(crate) fn changes(&self) -> Follower {
         self.changes.follow()
     }
@@ -308,13 +310,13 @@ impl Catalog {
         self.index.read().images_from(&start).map(|image| image.record.name.clone()).collect()
     }
 
-    /// What was last seen of a repository; for scans.
+    /// The record of what a scan last saw in a repository; for scans.
     pub(crate) async fn repository(&self, registry: &str, repository: &str) -> Result<RepositoryRecord> {
         let key = pair(registry, repository);
         self.store.read(move |r| Ok(r.find(&REPOSITORIES, key)?.unwrap_or_default())).await
     }
 
-    /// [`Catalog::repository`] within a write, so that nothing moves before it is changed.
+    /// Does what [`Catalog::repository`] does within a write, so that nothing changes before the record is written.
     pub(crate) fn repository_within(
         writer: &Writer,
         registry: &str,
@@ -323,7 +325,7 @@ impl Catalog {
         Ok(writer.find(&REPOSITORIES, pair(registry, repository))?.unwrap_or_default())
     }
 
-    /// What was last seen of every repository of a registry, by name; for scans.
+    /// The records of all repositories of a registry, ordered by name; for scans.
     pub(crate) async fn repository_records(&self, registry: &str) -> Result<Vec<(String, RepositoryRecord)>> {
         let start = prefix(registry);
         self.store
@@ -339,11 +341,11 @@ impl Catalog {
             .await
     }
 
-    /// Writes what was seen of a repository, for the end of a scan's item.
+    /// Writes the record of a repository at the end of a scan's item.
     ///
     /// # Errors
-    /// [`Error::Missing`] when the registry was taken out meanwhile: nothing of it must come back.
-    /// [`Error::Conflict`] when it is another one by now than what was read.
+    /// [`Error::Missing`] when the registry was removed meanwhile: nothing of it must come back.
+    /// [`Error::Conflict`] when the registry is no longer the one that was read.
     pub fn put_repository(
         &self,
         writer: &mut Writer,
@@ -354,7 +356,7 @@ impl Catalog {
         self.check_unchanged(registry)?;
         let key = pair(&registry.host, repository);
         if record.tags.is_empty() && record.gone.is_empty() {
-            // It says nothing, and there may be no such repository any more.
+            // An empty record says nothing, and the repository may no longer exist.
             return writer.remove(&REPOSITORIES, key).map(drop);
         }
         writer.put(&REPOSITORIES, key, record)
@@ -370,8 +372,8 @@ impl Catalog {
         )))
     }
 
-    /// What a manifest holds, if this registry has served it before; for scans. `is_seen` says that it is known to have:
-    /// there is an image of it.
+    /// What a manifest holds, if this registry has served it before; for scans. `is_seen` says that the registry is
+    /// known to have served it, because the catalog has an image of it.
     pub(crate) async fn served_manifest(
         &self,
         registry: &str,
@@ -403,7 +405,7 @@ impl Catalog {
         self.config(digest).await
     }
 
-    /// A config that a known manifest names, by its digest; for scans.
+    /// A config that a known manifest names, by digest; for scans.
     pub(crate) async fn config(&self, digest: &Digest) -> Result<Option<Arc<Config>>> {
         let known = self.index.read().config(digest).cloned();
         if known.is_some() {
@@ -414,10 +416,11 @@ impl Catalog {
         Ok(record.map(|record| Arc::new(Config::new(record))))
     }
 
-    /// Writes what content was found to be, so that it is not fetched from this registry again while something names it.
+    /// Writes what a manifest or config was found to be, so that it is not fetched from this registry again while
+    /// something names it.
     ///
     /// # Errors
-    /// When the registry was taken out meanwhile, or is another one by now.
+    /// When the registry was removed meanwhile, or is no longer the one that was read.
     pub fn put_content(
         &self,
         writer: &mut Writer,
@@ -444,7 +447,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Forgets what a registry has served: whoever answers in its place has served none of it.
+    /// Forgets what a registry has served: a server that answers in its place has served none of it.
     pub(in crate::catalog) fn forget_served(writer: &mut Writer, host: &str) -> Result<()> {
         for key in writer.keys(&SERVED, prefix(host))? {
             writer.remove(&SERVED, key)?;
@@ -452,12 +455,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Runs a write for a scan.
+    /// Runs a write of a scan.
     pub async fn write(&self, work: impl FnOnce(&mut Writer) -> Result<()> + Send + 'static) -> Result<()> {
         self.store.write(work).await
     }
 
-    /// Writes images with their configs, for the end of a scan's item.
+    /// Writes images with their configs at the end of a scan's item.
     pub fn put_images(&self, writer: &mut Writer, images: Vec<(ImageRecord, Arc<Config>)>) -> Result<()> {
         for (record, config) in &images {
             writer.put(&CONFIGS, record.digest.as_str(), &config.record)?;
@@ -476,11 +479,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Takes images and their aliases out.
+    /// Removes images and their aliases.
     pub(crate) fn remove_images(&self, writer: &mut Writer, ids: Vec<ImageId>) -> Result<()> {
         for id in &ids {
             writer.remove(&IMAGES, id.as_bytes())?;
-            // Read inside the write: an alias that came a moment ago goes too.
+            // Read inside the write, so that an alias added a moment ago is removed too.
             let aliases = self
                 .index
                 .read()

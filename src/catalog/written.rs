@@ -1,4 +1,4 @@
-//! The contents that are written while the store is looked through for those that nothing names any more.
+//! The contents that are written while the collection searches the store for those that nothing names any more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::base::digest::Digest;
 use crate::store::table::Writer;
 
-/// Digests, told apart by 128 bits, as [`Digest`]'s own hash does.
+/// A set of digests, distinguished by 128 bits as in the hash of [`Digest`] itself.
 #[derive(Debug, Default)]
 pub(in crate::catalog) struct Marks(HashSet<u128>);
 
@@ -17,7 +17,7 @@ impl Marks {
         self.0.insert(number(digest))
     }
 
-    /// And all of these.
+    /// Adds all of these digests.
     pub(in crate::catalog) fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
     }
@@ -32,22 +32,22 @@ fn number(digest: &str) -> u128 {
     hex.and_then(|hex| u128::from_str_radix(hex, 16).ok()).unwrap_or_default()
 }
 
-/// The contents that were written since a look at the store began; nothing while nobody looks.
+/// The contents written since a collection began; `None` while none is running.
 #[derive(Debug, Clone, Default)]
 pub(in crate::catalog) struct Written(Arc<Mutex<Option<Marks>>>);
 
 impl Written {
-    /// A look at the store begins.
+    /// Begins to note what is written.
     pub(in crate::catalog) fn begin(&self) {
         *self.0.lock() = Some(Marks::default());
     }
 
-    /// It is over.
+    /// Stops noting what is written.
     pub(in crate::catalog) fn end(&self) {
         *self.0.lock() = None;
     }
 
-    /// Has these noted when the transaction is durable, before any later one begins.
+    /// Notes these digests when the transaction is durable, before any later one begins.
     pub(in crate::catalog) fn note(&self, writer: &mut Writer, digests: Vec<Digest>) {
         let written = Arc::clone(&self.0);
         writer.on_commit(move || {

@@ -6,12 +6,13 @@ use serde_json::json;
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome},
     connection::Connection,
     failure::{Failure, Result},
     join::{self, Token},
     json,
     node::Node,
+    operation::{One, Operation, Set},
     table, text,
 };
 
@@ -104,6 +105,7 @@ pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     pub(crate) status: String,
     pub(crate) status_reason: Option<String>,
+    schedulable: Option<bool>,
     lost_at: Option<String>,
     #[serde(deserialize_with = "json::text")]
     scaling_group: String,
@@ -120,12 +122,27 @@ pub(crate) struct Record {
     images_bytes: Option<u64>,
 }
 
-const FIELDS: &str = "id status status_reason lost_at scaling_group architecture os engine version addr \
-    first_contact labels { key value } free_bytes total_bytes images_bytes";
+const FILE: &str = include_str!("operations/agent.graphql");
+pub(crate) const LIST: Operation<Which<'_>, json::List<Record>> = Operation::new(FILE, "Agents", "agents");
+pub(crate) const SHOW: Operation<One<'_>, Record> = Operation::new(FILE, "Agent", "agent");
+pub(crate) const SET: Operation<Expression<'_>, Preview> = Operation::new(FILE, "AgentSet", "agent_set");
+pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "ModifyAgent", "modify_agent");
+
+/// Which agents are listed.
+#[derive(Default, Serialize)]
+pub(crate) struct Which<'a> {
+    status: Option<String>,
+    group: Option<&'a str>,
+}
+
+#[derive(Default, Serialize)]
+pub(crate) struct Expression<'a> {
+    expression: &'a str,
+}
 
 /// What an expression names.
 #[derive(Debug, Serialize, Deserialize)]
-struct Preview {
+pub(crate) struct Preview {
     ok: bool,
     folded: Option<String>,
     #[serde(deserialize_with = "json::count")]
@@ -166,7 +183,7 @@ impl Agent {
                 Verb::Label { id, labels } => relabel(&client, id, labels, as_json).await,
                 Verb::Set { expression } => set(&client, expression, as_json).await,
                 Verb::Token(token) => token.run(&client, as_json).await,
-                Verb::Drain { id, undo } => join::drain(&client, id, *undo, as_json).await,
+                Verb::Drain { id, undo } => drain(&client, id, *undo, as_json).await,
                 Verb::Remove { id } => join::remove(&client, id, as_json).await,
             }
         })
@@ -175,13 +192,8 @@ impl Agent {
 
 /// The agents, or those with a status or of a group.
 pub(crate) async fn all(client: &Client, status: Option<&str>, group: Option<&str>) -> Result<Vec<Record>> {
-    let query = format!(
-        "query($status: String, $group: String) \
-         {{ agents(status: $status, scaling_group: $group) {{ {FIELDS} }} }}"
-    );
-    let variables = given(json!({ "status": status.map(str::to_uppercase), "group": group }));
-    let agents: Option<Vec<Option<Record>>> = client.ask("agents", &query, variables).await?;
-    Ok(agents.unwrap_or_default().into_iter().flatten().collect())
+    let which = Which { status: status.map(str::to_uppercase), group };
+    client.ask(&LIST, which).await.map(|agents| agents.0)
 }
 
 async fn list(client: &Client, status: Option<&str>, group: Option<&str>, as_json: bool) -> Result<()> {
@@ -201,24 +213,25 @@ async fn list(client: &Client, status: Option<&str>, group: Option<&str>, as_jso
 }
 
 async fn show(client: &Client, id: &str, as_json: bool) -> Result<()> {
-    let query = format!("query($id: String!) {{ agent(agent_id: $id) {{ {FIELDS} }} }}");
-    let agent: Option<Record> = client.find(id, "agent", &query, json!({ "id": id })).await?;
+    let agent = client.find(id, &SHOW, One { id }).await?;
     let agent = agent.ok_or_else(|| Failure::failed(id, "no such agent").remedy("see wharf agent list"))?;
     if as_json { json::print(&agent) } else { cli::print(&table::fields(agent.fields())) }
 }
 
 async fn relabel(client: &Client, id: &str, labels: &[Label], as_json: bool) -> Result<()> {
-    let query = "mutation($id: String!, $props: ModifyAgentInput!) \
-        { modify_agent(id: $id, props: $props) { ok msg code } }";
-    let variables = json!({ "id": id, "props": { "labels": labels } });
-    let outcome = client.change(id, "modify_agent", query, variables).await?;
-    if as_json { json::print(&outcome) } else { cli::print(&text::one_line(&format!("labelled {id}"))) }
+    let outcome = client.change(id, &MODIFY, Set { id, props: json!({ "labels": labels }) }).await?;
+    cli::done(&outcome, &format!("labelled {id}"), as_json)
+}
+
+/// Lets an agent get no new images, or lets it get some again.
+async fn drain(client: &Client, id: &str, undo: bool, as_json: bool) -> Result<()> {
+    let outcome = client.change(id, &MODIFY, Set { id, props: json!({ "schedulable": undo }) }).await?;
+    let done = if undo { "takes new images again" } else { "gets no new images; what it has stays" };
+    cli::done(&outcome, &format!("{id} {done}"), as_json)
 }
 
 async fn set(client: &Client, expression: &str, as_json: bool) -> Result<()> {
-    let query = "query($expression: String!) { agent_set(expression: $expression) \
-        { ok folded count offline error { code position message caret } } }";
-    let preview: Preview = client.ask("agent_set", query, json!({ "expression": expression })).await?;
+    let preview = client.ask(&SET, Expression { expression }).await?;
     if as_json {
         json::print(&preview)?;
     } else if preview.ok {
@@ -228,6 +241,12 @@ async fn set(client: &Client, expression: &str, as_json: bool) -> Result<()> {
 }
 
 impl Record {
+    /// Its status; of one that answers, also whether it drains.
+    fn status(&self) -> &str {
+        // What is lost takes no images either, whether it drains or not.
+        if self.status == "ALIVE" && self.schedulable == Some(false) { "DRAINING" } else { &self.status }
+    }
+
     fn engine(&self) -> String {
         let parts = [self.engine.as_deref(), self.version.as_deref()];
         parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -240,7 +259,7 @@ impl Record {
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.clone(),
-            self.status.clone(),
+            self.status().to_owned(),
             self.scaling_group.clone(),
             self.architecture.clone().unwrap_or_default(),
             self.engine(),
@@ -254,7 +273,7 @@ impl Record {
         let size = |bytes: Option<u64>| bytes.map(text::size).unwrap_or_default();
         vec![
             ("agent", text::one_line(&self.id)),
-            ("status", text::one_line(&self.status)),
+            ("status", text::one_line(self.status())),
             ("reason", line(&self.status_reason)),
             ("lost at", line(&self.lost_at)),
             ("group", text::one_line(&self.scaling_group)),

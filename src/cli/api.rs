@@ -8,7 +8,7 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -23,6 +23,7 @@ use crate::{
     cli::{
         connection::{Connection, read_file},
         failure::{Failure, Result},
+        operation::Operation,
     },
 };
 
@@ -88,36 +89,34 @@ impl Client {
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
-    /// One field of a GraphQL answer.
-    pub(crate) async fn ask<T: DeserializeOwned>(
+    /// What an operation answers.
+    pub(crate) async fn ask<V: Serialize, T: DeserializeOwned>(
         &self,
-        field: &str,
-        query: &str,
-        variables: Value,
+        operation: &Operation<V, T>,
+        variables: V,
     ) -> Result<T> {
-        self.answer(query, variables).await?.field(field).map_err(|refusal| refusal.about(self.name(), field))
+        self.ask_about(self.name(), operation, variables).await
     }
 
     /// [`Client::ask`] where a refusal is about one thing.
-    pub(crate) async fn ask_about<T: DeserializeOwned>(
+    pub(crate) async fn ask_about<V: Serialize, T: DeserializeOwned>(
         &self,
         what: &str,
-        field: &str,
-        query: &str,
-        variables: Value,
+        operation: &Operation<V, T>,
+        variables: V,
     ) -> Result<T> {
-        self.answer(query, variables).await?.field(field).map_err(|refusal| refusal.about(what, field))
+        let field = operation.field();
+        self.answer(operation, variables).await?.field(field).map_err(|refusal| refusal.about(what, field))
     }
 
     /// [`Client::ask_about`] for a thing that may not be there.
-    pub(crate) async fn find<T: DeserializeOwned>(
+    pub(crate) async fn find<V: Serialize, T: DeserializeOwned>(
         &self,
         what: &str,
-        field: &str,
-        query: &str,
-        variables: Value,
+        operation: &Operation<V, T>,
+        variables: V,
     ) -> Result<Option<T>> {
-        let answer = self.answer(query, variables).await?;
+        let (answer, field) = (self.answer(operation, variables).await?, operation.field());
         if answer.says_not_found() {
             return Ok(None);
         }
@@ -125,23 +124,30 @@ impl Client {
     }
 
     /// A mutation; `ok: false` is a failure of `what`, with the server's reason.
-    pub(crate) async fn change(
+    pub(crate) async fn change<V: Serialize, T: Payload>(
         &self,
         what: &str,
-        field: &str,
-        query: &str,
-        variables: Value,
-    ) -> Result<Outcome> {
-        let outcome: Outcome = self.ask_about(what, field, query, variables).await?;
-        if outcome.ok {
-            return Ok(outcome);
+        operation: &Operation<V, T>,
+        variables: V,
+    ) -> Result<T> {
+        let payload = self.ask_about(what, operation, variables).await?;
+        let (ok, msg, code) = payload.outcome();
+        if ok {
+            return Ok(payload);
         }
-        let why = outcome.msg.filter(|msg| !msg.is_empty()).unwrap_or_else(|| "the server refused".into());
-        Err(Refusal { why, code: outcome.code }.about(what, field))
+        let why = msg.filter(|msg| !msg.is_empty()).unwrap_or("the server refused");
+        Err(Refusal { why: why.into(), code: code.map(Into::into) }.about(what, operation.field()))
     }
 
-    async fn answer(&self, query: &str, variables: Value) -> Result<GraphqlResponse> {
-        let body = json!({ "query": query, "variables": variables }).to_string();
+    async fn answer<V: Serialize, T>(
+        &self,
+        operation: &Operation<V, T>,
+        variables: V,
+    ) -> Result<GraphqlResponse> {
+        let variables = serde_json::to_value(variables)
+            .map_err(|error| Failure::failed("variables", error.to_string()))?;
+        let variables = if variables.is_null() { json!({}) } else { given(variables) };
+        let body = json!({ "query": operation.document(), "variables": variables }).to_string();
         let request = self.signed(&Method::POST, "/admin/gql", "application/json");
         let request = request.header(CONTENT_TYPE, "application/json").timeout(ANSWER).body(body);
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
@@ -361,7 +367,13 @@ pub(crate) enum Unopened {
 }
 
 /// What a mutation answers.
-#[derive(Debug, Deserialize, serde::Serialize)]
+pub(crate) trait Payload: DeserializeOwned + Serialize {
+    /// Whether it was done; the reason if not, perhaps a remark if it was; what kind of failure it is, if it is one.
+    fn outcome(&self) -> (bool, Option<&str>, Option<&str>);
+}
+
+/// What a mutation answers that is over when it is answered.
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Outcome {
     /// Whether it was done.
     pub(crate) ok: bool,
@@ -371,12 +383,32 @@ pub(crate) struct Outcome {
     /// What kind of failure it is, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
-    /// The background task it started, if it did.
+}
+
+impl Payload for Outcome {
+    fn outcome(&self) -> (bool, Option<&str>, Option<&str>) {
+        (self.ok, self.msg.as_deref(), self.code.as_deref())
+    }
+}
+
+/// What a mutation answers that starts a task.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Started {
+    ok: bool,
+    /// The reason if it did not; perhaps a remark if it did.
+    #[serde(default)]
+    pub(crate) msg: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    /// The background task; none where there was nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task_id: Option<TaskId>,
-    /// Names it was given and took, though they are nobody's yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) unknown: Option<Vec<String>>,
+}
+
+impl Payload for Started {
+    fn outcome(&self) -> (bool, Option<&str>, Option<&str>) {
+        (self.ok, self.msg.as_deref(), self.code.as_deref())
+    }
 }
 
 #[derive(Deserialize)]
@@ -475,10 +507,16 @@ mod tests {
         access::signature::{Authorization, Request, parse_date, verify},
         base::secret::Secret,
         cli::{
-            api::{Client, Unopened, authority, given},
+            api::{Client, Outcome, Unopened, authority, given},
+            operation::Operation,
             scripted::{Answer, Asked, Server, client},
         },
     };
+
+    const COUNTS: Operation<(), Vec<u32>> = Operation::new("query Images { images }", "Images", "images");
+    const COUNT: Operation<(), u32> = Operation::new("query X { x }", "X", "x");
+    const FORGET: Operation<(), Outcome> = Operation::new("", "ForgetImage", "forget_image");
+    const F: Operation<(), Outcome> = Operation::new("", "F", "f");
 
     fn holds(asked: &Asked, endpoint: &Url, content_type: &str) -> bool {
         let date = asked.header("date").unwrap();
@@ -504,7 +542,7 @@ mod tests {
         ])
         .await;
         let client = client(&server);
-        let images: Vec<u32> = client.ask("images", "query { images }", json!({})).await.unwrap();
+        let images = client.ask(&COUNTS, ()).await.unwrap();
         assert_eq!(images, [1, 2]);
         let id = "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172".parse().unwrap();
         assert!(matches!(client.events(id, Some("7")).await, Err(Unopened::Unknown)));
@@ -512,7 +550,7 @@ mod tests {
         assert!(holds(&asked[0], &server.endpoint, "application/json"));
         assert_eq!((asked[0].method(), asked[0].target()), ("POST", "/admin/gql"));
         let body: Value = serde_json::from_str(&asked[0].body).unwrap();
-        assert_eq!(body, json!({"query": "query { images }", "variables": {}}));
+        assert_eq!(body, json!({"query": "query Images { images }\n", "variables": {}}));
         assert!(holds(&asked[1], &server.endpoint, Request::NO_CONTENT_TYPE));
         assert_eq!(asked[1].header("last-event-id"), Some("7"));
         assert_eq!(asked[1].header("content-type"), None);
@@ -561,7 +599,7 @@ mod tests {
             (Answer::json(200, r#"{"data": {"x": "y"}}"#), "unexpected answer in x: "),
         ] {
             let server = Server::start(vec![answer]).await;
-            let failure = client(&server).ask::<u32>("x", "{ x }", json!({})).await.unwrap_err().to_string();
+            let failure = client(&server).ask(&COUNT, ()).await.unwrap_err().to_string();
             let place = server.endpoint.as_str().trim_end_matches('/');
             assert!(failure.starts_with(&format!("{place}: {expected}")), "{failure}");
         }
@@ -576,11 +614,11 @@ mod tests {
         ])
         .await;
         let client = client(&server);
-        let failure = client.change("a:1", "forget_image", "", json!({})).await.unwrap_err();
+        let failure = client.change("a:1", &FORGET, ()).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no such image; see wharf image list");
-        let failure = client.change("a:1", "forget_image", "", json!({})).await.unwrap_err();
+        let failure = client.change("a:1", &FORGET, ()).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: no permission to execute f; use a super-admin's key pair");
-        assert!(client.change("a:1", "forget_image", "", json!({})).await.unwrap().ok);
+        assert!(client.change("a:1", &FORGET, ()).await.unwrap().ok);
     }
 
     #[tokio::test]
@@ -588,7 +626,7 @@ mod tests {
         let msg = "SYNTAX at 5: a blank needs quotes\\ngpu01 x\\n     ^";
         let answer = format!(r#"{{"data": {{"f": {{"ok": false, "msg": "{msg}", "task_id": null}}}}}}"#);
         let server = Server::start(vec![Answer::json(200, &answer)]).await;
-        let failure = client(&server).change("a:1", "f", "", json!({})).await.unwrap_err();
+        let failure = client(&server).change("a:1", &F, ()).await.unwrap_err();
         assert_eq!(failure.to_string(), "a:1: SYNTAX at 5: a blank needs quotes\n  gpu01 x\n       ^");
         assert_eq!(super::with_caret("two\nlines"), None);
     }
@@ -601,15 +639,15 @@ mod tests {
             r#"{"data": null, "errors": [{"message": "broken", "extensions": {"code": "INTERNAL"}}]}"#;
         let server = Server::start(vec![Answer::json(200, missing), Answer::json(200, wrong)]).await;
         let client = client(&server);
-        assert_eq!(client.find::<u32>("y", "x", "", json!({})).await.unwrap(), None);
-        let failure = client.find::<u32>("y", "x", "", json!({})).await.unwrap_err();
+        assert_eq!(client.find("y", &COUNT, ()).await.unwrap(), None);
+        let failure = client.find("y", &COUNT, ()).await.unwrap_err();
         assert_eq!(failure.to_string(), "y: broken");
     }
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named() {
         let server = Server::start(vec![]).await;
-        let failure = client(&server).ask::<u32>("x", "", json!({})).await.unwrap_err();
+        let failure = client(&server).ask(&COUNT, ()).await.unwrap_err();
         assert!(failure.may_pass());
         assert!(failure.to_string().contains("start it with wharf serve"), "{failure}");
     }

@@ -3,9 +3,10 @@
 use clap::{ArgMatches, Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::cli::{self, api::Client, connection::Connection, failure::Result, json, table};
+use crate::cli::{
+    self, api::Client, connection::Connection, failure::Result, json, operation::Operation, table,
+};
 
 /// How many rows one request brings: as many as the server gives.
 const PAGE: usize = 1_000;
@@ -110,17 +111,27 @@ fn once() -> u64 {
 }
 
 #[derive(Deserialize)]
-struct Page {
+pub(crate) struct Page {
     #[serde(deserialize_with = "json::list")]
     items: Vec<Row>,
     next: Option<u64>,
 }
 
-const QUERY: &str = "query($user: String, $action: String, $target: String, $outcome: AuditOutcome,
-        $since: String, $until: String, $before: BigInt, $limit: Int) {
-    audit_log(user: $user, action: $action, target: $target, outcome: $outcome,
-              since: $since, until: $until, before: $before, limit: $limit) {
-        items { number at count last_at other_targets user email credential address action target outcome reason } next } }";
+pub(crate) const LOG: Operation<Asked<'_>, Page> =
+    Operation::new(include_str!("operations/audit.graphql"), "AuditLog", "audit_log");
+
+/// Which rows are asked for.
+#[derive(Default, Serialize)]
+pub(crate) struct Asked<'a> {
+    user: Option<&'a str>,
+    action: Option<&'a str>,
+    target: Option<&'a str>,
+    outcome: Option<&'static str>,
+    since: Option<String>,
+    until: Option<String>,
+    before: Option<u64>,
+    limit: usize,
+}
 
 impl Audit {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -134,13 +145,17 @@ impl Audit {
     async fn rows(&self, client: &Client) -> Result<Vec<Row>> {
         let (mut rows, mut before) = (Vec::new(), None);
         while rows.len() < self.limit {
-            let variables = json!({
-                "user": self.user, "action": self.action, "target": self.target,
-                "outcome": self.outcome.map(Outcome::name),
-                "since": self.since.map(|at| at.to_string()), "until": self.until.map(|at| at.to_string()),
-                "before": before, "limit": PAGE.min(self.limit - rows.len()),
-            });
-            let page: Page = client.ask("audit_log", QUERY, variables).await?;
+            let asked = Asked {
+                user: self.user.as_deref(),
+                action: self.action.as_deref(),
+                target: self.target.as_deref(),
+                outcome: self.outcome.map(Outcome::name),
+                since: self.since.map(|at| at.to_string()),
+                until: self.until.map(|at| at.to_string()),
+                before,
+                limit: PAGE.min(self.limit - rows.len()),
+            };
+            let page = client.ask(&LOG, asked).await?;
             rows.extend(page.items);
             before = page.next;
             if before.is_none() {

@@ -10,12 +10,16 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar};
 use serde::Deserialize;
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     base::ids::TaskId,
-    cli::{api::Client, follow, json, text},
+    cli::{
+        api::Client,
+        follow, json,
+        operation::{One, Operation},
+        text,
+    },
 };
 
 /// Between two looks: often enough to be seen moving.
@@ -23,11 +27,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// No more bars than a small terminal has lines for; the task's own bar counts all agents.
 const MOST: usize = 16;
 
-const QUERY: &str = "query($id: String!) { background_task(id: $id) { kind \
-    items { name state current total speed reason attempts } } }";
+pub(crate) const LOOK: Operation<One<'_>, Option<Snapshot>> =
+    Operation::new(include_str!("operations/task.graphql"), "TaskBars", "background_task");
 
 #[derive(Deserialize)]
-struct Snapshot {
+pub(crate) struct Snapshot {
     #[serde(deserialize_with = "json::text")]
     kind: String,
     #[serde(deserialize_with = "json::list")]
@@ -58,10 +62,9 @@ pub(crate) async fn watch(client: &Client, id: TaskId, all: &MultiProgress) -> I
     if !io::stderr().is_terminal() {
         return future::pending().await;
     }
-    let mut bars: HashMap<String, ProgressBar> = HashMap::new();
+    let (mut bars, id) = (HashMap::new(), id.to_string());
     loop {
-        let look = client.ask::<Option<Snapshot>>("background_task", QUERY, json!({ "id": id })).await;
-        match look {
+        match client.ask(&LOOK, One { id: &id }).await {
             Ok(Some(look)) if matches!(look.kind.as_str(), "preload" | "unload") => {
                 draw(&look.items, &mut bars, all);
             }

@@ -20,24 +20,26 @@ const MAX_FILE: u64 = 4 << 20;
 pub(crate) const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as wharf serve showed them on its first start \
     (if they are lost, stop it and run: wharf user reset-password EMAIL --keypair)";
 
+/// Where help lists them: beside what the command takes for itself.
+const HEADING: &str = "Server";
+
 /// What every command that talks to a server takes.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Server")]
 pub(crate) struct Connection {
     /// The server's URL (also read from BACKEND_ENDPOINT)
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8090", value_parser = endpoint)]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "URL", default_value = "http://127.0.0.1:8090", value_parser = endpoint)]
     pub(crate) endpoint: Url,
     /// Access key of the key pair to sign requests with (also read from BACKEND_ACCESS_KEY)
-    #[arg(long, global = true, value_name = "KEY")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "KEY")]
     access_key: Option<String>,
     /// File that holds the secret key; without it WHARF_SECRET_KEY or BACKEND_SECRET_KEY is read
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE")]
     secret_key_file: Option<PathBuf>,
     /// PEM file of more certificate authorities to trust for the server, besides the system's
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE")]
     pub(crate) endpoint_ca_file: Option<PathBuf>,
     /// Print JSON, for scripts
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) json: bool,
 }
 

@@ -2,7 +2,7 @@
 
 mod play;
 mod scratch;
-mod stage;
+pub(crate) mod stage;
 
 use std::{
     fmt,

@@ -4,7 +4,7 @@ mod directory;
 mod finding;
 mod fleet;
 mod registries;
-mod server;
+pub(crate) mod server;
 mod space;
 mod time;
 

@@ -6,10 +6,12 @@ use serde_json::json;
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome, given},
     connection::Connection,
     failure::{Failure, Result},
-    json, registry, table,
+    json,
+    operation::{One, Operation, Set},
+    registry, table,
 };
 
 /// List, add, change and remove domains, and choose the registries whose images they may see
@@ -68,7 +70,7 @@ struct Settings {
 
 /// A domain as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     name: String,
     #[serde(deserialize_with = "json::text")]
@@ -81,7 +83,13 @@ struct Record {
     created_at: Option<String>,
 }
 
-const FIELDS: &str = "name description is_active allowed_docker_registries scaling_groups created_at";
+const FILE: &str = include_str!("operations/domain.graphql");
+pub(crate) const LIST: Operation<(), json::List<Record>> = Operation::new(FILE, "Domains", "domains");
+pub(crate) const SHOW: Operation<One<'_>, Record> = Operation::new(FILE, "Domain", "domain");
+pub(crate) const CREATE: Operation<Set<'_>, Outcome> = Operation::new(FILE, "CreateDomain", "create_domain");
+pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "ModifyDomain", "modify_domain");
+pub(crate) const DELETE: Operation<One<'_>, Outcome> = Operation::new(FILE, "DeleteDomain", "delete_domain");
+pub(crate) const PURGE: Operation<One<'_>, Outcome> = Operation::new(FILE, "PurgeDomain", "purge_domain");
 
 impl Domain {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -95,13 +103,10 @@ impl Verb {
         match self {
             Self::List => list(client, as_json).await,
             Self::Add { name, settings } => {
-                let query = "mutation($name: String!, $props: DomainInput!) \
-                    { create_domain(name: $name, props: $props) { ok msg code } }";
                 let props = json!({
                     "description": settings.description, "allowed_docker_registries": settings.allow,
                 });
-                let variables = json!({ "name": name, "props": given(props) });
-                let outcome = client.change(name, "create_domain", query, variables).await?;
+                let outcome = client.change(name, &CREATE, Set { id: name, props: given(props) }).await?;
                 cli::done(&outcome, &format!("added {name}"), as_json)
             }
             Self::Change { name, settings, disallow, active } => {
@@ -109,21 +114,16 @@ impl Verb {
                     ([], []) => None,
                     (allow, disallow) => Some(registries(client, name, allow, disallow).await?),
                 };
-                let query = "mutation($name: String!, $props: ModifyDomainInput!) \
-                    { modify_domain(name: $name, props: $props) { ok msg code } }";
                 let props = json!({
                     "description": settings.description, "is_active": active,
                     "allowed_docker_registries": registries,
                 });
-                let variables = json!({ "name": name, "props": given(props) });
-                let outcome = client.change(name, "modify_domain", query, variables).await?;
+                let outcome = client.change(name, &MODIFY, Set { id: name, props: given(props) }).await?;
                 cli::done(&outcome, &format!("changed {name}"), as_json)
             }
             Self::Remove { name, purge } => {
-                let (field, verb) =
-                    if *purge { ("purge_domain", "removed") } else { ("delete_domain", "switched off") };
-                let query = format!("mutation($name: String!) {{ {field}(name: $name) {{ ok msg code }} }}");
-                let outcome = client.change(name, field, &query, json!({ "name": name })).await?;
+                let (operation, verb) = if *purge { (&PURGE, "removed") } else { (&DELETE, "switched off") };
+                let outcome = client.change(name, operation, One { id: name }).await?;
                 cli::done(&outcome, &format!("{verb} {name}"), as_json)
             }
         }
@@ -131,9 +131,7 @@ impl Verb {
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<()> {
-    let query = format!("query {{ domains {{ {FIELDS} }} }}");
-    let found: Option<Vec<Option<Record>>> = client.ask("domains", &query, json!({})).await?;
-    let records: Vec<_> = found.unwrap_or_default().into_iter().flatten().collect();
+    let records = client.ask(&LIST, ()).await?.0;
     if as_json {
         return json::print(&records);
     }
@@ -154,8 +152,7 @@ async fn registries(
     allow: &[String],
     disallow: &[String],
 ) -> Result<Vec<String>> {
-    let query = format!("query($name: String) {{ domain(name: $name) {{ {FIELDS} }} }}");
-    let found: Option<Record> = client.find(name, "domain", &query, json!({ "name": name })).await?;
+    let found = client.find(name, &SHOW, One { id: name }).await?;
     let domain =
         found.ok_or_else(|| Failure::failed(name, "no such domain").remedy("see wharf domain list"))?;
     let mut all = domain.allowed_docker_registries;

@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome, given},
     connection::Connection,
     failure::{Failure, Result},
-    json, table,
+    json,
+    operation::{One, Operation, Set},
+    table,
 };
 
 /// List, add, change and remove groups (projects), and choose their members
@@ -92,7 +94,7 @@ struct Which {
 
 /// A group as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     id: String,
     #[serde(deserialize_with = "json::text")]
@@ -107,7 +109,18 @@ struct Record {
     created_at: Option<String>,
 }
 
-const FIELDS: &str = "id name description is_active domain_name scaling_groups created_at";
+const FILE: &str = include_str!("operations/group.graphql");
+pub(crate) const LIST: Operation<Within<'_>, json::List<Record>> = Operation::new(FILE, "Groups", "groups");
+pub(crate) const CREATE: Operation<Set<'_>, Outcome> = Operation::new(FILE, "CreateGroup", "create_group");
+pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "ModifyGroup", "modify_group");
+pub(crate) const DELETE: Operation<One<'_>, Outcome> = Operation::new(FILE, "DeleteGroup", "delete_group");
+pub(crate) const PURGE: Operation<One<'_>, Outcome> = Operation::new(FILE, "PurgeGroup", "purge_group");
+
+/// Which groups are listed.
+#[derive(Default, Serialize)]
+pub(crate) struct Within<'a> {
+    domain: Option<&'a str>,
+}
 
 impl Group {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -121,11 +134,8 @@ impl Verb {
         match self {
             Self::List { domain } => list(client, domain.as_deref(), as_json).await,
             Self::Add { name, domain, description } => {
-                let query = "mutation($name: String!, $props: GroupInput!) \
-                    { create_group(name: $name, props: $props) { ok msg code } }";
                 let props = given(json!({ "domain_name": domain, "description": description }));
-                let variables = json!({ "name": name, "props": props });
-                let outcome = client.change(name, "create_group", query, variables).await?;
+                let outcome = client.change(name, &CREATE, Set { id: name, props }).await?;
                 cli::done(&outcome, &format!("added {name} to {domain}"), as_json)
             }
             Self::Change { which, name, description, active } => {
@@ -160,10 +170,7 @@ async fn list(client: &Client, domain: Option<&str>, as_json: bool) -> Result<()
 }
 
 async fn all(client: &Client, domain: Option<&str>) -> Result<Vec<Record>> {
-    let query = format!("query($domain: String) {{ groups(domain_name: $domain) {{ {FIELDS} }} }}");
-    let found: Option<Vec<Option<Record>>> =
-        client.ask("groups", &query, given(json!({ "domain": domain }))).await?;
-    Ok(found.unwrap_or_default().into_iter().flatten().collect())
+    client.ask(&LIST, Within { domain }).await.map(|groups| groups.0)
 }
 
 /// The ids of the groups of these names in a domain.
@@ -190,10 +197,8 @@ impl Which {
     }
 
     async fn modify(&self, client: &Client, props: Value, verb: &str, as_json: bool) -> Result<()> {
-        let query = "mutation($gid: UUID!, $props: ModifyGroupInput!) \
-            { modify_group(gid: $gid, props: $props) { ok msg code } }";
-        let variables = json!({ "gid": self.id(client).await?, "props": props });
-        let outcome = client.change(&self.group, "modify_group", query, variables).await?;
+        let id = self.id(client).await?;
+        let outcome = client.change(&self.group, &MODIFY, Set { id: &id, props }).await?;
         cli::done(&outcome, &format!("{verb} {}", self.group), as_json)
     }
 
@@ -207,10 +212,9 @@ impl Which {
     }
 
     async fn remove(&self, client: &Client, purge: bool, as_json: bool) -> Result<()> {
-        let (field, verb) = if purge { ("purge_group", "removed") } else { ("delete_group", "switched off") };
-        let query = format!("mutation($gid: UUID!) {{ {field}(gid: $gid) {{ ok msg code }} }}");
-        let variables = json!({ "gid": self.id(client).await? });
-        let outcome = client.change(&self.group, field, &query, variables).await?;
+        let (operation, verb) = if purge { (&PURGE, "removed") } else { (&DELETE, "switched off") };
+        let id = self.id(client).await?;
+        let outcome = client.change(&self.group, operation, One { id: &id }).await?;
         cli::done(&outcome, &format!("{verb} {}", self.group), as_json)
     }
 }

@@ -2,14 +2,15 @@
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome, Started},
     connection::Connection,
     failure::{Failure, Result},
-    follow, json, presence, registry, table, text,
+    follow, json,
+    operation::{One, Operation},
+    presence, registry, table, text,
 };
 
 /// List, scan, name and forget images
@@ -98,7 +99,7 @@ struct List {
 /// An image as the API has it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Record {
+pub(crate) struct Record {
     id: Option<String>,
     #[serde(deserialize_with = "json::text")]
     registry: String,
@@ -142,11 +143,45 @@ struct Limit {
     max: Option<String>,
 }
 
-/// What the table shows: a tenth of the bytes of [`FIELDS`] for images with many labels.
-const ROW: &str = "registry name tag architecture humanized_name size_bytes aliases installed";
+const FILE: &str = include_str!("operations/image.graphql");
+pub(crate) const LIST: Operation<Listed, json::List<Record>> = Operation::new(FILE, "Images", "images");
+pub(crate) const SHOW: Operation<Named<'_>, Record> = Operation::new(FILE, "Image", "image");
+pub(crate) const RESCAN: Operation<Scope<'_>, Started> =
+    Operation::new(FILE, "RescanImages", "rescan_images");
+pub(crate) const SCAN: Operation<One<'_>, Started> = Operation::new(FILE, "ScanImage", "scan_image");
+pub(crate) const FORGET: Operation<Named<'_>, Outcome> = Operation::new(FILE, "ForgetImage", "forget_image");
+pub(crate) const ALIAS: Operation<Meaning<'_>, Outcome> = Operation::new(FILE, "AliasImage", "alias_image");
+pub(crate) const DEALIAS: Operation<One<'_>, Outcome> = Operation::new(FILE, "DealiasImage", "dealias_image");
 
-const FIELDS: &str = "id registry name tag architecture humanized_name digest size_bytes aliases \
-    labels { key value } resource_limits { key min max } supported_accelerators installed installed_agents";
+/// Which images are listed, and how much of each.
+#[derive(Default, Serialize)]
+pub(crate) struct Listed {
+    installed: Option<bool>,
+    whole: bool,
+}
+
+/// What a person types for an image.
+#[derive(Default, Serialize)]
+pub(crate) struct Named<'a> {
+    reference: &'a str,
+    architecture: Option<&'a str>,
+}
+
+/// What is read anew.
+#[derive(Default, Serialize)]
+pub(crate) struct Scope<'a> {
+    pub(crate) registry: Option<&'a str>,
+    pub(crate) project: Option<&'a str>,
+    pub(crate) confirm_removals: Option<bool>,
+}
+
+/// A name, and what it is to mean.
+#[derive(Default, Serialize)]
+pub(crate) struct Meaning<'a> {
+    alias: &'a str,
+    target: &'a str,
+    architecture: Option<&'a str>,
+}
 
 impl Image {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -163,40 +198,31 @@ impl Verb {
                 show(client, reference, architecture.as_deref(), as_json).await
             }
             Self::Rescan { registry, project, confirm_removals, no_follow } => {
-                let query = "mutation($registry: String, $project: String, $confirm_removals: Boolean) \
-                    { rescan_images(registry: $registry, project: $project, confirm_removals: $confirm_removals) \
-                    { ok msg code task_id } }";
-                let confirmed = confirm_removals.then_some(true);
-                let variables =
-                    given(json!({ "registry": registry, "project": project, "confirm_removals": confirmed }));
+                let scope = Scope {
+                    registry: registry.as_deref(),
+                    project: project.as_deref(),
+                    confirm_removals: confirm_removals.then_some(true),
+                };
                 let what = registry.as_deref().unwrap_or("every registry");
-                start(client, what, "rescan_images", query, variables, *no_follow, as_json).await
+                start(client, what, &RESCAN, scope, *no_follow, as_json).await
             }
             Self::Scan { reference, no_follow } => {
-                let query = "mutation($reference: String!) { scan_image(reference: $reference) { ok msg code task_id } }";
-                let variables = json!({ "reference": reference });
-                start(client, reference, "scan_image", query, variables, *no_follow, as_json).await
+                start(client, reference, &SCAN, One { id: reference }, *no_follow, as_json).await
             }
             Self::Presence(presence) => presence.run(client, as_json).await,
             Self::Forget { reference, architecture } => {
-                let query = "mutation($reference: String!, $architecture: String) \
-                    { forget_image(reference: $reference, architecture: $architecture) { ok msg code } }";
-                let variables = given(json!({ "reference": reference, "architecture": architecture }));
-                let said = format!("forgot {reference}");
-                change(client, reference, "forget_image", query, variables, &said, as_json).await
+                let named = Named { reference, architecture: architecture.as_deref() };
+                let outcome = client.change(reference, &FORGET, named).await?;
+                cli::done(&outcome, &format!("forgot {reference}"), as_json)
             }
             Self::Alias { alias, target, architecture } => {
-                let query = "mutation($alias: String!, $target: String!, $architecture: String) \
-                    { alias_image(alias: $alias, target: $target, architecture: $architecture) { ok msg code } }";
-                let variables =
-                    given(json!({ "alias": alias, "target": target, "architecture": architecture }));
-                let said = format!("{alias} now means {target}");
-                change(client, alias, "alias_image", query, variables, &said, as_json).await
+                let meaning = Meaning { alias, target, architecture: architecture.as_deref() };
+                let outcome = client.change(alias, &ALIAS, meaning).await?;
+                cli::done(&outcome, &format!("{alias} now means {target}"), as_json)
             }
             Self::Dealias { alias } => {
-                let query = "mutation($alias: String!) { dealias_image(alias: $alias) { ok msg code } }";
-                let said = format!("{alias} means no image any more");
-                change(client, alias, "dealias_image", query, json!({ "alias": alias }), &said, as_json).await
+                let outcome = client.change(alias, &DEALIAS, One { id: alias }).await?;
+                cli::done(&outcome, &format!("{alias} means no image any more"), as_json)
             }
         }
     }
@@ -204,13 +230,9 @@ impl Verb {
 
 impl List {
     async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
-        let fields = if as_json { FIELDS } else { ROW };
-        let query =
-            format!("query($installed: Boolean) {{ images(is_installed: $installed) {{ {fields} }} }}");
-        let variables = given(json!({ "installed": self.installed.then_some(true) }));
-        let images: Option<Vec<Option<Record>>> = client.ask("images", &query, variables).await?;
-        let mut images: Vec<_> =
-            images.unwrap_or_default().into_iter().flatten().filter(|i| self.wants(i)).collect();
+        let listed = Listed { installed: self.installed.then_some(true), whole: as_json };
+        let images = client.ask(&LIST, listed).await?.0;
+        let mut images: Vec<_> = images.into_iter().filter(|image| self.wants(image)).collect();
         images.sort_by_cached_key(|image| (image.canonical(), image.architecture.clone()));
         if as_json {
             return json::print(&images);
@@ -243,12 +265,7 @@ impl List {
 }
 
 async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_json: bool) -> Result<()> {
-    let query = format!(
-        "query($reference: String!, $architecture: String) \
-         {{ image(reference: $reference, architecture: $architecture) {{ {FIELDS} }} }}"
-    );
-    let variables = given(json!({ "reference": reference, "architecture": architecture }));
-    let image: Option<Record> = client.find(reference, "image", &query, variables).await?;
+    let image = client.find(reference, &SHOW, Named { reference, architecture }).await?;
     let image = image.ok_or_else(|| {
         Failure::failed(reference, "no such image, or none that you may see").remedy("see wharf image list")
     })?;
@@ -256,36 +273,21 @@ async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_j
 }
 
 /// A mutation that starts a task; follows it unless told not to.
-pub(crate) async fn start(
+pub(crate) async fn start<V: Serialize>(
     client: &Client,
     what: &str,
-    field: &str,
-    query: &str,
-    variables: Value,
+    operation: &Operation<V, Started>,
+    variables: V,
     no_follow: bool,
     as_json: bool,
 ) -> Result<()> {
-    let outcome = client.change(what, field, query, variables).await?;
-    match outcome.task_id {
+    let started = client.change(what, operation, variables).await?;
+    match started.task_id {
         Some(id) if !no_follow => follow::follow(client, id, as_json).await,
-        _ if as_json => json::print(&outcome),
+        _ if as_json => json::print(&started),
         Some(id) => cli::print(&format!("started task {id}; follow it with: wharf task follow {id}")),
-        None => cli::print(&text::one_line(outcome.msg.as_deref().unwrap_or("nothing to do"))),
+        None => cli::print(&text::one_line(started.msg.as_deref().unwrap_or("nothing to do"))),
     }
-}
-
-/// A mutation that is over when it is answered.
-async fn change(
-    client: &Client,
-    what: &str,
-    field: &str,
-    query: &str,
-    variables: Value,
-    said: &str,
-    as_json: bool,
-) -> Result<()> {
-    let outcome = client.change(what, field, query, variables).await?;
-    if as_json { json::print(&outcome) } else { cli::print(&text::one_line(said)) }
 }
 
 impl Record {

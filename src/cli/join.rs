@@ -1,15 +1,17 @@
-//! `wharf agent token`, `remove` and `drain`: how agents on other machines get in and out.
+//! `wharf agent token` and `remove`: how agents on other machines get in and out.
 
 use clap::Subcommand;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome, given},
     failure::{Failure, Result},
-    json, table, text,
+    json,
+    operation::{One, Operation},
+    table, text,
 };
 
 #[derive(Subcommand)]
@@ -50,7 +52,7 @@ fn lifetime(text: &str) -> Result<SignedDuration, String> {
 
 /// A token as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     id: String,
     #[serde(deserialize_with = "json::text")]
@@ -67,14 +69,27 @@ struct Record {
 
 /// What making one came to.
 #[derive(Debug, Serialize, Deserialize)]
-struct Made {
+pub(crate) struct Made {
     ok: Option<bool>,
     msg: Option<String>,
     token: Option<String>,
     agent_token: Option<Record>,
 }
 
-const FIELDS: &str = "id state agent scaling_group uses_left used_by created_by created_at expires_at";
+const FILE: &str = include_str!("operations/agent.graphql");
+pub(crate) const LIST: Operation<(), json::List<Record>> =
+    Operation::new(FILE, "AgentTokens", "agent_tokens");
+pub(crate) const CREATE: Operation<New, Made> =
+    Operation::new(FILE, "CreateAgentToken", "create_agent_token");
+pub(crate) const REVOKE: Operation<One<'_>, Outcome> =
+    Operation::new(FILE, "RevokeAgentToken", "revoke_agent_token");
+pub(crate) const REMOVE: Operation<One<'_>, Outcome> = Operation::new(FILE, "RemoveAgent", "remove_agent");
+
+/// What a token is to be like.
+#[derive(Default, Serialize)]
+pub(crate) struct New {
+    props: Value,
+}
 
 impl Token {
     pub(crate) async fn run(&self, client: &Client, as_json: bool) -> Result<()> {
@@ -83,23 +98,19 @@ impl Token {
                 let props = given(json!({
                     "id": id, "scaling_group": scaling_group, "expires_in": expires.as_secs(), "uses": uses,
                 }));
-                create(client, json!({ "props": props }), as_json).await
+                create(client, props, as_json).await
             }
             Self::List => list(client, as_json).await,
             Self::Revoke { token } => {
-                let done = format!("revoked {token}");
-                change(client, token, "revoke_agent_token", &done, as_json).await
+                let outcome = client.change(token, &REVOKE, One { id: token }).await?;
+                cli::done(&outcome, &format!("revoked {token}"), as_json)
             }
         }
     }
 }
 
-async fn create(client: &Client, variables: serde_json::Value, as_json: bool) -> Result<()> {
-    let query = format!(
-        "mutation($props: CreateAgentTokenInput) \
-         {{ create_agent_token(props: $props) {{ ok msg code token agent_token {{ {FIELDS} }} }} }}"
-    );
-    let made: Made = client.ask("create_agent_token", &query, variables).await?;
+async fn create(client: &Client, props: Value, as_json: bool) -> Result<()> {
+    let made = client.ask(&CREATE, New { props }).await?;
     let (Some(true), Some(token)) = (made.ok, &made.token) else {
         return Err(Failure::failed("token", made.msg.unwrap_or_else(|| "the server says nothing".into())));
     };
@@ -113,7 +124,7 @@ async fn create(client: &Client, variables: serde_json::Value, as_json: bool) ->
         cli::print(&format!(
             "\nIt is not shown again, and is good until {}. On the node:\n  \
              WHARF_TOKEN={} wharf agent --manager {server}",
-            text::one_line(&until),
+            text::one_line(&text::moment(&until)),
             text::one_line(token),
         ))?;
     }
@@ -121,8 +132,7 @@ async fn create(client: &Client, variables: serde_json::Value, as_json: bool) ->
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<()> {
-    let query = format!("{{ agent_tokens {{ {FIELDS} }} }}");
-    let tokens: Vec<Record> = client.ask("agent_tokens", &query, json!({})).await?;
+    let tokens = client.ask(&LIST, ()).await?.0;
     if as_json {
         return json::print(&tokens);
     }
@@ -143,7 +153,7 @@ impl Record {
             line(&self.scaling_group, "any"),
             self.uses_left.to_string(),
             line(&self.used_by, "-"),
-            line(&self.expires_at, ""),
+            text::one_line(&text::moment(self.expires_at.as_deref().unwrap_or_default())),
             line(&self.created_by, ""),
         ]
     }
@@ -151,27 +161,8 @@ impl Record {
 
 /// Takes an agent out of the fleet.
 pub(crate) async fn remove(client: &Client, id: &str, as_json: bool) -> Result<()> {
-    change(client, id, "remove_agent", &format!("removed {id}; its credential is good no more"), as_json)
-        .await
-}
-
-/// Lets an agent get no new images, or lets it get some again.
-pub(crate) async fn drain(client: &Client, id: &str, undo: bool, as_json: bool) -> Result<()> {
-    let query = "mutation($id: String!, $props: ModifyAgentInput!) \
-        { modify_agent(id: $id, props: $props) { ok msg code } }";
-    let variables = json!({ "id": id, "props": { "schedulable": undo } });
-    let outcome = client.change(id, "modify_agent", query, variables).await?;
-    if as_json {
-        return json::print(&outcome);
-    }
-    let done = if undo { "takes new images again" } else { "gets no new images; what it has stays" };
-    cli::print(&text::one_line(&format!("{id} {done}")))
-}
-
-async fn change(client: &Client, what: &str, field: &str, done: &str, as_json: bool) -> Result<()> {
-    let query = format!("mutation($id: String!) {{ {field}(id: $id) {{ ok msg code }} }}");
-    let outcome = client.change(what, field, &query, json!({ "id": what })).await?;
-    if as_json { json::print(&outcome) } else { cli::print(&text::one_line(done)) }
+    let outcome = client.change(id, &REMOVE, One { id }).await?;
+    cli::done(&outcome, &format!("removed {id}; its credential is good no more"), as_json)
 }
 
 #[cfg(test)]

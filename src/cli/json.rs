@@ -39,6 +39,11 @@ pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(values.unwrap_or_default().into_iter().flatten().collect())
 }
 
+/// An answer that is [`list`].
+#[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
+pub(crate) struct List<T>(#[serde(deserialize_with = "list")] pub(crate) Vec<T>);
+
 /// A text that may be null.
 pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

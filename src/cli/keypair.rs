@@ -8,11 +8,13 @@ use crate::{
     base::secret::Secret,
     cli::{
         self,
-        api::{Client, given},
+        api::{Client, Outcome, given},
         connection::Connection,
         credentials::Made,
         failure::{Failure, Result},
-        json, table,
+        json,
+        operation::{One, Operation, Set},
+        table, text,
     },
 };
 
@@ -84,11 +86,34 @@ struct Record {
     last_used: Option<String>,
 }
 
-const FIELDS: &str = "access_key user_id is_active rate_limit created_at last_used";
+const FILE: &str = include_str!("operations/keypair.graphql");
+pub(crate) const LIST: Operation<Listed<'_>, Page> = Operation::new(FILE, "KeypairList", "keypair_list");
+pub(crate) const CREATE: Operation<Set<'_>, Created> =
+    Operation::new(FILE, "CreateKeypair", "create_keypair");
+pub(crate) const MODIFY: Operation<Set<'_>, Outcome> =
+    Operation::new(FILE, "ModifyKeypair", "modify_keypair");
+pub(crate) const ROTATE: Operation<One<'_>, Created> =
+    Operation::new(FILE, "RotateKeypair", "rotate_keypair");
+pub(crate) const DELETE: Operation<One<'_>, Outcome> =
+    Operation::new(FILE, "DeleteKeypair", "delete_keypair");
+
+/// Which keypairs are listed.
+#[derive(Default, Serialize)]
+pub(crate) struct Listed<'a> {
+    limit: usize,
+    offset: usize,
+    email: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Page {
+    #[serde(deserialize_with = "json::list")]
+    items: Vec<Record>,
+}
 
 /// A keypair that was just made.
 #[derive(Debug, Deserialize)]
-struct Created {
+pub(crate) struct Created {
     ok: bool,
     #[serde(deserialize_with = "json::text")]
     msg: String,
@@ -115,34 +140,22 @@ impl Verb {
         match self {
             Self::List { user } => list(client, user.as_deref(), as_json).await,
             Self::Add { user, rate_limit } => {
-                let query = "mutation($user: String!, $props: KeyPairInput!) \
-                    { create_keypair(user_id: $user, props: $props) \
-                      { ok msg code keypair { access_key secret_key user_id } } }";
                 let props =
                     json!({ "is_active": true, "rate_limit": rate_limit, "resource_policy": "default" });
-                let variables = json!({ "user": user, "props": props });
-                let made: Created = client.ask_about(user, "create_keypair", query, variables).await?;
+                let made = client.ask_about(user, &CREATE, Set { id: user, props }).await?;
                 shown_once(user, made, as_json)
             }
             Self::Change { key, rate_limit, active } => {
-                let query = "mutation($key: String!, $props: ModifyKeyPairInput!) \
-                    { modify_keypair(access_key: $key, props: $props) { ok msg code } }";
                 let props = given(json!({ "rate_limit": rate_limit, "is_active": active }));
-                let variables = json!({ "key": key, "props": props });
-                let outcome = client.change(key, "modify_keypair", query, variables).await?;
+                let outcome = client.change(key, &MODIFY, Set { id: key, props }).await?;
                 cli::done(&outcome, &format!("changed {key}"), as_json)
             }
             Self::Rotate { key } => {
-                let query = "mutation($key: String!) { rotate_keypair(access_key: $key) \
-                    { ok msg code keypair { access_key secret_key user_id } } }";
-                let variables = json!({ "key": key });
-                let made: Created = client.ask_about(key, "rotate_keypair", query, variables).await?;
+                let made = client.ask_about(key, &ROTATE, One { id: key }).await?;
                 shown_once(key, made, as_json)
             }
             Self::Remove { key } => {
-                let query = "mutation($key: String!) { delete_keypair(access_key: $key) { ok msg code } }";
-                let variables = json!({ "key": key });
-                let outcome = client.change(key, "delete_keypair", query, variables).await?;
+                let outcome = client.change(key, &DELETE, One { id: key }).await?;
                 cli::done(&outcome, &format!("removed {key}"), as_json)
             }
         }
@@ -150,19 +163,9 @@ impl Verb {
 }
 
 async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Page {
-        #[serde(deserialize_with = "json::list")]
-        items: Vec<Record>,
-    }
-    let query = format!(
-        "query($limit: Int!, $offset: Int!, $email: String) {{
-           keypair_list(limit: $limit, offset: $offset, email: $email) {{ items {{ {FIELDS} }} }} }}"
-    );
     let mut all: Vec<Record> = Vec::new();
     loop {
-        let variables = given(json!({ "limit": PAGE, "offset": all.len(), "email": user }));
-        let page: Page = client.ask("keypair_list", &query, variables).await?;
+        let page = client.ask(&LIST, Listed { limit: PAGE, offset: all.len(), email: user }).await?;
         let is_last = page.items.len() < PAGE;
         all.extend(page.items);
         if is_last {
@@ -175,14 +178,14 @@ async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> 
     let cells = all.into_iter().map(|pair| {
         let limit = if pair.rate_limit == 0 { "none".into() } else { pair.rate_limit.to_string() };
         let active = cli::yes_or_no(pair.is_active);
-        vec![pair.access_key, pair.user_id, active, limit, pair.last_used.unwrap_or_default()]
+        vec![pair.access_key, pair.user_id, active, limit, text::moment(&pair.last_used.unwrap_or_default())]
     });
     cli::print(&table::rows(&["ACCESS KEY", "USER", "ACTIVE", "RATE LIMIT", "LAST USED"], cells))
 }
 
 fn shown_once(what: &str, made: Created, as_json: bool) -> Result<()> {
     let Some(pair) = made.keypair.filter(|_| made.ok) else {
-        return Err(Failure::failed(what, made.msg));
+        return Err(Failure::about(what, made.msg));
     };
     if as_json {
         return json::print(&json!({

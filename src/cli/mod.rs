@@ -25,6 +25,7 @@ mod join;
 mod json;
 mod keypair;
 mod node;
+mod operation;
 mod password;
 mod presence;
 #[cfg(test)]
@@ -266,7 +267,7 @@ fn is_for_people() -> bool {
 }
 
 /// Says what a mutation did.
-fn done(outcome: &api::Outcome, said: &str, as_json: bool) -> Result<()> {
+fn done(outcome: &impl api::Payload, said: &str, as_json: bool) -> Result<()> {
     if as_json { json::print(outcome) } else { print(&text::one_line(said)) }
 }
 
@@ -277,6 +278,12 @@ fn yes_or_no(answer: Option<bool>) -> String {
         Some(false) => "no".into(),
         None => String::new(),
     }
+}
+
+/// Says something beside what stdout gets: for people, whatever stdout is.
+fn note(text: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.

@@ -2,14 +2,8 @@
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::cli::{
-    self,
-    api::{Client, given},
-    failure::Result,
-    json, table,
-};
+use crate::cli::{self, api::Client, failure::Result, json, operation::Operation, table};
 
 /// The most rows that one request brings.
 const PAGE: usize = 10_000;
@@ -29,7 +23,7 @@ pub(crate) struct Presence {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row {
+pub(crate) struct Row {
     #[serde(deserialize_with = "json::text")]
     agent: String,
     #[serde(deserialize_with = "json::text")]
@@ -40,6 +34,17 @@ struct Row {
     digest: String,
     #[serde(deserialize_with = "json::text")]
     state: String,
+}
+
+pub(crate) const PRESENCE: Operation<Asked<'_>, json::List<Row>> =
+    Operation::new(include_str!("operations/image.graphql"), "ImagePresence", "image_presence");
+
+/// Which rows are asked for.
+#[derive(Default, Serialize)]
+pub(crate) struct Asked<'a> {
+    reference: Option<&'a str>,
+    agent: Option<&'a str>,
+    offset: usize,
 }
 
 impl Presence {
@@ -57,15 +62,15 @@ impl Presence {
     }
 
     async fn rows(&self, client: &Client) -> Result<Vec<Row>> {
-        let query = "query($reference: String, $agent: String, $offset: Int) \
-            { image_presence(reference: $reference, agent: $agent, offset: $offset) \
-            { agent reference architecture digest state } }";
         let what = self.reference.as_deref().or(self.agent.as_deref()).unwrap_or_default();
         let mut rows: Vec<Row> = Vec::new();
         loop {
-            let variables =
-                given(json!({ "reference": self.reference, "agent": self.agent, "offset": rows.len() }));
-            let page: Vec<Row> = client.ask_about(what, "image_presence", query, variables).await?;
+            let asked = Asked {
+                reference: self.reference.as_deref(),
+                agent: self.agent.as_deref(),
+                offset: rows.len(),
+            };
+            let page = client.ask_about(what, &PRESENCE, asked).await?.0;
             let is_last = page.len() < PAGE;
             rows.extend(page);
             if is_last {

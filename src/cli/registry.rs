@@ -13,7 +13,9 @@ use crate::{
         api::{Client, Outcome},
         connection::{self, Connection},
         failure::Result,
-        json, password, table, text,
+        json,
+        operation::{One, Operation, Set},
+        password, table, text,
     },
 };
 
@@ -137,8 +139,24 @@ pub(crate) struct Config {
     ca_pem: Option<String>,
 }
 
-const FIELDS: &str =
-    "hostname config { url type project username ssl_verify is_global kernelspec_only trusted_hosts ca_pem }";
+const FILE: &str = include_str!("operations/registry.graphql");
+pub(crate) const LIST: Operation<(), json::List<Record>> =
+    Operation::new(FILE, "ContainerRegistries", "container_registries");
+pub(crate) const CREATE: Operation<Set<'_>, Value> =
+    Operation::new(FILE, "CreateContainerRegistry", "create_container_registry");
+pub(crate) const MODIFY: Operation<Set<'_>, Modified> =
+    Operation::new(FILE, "ModifyContainerRegistry", "modify_container_registry");
+pub(crate) const DELETE: Operation<One<'_>, Value> =
+    Operation::new(FILE, "DeleteContainerRegistry", "delete_container_registry");
+pub(crate) const TEST: Operation<One<'_>, Outcome> =
+    Operation::new(FILE, "TestContainerRegistry", "test_container_registry");
+
+/// What changing a registry came to.
+#[derive(Deserialize)]
+pub(crate) struct Modified {
+    /// What went with the address that it had before.
+    msg: Option<String>,
+}
 
 impl Registry {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -162,16 +180,13 @@ impl Verb {
                 if *no_ca_file {
                     props.insert("ca_pem".into(), "".into());
                 }
-                let query = "mutation($hostname: String!, $props: ModifyContainerRegistryInput!) \
-                    { modify_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } msg } }";
-                let variables = json!({ "hostname": host, "props": props });
-                changed(client, host, "modify_container_registry", query, variables, "changed", as_json).await
+                let set = Set { id: host, props: props.into() };
+                let modified = client.ask_about(host, &MODIFY, set).await?;
+                changed(host, "changed", modified.msg, as_json)
             }
             Self::Remove { host } => {
-                let query = "mutation($hostname: String!) \
-                    { delete_container_registry(hostname: $hostname) { container_registry { hostname } } }";
-                let variables = json!({ "hostname": host });
-                changed(client, host, "delete_container_registry", query, variables, "removed", as_json).await
+                client.ask_about(host, &DELETE, One { id: host }).await?;
+                changed(host, "removed", None, as_json)
             }
             Self::Test { host } => test(client, host, as_json).await,
         }
@@ -180,9 +195,7 @@ impl Verb {
 
 /// Every registry there is.
 pub(crate) async fn all(client: &Client) -> Result<Vec<Record>> {
-    let query = format!("query {{ container_registries {{ {FIELDS} }} }}");
-    let records: Option<Vec<Option<Record>>> = client.ask("container_registries", &query, json!({})).await?;
-    Ok(records.unwrap_or_default().into_iter().flatten().collect())
+    client.ask(&LIST, ()).await.map(|records| records.0)
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<()> {
@@ -201,10 +214,8 @@ async fn add(client: &Client, host: &str, settings: &Settings, as_json: bool) ->
     let mut props = settings.props(settings.password(host)?.as_ref())?;
     props.entry("url").or_insert_with(|| reference::registry_url(host).into());
     props.entry("type").or_insert_with(|| "docker".into());
-    let query = "mutation($hostname: String!, $props: CreateContainerRegistryInput!) \
-        { create_container_registry(hostname: $hostname, props: $props) { container_registry { hostname } } }";
-    let variables = json!({ "hostname": host, "props": props });
-    changed(client, host, "create_container_registry", query, variables, "added", as_json).await?;
+    client.ask_about(host, &CREATE, Set { id: host, props: props.into() }).await?;
+    changed(host, "added", None, as_json)?;
     if as_json { Ok(()) } else { cli::print(&format!("read it with: wharf image rescan {host}")) }
 }
 
@@ -218,9 +229,7 @@ async fn test(client: &Client, host: &str, as_json: bool) -> Result<()> {
 
 /// Has the server connect to a registry and log in.
 pub(crate) async fn tried(client: &Client, host: &str) -> Result<Outcome> {
-    let query =
-        "mutation($hostname: String!) { test_container_registry(hostname: $hostname) { ok msg code } }";
-    client.change(host, "test_container_registry", query, json!({ "hostname": host })).await
+    client.change(host, &TEST, One { id: host }).await
 }
 
 /// What came of [`tried`], where it went well.
@@ -228,22 +237,12 @@ pub(crate) fn said(outcome: &Outcome) -> &str {
     outcome.msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("it answers")
 }
 
-/// A mutation that answers with the registry, or a GraphQL error.
-async fn changed(
-    client: &Client,
-    host: &str,
-    field: &str,
-    query: &str,
-    variables: Value,
-    verb: &str,
-    as_json: bool,
-) -> Result<()> {
-    let answer: Value = client.ask_about(host, field, query, variables).await?;
-    let note = answer.get("msg").and_then(Value::as_str);
+/// Says what was done to a registry: such a mutation answers without `ok`, or with an error.
+fn changed(host: &str, verb: &str, note: Option<String>, as_json: bool) -> Result<()> {
     if as_json {
         return json::print(&json!({ "ok": true, "hostname": host, "msg": note }));
     }
-    let note = note.map(|note| format!("\n{}", text::one_line(note))).unwrap_or_default();
+    let note = note.map(|note| format!("\n{}", text::one_line(&note))).unwrap_or_default();
     cli::print(&format!("{verb} {host}{note}"))
 }
 

@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome, Payload, given},
     connection::Connection,
     failure::{Failure, Result},
-    json, table,
-    task::moment,
-    text::{self, one_line},
+    json,
+    operation::{One, Operation, Set},
+    table,
+    text::{self, moment, one_line},
 };
 
 /// Keep images on agents: rules that load what is missing as agents join and tags move
@@ -103,7 +104,7 @@ struct Window {
 
 /// A rule as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     name: String,
     #[serde(deserialize_with = "json::text")]
@@ -188,7 +189,7 @@ struct Waiting {
 
 /// What a rule would find.
 #[derive(Debug, Serialize, Deserialize)]
-struct Preview {
+pub(crate) struct Preview {
     #[serde(deserialize_with = "json::list")]
     problems: Vec<Problem>,
     #[serde(deserialize_with = "json::count")]
@@ -225,13 +226,47 @@ struct Problem {
     message: String,
 }
 
-const FIELDS: &str = "name state images target_agents window time_zone effective_time_zone enabled is_open opens_at \
-    closes_at created_at created_by modified_at modified_by status { at images is_cut agents folded unknown \
-    unknown_count away { agent reason } away_count present missing loading due held_back unfit \
-    waiting { agent image reason until } begun_at begun task_ids problem }";
+const FILE: &str = include_str!("operations/rule.graphql");
+pub(crate) const LIST: Operation<(), json::List<Record>> =
+    Operation::new(FILE, "PreloadRules", "preload_rules");
+pub(crate) const SHOW: Operation<One<'_>, Option<Record>> =
+    Operation::new(FILE, "PreloadRule", "preload_rule");
+pub(crate) const PREVIEW: Operation<Draft<'_>, Preview> =
+    Operation::new(FILE, "PreloadRulePreview", "preload_rule_preview");
+pub(crate) const CREATE: Operation<Set<'_>, Changed> =
+    Operation::new(FILE, "CreatePreloadRule", "create_preload_rule");
+pub(crate) const MODIFY: Operation<Set<'_>, Changed> =
+    Operation::new(FILE, "ModifyPreloadRule", "modify_preload_rule");
+pub(crate) const DELETE: Operation<One<'_>, Outcome> =
+    Operation::new(FILE, "DeletePreloadRule", "delete_preload_rule");
 
-const PREVIEW: &str = "problems { field message } images image_names is_cut agents folded unknown unknown_count \
-    away_count present missing bytes is_open opens_at effective_time_zone";
+/// A rule that is not there yet.
+#[derive(Default, Serialize)]
+pub(crate) struct Draft<'a> {
+    images: &'a str,
+    target_agents: &'a str,
+    window: Option<&'a str>,
+    time_zone: Option<&'a str>,
+}
+
+/// What came of a change.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Changed {
+    ok: bool,
+    #[serde(default)]
+    msg: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    /// Names in the expression that are nobody's yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unknown: Option<Vec<String>>,
+}
+
+impl Payload for Changed {
+    fn outcome(&self) -> (bool, Option<&str>, Option<&str>) {
+        (self.ok, self.msg.as_deref(), self.code.as_deref())
+    }
+}
 
 impl Rule {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -246,60 +281,51 @@ impl Verb {
             Self::List => list(client, as_json).await,
             Self::Show { name } => show(client, name, as_json).await,
             Self::Add { images, agents, window, plan: true, .. } => {
-                let variables = json!({
-                    "images": images, "target_agents": agents,
-                    "window": window.window, "time_zone": window.time_zone,
-                });
-                preview(client, variables, as_json).await
+                let draft = Draft {
+                    images,
+                    target_agents: agents,
+                    window: window.window.as_deref(),
+                    time_zone: window.time_zone.as_deref(),
+                };
+                preview(client, draft, as_json).await
             }
             Self::Add { name, images, agents, window, disabled, .. } => {
                 let props = given(json!({
                     "images": images, "target_agents": agents, "window": window.window,
                     "time_zone": window.time_zone, "enabled": disabled.then_some(false),
                 }));
-                let query = "mutation($name: String!, $props: CreatePreloadRuleInput!) \
-                    { create_preload_rule(name: $name, props: $props) { ok msg code unknown } }";
-                changed(client, name, "create_preload_rule", query, props, "added", as_json).await
+                changed(client, name, &CREATE, props, "added", as_json).await
             }
             Self::Change { name, images, agents, window, always } => {
                 let times = if *always { Some(String::new()) } else { window.window.clone() };
                 let props = given(json!({
                     "images": images, "target_agents": agents, "window": times, "time_zone": window.time_zone,
                 }));
-                modify(client, name, props, "changed", as_json).await
+                changed(client, name, &MODIFY, props, "changed", as_json).await
             }
             Self::Remove { name } => {
-                let query = "mutation($name: String!) { delete_preload_rule(name: $name) { ok msg code } }";
-                let outcome =
-                    client.change(name, "delete_preload_rule", query, json!({ "name": name })).await?;
+                let outcome = client.change(name, &DELETE, One { id: name }).await?;
                 cli::done(&outcome, &format!("removed {name}; the images stay where they are"), as_json)
             }
             Self::Enable { name } => {
-                modify(client, name, json!({ "enabled": true }), "enabled", as_json).await
+                changed(client, name, &MODIFY, json!({ "enabled": true }), "enabled", as_json).await
             }
             Self::Disable { name } => {
-                modify(client, name, json!({ "enabled": false }), "disabled", as_json).await
+                changed(client, name, &MODIFY, json!({ "enabled": false }), "disabled", as_json).await
             }
         }
     }
 }
 
-async fn modify(client: &Client, name: &str, props: Value, verb: &str, as_json: bool) -> Result<()> {
-    let query = "mutation($name: String!, $props: ModifyPreloadRuleInput!) \
-        { modify_preload_rule(name: $name, props: $props) { ok msg code unknown } }";
-    changed(client, name, "modify_preload_rule", query, props, verb, as_json).await
-}
-
 async fn changed(
     client: &Client,
     name: &str,
-    field: &str,
-    query: &str,
+    operation: &Operation<Set<'_>, Changed>,
     props: Value,
     verb: &str,
     as_json: bool,
 ) -> Result<()> {
-    let outcome = client.change(name, field, query, json!({ "name": name, "props": props })).await?;
+    let outcome = client.change(name, operation, Set { id: name, props }).await?;
     cli::done(&outcome, &format!("{verb} {name}"), as_json)?;
     match outcome.unknown.as_deref().unwrap_or_default() {
         [] => Ok(()),
@@ -309,8 +335,7 @@ async fn changed(
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<()> {
-    let query = format!("{{ preload_rules {{ {FIELDS} }} }}");
-    let rules: Vec<Record> = client.ask("preload_rules", &query, json!({})).await?;
+    let rules = client.ask(&LIST, ()).await?.0;
     if as_json {
         return json::print(&rules);
     }
@@ -324,20 +349,13 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
 }
 
 async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
-    let query = format!("query($name: String!) {{ preload_rule(name: $name) {{ {FIELDS} }} }}");
-    let rule: Option<Record> =
-        client.ask_about(name, "preload_rule", &query, json!({ "name": name })).await?;
+    let rule = client.ask_about(name, &SHOW, One { id: name }).await?;
     let rule = rule.ok_or_else(|| Failure::failed(name, "no such rule").remedy("see wharf rule list"))?;
     if as_json { json::print(&rule) } else { cli::print(&rule.page()) }
 }
 
-async fn preview(client: &Client, variables: Value, as_json: bool) -> Result<()> {
-    let query = format!(
-        "query($images: String!, $target_agents: String!, $window: String, $time_zone: String) \
-         {{ preload_rule_preview(images: $images, target_agents: $target_agents, window: $window, \
-         time_zone: $time_zone) {{ {PREVIEW} }} }}"
-    );
-    let preview: Preview = client.ask("preload_rule_preview", &query, variables).await?;
+async fn preview(client: &Client, draft: Draft<'_>, as_json: bool) -> Result<()> {
+    let preview = client.ask(&PREVIEW, draft).await?;
     if let Some(Problem { field, message }) = preview.problems.first() {
         // Below a complaint about an expression are the lines that show the place.
         let (why, below) = message.split_once('\n').unwrap_or((message, ""));

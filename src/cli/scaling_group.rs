@@ -2,14 +2,16 @@
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::{
     self,
-    api::{Client, given},
+    api::{Client, Outcome, given},
     connection::Connection,
     failure::Result,
-    group, json, table,
+    group, json,
+    operation::{One, Operation, Set},
+    table,
 };
 
 /// List, add, change and remove scaling groups, and choose who may use them
@@ -81,7 +83,7 @@ struct Whom {
 
 /// A scaling group as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     name: String,
     #[serde(deserialize_with = "json::text")]
@@ -90,7 +92,34 @@ struct Record {
     created_at: Option<String>,
 }
 
-const FIELDS: &str = "name description is_active created_at";
+const FILE: &str = include_str!("operations/scaling_group.graphql");
+pub(crate) const LIST: Operation<(), json::List<Record>> =
+    Operation::new(FILE, "ScalingGroups", "scaling_groups");
+pub(crate) const CREATE: Operation<Set<'_>, Outcome> =
+    Operation::new(FILE, "CreateScalingGroup", "create_scaling_group");
+pub(crate) const MODIFY: Operation<Set<'_>, Outcome> =
+    Operation::new(FILE, "ModifyScalingGroup", "modify_scaling_group");
+pub(crate) const DELETE: Operation<One<'_>, Outcome> =
+    Operation::new(FILE, "DeleteScalingGroup", "delete_scaling_group");
+pub(crate) const ALLOW_DOMAIN: Operation<Use<'_>, Outcome> =
+    Operation::new(FILE, "AllowDomain", "associate_scaling_group_with_domain");
+pub(crate) const ALLOW_GROUP: Operation<Use<'_>, Outcome> =
+    Operation::new(FILE, "AllowGroup", "associate_scaling_group_with_user_group");
+pub(crate) const ALLOW_KEYPAIR: Operation<Use<'_>, Outcome> =
+    Operation::new(FILE, "AllowKeypair", "associate_scaling_group_with_keypair");
+pub(crate) const DISALLOW_DOMAIN: Operation<Use<'_>, Outcome> =
+    Operation::new(FILE, "DisallowDomain", "disassociate_scaling_group_with_domain");
+pub(crate) const DISALLOW_GROUP: Operation<Use<'_>, Outcome> =
+    Operation::new(FILE, "DisallowGroup", "disassociate_scaling_group_with_user_group");
+pub(crate) const DISALLOW_KEYPAIR: Operation<Use<'_>, Outcome> =
+    Operation::new(FILE, "DisallowKeypair", "disassociate_scaling_group_with_keypair");
+
+/// A scaling group, and who may or may not use it.
+#[derive(Default, Serialize)]
+pub(crate) struct Use<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) whom: &'a str,
+}
 
 impl ScalingGroup {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -104,41 +133,29 @@ impl Verb {
         match self {
             Self::List => list(client, as_json).await,
             Self::Add { name, description } => {
-                let query = "mutation($name: String!, $props: CreateScalingGroupInput!) \
-                    { create_scaling_group(name: $name, props: $props) { ok msg code } }";
                 let props = given(json!({
                     "description": description, "driver": "static", "scheduler": "fifo",
                 }));
-                let variables = json!({ "name": name, "props": props });
-                let outcome = client.change(name, "create_scaling_group", query, variables).await?;
+                let outcome = client.change(name, &CREATE, Set { id: name, props }).await?;
                 cli::done(&outcome, &format!("added {name}"), as_json)
             }
             Self::Change { name, description, active } => {
-                let query = "mutation($name: String!, $props: ModifyScalingGroupInput!) \
-                    { modify_scaling_group(name: $name, props: $props) { ok msg code } }";
                 let props = given(json!({ "description": description, "is_active": active }));
-                let variables = json!({ "name": name, "props": props });
-                let outcome = client.change(name, "modify_scaling_group", query, variables).await?;
+                let outcome = client.change(name, &MODIFY, Set { id: name, props }).await?;
                 cli::done(&outcome, &format!("changed {name}"), as_json)
             }
             Self::Remove { name } => {
-                let query = "mutation($name: String!) { delete_scaling_group(name: $name) { ok msg code } }";
-                let outcome =
-                    client.change(name, "delete_scaling_group", query, json!({ "name": name })).await?;
+                let outcome = client.change(name, &DELETE, One { id: name }).await?;
                 cli::done(&outcome, &format!("removed {name}"), as_json)
             }
-            Self::Allow { name, whom } => whom.set(client, name, "associate", "allowed", as_json).await,
-            Self::Disallow { name, whom } => {
-                whom.set(client, name, "disassociate", "no longer allowed", as_json).await
-            }
+            Self::Allow { name, whom } => whom.set(client, name, true, as_json).await,
+            Self::Disallow { name, whom } => whom.set(client, name, false, as_json).await,
         }
     }
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<()> {
-    let query = format!("query {{ scaling_groups {{ {FIELDS} }} }}");
-    let found: Option<Vec<Option<Record>>> = client.ask("scaling_groups", &query, json!({})).await?;
-    let records: Vec<_> = found.unwrap_or_default().into_iter().flatten().collect();
+    let records = client.ask(&LIST, ()).await?.0;
     if as_json {
         return json::print(&records);
     }
@@ -150,36 +167,20 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
 }
 
 impl Whom {
-    async fn set(&self, client: &Client, name: &str, verb: &str, said: &str, as_json: bool) -> Result<()> {
-        let (kind, argument, ty, whom, shown) = self.argument(client).await?;
-        let field = format!("{verb}_scaling_group_with_{kind}");
-        let query = format!(
-            "mutation($name: String!, $whom: {ty}!) {{ {field}(scaling_group: $name, {argument}: $whom) {{ ok msg code }} }}"
-        );
-        let outcome = client.change(name, &field, &query, json!({ "name": name, "whom": whom })).await?;
-        cli::done(&outcome, &format!("{shown}: {said} to use {name}"), as_json)
-    }
-
-    /// The mutation's ending, its argument with its type and value, and how to name it to people.
-    async fn argument(
-        &self,
-        client: &Client,
-    ) -> Result<(&'static str, &'static str, &'static str, Value, String)> {
-        if let Some(group) = &self.group {
+    async fn set(&self, client: &Client, name: &str, is_allowed: bool, as_json: bool) -> Result<()> {
+        let (allow, disallow, whom, shown) = if let Some(group) = &self.group {
             let wanted = std::slice::from_ref(group);
-            let id = group::ids(client, self.domain.as_deref(), wanted).await?.pop();
-            return Ok(("user_group", "user_group", "UUID", json!(id), format!("group {group}")));
-        }
-        if let Some(access_key) = &self.keypair {
-            return Ok((
-                "keypair",
-                "access_key",
-                "String",
-                json!(access_key),
-                format!("keypair {access_key}"),
-            ));
-        }
-        let domain = self.domain.as_deref().unwrap_or_default();
-        Ok(("domain", "domain", "String", json!(domain), format!("domain {domain}")))
+            let id = group::ids(client, self.domain.as_deref(), wanted).await?.pop().unwrap_or_default();
+            (ALLOW_GROUP, DISALLOW_GROUP, id, format!("group {group}"))
+        } else if let Some(access_key) = &self.keypair {
+            (ALLOW_KEYPAIR, DISALLOW_KEYPAIR, access_key.clone(), format!("keypair {access_key}"))
+        } else {
+            let domain = self.domain.clone().unwrap_or_default();
+            let shown = format!("domain {domain}");
+            (ALLOW_DOMAIN, DISALLOW_DOMAIN, domain, shown)
+        };
+        let (operation, said) = if is_allowed { (allow, "allowed") } else { (disallow, "no longer allowed") };
+        let outcome = client.change(name, &operation, Use { id: name, whom: &whom }).await?;
+        cli::done(&outcome, &format!("{shown}: {said} to use {name}"), as_json)
     }
 }

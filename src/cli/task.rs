@@ -2,16 +2,18 @@
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::{
     base::{error::Code, ids::TaskId, reference},
     cli::{
         self,
-        api::Client,
+        api::{Client, Outcome},
         connection::Connection,
         failure::{Failure, Result},
-        follow, json, table, text,
+        follow, json,
+        operation::{One, Operation},
+        table,
+        text::{self, moment},
     },
 };
 
@@ -110,8 +112,24 @@ pub(crate) struct Row {
 /// A task with all there is to say about it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Detail {
-    #[serde(flatten)]
-    row: Row,
+    id: TaskId,
+    #[serde(deserialize_with = "json::text")]
+    kind: String,
+    #[serde(deserialize_with = "json::text")]
+    subject: String,
+    #[serde(deserialize_with = "json::text")]
+    state: String,
+    #[serde(deserialize_with = "json::text")]
+    message: String,
+    #[serde(deserialize_with = "json::text")]
+    created_at: String,
+    ended_at: Option<String>,
+    #[serde(deserialize_with = "json::count")]
+    current_progress: u64,
+    #[serde(deserialize_with = "json::count")]
+    total_progress: u64,
+    #[serde(default)]
+    rule: Option<String>,
     ledger: Option<Ledger>,
     #[serde(default, deserialize_with = "json::list")]
     items: Vec<Item>,
@@ -168,20 +186,30 @@ struct Item {
     ended_at: Option<String>,
 }
 
-const ROW: &str = "id kind subject state message created_at ended_at current_progress total_progress rule";
+const FILE: &str = include_str!("operations/task.graphql");
+pub(crate) const LIST: Operation<Page, json::List<Row>> = Operation::new(FILE, "Tasks", "background_tasks");
+pub(crate) const SHOW: Operation<One<'_>, Detail> = Operation::new(FILE, "Task", "background_task");
+pub(crate) const ITEMS: Operation<Rest<'_>, Items> = Operation::new(FILE, "TaskItems", "background_task");
+pub(crate) const CANCEL: Operation<One<'_>, Outcome> = Operation::new(FILE, "CancelTask", "cancel_task");
 
-const ITEM: &str = "name state attempts reason current total started_at ended_at";
+/// Which tasks are listed.
+#[derive(Default, Serialize)]
+pub(crate) struct Page {
+    limit: u32,
+    offset: u32,
+}
+
+/// A task of which some items are known.
+#[derive(Default, Serialize)]
+pub(crate) struct Rest<'a> {
+    id: &'a str,
+    offset: usize,
+}
 
 /// One task by its id.
 pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
-    let query = format!(
-        "query($id: String!) {{ background_task(id: $id) {{ {ROW}
-           ledger {{ added updated unchanged removed skipped_count failed_count
-                     skipped {{ reference reason code }} failed {{ reference reason code }} }}
-           items {{ {ITEM} }} }} }}"
-    );
-    let what = format!("task {id}");
-    let found: Option<Detail> = client.find(&what, "background_task", &query, json!({ "id": id })).await?;
+    let (what, id) = (format!("task {id}"), id.to_string());
+    let found = client.find(&what, &SHOW, One { id: &id }).await?;
     let mut task = found.ok_or_else(|| {
         Failure::failed(&what, "no such task; tasks are kept for a day after their end")
             .remedy("see wharf task list")
@@ -189,11 +217,7 @@ pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
     // A full page means that there may be another one.
     let mut is_full = task.items.len() == PAGE;
     while is_full {
-        let query = format!(
-            "query($id: String!, $offset: Int) {{ background_task(id: $id) {{ items(offset: $offset) {{ {ITEM} }} }} }}"
-        );
-        let variables = json!({ "id": id, "offset": task.items.len() });
-        let page: Option<Items> = client.find(&what, "background_task", &query, variables).await?;
+        let page = client.find(&what, &ITEMS, Rest { id: &id, offset: task.items.len() }).await?;
         let items = page.map(|page| page.items).unwrap_or_default();
         is_full = items.len() == PAGE;
         task.items.extend(items);
@@ -203,18 +227,13 @@ pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
 
 /// A page of a task's items.
 #[derive(Deserialize)]
-struct Items {
+pub(crate) struct Items {
     #[serde(default, deserialize_with = "json::list")]
     items: Vec<Item>,
 }
 
 async fn list(client: &Client, limit: u32, offset: u32, as_json: bool) -> Result<()> {
-    let query = format!(
-        "query($limit: Int, $offset: Int) {{ background_tasks(limit: $limit, offset: $offset) {{ {ROW} }} }}"
-    );
-    let rows: Option<Vec<Row>> =
-        client.ask("background_tasks", &query, json!({ "limit": limit, "offset": offset })).await?;
-    let rows = rows.unwrap_or_default();
+    let rows = client.ask(&LIST, Page { limit, offset }).await?.0;
     if as_json {
         return json::print(&rows);
     }
@@ -231,12 +250,8 @@ async fn show(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
 }
 
 async fn cancel(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
-    let query = "mutation($id: String!) { cancel_task(id: $id) { ok msg code } }";
-    let outcome = client.change(&format!("task {id}"), "cancel_task", query, json!({ "id": id })).await?;
-    if as_json {
-        return json::print(&outcome);
-    }
-    cli::print(&format!("cancelling task {id}; what it has done stays"))
+    let outcome = client.change(&format!("task {id}"), &CANCEL, One { id: &id.to_string() }).await?;
+    cli::done(&outcome, &format!("cancelling task {id}; what it has done stays"), as_json)
 }
 
 impl Row {
@@ -250,6 +265,75 @@ impl Row {
             moment(&self.created_at),
             self.message.clone(),
         ]
+    }
+}
+
+impl Detail {
+    /// Whether nothing more will happen.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state != "started"
+    }
+
+    /// What a command that followed the task prints at its end.
+    pub(crate) fn summary(&self) -> String {
+        let title = [self.kind.as_str(), self.subject.as_str(), self.state.as_str()];
+        let mut lines = vec![title.map(text::one_line).join(" ")];
+        if self.is_transfer() {
+            lines.extend(self.items.iter().map(Item::outcome));
+            return lines.join("\n");
+        }
+        if let Some(ledger) = &self.ledger {
+            lines.push(ledger.counts());
+            lines.extend(reasons("skipped", &ledger.skipped, SUMMARY_REASONS));
+            lines.extend(reasons("failed", &ledger.failed, SUMMARY_REASONS));
+            if ledger.skipped.len().max(ledger.failed.len()) > SUMMARY_REASONS {
+                lines.push(format!("all of them: wharf task show {}", self.id));
+            }
+            lines.extend(self.held_back(ledger));
+        }
+        lines.join("\n")
+    }
+
+    /// A failure unless the task did what it was started for.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        let what = format!("task {}", self.id);
+        match self.state.as_str() {
+            "done" => match self.items.iter().filter(|item| item.state != "done").count() {
+                missed if missed > 0 && self.is_transfer() => {
+                    let why = format!("not done on {missed} of {} agents", self.items.len());
+                    Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.id)))
+                }
+                _ => Ok(()),
+            },
+            "cancelled" => Err(Failure::failed(what, "it was cancelled").remedy("what it had done stays")),
+            state => {
+                let why = if self.message.is_empty() { state } else { &self.message };
+                Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.id)))
+            }
+        }
+    }
+
+    /// Whether its items are agents that an image goes to or comes from.
+    fn is_transfer(&self) -> bool {
+        matches!(self.kind.as_str(), "preload" | "unload")
+    }
+
+    /// The commands that remove what a rescan held back, ready to be pasted.
+    fn held_back(&self, ledger: &Ledger) -> Vec<String> {
+        // A subject is a registry, or a registry and a project: `cr.example.org/stable`.
+        let project = self.subject.split_once('/').map(|(_, project)| project);
+        let project = project.filter(|project| reference::is_repository(project));
+        let held = ledger
+            .failed
+            .iter()
+            .filter(|failed| failed.code.as_deref() == Some(Code::ConfirmationRequired.as_str()));
+        // What people paste into a shell must be what it seems.
+        held.filter(|failed| reference::is_registry_host(&failed.reference))
+            .map(|Remark { reference: host, .. }| {
+                let project = project.map(|project| format!(" --project {project}")).unwrap_or_default();
+                format!("to remove them: wharf image rescan {host}{project} --confirm-removals")
+            })
+            .collect()
     }
 
     fn fields(&self) -> Vec<(&str, String)> {
@@ -265,80 +349,11 @@ impl Row {
             ("message", text::one_line(&self.message)),
         ]
     }
-}
-
-impl Detail {
-    /// Whether nothing more will happen.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.row.state != "started"
-    }
-
-    /// What a command that followed the task prints at its end.
-    pub(crate) fn summary(&self) -> String {
-        let title = [self.row.kind.as_str(), self.row.subject.as_str(), self.row.state.as_str()];
-        let mut lines = vec![title.map(text::one_line).join(" ")];
-        if self.is_transfer() {
-            lines.extend(self.items.iter().map(Item::outcome));
-            return lines.join("\n");
-        }
-        if let Some(ledger) = &self.ledger {
-            lines.push(ledger.counts());
-            lines.extend(reasons("skipped", &ledger.skipped, SUMMARY_REASONS));
-            lines.extend(reasons("failed", &ledger.failed, SUMMARY_REASONS));
-            if ledger.skipped.len().max(ledger.failed.len()) > SUMMARY_REASONS {
-                lines.push(format!("all of them: wharf task show {}", self.row.id));
-            }
-            lines.extend(self.held_back(ledger));
-        }
-        lines.join("\n")
-    }
-
-    /// A failure unless the task did what it was started for.
-    pub(crate) fn verdict(&self) -> Result<()> {
-        let what = format!("task {}", self.row.id);
-        match self.row.state.as_str() {
-            "done" => match self.items.iter().filter(|item| item.state != "done").count() {
-                missed if missed > 0 && self.is_transfer() => {
-                    let why = format!("not done on {missed} of {} agents", self.items.len());
-                    Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.row.id)))
-                }
-                _ => Ok(()),
-            },
-            "cancelled" => Err(Failure::failed(what, "it was cancelled").remedy("what it had done stays")),
-            state => {
-                let why = if self.row.message.is_empty() { state } else { &self.row.message };
-                Err(Failure::failed(what, why).remedy(format!("see wharf task show {}", self.row.id)))
-            }
-        }
-    }
-
-    /// Whether its items are agents that an image goes to or comes from.
-    fn is_transfer(&self) -> bool {
-        matches!(self.row.kind.as_str(), "preload" | "unload")
-    }
-
-    /// The commands that remove what a rescan held back, ready to be pasted.
-    fn held_back(&self, ledger: &Ledger) -> Vec<String> {
-        // A subject is a registry, or a registry and a project: `cr.example.org/stable`.
-        let project = self.row.subject.split_once('/').map(|(_, project)| project);
-        let project = project.filter(|project| reference::is_repository(project));
-        let held = ledger
-            .failed
-            .iter()
-            .filter(|failed| failed.code.as_deref() == Some(Code::ConfirmationRequired.as_str()));
-        // What people paste into a shell must be what it seems.
-        held.filter(|failed| reference::is_registry_host(&failed.reference))
-            .map(|Remark { reference: host, .. }| {
-                let project = project.map(|project| format!(" --project {project}")).unwrap_or_default();
-                format!("to remove them: wharf image rescan {host}{project} --confirm-removals")
-            })
-            .collect()
-    }
 
     fn page(&self) -> String {
         // The message of a task that has ended well is its counts, which have a line of their own below.
-        let repeats = self.ledger.as_ref().is_some_and(|ledger| ledger.is_said_by(&self.row.message));
-        let fields = self.row.fields().into_iter().filter(|(name, _)| !(repeats && *name == "message"));
+        let repeats = self.ledger.as_ref().is_some_and(|ledger| ledger.is_said_by(&self.message));
+        let fields = self.fields().into_iter().filter(|(name, _)| !(repeats && *name == "message"));
         let mut page = table::fields(fields);
         if let Some(ledger) = &self.ledger {
             page = [page, String::new(), ledger.counts()].join("\n");
@@ -418,12 +433,6 @@ fn reasons(title: &str, reasons: &[Remark], at_most: usize) -> Vec<String> {
         lines.push(format!("  … and {} more", reasons.len() - at_most));
     }
     lines
-}
-
-/// A server's timestamp to the second; text that is none stays as it is.
-pub(crate) fn moment(text: &str) -> String {
-    let parsed = text.parse::<jiff::Timestamp>();
-    parsed.map_or_else(|_| text.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use crate::{
     base::secret::Secret,
     cli::{
         self,
-        api::{Client, given},
+        api::{Client, Outcome},
         connection::Connection,
         failure::{Failure, Result},
-        json, table,
+        json,
+        operation::{One, Operation},
+        table, text,
     },
 };
 
@@ -52,7 +54,7 @@ enum Verb {
 
 /// A token as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     id: String,
     #[serde(deserialize_with = "json::text")]
@@ -64,7 +66,36 @@ struct Record {
     last_used: Option<String>,
 }
 
-const FIELDS: &str = "id name scope created_at expires_at last_used";
+const FILE: &str = include_str!("operations/token.graphql");
+pub(crate) const LIST: Operation<Whose<'_>, json::List<Record>> =
+    Operation::new(FILE, "ApiTokens", "api_tokens");
+pub(crate) const CREATE: Operation<New<'_>, Created> =
+    Operation::new(FILE, "CreateApiToken", "create_api_token");
+pub(crate) const REVOKE: Operation<One<'_>, Outcome> =
+    Operation::new(FILE, "RevokeApiToken", "revoke_api_token");
+
+/// Whose tokens are listed.
+#[derive(Default, Serialize)]
+pub(crate) struct Whose<'a> {
+    user: Option<&'a str>,
+}
+
+/// A token that is to be made.
+#[derive(Default, Serialize)]
+pub(crate) struct New<'a> {
+    name: &'a str,
+    scope: &'a str,
+    days: u32,
+}
+
+/// A token that was just made.
+#[derive(Deserialize)]
+pub(crate) struct Created {
+    ok: bool,
+    #[serde(deserialize_with = "json::text")]
+    msg: String,
+    token: Option<Secret>,
+}
 
 impl Token {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
@@ -77,8 +108,7 @@ impl Token {
                     create(&client, name, scope, *expires_in_days, as_json).await
                 }
                 Verb::Revoke { id } => {
-                    let query = "mutation($id: String!) { revoke_api_token(id: $id) { ok msg code } }";
-                    let outcome = client.change(id, "revoke_api_token", query, json!({ "id": id })).await?;
+                    let outcome = client.change(id, &REVOKE, One { id }).await?;
                     cli::done(&outcome, &format!("revoked {id}"), as_json)
                 }
             }
@@ -87,10 +117,7 @@ impl Token {
 }
 
 async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> {
-    let query = format!("query($user: String) {{ api_tokens(user: $user) {{ {FIELDS} }} }}");
-    let found: Option<Vec<Option<Record>>> =
-        client.ask("api_tokens", &query, given(json!({ "user": user }))).await?;
-    let records: Vec<_> = found.unwrap_or_default().into_iter().flatten().collect();
+    let records = client.ask(&LIST, Whose { user }).await?.0;
     if as_json {
         return json::print(&records);
     }
@@ -98,32 +125,20 @@ async fn list(client: &Client, user: Option<&str>, as_json: bool) -> Result<()> 
         return cli::print("No token yet; create one with: wharf token create NAME");
     }
     let cells = records.into_iter().map(|token| {
-        let (end, last) = (token.expires_at.unwrap_or_default(), token.last_used.unwrap_or_default());
-        vec![token.name, token.scope, end, last, token.id]
+        let moment = |at: Option<String>| text::moment(&at.unwrap_or_default());
+        vec![token.name, token.scope, moment(token.expires_at), moment(token.last_used), token.id]
     });
     cli::print(&table::rows(&["NAME", "SCOPE", "EXPIRES", "LAST USED", "ID"], cells))
 }
 
 async fn create(client: &Client, name: &str, scope: &str, days: u32, as_json: bool) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Created {
-        ok: bool,
-        #[serde(deserialize_with = "json::text")]
-        msg: String,
-        token: Option<Secret>,
-    }
-    let query = "mutation($name: String!, $scope: String!, $days: Int) \
-        { create_api_token(name: $name, scope: $scope, expires_in_days: $days) { ok msg code token } }";
-    let variables = json!({ "name": name, "scope": scope, "days": days });
-    let made: Created = client.ask_about(name, "create_api_token", query, variables).await?;
+    let made = client.ask_about(name, &CREATE, New { name, scope, days }).await?;
     let Some(token) = made.token.filter(|_| made.ok) else {
         return Err(Failure::failed(name, made.msg));
     };
     if as_json {
         return json::print(&json!({ "ok": true, "name": name, "token": token.expose() }));
     }
-    cli::print(&format!(
-        "Send it as \"Authorization: Bearer …\"; it is not shown again.\n\n  {}\n",
-        token.expose()
-    ))
+    cli::note("Send it as \"Authorization: Bearer …\"; it is not shown again.");
+    cli::print(token.expose())
 }

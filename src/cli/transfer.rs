@@ -2,14 +2,15 @@
 
 use clap::{ArgMatches, Args};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::cli::{
     self,
-    api::Client,
+    api::{Client, Started},
     connection::Connection,
     failure::{Failure, Result},
-    image, json, table, text,
+    image, json,
+    operation::Operation,
+    table, text,
 };
 
 /// Load images onto agents and follow that to its end
@@ -53,7 +54,7 @@ pub(crate) struct Unload {
 
 /// What a preload would do.
 #[derive(Serialize, Deserialize)]
-struct Plan {
+pub(crate) struct Plan {
     #[serde(deserialize_with = "json::text")]
     folded: String,
     #[serde(deserialize_with = "json::count")]
@@ -80,6 +81,21 @@ struct AgentPlan {
     problem: Option<String>,
 }
 
+const FILE: &str = include_str!("operations/transfer.graphql");
+pub(crate) const PLAN: Operation<Asked<'_>, Option<Plan>> =
+    Operation::new(FILE, "PreloadPlan", "preload_plan");
+pub(crate) const PRELOAD: Operation<Asked<'_>, Started> =
+    Operation::new(FILE, "PreloadImage", "preload_image");
+pub(crate) const UNLOAD: Operation<Asked<'_>, Started> = Operation::new(FILE, "UnloadImage", "unload_image");
+
+/// Which images are meant, and where.
+#[derive(Default, Serialize)]
+pub(crate) struct Asked<'a> {
+    reference: &'a str,
+    target_agents: &'a str,
+    references: Option<&'a [String]>,
+}
+
 impl Preload {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
         let client = Client::new(&self.connection, matches)?;
@@ -87,8 +103,7 @@ impl Preload {
         if self.plan {
             return cli::block_on(plan(&client, &self.references, &self.agents, as_json));
         }
-        let started =
-            start(&client, "preload_image", &self.references, &self.agents, self.no_follow, as_json);
+        let started = start(&client, &PRELOAD, &self.references, &self.agents, self.no_follow, as_json);
         cli::block_on(started)
     }
 }
@@ -97,45 +112,33 @@ impl Unload {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
         let client = Client::new(&self.connection, matches)?;
         let as_json = self.connection.json;
-        let started = start(&client, "unload_image", &self.references, &self.agents, self.no_follow, as_json);
+        let started = start(&client, &UNLOAD, &self.references, &self.agents, self.no_follow, as_json);
         cli::block_on(started)
     }
 }
 
 async fn start(
     client: &Client,
-    field: &str,
+    operation: &Operation<Asked<'_>, Started>,
     references: &[String],
     agents: &str,
     no_follow: bool,
     as_json: bool,
 ) -> Result<()> {
-    let query = format!(
-        "mutation($reference: String!, $target_agents: String!, $references: [String]) \
-         {{ {field}(reference: $reference, target_agents: $target_agents, references: $references) \
-         {{ ok msg code task_id }} }}"
-    );
-    let (what, variables) = asked(references, agents);
-    image::start(client, &what, field, &query, variables, no_follow, as_json).await
+    image::start(client, &references.join(" "), operation, asked(references, agents), no_follow, as_json)
+        .await
 }
 
-/// What an error is about, and the variables. What is about one image reads for any server.
-fn asked(references: &[String], agents: &str) -> (String, Value) {
+/// What is about one image reads for any server.
+pub(crate) fn asked<'a>(references: &'a [String], agents: &'a str) -> Asked<'a> {
     let (first, more) =
         references.split_first().map_or(("", references), |(first, more)| (first.as_str(), more));
-    let mut variables = json!({ "reference": first, "target_agents": agents });
-    if let (Some(variables), false) = (variables.as_object_mut(), more.is_empty()) {
-        variables.insert("references".into(), json!(more));
-    }
-    (references.join(" "), variables)
+    Asked { reference: first, target_agents: agents, references: (!more.is_empty()).then_some(more) }
 }
 
 async fn plan(client: &Client, references: &[String], agents: &str, as_json: bool) -> Result<()> {
-    let query = "query($reference: String!, $target_agents: String!, $references: [String]) \
-        { preload_plan(reference: $reference, target_agents: $target_agents, references: $references) \
-        { folded count bytes agents { agent reference step bytes free_bytes fits problem } } }";
-    let (what, variables) = asked(references, agents);
-    let plan: Option<Plan> = client.ask_about(&what, "preload_plan", query, variables).await?;
+    let what = references.join(" ");
+    let plan = client.ask_about(&what, &PLAN, asked(references, agents)).await?;
     let plan = plan.ok_or_else(|| Failure::failed(what, "the server gives no plan"))?;
     if as_json { json::print(&plan) } else { cli::print(&plan.page()) }
 }
@@ -224,10 +227,9 @@ mod tests {
     #[test]
     fn the_first_image_is_asked_for_as_the_only_one_would_be() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (what, variables) = asked(&names(&["a"]), "*");
-        assert_eq!((what.as_str(), variables), ("a", json!({"reference": "a", "target_agents": "*"})));
-        let (what, variables) = asked(&names(&["a", "b"]), "*");
-        let all = json!({"reference": "a", "target_agents": "*", "references": ["b"]});
-        assert_eq!((what.as_str(), variables), ("a b", all));
+        for (given, more) in [(["a"].as_slice(), json!(null)), (&["a", "b"], json!(["b"]))] {
+            let expected = json!({"reference": "a", "target_agents": "*", "references": more});
+            assert_eq!(json!(asked(&names(given), "*")), expected);
+        }
     }
 }

@@ -8,11 +8,13 @@ use crate::{
     base::secret::Secret,
     cli::{
         self,
-        api::{Client, given},
+        api::{Client, Outcome, given},
         connection::Connection,
         credentials::Made,
         failure::{Failure, Result},
-        group, json, password,
+        group, json,
+        operation::{One, Operation, Set},
+        password,
         reset_password::ResetPassword,
         table,
     },
@@ -107,7 +109,7 @@ struct Settings {
 
 /// A user as the API has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
     uuid: String,
     #[serde(deserialize_with = "json::text")]
@@ -135,12 +137,35 @@ struct Membership {
     name: String,
 }
 
-const FIELDS: &str = "uuid email username full_name description role status domain_name groups { id name } \
-    main_access_key created_at";
+const FILE: &str = include_str!("operations/user.graphql");
+pub(crate) const LIST: Operation<Listed<'_>, Page> = Operation::new(FILE, "UserList", "user_list");
+pub(crate) const SHOW: Operation<One<'_>, Record> = Operation::new(FILE, "User", "user");
+pub(crate) const CREATE: Operation<Set<'_>, Created> = Operation::new(FILE, "CreateUser", "create_user");
+pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "ModifyUser", "modify_user");
+pub(crate) const DELETE: Operation<One<'_>, Outcome> = Operation::new(FILE, "DeleteUser", "delete_user");
+pub(crate) const PURGE: Operation<Set<'_>, Outcome> = Operation::new(FILE, "PurgeUser", "purge_user");
+
+/// Which users are listed.
+#[derive(Default, Serialize)]
+pub(crate) struct Listed<'a> {
+    limit: usize,
+    offset: usize,
+    domain: Option<&'a str>,
+    group: Option<&'a str>,
+    status: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Page {
+    #[serde(deserialize_with = "json::list")]
+    items: Vec<Record>,
+    #[serde(deserialize_with = "json::count")]
+    total_count: u64,
+}
 
 /// What came of a new user.
 #[derive(Debug, Deserialize)]
-struct Created {
+pub(crate) struct Created {
     ok: bool,
     #[serde(deserialize_with = "json::text")]
     msg: String,
@@ -184,10 +209,7 @@ impl Verb {
                 };
                 let groups = group::ids(client, domain.as_deref(), &settings.group).await?;
                 let props = settings.props(password.as_ref(), &groups, status.as_deref());
-                let query = "mutation($email: String!, $props: ModifyUserInput!) \
-                    { modify_user(email: $email, props: $props) { ok msg code } }";
-                let variables = json!({ "email": email, "props": props });
-                let outcome = client.change(email, "modify_user", query, variables).await?;
+                let outcome = client.change(email, &MODIFY, Set { id: email, props }).await?;
                 cli::done(&outcome, &format!("changed {email}"), as_json)
             }
             Self::Remove { email, purge } => remove(client, email, *purge, as_json).await,
@@ -202,24 +224,10 @@ async fn list(
     group: Option<&str>,
     status: Option<&str>,
 ) -> Result<Vec<Record>> {
-    #[derive(Deserialize)]
-    struct Page {
-        #[serde(deserialize_with = "json::list")]
-        items: Vec<Record>,
-        #[serde(deserialize_with = "json::count")]
-        total_count: u64,
-    }
-    let query = format!(
-        "query($limit: Int!, $offset: Int!, $domain: String, $group: UUID, $status: String) {{
-           user_list(limit: $limit, offset: $offset, domain_name: $domain, group_id: $group, status: $status) {{
-             items {{ {FIELDS} }} total_count }} }}"
-    );
     let mut all: Vec<Record> = Vec::new();
     loop {
-        let variables = json!({
-            "limit": PAGE, "offset": all.len(), "domain": domain, "group": group, "status": status,
-        });
-        let page: Page = client.ask("user_list", &query, given(variables)).await?;
+        let listed = Listed { limit: PAGE, offset: all.len(), domain, group, status };
+        let page = client.ask(&LIST, listed).await?;
         let is_last = page.items.len() < PAGE;
         all.extend(page.items);
         if is_last || all.len() as u64 >= page.total_count {
@@ -229,8 +237,7 @@ async fn list(
 }
 
 async fn find(client: &Client, email: &str) -> Result<Record> {
-    let query = format!("query($email: String) {{ user(email: $email) {{ {FIELDS} }} }}");
-    let found: Option<Record> = client.find(email, "user", &query, json!({ "email": email })).await?;
+    let found = client.find(email, &SHOW, One { id: email }).await?;
     found.ok_or_else(|| Failure::failed(email, "no such user").remedy("see wharf user list"))
 }
 
@@ -250,10 +257,7 @@ async fn add(client: &Client, email: &str, settings: &Settings, as_json: bool) -
         props.entry("username").or_insert_with(|| email.into());
         props.entry("role").or_insert_with(|| "user".into());
     }
-    let query = "mutation($email: String!, $props: UserInput!) { create_user(email: $email, props: $props) \
-        { ok msg code keypair { access_key secret_key } } }";
-    let variables = json!({ "email": email, "props": props });
-    let made: Created = client.ask_about(email, "create_user", query, variables).await?;
+    let made = client.ask_about(email, &CREATE, Set { id: email, props }).await?;
     if !made.ok {
         return Err(Failure::failed(email, made.msg));
     }
@@ -276,14 +280,11 @@ async fn add(client: &Client, email: &str, settings: &Settings, as_json: bool) -
 }
 
 async fn remove(client: &Client, email: &str, purge: bool, as_json: bool) -> Result<()> {
-    let (field, query) = if purge {
-        let query = "mutation($email: String!, $props: PurgeUserInput!) \
-            { purge_user(email: $email, props: $props) { ok msg code } }";
-        ("purge_user", query)
+    let outcome = if purge {
+        client.change(email, &PURGE, Set { id: email, props: json!({}) }).await?
     } else {
-        ("delete_user", "mutation($email: String!) { delete_user(email: $email) { ok msg code } }")
+        client.change(email, &DELETE, One { id: email }).await?
     };
-    let outcome = client.change(email, field, query, json!({ "email": email, "props": {} })).await?;
     let said = if purge { "removed" } else { "switched off" };
     cli::done(&outcome, &format!("{said} {email}"), as_json)
 }

@@ -1,4 +1,4 @@
-//! Blobs of made-up images: real tar layers, real configs, real manifests, each under its own digest.
+//! Blobs of invented images: real tar layers, real configs, real manifests, each under its own digest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::digest::hex;
 
-/// OCI image specification: the media types of what is kept here.
+/// The media type of an index (OCI image specification).
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Of one platform's manifest.
+/// The media type of one platform's manifest.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -19,16 +19,16 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A block of a tar file.
 const BLOCK: usize = 512;
 
-/// Bytes and what they are.
+/// Bytes with their media type.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
-    /// As a registry says it.
+    /// The media type, as a registry states it.
     pub(crate) media_type: &'static str,
     /// The bytes.
     pub(crate) bytes: Bytes,
 }
 
-/// Where blobs are kept, by digest. What is put twice is kept once.
+/// Blobs by digest. Equal blobs are kept only once.
 #[derive(Debug, Default)]
 pub(crate) struct Blobs(HashMap<Arc<str>, Blob>);
 
@@ -56,7 +56,7 @@ impl Descriptor {
 }
 
 impl Blobs {
-    /// The blob of this digest.
+    /// The blob with this digest.
     pub(crate) fn find(&self, digest: &str) -> Option<&Blob> {
         self.0.get(digest)
     }
@@ -68,12 +68,12 @@ impl Blobs {
         Descriptor { media_type, digest, size }
     }
 
-    /// A layer with one file of so many bytes, the same for the same name.
+    /// Makes a layer with one file of this many bytes, always the same for the same name.
     pub(crate) fn layer(&mut self, name: &str, size: usize) -> Descriptor {
         self.put(LAYER, tar(name, &noise(name, size)))
     }
 
-    /// An image for one platform: its config and its manifest.
+    /// Makes an image for one platform: its config and its manifest.
     pub(crate) fn image(
         &mut self,
         architecture: &str,
@@ -93,7 +93,7 @@ impl Blobs {
         self.manifest(&config, layers)
     }
 
-    /// A manifest over a config and layers.
+    /// Makes a manifest over a config and layers.
     fn manifest(&mut self, config: &Descriptor, layers: &[Descriptor]) -> Descriptor {
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "config": config.json(),
@@ -102,7 +102,7 @@ impl Blobs {
         self.put(MANIFEST, manifest.to_string().into_bytes())
     }
 
-    /// An index over the manifests of several architectures.
+    /// Makes an index over the manifests of several architectures.
     pub(crate) fn index(&mut self, images: &[(&str, Descriptor)]) -> Descriptor {
         let entries: Vec<Value> =
             images.iter().map(|(architecture, image)| image.for_platform("linux", architecture)).collect();
@@ -110,7 +110,7 @@ impl Blobs {
         self.put(INDEX, index.to_string().into_bytes())
     }
 
-    /// A chart for Kubernetes: no image, as many registries hold some.
+    /// Makes a chart for Kubernetes: not an image, but common in registries.
     pub(crate) fn chart(&mut self, name: &str) -> Descriptor {
         const CHART: &str = "application/vnd.cncf.helm.config.v1+json";
         let config = self.put(CHART, json!({ "name": name, "version": "1.4.0" }).to_string().into_bytes());
@@ -118,7 +118,7 @@ impl Blobs {
         self.manifest(&config, &[layer])
     }
 
-    /// A manifest whose config was lost.
+    /// Makes a manifest whose config is missing.
     pub(crate) fn without_config(&mut self, name: &str) -> Descriptor {
         let config = self.put(CONFIG, name.as_bytes().to_vec());
         self.0.remove(&config.digest);
@@ -141,7 +141,7 @@ fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     put(116, b"0000000\0");
     put(124, format!("{:011o}\0", content.len()).as_bytes());
     put(136, b"00000000000\0");
-    // The checksum is taken with spaces in its own place.
+    // The checksum is computed with spaces in its own place.
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");
@@ -152,12 +152,12 @@ fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(content.len() + 4 * BLOCK);
     file.extend_from_slice(&header);
     file.extend_from_slice(content);
-    // Files fill whole blocks, and two empty ones end the archive.
+    // A file fills whole blocks, and two empty blocks end the archive.
     file.resize(file.len().next_multiple_of(BLOCK) + 2 * BLOCK, 0);
     file
 }
 
-/// Bytes that do not compress, always the same for the same name (`SplitMix64`).
+/// Returns bytes that do not compress, always the same for the same name (`SplitMix64`).
 fn noise(name: &str, size: usize) -> Vec<u8> {
     let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

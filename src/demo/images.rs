@@ -1,11 +1,11 @@
-//! The images of the demo: what a lab for machine learning would have, and the usual rubbish between.
+//! The images of the demo: what a lab for machine learning would have, and the usual clutter in between.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::demo::content::{Blobs, Descriptor};
 
-/// What tags point at, and what that is made of.
+/// The tags of the demo's registry, and the blobs behind them.
 #[derive(Default)]
 pub(crate) struct DemoImages {
     /// Blobs and manifests.
@@ -18,9 +18,9 @@ pub(crate) struct DemoImages {
 struct Base {
     name: &'static str,
     distro: &'static str,
-    /// Kilobytes; real ones are a thousand times as large, which nobody would wait for in a demo.
+    /// Its size in kilobytes; real images are a thousand times as large, which would take too long in a demo.
     size: usize,
-    /// The slots that a container of it needs some of, and how much.
+    /// The resource slots that a container of it needs, and how much of each.
     needs: &'static [(&'static str, &'static str)],
     accelerators: &'static str,
     architectures: &'static [&'static str],
@@ -59,7 +59,7 @@ const ROCM: Base = Base {
     ..CUDA
 };
 
-/// Repository, tag, what it is built on, and the kilobytes that it adds.
+/// Repository, tag, base, and the kilobytes that the image adds to it.
 const IMAGES: [(&str, &str, &Base, usize); 36] = [
     ("stable/python", "3.8-ubuntu20.04", &OLD, 300),
     ("stable/python", "3.9-ubuntu20.04", &OLD, 320),
@@ -99,7 +99,7 @@ const IMAGES: [(&str, &str, &Base, usize); 36] = [
     ("class/compilers", "2026.1-ubuntu22.04", &CPU, 300),
 ];
 
-/// Everything that the demo's registry holds.
+/// Makes everything that the demo's registry holds.
 pub(crate) fn stock() -> DemoImages {
     let mut shelf = DemoImages::default();
     for number in 0..IMAGES.len() {
@@ -111,7 +111,7 @@ pub(crate) fn stock() -> DemoImages {
 }
 
 impl DemoImages {
-    /// Somebody pushes another build under the same name. False if there is none of that name.
+    /// Pushes another build under the same name. Returns false if there is no image of that name.
     pub(crate) fn rebuild(&mut self, repository: &str, tag: &str, build: usize) -> bool {
         let named = |(other, other_tag, ..): &(&str, &str, _, _)| *other == repository && *other_tag == tag;
         let found = IMAGES.iter().position(named);
@@ -127,7 +127,7 @@ impl DemoImages {
             .architectures
             .iter()
             .map(|architecture| {
-                // What is below is shared: by all images on one base, and by all of one repository.
+                // The lower layers are shared: by all images on one base, and by all of one repository.
                 let layers = [
                     self.blobs.layer(&format!("{}-{architecture}", base.name), base.size * 1024),
                     self.blobs.layer(&format!("{repository}-{architecture}"), size * 1024 / 3),
@@ -145,7 +145,7 @@ impl DemoImages {
         true
     }
 
-    /// One for those who run the lab, which users don't look for.
+    /// Adds an image for the lab's operators, which users don't look for.
     fn add_operation_image(&mut self) {
         let labels = [
             ("ai.backend.kernelspec", "1".to_owned()),
@@ -157,13 +157,13 @@ impl DemoImages {
         self.tag("ops/node-check", "1.2-alpine3.19", &image);
     }
 
-    /// What is between the images of every registry, and must not stop a scan.
+    /// Adds what lies between the images of every registry, and must not stop a scan.
     fn add_rubbish(&mut self) {
         let chart = self.blobs.chart("jupyterhub");
         self.tag("charts/jupyterhub", "1.4.0", &chart);
         let lost = self.blobs.without_config("lost");
         self.tag("community/whisper", "3.0-broken", &lost);
-        // A tag whose manifest was removed under it.
+        // A tag whose manifest was removed.
         let gone = Arc::from(format!("sha256:{}", "0".repeat(64)));
         self.tags.entry("class/vision".into()).or_default().insert("2025.2-cuda11.8".into(), gone);
     }

@@ -1,5 +1,5 @@
-//! What `wharf demo` shows wharf with: a registry in memory that speaks the real protocol, with images that a lab
-//! would have, some of them broken on purpose.
+//! What `wharf demo` shows: a registry in memory that speaks the real protocol, with images that a lab would have,
+//! some of them deliberately broken.
 
 pub(crate) mod content;
 pub(crate) mod images;

@@ -1,7 +1,7 @@
 //! A node of the demo: the built-in engine on a directory, with a switch for its power.
 //!
-//! What is switched off answers as an engine does that nobody runs: what it was fetching breaks off, whoever listens to
-//! it is cut off. Switched on, the directory is opened anew, as after a power failure.
+//! A node that is switched off answers like an engine that is not running: its fetches break off, and its followers
+//! are cut off. When it is switched on, the directory is opened again, as after a power failure.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -20,11 +20,11 @@ use crate::engine::oci::Oci;
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::{About, Disk, Engine};
 
-/// The processor that every node says it has, wherever the demo runs: images for accelerators are for no other.
+/// The architecture that every node reports, wherever the demo runs: images for accelerators exist for no other.
 const ARCHITECTURE: &str = "x86_64";
-/// How often a directory is tried that what was cut off may still have for a moment.
+/// How many times to try to open a directory that work just cut off may still hold for a moment.
 const TRIES: u32 = 100;
-/// How long between two tries.
+/// The wait between two tries.
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// A node that can be switched off and on.
@@ -46,12 +46,12 @@ impl Node {
         Self { folder, running: RwLock::default() }
     }
 
-    /// What its agent is known by.
+    /// The address that identifies its agent.
     pub(crate) fn address(&self) -> String {
         format!("oci:{}", self.folder.display())
     }
 
-    /// Switches it on; it fetches so many bytes a second at most.
+    /// Switches the node on; it fetches at most `per_second` bytes a second.
     ///
     /// # Errors
     /// A directory that can't be used.
@@ -71,14 +71,14 @@ impl Node {
         Ok(())
     }
 
-    /// Switches it off, whatever it is doing.
+    /// Switches the node off, whatever it is doing.
     pub(crate) fn switch_off(&self) {
         if let Some(running) = self.running.write().take() {
             running.off.cancel();
         }
     }
 
-    /// From now on it fetches so many bytes a second at most.
+    /// Limits the node to this many bytes a second from now on.
     pub(crate) fn set_limit(&self, per_second: NonZeroU64) {
         if let Some(running) = self.running.read().as_ref() {
             running.oci.set_limit(Some(per_second));

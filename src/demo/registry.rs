@@ -1,4 +1,4 @@
-//! The demo's registry: the read side of the OCI distribution protocol over what is in memory.
+//! The demo's registry: serves the read side of the OCI distribution protocol from memory.
 //!
 //! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
 
@@ -24,13 +24,13 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// How many names a page lists unless asked otherwise.
 const PAGE: usize = 100;
 
-/// Serves it until `stop` is cancelled.
+/// Serves the registry until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, shelf: Arc<RwLock<DemoImages>>, stop: CancellationToken) {
     let connections = Connections { proxies: Proxies::default(), last_requests: LAST_REQUESTS };
     connections.serve(listener, routes(shelf), stop).await;
 }
 
-/// The whole surface.
+/// All routes of the registry.
 fn routes(shelf: Arc<RwLock<DemoImages>>) -> impl Endpoint<Output = Response> {
     Route::new()
         .at("/v2", get(hello))
@@ -41,7 +41,7 @@ fn routes(shelf: Arc<RwLock<DemoImages>>) -> impl Endpoint<Output = Response> {
         .map_to_response()
 }
 
-/// What a page of names is asked for with.
+/// The query parameters of a page of names.
 #[derive(Deserialize)]
 struct Paging {
     n: Option<usize>,
@@ -58,7 +58,7 @@ fn catalog(Data(shelf): Data<&Arc<RwLock<DemoImages>>>, Query(paging): Query<Pag
     page("/v2/_catalog", "repositories", shelf.read().tags.keys(), &paging, json!({}))
 }
 
-/// Everything below a repository: names may have slashes, so the path is read from its end.
+/// Handles everything below a repository. Names may contain slashes, so the path is parsed from its end.
 #[handler]
 fn find(
     request: &Request,
@@ -86,7 +86,7 @@ fn find(
     }
 }
 
-/// A page of names, with the way to the next one.
+/// Returns a page of names, with a link to the next one.
 fn page<'a>(
     url: &str,
     field: &str,
@@ -117,7 +117,7 @@ fn whole(shelf: &DemoImages, digest: &str, code: &str) -> Response {
     }
 }
 
-/// A blob, or its rest from an offset on.
+/// Returns a blob, or its rest from an offset on.
 fn blob(request: &Request, shelf: &DemoImages, digest: &str) -> Response {
     let Some(blob) = shelf.blobs.find(digest) else { return missing("BLOB_UNKNOWN", "it is not here") };
     let length = blob.bytes.len();
@@ -136,7 +136,7 @@ fn blob(request: &Request, shelf: &DemoImages, digest: &str) -> Response {
     }
 }
 
-/// `bytes=100-`: the only form that is asked for when a transfer goes on.
+/// Parses `bytes=100-`: the only form with which clients resume a transfer.
 fn first_byte(range: &str) -> Option<usize> {
     range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! Where an engine is: `unix:///path`, `tcp://host:port`, with the kind of engine before it or Docker's; `cri:///path`;
-//! `oci:DIR`.
+//! Addresses of engines: `unix:///path`, `tcp://host:port`, with the kind of engine in front or Docker's by default;
+//! `cri:///path`; `oci:DIR`.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::base::reference::{is_registry_host, shown};
 use crate::engine::kind::EngineKind;
 
-/// Where Docker Engine listens when nobody says otherwise.
+/// The default socket of Docker Engine.
 pub(crate) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's port without TLS.
 const PLAIN_PORT: u16 = 2375;
@@ -20,43 +20,43 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineUrl {
-    /// What is expected there. Docker Engine and Podman tell themselves apart by what they answer.
+    /// The expected kind of engine. Docker Engine and Podman are told apart by their answers.
     pub kind: EngineKind,
-    /// How to get there.
+    /// The location of the engine.
     pub place: EngineLocation,
 }
 
-/// A way to an engine.
+/// The location of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineLocation {
     /// A socket in the file system.
     Socket(PathBuf),
-    /// A machine, by TCP.
+    /// A machine, reached over TCP.
     Tcp {
         /// Name or address.
         host: String,
         /// Port.
         port: u16,
-        /// Certificates for TLS; without them anybody on the way owns the node.
+        /// Certificates for TLS; without them, anyone on the network path controls the node.
         certificates: Option<Certificates>,
     },
     /// A directory of our own.
     Folder {
-        /// Where it is, from the root.
+        /// Its absolute path.
         path: PathBuf,
-        /// Bytes a second it may be filled with.
+        /// The most bytes a second that it is filled with.
         limit: Option<NonZeroU64>,
     },
 }
 
-/// Where the certificates for an engine are, laid out as `DOCKER_CERT_PATH` has them: `ca.pem`, `cert.pem`, `key.pem`.
+/// The certificates for an engine, laid out as in `DOCKER_CERT_PATH`: `ca.pem`, `cert.pem`, `key.pem`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificates {
     /// The folder.
     pub(crate) folder: PathBuf,
 }
 
-/// What the environment says about Docker, read by whoever may read the environment.
+/// What the environment says about Docker, read by a module that may read the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
     /// `DOCKER_HOST`.
@@ -67,7 +67,7 @@ pub(crate) struct Environment {
     pub(crate) tls: bool,
 }
 
-/// Why a text is no address of an engine, and what to write instead.
+/// Why a text is not the address of an engine, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("engine address {given:?}: {why}")]
 pub struct InvalidAddress {
@@ -88,7 +88,7 @@ impl EngineUrl {
     pub(crate) fn from_environment(environment: &Environment) -> Result<Self, InvalidAddress> {
         let host = environment.host.as_deref().map(str::trim).filter(|host| !host.is_empty());
         let Some(host) = host else { return Ok(Self::local()) };
-        // Docker ignores the folder unless told to use TLS; so do we, or a plain engine would be spoken to by TLS.
+        // Docker ignores the folder unless told to use TLS; so do we, or we would speak TLS to a plain engine.
         let certificates = environment.certificates.as_deref().filter(|_| environment.tls);
         let url = Self::parse(host, certificates)?;
         if environment.tls && certificates.is_none() && matches!(url.place, EngineLocation::Tcp { .. }) {
@@ -100,12 +100,12 @@ impl EngineUrl {
         Ok(url)
     }
 
-    /// Reads `unix:///path`, `tcp://host:port`, the same with `docker+` or `podman+` before it, `cri:///path`, and
+    /// Reads `unix:///path`, `tcp://host:port`, both also with `docker+` or `podman+` in front, `cri:///path`, and
     /// `oci:DIR` with or without `?limit=10MiB`. `certificates` is the folder for TLS, used with `tcp` only; a relative
-    /// `DIR` is meant from the current directory.
+    /// `DIR` starts at the current directory.
     ///
     /// # Errors
-    /// What is none of these, or of an engine this release can't speak to; the message has the remedy.
+    /// A text that is none of these, or an engine that this release can't speak to; the message has the remedy.
     pub fn parse(text: &str, certificates: Option<&Path>) -> Result<Self, InvalidAddress> {
         let fail = |why: &str| Err(InvalidAddress::new(text, why));
         let text_trimmed = text.trim();
@@ -154,13 +154,13 @@ impl EngineUrl {
     }
 }
 
-/// What stands before the path of a socket.
+/// The part of an address before the path of a socket.
 fn socket_scheme(kind: EngineKind) -> &'static str {
     match kind {
         EngineKind::Docker => "docker+unix",
         EngineKind::Podman => "podman+unix",
         EngineKind::Containerd => "cri",
-        // It has none: it is a directory.
+        // It has no socket: it is a directory.
         EngineKind::Oci => "oci",
     }
 }
@@ -192,12 +192,12 @@ fn folder(rest: &str) -> Result<EngineLocation, String> {
     if path.contains('\0') {
         return Err("the path has a zero byte".into());
     }
-    // Where we are may change until it is used, and an agent is known by its address.
+    // The current directory may change before the path is used, and an agent is identified by its address.
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     Ok(EngineLocation::Folder { path, limit })
 }
 
-/// A number of bytes: `1048576`, `1024KiB`, `1MiB`.
+/// Parses a number of bytes: `1048576`, `1024KiB`, `1MiB`.
 fn bytes(text: &str) -> Option<NonZeroU64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit: u64 = match text.get(digits.len()..)? {
@@ -221,7 +221,7 @@ fn tcp(rest: &str, certificates: Option<&Path>) -> Result<EngineLocation, String
     if !is_registry_host(authority) {
         return Err("write tcp://host:port, with the host a name or an address ([::1] for IPv6)".into());
     }
-    // `is_registry_host` has seen to it that what follows the last colon outside brackets is a port.
+    // `is_registry_host` has checked that the text after the last colon outside brackets is a port.
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
         _ => (authority, None),

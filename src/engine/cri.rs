@@ -1,8 +1,8 @@
-//! containerd, by the Kubernetes container runtime interface (CRI, `runtime.v1`) on its socket.
+//! A client of containerd, by the Kubernetes container runtime interface (CRI, `runtime.v1`) on its socket.
 //!
-//! CRI is made for one user, the kubelet, and knows less than Docker's API: a pull is by tag and says nothing until it
-//! ends, removing an image takes all its names and asks no container, and nothing is told of what others do. What it
-//! does not say is not made up: progress has no bytes, a moved tag is a failure, removal looks before it leaps.
+//! CRI is made for one client, the kubelet, and can do less than Docker's API: a pull is by tag and silent until it
+//! ends, removing an image removes all its names without regard to containers, and there are no events. What CRI does
+//! not say is not made up: progress has no bytes, a moved tag is a failure, and removal checks for containers first.
 
 mod call;
 mod listing;
@@ -34,22 +34,22 @@ use crate::engine::{
     room,
 };
 
-/// Most names of containers in an answer.
+/// The most container names in an answer.
 const MAX_CONTAINERS: usize = 20;
-/// What containerd calls itself; others speak CRI too.
+/// The name that containerd gives itself; other engines speak CRI too.
 const CONTAINERD: &str = "containerd";
-/// containerd tells its CRI part of a name that was taken away a moment after it was; we wait for that so many times
-/// so long.
+/// How often, and how long each time, to wait for a name to go: containerd tells its CRI part of a removed name a
+/// moment later.
 const SETTLING: (u32, Duration) = (200, Duration::from_millis(50));
 
-/// How long an engine may take, and how often it is looked at. Tests are less patient.
+/// How long an engine may take, and how often it is read. Tests set shorter times.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// For the answer to any call but a pull.
     pub answer: Duration,
-    /// For a pull to end, until we ask whether the engine still lives.
+    /// For a pull to end, before we ask whether the engine is still alive.
     pub quiet: Duration,
-    /// Between two looks at what it holds, at least.
+    /// The shortest time between two reads of what it holds.
     pub look: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Default for Patience {
     }
 }
 
-/// An engine that speaks CRI.
+/// A client of an engine that speaks CRI.
 #[derive(Debug, Clone)]
 pub struct Cri {
     line: Line,
@@ -73,10 +73,10 @@ struct Shown {
 }
 
 impl Cri {
-    /// An engine at this address. Nothing is connected to yet: it may come later, go away and return.
+    /// A client for the engine at this address. It does not connect yet: the engine may come later, go away and return.
     ///
     /// # Errors
-    /// An address that is no socket: CRI has no password, and whoever speaks it owns the node.
+    /// An address that is not a socket: CRI has no password, and any client that can speak it controls the node.
     pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
         let EngineLocation::Socket(socket) = &url.place else {
             return Err(Fault::new(
@@ -87,7 +87,7 @@ impl Cri {
         Ok(Self { line: Line { socket: socket.clone() }, patience: Patience::default() })
     }
 
-    /// With other deadlines: for tests, which are less patient.
+    /// This client with other deadlines, for tests.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
@@ -104,7 +104,7 @@ impl Cri {
         self.ask("/runtime.v1.RuntimeService/Version", &m::VersionRequest {}).await
     }
 
-    /// The image of this name or ID, if it is there.
+    /// The image of this name or ID, if the engine has it.
     async fn show(&self, reference: &str) -> Result<Option<Shown>, Fault> {
         let Some(reference) = name::askable(reference) else { return Ok(None) };
         let which = m::ImageStatusRequest { image: Some(m::ImageSpec::of(&reference)) };
@@ -112,7 +112,8 @@ impl Cri {
         Ok(answer.image.and_then(|image| Some(Shown { held: held(&image)?, image })))
     }
 
-    /// Has the engine pull a name. There is nothing to follow; that it is still at it is told from time to time.
+    /// Has the engine pull a name. CRI reports no progress, so `progress` is told from time to time that the pull goes
+    /// on.
     async fn fetch(
         &self,
         pull: &Pull,
@@ -139,10 +140,10 @@ impl Cri {
         }
     }
 
-    /// The whole of a pull, from looking whether it is needed to looking whether it helped.
+    /// Does a whole pull: checks whether it is needed, pulls, and checks that the image is there.
     ///
-    /// CRI can't name what was pulled by digest, so it is pulled by the tag; what came is compared. A tag that has
-    /// moved leaves the other image under the name, as the registry has it now, and is a failure.
+    /// CRI can't give a name to an image pulled by digest, so the image is pulled by its tag and then compared. If the
+    /// tag has moved, the other image keeps the name, as the registry now has it, and the pull is a failure.
     async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
         let name = pull.canonical()?;
         let bytes = pull.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size_bytes));
@@ -166,7 +167,7 @@ impl Cri {
         Ok(Pulled { held, fetched: true })
     }
 
-    /// The containers made from an image, running or not: CRI removes images without asking them.
+    /// The containers made from an image, running or not: CRI removes images regardless of them.
     async fn users(&self, shown: &Shown) -> Result<Vec<String>, Fault> {
         let all: m::ListContainersResponse =
             self.ask("/runtime.v1.RuntimeService/ListContainers", &m::ListContainersRequest {}).await?;
@@ -177,7 +178,7 @@ impl Cri {
         Ok(names.take(MAX_CONTAINERS).collect())
     }
 
-    /// Takes one name of several away, which only containerd itself can.
+    /// Removes one name of several, which only containerd itself can do.
     async fn untag(&self, tag: &str, name: &str, others: &[&String]) -> Result<Removal, Fault> {
         if self.version().await?.runtime_name != CONTAINERD {
             return Err(named_otherwise(others));
@@ -195,7 +196,7 @@ impl Cri {
 }
 
 impl Shown {
-    /// Whether a container was made from it, as far as the container says.
+    /// Whether a container was made from this image, as far as the container says.
     fn is_of(&self, container: &m::Container) -> bool {
         let named = container.image.as_ref().map(|spec| spec.image.as_str());
         [Some(container.image_ref.as_str()), named].into_iter().flatten().any(|reference| {
@@ -218,7 +219,7 @@ impl Engine for Cri {
         Ok(About {
             kind: EngineKind::Containerd,
             id: None,
-            // CRI says neither; but a socket leads nowhere but to this machine.
+            // CRI says neither; but a socket always leads to this machine.
             hostname: system.nodename().to_string_lossy().into_owned(),
             architecture: arch::normalize(&system.machine().to_string_lossy(), None),
             os: "linux".into(),
@@ -246,7 +247,7 @@ impl Engine for Cri {
         progress: &(dyn Fn(Progress) + Send + Sync),
         stop: &CancellationToken,
     ) -> Result<Pulled, Fault> {
-        // Dropping the call closes its connection, and with that containerd cancels the pull.
+        // Dropping the call closes its connection, and that makes containerd cancel the pull.
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(Fault::stopped()),
@@ -260,7 +261,7 @@ impl Engine for Cri {
         let others: Vec<_> = shown.held.names.iter().filter(|&name| *name != canonical).collect();
         match shown.tag(&canonical) {
             Some(tag) if !others.is_empty() => return self.untag(tag, &canonical, &others).await,
-            // By its ID: as Docker, we don't choose which of several names go with it.
+            // Removal by ID: as with Docker, we don't choose which of several names go with it.
             None if others.len() > 1 => return Err(named_otherwise(&others)),
             _ => {}
         }
@@ -273,7 +274,7 @@ impl Engine for Cri {
         }
         let which = m::RemoveImageRequest { image: Some(m::ImageSpec::of(shown.held.digest.as_str())) };
         let m::RemoveImageResponse {} = self.ask("/runtime.v1.ImageService/RemoveImage", &which).await?;
-        // It answers with success for what is not there, and does not say what became of the rest.
+        // It reports success for a missing image too, and does not say what it did.
         match self.find(shown.held.digest.as_str()).await? {
             None => Ok(Removal::Removed { freed_bytes: None }),
             Some(_) => Err(Fault::new(Class::Other, "the engine says it is removed, and still has it")),
@@ -314,7 +315,7 @@ fn named_otherwise(names: &[&String]) -> Fault {
     Fault::new(Class::InUse, why)
 }
 
-/// The credentials, with the only registry they are for: containerd would offer them to each of its mirrors.
+/// The credentials, with the only registry that they are for: containerd would offer them to each of its mirrors.
 fn auth(credentials: &Credentials, name: &str) -> m::AuthConfig {
     let host = name.split('/').next().unwrap_or_default();
     let host = if host == docker_hub::NAME { docker_hub::HOST } else { host };

@@ -1,9 +1,9 @@
-//! Docker Engine, by its HTTP API, up to version 1.53; and Podman, which answers to the same API and tells of itself in
-//! a header.
+//! A client of Docker Engine by its HTTP API, up to version 1.53; and of Podman, which offers the same API and
+//! identifies itself in a header.
 //!
-//! bollard names the calls and reads their answers. The connections are ours ([`dial`]), and so are pulls, events and
-//! disk usage: they need lines of bounded length, credentials in the encoding that Docker reads (base64 for URLs) and
-//! a sum that its model leaves out.
+//! bollard provides the calls and parses their answers. The connections are our own ([`dial`]), and so are pulls,
+//! events and disk usage: they need lines of bounded length, credentials in the encoding that Docker reads (base64 for
+//! URLs) and a sum that bollard's model leaves out.
 
 mod dial;
 mod fault;
@@ -52,27 +52,27 @@ use crate::engine::{
     room,
 };
 
-/// Most bytes of an answer that is no stream. 10,000 images with long names and labels take about 20 MiB.
+/// The largest answer read that is not a stream, in bytes. 10,000 images with long names and labels take about 20 MiB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
-/// Most bytes read of the answer to a failed request.
+/// The most bytes read of the answer to a failed request.
 const MAX_REFUSAL: usize = 64 * 1024;
-/// The newest minor version of API 1 that we know how to read.
+/// The newest minor version of API 1 that this program can read.
 const NEWEST: usize = 53;
-/// How far back events are asked for at first, in seconds. Docker answers a little before it listens; a second of
-/// the past closes that gap, and one more is for the clocks.
+/// How far back events are requested at first, in seconds. Docker answers a little before it listens; one second of the
+/// past closes that gap, and one more allows for differences between the clocks.
 const OVERLAP: i64 = 2;
-/// Most names of containers in an answer.
+/// The most container names in an answer.
 const MAX_CONTAINERS: usize = 20;
 
-/// How long an engine may take. Tests are less patient.
+/// How long an engine may take. Tests set shorter times.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For the answer to any request that is no stream.
+    /// For the answer to any request that is not a stream.
     pub answer: Duration,
-    /// For what it has to gather first: disk usage, for which Docker walks through all its volumes, and its account of
-    /// itself, for which Podman asks the package manager who owns its helpers.
+    /// For answers that take the engine some work: disk usage, for which Docker walks through all its volumes, and its
+    /// information about itself, for which Podman asks the package manager which packages its helpers belong to.
     pub gather: Duration,
-    /// For the next line of a pull, until we ask whether the engine still lives.
+    /// For the next line of a pull, before we ask whether the engine is still alive.
     pub quiet: Duration,
 }
 
@@ -86,24 +86,24 @@ impl Default for Patience {
     }
 }
 
-/// A Docker Engine or a Podman.
+/// A client of Docker Engine or Podman.
 pub struct Docker {
     dial: Arc<Dial>,
     patience: Patience,
-    /// What it said when it was first asked, or asked again.
+    /// What the engine said in its last answer to [`Docker::greet`].
     met: Mutex<Option<Met>>,
 }
 
-/// What an engine says of itself in its headers.
+/// What an engine says about itself in its headers.
 #[derive(Debug, Clone, Copy)]
 struct Met {
-    /// The minor version of API 1 that we have in common.
+    /// The newest minor version of API 1 that both sides know.
     minor: usize,
     kind: EngineKind,
 }
 
 impl Docker {
-    /// An engine at this address. Nothing is connected to yet: it may come later, go away and return.
+    /// A client for the engine at this address. It does not connect yet: the engine may come later, go away and return.
     ///
     /// # Errors
     /// Certificates that can't be used.
@@ -111,14 +111,14 @@ impl Docker {
         Ok(Self { dial: Arc::new(Dial::new(url)?), patience: Patience::default(), met: Mutex::new(None) })
     }
 
-    /// With other deadlines: for tests, which are less patient.
+    /// This client with other deadlines, for tests.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Asks whether it is there, what it is, and which version of the API we have in common.
+    /// Asks whether the engine is there, which kind it is, and which version of the API both sides know.
     async fn greet(&self) -> Result<Met, Fault> {
         let request = request(Method::GET, "/_ping")?;
         let answer = self.send("ping", request, MAX_ANSWER).await?;
@@ -144,7 +144,7 @@ impl Docker {
         Ok(self.met().await?.minor)
     }
 
-    /// Makes a call with bollard's words over our connection.
+    /// Makes a call from bollard over our own connection.
     async fn call<T, F>(
         &self,
         doing: &str,
@@ -156,7 +156,7 @@ impl Docker {
         self.call_or_error(doing, call).await?.map_err(|error| failed(&error))
     }
 
-    /// The same where a refusal is an answer.
+    /// Makes a call from bollard; a refusal by the engine is returned as an answer, not a fault.
     async fn call_or_error<T, F>(
         &self,
         doing: &str,
@@ -171,7 +171,7 @@ impl Docker {
         let transport = move |mut request: BollardRequest| {
             let dial = Arc::clone(&dial);
             async move {
-                // bollard means to put the version into the path, and loses it there.
+                // bollard tries to put the version into the path, but loses it there.
                 let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
                 if !path.starts_with("/v1.") {
                     *request.uri_mut() = format!("/v1.{minor}{path}").parse()?;
@@ -180,7 +180,7 @@ impl Docker {
             }
         };
         let limit = self.patience.answer;
-        // Its own deadline covers the head of the answer only, so ours is around it and this one never comes first.
+        // Its own deadline covers the head of the answer only, so ours surrounds it and bollard's never fires first.
         let seconds = limit.as_secs().saturating_add(1);
         let client = bollard::Docker::connect_with_custom_transport(
             transport,
@@ -204,7 +204,7 @@ impl Docker {
         accept(answer.await.map_err(|_| Fault::silent(doing, limit))?, limit).await
     }
 
-    /// Reads a whole answer to a request of our own.
+    /// Reads the whole answer to a request of our own.
     async fn get<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Fault> {
         let path = format!("/v1.{}{path}", self.common_version().await?);
         let reading = async {
@@ -220,7 +220,7 @@ impl Docker {
         self.get("/info", self.patience.gather).await
     }
 
-    /// Lets the engine fetch, and reads what it says until it has no more to say.
+    /// Has the engine pull, and reads its messages to the end.
     async fn fetch(
         &self,
         pull: &Pull,
@@ -242,7 +242,7 @@ impl Docker {
         Ok(())
     }
 
-    /// Waits for as long as the engine lives: a slow registry makes it silent, and so does its death.
+    /// Waits as long as the engine is alive: a slow registry makes it silent, and so does its death.
     async fn patiently<T>(&self, wait: impl Future<Output = T> + Send) -> Result<T, Fault> {
         tokio::pin!(wait);
         loop {
@@ -253,7 +253,7 @@ impl Docker {
         }
     }
 
-    /// The whole of a pull, from looking whether it is needed to looking whether it helped.
+    /// Does a whole pull: checks whether it is needed, pulls, and checks that the image is there.
     async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
         let name = pull.canonical()?;
         let mut meter = Meter::new(&pull.layers).without(&pull.config);
@@ -285,8 +285,8 @@ impl Docker {
         self.call("tag", |docker| async move { docker.tag_image(image, Some(as_what)).await }).await
     }
 
-    /// Takes away the name by digest that a pull left. For Podman it is a name like any other: an image that has it
-    /// outlives its last tag. It was not there before the pull, so it is nobody else's.
+    /// Removes the name by digest that a pull left. For Podman it is a name like any other, and an image that has it
+    /// outlives its last tag. It was not there before the pull, so no other client uses it.
     async fn forget_name(&self, by_digest: &str) -> Result<(), Fault> {
         match self.delete(by_digest).await? {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
@@ -294,7 +294,7 @@ impl Docker {
         }
     }
 
-    /// Asks for a name to be taken away, never by force. A refusal is an answer.
+    /// Asks for a name to be removed, never by force. A refusal is returned as an answer.
     async fn delete(&self, name: &str) -> Result<Result<Vec<ImageDeleteResponseItem>, Error>, Fault> {
         let gently = query::RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
         self.call_or_error(
@@ -306,7 +306,7 @@ impl Docker {
 
     /// The names of the containers made from an image, running or not.
     async fn users(&self, image: &Digest) -> Result<Vec<String>, Fault> {
-        // Podman finds nothing by an ID that has its algorithm before it; Docker takes both.
+        // Podman finds nothing by an ID with its algorithm in front; Docker accepts both forms.
         let filters = HashMap::from([("ancestor", vec![image.hex()])]);
         let which = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let containers = self
@@ -319,7 +319,7 @@ impl Docker {
 #[async_trait]
 impl Engine for Docker {
     async fn about(&self) -> Result<About, Fault> {
-        // It may be another engine, or a newer one, since it was last asked.
+        // It may be another engine, or a newer version, since the last time.
         let kind = self.greet().await?.kind;
         let info = self.info().await?;
         let labels = info.labels.unwrap_or_default().into_iter().map(|label| match label.split_once('=') {
@@ -328,7 +328,7 @@ impl Engine for Docker {
         });
         Ok(About {
             kind,
-            // Podman makes one up for each answer.
+            // Podman makes up another ID for each answer.
             id: info.id.filter(|id| !id.is_empty() && kind != EngineKind::Podman),
             hostname: info.name.unwrap_or_default(),
             version: info.server_version.unwrap_or_default(),
@@ -376,7 +376,7 @@ impl Engine for Docker {
             Ok(steps) => {
                 let mut deleted = steps.iter().filter_map(|step| name::image_id(step.deleted.as_deref()?));
                 let gone = deleted.any(|id| id == held.digest);
-                // Docker doesn't say how much became free, and layers may be shared.
+                // Docker doesn't say how much room became free, and layers may be shared.
                 Ok(if gone { Removal::Removed { freed_bytes: None } } else { Removal::Untagged })
             }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(Removal::Absent),
@@ -454,8 +454,8 @@ fn request(method: Method, path: &str) -> Result<BollardRequest, Fault> {
         .map_err(|error| Fault::new(Class::Other, error.to_string()))
 }
 
-/// Puts credentials where Docker looks for them. It reads base64 for URLs only; of the other kind it makes no
-/// credentials at all, without a word, as soon as the text has a `+` or a `/`.
+/// Puts credentials where Docker reads them. Docker reads only base64 for URLs; with the other kind it silently uses no
+/// credentials at all if the text has a `+` or a `/`.
 fn authorize(request: &mut BollardRequest, credentials: &Credentials, repository: &str) -> Result<(), Fault> {
     let server = repository.split('/').next().unwrap_or_default();
     let header = json!({
@@ -472,7 +472,7 @@ fn authorize(request: &mut BollardRequest, credentials: &Credentials, repository
     Ok(())
 }
 
-/// Lets an answer pass if it is a success; else reads what the engine says against it.
+/// Returns a successful answer; otherwise reads the engine's reason and returns it as a fault.
 async fn accept(
     answer: Result<Response<Incoming>, Error>,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! How the peers of an engine take images from it, where it keeps them in a form that others can use.
+//! Exports: how the peers of an engine take images from it, if it keeps them in a form that others can use.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,33 +11,34 @@ use url::Url;
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::fault::Fault;
 
-/// The way to what an engine can hand out.
+/// The way to the images that an engine can hand on.
 pub enum Export {
-    /// It is on this machine.
+    /// The engine is on this machine.
     Local(Arc<dyn LocalExport>),
-    /// It is elsewhere, where its agent hands it out.
+    /// The engine is on another machine, whose agent serves its images.
     Remote(Arc<dyn RemoteExport>),
 }
 
-/// Images that can be read piece by piece.
+/// An export of this machine: images that can be read piece by piece.
 #[async_trait]
 pub trait LocalExport: Send + Sync {
-    /// All that the image of this ID is made of, manifest and config included; nothing if it is not whole.
+    /// The digests of all parts of the image with this ID, including manifest and config; empty if it is not whole.
     async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault>;
 
-    /// Opens one of these, and says how many bytes it has; nothing if it is not there.
+    /// Opens one of these parts, and returns its size in bytes; `None` if it is not there.
     async fn open(&self, part: &Digest) -> Result<Option<(File, u64)>, Fault>;
 }
 
-/// An agent that hands out what its engine holds.
+/// An export of another machine: an agent that serves the images of its engine.
 #[async_trait]
 pub trait RemoteExport: Send + Sync {
-    /// Where its peers find it.
+    /// The URL where its peers find it.
     fn url(&self) -> &Url;
 
-    /// Lets whoever has this grant read the parts of this image for so long, from now. Doing so again makes it longer.
+    /// Allows clients with this grant to read the parts of this image for so long, from now. A repeated call extends
+    /// it.
     ///
     /// # Errors
-    /// An image that is not there, or more grants than are given at once.
+    /// An image that is not there, or too many grants at once.
     async fn admit(&self, grant: &Secret, image: &Digest, life: Duration) -> Result<(), Fault>;
 }

@@ -1,4 +1,4 @@
-//! An engine for the tests of those who work with one: it does what it is told, when it is let.
+//! A fake engine for tests: it does what the test says, when the test allows it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::{About, Disk, Engine, EngineKind};
 
-/// It says at once what it holds. How full its disk is and how a pull ends it says when it gets a permit.
+/// The fake engine. It answers at once what it holds; disk usage and the end of a pull wait for a permit.
 pub(crate) struct Fake {
     pub(crate) holds: Mutex<Vec<Held>>,
     pub(crate) disk_asked: Semaphore,
@@ -89,7 +89,7 @@ impl Engine for Fake {
     ) -> Result<Pulled, Fault> {
         self.pulls_begun.fetch_add(1, Ordering::SeqCst);
         tokio::select! {
-            // Who was stopped takes nobody's permit.
+            // A pull that was stopped must not take a permit.
             biased;
             () = stop.cancelled() => Err(Fault::new(Class::Stopped, "stopped on request")),
             permit = self.pulls_end.acquire() => {

@@ -1,25 +1,25 @@
-//! What can go wrong between us and an engine, in classes a transfer can act on.
+//! Failures of engines, in classes that a transfer can act on.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// Longest message kept of what an engine says, in characters: enough for Docker's longest (two references and a
-/// URL), too little to flood a ledger.
+/// The longest message kept from an engine, in characters: enough for Docker's longest (two references and a URL), too
+/// little to flood a task's record.
 const MAX_MESSAGE: usize = 400;
 
-/// What is shown where credentials were.
+/// The text shown in place of credentials.
 const HIDDEN: &str = "[secret]";
-/// What is shorter after `Basic` or `Bearer` is a word: the shortest password, with a user, in base64.
+/// Shorter text after `Basic` or `Bearer` is an ordinary word: this is the shortest password, with a user, in base64.
 const SHORTEST_CREDENTIALS: usize = 12;
 
-/// A failed operation of an engine. It prints as one line and never carries credentials.
+/// A failed operation of an engine. It prints as one line and never contains credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What kind of failure, for decisions.
+    /// The class of the failure, for decisions.
     pub class: Class,
-    /// The engine's or the system's own words, or ours with the remedy, for people.
+    /// The message for people: the engine's or the system's own words, or ours with the remedy.
     pub message: String,
 }
 
@@ -47,17 +47,17 @@ pub enum Class {
 }
 
 impl Fault {
-    /// A fault of this class; the message is cut to one line of bearable length.
+    /// A fault of this class; the message is cut to one line of limited length.
     pub(crate) fn new(class: Class, message: impl AsRef<str>) -> Self {
         Self { class, message: one_line(message.as_ref()) }
     }
 
-    /// A fault told by the engine, classed by its words.
+    /// A fault that the engine reported, classed by its words.
     pub(crate) fn told(message: &str) -> Self {
         Self::new(classify(message), message)
     }
 
-    /// A connection that can't be made, or broke.
+    /// A fault for a connection that can't be made, or broke.
     pub(crate) fn broken(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut system = error.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -84,24 +84,24 @@ impl Fault {
         Self::new(class, format!("{text}{remedy}"))
     }
 
-    /// The engine let a deadline pass.
+    /// A fault for an engine that did not answer in time.
     pub(crate) fn silent(doing: &str, limit: Duration) -> Self {
         Self::new(Class::EngineGone, format!("the engine did not answer within {limit:?}: {doing}"))
     }
 
-    /// The operation was stopped by us.
+    /// A fault for an operation that we stopped.
     pub(crate) fn stopped() -> Self {
         Self::new(Class::Stopped, "stopped on request")
     }
 
-    /// Whether the same operation may succeed later without anybody changing anything.
+    /// Whether the same operation may succeed later without any change.
     pub fn is_transient(&self) -> bool {
         matches!(self.class, Class::EngineGone | Class::Network)
     }
 }
 
 impl Class {
-    /// The class in a word or two, as ledgers and metrics show it.
+    /// The class in a word or two, as task records and metrics show it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoSpace => "no space",
@@ -125,7 +125,7 @@ impl fmt::Display for Class {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // "other: " would say nothing; the message stands alone there.
+        // "other: " would say nothing, so the message stands alone.
         match self.class {
             Class::Other => f.write_str(&self.message),
             class => write!(f, "{class}: {}", self.message),
@@ -135,9 +135,9 @@ impl fmt::Display for Fault {
 
 impl Error for Fault {}
 
-/// Foreign text as one line of at most [`MAX_MESSAGE`] characters, with nothing that moves a cursor or opens a door.
+/// Foreign text as one line of at most [`MAX_MESSAGE`] characters, without control characters or credentials.
 pub(crate) fn one_line(text: &str) -> String {
-    // Hidden before it is cut: half a password is no better.
+    // Credentials are hidden before the text is cut: half a password is still a secret.
     let text = without_credentials(&text.trim().chars().take(MAX_MESSAGE * 4).collect::<String>());
     let mut line: String = text
         .chars()
@@ -150,8 +150,7 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// The text without what stands for somebody's account in it: user and password in a URL, and what follows the schemes
-/// of HTTP's `Authorization`.
+/// The text without credentials: user and password in a URL, and the words after the schemes of HTTP's `Authorization`.
 fn without_credentials(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ',' | ';');
     let mut kept = String::with_capacity(text.len());
@@ -162,7 +161,7 @@ fn without_credentials(text: &str) -> String {
             .last()
             .filter(|(_, c)| ends(*c))
             .map_or((word, ""), |(at, _)| word.split_at(at));
-        // "no basic auth credentials" has no credentials.
+        // "no basic auth credentials" contains no credentials.
         if is_secret_next && bare.len() >= SHORTEST_CREDENTIALS {
             kept.push_str(HIDDEN);
         } else {
@@ -176,7 +175,7 @@ fn without_credentials(text: &str) -> String {
     kept
 }
 
-/// Adds a word; if it is or has a URL, without user and password.
+/// Adds a word; if it is or contains a URL, without user and password.
 fn push_url(kept: &mut String, word: &str) {
     let (before, rest) = word.split_once("://").map_or((word, None), |(before, rest)| (before, Some(rest)));
     kept.push_str(before);
@@ -190,8 +189,8 @@ fn push_url(kept: &mut String, word: &str) {
     kept.push_str(hidden.unwrap_or(rest));
 }
 
-/// What engines say, by a piece of it in lower case, the more telling first. A daemon's status code says little:
-/// Docker answers 500 for a refused password, an unknown host and a full disk alike.
+/// Phrases of engines' messages in lower case, with their class, the most telling first. A daemon's status code says
+/// little: Docker answers 500 for a refused password, an unknown host and a full disk alike.
 const WORDS: &[(&str, Class)] = &[
     ("no space left on device", Class::NoSpace),
     ("disk quota exceeded", Class::NoSpace),
@@ -215,7 +214,7 @@ const WORDS: &[(&str, Class)] = &[
     ("is using its referenced image", Class::InUse),
     ("image is being used by", Class::InUse),
     ("image is in use by a container", Class::InUse),
-    // A certificate nobody trusts does not heal by waiting, though a network error wraps it.
+    // An untrusted certificate does not become trusted by waiting, though a network error wraps it.
     ("x509:", Class::Other),
     ("server gave http response to https client", Class::Other),
     ("context canceled", Class::Stopped),
@@ -250,8 +249,8 @@ mod tests {
 
     use super::{Class, Fault};
 
-    /// Each as Docker Engine 20.10 said it, made to fail that way; but for the one of Docker Hub, which
-    /// is known from its users.
+    /// Each message is from Docker Engine 20.10, made to fail that way, except Docker Hub's, which is known from
+    /// reports by users.
     #[test]
     fn what_a_real_daemon_says_is_classed() {
         for (said, class) in [
@@ -295,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Each as Podman 4.3 and containerd 1.6 said it.
+    /// Each message is from Podman 4.3 or containerd 1.6.
     #[test]
     fn what_other_engines_say_is_classed() {
         for (said, class) in [

@@ -1,5 +1,5 @@
-//! Follows one engine: met when it answers, read when something changes on it, lost when it is gone, met again when it is
-//! back.
+//! Follows one engine: met when it answers, read when something changes on it, lost when it stops answering, met again
+//! when it is back.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::engine::{About, Engine};
 
 /// The waits before an engine that does not answer is asked again.
 const WAITS: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(15));
-/// Engines tell of one change in several events; they are read once it has been quiet so long.
+/// How long an engine must be quiet before it is read: it reports one change in several events.
 const SETTLE: Duration = Duration::from_millis(150);
-/// An engine is read so often even if it says nothing, in case an event was lost.
+/// How often an engine is read even if it reports no events, in case one was lost.
 const FULL_READ: Duration = Duration::from_mins(1);
 
-/// Who is told of an engine that is followed.
+/// The receiver of news about an engine that is followed.
 #[async_trait]
 pub(crate) trait Follower: Send {
-    /// It answers, and this is what it is.
+    /// Called when the engine answers, with its identity.
     ///
     /// # Errors
-    /// What keeps it from being followed; it is met again after a while.
+    /// A reason not to follow it; it is met again after a while.
     async fn met(&mut self, about: About) -> Result<(), Fault>;
 
-    /// Something has changed on it, or may have: it is to be read.
+    /// Called when something on the engine has changed, or may have: reads the engine.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The engine does not answer.
     async fn read(&mut self) -> Result<(), Fault>;
 
-    /// It does not answer, or no more.
+    /// Called when the engine does not answer, or no longer.
     fn lost(&mut self, fault: Fault);
 }
 
-/// Follows an engine until told to stop.
+/// Follows an engine until shutdown.
 pub(crate) async fn follow(engine: &dyn Engine, follower: &mut dyn Follower, shutdown: &CancellationToken) {
     let mut waits = Waits::new(WAITS);
     loop {
@@ -54,11 +54,11 @@ pub(crate) async fn follow(engine: &dyn Engine, follower: &mut dyn Follower, shu
     }
 }
 
-/// Meets the engine and has it read until it stops answering.
+/// Meets the engine and has it read on every change, until it stops answering.
 async fn attend(engine: &dyn Engine, follower: &mut dyn Follower, waits: &mut Waits) -> Fault {
     let met = async {
         let about = engine.about().await?;
-        // Listened to before it is read: what changes in between is told.
+        // Subscribed before the first read, so that changes in between are reported.
         let events = engine.events().await?;
         follower.met(about).await?;
         Ok::<_, Fault>(events)
@@ -81,7 +81,7 @@ async fn attend(engine: &dyn Engine, follower: &mut dyn Follower, waits: &mut Wa
             Some(Err(fault)) => return fault,
             None => return Fault::new(Class::EngineGone, "its stream of events ended"),
         }
-        // One pull is several events: read once they pause, or soon if they don't.
+        // One pull causes several events: read once they pause, or soon if they don't.
         let settled = async { while let Ok(Some(Ok(()))) = timeout(SETTLE, events.next()).await {} };
         let _ = timeout(SETTLE * 10, settled).await;
     }

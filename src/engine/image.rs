@@ -1,4 +1,4 @@
-//! An image as an engine holds it, and how it is given up.
+//! An image as an engine holds it, and the result of removing one.
 
 use crate::base::digest::Digest;
 use crate::engine::name;
@@ -11,14 +11,14 @@ pub struct Held {
     pub digest: Digest,
     /// Its names in canonical form, `registry/name:tag`, sorted; empty for an image without a name.
     pub names: Vec<String>,
-    /// The manifests or indexes it was pulled by, as far as the engine remembers; sorted, none twice.
+    /// The manifests or indexes it was pulled by, as far as the engine remembers; sorted, without duplicates.
     pub manifests: Vec<Digest>,
-    /// Bytes on disk, layers shared with other images included.
+    /// Its bytes on disk, including layers shared with other images.
     pub size_bytes: u64,
 }
 
 impl Held {
-    /// Of what an engine says of an image; nothing if it has no sound ID.
+    /// The image from an engine's own words; `None` if its ID is not valid.
     pub(crate) fn read(id: &str, tags: &[String], digests: &[String], size_bytes: u64) -> Option<Self> {
         let mut names: Vec<_> = tags.iter().filter_map(|tag| name::canonical(tag)).collect();
         let mut manifests: Vec<_> = digests.iter().filter_map(|digest| name::manifest(digest)).collect();
@@ -29,16 +29,16 @@ impl Held {
         Some(Self { digest: name::image_id(id)?, names, manifests, size_bytes })
     }
 
-    /// Whether this is the image with that config, which has that manifest.
+    /// Whether this is the image with that config or, by its ID, that manifest.
     ///
-    /// The manifest counts only where the engine uses it as the ID; one it merely remembers proves nothing about
-    /// what it holds.
+    /// The manifest counts only if the engine uses it as the ID; a manifest that the engine merely remembers proves
+    /// nothing about what it holds.
     pub(crate) fn is(&self, config: &Digest, manifest: Option<&Digest>) -> bool {
         self.digest == *config || manifest.is_some_and(|manifest| self.digest == *manifest)
     }
 }
 
-/// What became of a request to remove an image.
+/// The result of a request to remove an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     /// It is gone from disk.
@@ -46,11 +46,11 @@ pub enum Removal {
         /// Bytes that became free, where the engine says.
         freed_bytes: Option<u64>,
     },
-    /// The name is gone; the image stays, for it has other names, children, or a container behind another name.
+    /// The name is removed; the image stays, since it has other names, children, or a container behind another name.
     Untagged,
-    /// Nothing was changed, for containers use it.
+    /// Nothing was changed, since containers use the image.
     InUse {
-        /// Their names, where we could find them, or IDs.
+        /// The containers' names, if we could find them, or their IDs.
         containers: Vec<String>,
     },
     /// There was no such image.

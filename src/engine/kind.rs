@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The kinds of engine. What sets them apart is asked of them here, where a new one has to answer.
+/// The kinds of engine. Each method answers for all of them, so that a new kind must answer too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineKind {
     /// Docker Engine.
@@ -16,10 +16,11 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    /// All of them.
+    /// All kinds.
     pub(crate) const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Containerd, Self::Oci];
 
-    /// Whether it fetches images from the registry by itself; one that does not gets a [`source`](crate::engine::source) with each pull.
+    /// Whether it fetches images from the registry by itself; one that does not gets a
+    /// [`source`](crate::engine::source) with each pull.
     pub(crate) fn fetches_itself(self) -> bool {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => true,
@@ -27,7 +28,7 @@ impl EngineKind {
         }
     }
 
-    /// Whether its peers can have what it holds from it.
+    /// Whether its peers can take images from it.
     pub(crate) fn hands_out(self) -> bool {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => false,
@@ -35,7 +36,7 @@ impl EngineKind {
         }
     }
 
-    /// Whether it pins what it is made to pull, so that nothing else on the machine takes it for garbage.
+    /// Whether it pins the images that it pulls for wharf, so that no other program on the machine removes them.
     pub(crate) fn pins(self) -> bool {
         match self {
             Self::Containerd => true,

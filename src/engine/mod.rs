@@ -1,8 +1,9 @@
-//! Container engines: what a node holds, and how images get there and go away.
+//! Container engines: what a node holds, and how images are pulled and removed there.
 //!
-//! [`Engine`] is what the rest of wharf knows. [`docker`] speaks to Docker Engine and Podman, [`cri`] to containerd;
-//! [`oci`] keeps images in a directory itself, from a [`source`] that higher floors give it; [`address`] reads where an
-//! engine is. An engine is asked, never assumed: success of a pull is what it shows afterwards.
+//! [`Engine`] is the interface that the rest of wharf uses. [`docker`] speaks to Docker Engine and Podman, [`cri`] to
+//! containerd; [`oci`] keeps images in a directory itself, from a [`source`] that higher modules provide; [`address`]
+//! parses the address of an engine. An engine is asked, never assumed: a pull succeeded if the engine shows the image
+//! afterwards.
 
 pub mod address;
 pub mod cri;
@@ -46,21 +47,21 @@ pub use crate::engine::kind::EngineKind;
 /// [`Class::EngineGone`](fault::Class::EngineGone) if need be. A future that is dropped leaves nothing running.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// Who it is. Also the way to find out whether it is there at all.
+    /// What the engine is. Also the way to find out whether it is there at all.
     async fn about(&self) -> Result<About, Fault>;
 
-    /// All images it has, also those without a name.
+    /// All images that it has, including those without a name.
     async fn images(&self) -> Result<Vec<Held>, Fault>;
 
     /// The image of this name (`registry/name:tag`) or ID (`sha256:…`), if it is there.
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault>;
 
-    /// Gets an image, follows it to the end, and returns once the engine itself shows what was expected under the
-    /// expected name.
+    /// Pulls an image, follows the pull to its end, and returns once the engine itself shows the expected image under
+    /// the expected name.
     ///
-    /// `progress` is told whenever something changed; its numbers never go back. It is called from the task that
-    /// runs the pull and must not block. There is no deadline: an engine that answers may take hours. One that
-    /// stops answering is noticed.
+    /// `progress` is called whenever something changed; its numbers never go back. It is called from the task that runs
+    /// the pull and must not block. There is no deadline: an engine that answers may take hours. An engine that stops
+    /// answering is noticed.
     ///
     /// # Errors
     /// [`Class::Stopped`](fault::Class::Stopped) soon after `stop` is cancelled; the engine is made to give up too.
@@ -71,29 +72,29 @@ pub trait Engine: Send + Sync {
         stop: &CancellationToken,
     ) -> Result<Pulled, Fault>;
 
-    /// Takes away this name (`registry/name:tag`), and the image with its last name. Never by force: what a
+    /// Removes this name (`registry/name:tag`), and the image with its last name. Never by force: an image that a
     /// container uses stays.
     ///
     /// # Errors
-    /// An engine that can't take away one name of several refuses, and leaves all as it is.
+    /// An engine that can't remove one name of several refuses, and leaves everything as it is.
     async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
 
-    /// That images come, go or change their names from now on, also by others' hands: each time a hint to look again.
-    /// Subscribe first and read [`images`](Self::images) then, so that nothing falls between.
+    /// A stream of hints that images came, went or changed their names, whoever did it: after each, read the images
+    /// again. Subscribe first and then read [`images`](Self::images), so that no change is missed in between.
     ///
     /// The stream ends with an error when the engine goes away.
     async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault>;
 
-    /// Room on the disk its images are on.
+    /// The room on the disk that its images are on.
     async fn disk(&self) -> Result<Disk, Fault>;
 
-    /// The way for its peers to what it holds; nothing where they can't have that.
+    /// How its peers can take images from it; `None` if they can't.
     fn export(&self) -> Option<Export> {
         None
     }
 }
 
-/// The way to the engine at this address. It need not be there yet; a directory is made if need be, and taken.
+/// Connects to the engine at this address. It need not be there yet; a directory is made if needed, and locked.
 ///
 /// # Errors
 /// Certificates that can't be read, or a directory that can't be used.
@@ -108,33 +109,33 @@ pub fn connect(url: &EngineUrl) -> Result<Arc<dyn Engine>, Fault> {
     })
 }
 
-/// Who an engine is.
+/// The identity of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    /// What it is.
+    /// The kind of engine.
     pub kind: EngineKind,
     /// The engine's own ID that survives restarts, if it has one.
     pub id: Option<String>,
     /// The name of the machine it runs on, or of the directory that stands for one.
     pub hostname: String,
-    /// Its version, as it says it (`20.10.24+dfsg1`).
+    /// Its version, in its own words (`20.10.24+dfsg1`).
     pub version: String,
     /// The system its containers run on (`linux`).
     pub os: String,
     /// The processor, in the catalog's spelling (`x86_64`).
     pub architecture: String,
-    /// Labels an operator gave it.
+    /// The labels that an operator gave it.
     pub labels: BTreeMap<String, String>,
 }
 
-/// Room on a node's disk.
+/// The room on a node's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
-    /// Bytes free for images, where we can see that disk: only for an engine on our own machine.
+    /// Bytes free for images, if we can see that disk: only for an engine on our own machine.
     pub free_bytes: Option<u64>,
-    /// Bytes the disk has.
+    /// The size of the disk in bytes.
     pub total_bytes: Option<u64>,
-    /// Bytes all images take, each shared layer counted once.
+    /// Bytes that all images take, each shared layer counted once.
     pub images_bytes: u64,
 }
 
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn all_kinds_are_listed_each_by_a_name_of_its_own() {
-        // A new kind gets its place here, and with it in the list.
+        // A new kind must get its place here, and with it in the list.
         let place = |kind| match kind {
             EngineKind::Docker => 0,
             EngineKind::Podman => 1,

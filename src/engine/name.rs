@@ -1,15 +1,15 @@
-//! One spelling for an image's name, whatever the engine calls it.
+//! The canonical form of an image's name, whichever way the engine spells it.
 //!
-//! Docker says `alpine:3`, Podman `docker.io/library/alpine:3`, for the same image. The canonical form names the
-//! registry and the tag always (distribution/reference, "Familiar names").
+//! Docker says `alpine:3`, Podman `docker.io/library/alpine:3`, for the same image. The canonical form always names the
+//! registry and the tag (distribution/reference, "Familiar names").
 
 use crate::base::digest::Digest;
 use crate::base::docker_hub;
 use crate::base::reference::{Reference, is_registry_host, is_repository};
 
-/// `registry/name:tag` of a name as an engine writes it; nothing if it has no tag or is no name.
+/// The canonical `registry/name:tag` of a name as an engine writes it; `None` if it has no tag or is not a name.
 ///
-/// A digest beside the tag is left out; `<none>:<none>` and names by digest alone have no canonical form.
+/// A digest after the tag is left out; `<none>:<none>` and names by digest alone have no canonical form.
 pub(crate) fn canonical(text: &str) -> Option<String> {
     let reference = Reference::parse(text).ok()?;
     let tag = match (reference.tag, &reference.digest) {
@@ -20,7 +20,7 @@ pub(crate) fn canonical(text: &str) -> Option<String> {
     Some(format!("{}:{tag}", repository(&reference.path)?))
 }
 
-/// `registry/name` of a repository as an engine writes it.
+/// The canonical `registry/name` of a repository as an engine writes it.
 pub(crate) fn repository(text: &str) -> Option<String> {
     // Docker's rule: the first component is a registry if it looks like a host, that is, has a dot or a port or is
     // `localhost`, or has capitals, which no repository may.
@@ -45,8 +45,8 @@ pub(crate) fn repository(text: &str) -> Option<String> {
     })
 }
 
-/// How to ask an engine for this reference: as it is, if it is an ID or a canonical name. Anything else could mean
-/// another thing in a path.
+/// The form in which to ask an engine for this reference: an ID or a canonical name, since any other text could mean
+/// another thing in a path; `None` if it is neither.
 pub(crate) fn askable(reference: &str) -> Option<String> {
     match reference.parse::<Digest>() {
         Ok(digest) => Some(digest.to_string()),
@@ -54,12 +54,12 @@ pub(crate) fn askable(reference: &str) -> Option<String> {
     }
 }
 
-/// An image ID, with or without its algorithm: Podman and CRI-O leave it out here and there.
+/// Parses an image ID, with or without its algorithm: Podman and CRI-O leave it out in places.
 pub(crate) fn image_id(text: &str) -> Option<Digest> {
     text.parse().ok().or_else(|| format!("sha256:{text}").parse().ok())
 }
 
-/// The manifest digest in `name@sha256:…`.
+/// The manifest's digest in `name@sha256:…`.
 pub(crate) fn manifest(text: &str) -> Option<Digest> {
     text.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok())
 }

@@ -1,9 +1,9 @@
 //! The built-in engine: a directory that is an OCI image layout, filled by wharf itself.
 //!
-//! No daemon has a part in it. The directory is a standard one (image-spec v1.1, image-layout.md): other programs read
-//! it as `oci:DIR:NAME`, with the full name in `org.opencontainers.image.ref.name`. Blobs are compared with their
-//! digests while they come and get their names afterwards, so what has a name is whole. A restart goes on where a kill
-//! interrupted it.
+//! It needs no daemon. The directory is a standard one (image-spec v1.1, image-layout.md): other programs read it as
+//! `oci:DIR:NAME`, with the full name in `org.opencontainers.image.ref.name`. Blobs are compared with their digests
+//! while they arrive and get their names afterwards, so a blob with a name is whole. After a kill, a restart continues
+//! where the transfer stopped.
 
 mod contents;
 mod export;
@@ -50,9 +50,9 @@ use crate::engine::{
     source::Source,
 };
 
-/// Blobs one pull fetches at once, as Docker does.
+/// How many blobs one pull fetches at once: as many as Docker.
 const AT_ONCE: usize = 3;
-/// Events kept for a listener that is slow; beyond these it is told that it missed some.
+/// How many events are kept for a slow listener; if there are more, it is told that it missed some.
 const EVENTS: usize = 64;
 
 /// An image layout on this machine's disk.
@@ -64,8 +64,8 @@ pub(crate) struct Oci {
 }
 
 impl Oci {
-    /// Takes this directory, which no other process may have, and makes a layout of it if it is new or empty.
-    /// `limit` is in bytes a second.
+    /// Locks this directory against other processes, and makes a layout of it if it is new or empty. `limit` is in
+    /// bytes a second.
     ///
     /// # Errors
     /// A directory that can't be used; the message has the remedy.
@@ -85,12 +85,12 @@ impl Oci {
         })
     }
 
-    /// Another limit in bytes a second, from the next bytes on.
+    /// Sets another limit in bytes a second, which holds from the next bytes on.
     pub(crate) fn set_limit(&self, per_second: Option<NonZeroU64>) {
         self.throttle.set(per_second);
     }
 
-    /// Asks the directory something, where waiting for the disk is allowed.
+    /// Runs `question` over the contents, on a thread that may wait for the disk.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Arc<Contents>) -> Result<T, Fault> + Send + 'static,
@@ -100,11 +100,11 @@ impl Oci {
     }
 
     fn tell(&self) {
-        // With nobody listening there is nobody to tell.
+        // An error only means that there is no listener.
         let _ = self.events.send(());
     }
 
-    /// The whole of a pull, from looking whether it is needed to looking whether it helped.
+    /// Does a whole pull: checks whether it is needed, pulls, and checks that the image is there.
     async fn bring(&self, pull: &Pull, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Pulled, Fault> {
         let name = name::canonical(&pull.name()).filter(|_| name::repository(&pull.repository).is_some());
         let Some(name) = name else {
@@ -128,7 +128,7 @@ impl Oci {
         Ok(Pulled { held, fetched })
     }
 
-    /// Fetches what is not there and gives it its name; returns what there is to report at the end.
+    /// Fetches the missing blobs and gives the image its name; returns the final progress.
     async fn fetch(
         &self,
         pull: &Pull,
@@ -171,7 +171,7 @@ impl Oci {
     ) -> Result<Meter, Fault> {
         let meter = Mutex::new(Meter::new(manifest));
         let told = |blob: &Blob, there: u64, is_whole: bool| {
-            // Told under the lock, so that no report overtakes another.
+            // Reported under the lock, so that no report overtakes another.
             let mut meter = meter.lock();
             progress(meter.at(&blob.digest, there, is_whole));
         };
@@ -190,7 +190,7 @@ impl Oci {
 #[async_trait]
 impl Engine for Oci {
     async fn about(&self) -> Result<About, Fault> {
-        // A directory whose disk is gone has no more to say of itself than an engine that is down.
+        // A directory whose disk is gone is as unreachable as an engine that is down.
         self.ask(|contents| contents.layout.index().map(drop)).await?;
         let identity = &self.contents.layout.identity;
         Ok(About {
@@ -240,7 +240,7 @@ impl Engine for Oci {
         let events = stream::unfold(Some(self.events.subscribe()), async |events| {
             let mut events = events?;
             match events.recv().await {
-                // An event is a hint to look again, so one stands for all that were missed.
+                // An event is a hint to read again, so one stands for all that were missed.
                 Ok(()) | Err(RecvError::Lagged(_)) => Some((Ok(()), Some(events))),
                 Err(RecvError::Closed) => {
                     Some((Err(Fault::new(Class::EngineGone, "the image directory was given up")), None))
@@ -259,12 +259,12 @@ impl Engine for Oci {
     }
 }
 
-/// An ID as it is, a name in its canonical form.
+/// The reference to search for: an ID as it is, a name in its canonical form.
 fn spelt_out(reference: &str) -> Option<String> {
     if reference.parse::<Digest>().is_ok() { Some(reference.into()) } else { name::canonical(reference) }
 }
 
-/// The manifest as it will be kept, and the digest it has in the registry.
+/// The manifest as it will be kept, and its digest in the registry.
 async fn manifest_of(pull: &Pull, source: &dyn Source) -> Result<(Vec<u8>, Digest), Fault> {
     let reference = pull.manifest.as_ref().map_or(pull.tag.as_str(), Digest::as_str);
     let document = source.manifest(reference).await?;
@@ -276,7 +276,7 @@ async fn manifest_of(pull: &Pull, source: &dyn Source) -> Result<(Vec<u8>, Diges
     Ok((manifest::as_oci(&document.media_type, document.bytes)?, pulled_by))
 }
 
-/// The progress of an image that is there.
+/// The progress of an image that is there already.
 fn all_of(held: &Held, message: &str) -> Progress {
     Progress {
         bytes_done: held.size_bytes,

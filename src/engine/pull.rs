@@ -1,4 +1,4 @@
-//! What to pull, how far it is, and what came of it.
+//! A pull: what to pull, its progress, and its result.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use crate::engine::{
 /// An image to pull.
 #[derive(Debug, Clone)]
 pub struct Pull {
-    /// `registry/name`, as it will be called on the node.
+    /// The repository as it will be called on the node, `registry/name`.
     pub repository: String,
     /// The tag it will have on the node.
     pub tag: String,
-    /// The manifest of the wanted platform. With it the pull is immune to tags that move meanwhile: the engine
-    /// fetches this manifest and then gives it the name. Without it the tag is pulled, and what comes is compared.
+    /// The manifest of the wanted platform. With it, a tag that moves meanwhile does no harm: the engine fetches this
+    /// manifest and then gives it the name. Without it, the tag is pulled, and the result is compared.
     pub manifest: Option<Digest>,
-    /// What must be there in the end: the digest of the image's config.
+    /// The digest of the image's config, which must be there in the end.
     pub config: Digest,
     /// The platform in OCI's words (`linux/amd64`, `linux/arm/v7`); the engine's own if not given.
     pub platform: Option<String>,
-    /// The layers with their compressed sizes, as far as the catalog knows them. They fix what 100 % is, also for
-    /// layers the engine has already.
+    /// The layers with their compressed sizes, as far as the catalog knows them. They determine what 100 % is,
+    /// including layers that the engine has already.
     pub layers: Vec<Layer>,
-    /// User and password for the registry, for an engine that goes there itself.
+    /// User and password for the registry, for an engine that fetches by itself.
     pub credentials: Option<Credentials>,
-    /// The way to the repository, for an engine that has none of its own.
+    /// The source to fetch from, for an engine that has no client of its own.
     pub source: Option<Arc<dyn Source>>,
 }
 
@@ -39,19 +39,20 @@ impl Pull {
         format!("{}:{}", self.repository, self.tag)
     }
 
-    /// The same as engines are asked for it; what is no name is asked of nobody.
+    /// The canonical name in the form for engines; a fault if it is no valid name.
     pub(crate) fn canonical(&self) -> Result<String, Fault> {
         name::canonical(&self.name())
             .filter(|_| name::repository(&self.repository).is_some())
             .ok_or_else(|| Fault::new(Class::Other, format!("{:?} is no image reference", self.name())))
     }
 
-    /// Whether this is what was wanted.
+    /// Whether this is the wanted image.
     pub(crate) fn expects(&self, held: &Held) -> bool {
         held.is(&self.config, self.manifest.as_ref())
     }
 
-    /// What the engine shows under the name after a pull that it called a success: the image, or why it was none.
+    /// Checks what the engine shows under the name after a successful pull: returns the image, or why it is the wrong
+    /// one.
     pub(crate) fn proven(&self, shown: Option<Held>) -> Result<Held, Fault> {
         match shown {
             Some(held) if self.expects(&held) => Ok(held),
@@ -75,9 +76,9 @@ impl Pull {
 /// One layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Of the compressed bytes.
+    /// The digest of the compressed bytes.
     pub(crate) digest: Digest,
-    /// Compressed bytes.
+    /// The number of compressed bytes.
     pub(crate) size_bytes: u64,
 }
 
@@ -90,26 +91,26 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// How far a pull is. From one report to the next no number goes back, and none that is done passes its total.
+/// The progress of a pull. From one report to the next no number decreases, and no number done exceeds its total.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Compressed bytes that are there.
     pub bytes_done: u64,
-    /// Compressed bytes known of. Without [`Pull::layers`] it grows as the engine comes to know them.
+    /// Compressed bytes in all. Without [`Pull::layers`] it grows as the engine learns of them.
     pub bytes_total: u64,
     /// Layers that are there and unpacked.
     pub layers_done: u32,
-    /// Layers known of.
+    /// Layers in all, as far as they are known.
     pub layers_total: u32,
-    /// What the engine is at, in its own words: one short line.
+    /// What the engine is doing, in its own words: one short line.
     pub message: String,
 }
 
-/// How a pull succeeded.
+/// The result of a successful pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
     /// The image as the engine showed it afterwards.
     pub held: Held,
-    /// Whether the registry was asked; false if it was there already, under this or another name.
+    /// Whether the registry was asked; false if the image was there already, under this or another name.
     pub fetched: bool,
 }

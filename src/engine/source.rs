@@ -1,4 +1,4 @@
-//! Where an engine that has no client of its own gets an image from.
+//! Sources: where an engine that has no client of its own gets an image from.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use url::Url;
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::fault::Fault;
 
-/// One repository of a registry. It sees to connections, credentials and retries; the engine sees to the digests.
+/// A source of one repository. It handles connections, credentials and retries; the engine checks the digests.
 #[async_trait]
 pub trait Source: fmt::Debug + Send + Sync {
     /// The manifest of a tag or digest, of a few MiB at most.
@@ -20,33 +20,33 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Opens a blob of `size` bytes, preferably at byte `from`.
     async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault>;
 
-    /// Hears that the bytes of this blob were not what its digest says. True if there is somebody else to get it from,
-    /// who will be asked the next time.
+    /// Reports that the bytes of this blob did not match its digest. Returns whether another source of the blob is
+    /// left, which will be asked the next time.
     fn doubt(&self, _digest: &Digest) -> bool {
         false
     }
 
-    /// What somebody on another machine must know to go there themselves; nothing if nobody can.
+    /// The facts by which another machine can fetch the image itself; `None` if no other machine can.
     fn origin(&self) -> Result<Option<Origin>, Fault> {
         Ok(None)
     }
 }
 
-/// Where an image can be had, for somebody else.
+/// Where another machine can get an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The registry.
     pub(crate) registry: Registry,
-    /// Who may have it nearer, in the order in which they are asked.
+    /// The peers that may have it nearer, in the order in which to ask them.
     pub(crate) peers: Vec<Peer>,
 }
 
-/// A registry, as whoever fetches from it must know it. Its credentials are the pull's.
+/// A registry as a machine that fetches from it must know it. The credentials are in the pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Registry {
-    /// The name that images have of it.
+    /// The registry's name in the names of images.
     pub(crate) host: String,
-    /// Where it answers.
+    /// The URL where it answers.
     pub(crate) url: Url,
     /// Whether its certificate is checked.
     pub(crate) ssl_verify: bool,
@@ -56,31 +56,31 @@ pub(crate) struct Registry {
     pub(crate) trusted_hosts: Vec<String>,
 }
 
-/// An agent that holds the image and hands it out.
+/// An agent that has the image and serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// Its id.
+    /// The agent's id.
     pub(crate) agent: String,
-    /// Where it is; nothing for the manager's own address.
+    /// The agent's URL; `None` for the manager's own address.
     pub(crate) url: Option<Url>,
-    /// What it is to be shown.
+    /// The grant to present to the agent.
     pub(crate) grant: Secret,
 }
 
-/// A manifest as it was served.
+/// A manifest as the registry served it.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// What it says it is, or was said to be.
+    /// Its media type, as it says itself or as the server said.
     pub(crate) media_type: String,
-    /// Exactly as served.
+    /// Its bytes, exactly as served.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A blob on its way.
+/// A blob while it is transferred.
 pub struct Flow {
-    /// The place of the first byte in the blob: as asked for, or 0.
+    /// The position of the first byte in the blob: the requested one, or 0.
     pub(crate) from: u64,
-    /// The bytes, in pieces of bounded size. A fault that [may pass](Fault::is_transient) ends this flow; another one
-    /// may be opened where it ended.
+    /// The bytes, in pieces of bounded size. A fault ends this flow; after one that [may pass](Fault::is_transient),
+    /// another flow may be opened where this one ended.
     pub(crate) pieces: BoxStream<'static, Result<Bytes, Fault>>,
 }

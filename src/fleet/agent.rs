@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{About, Disk};
 use crate::fleet::evaluate;
 
-/// What the store keeps of an agent: what only we know of it. The rest its engine says again at every contact.
+/// What the store keeps of an agent: what only the server knows. The agent's engine tells the rest at every contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgentRecord {
-    /// Its id: `i-` and a name.
+    /// The agent's id: `i-` and a name.
     pub(crate) id: String,
-    /// How its engine is reached.
+    /// The address of its engine.
     pub(crate) address: String,
-    /// The engine's own id, by which it is known again under another address.
+    /// The engine's own id, by which it is recognized at another address.
     #[serde(default)]
     pub(crate) engine_id: Option<String>,
     /// The scaling group it is in.
@@ -25,30 +25,31 @@ pub(crate) struct AgentRecord {
     pub(crate) labels: BTreeMap<String, String>,
     /// When it was first met.
     pub(crate) first_contact: Timestamp,
-    /// Whether it is a machine of its own that dials in, known by its credential, and not an engine we reach.
+    /// Whether it is another machine that dials in and has a credential, rather than an engine the server reaches
+    /// itself.
     #[serde(default)]
     pub(crate) remote: bool,
-    /// Whether it is to get no new images.
+    /// Whether it takes no new images.
     #[serde(default)]
     pub(crate) draining: bool,
 }
 
-/// Whether an agent can be worked with.
+/// Whether an agent is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     /// Its engine answers.
     Alive,
-    /// It does not, since then, for this reason.
+    /// Its engine does not answer.
     Lost {
-        /// When it was noticed.
+        /// When the server noticed.
         since: Timestamp,
-        /// What its engine's last words were.
+        /// The last error of its engine.
         reason: String,
     },
 }
 
 impl Status {
-    /// The word in selectors (`{status=alive}`).
+    /// The word for it in selectors (`{status=alive}`).
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -62,20 +63,20 @@ impl Status {
 pub struct Agent {
     /// As stored.
     pub(crate) record: AgentRecord,
-    /// Whether it can be worked with.
+    /// Whether the agent is alive.
     pub status: Status,
-    /// Why it can't be reached just now, though it counts as alive: its link broke a moment ago.
+    /// Why it can't be reached at the moment although it counts as alive: its link broke a moment ago.
     pub(crate) away: Option<String>,
-    /// What its engine said of itself, the last time it could be asked.
+    /// What its engine last said about itself.
     pub(crate) about: Option<About>,
-    /// The space it has, the last time it could be asked.
+    /// The room on its disk, as last reported.
     pub(crate) disk: Option<Disk>,
-    /// Whether what it holds was read since it was last met.
+    /// Whether its engine was read since it was last met.
     pub(crate) has_reported: bool,
 }
 
 impl Agent {
-    /// What an expression can ask about it.
+    /// The agent as an expression sees it.
     pub(crate) fn view(&self) -> evaluate::Agent<'_> {
         evaluate::Agent {
             status: Some(if self.is_alive() && self.record.draining {
@@ -101,7 +102,7 @@ impl Agent {
         self.is_alive() && !self.record.draining
     }
 
-    /// Whether it runs images for this architecture, as far as is known.
+    /// Whether it runs images for this architecture, as far as the server knows.
     pub(crate) fn is_of(&self, architecture: &str) -> bool {
         self.about.as_ref().is_some_and(|about| about.architecture == architecture)
     }

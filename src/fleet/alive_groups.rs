@@ -1,4 +1,4 @@
-//! The agents that answer now, by scaling group, and what they hold together.
+//! The agents that are alive, by scaling group, and what each group holds.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
@@ -6,26 +6,27 @@ use std::sync::OnceLock;
 use crate::base::bits::Bits;
 use crate::fleet::presence::Holdings;
 
-/// The agents of each scaling group that are alive, by their numbers.
+/// The numbers of the agents that are alive, by scaling group.
 #[derive(Default)]
 pub(crate) struct AliveGroups(HashMap<String, Group>);
 
 #[derive(Default)]
 struct Group {
     agents: Bits,
-    /// What they hold, since somebody asked; see [`Holdings::held_by`].
+    /// What the group holds, once a caller has asked for it; see [`Holdings::held_by`].
     held: OnceLock<Bits>,
 }
 
 impl AliveGroups {
-    /// The agents of a scaling group, to be changed: what they hold is found out anew when somebody asks.
+    /// The alive agents of a scaling group, to be changed. What the group holds is worked out again when a caller
+    /// next asks.
     pub(crate) fn change(&mut self, scaling_group: &str) -> &mut Bits {
         let group = self.0.entry(scaling_group.into()).or_default();
         group.held = OnceLock::new();
         &mut group.agents
     }
 
-    /// An agent of this scaling group holds these contents now, or holds them no more.
+    /// Takes note that an agent of this scaling group now holds these contents, or no longer holds them.
     pub(crate) fn hear(&mut self, scaling_group: &str, contents: &Bits, holdings: &Holdings) {
         let Some(group) = self.0.get_mut(scaling_group) else { return };
         let Some(held) = group.held.get_mut() else { return };
@@ -38,7 +39,7 @@ impl AliveGroups {
         }
     }
 
-    /// What at least one agent of these scaling groups, or of all, holds, by number.
+    /// The numbers of the contents that at least one alive agent holds, in these scaling groups or in all.
     pub(crate) fn held(&self, scaling_groups: Option<&BTreeSet<String>>, holdings: &Holdings) -> Bits {
         let mut held = Bits::default();
         for (name, group) in &self.0 {
@@ -49,7 +50,7 @@ impl AliveGroups {
         held
     }
 
-    /// Which of these agents are alive, by scaling group; none that has none of them.
+    /// Those of these agents that are alive, by scaling group; groups without any are left out.
     pub(crate) fn among<'a>(&'a self, agents: &'a Bits) -> impl Iterator<Item = (&'a str, Bits)> {
         self.0.iter().filter(|(_, group)| group.agents.meets(agents)).map(|(name, group)| {
             let mut both = agents.clone();
@@ -77,7 +78,7 @@ mod tests {
         contents.iter().map(one).collect()
     }
 
-    /// Whatever agents report, and in which order, what a group holds is what it would be if it were found out anew.
+    /// Whatever agents report, and in whatever order, a group's holdings equal those worked out from scratch.
     #[test]
     fn what_a_group_holds_follows_each_report() {
         let (mut alive_groups, mut holdings) = (AliveGroups::default(), Holdings::default());

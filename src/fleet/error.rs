@@ -1,13 +1,13 @@
-//! What is wrong with an expression, where, and how to show it to the one who typed it.
+//! What is wrong with an expression, where, and how to show it to the user who typed it.
 
 use std::fmt;
 
 /// The kind of mistake, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// There is nothing but whitespace.
+    /// The expression is empty or only whitespace.
     Empty,
-    /// It does not follow the grammar.
+    /// The expression does not follow the grammar.
     Syntax,
     /// A range ends before it starts.
     RangeReversed,
@@ -32,7 +32,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// As the API spells it: `UNKNOWN_AGENT`.
+    /// The code in the API's spelling: `UNKNOWN_AGENT`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "EMPTY",
@@ -57,33 +57,35 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// Why an expression names no set of agents.
+/// Why an expression does not name a set of agents.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ExpressionError {
     /// The kind of mistake.
     pub code: ErrorCode,
-    /// Where in the text, in bytes; its length means "at the end".
+    /// The position in the text, in bytes; the length of the text means "at the end".
     pub position: usize,
     /// What is wrong and what would be right, for people.
     pub message: String,
 }
 
-/// The widest caret line: what fits a terminal of 80 columns behind a prompt or a quotation mark.
+/// The widest caret line, in characters: what fits a terminal of 80 columns behind a prompt or a quotation mark.
 const WINDOW: usize = 72;
-/// How many characters before the mistake are shown, where there are more: two thirds, for what came before explains it.
+/// How many characters before the mistake are shown, if there are more: two thirds, because the text before it
+/// explains it.
 const BEFORE: usize = 48;
 
 impl ExpressionError {
-    /// A mistake of this kind at this byte.
+    /// A mistake of this kind at this byte position.
     pub(crate) fn new(code: ErrorCode, position: usize, message: impl Into<String>) -> Self {
         Self { code, position, message: message.into() }
     }
 
-    /// Two lines: the text around the mistake, and a caret below the place.
+    /// Two lines: the text around the mistake, and a caret below its position.
     ///
-    /// The text may come from anybody and goes to terminals and logs, so whatever is not printable ASCII is shown as
-    /// a blank or `?`. That also keeps the caret in its column, whatever the font makes of wide letters.
+    /// The text may come from any user and goes to terminals and logs, so every character that is not printable ASCII
+    /// is shown as a blank or `?`. This also keeps the caret in its column, however wide the font makes other
+    /// characters.
     pub fn caret(&self, text: &str) -> String {
         // A position inside a character means that character.
         let position = text.floor_char_boundary(self.position);

@@ -1,7 +1,7 @@
-//! Which agents an expression names, on an inventory taken at one moment.
+//! Evaluates expressions: which agents one names, in an inventory taken at one moment.
 //!
-//! Sets are bits over the agents in order of their names, so that unions and filters over a large lab cost next to
-//! nothing, and what comes out is sorted.
+//! Sets are bits over the agents ordered by name, so that unions and filters over a large lab cost next to nothing,
+//! and the result is sorted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,14 +16,14 @@ use crate::fleet::selector::Selector;
 
 /// How many unknown names an error message lists.
 const MOST_LISTED: usize = 5;
-/// How many of them [`Known`] lists.
+/// How many unknown names [`Known`] lists.
 const MOST_UNKNOWN: usize = 100;
 
-/// What an expression can ask about an agent. The labels that are fields here win over what users set by these names,
-/// so nobody can dress up one node as another; one that is `None` is absent, whatever users set.
+/// What an expression can ask about an agent. The labels that are fields here override labels of the same names that
+/// users set, so no user can disguise one node as another; a field that is `None` is absent, whatever users set.
 #[derive(Debug, Clone, Copy)]
 pub struct Agent<'a> {
-    /// Its name, also the label `name`.
+    /// The agent's name, also the label `name`.
     pub name: &'a str,
     /// `alive`, `lost` or `draining`.
     pub status: Option<&'a str>,
@@ -33,14 +33,14 @@ pub struct Agent<'a> {
     pub arch: Option<&'a str>,
     /// The operating system.
     pub os: Option<&'a str>,
-    /// The scaling group, also a group by this name.
+    /// The scaling group, which is also a group with this name.
     pub scaling_group: Option<&'a str>,
-    /// What users say of it.
+    /// The labels that users set.
     pub labels: &'a BTreeMap<String, String>,
 }
 
 impl<'a> Agent<'a> {
-    /// An agent of which nothing but the name and the users' labels is known.
+    /// An agent of which only the name and the users' labels are known.
     pub fn new(name: &'a str, labels: &'a BTreeMap<String, String>) -> Self {
         Self { name, status: None, engine: None, arch: None, os: None, scaling_group: None, labels }
     }
@@ -59,17 +59,18 @@ impl<'a> Agent<'a> {
     }
 }
 
-/// The agents and groups there are.
+/// The existing agents and groups.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory<'a> {
-    /// By name, each name once.
+    /// Ordered by name; each name occurs once.
     agents: Vec<Agent<'a>>,
     places: HashMap<&'a str, usize>,
     groups: BTreeMap<&'a str, Bits>,
 }
 
 impl<'a> Inventory<'a> {
-    /// All agents, in any order; of two by one name the first counts. Their scaling groups are groups.
+    /// Takes all agents, in any order; of two with the same name the first counts. Their scaling groups become
+    /// groups.
     pub fn new(agents: impl IntoIterator<Item = Agent<'a>>) -> Self {
         let mut agents: Vec<_> = agents.into_iter().collect();
         agents.sort_by_key(|agent| agent.name);
@@ -84,9 +85,9 @@ impl<'a> Inventory<'a> {
         Self { agents, places, groups }
     }
 
-    /// Adds a group: one that an admin defined, or a scaling group that may have no agents. Members that are no agents
-    /// are left out. Members of an existing group of this name stay, so whoever defines groups sees to it that an
-    /// admin's group is not called as a scaling group is. So far only tests define groups.
+    /// Adds a group: one that an admin defined, or a scaling group that may have no agents. Members that are not
+    /// agents are left out. Members of an existing group of this name stay, so the caller that defines groups must
+    /// make sure that an admin's group does not have the name of a scaling group. So far only tests define groups.
     #[must_use]
     pub fn with_group<'m>(mut self, name: &'a str, members: impl IntoIterator<Item = &'m str>) -> Self {
         let group = self.groups.entry(name).or_default();
@@ -99,7 +100,7 @@ impl<'a> Inventory<'a> {
     }
 }
 
-/// The agents an expression names: at least one, sorted by name.
+/// The agents that an expression names: at least one, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSet<'a> {
     names: Vec<&'a str>,
@@ -111,24 +112,24 @@ impl<'a> AgentSet<'a> {
         &self.names
     }
 
-    /// Their names in short: `gpu[01-16]`.
+    /// Their names folded: `gpu[01-16]`.
     pub fn folded(&self) -> String {
         fold::fold(&self.names)
     }
 }
 
-/// What an expression names of what there is.
+/// What an expression names, as far as the names exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known<'a> {
     /// The agents, sorted by name; maybe none.
     pub names: Vec<&'a str>,
-    /// The names and groups (`@name`) that are nobody's, wherever they stand; the first hundred.
+    /// The names and groups (`@name`) that do not exist, wherever they occur; the first hundred.
     pub unknown: Vec<String>,
-    /// How many of those there are.
+    /// How many names and groups do not exist.
     pub unknown_count: usize,
 }
 
-/// Finds the agents that an expression names, and passes over names that are nobody's yet: for an expression that is
+/// Finds the agents that an expression names, and ignores names that do not exist yet: for an expression that is
 /// evaluated again and again, while agents come and go.
 pub fn evaluate_known<'a>(expression: &Expression, inventory: &Inventory<'a>) -> Known<'a> {
     let mut missed = Missed::default();
@@ -136,10 +137,10 @@ pub fn evaluate_known<'a>(expression: &Expression, inventory: &Inventory<'a>) ->
     Known { names: inventory.names(&found), unknown: missed.names, unknown_count: missed.count }
 }
 
-/// Names that are nobody's.
+/// The names in an expression that do not exist.
 #[derive(Default)]
 struct Missed {
-    /// What to say of the first.
+    /// The error for the first of them.
     error: Option<ExpressionError>,
     names: Vec<String>,
     count: usize,
@@ -157,7 +158,7 @@ impl Missed {
 /// Finds the agents that an expression names.
 ///
 /// # Errors
-/// A name or a group that does not exist, wherever it stands; or a result without agents.
+/// A name or a group that does not exist, wherever it occurs; or a result without agents.
 pub fn evaluate<'a>(
     expression: &Expression,
     inventory: &Inventory<'a>,
@@ -192,7 +193,7 @@ impl Inventory<'_> {
         found
     }
 
-    /// Every part is looked at even where it can't change the result: a typo must not go unseen.
+    /// Every part is evaluated even where it can't change the result, so that no typo goes unnoticed.
     fn set(&self, set: &Set, missed: &mut Missed) -> Bits {
         let mut found = Bits::default();
         for atom in &set.union {
@@ -278,7 +279,7 @@ impl Inventory<'_> {
     }
 }
 
-/// Names the one that differs only by upper and lower case, if there is one.
+/// Suggests the name that differs only in upper and lower case, if there is one.
 fn hint<'n>(sign: &str, name: &str, mut names: impl Iterator<Item = &'n str>) -> String {
     let meant = names.find(|known| known.eq_ignore_ascii_case(name));
     meant.map_or_else(String::new, |meant| format!("; did you mean {sign}{}?", shown(meant)))

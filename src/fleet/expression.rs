@@ -1,4 +1,4 @@
-//! What an expression says, taken apart but not yet looked up: the tree, and how it is written out again.
+//! The tree of a parsed expression, whose names are not looked up yet, and how it is written out again.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use crate::fleet::selector::Selector;
 
 /// Longest expression, in bytes: a screenful of names, and what a URL or a log line still carries.
 pub(crate) const MAX_BYTES: usize = 4096;
-/// Deepest nesting of parentheses: more than people read, and little enough for any stack.
+/// Deepest nesting of parentheses: more than people can read, and shallow enough for any stack.
 pub(crate) const MAX_DEPTH: usize = 32;
-/// Most names all ranges together may stand for; counted before a single one is made.
+/// Most names that all ranges together may stand for; they are counted before the first one is made.
 pub const MAX_NAMES: u64 = 65_536;
 
-/// A set of agents, as an admin wrote it. [`fmt::Display`] writes it in the shortest usual spelling, which parses to an
+/// A set of agents, as an admin wrote it. [`fmt::Display`] writes its shortest usual spelling, which parses to an
 /// equal expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expression {
@@ -20,43 +20,43 @@ pub struct Expression {
     pub set: Set,
 }
 
-/// Unions first, filters after.
+/// A set: a union, and filters that apply to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    /// At least one; the set starts as the union of these.
+    /// At least one atom; the set starts as the union of these.
     pub union: Vec<Atom>,
-    /// Applied to the union one after another.
+    /// The filters, applied to the union one after another.
     pub filters: Vec<SetFilter>,
 }
 
-/// One `& …` or `! …`.
+/// A filter, `& …` or `! …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetFilter {
-    /// Whether what matches stays or goes.
+    /// Whether the matching agents stay or go.
     pub operation: Operation,
-    /// What is matched.
+    /// The agents that match.
     pub atom: Atom,
 }
 
 /// What a filter does with the agents its atom names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// `&`: only these stay.
+    /// `&`: only the matching agents stay.
     Keep,
-    /// `!`: these go.
+    /// `!`: the matching agents go.
     Drop,
 }
 
-/// A part that names agents by itself.
+/// A part of an expression that names agents by itself.
 #[derive(Debug, Clone)]
 pub struct Atom {
-    /// The byte it starts at, for error messages.
+    /// The byte position where it starts, for error messages.
     pub position: usize,
-    /// What it names.
+    /// The agents it names.
     pub term: Term,
 }
 
-/// Where an atom stood is not what it says.
+/// Equality ignores where an atom stood in the text.
 impl PartialEq for Atom {
     fn eq(&self, other: &Self) -> bool {
         self.term == other.term
@@ -72,7 +72,7 @@ pub enum Term {
     Everyone,
     /// `(…)`.
     Parentheses(Box<Set>),
-    /// `@name`: a scaling group, or one that an admin defined.
+    /// `@name`: a scaling group, or a group that an admin defined.
     Group(String),
     /// `{…}`.
     Selector(Selector),

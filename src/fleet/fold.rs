@@ -1,4 +1,4 @@
-//! Many names in short, as `nodeset -f` writes them: `cpu[1-4],gpu[01-02,04-16]`, and back.
+//! Folds many names into a short form, as `nodeset -f` writes it: `cpu[1-4],gpu[01-02,04-16]`, and unfolds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -7,7 +7,8 @@ use crate::fleet::error::{ErrorCode, ExpressionError};
 use crate::fleet::expression::{MAX_NAMES, Term};
 use crate::fleet::parser::{self, ExpressionLimits};
 
-/// A folded text is ours, not typed: as long as the names of a large lab that have nothing in common.
+/// Longest folded text that [`expand`] accepts, in bytes. Such text is ours, not typed: as long as the names of a
+/// large lab that have nothing in common.
 const MAX_FOLDED: usize = 16 << 20;
 
 /// The most digits that a range can have.
@@ -16,11 +17,12 @@ const MAX_DIGITS: usize = 18;
 /// A number within a name: its digits first, so that numbers of one width stand together.
 type Number = (usize, u64);
 
-/// Writes names as ranges over the last number in each. What it writes is an expression that stands for exactly these
-/// names ([`expand`] gives them back).
+/// Writes names as ranges over the last number in each. The result is an expression that stands for exactly these
+/// names ([`expand`] returns them).
 ///
-/// Where a number is padded, ranges have one width: `gpu09` and `gpu10` are `gpu[09-10]`, and `gpu99` and `gpu100` beside
-/// them stay apart. Where none is, ranges run on through all widths, as `cpu[1-12]` does when read.
+/// Where a number is padded, all numbers of a range have one width: `gpu09` and `gpu10` are `gpu[09-10]`, and `gpu99`
+/// and `gpu100` beside them stay separate. Where no number is padded, ranges run through all widths, as `cpu[1-12]`
+/// does when it is parsed.
 pub fn fold<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     let names: Vec<S> = names.into_iter().collect();
     let mut series: BTreeMap<(&str, &str), BTreeSet<Option<Number>>> = BTreeMap::new();
@@ -49,8 +51,8 @@ pub fn fold<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     folded
 }
 
-/// What stands before and after the last number of a name. A name without one, or with one too long for a range, is
-/// all before.
+/// Splits a name into the text before its last number, the number, and the text after it. If there is no number, or
+/// one too long for a range, the whole name comes first.
 fn split_number(name: &str) -> (&str, Option<Number>, &str) {
     let whole = (name, None, "");
     let Some(last) = name.rfind(|c: char| c.is_ascii_digit()) else { return whole };
@@ -64,7 +66,7 @@ fn split_number(name: &str) -> (&str, Option<Number>, &str) {
 }
 
 fn ranges(numbers: &[Number]) -> String {
-    // Among padded numbers a range keeps its width, or it could not be read back.
+    // With padded numbers a range keeps its width; otherwise it could not be parsed back.
     let one_width = numbers.iter().copied().any(is_padded);
     let mut runs: Vec<(Number, Number)> = Vec::new();
     for &next in numbers {
@@ -92,7 +94,7 @@ fn is_padded((width, number): Number) -> bool {
     digits < width
 }
 
-/// The names that a folded text stands for, sorted. It is how tests see that [`fold`] loses nothing.
+/// The names that a folded text stands for, sorted. Tests use it to check that [`fold`] loses nothing.
 ///
 /// # Errors
 /// Text that is not made of names and ranges joined by commas, or stands for too many names.

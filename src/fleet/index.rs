@@ -1,4 +1,4 @@
-//! The agents in memory: what each is, how it is reached, what it holds.
+//! The agents in memory: their records, how each is reached, what each holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::fleet::presence::{Holdings, HoldingsChange, Presence, Sought};
 
 #[derive(Default)]
 pub(in crate::fleet) struct Index {
-    /// By number; an agent keeps its number while the server runs, and nobody else gets it afterwards.
+    /// The agents by number. An agent keeps its number while the server runs, and no other agent gets the number
+    /// later.
     pub(in crate::fleet) agents: Vec<Option<Entry>>,
     pub(in crate::fleet) numbers: BTreeMap<String, usize>,
     pub(in crate::fleet) holdings: Holdings,
@@ -31,25 +32,25 @@ pub(in crate::fleet) struct Index {
 pub(in crate::fleet) struct Entry {
     pub(in crate::fleet) agent: Agent,
     pub(in crate::fleet) engine: Option<Arc<dyn Engine>>,
-    /// When it was lost, if it is.
+    /// When the agent was lost, if it is lost.
     pub(in crate::fleet) lost_at: Instant,
-    /// The read that what it holds is known from.
+    /// The read from which the agent's holdings are known.
     pub(in crate::fleet) epoch: ReadEpoch,
-    /// Cancelled when it can be reached again, or was removed.
+    /// Cancelled when the agent can be reached again, or was removed.
     pub(in crate::fleet) back: CancellationToken,
 }
 
-/// When a read of an engine began, among all reads of this fleet. Two may be under way at once, and the one that began
-/// later knows more, whichever is done first.
+/// When a read of an engine began, among all reads of this fleet. Two reads may be under way at once; the one that
+/// began later knows more, whichever ends first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct ReadEpoch(pub(in crate::fleet) u64);
 
-/// The agents an expression named at one moment.
+/// The agents that an expression named at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// Their ids, in order; at least one.
+    /// The agents' ids, sorted; at least one.
     pub names: Vec<String>,
-    /// The same, folded: `gpu[01-04]`.
+    /// The ids folded: `gpu[01-04]`.
     pub(crate) folded: String,
 }
 
@@ -98,13 +99,13 @@ impl Index {
         self.numbers.values().filter_map(|number| self.by_number(*number))
     }
 
-    /// [`Index::update`], of which followers are told.
+    /// Does what [`Index::update`] does, and notifies followers.
     pub(in crate::fleet) fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
         self.update(id, change);
         self.changes.raise();
     }
 
-    /// Changes an agent, and keeps the sets of the living right.
+    /// Changes an agent, and keeps the alive groups right.
     pub(in crate::fleet) fn update(&mut self, id: &str, change: impl FnOnce(&mut Entry)) {
         let Some(number) = self.numbers.get(id).copied() else { return };
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
@@ -115,7 +116,7 @@ impl Index {
         }
     }
 
-    /// Whether what this read found is newer than what is known; then it is what is known.
+    /// Whether this read is newer than the one the holdings are known from. If so, it becomes that one.
     pub(in crate::fleet) fn takes(&mut self, number: usize, epoch: ReadEpoch) -> bool {
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return false };
         let is_newer = epoch > entry.epoch;
@@ -123,7 +124,7 @@ impl Index {
         is_newer
     }
 
-    /// What an agent holds has changed, and perhaps what its disk has left.
+    /// Takes a change of an agent's holdings, and perhaps of its disk's room.
     pub(in crate::fleet) fn hear(&mut self, number: usize, news: &HoldingsChange, disk: Option<Disk>) {
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
         entry.agent.disk = disk.or(entry.agent.disk.take());
@@ -136,7 +137,8 @@ impl Index {
         match self.by_number(number) {
             Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
                 match self.holdings.on(number, image.name, image.digest, image.variants) {
-                    // What it has under the name is behind with the image for its own architecture.
+                    // The image the agent has under this name is a stale one for its own architecture, not for this
+                    // one.
                     Presence::Stale if !entry.agent.is_of(image.architecture) => Presence::Absent,
                     presence => presence,
                 }
@@ -152,15 +154,16 @@ impl Index {
         Ok(Selection { names: set.names().iter().map(|&name| name.into()).collect(), folded: set.folded() })
     }
 
-    /// The agent this engine was before; a new record if it was none. An address says it surest; an engine's own id
-    /// only where that agent is not alive elsewhere, since machines made from one copy share it.
+    /// Finds the agent this engine was before; returns a new record if it was none. The address is the surest sign;
+    /// an engine's own id counts only if that agent is not alive elsewhere, because machines cloned from one copy
+    /// share it.
     pub(in crate::fleet) fn recognize(
         &self,
         address: &str,
         about: &About,
         clock: &Clock,
     ) -> (AgentRecord, bool) {
-        // Those that dial in are known by their credentials, and by nothing else.
+        // Agents that dial in are identified by their credentials and by nothing else.
         let reached = || self.agents.iter().flatten().filter(|entry| !entry.agent.record.remote);
         let here = reached().find(|entry| entry.agent.record.address == address);
         let moved = || {
@@ -187,7 +190,7 @@ impl Index {
         (record, true)
     }
 
-    /// An id that no agent has; a host may have several engines.
+    /// Makes an id that no agent has; a host may have several engines.
     pub(in crate::fleet) fn free_id(&self, hostname: &str) -> String {
         agent_name::of_host(hostname, |id| self.numbers.contains_key(id))
     }

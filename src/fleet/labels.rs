@@ -11,7 +11,7 @@ const MAX_LABELS: usize = 64;
 /// Sets labels; an empty value removes one.
 ///
 /// # Errors
-/// A key or value that is none, and too many of them.
+/// A key or value that is not a label's, or too many labels.
 pub(crate) fn set_labels(
     labels: &mut BTreeMap<String, String>,
     new: Option<BTreeMap<String, String>>,
@@ -30,7 +30,7 @@ pub(crate) fn set_labels(
     Ok(())
 }
 
-/// Kubernetes' label syntax, as the selectors have it; the built-in keys are ours.
+/// Checks a label against Kubernetes' syntax, as selectors use it; the built-in keys are reserved.
 fn check_label(key: &str, value: &str) -> Result<()> {
     const BUILT_IN: [&str; 6] = ["name", "status", "engine", "arch", "os", "scaling_group"];
     if BUILT_IN.contains(&key) {

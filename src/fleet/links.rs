@@ -1,4 +1,4 @@
-//! The links that agents on other machines keep open: who gets in, and who is cut off.
+//! The links that agents on other machines keep open: which agents get in, and which are cut off.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,17 +24,17 @@ use crate::store::Store;
 use crate::wire::message::{Code, Hello, Refusal};
 use crate::wire::{MAX_TEXT, VERSIONS};
 
-/// Connections that have not yet proved who they are, of some 20 KiB each.
+/// Most connections that have not yet proved who they are; each takes some 20 KiB.
 const STRANGERS: usize = 1_024;
-/// Those of one address: a site of 500 agents behind it that all dial at once after a restart, and saying hello takes
-/// milliseconds.
+/// Most such connections from one address: enough for a site of 500 agents behind it that all dial at once after a
+/// restart. Saying hello takes milliseconds.
 const STRANGERS_OF_ONE: usize = 640;
-/// Lines a minute that the log gets of agents that are not let in.
+/// Most lines a minute in the log about agents that were refused.
 const REFUSED: u32 = 60;
-/// What an agent is told that was taken out of the fleet.
+/// What an agent is told that was removed from the fleet.
 pub(in crate::fleet) const REMOVED: &str = "an admin removed this agent; it may join again with a new token";
 
-/// The place of somebody who has not said who they are.
+/// The place of a connection that has not said hello yet.
 pub(crate) type Stranger = Slot<Vec<u8>>;
 
 /// The links. Clones share them.
@@ -42,13 +42,13 @@ pub(crate) type Stranger = Slot<Vec<u8>>;
 pub(crate) struct Links {
     pub(in crate::fleet) fleet: Fleet,
     pub(in crate::fleet) shutdown: CancellationToken,
-    /// Who is silent for so long is lost.
+    /// How long an agent may be silent before it is lost.
     pub(in crate::fleet) silence: Duration,
     store: Store,
     joins: Joins,
     audit: Audit,
     strangers: Slots<Vec<u8>>,
-    /// What the log says of agents that were not let in.
+    /// Limits what the log says about refused agents.
     pub(in crate::fleet) refused: Arc<Limited>,
     sessions: Arc<Mutex<HashMap<String, Session>>>,
 }
@@ -73,16 +73,17 @@ impl Links {
         Self { fleet, shutdown, silence, store, joins, audit, strangers, refused, sessions: Arc::default() }
     }
 
-    /// A place for somebody at this address who has not said who they are. Where too many are there already, one of those
-    /// that have been silent for longest gives way.
+    /// Takes a place for a connection from this address that has not said hello. If all places are taken, one of the
+    /// connections that have been silent longest is closed.
     pub(crate) fn stranger(&self, address: IpAddr) -> Stranger {
         self.strangers.take(net_of(Some(address)))
     }
 
-    /// Takes an agent out of the fleet, forgets what it is known by, and cuts it off. For super-admins.
+    /// Removes an agent from the fleet, forgets its credential, and cuts it off. For super-admins.
     ///
     /// # Errors
-    /// [`Error::Conflict`] for one whose engine this server follows itself: it would be met again at once.
+    /// [`Error::Conflict`] for an agent whose engine this server follows itself: the server would meet it again at
+    /// once.
     pub(crate) async fn remove(&self, caller: &Caller, id: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "remove_agent", id, |deed| async move {
@@ -113,7 +114,7 @@ impl Links {
         }
     }
 
-    /// Who has said hello: the agent it is by its credential, or becomes by its token.
+    /// Finds out which agent has said hello: the one its credential identifies, or the one it becomes by its token.
     pub(in crate::fleet) async fn admit(
         &self,
         hello: &Hello,
@@ -177,7 +178,8 @@ impl Links {
             .await
     }
 
-    /// The id of one who joins: what the token says, else what the agent asks for, else the name of its host.
+    /// The id of an agent that joins: the one in the token, else the one the agent asks for, else one made from its
+    /// host name.
     fn id_for(&self, of_token: Option<&str>, hello: &Hello) -> Result<String, Refusal> {
         let wanted = match (of_token, hello.id.as_deref()) {
             (Some(id), Some(wanted)) if id != wanted => {
@@ -190,7 +192,7 @@ impl Links {
         let id =
             agent_name::checked("id", wanted).map_err(|error| Refusal::new(Code::Id, error.to_string()))?;
         let Some(there) = self.fleet.find(&id) else { return Ok(id) };
-        // Whoever makes a token for this very agent means a machine that was set up anew.
+        // An admin who makes a token for this very agent means a machine that was set up anew.
         if of_token.is_some() && there.record.remote && !self.sessions.lock().contains_key(&id) {
             return Ok(id);
         }
@@ -202,7 +204,8 @@ impl Links {
         Err(Refusal::new(Code::Id, why))
     }
 
-    /// Makes this link the agent's. One that the same process had before is closed; another process's stays.
+    /// Registers this link as the agent's. An earlier link of the same process is closed; another process's link
+    /// stays.
     pub(in crate::fleet) fn register(
         &self,
         id: &str,
@@ -224,7 +227,7 @@ impl Links {
         Ok(())
     }
 
-    /// Ends a link's time as the agent's, and does this then, unless another link has taken its place.
+    /// Unregisters a link and calls `then`, unless another link has taken its place.
     pub(in crate::fleet) fn unregister(&self, id: &str, link: &Arc<Link>, then: impl FnOnce()) -> bool {
         let mut sessions = self.sessions.lock();
         let is_it = sessions.get(id).is_some_and(|session| Arc::ptr_eq(&session.link, link));
@@ -232,12 +235,12 @@ impl Links {
             sessions.remove(id);
             then();
         }
-        // Last: whoever waits on the link and hears this finds the agent away.
+        // Last, so that a caller that waits for this finds the agent away.
         link.closed.cancel();
         is_it
     }
 
-    /// Does this unless the agent has a link.
+    /// Calls `then` unless the agent has a link.
     pub(in crate::fleet) fn unless_linked(&self, id: &str, then: impl FnOnce()) {
         let sessions = self.sessions.lock();
         if !sessions.contains_key(id) {
@@ -246,12 +249,12 @@ impl Links {
     }
 }
 
-/// How an agent is reached, for people: it is the other way round.
+/// The address shown for an agent that dials in: it is where the link comes from.
 pub(in crate::fleet) fn place(address: IpAddr) -> String {
     format!("link:{address}")
 }
 
-/// The version that both speak.
+/// The protocol version that both sides speak.
 pub(in crate::fleet) fn common_version(hello: &Hello) -> Option<u32> {
     VERSIONS.into_iter().filter(|version| hello.protocols.contains(version)).max()
 }

@@ -1,11 +1,11 @@
 //! The nodes of a lab: what each holds, how each is reached, and how an admin names a set of them.
 //!
-//! A set is written as `gpu[01-16],@lab2!{zone=a}`: what Slurm and ClusterShell taught admins to type, with Kubernetes'
-//! label selectors in braces. Unions come first and filters after, so `A,B & X ! Y` is `((A ∪ B) ∩ X) \ Y`; any other
-//! order is written with parentheses. A name that no agent has is an error wherever it stands: a typo in an exclusion
-//! would otherwise load the image on the very node that was to be left out.
+//! A set is written as `gpu[01-16],@lab2!{zone=a}`: the syntax that admins know from Slurm and ClusterShell, with
+//! Kubernetes' label selectors in braces. Unions come first and filters after, so `A,B & X ! Y` is `((A ∪ B) ∩ X) \
+//! Y`; any other order needs parentheses. A name that no agent has is an error wherever it occurs: a typo in an
+//! exclusion would otherwise load the image on the very node that was to be left out.
 //!
-//! Naming is pure: text and an inventory go in, names come out.
+//! Evaluation is pure: text and an inventory go in, names come out.
 
 pub(crate) mod agent;
 pub(crate) mod alive_groups;

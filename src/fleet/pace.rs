@@ -1,10 +1,11 @@
-//! How much one agent may say: enough for the largest node, too little to keep the manager busy.
+//! How much one agent may send: enough for the largest node, too little to keep the manager busy.
 
 use tokio::time::Instant;
 
-/// Messages at once, and per second in the long run. Progress comes five times a second and pull, and two pulls run.
+/// Messages in one burst, and per second in the long run. Progress comes five times a second per pull, and two pulls
+/// run.
 const MESSAGES: Allowance = Allowance { at_once: 1_000.0, per_second: 100.0 };
-/// Bytes at once, and per second in the long run: a full report of 20,000 images has some 8 MB.
+/// Bytes in one burst, and per second in the long run: a full report of 20,000 images has some 8 MB.
 const BYTES: Allowance = Allowance { at_once: 32.0 * 1024.0 * 1024.0, per_second: 1024.0 * 1024.0 };
 
 #[derive(Debug, Clone, Copy)]
@@ -22,18 +23,18 @@ pub(in crate::fleet) struct Pace {
 }
 
 impl Pace {
-    /// The whole allowance.
+    /// The full allowance.
     pub(in crate::fleet) fn new(now: Instant) -> Self {
         Self { messages: MESSAGES.at_once, bytes: BYTES.at_once, last: now }
     }
 
-    /// Takes a message of so many bytes; false if that is too much.
+    /// Accounts for a message of this many bytes; returns false if it exceeds the allowance.
     pub(in crate::fleet) fn take(&mut self, bytes: usize, now: Instant) -> bool {
         let passed = now.duration_since(self.last).as_secs_f64();
         self.last = now;
         let refill = |left: f64, of: Allowance| (left + passed * of.per_second).min(of.at_once);
         self.messages = refill(self.messages, MESSAGES) - 1.0;
-        // Sizes are far below what a float counts exactly.
+        // The sizes are far below the limit up to which floats are exact.
         self.bytes = refill(self.bytes, BYTES) - f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
         self.messages >= 0.0 && self.bytes >= 0.0
     }

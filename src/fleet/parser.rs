@@ -1,4 +1,4 @@
-//! From text to tree, by recursive descent.
+//! Parses the text of an expression into a tree, by recursive descent.
 //!
 //! ```ebnf
 //! expression = ws , set , ws ;
@@ -26,29 +26,29 @@ use crate::fleet::expression::{
 use crate::fleet::pattern::{Pattern, Piece, Span};
 use crate::fleet::selector::Selector;
 
-/// The most digits of a number: all of those fit 64 bits, with room to add a step.
+/// Most digits of a number: every such number fits in 64 bits, with room to add a step.
 const MAX_DIGITS: usize = 18;
 
-/// What an expression may cost.
+/// The limits on an expression.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpressionLimits {
-    /// The longest text.
+    /// Its longest text, in bytes.
     pub(crate) bytes: usize,
-    /// The most names that all its patterns together may stand for.
+    /// The most names that all its patterns may stand for together.
     pub(crate) names: u64,
 }
 
 impl Expression {
-    /// Takes an expression apart.
+    /// Parses an expression.
     ///
     /// # Errors
-    /// Text that breaks the grammar or a limit. Whether the names exist is not looked at here.
+    /// Text that breaks the grammar or a limit. Whether the names exist is not checked here.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         parse(text, &ExpressionLimits { bytes: MAX_BYTES, names: MAX_NAMES })
     }
 }
 
-/// Takes an expression apart.
+/// Parses an expression within these limits.
 pub(crate) fn parse(text: &str, limits: &ExpressionLimits) -> Result<Expression, ExpressionError> {
     let fail = |code, position, message: String| Err(ExpressionError::new(code, position, message));
     if text.len() > limits.bytes {
@@ -72,7 +72,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     limits: &'a ExpressionLimits,
-    /// How many names the patterns so far stand for.
+    /// How many names the patterns stand for so far.
     names: u64,
 }
 
@@ -87,14 +87,14 @@ impl<'a> Parser<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Steps over this sign, if it is next.
+    /// Skips this character, if it is next.
     fn skip(&mut self, sign: u8) -> bool {
         let found = self.peek() == Some(sign);
         self.at += usize::from(found);
         found
     }
 
-    /// Steps over what these bytes make up.
+    /// Takes the longest run of bytes that satisfy `within`.
     fn take(&mut self, within: impl Fn(u8) -> bool) -> &'a str {
         let rest = self.rest();
         let length = rest.bytes().position(|b| !within(b)).unwrap_or(rest.len());
@@ -200,7 +200,7 @@ impl<'a> Parser<'a> {
             match self.peek() {
                 Some(b'*') => {
                     self.at += 1;
-                    // `**` says no more than `*`.
+                    // `**` means the same as `*`.
                     if !matches!(pieces.last(), Some(Piece::Star)) {
                         pieces.push(Piece::Star);
                     }
@@ -224,7 +224,8 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// `[…]`. What is wrong with the numbers is reported at the bracket, for there the range can be seen whole.
+    /// Parses `[…]`. Mistakes in the numbers are reported at the bracket, because the whole range can be seen from
+    /// there.
     fn range(&mut self, stands_for: &mut u64) -> Parsed<Piece> {
         let bracket = self.at;
         let fail = |code, message: String| Err(ExpressionError::new(code, bracket, message));

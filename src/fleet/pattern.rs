@@ -3,36 +3,36 @@
 use std::collections::HashSet;
 use std::fmt;
 
-/// One name, or a pattern for many.
+/// A name, or a pattern for many names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// At least one; two texts, or two stars, never stand side by side.
+    /// At least one piece; two texts, or two stars, are never next to each other.
     pub pieces: Vec<Piece>,
 }
 
 /// A part of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// These letters.
+    /// These characters.
     Text(String),
-    /// `*`: any letters, or none.
+    /// `*`: any characters, or none.
     Star,
-    /// `?`: any one letter.
+    /// `?`: any one character.
     Any,
     /// `[…]`: any of these numbers.
     Range(Vec<Span>),
 }
 
-/// `1`, `1-9` or `01-15/2` within a range.
+/// One part of a range: `1`, `1-9` or `01-15/2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// The first number.
     pub first: u64,
-    /// The last one, if the steps hit it.
+    /// The last number, if the steps reach it.
     pub last: u64,
-    /// At least 1.
+    /// The step, at least 1.
     pub step: u64,
-    /// The digits that every number has, with zeros before it; 0 where numbers are written as they are.
+    /// The number of digits to which numbers are padded with zeros; 0 for no padding.
     pub width: usize,
 }
 
@@ -48,12 +48,12 @@ impl Span {
 }
 
 impl Pattern {
-    /// Whether it has wildcards, and so may match nothing without being wrong.
+    /// Whether it has wildcards, so that it may match nothing without being a mistake.
     pub fn is_glob(&self) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Star | Piece::Any))
     }
 
-    /// The letters that every name it matches starts with.
+    /// The characters that every matching name starts with.
     pub(crate) fn prefix(&self) -> &str {
         match self.pieces.first() {
             Some(Piece::Text(text)) => text,
@@ -61,8 +61,9 @@ impl Pattern {
         }
     }
 
-    /// Calls `found` with every name it stands for, in the order they are written. A pattern with wildcards stands for
-    /// no particular names, and there are as many calls as [`Span::count`] promises.
+    /// Calls `found` with every name the pattern stands for, in the order they are written. A pattern with wildcards
+    /// stands for no particular names, so it makes no call. Any other makes as many calls as [`Span::count`]
+    /// promises.
     pub(crate) fn expand(&self, found: &mut impl FnMut(&str)) {
         if !self.is_glob() {
             let mut name = String::with_capacity(64);
@@ -71,8 +72,9 @@ impl Pattern {
     }
 }
 
-/// As deep as a pattern has pieces. The product of the ranges is bounded, yet a name could have a thousand of one
-/// number each, so texts and those are taken in the loop; what recurses at least doubles the names.
+/// Expands the pieces from left to right. The product of the ranges is bounded, yet a name could have a thousand
+/// ranges of one number each. So the loop takes texts and such ranges, and each recursion at least doubles the number
+/// of names.
 fn expand_into(pieces: &[Piece], name: &mut String, found: &mut impl FnMut(&str)) {
     let start = name.len();
     let mut rest = pieces.iter();
@@ -110,10 +112,10 @@ fn push_number(name: &mut String, number: u64, width: usize) {
     let _ = write!(name, "{number:0width$}");
 }
 
-/// A pattern with wildcards, made ready to be held against many names.
+/// A pattern with wildcards, prepared for matching many names.
 pub(crate) struct Matcher<'a> {
     pieces: Vec<Ready<'a>>,
-    /// The places reached so far and by the next piece, sorted; kept for their memory only.
+    /// The positions in the name reached so far, and by the next piece, sorted; fields only to reuse their memory.
     reached: Vec<usize>,
     next: Vec<usize>,
 }
@@ -122,12 +124,12 @@ enum Ready<'a> {
     Text(&'a [u8]),
     Star,
     Any,
-    /// The numbers of a range with the digits each is written with, and the most digits among them.
+    /// The numbers of a range with the digits each is written with, and the largest number of digits.
     Range(HashSet<(u64, usize)>, usize),
 }
 
 impl<'a> Matcher<'a> {
-    /// Makes it ready: the numbers of ranges are laid out, as many as [`Span::count`] promises.
+    /// Prepares a pattern: the numbers of its ranges are listed, as many as [`Span::count`] promises.
     pub(crate) fn new(pattern: &'a Pattern) -> Self {
         let ready = |piece: &'a Piece| match piece {
             Piece::Text(text) => Ready::Text(text.as_bytes()),
@@ -146,10 +148,10 @@ impl<'a> Matcher<'a> {
         Self { pieces, reached: Vec::new(), next: Vec::new() }
     }
 
-    /// Whether the whole name fits.
+    /// Whether the whole name matches.
     ///
-    /// All places of the name that the pieces so far can have reached are followed at once, so no pattern makes this
-    /// slower than pieces times letters, as trying one after another would.
+    /// It follows all positions in the name that the pieces so far can have reached, so the cost is never more than
+    /// pieces times characters. To try one position after another could cost far more.
     pub(crate) fn matches(&mut self, name: &str) -> bool {
         let name = name.as_bytes();
         let Self { pieces, reached, next } = self;
@@ -183,7 +185,7 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// The lengths of the numbers of this range that the text starts with.
+/// The lengths of the numbers of this range with which the text starts.
 fn ends(text: &[u8], numbers: &HashSet<(u64, usize)>, most: usize) -> impl Iterator<Item = usize> {
     let mut number = 0_u64;
     text.iter().take(most).take_while(|byte| byte.is_ascii_digit()).enumerate().filter_map(

@@ -1,4 +1,4 @@
-//! Where an agent says that its peers find it.
+//! The addresses where agents say that their peers can reach them.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use url::{Host, Url};
 use crate::base::loopback;
 use crate::wire::MAX_TEXT;
 
-/// The address at which an agent that dials in from there says it is found.
+/// Checks the address where an agent that dials in from `from` says that peers can reach it.
 ///
 /// # Errors
-/// What is no such address, or would send its peers to their own machines.
+/// The text is not such an address, or it would send peers to their own machines.
 pub(in crate::fleet) fn checked(text: &str, from: IpAddr) -> Result<Url, &'static str> {
     if text.len() > MAX_TEXT {
         return Err("it is too long");

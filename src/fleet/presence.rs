@@ -1,8 +1,8 @@
-//! Which image is on which agent, by digest.
+//! Which images are on which agents, by digest.
 //!
-//! An agent's report is the whole list of what its engine holds. What is held is kept once however many agents hold it,
-//! and for each digest and each name there is a set of agents, so that a question about one image over thousands of
-//! agents is a few words of bits.
+//! An agent's report lists everything its engine holds. Each held image is kept only once, however many agents hold
+//! it, and for each digest and each name there is a set of agents, so a question about one image over thousands of
+//! agents takes a few words of bits.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -12,21 +12,21 @@ use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::engine::image::Held;
 
-/// How an image stands on an agent.
+/// The presence of an image on an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// The agent has it, at the digest the catalog has.
+    /// The agent has the image at the digest that the catalog has.
     Present,
-    /// The agent has something else under its name.
+    /// The agent has another image under its name.
     Stale,
     /// The agent does not have it.
     Absent,
-    /// The agent can't be asked, or was not yet.
+    /// The agent can't be asked, or has not been asked yet.
     Unknown,
 }
 
 impl Presence {
-    /// The word used in the API.
+    /// The word for it in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Present => "present",
@@ -37,20 +37,20 @@ impl Presence {
     }
 }
 
-/// An image of the catalog, as agents are asked about it.
+/// An image of the catalog, in the form in which the fleet looks for it on agents.
 #[derive(Debug, Clone, Copy)]
 pub struct Sought<'a> {
     /// Its canonical name.
     pub name: &'a str,
-    /// What it runs on.
+    /// Its architecture.
     pub architecture: &'a str,
-    /// Of its config.
+    /// The digest of its config.
     pub digest: &'a Digest,
-    /// The digests of the images of its name, for all architectures.
+    /// The digests of the images with the same name, for all architectures.
     pub variants: &'a [Digest],
 }
 
-/// One thing an engine holds, told apart by digest and names.
+/// An image an engine holds, distinguished by digest and names.
 #[derive(Debug, Clone)]
 struct Kept(Arc<Held>);
 
@@ -71,16 +71,16 @@ impl Hash for Kept {
     }
 }
 
-/// What a report changes of what was known of its agent.
+/// What a report changes about its agent.
 #[derive(Debug, Default)]
 pub(crate) struct HoldingsChange {
-    /// Whether it says anything that was not known.
+    /// Whether the report says anything new.
     pub(crate) is_any: bool,
-    /// The numbers of the contents that the agent did not hold before, or holds no more.
+    /// The numbers of the contents that the agent now holds and did not before, or no longer holds.
     pub(crate) contents: Bits,
 }
 
-/// What all agents hold. Agents are numbers here; `fleet::service` names them.
+/// What all agents hold. Agents are numbers here; `fleet::service` knows their names.
 #[derive(Default)]
 pub(crate) struct Holdings {
     kept: HashSet<Kept>,
@@ -89,20 +89,20 @@ pub(crate) struct Holdings {
     by_name: HashMap<String, HashMap<Digest, Bits>>,
 }
 
-/// The digests that agents hold or that were asked for, numbered, and who holds each.
+/// The digests that agents hold or that a caller asked for, numbered, each with the agents that hold it.
 #[derive(Default)]
 struct Contents {
     numbers: HashMap<Digest, u32>,
-    /// By number.
+    /// The contents, ordered by number.
     rows: Vec<Content>,
-    /// The numbers that nobody has any more.
+    /// The numbers that are free for another digest.
     free: Vec<u32>,
 }
 
 #[derive(Default)]
 struct Content {
     holders: Bits,
-    /// Whether somebody was told the number, which then is this digest's until they say that they need it no more.
+    /// Whether a caller knows this number. It then stays this digest's until the caller gives it up.
     is_known: bool,
 }
 
@@ -135,13 +135,13 @@ impl Contents {
 }
 
 impl Holdings {
-    /// Takes an agent's report in the place of its last one.
+    /// Replaces an agent's last report with this one.
     pub(crate) fn report(&mut self, agent: usize, held: Vec<Held>) -> HoldingsChange {
         let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
         self.replace(agent, now)
     }
 
-    /// Takes what an agent says has changed: what is there now by these digests, and which digests are gone.
+    /// Applies an agent's change: the images it now holds with these digests, and the digests it no longer holds.
     pub(crate) fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> HoldingsChange {
         let touched: HashSet<&Digest> = gone.iter().chain(changed.iter().map(|held| &held.digest)).collect();
         let stays = |held: &&Arc<Held>| !touched.contains(&held.digest);
@@ -152,7 +152,7 @@ impl Holdings {
 
     fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> HoldingsChange {
         let before = self.by_agent.remove(&agent).unwrap_or_default();
-        // What is the same is kept once, so that this is a comparison of addresses.
+        // Equal images are kept only once, so this compares addresses.
         let is_news =
             before.len() != now.len() || before.iter().zip(&now).any(|(old, new)| !Arc::ptr_eq(old, new));
         if !is_news {
@@ -183,11 +183,12 @@ impl Holdings {
         held.0
     }
 
-    /// Notes that an agent holds this, or no more; the number of the content.
+    /// Notes that an agent holds this image, or no longer does; returns the number of its content.
     fn mark(&mut self, agent: usize, held: &Held, is_there: bool) -> Option<usize> {
         let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
         for name in &held.names {
-            // Almost always somebody has it by this name already: a report of many images makes no copies of names.
+            // Almost always another agent has the image under this name already, so a report of many images copies no
+            // names.
             let known = self.by_name.get_mut(name).and_then(|digests| digests.get_mut(&held.digest));
             if let Some(agents) = known {
                 set(agents);
@@ -201,7 +202,7 @@ impl Holdings {
     }
 
     fn forget_if_unheld(&mut self, held: &Arc<Held>) {
-        // One count is in `kept`, one in the caller's hand.
+        // One reference is in `kept`, one is the caller's.
         if Arc::strong_count(held) > 2 {
             return;
         }
@@ -217,7 +218,7 @@ impl Holdings {
         }
     }
 
-    /// What an agent holds, by its last report.
+    /// The images an agent holds, according to its last report.
     pub(crate) fn of_agent(&self, agent: usize) -> &[Arc<Held>] {
         self.by_agent.get(&agent).map(Vec::as_slice).unwrap_or_default()
     }
@@ -227,7 +228,7 @@ impl Holdings {
         self.contents.holders(digest)
     }
 
-    /// The digest's number, until [`Holdings::forget`].
+    /// Returns the digest's number, which stays valid until [`Holdings::forget`].
     pub(crate) fn number(&mut self, digest: &Digest) -> u32 {
         let number = self.contents.number(digest);
         if let Some(row) = self.contents.rows.get_mut(number as usize) {
@@ -236,7 +237,7 @@ impl Holdings {
         number
     }
 
-    /// Nobody goes by this digest's number any more. It is still its own while an agent holds it.
+    /// Gives up this digest's number. The digest keeps it for as long as an agent holds it.
     pub(crate) fn forget(&mut self, digest: &Digest) {
         let number = self.contents.numbers.get(digest);
         if let Some(row) = number.and_then(|number| self.contents.rows.get_mut(*number as usize)) {
@@ -245,17 +246,17 @@ impl Holdings {
         self.contents.forget_if_unheld(digest);
     }
 
-    /// What at least one of these agents holds, by number.
+    /// The numbers of the contents that at least one of these agents holds.
     pub(crate) fn held_by(&self, agents: &Bits) -> Bits {
         (0..self.contents.rows.len()).filter(|number| self.is_held_by(agents, *number)).collect()
     }
 
-    /// Whether one of these agents holds the content of this number.
+    /// Whether one of these agents holds the content with this number.
     pub(crate) fn is_held_by(&self, agents: &Bits, content: usize) -> bool {
         self.contents.rows.get(content).is_some_and(|row| row.holders.meets(agents))
     }
 
-    /// The agents that hold something else under this name, and not the digest itself.
+    /// The agents that hold another image under this name, and not the digest itself.
     pub(crate) fn stale(&self, name: &str, digest: &Digest) -> Bits {
         let mut stale = Bits::default();
         for (other, agents) in self.by_name.get(name).into_iter().flatten() {
@@ -269,8 +270,8 @@ impl Holdings {
         stale
     }
 
-    /// How this image stands on one agent that has reported. An agent that has one of its `variants`, the images of the
-    /// same name for other architectures, is not behind with it: a name stands for one of them only.
+    /// The presence of this image on one agent that has reported. An agent that has one of the `variants`, the images
+    /// of the same name for other architectures, is not stale: a name stands for only one of them.
     pub(crate) fn on(&self, agent: usize, name: &str, digest: &Digest, variants: &[Digest]) -> Presence {
         if self.holders(digest).is_some_and(|agents| agents.contains(agent)) {
             return Presence::Present;

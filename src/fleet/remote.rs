@@ -1,4 +1,4 @@
-//! An engine on another machine, reached by the link its agent keeps open.
+//! An engine on another machine, reached over the link that its agent keeps open.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,36 +24,37 @@ use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
 use crate::wire::{MAX_AT_ONCE, MAX_CA, image};
 
-/// Secrets of one link that are kept out of what its agent says: those of as many pulls as it may have, with their grants.
+/// Most secrets of one link that are removed from what its agent says: enough for as many pulls as it may have, with
+/// their grants.
 const MAX_SECRETS: usize = MAX_AT_ONCE * 2;
-/// As much as is looked at of what an agent says of a failure, in characters: more than is shown of it.
+/// How much of an agent's error message is read, in characters: more than is ever shown.
 const MAX_SAID: usize = 2_000;
-/// Messages that wait to be sent on one link.
+/// Most messages that wait to be sent on one link.
 const OUTBOX: usize = 64;
-/// How long an agent may take for an answer: as long as its engine may, and some for the way.
+/// How long an agent may take to answer: as long as its engine may, plus some time for the network.
 const ANSWER: Duration = Duration::from_mins(1);
-/// How long a stopped pull is waited for.
+/// How long to wait for a stopped pull to end.
 const STOPPING: Duration = Duration::from_secs(4);
 
-/// One link, as those who use it see it.
+/// A link, from the side of the code that uses it.
 pub(in crate::fleet) struct Link {
     outbox: mpsc::Sender<ToAgent>,
     calls: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     pulls: Mutex<HashMap<String, watch::Sender<PullState>>>,
     next_call: AtomicU64,
-    /// Told when something has changed on the engine.
+    /// Notified when something has changed on the engine.
     pub(in crate::fleet) changed: watch::Sender<()>,
-    /// Cancelled when the link is no more the agent's.
+    /// Cancelled when the link is no longer the agent's.
     pub(in crate::fleet) closed: CancellationToken,
-    /// Secrets that were sent on it, the latest: what the agent says is told without them.
+    /// The latest secrets sent on the link; they are removed from what the agent says.
     entrusted: Mutex<VecDeque<Secret>>,
-    /// Why it was cut, if we did it.
+    /// Why we cut the link, if we did.
     cut: Mutex<Option<Refusal>>,
-    /// Cancelled when the manager stops: pulls go on at the agents then.
+    /// Cancelled when the manager stops: pulls continue on the agents then.
     shutdown: CancellationToken,
 }
 
-/// What is known of a pull.
+/// What is known about a pull.
 #[derive(Debug, Default, Clone)]
 struct PullState {
     progress: Option<Progress>,
@@ -61,7 +62,7 @@ struct PullState {
 }
 
 impl Link {
-    /// A link, and what is to be sent on it.
+    /// Makes a link, and the queue of messages to send on it.
     pub(in crate::fleet) fn new(shutdown: CancellationToken) -> (Arc<Self>, mpsc::Receiver<ToAgent>) {
         let (outbox, to_send) = mpsc::channel(OUTBOX);
         let link = Self {
@@ -84,12 +85,12 @@ impl Link {
         self.closed.cancel();
     }
 
-    /// Why it was cut.
+    /// Returns why the link was cut.
     pub(in crate::fleet) fn was_cut(&self) -> Option<Refusal> {
         self.cut.lock().clone()
     }
 
-    /// Takes note of secrets that the agent is sent. Those it has had longest are forgotten.
+    /// Remembers the secrets that a message to the agent contains. The oldest ones are forgotten.
     fn entrust(&self, message: &ToAgent) {
         let secrets: Vec<&Secret> = match message {
             ToAgent::Pull { what, .. } => {
@@ -108,29 +109,29 @@ impl Link {
         entrusted.drain(..too_many);
     }
 
-    /// What the agent said, without the secrets that it was sent.
+    /// Returns the agent's text without the secrets that it was sent.
     fn without_secrets(&self, text: &str) -> String {
         let text = text.chars().take(MAX_SAID).collect();
         self.entrusted.lock().iter().fold(text, |text: String, secret| secret.hidden_in(&text))
     }
 
-    /// A failure as the agent tells it.
+    /// Returns the failure that the agent reported.
     pub(in crate::fleet) fn told(&self, fault: image::Fault) -> Fault {
-        // Before it is cut to a line: half a password is no better.
+        // Before the text is cut to one line: half a password would no longer be recognized.
         image::Fault { message: self.without_secrets(&fault.message), ..fault }.into()
     }
 
-    /// An answer came. One that nobody waits for any more is dropped.
+    /// Passes an answer on to the caller that waits for it; drops it if no caller waits any more.
     pub(in crate::fleet) fn answered(&self, reply: Reply) {
         if let Some(waiting) = self.calls.lock().remove(&reply.call) {
             let _ = waiting.send(reply.answer);
         }
     }
 
-    /// A pull went on. One that nobody follows is passed over.
+    /// Takes the progress of a pull. Progress of a pull that no caller follows is ignored.
     ///
     /// # Errors
-    /// Numbers that can't be: the pull fails with that, and the agent has lied.
+    /// Impossible numbers: the pull fails with this error, because the agent has lied.
     pub(in crate::fleet) fn pulling(&self, pull: &str, said: &image::Progress) -> Result<(), Unacceptable> {
         let message = self.without_secrets(&said.message);
         let progress: Progress = image::Progress { message, ..said.clone() }.into();
@@ -147,7 +148,7 @@ impl Link {
         Ok(())
     }
 
-    /// A pull ended.
+    /// Takes the end of a pull.
     pub(in crate::fleet) fn pulled(&self, pull: &str, end: End) -> Result<(), Unacceptable> {
         let end = match end {
             End::Done(pulled) => Ok(pulled.try_into()?),
@@ -202,12 +203,12 @@ impl Link {
     }
 }
 
-/// The engine behind a link.
+/// The engine at the other end of a link.
 pub(in crate::fleet) struct Remote {
     pub(in crate::fleet) link: Arc<Link>,
     pub(in crate::fleet) fleet: Fleet,
     pub(in crate::fleet) agent: String,
-    /// Where its peers find what it holds, if it hands that out.
+    /// Where peers can fetch the images this engine holds, if its agent hands them out.
     pub(in crate::fleet) peer_url: Option<Url>,
 }
 
@@ -216,15 +217,16 @@ fn strange() -> Fault {
 }
 
 impl Remote {
-    /// A pull that the agent calls a success, if it says and its engine shows what was wanted. It may have ended so before
-    /// somebody else changed the image.
+    /// Checks that a pull the agent calls a success produced the image that was wanted, both by the agent's word and
+    /// by its engine. The pull may have ended well before another program changed the image.
     async fn proven(&self, pull: &Pull, pulled: Pulled) -> Result<Pulled, Fault> {
         pull.proven(Some(pulled.held))?;
         let shown = self.find(&pull.canonical()?).await?;
         Ok(Pulled { held: pull.proven(shown)?, fetched: pulled.fetched })
     }
 
-    /// What the agent is told of a pull. Where its registry is, only engines need to know that go there by wharf.
+    /// The pull as the agent is told of it. It includes the registry's address only for engines that fetch through
+    /// wharf.
     async fn told(&self, pull: &Pull) -> Result<image::Pull, Fault> {
         let mut told = image::Pull::from(pull);
         if let Some(source) = &pull.source
@@ -243,8 +245,8 @@ impl Remote {
     }
 }
 
-/// The id of a pull: of the image and the name it will have, and of nothing else, so that whoever asks again finds what
-/// was begun before.
+/// The id of a pull. It depends only on the image and the name it will have, so a later request for the same pull
+/// finds the one already begun.
 fn id_of(pull: &Pull) -> String {
     let manifest = pull.manifest.as_ref().map_or("", Digest::as_str);
     Digest::sha256_of(format!("{} {manifest} {}", pull.name(), pull.config.as_str()).as_bytes())
@@ -254,7 +256,7 @@ fn id_of(pull: &Pull) -> String {
         .collect()
 }
 
-/// Follows a pull; if it is dropped before the end, the agent is told to stop.
+/// Follows a pull; if this is dropped before the end, the agent is told to stop the pull.
 struct Following<'a> {
     link: &'a Link,
     id: String,
@@ -264,7 +266,8 @@ struct Following<'a> {
 impl Drop for Following<'_> {
     fn drop(&mut self) {
         self.link.pulls.lock().remove(&self.id);
-        // While the manager stops, and where the link broke, the agent goes on: it is asked about the pull again.
+        // While the manager stops, and after the link broke, the agent continues: it will be asked about the pull
+        // again.
         if !self.is_over && !self.link.shutdown.is_cancelled() && !self.link.closed.is_cancelled() {
             let _ = self.link.outbox.try_send(ToAgent::Stop { pull: self.id.clone() });
         }
@@ -302,7 +305,7 @@ impl Engine for Remote {
         agent.and_then(|agent| agent.about).ok_or_else(Link::gone)
     }
 
-    /// What the agent has told, after it was made to look again.
+    /// The images the agent has reported, after it was made to read its engine again.
     async fn images(&self) -> Result<Vec<Held>, Fault> {
         self.link.ask(Ask::Look).await?;
         Ok(self.fleet.held(&self.agent).iter().map(|held| held.as_ref().clone()).collect())
@@ -339,7 +342,7 @@ impl Engine for Remote {
             return Err(Fault::stopped());
         }
         self.link.send(ToAgent::Stop { pull: id }).await?;
-        // So that "stopped" is said when it has stopped, if that is soon.
+        // Wait briefly, so that "stopped" is usually reported after the pull has in fact stopped.
         let _ = tokio::time::timeout(STOPPING, following.follow(&mut state, &|_| ())).await;
         following.is_over = true;
         Err(Fault::stopped())
@@ -379,7 +382,7 @@ impl Engine for Remote {
     }
 }
 
-/// An agent's door, opened over its link.
+/// The export of an agent, reached over its link.
 struct RemotePeer {
     link: Arc<Link>,
     url: Url,

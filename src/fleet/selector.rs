@@ -1,44 +1,44 @@
-//! Label selectors, exactly as `kubectl -l` reads them: `{gpu in (a100,h100),zone!=b,!cordoned}`.
+//! Label selectors, exactly as `kubectl -l` parses them: `{gpu in (a100,h100),zone!=b,!cordoned}`.
 //!
-//! Absence is Kubernetes' too: `!=` and `notin` also match what has no such label at all.
+//! Missing labels are treated as in Kubernetes: `!=` and `notin` also match an agent that does not have the label.
 
 use std::fmt;
 
-/// All of these at once.
+/// A selector: all of its requirements must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
     /// At least one.
     pub requirements: Vec<Requirement>,
 }
 
-/// What is asked of one label.
+/// A requirement on one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
-    /// The label.
+    /// The label's key.
     pub key: String,
-    /// What it must be.
+    /// The condition on its value.
     pub condition: Condition,
 }
 
-/// What a label must be.
+/// A condition on a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// `key`: there, with any value.
+    /// `key`: the label exists, with any value.
     Present,
-    /// `!key`: not there.
+    /// `!key`: the label does not exist.
     Absent,
-    /// `key=value`.
+    /// `key=value`: the label has this value.
     Equal(String),
-    /// `key!=value`: another value, or not there.
+    /// `key!=value`: the label has another value, or does not exist.
     NotEqual(String),
-    /// `key in (…)`: one of these values.
+    /// `key in (…)`: the label has one of these values.
     In(Vec<String>),
-    /// `key notin (…)`: none of these values, or not there.
+    /// `key notin (…)`: the label has none of these values, or does not exist.
     NotIn(Vec<String>),
 }
 
 impl Requirement {
-    /// Whether a label of this value, or no such label, is what is asked for.
+    /// Whether a label with this value, or no such label, meets the requirement.
     pub(crate) fn allows(&self, value: Option<&str>) -> bool {
         match (&self.condition, value) {
             (Condition::Present, value) => value.is_some(),
@@ -54,10 +54,10 @@ impl Requirement {
 }
 
 impl Selector {
-    /// Reads a selector from the start of the text, and how many bytes it takes, braces included.
+    /// Parses a selector at the start of the text; returns it and its length in bytes, braces included.
     ///
     /// # Errors
-    /// The reason, where the text is no selector.
+    /// The reason why the text is not a selector.
     pub(crate) fn read(text: &str) -> Result<(Self, usize), String> {
         let mut reader = Reader { text, at: 0 };
         reader.skip("{");
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
     }
 
-    /// Steps over blanks and this sign, if it is there.
+    /// Skips blanks and then this sign, if it is next.
     fn skip(&mut self, sign: &str) -> bool {
         self.blanks();
         let found = self.rest().starts_with(sign);
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// The letters up to the next blank or sign; may be none.
+    /// Takes the characters up to the next blank or sign; may be empty.
     fn word(&mut self) -> &'a str {
         self.blanks();
         let rest = self.rest();
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What Kubernetes allows for a label's value, and for its name if not empty.
+/// Whether this is a label's value, or if not empty a label's name, that Kubernetes allows.
 fn is_label_name(text: &str) -> bool {
     let within = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let (first, last) = (text.bytes().next(), text.bytes().next_back());

@@ -37,7 +37,7 @@ pub(crate) use crate::fleet::service::reach::Away;
 
 const AGENTS: Table<AgentRecord> = Table::new("AGENT_ID_TO_AGENT");
 
-/// The fleet. Clones share it.
+/// The agents of the lab. Clones share them.
 #[derive(Clone)]
 pub struct Fleet {
     store: Store,
@@ -47,20 +47,21 @@ pub struct Fleet {
     index: Arc<RwLock<Index>>,
     /// How many reads of engines have begun.
     read_epochs: Arc<AtomicU64>,
-    /// Held while an engine is recognized and kept, so that two met at once don't become one agent.
+    /// Held while an engine is recognized and stored, so that two engines met at the same time don't become one
+    /// agent.
     pub(in crate::fleet) meeting: Arc<tokio::sync::Mutex<()>>,
-    /// Addresses where no engine has answered yet, with the reason; as many as the operator named at most.
+    /// Addresses where no engine has answered yet, with the reason; at most as many as the operator named.
     unreached: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
-/// What an admin may change of an agent; what is `None` stays as it is.
+/// The properties of an agent that an admin may change; `None` leaves one as it is.
 #[derive(Debug, Clone, Default)]
 pub struct AgentChange {
     /// Labels to set; an empty value removes one.
     pub labels: Option<BTreeMap<String, String>>,
-    /// The scaling group it is in.
+    /// The scaling group to put it in.
     pub scaling_group: Option<String>,
-    /// Whether it is to get no new images.
+    /// Whether it takes no new images.
     pub draining: Option<bool>,
 }
 
@@ -76,14 +77,14 @@ pub(in crate::fleet) struct Joined {
 /// An image on one agent.
 #[derive(Debug, Clone)]
 pub struct AgentPresence {
-    /// The agent.
+    /// The agent's id.
     pub(crate) agent: String,
-    /// How the image stands there.
+    /// The presence of the image on this agent.
     pub(crate) presence: Presence,
 }
 
 impl Fleet {
-    /// Reads the agents from the store; none is reached yet.
+    /// Loads the agents from the store; none is reached yet.
     pub fn load(store: &Store, clock: Clock, audit: Audit, tenants: Tenants) -> Result<Self> {
         rename_reserved(store)?;
         let mut index = Index::default();
@@ -127,21 +128,21 @@ impl Fleet {
         self.find(id).ok_or_else(|| Error::missing("agent", shown(id)))
     }
 
-    /// One agent, whoever asks; for transfers.
+    /// Returns one agent without asking who the caller is; for transfers.
     pub(crate) fn find(&self, id: &str) -> Option<Agent> {
         let index = self.index.read();
         index.entry(id).map(|entry| entry.agent.clone())
     }
 
-    /// Whether there is no agent at all.
+    /// Whether there are no agents.
     pub(crate) fn is_empty(&self) -> bool {
         self.index.read().numbers.is_empty()
     }
 
-    /// Changes what an admin may change of an agent.
+    /// Changes the properties of an agent that an admin may change.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an agent or a scaling group that there is not.
+    /// [`Error::Missing`] for an unknown agent or scaling group.
     pub async fn change(&self, caller: &Caller, id: &str, change: AgentChange) -> Result<Agent> {
         self.audit
             .superadmin(caller, "modify_agent", id, |deed| async move {
@@ -149,7 +150,7 @@ impl Fleet {
                 deed.write(move |w| {
                     let mut moves_to = change.scaling_group.iter();
                     moves_to.try_for_each(|group| fleet.tenants.require_scaling_group(group))?;
-                    // Decided inside the write, so that of two changes at once neither takes the other back.
+                    // Decided inside the write, so that of two concurrent changes neither undoes the other.
                     let agent = fleet.changed(&id, change)?;
                     put_agent(w, fleet.index, agent.record.clone())?;
                     Ok(agent)
@@ -167,7 +168,8 @@ impl Fleet {
         Ok(agent)
     }
 
-    /// Keeps where an agent is and by what engine it is known. What an admin says of it stays as it is by then.
+    /// Stores where an agent is and which engine identifies it. The properties that an admin set stay as they are at
+    /// that time.
     async fn locate(&self, found: AgentRecord) -> Result<()> {
         let fleet = self.clone();
         let write = move |w: &mut Writer| {
@@ -175,7 +177,7 @@ impl Fleet {
                 Some(known) => {
                     AgentRecord { address: found.address, engine_id: found.engine_id, ..known.record }
                 }
-                // One that dials in is put here when it joins; if it is not, it was removed.
+                // An agent that dials in is stored when it joins; if it is not stored, it was removed.
                 None if found.remote => return Err(Error::missing("agent", shown(&found.id))),
                 None => found,
             };
@@ -184,14 +186,14 @@ impl Fleet {
         self.store.write(write).await
     }
 
-    /// The agents an expression names now. For super-admins.
+    /// Resolves an expression to the agents it names now. For super-admins.
     pub fn select(&self, caller: &Caller, expression: &str) -> Result<Result<Selection, ExpressionError>> {
         caller.require_superadmin("agent_set")?;
         let index = self.index.read();
         Ok(index.select(expression))
     }
 
-    /// How an image stands on every agent, by id. For super-admins.
+    /// The presence of an image on every agent, ordered by id. For super-admins.
     pub fn image_presence(&self, caller: &Caller, image: &Sought<'_>) -> Result<Vec<AgentPresence>> {
         caller.require_superadmin("image_presence")?;
         let index = self.index.read();
@@ -202,20 +204,20 @@ impl Fleet {
         Ok(index.numbers.iter().map(standing).collect())
     }
 
-    /// How an image stands on one agent, whoever asks.
+    /// The presence of an image on one agent, without asking who the caller is.
     pub(crate) fn presence(&self, id: &str, image: &Sought<'_>) -> Presence {
         let index = self.index.read();
         let number = index.numbers.get(id);
         number.map_or(Presence::Unknown, |number| index.presence(*number, image))
     }
 
-    /// What an agent holds, by its last report.
+    /// The images an agent holds, according to its last report.
     pub(crate) fn held(&self, id: &str) -> Vec<Arc<Held>> {
         let index = self.index.read();
         index.numbers.get(id).map(|number| index.holdings.of_agent(*number).to_vec()).unwrap_or_default()
     }
 
-    /// An engine answers at this address. It becomes the agent it was before, or a new one.
+    /// Takes in an engine that answers at this address. It becomes the agent it was before, or a new one.
     pub async fn meet(&self, address: &str, engine: Arc<dyn Engine>, about: About) -> Result<String> {
         let _alone = self.meeting.lock().await;
         let (record, is_changed) = self.index.read().recognize(address, &about, &self.clock);
@@ -231,11 +233,11 @@ impl Fleet {
         Ok(id)
     }
 
-    /// An agent that dialled in says that its engine answers; until it has reported, what it held before stands.
-    /// Nothing happens if `closed` is cancelled: then this link is not the agent's any more.
+    /// Takes note that the engine of an agent that dialled in answers; until its next report, its last one stands.
+    /// Nothing happens if `closed` is cancelled: in that case this link is no longer the agent's.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that was removed.
+    /// [`Error::Missing`] for an agent that was removed.
     pub(crate) async fn arrive(
         &self,
         id: &str,
@@ -260,8 +262,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// An agent's link is gone. It counts as alive for a while, for links come back; but nothing is asked of it.
-    /// Returns what is cancelled when it is back.
+    /// Takes note that an agent's link is gone. The agent counts as alive for a while, because links come back, but
+    /// nothing is asked of it. Returns a token that is cancelled when it is back.
     pub(crate) fn unlink(&self, id: &str, reason: &str) -> CancellationToken {
         let mut index = self.index.write();
         index.change(id, |entry| {
@@ -271,7 +273,8 @@ impl Fleet {
         index.entry(id).map(|entry| entry.back.clone()).unwrap_or_default()
     }
 
-    /// An agent tells what changed on its engine: what is there now by these digests, and which digests are gone.
+    /// Applies a change that an agent reported: the images it now holds with these digests, and the digests it no
+    /// longer holds.
     pub fn revise(&self, id: &str, changed: Vec<Held>, gone: &[Digest], disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
@@ -281,12 +284,12 @@ impl Fleet {
         index.changes.raise();
     }
 
-    /// A read of an agent's engine begins, which [`Fleet::report`] is told of when it is done.
+    /// Begins a read of an agent's engine; pass the result to [`Fleet::report`] when the read is done.
     pub fn begin_read(&self) -> ReadEpoch {
         ReadEpoch(self.read_epochs.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// An agent's engine was read by this read. What is known from a later one stays.
+    /// Stores what a read of an agent's engine found. A result known from a later read stays.
     pub fn report(&self, id: &str, epoch: ReadEpoch, held: Vec<Held>, disk: Option<Disk>) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
@@ -302,7 +305,7 @@ impl Fleet {
         }
     }
 
-    /// An agent's engine does not answer any more.
+    /// Marks an agent as lost: its engine no longer answers.
     pub(crate) fn lose(&self, id: &str, reason: &str) {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         self.index.write().change(id, |entry| {
@@ -319,7 +322,7 @@ impl Fleet {
         });
     }
 
-    /// Adds an agent that joined, within the transaction that takes its token.
+    /// Adds an agent that joined, within the transaction that uses up its token.
     pub(in crate::fleet) fn put_joined(&self, writer: &mut Writer, joined: Joined) -> Result<()> {
         let known = self.find(&joined.id).map(|agent| agent.record);
         let record = AgentRecord {
@@ -339,17 +342,17 @@ impl Fleet {
         put_agent(writer, Arc::clone(&self.index), record)
     }
 
-    /// Whether there is a scaling group of this name for an agent to be in.
+    /// Whether there is a scaling group of this name that an agent can be in.
     pub(in crate::fleet) fn has_scaling_group(&self, name: &str) -> bool {
         self.tenants.require_scaling_group(name).is_ok()
     }
 
-    /// An id that no agent has, made from the name of a host.
+    /// Makes an id that no agent has from the name of a host.
     pub(in crate::fleet) fn free_id(&self, hostname: &str) -> String {
         self.index.read().free_id(hostname)
     }
 
-    /// Takes an agent out; what it holds counts no more once the transaction is committed.
+    /// Removes an agent; its images no longer count once the transaction is committed.
     pub(in crate::fleet) fn take_out(&self, writer: &mut Writer, id: &str) -> Result<()> {
         writer.remove(&AGENTS, id)?;
         let (index, id) = (Arc::clone(&self.index), id.to_owned());
@@ -357,8 +360,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads an agent's engine anew, after something was done on it. How full its disk is, which some engines take their
-    /// time to add up, is told afterwards.
+    /// Reads an agent's engine again after something was done on it. Some engines take a while to add up how full
+    /// their disk is, so that is reported afterwards.
     pub(crate) async fn refresh(&self, id: &str) {
         let Ok(engine) = self.reach(id) else { return };
         let epoch = self.begin_read();
@@ -377,24 +380,24 @@ impl Fleet {
         });
     }
 
-    /// Whether every agent was reached since the server started, be it lost again by now.
+    /// Whether every agent was reached since the server started, even if it has been lost since.
     pub(crate) fn is_complete(&self) -> bool {
         self.index.read().agents.iter().flatten().all(|entry| entry.agent.about.is_some())
     }
 
-    /// All agents by id, whoever asks, each with the number that [`Fleet::held_by`] knows it by.
+    /// All agents ordered by id, without asking who the caller is, each with its number in [`Fleet::held_by`].
     pub(crate) fn roster(&self) -> Vec<(usize, Agent)> {
         let index = self.index.read();
         let numbered = index.numbers.values().filter_map(|number| Some((*number, index.by_number(*number)?)));
         numbered.map(|(number, entry)| (number, entry.agent.clone())).collect()
     }
 
-    /// The numbers of the agents that hold this digest, by their last reports.
+    /// The numbers of the agents that hold this digest, according to their last reports.
     pub(crate) fn held_by(&self, digest: &Digest) -> Bits {
         self.index.read().holdings.holders(digest).cloned().unwrap_or_default()
     }
 
-    /// Tells of every change of the agents and of what they hold.
+    /// Follows the changes of the agents and of what they hold.
     pub(crate) fn changes(&self) -> Follower {
         self.index.read().changes.follow()
     }
@@ -407,14 +410,14 @@ impl Fleet {
         Ok(unreached.iter().map(|(address, reason)| (address.clone(), reason.clone())).collect())
     }
 
-    /// Nothing has answered at this address.
+    /// Notes that no engine answers at this address.
     pub(in crate::fleet) fn miss(&self, address: &str, reason: &str) {
         self.unreached.lock().insert(address.into(), reason.into());
     }
 }
 
-/// Gives each agent another id that was let in under a word which means something else in expressions: by its own id
-/// nobody could name it, and `unload IMAGE all` would mean the fleet. Its machine hears of it when it says hello.
+/// Renames agents whose id means something else in expressions. No one could name such an agent by its id, and
+/// `unload IMAGE all` would mean the whole fleet. The agent's machine learns its new id at the next hello.
 fn rename_reserved(store: &Store) -> Result<()> {
     for word in agent_name::RESERVED {
         let Some(record) = store.read_now(|r| r.find(&AGENTS, word))? else { continue };

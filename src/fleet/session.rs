@@ -1,4 +1,4 @@
-//! One link, from hello to its end.
+//! One link, from hello to its end, on the manager's side.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use crate::wire::message::{Code, FromAgent, Hello, Images, Refusal, ToAgent, Wel
 use crate::wire::socket::{Broken, Receiver, Sender, Socket};
 use crate::wire::{MAX_HELLO, MAX_IMAGES, MAX_MESSAGE};
 
-/// How long somebody who connected may take to say hello.
+/// How long a new connection may take to say hello.
 pub(crate) const HELLO: Duration = Duration::from_secs(10);
-/// How long a last word may take.
+/// How long the last message may take to send.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// An agent sends a sign of life so many times before it is missed.
+/// How many pings an agent sends within the time after which it is missed.
 const BEATS: u32 = 3;
 
 /// Why a link ended.
 enum End {
-    /// The network, or the agent's death; it may be back in a moment.
+    /// The network broke or the agent died; it may be back in a moment.
     Broken(String),
-    /// Nothing was heard for too long.
+    /// Nothing came from the agent for too long.
     Silent(String),
     /// The agent's operator stopped it.
     Left,
-    /// We ended it.
+    /// The manager ended the link.
     Cut,
     /// The agent broke the protocol.
     Misbehaved(String),
-    /// The manager stops.
+    /// The manager is stopping.
     Stopping,
 }
 
-/// Serves one connection to its end. `stranger` is its place until it has proved who it is.
+/// Serves one connection to its end. `stranger` is its place until the agent has proved who it is.
 pub(crate) async fn attend<S>(links: Links, stream: S, address: IpAddr, stranger: Stranger)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -107,7 +107,7 @@ struct Session {
     id: String,
     address: IpAddr,
     link: Arc<Link>,
-    /// Where its peers find what it holds.
+    /// Where peers can fetch the images this agent holds.
     peer_url: Option<Url>,
 }
 
@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Takes a message; false if it was the last.
+    /// Takes a message; returns false if it was the last one.
     async fn take(&self, message: FromAgent, report: &mut Option<Vec<Held>>) -> Result<bool, Unacceptable> {
         match message {
             FromAgent::Hello(_) => return Err(Unacceptable("it says hello twice".into())),
@@ -200,7 +200,7 @@ impl Session {
                 match arrived {
                     Ok(()) => {}
                     Err(Error::Missing { .. }) => {
-                        // It was taken out after it had said hello, and before its link was known.
+                        // The agent was removed after its hello and before its link was registered.
                         self.link.cut(Refusal::new(Code::Credential, REMOVED));
                     }
                     Err(error) => tracing::error!(agent = self.id, ?error, "an agent could not be kept"),
@@ -262,7 +262,7 @@ impl Session {
         let _ = timeout(LAST_WORD, saying).await;
     }
 
-    /// Tells the fleet, now or when the agent has had its time to come back.
+    /// Reports the end to the fleet, at once or after the agent has had time to come back.
     async fn over(self, end: End, last_heard: Instant) {
         let Self { links, id, link, .. } = self;
         let (reason, at_once) = match end {
@@ -291,7 +291,7 @@ impl Session {
         let Some(back) = back else { return };
         tokio::select! {
             () = sleep_until(last_heard + links.silence) => {}
-            // If it goes away once more after that, that is another matter, with a time of its own.
+            // If the agent goes away again after that, a new wait begins for it.
             () = back.cancelled() => return,
             () = links.shutdown.cancelled() => return,
         }
@@ -302,7 +302,7 @@ impl Session {
     }
 }
 
-/// Sends what is to be sent, until it can't.
+/// Sends the queued messages until sending fails.
 async fn tell<S>(sender: &mut Sender<S>, mut to_send: mpsc::Receiver<ToAgent>, silence: Duration) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,

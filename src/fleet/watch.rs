@@ -1,4 +1,4 @@
-//! The engines that this server reaches itself, each followed for as long as it runs.
+//! Follows the engines that this server reaches itself, each for as long as the server runs.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) async fn watch(
     follow(engine.as_ref(), &mut watched, &shutdown).await;
 }
 
-/// An engine, and the agent it is once it was met.
+/// An engine, and the agent it became once the server met it.
 struct Watched {
     fleet: Fleet,
     address: String,

@@ -142,11 +142,14 @@ impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
     }
 }
 
-/// Limits the unsent bytes of a connection to [`UNSENT`]. Outside Linux the system buffers as much as it likes.
-fn bound_unsent(_stream: &TcpStream) {
-    #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(_stream).set_tcp_notsent_lowat(UNSENT);
+#[cfg(target_os = "linux")]
+fn bound_unsent(stream: &TcpStream) {
+    // A kernel that does not support this limit buffers as much as it likes.
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
 }
+
+#[cfg(not(target_os = "linux"))]
+fn bound_unsent(_: &TcpStream) {}
 
 async fn answer<E: Endpoint<Output = Response>>(
     routes: &E,

@@ -1,8 +1,9 @@
-//! Which machines a registry may make us talk to.
+//! Which machines a registry may make us connect to.
 //!
-//! A registry names other hosts in token realms and redirects, and DNS names anything. Three checks stand between that
-//! and a packet: the URL (scheme, user info), the host when it is an address, and, for names, every address the
-//! resolver returns. The connection goes to the address that was checked, so DNS can't answer twice.
+//! A registry names other hosts in token realms and redirects, and DNS can name any address. Three checks come before
+//! any packet: the URL (scheme, user info), the host if it is an address, and, for names, every address the resolver
+//! returns. The connection goes to the address that was checked, so DNS can't give a different answer the second
+//! time.
 
 use std::{
     fmt, io,
@@ -22,10 +23,11 @@ use crate::registry::error::Reason;
 /// Turns names into addresses.
 #[async_trait]
 pub(crate) trait Resolver: Send + Sync {
-    /// The addresses of this host name.
+    /// Returns the addresses of this host name.
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 
-    /// The address to dial for one that passed the rules: itself. Tests put the internet on loopback here.
+    /// The address to dial for one that passed the rules: the address itself. Tests put the internet on loopback
+    /// here.
     fn route(&self, address: IpAddr) -> IpAddr {
         address
     }
@@ -42,7 +44,7 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// What kind of place an address is.
+/// The kind of network an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddressClass {
     /// The internet.
@@ -51,12 +53,12 @@ pub(crate) enum AddressClass {
     Private,
     /// This machine.
     Loopback,
-    /// Nothing that could be a registry: unspecified, multicast, broadcast, reserved, link-local, cloud metadata.
+    /// Never a registry: unspecified, multicast, broadcast, reserved, link-local, cloud metadata.
     Never,
 }
 
 impl AddressClass {
-    /// The place of an address, whichever way it is wrapped.
+    /// The class of an address, however it is wrapped.
     pub(crate) fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::of_v4(v4),
@@ -67,7 +69,7 @@ impl AddressClass {
     fn of_v4(address: Ipv4Addr) -> Self {
         match address.octets() {
             // 100.100.100.200 is Alibaba's metadata service; 192.0.0.0/24 holds Oracle's (192.0.0.192);
-            // 169.254.169.254, everybody else's, is link-local.
+            // 169.254.169.254, which everyone else uses, is link-local.
             [0 | 224..=255, ..] | [169, 254, ..] | [100, 100, 100, 200] | [192, 0, 0, _] => Self::Never,
             [127, ..] => Self::Loopback,
             [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] | [198, 18 | 19, ..] => {
@@ -85,7 +87,7 @@ impl AddressClass {
             return Self::of_v4(inner);
         }
         match address.segments() {
-            // NAT64's local prefix (RFC 8215) hides an IPv4 address at a place only the site knows.
+            // NAT64's local prefix (RFC 8215) hides an IPv4 address at a position that only the site knows.
             [0, 0, 0, 0, 0, 0, 0, 0]
             | [0xff00..=0xffff | 0xfe80..=0xfebf, ..]
             | [0x64, 0xff9b, 1, ..]
@@ -112,7 +114,7 @@ fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// How well a host is known to a registry's administrator.
+/// How far a registry's administrator has vouched for a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// The configured registry itself.
@@ -123,7 +125,7 @@ enum Role {
     Foreign,
 }
 
-/// The rules for one registry.
+/// The rules on hosts and addresses for one registry.
 #[derive(Debug)]
 pub(crate) struct Policy {
     home: Url,
@@ -132,18 +134,19 @@ pub(crate) struct Policy {
     at_home: AtomicU8,
 }
 
-/// A host an administrator approved: at one port, or at any.
+/// A host that an administrator approved: at one port, or at any port.
 #[derive(Debug)]
 struct Approved {
     host: String,
     port: Option<u16>,
 }
 
-/// Where the registry's own name has been seen to lead: not known yet.
+/// Where the registry's own name has led so far: not known yet.
 const UNSEEN: u8 = 0;
-/// Only to private or loopback addresses so far.
+/// The registry's own name has led only to private or loopback addresses so far.
 const PRIVATE: u8 = 1;
-/// Once to a public address. This is never taken back, else a rebinding name could turn itself private.
+/// The registry's own name has led to a public address. This is never undone; otherwise a rebinding name could make
+/// itself private.
 const PUBLIC: u8 = 2;
 
 const REMEDY: &str = "the registry names it, nobody approved it; add it to the registry's trusted_hosts";
@@ -174,13 +177,13 @@ impl Policy {
         &self.home
     }
 
-    /// The names that share the registry's own TLS settings.
+    /// The host names that share the registry's TLS settings.
     pub(crate) fn own_names(&self) -> Vec<String> {
         let trusted = self.trusted.iter().map(|approved| approved.host.clone());
         std::iter::once(self.home_host.clone()).chain(trusted).collect()
     }
 
-    /// Whether a request may go to this URL, as far as can be told without resolving its name.
+    /// Checks that a request may go to this URL, as far as possible without resolving its name.
     pub(crate) fn admit(&self, url: &Url) -> Result<(), Reason> {
         let blocked = |why| Err(blocked(url, why));
         if !url.username().is_empty() || url.password().is_some() {
@@ -205,12 +208,12 @@ impl Policy {
         self.permits(&plain_host(url), AddressClass::of(address)).map_err(|why| self::blocked(url, why))
     }
 
-    /// Whether credentials, or anything at all, may go to this token realm: the registry's own host, a host above or
-    /// below it in DNS, Docker Hub's, or one an administrator approved.
+    /// Checks that credentials, or anything at all, may go to this token realm: the registry's own host, a host above
+    /// or below it in DNS, Docker Hub's, or one that an administrator approved.
     ///
-    /// Above and below are safe without a public-suffix list, because whoever runs a zone can answer for every name
-    /// in it anyway. Siblings (`gitlab.example.org` for `registry.example.org`) are not: on shared domains they
-    /// belong to strangers, so they wait for an administrator.
+    /// Hosts above and below are safe without a public-suffix list, because the owner of a zone can answer for every
+    /// name in it anyway. Siblings (`gitlab.example.org` for `registry.example.org`) are not: on shared domains they
+    /// belong to strangers, so an administrator must approve them.
     pub(crate) fn approve_realm(&self, realm: &Url) -> Result<(), Reason> {
         self.admit(realm)?;
         let host = plain_host(realm);
@@ -229,12 +232,12 @@ impl Policy {
         same_origin(url, &self.home)
     }
 
-    /// Whether failures at this URL may be told in detail: only where someone chose the host.
+    /// Whether only the registry chose this URL's host. If so, failures there must not be reported in detail.
     pub(crate) fn is_foreign(&self, url: &Url) -> bool {
         self.role_at(url) == Role::Foreign
     }
 
-    /// The addresses of `host` that may be dialled, of those the resolver found.
+    /// Returns those of the addresses `found` for `host` that may be dialled.
     fn filter(&self, host: &str, found: &[IpAddr]) -> Result<Vec<IpAddr>, Reason> {
         let host = plain(host);
         if host == self.home_host {
@@ -314,14 +317,14 @@ impl Approved {
     }
 }
 
-/// Same scheme, host and port (RFC 6454).
+/// Whether both URLs have the same scheme, host and port (RFC 6454).
 pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && plain_host(a) == plain_host(b)
         && a.port_or_known_default() == b.port_or_known_default()
 }
 
-/// Whether `name` is under `zone` in DNS. A zone of one label (`com`, `lan`) is nobody's own.
+/// Whether `name` is under `zone` in DNS. A zone of one label (`com`, `lan`) has no single owner, so it never counts.
 fn is_below(name: &str, zone: &str) -> bool {
     zone.contains('.') && name.strip_suffix(zone).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
@@ -334,16 +337,16 @@ fn plain_host(url: &Url) -> String {
     plain(url.host_str().unwrap_or_default())
 }
 
-/// One spelling per name: lower case, without the root's dot and IPv6 brackets.
+/// The one spelling of a host name that comparisons use: lower case, without the root's dot and IPv6 brackets.
 fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).trim_matches(['[', ']']).to_ascii_lowercase()
 }
 
-/// The resolver the HTTP client dials by: the real one, then the rules.
+/// The resolver that the HTTP client uses: it asks the real one, then applies the rules.
 pub(crate) struct Filtered {
     /// The rules for hosts and addresses.
     pub(crate) policy: Arc<Policy>,
-    /// The real one.
+    /// The real resolver.
     pub(crate) resolver: Arc<dyn Resolver>,
 }
 
@@ -360,7 +363,7 @@ impl reqwest::dns::Resolve for Filtered {
     }
 }
 
-/// A refusal on its way through the HTTP client's errors.
+/// A refused address, as it travels through the HTTP client's errors.
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) Reason);
 

@@ -5,26 +5,26 @@ use std::time::Duration;
 use reqwest::{Method, header::HeaderValue};
 use url::Url;
 
-/// A request to be made.
+/// A request to make.
 pub(crate) struct Ask {
     /// `GET` or `HEAD`.
     pub(crate) method: Method,
-    /// Where it goes first.
+    /// The URL it goes to first.
     pub(crate) url: Url,
-    /// Which media types are taken, if not any.
+    /// The media types accepted; `None` for any.
     pub(crate) accept: Option<&'static str>,
-    /// What is known already: an answer 304 says that it still holds.
+    /// The entity tag that is already known: the answer 304 says that it is still current.
     pub(crate) if_none_match: Option<HeaderValue>,
-    /// The first byte wanted of the body, if not all of it is.
+    /// The first byte wanted of the body; `None` for the whole body.
     pub(crate) from: Option<u64>,
-    /// Largest body taken, inclusive.
+    /// The largest body accepted, in bytes, inclusive.
     pub(crate) cap: usize,
-    /// How many redirects are followed.
+    /// The most redirects followed.
     pub(crate) redirects: usize,
     /// How long the whole head of an answer may take.
     pub(crate) header_deadline: Duration,
     /// Whether Docker Hub counts it as a pull.
     pub(crate) counted: bool,
-    /// For messages: `manifest of lab/python:3.9`.
+    /// What the request is for, in messages: `manifest of lab/python:3.9`.
     pub(crate) doing: String,
 }

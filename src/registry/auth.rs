@@ -1,4 +1,4 @@
-//! Who we are to a registry: Basic, or bearer tokens per scope (Docker token specification).
+//! Authentication at a registry: Basic, or bearer tokens per scope (Docker token specification).
 
 use std::{
     collections::HashMap,
@@ -30,17 +30,17 @@ use crate::{
 const MAX_RESPONSE: usize = 64 * 1024;
 /// Largest token; servers refuse headers beyond 8 to 16 KiB anyway.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Longest realm we follow.
+/// Longest realm we accept.
 const MAX_REALM: usize = 2048;
-/// What a token lives without `expires_in` (token specification).
+/// The lifetime of a token without `expires_in` (token specification).
 const DEFAULT_LIFE: Duration = Duration::from_mins(1);
-/// A day is the longest we believe in; a revoked token ends with a 401 anyway.
+/// The longest lifetime we believe: a day. A revoked token ends with a 401 anyway.
 const MAX_LIFE: Duration = Duration::from_hours(24);
-/// Tokens are renewed this long before they end, so that none ends on its way.
+/// Tokens are renewed this long before they expire, so that none expires on its way.
 const EARLY: Duration = Duration::from_secs(8);
 /// Tokens kept, one per scope. A scan walks repositories one by one, so this many are never in use at once.
 const MAX_TOKENS: usize = 256;
-/// How we introduce ourselves to token servers.
+/// The client id we send to token servers.
 const CLIENT_ID: &str = "wharf";
 
 /// The state of authentication at one registry.
@@ -51,14 +51,14 @@ pub(crate) struct Auth {
     tokens: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
-/// What the registry asked for, learned from its first 401.
+/// The scheme the registry asked for, learned from its first 401.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scheme {
     Basic,
     Bearer { realm: Url, service: Option<String> },
 }
 
-/// One scope's token. The lock is held while it is fetched, so that one request fetches for all.
+/// One scope's token. The lock is held during the fetch, so that one request fetches for all.
 #[derive(Default)]
 struct Slot {
     token: tokio::sync::Mutex<Option<Token>>,
@@ -71,7 +71,8 @@ struct Token {
 }
 
 impl Token {
-    /// Measured on our own monotonic clock from when it came: `issued_at` is on a clock that may be wrong.
+    /// Whether the token can still be used. Its age is measured on our own monotonic clock: `issued_at` is on a clock
+    /// that may be wrong.
     fn is_fresh(&self) -> bool {
         self.received.elapsed() < self.life
     }
@@ -90,8 +91,8 @@ impl Auth {
         *self.scheme.lock() = Some(Scheme::Basic);
     }
 
-    /// The header for a request with this scope, as far as is known without asking the registry. `None` sends the
-    /// request bare, which is how the scheme is learned.
+    /// The header for a request with this scope, as far as it is known without asking the registry. `None` means:
+    /// send the request without one, which is how the scheme is learned.
     pub(crate) async fn header(&self, net: &Transport, scope: &str) -> Result<Option<HeaderValue>, Error> {
         let scheme = self.scheme.lock().clone();
         match scheme {
@@ -103,8 +104,8 @@ impl Auth {
         }
     }
 
-    /// The header to try once more with, after a 401 whose headers these are. `refused` is the one that was sent,
-    /// `doing` what it was sent for.
+    /// The header for one more try after a 401 with these headers. `refused` is the header that was sent, `doing`
+    /// what the request was for.
     pub(crate) async fn answer(
         &self,
         net: &Transport,
@@ -119,7 +120,8 @@ impl Auth {
         {
             let (realm, service) = read_bearer(net, bearer).map_err(fail)?;
             *self.scheme.lock() = Some(Scheme::Bearer { realm: realm.clone(), service: service.clone() });
-            // The challenge knows best what the request needs (ours is a guess for repositories behind rewrites).
+            // The challenge knows best what the request needs (for repositories behind rewrites our own scope is a
+            // guess).
             let wanted = bearer.parameter("scope").unwrap_or(scope);
             return self.token(net, &realm, service.as_deref(), scope, wanted, refused).await;
         }
@@ -142,7 +144,7 @@ impl Auth {
         sensitive(&format!("Basic {}", text.expose()))
     }
 
-    /// The cached token for `scope`, or a new one for `wanted`. A token just `refused` counts as used up.
+    /// The cached token for `scope`, or a new one for `wanted`. A token that was just `refused` counts as used up.
     async fn token(
         &self,
         net: &Transport,
@@ -167,7 +169,7 @@ impl Auth {
     fn slot(&self, scope: &str) -> Arc<Slot> {
         let mut tokens = self.tokens.lock();
         if tokens.len() >= MAX_TOKENS && !tokens.contains_key(scope) {
-            // Those in use are held elsewhere too and stay; the rest can be fetched again.
+            // Slots in use are also held elsewhere, and stay; the other tokens can be fetched again.
             tokens.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         tokens.entry(scope.to_owned()).or_default().clone()
@@ -222,7 +224,7 @@ impl Auth {
             if_none_match: None,
             from: None,
             cap: MAX_RESPONSE,
-            // A realm is approved by name; one that points elsewhere was not.
+            // An administrator approves a realm by its name, so a redirect to another host is not covered.
             redirects: 0,
             header_deadline: net.limits.headers,
             counted: false,
@@ -230,14 +232,14 @@ impl Auth {
     }
 }
 
-/// Realm and service of a bearer challenge, checked before anything is sent there.
+/// The realm and service of a bearer challenge, checked before anything is sent there.
 fn read_bearer(net: &Transport, challenge: &Challenge) -> Result<(Url, Option<String>), Reason> {
     let text = challenge.parameter("realm").unwrap_or_default();
     let invalid = |why: &str| Reason::Invalid(format!("the token realm {why}"));
     if text.is_empty() || text.len() > MAX_REALM {
         return Err(invalid("is empty or too long"));
     }
-    // The URL parser would drop tabs and newlines in silence.
+    // The URL parser would silently drop tabs and newlines.
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(invalid("has control characters or spaces"));
     }
@@ -260,7 +262,7 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 struct Response {
     token: Option<Secret>,
     access_token: Option<Secret>,
-    /// Anything: some servers send a string, and a wrong life is no reason to refuse a good token.
+    /// Any JSON: some servers send a string, and a wrong lifetime is no reason to refuse a good token.
     #[serde(default)]
     expires_in: serde_json::Value,
 }
@@ -284,7 +286,7 @@ fn read_token(body: &[u8], received: Instant) -> Result<Token, &'static str> {
     Ok(Token { header, received, life: life(&response.expires_in) })
 }
 
-/// How long to use a token: what the server says, less a margin. Zero, negative and missing mean the default.
+/// How long to use a token: what the server says, less a margin. Zero, negative and missing values mean the default.
 fn life(expires_in: &serde_json::Value) -> Duration {
     let seconds = expires_in.as_f64().or_else(|| expires_in.as_str()?.parse().ok()).unwrap_or_default();
     let told = if seconds > 0.0 {
@@ -292,7 +294,7 @@ fn life(expires_in: &serde_json::Value) -> Duration {
     } else {
         DEFAULT_LIFE
     };
-    // Short-lived tokens keep four fifths of their life.
+    // A short-lived token is used for four fifths of its lifetime.
     told.saturating_sub(EARLY.min(told / 5))
 }
 

@@ -1,15 +1,15 @@
-//! `WWW-Authenticate`, as registries and the proxies before them write it.
+//! The `WWW-Authenticate` header, as registries and the proxies in front of them write it.
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-/// Longest text of all challenges together. Real ones have 300 bytes.
+/// Most text of all challenges together, in bytes. Real ones have 300.
 const MAX_TEXT: usize = 16 * 1024;
-/// Most challenges looked at.
+/// Most challenges read.
 const MAX_CHALLENGES: usize = 16;
-/// Most parameters per challenge looked at.
+/// Most parameters read per challenge.
 const MAX_PARAMETERS: usize = 32;
 
-/// One way a server offers to be convinced.
+/// One way in which a server lets a client authenticate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Challenge {
     /// `bearer`, `basic`, …, in lower case.
@@ -38,8 +38,9 @@ pub(crate) fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     found
 }
 
-/// Reads one header line. RFC 9110 leaves it ambiguous whether a comma ends a parameter or a challenge; what follows
-/// decides: a word with `=` behind it is a parameter, one without is a scheme. What fits nowhere is skipped.
+/// Parses one header line. RFC 9110 leaves it ambiguous whether a comma ends a parameter or a challenge; the text
+/// after it decides: a word with `=` behind it is a parameter, a word without is a scheme. Text that fits neither is
+/// skipped.
 fn parse(text: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     let mut input = Input { rest: text };
@@ -70,7 +71,7 @@ fn parse(text: &str) -> Vec<Challenge> {
     found
 }
 
-/// The characters of tokens (RFC 9110, 5.6.2).
+/// Whether this is a character of tokens (RFC 9110, 5.6.2).
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
@@ -97,8 +98,8 @@ impl<'a> Input<'a> {
         after.is_some()
     }
 
-    /// A quoted string with its escapes undone, or everything up to the next comma or space (some servers leave the
-    /// quotes out, even around URLs). A missing closing quote ends with the line.
+    /// Reads a quoted string with its escapes undone, or everything up to the next comma or space (some servers omit
+    /// the quotes, even around URLs). A quote that is not closed ends with the line.
     fn value(&mut self) -> String {
         if !self.eat('"') {
             return self.take(|c| c != ',' && !c.is_whitespace()).to_owned();
@@ -116,7 +117,7 @@ impl<'a> Input<'a> {
         value
     }
 
-    /// After a scheme: `Negotiate dG9rZW4==` carries a blob instead of parameters.
+    /// Skips the blob that may follow a scheme instead of parameters: `Negotiate dG9rZW4==`.
     fn skip_token68(&mut self) {
         let start = self.rest;
         self.skip(char::is_whitespace);
@@ -124,7 +125,7 @@ impl<'a> Input<'a> {
         let padding = self.take(|c| c == '=');
         self.skip(char::is_whitespace);
         let ends = self.rest.is_empty() || self.rest.starts_with(',');
-        // `Basic` alone before a comma is a scheme without anything; `Bearer realm=` is an empty parameter.
+        // `Basic` alone before a comma is a scheme without parameters; `Bearer realm=` is an empty parameter.
         if blob.is_empty() || !ends || (padding.len() == 1 && blob.eq_ignore_ascii_case("realm")) {
             self.rest = start;
         }

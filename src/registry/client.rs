@@ -1,4 +1,4 @@
-//! The questions one can ask a registry.
+//! A client of one registry, and the requests it makes.
 
 pub(crate) mod blob;
 
@@ -33,13 +33,13 @@ use crate::{
     },
 };
 
-/// Requests in flight at one registry unless set otherwise.
+/// Requests in flight at one registry, unless set otherwise.
 const DEFAULT_CONCURRENCY: usize = 8;
-/// The same at Docker Hub, which limits by address and not only by account.
+/// Requests in flight at Docker Hub, which limits by address and not only by account.
 const DOCKER_HUB_CONCURRENCY: usize = 3;
 /// Largest page of tags or repositories. A hundred thousand tags take 2 MB.
 const MAX_PAGE: usize = 32 * 1024 * 1024;
-/// Largest answer to a ping; it is `{}` mostly.
+/// Largest answer to a ping, in bytes; it is mostly `{}`.
 const MAX_PING: usize = 64 * 1024;
 /// Names asked for per page: the most that `distribution` allows by default.
 const PAGE: usize = 1000;
@@ -48,30 +48,30 @@ const SMALL_PAGE: usize = 100;
 /// Largest config or other blob read into memory.
 pub(crate) const MAX_BLOB: usize = MAX_CONFIG;
 
-/// Everything the client must know about one registry.
+/// What the client must know about one registry.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
-    /// The catalog's name for it, `cr.example.org:5000`.
+    /// The registry's name in the catalog, `cr.example.org:5000`.
     pub(crate) host: String,
-    /// Where it answers: `https://…`, or `http://…` if whoever added it said so.
+    /// The registry's address: `https://…`, or `http://…` if the admin who added it said so.
     pub(crate) url: Url,
-    /// For private repositories and a larger quota.
+    /// The account, for private repositories and a larger quota.
     pub(crate) credentials: Option<Credentials>,
-    /// False accepts any certificate from the registry's host and `trusted_hosts`; never from anybody else.
+    /// False accepts any certificate from the registry's host and `trusted_hosts`, but never from another host.
     pub(crate) ssl_verify: bool,
-    /// Certificates in PEM that may sign for those hosts beside the system's.
+    /// Certificates in PEM that may sign for those hosts, besides the system's.
     pub(crate) ca_pem: Option<String>,
     /// Hosts (`host` or `host:port`) an administrator approved as token realm or as target of redirects into private
     /// networks.
     pub(crate) trusted_hosts: Vec<String>,
-    /// Requests in flight, at least 1.
+    /// The most requests in flight, at least 1.
     pub(crate) concurrency: usize,
-    /// How [`Client::probe`] asks, if learned earlier.
+    /// How [`Client::probe`] asks, if it was learned earlier.
     pub(crate) probe: ProbeMode,
 }
 
 impl Remote {
-    /// How many requests in flight the registry at this URL likes.
+    /// The number of requests in flight that suits the registry at this URL.
     pub(crate) fn concurrency_at(url: &Url) -> usize {
         if url.host_str().is_some_and(docker_hub::is_host) {
             DOCKER_HUB_CONCURRENCY
@@ -81,19 +81,19 @@ impl Remote {
     }
 }
 
-/// What proves who we are.
+/// The account to use at a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
-    /// `AWS`, a robot's name, …; without a colon, which Basic can't carry.
+    /// The user name: `AWS`, a robot's name, …; without a colon, which Basic can't carry.
     pub username: String,
     /// The password or token.
     pub password: Secret,
 }
 
-/// The cheapest question this registry answers about where a tag points.
+/// The cheapest request by which this registry tells where a tag points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum ProbeMode {
-    /// Not learned yet.
+    /// Not known yet.
     #[default]
     Unknown,
     /// GET with `If-None-Match`; 304 comes before the manifest is even loaded.
@@ -104,47 +104,48 @@ pub(crate) enum ProbeMode {
     Get,
 }
 
-/// What [`Client::probe`] found.
+/// The result of [`Client::probe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// The tag points where it did.
+    /// The tag points to the same digest as before.
     Unchanged,
-    /// The tag points elsewhere now.
+    /// The tag now points to this digest.
     Moved(Digest),
-    /// The tag points elsewhere now, and this is what it points to.
+    /// The tag now points to this manifest.
     Fetched(Fetched),
 }
 
-/// A manifest as it was served, verified.
+/// A verified manifest, as the registry served it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fetched {
-    /// Of the bytes: as requested, as the registry says, else SHA-256.
+    /// The digest of the bytes: the one requested, else the one the registry states, else SHA-256.
     pub(crate) digest: Digest,
-    /// As served, or as the manifest says where that was generic; without parameters. May be empty.
+    /// The media type as served, or the manifest's own where the served one was generic; without parameters. May be
+    /// empty.
     pub(crate) media_type: String,
-    /// Exactly as served, at most 4 MiB.
+    /// The bytes exactly as served, at most 4 MiB.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Names a registry listed.
+/// The names a registry listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Names {
-    /// The good ones, each once, in the order they came.
+    /// The names that follow the grammar, each once, in the order they came.
     pub(crate) good: Vec<String>,
-    /// The first hundred that break the grammar, made fit to show, and why.
+    /// The first hundred names that break the grammar, made fit to show, and why.
     pub(crate) refused: Vec<(String, &'static str)>,
-    /// How many broke it in all.
+    /// How many names break the grammar in all.
     pub(crate) refused_count: usize,
 }
 
 impl Names {
-    /// How many broke the grammar beyond those that are shown.
+    /// How many names break the grammar beyond those in `refused`.
     pub(crate) fn refused_unnamed(&self) -> u64 {
         u64::try_from(self.refused_count.saturating_sub(self.refused.len())).unwrap_or(u64::MAX)
     }
 }
 
-/// One registry. Clones share connections, tokens, pauses and what was learned.
+/// A client of one registry. Clones share connections, tokens, pauses and what was learned.
 #[derive(Clone)]
 pub(crate) struct Client(Arc<Inner>);
 
@@ -166,12 +167,12 @@ impl Client {
         Self::with_resolver(remote, Arc::new(SystemResolver))
     }
 
-    /// The same with another source of addresses.
+    /// A client of this registry that resolves names with `resolver`.
     pub(crate) fn with_resolver(remote: Remote, resolver: Arc<dyn Resolver>) -> Result<Self, Error> {
         Self::with_limits(remote, resolver, ClientLimits::default())
     }
 
-    /// The same with other deadlines.
+    /// A client of this registry with this resolver and these limits.
     pub(crate) fn with_limits(
         remote: Remote,
         resolver: Arc<dyn Resolver>,
@@ -181,7 +182,7 @@ impl Client {
         Self::build(remote, resolver, limits).map_err(|reason| Error::new(&host, "settings", reason))
     }
 
-    /// A client of another wharf's images, which wants Basic authentication and need not say so.
+    /// A client of another wharf that hands out images. It sends Basic authentication without being asked for it.
     pub(crate) fn of_peer(remote: Remote, limits: ClientLimits) -> Result<Self, Error> {
         let client = Self::with_limits(remote, Arc::new(SystemResolver), limits)?;
         client.0.auth.assume_basic();
@@ -206,7 +207,7 @@ impl Client {
         Ok(Self(Arc::new(Inner { base, net, auth, is_docker_hub, probe: Mutex::new(probe) })))
     }
 
-    /// Asks whether this is a registry that lets us in (`GET /v2/`).
+    /// Asks whether this is a registry and accepts our credentials (`GET /v2/`).
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         let ask = self.ask("", MAX_PING, "ping".into())?;
         let answer = self.send(&ask, "").await?;
@@ -219,7 +220,7 @@ impl Client {
         }
     }
 
-    /// Lists the repositories (`_catalog`, an extension many registries lack or keep for administrators).
+    /// Lists the repositories (`_catalog`, an extension that many registries lack or reserve for administrators).
     pub(crate) async fn repositories(&self) -> Result<Names, Error> {
         self.list(ListKind::Repositories, "_catalog", "registry:catalog:*", "catalog").await
     }
@@ -231,7 +232,7 @@ impl Client {
         self.list(ListKind::Tags, &format!("{repository}/tags/list"), &pull(repository), &doing).await
     }
 
-    /// Asks with one cheap request whether a tag still points to `known`. The first answers teach which request is
+    /// Asks with one cheap request whether a tag still points to `known`. The first answers show which request is
     /// cheapest here; see [`Client::probe_mode`].
     pub(crate) async fn probe(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
         match self.probe_mode() {
@@ -250,8 +251,9 @@ impl Client {
         self.accept_manifest(&ask, reference, answer)
     }
 
-    /// Takes a tag away, and only the tag: what it points at stays, for other tags may point there too. Many registries
-    /// can't do it (OCI distribution-spec, "Deleting tags": 400 or 405); nothing is deleted by digest in its place.
+    /// Removes a tag, and only the tag: what it points to stays, because other tags may point there too. Many
+    /// registries can't do it (OCI distribution-spec, "Deleting tags": 400 or 405); nothing is deleted by digest
+    /// instead.
     pub(crate) async fn untag(&self, repository: &str, tag: &str) -> Result<(), Error> {
         let mut ask = self.manifest_ask(repository, tag)?;
         ask.doing = format!("taking away {repository}:{}", visible(tag));
@@ -261,11 +263,11 @@ impl Client {
         ask.method = Method::DELETE;
         ask.accept = None;
         ask.counted = false;
-        // A redirect of a deletion leads nowhere good.
+        // A redirect of a deletion leads nowhere good, so none is followed.
         ask.redirects = 0;
         let answer = self.send(&ask, &format!("repository:{repository}:pull,push,delete")).await?;
         match answer.status {
-            // Not found: an attempt before this one may have done it, and its answer been lost.
+            // Not found: an earlier attempt may have deleted the tag and its answer been lost.
             StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => {}
             _ => return Err(self.refusal(&ask, &answer)),
         }
@@ -308,12 +310,12 @@ impl Client {
         Ok(answer.body)
     }
 
-    /// How tags are best probed here, as far as learned; worth keeping for the next [`Remote`].
+    /// The cheapest way to probe tags here, as far as it is known; worth storing for the next [`Remote`].
     pub(crate) fn probe_mode(&self) -> ProbeMode {
         *self.0.probe.lock()
     }
 
-    /// The request that waits for an answer for longest, if one does.
+    /// The request that has waited longest for an answer, if any waits.
     pub(crate) fn silence(&self) -> Option<Silence> {
         self.0.net.silence()
     }
@@ -344,7 +346,7 @@ impl Client {
         ask.url = page_url(&first, size, None);
         let mut listing = Listing::new(kind, limits.names);
         let mut visited = HashSet::new();
-        // A cursor met before, or a page without news, is a registry that ignores its own paging.
+        // A cursor seen before, or a page without new names, means that the registry ignores its own paging.
         while visited.insert(ask.url.clone()) {
             if visited.len() > limits.pages {
                 let limit = u64::try_from(limits.pages).unwrap_or(u64::MAX);
@@ -359,7 +361,8 @@ impl Client {
             ask.url = match linked {
                 _ if page.new == 0 => break,
                 Some(next) => next,
-                // A full page and no link: some registries only understand `last`. More than asked for is everything.
+                // A full page without a link: some registries only understand `last`. A page longer than asked for is
+                // everything.
                 None if page.entries == size => page_url(&first, size, page.last.as_deref()),
                 None => break,
             };
@@ -369,7 +372,7 @@ impl Client {
 
     async fn probe_conditionally(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
         let mut ask = self.manifest_ask(repository, tag)?;
-        // One value: `distribution` compares the whole line.
+        // One value only: `distribution` compares the whole line.
         ask.if_none_match = HeaderValue::from_str(&format!("\"{known}\"")).ok();
         let answer = self.send(&ask, &pull(repository)).await?;
         if answer.status == StatusCode::NOT_MODIFIED {
@@ -378,7 +381,7 @@ impl Client {
         }
         let fetched = self.accept_manifest(&ask, tag, answer)?;
         if fetched.digest == *known {
-            // It does not do conditions. Any other method is cheaper.
+            // The registry ignores conditions. Any other method is cheaper.
             self.learn(ProbeMode::Head);
             return Ok(Probe::Unchanged);
         }
@@ -407,7 +410,7 @@ impl Client {
 
     async fn probe_by_get(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
         let fetched = self.manifest(repository, tag).await?;
-        // The registry may name the same bytes by another algorithm.
+        // The registry may name the same bytes by a different algorithm.
         let same = fetched.digest == *known || known.matches(&fetched.bytes);
         Ok(if same { Probe::Unchanged } else { Probe::Fetched(fetched) })
     }
@@ -444,12 +447,13 @@ impl Client {
         Ok(fetched)
     }
 
-    /// Sends a request with the authorization its scope needs. A 401 buys one more try with fresh authorization.
+    /// Sends a request with the authorization its scope needs. After a 401 it tries once more with fresh
+    /// authorization.
     async fn send(&self, ask: &Ask, scope: &str) -> Result<HttpAnswer, Error> {
         let Inner { net, auth, .. } = &*self.0;
         let authorization = auth.header(net, scope).await?;
         let answer = net.exchange(ask, authorization.as_ref()).await?;
-        // Only the registry itself may ask who we are; a host it redirects to may not.
+        // Only the registry itself may ask for credentials; a host it redirects to may not.
         if answer.status != StatusCode::UNAUTHORIZED || !net.policy.is_home(&answer.url) {
             return Ok(answer);
         }
@@ -486,9 +490,9 @@ impl Client {
         self.0.net.error(&ask.doing, reason)
     }
 
-    /// The error an unwelcome status stands for.
+    /// Turns an unwelcome status into an error.
     fn refusal(&self, ask: &Ask, answer: &HttpAnswer) -> Error {
-        // What other hosts say in a body is never looked at.
+        // The body of an answer from another host is never used.
         let code = if self.0.net.policy.is_home(&answer.url) { error_code(&answer.body) } else { None };
         let reason = match (answer.status.as_u16(), code) {
             (_, Some("PAGINATION_NUMBER_INVALID")) => PAGE_REFUSED,
@@ -501,7 +505,7 @@ impl Client {
     }
 }
 
-/// The answer to too large an `n`.
+/// How a registry refuses an `n` that is too large.
 const PAGE_REFUSED: Reason = Reason::Status { status: 400, code: Some("PAGINATION_NUMBER_INVALID") };
 
 fn base_url(url: &Url) -> Result<Url, Reason> {
@@ -530,7 +534,7 @@ fn page_url(first: &Url, size: usize, last: Option<&str>) -> Url {
     url
 }
 
-/// The scope of everything we do in a repository.
+/// The scope of all reads in a repository.
 fn pull(repository: &str) -> String {
     format!("repository:{repository}:pull")
 }
@@ -539,7 +543,7 @@ fn short(digest: &Digest) -> &str {
     digest.as_str().get(..19).unwrap_or(digest.as_str())
 }
 
-/// `Docker-Content-Digest`, if there; an unreadable one is an error, because it can't be checked.
+/// The `Docker-Content-Digest`, if the answer has one; an unreadable one is an error, because it can't be checked.
 fn stated_digest(headers: &HeaderMap) -> Result<Option<Digest>, Reason> {
     let Some(value) = headers.get("docker-content-digest") else { return Ok(None) };
     let parsed = value.to_str().ok().and_then(|text| text.trim().parse().ok());
@@ -552,7 +556,7 @@ fn tag_names(headers: &HeaderMap, digest: &Digest) -> bool {
     tag.trim_start_matches("W/").trim_matches('"') == digest.as_str()
 }
 
-/// Checks a manifest against everything that was said about it.
+/// Checks a manifest against everything that was stated about it.
 fn verify(reference: &str, bytes: Vec<u8>, headers: &HeaderMap) -> Result<Fetched, Reason> {
     let stated = stated_digest(headers)?;
     let requested = reference.parse::<Digest>().ok();

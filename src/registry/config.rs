@@ -17,33 +17,34 @@ pub(crate) const MAX_CONFIG: usize = 8 * 1024 * 1024;
 pub(crate) const MAX_LABELS: usize = 1000;
 /// Longest key of a label kept, in bytes.
 pub(crate) const MAX_LABEL_KEY: usize = 256;
-/// Longest value of a label kept, in bytes. Base images carry whole build logs in labels; nobody searches those.
+/// Longest value of a label kept, in bytes. Base images carry whole build logs in labels, which no user searches.
 pub(crate) const MAX_LABEL_VALUE: usize = 16 * 1024;
 /// Most bytes of labels kept of one image, keys and values together: they stay in memory as long as the image does.
 pub(crate) const MAX_LABEL_BYTES: usize = 256 * 1024;
 
-/// Most layers looked at. Engines stop at 127.
+/// Most layers read. Engines stop at 127.
 pub(crate) const MAX_LAYERS: usize = 512;
 
 /// What an image says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Config {
-    /// `linux`, …; empty in some old images. At most 64 characters, as are the next two.
+    /// The operating system: `linux`, …; empty in some old images. At most 64 characters, as are the next two.
     pub(crate) os: String,
-    /// `amd64`, …
+    /// The processor's architecture: `amd64`, …
     pub(crate) architecture: String,
-    /// `v8`, …
+    /// The architecture's variant: `v8`, …
     pub(crate) variant: Option<String>,
-    /// When it was built, if the image says so in a readable way. Reproducible builds say 1970.
+    /// When the image was built, if the config says so in a readable way. Reproducible builds say 1970.
     pub(crate) created: Option<Timestamp>,
-    /// Of `config`, or where that has none, of `container_config` (old builders). Those beyond [`MAX_LABELS`], longer
-    /// than the limits, or not text are dropped rather than cut, because a cut value would be read as if it were whole.
+    /// The labels of `config`, or of `container_config` where that has none (old builders). Labels beyond
+    /// [`MAX_LABELS`], longer than the limits, or not text are dropped rather than cut, because a cut value would be
+    /// read as if it were whole.
     pub(crate) labels: BTreeMap<String, String>,
-    /// The layers as they lie unpacked, from the base up; empty if one of them is no SHA-256 digest.
+    /// The digests of the unpacked layers, from the base up; empty if one of them is not SHA-256.
     pub(crate) diff_ids: Vec<[u8; 32]>,
 }
 
-/// Why bytes are no image config.
+/// Why bytes are not an image config.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image config: not the JSON expected, at line {line} column {column}")]
 pub(crate) struct InvalidConfig {
@@ -51,7 +52,7 @@ pub(crate) struct InvalidConfig {
     column: usize,
 }
 
-/// Reads an image config. Of a label given twice the last counts, as it does for Docker.
+/// Parses an image config. If a label occurs twice the last value counts, as it does for Docker.
 ///
 /// # Errors
 /// Broken JSON, JSON nested deeper than 128, or fields of another type.
@@ -108,7 +109,7 @@ struct Section {
     labels: Option<Labels>,
 }
 
-/// Labels, bounded while they are read.
+/// Labels, kept within the limits while they are read.
 #[derive(Default)]
 struct Labels {
     kept: BTreeMap<String, String>,
@@ -159,7 +160,7 @@ impl<'de> Visitor<'de> for LabelsVisitor {
     }
 }
 
-/// A label's text, or nothing for a value of another type.
+/// A label's text, or `None` for a value of another type.
 struct LabelValue<'de>(Option<Cow<'de, str>>);
 
 impl<'de> Deserialize<'de> for LabelValue<'de> {

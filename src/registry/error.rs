@@ -1,16 +1,16 @@
-//! What can go wrong between us and a registry, in classes a ledger can count.
+//! What can go wrong between us and a registry, in classes that a ledger can count.
 
 use std::fmt;
 
 use crate::registry::pace::Pause;
 
-/// A failed request: with whom, doing what, and why. It prints as one line and carries neither credentials nor text
-/// from a response body.
+/// A failed request: which registry, which request, and why. It prints as one line and carries neither credentials
+/// nor text from a response body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Error {
     /// The catalog's name of the registry.
     pub(crate) host: String,
-    /// What was being done, for instance `manifest of lab/python:3.9`.
+    /// The request, for instance `manifest of lab/python:3.9`.
     pub(crate) doing: String,
     /// The class, and what belongs to it.
     pub(crate) reason: Reason,
@@ -19,31 +19,32 @@ pub(crate) struct Error {
 /// The classes of failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// No connection, or it broke: the cause as the operating system or the HTTP library words it.
+    /// No connection, or a broken one: the cause in the words of the operating system or the HTTP library.
     Unreachable(String),
-    /// It took too long; holds which deadline passed.
+    /// It took too long; says which deadline passed.
     Timeout(&'static str),
     /// The TLS handshake failed for a reason that trying again won't cure.
     Tls(String),
-    /// Who we are was not accepted, or nobody may do this (Docker Hub also says so of repositories that don't exist).
+    /// Our credentials were not accepted, or no account may do this (Docker Hub also says so of repositories that
+    /// don't exist).
     Unauthorized(&'static str),
-    /// Known, but not allowed.
+    /// The credentials were accepted, but they don't allow this.
     Forbidden,
     /// No such repository, tag or blob.
     NotFound,
-    /// Asked to slow down for longer than a request should wait; nothing is sent before `until`.
+    /// The registry asked for a pause longer than a request should wait; nothing is sent before `until`.
     RateLimited {
-        /// When to come back, at most 15 minutes from when it was said.
+        /// When to ask again, at most 15 minutes after the registry said it.
         until: Pause,
     },
-    /// A host or address that must not be spoken to on this registry's behalf. Nothing was sent to it.
+    /// A host or address that must not be contacted on this registry's behalf. Nothing was sent to it.
     Blocked {
         /// The host as the registry named it.
         host: String,
         /// The rule it breaks, and the remedy.
         why: &'static str,
     },
-    /// More bytes, pages or names than anyone honest needs.
+    /// More bytes, pages or names than an honest registry needs.
     TooLarge {
         /// The limit that was passed, in units of `what`.
         limit: u64,
@@ -52,7 +53,7 @@ pub(crate) enum Reason {
     },
     /// An answer that breaks the protocol.
     Invalid(String),
-    /// A status nothing else covers.
+    /// A status that no other class covers.
     Status {
         /// The HTTP status.
         status: u16,
@@ -69,7 +70,7 @@ impl Error {
         Self { host: host.into(), doing: doing.into(), reason }
     }
 
-    /// Whether the same request may succeed later without anybody changing anything.
+    /// Whether the same request may succeed later without any change of settings.
     pub(crate) fn is_transient(&self) -> bool {
         match &self.reason {
             Reason::Unreachable(_) | Reason::Timeout(_) | Reason::RateLimited { .. } => true,
@@ -79,7 +80,7 @@ impl Error {
     }
 }
 
-/// Statuses of servers and proxies in passing trouble.
+/// Whether this is a status that servers and proxies send in passing trouble.
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
@@ -114,8 +115,8 @@ impl fmt::Display for Reason {
 
 impl std::error::Error for Error {}
 
-/// Foreign text made fit for one line of a log or ledger: at most 80 characters, nothing invisible, nothing that moves
-/// the cursor.
+/// Makes foreign text fit for one line of a log or ledger: at most 80 characters, nothing invisible, nothing that
+/// moves the cursor.
 pub(crate) fn visible(text: &str) -> String {
     let start: String = text.chars().take(100).flat_map(char::escape_debug).collect();
     crate::base::reference::shown(&start)

@@ -1,4 +1,4 @@
-//! The names a registry lists, page by page, without ever holding a page as objects.
+//! The names a registry lists, read page by page without turning a page into objects.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -12,10 +12,10 @@ use crate::{
     },
 };
 
-/// Refused names kept to be shown; the rest are only counted.
+/// Most refused names kept to be shown; the rest are only counted.
 const MAX_REFUSED: usize = 100;
 
-/// What is listed.
+/// What a listing is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListKind {
     Tags,
@@ -41,7 +41,7 @@ impl ListKind {
     }
 }
 
-/// A listing as it grows.
+/// A listing while it grows.
 #[derive(Debug)]
 pub(crate) struct Listing {
     kind: ListKind,
@@ -50,14 +50,14 @@ pub(crate) struct Listing {
     names: Names,
 }
 
-/// What one page brought.
+/// What one page added.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// Entries on it, good or not.
+    /// The number of entries on it, valid or not.
     pub(crate) entries: usize,
-    /// Names not seen before.
+    /// The number of names not seen before.
     pub(crate) new: usize,
-    /// The last entry, where a registry without links goes on from.
+    /// The last entry, from which a registry without links continues.
     pub(crate) last: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl Listing {
     /// Adds the names of a page.
     ///
     /// # Errors
-    /// [`Reason::Invalid`] for a body that is no such page, [`Reason::TooLarge`] beyond the limit of names.
+    /// [`Reason::Invalid`] for a body that is not such a page, [`Reason::TooLarge`] beyond the limit of names.
     pub(crate) fn add(&mut self, body: &[u8]) -> Result<Page, Reason> {
         let mut page = Page { entries: 0, new: 0, last: None };
         let mut json = serde_json::Deserializer::from_slice(body);
@@ -90,7 +90,7 @@ impl Listing {
         self.names
     }
 
-    /// Takes one entry; false once there are too many.
+    /// Takes one entry; returns false once there are too many.
     fn take(&mut self, name: &str, page: &mut Page) -> bool {
         page.entries += 1;
         if let Err(why) = self.kind.check(name) {
@@ -153,7 +153,7 @@ impl<'de> DeserializeSeed<'de> for Entries<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // `null` stands for an empty list at many registries.
+        // Many registries send `null` for an empty list.
         deserializer.deserialize_option(self)
     }
 }
@@ -253,7 +253,7 @@ mod tests {
             assert!(matches!(listing.add(bad.as_bytes()), Err(Reason::Invalid(_))), "{bad}");
         }
         let deep = format!(r#"{{"x":{}{},"tags":[]}}"#, "[".repeat(100_000), "]".repeat(100_000));
-        // Ignored parts are skipped without recursion, however deep.
+        // Parts that are not read are skipped without recursion, however deep.
         let _ = listing.add(deep.as_bytes());
         let deep = format!(r#"{{"tags":{}"#, "[".repeat(100_000));
         assert!(listing.add(deep.as_bytes()).is_err());

@@ -1,4 +1,4 @@
-//! Manifests: from raw bytes to what they describe (image-spec v1.1, and Docker's image manifest V2, schema 2).
+//! Manifests: parses their bytes (image-spec v1.1, and Docker's image manifest V2, schema 2).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -7,10 +7,10 @@ use crate::{base::digest::Digest, registry::error::visible};
 
 /// Largest manifest, inclusive: what the distribution specification tells registries to support at least.
 pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
-/// Longest media type taken (RFC 6838: 127 + 1 + 127).
+/// Longest media type accepted (RFC 6838: 127 + 1 + 127).
 const MAX_MEDIA_TYPE: usize = 255;
 
-/// The media types asked for, in one header line: a registry that doesn't find a manifest's type here says
+/// The media types we ask for, in one header line: a registry that doesn't find a manifest's type here answers
 /// `MANIFEST_UNKNOWN`, which looks like a deleted tag.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -25,45 +25,45 @@ const LEGACY: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
-/// The configs of things that run.
+/// The media types of the configs of images that run.
 const CONFIG: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
-/// What servers say that don't know what they serve; the body's own word counts then.
+/// The media types that servers send when they don't know what they serve; the body's own type counts then.
 const GENERIC: [&str; 4] = ["", "application/json", "application/octet-stream", "text/plain"];
 
-/// What a manifest turned out to be.
+/// The kind of a manifest, with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Manifest {
     /// An index or manifest list.
     Index(Vec<Child>),
     /// An image for one platform.
     Image(ImageManifest),
-    /// Something that can't run: a Helm chart, a signature, a WASM module.
+    /// Something that does not run: a Helm chart, a signature, a WASM module.
     Artifact {
-        /// What it calls itself: `artifactType`, else its config's media type.
+        /// Its `artifactType`, else its config's media type.
         artifact_type: String,
     },
-    /// Docker schema 1. It has no config and is not read any further.
+    /// Docker schema 1. It has no config and is not read further.
     Legacy,
 }
 
 /// One entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Child {
-    /// Of the child manifest.
+    /// The digest of the child manifest.
     pub(crate) digest: Digest,
-    /// Of the child manifest, in bytes.
+    /// The size of the child manifest, in bytes.
     pub(crate) size: u64,
-    /// Of the child manifest, in lower case.
+    /// The media type of the child manifest, in lower case.
     pub(crate) media_type: String,
-    /// What it runs on, when the index says.
+    /// The platform it runs on, if the index says.
     pub(crate) platform: Option<Platform>,
-    /// Build provenance rather than an image: platform `unknown/unknown`, or the annotation
+    /// Whether it is build provenance rather than an image: platform `unknown/unknown`, or the annotation
     /// `vnd.docker.reference.type` is `attestation-manifest`. Other annotations mean nothing.
     pub(crate) attestation: bool,
 }
 
-/// What an image runs on, as the index spells it; at most 64 characters each.
+/// The platform an image runs on, as the index spells it; at most 64 characters per field.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Platform {
     /// `linux`, …
@@ -77,28 +77,29 @@ pub(crate) struct Platform {
 /// A manifest of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageManifest {
-    /// Where the config is.
+    /// Where to find the config.
     pub(crate) config: Descriptor,
-    /// From the base up. Foreign `urls` are not kept; nobody should fetch them.
+    /// The layers from the base up. Foreign `urls` are not kept, because nothing should fetch them.
     pub(crate) layers: Vec<Descriptor>,
-    /// Config and layers together, in bytes as transferred. Saturates at [`u64::MAX`].
+    /// The size of config and layers together, in bytes as transferred. Saturates at [`u64::MAX`].
     pub(crate) total_size: u64,
 }
 
 /// A pointer to a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Descriptor {
-    /// Of the blob.
+    /// The digest of the blob.
     pub(crate) digest: Digest,
-    /// Of the blob, in bytes.
+    /// The size of the blob, in bytes.
     pub(crate) size: u64,
-    /// Of the blob, in lower case.
+    /// The media type of the blob, in lower case.
     pub(crate) media_type: String,
-    /// The blob itself when the manifest carries it, already verified against `digest` and `size`.
+    /// The blob itself if the manifest carries it, already verified against `digest` and `size`.
     pub(crate) data: Option<Vec<u8>>,
 }
 
-/// Why bytes are no manifest. Prints as one line without anything from the manifest but bounded, escaped names.
+/// Why bytes are not a manifest. It prints as one line, and takes nothing from the manifest but bounded, escaped
+/// names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid manifest: {0}")]
 pub(crate) struct InvalidManifest(String);
@@ -109,13 +110,13 @@ impl InvalidManifest {
     }
 
     fn json(error: &serde_json::Error) -> Self {
-        // serde's own words may quote the document; its kind and place are enough.
+        // serde's own message may quote the document; the kind and place of the error are enough.
         Self(format!("not the JSON expected, at line {} column {}", error.line(), error.column()))
     }
 }
 
-/// Says what a manifest is. `media_type` is what it was served as, parameters and all; where that is empty or
-/// generic, the body's `mediaType` and then its shape decide.
+/// Finds out what a manifest is. `media_type` is the type it was served as, including parameters; where that is empty
+/// or generic, the body's `mediaType` decides, and then its shape.
 ///
 /// # Errors
 /// JSON that is broken, nests deeper than 128, repeats a key we read, or has negative or oversized numbers; a
@@ -151,10 +152,10 @@ pub(crate) fn classify(media_type: &str, bytes: &[u8]) -> Result<Manifest, Inval
     }
 }
 
-/// The type of a manifest as served and as it says itself, which must not differ.
+/// The media type of a manifest: as served, or as its body says. The two must not differ.
 ///
 /// # Errors
-/// As [`classify`]: no JSON, or two different types.
+/// Those of [`classify`]: no JSON, or two different types.
 pub(crate) fn type_of(content_type: &str, bytes: &[u8]) -> Result<String, InvalidManifest> {
     #[derive(Deserialize)]
     struct Typed {
@@ -211,7 +212,7 @@ fn bounded_type(text: String) -> String {
     }
 }
 
-/// At most 64 characters of a platform's field; none that is real has more than ten.
+/// Cuts a platform's field to 64 characters; real ones have at most ten.
 pub(crate) fn bounded_word(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
@@ -251,7 +252,7 @@ struct RawChild {
     annotations: Option<RawAnnotations>,
 }
 
-/// The one annotation that matters. A map of all of them would take ten times the manifest's size.
+/// The one annotation that matters. A map of all annotations would take ten times the manifest's size.
 #[derive(Deserialize)]
 struct RawAnnotations {
     #[serde(rename = "vnd.docker.reference.type", default)]
@@ -475,7 +476,7 @@ mod tests {
             let error = classify("", &bytes).unwrap_err().to_string();
             assert!(error.len() < 200 && !error.contains("secret"), "{error}");
         }
-        // What we don't read may be anything, however deep.
+        // Fields we don't read may hold anything, however deep.
         let ignored = format!("{{\"x\":{}{},{}", "[".repeat(100), "]".repeat(100), &good[1..]);
         assert!(classify("", ignored.as_bytes()).is_ok());
         let bomb = format!("{{\"x\":{}{},{}", "[".repeat(100_000), "]".repeat(100_000), &good[1..]);

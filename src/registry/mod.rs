@@ -1,9 +1,9 @@
 //! A client of the OCI distribution protocol, written for hostile registries.
 //!
-//! Start at [`client::Client`]. A request passes these rooms: [`client`] says what to ask; `auth` finds the
+//! Start at [`client::Client`]. A request passes these modules: [`client`] says what to ask; `auth` finds the
 //! `Authorization` header; `transport` sends it, follows redirects and reads the answer within [`limits`]; `pace` and
-//! `retry` decide when to try again; [`address`] decides which machines may be spoken to at all.
-//! [`manifest`] and [`config`] read the documents that come back.
+//! `retry` decide when to try again; [`address`] decides which machines may be contacted at all.
+//! [`manifest`] and [`config`] parse the documents that come back.
 
 pub(crate) mod address;
 mod ask;

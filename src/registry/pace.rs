@@ -1,4 +1,4 @@
-//! The pauses all requests to one registry share.
+//! The pauses that all requests to one registry share.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,57 +7,58 @@ use reqwest::header::HeaderMap;
 
 use crate::registry::retry::MAX_PAUSE;
 
-/// Pulls left to a person behind the same address as us; below this we stop reading manifests for a while.
+/// Pulls left to a person behind our address; below this we stop reading manifests for a while.
 const QUOTA_RESERVE: u64 = 3;
 
 /// When this registry may be asked again.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// After a 429: nothing is sent.
+    /// The pause after a 429: nothing is sent.
     pause: Mutex<Option<Pause>>,
-    /// After `ratelimit-remaining` ran low: nothing that counts as a pull is sent. HEAD stays free.
+    /// The pause after `ratelimit-remaining` ran low: nothing that counts as a pull is sent. HEAD stays free.
     quota: Mutex<Option<Pause>>,
 }
 
-/// The end of a pause: monotonic for us, wall-clock for people.
+/// The end of a pause: on the monotonic clock for us, on the wall clock for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pause {
     end: Instant,
-    /// The same moment on the clock on the wall.
+    /// The same moment on the wall clock.
     pub(crate) until: SystemTime,
 }
 
 impl Pause {
-    /// One that begins now.
+    /// A pause that begins now.
     pub(crate) fn lasting(wait: Duration) -> Self {
         Self { end: Instant::now() + wait, until: SystemTime::now() + wait }
     }
 
-    /// What is left of it.
+    /// How much of the pause is left.
     pub(crate) fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }
 
 impl Pace {
-    /// Nothing is to be sent for this long. A pause already longer stays.
+    /// Sends nothing for this long. A longer pause stays as it is.
     pub(crate) fn hold(&self, wait: Duration) -> Pause {
         extend(&mut self.pause.lock(), Pause::lasting(wait.min(MAX_PAUSE)))
     }
 
-    /// Takes note of Docker Hub's `ratelimit-remaining: 76;w=21600`, which HEAD responses carry too.
+    /// Notes Docker Hub's `ratelimit-remaining: 76;w=21600`, which HEAD responses carry too.
     pub(crate) fn note_quota(&self, headers: &HeaderMap) {
         let Some(remaining) = remaining(headers) else { return };
         let mut quota = self.quota.lock();
         if remaining >= QUOTA_RESERVE {
             *quota = None;
         } else {
-            // The window's end is not told. This asks again from time to time, and a free HEAD may end it sooner.
+            // The registry does not say when the window ends. So we ask again from time to time, and a free HEAD may
+            // end the pause sooner.
             extend(&mut quota, Pause::lasting(MAX_PAUSE));
         }
     }
 
-    /// The pause a request must sit out now, if any; `counted` when it uses up quota.
+    /// The pause a request must wait out now, if any; `counted` if the request uses up quota.
     pub(crate) fn pending(&self, counted: bool) -> Option<Pause> {
         let quota = if counted { *self.quota.lock() } else { None };
         let pause = *self.pause.lock();

@@ -1,18 +1,18 @@
-//! Where a listing goes on: the `Link` header (RFC 8288) and its bounds.
+//! Where the next page of a listing is: the `Link` header (RFC 8288) and its limits.
 
 use reqwest::header::{HeaderMap, LINK};
 use url::Url;
 
 use crate::registry::{address::same_origin, error::Reason};
 
-/// Longest `Link` target we follow; cursors are opaque but not novels.
+/// Longest `Link` target we follow, in bytes; cursors are opaque, but not that long.
 const MAX_TARGET: usize = 8192;
 
 /// The next page according to `Link: <…>; rel="next"`, resolved against the page it came with.
 ///
 /// # Errors
-/// [`Reason::Invalid`] when it leads to another origin, carries user info, or is no URL: the listing is then incomplete
-/// and must not pass for a complete one.
+/// [`Reason::Invalid`] when it leads to another origin, carries user info, or is no URL: the listing is then
+/// incomplete and must not be taken for a complete one.
 pub(crate) fn next_link(headers: &HeaderMap, page: &Url) -> Result<Option<Url>, Reason> {
     let Some(target) = headers.get_all(LINK).iter().filter_map(|v| v.to_str().ok()).find_map(next_target)
     else {

@@ -10,13 +10,13 @@ use crate::base::backoff::{Backoff, chance};
 /// long costs them one request.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_mins(15);
 
-/// The pause asked for by `Retry-After` (RFC 9110, 10.2.3: seconds or a date), at most [`MAX_PAUSE`]. A date gone by
-/// is no pause. Anything else, negative numbers included, counts as not asked. A date is counted from the answer's own
-/// (`Date`), for either clock may be wrong; from `now` if it has none.
+/// The pause that `Retry-After` asks for (RFC 9110, 10.2.3: seconds or a date), at most [`MAX_PAUSE`]. A date in the
+/// past means no pause. Any other value, including a negative number, counts as no header. A date is counted from the
+/// answer's own `Date`, because either clock may be wrong; from `now` if there is none.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // Too many digits for a number is still a long time.
+        // A number with too many digits still means a long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let said = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -25,7 +25,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(asked.min(MAX_PAUSE))
 }
 
-/// The wait before try `attempt` + 1 (counted from 1): doubling from `base`, and spread.
+/// The wait before try `attempt` + 1 (counted from 1): it doubles from `base`, with random spread.
 pub(crate) fn wait(base: Duration, attempt: u32) -> Duration {
     Backoff::doubling(base, MAX_PAUSE).spread(attempt, chance())
 }

@@ -1,4 +1,4 @@
-//! Requests that were sent and have no answer yet, so that whoever waits can be told for what.
+//! Requests that have been sent and have no answer yet, so that users can see what a task waits for.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,16 +8,16 @@ use parking_lot::Mutex;
 
 use crate::registry::ask::Ask;
 
-/// A request that waits for the head of its answer. It prints as a line for people.
+/// A request that waits for the head of its answer. It prints as one line for people.
 #[derive(Debug, Clone)]
 pub(crate) struct Silence {
-    /// What was asked, for instance `tags of lab/python`.
+    /// What the request is for, for instance `tags of lab/python`.
     pub(crate) doing: String,
-    /// For how long there has been no answer.
+    /// How long it has waited.
     pub(crate) lasting: Duration,
-    /// How long it is waited for.
+    /// How long it may wait.
     pub(crate) deadline: Duration,
-    /// How often it is asked before it is given up.
+    /// How many times it is tried before it fails.
     pub(crate) tries: u32,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Silence {
     }
 }
 
-/// Those that wait, the earliest first.
+/// The waiting requests, the earliest first.
 #[derive(Default)]
 pub(crate) struct Waits(Mutex<State>);
 
@@ -39,14 +39,14 @@ struct State {
     waiting: BTreeMap<u64, (String, Instant, Duration)>,
 }
 
-/// One that waits, until this is dropped.
+/// A waiting request; it stops waiting when this is dropped.
 pub(crate) struct Waiting<'a> {
     waits: &'a Waits,
     number: u64,
 }
 
 impl Waits {
-    /// A request is sent.
+    /// Notes that a request is sent.
     pub(crate) fn begin(&self, ask: &Ask) -> Waiting<'_> {
         let mut state = self.0.lock();
         let number = state.next;
@@ -55,7 +55,7 @@ impl Waits {
         Waiting { waits: self, number }
     }
 
-    /// The one that waits for longest.
+    /// The request that has waited longest.
     pub(crate) fn longest(&self, tries: u32) -> Option<Silence> {
         let state = self.0.lock();
         let (doing, since, deadline) = state.waiting.values().next()?;

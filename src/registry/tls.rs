@@ -1,7 +1,7 @@
 //! TLS towards registries: ring, TLS 1.2 and up, and trust that differs by host.
 //!
-//! A registry's private CA, or its "don't verify" switch, counts for its own host and the hosts an administrator
-//! approved beside it. A CDN it redirects to must have a certificate the system trusts.
+//! A registry's private CA, or its "don't verify" setting, applies to its own host and the hosts that an
+//! administrator approved for it. A CDN it redirects to must have a certificate the system trusts.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,7 @@ use crate::registry::error::Reason;
 /// Most certificates read from a registry's CA file.
 const MAX_CA: usize = 1000;
 
-/// The TLS settings of one registry: `own` are the host names its settings are for.
+/// Makes the TLS settings of one registry. `own` are the host names they apply to.
 ///
 /// # Errors
 /// [`Reason::Misconfigured`] when the CA text holds no usable certificate.
@@ -46,8 +46,8 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-/// The machine's trust store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), read once; Mozilla's list where there
-/// is none, as in a container with nothing but this binary.
+/// The machine's trust store, read once (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured). Where there is none, as in
+/// a container with nothing but this binary, it is Mozilla's list.
 pub(crate) fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {
@@ -60,7 +60,7 @@ pub(crate) fn system_roots() -> &'static RootCertStore {
     })
 }
 
-/// What the machine trusts, and the certificates in this PEM text.
+/// The machine's trust store, plus the certificates in this PEM text.
 ///
 /// # Errors
 /// [`Reason::Misconfigured`] when the text holds no usable certificate.
@@ -85,7 +85,7 @@ fn verifier(
         .map_err(|error| Reason::Misconfigured(error.to_string()))
 }
 
-/// Decides by host name which roots count.
+/// Decides by host name which roots apply.
 #[derive(Debug)]
 struct Trust {
     own: Vec<String>,
@@ -142,7 +142,7 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-/// A failed handshake in an operator's words, with the remedy where there is one.
+/// Explains a failed handshake in an operator's words, with the remedy if there is one.
 pub(crate) fn explain(error: &TlsError) -> String {
     match error {
         TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {

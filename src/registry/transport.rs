@@ -1,4 +1,4 @@
-//! One request to a registry: deadlines, redirects, size caps, pauses and tries.
+//! One request to a registry: deadlines, redirects, size limits, pauses and retries.
 
 use std::{
     sync::Arc,
@@ -31,31 +31,32 @@ use crate::registry::{
     tls,
 };
 
-/// What is read of an error's body, to find its OCI code in.
+/// How many bytes of an error's body are read to find its OCI code.
 const MAX_ERROR_BODY: usize = 16 * 1024;
-/// Bodies beyond this are held one at a time: pages of many thousand names, and little else that is honest.
+/// Bodies larger than this are held one at a time. Few honest answers are this large besides pages of many thousand
+/// names.
 const LARGE: usize = 1024 * 1024;
-/// Idle connections are closed after this; a scan's are never idle this long.
+/// Idle connections are closed after this long; a scan's connections are never idle this long.
 const POOL_IDLE: Duration = Duration::from_mins(1);
-/// The answer to it.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct HttpAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// Where it came from, after redirects.
+    /// The URL the answer came from, after redirects.
     pub(crate) url: Url,
-    /// The right to hold a large body. Whoever has one must drop it before asking for anything else.
+    /// The permit to hold a large body. Its holder must drop it before sending another request.
     pub(crate) _turn: Option<OwnedSemaphorePermit>,
 }
 
-/// An answer whose body is still to come, if it is a success; any other is whole.
+/// An answer whose body is still to come, if it is a success; any other answer is complete.
 pub(crate) enum Opened {
     Coming { status: StatusCode, response: reqwest::Response, url: Url },
     Whole(HttpAnswer),
 }
 
-/// The connections to one registry and what it may send us to.
+/// The connections to one registry, and the rules on where it may redirect us.
 pub(crate) struct Transport {
     http: reqwest::Client,
     pub(crate) policy: Arc<Policy>,
@@ -63,13 +64,13 @@ pub(crate) struct Transport {
     pub(crate) pace: Pace,
     host: String,
     slots: Semaphore,
-    /// Held with a body beyond [`LARGE`], until it has been parsed, so that memory holds one of them and not one for
-    /// each slot.
+    /// Held with a body larger than [`LARGE`] until the body is parsed, so that memory holds one such body in all
+    /// rather than one per slot.
     large: Arc<Semaphore>,
     waits: Waits,
 }
 
-/// The head of an answer did not come.
+/// The head of an answer did not arrive in time.
 const NO_ANSWER: Reason = Reason::Timeout("no response headers");
 
 /// A try that failed, and what it says about the next one.
@@ -81,7 +82,7 @@ struct FailedTry {
 enum Again {
     Never,
     AfterBackoff,
-    /// The registry asked everybody to wait.
+    /// The registry asked all clients to wait.
     AfterPause(Option<Duration>),
 }
 
@@ -91,7 +92,7 @@ impl FailedTry {
     }
 }
 
-/// What building a [`Transport`] takes.
+/// The settings of a [`Transport`].
 pub(crate) struct Settings<'a> {
     pub(crate) host: &'a str,
     pub(crate) policy: Arc<Policy>,
@@ -103,7 +104,7 @@ pub(crate) struct Settings<'a> {
 }
 
 impl Transport {
-    /// Opens nothing yet.
+    /// Makes a transport. It opens no connection yet.
     ///
     /// # Errors
     /// [`Reason::Misconfigured`] for a CA that can't be read.
@@ -113,10 +114,10 @@ impl Transport {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .dns_resolver(Arc::new(Filtered { policy: policy.clone(), resolver }))
-            // Redirects are followed by hand, each hop checked.
+            // Redirects are followed by hand, so that each hop is checked.
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            // A proxy from the environment would connect on our behalf, and the address filter would check the proxy
+            // A proxy from the environment would connect on our behalf, so the address filter would check the proxy
             // instead of the target.
             .no_proxy()
             .retry(reqwest::retry::never())
@@ -138,18 +139,18 @@ impl Transport {
         })
     }
 
-    /// An error of this registry.
+    /// Makes an error about this registry.
     pub(crate) fn error(&self, doing: &str, reason: Reason) -> Error {
         Error::new(&self.host, doing, reason)
     }
 
-    /// The request that waits for an answer for longest, if one does.
+    /// The request that has waited longest for an answer, if any waits.
     pub(crate) fn silence(&self) -> Option<Silence> {
         self.waits.longest(self.limits.silent)
     }
 
-    /// Sends the request, again if need be, and reads the answer. `authorization` goes to the request's own origin
-    /// only. Any status that isn't passing trouble is an answer.
+    /// Sends the request, with retries if necessary, and reads the answer. `authorization` goes only to the request's
+    /// own origin. Every status counts as an answer, except one that means passing trouble.
     pub(crate) async fn exchange(
         &self,
         ask: &Ask,
@@ -158,12 +159,13 @@ impl Transport {
         self.with_retries(ask, || self.attempt(ask, authorization)).await
     }
 
-    /// The same, but for the body of a success: that is for the caller to read, for as long as it comes.
+    /// Sends the request as [`Transport::exchange`] does, but leaves the body of a success to the caller, who may
+    /// read it for as long as it comes.
     pub(crate) async fn open(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Opened, Error> {
         self.with_retries(ask, || self.attempt_to_open(ask, authorization)).await
     }
 
-    /// Tries for as long as that may help.
+    /// Tries again for as long as that may help.
     async fn with_retries<T, F>(&self, ask: &Ask, try_it: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, FailedTry>>,
@@ -181,7 +183,7 @@ impl Transport {
                 Again::Never => return Err(self.error(&ask.doing, setback.reason)),
                 Again::AfterPause(asked) => {
                     let unasked = retry::wait(self.limits.unasked_pause, attempt);
-                    // "Retry-After: 0" is still a refusal; coming back at once would earn the next.
+                    // "Retry-After: 0" is still a refusal; asking again at once would only bring the next one.
                     let until = self.pace.hold(asked.unwrap_or(unasked).max(wait));
                     if last {
                         let reason = match setback.reason {
@@ -205,14 +207,14 @@ impl Transport {
             self.receive(ask, url, response).await
         };
         match timeout(self.limits.total, whole).await {
-            // A whole answer's time was spent on it already; once is enough.
+            // This try has used up the time for a whole answer; once is enough.
             Err(_) => Err(FailedTry::final_(Reason::Timeout("the whole answer took too long"))),
             Ok(outcome) => outcome.and_then(judge),
         }
     }
 
-    /// The slot is for as long as the head takes. How many bodies come at once is the caller's to bound: they take
-    /// hours, and a scan must not wait behind them.
+    /// Holds a slot only until the head has come. The caller bounds how many bodies come at once: they take hours,
+    /// and a scan must not wait for them.
     async fn attempt_to_open(
         &self,
         ask: &Ask,
@@ -228,7 +230,7 @@ impl Transport {
         self.receive(ask, url, response).await.and_then(judge).map(Opened::Whole)
     }
 
-    /// The next piece of a body; nothing after the last.
+    /// Returns the next piece of a body; `None` after the last.
     pub(crate) async fn piece(
         &self,
         url: &Url,
@@ -240,7 +242,7 @@ impl Transport {
         }
     }
 
-    /// Waits out a short pause and for a free slot. The slot is given back while pausing.
+    /// Waits until a short pause is over and a slot is free. It gives the slot back during the pause.
     async fn turn(&self, ask: &Ask) -> Result<Option<tokio::sync::SemaphorePermit<'_>>, FailedTry> {
         loop {
             // The semaphore is never closed, so this is always a permit.
@@ -272,7 +274,7 @@ impl Transport {
                 break;
             }
             let next = redirect_target(&url, response.headers()).map_err(FailedTry::final_)?;
-            // Once gone, the header stays gone, even if a later hop leads back.
+            // Once dropped, the header stays dropped, even if a later hop leads back.
             authorization = authorization.filter(|_| same_origin(&url, &next));
             url = next;
         }
@@ -290,7 +292,8 @@ impl Transport {
         url: &Url,
         authorization: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, FailedTry> {
-        // Bodies are never worth decompressing here (manifests are small, configs too), and a compressed one is a bomb.
+        // Decompression is never worthwhile here (manifests and configs are small), and a compressed body may be a
+        // bomb.
         let mut request = self
             .http
             .request(ask.method.clone(), url.clone())
@@ -307,7 +310,8 @@ impl Transport {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        // The deadline is for the whole head: a byte now and then, or one `100 Continue` after another, is no answer.
+        // The deadline is for the whole head: a byte now and then, or one `100 Continue` after another, does not
+        // count as an answer.
         let _waiting = self.waits.begin(ask);
         match timeout(ask.header_deadline, request.send()).await {
             Err(_) => Err(FailedTry { reason: NO_ANSWER, again: Again::AfterBackoff }),
@@ -339,7 +343,7 @@ impl Transport {
         Ok(HttpAnswer { status, headers, body, url, _turn: turn })
     }
 
-    /// Reads a body of at most `cap` bytes; never holds more than that and one network buffer.
+    /// Reads a body of at most `cap` bytes; never holds more than that plus one network buffer.
     async fn read(
         &self,
         url: &Url,
@@ -356,7 +360,7 @@ impl Transport {
         loop {
             if body.len() > LARGE && turn.is_none() {
                 turn = Arc::clone(&self.large).acquire_owned().await.ok();
-                // All at once: a body that doubles as it grows is in memory twice.
+                // Reserved in one step: a body that doubles as it grows is in memory twice.
                 body.reserve_exact(cap - body.len());
             }
             match timeout(self.limits.idle, response.chunk()).await {
@@ -375,7 +379,7 @@ impl Transport {
         }
     }
 
-    /// What can be had of an error's body, quickly; it only refines a message.
+    /// Reads what quickly arrives of an error's body; it only makes a message more precise.
     async fn read_error(&self, response: &mut reqwest::Response) -> Vec<u8> {
         let mut body = Vec::new();
         while let Ok(Ok(Some(chunk))) = timeout(self.limits.idle, response.chunk()).await {
@@ -388,7 +392,7 @@ impl Transport {
         body
     }
 
-    /// Sorts a failure of the HTTP client: ours to refuse, the certificate's fault, or the network's.
+    /// Sorts a failure of the HTTP client: our refusal, the certificate's fault, or the network's.
     fn setback(&self, url: &Url, error: &reqwest::Error) -> FailedTry {
         if let Some(Refused(reason)) = find_cause(error) {
             return FailedTry::final_(reason.clone());
@@ -399,7 +403,8 @@ impl Transport {
         let reason = if error.is_timeout() {
             Reason::Timeout("no connection")
         } else if self.policy.is_foreign(url) {
-            // The registry chose this host. Saying whether its port is open would make us its scanner.
+            // The registry chose this host. To report whether its port is open would let the registry use us as a
+            // scanner.
             Reason::Unreachable(format!("no answer from {}", visible(url.host_str().unwrap_or_default())))
         } else {
             Reason::Unreachable(root_cause(error))
@@ -416,7 +421,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), FailedTry> {
     Ok(())
 }
 
-/// Turns statuses that mean "not now" into setbacks.
+/// Turns a status that means "not now" into a failed try.
 fn judge(answer: HttpAnswer) -> Result<HttpAnswer, FailedTry> {
     let status = answer.status.as_u16();
     let asked = retry::retry_after(&answer.headers, SystemTime::now());
@@ -445,9 +450,9 @@ fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, Reason> {
     Ok(url)
 }
 
-/// The first OCI error code in a body, if it is one the specification knows. Nothing else of the body is used.
+/// The first OCI error code in a body, if the specification knows it. Nothing else of the body is used.
 pub(crate) fn error_code(body: &[u8]) -> Option<&'static str> {
-    /// distribution-spec, "Error Codes", and the one of `distribution` for paging.
+    /// The codes of distribution-spec, "Error Codes", and the one that `distribution` uses for paging.
     const CODES: [&str; 16] = [
         "BLOB_UNKNOWN",
         "BLOB_UPLOAD_INVALID",
@@ -479,7 +484,7 @@ pub(crate) fn error_code(body: &[u8]) -> Option<&'static str> {
     CODES.into_iter().find(|known| *known == code)
 }
 
-/// The innermost cause in words. The layers above it only say "error sending request for url".
+/// The innermost cause in words. The outer layers only say "error sending request for url".
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {

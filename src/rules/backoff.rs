@@ -1,8 +1,9 @@
-//! What came to nothing lately, image by image and agent by agent, and when it is worth another try.
+//! Which images failed lately on which agents, and when to try them again.
 //!
-//! A transfer tries by itself what may pass in a minute. What it gives up is left for a while here, each time for longer,
-//! so that an image that is broken makes no tasks for ever; another image under the same name is tried at once, for it
-//! has another digest. It is kept in the store, so that a restart does not try all of it again.
+//! A transfer itself retries failures that may pass within a minute. What it gives up is left alone here, each time
+//! for longer, so that a broken image does not make tasks for ever. Another image under the same name is tried at
+//! once, because it has another digest. The backoffs are in the store, so that a restart does not try everything
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -23,57 +24,57 @@ const SETBACKS: Table<PairBackoff> = Table::new("AGENT_AND_DIGEST_TO_SETBACK");
 /// The waits after failures.
 const WAITS: Backoff = Backoff::growing(Duration::from_mins(1), 4, LONGEST_WAIT.unsigned_abs());
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(6);
-/// The wait after somebody cancelled a rule's task: they had a reason, and time to change the rule.
+/// The wait after a user cancelled a rule's task: the user had a reason, and needs time to change the rule.
 const AFTER_CANCEL: SignedDuration = SignedDuration::from_hours(1);
-/// How long after its wait an entry is kept, so that its count goes on.
+/// How long after its wait an entry is kept, so that its count continues.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 7);
-/// How many entries there may be: 500 agents on which 100 images fail.
+/// Most entries: enough for 500 agents on which 100 images fail.
 const MAX_SETBACKS: usize = 50_000;
 
-/// An image that came to nothing on an agent.
+/// The backoff of an image that failed on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PairBackoff {
-    /// How often in a row.
+    /// How many times in a row it failed.
     pub(crate) failures: u32,
-    /// When it did last.
+    /// When it last failed.
     pub(crate) ended_at: Timestamp,
-    /// Not to be tried before this, as the clock was when that was written.
+    /// Not to be tried before this time, by the clock as it was when this was written.
     pub(crate) until: Timestamp,
-    /// Why.
+    /// Why it failed.
     pub(crate) reason: String,
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending<'a> {
-    /// It was given up.
+    /// The transfer gave up.
     Failed(&'a str),
-    /// It was said to be done. Where the agent then holds the image, the entry is forgotten at once.
+    /// The transfer reported success. If the agent then holds the image, the entry is removed at once.
     Done,
-    /// Somebody cancelled it.
+    /// A user cancelled the task.
     Cancelled,
 }
 
-/// One moment by both clocks.
+/// One moment, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// The time of day.
     pub(crate) day: Timestamp,
-    /// What is measured by.
+    /// The time on the steady clock, by which waits are measured.
     pub(crate) steady: Instant,
 }
 
-/// An agent's id, and a digest.
+/// A pair: an agent's id and a digest.
 type Pair = (String, Digest);
 
-/// An entry, and when it may be tried again.
+/// An entry, and when its pair may be tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     setback: PairBackoff,
     due: Instant,
 }
 
-/// All of them. Their waits are measured; what the store has of them is by the time of day.
+/// All backoffs. Waits are measured on the steady clock; the store has the time of day.
 #[derive(Debug, Default)]
 pub(crate) struct Backoffs {
     by_pair: BTreeMap<Pair, Known>,
@@ -81,7 +82,7 @@ pub(crate) struct Backoffs {
 }
 
 impl Backoffs {
-    /// Those in the store. None has longer to wait than it ever had.
+    /// Loads the entries from the store. No wait becomes longer than it originally was.
     pub(crate) fn load(reader: &Reader, clock: &Clock) -> Result<Self> {
         let (today, now) = (clock.now(), clock.steady());
         let mut by_pair = BTreeMap::new();
@@ -97,13 +98,13 @@ impl Backoffs {
         Ok(Self { by_pair, unsaved: BTreeSet::new() })
     }
 
-    /// Whether an end as late as this was taken note of: by a server that ran before, for within one the time of day is
-    /// no measure.
+    /// Whether an end at this time or a later one is already noted. Only a server that ran before can have noted it,
+    /// because within one run the time of day is not reliable.
     pub(crate) fn has(&self, agent: &str, digest: &Digest, ended_at: Timestamp) -> bool {
         self.find(agent, digest).is_some_and(|known| known.ended_at >= ended_at)
     }
 
-    /// Takes note of how an attempt ended, which is to be told once.
+    /// Notes how an attempt ended. Call it once for each attempt.
     pub(crate) fn note(
         &mut self,
         agent: &str,
@@ -125,18 +126,19 @@ impl Backoffs {
         self.unsaved.insert(pair);
     }
 
-    /// The entry of an image and an agent.
+    /// The entry of an agent and a digest.
     pub(crate) fn find(&self, agent: &str, digest: &Digest) -> Option<&PairBackoff> {
         self.by_pair.get(&(agent.to_owned(), digest.clone())).map(|known| &known.setback)
     }
 
-    /// How long that is not to be tried.
+    /// How much longer a pair must not be tried.
     pub(crate) fn wait(&self, agent: &str, digest: &Digest, now: Instant) -> Option<Duration> {
         let known = self.by_pair.get(&(agent.to_owned(), digest.clone()))?;
         Some(known.due.saturating_duration_since(now))
     }
 
-    /// Keeps those that `stays` says of, and that are not too many or, if it is known what day it is, too old.
+    /// Removes the entries that `stays` rejects, those beyond the limit and, if the date is known, those that are too
+    /// old.
     pub(crate) fn tidy(&mut self, today: Option<Timestamp>, stays: impl Fn(&str, &Digest) -> bool) {
         let Self { by_pair, unsaved } = self;
         by_pair.retain(|(agent, digest), known| {
@@ -158,7 +160,7 @@ impl Backoffs {
         }
     }
 
-    /// The agents, by number, on which each digest is not to be tried now.
+    /// For each digest, the numbers of the agents on which it must not be tried now.
     pub(crate) fn held_back(
         &self,
         now: Instant,
@@ -173,12 +175,12 @@ impl Backoffs {
         held_back
     }
 
-    /// When the next of them is worth another try.
+    /// The earliest time at which an entry may be tried again.
     pub(crate) fn next_try(&self, now: Instant) -> Option<Instant> {
         self.by_pair.values().map(|known| known.due).filter(|due| *due > now).min()
     }
 
-    /// What has changed since the last call, to be written by [`save`].
+    /// The changes since the last call, for [`save`] to write.
     pub(crate) fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<PairBackoff>)> {
         let changed = std::mem::take(&mut self.unsaved);
         let entry = |pair: Pair| {
@@ -189,7 +191,7 @@ impl Backoffs {
     }
 }
 
-/// Writes what [`Backoffs::unsaved`] gave.
+/// Writes the changes that [`Backoffs::unsaved`] returned.
 pub(crate) fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<PairBackoff>)]) -> Result<()> {
     for (key, setback) in changed {
         match setback {
@@ -231,7 +233,7 @@ mod tests {
         Clock::new(move || day(minutes))
     }
 
-    /// How many agents are held back from the image after so many minutes.
+    /// On how many agents the image is held back after this many minutes.
     fn held(setbacks: &Backoffs, from: Instant, minutes: u64) -> usize {
         let number = |agent: &str| agent.strip_prefix("i-").and_then(|n| n.parse().ok());
         let held = setbacks.held_back(from + Duration::from_mins(minutes), number);
@@ -255,7 +257,7 @@ mod tests {
         assert_eq!(setbacks.wait("i-1", &digest("a"), start), Some(Duration::from_mins(1)));
         assert_eq!((held(&setbacks, start, 0), held(&setbacks, start, 1)), (1, 0), "the wait is over");
         assert_eq!(setbacks.next_try(start), Some(after(1)));
-        // A clock that was set back meanwhile by a day takes no failure away, and makes no wait longer.
+        // Setting the clock back by a day meanwhile removes no failure and makes no wait longer.
         setbacks.note(
             "i-1",
             &digest("a"),

@@ -1,4 +1,4 @@
-//! What the agents of a rule lack: pure, over what there is at one moment.
+//! What the agents of a rule lack: a pure function of the state at one moment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,53 +8,53 @@ use crate::base::digest::Digest;
 use crate::catalog::image::Image;
 use crate::rules::pattern::ImagePattern;
 
-/// The most images of one rule that are looked after: more is a pattern that is too wide for any disk.
+/// Most images of one rule that are considered: a pattern with more is too wide for any disk.
 pub(crate) const MAX_IMAGES: usize = 5_000;
 
-/// What there is.
+/// The state of the lab at one moment.
 pub(crate) struct Scene<'a> {
-    /// All images, by name, the architectures of a name one after another.
+    /// All images ordered by name, with the architectures of a name next to each other.
     pub(crate) images: &'a [Arc<Image>],
-    /// The agents that can be given images now, by architecture.
+    /// The agents that can receive images now, by architecture.
     pub(crate) ready: &'a BTreeMap<String, Bits>,
-    /// The agents that hold a digest.
+    /// Returns the agents that hold a digest.
     pub(crate) held_by: &'a dyn Fn(&Digest) -> Bits,
 }
 
-/// How the images of a rule stand on its agents.
+/// Which images of a rule are on its agents, and which are missing.
 #[derive(Debug, Default)]
 pub(crate) struct Diff {
-    /// How many names the pattern takes.
+    /// How many names match the pattern.
     pub(crate) images: usize,
     /// The first of these names.
     pub(crate) names: Vec<String>,
-    /// How often one of the images is on one of the agents.
+    /// How many pairs of image and agent are present.
     pub(crate) present: usize,
-    /// What is not there, by name.
+    /// The images that are missing, ordered by name.
     pub(crate) lacking: Vec<Lacking>,
 }
 
-/// One name of which some agents lack the image.
+/// One name whose image some agents lack.
 #[derive(Debug, Clone)]
 pub(crate) struct Lacking {
-    /// The images of that name, one for each architecture.
+    /// The images with that name, one for each architecture.
     pub(crate) images: Vec<Arc<Image>>,
-    /// The agents of its architecture that lack each of them, in the same order.
+    /// For each image, in the same order, the agents of its architecture that lack it.
     pub(crate) agents: Vec<Bits>,
 }
 
 impl Diff {
-    /// Whether there are more images than are looked after.
+    /// Whether more images match than are considered.
     pub(crate) fn is_cut(&self) -> bool {
         self.images > MAX_IMAGES
     }
 
-    /// How often one of the images is missing on one of the agents.
+    /// How many pairs of image and agent are missing.
     pub(crate) fn missing(&self) -> usize {
         self.parts().map(|(_, agents)| agents.count()).sum()
     }
 
-    /// What is to be fetched in all, in bytes, if agents share nothing with what they hold.
+    /// How many bytes must be fetched in all, if agents share nothing with what they hold.
     pub(crate) fn bytes(&self) -> u64 {
         let of = |(image, agents): (&Arc<Image>, &Bits)| {
             image.record.size_bytes.saturating_mul(u64::try_from(agents.count()).unwrap_or(u64::MAX))
@@ -77,8 +77,9 @@ impl Lacking {
 /// How many names [`Diff::names`] has.
 const NAMED: usize = 20;
 
-/// Looks for the images that a pattern takes on these agents. Each agent is asked for the image of its architecture;
-/// one for which there is none lacks nothing. An agent that holds another image by that name lacks this one.
+/// Compares the images that a pattern matches with these agents. Each agent should have the image of its
+/// architecture; an agent for which there is none lacks nothing. An agent that holds another image under that name
+/// lacks this one.
 pub(crate) fn diff(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Diff {
     let mut ready = pattern.ready();
     let mut diff = Diff::default();

@@ -1,4 +1,4 @@
-//! What the rounds remember of each other.
+//! What one round remembers for the next.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,18 +8,19 @@ use crate::rules::watched::Watched;
 
 /// What the rounds remember.
 pub(in crate::rules) struct Memory {
-    /// What came to nothing lately.
+    /// The pairs that failed lately.
     pub(in crate::rules) setbacks: Backoffs,
-    /// The tasks whose end is yet to be taken note of.
+    /// The tasks whose end is not yet noted.
     pub(in crate::rules) watched: HashMap<TaskId, Watched>,
-    /// Whether nothing was taken note of yet since the server started.
+    /// Whether no round has noted anything since the server started.
     pub(in crate::rules) is_new: bool,
-    /// Those of them that were cancelled because their agents were lost: that is nobody's wish.
+    /// Those of the tasks that were cancelled because their agents were lost: no user wanted that, so it does not
+    /// count as cancelled.
     pub(in crate::rules) withdrawn: HashSet<TaskId>,
 }
 
 impl Memory {
-    /// Nothing but what the store has.
+    /// Starts with only the backoffs from the store.
     pub(in crate::rules) fn new(setbacks: Backoffs) -> Self {
         Self { setbacks, watched: HashMap::new(), is_new: true, withdrawn: HashSet::new() }
     }

@@ -1,8 +1,9 @@
-//! Standing preloads: rules that say which images are to be on which agents, and when they may be brought there.
+//! Standing preloads: rules that say which images belong on which agents, and when they may be loaded there.
 //!
-//! A rule is looked at again whenever something changed: an agent came, a tag moved, a window opened. What its agents
-//! lack is found (`survey`, `diff`), what of it can begin now is chosen (`schedule`), both without I/O, and ordinary preload tasks are
-//! made of it (`round`). A rule takes nothing off an agent, and what has begun goes on when its window closes.
+//! All rules are checked again whenever something changed: an agent came, a tag moved, a window opened. A round works
+//! out what the agents lack (`survey`, `diff`) and chooses what can begin now (`schedule`), both without I/O, and
+//! makes ordinary preload tasks of it (`reconcile`). A rule never removes anything from an agent, and what has begun
+//! continues when its window closes.
 
 pub(crate) mod backoff;
 pub(crate) mod diff;

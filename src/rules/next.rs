@@ -6,27 +6,27 @@ use jiff::Timestamp;
 
 use crate::base::clock::Clock;
 
-/// The clock is looked at so often while an opening is waited for: somebody may set it.
+/// How often the clock is read while a window's opening is awaited: a user may set the clock.
 const CLOCK_LOOK: Duration = Duration::from_secs(10);
 
-/// When it is due: what waits for a time is measured, and a window opens by the clock on the wall.
+/// When the next round is due. Waits are measured on the steady clock; a window opens by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::rules) struct Next {
-    /// At the latest.
+    /// The latest time, on the steady clock.
     pub(in crate::rules) at: Instant,
-    /// When the first window opens that is closed.
+    /// When the first closed window opens.
     pub(in crate::rules) opens: Option<Timestamp>,
     /// Whether there is more to begin than may be under way at once.
     pub(in crate::rules) is_full: bool,
 }
 
 impl Next {
-    /// At this moment, with nothing else to wait for.
+    /// Due at this moment, with nothing else to wait for.
     pub(in crate::rules) fn at(at: Instant) -> Self {
         Self { at, opens: None, is_full: false }
     }
 
-    /// Waits until it is due.
+    /// Waits until the round is due.
     pub(in crate::rules) async fn is_due(self, clock: &Clock) {
         loop {
             let left = self.at.saturating_duration_since(clock.steady());

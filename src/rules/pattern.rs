@@ -1,7 +1,7 @@
 //! The images of a rule: a pattern for canonical names, `registry/name:tag`.
 //!
-//! `*` stands for any characters or none, also for `/` and `:`; `?` for any one character; all else for itself. A
-//! pattern is held against the whole name, so `cr.lab/python:3.*` takes neither `cr.lab/python-gpu:3.9` nor
+//! `*` stands for any characters or none, including `/` and `:`; `?` for any one character; every other character for
+//! itself. A pattern must match the whole name, so `cr.lab/python:3.*` matches neither `cr.lab/python-gpu:3.9` nor
 //! `mirror.cr.lab/python:3.9`.
 
 use std::fmt;
@@ -10,18 +10,18 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::fleet::pattern::{self, Matcher, Pattern, Piece};
 
-/// Longest pattern, in bytes: a canonical name has 384 at most.
+/// Longest pattern, in bytes: a canonical name has at most 384.
 const MAX_BYTES: usize = 512;
 
-/// A pattern for images.
+/// A pattern for canonical names of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImagePattern(Pattern);
 
 impl ImagePattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for one that no image's name could match.
+    /// [`Error::Invalid`] for a pattern that no image's name could match.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         let refuse = |why: String| Err(Error::invalid("images", format!("{:?} {why}", shown(text))));
@@ -38,7 +38,7 @@ impl ImagePattern {
         if text.contains('@') {
             return refuse("has a digest; a rule follows names, so write registry/name:tag".into());
         }
-        // Only an IPv6 address has brackets, and that stands first.
+        // Only an IPv6 address has brackets, and it comes first.
         let rest =
             text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(_, rest)| rest);
         if rest.contains(['[', ']']) {
@@ -57,7 +57,7 @@ impl ImagePattern {
         Ok(Self(Pattern { pieces: pieces(text) }))
     }
 
-    /// The pattern, ready to be held against many names.
+    /// Prepares the pattern for matching many names.
     pub(crate) fn ready(&self) -> Ready<'_> {
         Ready { prefix: self.0.prefix(), matcher: Matcher::new(&self.0) }
     }
@@ -69,16 +69,16 @@ impl fmt::Display for ImagePattern {
     }
 }
 
-/// See [`ImagePattern::ready`].
+/// A pattern prepared for matching; see [`ImagePattern::ready`].
 pub(crate) struct Ready<'a> {
     prefix: &'a str,
     matcher: pattern::Matcher<'a>,
 }
 
 impl Ready<'_> {
-    /// Whether an image of this canonical name is meant.
+    /// Whether the pattern matches this canonical name.
     pub(crate) fn takes(&mut self, canonical: &str) -> bool {
-        // Most names of a catalog differ early.
+        // A cheap check first: most names in a catalog differ early.
         canonical.starts_with(self.prefix) && self.matcher.matches(canonical)
     }
 }

@@ -1,4 +1,4 @@
-//! The rounds: what has changed is waited for, what the rules lack is found, and tasks are made of it.
+//! The rounds: each waits for a change, works out what the rules' agents lack, and makes tasks of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,33 +31,34 @@ use crate::tasks::task::{Item, ItemState, Page, TaskKind};
 use crate::transfer::plan::{Planner, taken};
 use crate::transfer::service::{Attempt, Filling};
 
-/// What changes together is looked at together: a round begins when it has been quiet so long, or soon if it never is.
+/// Changes that come together are handled together: a round begins after this much quiet, or after [`LONGEST_SETTLE`]
+/// if there is none.
 const SETTLE: Duration = Duration::from_secs(1);
 const LONGEST_SETTLE: Duration = Duration::from_secs(10);
-/// The same while there is more to begin than may be under way at once: its tasks are one for each image, however often
-/// it is looked at.
+/// The quiet before a round while more could begin than may be under way at once. Each task is for one image, however
+/// often there is a round, so this can be short.
 const FULL_SETTLE: Duration = Duration::from_millis(200);
 const LONGEST_FULL_SETTLE: Duration = Duration::from_secs(1);
-/// After a round the loop rests so many times as long as the round took, at most so long: a large lab in which something
-/// changes all the time must not keep a processor busy.
+/// After a round the loop rests this many times as long as the round took, up to [`LONGEST_REST`]: a large lab in
+/// which something changes all the time must not keep a processor busy.
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_mins(1);
-/// A round is made so often even if nothing is heard of: disks fill and empty unheard.
+/// The longest time between two rounds, even if no change is reported: disks fill and empty without a report.
 const REGULAR: Duration = Duration::from_mins(10);
 /// The wait after a round that failed.
 const AFTER_FAULT: Duration = Duration::from_mins(1);
-/// How many tasks of rules may be under way, each for one image.
+/// Most tasks of rules under way, each for one image.
 const MAX_TASKS: usize = 16;
-/// How many of the places for running tasks are left to people.
+/// How many places for running tasks are reserved for people.
 const LEFT_TO_PEOPLE: usize = 16;
-/// How many agents a status names as away.
+/// Most agents that a status names as away.
 const MAX_AWAY: usize = 100;
 
-/// How long after the start of the server agents may be on their way; the first round waits for them, or it would take
-/// for lost who only has to dial again.
+/// How long after the server's start agents may take to arrive. The first round waits for them; otherwise it would
+/// take agents for lost that only need to dial again.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
-/// What tells of changes.
+/// The sources of changes that a round waits for.
 struct Changes {
     catalog: Follower,
     fleet: Follower,
@@ -75,7 +76,7 @@ impl Changes {
         }
     }
 
-    /// Waits until nothing was told for a while.
+    /// Waits until no change was reported for a while.
     async fn settle(&mut self, is_full: bool) {
         let (quiet, longest) =
             if is_full { (FULL_SETTLE, LONGEST_FULL_SETTLE) } else { (SETTLE, LONGEST_SETTLE) };
@@ -84,18 +85,18 @@ impl Changes {
     }
 }
 
-/// What is on its way, by what the tasks say.
+/// What the running tasks are loading.
 #[derive(Default)]
 struct UnderWay {
-    /// The agents on which each digest is worked on.
+    /// The agents on which a task works on each digest.
     busy: HashMap<Digest, Bits>,
-    /// The room that takes on each agent, in bytes.
+    /// The room that this takes on each agent, in bytes.
     reserved: HashMap<usize, u64>,
-    /// How many tasks of rules there are.
+    /// How many tasks belong to rules.
     tasks: usize,
 }
 
-/// A round in the making.
+/// A round in progress.
 struct Round<'a> {
     now: Timestamp,
     steady: std::time::Instant,
@@ -105,7 +106,7 @@ struct Round<'a> {
 }
 
 impl Rules {
-    /// Makes a round whenever something has changed, until the server stops.
+    /// Runs a round whenever something has changed, until the server stops.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut changes = Changes {
             catalog: self.catalog.changes(),
@@ -143,7 +144,7 @@ impl Rules {
         }
     }
 
-    /// Waits until every agent was reached since the start, or should have been.
+    /// Waits until every agent was reached since the start, or has had enough time.
     async fn arrival(&self) {
         let mut changes = self.fleet.changes();
         let all = async {
@@ -154,7 +155,7 @@ impl Rules {
         let _ = tokio::time::timeout(ARRIVAL, all).await;
     }
 
-    /// One round.
+    /// Runs one round.
     pub(in crate::rules) async fn round(&self) -> Result<Next> {
         let mut memory = self.memory.lock().await;
         let (now, steady) = (self.clock.now(), self.clock.steady());
@@ -166,7 +167,7 @@ impl Rules {
         let by_number: HashMap<usize, Agent> = self.fleet.roster().into_iter().collect();
         let numbers: HashMap<&str, usize> =
             by_number.iter().map(|(number, agent)| (agent.record.id.as_str(), *number)).collect();
-        // Before what agents hold is looked at: what ends in between is seen as there.
+        // Before the agents' holdings are read: an image whose loading ends in between is then seen as present.
         let under_way = self.take_note(&mut memory, &numbers, &by_number).await?;
         let (rules, asked): (Vec<_>, Vec<_>) = rules.into_iter().filter_map(readable).unzip();
         let Some(caller) = rules.first().map(|rule| rule.caller()) else {
@@ -196,7 +197,7 @@ impl Rules {
         Ok(Next { at: next_try.unwrap_or(regular).min(regular), opens: opens.min(), is_full })
     }
 
-    /// Takes note of what ended since the last round, and of what is under way.
+    /// Notes what has ended since the last round, and what is under way.
     async fn take_note(
         &self,
         memory: &mut Memory,
@@ -247,7 +248,7 @@ impl Rules {
         Ok(under_way)
     }
 
-    /// Takes note of how an attempt ended.
+    /// Notes how an attempt ended.
     fn note(
         &self,
         memory: &mut Memory,
@@ -271,8 +272,8 @@ impl Rules {
         memory.setbacks.note(agent, digest, ended_at, now, ending);
     }
 
-    /// Cancels a task that only waits for agents that are lost: once they are back, they are looked at anew. Left alone,
-    /// such tasks would come to fill the queue.
+    /// Cancels a task that only waits for lost agents: once they are back, a round checks them again. If left alone,
+    /// such tasks would gradually fill the queue.
     async fn withdraw(&self, memory: &mut Memory, live: &Live, rule: &str) {
         let Some(rule) = self.index.read().rules.get(rule).cloned() else { return };
         memory.withdrawn.insert(live.id());
@@ -281,8 +282,8 @@ impl Rules {
         }
     }
 
-    /// Shares out what may begin. The room that an image needs is that of all its layers; where there is not so much, it
-    /// is asked what it shares with what is there.
+    /// Shares out what may begin. At first the need of an image is that of all its layers; where that does not fit,
+    /// its need is worked out from the layers it shares with what the agent holds.
     async fn share(
         &self,
         round: &Round<'_>,
@@ -306,7 +307,7 @@ impl Rules {
         Ok(round.share(tasks, under_way, held_back, &known))
     }
 
-    /// Starts what is to begin; for each rule the tasks, and why one could not be started.
+    /// Starts the planned tasks; returns each rule's tasks, and why one could not be started.
     async fn start(
         &self,
         round: &Round<'_>,
@@ -329,7 +330,7 @@ impl Rules {
                 images: order.images.clone(),
                 agents,
             };
-            // Somebody may have changed it while this round went on.
+            // A user may have changed the rule during this round.
             if !self.index.read().rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule)) {
                 continue;
             }
@@ -348,7 +349,7 @@ impl Rules {
         begun
     }
 
-    /// Keeps what there is to tell of each rule.
+    /// Stores the status of each rule.
     fn tell(
         &self,
         round: &Round,
@@ -361,7 +362,7 @@ impl Rules {
         for ((rule, (diff, agents)), ((tally, waiting), (tasks, problem))) in
             round.rules.iter().zip(&round.seen.rules).zip(parts)
         {
-            // One that was changed or removed meanwhile is looked at again at once.
+            // A rule that was changed or removed meanwhile is checked again at once.
             if !index.rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule)) {
                 continue;
             }
@@ -389,7 +390,7 @@ impl Rules {
     }
 }
 
-/// Whether all that is left of a task waits for agents that are lost.
+/// Whether everything left of a task waits for lost agents.
 fn only_waits_for_lost(
     open: &BTreeMap<u32, Attempt>,
     numbers: &HashMap<&str, usize>,
@@ -402,7 +403,7 @@ fn only_waits_for_lost(
     !open.is_empty() && open.values().all(is_lost)
 }
 
-/// A rule with its parts taken apart; none if it was written by a server that reads them in another way.
+/// Parses the parts of a rule; `None` if it was written by a server that parses them differently.
 fn readable(rule: Arc<Rule>) -> Option<(Arc<Rule>, (ImagePattern, Expression))> {
     match ImagePattern::parse(&rule.images).and_then(|images| Ok((images, parsed(&rule.target_agents)?))) {
         Ok(parts) => Some((rule, parts)),
@@ -414,13 +415,13 @@ fn readable(rule: Arc<Rule>) -> Option<(Arc<Rule>, (ImagePattern, Expression))> 
 }
 
 impl Round<'_> {
-    /// Whether a rule that may begin something has more than it may begin.
+    /// Whether an open rule has more to begin than it may.
     fn is_full(&self, shares: &Shares) -> bool {
         let mut rules = self.rules.iter().zip(&shares.tallies);
         rules.any(|(rule, tally)| tally.due > 0 && rule.is_open(self.now))
     }
 
-    /// Shares out, where so many bytes are known to be missing of some images on some agents.
+    /// Shares out, given the bytes known to be missing of some images on some agents.
     fn share(
         &self,
         tasks: usize,

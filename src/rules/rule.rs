@@ -1,4 +1,4 @@
-//! A rule as it is kept, and what makes one.
+//! A rule as it is stored, and how it is made and changed.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,37 +14,37 @@ use crate::rules::window::{Window, WindowState};
 /// A standing preload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rule {
-    /// Its name, which no other rule has.
+    /// Its unique name.
     pub(crate) name: String,
-    /// The images, see [`ImagePattern`].
+    /// The pattern for its images, see [`ImagePattern`].
     pub(crate) images: String,
-    /// The agents: an expression, evaluated anew each time.
+    /// The expression for its agents, evaluated anew in each round.
     pub(crate) target_agents: String,
-    /// When it may begin something; none for always.
+    /// When it may begin something; `None` for always.
     #[serde(default)]
     pub(crate) window: Option<Window>,
-    /// Whether it does anything.
+    /// Whether it is switched on.
     pub(crate) enabled: bool,
     /// When it was made.
     pub(crate) created_at: Timestamp,
-    /// Who made it: an e-mail address.
+    /// The e-mail address of the user who made it.
     pub(crate) created_by: String,
     /// When it was changed last.
     pub(crate) modified_at: Timestamp,
-    /// Who changed it last, and so answers for what it does: an e-mail address.
+    /// The e-mail address of the user who last changed it, and so is responsible for what it does.
     pub(crate) modified_by: String,
-    /// The account of that address.
+    /// The account with the address in `modified_by`.
     pub(crate) owner: UserId,
 }
 
-/// What is given of a rule; what is `None` stays as it is.
+/// The new values of a rule; `None` leaves one as it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RuleChange {
     /// See [`Rule::images`].
     pub(crate) images: Option<String>,
     /// See [`Rule::target_agents`].
     pub(crate) target_agents: Option<String>,
-    /// `HH:MM-HH:MM`; empty for always.
+    /// The window, `HH:MM-HH:MM`; empty for always.
     pub(crate) window: Option<String>,
     /// The window's time zone; empty for the server's own.
     pub(crate) time_zone: Option<String>,
@@ -53,10 +53,10 @@ pub(crate) struct RuleChange {
 }
 
 impl Rule {
-    /// A new rule, as this caller wants it.
+    /// Makes a new rule from these values.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what can't be read, or is missing.
+    /// [`Error::Invalid`] for a value that can't be parsed, or is missing.
     pub(crate) fn new(name: &str, wanted: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
         let rule = Self {
             name: checked_rule_name(name)?,
@@ -79,7 +79,7 @@ impl Rule {
     /// The rule after a change.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what can't be read.
+    /// [`Error::Invalid`] for a value that can't be parsed.
     pub(crate) fn changed(self, change: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
         let images = change.images.map(|text| ImagePattern::parse(&text).map(|pattern| pattern.to_string()));
         let agents = change.target_agents.map(|text| parsed(&text).map(|_| text.trim().to_owned()));
@@ -108,9 +108,9 @@ impl Rule {
         })
     }
 
-    /// How its window stands; one that is none is always open.
+    /// The state of its window; `None` if it has none and is always open.
     pub(crate) fn standing(&self, now: Timestamp) -> Option<WindowState> {
-        // A time zone that is gone after an update of the system: better nothing than at a wrong time.
+        // An update of the system may remove a time zone: better to begin nothing than to begin at a wrong time.
         self.window.as_ref().map(|window| window.standing(now).unwrap_or(WindowState::Closed(None)))
     }
 
@@ -119,7 +119,7 @@ impl Rule {
         self.enabled && !matches!(self.standing(now), Some(WindowState::Closed(_)))
     }
 
-    /// The one who does what the rule says: whoever changed it last.
+    /// The caller in whose name the rule acts: the user who last changed it.
     pub(crate) fn caller(&self) -> Caller {
         Caller {
             user: self.owner,
@@ -132,10 +132,10 @@ impl Rule {
     }
 }
 
-/// Reads an expression.
+/// Parses an expression.
 ///
 /// # Errors
-/// [`Error::Invalid`] with a caret at the place. Names that nobody has are none.
+/// [`Error::Invalid`] with a caret at the mistake. Names that no agent has are not an error.
 pub(crate) fn parsed(text: &str) -> Result<Expression> {
     Expression::parse(text).map_err(|error| {
         let caret = error.caret(text);
@@ -144,7 +144,7 @@ pub(crate) fn parsed(text: &str) -> Result<Expression> {
     })
 }
 
-/// A name that a shell and a line of a log take as one word.
+/// Checks a name that a shell and a log line treat as one word.
 fn checked_rule_name(name: &str) -> Result<String> {
     let name = checked_name("name", name)?;
     if name.chars().any(char::is_whitespace) || name.starts_with('-') {

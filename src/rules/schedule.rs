@@ -1,4 +1,4 @@
-//! What of all that is missing begins now, and what waits and why: pure.
+//! Which missing images begin now, and which wait and why: a pure function.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,99 +8,100 @@ use crate::base::digest::Digest;
 use crate::catalog::image::Image;
 use crate::rules::diff::{Diff, Lacking};
 
-/// How many waiting images a rule's status names; the counts go on beyond it.
+/// How many waiting images a rule's status names; any further ones are only counted.
 pub(crate) const MAX_NAMED: usize = 100;
-/// For how many images on agents it is asked what they share with what is there, when they would not fit otherwise.
+/// For how many pairs of image and agent that don't seem to fit it is checked how many bytes they share with what the
+/// agent holds.
 const MAX_UNFIT: usize = 2_000;
 
-/// A rule in a round.
+/// A rule as a round sees it.
 pub(crate) struct RuleNeeds<'a> {
     /// What its agents lack.
     pub(crate) diff: &'a Diff,
-    /// Whether it may begin something.
+    /// Whether the rule may begin something now.
     pub(crate) is_open: bool,
 }
 
-/// What limits a round.
+/// The limits of a round.
 pub(crate) struct RoundLimits<'a> {
-    /// How many tasks may be started: one for each image.
+    /// How many tasks may be started, one for each image.
     pub(crate) tasks: usize,
-    /// The agents on which somebody works on an image already, by its digest.
+    /// For each digest, the agents on which a task already works on it.
     pub(crate) busy: &'a HashMap<Digest, Bits>,
-    /// The agents on which an image failed lately.
+    /// For each digest, the agents on which it failed lately.
     pub(crate) held_back: &'a HashMap<Digest, Bits>,
-    /// The room of the agents, in bytes, less what is on its way; none where it is not known.
+    /// The free room of the agents, in bytes, less what is on its way; agents whose room is unknown are missing.
     pub(crate) free: HashMap<usize, u64>,
-    /// The room that an image takes on an agent, in bytes.
+    /// Returns the room that an image takes on an agent, in bytes.
     pub(crate) need: &'a dyn Fn(usize, &Image) -> u64,
 }
 
-/// A task to be started.
+/// A task to start.
 #[derive(Debug)]
 pub(crate) struct PlannedTask {
-    /// The rule, by its place.
+    /// The index of its rule.
     pub(crate) rule: usize,
-    /// The images of one name.
+    /// Its images, all with one name.
     pub(crate) images: Vec<Arc<Image>>,
-    /// The agents.
+    /// The numbers of its agents.
     pub(crate) agents: Vec<usize>,
 }
 
-/// How a rule stands after a round, counted in images on agents.
+/// The state of a rule after a round, counted in pairs of image and agent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Begins now.
+    /// Pairs that begin now.
     pub(crate) begun: usize,
-    /// Is being loaded, for whomever.
+    /// Pairs that are being loaded by any task.
     pub(crate) loading: usize,
-    /// Waits for the window, or for other tasks to end.
+    /// Pairs that wait for the window, or for other tasks to end.
     pub(crate) due: usize,
-    /// Failed lately.
+    /// Pairs that failed lately.
     pub(crate) held_back: usize,
-    /// Does not fit.
+    /// Pairs that do not fit.
     pub(crate) unfit: usize,
 }
 
-/// One image that waits on one agent.
+/// An image that waits on one agent.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// The agent.
+    /// The agent's number.
     pub(crate) agent: usize,
     /// The image.
     pub(crate) image: Arc<Image>,
-    /// Why.
+    /// Why it waits.
     pub(crate) why: Why,
 }
 
-/// Why an image waits, where that is about this image on this agent.
+/// Why an image waits, if the reason concerns this image on this agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
     /// It failed lately.
     HeldBack,
-    /// It takes so many bytes of room, and so many are left.
+    /// The image takes more room than is left; both in bytes.
     Unfit {
-        /// What it takes.
+        /// The room the image takes.
         need: u64,
-        /// What is left.
+        /// The room that is left.
         free: u64,
     },
 }
 
-/// What comes of a round.
+/// The result of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
-    /// What to start.
+    /// The tasks to start.
     pub(crate) orders: Vec<PlannedTask>,
-    /// How each rule stands.
+    /// The tally of each rule.
     pub(crate) tallies: Vec<Tally>,
-    /// What waits of each rule, the first of it.
+    /// The first waiting images of each rule.
     pub(crate) waiting: Vec<Vec<Waiting>>,
-    /// What does not fit on which agent by the need that was given: the first of it, to be looked at more closely.
+    /// The first pairs that do not fit according to `need`, to be checked more closely.
     pub(crate) unfit: Vec<(usize, Arc<Image>)>,
 }
 
-/// Shares out what may begin: one image of each rule after another, so that none is kept waiting by a rule with many.
-/// An image that two rules want on one agent is begun for the first of them.
+/// Shares out what may begin: one image of each rule in turn, so that no rule waits for one with many images. An
+/// image that two rules want on one agent is begun for the first of them.
 pub(crate) fn share(rules: &[RuleNeeds], mut limits: RoundLimits) -> Shares {
     let mut shares = Shares {
         orders: Vec::new(),
@@ -214,7 +215,7 @@ mod tests {
         Diff { lacking: lacking.iter().map(one).collect(), ..Diff::default() }
     }
 
-    /// Shares among rules that are open, or not.
+    /// Shares out among these rules, each of which is open or closed.
     fn shared(looks: &[(&Diff, bool)], limits: &Limits) -> Shares {
         let rules: Vec<_> =
             looks.iter().map(|(diff, is_open)| RuleNeeds { diff, is_open: *is_open }).collect();

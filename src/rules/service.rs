@@ -1,4 +1,4 @@
-//! What callers ask of rules. The rounds that act on them are in `rules::round`.
+//! What callers ask about rules. The rounds that act on them are in `rules::reconcile`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::transfer::service::Transfers;
 
 const RULES: Table<Rule> = Table::new("RULE_NAME_TO_RULE");
 
-/// How many rules there may be: each is looked at whenever something changes, and more than a page nobody oversees.
+/// Most rules: each is checked whenever something changes, and people can't oversee more than a page.
 pub(crate) const MAX_RULES: usize = 100;
 
 /// The rules of this server. Clones share them.
@@ -54,36 +54,36 @@ pub(in crate::rules) struct Index {
     pub(in crate::rules) statuses: HashMap<String, Arc<Status>>,
 }
 
-/// A rule with what there is to say about it now.
+/// A rule with its current state.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
     /// The rule.
     pub(crate) rule: Arc<Rule>,
-    /// How it stood when it was looked at last; none if that is yet to come.
+    /// The status from the last round; `None` before the first.
     pub(crate) status: Option<Arc<Status>>,
-    /// How its window stands; none if it has none.
+    /// The state of its window; `None` if it has none.
     pub(crate) standing: Option<WindowState>,
 }
 
-/// How a rule stands, in a word.
+/// The state of a rule, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It was switched off.
+    /// The rule is switched off.
     Disabled,
-    /// It is yet to be looked at.
+    /// No round has checked the rule yet.
     New,
-    /// Something is missing, and the window is closed.
+    /// Images are missing, and the window is closed.
     Closed,
-    /// Something is being loaded, or about to.
+    /// Images are being loaded, or are about to be.
     Loading,
-    /// Something is missing that can't be loaded now.
+    /// Images are missing that can't be loaded now.
     Waiting,
-    /// All is there.
+    /// All images are present.
     Filled,
 }
 
 impl State {
-    /// The word used in the API.
+    /// The word for it in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
@@ -99,14 +99,14 @@ impl State {
 /// What a rule would find now.
 #[derive(Debug)]
 pub(crate) struct Preview {
-    /// The images, and what is missing.
+    /// The images, and which of them are missing.
     pub(crate) diff: Diff,
-    /// Of the agents those that can be given something now, and the rest.
+    /// The agents, with those that can't receive images now.
     pub(crate) agents: Agents,
 }
 
 impl Told {
-    /// How it stands.
+    /// The state of the rule.
     pub(crate) fn state(&self) -> State {
         let Some(status) = self.status.as_deref().filter(|_| self.rule.enabled) else {
             return if self.rule.enabled { State::New } else { State::Disabled };
@@ -124,7 +124,7 @@ impl Told {
 }
 
 impl Rules {
-    /// Reads the rules from the store; nothing is done before `run`.
+    /// Loads the rules from the store; nothing happens before `run`.
     pub(crate) fn load(
         store: &Store,
         clock: &Clock,
@@ -156,7 +156,7 @@ impl Rules {
         })
     }
 
-    /// All rules, by name. For super-admins.
+    /// All rules, ordered by name. For super-admins.
     pub(crate) fn list(&self, caller: &Caller) -> Result<Vec<Told>> {
         caller.require_superadmin("preload_rules")?;
         let (index, now) = (self.index.read(), self.clock.now());
@@ -166,7 +166,7 @@ impl Rules {
     /// One rule. For super-admins.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none of this name.
+    /// [`Error::Missing`] when no rule has this name.
     pub(crate) fn find(&self, caller: &Caller, name: &str) -> Result<Told> {
         caller.require_superadmin("preload_rule")?;
         let index = self.index.read();
@@ -177,7 +177,8 @@ impl Rules {
     /// Adds a rule. For super-admins.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what can't be read, [`Error::Conflict`] for a name that is taken or one rule too many.
+    /// [`Error::Invalid`] for a value that can't be parsed, [`Error::Conflict`] for a name that is taken or one rule
+    /// too many.
     pub(crate) async fn add(&self, caller: &Caller, name: &str, wanted: RuleChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "create_preload_rule", name, |deed| async move {
@@ -185,7 +186,7 @@ impl Rules {
                 let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
                 let told = rule.clone();
                 deed.write(move |w| {
-                    // Decided inside the write, where memory and file agree.
+                    // Decided inside the write, where memory and store agree.
                     check_is_free(&index.read(), &rule.name)?;
                     w.put(&RULES, &rule.name, &rule)?;
                     w.on_commit(move || {
@@ -200,10 +201,10 @@ impl Rules {
             .await
     }
 
-    /// Changes a rule; what has begun by it goes on. For super-admins.
+    /// Changes a rule; what it has begun continues. For super-admins.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none of this name, [`Error::Invalid`] for what can't be read.
+    /// [`Error::Missing`] when no rule has this name, [`Error::Invalid`] for a value that can't be parsed.
     pub(crate) async fn change(&self, caller: &Caller, name: &str, change: RuleChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "modify_preload_rule", name, |deed| async move {
@@ -229,10 +230,10 @@ impl Rules {
             .await
     }
 
-    /// Takes a rule out; what has begun by it goes on, and nothing is taken off an agent. For super-admins.
+    /// Removes a rule; what it has begun continues, and nothing is removed from any agent. For super-admins.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none of this name.
+    /// [`Error::Missing`] when no rule has this name.
     pub(crate) async fn remove(&self, caller: &Caller, name: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "delete_preload_rule", name, |deed| async move {
@@ -255,10 +256,10 @@ impl Rules {
             .await
     }
 
-    /// What a rule of these images and agents would find now; nothing is started. For super-admins.
+    /// What a rule for these images and agents would find now; nothing is started. For super-admins.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what can't be read.
+    /// [`Error::Invalid`] for a value that can't be parsed.
     pub(crate) async fn preview(
         &self,
         caller: &Caller,
@@ -273,20 +274,20 @@ impl Rules {
         Ok(Preview { diff, agents })
     }
 
-    /// Whether an expression can be read.
+    /// Checks that an expression can be parsed.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if not.
+    /// [`Error::Invalid`] if it can't.
     pub(crate) fn check_agents(target_agents: &str) -> Result<()> {
         parsed(target_agents).map(drop)
     }
 
-    /// The time by which windows open and close.
+    /// The time that decides whether windows are open.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The names in an expression that are nobody's now, the first of them. For super-admins.
+    /// The names in an expression that no agent has now, the first of them. For super-admins.
     pub(crate) fn unknown_names(&self, caller: &Caller, target_agents: &str) -> Result<Vec<String>> {
         let agents = self.fleet.agents(caller)?;
         let inventory = Inventory::new(agents.iter().map(crate::fleet::agent::Agent::view));

@@ -1,80 +1,80 @@
-//! What is told of a rule: how it stood when it was looked at last.
+//! The status of a rule, as the last round found it.
 
 use jiff::Timestamp;
 
 use crate::base::ids::TaskId;
 use crate::rules::schedule::Tally;
 
-/// How a rule stood when it was looked at last. Counts are of images on agents.
+/// The status of a rule, as the last round found it. Counts are of pairs of image and agent.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
-    /// When that was.
+    /// The time of that round.
     pub(crate) at: Timestamp,
-    /// How many images its pattern takes, by name.
+    /// How many images match its pattern, counted by name.
     pub(crate) images: usize,
-    /// Whether these are more than are looked after.
+    /// Whether more images match than are considered.
     pub(crate) is_cut: bool,
     /// How many agents its expression names.
     pub(crate) agents: usize,
-    /// The same, folded.
+    /// The agents' ids folded.
     pub(crate) folded: String,
-    /// Names in the expression that are nobody's, the first of them; and how many there are.
+    /// Names in the expression that no agent has, the first of them.
     pub(crate) unknown: Vec<String>,
-    /// How many of those there are.
+    /// How many names no agent has.
     pub(crate) unknown_count: usize,
-    /// Agents that can't be given anything now, the first of them.
+    /// Agents that can't receive images now, the first of them.
     pub(crate) away: Vec<Away>,
-    /// How many of those there are.
+    /// How many agents can't receive images now.
     pub(crate) away_count: usize,
-    /// What is there.
+    /// How many pairs are present.
     pub(crate) present: usize,
-    /// What is not.
+    /// The pairs that are missing, counted by reason.
     pub(crate) tally: Tally,
-    /// What waits for a reason of its own, the first of it.
+    /// Images that wait for a reason of their own, the first of them.
     pub(crate) waiting: Vec<Waiting>,
-    /// What it began last.
+    /// What the rule last began.
     pub(crate) begun: Option<Begun>,
     /// Why what could begin did not.
     pub(crate) problem: Option<String>,
 }
 
 impl Status {
-    /// How often an image is missing on an agent.
+    /// How many pairs of image and agent are missing.
     pub(crate) fn missing(&self) -> usize {
         let Tally { begun, loading, due, held_back, unfit } = self.tally;
         begun + loading + due + held_back + unfit
     }
 }
 
-/// An agent that can't be given anything now.
+/// An agent that can't receive images now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Away {
-    /// The agent.
+    /// The agent's id.
     pub(crate) agent: String,
-    /// Why.
+    /// Why it can't.
     pub(crate) reason: String,
 }
 
 /// An image that waits on an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
-    /// The agent.
+    /// The agent's id.
     pub(crate) agent: String,
     /// The image's canonical name.
     pub(crate) image: String,
-    /// Why.
+    /// Why it waits.
     pub(crate) reason: String,
-    /// When it is tried again, where that is a matter of time.
+    /// When it is tried again, if it waits for a time.
     pub(crate) until: Option<Timestamp>,
 }
 
 /// What a rule began in one round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Begun {
-    /// When.
+    /// When it began.
     pub(crate) at: Timestamp,
-    /// The tasks.
+    /// The tasks that were started.
     pub(crate) tasks: Vec<TaskId>,
-    /// How many images on agents.
+    /// How many pairs of image and agent they cover.
     pub(crate) count: usize,
 }

@@ -1,4 +1,4 @@
-//! Which agents the rules name at one moment, and what these lack.
+//! Which agents the rules name at one moment, and what these agents lack.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,32 +20,32 @@ use crate::rules::status::Away;
 /// The agents that a rule's expression names.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
-    /// By number.
+    /// The agents by number.
     bits: Bits,
-    /// Their ids, in order.
+    /// The agents' ids, sorted.
     pub(crate) names: Vec<String>,
-    /// Those of them that can't be given anything now.
+    /// Those of the agents that can't receive images now.
     pub(crate) away: Vec<Away>,
-    /// Names that are nobody's, the first of them.
+    /// Names in the expression that no agent has, the first of them.
     pub(crate) unknown: Vec<String>,
-    /// How many of those there are.
+    /// How many names no agent has.
     pub(crate) unknown_count: usize,
 }
 
 impl Agents {
-    /// Their names in short.
+    /// The agents' ids folded.
     pub(crate) fn folded(&self) -> String {
         fold(&self.names)
     }
 }
 
-/// What was seen in one look.
+/// The result of one survey.
 pub(in crate::rules) struct Seen {
-    /// For each rule.
+    /// The diff and the agents of each rule.
     pub(in crate::rules) rules: Vec<(Diff, Agents)>,
 }
 
-/// Looks at what these rules find, off the threads that answer requests.
+/// Surveys these rules, off the threads that answer requests.
 pub(in crate::rules) async fn look_at(
     catalog: &Catalog,
     fleet: &Fleet,
@@ -92,7 +92,7 @@ fn named(expression: &Expression, inventory: &Inventory, by_name: &HashMap<&str,
     agents
 }
 
-/// Why an agent can't be given anything now, if it can't.
+/// Why an agent can't receive images now; `None` if it can.
 fn away(agent: &Agent) -> Option<String> {
     match (&agent.status, &agent.away) {
         (AgentStatus::Lost { reason, .. }, _) => Some(format!("lost: {reason}")),

@@ -1,4 +1,4 @@
-//! What the tests of rules share.
+//! Helpers that the tests of rules share.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::base::digest::Digest;
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
 use crate::catalog::labels::Labels;
 
-/// A set of these numbers.
+/// The set of these numbers.
 pub(in crate::rules) fn bits(numbers: &[usize]) -> Bits {
     let mut bits = Bits::default();
     for number in numbers {
@@ -17,7 +17,7 @@ pub(in crate::rules) fn bits(numbers: &[usize]) -> Bits {
     bits
 }
 
-/// `cr.lab/NAME:TAG` of 100 bytes; its digest is made of that name and the architecture.
+/// The image `cr.lab/NAME:TAG` of 100 bytes; its digest is made from that name and the architecture.
 pub(in crate::rules) fn image(name: &str, architecture: &str) -> Arc<Image> {
     let (name, tag) = name.split_once(':').unwrap();
     let digest = |of: &str| Digest::sha256_of(format!("{of} {name}:{tag} {architecture}").as_bytes());

@@ -1,4 +1,4 @@
-//! What a round knows of the items of a task, so that the next one has to read only what is new.
+//! What a round remembers about the items of a task, so that the next round reads only what is new.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use crate::tasks::live::Live;
 use crate::tasks::task::{Item, Page};
 use crate::transfer::service::Attempt;
 
-/// A task whose end is yet to be taken note of. Each of its items is read twice: when it is new, and when it has ended.
+/// A task whose end is not yet noted. Each of its items is read twice: when it is new, and when it has ended.
 #[derive(Default)]
 pub(in crate::rules) struct Watched {
-    /// How many of its items were read.
+    /// How many of its items have been read.
     read: usize,
-    /// Those of them whose end was not taken note of, by number.
+    /// The attempts of those read items whose end is not yet noted, by item number.
     pub(in crate::rules) open: BTreeMap<u32, Attempt>,
 }
 
 impl Watched {
-    /// Reads the items that are new, while the task runs; those that have ended since are returned, each with what it is
-    /// about, once.
+    /// Reads the new items while the task runs. Returns the items that have ended since, each once and with its
+    /// attempt.
     pub(in crate::rules) fn look(&mut self, live: &Live) -> Vec<(Item, Attempt)> {
         let items = live.items(Page { offset: self.read, ..Page::ALL }).unwrap_or_default();
         self.read += items.len();
@@ -30,7 +30,7 @@ impl Watched {
         ended.into_iter().filter_map(with_attempt).collect()
     }
 
-    /// What an item of a task that has ended is about; none if its end was taken note of before.
+    /// Returns the attempt of an item of a task that has ended; `None` if its end was noted before.
     pub(in crate::rules) fn take(&mut self, item: &Item) -> Option<Attempt> {
         if usize::try_from(item.number).is_ok_and(|number| number < self.read) {
             return self.open.remove(&item.number);

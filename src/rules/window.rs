@@ -1,7 +1,7 @@
-//! The time of the day in which a rule may begin something: `22:00-06:00`, in a time zone.
+//! The time of day in which a rule may begin something: `22:00-06:00`, in a time zone.
 //!
-//! The times are those of the clocks on the wall. A window that begins at 02:30 on the day on which clocks are put from
-//! 02:00 to 03:00 begins when they are; one that begins at a time that comes twice begins at the first.
+//! The times are those of wall clocks. A window that begins at 02:30, on a day when clocks go from 02:00 to 03:00,
+//! begins at that change; a window that begins at a time that occurs twice begins at the first.
 
 use std::fmt;
 
@@ -15,33 +15,34 @@ use crate::base::{Error, Result};
 
 /// A whole day, in minutes.
 const DAY: u16 = 24 * 60;
-/// How many days ahead an opening is looked for: a window that falls into a skipped hour is there on the next day.
+/// How many days ahead the next opening is searched: a window that falls into a skipped hour exists on the next day.
 const AHEAD: i64 = 3;
-/// Longest name of a time zone, in bytes; the longest there is has 32.
+/// Longest name of a time zone, in bytes; the longest real one has 32.
 const MAX_ZONE: usize = 64;
 
 /// A part of the day, the same every day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Minutes after midnight; the window is open from then on.
+    /// When the window opens, in minutes after midnight.
     opens: u16,
-    /// Minutes after midnight, 1,440 for midnight itself; on the next day if it is not after `opens`.
+    /// When the window closes, in minutes after midnight; 1,440 for midnight itself. If it is not after `opens`, it
+    /// is on the next day.
     closes: u16,
-    /// An IANA name; none for the server's own time zone.
+    /// An IANA time zone; `None` for the server's own.
     zone: Option<String>,
 }
 
-/// How a window stands at one moment.
+/// Whether a window is open at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WindowState {
-    /// It is open, until then.
+    /// The window is open until this time.
     Open(Timestamp),
-    /// It is closed, until then; none if it does not open within days.
+    /// The window is closed until this time; `None` if it does not open within days.
     Closed(Option<Timestamp>),
 }
 
 impl Window {
-    /// Reads `HH:MM-HH:MM`, and the name of a time zone.
+    /// Parses `HH:MM-HH:MM`, and the name of a time zone.
     ///
     /// # Errors
     /// [`Error::Invalid`] for anything else, and for a time zone that this server does not know.
@@ -64,12 +65,12 @@ impl Window {
         Ok(window)
     }
 
-    /// Its time zone as it was given; none for the server's own.
+    /// Its time zone as the admin gave it; `None` for the server's own.
     pub(crate) fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// The name of the time zone that it is read in.
+    /// The name of the time zone that applies to it.
     pub(crate) fn zone_name(&self) -> String {
         let own = || TimeZone::system().iana_name().unwrap_or("UTC").to_owned();
         self.zone.clone().unwrap_or_else(own)
@@ -87,7 +88,7 @@ impl Window {
         TimeZone::get(name).map_err(|_| unknown())
     }
 
-    /// How it stands now.
+    /// Whether it is open now.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the server no longer knows the time zone.
@@ -95,7 +96,7 @@ impl Window {
         let zone = self.time_zone()?;
         let today = zone.to_datetime(now).date();
         let mut opens = None;
-        // One that opened yesterday may be open still.
+        // A window that opened yesterday may still be open.
         for days in -1..=AHEAD {
             let Ok(date) = today.checked_add(days.days()) else { continue };
             match self.on(date, &zone) {
@@ -110,7 +111,7 @@ impl Window {
         Ok(WindowState::Closed(opens))
     }
 
-    /// From when to when it is open that began on this day.
+    /// When the window that opens on this day opens and closes.
     fn on(&self, date: Date, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
         let last = if self.closes > self.opens && self.closes < DAY { date } else { date.tomorrow().ok()? };
         Some((moment(date, self.opens, zone)?, moment(last, self.closes % DAY, zone)?))
@@ -124,7 +125,7 @@ impl fmt::Display for Window {
     }
 }
 
-/// When the clocks on the wall show this time; the moment at which it is skipped if they never do.
+/// The moment at which wall clocks show this time; if they skip it, the moment of the change.
 fn moment(date: Date, minutes: u16, zone: &TimeZone) -> Option<Timestamp> {
     let (hour, minute) = (i8::try_from(minutes / 60).ok()?, i8::try_from(minutes % 60).ok()?);
     let time = date.to_datetime(Time::new(hour, minute, 0, 0).ok()?);
@@ -134,12 +135,12 @@ fn moment(date: Date, minutes: u16, zone: &TimeZone) -> Option<Timestamp> {
     if !is_skipped {
         return Some(moment);
     }
-    // The change that skipped it is at this moment or before it.
+    // The change that skipped the time is at this moment or before it.
     let after = moment.checked_add(1.second()).ok()?;
     zone.preceding(after).next().map(|change| change.timestamp())
 }
 
-/// Minutes after midnight of `HH:MM`.
+/// Parses `HH:MM` into minutes after midnight.
 fn minutes(text: &str) -> Option<u16> {
     let (hours, minutes) = text.trim().split_once(':')?;
     let number = |digits: &str| {

@@ -1,4 +1,5 @@
-//! When contents that nothing names any more are collected: once after the start, and whenever the images have changed.
+//! Decides when contents that nothing names any more are collected: once after the start, and whenever images have
+//! changed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,21 +14,21 @@ use crate::scan::work::Work;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::TaskKind;
 
-/// The shortest rest between two looks, and how many times as long as a look it is at least: it takes no more than a small
-/// part of a processor, however large the catalog is and however often it changes.
+/// The shortest rest between two collections, and how many times as long as a collection it must be: collecting takes
+/// only a small part of a processor, however large the catalog is and however often it changes.
 const REST: (Duration, u32) = (Duration::from_secs(1), 20);
-/// The rest after a look that failed.
+/// The rest after a collection that failed.
 const AFTER_FAULT: Duration = Duration::from_mins(1);
-/// How long a scan that goes on and on puts the next look off.
+/// How long a scan that does not end can delay the next collection.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
-/// The scans there are.
+/// The scans the queue knows.
 struct Scans {
-    /// All of them.
+    /// The ids of all scans.
     known: Arc<HashSet<TaskId>>,
-    /// Those that have not ended.
+    /// The ids of the scans that have not ended.
     running: Vec<TaskId>,
-    /// The registries that these read.
+    /// The registries that the running scans read.
     registries: BTreeSet<String>,
 }
 
@@ -35,7 +36,7 @@ impl Scans {
     fn of(queue: &Queue) -> Self {
         let all = queue.of_kind(TaskKind::Rescan);
         let running: Vec<_> = all.iter().filter(|live| live.is_running()).collect();
-        // What a scan finds to do is of the registries that it was made for.
+        // All items that a scan adds are about the registries it was made for.
         let works = running.iter().flat_map(|live| live.first_items());
         let registries =
             works.filter_map(|item| Some(Work::of(&item.work).ok()?.registry().to_owned())).collect();
@@ -43,7 +44,7 @@ impl Scans {
         Self { known: Arc::new(all.iter().map(|live| live.id()).collect()), running, registries }
     }
 
-    /// Waits for the end of one of them.
+    /// Waits until one of the running scans ends.
     async fn one_ends(&self, queue: &Queue) {
         let mut ends = queue.ends();
         while self.running.iter().all(|id| queue.find(*id).is_some_and(|live| live.is_running())) {
@@ -52,7 +53,7 @@ impl Scans {
     }
 }
 
-/// Collects, until the server stops.
+/// Collects again and again until the server stops.
 pub(crate) async fn collect(catalog: Catalog, queue: Queue, stop: CancellationToken) {
     let work = async {
         let (mut changes, (shortest, times)) = (catalog.changes(), REST);
@@ -84,10 +85,10 @@ pub(crate) async fn collect(catalog: Catalog, queue: Queue, stop: CancellationTo
     }
 }
 
-/// Looks once; whether there may be more.
+/// Collects once; returns whether there may be more.
 async fn look(catalog: &Catalog, queue: &Queue, scans: &Scans) -> Result<bool> {
     let (queue, known) = (queue.clone(), Arc::clone(&scans.known));
-    // A scan that is new might read what is on its way out.
+    // A new scan might read content that is about to be removed.
     let may_go_on = move || queue.of_kind(TaskKind::Rescan).iter().all(|live| known.contains(&live.id()));
     let collected = catalog.collect(scans.registries.clone(), may_go_on).await?;
     let records = collected.records;

@@ -1,22 +1,22 @@
-//! What is read of a repository while somebody else still reads all of it. That takes minutes where there are thousands
-//! of tags, and its end must not bring back what a single tag was before it was read anew.
+//! The tags read from a repository while another task reads all of it. Reading thousands of tags takes minutes, and
+//! the end of that must not restore the old state of a single tag that was read anew meanwhile.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// The tags that somebody else has read since a reading of all of them began.
+/// The tags that other tasks have read since a read of the whole repository began.
 pub(crate) type Newer = Mutex<BTreeSet<String>>;
 
 type Readings = HashMap<(String, String), Vec<Weak<Newer>>>;
 
-/// The readings of whole repositories that are under way. Clones are the same.
+/// The reads of whole repositories that are under way. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct ConcurrentReads(Arc<Mutex<Readings>>);
 
 impl ConcurrentReads {
-    /// A reading of a whole repository begins. It is over when what this returns is dropped.
+    /// Begins a read of a whole repository. The read is over when the result is dropped.
     pub(crate) fn begin(&self, registry: &str, repository: &str) -> Arc<Newer> {
         let newer = Arc::<Newer>::default();
         let mut readings = self.0.lock();
@@ -28,7 +28,7 @@ impl ConcurrentReads {
         newer
     }
 
-    /// What was found of a single tag is in the catalog now.
+    /// Notes that the catalog now has a newer read of this single tag.
     pub(crate) fn note(&self, registry: &str, repository: &str, tag: &str) {
         let readings = self.0.lock();
         let open = readings.get(&(registry.into(), repository.into())).into_iter().flatten();

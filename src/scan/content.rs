@@ -1,7 +1,8 @@
-//! From digests to what they hold. Content never changes under its digest, so each manifest and each config is fetched
-//! once from each registry that names it: from the registry the first time, from the store ever after, and by one of
-//! several who want it at once. That another registry has served it counts for nothing: whoever may write to one could
-//! name what is in another, and would have it shown to readers who may not see it.
+//! Finds out what digests stand for. Content never changes under its digest, so each manifest and each config is
+//! fetched once from each registry that names it: the first time from the registry, later from the store. If several
+//! readers want it at once, one of them fetches it. It does not matter that another registry has served the content:
+//! anyone who may write to one registry could name content of another there, and so show it to readers who may not
+//! see it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::registry::manifest::{Child, Descriptor, ImageManifest, Manifest, clas
 const MAX_DEPTH: usize = 8;
 const MAX_MANIFESTS: usize = 256;
 
-/// What was fetched or looked up, and whether the store has it yet.
+/// Content that was fetched or looked up, and whether the store has it yet.
 #[derive(Clone)]
 struct Known<T> {
     value: T,
@@ -34,7 +35,7 @@ struct Known<T> {
 
 type Cells<T> = Mutex<HashMap<Digest, Arc<OnceCell<Known<T>>>>>;
 
-/// The content a scan has met.
+/// The content that a scan has met so far.
 pub(crate) struct Content {
     catalog: Catalog,
     /// The registry's host.
@@ -47,26 +48,26 @@ pub(crate) struct Content {
 pub(crate) struct Found {
     /// Its architecture, normalized.
     pub(crate) architecture: String,
-    /// Its manifest.
+    /// The digest of its manifest.
     pub(crate) manifest: Digest,
-    /// Its config's digest.
+    /// The digest of its config.
     pub(crate) digest: Digest,
     /// Its config.
     pub(crate) config: Arc<Config>,
-    /// Layers and config, in bytes.
+    /// The size of layers and config, in bytes.
     pub(crate) size_bytes: u64,
 }
 
-/// What a tag comes to.
+/// What a tag resolves to.
 #[derive(Default)]
 pub(crate) struct Resolved {
-    /// Its images.
+    /// The images of the tag.
     pub(crate) images: Vec<Found>,
-    /// What it has besides, and why that is no image of the catalog.
+    /// The other entries of the tag, and why each is not an image of the catalog.
     pub(crate) skipped: Vec<String>,
-    /// Parts of it that could not be read.
+    /// The parts of the tag that could not be read.
     pub(crate) failed: Vec<String>,
-    /// Content that was fetched on the way, for the store.
+    /// The content that was fetched on the way, for the store.
     pub(crate) fresh: Fresh,
 }
 
@@ -79,11 +80,11 @@ pub(crate) struct Fresh {
     pub(crate) configs: Vec<(Digest, Arc<Config>)>,
 }
 
-/// Why content could not be had.
+/// Why content could not be read.
 pub(crate) enum Trouble {
-    /// The registry.
+    /// The registry failed.
     Registry(RegistryError),
-    /// The store.
+    /// The store failed.
     Store(crate::base::Error),
 }
 
@@ -99,15 +100,15 @@ impl From<crate::base::Error> for Trouble {
     }
 }
 
-/// Where content is looked for: one repository of the registry.
+/// Where to look for content: one repository of the registry.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
-    /// The way to the registry.
+    /// The client of the registry.
     pub(crate) client: &'a Client,
     /// The repository.
     pub(crate) repository: &'a str,
-    /// The images that the tag has in the catalog. They are there because the registry has served them, also before that
-    /// was written down.
+    /// The images of this tag in the catalog. They are there because the registry has served them, perhaps before
+    /// that was recorded.
     pub(crate) seen: &'a [Arc<Image>],
 }
 
@@ -118,15 +119,15 @@ impl Source<'_> {
 }
 
 impl Content {
-    /// Nothing met yet.
+    /// Starts with no content.
     pub(crate) fn new(catalog: Catalog, registry: &str) -> Self {
         Self { catalog, registry: registry.into(), manifests: Mutex::default(), configs: Mutex::default() }
     }
 
-    /// What the manifest with this digest comes to. `fetched` is its text, if a request brought it along.
+    /// Resolves the manifest with this digest. `fetched` is its text, if a request already brought it.
     ///
     /// # Errors
-    /// When the manifest itself can't be read. A part of an index that can't be read is told in the result.
+    /// When the manifest itself can't be read. A part of an index that can't be read is listed in the result.
     pub(crate) async fn resolve(
         &self,
         source: Source<'_>,
@@ -152,7 +153,7 @@ impl Content {
                 Err(trouble) => return Err(trouble),
             };
             match record {
-                // What makes no sense says nothing of what was there before.
+                // A broken manifest says nothing about what was there before.
                 ManifestRecord::Unusable { reason, is_broken: true } => resolved.failed.push(reason),
                 ManifestRecord::Unusable { reason, .. } => resolved.skipped.push(reason),
                 ManifestRecord::Image { config, size_bytes, .. } => {
@@ -164,7 +165,7 @@ impl Content {
                         resolved.failed.push(format!("indexes nest more than {MAX_DEPTH} deep"));
                         continue;
                     }
-                    // Taken from the end, so in reverse to keep the index's order.
+                    // Children are taken from the end, so this reverses them to keep the index's order.
                     for child in children.into_iter().rev() {
                         if met.len() >= MAX_MANIFESTS {
                             resolved
@@ -240,7 +241,7 @@ impl Content {
         let unusable = |reason: String| Ok(ManifestRecord::Unusable { reason, is_broken: false });
         let broken = |reason: String| Ok(ManifestRecord::Unusable { reason, is_broken: true });
         let classified = classify(&fetched.media_type, &fetched.bytes);
-        // Many manifests wait for their configs at once, and each may have 4 MiB.
+        // Many manifests may wait for their configs at the same time, each of up to 4 MiB.
         drop(fetched);
         match classified {
             Err(why) => broken(why.to_string()),
@@ -265,7 +266,7 @@ impl Content {
         }
     }
 
-    /// The config of an image; the inner error is of its content, and as lasting as that.
+    /// The config of an image. The inner error is about its content, and so permanent.
     async fn config(
         &self,
         source: Source<'_>,
@@ -308,7 +309,7 @@ fn cell<T>(cells: &Cells<T>, digest: &Digest) -> Arc<OnceCell<Known<T>>> {
     Arc::clone(cells.lock().entry(digest.clone()).or_default())
 }
 
-/// Whether the registry asks for peace: then the whole item waits, not only a part of it fails.
+/// Whether the registry asks for a pause: in that case the whole item waits, rather than only a part of it failing.
 pub(crate) fn is_pause(error: &RegistryError) -> bool {
     matches!(error.reason, crate::registry::error::Reason::RateLimited { .. })
 }
@@ -323,7 +324,7 @@ fn index_record(entries: Vec<Child>) -> ManifestRecord {
     for entry in entries {
         let platform = entry.platform.unwrap_or_default();
         if entry.attestation {
-            // Part of how the image was built, and not listed by any tool: nothing is passed over here.
+            // This is part of how the image was built, and no tool lists it, so it does not count as skipped.
         } else if !is_linux(&platform.os) {
             skipped.push(format!("not for Linux but {}/{}", platform.os, platform.architecture));
         } else {

@@ -1,7 +1,7 @@
 //! From registries to the catalog: list, compare, write.
 //!
-//! A rescan is a background task. Its first item lists the registry's repositories, then each repository is an item of
-//! its own, read and committed whole, and the last one removes what is gone.
+//! A rescan is a background task. Its first item lists the registry's repositories; then each repository is a
+//! separate item, read and committed as a whole; the last item removes what is gone.
 
 pub(crate) mod collector;
 mod concurrent_reads;

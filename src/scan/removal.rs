@@ -1,4 +1,4 @@
-//! Taking an image out of its registry, or out of the catalog by its id.
+//! Removes an image from its registry, or from the catalog by its id.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use crate::registry::error::{Error as RegistryError, Reason};
 use crate::scan::service::Scanner;
 
 impl Scanner {
-    /// Takes an image's tag away in its registry. The catalog keeps the image until it is forgotten or the registry
+    /// Removes an image's tag from its registry. The catalog keeps the image until it is forgotten or the registry is
     /// scanned.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when more than this image would go, or something else than the catalog knows;
+    /// [`Error::Conflict`] when more than this image would go, or something other than the catalog knows;
     /// [`Error::Unavailable`] when the registry can't or won't.
     pub(crate) async fn untag(&self, caller: &Caller, id: &str) -> Result<Arc<Image>> {
         self.audit
@@ -26,10 +26,10 @@ impl Scanner {
             .await
     }
 
-    /// Takes an image out of the catalog, with its aliases; before that out of its registry, if `from_registry`.
+    /// Removes an image from the catalog, with its aliases; if `from_registry`, first from its registry.
     ///
     /// # Errors
-    /// Those of [`Scanner::untag`]; then the catalog keeps it, too.
+    /// Those of [`Scanner::untag`]; in that case the catalog keeps the image too.
     pub(crate) async fn purge(&self, caller: &Caller, id: &str, from_registry: bool) -> Result<Arc<Image>> {
         self.audit
             .superadmin(caller, "purge_image_by_id", id, |deed| async move {

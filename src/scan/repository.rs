@@ -1,4 +1,4 @@
-//! One repository: its tags compared with the catalog, and what is to be written.
+//! Reads one repository: compares its tags with the catalog, and collects what to write.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,44 +24,44 @@ use crate::store::table::Writer;
 use crate::tasks::task::{Ledger, Progress};
 use crate::tasks::worker::{Outcome, Workplace};
 
-/// Tags asked about at once. The client holds the number of requests in flight; this only keeps it fed.
+/// How many tags are asked about at once. The client limits the requests in flight; this only keeps it busy.
 const TAGS_AT_ONCE: usize = 16;
-/// So many tags in a row that could not be reached end the reading of a repository; of those that the registry said
-/// nothing to, which took a minute and a half each, this part.
+/// After this many unreachable tags in a row the read of a repository ends. [`SILENT`] is the limit for tags to which
+/// the registry did not answer at all; each of those took a minute and a half.
 const PATIENCE: usize = 10;
 const SILENT: usize = PATIENCE / 2;
 
 /// A repository that is being read.
 pub(crate) struct Reading<'a> {
-    /// The catalog it is compared with.
+    /// The catalog to compare the repository with.
     pub(crate) catalog: &'a Catalog,
     /// The scan.
     pub(crate) session: &'a Session,
-    /// The repository.
+    /// The repository's name.
     pub(crate) name: &'a str,
-    /// Where progress is told.
+    /// Where to report progress.
     pub(crate) place: &'a Workplace,
-    /// The other readings.
+    /// The other reads under way.
     pub(crate) meanwhile: &'a ConcurrentReads,
 }
 
-/// What was found of one tag.
+/// The result of reading one tag.
 enum Tag {
-    /// Not an image's tag: nothing was asked.
+    /// The tag does not belong to an image; nothing was asked.
     Accessory(&'static str),
-    /// It points at this.
+    /// The tag points to this digest, and resolves to this.
     Read(Digest, Resolved),
-    /// It could not be read.
+    /// The tag could not be read.
     Unread(RegistryError),
 }
 
-/// What is to be written at the end.
+/// What to write at the end.
 #[derive(Default)]
 struct Draft {
     ledger: Ledger,
     images: Vec<(ImageRecord, Arc<Config>)>,
     removed: Vec<Arc<Image>>,
-    /// Tags that had images and now hold something else altogether.
+    /// Tags that had images and now hold something entirely different.
     emptied: Vec<String>,
     tags: BTreeMap<String, TagRecord>,
     fresh: Fresh,
@@ -75,7 +75,7 @@ impl Reading<'_> {
     pub(crate) async fn all(&self, task: TaskId, now: Timestamp) -> Result<Outcome, Trouble> {
         let newer = self.meanwhile.begin(self.host(), self.name);
         let listed = match self.session.client.tags(self.name).await {
-            // The repository is gone: a complete reading of nothing.
+            // The repository is gone: this counts as a complete read of nothing.
             Err(error) if error.reason == Reason::NotFound => Names::default(),
             listed => listed?,
         };
@@ -90,7 +90,8 @@ impl Reading<'_> {
         let present: BTreeSet<&str> = listed.good.iter().map(String::as_str).collect();
         let mut gone: Vec<String> =
             known.keys().filter(|tag| !present.contains(tag.as_str())).cloned().collect();
-        // Removed with those, by the sweep, which doubts a registry where this befalls most images at once.
+        // The sweep removes these together with the vanished ones, because it doubts a registry where most images go
+        // at once.
         gone.append(&mut draft.emptied);
         let record = RepositoryRecord {
             tags: std::mem::take(&mut draft.tags),
@@ -105,7 +106,7 @@ impl Reading<'_> {
             let newer = newer.lock();
             let is_newer = |tag: &str| newer.contains(tag);
             if !newer.is_empty() {
-                // Somebody else has read these since: what they found stands.
+                // Other tasks have read these tags since; their results stand.
                 let standing = Catalog::repository_within(w, &registry.host, &name)?;
                 record.tags.retain(|tag, _| !is_newer(tag));
                 record.tags.extend(standing.tags.into_iter().filter(|(tag, _)| is_newer(tag)));
@@ -138,7 +139,7 @@ impl Reading<'_> {
         let (catalog, registry) = (self.catalog.clone(), Arc::clone(&self.session.registry));
         let (meanwhile, name, tag) = (self.meanwhile.clone(), self.name.to_owned(), tag.to_owned());
         Ok(outcome(draft, move |w, draft| {
-            // As it stands by now: somebody may have read the others since.
+            // The current record: another task may have read the other tags since.
             let mut record = Catalog::repository_within(w, &registry.host, &name)?;
             record.tags.append(&mut draft.tags);
             record.gone.retain(|gone| *gone != tag);
@@ -153,7 +154,7 @@ impl Reading<'_> {
         &self.session.registry.host
     }
 
-    /// What the catalog has of this repository, by tag.
+    /// The images of this repository in the catalog, by tag.
     fn known(&self) -> HashMap<String, Vec<Arc<Image>>> {
         let mut known: HashMap<String, Vec<Arc<Image>>> = HashMap::new();
         for image in self.catalog.repository_images(self.host(), self.name) {
@@ -181,7 +182,7 @@ impl Reading<'_> {
         let (mut current, mut unreached) = (0, 0);
         while let Some((tag, found)) = results.next().await {
             let found = match found {
-                // What was fetched so far must not be fetched again when this item is taken up once more.
+                // What was fetched so far must not be fetched again when this item is resumed.
                 Err(trouble) => return Err(self.keep_content(draft, trouble).await),
                 Ok(Tag::Unread(error)) if is_pause(&error) => {
                     return Err(self.keep_content(draft, error.into()).await);
@@ -219,7 +220,7 @@ impl Reading<'_> {
         trouble
     }
 
-    /// One tag, at the least cost: one conditional request if it was seen before and has not moved.
+    /// Reads one tag at the least cost: one conditional request, if it was seen before and has not moved.
     async fn read(
         &self,
         tag: &str,
@@ -230,7 +231,7 @@ impl Reading<'_> {
             return Ok(Tag::Accessory(why));
         }
         let client = &self.session.client;
-        // An image scanned before this repository's record was written is as good a witness.
+        // An image scanned before this repository's record was written serves just as well.
         let seen = before.map(|record| &record.digest).or_else(|| Some(&known?.first()?.record.target));
         let found = match seen {
             Some(digest) => client.probe(self.name, tag, digest).await.map(|probe| match probe {
@@ -259,7 +260,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Enters what was found of a tag into the draft; returns a line for those who follow.
+    /// Puts the result for a tag into the draft; returns a line for those who follow the task.
     fn note(&self, draft: &mut Draft, tag: &str, found: Tag, known: Option<&Vec<Arc<Image>>>) -> String {
         let reference = format!("{}/{}:{tag}", self.host(), self.name);
         match found {
@@ -326,9 +327,9 @@ impl Reading<'_> {
             }
             draft.images.push((record, found.config));
         }
-        // An architecture the tag has no more is gone for sure only when every part of it was read.
+        // An architecture that the tag no longer lists is only known to be gone when every part of the tag was read.
         if !resolved.failed.is_empty() {
-            // Kept.
+            // The images are kept.
         } else if is_empty {
             draft.emptied.push(tag.into());
         } else {
@@ -337,7 +338,8 @@ impl Reading<'_> {
             draft.removed.extend(gone.cloned());
             draft.ledger.removed += (draft.removed.len() - count) as u64;
         }
-        // Where it points is known even if not all of it could be read: the next scan asks only for what is missing.
+        // It is known where the tag points even if not all of it could be read: the next scan asks only for what is
+        // missing.
         draft.tags.insert(tag.into(), TagRecord { digest: target });
         for why in resolved.skipped {
             draft.ledger.skipped.push(reference, why);
@@ -353,7 +355,7 @@ impl Reading<'_> {
 }
 
 impl Draft {
-    /// Writes what was found, but for the record of the repository.
+    /// Writes what was found, except for the repository's record.
     fn keep(&mut self, catalog: &Catalog, registry: &Registry, writer: &mut Writer) -> Result<(), Error> {
         catalog.put_content(writer, registry, &self.fresh.manifests, &self.fresh.configs)?;
         catalog.put_images(writer, std::mem::take(&mut self.images))?;
@@ -373,7 +375,8 @@ fn outcome(
     }
 }
 
-/// Why a tag is none of an image's, told from its name alone: signatures and other things kept beside images.
+/// Why a tag does not belong to an image, judging by its name alone: signatures and other things stored beside
+/// images.
 fn accessory(tag: &str) -> Option<&'static str> {
     if [".sig", ".att", ".sbom"].iter().any(|end| tag.ends_with(end)) {
         return Some("a signature, attestation or bill of materials (cosign), not an image");

@@ -1,4 +1,4 @@
-//! What callers ask of scans.
+//! What callers ask about scans.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::scan::worker::has_no_catalog;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::TaskKind;
 
-/// Starts scans. Clones share the connections to registries.
+/// Starts scans. Clones share the clients of registries.
 #[derive(Clone)]
 pub(crate) struct Scanner {
     pub(in crate::scan) catalog: Catalog,
@@ -29,13 +29,13 @@ pub(crate) struct Scanner {
 pub(crate) struct Rescan {
     /// The registry's host; `None` for every registry.
     pub(crate) registry: Option<String>,
-    /// Only repositories of this name, or below it.
+    /// Only repositories with this name, or below it; `None` for all.
     pub(crate) project: Option<String>,
-    /// Remove vanished images even if they are most of what there was.
+    /// Remove vanished images even if they are most of the images.
     pub(crate) confirm_removals: bool,
 }
 
-/// The connections that a [`Scanner`] and its worker share.
+/// The sessions that a [`Scanner`] and its worker share.
 pub(crate) fn sessions(catalog: &Catalog, clients: &Clients) -> Arc<Sessions> {
     Arc::new(Sessions::new(catalog.clone(), clients.clone()))
 }
@@ -46,10 +46,10 @@ impl Scanner {
         Self { catalog, sessions, queue, audit }
     }
 
-    /// Starts a rescan; joins one of the same kind that is running already.
+    /// Starts a rescan, or joins one with the same subject that is already running.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an unknown registry, [`Error::Conflict`] when there is none at all.
+    /// [`Error::Missing`] for an unknown registry, [`Error::Conflict`] when there are no registries.
     pub(crate) async fn rescan(&self, caller: &Caller, wanted: Rescan) -> Result<TaskId> {
         let target = wanted.registry.as_deref().unwrap_or("every registry").to_owned();
         self.audit
@@ -121,13 +121,13 @@ impl Scanner {
         Ok(Work::Tag { registry, name: name.into(), tag: parsed.tag.unwrap_or_else(|| "latest".into()) })
     }
 
-    /// A task that does the same and has not ended.
+    /// The running task with this subject, if there is one.
     fn running(&self, subject: &str) -> Option<TaskId> {
         let same = |task: &crate::tasks::task::Task| task.subject == subject && !task.cancel_requested;
         self.queue.running().iter().find(|live| same(&live.task())).map(|live| live.id())
     }
 
-    /// Tries a registry out and says what it can do.
+    /// Tests the connection to a registry, and says what the registry can do.
     ///
     /// # Errors
     /// [`Error::Unavailable`] with what failed.

@@ -1,4 +1,4 @@
-//! What the items of one scan of one registry share: the connection, the content in flight, the patience.
+//! What the items of one scan of one registry share: the client, the content read so far, and the count of failures.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,28 +16,29 @@ use crate::registry::error::Error as RegistryError;
 use crate::scan::concurrent_reads::ConcurrentReads;
 use crate::scan::content::{Content, is_pause};
 
-/// After so many repositories in a row that could not be reached, the rest of the registry is given up: each try
-/// costs its full timeouts, and a registry that is down stays down for thousands of them.
+/// After this many unreachable repositories in a row, the rest of the registry is given up: each try costs its full
+/// timeouts, and a registry that is down stays down for thousands of them.
 const PATIENCE: u32 = 3;
 
 /// The state of one scan of one registry.
 pub(crate) struct Session {
     /// The registry as it was when the session began.
     pub(crate) registry: Arc<Registry>,
-    /// The way to it.
+    /// The client of the registry.
     pub(crate) client: Client,
-    /// What was fetched, each digest once.
+    /// The content that was fetched, each digest once.
     pub(crate) content: Content,
     failures: AtomicU32,
 }
 
 impl Session {
-    /// Whether the registry has failed so often in a row that it is not worth asking.
+    /// Whether the registry has failed so often in a row that it is not asked any more.
     pub(crate) fn is_given_up(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= PATIENCE
     }
 
-    /// Remembers how an item fared. A registry that asks for a pause is there, and will be when it is over.
+    /// Notes the result of an item. A registry that asks for a pause does answer, and will again when the pause is
+    /// over.
     pub(crate) fn note(&self, failure: Option<&RegistryError>) {
         match failure {
             Some(error) if is_pause(error) => {}
@@ -49,11 +50,11 @@ impl Session {
     }
 }
 
-/// The sessions that are open. A client outlives its scan, so that tokens and what the registry taught are there for
-/// the next; a session ends with the last item that holds it.
+/// The open sessions. Clients outlive scans, so that tokens and what was learned about the registry are there for the
+/// next scan; a session ends with the last item that holds it.
 pub(crate) struct Sessions {
     catalog: Catalog,
-    /// The ways to the registries.
+    /// The clients of the registries.
     pub(crate) clients: Clients,
     /// The repositories that are being read.
     pub(crate) meanwhile: ConcurrentReads,
@@ -61,7 +62,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// No session yet.
+    /// Starts without sessions.
     pub(crate) fn new(catalog: Catalog, clients: Clients) -> Self {
         Self { catalog, clients, meanwhile: ConcurrentReads::default(), open: Mutex::default() }
     }
@@ -71,10 +72,10 @@ impl Sessions {
         self.open.lock().get(&(task, host.to_owned())).and_then(Weak::upgrade)
     }
 
-    /// The session of this task with this registry.
+    /// Returns the session of this task with this registry, and opens it if necessary.
     ///
     /// # Errors
-    /// When the registry is unknown, or its description makes no client.
+    /// When the registry is unknown, or no client can be made from its description.
     pub(crate) fn join(&self, task: TaskId, host: &str) -> Result<Arc<Session>> {
         let mut open = self.open.lock();
         if let Some(session) = open.get(&(task, host.to_owned())).and_then(Weak::upgrade) {

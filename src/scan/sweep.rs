@@ -1,4 +1,4 @@
-//! The end of a scan: what every page of a repository's tag list no longer named is removed, unless it is so much that
+//! The end of a scan: removes what the complete tag list of a repository no longer names, unless it is so much that
 //! the registry is more likely broken than emptied.
 
 use std::collections::BTreeSet;
@@ -14,10 +14,10 @@ use crate::catalog::service::Catalog;
 use crate::tasks::task::Ledger;
 use crate::tasks::worker::Outcome;
 
-/// Fewer vanished images than this are believed whatever share they are.
+/// Fewer than this many vanished images are believed, whatever share of all images they are.
 const NEVER_HELD: usize = 10;
 
-/// Removes what this task found to be gone.
+/// Removes the images that this task found to be gone.
 pub(crate) async fn sweep(
     catalog: &Catalog,
     task: TaskId,
@@ -29,7 +29,7 @@ pub(crate) async fn sweep(
     let (mut before, mut gone) = (0, Vec::new());
     let mut cleared: Vec<String> = Vec::new();
     for (name, record) in catalog.repository_records(host).await? {
-        // A record that another task wrote says nothing of what this one saw.
+        // A record that another task wrote does not say what this one saw.
         if record.read_by != Some(task) {
             continue;
         }
@@ -71,7 +71,7 @@ fn removal(
         changes: Box::new(move |w| {
             let mut sure = BTreeSet::new();
             for name in &cleared {
-                // As they stand by now: a tag may have been read again since, and be there.
+                // The current record: a tag may have been read again since, and exist.
                 let record = Catalog::repository_within(w, &registry.host, name)?;
                 let cleared = RepositoryRecord { gone: Vec::new(), ..record.clone() };
                 catalog.put_repository(w, &registry, name, &cleared)?;

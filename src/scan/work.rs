@@ -5,23 +5,23 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 use crate::tasks::task::NewItem;
 
-/// What is to be done.
+/// What an item of a scan does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Find out which repositories a registry has.
     List {
-        /// Its host.
+        /// The registry's host.
         registry: String,
-        /// Only those of this project.
+        /// Only repositories of this project.
         project: Option<String>,
-        /// For the sweep at the end.
+        /// Passed on to the sweep at the end.
         confirm_removals: bool,
     },
     /// Read one repository.
     Repository {
         /// The registry's host.
         registry: String,
-        /// Its name.
+        /// The repository's name.
         name: String,
     },
     /// Read one tag.
@@ -37,13 +37,13 @@ pub(crate) enum Work {
     Sweep {
         /// The registry's host.
         registry: String,
-        /// Even if it is most of what there was.
+        /// Whether to remove it even if it is most of what there was.
         confirm_removals: bool,
     },
 }
 
 impl Work {
-    /// The item for this work.
+    /// Makes the item for this work.
     pub(crate) fn item(&self) -> Result<NewItem> {
         let (name, phase) = match self {
             Self::List { registry, .. } => (format!("{registry}: repositories"), 0),
@@ -55,7 +55,7 @@ impl Work {
         Ok(NewItem { name, pair: None, phase, work })
     }
 
-    /// The host of the registry that it is about.
+    /// The host of the registry to work on.
     pub(crate) fn registry(&self) -> &str {
         match self {
             Self::List { registry, .. }
@@ -65,7 +65,7 @@ impl Work {
         }
     }
 
-    /// The work of an item.
+    /// Decodes the work of an item.
     pub(crate) fn of(bytes: &[u8]) -> Result<Self> {
         rmp_serde::from_slice(bytes).map_err(Error::internal)
     }

@@ -22,10 +22,10 @@ use crate::tasks::task::{Item, ItemState, Ledger, State, TaskKind};
 use crate::tasks::totals::Tally;
 use crate::tasks::worker::{ItemFailure, Outcome, Worker, Workplace};
 
-/// Repositories of one task that are read at once.
+/// How many repositories of one task are read at once.
 const REPOSITORIES_AT_ONCE: usize = 4;
 
-/// How often it is looked whether the registry answers, and from when on a wait is told.
+/// How often to check whether the registry answers, and how long a wait must be to be reported.
 const LOOK: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(5);
 
@@ -37,7 +37,7 @@ pub(crate) struct ScanWorker {
 }
 
 impl ScanWorker {
-    /// A worker on this catalog.
+    /// Makes a worker for this catalog.
     pub(crate) fn new(catalog: Catalog, sessions: Arc<Sessions>, clock: Clock) -> Self {
         Self { catalog, sessions, clock }
     }
@@ -76,12 +76,12 @@ impl ScanWorker {
         }
     }
 
-    /// Tells when the registry lets us wait; it never ends.
+    /// Reports it when the registry does not answer; this never ends.
     async fn tell_of_silence(&self, host: &str, place: &Workplace) -> Infallible {
         let mut is_told = false;
         loop {
             tokio::time::sleep(LOOK).await;
-            // As long as the attempt goes on there is a session, which this does not prolong.
+            // The session exists as long as the attempt does; this lookup does not prolong it.
             let silence = self.sessions.find(place.task(), host).and_then(|session| session.client.silence());
             match silence.filter(|silence| silence.lasting >= LONG) {
                 Some(silence) => {
@@ -101,7 +101,7 @@ impl ScanWorker {
         Reading { catalog: &self.catalog, session, name, place, meanwhile: &self.sessions.meanwhile }
     }
 
-    /// Finds the repositories to read: those the registry lists and those the catalog knows.
+    /// Finds the repositories to read: those the registry lists and those in the catalog.
     async fn list(
         &self,
         session: &Session,
@@ -122,7 +122,7 @@ impl ScanWorker {
                 names.extend(listed.good.into_iter().filter(wanted));
             }
             Err(error) if has_no_catalog(&error) => {
-                // What the admin named may be repositories themselves.
+                // The names the admin gave may be repositories themselves.
                 names.extend(registry.projects.iter().filter(|name| wanted(name)).cloned());
                 if names.is_empty() {
                     let remedy = "name its repositories as projects, or scan its images one by one";
@@ -143,7 +143,7 @@ impl ScanWorker {
     }
 }
 
-/// Whether the registry answered, but does not list its repositories to us.
+/// Whether the registry answered but does not list its repositories for us.
 pub(crate) fn has_no_catalog(error: &RegistryError) -> bool {
     match error.reason {
         Reason::NotFound | Reason::Forbidden | Reason::Unauthorized(_) => true,
@@ -175,7 +175,7 @@ impl Worker for ScanWorker {
         tokio::select! {
             outcome = self.attempt(work, place) => outcome.map_err(setback),
             never = self.tell_of_silence(&host, place) => match never {},
-            // Nothing is half done: what was read so far is dropped with the future, unwritten.
+            // Nothing is left half done: what was read so far is dropped unwritten, with the future.
             () = place.stop.cancelled() => Err(ItemFailure::giving_up("stopped")),
         }
     }
@@ -184,7 +184,7 @@ impl Worker for ScanWorker {
         (item.phase == 1).then_some("repositories")
     }
 
-    /// A scan has failed when it could read nothing that it set out to read.
+    /// A scan has failed if it could read nothing of what it set out to read.
     fn verdict(&self, items: &Tally) -> State {
         let none_read = items.of_phase(1, ItemState::Done) == 0;
         if none_read && items.of(ItemState::Failed) > 0 { State::Failed } else { State::Done }

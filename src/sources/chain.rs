@@ -1,7 +1,7 @@
-//! Peers first, the registry last: where an image is taken from when others near have it.
+//! A chain of sources: peers first, the registry last. An image is taken from nearby peers if they have it.
 //!
-//! Peers are not trusted. What they send is compared with its digest like anything else, and one that fails, lies or is
-//! slow is not asked again.
+//! Peers are not trusted. Their bytes are verified against the digest like any others, and a peer that fails, lies or
+//! is slow is not asked again.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -17,13 +17,13 @@ use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::source::{Document, Flow, Origin, Source};
 
-/// How long a peer may take to begin an answer. It is near, and there is the registry.
+/// How long a peer may take to begin its answer. It is near, and the registry is there as well.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A peer that was waited for so long altogether must have brought so many bytes a second.
+/// After this much waiting for a peer in all, it must have sent at least [`SLOWEST`] bytes a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 64 * 1024;
 
-/// Where one image is taken from.
+/// The sources of one image.
 pub(crate) struct Chain {
     state: Arc<Mutex<State>>,
     registry: Arc<dyn Source>,
@@ -31,31 +31,30 @@ pub(crate) struct Chain {
 
 #[derive(Default)]
 struct State {
-    /// In the order they are asked.
+    /// The peers in the order in which to ask them.
     peers: Vec<Peer>,
-    /// Who is not asked again.
+    /// The names of the peers that are not asked again.
     out: HashSet<String>,
-    /// Whose bytes went into which blob.
+    /// The peers that sent bytes of each blob.
     brought: HashMap<Digest, HashSet<String>>,
 }
 
-/// A peer.
+/// A peer that may have the image.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    /// What it is called.
+    /// The peer's name.
     pub(crate) name: String,
-    /// The way to it.
+    /// The source that fetches from it.
     pub(crate) source: Arc<dyn Source>,
 }
 
 impl Chain {
-    /// These peers in this order, and then the registry.
+    /// A chain of these peers in this order, and then the registry.
     pub(crate) fn new(peers: Vec<Peer>, registry: Arc<dyn Source>) -> Self {
         Self { state: Arc::new(Mutex::new(State { peers, ..State::default() })), registry }
     }
 
-    /// Takes these peers in the place of those there were. Who was left before has another chance: it may have been
-    /// for a grant that had ended.
+    /// Replaces the peers. A peer that was given up gets another chance: its grant may have ended.
     pub(crate) fn renew(&self, peers: Vec<Peer>) {
         let mut state = self.state.lock();
         state.peers = peers;
@@ -68,7 +67,7 @@ impl Chain {
         state.peers.iter().find(is_next).cloned()
     }
 
-    /// Asks the peers, one after the other; nothing if the registry has to be asked.
+    /// Asks the peers one after the other; `None` if the registry must be asked.
     async fn of_peers<T, F>(&self, ask: impl Fn(Peer) -> F) -> Option<(Peer, T)>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -79,7 +78,7 @@ impl Chain {
             let answer = timeout(ANSWER, ask(peer.clone())).await;
             match answer.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer"))) {
                 Ok(answer) => return Some((peer, answer)),
-                // It may have given the image up, or never had this form of its manifest.
+                // The peer may have removed the image, or never had this form of its manifest.
                 Err(fault) if fault.class == Class::NotFound => {}
                 Err(fault) => leave(&self.state, &peer.name, &fault),
             }
@@ -104,7 +103,7 @@ impl fmt::Debug for Chain {
 #[async_trait]
 impl Source for Chain {
     async fn manifest(&self, reference: &str) -> Result<Document, Fault> {
-        // What a tag points to only the registry can say.
+        // Only the registry can say what a tag points to.
         if let Ok(digest) = reference.parse::<Digest>() {
             let digest = &digest;
             let taken = self.of_peers(|peer| async move {
@@ -141,8 +140,8 @@ impl Source for Chain {
     }
 }
 
-/// The flow, and its peer left when it breaks off or is too slow. Whoever reads may be slow: only the time in which the
-/// peer is waited for counts.
+/// Wraps a flow so that its peer is given up if it breaks off or is too slow. The reader may be slow too, so only the
+/// time spent waiting for the peer counts.
 fn watched(state: Arc<Mutex<State>>, peer: String, flow: Flow) -> Flow {
     let Flow { from, pieces } = flow;
     let begun = (pieces, Duration::ZERO, 0_u64);
@@ -169,7 +168,7 @@ fn watched(state: Arc<Mutex<State>>, peer: String, flow: Flow) -> Flow {
                 Err(_) => Fault::new(Class::Network, "it stopped sending"),
             };
             leave(&state, &peer, &fault);
-            // Whatever it was, there is somebody else to go on with.
+            // Whatever the cause, another source can continue.
             Some((Err(Fault::new(Class::Network, fault.message)), None))
         }
     });
@@ -189,7 +188,7 @@ mod tests {
     use crate::engine::fault::{Class, Fault};
     use crate::engine::source::{Document, Flow, Source};
 
-    /// What somebody says, whatever is asked.
+    /// What a test source answers to every request.
     #[derive(Debug, Clone)]
     enum Says {
         Bytes(&'static [u8]),

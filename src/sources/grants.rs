@@ -1,7 +1,7 @@
-//! Who may take which image from us, and for how long.
+//! Grants: who may take which image from us, and for how long.
 //!
-//! A grant is random, made by the manager for one pull, and told by it to both sides. It opens the parts of one image and
-//! nothing else. Of grants only hashes are kept.
+//! A grant is a random secret that the manager makes for one pull and sends to both sides. It opens the parts of one
+//! image and nothing else. Only hashes of grants are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use crate::base::secret::Secret;
 use crate::engine::export::LocalExport;
 use crate::engine::fault::{Class, Fault};
 
-/// How long a grant is good unless it is renewed. Short, for on plain HTTP it can be read on the way.
+/// How long a grant is valid unless it is renewed. This is short, because over plain HTTP the grant can be read on
+/// the way.
 pub(crate) const LIFE: Duration = Duration::from_mins(2);
-/// The longest life that is given to one, whatever was asked for.
+/// The longest life a grant can get, whatever was asked for.
 const MAX_LIFE: Duration = Duration::from_mins(10);
-/// Grants at once. An agent with sixteen peers has sixteen.
+/// Most grants at once. An agent with sixteen peers has sixteen.
 const MAX_GRANTS: usize = 1_024;
 /// Random bytes in a grant.
 const BYTES: usize = 24;
-/// Longest text that is looked up at all.
+/// Longest text that is looked up as a grant, in bytes.
 const MAX_TEXT: usize = 256;
 
-/// The grants that are good now.
+/// The grants that are valid now.
 #[derive(Default)]
 pub(crate) struct Grants {
     held: Mutex<HashMap<Digest, Grant>>,
@@ -38,20 +39,20 @@ struct Grant {
     until: Instant,
 }
 
-/// What a grant opens.
+/// What a grant allows for one part of an image.
 pub(crate) enum Access {
-    /// There is no such grant, or its time is over.
+    /// There is no such grant, or it has expired.
     Unknown,
-    /// It is for other things.
+    /// The grant is for another image.
     Outside,
-    /// This is where the thing is.
+    /// The grant opens this part, which is in this export.
     Open(Arc<dyn LocalExport>),
 }
 
-/// A new grant.
+/// Makes a new grant.
 ///
 /// # Errors
-/// A system without randomness.
+/// The system has no randomness.
 pub(crate) fn random() -> Result<Secret, Fault> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes)
@@ -60,10 +61,11 @@ pub(crate) fn random() -> Result<Secret, Fault> {
 }
 
 impl Grants {
-    /// Lets whoever has this grant read the parts of an image on this export for so long from `now`.
+    /// Lets a holder of this grant read the parts of an image in this export for this long from `now`.
     ///
     /// # Errors
-    /// An image that is not whole there; a grant that is too short to be one, or is for another image; too many grants.
+    /// An image that the export does not hold whole; a grant that is too short, or is for another image; too many
+    /// grants.
     pub(crate) async fn admit(
         &self,
         grant: &Secret,
@@ -94,7 +96,7 @@ impl Grants {
         Ok(())
     }
 
-    /// What this grant has to say of this thing.
+    /// Returns what this grant allows for this part.
     pub(crate) fn access(&self, grant: &str, part: &Digest, now: Instant) -> Access {
         if grant.len() > MAX_TEXT {
             return Access::Unknown;

@@ -1,5 +1,5 @@
-//! What is answered to a peer that asks for a part of an image: HTTP as the OCI distribution specification has it for
-//! reading, whatever server carries it.
+//! Answers a peer that asks for a part of an image: the read side of the OCI distribution specification's HTTP, on
+//! whatever server carries it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -14,34 +14,34 @@ use crate::base::digest::Digest;
 use crate::base::reference::is_repository;
 use crate::sources::grants::{Access, Grants};
 
-/// The name that goes with a grant in Basic authentication.
+/// The user name that goes with a grant in Basic authentication.
 pub(crate) const USER: &str = "grant";
-/// What is read from disk at once.
+/// How many bytes are read from disk at once.
 const PIECE: usize = 256 * 1024;
-/// Longest path. A repository's name has 255 bytes, a digest 135.
+/// Longest path, in bytes. A repository's name has at most 255, a digest 135.
 const MAX_PATH: usize = 1_024;
-/// What all manifests in a layout are.
+/// The media type of all manifests in a layout.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A request, as far as it matters.
+/// The parts of a request that matter here.
 pub(crate) struct PeerRequest<'a> {
-    /// The method.
+    /// The HTTP method.
     pub(crate) method: &'a str,
     /// The path, from `/v2/` on.
     pub(crate) path: &'a str,
-    /// `Authorization`.
+    /// The `Authorization` header.
     pub(crate) authorization: Option<&'a str>,
-    /// `Range`.
+    /// The `Range` header.
     pub(crate) range: Option<&'a str>,
 }
 
-/// The answer to it.
+/// The answer to a [`PeerRequest`].
 pub(crate) struct PeerResponse {
-    /// The status.
+    /// The HTTP status.
     pub(crate) status: u16,
-    /// Headers by name.
+    /// The headers, by name.
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// The body; none to HEAD.
+    /// The body; none for HEAD.
     pub(crate) body: Option<BoxStream<'static, io::Result<Bytes>>>,
 }
 
@@ -50,17 +50,17 @@ impl PeerResponse {
         Self { status, headers: vec![("content-length", "0".into())], body: None }
     }
 
-    /// Whether whoever asked has shown a grant.
+    /// Whether the request showed a valid grant.
     pub(crate) fn is_granted(&self) -> bool {
         self.status != 401
     }
 }
 
-/// Answers. Who has no grant learns nothing of what there is.
+/// Answers a request. A peer without a grant learns nothing about the images here.
 pub(crate) async fn answer(grants: &Grants, wanted: &PeerRequest<'_>) -> PeerResponse {
     let Some(grant) = wanted.authorization.and_then(grant) else { return unauthorized() };
     let Some((kind, part)) = named(wanted.path) else {
-        // The path says nothing, so nobody can say whether the grant is one.
+        // The path names no part, so the grant can't be checked either.
         return unauthorized();
     };
     let export = match grants.access(&grant, &part, Instant::now()) {
@@ -87,7 +87,7 @@ fn unauthorized() -> PeerResponse {
     answer
 }
 
-/// The grant in `Basic …`.
+/// Reads the grant from `Basic …`.
 fn grant(authorization: &str) -> Option<String> {
     let (scheme, text) = authorization.split_once(' ')?;
     let text = STANDARD.decode(text.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
@@ -101,7 +101,8 @@ enum ContentKind {
     Blob,
 }
 
-/// What `/v2/<name>/blobs/<digest>` or `/v2/<name>/manifests/<digest>` names. The name decides nothing: the grant does.
+/// The part that `/v2/<name>/blobs/<digest>` or `/v2/<name>/manifests/<digest>` names. The repository's name does not
+/// matter: the grant decides.
 fn named(path: &str) -> Option<(ContentKind, Digest)> {
     let path = path.strip_prefix("/v2/").filter(|_| path.len() <= MAX_PATH)?;
     let (rest, digest) = path.rsplit_once('/')?;
@@ -141,8 +142,8 @@ fn sent(wanted: &PeerRequest<'_>, kind: ContentKind, part: &Digest, file: File, 
     PeerResponse { status: if is_part { 206 } else { 200 }, headers, body }
 }
 
-/// `bytes=5-` or `bytes=5-9` (RFC 9110, 14.1.2) as first and last byte; nothing for what is no such range, which is
-/// passed over; an error for one that begins after the end.
+/// Parses `bytes=5-` or `bytes=5-9` (RFC 9110, 14.1.2) into the first and last byte. `None` for text that is no such
+/// range, which is ignored; an error for a range that begins after the end.
 fn read_range(text: &str, size: u64) -> Option<Result<(u64, u64), ()>> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
     let first: u64 = first.parse().ok()?;
@@ -154,7 +155,7 @@ fn read_range(text: &str, size: u64) -> Option<Result<(u64, u64), ()>> {
     (first <= last).then_some(Ok((first, last)))
 }
 
-/// So many bytes of a file from one on, read as they are asked for.
+/// Streams `length` bytes of a file from byte `first` on, read as they are needed.
 pub(crate) fn pieces(file: File, first: u64, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
     struct Reading {
         file: File,

@@ -1,4 +1,4 @@
-//! Peers as sources: those on this machine by their directory, others over HTTP.
+//! Peers as sources: a peer on this machine is read from its directory, others over HTTP.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::sources::repository::Repository;
 
 /// Requests in flight at one peer: as many as a pull makes.
 const AT_ONCE: usize = 4;
-/// A peer is near: it is there within this time, or something is wrong with it.
+/// A peer is near: it connects within this time, or something is wrong with it.
 const CONNECT: Duration = Duration::from_secs(4);
 const HEADERS: Duration = Duration::from_secs(8);
 /// Longest manifest read from a directory; registries take no larger ones.
 const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 
-/// The repository of this name, as the peer at this URL hands it out to whoever has this grant.
+/// The repository with this name at the peer with this URL, which hands it out to a holder of this grant.
 ///
 /// # Errors
-/// A URL that is none, or certificates that can't be read.
+/// A URL that is not valid, or certificates that can't be read.
 pub(crate) fn over_http(
     peer: &str,
     url: &Url,
@@ -47,7 +47,7 @@ pub(crate) fn over_http(
         concurrency: AT_ONCE,
         probe: ProbeMode::Get,
     };
-    // One that sends elsewhere could send anywhere.
+    // No redirects: a peer that redirects could send us anywhere.
     let limits = ClientLimits {
         connect: CONNECT,
         headers: HEADERS,
@@ -60,7 +60,7 @@ pub(crate) fn over_http(
     Ok(Arc::new(Repository::new(client, name)))
 }
 
-/// What an engine on this machine has.
+/// The export of an engine on this machine, as a source.
 pub(crate) struct Beside(pub(crate) Arc<dyn LocalExport>);
 
 impl fmt::Debug for Beside {
@@ -82,7 +82,7 @@ impl Source for Beside {
         while let Some(piece) = pieces.next().await {
             bytes.extend_from_slice(&piece.map_err(|error| Fault::new(Class::Other, error.to_string()))?);
         }
-        // A layout has no other manifests than OCI's.
+        // A layout contains only OCI manifests.
         Ok(Document { media_type: String::new(), bytes })
     }
 

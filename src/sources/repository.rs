@@ -1,4 +1,4 @@
-//! Repositories of registries, as the engine that fetches by itself wants them.
+//! Repositories of registries, as sources for the engine that fetches by itself.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::engine::source::{Document, Flow, Source};
 use crate::registry::client::Client;
 use crate::registry::error::{Error, Reason};
 
-/// One repository of the registry that this client is of.
+/// One repository of this client's registry.
 pub(crate) struct Repository {
     client: Client,
     name: String,
 }
 
 impl Repository {
-    /// The repository of this name, without the registry's.
+    /// The repository of this name, without the registry's host.
     pub(crate) fn new(client: Client, name: &str) -> Self {
         Self { client, name: name.into() }
     }

@@ -1,5 +1,5 @@
-//! A database that no server uses, looked at as a server would open it, and left as it is: nothing is made, migrated,
-//! or closed to others, and what a start would recover is recovered in memory.
+//! Reads a database that no server uses, as a server would open it, and leaves it as it is: no file is made, migrated,
+//! or given another mode, and whatever a start would recover is recovered in memory only.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::store::seal::Seal;
 use crate::store::table::Reader;
 use crate::store::{Access, Opened};
 
-/// The database. No server can start on it while this is held.
+/// A database that no server uses. No server can start on it while this is held.
 pub struct AtRest {
     database: Guarded,
     disk: Disk,
@@ -30,18 +30,18 @@ pub struct AtRest {
 }
 
 impl AtRest {
-    /// Opens the database in this directory, and compares all of it with its checksums. The directory may be one that can
-    /// only be read.
+    /// Opens the database in this directory, and compares all of it with its checksums. The directory may be one that
+    /// can only be read.
     ///
     /// # Errors
-    /// What [`Store::open_existing`](crate::store::Store::open_existing) says of a database that it can't use.
+    /// Those of [`Store::open_existing`](crate::store::Store::open_existing).
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join(DATABASE_FILE);
         let fail = |why| io_error(&path, why);
         if !path.try_exists().map_err(fail)? {
             return Err(OpenError::Absent(directory.into()));
         }
-        // For writing, as some file systems want it for the lock; nothing is.
+        // Opened for writing, as some file systems require for the lock; nothing is written.
         let disk = match Disk::open(&path) {
             Err(why) if is_read_only(&why) => Disk::open_to_read(&path),
             opened => opened,
@@ -51,8 +51,8 @@ impl AtRest {
         Ok(Self { _lock: lock, ..Self::over(&disk, SCHEMA_VERSION)? })
     }
 
-    /// The database in an open file, all of which is compared with its checksums, and which has no schema after the newest
-    /// known.
+    /// The database in an open file. The whole file is compared with its checksums, and a schema newer than `known` is
+    /// refused.
     pub(in crate::store) fn over(disk: &Disk, known: u64) -> Result<Self, OpenError> {
         disk.fetch();
         let path = disk.path();
@@ -65,7 +65,7 @@ impl AtRest {
         })
     }
 
-    /// [`AtRest::over`] that compares nothing: nobody may rely on what it says before another has.
+    /// [`AtRest::over`] without the comparison: no caller may rely on what it reads before another one has compared it.
     pub(in crate::store) fn uncompared(disk: Disk, known: u64) -> Result<Self, OpenError> {
         Self::opened(disk, known, |_| Ok(()))
     }
@@ -90,17 +90,17 @@ impl AtRest {
         Ok(Self { database, disk, schema, _lock: None })
     }
 
-    /// The database, for a store that reads it before it was compared.
+    /// The opened database, for a store that reads it before it was compared.
     pub(in crate::store) fn into_opened(self) -> Opened {
         Opened { database: self.database, disk: Some(self.disk), access: Access::Early }
     }
 
-    /// The schema it was written with; one that this program knows.
+    /// The schema that the database was written with, one that this program knows.
     pub(crate) fn schema(&self) -> u64 {
         self.schema
     }
 
-    /// The key beside it, if it is the one it was written with.
+    /// The key in the key file, if it is the one that the database was written with.
     ///
     /// # Errors
     /// [`OpenError::Key`].
@@ -113,7 +113,7 @@ impl AtRest {
         Ok(seal)
     }
 
-    /// Whether the key beside it is the one it was written with.
+    /// Checks that the key in the key file is the one that the database was written with.
     ///
     /// # Errors
     /// [`OpenError::Key`].
@@ -121,10 +121,10 @@ impl AtRest {
         self.key().map(drop)
     }
 
-    /// How many records each table has, after each of them was read.
+    /// Reads every record, and counts them by table.
     ///
     /// # Errors
-    /// [`OpenError::Damaged`] where that can't be.
+    /// [`OpenError::Damaged`] if a record can't be read.
     pub fn check_records(&self) -> Result<BTreeMap<String, usize>, OpenError> {
         let path = self.disk.path();
         guarded(path, || {
@@ -133,10 +133,10 @@ impl AtRest {
         })
     }
 
-    /// Runs `work` against it.
+    /// Runs `work` against the database.
     ///
     /// # Errors
-    /// Those of `work`, and [`OpenError::Damaged`] where what it reads is broken.
+    /// Those of `work`, and [`OpenError::Damaged`] if something it reads is broken.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T, OpenError> {
         guarded(self.disk.path(), || Ok(work(&reader(self.database.get().map_err(fault)?)?)?))
     }
@@ -150,7 +150,7 @@ fn reader(database: &Database) -> Result<Reader> {
     database.begin_read().map(Reader::new).map_err(|why| fault(why.into()))
 }
 
-/// redb documents that it may panic on a file something else has altered.
+/// Runs `work`, and reports a panic as damage: redb documents that it may panic on a file something else has altered.
 pub(in crate::store) fn guarded<T>(
     path: &Path,
     work: impl FnOnce() -> Result<T, OpenError>,

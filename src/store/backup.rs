@@ -1,7 +1,7 @@
 //! Backups: a copy of every record at one moment, in a database file of its own that says what it is.
 //!
-//! It is taken from one snapshot while others write, proven by a digest over all records, and restored only into a
-//! directory that has no database.
+//! A backup is taken from one snapshot while others write, proven by a digest over all records, and restored only into
+//! a directory that has no database.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,28 +31,28 @@ use crate::store::seal::Seal;
 use crate::store::table::Reader;
 use crate::store::{Store, Table, is_full};
 
-/// The form of backups that this program writes, and the newest it reads.
+/// The format version of backups that this program writes, and the newest it reads.
 const FORMAT: u32 = 1;
-/// What a backup says of itself; no database of a server has this table.
+/// The label of a backup; a server's database does not have this table.
 const LABEL: Table<Label> = Table::new("BACKUP_TO_LABEL");
 const LABEL_KEY: &str = "backup";
-/// Bytes of records that are written in one transaction: what is written is in memory until it is committed.
+/// How many bytes of records are written in one transaction: writes stay in memory until they are committed.
 const BATCH: usize = 8 * 1024 * 1024;
 
 /// What a backup says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Label {
     format: u32,
-    /// Which wharf took it.
+    /// The version of wharf that took it.
     pub(crate) version: String,
     schema: u64,
-    /// The moment it shows.
+    /// The moment whose records it has.
     pub(crate) taken_at: Timestamp,
     /// How many records it has.
     pub(crate) records: u64,
     /// SHA-256 over all tables, keys and values, in their order.
     digest: String,
-    /// The key that opens the secrets, if it is in it.
+    /// The key that opens the secrets, if the backup includes it.
     #[serde(default)]
     key: Option<ByteBuf>,
 }
@@ -64,21 +64,21 @@ impl Label {
     }
 }
 
-/// Why there is no backup, or none that can be used. Each says what to do about it.
+/// Why a backup can't be made or used. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
-    /// The file system said no.
+    /// The file system refused something.
     #[error("{path}: {why}")]
     Io {
-        /// What could not be used.
+        /// The file that could not be used.
         path: PathBuf,
         /// Why.
         why: io::Error,
     },
-    /// No room for it.
+    /// The disk has no room for it.
     #[error("{0}: the disk is full; free some space there, or name a file on another disk")]
     Full(PathBuf),
-    /// Not a backup, or one that was damaged.
+    /// The file is no backup, or a damaged one.
     #[error("{path}: not a usable backup ({why}); take another one")]
     Damaged {
         /// The file.
@@ -86,7 +86,7 @@ pub(crate) enum BackupError {
         /// What is wrong with it.
         why: String,
     },
-    /// From a later version.
+    /// A later version took it.
     #[error("{path}: taken by a newer wharf ({version}); restore it with that version or a later one")]
     Newer {
         /// The file.
@@ -94,10 +94,10 @@ pub(crate) enum BackupError {
         /// That version.
         version: String,
     },
-    /// There is a database already.
+    /// The directory has a database already.
     #[error("{0}: there is a database already, and it was left as it is; name an empty or a new directory")]
     Occupied(PathBuf),
-    /// The key is needed and not there, or is another one.
+    /// The key is needed and missing, or is another one.
     #[error("{path}: {why}; name the secret.key of the server it was taken from with --key-file")]
     Key {
         /// The backup, or the key file.
@@ -105,17 +105,17 @@ pub(crate) enum BackupError {
         /// What is missing.
         why: String,
     },
-    /// The data directory.
+    /// The data directory can't be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What was to be saved.
+    /// The database to be saved can't be read.
     #[error(transparent)]
     Source(Error),
 }
 
 impl Store {
-    /// Writes a backup to a file that must not be there yet, readable by its owner only. With `key`, the path of the
-    /// key file, that is in it too. Whatever is written meanwhile is not in it, and is not kept waiting.
+    /// Writes a backup to a new file that only its owner can read. With `key`, the path of the key file, the backup
+    /// includes the key. Records written meanwhile are not in it, and the writers do not wait.
     pub(crate) fn back_up(
         &self,
         path: &Path,
@@ -132,7 +132,7 @@ impl Store {
             })
         });
         let written = written.map_err(|why| match (why, refused) {
-            // What was to be saved can't be read, whatever came of that.
+            // If the source can't be read, that is the error to report, whatever became of the backup.
             (why @ Error::Unavailable(_), _) | (why, None) => BackupError::Source(why),
             (_, Some(refused)) => refused,
         });
@@ -166,7 +166,7 @@ fn write_backup(
     let bytes = rmp_serde::to_vec_named(&label).map_err(|why| damaged(path, why.to_string()))?;
     put(&database, LABEL.name(), &[(LABEL_KEY.into(), bytes)]).map_err(fail)?;
     drop(database);
-    // Believed when it was read back.
+    // The backup counts only once it was read back.
     let label = read(path)?.label;
     disk.file().sync_all().map_err(|why| io_error(path, why))?;
     Ok(label)
@@ -175,23 +175,23 @@ fn write_backup(
 /// A backup that was read to its end.
 struct Found {
     label: Label,
-    /// Open as long as it is read.
+    /// Kept open while it is read.
     _database: Guarded,
     records: ReadTransaction,
 }
 
-/// What a backup says of itself, after every record was compared with the digest.
+/// The label of a backup, after all its records were compared with the digest.
 ///
 /// # Errors
-/// What is no backup, was damaged or is from a later version.
+/// A file that is no backup, was damaged or is from a later version.
 pub(crate) fn check(path: &Path) -> Result<Label, BackupError> {
     read(path).map(|found| found.label)
 }
 
-/// Makes a data directory of a backup. Nothing there is overwritten, and nothing is left of what fails.
+/// Makes a data directory from a backup. Nothing there is overwritten, and a failed restore leaves nothing behind.
 ///
 /// # Errors
-/// Also a directory with a database, and a key that is missing or another one.
+/// Those of [`check`], a directory that has a database, and a key that is missing or another one.
 pub(crate) fn restore(
     backup: &Path,
     directory: &Path,
@@ -227,7 +227,7 @@ fn key_of(backup: &Path, label: &Label, key_file: Option<&Path>) -> Result<Zeroi
     }
 }
 
-/// Writes the records to a new database, reads them back, and opens it with the key.
+/// Writes the records to a new database, reads them back, and opens the result with the key.
 fn fill(source: &ReadTransaction, disk: &Disk, key: &[u8]) -> Result<(), BackupError> {
     let path = disk.path();
     let wrong_key = |why: String| BackupError::Key { path: path.into(), why };
@@ -251,7 +251,7 @@ pub(in crate::store) fn copy_proven(source: &ReadTransaction, disk: &Disk) -> Re
     Ok(database)
 }
 
-/// A key that is there and the same is what a restore that was cut short left.
+/// Writes the key file. A file with the same key is accepted: a restore that was cut short left it.
 fn put_key(path: &Path, key: &[u8]) -> Result<(), BackupError> {
     match fs::read(path) {
         Ok(found) if found == key => return Ok(()),
@@ -304,7 +304,7 @@ fn raw(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Calls `each` with the records of every table, some at a time, and returns how many there are and their digest.
+/// Calls `each` with the records of every table, in batches, and returns how many there are and their digest.
 fn walk(
     from: &ReadTransaction,
     mut each: impl FnMut(&str, &Rows) -> Result<(), redb::Error>,
@@ -327,19 +327,19 @@ fn walk(
                 (rows, size) = (Rows::new(), 0);
             }
         }
-        // Also when there are none: an empty table is a table.
+        // Called for empty tables too: an empty table is a table.
         each(name, &rows)?;
     }
     Ok((records, hex(&hasher.finalize())))
 }
 
-/// With its length, so that no two lists of texts are the same to the digest.
+/// Hashes a text with its length, so that no two lists of texts have the same digest.
 fn hash(hasher: &mut Sha256, bytes: &[u8]) {
     hasher.update(bytes.len().to_be_bytes());
     hasher.update(bytes);
 }
 
-/// How many records each table has, all of which were read.
+/// Reads all records, and counts them by table.
 pub(in crate::store) fn count(from: &ReadTransaction) -> Result<BTreeMap<String, usize>, redb::Error> {
     let mut counts = BTreeMap::new();
     walk(from, |name, rows| {

@@ -1,4 +1,5 @@
-//! A database whose file is mostly free is written anew: redb gives room back to the records that come, not to the disk.
+//! Compaction: writes a database anew if most of its file is free, since redb reuses free room for new records but does
+//! not return it to the disk.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +11,23 @@ use crate::store::lock::Lock;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::{DATABASE_FILE, OpenError, put_in_place, take, unfinished};
 
-/// A file smaller than this takes no room that matters.
+/// The size of a file, in bytes, below which its free room does not matter.
 const SMALL: u64 = 32 * 1024 * 1024;
 
-/// What a file took before and after.
+/// The size of a file before and after.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compacted {
-    /// In bytes.
+    /// The size before, in bytes.
     pub(crate) before: u64,
-    /// In bytes.
+    /// The size after, in bytes.
     pub(crate) after: u64,
 }
 
-/// Writes the database of a data directory anew, whose server is stopped. The old file stays until the new one was read
-/// back.
+/// Writes the database of a data directory anew; its server must be stopped. The old file stays until the new one was
+/// read back.
 ///
 /// # Errors
-/// What [`Store::open_existing`](crate::store::Store::open_existing) says, and a disk without room for a second file.
+/// Those of [`Store::open_existing`](crate::store::Store::open_existing), and a disk without room for a second file.
 pub(crate) fn compact(directory: &Path) -> Result<Compacted, BackupError> {
     let path = directory.join(DATABASE_FILE);
     if !path.exists() {
@@ -38,8 +39,8 @@ pub(crate) fn compact(directory: &Path) -> Result<Compacted, BackupError> {
     Ok(Compacted { before, after: length(&written) })
 }
 
-/// The database's file, written anew where half of it or more is free. It was just read to its end, so that what was not
-/// read is free.
+/// Returns the database's file, written anew if half of it or more is free. Every used block was just read, so the
+/// blocks that were not read are free.
 pub(in crate::store) fn where_worthwhile(disk: Disk, found: &AtRest, lock: &mut Lock) -> Disk {
     let (length, used) = (length(&disk), disk.known());
     if length < SMALL || used > length / 2 {
@@ -125,7 +126,7 @@ mod tests {
         assert!(size() < SMALL / 8, "{}", size());
         let kept: Vec<usize> = (0..10).map(|number| 40_000 + number).collect();
         assert_eq!(notes(&store), kept);
-        // It is the file that is held, and written.
+        // The new file is the one that is locked and written.
         assert!(matches!(Store::open(directory.path()), Err(OpenError::InUse(_))));
         assert!(compact(directory.path()).is_err());
         store.write_now(|w| w.put(&NOTES, 10_u32.to_be_bytes(), &vec![7; 5])).unwrap();

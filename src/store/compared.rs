@@ -1,5 +1,5 @@
-//! A start reads the database while its file is still compared with its checksums, each through an overlay of its own. Until
-//! that has ended well nothing is written to the file, and nothing counts that was read.
+//! At a start, the database is read while its file is still being compared with its checksums, each through an overlay
+//! of its own. Until the comparison has succeeded, nothing is written to the file, and nothing that was read counts.
 
 use std::io;
 use std::mem;
@@ -19,27 +19,27 @@ use crate::store::open::{
 };
 use crate::store::{Access, Opened, Store, Turn};
 
-/// How far the comparison of a store's file is.
+/// The state of the comparison of a store's file.
 #[derive(Default)]
 pub(in crate::store) enum Comparison {
     Running(Running),
-    /// The file is not to be used. Why, until that was said.
+    /// The file must not be used. Holds the reason until it was reported.
     Refused(Option<OpenError>),
     /// The file is whole.
     #[default]
     Done,
 }
 
-/// A comparison on a thread of its own, and what is done with the file afterwards.
+/// A comparison that runs on its own thread, and what to do with the file afterwards.
 pub(in crate::store) struct Running {
     thread: JoinHandle<Result<AtRest, OpenError>>,
     disk: Disk,
-    /// Whether it is written anew where most of it is free.
+    /// Whether the file is written anew if most of it is free.
     compacts: bool,
 }
 
 impl Running {
-    /// Compares all of the file. Where it is not whole, the database in `early` is not read any more.
+    /// Starts to compare the whole file. If it is not whole, the database in `early` is not read any more.
     fn begin(disk: Disk, early: &Disk, known: u64, compacts: bool) -> Result<Self, OpenError> {
         let (file, early) = (disk.clone(), early.clone());
         let compare = move || AtRest::over(&file, known).inspect_err(|_| early.retire());
@@ -48,7 +48,7 @@ impl Running {
         Ok(Self { thread, disk, compacts })
     }
 
-    /// Waits for the end of it.
+    /// Waits for the comparison to end.
     fn end(self) -> Result<(Disk, AtRest, bool), OpenError> {
         let broken = |_| OpenError::Other(Error::internal("the comparison with its checksums broke down"));
         let found = self.thread.join().map_err(broken)??;
@@ -57,9 +57,9 @@ impl Running {
 }
 
 impl Store {
-    /// [`Store::open`], and what `load` makes of what is in the database. It reads while the file is still compared with its
-    /// checksums, so it must do nothing but read, and what it makes is handed out only when the file is whole. Where it
-    /// writes nevertheless, it waits for that.
+    /// Opens the store like [`Store::open`], and returns what `load` makes of it. `load` runs while the file is still
+    /// being compared with its checksums, so it should only read, and its result is handed out only when the file is
+    /// found whole. If `load` writes nevertheless, the write waits for that.
     ///
     /// # Errors
     /// Those of [`Store::open`], whatever `load` met meanwhile; then those of `load`.
@@ -70,7 +70,8 @@ impl Store {
         Self::load_through(directory, migrate::STEPS, true, load)
     }
 
-    /// [`Store::open_and_load`] by a program that knows these migrations, and gives room back if it is to.
+    /// [`Store::open_and_load`] with these migrations. `compacts` says whether the file may be written anew to give
+    /// room back.
     pub(in crate::store) fn load_through<T, E: From<OpenError>>(
         directory: &Path,
         steps: &[Step],
@@ -78,7 +79,7 @@ impl Store {
         load: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let store = Self::open_early(directory, steps, compacts)?;
-        // Damage may be why it fails or breaks down.
+        // Damage may be the reason why it fails or panics.
         let loaded = catch_unwind(AssertUnwindSafe(|| load(&store)));
         store.compared()?;
         loaded.unwrap_or_else(|panic| resume_unwind(panic))
@@ -88,7 +89,7 @@ impl Store {
         let path = directory.join(DATABASE_FILE);
         make_directory(directory, &path)?;
         let is_there = path.try_exists().map_err(|why| io_error(&path, why))?;
-        // What it leads to may come back, with all that is in it.
+        // A symbolic link's target may come back, with the database in it.
         if !is_there && path.is_symlink() {
             let why = io::Error::new(io::ErrorKind::NotFound, "it is a link to a file that is not there");
             return Err(io_error(&path, why));
@@ -99,7 +100,7 @@ impl Store {
         let opened = AtRest::uncompared(early, known).and_then(|found| Ok((found.key()?, found)));
         let (seal, found) = match opened {
             Ok(opened) => opened,
-            // Where it is something else altogether, a missing key is not what is wrong.
+            // If the file is no database at all, the missing key is not the error to report.
             Err(why) => return running.end().and(Err(why)),
         };
         let schema = found.schema();
@@ -112,7 +113,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Waits until the file was compared with its checksums, and opens it to write.
+    /// Waits until the file was compared with its checksums, and opens it for writing.
     fn compared(&self) -> Result<(), OpenError> {
         let mut turn = self.shared.writing.lock();
         self.is_compared(&mut turn);
@@ -124,8 +125,8 @@ impl Store {
         }
     }
 
-    /// Whether the file is whole, so that it may be written. Waits until that is known; from then on there is no other
-    /// database in it but the one that writes.
+    /// Whether the file is whole, so that it may be written. Waits until that is known; from then on the database that
+    /// writes is the only one open in the file.
     pub(in crate::store) fn is_compared(&self, turn: &mut Turn) -> bool {
         turn.comparison = match mem::replace(&mut turn.comparison, Comparison::Refused(None)) {
             Comparison::Running(running) => match self.opened_whole(running, turn.lock.as_mut()) {
@@ -146,7 +147,7 @@ impl Store {
             Some(lock) if compacts => compact::where_worthwhile(disk, &found, lock),
             _ => disk,
         };
-        // Before anything is written to what they read.
+        // Dropped before anything is written to the file that it reads.
         drop(found);
         if let Some(early) = &self.current().disk {
             early.retire();
@@ -173,7 +174,7 @@ mod tests {
 
     type Load = fn(&Store) -> Result<(), OpenError>;
 
-    /// More notes than the library keeps in memory.
+    /// Writes more notes than redb keeps in memory.
     fn fill(directory: &Path) {
         let store = Store::open(directory).unwrap();
         let note = |number: u32| (format!("note-{number:03}"), "x".repeat(20_000));
@@ -220,7 +221,7 @@ mod tests {
             assert!(matches!(refused, OpenError::Damaged { .. }), "{number}: {refused}");
             assert!(fs::read(&path).unwrap() == bytes, "{number}: a damaged file was written");
         }
-        // Damage may lead round in circles: who reads on and on is told, too.
+        // Damage may lead in circles: an endless read must also get an answer.
         let begun = Instant::now();
         let endless = |store: &Store| -> Result<(), OpenError> {
             while begun.elapsed() < Duration::from_mins(1) {

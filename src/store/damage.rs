@@ -1,4 +1,4 @@
-//! A file in which something else changed a bit: refused and left as it is, or a bit that nothing reads.
+//! Damage: a file in which something else changed a bit is refused and left as it is, unless nothing reads that bit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ fn note(number: u32) -> String {
     format!("{number} {}", "x".repeat(number as usize * 37 % 900))
 }
 
-/// Several pages of each kind, some of them free.
+/// Fills several pages of each kind, some of them free.
 fn fill(store: &Store) {
     store
         .write_now(|w| {
@@ -78,7 +78,7 @@ fn damage_under_a_running_server_is_told_and_nothing_is_written_after_it() {
     let store = Store::open(directory.path()).unwrap();
     fill(&store);
     let expected = contents(&store).unwrap();
-    // More than the library keeps in memory, so that what is read comes from the file.
+    // More than redb keeps in memory, so that reads come from the file.
     let bulk = |number: u32| (format!("bulk-{number:04}"), "y".repeat(20_000));
     store.write_now(|w| (0..500).map(bulk).try_for_each(|(key, text)| w.put(&NOTES, key, &text))).unwrap();
     let read = |store: &Store| store.read_now(|r| r.scan(&NOTES, "bulk-", |_, _: String| Ok(())));
@@ -95,7 +95,7 @@ fn damage_under_a_running_server_is_told_and_nothing_is_written_after_it() {
     assert!(says(why), "what was damaged was read");
     assert!(says(store.check_writable().unwrap_err()));
     assert!(says(store.write_now(|w| w.put(&LABELS, "new", &1)).unwrap_err()));
-    // What is whole may still be read, but never as something else; and closing writes nothing either.
+    // Intact records may still be read, but never as something else; and closing writes nothing either.
     if let Ok(label) = store.read_now(|r| r.find(&LABELS, "label-7")) {
         assert_eq!(label, expected.1.get(b"label-7".as_slice()).copied());
     }

@@ -1,7 +1,7 @@
 //! The database's file, as redb reads and writes it.
 //!
-//! It remembers a checksum of every block that was read or written, so that a block that is not what it was is found when
-//! it is read again; and the first thing that the disk refused, for redb does nothing more after that.
+//! It keeps a checksum of every block that was read or written, so that a block that changed on the disk is noticed
+//! when it is read again. And it keeps the first failure of the disk, since redb does nothing more after one.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,20 +17,20 @@ use crate::store::is_full;
 use crate::store::open::closed_file;
 use crate::store::trouble::Trouble;
 
-/// What has a checksum of its own; redb's pages are as large or a multiple.
+/// The size of a block, which has a checksum of its own; redb's pages are as large or a multiple.
 pub(in crate::store) const BLOCK: usize = 4096;
-/// The header, which redb writes in parts, and proves by itself.
+/// The number of the header's block, which redb writes in parts and proves by itself.
 const HEADER: u64 = 0;
 
-/// An open file. Clones share it, and what went wrong with it; see [`Disk::anew`].
+/// An open file. Clones share it and its failure; see [`Disk::anew`].
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Disk {
     shared: Arc<Shared>,
     failure: Arc<Failure>,
 }
 
-/// What went wrong first. From then on everything is refused, as redb does itself: what is opened anew must be the only one
-/// that reads and writes.
+/// The first failure. From then on everything is refused, as redb itself does: the database that is opened anew must be
+/// the only one that reads and writes.
 #[derive(Debug, Default)]
 struct Failure {
     is_over: AtomicBool,
@@ -56,36 +56,36 @@ impl Failure {
 struct Shared {
     file: File,
     path: PathBuf,
-    /// So many bytes it has at least, unless something else has cut it.
+    /// The length that the file has at least, in bytes, unless something else has cut it.
     length: AtomicU64,
-    /// By the number of the block; none where it was neither read nor written.
+    /// The checksum of each block by its number; `None` for a block that was neither read nor written.
     sums: RwLock<Vec<Option<u32>>>,
     #[cfg(test)]
     faults: Mutex<Faults>,
 }
 
-/// Tests have the disk refuse what they choose.
+/// Lets tests have the disk refuse chosen calls.
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub(in crate::store) struct Faults {
-    /// How much was asked of the disk so far.
+    /// How many calls there were so far.
     pub(in crate::store) asked: u64,
-    /// What is refused of it, and with which of the system's numbers.
+    /// The range of calls to refuse, and the system's error number for them.
     pub(in crate::store) refused: Option<(std::ops::Range<u64>, i32)>,
 }
 
 impl Disk {
-    /// An existing file, to read it and to write to it.
+    /// Opens an existing file for reading and writing.
     pub(in crate::store) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self::new(File::options().read(true).write(true).open(path)?, path))
     }
 
-    /// An existing file that is only read.
+    /// Opens an existing file for reading only.
     pub(in crate::store) fn open_to_read(path: &Path) -> io::Result<Self> {
         Ok(Self::new(File::open(path)?, path))
     }
 
-    /// A new file that only its owner can read.
+    /// Creates a file that only its owner can read.
     pub(in crate::store) fn create(path: &Path) -> io::Result<Self> {
         Ok(Self::new(closed_file(path)?, path))
     }
@@ -107,7 +107,7 @@ impl Disk {
         Self { shared: Arc::clone(&self.shared), failure: Arc::default() }
     }
 
-    /// The same file, which has another name now.
+    /// The same file under its new name.
     pub(in crate::store) fn renamed(&self, path: &Path) -> io::Result<Self> {
         let renamed = Self::new(self.shared.file.try_clone()?, path);
         renamed.shared.sums.write().clone_from(&self.shared.sums.read());
@@ -127,17 +127,17 @@ impl Disk {
         &self.shared.path
     }
 
-    /// What the disk refused first, or what was not as it had been.
+    /// The first failure: a call that the disk refused, or a block that had changed.
     pub(in crate::store) fn failure(&self) -> Option<Trouble> {
         self.failure.what.lock().clone()
     }
 
-    /// Nothing more is done to the file by the database that has this: it is damaged.
+    /// Makes the database that has this do nothing more to the file, because it is damaged.
     pub(in crate::store) fn fail(&self, trouble: &Trouble) {
         self.failure.set(|| trouble.clone());
     }
 
-    /// Nothing more is done to the file by the database that has this: another one takes its place.
+    /// Makes the database that has this do nothing more to the file, because another one takes its place.
     pub(in crate::store) fn retire(&self) {
         self.failure.is_over.store(true, Ordering::SeqCst);
     }
@@ -147,21 +147,21 @@ impl Disk {
         self.failure.is_over.load(Ordering::SeqCst) && self.failure.what.lock().is_none()
     }
 
-    /// Has the system fetch all of it from the disk, for it is about to be read to its end, and not in order.
+    /// Asks the system to fetch the whole file from the disk, since all of it is about to be read, and not in order.
     pub(in crate::store) fn fetch(&self) {
         #[cfg(target_os = "linux")]
         {
-            // Where the file system does not, what is read is fetched as it is read.
+            // Where the file system does not support it, blocks are fetched as they are read.
             let _ = rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::WillNeed);
         }
     }
 
-    /// How many bytes of it were read or written so far, block by block.
+    /// How many bytes of the file were read or written so far, in whole blocks.
     pub(in crate::store) fn known(&self) -> u64 {
         self.shared.sums.read().iter().flatten().count() as u64 * BLOCK as u64
     }
 
-    /// Whether its name still stands for this file.
+    /// Whether the file's name still stands for this file.
     pub(in crate::store) fn is_in_place(&self) -> bool {
         match (self.file().metadata(), fs::metadata(self.path())) {
             (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
@@ -170,12 +170,12 @@ impl Disk {
         }
     }
 
-    /// Whether something else has cut the file, which no database does that reads from it.
+    /// Whether something else has cut the file, which no database that reads from it does.
     pub(in crate::store) fn is_cut(&self) -> bool {
         self.file().metadata().is_ok_and(|found| found.len() < self.shared.length.load(Ordering::SeqCst))
     }
 
-    /// Does this to the file, unless something went wrong with it before.
+    /// Does `act` to the file, unless there was a failure before.
     fn tried<T>(&self, what: &'static str, act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         self.failure.check()?;
         #[cfg(test)]
@@ -200,12 +200,12 @@ impl Disk {
         })
     }
 
-    /// Whether these bytes are those that were there before, where that is known; where it is not, it is from now on.
+    /// Whether these bytes are the same as before. Blocks that are not known yet are taken as right, and remembered.
     fn is_as_it_was(&self, offset: u64, bytes: &[u8]) -> bool {
         blocks(offset, bytes).all(|(number, block)| {
             let sum = crc32fast::hash(block);
             let known = sum_of(&self.shared.sums.read(), number);
-            // Another may have read it meanwhile.
+            // Another thread may have read the block meanwhile.
             let learn = |slot: &mut Option<u32>| *slot.get_or_insert(sum);
             known.or_else(|| self.with_slot(number, learn)).is_none_or(|known| known == sum)
         })
@@ -220,7 +220,7 @@ impl Disk {
         sums.get_mut(number).map(act)
     }
 
-    /// Forgets every block that these bytes touch.
+    /// Forgets the checksum of every block that these bytes touch.
     fn forget(&self, offset: u64, length: usize) {
         let mut sums = self.shared.sums.write();
         let (first, end) = (offset / BLOCK as u64, (offset + length as u64).div_ceil(BLOCK as u64));
@@ -242,7 +242,7 @@ fn sum_of(sums: &[Option<u32>], number: u64) -> Option<u32> {
     usize::try_from(number).ok().and_then(|number| *sums.get(number)?)
 }
 
-/// The whole blocks in these bytes but the header, with their numbers.
+/// The whole blocks in these bytes, except the header, with their numbers.
 fn blocks(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let first = offset.div_ceil(BLOCK as u64);
     let skipped = usize::try_from(first * BLOCK as u64 - offset).unwrap_or(usize::MAX);
@@ -250,7 +250,7 @@ fn blocks(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     (first..).zip(whole).filter(|(number, _)| *number != HEADER)
 }
 
-/// Without the locks that redb would take: `store::lock` keeps others out.
+/// Without the locks that redb would take: `store::lock` keeps other processes out.
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
         self.tried("looked at", File::metadata).map(|found| found.len())
@@ -259,7 +259,8 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.tried("read", |file| file.read_exact_at(out, offset))?;
         if !self.is_as_it_was(offset, out) {
-            // Not for a reader that met a writer: redb reads no page while it is written, but what is final is asked twice.
+            // Read once more because damage is final, not because a reader may have met a writer: redb reads no page
+            // while it is written.
             self.tried("read", |file| file.read_exact_at(out, offset))?;
             if !self.is_as_it_was(offset, out) {
                 return Err(self.damaged(offset));
@@ -269,7 +270,7 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        // What is written in part is neither the old nor the new.
+        // A block written in part is neither the old nor the new one.
         self.forget(offset, data.len());
         self.tried("written", |file| file.write_all_at(data, offset))?;
         for (number, block) in blocks(offset, data) {
@@ -279,7 +280,7 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        // In this order, so that the file is never shorter than is said here, whoever looks meanwhile.
+        // In this order, so that the file is never shorter than the length kept here, for any reader meanwhile.
         self.shared.length.fetch_min(length, Ordering::SeqCst);
         self.tried("resized", |file| file.set_len(length))?;
         self.shared.length.store(length, Ordering::SeqCst);
@@ -319,7 +320,7 @@ mod tests {
         assert!(disk.failure().is_none());
         disk.read(at(1), &mut [0; 3 * BLOCK]).unwrap_err();
         assert!(matches!(disk.failure(), Some(Trouble::Damaged { .. })), "{:?}", disk.failure());
-        // What it writes itself is no damage, nor what was never read.
+        // Neither redb's own writes nor blocks that were never read count as damage.
         let disk = disk.anew();
         disk.write(at(2), &block).unwrap();
         disk.read(at(1), &mut [0; 3 * BLOCK]).unwrap();

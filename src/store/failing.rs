@@ -1,5 +1,5 @@
-//! A disk that refuses any one thing that is asked of it, or everything for a while: memory and file stay the same, nothing
-//! that was acknowledged is lost, and writing goes on by itself.
+//! A disk that refuses any one thing that is asked of it, or everything for a while: memory and file stay the same,
+//! nothing that was acknowledged is lost, and writing goes on by itself.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,10 +12,10 @@ use crate::base::{Error, Result};
 use crate::store::{Store, Table};
 
 const NOTES: Table<u32> = Table::new("NUMBER_TO_NOTE");
-/// No room, and a disk that is broken.
+/// The error numbers: no room on the disk, and a broken disk.
 const REFUSALS: [i32; 2] = [28, 5];
 
-/// What is in memory beside the file, as catalog, accounts and tasks are.
+/// The state in memory beside the file, like that of catalog, accounts and tasks.
 type Memory = Arc<Mutex<BTreeMap<u32, u32>>>;
 
 fn put(store: &Store, memory: &Memory, number: u32) -> Result<()> {
@@ -40,7 +40,7 @@ fn stored(store: &Store) -> Result<BTreeMap<u32, u32>> {
     })
 }
 
-/// Writes ten notes while the disk refuses what is asked of it in this range, and returns how much was asked.
+/// Writes ten notes while the disk refuses this range of calls, and returns how many calls there were.
 fn play(refused: &Range<u64>, number: i32) -> u64 {
     let what = format!("{refused:?} refused with {number}");
     let directory = tempfile::tempdir().unwrap();
@@ -62,7 +62,7 @@ fn play(refused: &Range<u64>, number: i32) -> u64 {
     }
     let asked = disk.faults().asked;
     disk.faults().refused = None;
-    // Who writes finds all well again soon, and memory is what the file is.
+    // Writers soon find the disk working again, and memory equals the file.
     let begun = Instant::now();
     while let Err(why) = put(&store, &memory, 11) {
         assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {why:?}");

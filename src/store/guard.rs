@@ -1,4 +1,4 @@
-//! Where the storage library may panic: it says so of files that something else has altered.
+//! Guards calls of redb, which documents that it may panic on a file something else has altered.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,10 +7,10 @@ use std::sync::Once;
 
 use redb::Database;
 
-/// Where this crate's own code panics: paths of dependencies are absolute.
+/// The start of this crate's paths in a panic: paths of dependencies are absolute.
 const OURS: &str = "src/";
 
-/// Who panicked in a thread whose panics are caught here.
+/// The code that panicked, in a thread whose panics are caught here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Culprit {
     Nobody,
@@ -23,8 +23,8 @@ thread_local! {
     static CULPRIT: Cell<Culprit> = const { Cell::new(Culprit::Nobody) };
 }
 
-/// What `work` returns, or the words with which the storage library panicked; where, the log of what goes on inside has. A
-/// panic of our own goes on.
+/// The result of `work`, or the message with which the storage library panicked; the log of internal errors says where.
+/// A panic of our own code goes on.
 pub(in crate::store) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -55,7 +55,7 @@ fn words(payload: &(dyn Any + Send)) -> String {
     text.map_or_else(|| "its structure is broken".into(), |text| format!("its structure is broken: {text}"))
 }
 
-/// A database whose end is caught too: closing it reads and writes the file.
+/// A database whose closing is guarded too: it reads and writes the file.
 pub(in crate::store) struct Guarded(Option<Database>);
 
 impl From<Database> for Guarded {
@@ -74,7 +74,7 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         let database = self.0.take();
-        // What it can't write the next start recovers.
+        // If something can't be written, the next start recovers it.
         let _ = caught(move || drop(database));
     }
 }

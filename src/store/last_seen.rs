@@ -13,17 +13,17 @@ use crate::store::{Store, Table};
 const LAST_SEEN: Table<Timestamp> = Table::new("CLOCK_TO_LAST_SEEN");
 const SYSTEM: &[u8] = b"system";
 
-/// How often it is written: a jump is told from a day on, and a server that does nothing else is to leave the disk alone.
+/// How often it is written: only a jump of a day or more counts, and an idle server must leave the disk alone.
 const EVERY: Duration = Duration::from_mins(5);
-/// How often the clock is looked at, so that the log has a jump soon.
+/// How often to check the clock, so that the log soon reports a jump.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The time of day that the last server on this database believed; none before it ran for the first time.
+/// The time of day that the last server on this database believed; `None` before the first one ran.
 pub(crate) fn last_seen(reader: &Reader) -> Result<Option<Timestamp>> {
     reader.find(&LAST_SEEN, SYSTEM)
 }
 
-/// Tells the clock what time it was when a server last ran. To be done before anything of the store is judged by it.
+/// Tells the clock what time it was when a server last ran. Call this before any record is judged by the clock.
 pub(crate) fn recall(store: &Store, clock: &Clock) -> Result<()> {
     if let Some(last) = store.read_now(last_seen)? {
         clock.go_on_from(last);
@@ -31,7 +31,7 @@ pub(crate) fn recall(store: &Store, clock: &Clock) -> Result<()> {
     Ok(())
 }
 
-/// Watches the clock and keeps what it says while that is believed, until told to stop.
+/// Watches the clock and stores its time while that is believed, until shutdown.
 pub(crate) async fn keep(store: Store, clock: Clock, shutdown: CancellationToken) {
     let (mut saved, mut doubted) = (None, None);
     loop {
@@ -47,7 +47,7 @@ pub(crate) async fn keep(store: Store, clock: Clock, shutdown: CancellationToken
         }
         let is_due = saved.is_none_or(|at| clock.steady().saturating_duration_since(at) >= EVERY);
         if is_due && let Some(today) = clock.calendar() {
-            // Also where it fails, so that a full disk is not asked every few seconds.
+            // Set even if the write fails, so that a full disk is not tried every few seconds.
             saved = Some(clock.steady());
             if let Err(why) = store.write(move |w| w.put(&LAST_SEEN, SYSTEM, &today)).await {
                 tracing::warn!(%why, "what time it is could not be written; it is tried again");
@@ -76,7 +76,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         let day = Arc::new(AtomicI64::new(1_700_000_000));
-        // As after a start.
+        // The clock after a restart.
         let clock = || {
             let day = Arc::clone(&day);
             let clock = Clock::new(move || Timestamp::from_second(day.load(Ordering::Relaxed)).unwrap());

@@ -1,8 +1,8 @@
-//! One wharf at a time on a data directory.
+//! The lock that lets only one wharf use a data directory at a time.
 //!
-//! The system's lock on the database's file says so, where the file system has locks. Network and cluster file systems may
-//! have none; there a file beside it does, which is made only if it is not there, and names host, boot and process: that of
-//! an owner that is surely gone is taken over.
+//! Where the file system has locks, it is the system's lock on the database's file. Network and cluster file systems
+//! may have none; there it is a lock file beside the database, which names host, boot and process of its owner. The
+//! lock file of an owner that is surely gone is taken over.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -15,19 +15,19 @@ use crate::store::open::{OpenError, closed_file, io_error};
 
 /// The lock file's name in the data directory.
 const LOCK_FILE: &str = "wharf.redb.lock";
-/// Held for the moment in which the lock of an owner that is gone is taken over, so that only one takes it.
+/// The name of a file held while the lock of a gone owner is taken over, so that only one process takes it.
 const TAKING_FILE: &str = "wharf.redb.lock.taking";
 /// The namespace in which a machine's own processes are (`PROC_PID_INIT_INO`); containers have others.
 const OF_MACHINE: &str = "pid:[4026531836]";
-/// More than an owner is written with.
+/// The most bytes read of a lock file; no owner takes more.
 const MAX_OWNER: usize = 4096;
 
-/// Held as long as the directory is used.
+/// The lock. It is held as long as the directory is used.
 #[derive(Debug)]
 pub(in crate::store) struct Lock {
-    /// The system's lock is on the open file.
+    /// The open database file that has the system's lock.
     system: Option<File>,
-    /// Where the file system has none.
+    /// The lock file, where the file system has no locks.
     _file: Option<LockFile>,
 }
 
@@ -38,37 +38,37 @@ struct LockFile {
     owner: Owner,
 }
 
-/// Who holds a directory.
+/// The owner that a lock file names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
     host: String,
     machine: String,
-    /// The kernel's name for the time since it was started.
+    /// The kernel's id for the time since the machine was started.
     boot: String,
-    /// Process ids mean something within one of these.
+    /// The namespace that the process id is valid in.
     namespace: String,
     process: u32,
-    /// When it was started, in the kernel's ticks since the boot: a number is given to another process later.
+    /// When the process was started, in the kernel's ticks since the boot: a process id may be reused later.
     started: u64,
 }
 
-/// What is known of an owner.
+/// Whether an owner still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Ended,
-    /// It runs, or can't be looked at from here.
+    /// It runs, or can't be checked from here.
     Unknown,
 }
 
 impl Lock {
-    /// Takes the lock for this open database file, or for one that is being made.
+    /// Takes the lock for this open database file, or for a file that is to become one.
     ///
     /// # Errors
-    /// [`OpenError::InUse`], and [`OpenError::Held`] where that is by a lock file.
+    /// [`OpenError::InUse`], or [`OpenError::Held`] if a lock file says so.
     pub(in crate::store) fn take(file: &File, directory: &Path) -> Result<Self, OpenError> {
         match file.try_lock() {
             Ok(()) => {
-                // Another host's that has no locks, or one from before the file system had any.
+                // A lock file of another host, whose mount has no locks, or from before the file system had any.
                 refuse_other(directory)?;
                 let system = file.try_clone().map_err(|why| io_error(directory, why))?;
                 Ok(Self { system: Some(system), _file: None })
@@ -89,7 +89,7 @@ impl Lock {
         }
     }
 
-    /// Keeps a file that is to take the place of the one that it was taken for, too.
+    /// Also locks the file that is to replace the one this lock was taken for.
     pub(in crate::store) fn pass_on(&mut self, file: &File) -> io::Result<()> {
         if self.system.is_some() {
             file.try_lock()?;
@@ -98,7 +98,7 @@ impl Lock {
         Ok(())
     }
 
-    /// [`Lock::take`] for a database that is only looked at, maybe where nothing can be written.
+    /// [`Lock::take`] for a database that is only read, maybe on a file system that can't be written.
     ///
     /// # Errors
     /// Those of [`Lock::take`].
@@ -111,7 +111,7 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// By name, and not by closing the file: a process that is just being started by another thread has that open, too.
+    /// Unlocks explicitly instead of closing the file: a process that another thread is just starting has it open, too.
     fn drop(&mut self) {
         if let Some(file) = &self.system {
             let _ = file.unlock();
@@ -119,18 +119,18 @@ impl Drop for Lock {
     }
 }
 
-/// Whether this says that a lock can't be had now, and not that the file system has none.
+/// Whether this error means that a lock is taken, and not that the file system has none.
 fn has_locks(why: &io::Error) -> bool {
     let none = [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
     !none.iter().any(|errno| why.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Whether a file can be read at most.
+/// Whether this error means that a file can only be read.
 pub(in crate::store) fn is_read_only(why: &io::Error) -> bool {
     matches!(why.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
-/// Refuses a directory that somebody else holds by a lock file.
+/// Refuses a directory that another process holds by a lock file.
 fn refuse_other(directory: &Path) -> Result<(), OpenError> {
     let path = directory.join(LOCK_FILE);
     match read(&path)? {
@@ -158,7 +158,7 @@ impl Drop for LockFile {
     }
 }
 
-/// Puts `owner` in the place of one that has ended.
+/// Makes `owner` the owner, in place of one that has ended.
 fn take_over(path: &Path, owner: &Owner) -> Result<(), OpenError> {
     let taking = path.with_file_name(TAKING_FILE);
     match write(&taking, owner) {
@@ -168,13 +168,13 @@ fn take_over(path: &Path, owner: &Owner) -> Result<(), OpenError> {
             if found.life() == Life::Unknown {
                 return Err(held(&taking, &found));
             }
-            // Whoever was taking it over was killed at it.
+            // The process that was taking it over was killed meanwhile.
             fs::remove_file(&taking).map_err(|why| io_error(&taking, why))?;
             write(&taking, owner).map_err(|why| io_error(&taking, why))?;
         }
         Err(why) => return Err(io_error(&taking, why)),
     }
-    // Looked at once more now that nobody else can be here.
+    // Read once more, now that no other process can be here.
     let taken = match read(path)? {
         Some(found) if found.life() == Life::Unknown => Err(held(path, &found)),
         found => {
@@ -195,11 +195,11 @@ fn write(path: &Path, owner: &Owner) -> io::Result<()> {
     })
 }
 
-/// What a lock file says.
+/// The content of a lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Owner(Owner),
-    /// It says nothing: whoever made it may be writing it.
+    /// It is empty: its maker may still be writing it.
     Nobody,
 }
 
@@ -231,7 +231,7 @@ fn held(path: &Path, found: &Found) -> OpenError {
 }
 
 impl Owner {
-    /// This process.
+    /// The owner that this process is.
     fn this() -> io::Result<Self> {
         let process = std::process::id();
         Ok(Self {
@@ -246,13 +246,13 @@ impl Owner {
 
     fn life(&self) -> Life {
         let Ok(this) = Self::this() else { return Life::Unknown };
-        // The same machine for sure: containers and pods may have the name of another, and no id.
+        // Compares more than the host: containers and pods may have another's host name, and no machine id.
         let names = |owner: &Self| (owner.host.clone(), owner.machine.clone(), owner.namespace.clone());
         let is_here = names(self) == names(&this) && !this.machine.is_empty() && this.namespace == OF_MACHINE;
         let has_ended = if self.boot == this.boot {
             self.namespace == this.namespace && !is_running(self.process, self.started)
         } else {
-            // This machine was started again since; another's process can't be seen from here.
+            // This machine was restarted since. The processes of another machine can't be seen from here.
             is_here
         };
         if has_ended { Life::Ended } else { Life::Unknown }
@@ -266,7 +266,8 @@ fn is_running(process: u32, since: u64) -> bool {
     }
 }
 
-/// When a process was started: the 22nd word of its `stat`, the 20th after its name, which may have spaces and brackets.
+/// When a process was started: word 22 of its `stat`, which is word 20 after its name, which may have spaces and
+/// brackets.
 fn started(process: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let words = stat.rsplit_once(')').map(|(_, words)| words).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Changes to the shape of what is stored, each run once, in order, after a copy was kept.
+//! Migrations: changes to the form of stored records. Each runs once, in order, after the file was copied.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,15 +12,15 @@ use crate::store::table::Writer;
 /// The schema this program writes.
 pub(crate) const SCHEMA_VERSION: u64 = newest(STEPS);
 
-/// Takes a database from the schema before to the one it is listed for.
+/// A migration from the schema before to the one it is listed for.
 pub(crate) struct Step {
     /// The schema the step leads to.
     pub(crate) to: u64,
-    /// The change. The new version is written in the same transaction.
+    /// The change. The new schema version is written in the same transaction.
     pub(crate) apply: fn(&mut Writer) -> Result<()>,
 }
 
-/// Every step there is, oldest first. A released step never changes.
+/// All steps, oldest first. A released step never changes.
 pub(crate) const STEPS: &[Step] = &[];
 
 /// The schema that these steps lead to.
@@ -32,7 +32,7 @@ pub(in crate::store) const fn newest(steps: &[Step]) -> u64 {
 }
 
 /// Brings the database from schema `from` through `steps`. Before the first step the file is copied to
-/// `wharf.redb.schema-<from>`, which stays.
+/// `wharf.redb.schema-<from>`, which is kept.
 pub(crate) fn run(store: &Store, path: &Path, from: u64, steps: &[Step]) -> Result<(), OpenError> {
     let pending: Vec<&Step> = steps.iter().filter(|step| step.to > from).collect();
     if pending.is_empty() {
@@ -56,7 +56,7 @@ pub(crate) fn run(store: &Store, path: &Path, from: u64, steps: &[Step]) -> Resu
     Ok(())
 }
 
-/// A copy that has its name only when it is whole and on the disk.
+/// Copies the file; the copy gets its name only when it is whole and on the disk.
 fn keep_copy(path: &Path, copy: &Path) -> io::Result<()> {
     let unfinished = copy.with_extension("part");
     fs::copy(path, &unfinished)?;
@@ -122,7 +122,7 @@ mod tests {
     /// A second schema and a third, each of which writes all notes anew.
     const STEPS: &[Step] = &[Step { to: 2, apply: grown }, Step { to: 3, apply: grown }];
     const NOTE_COUNT: u32 = 1500;
-    /// Tells the child which directory it has to migrate.
+    /// The variable that tells the child process which directory to migrate.
     const DIRECTORY: &str = "WHARF_TEST_MIGRATION";
 
     fn grown(w: &mut Writer) -> Result<()> {
@@ -147,7 +147,7 @@ mod tests {
         notes
     }
 
-    /// Not a test by itself: what the test below starts as a process of its own, to kill it.
+    /// Not a test by itself: the test below starts it as a process of its own, to kill it.
     #[test]
     fn a_child_that_migrates() {
         if let Some(directory) = std::env::var_os(DIRECTORY) {
@@ -166,7 +166,7 @@ mod tests {
             .unwrap();
         drop(store);
         let (mut kills, mut delay) = (0, Duration::ZERO);
-        // Later each time, until it is through before it is killed.
+        // Kills the child later each time, until it finishes before it is killed.
         loop {
             let directory = tempfile::tempdir().unwrap();
             for entry in fs::read_dir(template.path()).unwrap().map(|entry| entry.unwrap().path()) {
@@ -178,7 +178,7 @@ mod tests {
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
-            // From where it has begun: before that there is nothing to break.
+            // Counts from the moment it has begun: before that there is nothing to break.
             let begun = Instant::now();
             let has_begun = || {
                 let names = fs::read_dir(directory.path()).unwrap();
@@ -197,7 +197,7 @@ mod tests {
             let expected: Vec<String> = (0..NOTE_COUNT).map(|n| format!("{}, 1, 2", note(n).1)).collect();
             let notes = notes_of(directory.path());
             assert!(notes == expected, "after {delay:?}: {} notes, as {:?}", notes.len(), notes.first());
-            // The copy from before is a database of its own.
+            // The copy made before is a database of its own.
             let copy = tempfile::tempdir().unwrap();
             fs::copy(directory.path().join("wharf.redb.schema-1"), copy.path().join(DATABASE_FILE)).unwrap();
             fs::copy(directory.path().join("secret.key"), copy.path().join("secret.key")).unwrap();

@@ -1,8 +1,8 @@
-//! Where everything is kept: one redb file, and the key that seals the secrets in it.
+//! The store: one redb file, and the key that seals the secrets in it.
 //!
-//! This is the only module that names redb. Others declare a [`Table`] for each kind of record they own and read and
-//! write it inside [`Store::read`] and [`Store::write`]. Values are MessagePack with field names: readable by any
-//! MessagePack tool, and a record written before a field existed still decodes (`#[serde(default)]`).
+//! This is the only module that names redb. Other modules declare a [`Table`] for each kind of record they own, and
+//! read and write it inside [`Store::read`] and [`Store::write`]. Values are MessagePack with field names: any
+//! MessagePack tool can read them, and a record written before a field existed still decodes (`#[serde(default)]`).
 
 pub mod at_rest;
 pub(crate) mod backup;
@@ -52,13 +52,13 @@ pub use table::Table;
 pub(crate) use table::pair;
 pub(crate) use trouble::Trouble;
 
-/// How many transactions there were, beside the schema: after a failure it tells whether the last one was kept.
+/// The key of the number of transactions, beside the schema: after a failure it tells whether the last one was kept.
 const COMMITS_KEY: &str = "commits";
-/// How often it is tried whether a disk that failed works again, and looked whether the file is in its place.
+/// How often to check whether a failed disk works again, and whether the file is in its place.
 const LOOK: Duration = Duration::from_secs(2);
-/// How soon a file that could be opened for reading only is tried again.
+/// How soon a file that could only be opened for reading is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
-/// A disk has room again when so much can be written.
+/// A full disk has room again when this many bytes can be written.
 const ROOM: usize = 1024 * 1024;
 
 /// The open database. Clones share it.
@@ -74,38 +74,38 @@ struct Shared {
     /// Held from the start of a write until what it changed in memory is applied too, so that memory sees
     /// commits in the order the file does.
     writing: Mutex<Turn>,
-    /// What keeps it from being written, but for a file that is not in its place, which is looked at each time.
+    /// What prevents writing, except a file that is not in its place, which is checked each time.
     trouble: RwLock<Option<Trouble>>,
-    /// Whether the log has it that the file is not in its place.
+    /// Whether the log already says that the file is not in its place.
     is_replaced: AtomicBool,
 }
 
 /// A database, and the file it is in.
 struct Opened {
     database: Guarded,
-    /// None in tests that bring a disk of their own.
+    /// `None` in tests that bring a disk of their own.
     disk: Option<Disk>,
     access: Access,
 }
 
-/// What a database is opened for.
+/// How a database was opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
-    /// To be read before it is known that the file is whole.
+    /// To be read before the comparison has shown that the file is whole.
     Early,
-    /// To be read: what is written to it does not reach the file.
+    /// To be read: writes do not reach the file.
     Read,
     Write,
 }
 
-/// What whoever writes finds.
+/// The state that a writer works with.
 #[derive(Default)]
 struct Turn {
     unsettled: Option<Unsettled>,
     /// When the file was last opened anew.
     reopened: Option<Instant>,
     comparison: Comparison,
-    /// Of the file, until the last database in it was closed.
+    /// The lock on the file, until the last database in it is closed.
     lock: Option<Lock>,
 }
 
@@ -124,12 +124,12 @@ enum Attempt<T> {
 }
 
 impl Opened {
-    /// Why redb does nothing more with it, if that is so.
+    /// The failure after which redb does nothing more with this database, if there was one.
     fn failure(&self) -> Option<Trouble> {
         self.disk.as_ref().and_then(Disk::failure)
     }
 
-    /// Whether another one has taken its place.
+    /// Whether another database has taken its place.
     fn is_retired(&self) -> bool {
         self.disk.as_ref().is_some_and(Disk::is_retired)
     }
@@ -193,20 +193,20 @@ impl Store {
         &self.shared.directory
     }
 
-    /// What the database takes on disk, in bytes, if that can be seen.
+    /// The size of the database on disk, in bytes, if it can be read.
     pub(crate) fn size(&self) -> Option<u64> {
         fs::metadata(self.directory().join(open::DATABASE_FILE)).ok().map(|found| found.len())
     }
 
-    /// Whether it takes writes.
+    /// Whether the store takes writes.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with what keeps it from that, and the remedy.
+    /// [`Error::Unavailable`] with the trouble and its remedy.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.trouble().map_or(Ok(()), |trouble| Err(trouble.error()))
     }
 
-    /// [`Store::check_writable`] for anybody: in words that say nothing of paths.
+    /// [`Store::check_writable`] for clients of any kind: its message names no paths.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -224,19 +224,18 @@ impl Store {
         }
     }
 
-    /// Looks now and then whether the file is in its place, and whether a disk that failed works again, until the
-    /// server stops.
+    /// Checks regularly whether the file is in its place and whether a failed disk works again, until the server stops.
     pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
             if self.check_writable().is_err() {
                 let store = self.clone();
-                // What is still wrong was logged when it was met.
+                // A trouble that persists was logged when it began.
                 let _ = blocking(move || store.try_again()).await;
             }
         }
     }
 
-    /// Writes where there is room to, so that writing goes on.
+    /// Writes as much as a disk with room must take, so that writing goes on.
     fn try_again(&self) -> Result<()> {
         if matches!(*self.shared.trouble.read(), Some(Trouble::Full(_))) {
             let path = self.directory().join(format!("{}.room", open::DATABASE_FILE));
@@ -285,12 +284,12 @@ impl Store {
         let opened = self.writable(&mut turn)?;
         match caught(|| opened.write(work)) {
             Ok(Attempt::Kept(value, after)) => {
-                // What has just worked is no trouble any more; damage stays.
+                // A write has just worked, so the trouble is over; damage stays.
                 self.shared.trouble.write().take_if(|trouble| trouble.may_pass());
                 for apply in after {
                     apply();
                 }
-                // A file that has lost its name is gone with the process: no change to it is done.
+                // A file without a name is gone when the process ends, so no change to it counts as done.
                 self.misplaced().map_or(Ok(value), |trouble| Err(trouble.error()))
             }
             Ok(Attempt::Refused(why)) => {
@@ -321,7 +320,7 @@ impl Store {
         Arc::clone(&self.shared.opened.read())
     }
 
-    /// The database to read from, opened anew if the disk has failed it. Whoever writes does that itself.
+    /// The database to read from; if the disk failed it, it is opened anew first. A writer does that itself.
     fn readable(&self) -> Arc<Opened> {
         let opened = self.current();
         if opened.failure().is_some()
@@ -333,7 +332,7 @@ impl Store {
         opened
     }
 
-    /// The database to write to, opened anew where that is needed.
+    /// The database to write to, opened anew if needed.
     fn writable(&self, turn: &mut Turn) -> Result<Arc<Opened>> {
         if let Some(trouble) = self.trouble().filter(|trouble| !trouble.may_pass()) {
             return Err(trouble.error());
@@ -348,35 +347,35 @@ impl Store {
             .map_or_else(|| Error::internal("the database can only be read"), |trouble| trouble.error()))
     }
 
-    /// Opens the file anew where the database can't be used any more, for redb does nothing after the disk has refused
-    /// anything: to write to it, or where that can't be, to read it.
+    /// Opens the file anew if the database can't be used any more, since redb does nothing after the disk has refused
+    /// anything: for writing, or if that fails, for reading.
     fn reopen(&self, turn: &mut Turn) {
         if !self.is_compared(turn) {
             return;
         }
-        // As it is now: another may have done so before this one had its turn.
+        // Read again: another caller may have reopened it before this one had its turn.
         let failed = self.current();
         let Some(disk) = &failed.disk else { return };
         if failed.access == Access::Write && failed.failure().is_none() && turn.unsettled.is_none() {
             return;
         }
-        // Whoever met it may not have said so yet.
+        // The caller that met the trouble may not have noted it yet.
         if let Some(trouble) = failed.failure() {
             self.noted(&trouble);
         }
-        // Readers of the one that can only be read are in no hurry to lose it.
+        // Readers can go on with a database that can only be read, so reopening it is not urgent.
         let is_early = turn.reopened.is_some_and(|at| at.elapsed() < AGAIN);
         if is_early && failed.failure().is_none() {
             return;
         }
         turn.reopened = Some(Instant::now());
-        // The one that is replaced must not close the file as it knows it, nor read what is written from now on.
+        // The retired database must neither write its view of the file on closing nor read what is written from now on.
         disk.retire();
         let is_damaged = matches!(*self.shared.trouble.read(), Some(Trouble::Damaged { .. }));
         let opened = if is_damaged { None } else { self.opened_to_write(disk) };
         let Some(opened) = opened.or_else(|| opened_to_read(disk)) else { return };
         *self.shared.opened.write() = Arc::new(opened);
-        // Whether the transaction that failed is in the file is known now; memory follows it.
+        // The file now tells whether the failed transaction is in it; memory follows.
         if let Some(number) = self.count()
             && let Some(unsettled) = turn.unsettled.take()
             && number == unsettled.number
@@ -389,7 +388,7 @@ impl Store {
 
     fn opened_to_write(&self, disk: &Disk) -> Option<Opened> {
         let disk = disk.anew();
-        // An empty file would become a new database.
+        // redb would make a new database of an empty file.
         let is_there = disk.file().metadata().is_ok_and(|found| found.len() > 0);
         let database = is_there.then(|| caught(|| builder().create_with_backend(disk.clone())).ok()?.ok())?;
         if let Some(trouble) = disk.failure() {
@@ -398,10 +397,10 @@ impl Store {
         Some(Opened { database: database?.into(), disk: Some(disk), access: Access::Write })
     }
 
-    /// What an error says where the disk or a damaged file is the reason, and takes note of that.
+    /// The error for the caller: if the disk or a damaged file is the cause, it says so, and the trouble is noted.
     fn explained(&self, opened: &Opened, why: Error) -> Error {
         if opened.access == Access::Early {
-            // What is wrong with the file, and whether anything is, the comparison says.
+            // The comparison will say whether the file is damaged, and how.
             return opened.failure().map_or(why, |trouble| trouble.error());
         }
         let corrupted = match &why {
@@ -421,7 +420,7 @@ impl Store {
         }
     }
 
-    /// From now on nothing is written, by this database either when it is closed.
+    /// Records damage: from now on nothing is written, not even by this database when it is closed.
     fn damaged(&self, opened: &Opened, why: String) -> Error {
         let trouble = Trouble::Damaged { path: self.directory().join(open::DATABASE_FILE), why };
         if opened.access == Access::Early {
@@ -433,7 +432,7 @@ impl Store {
         self.noted(&trouble)
     }
 
-    /// Damage stays, whatever else is met.
+    /// Notes a trouble and logs it; damage is never replaced by another trouble.
     fn noted(&self, trouble: &Trouble) -> Error {
         let mut noted = self.shared.trouble.write();
         if noted.as_ref().is_none_or(Trouble::may_pass) {
@@ -445,7 +444,7 @@ impl Store {
         trouble.error()
     }
 
-    /// A file that is not where it was opened.
+    /// The trouble with a file that is no longer where it was opened, or was cut short.
     fn misplaced(&self) -> Option<Trouble> {
         let opened = self.current();
         let disk = opened.disk.as_ref()?;
@@ -484,7 +483,7 @@ fn fault(error: redb::Error) -> Error {
     Error::internal(error)
 }
 
-/// A failed commit, with what is known of it: whether it was kept, if that could be seen.
+/// The error for a failed commit: it says whether the transaction was kept, if that could be found out.
 fn uncertain(why: Error, is_kept: Option<bool>) -> Error {
     match (why, is_kept) {
         (Error::Unavailable(why), Some(false)) => Error::Unavailable(format!("{why}; nothing was changed")),
@@ -498,7 +497,7 @@ fn uncertain(why: Error, is_kept: Option<bool>) -> Error {
     }
 }
 
-/// A disk, a quota or a limit on the size of files.
+/// Whether an error says that a disk or a quota is full, or that a file would exceed its size limit.
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -22,28 +22,28 @@ pub(crate) const DATABASE_FILE: &str = "wharf.redb";
 /// The key's file beside it.
 pub(crate) const KEY_FILE: &str = "secret.key";
 
-/// redb's page cache. Lists come from memory, so the cache serves start-up and the odd lookup; redb's own default of
-/// 1 GiB would be most of the machine in a small lab.
+/// The size of redb's page cache. Lists come from memory, so the cache serves start-up and rare lookups; redb's own
+/// default of 1 GiB would be most of the machine in a small lab.
 const CACHE_BYTES: usize = 2 * 1024 * 1024;
-/// The same where a database is read once from end to end: nothing is asked for twice, and pages that lie between what
-/// stays would leave holes in the memory of the process when they go.
+/// The size of the page cache where a database is read once from end to end: nothing is read twice, and cached pages
+/// would leave holes in the memory of the process when they are freed.
 const CACHE_BYTES_AT_REST: usize = 256 * 1024;
 
 /// The row that says which schema the file has. It decodes in every version.
 pub(in crate::store) const SCHEMA: Table<u64> = Table::new("NAME_TO_VERSION");
 pub(in crate::store) const SCHEMA_KEY: &str = "schema";
-/// A known text sealed with the key, to tell a foreign key at the door.
+/// A known text sealed with the key, to recognize a foreign key when the database is opened.
 const PROBE: Table<Sealed> = Table::new("NAME_TO_PROBE");
 const PROBE_KEY: &str = "key";
 const PROBE_TEXT: &str = "wharf";
 
-/// Why the data directory can't be used. Each says what to do about it, and none leaves a file changed.
+/// Why the data directory can't be used. Each message says what to do about it, and no file is changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error("{0}: another wharf is running on this data directory; stop it, or give --data-dir another one")]
     InUse(PathBuf),
-    /// Another process says that it has it, on a file system without locks.
+    /// A lock file says that another process uses it, on a file system without locks.
     #[error(
         "{directory}: {owner} holds it by {path}, for its file system has no locks; stop that wharf, or remove {path} if \
          it is surely gone"
@@ -51,12 +51,12 @@ pub enum OpenError {
     Held {
         /// The data directory.
         directory: PathBuf,
-        /// Who says so.
+        /// The owner that the lock file names.
         owner: String,
         /// The lock file.
         path: PathBuf,
     },
-    /// The schema is one we don't know yet.
+    /// The database has a schema that this program does not know yet.
     #[error(
         "{path}: written by a newer wharf (schema {found}; this one knows {known}); run that version or a later one"
     )]
@@ -68,7 +68,7 @@ pub enum OpenError {
         /// Ours.
         known: u64,
     },
-    /// Damaged, cut short, or something else altogether.
+    /// The file is damaged, cut short, or no database of ours.
     #[error(
         "{path}: not a usable wharf database ({why}); it was left as it is: restore a backup, or move it away to \
          start empty"
@@ -79,7 +79,7 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
-    /// The key is not there, or not the right one.
+    /// The key is missing, or is another one.
     #[error(
         "{path}: {why}; the passwords and keys in the database can't be read without it: restore it from your backup"
     )]
@@ -89,7 +89,7 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
-    /// Others than its owner can get at the key.
+    /// Users other than its owner can get at the key.
     #[error(
         "{path}: it has mode {mode:04o}, so others can get at the key to all secrets; close it, or a copy that you name \
          instead: chmod 600 {path}"
@@ -97,19 +97,19 @@ pub enum OpenError {
     OpenKey {
         /// The key file.
         path: PathBuf,
-        /// What others may do with it.
+        /// The key file's mode.
         mode: u32,
     },
-    /// A directory with other things in it.
+    /// The directory holds other things and no database.
     #[error("{0}: holds other files and no wharf database; give --data-dir an empty or a new directory")]
     Foreign(PathBuf),
-    /// Nothing is there, where something had to be.
+    /// The directory has no database, where it must have one.
     #[error("{0}: no wharf data directory (it has no {DATABASE_FILE}); name the server's with --data-dir")]
     Absent(PathBuf),
-    /// The file system said no.
+    /// The file system refused something.
     #[error("{path}: {why}")]
     Io {
-        /// What could not be used.
+        /// The file or directory that could not be used.
         path: PathBuf,
         /// Why.
         why: io::Error,
@@ -124,7 +124,7 @@ pub enum OpenError {
         /// What went wrong.
         why: String,
     },
-    /// Something inside failed.
+    /// An internal failure.
     #[error("the database can't be read: {0:?}")]
     Other(Error),
 }
@@ -138,16 +138,16 @@ impl From<Error> for OpenError {
 impl Store {
     /// Opens the data directory, or makes it when there is none.
     ///
-    /// The directory is kept at mode 0700 and the key at 0600. A database that is new is made beside its place and
-    /// moved there when whole, so a file cut short is never one of ours. One that is there is compared with all its
-    /// checksums before anything is written to it, and written anew where most of it is free.
+    /// The directory is kept at mode 0700 and the key at 0600. A new database is made under another name and moved into
+    /// place when it is whole, so a file cut short is never one of ours. An existing one is compared with all its
+    /// checksums before anything is written to it, and written anew if most of its file is free.
     ///
     /// A server uses [`Store::open_and_load`]; this is for tests and measurements.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         Self::open_through(directory, migrate::STEPS, true)
     }
 
-    /// [`Store::open`] by a program that knows these migrations, and gives room back if it is to.
+    /// [`Store::open`] with these migrations. `compacts` says whether the file may be written anew to give room back.
     pub(in crate::store) fn open_through(
         directory: &Path,
         steps: &[Step],
@@ -156,7 +156,8 @@ impl Store {
         Self::load_through(directory, steps, compacts, |store| Ok(store.clone()))
     }
 
-    /// [`Store::open`] for tools that mend what is there and must not make a new one where a path was mistyped.
+    /// [`Store::open`] for tools that change an existing database and must not make a new one where a path was
+    /// mistyped.
     ///
     /// # Errors
     /// [`OpenError::Absent`] when there is no database.
@@ -179,13 +180,13 @@ pub(in crate::store) fn load_key(path: &Path) -> Result<Seal, OpenError> {
     Seal::from_key(&bytes).map_err(unusable)
 }
 
-/// What is in a key file, if nobody but its owner can get at it.
+/// The content of a key file, if only its owner can get at it.
 ///
 /// # Errors
 /// [`OpenError::OpenKey`], and [`OpenError::Io`] where it can't be read.
 pub(in crate::store) fn key_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let fail = |why| io_error(path, why);
-    // Opening a pipe would wait for a writer.
+    // Not a pipe: opening one would wait for a writer.
     if !fs::metadata(path).map_err(fail)?.is_file() {
         return Err(fail(io::Error::other("it is no file")));
     }
@@ -199,7 +200,7 @@ pub(in crate::store) fn key_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Ope
     Ok(bytes)
 }
 
-/// Whether anybody but its owner can do anything with a file or a directory of this mode.
+/// Whether users other than its owner have any access to a file or a directory of this mode.
 pub(crate) fn is_open(mode: u32) -> bool {
     mode & 0o077 != 0
 }
@@ -209,7 +210,7 @@ pub(in crate::store) fn closed_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The schema, if it is none after the newest that we know.
+/// The schema, if it is not newer than the newest that we know.
 pub(in crate::store) fn known_schema(reader: &Reader, path: &Path, known: u64) -> Result<u64, OpenError> {
     match reader.find(&SCHEMA, SCHEMA_KEY)? {
         None => Err(OpenError::Damaged {
@@ -232,19 +233,20 @@ pub(in crate::store) fn proven(reader: &Reader, seal: &Seal, key_path: &Path) ->
     }
 }
 
-/// The file of a database that is there, for this process alone.
+/// Opens the file of an existing database, for this process alone.
 pub(in crate::store) fn take(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
     let disk = Disk::open(path).map_err(|why| io_error(path, why))?;
     let lock = Lock::take(disk.file(), directory)?;
-    // Written anew by another process between the two.
+    // Another process may have written it anew between opening and locking.
     if disk.is_in_place() { Ok((disk, lock)) } else { Err(OpenError::InUse(directory.into())) }
 }
 
-/// A new file for a database of this directory, for this process alone. It gets the database's name when it is whole.
+/// Makes a new file for a database of this directory, for this process alone. It gets the database's name when it is
+/// whole.
 pub(in crate::store) fn begin(directory: &Path) -> Result<(Disk, Lock), OpenError> {
     let unfinished = unfinished(directory);
     if let Ok(left) = Disk::open(&unfinished) {
-        // What a start that was cut short leaves, unless another one is at it just now.
+        // A start that was cut short left this file, unless another start is writing it right now.
         let _lock = Lock::take(left.file(), directory)?;
         fs::remove_file(&unfinished).map_err(|why| io_error(&unfinished, why))?;
     }
@@ -255,18 +257,18 @@ pub(in crate::store) fn begin(directory: &Path) -> Result<(Disk, Lock), OpenErro
         created => created.map_err(|why| io_error(&unfinished, why))?,
     };
     let lock = Lock::take(disk.file(), directory)?;
-    // Taken for left over by another start, which has removed it before it was locked.
+    // Another start may have taken it for a left-over and removed it before it was locked.
     if disk.is_in_place() { Ok((disk, lock)) } else { Err(OpenError::InUse(directory.into())) }
 }
 
 pub(in crate::store) fn create(directory: &Path, path: &Path) -> Result<(Disk, Lock), OpenError> {
     let (disk, lock) = begin(directory)?;
-    // Another start has made it meanwhile.
+    // Another start has made the database meanwhile.
     if path.try_exists().map_err(|why| io_error(path, why))? {
         let _ = fs::remove_file(disk.path());
         return Err(OpenError::InUse(directory.into()));
     }
-    // A key without a database is what a first start that was cut short leaves; it has sealed nothing yet.
+    // A first start that was cut short leaves a key without a database; it has sealed nothing yet.
     let key_path = directory.join(KEY_FILE);
     let seal = if key_path.exists() {
         load_key(&key_path)?
@@ -285,12 +287,12 @@ pub(in crate::store) fn create(directory: &Path, path: &Path) -> Result<(Disk, L
     Ok((put_in_place(&disk, path)?, lock))
 }
 
-/// Where a database of this directory lies until it is whole.
+/// The path of a database of this directory until it is whole.
 pub(crate) fn unfinished(directory: &Path) -> PathBuf {
     directory.join(format!("{DATABASE_FILE}.new"))
 }
 
-/// Gives a file that is whole the database's name.
+/// Gives a finished file the database's name.
 pub(in crate::store) fn put_in_place(disk: &Disk, path: &Path) -> Result<Disk, OpenError> {
     let moved = disk.file().sync_all().and_then(|()| {
         let renamed = disk.renamed(path)?;
@@ -298,7 +300,7 @@ pub(in crate::store) fn put_in_place(disk: &Disk, path: &Path) -> Result<Disk, O
         Ok(renamed)
     });
     let moved = moved.map_err(|why| io_error(path, why))?;
-    // It has its place whatever becomes of this.
+    // The file has its name by now, even if this fails.
     if let Err(why) = File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all()) {
         tracing::warn!(%why, path = %path.display(), "the new file's name may be lost if the power fails now");
     }
@@ -332,7 +334,7 @@ pub(in crate::store) fn builder() -> redb::Builder {
     with_cache(CACHE_BYTES)
 }
 
-/// [`builder`] for a database at rest.
+/// [`builder`] for a database that no server uses.
 pub(in crate::store) fn builder_at_rest() -> redb::Builder {
     with_cache(CACHE_BYTES_AT_REST)
 }
@@ -400,7 +402,7 @@ mod tests {
     fn the_lock_ends_with_the_store_though_a_process_that_is_being_started_has_the_file_open() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        // What a child has between its start and the program that it becomes.
+        // A child process has this between its start and its exec.
         let _inherited = store.current().disk.as_ref().unwrap().file().try_clone().unwrap();
         assert!(matches!(Store::open(directory.path()), Err(OpenError::InUse(_))));
         drop(store);

@@ -1,5 +1,5 @@
-//! A file that is read and never written: what is written to it stays in memory. So a database can be opened as a server
-//! would open it, with what that recovers and closes, while the file stays as it is.
+//! An overlay over a file that is only read: writes stay in memory. So a database can be opened as a server would open
+//! it, including the recovery and the writes on closing, while the file stays as it is.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use crate::store::disk::{BLOCK, Disk};
 
 type Block = [u8; BLOCK];
 
-/// The file, and what was written since.
+/// The file, and the writes kept in memory.
 #[derive(Debug)]
 pub(in crate::store) struct Overlay {
     file: Disk,
@@ -20,15 +20,15 @@ pub(in crate::store) struct Overlay {
 
 #[derive(Debug)]
 struct Written {
-    /// By their number.
+    /// The blocks that were written, by number.
     blocks: BTreeMap<u64, Box<Block>>,
     length: u64,
-    /// So much of the file counts; what was cut off does not come back.
+    /// The length up to which the file's bytes count; bytes that were cut off do not come back.
     of_file: u64,
 }
 
 impl Written {
-    /// Whether this range is as it is in the file.
+    /// Whether no byte of this range has changed from the file.
     fn is_of_file(&self, offset: u64, end: u64) -> bool {
         let touched = offset / BLOCK as u64..end.div_ceil(BLOCK as u64);
         end <= self.of_file && self.blocks.range(touched).next().is_none()
@@ -55,7 +55,7 @@ impl Overlay {
     }
 }
 
-/// The parts that a range has in each block: the block's number, where it begins there, and how long it is.
+/// Splits a range into its blocks: each block's number, where the range begins in it, and its length there.
 fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let (mut at, mut left) = (offset, length);
     std::iter::from_fn(move || {
@@ -131,7 +131,7 @@ mod tests {
     use super::Overlay;
     use crate::store::disk::{BLOCK, Disk};
 
-    /// The same is done to it and to a plain list of bytes, again and again, by a fixed sequence of numbers.
+    /// Does the same to an overlay and to a plain list of bytes, again and again, by a fixed sequence of numbers.
     #[test]
     fn it_is_a_file_to_whoever_writes_it_and_the_file_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();

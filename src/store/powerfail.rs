@@ -1,4 +1,5 @@
-//! A power cut at every sync, and between them: only what was synced is sure to be on the disk, of the rest any part.
+//! A power cut at every sync, and between them: only synced writes are sure to be on the disk; any part of the others
+//! may be.
 //!
 //! A disk that remembers every write is recorded under a short history of commits made by [`Store::write_now`] itself.
 //! Then each crash that could have happened is opened as a database of its own.
@@ -16,12 +17,12 @@ use crate::store::{Access, Opened, Store, Table, Turn};
 const NOTES: Table<Vec<u8>> = Table::new("NUMBER_TO_NOTE");
 /// Commits in the history.
 const COMMITS: u32 = 24;
-/// Unsynced writes of which so many crashes are tried at each sync, besides none and all of them.
+/// How many crashes are tried at each sync, with different parts of the unsynced writes, besides none and all of them.
 const CRASHES: u64 = 12;
-/// What a disk writes whole, at best.
+/// The unit that a disk writes whole, at best.
 const SECTOR: usize = 512;
 
-/// One thing that reached the disk's cache.
+/// One step that reached the disk's cache.
 #[derive(Debug, Clone)]
 enum Step {
     Write {
@@ -29,13 +30,13 @@ enum Step {
         bytes: Vec<u8>,
     },
     Length(usize),
-    /// All before it is safe.
+    /// Everything before it is safe.
     Synced,
     /// The store has told its caller that this commit is done.
     Acknowledged(u32),
 }
 
-/// A disk that remembers.
+/// A disk that remembers every write.
 #[derive(Debug, Clone, Default)]
 struct Disk {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -114,7 +115,7 @@ fn note(commit: u32) -> Vec<u8> {
     vec![u8::try_from(commit).unwrap(); 50 + 977 * commit as usize % 9000]
 }
 
-/// The history: each commit adds a note, counts itself, and takes an old note away.
+/// The history: each commit adds a note, counts itself, and removes an old note.
 fn history() -> Vec<Step> {
     let disk = Disk::default();
     let (store, _folder) = open(disk.clone());
@@ -133,7 +134,7 @@ fn history() -> Vec<Step> {
     disk.steps.lock().clone()
 }
 
-/// What a database after a crash holds, as the last commit in it.
+/// Opens a database after a crash and checks it; returns the last commit in it.
 fn last_commit(bytes: Vec<u8>, what: &str) -> u32 {
     let (store, _folder) = open(Disk::holding(bytes));
     let mut notes = Vec::new();
@@ -148,12 +149,12 @@ fn last_commit(bytes: Vec<u8>, what: &str) -> u32 {
     let expected: Vec<_> =
         (last.saturating_sub(5).max(1)..=last).map(|commit| (commit, note(commit))).collect();
     assert!(notes == expected, "{what}: not what commit {last} left, but {} notes", notes.len());
-    // It can be written to, too.
+    // It can be written, too.
     store.write_now(|w| w.put(&NOTES, u32::MAX.to_be_bytes(), &Vec::new())).unwrap();
     last
 }
 
-/// Numbers that look random and are the same every time.
+/// A generator of numbers that look random and are the same every time.
 struct Chance(u64);
 
 impl Chance {
@@ -194,7 +195,7 @@ fn after_a_power_cut_at_any_sync_every_acknowledged_commit_is_there() {
             Step::Acknowledged(commit) => acknowledged = *commit,
             Step::Write { .. } | Step::Length(_) => unsynced.push(step.clone()),
             Step::Synced => {
-                // A file that is being made is moved to its place when it is whole, so none is opened before.
+                // A new file is moved into place when it is whole, so none is opened before.
                 if number > first {
                     let mut subsets = vec![Vec::new(), unsynced.clone()];
                     subsets.extend((0..CRASHES).map(|_| some(&unsynced, &mut chance)));

@@ -1,7 +1,7 @@
 //! Secrets at rest: sealed with a key that lies beside the database, not in it.
 //!
-//! XChaCha20-Poly1305 with a random 24-byte nonce. What a secret is for goes in as associated data, so a sealed text
-//! moved to another record does not open there.
+//! XChaCha20-Poly1305 with a random 24-byte nonce. A secret's purpose is associated data, so a sealed text moved to
+//! another record does not open there.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -19,7 +19,7 @@ use crate::base::{Error, Result};
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
-/// A secret as it lies in the database: nonce, then ciphertext with its tag.
+/// A secret as the database holds it: nonce, then ciphertext with its tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sealed(Vec<u8>);
@@ -30,7 +30,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Writes a new random key to a file that only its owner can read, and that must not be there yet.
+    /// Writes a new random key to a new file that only its owner can read.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
@@ -61,10 +61,10 @@ impl Seal {
         Ok(Sealed([nonce.as_slice(), &ciphertext].concat()))
     }
 
-    /// Opens what [`Seal::seal`] made for the same purpose.
+    /// Opens a secret that [`Seal::seal`] sealed for the same purpose.
     ///
     /// # Errors
-    /// Another key, another purpose, or bytes that were changed.
+    /// If the key or the purpose is another, or the bytes were changed.
     pub fn open(&self, purpose: &str, sealed: &Sealed) -> Result<Secret> {
         let unreadable =
             || Error::internal(format!("the sealed secret for {purpose} does not open with secret.key"));

@@ -24,7 +24,7 @@ pub struct Table<V> {
 }
 
 impl<V> Table<V> {
-    /// Declares the table; it comes to be with its first write.
+    /// Declares the table; its first write creates it.
     pub const fn new(name: &'static str) -> Self {
         Self { name, record: PhantomData }
     }
@@ -38,14 +38,14 @@ impl<V> Table<V> {
     }
 }
 
-/// The key of a record that two texts name together. Keys with the same first text stand together.
+/// The key of a record that two texts name together. Keys with the same first text are neighbours.
 pub(crate) fn pair(first: &str, second: &str) -> Vec<u8> {
     let mut key = prefix(first);
     key.extend_from_slice(second.as_bytes());
     key
 }
 
-/// What every [`pair`] with this first text begins with.
+/// The prefix of every [`pair`] with this first text.
 pub(crate) fn prefix(first: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(first.len() + 1);
     key.extend_from_slice(first.as_bytes());
@@ -101,7 +101,7 @@ impl Reader {
         &self.transaction
     }
 
-    /// The table, if anything was ever written to it.
+    /// The table, or `None` if nothing was ever written to it.
     fn open<V>(&self, table: &Table<V>) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>> {
         match self.transaction.open_table(table.definition()) {
             Ok(table) => Ok(Some(table)),
@@ -128,8 +128,8 @@ impl Reader {
         walk(&table, prefix.as_ref(), |key, value| each(key, decode(value)?))
     }
 
-    /// Some of the records whose keys start with `prefix`, in the order of the keys: from the key `from` on `take` at most,
-    /// after the first `skip`, which are not decoded.
+    /// Calls `each` with at most `take` of the records whose keys start with `prefix`, in the order of the keys, from
+    /// the key `from` on. The first `skip` are passed over without being decoded.
     pub(crate) fn page<V: DeserializeOwned>(
         &self,
         table: &Table<V>,
@@ -171,8 +171,8 @@ impl Reader {
         Ok((table.len().map_err(storage_fault)?, last))
     }
 
-    /// Calls `each` with the records from the last key to the first, until it breaks off; with `from`, those with this
-    /// key or a lower one.
+    /// Calls `each` with the records from the last key to the first, until it breaks off; with `from`, only the records
+    /// with this key or a lower one.
     pub(crate) fn scan_back<V: DeserializeOwned>(
         &self,
         table: &Table<V>,
@@ -193,8 +193,8 @@ impl Reader {
         Ok(())
     }
 
-    /// What `make` makes of every record, in the order of the keys, on all processors: for what is read whole at the
-    /// start.
+    /// The result of `make` for every record, in the order of the keys, on all processors: for tables that are read
+    /// whole at the start.
     pub(crate) fn collect<V: DeserializeOwned, T: Send>(
         &self,
         table: &Table<V>,
@@ -207,7 +207,7 @@ impl Reader {
             while let Some((part, result)) =
                 parts.iter().zip(&results).nth(next.fetch_add(1, Ordering::Relaxed))
             {
-                // A panic of a thread of its own would be another's by the time it is met.
+                // Caught here, since a panic in a thread of its own would otherwise be reported as another's.
                 *result.lock() = caught(|| self.collected(table, part, &make))
                     .unwrap_or_else(|why| Err(Error::internal(redb::Error::Corrupted(why))));
             }
@@ -247,21 +247,21 @@ impl Reader {
     }
 }
 
-/// The parts that the records from the first key to the last fall into: the keys of a part begin with the same bytes,
-/// up to the first byte in which those two keys differ.
+/// Splits the range from the first key to the last into parts. The keys of a part begin with the same bytes, up to the
+/// first byte in which those two keys differ.
 fn parts(first: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
     let common: Vec<u8> = first.iter().zip(last).take_while(|(a, b)| a == b).map(|(a, _)| *a).collect();
     match (first.get(common.len()), last.get(common.len())) {
         (Some(&from), Some(&to)) => (from..=to).map(|byte| [common.as_slice(), &[byte]].concat()).collect(),
-        // The first key is all that they have in common, and begins every other.
+        // The first key is the common prefix itself, so every other key begins with it.
         _ => vec![common],
     }
 }
 
-/// What memory has to do once a transaction is durable.
+/// A change to memory that is made once a transaction is durable.
 pub(in crate::store) type AfterCommit = Box<dyn FnOnce() + Send>;
 
-/// One write transaction: all of it, or nothing.
+/// One write transaction: all of it is kept, or nothing.
 pub struct Writer {
     transaction: WriteTransaction,
     after: Vec<AfterCommit>,
@@ -276,8 +276,8 @@ impl Writer {
         (self.transaction, self.after)
     }
 
-    /// Has `apply` run once the transaction is durable, before any later write begins. This is how what is kept in
-    /// memory follows the file: in the same order, and never ahead of it.
+    /// Runs `apply` once the transaction is durable, before any later write begins. So memory follows the file: in the
+    /// same order, and never ahead of it.
     pub(crate) fn on_commit(&mut self, apply: impl FnOnce() + Send + 'static) {
         self.after.push(Box::new(apply));
     }
@@ -318,7 +318,7 @@ impl Writer {
         Ok(keys)
     }
 
-    /// The first keys that start with `prefix`, so many at most.
+    /// The first keys that start with `prefix`, at most `most`.
     pub(crate) fn some_keys<V>(
         &self,
         table: &Table<V>,
@@ -330,7 +330,7 @@ impl Writer {
         keys.map(|entry| entry.map(|(key, _)| key.value().to_vec())).collect()
     }
 
-    /// Writes the record under this key, in the place of any that was there.
+    /// Writes the record under this key, replacing any earlier one.
     pub fn put<V: Serialize>(&mut self, table: &Table<V>, key: impl AsRef<[u8]>, record: &V) -> Result<()> {
         let bytes = rmp_serde::to_vec_named(record).map_err(Error::internal)?;
         let mut table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
@@ -338,7 +338,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes the record under this key away; whether there was one.
+    /// Removes the record under this key; returns whether there was one.
     pub(crate) fn remove<V>(&mut self, table: &Table<V>, key: impl AsRef<[u8]>) -> Result<bool> {
         let mut table = self.transaction.open_table(table.definition()).map_err(|e| fault(e.into()))?;
         let removed = table.remove(key.as_ref()).map_err(storage_fault)?;

@@ -1,4 +1,4 @@
-//! What keeps the database from being written.
+//! Trouble: what prevents writing to the database.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub(crate) enum Trouble {
         .0.display()
     )]
     Full(PathBuf),
-    /// The disk refuses.
+    /// The disk refuses reads or writes.
     #[error(
         "{} can't be {what} ({why}): look at the disk and at the system's log; wharf goes on by itself once it can",
         path.display()
@@ -21,12 +21,12 @@ pub(crate) enum Trouble {
     Io {
         /// The database file.
         path: PathBuf,
-        /// What could not be done with it: `read`, `written`.
+        /// What the disk refused: `read`, `written`.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// It is not what was written to it.
+    /// The file does not hold what was written to it.
     #[error(
         "{} is damaged ({why}), and nothing is written to it any more: stop wharf, look at the disk, and restore a \
          backup (wharf restore)",
@@ -38,7 +38,7 @@ pub(crate) enum Trouble {
         /// What is wrong with it.
         why: String,
     },
-    /// Its name stands for another file, or for none.
+    /// The file's name stands for another file, or for none.
     #[error(
         "{} was removed or replaced while wharf uses it, so nothing is written any more: what it held can still be \
          saved (wharf backup); then put the file back, or restart wharf",
@@ -48,17 +48,17 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// A full disk, by the path of the database file on it.
+    /// The trouble of a full disk, by the path of the database file on it.
     pub(in crate::store) fn full(path: &Path) -> Self {
         Self::Full(path.parent().unwrap_or(path).into())
     }
 
-    /// Whether it may be over by itself, which a write finds out.
+    /// Whether it may end by itself, which the next write finds out.
     pub(in crate::store) fn may_pass(&self) -> bool {
         matches!(self, Self::Full(_) | Self::Io { .. })
     }
 
-    /// What anybody may be told.
+    /// A message for any client: it names no paths.
     pub(in crate::store) fn short(&self) -> &'static str {
         match self {
             Self::Full(_) => "the disk is full",
@@ -68,7 +68,7 @@ impl Trouble {
         }
     }
 
-    /// What a caller is told.
+    /// The error for a caller.
     pub(in crate::store) fn error(&self) -> Error {
         Error::Unavailable(self.to_string())
     }

@@ -1,8 +1,8 @@
-//! What is told to those who follow a task: numbered events, the last few of them kept for replay; once it has ended, its
-//! end.
+//! The feed that followers of a task read: numbered events, the last few of them kept for replay. Once the task has
+//! ended, only its last event is kept.
 //!
-//! Followers hold a place in the feed and nothing else, so a slow one costs no memory: when what it would read next
-//! is no longer kept, it is given the latest event instead.
+//! A follower holds a position in the feed and nothing else, so a slow one costs no memory: when its next event is no
+//! longer kept, it gets the latest event instead.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -13,28 +13,28 @@ use tokio::sync::watch;
 
 use crate::tasks::task::{Progress, State};
 
-/// How many events are kept for followers that come back (`Last-Event-ID`).
+/// How many events are kept for followers that reconnect (`Last-Event-ID`).
 pub(in crate::tasks) const KEPT: usize = 256;
 
-/// How many dialects an event may be told in.
+/// In how many dialects an event can be sent.
 pub(crate) const DIALECTS: usize = 2;
 
-/// One thing that happened to a task.
+/// An event of a task.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// Its number; later events have higher ones, also over a restart.
+    /// The event's number; later events have higher numbers, even after a restart.
     pub(crate) number: u64,
     /// The task's state after it.
     pub(crate) state: State,
     /// The task's progress after it.
     pub(crate) progress: Progress,
-    /// For people.
+    /// What happened, for people.
     pub(crate) message: String,
     told: [OnceLock<Bytes>; DIALECTS],
 }
 
 impl Event {
-    /// What is sent of it in this dialect: written once, by the first who needs it, for all who follow.
+    /// Returns the event in this dialect. The first follower that needs it has it written; all others share it.
     pub(crate) fn told(&self, dialect: usize, write: impl FnOnce() -> String) -> Bytes {
         match self.told.get(dialect) {
             Some(told) => told.get_or_init(|| write().into()).clone(),
@@ -55,12 +55,12 @@ impl Feed {
         Self { kept: Mutex::new(VecDeque::new()), latest: watch::Sender::new(start) }
     }
 
-    /// Tells all followers.
+    /// Publishes an event to all followers.
     pub(crate) fn publish(&self, state: State, progress: Progress, message: String) {
         let mut kept = self.kept.lock();
         let number = *self.latest.borrow() + 1;
         if state != State::Started {
-            // The last event: nobody needs another any more, and ended tasks are many.
+            // The last event: no follower needs an earlier one, and there are many ended tasks.
             *kept = VecDeque::with_capacity(1);
         } else if kept.len() == KEPT {
             kept.pop_front();
@@ -69,7 +69,7 @@ impl Feed {
         self.latest.send_replace(number);
     }
 
-    /// Follows the feed: from behind the event `after` if that is still kept, else from the latest event on.
+    /// Follows the feed: from after the event `after` if that is still kept, otherwise from the latest event on.
     pub(crate) fn follow(&self, after: Option<u64>) -> Follower<'_> {
         let latest = self.latest.subscribe();
         let last = *latest.borrow();
@@ -98,7 +98,7 @@ impl Feed {
     }
 }
 
-/// A place in a feed.
+/// A position in a feed.
 pub(crate) struct Follower<'a> {
     feed: &'a Feed,
     latest: watch::Receiver<u64>,
@@ -106,7 +106,7 @@ pub(crate) struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// The next event, waiting for it if need be.
+    /// Returns the next event, and waits for it if necessary.
     pub(crate) async fn next(&mut self) -> Arc<Event> {
         loop {
             self.latest.borrow_and_update();
@@ -114,7 +114,7 @@ impl Follower<'_> {
                 self.after = event.number;
                 return event;
             }
-            // The feed owns the sender and outlives us, so this ends only with a new event.
+            // The feed owns the sender and outlives this follower, so the wait ends only with a new event.
             let _ = self.latest.changed().await;
         }
     }

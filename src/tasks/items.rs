@@ -1,5 +1,5 @@
-//! The items of a task that runs. A task may have 50,000, so what is asked with each of them is looked up, and nothing
-//! goes through all.
+//! The items of a running task. A task may have 50,000, so any question that comes up for every item is answered from
+//! an index; nothing walks through all items.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -9,34 +9,34 @@ use jiff::{SignedDuration, Timestamp};
 use crate::tasks::task::{Item, ItemState, Ledger, Page, Progress};
 use crate::tasks::totals::{Tally, Totals};
 
-/// What a task can begin next.
+/// The next thing a task can do.
 #[derive(Debug)]
 pub(in crate::tasks) enum Next {
     /// This item.
     Item(Box<Item>),
-    /// Nothing now: items are running, or wait for this time.
+    /// No item can begin now: items are running, or wait until this time.
     Later(Option<Instant>),
-    /// No item is left open.
+    /// All items have ended.
     Nothing,
 }
 
-/// The items, and what is kept beside them.
+/// The items, and the index over them.
 #[derive(Debug, Default)]
 pub(in crate::tasks) struct Items {
-    /// By their numbers.
+    /// All items, ordered by number.
     all: Vec<Entry>,
     index: Index,
-    /// Those that were given up while the store could keep nothing.
+    /// The numbers of the items that were given up while the store could not be written.
     unkept: BTreeSet<u32>,
 }
 
-/// An item, and what only this process knows of it.
+/// An item, with the facts that only this process knows.
 #[derive(Debug)]
 struct Entry {
     item: Item,
-    /// It waits for something to happen.
+    /// Whether the item waits for something to happen.
     is_parked: bool,
-    /// It waits for this time.
+    /// The time before which the item does not begin.
     due: Option<Instant>,
     /// When it was first begun.
     begun: Option<Instant>,
@@ -47,8 +47,8 @@ impl Entry {
         Self { item, is_parked: false, due: None, begun: None }
     }
 
-    /// The item as it is shown. What it waits for is measured; the time of day at which that will be is what the clock
-    /// makes of it now.
+    /// The item as callers see it. Its wait is kept on the steady clock; the time of day at which it ends is worked
+    /// out from the current time.
     fn shown(&self, now: Timestamp, steady: Instant) -> Item {
         let due = self.due.filter(|_| self.item.not_before.is_some());
         let at = due.map(|due| {
@@ -59,15 +59,16 @@ impl Entry {
     }
 }
 
-/// What follows from the items. An entry is taken out before it changes and added again after: see [`Items::change`].
+/// An index derived from the items. An entry is removed before its item changes and added again afterwards: see
+/// [`Items::change`].
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Index {
-    /// Phase, attempts and number of the items that can be begun: an item that was tried and failed goes behind those that
-    /// were not tried, so that what is broken holds nothing up.
+    /// Phase, attempts and number of the items that can begin. An item that failed comes after those not yet tried,
+    /// so that a broken item holds nothing up.
     ready: BTreeSet<(u8, u32, u32)>,
-    /// Time and number of the items that wait for a time.
+    /// Time and number of the items that wait until a time.
     later: BTreeSet<(Instant, u32)>,
-    /// The items by whether they have ended, and their numbers.
+    /// Whether each item has ended, and its number.
     ended: BTreeSet<(bool, u32)>,
     totals: Totals,
 }
@@ -95,15 +96,15 @@ impl Index {
         self.totals.remove(item);
     }
 
-    /// The numbers of those that have ended, or of the others.
+    /// The numbers of the items that have ended, or of those that have not.
     fn ended(&self, is_final: bool) -> impl Iterator<Item = u32> {
         self.ended.range((is_final, 0)..=(is_final, u32::MAX)).map(|(_, number)| *number)
     }
 }
 
 impl Items {
-    /// Where an item is, or would be. Numbers are given in a row, so it is at the place of its number, unless the store has
-    /// lost one.
+    /// The position of an item, or where it would be. Numbers are consecutive, so the position equals the number,
+    /// unless the store has lost an item.
     fn place(&self, number: u32) -> Result<usize, usize> {
         let place = usize::try_from(number).unwrap_or(usize::MAX);
         match self.all.get(place) {
@@ -116,7 +117,7 @@ impl Items {
         self.place(number).ok().and_then(|place| self.all.get(place))
     }
 
-    /// The only place where an item changes: what is kept beside the items follows it here.
+    /// Changes an item and keeps the index right. This is the only place where an item changes.
     fn change(&mut self, number: u32, change: impl FnOnce(&mut Entry)) {
         let Ok(place) = self.place(number) else { return };
         if let Some(entry) = self.all.get_mut(place) {
@@ -126,7 +127,7 @@ impl Items {
         }
     }
 
-    /// Adds an item, or changes it.
+    /// Adds an item, or replaces it.
     pub(in crate::tasks) fn put(&mut self, item: Item) {
         match self.place(item.number) {
             Ok(_) => self.change(item.number, |entry| entry.item = item),
@@ -138,7 +139,8 @@ impl Items {
         }
     }
 
-    /// Puts an item aside until [`Items::unpark`]. How far it came counts on: what remains of it is still to be done.
+    /// Parks an item until [`Items::unpark`]. Its progress still counts, because the rest of its work is still to be
+    /// done.
     pub(in crate::tasks) fn park(&mut self, item: Item) {
         self.change(item.number, |entry| {
             entry.is_parked = true;
@@ -146,17 +148,17 @@ impl Items {
         });
     }
 
-    /// An item may have its turn again.
+    /// Makes a parked item ready again.
     pub(in crate::tasks) fn unpark(&mut self, number: u32) {
         self.change(number, |entry| entry.is_parked = false);
     }
 
-    /// An item is not to be begun before this.
+    /// Sets the time before which an item must not begin.
     pub(in crate::tasks) fn put_off(&mut self, number: u32, until: Instant) {
         self.change(number, |entry| entry.due = Some(until));
     }
 
-    /// An item begins; returns when it did so first.
+    /// Marks an item as begun; returns when it was first begun.
     pub(in crate::tasks) fn begin(&mut self, item: Item, now: Instant) -> Instant {
         let mut begun = now;
         self.change(item.number, |entry| {
@@ -167,17 +169,17 @@ impl Items {
         begun
     }
 
-    /// An item is so far.
+    /// Sets the progress of an item.
     pub(in crate::tasks) fn report(&mut self, number: u32, progress: Progress) {
         self.change(number, |entry| entry.item.progress = progress);
     }
 
-    /// An item waits for this.
+    /// Sets what an item waits for.
     pub(in crate::tasks) fn waits(&mut self, number: u32, reason: Option<String>) {
         self.change(number, |entry| entry.item.reason = reason);
     }
 
-    /// Gives an item up though the store can't keep that.
+    /// Marks an item as failed although the store can't be written.
     pub(in crate::tasks) fn give_up(&mut self, number: u32, reason: String, now: Timestamp) {
         self.change(number, |entry| {
             entry.item.state = ItemState::Failed;
@@ -187,30 +189,30 @@ impl Items {
         self.unkept.insert(number);
     }
 
-    /// The numbers of the items that wait for their turn, of any phase.
+    /// The numbers of the items that are ready or wait until a time, of any phase.
     pub(in crate::tasks) fn waiting(&self) -> Vec<u32> {
         let ready = self.index.ready.iter().map(|(_, _, number)| *number);
         ready.chain(self.index.later.iter().map(|(_, number)| *number)).collect()
     }
 
-    /// The items of which the store does not know the end: those that are open, and those that were given up while it could
-    /// keep nothing.
+    /// The items whose end the store does not know: open ones, and those that were given up while the store could not
+    /// be written.
     pub(in crate::tasks) fn unkept(&self) -> Vec<Item> {
         let numbers = self.index.ended(false).chain(self.unkept.iter().copied());
         numbers.filter_map(|number| self.get(number)).cloned().collect()
     }
 
-    /// The item of this number.
+    /// The item with this number.
     pub(in crate::tasks) fn get(&self, number: u32) -> Option<&Item> {
         self.entry(number).map(|entry| &entry.item)
     }
 
-    /// All of them, by their numbers.
+    /// All items, ordered by number.
     pub(in crate::tasks) fn iter(&self) -> impl Iterator<Item = &Item> {
         self.all.iter().map(|entry| &entry.item)
     }
 
-    /// Those of a page, as they are shown.
+    /// The items of a page, as callers see them.
     pub(in crate::tasks) fn page(&self, page: Page, now: Timestamp, steady: Instant) -> Vec<Item> {
         let Page { is_final, offset, limit } = page;
         let shown = |entry: &Entry| entry.shown(now, steady);
@@ -223,38 +225,38 @@ impl Items {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no items.
     pub(in crate::tasks) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// The number of the next that is added.
+    /// The number of the next item that is added.
     pub(in crate::tasks) fn next_number(&self) -> u32 {
         self.all.last().map_or(0, |last| last.item.number + 1)
     }
 
-    /// How many are in which state.
+    /// How many items are in each state.
     pub(in crate::tasks) fn tally(&self) -> &Tally {
         &self.index.totals.tally
     }
 
-    /// How far all of them are together.
+    /// The progress of all items together.
     pub(in crate::tasks) fn progress(&self) -> Progress {
         self.index.totals.progress()
     }
 
-    /// What came of all of them.
+    /// The ledger of all items together.
     pub(in crate::tasks) fn ledger(&self) -> Ledger {
         self.index.totals.ledger(|number| self.get(number))
     }
 
-    /// Whether nothing more will happen to any.
+    /// Whether all items have ended.
     pub(in crate::tasks) fn are_final(&self) -> bool {
         self.tally().open_phase().is_none()
     }
 
-    /// The next item that may begin now, or the earliest time one may. Those of a phase begin when all of the phases before
-    /// have ended.
+    /// The next item that can begin now, or the earliest time at which one can. Items of a phase begin when all
+    /// earlier phases have ended.
     pub(in crate::tasks) fn next(&mut self, now: Instant) -> Next {
         let Some(phase) = self.tally().open_phase() else { return Next::Nothing };
         while let Some((_, number)) = self.index.later.first().copied().filter(|(due, _)| *due <= now) {
@@ -270,7 +272,7 @@ impl Items {
         }
     }
 
-    /// Whether what is kept beside the items is what a count anew comes to.
+    /// Whether the index is the same as one built anew from the items.
     pub(in crate::tasks) fn agree(&self) -> bool {
         let mut anew = Index::default();
         self.all.iter().for_each(|entry| anew.add(entry));

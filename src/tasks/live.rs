@@ -14,16 +14,16 @@ use crate::tasks::items::{Items, Next};
 use crate::tasks::task::{Item, Ledger, NewItem, Page, Progress, State, Task, TaskKind};
 use crate::tasks::totals::Tally;
 
-/// Longest message an event carries; a registry's words may be in it.
+/// Longest message of an event; it may contain a registry's own words.
 const MAX_MESSAGE: usize = 500;
 
-/// Progress is told no more often than this: a scan reports thousands of tags a second, and nobody reads that fast.
+/// Shortest time between two progress events: a scan reports thousands of tags a second, and no reader is that fast.
 const REPORT_EVERY: Duration = Duration::from_millis(25);
 
-/// A wait that is found in the store is no longer than this, whatever the clock says: nobody asks for more.
+/// Longest wait accepted from the store, whatever the clock says: no worker asks for a longer one.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
-/// One task. What it says of progress and results follows from its items, and is never counted in another place.
+/// One task. Its progress and results follow from its items and are never counted anywhere else.
 pub struct Live {
     id: TaskId,
     kind: TaskKind,
@@ -32,16 +32,16 @@ pub struct Live {
     inner: RwLock<Inner>,
     feed: Feed,
     reported: Mutex<Option<Instant>>,
-    /// Cancelled when somebody asks for the task to stop.
+    /// Cancelled when a user asks for the task to stop.
     pub(in crate::tasks) cancel: CancellationToken,
 }
 
 struct Inner {
-    /// As it is kept, without its ledger.
+    /// The task as it is stored, without its ledger.
     task: Task,
     /// The ledger, once the task has ended.
     ledger: Arc<Ledger>,
-    /// Empty once the task has ended and the store knows it; the store has them then.
+    /// Empty once the task has ended and the store knows it; the items are in the store then.
     items: Items,
 }
 
@@ -60,7 +60,7 @@ impl Inner {
 }
 
 impl Live {
-    /// A task that runs, or has ended and has no items in memory.
+    /// A task that is running, or one that has ended and has no items in memory.
     pub(in crate::tasks) fn new(mut task: Task, items: impl IntoIterator<Item = Item>, clock: Clock) -> Self {
         let (now, steady) = (clock.now(), clock.steady());
         let mut kept = Items::default();
@@ -81,7 +81,8 @@ impl Live {
             id: task.id,
             kind: task.kind,
             created_at: task.created_at,
-            // Event numbers start at the present in milliseconds: higher than any this task had before a restart.
+            // Event numbers start at the current time in milliseconds: higher than any number this task had before a
+            // restart.
             feed: Feed::new(u64::try_from(now.as_millisecond()).unwrap_or_default()),
             inner: RwLock::new(Inner { task, ledger, items: kept }),
             clock,
@@ -117,13 +118,13 @@ impl Live {
         self.kind
     }
 
-    /// The task as it stands, with the progress of this moment and without its ledger.
+    /// The task in its current state, with its current progress and without its ledger.
     pub fn task(&self) -> Task {
         let inner = self.inner.read();
         Task { progress: inner.progress(), ..inner.task.clone() }
     }
 
-    /// The account of its items, up to now while it runs.
+    /// The ledger of its items; while the task runs, the ledger up to now.
     pub fn ledger(&self) -> Arc<Ledger> {
         let inner = self.inner.read();
         match inner.task.state {
@@ -132,29 +133,29 @@ impl Live {
         }
     }
 
-    /// The items of a page, from memory; none if they are no longer there, and the store has them.
+    /// Returns the items of a page from memory; `None` if they are no longer in memory and the store has them.
     pub(crate) fn items(&self, page: Page) -> Option<Vec<Item>> {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let items = &self.inner.read().items;
         (!items.is_empty()).then(|| items.page(page, now, steady))
     }
 
-    /// While it runs, the items that it was made with, or some of them: no later phase is among them.
+    /// While the task runs, the items it was made with, or some of them: none of a later phase is among them.
     pub(crate) fn first_items(&self) -> Vec<Item> {
         let items = &self.inner.read().items;
         let phase = items.iter().next().map(|item| item.phase);
         items.iter().take_while(|item| Some(item.phase) == phase).cloned().collect()
     }
 
-    /// While it runs, those of these items that have ended.
+    /// While the task runs, those of the items with these numbers that have ended.
     pub(crate) fn ended_of(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<Item> {
         let items = &self.inner.read().items;
         let items = numbers.into_iter().filter_map(|number| items.get(number));
         items.filter(|item| item.state.is_final()).cloned().collect()
     }
 
-    /// Follows what happens to it; see [`Feed::follow`]. Of a task that has ended its end is told once more: whoever has
-    /// heard it would wait for ever.
+    /// Follows the task's events; see [`Feed::follow`]. For a task that has ended, the end is sent again: a follower
+    /// that already has it would otherwise wait for ever.
     pub(crate) fn follow(&self, after: Option<u64>) -> Follower<'_> {
         self.feed.follow(after.filter(|_| self.is_running()))
     }
@@ -189,17 +190,17 @@ impl Live {
         self.inner.write().items.next(now)
     }
 
-    /// The item of this number, while the task runs.
+    /// The item with this number, while the task runs.
     pub(in crate::tasks) fn item(&self, number: u32) -> Option<Item> {
         self.inner.read().items.get(number).cloned()
     }
 
-    /// How far the item of this number is.
+    /// The progress of the item with this number.
     pub(in crate::tasks) fn progress_of(&self, number: u32) -> Progress {
         self.inner.read().items.get(number).map(|item| item.progress).unwrap_or_default()
     }
 
-    /// Whether nothing more will happen to any item.
+    /// Whether all items have ended.
     pub(in crate::tasks) fn are_items_final(&self) -> bool {
         self.inner.read().items.are_final()
     }
@@ -217,7 +218,7 @@ impl Live {
         self.inner.write().items.put(item);
     }
 
-    /// Gives up the items whose turn has not come; those that were put aside wait for something else.
+    /// Makes the items fail whose turn has not come; parked items wait for something else, so they are left alone.
     pub(in crate::tasks) fn give_up_waiting(&self, reason: &str, now: Timestamp) {
         let items = &mut self.inner.write().items;
         for number in items.waiting() {
@@ -230,18 +231,18 @@ impl Live {
         self.inner.write().items.give_up(number, reason, now);
     }
 
-    /// An item that has just failed is not to be begun again before this.
+    /// Sets the time before which an item that has just failed must not begin again.
     pub(in crate::tasks) fn put_off(&self, number: u32, until: Instant) {
         self.inner.write().items.put_off(number, until);
     }
 
-    /// An item begins; returns when it did so first.
+    /// Marks an item as begun; returns when it was first begun.
     pub(in crate::tasks) fn begin(&self, item: Item, now: Instant) -> Instant {
         self.inner.write().items.begin(item, now)
     }
 
-    /// Gives new items their places behind those that are there. To be asked within the write that keeps them, or two
-    /// items that end at once give the same places.
+    /// Gives new items the numbers after the existing ones. Call it within the write that stores them, or two items
+    /// that end at the same time hand out the same numbers.
     pub(in crate::tasks) fn number_items(&self, items: Vec<NewItem>) -> Vec<Item> {
         let next = self.inner.read().items.next_number();
         (next..).zip(items).map(|(number, item)| item.numbered(number)).collect()
@@ -256,7 +257,7 @@ impl Live {
         self.inner.read().items.tally().clone()
     }
 
-    /// Asks something of all items. What is asked with each of them must not be asked so.
+    /// Asks a question about all items. Don't use it for a question that comes up for every item: that would be slow.
     pub(in crate::tasks) fn with_items<T>(&self, ask: impl FnOnce(&Items) -> T) -> T {
         ask(&self.inner.read().items)
     }
@@ -266,7 +267,7 @@ impl Live {
         self.cancel.cancel();
     }
 
-    /// The task has ended, and the store knows it.
+    /// Marks the task as ended; the store knows it.
     pub(in crate::tasks) fn end(&self, task: Task) {
         {
             let mut inner = self.inner.write();
@@ -276,7 +277,8 @@ impl Live {
         self.publish();
     }
 
-    /// The task has ended so, with these items changed, and the store does not know it yet: all items stay in memory.
+    /// Marks the task as ended, with these items changed. The store does not know it yet, so all items stay in
+    /// memory.
     pub(in crate::tasks) fn end_unkept(&self, task: Task, items: impl IntoIterator<Item = Item>) {
         {
             let mut inner = self.inner.write();

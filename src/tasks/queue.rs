@@ -1,4 +1,4 @@
-//! The queue: takes tasks in, has their items worked on, commits what came of them, and goes on after a restart.
+//! The queue: accepts tasks, has their items worked on, commits the results, and continues after a restart.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,9 +34,9 @@ mod tests;
 const TASKS: Table<Task> = Table::new("TASK_ID_TO_TASK");
 const ITEMS: Table<Item> = Table::new("TASK_ID_AND_NUMBER_TO_ITEM");
 
-/// How many tasks may run at once; one more is refused rather than queued out of sight.
+/// Most tasks that may run at once; one more is refused rather than put into a hidden queue.
 const MAX_RUNNING: usize = 64;
-/// How long an item may go on after it was told to stop, before it is dropped.
+/// How long an item may continue after it was told to stop, before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// The tasks of this server. Clones share them.
@@ -57,7 +57,7 @@ struct Shared {
     ends: Signal,
 }
 
-/// All tasks there are.
+/// All tasks the server knows, running or ended.
 #[derive(Default)]
 struct Tasks {
     by_id: HashMap<TaskId, Arc<Live>>,
@@ -78,7 +78,7 @@ impl Tasks {
 }
 
 impl Queue {
-    /// Reads the tasks in the store. Nothing runs before [`Queue::resume`].
+    /// Loads the tasks from the store. Nothing runs before [`Queue::resume`].
     pub fn load(
         store: Store,
         clock: Clock,
@@ -102,7 +102,7 @@ impl Queue {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Goes on with the tasks that had not ended, and starts forgetting those that ended long ago.
+    /// Resumes the tasks that had not ended, and starts removing those that ended long ago.
     pub(crate) fn resume(&self) {
         for live in self.running() {
             tracing::info!(task = %live.id(), "going on with a task");
@@ -112,7 +112,7 @@ impl Queue {
         self.shared.tracker.spawn(async move { queue.sweep_archive().await });
     }
 
-    /// Takes a task in, as what `deed` does. It is durable when this returns, and runs from then on.
+    /// Accepts a task as the deed `deed`. The task is durable when this returns, and runs from then on.
     ///
     /// # Errors
     /// [`Error::Busy`] when too many tasks run already.
@@ -127,7 +127,8 @@ impl Queue {
         self.submit_for(deed, kind, subject, owner, items, None).await
     }
 
-    /// [`Queue::submit`] for a task on a set of agents, which is kept with it as it was named and as it was then.
+    /// Does what [`Queue::submit`] does, for a task on a set of agents. The set is stored with the task, both as it
+    /// was written and as it was resolved.
     ///
     /// # Errors
     /// Those of [`Queue::submit`].
@@ -169,7 +170,7 @@ impl Queue {
             for item in &items {
                 w.put(&ITEMS, item_key(task.id, item.number), item)?;
             }
-            // Not after the write, which goes on when whoever asked for it is gone.
+            // Inside the write rather than after it: the write completes even if the caller is gone.
             w.on_commit(move || {
                 queue.shared.tasks.write().insert(Arc::clone(&live));
                 queue.run(live);
@@ -180,7 +181,7 @@ impl Queue {
         Ok(id)
     }
 
-    /// The tasks there are, the newest first: so many at most after the first `offset`.
+    /// The known tasks, newest first: at most `limit` of them after the first `offset`.
     pub(crate) fn list(&self, offset: usize, limit: usize) -> Vec<Arc<Live>> {
         self.shared.tasks.read().by_age.values().rev().skip(offset).take(limit).cloned().collect()
     }
@@ -190,7 +191,7 @@ impl Queue {
         self.filtered(Live::is_running)
     }
 
-    /// The tasks of a kind, whether they run or have ended.
+    /// The tasks of a kind, running or ended.
     pub(crate) fn of_kind(&self, kind: TaskKind) -> Vec<Arc<Live>> {
         self.filtered(|live| live.kind() == kind)
     }
@@ -204,7 +205,7 @@ impl Queue {
         MAX_RUNNING.saturating_sub(self.running().len())
     }
 
-    /// Tells when an item or a task has ended.
+    /// Follows the ends of items and tasks.
     pub fn ends(&self) -> Follower {
         self.shared.ends.follow()
     }
@@ -214,7 +215,7 @@ impl Queue {
         self.shared.tasks.read().by_id.get(&id).cloned()
     }
 
-    /// The items of a page of a task, whether it runs or has ended.
+    /// Returns the items of a page, whether the task runs or has ended.
     ///
     /// # Errors
     /// Those of the store.
@@ -226,11 +227,11 @@ impl Queue {
         self.shared.store.read(move |r| items_of(r, &task, page)).await
     }
 
-    /// The task with this id, if the caller may know of it. Every kind of task names images of any registry, so that
-    /// also their own are shown to super-admins only: one who is none any more has lost sight of them.
+    /// Returns the task with this id, if the caller may know of it. Every kind of task names images of any registry,
+    /// so only super-admins see tasks, even their own: a caller who is no longer a super-admin no longer sees them.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none, or none for the caller's eyes.
+    /// [`Error::Missing`] when there is no such task, or the caller may not see it.
     pub(crate) fn task_of(&self, caller: &Caller, id: &str) -> Result<Arc<Live>> {
         let found = id.parse().ok().and_then(|id| self.find(id));
         found.filter(|_| caller.is_superadmin()).ok_or_else(|| Error::missing("background task", shown(id)))
@@ -239,7 +240,7 @@ impl Queue {
     /// Asks a task to stop. What it has committed stays; its open items become cancelled.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that the caller may not know of, [`Error::Conflict`] when it has ended already.
+    /// [`Error::Missing`] for a task that the caller may not know of, [`Error::Conflict`] when it has already ended.
     pub(crate) async fn cancel(&self, caller: &Caller, id: &str) -> Result<()> {
         self.shared
             .audit
@@ -249,7 +250,8 @@ impl Queue {
             .await
     }
 
-    /// A task that can't be kept any more is told to stop all the same.
+    /// Stores that a task is to stop, and stops it. If the store can't be written, the task is told to stop all the
+    /// same.
     async fn request_cancel(&self, deed: &Deed, live: &Arc<Live>) -> Result<()> {
         match self.keep_cancel(deed, live).await {
             Err(Error::Unavailable(why)) => {
@@ -272,7 +274,7 @@ impl Queue {
         task.cancel_requested = true;
         let live = Arc::clone(live);
         deed.write(move |w| {
-            // The task may have ended while this write waited for its turn; its end stands.
+            // The task may have ended while this write waited for its turn; in that case its end stands.
             let ended = w.find(&TASKS, task.id.as_bytes())?.is_none_or(|stored| stored.ended_at.is_some());
             if !ended {
                 w.put(&TASKS, task.id.as_bytes(), &task)?;
@@ -373,7 +375,7 @@ impl Queue {
         running.spawn(async move { queue.attempt(live, worker, item, begun).await });
     }
 
-    /// Works on one item once and commits what came of it, or parks it.
+    /// Works on an item once and commits the result, or parks the item.
     async fn attempt(
         &self,
         live: Arc<Live>,
@@ -384,7 +386,7 @@ impl Queue {
         let stop = live.cancel.child_token();
         let place = Workplace { live: Arc::clone(&live), number: item.number, begun, stop: stop.clone() };
         let given = item.clone();
-        // In a task of its own, so that a panic in it is an answer too.
+        // In a separate Tokio task, so that a panic in it also counts as a result.
         let mut work = JoinSet::new();
         work.spawn(async move { worker.work(&given, &place).await });
         let shutdown = self.shared.shutdown.clone();
@@ -496,15 +498,15 @@ impl Queue {
             .await
     }
 
-    /// An item's result could not be kept: what it was about is gone, or the disk is full.
+    /// Marks an item as failed whose result could not be stored: what it was about is gone, or the disk is full.
     async fn fail(&self, live: &Arc<Live>, number: u32, error: &Error) {
-        // One that is final was kept after all.
+        // If the item has ended, its result was stored after all.
         let Some(item) = live.item(number).filter(|item| !item.state.is_final()) else { return };
         let (now, reason) = (self.shared.clock.now(), error.to_string());
         let failed =
             Item { state: ItemState::Failed, ended_at: Some(now), reason: Some(reason.clone()), ..item };
         if let Err(why) = self.commit_item(live, failed, Vec::new(), None).await {
-            // Even then the running server must get to an end.
+            // The running task must come to an end even so.
             tracing::error!(task = %live.id(), number, ?why, "the failure of an item could not be kept");
             live.give_up(number, reason, now);
         }
@@ -518,7 +520,7 @@ struct Parked {
     at_last: Instant,
 }
 
-/// Puts an item aside. In memory only: after a restart it is simply tried.
+/// Parks an item. This is in memory only: after a restart the item is simply tried again.
 fn park(live: &Live, mut item: Item, reason: String) {
     item.state = ItemState::Waiting;
     item.attempts = item.attempts.saturating_sub(1);
@@ -532,10 +534,10 @@ fn item_key(task: TaskId, number: u32) -> Vec<u8> {
     [task.as_bytes().as_slice(), &number.to_be_bytes()].concat()
 }
 
-/// The items of a page of a task as they are kept.
+/// Reads the items of a page from the store.
 fn items_of(reader: &Reader, task: &Task, page: Page) -> Result<Vec<Item>> {
     let Page { is_final, offset, limit } = page;
-    // Nothing of a task that has ended is open.
+    // A task that has ended has no open items.
     if task.state != State::Started && is_final == Some(false) {
         return Ok(Vec::new());
     }

@@ -1,4 +1,4 @@
-//! What a task is: its items, their states, and the account it gives at the end.
+//! What a task is: its items, their states, and the ledger it has at the end.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::Code;
 use crate::base::ids::{TaskId, UserId};
 
-/// How many skipped and failed references an item's ledger names; the counts go on beyond it.
+/// How many skipped and how many failed references a ledger names; any further ones are only counted.
 pub(crate) const MAX_LEDGER_ENTRIES: usize = 1_000;
 
 /// What a task does.
@@ -22,7 +22,7 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
-    /// The word used in the API.
+    /// The word for it in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Rescan => "rescan",
@@ -32,22 +32,22 @@ impl TaskKind {
     }
 }
 
-/// Where a task stands.
+/// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Accepted; it runs, or goes on after a restart.
+    /// Accepted: the task is running, or continues after a restart.
     Started,
-    /// It did what it could; its ledger says what failed on the way.
+    /// The task did what it could; its ledger says what failed.
     Done,
-    /// Nothing of it could be done.
+    /// The task could do nothing.
     Failed,
-    /// Somebody stopped it.
+    /// A user cancelled it.
     Cancelled,
 }
 
 impl State {
-    /// The word used in the API.
+    /// The word for it in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Started => "started",
@@ -58,11 +58,11 @@ impl State {
     }
 }
 
-/// Where an item stands.
+/// The state of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ItemState {
-    /// Not begun, or to be begun again.
+    /// Not begun, or due to be begun again.
     Waiting,
     /// Being worked on.
     Running,
@@ -75,7 +75,7 @@ pub(crate) enum ItemState {
 }
 
 impl ItemState {
-    /// The word used in the API.
+    /// The word for it in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -86,7 +86,7 @@ impl ItemState {
         }
     }
 
-    /// Whether nothing more will happen to it.
+    /// Whether the item has ended and will not change again.
     pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
     }
@@ -99,66 +99,66 @@ pub struct Task {
     pub(crate) id: TaskId,
     /// What it does.
     pub(crate) kind: TaskKind,
-    /// What it does it to, for people: a registry, an image.
+    /// What it acts on, for people: a registry, an image.
     pub(crate) subject: String,
-    /// Who asked for it.
+    /// The user who asked for it.
     pub(crate) owner: UserId,
-    /// Where it stands.
+    /// Its state.
     pub(crate) state: State,
-    /// The last thing worth saying about it.
+    /// The latest message about it.
     pub(crate) message: String,
     /// When it was asked for.
     pub(crate) created_at: Timestamp,
     /// When it ended.
     #[serde(default)]
     pub(crate) ended_at: Option<Timestamp>,
-    /// How far it came: the sum over its items, kept once it has ended and the items are no longer in memory.
+    /// Its progress: the sum over its items, stored because an ended task has no items in memory.
     #[serde(default)]
     pub progress: Progress,
-    /// Whether every one of its items is kept once it has ended, none folded into another: the place of an item in the
-    /// list is its number then.
+    /// Whether every item is kept after the task has ended, with none folded into another. If so, an item's place in
+    /// the list is its number.
     #[serde(default)]
     pub(crate) unfolded: bool,
-    /// The account of all its items, once it has ended.
+    /// The ledger of all its items, once it has ended.
     #[serde(default)]
     pub(crate) ledger: Ledger,
-    /// Whether somebody asked for it to stop; kept so that a restart does not forget.
+    /// Whether a user asked for it to stop; stored, so that a restart does not forget it.
     #[serde(default)]
     pub(crate) cancel_requested: bool,
-    /// The agents it is for.
+    /// The agents it acts on.
     #[serde(default)]
     pub(crate) targets: Option<Targets>,
 }
 
-/// A set of agents, resolved once when the task was made: agents that come later are not in it.
+/// A set of agents. It is resolved once, when the task is made: agents that join later are not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Targets {
-    /// As it was asked for.
+    /// The expression as the caller wrote it.
     pub(crate) expression: String,
-    /// As it was then, folded.
+    /// The agents that it meant at that time, folded into a short form.
     pub(crate) folded: String,
-    /// The standing rule that asked for it; none where a person did.
+    /// The id of the standing rule that asked for it; none if a person did.
     #[serde(default)]
     pub(crate) rule: Option<String>,
 }
 
-/// One piece of a task: a repository to read, an image to load on one agent.
+/// One unit of a task: a repository to read, an image to load on one agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Item {
     /// Its place in the task, counted from 0.
     pub number: u32,
-    /// What it is about, for people.
+    /// What it works on, for people.
     pub(crate) name: String,
-    /// The image and the agent it is about, in tasks that are about such.
+    /// The image and the agent it works on, in tasks whose items have these.
     #[serde(default)]
     pub(crate) pair: Option<Pair>,
-    /// Items of a phase begin when all of the phases before have ended.
+    /// The item's phase. Items of a phase begin when all earlier phases have ended.
     pub(crate) phase: u8,
-    /// Where it stands.
+    /// Its state.
     pub(crate) state: ItemState,
-    /// How often it was begun.
+    /// How many times it was begun.
     pub attempts: u32,
-    /// Why it failed, or is waiting.
+    /// Why it failed, or what it waits for.
     #[serde(default)]
     pub reason: Option<String>,
     /// When it was first begun.
@@ -167,13 +167,13 @@ pub struct Item {
     /// When it ended.
     #[serde(default)]
     pub(crate) ended_at: Option<Timestamp>,
-    /// Not to be begun before this time.
+    /// The time before which it must not begin again.
     #[serde(default)]
     pub(crate) not_before: Option<Timestamp>,
-    /// How far it is.
+    /// Its progress.
     #[serde(default)]
     pub(crate) progress: Progress,
-    /// What came of it.
+    /// Its results.
     #[serde(default)]
     pub(crate) ledger: Ledger,
     /// What its worker needs to know, in the worker's own encoding.
@@ -182,7 +182,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// Whether it ended well and changed nothing: there is nothing to say of it but how much is as it was.
+    /// Whether it ended well and changed nothing, so that the number of unchanged things is all there is to say.
     pub(crate) fn is_quiet(&self) -> bool {
         let Ledger { added, updated, unchanged: _, removed, skipped, failed } = &self.ledger;
         let changed = added + updated + removed + skipped.count + failed.count;
@@ -199,14 +199,14 @@ pub struct Pair {
     pub image: String,
 }
 
-/// Which items of a task are asked for, in the order of their numbers.
+/// Which items of a task a caller asks for, in the order of their numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
-    /// Only those to which nothing more will happen, or only the others.
+    /// `true` for only those that have ended, `false` for only those that have not.
     pub is_final: Option<bool>,
-    /// How many are left out at first.
+    /// How many matching items to skip.
     pub offset: usize,
-    /// How many there are at most.
+    /// How many items to return at most.
     pub limit: usize,
 }
 
@@ -218,7 +218,7 @@ impl Page {
 /// An item to be added to a task.
 #[derive(Debug, Clone)]
 pub struct NewItem {
-    /// What it is about, for people.
+    /// What it works on, for people.
     pub name: String,
     /// See [`Item::pair`].
     pub pair: Option<Pair>,
@@ -229,7 +229,7 @@ pub struct NewItem {
 }
 
 impl NewItem {
-    /// The item with this place in its task, not begun.
+    /// The item with this number in its task, not begun.
     pub(crate) fn numbered(self, number: u32) -> Item {
         Item {
             number,
@@ -249,12 +249,12 @@ impl NewItem {
     }
 }
 
-/// How much of it is done, in the worker's own unit (tags, bytes). A total of 0 is "not known yet".
+/// How much is done, in the worker's own unit (tags, bytes). A total of 0 means "not known yet".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Done so far.
     pub current: u64,
-    /// All there is to do.
+    /// The amount to do in all.
     pub total: u64,
 }
 
@@ -267,26 +267,26 @@ impl std::iter::Sum for Progress {
     }
 }
 
-/// What a task changed, passed over and could not do.
+/// What a task changed, skipped and failed to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ledger {
-    /// New in the catalog.
+    /// Entries new in the catalog.
     pub added: u64,
-    /// Changed in the catalog.
+    /// Entries changed in the catalog.
     pub updated: u64,
-    /// Seen, and as it was.
+    /// Entries found unchanged.
     pub unchanged: u64,
-    /// Taken out of the catalog.
+    /// Entries removed from the catalog.
     pub removed: u64,
-    /// Passed over, each with its reason.
+    /// What was skipped, each with its reason.
     pub skipped: Remarks,
-    /// Not done, each with its reason.
+    /// What failed, each with its reason.
     pub failed: Remarks,
 }
 
 impl Ledger {
-    /// The account in one line, in the words of what was done.
+    /// The ledger in one line, in words that fit the kind of task.
     pub(crate) fn summary(&self, kind: TaskKind) -> String {
         let (skipped, failed) = (self.skipped.count, self.failed.count);
         match kind {
@@ -307,17 +307,17 @@ impl Ledger {
 pub struct Remarks {
     /// How many there are.
     pub(crate) count: u64,
-    /// Those that are named.
+    /// The references that are named.
     pub(crate) named: Vec<Remark>,
 }
 
 impl Remarks {
-    /// Adds one.
+    /// Adds a reference with its reason.
     pub(crate) fn push(&mut self, reference: impl Into<String>, reason: impl Into<String>) {
         self.add(Remark { reference: reference.into(), reason: reason.into(), code: None });
     }
 
-    /// Adds one that a program may go by.
+    /// Adds a reference with its reason and a code that programs can rely on.
     pub(crate) fn push_coded(&mut self, reference: impl Into<String>, reason: impl Into<String>, code: Code) {
         self.add(Remark { reference: reference.into(), reason: reason.into(), code: Some(code) });
     }
@@ -329,7 +329,7 @@ impl Remarks {
         }
     }
 
-    /// Counts more of them that have no name here.
+    /// Counts further references without naming them.
     pub(crate) fn add_unnamed(&mut self, count: u64) {
         self.count += count;
     }
@@ -338,11 +338,11 @@ impl Remarks {
 /// One reference and why it is in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remark {
-    /// What it is about.
+    /// The reference.
     pub(crate) reference: String,
-    /// Why.
+    /// Why it is in the ledger.
     pub(crate) reason: String,
-    /// What kind of failure it is, where a program may go by it.
+    /// The kind of failure, where programs can rely on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<Code>,
 }

@@ -1,5 +1,5 @@
-//! What the items of a task come to together. It runs along: before an item changes its part is taken out, and after the
-//! change it is added again, so that no answer has to go through all items.
+//! The sums over the items of a task. They are kept up to date: before an item changes its part is subtracted, and
+//! after the change it is added again, so that no answer has to go through all items.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,8 @@ impl Tally {
 pub(in crate::tasks) struct Totals {
     /// How many items are in which state.
     pub(in crate::tasks) tally: Tally,
-    /// The sums of [`parts`]. They are wider than the parts: one that has overflowed could not be taken apart again.
+    /// The sums of [`parts`]. They are wider than the parts, because a sum that overflowed could not be subtracted
+    /// from.
     sums: [u128; 8],
     /// The items that name something that was skipped.
     skipping: BTreeSet<u32>,
@@ -54,7 +55,7 @@ pub(in crate::tasks) struct Totals {
 }
 
 impl Totals {
-    /// Adds the part of an item.
+    /// Adds an item's part.
     pub(in crate::tasks) fn add(&mut self, item: &Item) {
         self.tally.add(item);
         for (sum, part) in self.sums.iter_mut().zip(parts(item)) {
@@ -68,7 +69,7 @@ impl Totals {
         }
     }
 
-    /// Takes the part of an item out, which must be as it was when it was added.
+    /// Subtracts an item's part. The item must be as it was when it was added.
     pub(in crate::tasks) fn remove(&mut self, item: &Item) {
         self.tally.remove(item);
         for (sum, part) in self.sums.iter_mut().zip(parts(item)) {
@@ -78,14 +79,14 @@ impl Totals {
         self.failing.remove(&item.number);
     }
 
-    /// How far all items are.
+    /// The progress of all items together.
     pub(in crate::tasks) fn progress(&self) -> Progress {
         let [current, total, ..] = self.sums.map(bounded);
         Progress { current, total }
     }
 
-    /// The account of all items: what each says, and one line for each that failed as a whole. It is given the items that
-    /// name something, no more of them than a ledger has lines.
+    /// The ledger of all items: the remarks of each, and one line for each item that failed as a whole. It looks up
+    /// only the items that name something, and no more of them than a ledger has lines.
     pub(in crate::tasks) fn ledger<'a>(&self, find: impl Fn(u32) -> Option<&'a Item>) -> Ledger {
         let [_, _, added, updated, unchanged, removed, skips, failures] = self.sums.map(bounded);
         let find = |number: &u32| find(*number);
@@ -102,7 +103,7 @@ impl Totals {
     }
 }
 
-/// What is summed of an item: how far it is, then the counts of its ledger in their order.
+/// The numbers that are summed for an item: its progress, then the counts of its ledger in their order.
 fn parts(item: &Item) -> [u64; 8] {
     let Item { progress, ledger, .. } = item;
     let failures = ledger.failed.count.saturating_add(u64::from(failure(item).is_some()));
@@ -110,12 +111,12 @@ fn parts(item: &Item) -> [u64; 8] {
     [progress.current, progress.total, *added, *updated, *unchanged, *removed, skipped.count, failures]
 }
 
-/// What an item names as skipped.
+/// The skipped references that an item names.
 fn skipped(item: &Item) -> impl Iterator<Item = Remark> {
     item.ledger.skipped.named.iter().cloned()
 }
 
-/// What an item names as failed; last itself, if it failed as a whole.
+/// The failed references that an item names; the item itself comes last, if it failed as a whole.
 fn failed(item: &Item) -> impl Iterator<Item = Remark> {
     let whole = failure(item).map(|reason| Remark {
         reference: item.name.clone(),

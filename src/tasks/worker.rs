@@ -1,4 +1,4 @@
-//! What the queue asks of those who know how the work is done.
+//! The interface between the queue and the workers that do the items.
 
 use std::time::{Duration, Instant};
 
@@ -20,30 +20,29 @@ pub trait Worker: Send + Sync {
     /// How many items of one task it takes at once.
     fn parallel(&self) -> usize;
 
-    /// Works on one item. It may be called again for the same item: after a crash, or when it asked to be.
-    /// It should return soon after [`Workplace::stop`] is cancelled.
+    /// Works on one item. The queue may call it again for the same item: after a crash, or when the worker asked for
+    /// another try. It should return soon after [`Workplace::stop`] is cancelled.
     async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure>;
 
-    /// What items like this one are called, if one may stand for all of those of which there is nothing to say once the
-    /// task has ended.
+    /// The name for items like this one, if a single item may stand for all the quiet ones once the task has ended.
     fn folded_as(&self, _item: &Item) -> Option<&'static str> {
         None
     }
 
-    /// How a task that was not cancelled ended, given how many of its items ended how.
+    /// The final state of a task that was not cancelled, given how many of its items ended in each state.
     fn verdict(&self, items: &Tally) -> State {
         let any = |state| items.of(state) > 0;
         if any(ItemState::Failed) && !any(ItemState::Done) { State::Failed } else { State::Done }
     }
 }
 
-/// Where an item is worked on: how it says how far it is, and hears that it should stop.
+/// Where an item is worked on: the worker reports progress here and learns that it should stop.
 pub struct Workplace {
     pub(in crate::tasks) live: std::sync::Arc<Live>,
     pub(in crate::tasks) number: u32,
     /// When the item was first begun since the server started.
     pub(crate) begun: Instant,
-    /// Cancelled when the task is, or when the server stops.
+    /// Cancelled when the task is cancelled or the server stops.
     pub(crate) stop: CancellationToken,
 }
 
@@ -53,12 +52,12 @@ impl Workplace {
         self.live.id()
     }
 
-    /// Tells those who follow the task how far this item is, and what just happened.
+    /// Tells those who follow the task this item's progress and what just happened.
     pub fn report(&self, progress: Progress, message: impl Into<String>) {
         self.live.report(self.number, progress, message.into());
     }
 
-    /// Tells what this item waits for, while it is being worked on; nothing once it goes on.
+    /// Says what this item waits for while it is being worked on; `None` once it continues.
     pub(crate) fn waits(&self, reason: Option<String>) {
         self.live.waits(self.number, reason);
     }
@@ -67,15 +66,15 @@ impl Workplace {
 /// Changes to the store that belong to the end of an item.
 pub(crate) type Changes = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
 
-/// What came of an item. The queue commits `changes`, the item's new state and `more` in one transaction.
+/// The result of an item. The queue commits `changes`, the item's new state and `more` in one transaction.
 pub struct Outcome {
-    /// The account.
+    /// The item's ledger.
     pub(crate) ledger: Ledger,
-    /// How it ended, for people, where the ledger does not say it all.
+    /// How the item ended, for people, where the ledger does not say everything.
     pub(crate) note: Option<String>,
     /// Items that this one turned out to need.
     pub(crate) more: Vec<NewItem>,
-    /// What is to be written.
+    /// The changes to write to the store.
     pub(crate) changes: Changes,
 }
 
@@ -86,28 +85,28 @@ impl Outcome {
     }
 }
 
-/// Why an item came to nothing this time.
+/// Why an attempt at an item failed.
 #[derive(Debug, Clone)]
 pub struct ItemFailure {
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
-    /// When it is worth another try.
+    /// When to try again.
     pub again: Again,
 }
 
-/// When an item is worth another try.
+/// When to try an item again.
 #[derive(Debug, Clone)]
 pub enum Again {
-    /// Never: it is given up.
+    /// Never: the item fails for good.
     Never,
-    /// After this long. So many tries are made at most.
+    /// After this long. The number of such tries is limited.
     After(Duration),
-    /// When `back` is cancelled, or at the latest at this time. It does not count as a try, and others have its place
-    /// meanwhile.
+    /// When `back` is cancelled, or at the latest at `at_last`. It does not count as a try, and other items take its
+    /// place meanwhile.
     When {
-        /// What it waits for.
+        /// Cancelled when what the item waits for has happened.
         back: CancellationToken,
-        /// When it is to be looked at again in any case.
+        /// When to try again in any case.
         at_last: Instant,
     },
 }
@@ -119,7 +118,7 @@ impl From<Option<Duration>> for Again {
 }
 
 impl ItemFailure {
-    /// A setback that is final.
+    /// A failure that is final.
     pub(crate) fn giving_up(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), again: Again::Never }
     }

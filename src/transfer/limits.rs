@@ -1,17 +1,17 @@
-//! How much is done at once, and by whom: so much per agent, so much per registry, and one operation at a time on one
-//! image of one agent, and on one name.
+//! Limits on simultaneous work: per agent, per registry, and one operation at a time on one image of one agent, and
+//! on one name.
 
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::base::digest::Digest;
 use crate::base::keyed::Keyed;
 
-/// Images one agent is given at once: its disk is the slowest part, and its users are on it too.
+/// Images loaded onto one agent at once: its disk is the slowest part, and its users need it too.
 const PER_AGENT: usize = 2;
 /// Pulls from one registry at once.
 const PER_REGISTRY: usize = 16;
 
-/// What is going on. Entries vanish with their last holder.
+/// The work in progress. Entries disappear with their last holder.
 #[derive(Default)]
 pub(in crate::transfer) struct TransferLimits {
     agents: Keyed<String, Semaphore>,
@@ -20,7 +20,7 @@ pub(in crate::transfer) struct TransferLimits {
     images: Keyed<(String, Digest), Mutex<()>>,
 }
 
-/// The right to work on one image of one agent; given back when dropped.
+/// The right to work on one image of one agent; dropping it gives it back.
 pub(in crate::transfer) struct Turn {
     _name: OwnedMutexGuard<()>,
     _image: OwnedMutexGuard<()>,
@@ -29,8 +29,8 @@ pub(in crate::transfer) struct Turn {
 }
 
 impl TransferLimits {
-    /// Waits for a turn. Whoever waits behind another operation on the same image finds its result when it is over; and
-    /// so does who waits for the same name, which may be another image's by then.
+    /// Waits for a turn. A caller that waits behind another operation on the same image finds its result afterwards,
+    /// and so does a caller that waits for the same name, which may belong to another image by then.
     pub(in crate::transfer) async fn turn(
         &self,
         agent: &str,
@@ -38,7 +38,7 @@ impl TransferLimits {
         digest: &Digest,
         registry: &str,
     ) -> Turn {
-        // Always in this order, so that no two wait for each other.
+        // Always locked in this order, so that no two callers wait for each other.
         let name = self.names.of((agent.into(), name.into()), || Mutex::new(())).lock_owned().await;
         let image = self.images.of((agent.into(), digest.clone()), || Mutex::new(())).lock_owned().await;
         let agent = self.agents.of(agent.into(), || Semaphore::new(PER_AGENT)).acquire_owned().await.ok();
@@ -61,7 +61,7 @@ mod tests {
         let other_image = limits.turn("i-1", "cr.io/b:1", &b, "cr.io").await;
         let _other_agent = limits.turn("i-2", "cr.io/a:1", &a, "cr.io").await;
         let mut same_image = Box::pin(limits.turn("i-1", "cr.io/a:2", &a, "cr.io"));
-        // The tag has moved on.
+        // The tag now points to another image.
         let mut same_name = Box::pin(limits.turn("i-1", "cr.io/a:1", &b, "cr.io"));
         drop(other_image);
         assert!(futures_util::poll!(&mut same_image).is_pending());

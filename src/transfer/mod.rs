@@ -1,4 +1,4 @@
-//! From the catalog to agents and off them: plan who needs what, and follow it to the end.
+//! Loads images onto agents and removes them: plans which agent needs what, and follows the work to the end.
 
 mod limits;
 pub(crate) mod peers;

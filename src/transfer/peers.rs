@@ -1,4 +1,4 @@
-//! Seed first, carried out: who is near, grants with them, and the source that comes of it.
+//! Carries out "seed first": finds near peers, makes grants with them, and builds the source for the pull.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,14 +30,14 @@ use crate::transfer::plan::sought;
 use crate::transfer::seeding::{Busy, Holder, Part, SITE, Seeds, Way, gets_to, way};
 use crate::transfer::source::Catalogued;
 
-/// How long an agent may take to note a grant.
+/// How long an agent may take to accept a grant.
 const ADMIT: Duration = Duration::from_secs(5);
-/// How often one whose link broke while it was the seed is looked after.
+/// How often a seed whose link broke is checked.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long one that is back may take to go on.
+/// How many such checks a seed that is back may take to continue.
 const RESUME: u32 = 10;
 
-/// What sites need. Clones share it.
+/// What the seeding of sites needs. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Peers {
     fleet: Fleet,
@@ -48,26 +48,26 @@ pub(crate) struct Peers {
     shutdown: CancellationToken,
 }
 
-/// What was decided for one pull.
+/// The decision for one pull.
 #[derive(Default)]
 pub(in crate::transfer) struct Sources {
-    /// Who has the image.
+    /// The agents that have the image, with their engines.
     from: Vec<(String, Arc<dyn Engine>)>,
-    /// The part of the seed, if it is the one.
+    /// The part in the fetch, if this agent is the seed.
     part: Option<Part>,
-    /// Whether whoever takes it is an agent that dialled in.
+    /// Whether the agent that gets the image is one that dialled in.
     is_remote: bool,
 }
 
 impl Sources {
-    /// Whether others wait for this pull.
+    /// Whether other agents wait for this pull.
     pub(in crate::transfer) fn is_seed(&self) -> bool {
         self.part.is_some()
     }
 }
 
 impl Peers {
-    /// Nobody has a part yet. What engines of this machine hand out is behind these grants.
+    /// Starts without seeds. `grants` admit peers to the images of engines on this machine.
     pub(crate) fn new(
         fleet: &Fleet,
         grants: &Arc<Grants>,
@@ -84,10 +84,10 @@ impl Peers {
         }
     }
 
-    /// How this agent comes to the image.
+    /// Decides how this agent gets the image.
     ///
     /// # Errors
-    /// Whom it has to wait for.
+    /// The agent that it must wait for.
     pub(in crate::transfer) fn sources(
         &self,
         agent: &str,
@@ -144,8 +144,8 @@ impl Peers {
         holders.collect()
     }
 
-    /// Gives back what was decided, once the pull is over. A seed that is away for a moment goes on by itself and will
-    /// be back: the others wait on, until it is lost, goes on, or nobody wants it to.
+    /// Gives up the decision once the pull is over. A seed that is away for a moment continues by itself and will be
+    /// back: the others go on waiting until it is lost or continues, or the task is cancelled.
     pub(in crate::transfer) fn end(
         &self,
         agent: &str,
@@ -172,7 +172,7 @@ impl Peers {
         });
     }
 
-    /// Asks those who have the image to hand it out; who does not answer is passed over.
+    /// Asks the agents that have the image to hand it out; agents that do not answer are left out.
     pub(in crate::transfer) async fn lend(&self, sources: &Sources, image: &Digest) -> Lent {
         let mut lent = Lent {
             image: image.clone(),
@@ -192,13 +192,13 @@ impl Peers {
     }
 }
 
-/// Whether it is on the manager's own machine.
+/// Whether the agent is on the manager's own machine.
 fn is_here(record: &AgentRecord) -> bool {
     let address = record.address.strip_prefix("link:").and_then(|address| address.parse::<IpAddr>().ok());
     !record.remote || address.is_some_and(loopback::is_address)
 }
 
-/// Where an engine's images are found by peers: nothing if nowhere, and no address if that is the manager's.
+/// Where peers can fetch an engine's images: `None` if nowhere, and no address if the manager hands them out.
 #[expect(clippy::option_option, reason = "the inner one is an address that is known to those who ask")]
 fn url_of(engine: &dyn Engine) -> Option<Option<Url>> {
     engine.export().map(|export| match export {
@@ -207,7 +207,7 @@ fn url_of(engine: &dyn Engine) -> Option<Option<Url>> {
     })
 }
 
-/// Counts those who take something from an agent.
+/// Counts an agent that takes something from another.
 struct Guest {
     guests: Arc<Mutex<HashMap<String, usize>>>,
     agent: String,
@@ -232,7 +232,7 @@ impl Drop for Guest {
     }
 }
 
-/// What agents hand out for one pull.
+/// The images that agents hand out for one pull.
 pub(in crate::transfer) struct Lent {
     image: Digest,
     by: Vec<By>,
@@ -261,7 +261,7 @@ impl Lent {
         }
     }
 
-    /// Keeps the grants good for as long as it is polled.
+    /// Keeps the grants valid for as long as this is polled.
     pub(in crate::transfer) async fn keep(&self) {
         loop {
             tokio::time::sleep(LIFE / 3).await;
@@ -273,7 +273,8 @@ impl Lent {
         }
     }
 
-    /// Where the image is taken from: what an agent is told of that dialled in, or what an engine on this machine asks.
+    /// The source of the image: the description for an agent that dialled in, or a chain for an engine on this
+    /// machine.
     pub(in crate::transfer) fn source(&self, name: &str, registry: Catalogued) -> Arc<dyn Source> {
         if self.is_remote {
             return Arc::new(registry.with_peers(self.told()));
@@ -288,7 +289,7 @@ impl Lent {
         Arc::new(Chain::new(self.by.iter().filter_map(way).collect(), Arc::new(registry)))
     }
 
-    /// Those who have it, as somebody on another machine must know them.
+    /// The peers that have the image, as described to an agent on another machine.
     fn told(&self) -> Vec<source::Peer> {
         let told = |by: &By| source::Peer {
             agent: by.agent.clone(),

@@ -1,4 +1,4 @@
-//! What a preload would do, agent by agent, before it is done.
+//! Plans a preload: what it would do on each agent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,21 +12,22 @@ use crate::fleet::agent::Agent;
 use crate::fleet::presence::{Presence, Sought};
 use crate::fleet::service::Fleet;
 
-/// The room that so many bytes to fetch take on an agent.
+/// The room that this many bytes to fetch take on an agent.
 ///
-/// An image takes more room unpacked than it is to fetch; how much is known only afterwards. Twice is what common
-/// images come to at least, so an agent with less than that free is said not to fit. An image layout unpacks nothing.
+/// Unpacked, an image takes more room than its compressed layers; how much is known only afterwards. Common images
+/// take at least twice as much, so an agent with less room than that is said not to fit. An image layout unpacks
+/// nothing.
 pub(crate) fn taken(bytes: u64, agent: &Agent) -> u64 {
     let unpacks = agent.about.as_ref().is_none_or(|about| about.kind.unpacks());
     if unpacks { bytes.saturating_mul(2) } else { bytes }
 }
 
-/// What would be done on one agent.
+/// What a preload would do on one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing: the image is there.
+    /// Nothing: the agent has the image.
     AlreadyThere,
-    /// Fetch it in the place of another one of that name.
+    /// Fetch it in place of another image with that name.
     Replace,
     /// Fetch it.
     Fetch,
@@ -39,7 +40,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// The word used in the API.
+    /// The word for it in the API.
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::AlreadyThere => "already-there",
@@ -52,7 +53,7 @@ impl Step {
     }
 }
 
-/// The plan for an image on an agent.
+/// The plan for one image on one agent.
 #[derive(Debug, Clone)]
 pub(crate) struct AgentPlan {
     /// The agent's id.
@@ -61,29 +62,29 @@ pub(crate) struct AgentPlan {
     pub(crate) image: String,
     /// What would be done.
     pub(crate) step: Step,
-    /// What it has to fetch, in bytes: the layers that no image it holds begins with.
+    /// How many bytes the agent must fetch: the layers that no image it holds begins with.
     pub(crate) bytes: u64,
-    /// The room it has, in bytes, if its engine says.
+    /// The free room of the agent, in bytes, if its engine reports it.
     pub(crate) free_bytes: Option<u64>,
-    /// False when the image will not fit beside those that were planned before it; `None` when that can't be told.
+    /// False if the image will not fit beside those planned before it; `None` if that is unknown.
     pub(crate) fits: Option<bool>,
 }
 
-/// The image for an agent, of those a reference names: the one of its architecture.
+/// The image for an agent, among those a reference names: the one for its architecture.
 pub(crate) fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&'a Arc<Image>> {
     match &agent.about {
         Some(about) => images.iter().find(|image| image.record.architecture == about.architecture),
-        // Not met since the start: what it runs is seen when it is.
+        // The agent was not met since the start; its architecture will be known when it is.
         None => images.first(),
     }
 }
 
-/// Makes plans; what it looked up for one agent serves the next.
+/// Makes plans; what it looks up for one agent is reused for the next.
 pub(crate) struct Planner<'a> {
     catalog: &'a Catalog,
     fleet: &'a Fleet,
     by_config: HashMap<Digest, Arc<Image>>,
-    /// The room that the plans so far take, by agent.
+    /// The room that the plans so far take, by agent's id.
     planned: HashMap<String, u64>,
     layers: HashMap<Digest, Vec<Layer>>,
 }
@@ -94,8 +95,8 @@ struct Layer {
     size: u64,
 }
 
-/// An image by its canonical name, as agents are asked about it; see [`Sought`] for its variants, of which there are none
-/// to tell apart where the image is the one for the agent's architecture.
+/// An image by its canonical name, in the form in which the fleet looks for it; see [`Sought`] for the variants,
+/// which may be empty if the image is the one for the agent's architecture.
 pub(crate) fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
     Sought { name, architecture: &image.architecture, digest: &image.digest, variants }
 }
@@ -107,7 +108,7 @@ impl<'a> Planner<'a> {
         Self { catalog, fleet, by_config, planned: HashMap::new(), layers: HashMap::new() }
     }
 
-    /// The plan for the image of this name, of those for several architectures, on one agent.
+    /// Plans the image of this name, among `images` for several architectures, on one agent.
     pub(crate) async fn plan(
         &mut self,
         agent: &Agent,
@@ -141,7 +142,8 @@ impl<'a> Planner<'a> {
         Ok(planned)
     }
 
-    /// Engines share layers only from the base up, so what is missing begins where the longest common start ends.
+    /// How many bytes an agent must fetch. Engines share layers only from the base up, so the missing part begins
+    /// where the longest common start ends.
     async fn missing_bytes(&mut self, agent: &str, image: &Image) -> Result<u64> {
         let wanted = self.layers_of(image).await?;
         if wanted.is_empty() {
@@ -149,7 +151,8 @@ impl<'a> Planner<'a> {
         }
         let mut shared = 0;
         for held in self.fleet.held(agent) {
-            // Of what the catalog does not know, the layers are not known either: the plan errs to the full side.
+            // The layers of images that the catalog does not know are unknown too: the plan then counts too much
+            // rather than too little.
             let Some(known) = self.by_config.get(&held.digest).cloned() else { continue };
             let layers = self.layers_of(&known).await?;
             let common = wanted.iter().zip(&layers).take_while(|(a, b)| a.diff_id == b.diff_id).count();

@@ -1,6 +1,6 @@
-//! Seed first: of the agents of one site one fetches an image from the registry, and the others take it from there.
+//! Seed first: one agent of a site fetches an image from the registry, and the others take it from that agent.
 //!
-//! [`way`] decides and knows nothing else; [`Seeds`] remembers who fetches what.
+//! [`way`] decides and is pure; [`Seeds`] remembers which agent fetches what.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,35 +12,35 @@ use url::Url;
 use crate::base::digest::Digest;
 use crate::base::loopback;
 
-/// The label by which agents are of one site.
+/// The label that says which site an agent belongs to.
 pub(in crate::transfer) const SITE: &str = "site";
-/// How many are named to an agent that may take an image from them. One that does not answer costs some seconds.
+/// Most peers named to an agent that may take an image from them. Each peer that does not answer costs some seconds.
 const MOST_PEERS: usize = 4;
 
-/// An agent that others may take an image from, now or once it has it.
+/// An agent from which others may take an image, now or once it has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transfer) struct Holder {
     /// Its id.
     pub(crate) agent: String,
-    /// Whether the one that asks can get there.
+    /// Whether the agent that asks can reach it.
     pub(crate) is_near: bool,
-    /// How many take something from it now.
+    /// How many agents are taking something from it now.
     pub(crate) guests: usize,
 }
 
-/// How an agent comes to an image.
+/// How an agent gets an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transfer) enum Way {
-    /// From these agents in this order, and from the registry if none of them has it after all.
+    /// From these agents in this order, and from the registry if none of them has the image after all.
     Fetch { from: Vec<String> },
-    /// From the registry, and the others wait for it.
+    /// From the registry, while the others wait for this agent.
     Seed,
-    /// Not yet: this agent fetches it.
+    /// Not yet: the agent `seed` is fetching the image.
     Wait { seed: String },
 }
 
-/// The way for an agent that has not the image: `holders` have it, and `seed` is fetching it. Nobody waits for one that
-/// can't be reached or does not hand out what it has.
+/// Decides how an agent gets an image it lacks: `holders` have it, and `seed` is fetching it. No agent waits for one
+/// that it can't reach or that does not hand out its images.
 pub(in crate::transfer) fn way(
     agent: &str,
     hands_out: bool,
@@ -61,13 +61,13 @@ pub(in crate::transfer) fn way(
     }
 }
 
-/// Whether an agent gets to a peer's address. `is_here` if it is on the manager's own machine: addresses that are only
-/// good on one machine are taken from agents there alone.
+/// Whether an agent can reach a peer's address. `is_here` says that the agent is on the manager's own machine:
+/// loopback addresses count only for agents there.
 pub(in crate::transfer) fn gets_to(is_here: bool, url: Option<&Url>) -> bool {
     is_here || url.is_none_or(|url| !loopback::is_url(url))
 }
 
-/// Who fetches which image for which site. Clones share it.
+/// Which agent fetches which image for which site. Clones share this.
 #[derive(Clone, Default)]
 pub(in crate::transfer) struct Seeds(Arc<Mutex<State>>);
 
@@ -80,16 +80,16 @@ struct State {
 #[derive(Clone)]
 struct Flight {
     id: u64,
-    /// How many tasks have this agent fetch it; they do so one after another.
+    /// How many tasks have this agent fetch the image; they do so one after another.
     parts: usize,
-    /// The part that was begun last.
+    /// The number of the part that was begun last.
     number: u64,
     seed: String,
     url: Option<Url>,
     over: CancellationToken,
 }
 
-/// The part of a seed; whoever waits for it looks anew when it is dropped.
+/// A task's part in a seed's fetch. When it is dropped, those who wait for it decide anew.
 pub(in crate::transfer) struct Part {
     seeds: Seeds,
     key: (String, Digest),
@@ -97,25 +97,25 @@ pub(in crate::transfer) struct Part {
     number: u64,
 }
 
-/// Somebody who fetches an image.
+/// The agent that is already fetching an image.
 pub(in crate::transfer) struct Busy {
     pub(crate) agent: String,
     pub(crate) url: Option<Url>,
-    /// Cancelled when it has it, or has given up.
+    /// Cancelled when the agent has the image, or has given up.
     pub(crate) over: CancellationToken,
 }
 
 impl Seeds {
-    /// Who fetches this image for this site.
+    /// Returns the agent that is fetching this image for this site.
     pub(in crate::transfer) fn busy(&self, site: &str, image: &Digest) -> Option<Busy> {
         let state = self.0.lock();
         let flight = state.flights.get(&(site.to_owned(), image.clone()))?;
         Some(Busy { agent: flight.seed.clone(), url: flight.url.clone(), over: flight.over.clone() })
     }
 
-    /// Makes this agent the one that does, unless another is: then that one's.
+    /// Makes this agent the seed, unless another agent is; in that case returns the other one.
     ///
-    /// One that was it before, and was away for a moment, takes up its part again.
+    /// An agent that was the seed before and was away for a moment resumes its part.
     pub(in crate::transfer) fn begin(
         &self,
         site: &str,
@@ -149,7 +149,7 @@ impl Seeds {
 }
 
 impl Part {
-    /// Whether this is still the one that counts.
+    /// Whether this is the latest part of its fetch.
     pub(in crate::transfer) fn is_current(&self) -> bool {
         let state = self.seeds.0.lock();
         state.flights.get(&self.key).is_some_and(|flight| flight.number == self.number)
@@ -163,7 +163,7 @@ impl Drop for Part {
             return;
         };
         flight.parts -= 1;
-        // Even if another task goes on with it: the image may be there by now.
+        // Even if another task continues it: the image may be there by now.
         std::mem::take(&mut flight.over).cancel();
         if flight.parts == 0 {
             state.flights.remove(&self.key);
@@ -231,13 +231,13 @@ mod tests {
         let Err(busy) = seeds.begin("lab", &image, "b", None) else { panic!("two seeds") };
         assert_eq!(busy.agent, "a");
         assert!(seeds.begin("other", &image, "b", None).is_ok(), "each site has its own");
-        // Away for a moment: the same agent takes it up again, and what it held before does not end it.
+        // The same agent resumes after a moment away, and the end of its earlier part does not end the new one.
         let again = seeds.begin("lab", &image, "a", None).unwrap_or_else(|_| panic!("its own part"));
         assert!(!first.is_current() && again.is_current());
         drop(first);
         assert!(busy.over.is_cancelled(), "whoever waits looks anew");
         let busy = seeds.busy("lab", &image).expect("the part that goes on");
-        // Another task wants it there, too, and is cancelled: that does not end the first one's part.
+        // Another task wants the image on the same agent and is cancelled: that does not end the first task's part.
         drop(seeds.begin("lab", &image, "a", None));
         let still = seeds.busy("lab", &image).expect("the part that goes on");
         assert!(busy.over.is_cancelled() && !still.over.is_cancelled());

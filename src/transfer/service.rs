@@ -1,4 +1,4 @@
-//! What callers ask of transfers.
+//! What callers ask about preloads and unloads.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::tasks::task::{Item, NewItem, Targets, TaskKind};
 use crate::transfer::plan::{AgentPlan, Planner, image_for};
 use crate::transfer::work::Work;
 
-/// The most images of one task: more than a class needs, and a list that people can still read.
+/// Most images of one task: more than a class needs, and still a list that people can read.
 const MAX_IMAGES: usize = 100;
-/// The most items of one task, of a kilobyte or so in memory while it runs: 50 images on 1,000 agents.
+/// Most items of one task: 50 images on 1,000 agents. Each takes about a kilobyte of memory while the task runs.
 const MAX_ITEMS: usize = 50_000;
 
 /// Loads and unloads images. Clones share the queue.
@@ -36,22 +36,22 @@ pub(crate) struct Transfers {
 /// A plan for some images and a set of agents.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// The set.
+    /// The agents of the plan.
     pub(crate) set: Selection,
-    /// For each image in turn and each agent, in the order of their ids.
+    /// The plans for each image in turn and each agent, ordered by id.
     pub(crate) agents: Vec<AgentPlan>,
 }
 
-/// What a rule found missing.
+/// The images of one name that a rule found missing.
 #[derive(Debug, Clone)]
 pub(crate) struct Filling {
     /// The rule's name.
     pub(crate) rule: String,
-    /// Its expression.
+    /// The rule's expression for its agents.
     pub(crate) expression: String,
-    /// The images of one name.
+    /// The images with that name.
     pub(crate) images: Vec<Arc<Image>>,
-    /// The agents that lack them, in order.
+    /// The agents that lack them, sorted.
     pub(crate) agents: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// What an item of a preload or an unload is about; none where the image has nothing for the agent.
+    /// Returns the image and agent of an item of a preload or an unload; `None` if there is no image for the agent.
     pub(crate) fn of(item: &Item) -> Option<Self> {
         let work = Work::of(&item.work).ok()?;
         let image = work.image?;
@@ -76,16 +76,17 @@ impl Attempt {
 }
 
 impl Transfers {
-    /// Transfers whose tasks go to this queue.
+    /// Makes transfers whose tasks go to this queue.
     pub(crate) fn new(catalog: Catalog, fleet: Fleet, queue: Queue, audit: Audit) -> Self {
         Self { catalog, fleet, queue, audit }
     }
 
-    /// Starts loading images onto the agents an expression names, in one task.
+    /// Starts loading images onto the agents that an expression names, in one task.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for no image or too many, or for an expression that
-    /// can't be read or names nobody, [`Error::Conflict`] when there is no agent at all. Nothing is started then.
+    /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for no image or too many, or for an expression
+    /// that can't be parsed or names no agent, [`Error::Conflict`] when there are no agents at all. In each case
+    /// nothing is started.
     pub(crate) async fn preload(
         &self,
         caller: &Caller,
@@ -95,7 +96,7 @@ impl Transfers {
         self.start(caller, TaskKind::Preload, references, target_agents).await
     }
 
-    /// Starts taking images off the agents an expression names, in one task.
+    /// Starts removing images from the agents that an expression names, in one task.
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
@@ -162,8 +163,8 @@ impl Transfers {
         Ok(wanted)
     }
 
-    /// One item for each image on each agent. The first image comes first on all agents, so that none of them is
-    /// given several while others have nothing to do.
+    /// Makes one item for each image on each agent. The first image comes first on all agents, so that no agent gets
+    /// several while others have nothing to do.
     fn items(&self, wanted: &[Wanted], agents: &[String]) -> Result<Vec<NewItem>> {
         let count = wanted.len().saturating_mul(agents.len());
         if count > MAX_ITEMS {
@@ -183,7 +184,7 @@ impl Transfers {
         Ok(items)
     }
 
-    /// Starts loading what a rule found missing, for who answers for the rule.
+    /// Starts loading what a rule found missing, in the name of the user responsible for the rule.
     ///
     /// # Errors
     /// Those of [`Queue::submit`].
@@ -246,7 +247,7 @@ impl Transfers {
                 format!("{} at {}: {}\n{caret}", error.code, error.position, error.message),
             )
         };
-        // What can't be read is told as such, also where there is nobody to name.
+        // An expression that can't be parsed is reported as such, even where there are no agents to name.
         Expression::parse(expression).map_err(refusal)?;
         if self.fleet.is_empty() {
             return Err(Error::Conflict(
@@ -257,14 +258,14 @@ impl Transfers {
     }
 }
 
-/// The images of one name, one for each architecture.
+/// The images with one name, one for each architecture.
 struct Wanted {
     name: String,
     images: Vec<Arc<Image>>,
 }
 
 impl Wanted {
-    /// Adds those that another reference to the same name found.
+    /// Adds the images that another reference to the same name found.
     fn add(&mut self, more: Vec<Arc<Image>>) {
         for image in more {
             if self.images.iter().all(|known| known.id != image.id) {

@@ -1,4 +1,4 @@
-//! Repositories of the catalog's registries, for engines that fetch through us.
+//! Repositories of the catalog's registries, as sources for engines that fetch through wharf.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use crate::engine::fault::{Class, Fault};
 use crate::engine::source::{self, Document, Flow, Origin, Source};
 use crate::sources::repository::Repository;
 
-/// One repository. The way to its registry is looked up when it is asked for: other engines never do.
+/// One repository. The client of its registry is looked up only when the engine asks: engines that fetch themselves
+/// never do.
 pub(in crate::transfer) struct Catalogued {
     clients: Clients,
-    /// As it was when the credentials that go along were read: they are for that address and no other.
+    /// The registry as it was when its credentials were read: they are for that address and no other.
     registry: Arc<Registry>,
     name: String,
-    /// Who may have it nearer, for somebody elsewhere.
+    /// The peers that may have the image nearer, for an agent on another machine.
     peers: Vec<source::Peer>,
 }
 
@@ -27,7 +28,7 @@ impl Catalogued {
         Self { clients: clients.clone(), registry, name: name.into(), peers: Vec::new() }
     }
 
-    /// The same, and these have it nearer.
+    /// The same repository, with these peers that may have the image nearer.
     pub(in crate::transfer) fn with_peers(self, peers: Vec<source::Peer>) -> Self {
         Self { peers, ..self }
     }

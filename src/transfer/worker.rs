@@ -26,25 +26,26 @@ use crate::transfer::peers::{Lent, Peers, Sources};
 use crate::transfer::source::Catalogued;
 use crate::transfer::work::Work;
 
-/// Items of one task that are worked on at once.
+/// How many items of one task are worked on at once.
 const AT_ONCE: usize = 16;
-/// A pull that makes no progress for so long is begun anew. A length of its own would be wrong for 12 GB on a thin line.
+/// How long a pull may make no progress before it is begun anew. A limit on its whole length would be wrong for 12 GB
+/// on a slow line.
 const STALLED: Duration = Duration::from_mins(5);
-/// How often an item is begun before it is given up, where trying again may help: an engine may restart, a network come
-/// back; what the registry says twice it will say again.
+/// How many times an item is begun before it fails for good, where another try may help: an engine may restart, a
+/// network may come back; what the registry answers twice it will answer again.
 const TRIES_ENGINE: u32 = 20;
 const TRIES_NETWORK: u32 = 6;
 const TRIES_OTHER: u32 = 2;
 /// The waits before an item is begun again.
 const WAITS: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_mins(1));
 
-/// How often one that waits for another agent is looked at though that one has not ended.
+/// How often an item that waits for another agent is checked even though that agent has not ended.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 
-/// How many of the containers that use an image are named.
+/// Most containers named when they use an image.
 const NAMED_CONTAINERS: usize = 5;
 
-/// The worker of preloads, or of unloads.
+/// The worker of preloads or of unloads.
 pub(crate) struct TransferWorker {
     kind: TaskKind,
     catalog: Catalog,
@@ -56,8 +57,8 @@ pub(crate) struct TransferWorker {
     peers: Option<Peers>,
 }
 
-/// The workers of both kinds; they share their limits. Their items wait for an agent that is away for so long. With
-/// `peers` one agent of a site fetches for all.
+/// Makes the workers of both kinds, which share their limits. Their items wait this long for an agent that is away.
+/// With `peers`, one agent of a site fetches for all.
 pub(crate) fn workers(
     catalog: &Catalog,
     fleet: &Fleet,
@@ -99,7 +100,8 @@ impl Worker for TransferWorker {
                 "the agent's architecture is {architecture}, which the image has not"
             )));
         };
-        // Before it stands in a line: who is away, or waits for another agent, keeps no place in it.
+        // Before the item waits for its turn: an agent that is away, or waits for another one, holds no place in the
+        // line.
         let engine = self.reach(place, &work.agent)?;
         let mut sources = self.sources(&work.agent, engine.as_ref(), image)?;
         let waits = async {
@@ -114,7 +116,7 @@ impl Worker for TransferWorker {
         };
         let engine = self.reach(place, &work.agent)?;
         if !sources.is_seed() {
-            // It may have been long, and who had the image then need not have it now.
+            // The wait may have been long, and agents that had the image then may not have it now.
             sources = self.sources(&work.agent, engine.as_ref(), image)?;
         }
         let done = match self.kind {
@@ -123,7 +125,8 @@ impl Worker for TransferWorker {
         };
         self.fleet.refresh(&work.agent).await;
         drop(turn);
-        // An agent whose engine or link went away in the middle is waited for, and then asked how far it came.
+        // If an agent's engine or link went away during the work, the item waits for the agent, and then asks how far
+        // it came.
         let done = done.map_err(|fault| match (fault.class, self.reach(place, &work.agent)) {
             (Class::EngineGone, Err(away)) => away,
             _ => setback(item, &fault),
@@ -137,7 +140,7 @@ impl Worker for TransferWorker {
 }
 
 impl TransferWorker {
-    /// The way to an agent; if it is away the item waits for it, as long as the operator allows.
+    /// Returns the engine of an agent; if the agent is away the item waits for it, as long as the operator allows.
     fn reach(&self, place: &Workplace, agent: &str) -> Result<Arc<dyn Engine>, ItemFailure> {
         let found = self.fleet.find(agent).ok_or_else(|| ItemFailure::giving_up("the agent was removed"))?;
         if found.record.draining && self.kind == TaskKind::Preload {
@@ -172,12 +175,13 @@ impl TransferWorker {
         place: &Workplace,
     ) -> Result<Outcome, Fault> {
         let canonical = image.canonical();
-        // Asked, not assumed: a pull that a restart interrupted may be whole, and another task may have been faster.
+        // Asked rather than assumed: a pull that a restart interrupted may be complete, and another task may have
+        // been faster.
         let was_there = engine
             .find(canonical.as_str())
             .await?
             .is_some_and(|held| held.is(&image.digest, Some(&image.manifest)));
-        // Only containerd has more to do then: what somebody else pulled is to stay from now on.
+        // Only containerd needs more in that case: an image that another program pulled must be pinned from now on.
         if was_there && !self.pins(agent) {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
@@ -193,7 +197,7 @@ impl TransferWorker {
             tag: image.tag.clone(),
             manifest: Some(image.manifest.clone()),
             config: image.digest.clone(),
-            // The manifest is of one platform.
+            // The manifest is for one platform already.
             platform: None,
             layers: Vec::new(),
             credentials: self.credentials(&registry).map_err(inside)?,
@@ -216,7 +220,7 @@ impl TransferWorker {
             () = kept(lent.as_ref()) => return Err(Fault::new(Class::Other, "the grants ended")),
             () = stalled(&last_heard) => {
                 stop.cancel();
-                // The engine is told; its own answer is waited for only briefly.
+                // The engine is told to stop; its own answer is awaited only briefly.
                 let _ = tokio::time::timeout(Duration::from_secs(5), pulling).await;
                 return Err(Fault::new(Class::Network, format!("no progress for {} s", STALLED.as_secs())));
             }
@@ -230,7 +234,7 @@ impl TransferWorker {
         Ok(Outcome { note: Some(note.into()), ..Outcome::new(ledger) })
     }
 
-    /// Who has the image for this agent, where that is asked.
+    /// The peers that have the image for this agent, if peers are used.
     fn sources(&self, agent: &str, engine: &dyn Engine, image: &ImageRecord) -> Result<Sources, ItemFailure> {
         let Some(peers) = self.peers.as_ref().filter(|_| self.kind == TaskKind::Preload) else {
             return Ok(Sources::default());
@@ -242,7 +246,7 @@ impl TransferWorker {
         })
     }
 
-    /// Where the image comes from: for engines that don't go to the registry themselves, and for agents that do.
+    /// The source of the image: for engines that don't fetch from the registry themselves, and for agents that do.
     fn source(&self, registry: Arc<Registry>, image: &ImageRecord, lent: Option<&Lent>) -> Arc<dyn Source> {
         let registry = Catalogued::new(&self.clients, registry, &image.name);
         match lent {
@@ -251,7 +255,7 @@ impl TransferWorker {
         }
     }
 
-    /// Whether the agent's engine pins what it is made to pull.
+    /// Whether the agent's engine pins the images it pulls.
     fn pins(&self, agent: &str) -> bool {
         let about = self.fleet.find(agent).and_then(|agent| agent.about);
         about.is_some_and(|about| about.kind.pins())
@@ -264,7 +268,7 @@ impl TransferWorker {
     }
 }
 
-/// When an item that failed so is worth another try.
+/// When to try an item again that failed with this fault.
 fn setback(item: &Item, fault: &Fault) -> ItemFailure {
     let tries = match fault.class {
         Class::EngineGone => TRIES_ENGINE,
@@ -276,7 +280,7 @@ fn setback(item: &Item, fault: &Fault) -> ItemFailure {
     ItemFailure { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
 }
 
-/// Keeps grants good while the pull goes on; it never ends.
+/// Keeps the grants valid while the pull goes on; this never ends.
 async fn kept(lent: Option<&Lent>) {
     match lent {
         Some(lent) => lent.keep().await,
@@ -284,7 +288,7 @@ async fn kept(lent: Option<&Lent>) {
     }
 }
 
-/// Ends when nothing was heard for [`STALLED`].
+/// Ends when there was no progress for [`STALLED`].
 async fn stalled(last_heard: &Mutex<Instant>) {
     loop {
         let until = *last_heard.lock() + STALLED;

@@ -1,4 +1,4 @@
-//! Between messages and the engines' own words. What comes from the other side is bounded here.
+//! Converts between messages and the types of `engine`. What the other side sends is bounded here.
 
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::image::{Held, Removal};
@@ -7,7 +7,7 @@ use crate::engine::source::{self, Origin};
 use crate::engine::{About, Disk, EngineKind};
 use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PEERS, MAX_TEXT, image};
 
-/// Most containers named where an image is in use, and most labels of an engine.
+/// Most containers named when an image is in use, and most labels of an engine.
 const MAX_LISTED: usize = 64;
 const CLASSES: [Class; 8] = [
     Class::NoSpace,
@@ -20,7 +20,7 @@ const CLASSES: [Class; 8] = [
     Class::Stopped,
 ];
 
-/// What the other side said and must not have.
+/// Something the other side sent that the protocol forbids.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unacceptable(pub(crate) String);
@@ -122,7 +122,7 @@ impl From<&Pull> for image::Pull {
             platform: pull.platform.clone(),
             layers: layers.map(|layer| (layer.digest.clone(), layer.size_bytes)).collect(),
             credentials,
-            // For those engines only that need it: see `fleet::remote`.
+            // Only for engines that need it: see `fleet::remote`.
             registry: None,
             peers: Vec::new(),
         }
@@ -130,7 +130,7 @@ impl From<&Pull> for image::Pull {
 }
 
 impl image::Pull {
-    /// Adds where it can be had.
+    /// Adds where the image can be fetched from.
     #[must_use]
     pub(crate) fn with_origin(self, origin: Origin) -> Self {
         let source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = origin.registry;
@@ -141,7 +141,7 @@ impl image::Pull {
         Self { registry, peers, ..self }
     }
 
-    /// Where it can be had, as far as that was said.
+    /// Returns where the image can be fetched from, if the message says so.
     pub(crate) fn origin(&self) -> Option<Origin> {
         let image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = self.registry.clone()?;
         let registry = source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts };
@@ -166,7 +166,7 @@ impl From<image::Pull> for Pull {
             platform: pull.platform,
             layers: layers.map(|(digest, size_bytes)| Layer { digest, size_bytes }).collect(),
             credentials,
-            // Made of `registry` by whoever has the clients: see `agent::registries`.
+            // `agent::registries`, which has the clients, makes it from `registry`.
             source: None,
         }
     }
@@ -186,7 +186,7 @@ impl From<image::Progress> for Progress {
     }
 }
 
-/// Whether this progress can follow that one.
+/// Whether progress may go from `before` to `now`.
 pub(crate) fn is_honest(before: Option<&Progress>, now: &Progress) -> bool {
     let within = now.bytes_done <= now.bytes_total && now.layers_done <= now.layers_total;
     let onward = before.is_none_or(|before| {

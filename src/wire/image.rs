@@ -1,5 +1,5 @@
-//! What messages carry of images, pulls and engines. It is `engine`'s view in a form that stays as it is when that one
-//! changes.
+//! What messages say about images, pulls and engines. These types mirror those of `engine`, but their form stays the
+//! same when `engine` changes.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::base::secret::Secret;
 /// An image an engine holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// The engine's ID of it.
+    /// The id the engine gives the image.
     pub id: Digest,
     /// Its names, `registry/name:tag`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
-    /// The manifests it was pulled by.
+    /// The manifests by which the image was pulled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Digest>,
     /// Bytes on disk.
@@ -28,29 +28,29 @@ pub struct Held {
 /// Room on a disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Free for images.
+    /// The room that is free for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) free: Option<u64>,
-    /// In all.
+    /// The size of the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) total: Option<u64>,
-    /// What images take.
+    /// The room that images take.
     #[serde(default)]
     pub(crate) images: u64,
 }
 
-/// Who an engine is.
+/// What an engine says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineInfo {
     /// `docker`, `podman`, `containerd` or `oci`.
     pub kind: String,
-    /// Its own id.
+    /// The engine's own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The machine's name.
     #[serde(default)]
     pub hostname: String,
-    /// Its version.
+    /// The engine's version.
     #[serde(default)]
     pub version: String,
     /// The system its containers run on.
@@ -68,7 +68,7 @@ pub struct EngineInfo {
 pub struct Fault {
     /// The class, in the words of `engine::fault::Class`.
     pub class: String,
-    /// For people.
+    /// The error message, for people.
     pub message: String,
 }
 
@@ -77,26 +77,26 @@ pub struct Fault {
 pub struct Pull {
     /// `registry/name`.
     pub repository: String,
-    /// The tag it will have.
+    /// The tag the image will have.
     pub tag: String,
     /// The manifest to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
-    /// The config it must have in the end.
+    /// The config that the pulled image must have.
     pub config: Digest,
-    /// The platform in OCI's words.
+    /// The platform in OCI's notation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// The layers, as far as they are known: digest and compressed bytes.
+    /// The layers as far as they are known: digest and compressed size in bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<(Digest, u64)>,
-    /// For the registry.
+    /// The credentials for the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
-    /// The way to the registry, for an agent whose engine is `oci`: it goes there itself.
+    /// How to reach the registry, for an agent whose engine is `oci`: such an agent fetches from it itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) registry: Option<Registry>,
-    /// Who may have it nearer than the registry, in the order in which they are to be asked.
+    /// The peers that may have the image nearer than the registry, in the order in which to ask them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) peers: Vec<Peer>,
 }
@@ -104,21 +104,21 @@ pub struct Pull {
 /// An agent that holds an image and hands it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Peer {
-    /// Its id.
+    /// The agent's id.
     pub(crate) agent: String,
-    /// Where it is; nothing where the manager itself hands it out.
+    /// The peer's address; none where the manager itself hands the image out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<Url>,
-    /// What it is to be shown: the password of the user `grant` in Basic authentication.
+    /// The grant to show the peer: the password of the user `grant` in Basic authentication.
     pub(crate) grant: Secret,
 }
 
-/// A registry, as whoever fetches from it must know it.
+/// What an agent must know about a registry to fetch from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Registry {
-    /// What images call it: what `repository` begins with.
+    /// The registry's name in image names: what `repository` begins with.
     pub(crate) host: String,
-    /// Where it answers.
+    /// The registry's address.
     pub(crate) url: Url,
     /// Whether its certificate is checked.
     #[serde(default = "checked", skip_serializing_if = "is_checked")]
@@ -126,7 +126,7 @@ pub(crate) struct Registry {
     /// Certificates in PEM that may sign for it, besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca_pem: Option<String>,
-    /// Other hosts that an admin approved.
+    /// Other hosts that an admin approved for this registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trusted_hosts: Vec<String>,
 }
@@ -149,22 +149,22 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// How far a pull is. No number goes back, and none that is done passes its total.
+/// The progress of a pull. No number ever decreases, and no "done" exceeds its total.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Bytes that are there.
+    /// Bytes fetched.
     #[serde(default)]
     pub bytes_done: u64,
-    /// Bytes known of.
+    /// Bytes known so far.
     #[serde(default)]
     pub bytes_total: u64,
-    /// Layers that are there.
+    /// Layers fetched.
     #[serde(default)]
     pub layers_done: u32,
-    /// Layers known of.
+    /// Layers known so far.
     #[serde(default)]
     pub layers_total: u32,
-    /// What the engine is at.
+    /// What the engine is doing.
     #[serde(default)]
     pub message: String,
 }
@@ -174,28 +174,28 @@ pub struct Progress {
 pub struct Pulled {
     /// The image as the engine showed it afterwards.
     pub held: Held,
-    /// Whether the registry was asked.
+    /// Whether the engine asked the registry.
     pub fetched: bool,
 }
 
-/// What became of a request to remove an image.
+/// The result of a request to remove an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removal {
-    /// It is gone from disk.
+    /// The image is gone from disk.
     Removed {
-        /// Bytes that became free.
+        /// Bytes that this freed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         freed: Option<u64>,
     },
     /// The name is gone; the image stays.
     Untagged,
-    /// Nothing was changed, for containers use it.
+    /// Nothing changed, because containers use the image.
     InUse {
-        /// Their names.
+        /// The names of these containers.
         #[serde(default)]
         containers: Vec<String>,
     },
-    /// There was no such image.
+    /// The engine had no such image.
     Absent,
 }

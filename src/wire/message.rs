@@ -1,4 +1,4 @@
-//! The messages.
+//! The messages that an agent and its manager exchange.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,32 @@ use crate::wire::image::{Disk, EngineInfo, Fault, Held, Progress, Pull, Pulled, 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromAgent {
-    /// The first message.
+    /// The agent's first message.
     Hello(Box<Hello>),
-    /// The agent's engine answers, and this is it. A full report follows.
+    /// The agent's engine answers; this describes it. A full report follows.
     Here(EngineInfo),
     /// The agent's engine does not answer.
     Gone(Fault),
     /// What the engine holds, or what changed since the last report.
     Images(Images),
-    /// The answer to a request.
+    /// The answer to a request of the manager.
     Answer(Reply),
-    /// How far a pull is.
+    /// The progress of a pull.
     Pulling {
-        /// Which.
+        /// The id of the pull.
         pull: String,
-        /// How far.
+        /// The bytes and layers so far.
         progress: Progress,
     },
-    /// How a pull ended; the agent forgets it then. If this is lost, the manager asks again, and the engine finds the
-    /// image there.
+    /// The end of a pull. The agent forgets the pull after sending it. If this message is lost, the manager asks
+    /// again, and the engine finds that it has the image.
     Pulled {
-        /// Which.
+        /// The id of the pull.
         pull: String,
-        /// How.
+        /// How it ended.
         end: End,
     },
-    /// The agent was stopped by its operator.
+    /// The agent's operator stopped it.
     Bye,
 }
 
@@ -45,193 +45,194 @@ pub enum FromAgent {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToAgent {
-    /// The agent is in.
+    /// The manager accepts the agent.
     Welcome(Welcome),
-    /// The agent is not wanted, or not any more. The last message.
+    /// The manager does not accept the agent, or no longer does. This is the last message.
     Refused(Refusal),
-    /// A request; it has one answer.
+    /// A request; the agent answers it exactly once.
     Ask(Request),
-    /// Pull this, or go on telling of the pull of this id that runs or has ended.
+    /// Pull this image, or keep reporting on the pull with this id if it is running or has ended.
     Pull {
-        /// Its id: the same for the same image under the same name, so that a manager that was restarted finds it.
+        /// The pull's id. The same image under the same name always has the same id, so a restarted manager finds the
+        /// pull again.
         pull: String,
-        /// What.
+        /// The image to pull.
         what: Box<Pull>,
     },
-    /// Give a pull up.
+    /// Give up a pull.
     Stop {
-        /// Which.
+        /// The id of the pull.
         pull: String,
     },
 }
 
-/// Who dials, and what proves it.
+/// Which agent dials in, and what proves it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hello {
-    /// The versions of this protocol it speaks.
+    /// The protocol versions the agent speaks.
     pub protocols: Vec<u32>,
     /// The program's version, for people.
     pub version: String,
-    /// What it will be known by: made by the agent before it first dials, so that an answer that gets lost costs no
-    /// token.
+    /// The credential the agent will be known by. The agent makes it before it first dials, so a lost answer does not
+    /// use up a second join token.
     pub credential: Credential,
-    /// The join token, until the manager has taken it.
+    /// The join token, until the manager has accepted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
-    /// The id it would like to have; used when it joins.
+    /// The id the agent asks for; used only when it joins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// The scaling group it would like to be in; used when it joins.
+    /// The scaling group the agent asks for; used only when it joins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_group: Option<String>,
-    /// Labels; used when it joins.
+    /// The agent's labels; used only when it joins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The machine's name.
     #[serde(default)]
     pub hostname: String,
-    /// Random, made when the process started: tells a link that came back from another machine with a copied
-    /// credential.
+    /// A random value made when the process starts. It tells a link that came back from a link of another machine
+    /// with a copied credential.
     pub instance: String,
-    /// Whether the way to the manager is encrypted, or does not leave the machine.
+    /// Whether the connection to the manager is encrypted or stays on this machine.
     #[serde(default)]
     pub private: bool,
-    /// Where peers that were given a grant find what its engine holds, if it hands that out.
+    /// Where peers with a grant can fetch the images of this agent's engine, if the agent hands them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_url: Option<String>,
-    /// What it can do besides what the version implies. None is defined yet.
+    /// Abilities beyond those that the version implies. None is defined yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
 }
 
-/// What an agent is known by.
+/// The credential by which the manager knows an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
-    /// Names it; not secret.
+    /// The name of the credential; not secret.
     pub key: String,
-    /// Proves it.
+    /// The secret that proves it.
     pub secret: Secret,
 }
 
-/// The manager's answer to a [`Hello`] it takes.
+/// The manager's answer to a [`Hello`] it accepts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The version that will be spoken: the highest both know.
+    /// The protocol version in use: the highest that both sides know.
     pub(crate) protocol: u32,
     /// The manager's version, for people.
     pub(crate) version: String,
     /// The agent's id.
     pub id: String,
-    /// A ping is due so often, in milliseconds.
+    /// The interval between pings, in milliseconds.
     pub beat_ms: u64,
-    /// Who is silent for so long is taken for gone, in milliseconds, by either side.
+    /// How long either side may be silent before the other takes it for gone, in milliseconds.
     pub(crate) silence_ms: u64,
 }
 
-/// Why an agent is not wanted.
+/// Why the manager refuses an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// For programs.
+    /// The reason as a code, for programs.
     pub code: Code,
-    /// For people.
+    /// The reason in words, for people.
     pub reason: String,
 }
 
-/// The reasons.
+/// The codes of a [`Refusal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// No version in common.
+    /// The two sides have no protocol version in common.
     Version,
     /// The join token is wrong, used, expired or revoked, or for another id.
     Token,
     /// The credential is unknown: the agent was removed, or never joined here.
     Credential,
-    /// The id is another agent's, or none.
+    /// The id belongs to another agent or is not valid, or the scaling group is not valid.
     Id,
     /// The agent is connected already, by another process.
     Connected,
     /// The agent broke the protocol.
     Misbehaved,
-    /// Too much at once; trying later may work.
+    /// The manager is too busy; trying later may work.
     Busy,
-    /// What a later version may have.
+    /// A code that only a later version knows.
     #[serde(other)]
     Other,
 }
 
-/// A request.
+/// A request of the manager.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
-    /// Its number; the answer has it.
+    /// The request's number; the answer repeats it.
     pub call: u64,
-    /// What.
+    /// What the manager asks for.
     pub ask: Ask,
 }
 
-/// What is asked.
+/// What a manager can ask an agent for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
-    /// The image of this name or id.
+    /// Find the image with this name or id.
     Find(String),
-    /// To take this name away, and the image with its last name.
+    /// Remove this name, and the image along with its last name.
     Remove(String),
-    /// To look at the engine now and report what changed, before the answer.
+    /// Read the engine now, and report what changed before answering.
     Look,
-    /// To let peers that show this grant read the parts of this image for so many seconds; again, to let them longer.
-    /// Only of an agent that told a [`Hello::peer_url`].
+    /// Let peers that show this grant read the parts of this image for this many seconds. Asking again extends the
+    /// time. The manager asks this only of an agent that sent a [`Hello::peer_url`].
     HandOut {
         /// The image's id.
         image: Digest,
-        /// What they will show.
+        /// The grant that the peers will show.
         grant: Secret,
-        /// How long, from now.
+        /// How long the grant lasts, from now.
         seconds: u64,
     },
 }
 
-/// An answer.
+/// An agent's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reply {
     /// The request's number.
     pub call: u64,
-    /// What.
+    /// The result.
     pub answer: Answer,
 }
 
-/// What is answered.
+/// The results a request can have.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// To [`Ask::Find`].
+    /// The result of [`Ask::Find`].
     Found(Option<Held>),
-    /// To [`Ask::Remove`].
+    /// The result of [`Ask::Remove`].
     Removed(Removal),
-    /// To [`Ask::Look`].
+    /// The result of [`Ask::Look`].
     Looked,
-    /// To [`Ask::HandOut`].
+    /// The result of [`Ask::HandOut`].
     HandsOut,
-    /// To any.
+    /// The failure of any request.
     Failed(Fault),
 }
 
-/// A report, or a part of it.
+/// A report of what the engine holds, or one part of it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Images {
-    /// Whether it is a full report, which replaces all before; its parts end with `last`.
+    /// Whether this is a full report, which replaces all earlier ones. The last of its parts has `last` set.
     #[serde(default)]
     pub full: bool,
     /// Whether it is the last part of a full report.
     #[serde(default)]
     pub last: bool,
-    /// What is there: all, or what is new or changed.
+    /// The images held: all of them in a full report, otherwise those that are new or changed.
     #[serde(default)]
     pub held: Vec<Held>,
-    /// The ids of what is there no more.
+    /// The ids of images that the engine no longer holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Digest>,
-    /// The room, if it could be told.
+    /// The room on the disk, if the engine could tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
 }
@@ -240,9 +241,9 @@ pub struct Images {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// The image is there.
+    /// The engine has the image.
     Done(Pulled),
-    /// It is not.
+    /// The engine does not have the image.
     Failed(Fault),
 }
 

@@ -1,8 +1,8 @@
-//! What manager and agent say to each other: versioned, small, bounded. `docs/agent-protocol.md` is the specification.
+//! The protocol between manager and agent: versioned, small, bounded. `docs/agent-protocol.md` is the specification.
 //!
-//! Messages are JSON in WebSocket text frames, one message a frame: any tool can show them, and a field that one side
-//! does not know is passed over. The agent dials; after [`message::Hello`] and [`message::Welcome`] both sides speak
-//! when they have something to say. WebSocket pings are the heartbeat.
+//! Messages are JSON in WebSocket text frames, one message per frame: any tool can show them, and each side ignores
+//! fields it does not know. The agent dials; after [`message::Hello`] and [`message::Welcome`] either side sends a
+//! message when it has something to say. WebSocket pings are the heartbeat.
 
 pub(crate) mod convert;
 pub mod image;
@@ -12,26 +12,26 @@ pub mod socket;
 /// The versions of the protocol this program speaks.
 pub(crate) const VERSIONS: [u32; 1] = [1];
 
-/// The path of the link on the manager.
+/// The path of the link on the manager's HTTP server.
 pub const PATH: &str = "/agents/link";
 
-/// Largest first message, in bytes: it comes from somebody who has proved nothing yet.
+/// Largest first message, in bytes: its sender has proved nothing yet.
 pub(crate) const MAX_HELLO: usize = 16 * 1024;
-/// Largest message, in bytes. A report is split into several.
+/// Largest message, in bytes. A report is split into several messages.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
-/// A part of a report is closed when it has so many bytes, by estimate.
+/// A part of a report ends when it has this many bytes, by estimate.
 pub(crate) const PART: usize = 256 * 1024;
-/// Most images an agent tells of; Docker slows down long before.
+/// Most images an agent reports; Docker becomes slow long before that.
 pub(crate) const MAX_IMAGES: usize = 20_000;
-/// Most names of one image, and most manifests.
+/// Most names, and most manifests, of one image.
 pub const MAX_NAMES: usize = 128;
-/// Longest name, label or id, in bytes: a reference has 255 + 128 at most, and a registry's host.
+/// Longest name, label or id, in bytes: a reference has at most 255 + 128, plus the registry's host.
 pub(crate) const MAX_TEXT: usize = 1024;
-/// Largest bundle of certificates sent with a pull, in bytes; one certificate has two thousand.
+/// Largest bundle of certificates sent with a pull, in bytes; one certificate has about two thousand.
 pub(crate) const MAX_CA: usize = 256 * 1024;
 /// Most layers named with a pull (Docker takes 127 in an image).
 pub(crate) const MAX_LAYERS: usize = 1_000;
 /// Most peers named with a pull.
 pub(crate) const MAX_PEERS: usize = 8;
-/// Requests an agent works on at once, and pulls it knows of.
+/// Most requests an agent works on at once, and most pulls it keeps track of.
 pub(crate) const MAX_AT_ONCE: usize = 64;

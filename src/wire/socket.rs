@@ -1,4 +1,4 @@
-//! WebSocket connections that carry messages of a bounded size, for either end.
+//! WebSocket connections that carry messages of a bounded size, for both ends of the link.
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -15,24 +15,25 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::engine::fault::one_line;
 
-/// What is allocated per connection for reading. There may be thousands, and most of the time they are quiet.
+/// The read buffer of each connection, in bytes. There may be thousands of connections, and most are quiet most of
+/// the time.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// Why a connection is of no more use.
+/// Why a connection can no longer be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// The other side closed it, or the network did.
     #[error("{0}")]
     Closed(String),
-    /// The other side sent what is no message, or is too large.
+    /// The other side sent something that is no message or is too large.
     #[error("{0}")]
     Malformed(String),
-    /// There is no link at that address: what answered instead.
+    /// The address has no link; holds what answered instead.
     #[error("{0}")]
     NoLink(String),
 }
 
-/// What came.
+/// What a connection received.
 #[derive(Debug)]
 pub struct Received<M> {
     /// The message; none for a ping or a pong.
@@ -53,7 +54,7 @@ pub struct Sender<S>(SplitSink<WebSocketStream<S>, Message>);
 /// The half that receives.
 pub struct Receiver<S>(SplitStream<WebSocketStream<S>>);
 
-/// What a server answers to the key of a client that wants a WebSocket (RFC 6455, 4.2.2).
+/// Returns what a server answers to the key of a client that wants a WebSocket (RFC 6455, 4.2.2).
 pub(crate) fn accept_key(key: &str) -> String {
     derive_accept_key(key.as_bytes())
 }
@@ -68,16 +69,16 @@ fn limits(most: usize) -> WebSocketConfig {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// The server's end, once HTTP is done with the connection. A message may have so many bytes.
+    /// The server's end, once the HTTP upgrade is done. `most` is the largest message, in bytes.
     pub(crate) async fn server(stream: S, most: usize) -> Self {
         let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits(most))).await;
         Self { inner, role: Role::Server }
     }
 
-    /// The client's end: asks for a link at this URL over a connection to its host.
+    /// The client's end: asks for a link at this URL, over an open connection to its host.
     ///
     /// # Errors
-    /// [`Broken::NoLink`] with what was answered instead.
+    /// [`Broken::NoLink`] with what the server answered instead.
     pub async fn client(stream: S, url: &str, most: usize) -> Result<Self, Broken> {
         let request = url.into_client_request().map_err(|error| Broken::NoLink(error.to_string()))?;
         match client_async_with_config(request, stream, Some(limits(most))).await {
@@ -91,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Lets messages have so many bytes from now on. Only where the other side waits for an answer.
+    /// Allows messages of up to `most` bytes from now on. Call it only while the other side waits for an answer.
     pub(crate) async fn grow(self, most: usize) -> Self {
         let Self { inner, role } = self;
         let inner = WebSocketStream::from_raw_socket(inner.into_inner(), role, Some(limits(most))).await;
@@ -108,12 +109,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.inner.send(written(message)?).await.map_err(broken)
     }
 
-    /// Says a last word and closes.
+    /// Sends a close frame with this reason, and closes.
     pub(crate) async fn close(&mut self, reason: &str) {
         let _ = self.inner.send(closing(reason)).await;
     }
 
-    /// The two halves, which may be used at once.
+    /// Splits the connection into two halves, which can be used at the same time.
     pub fn split(self) -> (Sender<S>, Receiver<S>) {
         let (sink, stream) = self.inner.split();
         (Sender(sink), Receiver(stream))
@@ -126,12 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
         self.0.send(written(message)?).await.map_err(broken)
     }
 
-    /// Sends a sign of life, which has an answer.
+    /// Sends a ping, which the other side answers.
     pub async fn ping(&mut self) -> Result<(), Broken> {
         self.0.send(Message::Ping(Bytes::new())).await.map_err(broken)
     }
 
-    /// Says a last word and closes.
+    /// Sends a close frame with this reason, and closes.
     pub(crate) async fn close(&mut self, reason: &str) {
         let _ = self.0.send(closing(reason)).await;
     }

@@ -10,6 +10,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
+    clippy::missing_docs_in_private_items,
     unreachable_pub,
     reason = "a measurement that meets a surprise should stop there and then; and nothing here is an API"
 )]

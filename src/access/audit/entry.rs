@@ -1,4 +1,4 @@
-//! A row of the log, and what rows are looked for by.
+//! A row of the audit log, and the search for rows.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use crate::base::ids::UserId;
 
 /// Longest reason that is kept, in characters: enough for the sentence, not for a list.
 const MAX_REASON: usize = 500;
-/// How long refusals that are like one another are counted in one row.
+/// How long similar refusals are counted in one row.
 pub(super) const RUN: SignedDuration = SignedDuration::from_hours(1);
 
-/// What came of a mutation.
+/// The outcome of a mutation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
@@ -28,33 +28,33 @@ pub(crate) enum Outcome {
 /// A row of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Higher in each row than in those before it.
+    /// Its number, higher than that of every earlier row.
     pub(crate) number: u64,
-    /// When; the first time, if it was several.
+    /// When it happened, the first time.
     pub(crate) at: Timestamp,
-    /// Whose account; none for somebody who proved to be nobody.
+    /// The account that did it; `None` for a client that proved no identity.
     pub(crate) user: Option<UserId>,
-    /// Its e-mail address at that time, or the one that was tried.
+    /// The account's e-mail address at that time, or the one that was tried.
     pub(crate) email: String,
-    /// What proved who it was: `keypair AKIA…`, `session`, `token ci`, `console`.
+    /// What proved the identity: `keypair AKIA…`, `session`, `token ci`, `console`.
     pub(crate) credential: String,
     /// Where the request came from.
     pub(crate) address: Option<IpAddr>,
     /// The mutation's name.
     pub(crate) action: String,
-    /// What it was for: a reference, a name, an e-mail address. The first, if it was several times.
+    /// What the mutation was for, the first time: a reference, a name, an e-mail address.
     pub(crate) target: String,
-    /// What came of it.
+    /// The mutation's outcome.
     pub(crate) outcome: Outcome,
     /// Why it was not done, the first time.
     pub(crate) reason: Option<String>,
-    /// How many times: refusals that are like one another share a row.
+    /// How many times it happened: similar refusals share a row.
     #[serde(default = "once", skip_serializing_if = "is_once")]
     pub(crate) count: u64,
-    /// The last time, if it was several.
+    /// When it happened the last time, if it happened several times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<Timestamp>,
-    /// Whether it was for other targets too.
+    /// Whether some of the times were for other targets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) other_targets: bool,
 }
@@ -69,12 +69,12 @@ fn is_once(count: &u64) -> bool {
 }
 
 impl Entry {
-    /// When, the last time.
+    /// When it happened the last time.
     pub(crate) fn last_at(&self) -> Timestamp {
         self.last.unwrap_or(self.at)
     }
 
-    /// This as the row of what came to nothing, or of what was done.
+    /// This row with its outcome: the error, or done.
     pub(super) fn ended(self, error: Option<&Error>) -> Self {
         let outcome = match error {
             None => Outcome::Done,
@@ -85,7 +85,7 @@ impl Entry {
         Self { outcome, reason, ..self }
     }
 
-    /// This row with those times counted too.
+    /// This row, with the times of `more` counted in.
     pub(super) fn and(self, more: &Self) -> Self {
         Self {
             count: self.count.saturating_add(more.count),
@@ -96,22 +96,22 @@ impl Entry {
     }
 }
 
-/// What is looked for in the log; what is `None` is not looked at.
+/// A search in the log; a field that is `None` does not restrict it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Search {
-    /// By this e-mail address or user id.
+    /// Rows of this e-mail address or user id.
     pub(crate) user: Option<String>,
-    /// This mutation.
+    /// Rows of this mutation.
     pub(crate) action: Option<String>,
-    /// On what contains this.
+    /// Rows whose target contains this text.
     pub(crate) target: Option<String>,
-    /// With this outcome.
+    /// Rows with this outcome.
     pub(crate) outcome: Option<Outcome>,
-    /// Not before this.
+    /// Rows at this time or later.
     pub(crate) since: Option<Timestamp>,
-    /// Before this.
+    /// Rows before this time.
     pub(crate) until: Option<Timestamp>,
-    /// Only rows with a lower number: for the next page.
+    /// Rows with a lower number, for the next page.
     pub(crate) before: Option<u64>,
 }
 
@@ -131,7 +131,7 @@ impl Search {
             && self.until.is_none_or(|until| entry.at < until)
     }
 
-    /// Whether no row from this one back can be of the time that is asked about.
+    /// Whether this row and all earlier ones are from before the searched time.
     pub(super) fn is_past(&self, entry: &Entry) -> bool {
         let earliest = self.since.and_then(|since| since.checked_sub(RUN).ok());
         earliest.is_some_and(|earliest| entry.at < earliest)

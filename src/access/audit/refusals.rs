@@ -1,8 +1,8 @@
-//! Refusals that are like one another are counted in one row.
+//! Similar refusals are counted in one row.
 //!
-//! The first is written at once; more of them are counted in memory and written together once a second: they have changed
-//! nothing, and whoever sends them in great number is not to keep others from writing. What `kill -9` takes away is how
-//! often somebody was refused within the last second.
+//! The first is written at once. Later ones are counted in memory and written together once a second: they have changed
+//! nothing, and a client that causes many must not keep others from writing. `kill -9` loses the count of the refusals
+//! of the last second.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -15,15 +15,15 @@ use crate::access::audit::shares::Share;
 use crate::base::Error;
 use crate::base::signal::Signal;
 
-/// How often what was only counted is written.
+/// How often the counts are written.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// How many new kinds of refusals of one share are written at once before they wait for [`EVERY`] too: a person causes
-/// no more in a second.
+/// How many new kinds of refusals of one share are written at once; further ones wait for [`EVERY`]. A person causes no
+/// more in a second.
 const AT_ONCE: u32 = 4;
-/// Kinds of refusals that are counted at once; each has some hundred bytes.
+/// How many kinds of refusals are counted at a time; each takes some hundred bytes.
 const MAX_OPEN: usize = 4_096;
 
-/// What refusals that are like one another have in common.
+/// What similar refusals have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Likeness {
     share: Share,
@@ -36,7 +36,7 @@ pub(super) struct Likeness {
 }
 
 impl Likeness {
-    /// What this refusal has in common with others.
+    /// The kind of this refusal.
     pub(super) fn of(entry: &Entry, error: &Error) -> Self {
         let about = match error {
             Error::Missing { kind, .. } => kind,
@@ -55,12 +55,12 @@ impl Likeness {
     }
 }
 
-/// A row that is counted on.
+/// A row that further refusals are counted in.
 struct Run {
     began: Instant,
-    /// Its number, once it is written.
+    /// The row's number, once it is written.
     row: Option<u64>,
-    /// What is not written yet.
+    /// The refusals that are not written yet.
     more: Option<Entry>,
 }
 
@@ -70,7 +70,7 @@ impl Run {
     }
 }
 
-/// What is to be written: for the row of this number, if there is one already.
+/// A count to be written: into the row of this number, if there is one already.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub(super) like: Likeness,
@@ -82,21 +82,21 @@ pub(super) struct Waiting {
 #[derive(Default)]
 pub(super) struct Refusals {
     open: Mutex<Open>,
-    /// Raised with every refusal.
+    /// Raised at every refusal.
     pub(super) came: Signal,
-    /// Held while they are written.
+    /// Held while counts are written.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Open {
     runs: HashMap<Likeness, Run>,
-    /// How many of each share were written at once since the last time that all were.
+    /// How many kinds of each share were written at once in the present second.
     at_once: HashMap<Share, u32>,
 }
 
 impl Refusals {
-    /// Counts a refusal; whether it is to be written at once.
+    /// Counts a refusal; returns whether it must be written at once.
     pub(super) fn count(&self, like: Likeness, entry: Entry, now: Instant) -> bool {
         self.came.raise();
         let mut open = self.open.lock();
@@ -118,12 +118,12 @@ impl Refusals {
         is_at_once
     }
 
-    /// The row that refusals like this are counted in, if it is written.
+    /// The row that refusals of this kind are counted in, if it is written.
     pub(super) fn row_of(&self, like: &Likeness, now: Instant) -> Option<u64> {
         self.open.lock().runs.get(like).filter(|run| !run.is_over(now))?.row
     }
 
-    /// What is to be written now.
+    /// Takes the counts that are to be written now.
     pub(super) fn take(&self, now: Instant) -> Vec<Waiting> {
         let mut open = self.open.lock();
         open.runs.retain(|_, run| run.more.is_some() || !run.is_over(now));
@@ -133,7 +133,7 @@ impl Refusals {
         waiting.collect()
     }
 
-    /// These have their rows now.
+    /// Records the rows of the refusals that were written.
     pub(super) fn written(&self, rows: Vec<(Likeness, u64)>, now: Instant) {
         let mut open = self.open.lock();
         for (like, row) in rows {
@@ -142,7 +142,7 @@ impl Refusals {
         }
     }
 
-    /// These could not be written, and are to be tried again.
+    /// Takes back counts that could not be written, to try again.
     pub(super) fn give_back(&self, waiting: Vec<Waiting>, now: Instant) {
         let mut open = self.open.lock();
         for Waiting { like, row, more } in waiting {
@@ -154,14 +154,14 @@ impl Refusals {
         }
     }
 
-    /// A second is over: everybody may have some written at once again.
+    /// Starts the next second: each share may have some refusals written at once again.
     pub(super) fn next_second(&self) {
         self.open.lock().at_once.clear();
     }
 }
 
 impl Open {
-    /// Where there are too many, those that are written are counted on no more: their next ones get rows of their own.
+    /// If there are too many kinds, stops counting in rows that are written; their next refusals get new rows.
     fn make_room(&mut self) {
         if self.runs.len() >= MAX_OPEN {
             self.runs.retain(|_, run| run.more.is_some());

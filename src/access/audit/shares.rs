@@ -1,8 +1,8 @@
-//! Whose rows the log has, and which of them go first when it is full.
+//! Which share each row of the log belongs to, and which rows go first when it is full.
 //!
-//! Rows go from whoever has most of them, so nobody's flood pushes out what others did. Who adds very much in a day pays
-//! with rows of their own even if another has more: a flood does not live on a long history. Those who have proved
-//! nothing have one share together, and within it one for each address.
+//! Rows are removed from the share that has the most, so one user's flood can't push out the rows of others. A share
+//! that adds very many rows in a day loses its own even if another has more: a flood does not live on a long history of
+//! others. All clients that have proved nothing have one share together, divided by address.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -17,25 +17,25 @@ use crate::base::slots::net_of;
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
-/// Whose each row is: what the rows themselves say, in a form that is quickly read at the start.
+/// The share of each row: the same as the rows say, in a form that is read quickly at the start.
 const SHARES: Table<Share> = Table::new("AUDIT_NUMBER_TO_SHARE");
 
-/// Who pays for a row when the log is full.
+/// The owner of rows, who loses some when the log is full.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Share {
-    /// A user, by whatever credential.
+    /// A user, whatever the credential.
     #[serde(rename = "u")]
     User(UserId),
-    /// The rules that a user made: what they do again and again costs nothing of what the user did.
+    /// The rules that a user made: their repeated work does not push out rows of the user's own deeds.
     #[serde(rename = "r")]
     Rules(UserId),
-    /// Somebody who has proved nothing, by the address.
+    /// A client that has proved nothing, by its address.
     #[serde(rename = "a")]
     Address(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 impl Share {
-    /// Whose row this is.
+    /// The share that this row belongs to.
     pub(super) fn of(entry: &Entry) -> Self {
         match entry.user {
             Some(user) if entry.credential.starts_with("rule ") => Self::Rules(user),
@@ -49,18 +49,19 @@ impl Share {
     }
 }
 
-/// The numbers of everybody's rows. It follows the table in each write, and is read anew after one that came to nothing.
+/// The numbers of the rows of each share. Each write updates it with the table; after a write that failed it is read
+/// again.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     rows: HashMap<Share, BTreeSet<u64>>,
     strangers: BTreeSet<u64>,
     count: u64,
-    /// Whether a write has changed this, and has not been committed.
+    /// Whether a write has changed this and is not committed yet.
     is_ahead: bool,
 }
 
 impl Shares {
-    /// Reads them. A log that was written by a version without shares, or last written by one, is counted once.
+    /// Reads the shares. Rows that a version without shares wrote last are counted from the rows themselves.
     pub(super) fn load(store: &Store) -> Result<Self> {
         let (listed, is_whole) = store.read_now(|r| {
             let listed = r.collect(&SHARES, |key, share| Ok((number_of(key), share)))?;
@@ -79,7 +80,7 @@ impl Shares {
         self.count
     }
 
-    /// Makes it what the table says, if a write that came to nothing has changed it.
+    /// Reads the table again if a write that failed has changed this.
     pub(super) fn settle(&mut self, writer: &Writer) -> Result<()> {
         if self.is_ahead {
             let mut shares = Self::default();
@@ -94,19 +95,19 @@ impl Shares {
         Ok(())
     }
 
-    /// What was changed is committed.
+    /// Records that the changes are committed.
     pub(super) fn committed(&mut self) {
         self.is_ahead = false;
     }
 
-    /// A row was added.
+    /// Records a new row.
     pub(super) fn add(&mut self, writer: &mut Writer, share: Share, number: u64) -> Result<()> {
         writer.put(&SHARES, number.to_be_bytes(), &share)?;
         self.insert(share, number);
         Ok(())
     }
 
-    /// A row was taken away.
+    /// Records that a row was removed.
     pub(super) fn remove(&mut self, writer: &mut Writer, share: &Share, number: u64) -> Result<()> {
         writer.remove(&SHARES, number.to_be_bytes())?;
         let Some(rows) = self.rows.get_mut(share) else { return Ok(()) };
@@ -120,13 +121,13 @@ impl Shares {
         Ok(())
     }
 
-    /// The row that so many others of the same share have come after, if there is one.
+    /// The row of this share that has this many later rows of the same share, if there is one.
     pub(super) fn back(&self, share: &Share, others: usize) -> Option<u64> {
         let rows = if share.is_stranger() { Some(&self.strangers) } else { self.rows.get(share) };
         rows?.iter().rev().nth(others).copied()
     }
 
-    /// The oldest row of whoever has most; with `by`, of them alone.
+    /// The oldest row of the share that has the most, or of the share `by`.
     pub(super) fn oldest(&self, by: Option<&Share>) -> Option<(Share, u64)> {
         let most = |is_one: &dyn Fn(&Share) -> bool| {
             let shares = self.rows.iter().filter(|(share, _)| is_one(share));
@@ -159,7 +160,7 @@ fn number_of(key: &[u8]) -> u64 {
     key.try_into().map_or(0, u64::from_be_bytes)
 }
 
-/// Finds whose each row is from the rows themselves, and keeps it for the next start.
+/// Finds the share of each row from the rows themselves, and keeps it for the next start.
 fn recount(store: &Store) -> Result<Vec<(u64, Share)>> {
     let found =
         store.read_now(|r| r.collect(&ENTRIES, |_, entry: Entry| Ok((entry.number, Share::of(&entry)))))?;

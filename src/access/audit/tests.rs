@@ -1,4 +1,4 @@
-//! The log over a store, with a clock that tests set.
+//! The log over a store, with a clock that the tests set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,7 +30,7 @@ fn caller(role: Role) -> Caller {
     }
 }
 
-/// A log, what it is kept in, and the seconds on its clock.
+/// A log, its store, the seconds on its clock, and the directory of the store.
 fn log(retention: Retention) -> (Audit, Store, Arc<AtomicI64>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
@@ -178,7 +178,7 @@ async fn done(audit: &Audit, by: &Caller, target: &str) {
     audit.perform(by, "create_api_token", target, |_| async { Ok(()) }).await.unwrap();
 }
 
-/// How many rows this user has, and how many times they stand for.
+/// How many rows this user has, and how many deeds they count.
 async fn of(audit: &Audit, by: &Caller) -> (usize, u64) {
     let rows = rows(audit, Search { user: Some(by.user.to_string()), ..Search::default() }).await;
     (rows.len(), rows.iter().map(|row| row.count).sum())
@@ -198,7 +198,7 @@ async fn refusals_that_are_like_one_another_are_counted_in_one_row() {
     let told: Vec<_> = kept.iter().map(|row| (row.count, row.target.as_str(), row.other_targets)).collect();
     assert_eq!(told, [(500, "image-0", true)]);
     assert_eq!(kept[0].last_at().duration_since(kept[0].at).as_secs(), 499);
-    // Another action, another reason, another person: each another row.
+    // Another action, another reason and another person each get another row.
     for by in [&ann, &bob] {
         let _ = audit.superadmin(by, "take_thing", "x", |_| async { Ok(()) }).await;
         let missing = Err::<(), _>(Error::missing("thing", "x"));
@@ -206,11 +206,11 @@ async fn refusals_that_are_like_one_another_are_counted_in_one_row() {
     }
     assert_eq!(rows(&audit, Search::default()).await.len(), 5);
     assert_eq!((of(&audit, &ann).await, of(&audit, &bob).await), ((3, 502), (2, 2)));
-    // What began before the time that is asked about and went on in it is of that time.
+    // A row that began before the searched time and went on in it is found.
     let since = Some(kept[0].last_at());
     let late = Search { since, action: Some("put_thing".into()), ..Search::default() };
     assert_eq!(rows(&audit, late).await.len(), 1);
-    // It is in the file, and a log that is opened anew begins rows of its own.
+    // It is in the file, and a log that is opened again begins rows of its own.
     let again = Audit::load(&store, Clock::system(), Retention::new(36_500, 1_000)).unwrap();
     let _ = again.superadmin(&ann, "put_thing", "x", |_| async { Ok(()) }).await;
     assert_eq!(of(&again, &ann).await, (4, 503));
@@ -265,7 +265,7 @@ async fn nobodys_flood_pushes_out_what_others_did() {
     assert!(anns >= 350 - 5, "{anns}: one part in a hundred a day is all that a flood takes");
     let (eves, _) = of(&audit, &eve).await;
     assert_eq!(anns + 25 + eves, 500);
-    // Those who have proved nothing are one, however many addresses they have, and the loudest of them pays.
+    // All clients that have proved nothing are one share, whatever their addresses, and the loudest address loses rows.
     let quiet = [192, 0, 2, 1];
     let failed = |email: String, address: [u8; 4]| {
         let (audit, failed) = (audit.clone(), Err(Error::Unauthenticated));
@@ -281,7 +281,7 @@ async fn nobodys_flood_pushes_out_what_others_did() {
     }
     assert_eq!(of(&audit, &bob).await, (25, 25));
     assert!(of(&audit, &ann).await.0 >= anns - 5);
-    // And who comes new into a full log has rows, too.
+    // A user who is new in a full log gets rows, too.
     let new = named("new@lab");
     for number in 0..5 {
         done(&audit, &new, &number.to_string()).await;
@@ -296,7 +296,7 @@ async fn a_log_without_shares_is_counted_once() {
     for _ in 0..20 {
         done(&audit, &ann, "x").await;
     }
-    // As a version that knows nothing of shares leaves it.
+    // Leaves the store as a version without shares would.
     let forget = |w: &mut super::Writer| {
         for number in 5..=15_u64 {
             w.remove(&Table::<()>::new("AUDIT_NUMBER_TO_SHARE"), number.to_be_bytes())?;

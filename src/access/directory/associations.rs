@@ -1,4 +1,4 @@
-//! Which domain, group or keypair may use which scaling group.
+//! Associations: which domain, group or keypair may use which scaling group.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
 
-/// Who may use scaling groups.
+/// A domain, group or keypair that may use scaling groups.
 #[derive(Debug, Clone)]
 pub(crate) enum Grantee {
     /// A domain, by name.
@@ -22,14 +22,14 @@ pub(crate) enum Grantee {
     Keypair(String),
 }
 
-/// How that is changed. What is so already stays so, without an error.
+/// A change of the scaling groups of a grantee. A change that is made already is no error.
 #[derive(Debug, Clone)]
 pub(crate) enum Association {
-    /// It may use these scaling groups too.
+    /// The grantee may also use these scaling groups.
     Add(Vec<String>),
-    /// It may use these no longer.
+    /// The grantee may no longer use these.
     Remove(Vec<String>),
-    /// It may use none any longer.
+    /// The grantee may no longer use any.
     Clear,
 }
 
@@ -51,10 +51,10 @@ impl Association {
 }
 
 impl Directory {
-    /// The scaling groups that a domain, a group or a keypair may use itself, by name.
+    /// The scaling groups that a domain, a group or a keypair may use itself, sorted by name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a grantee that is out of sight.
+    /// [`Error::Missing`] for a grantee that the caller may not see.
     pub(crate) fn scaling_groups_for(
         &self,
         caller: &Caller,
@@ -71,7 +71,7 @@ impl Directory {
             }
         };
         let groups = tenancy.scaling_groups.values().filter(|group| names.contains(&group.name));
-        // Only super-admins see what is switched off.
+        // Only super-admins see inactive scaling groups.
         let groups = groups.filter(|group| caller.is_superadmin() || group.is_active);
         Ok(groups.filter(|group| is_active.is_none_or(|is| is == group.is_active)).cloned().collect())
     }
@@ -79,7 +79,7 @@ impl Directory {
     /// Changes which scaling groups a grantee may use. For super-admins; `action` is the mutation's name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a scaling group or a grantee there is not; then nothing is changed.
+    /// [`Error::Missing`] for an unknown scaling group or grantee; then nothing is changed.
     pub(crate) async fn associate(
         &self,
         caller: &Caller,
@@ -147,7 +147,7 @@ impl Directory {
         }
     }
 
-    /// Ends all associations of keypairs that are on their way out.
+    /// Ends all associations of keypairs that are being removed.
     pub(in crate::access::directory) fn dissociate_keypairs(
         &self,
         writer: &mut Writer,

@@ -1,4 +1,4 @@
-//! Domains: who sees them, and what super-admins do with them.
+//! Domains: who sees them, and what super-admins may do with them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::base::reference::{is_registry_host, shown};
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
 
-/// What is given of a domain; `None` leaves as it is.
+/// The fields of a domain to set; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DomainChange {
-    /// Another name.
+    /// The new name.
     pub(crate) name: Option<String>,
-    /// For people.
+    /// A description for people.
     pub(crate) description: Option<String>,
-    /// Whether its users see any image.
+    /// Whether its users see any image at all.
     pub(crate) is_active: Option<bool>,
     /// The registries whose images its users may see. An empty list leaves them as they are, since the older official
     /// clients send one with every change; a list of one empty text empties them.
@@ -64,17 +64,17 @@ fn registries(hosts: &[String]) -> Result<BTreeSet<String>> {
 }
 
 impl Directory {
-    /// The domains in sight, by name.
+    /// The domains that the caller may see, sorted by name.
     pub(crate) fn domains(&self, caller: &Caller, is_active: Option<bool>) -> Vec<Arc<Domain>> {
         let tenancy = self.tenants.now();
         let domains = tenancy.domains.values().filter(|domain| sees_domain(caller, &domain.name));
         domains.filter(|domain| is_active.is_none_or(|is| is == domain.is_active)).cloned().collect()
     }
 
-    /// One domain; without a name the caller's own.
+    /// One domain; without a name, the caller's own.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a domain that the caller may not see.
     pub(crate) fn domain(&self, caller: &Caller, name: Option<&str>) -> Result<Arc<Domain>> {
         let name = name.unwrap_or(&caller.domain);
         let domain = self.tenants.now().domains.get(name).cloned();
@@ -86,7 +86,7 @@ impl Directory {
     /// Adds a domain.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when there is one of this name.
+    /// [`Error::Conflict`] when there is a domain of this name.
     pub(crate) async fn add_domain(
         &self,
         caller: &Caller,
@@ -103,10 +103,10 @@ impl Directory {
         .await
     }
 
-    /// Changes a domain. With a new name its users and groups come along.
+    /// Changes a domain. If its name changes, its users and groups follow.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one there is not, [`Error::Conflict`] for a new name that is taken.
+    /// [`Error::Missing`] when there is no such domain, [`Error::Conflict`] for a new name that is taken.
     pub(crate) async fn change_domain(
         &self,
         caller: &Caller,
@@ -126,7 +126,7 @@ impl Directory {
         .await
     }
 
-    /// Switches a domain off and keeps it.
+    /// Switches a domain off but keeps it.
     ///
     /// # Errors
     /// [`Error::Conflict`] when it still has users.
@@ -147,10 +147,10 @@ impl Directory {
         .await
     }
 
-    /// Takes a domain out.
+    /// Removes a domain.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it still has users, deleted ones too, or groups.
+    /// [`Error::Conflict`] when it still has users, including deleted ones, or groups.
     pub(crate) async fn remove_domain(&self, caller: &Caller, name: &str) -> Result<()> {
         let (own, name) = (caller.clone(), name.to_owned());
         self.as_superadmin(caller, "purge_domain", &name.clone(), move |directory, w| {

@@ -1,4 +1,4 @@
-//! Groups (projects): who sees them, and what admins do with them.
+//! Groups (projects): who sees them, and what admins may do with them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,45 +12,45 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
 
-/// What is given of a group; `None` leaves as it is.
+/// The fields of a group to set; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GroupChange {
-    /// Another name.
+    /// The new name.
     pub(crate) name: Option<String>,
-    /// For people.
+    /// A description for people.
     pub(crate) description: Option<String>,
-    /// Whether it counts.
+    /// Whether it is active.
     pub(crate) is_active: Option<bool>,
-    /// The domain it is in; for a new one the caller's if not given. A group stays in its domain.
+    /// The domain of a new group, by default the caller's. A group stays in its domain.
     pub(crate) domain: Option<String>,
     /// What an outside system calls it.
     pub(crate) integration_id: Option<String>,
-    /// Who comes or goes.
+    /// The members to add or remove.
     pub(crate) members: Option<MemberChange>,
 }
 
-/// Who comes into a group or leaves it, by user id or e-mail address.
+/// Members to add or remove, by user id or e-mail address.
 #[derive(Debug, Clone)]
 pub(crate) enum MemberChange {
-    /// These come.
+    /// These users join.
     Add(Vec<String>),
-    /// These leave.
+    /// These users leave.
     Remove(Vec<String>),
 }
 
-/// Which groups are wanted; what is `None` is not looked at.
+/// A search for groups; a field that is `None` does not restrict it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GroupSearch {
-    /// Of this domain.
+    /// Groups of this domain.
     pub(crate) domain: Option<String>,
-    /// Of this name.
+    /// Groups of this name.
     pub(crate) name: Option<String>,
-    /// Active or not.
+    /// Active groups only, or inactive ones only.
     pub(crate) is_active: Option<bool>,
 }
 
 impl Directory {
-    /// The groups in sight, by domain and name.
+    /// The groups that the caller may see, sorted by domain and name.
     pub(crate) fn groups(&self, caller: &Caller, search: &GroupSearch) -> Vec<Arc<Group>> {
         let tenancy = self.tenants.now();
         let is = |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|text| text == given);
@@ -66,19 +66,19 @@ impl Directory {
         groups
     }
 
-    /// One group.
+    /// One group, by id.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a group that the caller may not see.
     pub(crate) fn group(&self, caller: &Caller, id: GroupId) -> Result<Arc<Group>> {
         let group = self.tenants.now().groups.get(&id).cloned();
         group.filter(|group| sees_group(caller, group)).ok_or_else(|| Error::missing("group", id.to_string()))
     }
 
-    /// One group, by id or by its name if no other group in sight has it.
+    /// One group, by id, or by its name if the caller sees only one group of that name.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight, [`Error::Conflict`] for a name that several have.
+    /// [`Error::Missing`] for a group that the caller may not see, [`Error::Conflict`] for a name that several have.
     pub(crate) fn group_named(&self, caller: &Caller, name: &str) -> Result<Arc<Group>> {
         if let Ok(id) = name.parse() {
             return self.group(caller, id);
@@ -94,7 +94,7 @@ impl Directory {
         }
     }
 
-    /// The groups that a user is a member of, by name.
+    /// The groups that a user is a member of, sorted by name.
     pub(crate) fn groups_of(&self, user: UserId) -> Vec<Arc<Group>> {
         let tenancy = self.tenants.now();
         let groups = tenancy.groups.values().filter(|group| group.members.contains(&user));
@@ -106,7 +106,7 @@ impl Directory {
     /// Adds a group.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a domain that is out of sight, [`Error::Conflict`] for a name that is taken in it.
+    /// [`Error::Missing`] for a domain that the caller may not see, [`Error::Conflict`] if the domain has such a group.
     pub(crate) async fn add_group(
         &self,
         caller: &Caller,
@@ -132,7 +132,8 @@ impl Directory {
     /// Changes a group.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight, or such a member; [`Error::Conflict`] for a name that is taken.
+    /// [`Error::Missing`] for a group or a member that the caller may not see; [`Error::Conflict`] for a name that is
+    /// taken.
     pub(crate) async fn change_group(
         &self,
         caller: &Caller,
@@ -146,7 +147,7 @@ impl Directory {
         .await
     }
 
-    /// Switches a group off and keeps it.
+    /// Switches a group off but keeps it.
     pub(crate) async fn switch_group_off(&self, caller: &Caller, id: GroupId) -> Result<()> {
         self.as_admin(caller, "delete_group", &self.shown_group(caller, id), move |directory, caller, w| {
             let group = directory.group(caller, id)?;
@@ -155,7 +156,7 @@ impl Directory {
         .await
     }
 
-    /// Takes a group out; its members stay users of the domain.
+    /// Removes a group; its members stay users of the domain.
     pub(crate) async fn remove_group(&self, caller: &Caller, id: GroupId) -> Result<()> {
         self.as_admin(caller, "purge_group", &self.shown_group(caller, id), move |directory, caller, w| {
             directory.group(caller, id)?;
@@ -230,7 +231,7 @@ impl Directory {
         Ok(members)
     }
 
-    /// For the audit log: a group's name too, as far as the caller may know it.
+    /// How the audit log shows a group: by its id, with its name if the caller may know it.
     fn shown_group(&self, caller: &Caller, id: GroupId) -> String {
         self.group(caller, id)
             .map_or_else(|_| id.to_string(), |group| format!("{} ({id})", shown(&group.name)))

@@ -1,4 +1,4 @@
-//! Keypairs: who sees them, and what admins do with them. A secret key leaves the server once, when it is made.
+//! Keypairs: who sees them, and what admins may do with them. A secret key leaves the server once, when it is made.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
 
-/// How many keypairs a user may have: more than anybody tells apart.
+/// How many keypairs a user may have: more than a person can tell apart.
 const MAX_KEYPAIRS: usize = 100;
 
-/// A keypair and the user it stands for.
+/// A keypair and the user it belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnedKeypair {
     /// The keypair.
@@ -24,18 +24,18 @@ pub(crate) struct OwnedKeypair {
     pub(crate) owner: Arc<User>,
 }
 
-/// Which keypairs are wanted; what is `None` is not looked at.
+/// A search for keypairs; a field that is `None` does not restrict it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeypairSearch {
-    /// Of users of this domain.
+    /// Keypairs of users of this domain.
     pub(crate) domain: Option<String>,
-    /// Of the user with this e-mail address.
+    /// Keypairs of the user with this e-mail address.
     pub(crate) email: Option<String>,
-    /// Active or not.
+    /// Active keypairs only, or inactive ones only.
     pub(crate) is_active: Option<bool>,
 }
 
-/// What is given of a keypair; `None` leaves as it is.
+/// The fields of a keypair to set; `None` leaves a field as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct KeypairChange {
     /// Whether it may be used.
@@ -68,14 +68,14 @@ impl KeypairChange {
     }
 }
 
-/// Whether the admin of a domain may give this limit: what a session may make anyway, or no more than the keypair has
-/// from a super-admin.
+/// Whether the admin of a domain may set this limit: no more than a session may make anyway, or than the keypair has
+/// already.
 fn is_ordinary(limit: u32, present: u32) -> bool {
     limit > 0 && (limit <= rates::PERSONAL || present == 0 || limit <= present)
 }
 
 impl Directory {
-    /// The keypairs in sight, the oldest first.
+    /// The keypairs that the caller may see, the oldest first.
     pub(crate) fn keypairs(&self, caller: &Caller, search: &KeypairSearch) -> Vec<OwnedKeypair> {
         let with_owner =
             |pair: Keypair| self.accounts.user(pair.user).map(|owner| OwnedKeypair { pair, owner });
@@ -95,10 +95,10 @@ impl Directory {
             .collect()
     }
 
-    /// One keypair; without an access key the one that the caller comes with.
+    /// One keypair; without an access key, the caller's own.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a keypair that the caller may not see.
     pub(crate) fn keypair(&self, caller: &Caller, access_key: Option<&str>) -> Result<OwnedKeypair> {
         let access_key = access_key.unwrap_or(&caller.access_key);
         let found = self.accounts.keypair(access_key);
@@ -109,17 +109,17 @@ impl Directory {
             .ok_or_else(|| Error::missing("keypair", shown(access_key)))
     }
 
-    /// The access key that stands for a user who gives none: the oldest one that may be used.
+    /// The access key shown for a user: the oldest active one.
     pub(crate) fn main_access_key(&self, user: &User) -> Option<String> {
         let pairs = self.accounts.keypairs_of(user.id);
         pairs.into_iter().find(|pair| pair.is_active).map(|pair| pair.access_key)
     }
 
-    /// Makes a keypair for a user, who is named by e-mail address or id, and returns its secret key, which is shown
-    /// this once.
+    /// Makes a keypair for a user, named by e-mail address or id, and returns its secret key, which is shown only this
+    /// once.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a user that is out of sight, [`Error::Conflict`] when that user has too many.
+    /// [`Error::Missing`] for a user that the caller may not see, [`Error::Conflict`] when that user has too many.
     pub(crate) async fn add_keypair(
         &self,
         caller: &Caller,
@@ -144,7 +144,7 @@ impl Directory {
     /// Changes a keypair.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a keypair that the caller may not see.
     pub(crate) async fn change_keypair(
         &self,
         caller: &Caller,
@@ -161,11 +161,11 @@ impl Directory {
         .await
     }
 
-    /// Gives a keypair a new secret key, which is shown this once; the old one counts no longer. Who has a keypair may
-    /// do that with it too.
+    /// Gives a keypair a new secret key, which is shown only this once; the old one is no longer valid. The owner of a
+    /// keypair may also do this, signing with that keypair.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a keypair that the caller may not see.
     pub(crate) async fn rotate_keypair(
         &self,
         caller: &Caller,
@@ -189,10 +189,10 @@ impl Directory {
             .await
     }
 
-    /// Takes a keypair out, with its associations.
+    /// Removes a keypair, with its associations.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a keypair that the caller may not see.
     pub(crate) async fn remove_keypair(&self, caller: &Caller, access_key: &str) -> Result<()> {
         let name = access_key.to_owned();
         self.as_admin(caller, "delete_keypair", access_key, move |directory, caller, w| {
@@ -203,7 +203,7 @@ impl Directory {
         .await
     }
 
-    /// Refuses to change resource policies, which Backend.AI's clients know: there is one, and it limits nothing.
+    /// Refuses to change resource policies, which Backend.AI's clients know: wharf has only one, which limits nothing.
     pub(crate) async fn refuse_policy(&self, caller: &Caller, action: &str, name: &str) -> Result<()> {
         let why =
             "there is one resource policy, default, which limits nothing; set the rate limit of keypairs";

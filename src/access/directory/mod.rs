@@ -1,8 +1,8 @@
-//! Who is here: domains, groups, users, keypairs and scaling groups, as those who administer them see and change them.
+//! The directory: domains, groups, users, keypairs and scaling groups, as admins see and change them.
 //!
-//! Super-admins see and change everything. The admin of a domain sees and changes the users (but no super-admins),
-//! the groups and the keypairs of that domain. Everybody else sees what is theirs. What is out of sight is missing,
-//! with the same words as if it did not exist.
+//! Super-admins see and change everything. The admin of a domain sees and changes the users (but no super-admins), the
+//! groups and the keypairs of that domain. Everyone else sees what is their own. A thing that the caller may not see is
+//! reported as missing, in the same words as if it did not exist.
 
 pub(crate) mod associations;
 pub(crate) mod domains;
@@ -29,16 +29,16 @@ use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
 
-/// How many things an error names.
+/// How many things an error lists.
 const MAX_NAMED: usize = 20;
 
-/// Knows where the agents are.
+/// Knows which agents are in which scaling group.
 pub(crate) trait AgentDirectory: Send + Sync {
-    /// The agents of a scaling group, in order.
+    /// The agents of a scaling group, sorted.
     fn agents_in(&self, scaling_group: &str) -> Vec<String>;
 }
 
-/// Is told of a user, in the transaction that does it: the password was changed, or the account was switched off or on.
+/// A callback about a user, run in the transaction that changes the password or switches the account off or on.
 pub(crate) type Lockout = Arc<dyn Fn(&mut Writer, UserId) -> Result<()> + Send + Sync>;
 
 /// The service. Clones share it.
@@ -52,12 +52,12 @@ pub(crate) struct Directory {
     agents: Arc<dyn AgentDirectory>,
     lockouts: Vec<Lockout>,
     revocations: Vec<Lockout>,
-    /// How often each admin was refused a name that is somebody's who is out of sight.
+    /// How often each admin was refused a name that belongs to a user out of their sight.
     unseen: Arc<Mutex<HashMap<UserId, Bucket>>>,
 }
 
 impl Directory {
-    /// Over these accounts and tenants.
+    /// Creates the service over these accounts and tenants.
     pub(crate) fn new(
         accounts: Accounts,
         tenants: Tenants,
@@ -79,14 +79,14 @@ impl Directory {
         }
     }
 
-    /// Has `end` told when a user counts as signed in nowhere any longer. Whatever keeps sessions registers here.
+    /// Registers `end`, which is called when all sign-ins of a user end. The keeper of the sessions registers here.
     #[must_use]
     pub(crate) fn on_lockout(mut self, end: Lockout) -> Self {
         self.lockouts.push(end);
         self
     }
 
-    /// Has `end` told when nothing that a user ever got counts any longer. Whatever keeps tokens registers here.
+    /// Registers `end`, which is called when all credentials of a user end. The keeper of the tokens registers here.
     #[must_use]
     pub(crate) fn on_revocation(mut self, end: Lockout) -> Self {
         self.revocations.push(end);
@@ -97,8 +97,9 @@ impl Directory {
         self.lockouts.iter().try_for_each(|end| end(writer, user))
     }
 
-    /// Ends for good all that a user has got so far: sessions, tokens, and keypairs, which are kept, but must be made active
-    /// again one by one. The password stays, which whoever switches the account on again can change.
+    /// Ends for good all that a user has got so far: sessions, tokens and keypairs. Keypairs are kept, but an admin
+    /// must make them active again one by one. The password stays; the admin who switches the account on again can
+    /// change it.
     fn revoke(&self, writer: &mut Writer, user: UserId) -> Result<()> {
         for pair in self.accounts.keypairs_of(user).into_iter().filter(|pair| pair.is_active) {
             let off = |pair| Keypair { is_active: false, ..pair };
@@ -108,7 +109,7 @@ impl Directory {
         self.revocations.iter().try_for_each(|end| end(writer, user))
     }
 
-    /// A super-admin's mutation: one transaction, with its row in the audit log.
+    /// Runs a super-admin's mutation: one transaction, with its row in the audit log.
     async fn as_superadmin<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -124,7 +125,8 @@ impl Directory {
             .await
     }
 
-    /// The same for those who administer a domain too; `work` looks for things with the caller's eyes.
+    /// Runs a mutation of a super-admin or a domain's admin: one transaction, with its row in the audit log. `work`
+    /// finds only things that the caller may see.
     async fn as_admin<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -143,7 +145,7 @@ impl Directory {
     }
 }
 
-/// Lets super-admins and admins of a domain on.
+/// Refuses callers who are neither super-admins nor admins of a domain.
 fn require_admin(caller: &Caller, action: &str) -> Result<()> {
     match caller.role {
         Role::Superadmin | Role::Admin => Ok(()),
@@ -151,7 +153,8 @@ fn require_admin(caller: &Caller, action: &str) -> Result<()> {
     }
 }
 
-/// A token makes nothing that outlives it: no credentials of its owner, nor of anybody who may do as much.
+/// Refuses tokens: a token must make nothing that outlives it, so no credentials of its owner, nor of a user with as
+/// many rights.
 fn check_token(caller: &Caller, action: &str, user: &User) -> Result<()> {
     let rank = |role| match role {
         Role::Superadmin => 2,
@@ -182,7 +185,7 @@ fn sees_user(caller: &Caller, user: &User) -> bool {
         || (caller.administers(&user.domain) && user.role != Role::Superadmin)
 }
 
-/// The first names of a list, for an error.
+/// The first names of a list, for an error message.
 fn named(names: &[impl AsRef<str>]) -> String {
     let first: Vec<&str> = names.iter().take(MAX_NAMED).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(MAX_NAMED);

@@ -1,4 +1,4 @@
-//! Scaling groups: who sees them, and what super-admins do with them.
+//! Scaling groups: who sees them, and what super-admins may do with them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::access::tenants::{ScalingGroup, Tenancy};
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 
-/// What is given of a scaling group; `None` leaves as it is.
+/// The fields of a scaling group to set; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ScalingGroupChange {
-    /// For people.
+    /// A description for people.
     pub(crate) description: Option<String>,
-    /// Whether it counts.
+    /// Whether it is active.
     pub(crate) is_active: Option<bool>,
 }
 
@@ -32,7 +32,7 @@ impl ScalingGroupChange {
 }
 
 impl Directory {
-    /// The scaling groups in sight, by name.
+    /// The scaling groups that the caller may see, sorted by name.
     pub(crate) fn scaling_groups(
         &self,
         caller: &Caller,
@@ -51,7 +51,7 @@ impl Directory {
     /// One scaling group.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a scaling group that the caller may not see.
     pub(crate) fn scaling_group(&self, caller: &Caller, name: &str) -> Result<Arc<ScalingGroup>> {
         let tenancy = self.tenants.now();
         let group = tenancy.scaling_groups.get(name);
@@ -64,7 +64,7 @@ impl Directory {
     /// Adds a scaling group.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when there is one of this name.
+    /// [`Error::Conflict`] when there is a scaling group of this name.
     pub(crate) async fn add_scaling_group(
         &self,
         caller: &Caller,
@@ -95,7 +95,7 @@ impl Directory {
     /// Changes a scaling group.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one there is not.
+    /// [`Error::Missing`] when there is no such scaling group.
     pub(crate) async fn change_scaling_group(
         &self,
         caller: &Caller,
@@ -110,10 +110,10 @@ impl Directory {
         .await
     }
 
-    /// Takes a scaling group out.
+    /// Removes a scaling group.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when agents are in it or something may use it.
+    /// [`Error::Conflict`] when it has agents, or something may use it.
     pub(crate) async fn remove_scaling_group(&self, caller: &Caller, name: &str) -> Result<()> {
         let (own, name) = (caller.clone(), name.to_owned());
         self.as_superadmin(caller, "delete_scaling_group", &name.clone(), move |directory, w| {
@@ -131,7 +131,7 @@ impl Directory {
         .await
     }
 
-    /// What uses a scaling group, in words.
+    /// The domains, groups and keypairs that may use a scaling group, in words.
     fn users_of(&self, group: &ScalingGroup) -> Vec<String> {
         let (tenancy, name) = (self.tenants.now(), group.name.as_str());
         let domains = tenancy.domains.values().filter(|domain| domain.scaling_groups.contains(name));
@@ -146,7 +146,8 @@ impl Directory {
         parties.map(|(kind, names)| format!("{kind} {}", named(&names))).collect()
     }
 
-    /// Whether it is an active one that the caller's domain, a group in sight or a keypair in sight may use.
+    /// Whether the scaling group is active, and the caller's domain or a group or keypair that the caller sees may use
+    /// it.
     fn sees_scaling_group(&self, caller: &Caller, tenancy: &Tenancy, group: &ScalingGroup) -> bool {
         if caller.is_superadmin() {
             return true;

@@ -1,9 +1,10 @@
-//! E-mail addresses and short names that are somebody's already: how much of that is told to whom.
+//! E-mail addresses and short names that are taken already: how much of that is told to whom.
 //!
-//! No two accounts of a server have the same, or nobody could sign in with them; so it can't be hidden from the admin
-//! of a domain that one can't be given. But not why: whether an account of another domain has it is nobody's business.
-//! The words are the same for all of them, and few are said: who asks for many such names gets none for a while, free
-//! ones neither. Every name that was free is an account by then, and has its row in the audit log.
+//! No two accounts of a server may share one, or neither could sign in with it; so the server can't hide from the admin
+//! of a domain that a name is not free. But it hides why: whether an account of another domain has it is none of their
+//! business. The message is the same for all of them, and it is rationed: an admin who asks for many such names gets no
+//! name for a while, not even a free one. Each free name tried on the way has become an account by then, with a row in
+//! the audit log.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use crate::access::directory::{Directory, sees_user};
 use crate::access::user::User;
 use crate::base::{Error, Result};
 
-/// How many such refusals one admin may get at once, and how soon one more then: more than anybody meets by chance, and
-/// a hundred in a day for those who search.
+/// How many such refusals one admin may get at once, and how soon one more may follow: more than happens by chance, and
+/// a hundred in a day for an admin who searches.
 const MOST: u32 = 20;
 const EVERY: Duration = Duration::from_mins(15);
 
 impl Directory {
-    /// Why this name of another user's can't be given; `plain` is for those who see that user.
+    /// The error for a name that belongs to another user; `plain` is for callers who see that user.
     pub(in crate::access::directory) fn taken(
         &self,
         caller: &Caller,
@@ -36,7 +37,7 @@ impl Directory {
         Error::invalid(what, "it can't be used here; choose another, or ask a super-admin")
     }
 
-    /// Lets those on who did not get too many of those refusals.
+    /// Refuses a caller who got too many of those refusals.
     pub(in crate::access::directory) fn check_names_left(&self, caller: &Caller) -> Result<()> {
         let now = self.clock.steady();
         let unseen = self.unseen.lock();

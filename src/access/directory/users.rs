@@ -1,4 +1,4 @@
-//! Users: who sees them, and what admins do with them.
+//! Users: who sees them, and what admins may do with them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,46 +16,46 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result};
 use crate::store::table::Writer;
 
-/// What is given of a user; `None` leaves as it is.
+/// The fields of a user to set; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UserChange {
-    /// Another password.
+    /// The new password.
     pub(crate) password: Option<Secret>,
     /// A short name; empty for none.
     pub(crate) username: Option<String>,
     /// The person's name.
     pub(crate) full_name: Option<String>,
-    /// For other admins.
+    /// A note for other admins.
     pub(crate) description: Option<String>,
     /// What it may do.
     pub(crate) role: Option<Role>,
-    /// Whether it may be used.
+    /// Whether the account may be used.
     pub(crate) status: Option<Status>,
-    /// Whether it must choose another password.
+    /// Whether the user must choose another password.
     pub(crate) need_password_change: Option<bool>,
-    /// The domain it belongs to; for a new one the caller's if not given.
+    /// The domain it belongs to; for a new user, the caller's domain by default.
     pub(crate) domain: Option<String>,
-    /// The groups it is a member of, all of them.
+    /// The complete list of the groups it is a member of.
     pub(crate) groups: Option<Vec<GroupId>>,
     /// What an outside system calls it.
     pub(crate) integration_id: Option<String>,
 }
 
-/// Which users are wanted; what is `None` is not looked at.
+/// A search for users; a field that is `None` does not restrict it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UserSearch {
-    /// Of this domain.
+    /// Users of this domain.
     pub(crate) domain: Option<String>,
     /// Members of this group.
     pub(crate) group: Option<GroupId>,
-    /// Active or not.
+    /// Active users only, or inactive ones only.
     pub(crate) is_active: Option<bool>,
-    /// With this status.
+    /// Users with this status.
     pub(crate) status: Option<Status>,
 }
 
 impl Directory {
-    /// The users in sight, by e-mail address.
+    /// The users that the caller may see, sorted by e-mail address.
     pub(crate) fn users(&self, caller: &Caller, search: &UserSearch) -> Vec<Arc<User>> {
         let group = search.group.map(|id| self.group(caller, id).ok());
         let is_member = |user: &User| match &group {
@@ -73,10 +73,10 @@ impl Directory {
         users
     }
 
-    /// One user, by e-mail address or id; without either the caller.
+    /// One user, by e-mail address or id; the caller if neither is given.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is out of sight.
+    /// [`Error::Missing`] for a user that the caller may not see.
     pub(crate) fn user(&self, caller: &Caller, name: Option<&str>) -> Result<Arc<User>> {
         let found = match name {
             None => self.accounts.user(caller.user),
@@ -89,12 +89,12 @@ impl Directory {
         found.ok_or_else(|| Error::missing("user", shown(name.unwrap_or(&caller.email))))
     }
 
-    /// Adds a user with a keypair, and returns its secret key, which is shown this once. What could not be read of
-    /// `change` is told to those only who may do this.
+    /// Adds a user with a keypair, and returns its secret key, which is shown only this once. Errors from reading
+    /// `change` are told only to callers who may do this.
     ///
     /// # Errors
-    /// [`Error::Conflict`] for an address or a short name that is taken; [`Error::Missing`] for a domain or a group
-    /// that is out of sight.
+    /// [`Error::Conflict`] for an e-mail address or a short name that is taken; [`Error::Missing`] for a domain or a
+    /// group that the caller may not see.
     pub(crate) async fn add_user(
         &self,
         caller: &Caller,
@@ -115,11 +115,11 @@ impl Directory {
             .await
     }
 
-    /// Changes a user. A new password ends what it is signed in with; any status but active ends its tokens and switches its
-    /// keypairs off, too, and all that stays so when it is active again.
+    /// Changes a user. A new password ends the user's sessions. Any status but active also revokes the user's tokens
+    /// and switches their keypairs off, and all that stays so when the user becomes active again.
     ///
     /// # Errors
-    /// [`Error::Conflict`] for a short name that is taken, and for the last super-admin, who stays one.
+    /// [`Error::Conflict`] for a short name that is taken, and for the last super-admin, who must stay one.
     pub(crate) async fn change_user(
         &self,
         caller: &Caller,
@@ -131,7 +131,8 @@ impl Directory {
         self.audit
             .perform(caller, "modify_user", email, |deed| async move {
                 permission?;
-                // What is out of sight costs no hash, and so no time that would tell.
+                // A user out of the caller's sight costs no hash, for the time it takes would tell that the user
+                // exists.
                 directory.user(&own, Some(&address))?;
                 let mut change = change?;
                 let password = match change.password.take() {
@@ -143,7 +144,7 @@ impl Directory {
             .await
     }
 
-    /// Switches a user off and keeps it: its keypairs and sessions are refused from now on.
+    /// Switches a user off but keeps the account: its keypairs and sessions are refused from now on.
     ///
     /// # Errors
     /// [`Error::Conflict`] for the last super-admin.
@@ -156,7 +157,7 @@ impl Directory {
         .await
     }
 
-    /// Takes a user out, with keypairs and memberships.
+    /// Removes a user, with keypairs and memberships.
     ///
     /// # Errors
     /// [`Error::Conflict`] for the last super-admin.
@@ -245,7 +246,8 @@ impl Directory {
             check_token(caller, "modify_user", &old)?;
             check_token(caller, "modify_user", &user)?;
         }
-        // Who was switched off by an older version may have all that still; who was made like that has it for now.
+        // A user who was switched off by an older version may still have all that; one created inactive keeps it for
+        // now.
         let was_off = is_back && matches!(old.status, Status::Inactive | Status::Deleted);
         if (old.is_active() && !user.is_active()) || (was_off && old.modified_at.is_some()) {
             self.revoke(writer, user.id)?;
@@ -258,7 +260,7 @@ impl Directory {
         Ok(Arc::new(user))
     }
 
-    /// The user with what was given, password and groups aside.
+    /// The user with the given changes, except password and groups.
     fn changed(&self, caller: &Caller, action: &str, user: User, change: UserChange) -> Result<User> {
         let text = |field, given: Option<String>, old: String| {
             given.map_or(Ok(old), |text| checked_text(field, &text))
@@ -294,7 +296,7 @@ impl Directory {
 
     fn checked_username(&self, caller: &Caller, user: &User, given: Option<String>) -> Result<String> {
         let Some(name) = given else { return Ok(user.username.clone()) };
-        // The clients send the address where there is no short name.
+        // The official clients send the e-mail address if there is no short name.
         if name.trim().is_empty() || name.trim().eq_ignore_ascii_case(&user.email) {
             return Ok(String::new());
         }
@@ -309,7 +311,7 @@ impl Directory {
         Ok(name)
     }
 
-    /// A domain in sight that is not switched off; without a name the caller's own.
+    /// The active domain of this name, if the caller may see it; without a name the caller's own.
     pub(in crate::access::directory) fn active_domain(
         &self,
         caller: &Caller,
@@ -339,7 +341,7 @@ impl Directory {
             .collect()
     }
 
-    /// Makes a user a member of these groups and of no others.
+    /// Makes a user a member of exactly these groups.
     fn put_memberships(&self, writer: &mut Writer, user: UserId, groups: &BTreeSet<GroupId>) -> Result<()> {
         for group in self.tenants.now().groups.values() {
             if group.members.contains(&user) != groups.contains(&group.id) {

@@ -1,4 +1,4 @@
-//! What may be tried when, with a clock of the tests' own.
+//! Which attempts the throttle admits when, on a clock of the tests' own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Bench {
         Self { throttle, store, day, passed, _directory: directory }
     }
 
-    /// What comes of an attempt, or nothing if it has to wait for another.
+    /// The answer to an attempt; `None` if it has to wait for another attempt.
     fn try_to(&self, email: &str, address: &str) -> Option<Result<Attempt, Denial>> {
         self.throttle.admit(email, Some(address.parse::<IpAddr>().unwrap())).now_or_never()
     }
@@ -60,7 +60,7 @@ impl Bench {
         Ok(())
     }
 
-    /// As after a start.
+    /// The throttle after a restart.
     fn again(&self) -> Throttle {
         Throttle::load(&self.store, self.throttle.clock.clone()).unwrap()
     }
@@ -211,7 +211,7 @@ async fn those_at_once_wait_for_each_other_and_only_failures_turn_them_away() {
         };
         let (late, ()) = tokio::join!(late, ends);
         assert_eq!(late.is_ok(), is_right);
-        // Else the accounts of the first round would be known there.
+        // Otherwise the accounts of the first round would be known there.
         bench.throttle.state.lock().known.clear();
     }
 }

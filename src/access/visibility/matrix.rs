@@ -1,8 +1,8 @@
-//! The rule against its text: every combination of who asks, what they ask for and what the image is, judged by the code
-//! and by a restatement that shares nothing with it.
+//! The rule against its text: every combination of caller, question and image, judged by the code and by a restatement
+//! that shares nothing with it.
 //!
-//! The restatement below was written from the seed's paragraph and knows one small world by heart. It looks things up in
-//! tables of words, where the code follows references between tenants.
+//! The restatement below follows the seed's paragraph and has the facts of one small world built in. It looks things up
+//! in tables of words, where the code follows references between tenants.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -37,7 +37,7 @@ const FOUND_IN: [&[&str]; 8] =
     [&[], &["gpu"], &["cpu"], &["asr"], &["mine"], &["foreign"], &["off"], &["foreign", "cpu"]];
 const EITHER: [Option<bool>; 3] = [None, Some(true), Some(false)];
 
-/// Whose image it is.
+/// The owner of an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Whose {
     Everybodys,
@@ -67,7 +67,7 @@ struct Shown {
     whose: Whose,
 }
 
-/// The rule as its text has it; nothing where the question itself is refused.
+/// The rule as its text has it; `None` where the question itself is refused.
 fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
     let is_super = matches!(asked.role, Role::Superadmin);
     // "domain: String, # only settable by super-admins"
@@ -75,7 +75,7 @@ fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
         return None;
     }
     let home = asked.domain.unwrap_or("lab");
-    // "the allowed docker registries of the current user's domain"; a super-admin without it sees all that is registered.
+    // "the allowed docker registries of the current user's domain"; a super-admin who sets none sees all registries.
     let is_registry_fine = match (home, asked.domain.is_none() && is_super) {
         (_, true) => true,
         ("lab", _) => asked.is_lab_active && image.registry == "cr.io",
@@ -83,14 +83,14 @@ fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
         _ => false,
     };
     // "at least one agent in the union of all agents from the allowed scaling groups for the current user's group",
-    // "only when the value of group is given explicitly"; "if scaling_group is not null, then only the agents in the given
-    // scaling group".
+    // "only when the value of group is given explicitly"; "if scaling_group is not null, then only the agents in the
+    // given scaling group".
     let is_place_fine = match (asked.group, asked.scaling_group) {
         (None, None) => true,
         (_, None) => image.found_in.iter().any(|place| allowed(asked, home).contains(place)),
         (_, Some(only)) => image.found_in.contains(&only) && allowed(asked, home).contains(&only),
     };
-    // Not the seed's: what a user made for himself is his.
+    // Not from the seed: an image that a user made for himself is his.
     let is_owner_fine = is_super || matches!(image.whose, Whose::Everybodys | Whose::Anns);
     let is_installed_fine = match asked.is_installed {
         None => true,
@@ -101,13 +101,13 @@ fn by_the_text(asked: Asked, image: Shown) -> Option<bool> {
     Some(is_registry_fine && is_place_fine && is_owner_fine && is_installed_fine && is_operation_fine)
 }
 
-/// The scaling groups whose agents count. Ann is in vision and closed, not in speech; away is another domain's. `off` is
-/// switched off, and so is closed.
+/// The scaling groups whose agents count. Ann is in vision and closed, not in speech; away belongs to another domain.
+/// The scaling group `off` is switched off, and so is the group `closed`.
 fn allowed(asked: Asked, home: &str) -> &'static [&'static str] {
     let is_super = matches!(asked.role, Role::Superadmin);
     let is_lab_on = asked.is_lab_active;
     match (asked.group, home) {
-        // No group: whatever the caller may use at all; for a super-admin in no domain, whatever is switched on.
+        // No group: all scaling groups that the caller may use; for a super-admin in no domain, all active ones.
         (None, _) if is_super && asked.domain.is_none() => {
             &["gpu", "cpu", "asr", "mine", "foreign", "tpu", "shut"]
         }
@@ -121,7 +121,7 @@ fn allowed(asked: Asked, home: &str) -> &'static [&'static str] {
     }
 }
 
-/// The same world as the code has it.
+/// The tenants of that world as the code has them.
 fn world(is_lab_active: bool) -> Tenancy {
     let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
     let domain = |name: &str, is_active, registries: &[&str], scaling_groups: &[&str]| {
@@ -173,7 +173,7 @@ fn ann() -> UserId {
     ANN.parse().expect("an id")
 }
 
-/// Where contents are: for each number, the scaling groups with an agent that has it.
+/// Where contents are: for each content's number, the scaling groups with an agent that has it.
 pub(in crate::access) struct Places<'a>(pub(in crate::access) &'a [&'a [&'a str]]);
 
 impl PresenceIndex for Places<'_> {
@@ -202,12 +202,12 @@ impl PresenceIndex for Places<'_> {
     }
 }
 
-/// The number that the catalog gives a thing by its place among others.
+/// The number that the catalog gives a thing by its position among others.
 fn number_in<T: PartialEq>(all: &[T], one: &T) -> Option<u32> {
     all.iter().position(|known| known == one).and_then(|place| u32::try_from(place).ok())
 }
 
-/// The number that the catalog gives an owner by their place among others.
+/// The number that the catalog gives an owner by its position among others.
 pub(in crate::access) fn owner_in(all: &[Owner], one: &Owner) -> Option<NonZeroU32> {
     number_in(all, one).and_then(|number| NonZeroU32::MIN.checked_add(number))
 }
@@ -260,7 +260,7 @@ fn by_the_code(view: &CompiledView, image: Shown) -> bool {
     is_visible
 }
 
-/// Every image there can be.
+/// Every possible image.
 fn images() -> Vec<Shown> {
     let mut images = Vec::new();
     for registry in REGISTRIES {
@@ -275,7 +275,7 @@ fn images() -> Vec<Shown> {
     images
 }
 
-/// Every question there can be.
+/// Every possible question.
 fn questions() -> Vec<Asked> {
     let mut questions = Vec::new();
     for role in ROLES {
@@ -321,7 +321,7 @@ fn the_rule_is_what_its_text_says_in_every_combination() {
             }
         }
     }
-    // No kind of outcome is so rare that the comparison says little about it.
+    // Each kind of outcome is frequent enough that the comparison says something about it.
     assert!(
         refused > 1_000_000 && seen > 5_000 && hidden > 1_000_000,
         "{refused} refused, {seen} seen, {hidden} hidden"

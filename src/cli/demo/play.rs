@@ -9,6 +9,7 @@ use crate::{
     cli::{
         demo::stage::Stage,
         failure::{Failure, Result},
+        transfer,
     },
     demo::{images::DemoImages, node::Node},
 };
@@ -70,17 +71,17 @@ async fn act(stage: &Stage) {
     let opened = Instant::now();
     for (seconds, act) in PLAY {
         sleep_until(opened + Duration::from_secs(seconds)).await;
-        let (mutation, (image, agents)) = match act {
-            Act::Load(image, agents) => ("preload_image", (image, agents)),
-            Act::Unload(image, agents) => ("unload_image", (image, agents)),
+        let (operation, (image, agents)) = match act {
+            Act::Load(image, agents) => (transfer::PRELOAD, (image, agents)),
+            Act::Unload(image, agents) => (transfer::UNLOAD, (image, agents)),
         };
-        let _ = stage.transfer(mutation, image, agents).await;
+        let _ = stage.transfer(&operation, image, agents).await;
     }
     for _ in 0..CLASSES {
-        for mutation in ["preload_image", "unload_image"] {
+        for operation in [transfer::PRELOAD, transfer::UNLOAD] {
             sleep(LESSON).await;
             let (image, agents) = CLASS;
-            let _ = stage.transfer(mutation, image, agents).await;
+            let _ = stage.transfer(&operation, image, agents).await;
         }
     }
 }

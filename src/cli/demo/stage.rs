@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -10,8 +10,15 @@ use crate::{
     access::first_admin::Credentials,
     base::ids::TaskId,
     cli::{
-        api::{Client, Outcome},
+        agent,
+        api::{Client, Outcome, Payload, Started},
+        domain,
         failure::{Failure, Result},
+        group, image, json,
+        operation::{One, Operation, Set},
+        registry,
+        scaling_group::{self, Use},
+        transfer,
     },
 };
 
@@ -62,16 +69,44 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is looked whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
 
+const FILE: &str = include_str!("../operations/demo.graphql");
+pub(crate) const TASK: Operation<One<'_>, Task> = Operation::new(FILE, "DemoTask", "background_task");
+pub(crate) const AGENT: Operation<One<'_>, Value> = Operation::new(FILE, "DemoAgent", "agent");
+pub(crate) const SCALING_GROUP: Operation<One<'_>, Value> =
+    Operation::new(FILE, "DemoScalingGroup", "scaling_group");
+pub(crate) const DOMAIN: Operation<One<'_>, Value> = Operation::new(FILE, "DemoDomain", "domain");
+pub(crate) const GROUP: Operation<Within<'_>, json::List<Row>> =
+    Operation::new(FILE, "DemoGroups", "groups_by_name");
+pub(crate) const USER: Operation<Set<'_>, Outcome> = Operation::new(FILE, "DemoUser", "create_user");
+
+/// An operation that loads an image or takes it off.
+pub(super) type Transfer = Operation<transfer::Asked<'static>, Started>;
+
+#[derive(Deserialize)]
+pub(crate) struct Task {
+    state: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Row {
+    id: String,
+}
+
+/// A group's name, and its domain.
+#[derive(Default, Serialize)]
+pub(crate) struct Within<'a> {
+    name: &'a str,
+    domain: &'a str,
+}
+
 /// The lab's administrator.
 pub(super) struct Stage(pub(super) Client);
 
 impl Stage {
     /// Registry, images, nodes, tenants and people.
-    pub(super) async fn set(&self, registry: SocketAddr, admin: &Credentials) -> Result<()> {
-        let add = "mutation($host: String!, $url: String!) { create_container_registry(hostname: $host, \
-            props: { url: $url }) { container_registry { hostname } } }";
-        let variables = json!({ "host": HOST, "url": format!("http://{registry}") });
-        let _: Value = self.0.ask("create_container_registry", add, variables).await?;
+    pub(super) async fn set(&self, at: SocketAddr, admin: &Credentials) -> Result<()> {
+        let props = json!({ "url": format!("http://{at}") });
+        self.0.ask(&registry::CREATE, Set { id: HOST, props }).await?;
         let scan = self.rescan().await?;
         for (name, scaling_group, labels, _) in NODES {
             self.node(name, scaling_group, labels).await?;
@@ -85,18 +120,12 @@ impl Stage {
                 "password": admin.password.expose(), "username": email, "role": role, "domain_name": domain,
                 "group_ids": groups,
             });
-            let variables = json!({ "email": email, "props": props });
-            self.done(
-                "create_user(email: $email, props: $props)",
-                "$email: String!, $props: UserInput!",
-                variables,
-            )
-            .await?;
+            self.done(&USER, Set { id: email, props }).await?;
         }
         self.end_of(scan).await?;
         let mut loading = Vec::new();
         for (image, agents) in LOADED {
-            loading.push(self.transfer("preload_image", image, agents).await?);
+            loading.push(self.transfer(&transfer::PRELOAD, image, agents).await?);
         }
         for task in loading {
             self.end_of(task).await?;
@@ -106,107 +135,73 @@ impl Stage {
 
     /// Has the registry read again.
     pub(super) async fn rescan(&self) -> Result<TaskId> {
-        let started = self.done("rescan_images(registry: $host)", "$host: String!", json!({ "host": HOST }));
-        task_of(&started.await?)
+        let scope = image::Scope { registry: Some(HOST), ..image::Scope::default() };
+        task_of(&self.done(&image::RESCAN, scope).await?)
     }
 
     /// Has an image loaded, or taken off.
-    pub(super) async fn transfer(&self, mutation: &str, image: &str, agents: &str) -> Result<TaskId> {
-        let field = format!("{mutation}(reference: $image, target_agents: $agents)");
-        let variables = json!({ "image": image, "agents": agents });
-        let started = self.done(&field, "$image: String!, $agents: String!", variables);
-        task_of(&started.await?)
+    pub(super) async fn transfer(&self, operation: &Transfer, image: &str, agents: &str) -> Result<TaskId> {
+        task_of(&self.done(operation, transfer::asked(&[image.to_owned()], agents)).await?)
     }
 
     /// Waits for the end of a task, whatever that is.
     pub(super) async fn end_of(&self, task: TaskId) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Task {
-            state: String,
-        }
-        let query = "query($id: String!) { background_task(id: $id) { state } }";
+        let id = task.to_string();
         waited("a task of the scene", async || {
-            let task: Task = self.0.ask("background_task", query, json!({ "id": task })).await?;
+            let task = self.0.ask(&TASK, One { id: &id }).await?;
             Ok(task.state != "started")
         })
         .await
     }
 
     /// Runs a mutation that answers `ok` and `msg`.
-    async fn done(&self, field: &str, declared: &str, variables: Value) -> Result<Outcome> {
-        let name = field.split('(').next().unwrap_or(field);
-        let tasks = if name.ends_with("_image") || name.ends_with("_images") { " task_id" } else { "" };
-        let query = format!("mutation({declared}) {{ {field} {{ ok msg code{tasks} }} }}");
-        self.0.change(name, name, &query, variables).await
+    async fn done<V: Serialize, T: Payload>(&self, operation: &Operation<V, T>, variables: V) -> Result<T> {
+        self.0.change(operation.field(), operation, variables).await
     }
 
     /// Gives a node its place, once its engine has been met.
     async fn node(&self, name: &str, scaling_group: &str, labels: &[Label]) -> Result<()> {
-        self.present("scaling_group", "create_scaling_group", "CreateScalingGroupInput", scaling_group)
-            .await?;
+        let props = json!({ "driver": "static", "scheduler": "fifo" });
+        self.present(&SCALING_GROUP, &scaling_group::CREATE, Set { id: scaling_group, props }).await?;
         let id = format!("i-{name}");
-        let query = "query($id: String!) { agent(agent_id: $id) { id } }";
         waited("a node of the scene", async || {
-            let found: Option<Value> = self.0.find(&id, "agent", query, json!({ "id": id })).await?;
-            Ok(found.is_some_and(|agent| !agent.is_null()))
+            Ok(self.0.find(&id, &AGENT, One { id: &id }).await?.is_some())
         })
         .await?;
         let labels: Vec<Value> =
             labels.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
         let props = json!({ "scaling_group": scaling_group, "labels": labels });
-        let declared = "$id: String!, $props: ModifyAgentInput!";
-        let variables = json!({ "id": id, "props": props });
-        self.done("modify_agent(id: $id, props: $props)", declared, variables).await.map(drop)
+        self.done(&agent::MODIFY, Set { id: &id, props }).await.map(drop)
     }
 
     /// Makes a domain or a scaling group that is not there yet.
-    async fn present(&self, query: &str, create: &str, input: &str, name: &str) -> Result<()> {
-        let document = format!("query($name: String) {{ {query}(name: $name) {{ name }} }}");
-        let found: Option<Value> = self.0.find(name, query, &document, json!({ "name": name })).await?;
-        if found.is_some_and(|found| !found.is_null()) {
-            return Ok(());
-        }
-        let declared = format!("$name: String!, $props: {input}!");
-        let mut props = json!({});
-        if input == "CreateScalingGroupInput" {
-            props = json!({ "driver": "static", "scheduler": "fifo" });
-        }
-        let variables = json!({ "name": name, "props": props });
-        self.done(&format!("{create}(name: $name, props: $props)"), &declared, variables).await.map(drop)
+    async fn present<'a>(
+        &self,
+        query: &Operation<One<'a>, Value>,
+        create: &Operation<Set<'a>, Outcome>,
+        wanted: Set<'a>,
+    ) -> Result<()> {
+        let found = self.0.find(wanted.id, query, One { id: wanted.id }).await?;
+        if found.is_some() { Ok(()) } else { self.done(create, wanted).await.map(drop) }
     }
 
     async fn group(&self, domain: &str, group: &str, scaling_group: &str) -> Result<()> {
-        self.present("domain", "create_domain", "DomainInput", domain).await?;
-        let variables = json!({ "name": domain, "props": { "allowed_docker_registries": [HOST] } });
-        let declared = "$name: String!, $props: ModifyDomainInput!";
-        self.done("modify_domain(name: $name, props: $props)", declared, variables).await?;
-        let variables = json!({ "name": group, "props": { "domain_name": domain } });
-        let declared = "$name: String!, $props: GroupInput!";
-        self.done("create_group(name: $name, props: $props)", declared, variables).await?;
-        let id = self.groups(domain, group).await?.pop();
-        self.done(
-            "associate_scaling_group_with_user_group(scaling_group: $name, user_group: $id)",
-            "$name: String!, $id: UUID!",
-            json!({ "name": scaling_group, "id": id }),
-        )
-        .await
-        .map(drop)
+        self.present(&DOMAIN, &domain::CREATE, Set { id: domain, props: json!({}) }).await?;
+        let props = json!({ "allowed_docker_registries": [HOST] });
+        self.done(&domain::MODIFY, Set { id: domain, props }).await?;
+        self.done(&group::CREATE, Set { id: group, props: json!({ "domain_name": domain }) }).await?;
+        let whom = self.groups(domain, group).await?.pop().unwrap_or_default();
+        self.done(&scaling_group::ALLOW_GROUP, Use { id: scaling_group, whom: &whom }).await.map(drop)
     }
 
     async fn groups(&self, domain: &str, group: &str) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Row {
-            id: String,
-        }
-        let query = "query($name: String!, $domain: String) { groups_by_name(name: $name, domain_name: $domain) { id } }";
-        let variables = json!({ "name": group, "domain": domain });
-        let rows: Vec<Row> = self.0.ask("groups_by_name", query, variables).await?;
+        let rows = self.0.ask(&GROUP, Within { name: group, domain }).await?.0;
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 }
 
-fn task_of(outcome: &Outcome) -> Result<TaskId> {
-    outcome.task_id.ok_or_else(|| Failure::failed("demo", "the server started no task"))
+fn task_of(started: &Started) -> Result<TaskId> {
+    started.task_id.ok_or_else(|| Failure::failed("demo", "the server started no task"))
 }
 
 async fn waited(what: &str, is_done: impl AsyncFn() -> Result<bool>) -> Result<()> {

@@ -16,7 +16,7 @@ const USUAL: &str = "docker+unix:///var/run/docker.sock";
 
 /// An engine that has not answered since the server started.
 #[derive(Debug, Deserialize)]
-pub(super) struct UnreachedEngine {
+pub(crate) struct UnreachedEngine {
     addr: String,
     reason: String,
 }

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_registry_answers_and_nobody_listens() {
         let said = |url: &str, ssl_verify: Value| {
-            let outcome = Outcome { ok: true, msg: None, code: None, task_id: None, unknown: None };
+            let outcome = Outcome { ok: true, msg: None, code: None };
             judged(&record(url, &ssl_verify), Ok(outcome)).to_string()
         };
         assert_eq!(said("https://h", json!(null)), "ok registry h: it answers");

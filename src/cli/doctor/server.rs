@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use reqwest::header;
 use serde::Deserialize;
-use serde_json::json;
 use url::Url;
 
 use crate::{
@@ -14,6 +13,7 @@ use crate::{
         connection::WHERE_FROM,
         doctor::{finding::Finding, fleet, registries, space, time},
         failure::Result,
+        operation::Operation,
         text,
     },
     engine::fault::one_line,
@@ -104,14 +104,18 @@ fn doubt(said: &str) -> Option<Finding> {
     Some(Finding::warn("expiry", one_line(doubt), remedy))
 }
 
+const FILE: &str = include_str!("../operations/doctor.graphql");
+pub(crate) const CALLER: Operation<(), User> = Operation::new(FILE, "Caller", "user");
+pub(crate) const HEALTH: Operation<(), Health> = Operation::new(FILE, "ServerHealth", "server_health");
+
 #[derive(Deserialize)]
-struct User {
+pub(crate) struct User {
     email: Option<String>,
     role: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Health {
+pub(crate) struct Health {
     database_bytes: Option<u64>,
     free_bytes: Option<u64>,
     unreached_engines: Vec<fleet::UnreachedEngine>,
@@ -124,7 +128,7 @@ pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding>
         let found = "none given, so registries, agents and the server's disk were not looked at";
         return vec![Finding::warn(CHECK, found, WHERE_FROM)];
     }
-    let user: User = match client.ask("user", "query { user { email role } }", json!({})).await {
+    let user = match client.ask(&CALLER, ()).await {
         Ok(user) => user,
         Err(why) => return vec![Finding::failed(CHECK, &why)],
     };
@@ -136,8 +140,7 @@ pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding>
         return vec![Finding::warn(CHECK, found, "use the key pair of one")];
     }
     let mut findings = vec![Finding::ok(CHECK, format!("{email}, a super-admin"))];
-    let query = "query { server_health { database_bytes free_bytes unreached_engines { addr reason } } }";
-    let unreached = match client.ask::<Health>("server_health", query, json!({})).await {
+    let unreached = match client.ask(&HEALTH, ()).await {
         Ok(health) => {
             findings.extend(disk(&health));
             health.unreached_engines

@@ -1,8 +1,8 @@
-//! Calls of gRPC, one connection each, over a socket: a request of one message, an answer of one message and a status.
+//! gRPC calls over a socket, one connection each: a request of one message, an answer of one message and a status.
 //!
-//! gRPC over HTTP/2 (`PROTOCOL-HTTP2.md` of the gRPC project) is little more than a five-byte head before each message
-//! and a status in the trailers. A connection of its own means that dropping a call closes it, which is how the engine
-//! learns that a pull is not wanted any more.
+//! gRPC over HTTP/2 (`PROTOCOL-HTTP2.md` of the gRPC project) needs little more than a five-byte head before each
+//! message and a status in the trailers. A connection per call means that dropping a call closes it, which tells the
+//! engine that a pull is no longer wanted.
 
 use std::path::PathBuf;
 
@@ -19,14 +19,14 @@ use crate::engine::{
     fault::{Class, Fault},
 };
 
-/// Most bytes of an answer. 10,000 images with long names take about 5 MiB.
+/// The largest answer that is read, in bytes. 10,000 images with long names take about 5 MiB.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// Bytes before each message: whether it is compressed, and its length.
+/// The bytes before each message: whether it is compressed, and its length.
 const HEAD: usize = 5;
-/// containerd keeps what Kubernetes sees in a namespace of its own. CRI itself does not look at this.
+/// The namespace that containerd keeps Kubernetes' images in. CRI itself ignores it.
 const NAMESPACE: (&str, &str) = ("containerd-namespace", "k8s.io");
 
-/// The way to an engine's socket.
+/// A client for an engine's socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) socket: PathBuf,
@@ -60,7 +60,7 @@ impl Line {
         }
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| cut_off(error.as_ref()))?;
         let ended = body.trailers().and_then(Status::read);
-        // A refusal without a message is all head.
+        // A refusal without a message has its status in the head.
         let status = ended.or_else(|| Status::read(&head.headers)).unwrap_or_default();
         status.check()?;
         unframed(body.to_bytes())
@@ -78,7 +78,7 @@ fn framed(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(HEAD + length);
     bytes.put_u8(0);
-    // What we ask is a few hundred bytes.
+    // Our requests are a few hundred bytes, so this always fits.
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     bytes.put_slice(&message.encode_to_vec());
     bytes.freeze()
@@ -100,7 +100,7 @@ fn unframed<A: Message + Default>(mut bytes: Bytes) -> Result<A, Fault> {
 }
 
 impl Status {
-    /// The status in a head or in trailers, if it is there.
+    /// The status in a head or in trailers, if they have one.
     fn read(headers: &HeaderMap) -> Option<Self> {
         let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let code = text("grpc-status")?.parse().ok();
@@ -108,7 +108,7 @@ impl Status {
     }
 }
 
-/// Reads percent-encoding, as gRPC has it in messages: what is no escape stands for itself.
+/// Decodes percent-encoding, as gRPC uses it in messages; text that is not an escape stays as it is.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,6 +1,6 @@
-//! What an engine holds at one moment, and whether something happened between two of them.
+//! Listings of what an engine holds, and events from the differences between them.
 //!
-//! CRI tells nobody when images come and go, so it is asked again and again and the answers are compared.
+//! CRI has no events for images, so the engine is read again and again, and the listings are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use crate::base::digest::Digest;
 use crate::engine::{Engine as _, cri::Cri, fault::Fault, image::Held};
 
-/// The longest wait between two looks, however long one takes.
+/// The longest wait between two reads, however long a read takes.
 const LONGEST: Duration = Duration::from_mins(1);
-/// How many times longer than a look the wait for the next one is, so that a busy engine is not kept busy by us.
+/// How many times longer than a read the wait for the next one is, so that reads do not keep a busy engine busy.
 const REST: u32 = 20;
 
 /// The names of each image.
@@ -26,7 +26,7 @@ impl Listing {
     }
 }
 
-/// Looks every so often and tells that something changed, until a look fails.
+/// Reads the engine at intervals and sends an event after each change, until a read fails.
 pub(crate) fn follow(engine: Cri, seen: Listing, every: Duration) -> BoxStream<'static, Result<(), Fault>> {
     let looks = stream::unfold(Some((engine, seen, every)), move |state| async move {
         let (engine, seen, wait) = state?;

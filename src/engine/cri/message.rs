@@ -1,13 +1,13 @@
 //! The messages of the Kubernetes container runtime interface (`runtime.v1`), as far as we use them.
 //!
-//! Written by hand, with the numbers of its published `api.proto`, so that a build needs no compiler of protocols.
-//! Fields that we don't read are left out; what an engine sends in them is skipped.
+//! Written by hand, with the field numbers of the published `api.proto`, so that a build needs no protocol compiler.
+//! Fields that wharf does not read are left out; what an engine sends in them is skipped.
 
 use std::collections::HashMap;
 
 use prost::Message;
 
-/// Asks who is there.
+/// Asks for the engine's name and version.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct VersionRequest {}
 
@@ -72,7 +72,7 @@ pub(crate) struct ImageStatusResponse {
     pub(crate) image: Option<Image>,
 }
 
-/// User and password, which must not be shown: it has no `Debug` that would.
+/// User and password. They must not be shown, so this has no `Debug` that would.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct AuthConfig {
@@ -94,7 +94,7 @@ pub(crate) struct PullImageRequest {
     pub(crate) auth: Option<AuthConfig>,
 }
 
-/// What it says is not believed: the image is looked at instead.
+/// The answer is not relied on: the image is read instead.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct PullImageResponse {}
 
@@ -151,7 +151,7 @@ pub(crate) struct Container {
     pub(crate) id: String,
     #[prost(message, optional, tag = "3")]
     pub(crate) metadata: Option<ContainerMetadata>,
-    /// The image as whoever made the container named it.
+    /// The image as the container's creator named it.
     #[prost(message, optional, tag = "4")]
     pub(crate) image: Option<ImageSpec>,
     /// The image as the engine names it: its ID, or name and digest.
@@ -165,12 +165,12 @@ pub(crate) struct ContainerMetadata {
     pub(crate) name: String,
 }
 
-/// containerd's own way to take one name away, which CRI has not (`containerd.services.images.v1`).
+/// A call of containerd itself that removes a single name, which CRI lacks (`containerd.services.images.v1`).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct DeleteImageRequest {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
-    /// Whether to answer only once what nothing names any more is gone from disk.
+    /// Whether to answer only after unnamed contents are gone from disk.
     #[prost(bool, tag = "2")]
     pub(crate) sync: bool,
 }
@@ -179,7 +179,7 @@ pub(crate) struct DeleteImageRequest {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
 
-/// Asks containerd's own keeper of images for one by its name.
+/// Asks containerd's own image service for an image by its name.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct GetImageRequest {
     #[prost(string, tag = "1")]
@@ -192,7 +192,7 @@ pub(crate) struct GetImageResponse {
     pub(crate) image: Option<NamedImage>,
 }
 
-/// A name in containerd, and what is behind it.
+/// A name in containerd, and the image that it stands for.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct NamedImage {
     #[prost(string, tag = "1")]
@@ -217,7 +217,7 @@ pub(crate) struct Descriptor {
 /// Changes some fields of a name.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct UpdateImageRequest {
-    /// Whole, though only what the mask names is taken: newer releases look at the rest too.
+    /// The whole image, though only the fields in the mask are changed: newer releases check the others too.
     #[prost(message, optional, tag = "1")]
     pub(crate) image: Option<NamedImage>,
     #[prost(message, optional, tag = "2")]

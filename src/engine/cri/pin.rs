@@ -1,21 +1,21 @@
-//! Keeping what was preloaded from Kubernetes' own tidying.
+//! Pins: they keep preloaded images from Kubernetes' own clean-up.
 //!
-//! A kubelet whose disk runs full removes images that no pod uses, which is what preloaded ones are until a class begins.
-//! It passes over those that CRI calls pinned, and containerd calls so what has a label. CRI itself can't give it, so
-//! containerd is asked; releases before 1.7 keep the label and don't tell the kubelet.
+//! When its disk runs full, a kubelet removes images that no pod uses, which is what preloaded ones are until a class
+//! begins. It keeps images that CRI calls pinned, and containerd calls an image pinned if it has a certain label. CRI
+//! itself can't set the label, so containerd is asked; releases before 1.7 keep the label but don't tell the kubelet.
 
 use crate::engine::{
     cri::{CONTAINERD, Cri, Shown, message as m},
     fault::Fault,
 };
 
-/// The label that pins, and its value.
+/// The label that pins an image, and its value.
 const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
-/// Ours beside it: what an operator pinned is not ours to remove.
+/// The label that wharf sets beside it: an image that an operator pinned is not ours to remove.
 const PRELOADED: (&str, &str) = ("wharf.preloaded", "true");
 
 impl Cri {
-    /// Pins an image under this name. That it can't be is no failure of the pull: the image is there.
+    /// Pins an image under this name. If that fails, the pull still succeeded, since the image is there.
     pub(in crate::engine::cri) async fn pin(&self, name: &str) {
         if let Err(fault) = self.try_pin(name).await {
             tracing::warn!(image = name, %fault, "an image could not be pinned; Kubernetes may remove it");
@@ -41,13 +41,13 @@ impl Cri {
         Ok(())
     }
 
-    /// Whether the image is pinned by us alone, so that it may go.
+    /// Whether wharf alone pinned the image, so that it may be removed.
     pub(in crate::engine::cri) async fn is_pinned_by_us(&self, shown: &Shown, name: &str) -> bool {
         let image = self.named(shown.tag(name)).await;
         image.is_ok_and(|image| image.is_some_and(|image| is_ours(&image)))
     }
 
-    /// A name as containerd itself keeps it.
+    /// Asks containerd itself for a name.
     async fn named(&self, tag: Option<&String>) -> Result<Option<m::NamedImage>, Fault> {
         let Some(name) = tag.cloned() else { return Ok(None) };
         let which = m::GetImageRequest { name };

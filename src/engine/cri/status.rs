@@ -1,8 +1,8 @@
-//! The status of a call, as a fault.
+//! The status of a gRPC call, and its conversion to a fault.
 
 use crate::engine::fault::{Class, Fault};
 
-/// gRPC's codes that say more than their message.
+/// The gRPC codes that say more than their message.
 const CANCELLED: u16 = 1;
 const DEADLINE_EXCEEDED: u16 = 4;
 const NOT_FOUND: u16 = 5;
@@ -21,7 +21,7 @@ impl Status {
     pub(crate) fn check(self) -> Result<(), Fault> {
         let said = self.message.as_str();
         let Some(code) = self.code else {
-            // Whether it was done is not known.
+            // Whether the call was carried out is not known.
             return Err(Fault::new(Class::EngineGone, "the engine ended its answer without a status"));
         };
         match code {
@@ -55,7 +55,7 @@ fn by_code(code: u16) -> Class {
     }
 }
 
-/// An answer that makes no sense.
+/// A fault for an answer that makes no sense.
 pub(crate) fn unreadable(why: &str) -> Fault {
     Fault::new(Class::Other, format!("the engine's answer can't be read: {why}"))
 }

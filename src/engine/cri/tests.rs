@@ -30,16 +30,16 @@ use crate::engine::{
 
 const NAME: &str = "cr.test/lab/python:1";
 
-/// What to do with a call.
+/// The fake server's answer to a call.
 #[derive(Clone)]
 enum Answer {
-    /// This message, and success.
+    /// A message, and success.
     Message(Vec<u8>),
-    /// No message and this status.
+    /// No message, and this status.
     Refusal(u16, &'static str),
-    /// These bytes as they are, and success.
+    /// Raw bytes, and success.
     Bytes(Vec<u8>),
-    /// A message without a status after it.
+    /// A message that no status follows.
     Unended(Vec<u8>),
     /// The head, then nothing for as long as the client waits.
     Stuck,
@@ -58,7 +58,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
-/// The last part of the method's name, and the question.
+/// A function from the last part of the method's name and the request to the answer.
 type Script = Arc<dyn Fn(&str, &[u8]) -> Answer + Send + Sync>;
 
 struct FakeCri {
@@ -88,13 +88,13 @@ impl FakeCri {
                 });
             }
         });
-        // More than any machine needs, so that nothing but the script is to blame.
+        // More time than any machine needs, so that only the script can cause a failure.
         let minute = Duration::from_mins(1);
         let patience = Patience { answer: minute, quiet: minute, look: Duration::from_millis(10) };
         Self { folder, accepting, log, patience }
     }
 
-    /// One that is not waited for long.
+    /// Makes the client wait only briefly.
     fn hurried(mut self) -> Self {
         let (answer, quiet) = (Duration::from_millis(500), Duration::from_millis(100));
         self.patience = Patience { answer, quiet, ..self.patience };
@@ -196,7 +196,7 @@ fn version() -> Answer {
     says(&m::VersionResponse { runtime_name: "containerd".into(), runtime_version: "1.6.20".into() })
 }
 
-/// Plays `pulled` for the pull. The image is there afterwards under this ID, if at all.
+/// An engine that answers the pull with `pulled`. If `id` is given, it has the image under that ID afterwards.
 fn pulling(pulled: Answer, id: Option<Digest>) -> FakeCri {
     let done = Mutex::new(false);
     FakeCri::start(move |method, _| match method {
@@ -221,7 +221,7 @@ async fn success_is_what_the_engine_shows_and_nothing_else() {
     let (pulled, seen) = run(&pulling(done(), Some(config())), &a_pull()).await;
     assert_eq!(pulled.unwrap().held.names, [NAME]);
     assert!(seen.iter().all(|now| (now.bytes_done, now.bytes_total) == (0, 0)), "{seen:?}");
-    // What the catalog knows is the whole, and none of it is there until all is.
+    // The total is what the catalog knows, and none of it is done until all is.
     let layers = vec![Layer { digest: manifest(), size_bytes: 7 }];
     let (pulled, seen) = run(&pulling(done(), Some(config())), &Pull { layers, ..a_pull() }).await;
     assert!(pulled.is_ok());
@@ -262,7 +262,7 @@ async fn broken_answers_are_faults() {
 
 #[tokio::test]
 async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
-    // It answers all the time that it lives: the pull goes on past many quiet moments, until it is stopped.
+    // The server answers that it is alive, so the pull outlasts many quiet moments, until it is stopped.
     let fake = pulling(Answer::Stuck, Some(config())).hurried();
     let (engine, stop) = (fake.engine(), CancellationToken::new());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -275,7 +275,7 @@ async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
     assert!(!task.is_finished() && seen.lock().len() >= 3, "that it lives is told");
     stop.cancel();
     assert_eq!(task.await.unwrap().unwrap_err().class, Class::Stopped);
-    // The engine hears of it by the end of the connection: none is left, that of the pull neither.
+    // The engine learns of it when the connection closes: no connection is left, not even the pull's.
     while fake.calls("hung up") * 2 < fake.log.lock().len() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -300,7 +300,7 @@ async fn a_hanging_engine_hangs_nobody() {
     assert_eq!(engine.events().await.err().unwrap().class, Class::EngineGone);
     assert_eq!(engine.disk().await.unwrap_err().class, Class::EngineGone);
     assert_eq!(run(&fake, &a_pull()).await.0.unwrap_err().class, Class::EngineGone);
-    // A socket that nobody accepts at.
+    // A socket whose owner does not accept connections.
     let folder = tempfile::tempdir().unwrap();
     let silent = std::os::unix::net::UnixListener::bind(folder.path().join("c.sock")).unwrap();
     let place = EngineLocation::Socket(folder.path().join("c.sock"));
@@ -342,7 +342,7 @@ async fn credentials_are_for_their_registry_only() {
     assert_eq!(asked[0].image, Some(m::ImageSpec::of(NAME)));
 }
 
-/// Removes [`NAME`] from an engine that holds it under these names, with these containers.
+/// Removes [`NAME`] from an engine that holds the image under these names, with these containers.
 fn removing(held: m::Image, containers: Vec<m::Container>) -> FakeCri {
     let gone = Mutex::new(false);
     FakeCri::start(move |method, asked| match method {
@@ -395,7 +395,7 @@ async fn what_is_used_pinned_or_called_otherwise_is_not_removed() {
     assert!(fault.class == Class::InUse && fault.message.contains("pinned"), "{fault}");
     assert_eq!(fake.calls("RemoveImage"), 0);
 
-    // CRI would take all names away, and this engine is not containerd, which can do better.
+    // CRI would remove all names, and this engine is not containerd, which can remove one.
     let fake = removing(image(id.as_str(), &[NAME, "cr.test/other:1"]), Vec::new());
     for reference in [NAME, id.as_str()] {
         let fault = fake.engine().remove(reference).await.unwrap_err();
@@ -425,7 +425,7 @@ async fn changes_are_seen_by_looking_until_the_engine_goes() {
     });
     let events: Vec<_> = fake.engine().events().await.unwrap().collect().await;
     let (last, events) = events.split_last().unwrap();
-    // An image with two names, a name less, and none: what has an odd ID does not count.
+    // An image with two names, one name fewer, and none: an image with an odd ID does not count.
     assert_eq!(events, [Ok(()), Ok(()), Ok(())]);
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);
 }
@@ -464,7 +464,7 @@ async fn what_we_pinned_ourselves_may_go_and_a_pin_changes_nothing_else() {
     assert_eq!(fake.calls("Update"), 1, "once is enough");
     let now = kept.lock().clone();
     assert_eq!((&now.target, now.labels.len()), (&named().target, 3), "{now:?}");
-    // An operator's pin has not our label beside it.
+    // A pin by an operator does not have our label beside it.
     kept.lock().labels.remove("wharf.preloaded");
     let fault = fake.engine().remove(NAME).await.unwrap_err();
     assert!(fault.class == Class::InUse && fault.message.contains("pinned"), "{fault}");

@@ -1,7 +1,7 @@
 //! One connection per request to Docker Engine: over a socket, TCP or TLS.
 //!
-//! A connection of its own means that dropping an answer closes it, which is how Docker learns that a pull is not
-//! wanted any more. Docker's API is asked a few times a minute; connecting costs nothing beside that.
+//! A connection per request means that dropping an answer closes it, which tells Docker that a pull is no longer
+//! wanted. Docker's API is asked a few times a minute, so the cost of connecting does not matter.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,24 +24,24 @@ use crate::engine::{
     fault::{Class, Fault},
 };
 
-/// Seconds of silence until TCP itself asks whether the other side is still there, and between its questions. An
-/// event stream may be silent for days; a machine that lost its power never says goodbye.
+/// How long a connection is silent before TCP asks whether the other side is still there, and the time between its
+/// questions. An event stream may be silent for days, and a machine that lost its power never says goodbye.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// How to get to an engine.
+/// The way to connect to an engine.
 pub(crate) enum Dial {
     Socket(PathBuf),
     Plain { host: String, port: u16 },
     Tls { host: String, port: u16, name: ServerName<'static>, config: Arc<ClientConfig> },
 }
 
-/// Both directions of a connection.
+/// A connection, in both directions.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Dial {
-    /// Reads certificates, where there are some; connects to nothing yet.
+    /// Reads the certificates, if there are any; does not connect yet.
     pub(crate) fn new(url: &EngineUrl) -> Result<Self, Fault> {
         match &url.place {
             EngineLocation::Socket(path) => Ok(Self::Socket(path.clone())),
@@ -62,13 +62,13 @@ impl Dial {
         }
     }
 
-    /// Whether the engine is on this machine, as far as its address says.
+    /// Whether the engine is on this machine, as far as its address tells.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Socket(_))
     }
 
-    /// Sends a request on a new connection and reads the head of the answer. `most` bounds what is read of the
-    /// answer, head and all, in bytes.
+    /// Sends a request on a new connection and reads the head of the answer. At most `most` bytes of the answer are
+    /// read, including its head.
     pub(crate) async fn send(
         &self,
         mut request: BollardRequest,
@@ -76,7 +76,7 @@ impl Dial {
     ) -> Result<Response<Incoming>, Error> {
         let stream = Metered { inner: self.connect().await?, left: most };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer: hyper closes a connection whose sender and body are gone.
+        // This task ends with the answer: hyper closes a connection whose sender and body are dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::trace!(%error, "connection to the engine");
@@ -118,7 +118,7 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads no more than so many bytes: what an answer may be is our decision, not the engine's.
+/// A stream that reads at most so many bytes: we decide how long an answer may be, not the engine.
 struct Metered<T> {
     inner: T,
     left: u64,

@@ -1,4 +1,4 @@
-//! The endless answers of Docker Engine, line by line: pulls and events.
+//! Reads the endless answers of Docker Engine line by line: pulls and events.
 
 use bollard::errors::Error;
 use http_body_util::BodyExt as _;
@@ -10,14 +10,15 @@ use crate::engine::{
     fault::{Class, Fault},
 };
 
-/// Longest line taken. Docker's own are under 1 KiB; an error that quotes a registry's page may have some more.
+/// The longest line that is read, in bytes. Docker's own are under 1 KiB; an error that quotes a registry's page may be
+/// longer.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// An answer of one JSON document per line.
+/// An answer with one JSON document per line.
 pub(crate) struct Lines {
     body: Incoming,
     buffer: Vec<u8>,
-    /// Bytes at the start of `buffer` known to hold no end of a line.
+    /// How many bytes at the start of `buffer` are known to contain no line end.
     searched: usize,
     ended: bool,
 }
@@ -27,7 +28,7 @@ impl Lines {
         Self { body, buffer: Vec::new(), searched: 0, ended: false }
     }
 
-    /// The next document; nothing at the end. What has arrived is kept if the future is dropped.
+    /// The next document; `None` at the end. If the future is dropped, no received bytes are lost.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Fault> {
         loop {
             match self.line() {
@@ -39,7 +40,7 @@ impl Lines {
         }
     }
 
-    /// A whole line of what has arrived; the rest as well, once there is no more to come.
+    /// The next whole line of the received bytes, or the rest of them at the end of the answer.
     fn line(&mut self) -> Option<Vec<u8>> {
         let fresh = self.buffer.get(self.searched..).unwrap_or_default();
         if let Some(end) = fresh.iter().position(|&byte| byte == b'\n') {
@@ -60,7 +61,7 @@ impl Lines {
             Some(Err(error)) => return Err(broken(&Error::from(error))),
             Some(Ok(frame)) => {
                 let bytes = frame.into_data().unwrap_or_default();
-                // Only what has no end yet counts: a chunk may hold many short lines.
+                // Only an unended line counts: a chunk may hold many short lines.
                 let unended = match bytes.iter().rposition(|&byte| byte == b'\n') {
                     Some(end) => bytes.len() - end,
                     None => self.buffer.len() + bytes.len(),

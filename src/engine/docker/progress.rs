@@ -1,4 +1,4 @@
-//! What Docker and Podman say while they pull, made into numbers that only go forward.
+//! Turns the messages of Docker and Podman during a pull into numbers that never decrease.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::pull::{Layer, Progress};
 
-/// Most layers followed. Docker's storage drivers end at 128; what is beyond is pulled all the same.
+/// The most layers that are followed. Docker's storage drivers end at 128; further layers are pulled but not counted.
 const MAX_LAYERS: usize = 1000;
-/// Docker calls a layer by so many hex digits of its digest.
+/// How many hex digits of its digest Docker calls a layer by.
 const SHORT_ID: usize = 12;
 
 /// One line of a pull.
@@ -46,7 +46,7 @@ struct ErrorDetail {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     layers: HashMap<String, State>,
-    /// What Podman lists like a layer, and is none.
+    /// The config's short ID: Podman lists the config like a layer.
     config: Option<String>,
     shown: Progress,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Meter {
 struct State {
     done: u64,
     total: u64,
-    /// The total is the catalog's, and the engine's word does not change it.
+    /// Whether the total comes from the catalog, so that the engine's word does not change it.
     fixed: bool,
     complete: bool,
 }
@@ -70,16 +70,16 @@ impl Meter {
         meter
     }
 
-    /// Does not count the image's config.
+    /// Leaves the image's config out of the count.
     pub(crate) fn without(mut self, config: &Digest) -> Self {
         self.config = Some(short(config));
         self
     }
 
-    /// Takes a line in; returns how far the pull is, if that changed.
+    /// Reads a line; returns the progress if that changed.
     ///
     /// # Errors
-    /// The failure that the line tells of.
+    /// The failure that the line reports.
     pub(crate) fn take(&mut self, line: Line) -> Result<Option<Progress>, Fault> {
         if line.error.is_some() || line.error_detail.is_some() {
             let detail = line.error_detail.and_then(|detail| detail.message);
@@ -103,7 +103,7 @@ impl Meter {
         Ok((self.shown != before).then(|| self.shown.clone()))
     }
 
-    /// The pull has succeeded: everything known of is there.
+    /// The progress after the pull has succeeded: all of the total is there.
     pub(crate) fn finish(&mut self, message: &str) -> Progress {
         for layer in self.layers.values_mut() {
             layer.done = layer.total;
@@ -126,10 +126,10 @@ impl Meter {
                 if !layer.fixed {
                     layer.total = layer.total.max(total);
                 }
-                // Without a total there is nothing to be a part of (some registries send no length).
+                // Without a total a part can't be counted (some registries send no length).
                 layer.done = layer.done.max(current.min(layer.total));
             }
-            // The lines of a short download may have been passed over for this one.
+            // A short download may have no progress lines before this one.
             "Download complete" | "Extracting" => {
                 if !layer.fixed {
                     layer.total = layer.total.max(total);
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(meter.finish("there").bytes_done, 4000);
     }
 
-    /// Podman 4.3, word for word: it ends with the download, and lists the config like a layer.
+    /// Lines of Podman 4.3, word for word: they end with the download, and list the config like a layer.
     #[test]
     fn what_podman_says_is_counted_without_the_config() {
         let config: Digest = format!("sha256:733414a039ed{}", "0".repeat(52)).parse().unwrap();

@@ -24,7 +24,7 @@ use crate::engine::{
 
 const REPOSITORY: &str = "cr.test/lab/python";
 
-/// What to do with a request.
+/// The fake server's answer to a request.
 enum Answer {
     /// A status and a document.
     Reply(u16, Value),
@@ -34,13 +34,13 @@ enum Answer {
     Broken(Vec<u8>),
     /// 200 and these bytes, then nothing, for as long as the client waits.
     Stuck(Vec<u8>),
-    /// Not a word.
+    /// No answer at all.
     Silence,
     /// Zeros without end.
     Flood,
 }
 
-/// A request, as far as it matters.
+/// The parts of a request that matter.
 struct Asked {
     method: String,
     /// Path and query below the version.
@@ -59,7 +59,7 @@ struct FakeDocker {
 }
 
 impl FakeDocker {
-    /// Answers as scripted; pings are answered as Docker 20.10 does unless the script falls silent for them.
+    /// Answers as scripted. Pings are answered as Docker 20.10 does, unless the script is silent for them.
     fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
@@ -72,13 +72,13 @@ impl FakeDocker {
                 connections.spawn(serve(stream, Arc::clone(&script), Arc::clone(&written)));
             }
         });
-        // More than any machine needs, so that nothing but the script is to blame.
+        // More time than any machine needs, so that only the script can cause a failure.
         let minute = Duration::from_mins(1);
         let patience = Patience { answer: minute, gather: minute, quiet: minute };
         Self { folder, accepting, log, patience }
     }
 
-    /// One that is not waited for long.
+    /// Makes the client wait only briefly.
     fn hurried(mut self) -> Self {
         let short = Duration::from_millis(400);
         self.patience = Patience { answer: short, gather: short, quiet: short / 4 };
@@ -148,7 +148,7 @@ async fn serve(stream: UnixStream, script: Script, log: Arc<Mutex<Vec<String>>>)
         Answer::Stuck(bytes) => {
             stream.write_all(open.as_bytes()).await.ok()?;
             chunk(&mut stream, &bytes).await?;
-            // Until the client hangs up, which it must.
+            // Waits until the client hangs up, as it must.
             let _ = stream.read_u8().await;
             log.lock().push("hung up".into());
         }
@@ -207,7 +207,7 @@ fn absent() -> Answer {
     Answer::Reply(404, json!({"message": "No such image: x"}))
 }
 
-/// Plays `pulled` for the pull. The image is there afterwards, under `shown`, if at all.
+/// An engine that answers the pull with `pulled`. If `shown` is given, it has the image under that ID afterwards.
 fn pulling(pulled: impl Fn() -> Answer + Send + Sync + 'static, shown: Option<Digest>) -> FakeDocker {
     let done = Arc::new(Mutex::new(false));
     FakeDocker::start(move |asked| match (asked.method.as_str(), asked.target.as_str()) {
@@ -276,13 +276,13 @@ async fn an_error_after_200_is_an_error() {
 
 #[tokio::test]
 async fn success_is_what_the_engine_shows_and_nothing_else() {
-    // It ends without a final status, and all is well.
+    // The pull ends without a final status, and that is a success.
     let quiet = || lines(&[r#"{"status":"Extracting","id":"64bf449abeed"}"#]);
     assert!(run(&pulling(quiet, Some(config()))).await.0.is_ok());
     assert!(run(&pulling(|| Answer::Stream(vec![]), Some(config()))).await.0.is_ok());
     // Docker's containerd store calls an image by its manifest.
     assert!(run(&pulling(quiet, Some(manifest()))).await.0.is_ok());
-    // It claims success and has nothing, or something else.
+    // The server claims success and has no image, or another one.
     let claim = || lines(&[r#"{"status":"Status: Downloaded newer image for cr.test/lab/python:1"}"#]);
     let fault = run(&pulling(claim, None)).await.0.unwrap_err();
     assert!(fault.message.contains("yet has no"), "{fault}");
@@ -335,7 +335,7 @@ async fn a_line_may_come_in_pieces_and_many_in_one() {
 
 #[tokio::test]
 async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
-    // It answers pings all the time: the pull goes on past many quiet moments, until it is stopped.
+    // The server answers all pings, so the pull outlasts many quiet moments, until it is stopped.
     let fake = pulling(|| Answer::Stuck(b"{\"status\":\"Waiting\"}\n".to_vec()), Some(config())).hurried();
     let (engine, stop) = (fake.engine(), CancellationToken::new());
     let token = stop.clone();
@@ -347,7 +347,7 @@ async fn a_slow_registry_is_waited_for_and_a_dead_engine_is_not() {
     assert!(!task.is_finished());
     stop.cancel();
     assert_eq!(task.await.unwrap().unwrap_err().class, Class::Stopped);
-    // The engine hears of it by the end of the connection.
+    // The engine learns of it when the connection closes.
     while !fake.log().contains(&"hung up".into()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -374,7 +374,7 @@ async fn a_hanging_engine_hangs_nobody() {
     assert_eq!(engine.about().await.unwrap_err().class, Class::EngineGone);
     assert_eq!(engine.disk().await.unwrap_err().class, Class::EngineGone);
     assert_eq!(run(&fake).await.0.unwrap_err().class, Class::EngineGone);
-    // It says who it is, and no more.
+    // The server says what it is, and nothing more.
     let fake = FakeDocker::start(|asked| match asked.target.as_str() {
         "/_ping" => absent(),
         _ => Answer::Silence,
@@ -406,7 +406,7 @@ async fn no_engine_says_what_to_do() {
     std::fs::remove_file(&socket).unwrap();
     let fault = engine.about().await.unwrap_err();
     assert!(fault.class == Class::EngineGone && fault.message.contains("is the engine running"), "{fault}");
-    // A socket file whose owner died.
+    // A socket file whose owner is gone.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert!(engine.about().await.unwrap_err().message.contains("is the engine running"));
 }

@@ -11,11 +11,11 @@ use rustls::{
 
 use crate::engine::fault::{Class, Fault};
 
-/// Most certificates read from one file.
+/// The most certificates read from one file.
 const MAX_CERTIFICATES: usize = 100;
 
-/// Settings from a folder with `ca.pem`, `cert.pem` and `key.pem`, as `docker` wants them in `DOCKER_CERT_PATH`. Only
-/// that CA is trusted: an engine's certificate comes from the lab's own.
+/// A TLS configuration from a folder with `ca.pem`, `cert.pem` and `key.pem`, as `docker` expects in
+/// `DOCKER_CERT_PATH`. Only that CA is trusted: an engine's certificate comes from the lab's own.
 pub(crate) fn client_config(folder: &Path) -> Result<ClientConfig, Fault> {
     let mut roots = RootCertStore::empty();
     let authority = certificates(&folder.join("ca.pem"))?;

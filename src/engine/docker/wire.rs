@@ -1,4 +1,4 @@
-//! Docker's documents, as far as we read them, and what they mean.
+//! Docker's JSON documents, as far as wharf reads them, and what they mean.
 
 use std::collections::HashMap;
 
@@ -61,7 +61,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Whether images came, went or changed their names.
+    /// Whether the event says that images came, went or changed their names.
     pub(crate) fn is_of_images(&self) -> bool {
         let is_change =
             matches!(self.action.as_str(), "pull" | "tag" | "untag" | "delete" | "load" | "import");
@@ -103,7 +103,7 @@ mod tests {
             (r#"{"LayersSize":5,"Images":[{"Id":"a","Size":9}]}"#, 5),
             (r#"{"LayersSize":0,"Images":null}"#, 0),
             (r#"{"ImageUsage":{"TotalSize":7}}"#, 7),
-            // Podman 4.3: a row for each name.
+            // Podman 4.3 has a row for each name.
             (
                 r#"{"LayersSize":0,"Images":[{"Id":"a","Size":9},{"Id":"a","Size":9},{"Id":"b","Size":1}]}"#,
                 10,

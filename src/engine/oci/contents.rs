@@ -1,6 +1,6 @@
-//! What the directory holds: images by name, blobs by digest, and which of them are still needed.
+//! The contents of the directory: images by name, blobs by digest, and which of them are still needed.
 //!
-//! Everything here waits for the disk, so it is called on threads that may.
+//! Every call waits for the disk, so it must run on a thread that may wait.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -22,31 +22,31 @@ use crate::engine::{
     },
 };
 
-/// What nothing refers to is removed after so long. Until then it may be what a killed pull will go on with, over a
-/// line on which a large image takes days, or what another program is about to give a name.
+/// How old a blob that nothing refers to must be before it is removed. Until then a killed pull may go on with it, over
+/// a line on which a large image takes days, or another program may be about to name it.
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
-/// How often it is looked for.
+/// How often such blobs are searched for.
 const TIDY: Duration = Duration::from_hours(24);
-/// What a pull leaves free, in bytes: our own database may be on the same disk.
+/// The bytes that a pull leaves free: wharf's own database may be on the same disk.
 const RESERVE: u64 = 16 * 1024 * 1024;
-/// How deep indexes of indexes are followed. Real ones have two levels.
+/// How deep indexes within indexes are followed. Real ones have two levels.
 const MAX_DEPTH: usize = 8;
 
-/// The directory, with what is going on in it.
+/// The directory, with the state of the work in it.
 pub(crate) struct Contents {
     pub(crate) layout: Layout,
-    /// By which age is told. It knows no time before this process, so nothing is old within its first minutes.
+    /// The clock for the age of blobs. It knows no time before this process, so in its first minutes nothing is old.
     clock: Clock,
     tidied: Mutex<Option<Instant>>,
     /// Held from reading `index.json` to acting on it.
     turn: Mutex<()>,
-    /// Blobs that pulls have need of, and how many pulls.
+    /// The blobs that running pulls need, with how many pulls need each.
     pins: Mutex<HashMap<Digest, usize>>,
-    /// Manifests that were read; their bytes never change.
+    /// The manifests that were read; their bytes never change.
     known: Mutex<HashMap<Digest, Arc<Manifest>>>,
 }
 
-/// Keeps blobs from being collected, as long as it is held.
+/// A guard that keeps blobs from being collected while it is held.
 pub(crate) struct Pins {
     contents: Arc<Contents>,
     blobs: Vec<Digest>,
@@ -67,7 +67,7 @@ impl Drop for Pins {
 }
 
 impl Contents {
-    /// What is in this directory; `clock` is to be [`Clock::unproven`].
+    /// The contents of this directory; `clock` must be [`Clock::unproven`].
     pub(crate) fn new(layout: Layout, clock: Clock) -> Self {
         Self {
             layout,
@@ -105,7 +105,7 @@ impl Contents {
         Ok(images)
     }
 
-    /// All that an image of this ID is made of, if it is whole: its manifests, the config and the layers.
+    /// All blobs of the image with this ID, if it is whole: its manifests, the config and the layers.
     pub(crate) fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
         let index = self.layout.index()?;
         let mut parts = HashSet::new();
@@ -117,7 +117,7 @@ impl Contents {
         Ok(parts)
     }
 
-    /// The manifest of an entry whose blobs are all there.
+    /// The manifest of an entry, if all its blobs are there.
     fn whole(&self, entry: &Entry) -> Option<Arc<Manifest>> {
         if !self.layout.has(&entry.digest, entry.size) {
             return None;
@@ -145,7 +145,7 @@ impl Contents {
         Pins { contents: Arc::clone(self), blobs }
     }
 
-    /// Sees to it that what is missing of these blobs fits on the disk.
+    /// Makes sure that the missing ones of these blobs fit on the disk.
     pub(crate) fn make_room(&self, blobs: &[Blob]) -> Result<(), Fault> {
         let root = self.layout.root();
         let begun: HashMap<Digest, u64> = self
@@ -169,7 +169,7 @@ impl Contents {
         if needed <= free()? {
             return Ok(());
         }
-        // What was begun and given up is in the way of what is wanted now.
+        // Partly fetched blobs of pulls that were given up take the room that is needed now.
         self.drop_begun(|_| true);
         let free = free()?;
         if needed <= free {
@@ -183,7 +183,7 @@ impl Contents {
         Err(Fault::new(Class::NoSpace, why))
     }
 
-    /// Gives an image whose other blobs are here a name; what had it before is removed.
+    /// Names an image whose other blobs are here. If another image had the name, it is removed.
     pub(crate) fn add(
         &self,
         name: &str,
@@ -200,7 +200,7 @@ impl Contents {
         self.put(index, Entry::new(digest.clone(), size, name, Some(pulled_by)))
     }
 
-    /// Gives the image of this ID another name, if it is here.
+    /// Gives the image with this ID another name, if it is here.
     pub(crate) fn tag(&self, config: &Digest, name: &str) -> Result<bool, Fault> {
         let _turn = self.turn.lock();
         let index = self.layout.index()?;
@@ -224,7 +224,7 @@ impl Contents {
         self.layout.put_index(index).map_err(|error| broken(self.layout.root(), &error))
     }
 
-    /// Takes a name away, or all of an image's by its ID, and what nothing needs then.
+    /// Removes a name, or all names of an image by its ID, and then the blobs that are no longer needed.
     pub(crate) fn remove(&self, reference: &str) -> Result<Removal, Fault> {
         let _turn = self.turn.lock();
         let mut index = self.layout.index()?;
@@ -254,8 +254,9 @@ impl Contents {
         manifest::read(&self.layout.document(&entry.digest).ok()?).ok().map(|read| read.config.digest)
     }
 
-    /// Removes the blobs that only these entries needed, and what was abandoned long ago; returns the bytes. Never what
-    /// the index or a running pull refers to; nothing at all where it can't be told.
+    /// Removes the blobs that only these entries needed, and those abandoned long ago; returns the freed bytes. It
+    /// never removes a blob that the index or a running pull refers to, and none at all if the needed ones can't be
+    /// determined.
     fn collect(&self, index: &Index, lost: &[Entry]) -> u64 {
         let abandoned = self.abandoned();
         self.drop_begun(&abandoned);
@@ -275,7 +276,7 @@ impl Contents {
         };
         let lost = reach(lost).unwrap_or_default();
         let Ok(blobs) = self.layout.blobs() else { return 0 };
-        // Whoever pins a blob from now on looks for it afterwards.
+        // A pull that pins a blob from now on checks afterwards whether it is there.
         let pins = self.pins.lock();
         let goes = |digest: &Digest, written: SystemTime| {
             !needed.contains(digest)
@@ -291,7 +292,7 @@ impl Contents {
         freed
     }
 
-    /// All that a document of an index leads to, itself included.
+    /// Collects all blobs that a document of an index leads to, itself included.
     fn reach(&self, document: &Digest, depth: usize, reached: &mut HashSet<Digest>) -> Result<(), Fault> {
         let path = self.layout.blob(document);
         if depth == 0 {
@@ -302,7 +303,7 @@ impl Contents {
         }
         let bytes = match self.layout.document(document) {
             Ok(bytes) => bytes,
-            // An index may name platforms that nobody copied here.
+            // An index may name platforms that were not copied to this directory.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(broken(&path, &error)),
         };
@@ -311,7 +312,7 @@ impl Contents {
         documents.iter().try_for_each(|inner| self.reach(&inner.digest, depth - 1, reached))
     }
 
-    /// Whether what was written then is abandoned: nothing is while it is not known what day it is.
+    /// Whether a blob written at that time is abandoned. While the date is not known, no blob is.
     fn abandoned(&self) -> impl Fn(SystemTime) -> bool + use<> {
         let today = self.clock.calendar().map(SystemTime::from);
         move |written| {
@@ -320,7 +321,7 @@ impl Contents {
         }
     }
 
-    /// Removes what was abandoned long ago, now and then.
+    /// Removes what was abandoned long ago; does so once in [`TIDY`].
     pub(crate) fn tidy(&self) -> Result<(), Fault> {
         let now = self.clock.steady();
         let is_due = |last: Instant| now.saturating_duration_since(last) >= TIDY;
@@ -332,7 +333,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Removes what was begun when `goes` says and is not being fetched.
+    /// Removes the partly fetched blobs that `goes` selects by their time, unless they are being fetched.
     fn drop_begun(&self, goes: impl Fn(SystemTime) -> bool) {
         let Ok(begun) = self.layout.begun() else { return };
         let pins = self.pins.lock();
@@ -343,7 +344,7 @@ impl Contents {
         }
     }
 
-    /// The room there is, and what the blobs take.
+    /// The room on the disk, and the bytes that the blobs take.
     pub(crate) fn disk(&self) -> Result<Disk, Fault> {
         let read = || {
             let (free, total) = self.layout.room()?;

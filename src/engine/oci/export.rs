@@ -1,4 +1,4 @@
-//! What the directory hands out: the parts of images that are whole.
+//! The export of the directory: the parts of images that are whole.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::engine::{
     oci::{contents::Contents, fetch::blocking, layout::broken},
 };
 
-/// The directory, for reading.
+/// The directory as a [`LocalExport`].
 pub(crate) struct Kept(pub(crate) Arc<Contents>);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Blobs from the registry to the disk: each once, whoever wants it, and on from where it broke off.
+//! Fetches blobs from the registry to the disk: each once, for however many pulls, resuming where a transfer broke off.
 
 use std::io;
 use std::sync::Arc;
@@ -18,38 +18,38 @@ use crate::engine::{
     source::{Flow, Source},
 };
 
-/// What is gathered before it is written: enough that a disk writes well, little enough to hold for each blob twice.
+/// How many bytes are gathered before they are written: enough for fast writes, few enough to hold twice for each blob.
 const BATCH: u64 = 512 * 1024;
-/// Most pieces of a batch. An honest one has some dozens; each keeps the buffer alive that it came in.
+/// The most pieces in a batch. An honest server sends some dozens; each keeps the buffer alive that it came in.
 const PIECES: usize = 512;
-/// What was gathered so long is written though it is less: a slow line shows progress, and a kill loses little.
+/// How long to gather before writing a smaller batch: a slow line shows progress, and a kill loses little.
 const LINGER: Duration = Duration::from_millis(500);
-/// How often in a row a flow may break off before the pull is given up. Whoever asked for it tries again, later.
+/// How many times in a row a flow may break off before the pull is given up. The caller of the pull tries again later.
 const BREAKS: u32 = 4;
-/// A flow that brought so much before it broke off does not count: it is the line that is bad, not the registry.
+/// How many bytes a flow must bring so that its break does not count: then the line is bad, not the registry.
 const HEADWAY: u64 = 1024 * 1024;
-/// The wait after a break, longer each time.
+/// The wait after the first break; each wait is longer than the one before.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// One blob that some pulls want.
+/// The transfer of one blob that some pulls want.
 #[derive(Default)]
 pub(crate) struct Flight {
-    /// Whoever has it fetches.
+    /// The pull that holds this fetches the blob.
     turn: Arc<Mutex<()>>,
-    /// How many bytes are there, for those who wait.
+    /// How many bytes are there, for the pulls that wait.
     there: watch::Sender<u64>,
 }
 
-/// The right to fetch a blob. The flight is known for as long as anybody has it.
+/// The right to fetch a blob. The flight exists as long as some pull has the turn.
 pub(crate) struct Turn {
     _turn: OwnedMutexGuard<()>,
     _flight: Arc<Flight>,
 }
 
-/// What is told while a blob comes: how many of its bytes are there, and whether it has its place.
+/// A callback about a blob that is being fetched: how many bytes are there, and whether it is in its place.
 pub(crate) type Told<'a> = dyn Fn(&Blob, u64, bool) + Send + Sync + 'a;
 
-/// The way of one pull to its blobs.
+/// One pull's way to fetch its blobs.
 pub(crate) struct Fetcher<'a> {
     pub(crate) contents: &'a Arc<Contents>,
     pub(crate) flights: &'a Keyed<Digest, Flight>,
@@ -58,12 +58,12 @@ pub(crate) struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    /// Sees to it that a blob is here.
+    /// Makes sure that a blob is here: fetches it, or waits for another pull to do so.
     pub(crate) async fn bring(&self, blob: &Blob, told: &Told<'_>) -> Result<(), Fault> {
         if !self.has(blob).await? {
             let flight = self.flights.of(blob.digest.clone(), Flight::default);
             let turn = wait(&flight, blob, told).await;
-            // Whoever had the turn before may have fetched it.
+            // The pull that had the turn before may have fetched it.
             if !self.has(blob).await? {
                 self.fetch(blob, &flight, turn, told).await?;
             }
@@ -99,8 +99,8 @@ impl Fetcher<'_> {
             if is_kept {
                 return Ok(());
             }
-            // A power cut may have spoilt what an earlier attempt left. Where there was none, it is the registry.
-            // Or it was somebody who is not asked again.
+            // Another try is worth it if a power cut may have spoilt the bytes of an earlier attempt, or if the wrong
+            // bytes came from a peer that is not asked again. Otherwise the registry itself sent them.
             let is_worth_another_try = self.source.doubt(&blob.digest) || was_resumed;
             if !is_worth_another_try {
                 with(part, Part::discard).await?;
@@ -110,7 +110,7 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Fetches what is missing of it, over as many flows as it takes.
+    /// Fetches the missing bytes, over as many flows as that takes.
     async fn complete(
         &self,
         blob: &Blob,
@@ -133,7 +133,7 @@ impl Fetcher<'_> {
         Ok(part)
     }
 
-    /// Takes one flow to its end, and returns why it ended before the blob did. The outer fault is the disk's.
+    /// Reads one flow to its end, and returns why it ended before the blob did. The outer fault is one of the disk.
     async fn receive(
         &self,
         blob: &Blob,
@@ -145,7 +145,7 @@ impl Fetcher<'_> {
             Err(fault) => return Ok((part, Some(fault))),
         };
         if from != part.length() {
-            // It does no ranges.
+            // The source does not support ranges.
             (part, ()) = with(part, Part::restart).await?;
         }
         if from != part.length() {
@@ -155,7 +155,7 @@ impl Fetcher<'_> {
         let mut left = blob.size.saturating_sub(from);
         let mut writer = Writer::Idle(part);
         loop {
-            // While one batch is written the next is gathered.
+            // The next batch is gathered while this one is written.
             let batch = self.gather(&mut pieces).await;
             part = writer.idle().await?;
             at(&part);
@@ -174,8 +174,7 @@ impl Fetcher<'_> {
         }
     }
 
-    /// What comes next, as much as is worth writing. It may be nothing, where nothing comes: how long that may last is
-    /// for the source to say.
+    /// Gathers the next batch. It may be empty if no bytes come; how long to wait for bytes is decided by the source.
     async fn gather(&self, pieces: &mut BoxStream<'static, Result<Bytes, Fault>>) -> Batch {
         let deadline = Instant::now() + LINGER;
         let mut batch = Batch::default();
@@ -204,7 +203,7 @@ struct Batch {
     ended: Option<Result<(), Fault>>,
 }
 
-/// Waits for the turn, and tells how far whoever has it is.
+/// Waits for the turn, and reports the progress of the pull that has it.
 async fn wait(flight: &Arc<Flight>, blob: &Blob, told: &Told<'_>) -> Turn {
     let turn = Arc::clone(&flight.turn).lock_owned();
     tokio::pin!(turn);
@@ -221,7 +220,7 @@ async fn wait(flight: &Arc<Flight>, blob: &Blob, told: &Told<'_>) -> Turn {
     }
 }
 
-/// The part, here or with the thread that writes to it.
+/// The part, either here or on the thread that writes to it.
 enum Writer {
     Idle(Part),
     Busy(JoinHandle<Result<(Part, ()), Fault>>),
@@ -241,7 +240,7 @@ impl Writer {
     }
 }
 
-/// Does something to a part where waiting for the disk is allowed.
+/// Runs `work` on a part, on a thread that may wait for the disk.
 async fn with<T: Send + 'static>(
     part: Part,
     work: impl FnOnce(&mut Part) -> io::Result<T> + Send + 'static,
@@ -249,7 +248,7 @@ async fn with<T: Send + 'static>(
     blocking(move || part.take_through(work)).await
 }
 
-/// Does something where waiting for the disk is allowed.
+/// Runs `work` on a thread that may wait for the disk.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {

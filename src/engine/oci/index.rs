@@ -1,4 +1,4 @@
-//! `index.json`: the names of a layout, and what each stands for.
+//! `index.json`: the names in a layout, and the image of each.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::engine::oci::manifest::OCI_IMAGE;
 
 /// The annotation that holds an image's name (image-spec, annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// Ours: the manifest an image was pulled by, where the one that is kept was made from it.
+/// An annotation of wharf: the manifest an image was pulled by, if the kept one was converted from it.
 const PULLED_BY: &str = "wharf.pulled-by";
 
-/// The document. What others wrote into it and we don't know stays there.
+/// The document. Fields that other programs wrote and wharf does not know are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Index {
@@ -26,7 +26,7 @@ pub(crate) struct Index {
     rest: Map<String, Value>,
 }
 
-/// One thing of that index.
+/// An entry of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
@@ -52,21 +52,21 @@ impl Default for Index {
 }
 
 impl Index {
-    /// Gives an image this name; returns what had it before.
+    /// Gives an image this name; returns the entries that had it before.
     pub(crate) fn put(&mut self, entry: Entry) -> Vec<Entry> {
         let before = entry.name().map(|name| self.remove(&name)).unwrap_or_default();
         self.manifests.push(entry);
         before
     }
 
-    /// Takes a name away; returns what had it.
+    /// Removes a name; returns the entries that had it.
     pub(crate) fn remove(&mut self, name: &str) -> Vec<Entry> {
         self.manifests.extract_if(.., |entry| entry.name().as_deref() == Some(name)).collect()
     }
 }
 
 impl Entry {
-    /// An image of this manifest under this name. `pulled_by` is the manifest's digest in the registry.
+    /// An entry for the image of this manifest, with this name. `pulled_by` is the manifest's digest in the registry.
     pub(crate) fn new(digest: Digest, size: u64, name: &str, pulled_by: Option<&Digest>) -> Self {
         let mut annotations = BTreeMap::from([(REF_NAME.to_owned(), name.to_owned())]);
         if let Some(original) = pulled_by.filter(|original| **original != digest) {
@@ -75,26 +75,26 @@ impl Entry {
         Self { media_type: OCI_IMAGE.into(), digest, size, annotations, rest: Map::new() }
     }
 
-    /// The same under another name.
+    /// This entry with another name.
     pub(crate) fn named(&self, name: &str) -> Self {
         let mut entry = self.clone();
         entry.annotations.insert(REF_NAME.into(), name.into());
         entry
     }
 
-    /// Its name, if that is a full one: registry, repository and tag. Other programs write tags alone, which say
-    /// nothing about whose they are.
+    /// The entry's name, if it is a full one: registry, repository and tag. Other programs write tags alone, which do
+    /// not say which repository they belong to.
     pub(crate) fn name(&self) -> Option<String> {
         let name = self.annotations.get(REF_NAME)?;
         name::canonical(name).filter(|canonical| canonical == name)
     }
 
-    /// Whether it is of one image, not an index of several or an artifact.
+    /// Whether it stands for one image, and not for an index of several or an artifact.
     pub(crate) fn is_image(&self) -> bool {
         self.media_type.is_empty() || self.media_type == OCI_IMAGE
     }
 
-    /// The manifests it is known by.
+    /// The manifests that the image is known by.
     pub(crate) fn known_by(&self) -> Vec<Digest> {
         let original = self.annotations.get(PULLED_BY).and_then(|text| text.parse().ok());
         original.into_iter().chain([self.digest.clone()]).collect()

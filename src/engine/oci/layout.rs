@@ -1,4 +1,4 @@
-//! The directory: an OCI image layout (image-spec v1.1, image-layout.md), and `.wharf` in it for what is only ours.
+//! The directory: an OCI image layout (image-spec v1.1, image-layout.md), and `.wharf` in it for data of wharf alone.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -14,33 +14,33 @@ use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::oci::index::Index;
 
-/// What says that a directory is a layout, and of which version.
+/// The file that marks a directory as a layout, and says of which version.
 const MARK: &str = "oci-layout";
 const VERSION: &str = "1.0.0";
 const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs";
-/// What is ours alone: the lock, who we are, and what is being fetched.
+/// The folder of wharf alone: the lock, the directory's identity, and the blobs that are being fetched.
 const OURS: &str = ".wharf";
 const PARTS: &str = "parts";
-/// Largest `index.json` read. A name takes half a kilobyte.
+/// The largest `index.json` that is read, in bytes. A name takes half a kilobyte.
 const MAX_INDEX: u64 = 64 * 1024 * 1024;
-/// Largest manifest read, as large as registries take.
+/// The largest manifest that is read, in bytes: as large as registries accept.
 const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 
-/// The directory, held by this process alone.
+/// The directory, locked for this process alone.
 pub(crate) struct Layout {
     root: PathBuf,
-    /// Who keeps it, whatever the directory is called now.
+    /// The directory's identity, whatever path it has now.
     pub(crate) identity: Identity,
     _lock: File,
 }
 
-/// What the directory is known by, kept in it.
+/// The identity of the directory, kept in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// Made once, for ever.
+    /// Made once, and never changed.
     pub(crate) id: Uuid,
-    /// What the directory was called when it was made.
+    /// The name that the directory had when it was made.
     pub(crate) name: String,
 }
 
@@ -51,17 +51,19 @@ struct Mark {
 }
 
 impl Layout {
-    /// Takes the directory, and makes a layout of it if it is new or empty.
+    /// Locks the directory, and makes a layout of it if it is new or empty.
     ///
     /// # Errors
-    /// What is no directory or something else's, can't be written to, or is in use; each with what to do about it.
+    /// A path that is no directory, or one that belongs to another program, can't be written to, or is in use. The
+    /// message says what to do about it.
     pub(crate) fn open(root: &Path) -> Result<Self, Fault> {
         let fail = |why: &str| Fault::new(Class::Other, format!("{}: {why}", root.display()));
         match fs::metadata(root) {
             Ok(found) if !found.is_dir() => return Err(fail("not a directory; name one, or a new one")),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Images are for who may see them. Who wants other programs to read them opens it.
+                // Images are only for users who may see them. An operator who wants other programs to read them changes
+                // the mode.
                 let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
                 made.map_err(|error| unwritable(root, &error))?;
             }
@@ -103,12 +105,12 @@ impl Layout {
         let identity = identity(root)?;
         let layout = Self { root: root.into(), identity, _lock: lock };
         layout.complete().map_err(|error| unwritable(root, &error))?;
-        // Told now, not at the first pull.
+        // Reported now, not at the first pull.
         layout.index()?;
         Ok(layout)
     }
 
-    /// Makes what a layout must have and this one lacks; the mark last, since it says that the rest is there.
+    /// Makes what a layout must have and this one lacks. The mark comes last, since it says that the rest is there.
     fn complete(&self) -> io::Result<()> {
         fs::create_dir_all(self.root.join(BLOBS).join("sha256"))?;
         if !self.root.join(INDEX).try_exists()? {
@@ -125,7 +127,7 @@ impl Layout {
         &self.root
     }
 
-    /// What is named here, as it is on disk: others may write to it too.
+    /// The names in this layout, read from disk each time, since other programs may write to it too.
     pub(crate) fn index(&self) -> Result<Index, Fault> {
         let path = self.root.join(INDEX);
         let bytes = read_bounded(&path, MAX_INDEX).map_err(|error| broken(&path, &error))?;
@@ -140,27 +142,27 @@ impl Layout {
         self.put(&self.root.join(INDEX), &serde_json::to_vec(index)?)
     }
 
-    /// Where a blob is, if it is here.
+    /// The path of a blob, whether it exists or not.
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join(BLOBS).join(digest.algorithm()).join(digest.hex())
     }
 
-    /// Where a blob is put together.
+    /// The path of a blob while it is being fetched.
     pub(crate) fn part(&self, digest: &Digest) -> PathBuf {
         self.parts().join(format!("{}-{}", digest.algorithm(), digest.hex()))
     }
 
-    /// Whether a blob of this size is here. Its digest was compared before it got its name.
+    /// Whether a blob of this size is here. Its digest was checked before it got its name.
     pub(crate) fn has(&self, digest: &Digest, size: u64) -> bool {
         fs::metadata(self.blob(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
     }
 
-    /// A blob that is a document.
+    /// Reads a blob that is a document.
     pub(crate) fn document(&self, digest: &Digest) -> io::Result<Vec<u8>> {
         read_bounded(&self.blob(digest), MAX_MANIFEST)
     }
 
-    /// Keeps a small blob.
+    /// Writes a small blob.
     pub(crate) fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let place = self.blob(digest);
         if let Some(folder) = place.parent() {
@@ -169,7 +171,7 @@ impl Layout {
         self.put(&place, bytes)
     }
 
-    /// Writes a file so that it is there whole or not at all, also after a power cut.
+    /// Writes a file so that it is there whole or not at all, even after a power cut.
     fn put(&self, place: &Path, bytes: &[u8]) -> io::Result<()> {
         let beside = self.root.join(OURS).join(format!("{}.new", Uuid::new_v4()));
         let written = File::create(&beside).and_then(|mut file| {
@@ -182,7 +184,7 @@ impl Layout {
         written
     }
 
-    /// Every blob: its digest, its bytes, and when it was written.
+    /// Every blob: its digest, its size in bytes, and when it was written.
     pub(crate) fn blobs(&self) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
         let mut found = Vec::new();
         for algorithm in fs::read_dir(self.root.join(BLOBS))? {
@@ -192,7 +194,7 @@ impl Layout {
             }
             let named = algorithm.file_name();
             for (hex, size, written) in files(&algorithm.path())? {
-                // Whatever else lies there is not ours to judge.
+                // Files with other names belong to other programs and stay.
                 if let Ok(digest) = format!("{}:{hex}", named.to_string_lossy()).parse() {
                     found.push((digest, size, written));
                 }
@@ -201,7 +203,7 @@ impl Layout {
         Ok(found)
     }
 
-    /// Every blob that was begun: its digest, the bytes that are there, and when the last one came.
+    /// Every partly fetched blob: its digest, the bytes that are there, and when the last of them came.
     pub(crate) fn begun(&self) -> io::Result<Vec<(Digest, u64, SystemTime)>> {
         let parts = files(&self.parts())?.into_iter();
         Ok(parts
@@ -215,21 +217,21 @@ impl Layout {
         self.root.join(OURS).join(PARTS)
     }
 
-    /// Free and total bytes of the disk it is on.
+    /// The free and the total bytes of the disk that it is on.
     pub(crate) fn room(&self) -> io::Result<(u64, u64)> {
         let disk = rustix::fs::statvfs(&self.root)?;
         Ok((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 }
 
-/// Gives a finished file its place, for good: the bytes first, then the name.
+/// Moves a finished file to its place durably: first the bytes, then the name.
 pub(crate) fn settle(file: &File, from: &Path, place: &Path) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(from, place)?;
     place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-/// What the file system says, and of what.
+/// A fault for an error of the file system, with the path.
 pub(crate) fn broken(path: &Path, error: &io::Error) -> Fault {
     let class = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::NoSpace,
@@ -251,11 +253,11 @@ fn unwritable(root: &Path, error: &io::Error) -> Fault {
     }
 }
 
-/// Whether there is anything here but our own folder and what file systems put into theirs.
+/// Whether there is anything here but wharf's own folder and what file systems put into theirs.
 fn holds_others(root: &Path) -> Result<bool, Fault> {
     let entries = fs::read_dir(root).map_err(|error| broken(root, &error))?;
     let is_ours = |name: &OsStr| name == OURS || name == "lost+found";
-    // An index alone is what a first start leaves that was cut short.
+    // A first start that was cut short leaves an index alone.
     let is_begun = root.join(OURS).is_dir();
     let begun = |name: &OsStr| is_begun && (name == INDEX || name == BLOBS);
     for entry in entries {
@@ -267,8 +269,8 @@ fn holds_others(root: &Path) -> Result<bool, Fault> {
     Ok(false)
 }
 
-/// Reads who keeps this directory, or settles it the first time: its own name, so that several on one machine can be
-/// told apart, or the machine's where it has none.
+/// Reads the directory's identity, or makes it the first time. Its name is the directory's own, so that several on one
+/// machine can be told apart, or the machine's if the directory has none.
 fn identity(root: &Path) -> Result<Identity, Fault> {
     let path = root.join(OURS).join("engine.json");
     match fs::read(&path) {
@@ -299,7 +301,7 @@ fn files(folder: &Path) -> io::Result<Vec<(String, u64, SystemTime)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Between the listing and the look it may have been moved to its place.
+        // The file may have been moved to its place since the listing.
         if let Ok(about) = entry.metadata()
             && about.is_file()
             && let Ok(name) = entry.file_name().into_string()

@@ -1,4 +1,4 @@
-//! Image manifests as a layout keeps them (image-spec v1.1), and Docker's turned into them.
+//! Image manifests as a layout keeps them (image-spec v1.1), and the conversion of Docker's into them.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,10 +6,10 @@ use serde_json::Value;
 use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 
-/// What a layout has instead of [`DOCKER_IMAGE`]: other programs find no other type by its name.
+/// The type that a layout uses instead of [`DOCKER_IMAGE`]: other programs find an image by name only with this type.
 pub(crate) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// Docker's types and those of the same bytes in OCI's words.
+/// Docker's media types, each with the OCI type for the same bytes.
 const TYPES: [(&str, &str); 6] = [
     ("application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json"),
     ("application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar"),
@@ -24,18 +24,18 @@ const TYPES: [(&str, &str); 6] = [
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     ),
 ];
-/// Most layers of an image. Engines stop at 127.
+/// The most layers of an image. Engines stop at 127.
 const MAX_LAYERS: usize = 512;
 
 /// What an image is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) config: Blob,
-    /// From the base up.
+    /// The layers from the base up.
     pub(crate) layers: Vec<Blob>,
 }
 
-/// A blob by name.
+/// A reference to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Blob {
     pub(crate) digest: Digest,
@@ -43,7 +43,7 @@ pub(crate) struct Blob {
 }
 
 impl Manifest {
-    /// Config and layers, each once.
+    /// The config and the layers, each once.
     pub(crate) fn blobs(&self) -> Vec<&Blob> {
         let mut blobs: Vec<&Blob> = self.layers.iter().chain([&self.config]).collect();
         let mut seen = std::collections::HashSet::new();
@@ -51,13 +51,13 @@ impl Manifest {
         blobs
     }
 
-    /// Bytes of config and layers together.
+    /// The bytes of config and layers together.
     pub(crate) fn size(&self) -> u64 {
         self.blobs().iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
     }
 }
 
-/// Any document that points at blobs, as far as it does.
+/// The part of a document that refers to blobs.
 #[derive(Deserialize)]
 struct Pointing {
     #[serde(default)]
@@ -82,7 +82,7 @@ fn pointing(bytes: &[u8]) -> Result<Pointing, Fault> {
 /// Reads the manifest of one image.
 ///
 /// # Errors
-/// What is an index, an artifact without layers and config, or no manifest at all.
+/// A document that is an index, an artifact without layers and config, or no manifest at all.
 pub(crate) fn read(bytes: &[u8]) -> Result<Manifest, Fault> {
     let fail = |why: &str| Err(Fault::new(Class::Other, format!("the manifest {why}")));
     let read = pointing(bytes)?;
@@ -97,7 +97,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Manifest, Fault> {
     Ok(Manifest { config, layers })
 }
 
-/// All that a manifest or an index points at: the documents to go on with, and the other blobs.
+/// All blobs that a manifest or an index refers to: the documents to follow, and the others.
 pub(crate) fn references(bytes: &[u8]) -> Result<(Vec<Blob>, Vec<Blob>), Fault> {
     let read = pointing(bytes)?;
     let documents = read.manifests.into_iter().flatten().chain(read.subject).collect();
@@ -105,11 +105,11 @@ pub(crate) fn references(bytes: &[u8]) -> Result<(Vec<Blob>, Vec<Blob>), Fault> 
     Ok((documents, others))
 }
 
-/// The same image in OCI's words: Docker's manifest with the types changed, any other as it is. The blobs are the
-/// same bytes, so the image's ID stays.
+/// The manifest in OCI's types: Docker's with the types changed, any other as it is. The blobs are the same bytes, so
+/// the image's ID stays the same.
 ///
 /// # Errors
-/// A layer of a type that has no name there.
+/// A layer whose type has no OCI name.
 pub(crate) fn as_oci(media_type: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
     if media_type != DOCKER_IMAGE {
         return Ok(bytes);

@@ -1,4 +1,4 @@
-//! How far a pull is, blob by blob.
+//! The progress of a pull, blob by blob.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::base::digest::Digest;
 use crate::engine::oci::manifest::{Blob, Manifest};
 use crate::engine::pull::Progress;
 
-/// Adds up what is there. No number goes back, also when a blob has to be begun anew.
+/// Adds up the bytes that are there. No number decreases, even if a blob has to be begun anew.
 pub(crate) struct Meter {
     blobs: HashMap<Digest, Row>,
     shown: Progress,
@@ -20,7 +20,7 @@ struct Row {
 }
 
 impl Meter {
-    /// Nothing is there yet. The config counts in bytes, not as a layer.
+    /// The meter at the start. The config counts in bytes, but not as a layer.
     pub(crate) fn new(manifest: &Manifest) -> Self {
         let row = |blob: &Blob, is_layer| {
             (blob.digest.clone(), Row { size: blob.size, done: 0, is_layer, is_whole: false })
@@ -37,7 +37,7 @@ impl Meter {
         Self { blobs, shown }
     }
 
-    /// So many bytes of a blob are there, whole or not yet.
+    /// Records that this many bytes of a blob are there, and whether it is whole.
     pub(crate) fn at(&mut self, blob: &Digest, done: u64, is_whole: bool) -> Progress {
         if let Some(row) = self.blobs.get_mut(blob) {
             row.done = row.done.max(done).min(row.size);
@@ -51,7 +51,7 @@ impl Meter {
         shown.clone()
     }
 
-    /// All of it is there.
+    /// The progress when all bytes are there.
     pub(crate) fn finish(mut self, message: &str) -> Progress {
         self.shown.bytes_done = self.shown.bytes_total;
         self.shown.layers_done = self.shown.layers_total;

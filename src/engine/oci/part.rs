@@ -1,7 +1,7 @@
-//! A blob while it is put together: a file in our own folder, with the digest of what is in it so far.
+//! A partly fetched blob: a file in wharf's own folder, with the digest of its bytes so far.
 //!
-//! It goes to the thread that writes and comes back. The right to work on this blob goes with it, so whoever gives up
-//! in between leaves nobody else to write into the same file before the last write has ended.
+//! The part moves to the thread that writes and comes back. The right to work on this blob moves with it. So if a pull
+//! gives up in between, no other one can write into the same file before the last write has ended.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -19,15 +19,15 @@ use crate::engine::{
     },
 };
 
-/// How much is read again at a time of what an earlier attempt left.
+/// How many bytes of an earlier attempt are read again at a time.
 const STEP: usize = 8 * 1024 * 1024;
 
-/// A blob in the making.
+/// A blob that is being fetched.
 pub(crate) struct Part {
     blob: Blob,
     path: PathBuf,
     file: File,
-    /// Of the first `known` bytes.
+    /// The digest so far, of the first `known` bytes.
     hasher: Hasher,
     known: u64,
     length: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Goes on with what is there of it, if anything is.
+    /// Opens the part, with the bytes of an earlier attempt if there are any.
     pub(crate) fn open(path: &Path, blob: &Blob, turn: Turn) -> io::Result<Self> {
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
         let length = file.metadata()?.len();
@@ -57,7 +57,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Begins anew.
+    /// Begins anew, with no bytes.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;
@@ -66,7 +66,7 @@ impl Part {
         Ok(())
     }
 
-    /// Takes a step into what an earlier attempt left; false once all of it is known.
+    /// Reads the next [`STEP`] of an earlier attempt's bytes into the digest; false once all are read.
     pub(crate) fn recall(&mut self) -> io::Result<bool> {
         let mut bytes = Vec::new();
         let step = u64::try_from(STEP).unwrap_or(u64::MAX).min(self.length - self.known);
@@ -74,13 +74,13 @@ impl Part {
         self.hasher.update(&bytes);
         self.known += u64::try_from(bytes.len()).unwrap_or(0);
         if bytes.is_empty() {
-            // It got shorter by another's hand.
+            // Another program made the file shorter.
             self.length = self.known;
         }
         Ok(self.known < self.length)
     }
 
-    /// Does something to it and gives it back. On a full disk what was begun goes: it is in the way of everybody else.
+    /// Runs `work` on the part and gives it back. On a full disk the part is removed, to free the room for others.
     pub(crate) fn take_through<T>(
         mut self,
         work: impl FnOnce(&mut Self) -> io::Result<T>,
@@ -97,22 +97,22 @@ impl Part {
         }
     }
 
-    /// The bytes that are there.
+    /// How many bytes are there.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Those of them that are in the digest.
+    /// How many of them are in the digest.
     pub(crate) fn known(&self) -> u64 {
         self.known
     }
 
-    /// Whether some of it is from an earlier attempt.
+    /// Whether some of them are from an earlier attempt.
     pub(crate) fn is_resumed(&self) -> bool {
         self.is_resumed
     }
 
-    /// Adds what came.
+    /// Appends these bytes.
     pub(crate) fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         for piece in pieces {
             self.file.write_all(piece)?;
@@ -123,7 +123,7 @@ impl Part {
         Ok(())
     }
 
-    /// Gives it its place among the blobs, if it is what its digest says; else it is begun anew.
+    /// Moves the part to its place among the blobs if its digest is right; otherwise begins anew.
     pub(crate) fn keep(&mut self, place: &Path) -> io::Result<bool> {
         if self.length != self.blob.size || !self.hasher.matches(&self.blob.digest) {
             self.restart()?;
@@ -136,7 +136,7 @@ impl Part {
         Ok(true)
     }
 
-    /// Leaves nothing of it.
+    /// Removes the part.
     pub(crate) fn discard(&mut self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }

@@ -24,15 +24,15 @@ use crate::engine::oci::Oci;
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::source::{Document, Flow, Source};
 
-/// What a source does when it is asked for a blob; the whole rest if it is told nothing.
+/// What a source does when it is asked for a blob; without an act it sends all of the rest.
 enum Act {
-    /// Sends so many bytes and breaks off.
+    /// Sends this many bytes and breaks off.
     Break(usize),
-    /// Sends so many bytes, and the rest when there is a permit.
+    /// Sends this many bytes, and the rest once there is a permit.
     Wait(usize, Arc<Semaphore>),
-    /// Sends other bytes of that length.
+    /// Sends other bytes of the same length.
     Lie,
-    /// Sends all of it, whatever was asked for.
+    /// Sends the whole blob, whatever range was asked for.
     FromZero,
 }
 
@@ -56,7 +56,7 @@ impl TestSource {
         json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": bytes.len()})
     }
 
-    /// An image of these layers; the config is made of the tag.
+    /// An image with these layers; its config contains the tag.
     fn image(self: &Arc<Self>, tag: &str, layers: &[Vec<u8>]) -> Pull {
         let config = self.put(format!("{{\"config\": \"{tag}\"}}").as_bytes());
         let layers: Vec<Value> = layers.iter().map(|layer| self.put(layer)).collect();
@@ -81,7 +81,7 @@ impl TestSource {
         self.acts.lock().entry(Digest::sha256_of(layer)).or_default().push_back(act);
     }
 
-    /// From where this layer was asked for, time after time.
+    /// The positions from which this layer was requested, in order.
     fn asked(&self, layer: &[u8]) -> Vec<u64> {
         let digest = Digest::sha256_of(layer);
         self.asked.lock().iter().filter(|(of, _)| *of == digest).map(|(_, from)| *from).collect()
@@ -149,11 +149,11 @@ impl Scene {
         self.folder.path().join("images").join(below)
     }
 
-    /// Gives the directory up and takes it again.
+    /// Closes the directory and opens it again.
     fn reopen(mut self) -> Self {
         let place = self.path("");
         assert_eq!(Arc::strong_count(&self.engine), 1);
-        // The old one lets go of its lock before the new one asks for it.
+        // The old engine must release its lock before the new one asks for it.
         let unused = tempfile::tempdir().unwrap();
         self.engine = Arc::new(Oci::open(&unused.path().join("x"), None).unwrap());
         self.engine = Arc::new(Oci::open(&place, None).unwrap());
@@ -180,7 +180,7 @@ impl Scene {
         pulled
     }
 
-    /// Pulls on a task of its own.
+    /// Starts a pull on a task of its own.
     fn start(&self, pull: &Pull) -> (tokio::task::JoinHandle<Result<Pulled, Fault>>, Arc<Mutex<Progress>>) {
         let (engine, pull, seen) = (self.engine.clone(), pull.clone(), Arc::<Mutex<Progress>>::default());
         let shown = seen.clone();
@@ -248,7 +248,7 @@ async fn what_two_images_share_is_fetched_once_and_stays_until_both_are_gone() {
     scene.engine.remove(&one.name()).await.unwrap();
     assert!(scene.engine.find(&two.name()).await.unwrap().is_some());
     assert_eq!(scene.blobs(), 4);
-    // The other way round: the name moves to an image that shares nothing.
+    // The opposite case: the name moves to an image that shares nothing.
     let three = Pull { tag: "2".into(), ..scene.source.image("3", &[layer(3, 10)]) };
     scene.pull(&three).await.unwrap();
     assert_eq!(scene.blobs(), 3, "what had the name before is gone");
@@ -321,7 +321,7 @@ async fn other_bytes_than_the_digest_says_are_not_kept() {
     assert!(!scene.path("blobs/sha256").join(&hex).exists());
     assert!(!scene.path(".wharf/parts").join(format!("sha256-{hex}")).exists());
     assert!(scene.engine.images().await.unwrap().is_empty());
-    // A manifest of another image is none for this one.
+    // The manifest of another image does not match this one.
     let other = scene.source.image("2", &[layer(2, 10)]);
     let fault = scene.pull(&Pull { manifest: other.manifest, ..pull }).await.unwrap_err();
     assert!(fault.message.contains("not the expected"), "{fault}");
@@ -340,7 +340,7 @@ async fn pulls_of_one_blob_fetch_it_once_and_whoever_waits_goes_on_where_another
         seen_first.lock().bytes_done > 1_200_000 && seen_second.lock().bytes_done > 1_200_000
     })
     .await;
-    // The one that fetches is given up; the other takes over what is there.
+    // The pull that fetches is given up; the other one takes over the bytes that are there.
     let (stays, goes) = if scene.source.asked(&base).len() == 1 { (second, first) } else { (first, second) };
     goes.abort();
     let _ = goes.await;

@@ -1,4 +1,4 @@
-//! No more bytes a second than the operator allows.
+//! A throttle: limits transfers to the bytes a second that the operator allows.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// A limit that all transfers of an engine share.
 pub(crate) struct Throttle {
-    /// 0 for none.
+    /// The limit in bytes a second; 0 for no limit.
     per_second: AtomicU64,
-    /// When all that was taken so far will have been paid for.
+    /// When all bytes taken so far will be within the limit.
     paid_at: Mutex<Instant>,
 }
 
@@ -22,12 +22,12 @@ impl Throttle {
         throttle
     }
 
-    /// Another limit, from the next bytes on.
+    /// Sets another limit, which holds from the next bytes on.
     pub(crate) fn set(&self, per_second: Option<NonZeroU64>) {
         self.per_second.store(per_second.map_or(0, NonZeroU64::get), Ordering::Relaxed);
     }
 
-    /// Takes so many bytes, and waits until they and all before them are within the limit.
+    /// Takes this many bytes, and waits until they and all bytes before them are within the limit.
     pub(crate) async fn take(&self, bytes: usize) {
         let Some(limit) = NonZeroU64::new(self.per_second.load(Ordering::Relaxed)) else { return };
         let nanoseconds = u128::try_from(bytes).unwrap_or(u128::MAX).saturating_mul(1_000_000_000);

@@ -1,4 +1,4 @@
-//! What others ask of the fleet to decide who may see or remove what.
+//! The fleet's answers to other modules that decide who may see or remove an image.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The way to an agent, and what to wait for if there is none now.
+//! The connection to an agent's engine, and what to wait for if the agent is away.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,19 +12,19 @@ use crate::fleet::service::Fleet;
 /// An agent that can't be reached now.
 #[derive(Debug, Clone)]
 pub(crate) struct Away {
-    /// Why.
+    /// Why it can't be reached.
     pub(crate) reason: String,
-    /// Since when, as far as that is known.
+    /// When that began, as far as it is known.
     pub(crate) since: Instant,
     /// Cancelled when it can be reached again, or was removed.
     pub(crate) back: CancellationToken,
 }
 
 impl Fleet {
-    /// The way to an agent's engine; for transfers.
+    /// Returns the engine of an agent; for transfers.
     ///
     /// # Errors
-    /// What to wait for if there is none now.
+    /// [`Away`] if it can't be reached now, with what to wait for.
     pub(crate) fn reach(&self, id: &str) -> Result<Arc<dyn Engine>, Away> {
         let index = self.index.read();
         let Some(entry) = index.entry(id) else {
@@ -36,7 +36,7 @@ impl Fleet {
             let now = self.clock.steady();
             let (reason, since) = match (&entry.agent.status, &entry.agent.away) {
                 (Status::Lost { reason, .. }, _) => (reason.clone(), entry.lost_at),
-                // Its link broke a moment ago, else it were lost.
+                // The link broke a moment ago; otherwise the agent would be lost.
                 (Status::Alive, Some(reason)) => (reason.clone(), now),
                 (Status::Alive, None) => ("it is on its way".into(), now),
             };

@@ -1,4 +1,4 @@
-//! The fleet where two change it at once.
+//! Tests of the fleet when two callers change it at the same time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Scene {
     }
 }
 
-/// The fleet as it is at a start, and how agents get into it.
+/// The fleet as it is after a start, and the join tokens by which agents get into it.
 fn loaded(store: &Store) -> (Fleet, Joins) {
     let clock = Clock::system();
     let tenants = Tenants::load(store, clock.now()).unwrap();
@@ -81,7 +81,7 @@ async fn an_agent_that_is_removed_while_it_says_hello_does_not_come_back() {
         async move { store.write(move |w| fleet.take_out(w, "gpu01")).await }
     });
     held.gather().await;
-    // From another address, so there is something to be written of it.
+    // The agent arrives from another address, so there is something to write about it.
     let arrival = tokio::spawn(async move {
         let closed = tokio_util::sync::CancellationToken::new();
         fleet.arrive("gpu01", "link:10.0.0.2", engine, about(), &closed).await
@@ -89,7 +89,7 @@ async fn an_agent_that_is_removed_while_it_says_hello_does_not_come_back() {
     held.gather().await;
     held.end().await;
     removal.await.unwrap().unwrap();
-    // Whichever of the two came first.
+    // Either of the two may have come first.
     let outcome = arrival.await.unwrap();
     assert!(matches!(outcome, Ok(()) | Err(Error::Missing { .. })), "{outcome:?}");
     assert!(scene.fleet.find("gpu01").is_none());

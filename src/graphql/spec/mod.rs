@@ -7,6 +7,8 @@
 //! only the result: one operation without variables, directives and fragments. The library still validates where it
 //! does so correctly.
 
+#[cfg(test)]
+pub(crate) mod asked;
 pub(crate) mod select;
 pub(crate) mod shape;
 pub(crate) mod types;

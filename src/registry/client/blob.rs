@@ -1,4 +1,4 @@
-//! Blobs of any size, piece by piece, from the beginning or from where an earlier attempt broke off.
+//! Blobs of any size, read piece by piece, from the beginning or from where an earlier attempt broke off.
 
 use bytes::Bytes;
 use reqwest::{
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A blob on its way. The bytes are as the registry sends them: whoever keeps them compares their digest.
+/// A blob that is being read. The bytes are not verified: the caller that keeps them must compare their digest.
 pub(crate) struct Body {
     client: Client,
     doing: String,
@@ -28,8 +28,8 @@ pub(crate) struct Body {
 }
 
 impl Client {
-    /// Opens a blob of `size` bytes, as its descriptor says, at byte `from`. How many are open at once is for the
-    /// caller to bound.
+    /// Opens a blob of `size` bytes, as its descriptor says, at byte `from`. The caller bounds how many are open at
+    /// once.
     ///
     /// # Errors
     /// Those of every request, and [`Reason::Invalid`] when the answer is not the part of the blob that was asked for.
@@ -45,7 +45,7 @@ impl Client {
         let mut ask = self.ask(&format!("{repository}/blobs/{digest}"), usize::MAX, doing)?;
         ask.from = (from > 0).then_some(from);
         let mut opened = self.open(&ask, &pull(repository)).await?;
-        // The registry has another idea of its length, or does no ranges in its own way: from the beginning then.
+        // The registry disagrees about the length, or handles ranges in its own way: start from the beginning.
         if matches!(&opened, Opened::Whole(answer) if answer.status == StatusCode::RANGE_NOT_SATISFIABLE) {
             ask.from = None;
             opened = self.open(&ask, &pull(repository)).await?;
@@ -64,7 +64,7 @@ impl Client {
         Ok(Body { client: self.clone(), doing: ask.doing, url, response, from, left })
     }
 
-    /// As [`Client::send`], for an answer that is read as it comes.
+    /// Sends a request as [`Client::send`] does, but leaves the body of the answer to be read as it comes.
     async fn open(&self, ask: &Ask, scope: &str) -> Result<Opened, Error> {
         let Inner { net, auth, .. } = &*self.0;
         let authorization = auth.header(net, scope).await?;
@@ -81,15 +81,15 @@ impl Client {
 }
 
 impl Body {
-    /// The place of the first byte in the blob: what was asked for, or 0 where the registry does no ranges.
+    /// The position of the first byte in the blob: the one asked for, or 0 if the registry does not support ranges.
     pub(crate) fn from(&self) -> u64 {
         self.from
     }
 
-    /// The next piece, of a few hundred kilobytes at most; nothing after the last byte.
+    /// Returns the next piece, of a few hundred kilobytes at most; `None` after the last byte.
     ///
     /// # Errors
-    /// A connection that broke or went silent, which may be cured by opening the rest; more bytes than the size says.
+    /// A connection that broke or went silent, where opening the rest may help; more bytes than the size says.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let net = &self.client.0.net;
         let piece = net.piece(&self.url, &mut self.response).await;
@@ -111,7 +111,7 @@ impl Body {
     }
 }
 
-/// Where the body begins that comes with this head.
+/// Where in the blob the body behind this head begins.
 fn start(
     status: StatusCode,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Blobs that are read as they come.
+//! Blobs that are read piece by piece.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const BLOB: &[u8] = b"0123456789";
 
-/// Serves ranges as it should.
+/// Serves ranges correctly.
 fn healthy(request: &Request) -> Reply {
     let Some(range) = request.header("range") else { return Reply::new(200, &[], BLOB) };
     let from: usize = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
@@ -51,7 +51,7 @@ async fn a_blob_is_read_whole_or_from_where_it_broke_off() {
         assert_eq!((body.from(), read(&mut body).await.unwrap()), (from as u64, BLOB[from..].to_vec()));
     }
     assert_eq!(server.requests()[0].header("range"), None);
-    // A registry that finds nothing there is asked for all of it.
+    // A registry that has nothing at that position is asked for the whole blob.
     let mut body = open(&server, 10).await.unwrap();
     assert_eq!((body.from(), read(&mut body).await.unwrap()), (0, BLOB.to_vec()));
 }

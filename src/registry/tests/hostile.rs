@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// A script that gives the first answer once and the manifest ever after.
+/// A script that gives the first answer once and the manifest from then on.
 fn once(first: Reply) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     let count = AtomicUsize::new(0);
     move |_| if count.fetch_add(1, Ordering::SeqCst) == 0 { first.clone() } else { manifest(&[]) }
@@ -48,7 +48,7 @@ fn from_now(seconds: u64) -> String {
     httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds))
 }
 
-// R1: being told to slow down.
+// R1: requests to slow down.
 
 #[tokio::test]
 async fn a_long_pause_is_reported_kept_and_shared_by_clones_only() {
@@ -65,7 +65,7 @@ async fn a_long_pause_is_reported_kept_and_shared_by_clones_only() {
         // The pause holds for every request and clone, without a packet.
         assert_eq!(until(&told.clone().ping().await.unwrap_err()), until(&error));
         assert_eq!(server.requests().len(), 1);
-        // Other registries go on.
+        // Other registries are not affected.
         let other = Server::start(|_| manifest(&[])).await;
         ask(&other, patient()).await.unwrap();
     }
@@ -156,7 +156,7 @@ async fn broken_connections_are_tried_again() {
 #[tokio::test]
 async fn every_kind_of_slowness_meets_a_deadline_and_frees_its_slot() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n";
-    // Each meets the one deadline that is short.
+    // Each request meets the one deadline that is short.
     let headers = || ClientLimits { headers: hasty().headers, ..patient() };
     let idle = || ClientLimits { idle: hasty().idle, ..patient() };
     let total = || ClientLimits { total: hasty().total, ..patient() };
@@ -207,7 +207,7 @@ async fn a_registry_that_says_nothing_is_asked_three_times_and_said_to_be_silent
 
 #[tokio::test]
 async fn no_more_requests_are_in_flight_than_allowed() {
-    // Signed: one that is given up early is counted out before the server has counted it in.
+    // Signed: a request given up early may be subtracted before the server has added it.
     let (now, most) = (Arc::new(AtomicIsize::new(0)), Arc::new(AtomicIsize::new(0)));
     let seen = (now.clone(), most.clone());
     let server = Server::start(move |_| {
@@ -279,7 +279,7 @@ async fn a_manifest_of_four_mebibytes_is_taken_and_one_byte_more_is_not() {
 async fn floods_are_cut_off_at_the_cap() {
     const ENDLESS: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
     const DECLARED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8589934592\r\n\r\n";
-    /// What kernel and library buffers may hold beyond what we read.
+    /// Memory that kernel and library buffers may hold beyond what we read.
     const SLACK: usize = 12 << 20;
     let digest = Digest::sha256_of(b"x");
     for (head, manifest, page, blob) in [(ENDLESS, 4 << 20, 32 << 20, 100), (DECLARED, 0, 0, 0)] {
@@ -502,22 +502,22 @@ async fn a_page_that_fails_fails_the_listing() {
     assert_eq!(listed.unwrap(), Vec::<String>::new());
 }
 
-// What is learned along the way.
+// What a client learns from answers.
 
 #[tokio::test]
 async fn the_cheapest_probe_is_learned() {
     let known = Digest::sha256_of(EMPTY.as_bytes());
     let tag = format!("\"{known}\"");
-    // An ETag that is the digest promises conditional requests.
+    // An `ETag` that equals the digest promises conditional requests.
     let server = Server::start(move |_| manifest(&[("etag", &tag)])).await;
     let learner = client(remote(&server.url()), patient());
     learner.manifest("a", "tag").await.unwrap();
     assert_eq!(learner.probe_mode(), ProbeMode::Conditional);
-    // It was a lie: this one always sends the whole manifest.
+    // The promise was a lie: this registry always sends the whole manifest.
     assert_eq!(learner.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
     assert_eq!(learner.probe_mode(), ProbeMode::Head);
     assert_eq!(server.requests()[1].header("if-none-match"), Some(format!("\"{known}\"").as_str()));
-    // And its HEAD has no digest either.
+    // Its HEAD has no digest either.
     assert_eq!(learner.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
     assert_eq!(learner.probe_mode(), ProbeMode::Get);
     assert_eq!(server.lines()[2..], ["HEAD /v2/a/manifests/tag", "GET /v2/a/manifests/tag"]);
@@ -528,7 +528,7 @@ async fn the_cheapest_probe_is_learned() {
     let learner = client(remote(&server.url()), patient());
     assert_eq!(learner.probe("a", "tag", &known).await.unwrap(), Probe::Unchanged);
     assert_eq!(learner.probe_mode(), ProbeMode::Conditional);
-    // Nobody asked a condition here.
+    // No condition was sent here.
     assert!(learner.manifest("a", "tag").await.is_err());
 
     let server = Server::start(|_| manifest(&[("docker-content-digest", "sha256:ABC")])).await;
@@ -539,7 +539,7 @@ async fn the_cheapest_probe_is_learned() {
 
 #[tokio::test]
 async fn docker_hub_is_always_asked_by_head() {
-    // Not even an answer without a digest changes that.
+    // Even an answer without a digest does not change that.
     let server = Server::start(|_| manifest(&[])).await;
     let hub = client(remote(&format!("http://registry-1.docker.io:{}", server.port)), patient());
     let known = Digest::sha256_of(EMPTY.as_bytes());

@@ -44,7 +44,7 @@ fn remote(url: &str) -> Remote {
     }
 }
 
-/// Someone with the right password.
+/// Credentials with the right password.
 fn ann() -> Credentials {
     Credentials { username: "ann".into(), password: Secret::new("hunter2") }
 }
@@ -62,7 +62,7 @@ fn hasty() -> ClientLimits {
     }
 }
 
-/// Deadlines nobody meets on loopback, with short waits between tries.
+/// Deadlines that never pass on loopback, with short waits between tries.
 fn patient() -> ClientLimits {
     ClientLimits {
         backoff: Duration::from_millis(2),
@@ -79,14 +79,14 @@ fn client(remote: Remote, limits: ClientLimits) -> Client {
 /// A small internet: names with fixed addresses, all of them really on loopback.
 struct Internet;
 
-/// What `registry.example` and its public neighbours resolve to.
+/// The address that `registry.example` and its public neighbours resolve to.
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
 
 #[async_trait]
 impl Resolver for Internet {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         let host = host.trim_end_matches('.');
-        // `10-0-0-1.ip.test` and `169.254.169.254.nip.test` are what they say.
+        // Names such as `10-0-0-1.ip.test` and `169.254.169.254.nip.test` resolve to the address they spell.
         if let Some(text) = host.strip_suffix(".nip.test") {
             let parsed = text.parse().or_else(|_| text.replace('-', ":").parse());
             return parsed.map(|address| vec![address]).map_err(io::Error::other);

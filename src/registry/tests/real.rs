@@ -1,4 +1,4 @@
-//! Against CNCF distribution (`docker-registry` of Debian).
+//! The client against CNCF distribution (`docker-registry` of Debian).
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -24,7 +24,7 @@ use crate::{
 const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A registry process in a temporary directory; it ends with the value.
+/// A registry process in a temporary directory; it ends when this is dropped.
 struct Registry {
     process: Child,
     url: String,
@@ -38,7 +38,7 @@ impl Drop for Registry {
     }
 }
 
-/// Whether the real thing is here. Without it these tests say so and pass, unless they must not.
+/// Whether the real registry is missing. If so these tests say so and pass, unless they must not.
 fn is_missing() -> bool {
     let missing = Command::new("docker-registry").arg("--version").output().is_err();
     if missing {
@@ -78,7 +78,7 @@ impl Registry {
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("listening on ")?.1.split(['"', ',']).next()?.to_owned()))
             .expect("the registry says where it listens");
-        // Someone must read on, else the registry blocks when the pipe is full.
+        // The log must be read to the end, else the registry blocks when the pipe is full.
         std::thread::spawn(move || log.for_each(drop));
         Self { process, url: format!("http://{address}"), directory }
     }
@@ -88,7 +88,7 @@ impl Registry {
     }
 }
 
-/// Writes images over the registry's own HTTP API.
+/// Pushes images over the registry's own HTTP API.
 struct Pusher {
     http: reqwest::Client,
     url: String,
@@ -129,7 +129,7 @@ impl Pusher {
         Digest::sha256_of(body)
     }
 
-    /// An image of a few hundred bytes, known by its digest.
+    /// Pushes an image of a few hundred bytes, known by its digest.
     async fn image(&self, repository: &str, architecture: &str, label: &str) -> (Digest, usize) {
         let config = json!({
             "os": "linux", "architecture": architecture, "created": "2024-02-03T04:05:06Z",
@@ -150,7 +150,7 @@ impl Pusher {
         (digest, manifest.len())
     }
 
-    /// A multi-platform image under a tag.
+    /// Pushes a multi-platform image under a tag.
     async fn index(&self, repository: &str, tag: &str, label: &str) -> Digest {
         let mut children = Vec::new();
         for architecture in ["amd64", "arm64"] {
@@ -232,7 +232,7 @@ async fn a_real_registry_teaches_conditional_probes() {
     assert_eq!(by_head.probe("a", "tag", &old).await.unwrap(), Probe::Moved(new));
 }
 
-/// The order of tags is the registry's, and older ones have none.
+/// Sorts tags: their order is up to the registry, and older registries have none.
 fn sorted(mut names: Vec<String>) -> Vec<String> {
     names.sort();
     names
@@ -267,7 +267,7 @@ async fn a_real_registry_pages_its_catalog() {
     let registry = Registry::open();
     let expected: Vec<String> = (0..2345).map(|number| format!("lab/r{number:04}")).collect();
     for name in &expected {
-        // What makes a directory a repository in its storage.
+        // This directory makes a name a repository in the registry's storage.
         let path = registry.directory.path().join("data/docker/registry/v2/repositories").join(name);
         std::fs::create_dir_all(path.join("_layers")).unwrap();
     }

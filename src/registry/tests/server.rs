@@ -1,4 +1,4 @@
-//! A server that answers with exactly the bytes it is told to.
+//! A server that answers with exactly the bytes it is given.
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A request as it came in.
+/// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     /// `GET /v2/ HTTP/1.1` without the version.
@@ -42,9 +42,9 @@ pub(super) enum Then {
     Close,
     Hang,
     Reset,
-    /// Goes on with these bytes every few milliseconds.
+    /// Sends these bytes every few milliseconds.
     Drip(&'static [u8]),
-    /// Goes on with 64 KiB pieces until the client leaves.
+    /// Sends pieces of 64 KiB until the client leaves.
     Flood,
 }
 
@@ -81,7 +81,7 @@ impl Reply {
 
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
 
-/// The server; it ends with the value.
+/// The server; it ends when this is dropped.
 pub(super) struct Server {
     pub(super) port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -96,7 +96,7 @@ impl Drop for Server {
     }
 }
 
-/// Turns a socket into what is spoken over it: itself, or TLS.
+/// Turns a socket into the stream the server speaks over: the socket itself, or TLS.
 type Wrap = dyn Fn(TcpStream) -> Pin<Box<dyn Future<Output = Option<Box<dyn Stream>>> + Send>> + Send + Sync;
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -116,7 +116,7 @@ impl Server {
         + Sync
         + 'static,
     ) -> Self {
-        // Every address, so that a request gone astray to any spelling of this machine is seen.
+        // Every address, so that a stray request to any spelling of this machine is seen.
         let listener = TcpListener::bind("[::]:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (requests, connections, sent) =
@@ -150,7 +150,7 @@ impl Server {
         self.requests.lock().clone()
     }
 
-    /// `GET /v2/…` of all requests, in order.
+    /// The request lines (`GET /v2/…`) of all requests, in order.
     pub(super) fn lines(&self) -> Vec<String> {
         self.requests().into_iter().map(|request| request.line).collect()
     }
@@ -159,7 +159,7 @@ impl Server {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Body bytes a flood got rid of.
+    /// How many body bytes a flood has sent.
     pub(super) fn sent(&self) -> usize {
         self.sent.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Nothing a registry says makes us talk to machines it may not name, or show our password to strangers.
+//! Nothing a registry says makes us connect to machines it may not name, or show our password to strangers.
 
 use std::{
     io,
@@ -24,14 +24,15 @@ use crate::{
     },
 };
 
-/// The registry of these tests: public, over plain http (as an administrator may add one), really on loopback.
+/// The registry of these tests: public, over plain HTTP (as an administrator may add one), really on loopback.
 fn public(server: &Server) -> Remote {
     let mut remote = remote(&format!("http://registry.example:{}", server.port));
     remote.credentials = Some(ann());
     remote
 }
 
-/// Places that must never see a packet: hosts (with `PORT` for the canary's), and what is wrong with each.
+/// Places that must never receive a packet: hosts (with `PORT` for the canary's port). The comments say what is wrong
+/// with each.
 const FORBIDDEN: [&str; 75] = [
     // This machine, in every spelling.
     "http://127.0.0.1:PORT/",
@@ -100,7 +101,7 @@ const FORBIDDEN: [&str; 75] = [
     "http://[::ffff:10.0.0.1]:PORT/",
     "http://10.0.0.1.nip.test:PORT/",
     "http://minio.lan:PORT/",
-    // Nowhere.
+    // Addresses that lead nowhere.
     "http://224.0.0.1:PORT/",
     "http://255.255.255.255:PORT/",
     "http://240.0.0.1:PORT/",
@@ -120,8 +121,8 @@ fn at(url: &str, canary: &Server) -> String {
     url.replace("PORT", &canary.port.to_string())
 }
 
-/// What such a URL may end in: refused as a place or as nonsense. A timeout or "connection refused" would mean that
-/// a packet left.
+/// Asserts that such a URL was refused as a place or as nonsense. A timeout or "connection refused" would mean that a
+/// packet left.
 fn assert_refused(error: &Error, url: &str) {
     assert!(matches!(error.reason, Reason::Blocked { .. } | Reason::Invalid(_)), "{url}: {error}");
 }
@@ -192,7 +193,7 @@ async fn a_forbidden_registry_is_refused_whatever_it_resolves_to() {
 
 #[tokio::test]
 async fn authorization_stays_with_its_origin() {
-    // One machine, two ports: the second is another origin, and sends back to the first.
+    // One machine, two ports: the second port is another origin, and redirects back to the first.
     let storage = Server::start(|request| {
         assert_eq!(request.header("authorization"), None, "{request:?}");
         Reply::ok("layer")
@@ -213,7 +214,7 @@ async fn authorization_stays_with_its_origin() {
     let bytes = client(public(&server), patient()).blob("a", &digest, 5, 100).await.unwrap();
     assert_eq!(bytes, b"layer");
     assert_eq!(storage.requests().len(), 1);
-    // The hop within the origin kept it.
+    // The redirect within the origin kept the header.
     assert_eq!(server.lines().last().unwrap(), "GET /moved");
 }
 
@@ -325,7 +326,7 @@ async fn a_loopback_registry_may_use_loopback() {
     }
 }
 
-/// Answers with a public address first and the metadata service's ever after.
+/// A resolver that answers with a public address first and with the metadata service's ever after.
 struct Rebinding(AtomicUsize);
 
 #[async_trait]
@@ -351,7 +352,7 @@ async fn a_name_that_changes_its_address_is_judged_each_time() {
     assert_eq!(server.connections(), 1);
 }
 
-/// Mixed answers: the public address may be dialled, the other may not.
+/// A resolver with a mixed answer: the public address may be dialled, the other may not.
 struct Mixed;
 
 #[async_trait]

@@ -8,8 +8,8 @@ use crate::registry::error::Reason;
 use crate::registry::tests::server::{Reply, Server};
 use crate::registry::tests::{ann, client, manifest, patient, remote, tags};
 
-/// A registry that wants bearer tokens, and its token server at `/token`. `accepts` says whether this token (they are
-/// numbered from 1) is good for this path.
+/// A registry that wants bearer tokens, and its token server at `/token`. `accepts` says whether this token (numbered
+/// from 1) is good for this path.
 async fn guarded(
     token: impl Fn(usize) -> Reply + Send + Sync + 'static,
     accepts: impl Fn(usize, &str) -> bool + Send + Sync + 'static,
@@ -49,7 +49,8 @@ async fn a_token_is_fetched_once_per_scope_for_all_who_need_it() {
     let token = &server.lines()[1];
     assert_eq!(token, "GET /token?service=cr&scope=repository%3Aa%3Apull&client_id=wharf&account=ann");
     assert_eq!(server.requests()[1].header("authorization"), Some("Basic YW5uOmh1bnRlcjI="));
-    // The scheme is known now: one token for the next repository, however many ask at once, and no more 401s.
+    // The scheme is known now: one token for the next repository, however many requests ask at once, and no more
+    // 401s.
     let before = server.requests().len();
     let asked = (0..8).map(|_| client.manifest("b", "tag"));
     for outcome in futures_util::future::join_all(asked).await {
@@ -67,10 +68,10 @@ async fn an_expired_token_is_renewed_before_use_and_a_refused_one_once() {
     for _ in 0..3 {
         brief.manifest("a", "tag").await.unwrap();
     }
-    // One 401 ever, and a token per request.
+    // One 401 in all, and one token per request.
     assert_eq!((server.requests().len(), fetched_tokens(&server)), (7, 3));
 
-    // The first token dies after its first use.
+    // The first token becomes invalid after its first use.
     let uses = AtomicUsize::new(0);
     let server =
         guarded(numbered, move |number, _| number > 1 || uses.fetch_add(1, Ordering::SeqCst) == 0).await;
@@ -89,7 +90,7 @@ async fn a_registry_that_refuses_fresh_tokens_is_not_asked_again() {
     assert!(matches!(error.reason, Reason::Unauthorized(_)), "{error}");
     assert!(!error.is_transient());
     assert_eq!((server.requests().len(), fetched_tokens(&server)), (3, 1));
-    // It is this repository's trouble, not the next one's.
+    // The trouble is this repository's, not the next one's.
     client.manifest("b", "tag").await.unwrap();
 }
 

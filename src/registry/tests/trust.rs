@@ -27,7 +27,7 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let authority = Self { directory: tempfile::tempdir().unwrap() };
-        // Authorities of one name would be told apart by their signatures only, which is another error.
+        // Authorities with the same name would differ only in their signatures, which gives another error.
         let name = authority.path().file_name().unwrap().to_string_lossy().into_owned();
         authority.openssl(&format!(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem \
@@ -53,7 +53,7 @@ impl Authority {
         std::fs::read_to_string(self.path().join("ca.pem")).unwrap()
     }
 
-    /// A server with a certificate for `name`, valid for this many days from now (none is in the past).
+    /// Starts a server with a certificate for `name`, valid for this many days from now (none is in the past).
     async fn serve(&self, name: &str, days: i32) -> Server {
         self.answering(name, days, Reply::ok("{}")).await
     }
@@ -114,10 +114,10 @@ async fn a_private_ca_counts_for_its_registry_only() {
     ping(at(&server, "registry.example", Some(authority.pem()))).await.unwrap();
     assert_tls(ping(at(&server, "registry.example", None)).await, "UnknownIssuer");
     assert_tls(ping(at(&server, "registry.example", Some(Authority::new().pem()))).await, "UnknownIssuer");
-    // One try each: a certificate does not get better by asking again.
+    // One try each: trying again does not make a certificate better.
     assert_eq!(server.connections(), 3);
 
-    // The same CA vouches for nobody the registry redirects to, unless an administrator approved them.
+    // The same CA does not vouch for a host the registry redirects to, unless an administrator approved that host.
     let cdn = authority.serve("cdn.example", 2).await;
     let target = format!("https://cdn.example:{}/", cdn.port);
     let plain = Server::start(move |_| Reply::redirect(307, &target)).await;
@@ -178,7 +178,7 @@ async fn a_server_that_does_not_speak_tls_is_an_error_not_a_downgrade() {
     let error = ping(at(&server, "registry.example", None)).await.unwrap_err();
     assert!(matches!(error.reason, Reason::Tls(_)), "{error}");
 
-    // A handshake cut off is the network's fault and tried again.
+    // A handshake that is cut off is the network's fault, and is tried again.
     let server = Server::start_wrapped(|_| Reply::ok("{}"), |_| Box::pin(async { None })).await;
     let error = ping(at(&server, "registry.example", None)).await.unwrap_err();
     assert!(matches!(error.reason, Reason::Unreachable(_)), "{error}");

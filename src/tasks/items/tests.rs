@@ -1,4 +1,4 @@
-//! Histories of items: after each step what is kept beside them is compared with what a search through all finds.
+//! Random histories of items: after each step the index is compared with the result of a search through all items.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn next(items: &mut Items, now: Instant) -> Option<Result<u32, Option<Instant>>>
     }
 }
 
-/// The same, found by a search through all items.
+/// What comes next, found by a search through all items.
 fn searched(items: &Items, now: Instant) -> Option<Result<u32, Option<Instant>>> {
     let phase = items.iter().filter(|item| !item.state.is_final()).map(|item| item.phase).min()?;
     let waiting = || items.all.iter().filter(|e| e.item.state == ItemState::Waiting && !e.is_parked);
@@ -74,7 +74,7 @@ fn check(items: &Items, page: Page) {
     assert!(found.iter().map(|item| item.number).eq(meant), "{page:?}");
 }
 
-/// Numbers that look as if they came by chance, the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Chance(u64);
 
 impl Chance {
@@ -108,7 +108,7 @@ impl Chance {
     }
 }
 
-/// One thing that may happen to a task.
+/// Makes one random change to the items.
 fn step(items: &mut Items, chance: &mut Chance, now: &mut Instant) {
     let today = Timestamp::UNIX_EPOCH;
     match chance.below(12) {

@@ -1,4 +1,4 @@
-//! The tasks that have ended, and when they are forgotten.
+//! The tasks that have ended, and when the server forgets them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::base::ids::TaskId;
 use crate::store::table::{Reader, Writer};
 use crate::tasks::queue::{ITEMS, Queue, TASKS};
 
-/// How long a task that has ended can still be asked about (Backend.AI's `MAX_BGTASK_ARCHIVE_PERIOD`).
+/// How long a caller can still ask about a task that has ended (Backend.AI's `MAX_BGTASK_ARCHIVE_PERIOD`).
 const ARCHIVE: SignedDuration = SignedDuration::from_hours(24);
-/// How often old tasks are looked for.
+/// The interval at which old tasks are removed.
 const ARCHIVE_SWEEP: Duration = Duration::from_mins(10);
-/// How many ended tasks are kept within the 24 hours, and how many bytes they and their items may take, so that a script
-/// in a loop can't fill the disk.
+/// Most ended tasks kept within the 24 hours, and most bytes that they and their items may take, so that a script in
+/// a loop can't fill the disk.
 const MAX_ENDED: usize = 2_000;
 const MAX_BYTES: usize = 32 << 20;
-/// How many items one transaction removes: others wait for it.
+/// How many items one transaction removes. A larger one would make other writers wait too long.
 const BATCH: usize = 1_000;
 
 impl Queue {
@@ -35,8 +35,8 @@ impl Queue {
         }
     }
 
-    /// Removes the tasks that ended more than 24 hours ago, once the time of day is believed, and the oldest of too many or
-    /// too large ones.
+    /// Removes the tasks that ended more than 24 hours ago, once the time of day can be trusted, and the oldest tasks
+    /// if there are too many or they are too large.
     pub(crate) async fn forget_old(&self) -> Result<()> {
         self.forget_beyond(MAX_BYTES).await
     }
@@ -60,7 +60,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Removes some of a task's items; with the last of them the task, and then it is done.
+    /// Removes some of a task's items. With the last of them it removes the task, and returns true.
     async fn forget_some(&self, id: TaskId) -> Result<bool> {
         let shared = Arc::clone(&self.shared);
         let forget = move |w: &mut Writer| {
@@ -81,7 +81,7 @@ impl Queue {
     }
 }
 
-/// What each task takes with its items, in bytes.
+/// The size of each task with its items, in bytes.
 fn sizes(reader: &Reader) -> Result<HashMap<TaskId, usize>> {
     let mut sizes: HashMap<TaskId, usize> = HashMap::new();
     let mut add = |key: &[u8], size: usize| {

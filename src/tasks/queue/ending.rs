@@ -1,4 +1,4 @@
-//! How a task ends: what is written of it then, and what of its items is worth keeping.
+//! How a task ends: what is written about it then, and which of its items are worth keeping.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::tasks::queue::{ITEMS, Queue, TASKS, item_key};
 use crate::tasks::task::{Item, ItemState, Ledger, State, Task};
 use crate::tasks::worker::Worker;
 
-/// What is written of a task that has ended.
+/// What is written when a task has ended.
 struct End {
     task: Task,
-    /// The items that others stand for.
+    /// The items that are removed because another one stands for them.
     gone: Vec<u32>,
-    /// The items that end with the task, those whose end the store does not know, and one that stands for others.
+    /// The items that end with the task, those whose end the store does not know, and the one that stands for others.
     items: Vec<Item>,
 }
 
 impl Queue {
-    /// Ends a task of which nothing runs any more: what is open is cancelled.
+    /// Ends a task none of whose items is running: open items become cancelled.
     pub(super) async fn end(&self, live: &Arc<Live>, worker: &dyn Worker) -> Result<()> {
         debug_assert!(
             live.with_items(Items::agree),
@@ -47,7 +47,8 @@ impl Queue {
         self.keep_end_at_last(live, &Arc::new(End { task, gone, items })).await
     }
 
-    /// Keeps the end of a task. If the disk can't, who waits for the end is told all the same, and the file when it can.
+    /// Stores the end of a task. If the disk can't take it, those who wait for the end still learn of it, and the
+    /// store gets it as soon as the disk can.
     async fn keep_end_at_last(&self, live: &Arc<Live>, end: &Arc<End>) -> Result<()> {
         match self.keep_end(live, end).await {
             Err(Error::Unavailable(why)) => {
@@ -88,9 +89,9 @@ impl Queue {
     }
 }
 
-/// Of items of which there is nothing to say one is kept, which stands for all: the numbers of the others, and that one.
-/// A rescan of a thousand repositories of which none has changed is no thousand records. It goes through all items, once
-/// in the life of a task.
+/// Picks one item to stand for all quiet items. Returns the numbers of the others, and that one. A rescan of a
+/// thousand repositories of which none has changed should not leave a thousand records. This goes through all items,
+/// once in the life of a task.
 fn folded(items: &Items, worker: &dyn Worker) -> (Vec<u32>, Option<Item>) {
     let is_quiet = |item: &&Item| item.is_quiet() && worker.folded_as(item).is_some();
     let quiet: Vec<&Item> = items.iter().filter(is_quiet).collect();

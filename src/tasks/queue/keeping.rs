@@ -1,4 +1,4 @@
-//! What a task does while the disk can't keep what comes of it.
+//! What a task does while the disk can't store its results.
 
 use std::time::{Duration, Instant};
 
@@ -8,21 +8,21 @@ use crate::store::Store;
 use crate::tasks::live::Live;
 use crate::tasks::task::{Item, ItemState, Progress};
 
-/// How often an item is begun before it is given up.
+/// How many times an item is begun before it fails for good.
 pub(super) const MAX_ATTEMPTS: u32 = 20;
-/// How long a task waits for the disk before it ends with that reason.
+/// How long a task waits for the disk before it ends with that as the reason.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it looks whether the disk can again.
+/// The interval at which it checks whether the disk works again.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// Since when nothing that comes of a task can be kept.
+/// Since when a task's results can't be stored.
 #[derive(Default)]
 pub(super) struct Unkept {
     since: Option<Instant>,
 }
 
 impl Unkept {
-    /// Whether what comes of the task can be kept. Where it could not for too long, the open items fail with the reason.
+    /// Whether the task's results can be stored. If they could not for too long, the open items fail with the reason.
     pub(super) fn look(&mut self, store: &Store, live: &Live, clock: &Clock) -> bool {
         let Err(why) = store.check_writable() else {
             self.since = None;
@@ -41,11 +41,11 @@ impl Unkept {
     }
 }
 
-/// Has an item done again once its result can be kept, where the disk was the reason that it was not; false after too many
-/// tries.
+/// Has an item done again once its result can be stored, if the disk was the reason why it could not. Returns false
+/// after too many tries.
 pub(super) fn put_back(live: &Live, number: u32, error: &Error) -> bool {
     let Some(item) = live.item(number) else { return false };
-    // It was kept after all, or somebody else has said what came of it.
+    // The item was stored after all, or its end was set elsewhere.
     if item.state.is_final() {
         return true;
     }

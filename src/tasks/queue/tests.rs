@@ -1,4 +1,4 @@
-//! The queue with workers made up for it.
+//! Tests of the queue with workers made for them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::tasks::queue::{ITEMS, Queue};
 use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Page, Progress, TaskKind};
 use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 
-/// Finds more to do in each item it is given at first, all at the same moment.
+/// A worker that finds more work in each of its first items, all at the same moment.
 struct Lister(Arc<Barrier>);
 
 #[async_trait]
@@ -49,7 +49,7 @@ fn new_item(name: String, phase: u8) -> NewItem {
     NewItem { name, pair: None, phase, work: Vec::new() }
 }
 
-/// A queue on a store of its own, and how it is given tasks.
+/// A queue on its own store, and what is needed to submit tasks to it.
 struct Scene {
     store: Store,
     audit: Audit,
@@ -91,7 +91,7 @@ async fn items_that_end_at_once_and_find_more_to_do_each_get_it_done() {
     let scene = Scene::set(Clock::system(), Lister(Arc::clone(&barrier)));
     let id = scene.submit(["a", "b"].map(|name| new_item(name.into(), 0)).to_vec()).await;
 
-    // Both come to their end while somebody else writes, so that both wait for their turn.
+    // Both items end while another write runs, so both wait for their turn.
     let held = Held::begin(&scene.store).await;
     barrier.wait().await;
     held.gather().await;
@@ -124,7 +124,7 @@ async fn the_oldest_tasks_go_when_all_take_too_many_bytes() {
     assert_eq!(items, 10, "with a task its items go");
 }
 
-/// Fails once, to be tried again a moment later; somebody sets the clock back by a day meanwhile.
+/// A worker that fails once and asks for another try a moment later; meanwhile the clock goes back by a day.
 struct Twice {
     tries: AtomicU32,
     day: Arc<AtomicI64>,
@@ -150,7 +150,7 @@ impl Worker for Twice {
     }
 }
 
-/// A queue whose clock says these seconds, with one task that has ended.
+/// A queue whose clock shows these seconds, with one task that has ended.
 async fn ended_once(day: &Arc<AtomicI64>) -> (Scene, TaskId) {
     let shown = Arc::clone(day);
     let clock = Clock::new(move || Timestamp::from_second(shown.load(Ordering::SeqCst)).unwrap());
@@ -179,7 +179,7 @@ async fn a_moment_years_ahead_empties_no_archive() {
     }
 }
 
-/// Begins an item, and comes to its end, when the test does.
+/// A worker whose items begin and end when the test does.
 struct Gate(Arc<Barrier>);
 
 #[async_trait]
@@ -222,7 +222,7 @@ async fn items_that_are_given_up_on_a_full_disk_have_failed_at_once_and_for_good
     fill_disk(&scene.store, true);
     barrier.wait().await;
     said("waiting: ").await.expect("the task says that it waits");
-    // More than once: it may not have begun to wait at the first time.
+    // More than once: the task may not have begun to wait the first time.
     let end = async {
         let mut ends = scene.queue.ends();
         while live.is_running() {
@@ -248,7 +248,7 @@ async fn items_that_are_given_up_on_a_full_disk_have_failed_at_once_and_for_good
     assert_eq!(states().await, [ItemState::Failed; 3], "in the store as well");
 }
 
-/// Ends each item in one of the ways there are, by its name; some only at another try.
+/// A worker that ends each item in one of the possible ways, chosen by its name; some only at a second try.
 struct Mixed;
 
 #[async_trait]
@@ -300,7 +300,7 @@ async fn what_a_task_says_at_its_end_is_what_its_items_in_the_store_come_to() {
     let expected = items.iter().filter(|item| item.state == ItemState::Failed);
     assert_eq!(failed, expected.map(|item| item.name.as_str()).collect::<Vec<_>>());
     assert!(failed.len() > 8 && ledger.skipped.count > 8, "{ledger:?}");
-    // Page by page the same items come, though some were folded into one.
+    // The pages give the same items, though some were folded into one.
     for size in [1, 7, 1_000] {
         let mut paged = Vec::new();
         loop {
