@@ -199,7 +199,7 @@ impl GroupQuery {
         &self,
         ctx: &Context<'_>,
         id: Uuid,
-        #[graphql(desc = "Only if it is in this domain.")] domain_name: Option<String>,
+        #[graphql(desc = "Finds the group only in this domain.")] domain_name: Option<String>,
         #[graphql(name = "type", desc = "Not looked at; every group is `GENERAL`.")] kind: Option<
             Vec<Option<String>>,
         >,

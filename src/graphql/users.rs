@@ -347,7 +347,7 @@ impl UserQuery {
     async fn user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Only if it belongs to this domain.")] domain_name: Option<String>,
+        #[graphql(desc = "Finds the user only in this domain.")] domain_name: Option<String>,
         email: Option<String>,
     ) -> FieldResult<Option<UserNode>> {
         Ok(Some(one(ctx, domain_name, email.as_deref())?))
@@ -357,7 +357,7 @@ impl UserQuery {
     async fn user_from_uuid(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Only if it belongs to this domain.")] domain_name: Option<String>,
+        #[graphql(desc = "Finds the user only in this domain.")] domain_name: Option<String>,
         user_id: Option<ID>,
     ) -> FieldResult<Option<UserNode>> {
         Ok(Some(one(ctx, domain_name, user_id.as_deref().map(String::as_str))?))
