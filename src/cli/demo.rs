@@ -1,4 +1,4 @@
-//! `wharf demo`: everything at once on one machine with nothing set up, and gone afterwards.
+//! `wharf demo`: a whole installation on one machine without set-up, removed afterwards.
 
 mod play;
 mod scratch;
@@ -43,7 +43,7 @@ use crate::{
     server::{Server, Settings},
 };
 
-/// How long what is being answered may take when the demo ends: nothing of it will be missed.
+/// How long requests in progress may take when the demo ends; nothing in them is needed any more.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Show wharf at work, with a registry, images, agents and users of its own
@@ -120,12 +120,12 @@ impl Demo {
             () = shutdown.cancelled() => Ok(()),
         };
         shutdown.cancel();
-        // Whatever is still being answered then is cut off.
+        // Requests that are still in progress are cut off then.
         let _ = timeout(LAST_WORDS, running).await;
         ended
     }
 
-    /// The address that was asked for; without one the usual, and if that is taken any.
+    /// Listens on the given address; without one, on the usual address, or on any port if that one is taken.
     async fn bind(&self) -> Result<TcpListener> {
         let wanted = self.listen.map_or_else(|| serve::LISTEN.to_owned(), |listen| listen.to_string());
         match TcpListener::bind(&wanted).await {
@@ -140,7 +140,7 @@ impl Demo {
     }
 }
 
-/// The nodes, running, each with how much it is to fetch in a second once somebody looks.
+/// The running nodes, each with the number of bytes a second that it fetches once the demo is shown.
 async fn nodes(scratch: &Scratch) -> Result<Vec<(Arc<Node>, NonZeroU64)>> {
     let mut nodes = Vec::new();
     for (name, _, _, kibibytes) in NODES {
@@ -167,7 +167,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
     })
 }
 
-/// A password that is typed easily: two words that can be spoken, 32 random bits (proquints, arXiv:0901.4016).
+/// A password that is easy to type: two words that can be spoken, 32 random bits (proquints, arXiv:0901.4016).
 fn password() -> Result<Secret> {
     const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
     const VOWELS: &[u8; 4] = b"aiou";
