@@ -76,9 +76,9 @@ enum Verb {
         #[arg(long, value_name = "ARCHITECTURE")]
         architecture: Option<String>,
     },
-    /// Take such a name away
+    /// Remove an alias
     Dealias {
-        /// The name
+        /// The alias
         alias: String,
     },
 }
