@@ -1,7 +1,7 @@
-//! Clients that want the server down, or others out of it, each with a good client beside: it is answered all the while,
-//! and the server stays small.
+//! Attacks by clients that try to stop the server or to shut other users out. During each attack, a good client must
+//! get its answers, and the server must stay small.
 //!
-//! All of it is bounded in count and time, and goes to this machine's own loopback addresses.
+//! Every attack is bounded in count and time, and goes only to this machine's own loopback addresses.
 
 mod beside;
 mod connections;

@@ -1,4 +1,4 @@
-//! Container engines as wharf sees them, against real ones: here what only Docker Engine does.
+//! wharf's container engines, tested against real ones; this file tests what only Docker Engine does.
 
 mod containerd;
 mod podman;
@@ -24,7 +24,7 @@ use crate::support::proxy::CountingProxy;
 use crate::support::registry::RealRegistry;
 use crate::support::wait::{PATIENCE, until};
 
-/// The pull of what was pushed, through this host.
+/// The pull of a pushed image, through this host.
 fn pull_of(host: &str, built: &Built) -> Pull {
     let part = built.part("x86_64");
     Pull {
@@ -39,7 +39,7 @@ fn pull_of(host: &str, built: &Built) -> Pull {
     }
 }
 
-/// Pulls and returns the outcome with all that was reported, which must only go forward.
+/// Pulls, and returns the outcome and all reported progress, which must never go back.
 async fn run(engine: &dyn Engine, pull: &Pull) -> (Result<Pulled, Fault>, Vec<Progress>) {
     let seen = Mutex::new(Vec::new());
     let outcome = engine.pull(pull, &|now| seen.lock().push(now), &CancellationToken::new()).await;
@@ -79,7 +79,7 @@ async fn docker_tells_its_id_and_its_labels() {
     assert_eq!(engine.images().await.unwrap(), []);
 }
 
-/// How many things are in a folder; none if there is no such folder.
+/// The number of entries in a folder; 0 if the folder does not exist.
 fn entries(folder: &std::path::Path) -> usize {
     std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
@@ -93,7 +93,7 @@ async fn stopping_a_pull_leaves_nothing_in_docker() {
     let built = registry.push(&image).await;
     let proxy = CountingProxy::start(&registry.url()).await;
     let (engine, pull) = (Arc::new(node.engine()), pull_of(&proxy.host(), &built));
-    // All but the layers pass.
+    // The proxy lets everything pass except the layers.
     let stop = CancellationToken::new();
     let run = {
         let (engine, pull, stop) = (Arc::clone(&engine), pull.clone(), stop.clone());
@@ -114,7 +114,7 @@ async fn stopping_a_pull_leaves_nothing_in_docker() {
 
     until("dockerd to give up", PATIENCE, async || node.log().contains("context canceled").then_some(()))
         .await;
-    // Docker still asks for the layers that were in its queue, but throws away what it gets and what it had.
+    // Docker still requests the layers in its queue, but throws away what it receives and what it had.
     proxy.behave();
     let leftovers =
         || entries(&node.data().join("tmp")) + entries(&node.data().join("image/vfs/layerdb/sha256"));
@@ -127,7 +127,7 @@ async fn stopping_a_pull_leaves_nothing_in_docker() {
     })
     .await;
     assert_eq!(engine.images().await.unwrap(), [], "the engine goes on pulling");
-    // And it can be had again.
+    // The image can be pulled again.
     assert_eq!(
         engine.pull(&pull, &|_| (), &CancellationToken::new()).await.unwrap().held.digest,
         pull.config
@@ -147,7 +147,7 @@ async fn a_full_disk_is_said_to_be_full() {
     assert_eq!(engine.images().await.unwrap(), []);
 }
 
-/// 30 MB of memory as a disk; nothing where mounting is not allowed.
+/// A memory disk of 30 MB; `None` if mounting is not allowed.
 fn small_disk() -> Option<SmallDisk> {
     let folder = tempfile::Builder::new().prefix("wm-").tempdir().unwrap();
     let mount = std::process::Command::new("mount")
@@ -188,7 +188,7 @@ async fn two_engines_on_a_machine_are_two() {
     assert_eq!(other.images().await.unwrap(), []);
 }
 
-/// A CA, and certificates of it for an engine and for a client, as Docker's manual makes them.
+/// Makes a CA, and its certificates for an engine and a client, as Docker's manual does.
 fn certificates(folder: &std::path::Path) {
     let script = r#"set -e
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem
@@ -213,7 +213,7 @@ async fn an_engine_behind_tls_wants_our_certificate() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let file = |name: &str| folder.path().join(name).display().to_string();
-    // dockerd can't choose a port itself. Below those that are given to whoever asks for any.
+    // dockerd can't choose a port itself. These ports lie below the ones that the system gives out on request.
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let port = (from..32_000).find(is_free).expect("a free port");
@@ -238,7 +238,7 @@ async fn an_engine_behind_tls_wants_our_certificate() {
     let url = EngineUrl::parse(&host, Some(empty.path())).unwrap();
     let fault = Docker::new(&url).err().unwrap();
     assert!(fault.message.contains("ca.pem"), "{fault}");
-    // A CA that did not sign the engine's certificate.
+    // This CA did not sign the engine's certificate.
     certificates(empty.path());
     let fault = Docker::new(&url).unwrap().about().await.unwrap_err();
     assert!(fault.class == Class::EngineGone && fault.message.contains("certificate"), "{fault}");

@@ -1,4 +1,4 @@
-//! Standing preloads, with the real server, a real registry, and image layouts for agents.
+//! Standing preload rules, with the real server, a real registry, and image layouts as agents.
 
 mod broken;
 mod clock;
@@ -21,7 +21,7 @@ use crate::support::proxy::CountingProxy;
 use crate::support::registry::RealRegistry;
 use crate::support::wait::{PATIENCE, until};
 
-/// A round waits until it is quiet, and these machines are busy.
+/// Longest wait: a round of the rules waits until all is quiet, and test machines are busy.
 const LONG: Duration = PATIENCE.saturating_mul(4);
 
 const RULE: &str = "query($n: String!) { preload_rule(name: $n) {
@@ -30,12 +30,12 @@ const RULE: &str = "query($n: String!) { preload_rule(name: $n) {
     status { at images agents folded unknown unknown_count away { agent reason } away_count present missing loading due
              held_back unfit waiting { agent image reason until } begun_at begun task_ids problem } } }";
 
-/// A server with image layouts as agents, and a registry behind a proxy that it has read.
+/// A server with image layouts as agents, which has read a registry behind a proxy.
 struct Scene {
     app: App,
     proxy: CountingProxy,
     registry: RealRegistry,
-    /// The layouts that the server is started with.
+    /// The layouts that the server starts with.
     engines: Arc<Mutex<Vec<String>>>,
 }
 
@@ -67,7 +67,7 @@ impl Scene {
         self.proxy.host()
     }
 
-    /// Waits for the agents of all its layouts; their ids.
+    /// Waits until the agents of all layouts are alive; returns their ids.
     async fn alive(&self) -> Vec<String> {
         let count = self.engines.lock().len();
         self.api().agents_alive(count).await
@@ -86,14 +86,14 @@ impl Scene {
         self.api().add_rule(name, &self.name(images), agents, more).await
     }
 
-    /// Waits until an image stands so on each agent, in order.
+    /// Waits until an image has these states on the agents, in order.
     async fn becomes(&self, image: &str, states: &[&str]) {
         let (api, name) = (self.api(), self.name(image));
         let what = format!("{image} to be {states:?}");
         until(&what, LONG, async || (api.presence(&name).await == states).then_some(())).await;
     }
 
-    /// Has a round made by something that changes nothing.
+    /// Causes a round of the rules by a change without effect.
     async fn another_round(&self, rule: &str) -> Value {
         let at = self.api().rule(rule).await["status"]["at"].clone();
         let agent = self.alive().await.remove(0);
@@ -139,7 +139,7 @@ impl Api {
         self.rule_until(name, &format!("the state {state}"), |rule| rule["state"] == state).await
     }
 
-    /// All tasks that a rule asked for, the oldest first, with their items.
+    /// All tasks that a rule started, oldest first, with their items.
     async fn tasks_of(&self, rule: &str) -> Vec<Value> {
         let document = "{ background_tasks(limit: 200) { id kind subject state rule target_agents items { name state reason } } }";
         let data = self.ask(document, json!({})).await;
@@ -152,7 +152,7 @@ fn lab(name: &str, tag: &str) -> Image {
     Image::new(&format!("lab/{name}"), tag).real_layers(1, 20_000)
 }
 
-/// Adds a rule for one image, whose task is at work and waits for the registry; returns the image's name.
+/// Adds a rule for one image; its task runs and waits for the registry. Returns the image's name.
 async fn held_at_work(api: &Api, proxy: &CountingProxy) -> String {
     proxy.take_log();
     proxy.hold();
@@ -177,7 +177,7 @@ async fn agents_are_filled_as_they_come_and_again_when_they_come_back_empty() {
     assert_eq!((&rule["status"]["present"], &rule["status"]["missing"]), (&json!(2), &json!(0)), "{rule}");
     assert_eq!(api.presence(&scene.name("lab/other:1")).await, ["absent"], "nobody asked for it");
 
-    // Each task says why it is there, and the log on whose word.
+    // Each task names the rule that started it, and the audit log names the rule's author.
     let tasks = api.tasks_of("standard").await;
     assert_eq!(tasks.len(), 2, "one for each image: {tasks:#?}");
     let subject = tasks[0]["subject"].as_str().unwrap();
@@ -199,7 +199,7 @@ async fn agents_are_filled_as_they_come_and_again_when_they_come_back_empty() {
     assert_eq!(tasks.len(), 4, "the one that was filled is left alone: {tasks:#?}");
     assert!(tasks[2..].iter().all(|task| task["items"].as_array().unwrap().len() == 1), "{tasks:#?}");
 
-    // The first is set up anew.
+    // The first agent loses all its images.
     scene.app.kill9();
     fs::remove_dir_all(scene.folder("one")).unwrap();
     scene.app.restart().await;
@@ -226,7 +226,7 @@ async fn a_tag_that_moves_or_comes_is_followed_and_nothing_is_taken_away() {
     assert_eq!(tasks.len(), 3, "{tasks:#?}");
     assert!(tasks.iter().all(|task| task["items"].as_array().unwrap().len() == 2), "one for both agents");
 
-    // An image that is forgotten, and a rule that is removed, leave the agents as they are.
+    // Forgetting an image or removing a rule changes nothing on the agents.
     let held = fs::read_to_string(scene.folder("one").join("index.json")).unwrap();
     api.does("delete_preload_rule", "name: \"standard\"").await;
     api.does("forget_image", &format!("reference: {:?}", scene.name("lab/torch:1"))).await;
@@ -277,7 +277,7 @@ async fn names_that_are_nobodys_yet_are_told_of_and_count_once_they_are_there() 
     let rule = api.rule_until("standard", "the names", |rule| rule["status"]["unknown_count"] == 3).await;
     assert_eq!(rule["status"]["unknown"], json!(["gpu01", "gpu02", "@later"]), "{rule:#}");
 
-    // A group that comes to be, and one that is left.
+    // A group is made, and an agent moves into it.
     assert_eq!(
         scene.app.wharf(&["scaling-group", "add", "later"]).await.code,
         0,

@@ -1,4 +1,4 @@
-//! Rescans of real registries: what ends up in the catalog, what a repeat costs, and what must not be lost.
+//! Rescans of real registries: what the catalog contains afterwards, what a repeat costs, and what must not be lost.
 
 mod meanwhile;
 
@@ -14,7 +14,7 @@ use crate::support::proxy::{CountingProxy, Exchange};
 use crate::support::registry::{RealRegistry, USER};
 use crate::support::verbs::counts;
 
-/// The reasons a ledger gives in one of its lists, as `(reference, reason)`.
+/// The reasons in one of a ledger's lists, as `(reference, reason)`.
 fn reasons(task: &Value, list: &str) -> Vec<(String, String)> {
     let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     let entries = task["ledger"][list].as_array();
@@ -22,7 +22,7 @@ fn reasons(task: &Value, list: &str) -> Vec<(String, String)> {
     entries.iter().map(|entry| (text(entry, "reference"), text(entry, "reason"))).collect()
 }
 
-/// `name:tag/architecture` of the whole catalog.
+/// The whole catalog, as `name:tag/architecture`.
 fn names(images: &[Value]) -> BTreeSet<String> {
     let text = |image: &Value, field: &str| image[field].as_str().unwrap_or_default().to_owned();
     images
@@ -139,14 +139,14 @@ async fn a_repeat_asks_once_per_tag_and_fetches_nothing() {
     assert_eq!(counts(&second), [0, 0, 54, 0, 0, 0], "{second:#}");
     only_questions(&proxy.take_log(), 40);
 
-    // What is known survives a restart: content by digest is fetched once, ever.
+    // Knowledge survives a restart: content is fetched by digest only once, ever.
     let mut app = app;
     app.terminate().await;
     app.restart().await;
     app.admin().scan(&proxy.host()).await;
     only_questions(&proxy.take_log(), 40);
 
-    // One tag moved: one manifest and one config more.
+    // One tag moved, which costs one manifest and one config.
     registry.push(&Image::new("r/1", "t1").content("new")).await;
     let moved = app.admin().scan(&proxy.host()).await;
     assert_eq!(counts(&moved), [0, 1, 53, 0, 0, 0], "{moved:#}");
@@ -155,7 +155,7 @@ async fn a_repeat_asks_once_per_tag_and_fetches_nothing() {
     assert_eq!((bodies(Exchange::is_manifest), bodies(Exchange::is_blob)), (1, 1), "{log:#?}");
 }
 
-/// Checks that a log holds one question per tag, the listings, and no manifest or blob body.
+/// Checks that a log holds one manifest request per tag, the listings, and no manifest or blob body.
 fn only_questions(log: &[Exchange], tags: usize) {
     for exchange in log.iter().filter(|e| e.is_manifest() || e.is_blob()) {
         assert_eq!(exchange.body_bytes, 0, "{exchange:?}");
@@ -176,7 +176,7 @@ async fn a_rescan_killed_again_and_again_is_finished_under_the_same_id() {
     let mut app = App::start().await;
     app.admin().add_registry_at(&proxy.host(), &proxy.url(), None).await;
     let task = app.admin().rescan(&proxy.host()).await;
-    // A whole scan is 1231 requests at the least, so each of these comes in the middle of it.
+    // A whole scan takes at least 1231 requests, so each of these kills comes in the middle of it.
     for kill in 1..=4 {
         proxy.reached(kill * 200).await;
         proxy.hold();
@@ -223,7 +223,7 @@ async fn a_registry_with_tokens_is_scanned_with_few_of_them() {
     assert_eq!(counts(&task), [40, 0, 0, 0, 0, 0], "{task:#}");
     let asked = registry.tokens().asked();
     assert!(asked.iter().all(|token| token.granted && token.account.as_deref() == Some(USER)), "{asked:?}");
-    // One for the catalog and one per repository, and no stampede.
+    // One token for the catalog and one per repository: requests at the same time share a token.
     assert!(asked.len() <= 6, "{asked:?}");
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct Node {
     /// Label to join with; may be repeated. An admin can change it later: wharf agent label
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Container engine: unix:///path or tcp://host:port for Docker, podman+unix:///path, cri:///path for containerd, or
-    /// oci:DIR for a directory that the agent fills itself [default: what DOCKER_HOST names, else
+    /// Container engine: unix:///path or tcp://host:port for Docker, podman+unix:///path, cri:///path for containerd,
+    /// or oci:DIR for a directory that the agent fills itself [default: what DOCKER_HOST names, else
     /// unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL")]
     engine: Option<String>,
