@@ -1,7 +1,7 @@
 //! wharf keeps a catalog of container images read from registries, decides which users may see which images, and loads
 //! and unloads images on the nodes of a lab.
 //!
-//! The modules are layers; each imports only from lower ones, by full path (`tests/architecture.rs` checks this):
+//! The modules stand on floors; each imports only from lower floors, by full path (`tests/architecture.rs` checks this):
 //!
 //! ```text
 //! main
