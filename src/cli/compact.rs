@@ -14,12 +14,12 @@ use crate::{
     store::compact,
 };
 
-/// Give disk space that the database no longer needs back to the system, while the server is stopped
+/// Free disk space that the database no longer needs, while the server is stopped
 ///
 /// What is removed leaves free space in the database's file, which new records use. A start of the server gives it back
-/// if half of the file or more is free and the file is larger than 32 MiB; this command does it in any case. The
-/// database is written to a new file, which is checked before it replaces the old one: the disk must have room for
-/// both.
+/// to the system if half of the file or more is free and the file is larger than 32 MiB; this command does it in any
+/// case. The database is written to a new file, which is read back before it replaces the old one: the disk must have
+/// room for both.
 #[derive(Args)]
 pub(crate) struct Compact {
     /// The stopped server's data directory

@@ -49,7 +49,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Show wharf at work, with a registry, images, agents and users of its own
 ///
 /// Needs no Docker, no network and no set-up: a registry in memory, six agents that keep images in a temporary
-/// directory, two domains. Images are on their way when the page opens, and one agent is flaky. All of it is gone when
+/// directory, two domains. Images are being loaded when the page opens, and one agent is flaky. All of it is gone when
 /// the demo ends with Ctrl-C.
 #[derive(Args)]
 #[command(mut_arg("log_level", |level| level.default_value("error")))]
@@ -57,7 +57,7 @@ pub(crate) struct Demo {
     /// Address and port to listen on [default: 127.0.0.1:8090, or another port if that one is taken]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Don't open a browser; without this one is opened if stdout is a terminal with a display
+    /// Don't open a browser; otherwise one opens if stdout is a terminal with a display
     #[arg(long)]
     no_browser: bool,
     #[command(flatten)]

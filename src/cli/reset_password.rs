@@ -73,8 +73,8 @@ impl ResetPassword {
             Ok((throttle, sessions, Tokens::load(&store, &accounts, audit, clock.clone())?))
         });
         let (throttle, sessions, tokens) = doors.map_err(|why| failed(why.to_string()))?;
-        // Sessions and failed attempts with the old password end. Tokens are revoked if the keypairs are replaced, or
-        // if the account was switched off.
+        // All sessions of the user end, and failed attempts to sign in are forgotten. Tokens are revoked if the
+        // keypairs are replaced, or if the account was switched off.
         let hasher = Hasher::new().map_err(|why| failed(why.to_string()))?;
         let reset = accounts.reset(&hasher, &self.email, given, self.keypair, clock.now(), |w, user| {
             throttle.clear(w, &user.email)?;

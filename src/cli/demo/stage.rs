@@ -99,7 +99,7 @@ pub(crate) struct Within<'a> {
     domain: &'a str,
 }
 
-/// Sets up the lab, as its administrator.
+/// The client that sets up the lab, signed in as its administrator.
 pub(super) struct Stage(pub(super) Client);
 
 impl Stage {
