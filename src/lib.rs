@@ -1,7 +1,7 @@
-//! wharf keeps a catalog of container images read from registries, decides who may see which, and loads and unloads
-//! them on the nodes of a lab.
+//! wharf keeps a catalog of container images read from registries, decides which users may see which images, and loads
+//! and unloads images on the nodes of a lab.
 //!
-//! The modules are floors; each imports only from lower ones, by full path (`tests/architecture.rs` holds us to it):
+//! The modules stand on floors; each imports only from lower floors, by full path (`tests/architecture.rs` checks this):
 //!
 //! ```text
 //! main
@@ -18,7 +18,7 @@
 //! base
 //! ```
 
-// async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
+// async-graphql nests the future of a schema one level for each domain; an optimized build follows all levels.
 #![recursion_limit = "256"]
 
 pub mod access;

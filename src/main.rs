@@ -1,6 +1,6 @@
 //! The `wharf` command.
 
-// async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
+// async-graphql nests the future of a schema one level for each domain; an optimized build follows all levels.
 #![recursion_limit = "256"]
 
 use std::process::ExitCode;

@@ -58,25 +58,25 @@ enum Verb {
         /// The expression: 'gpu[01-16]!gpu03'
         expression: String,
     },
-    /// Make, list and revoke the tokens by which agents on other machines join
+    /// Make, list and revoke the tokens with which agents on other machines join
     #[command(subcommand)]
     Token(Token),
-    /// Let an agent get no new images; what it has stays, and what it is loading is loaded
+    /// Stop giving an agent new images; it keeps what it has, and finishes what it is loading
     Drain {
         /// The agent
         id: String,
-        /// Let it get new images again
+        /// Give it new images again
         #[arg(long)]
         undo: bool,
     },
-    /// Take an agent out: it is cut off at once and its credential is good no more
+    /// Remove an agent: it is cut off at once and its credential stops working
     Remove {
         /// The agent
         id: String,
     },
 }
 
-/// A label; to the API, one without a value is to be removed.
+/// A label. In a request to the API, a label without a value is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Label {
     #[serde(deserialize_with = "json::text")]
@@ -97,7 +97,7 @@ fn label(text: &str) -> Result<Label, &'static str> {
     Ok(Label { key: key.into(), value: value.into() })
 }
 
-/// An agent as the API has it.
+/// An agent as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -128,7 +128,7 @@ pub(crate) const SHOW: Operation<One<'_>, Record> = Operation::new(FILE, "Agent"
 pub(crate) const SET: Operation<Expression<'_>, Preview> = Operation::new(FILE, "AgentSet", "agent_set");
 pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "ModifyAgent", "modify_agent");
 
-/// Which agents are listed.
+/// The filter of the list of agents.
 #[derive(Default, Serialize)]
 pub(crate) struct Which<'a> {
     status: Option<String>,
@@ -140,7 +140,7 @@ pub(crate) struct Expression<'a> {
     expression: &'a str,
 }
 
-/// What an expression names.
+/// The agents that an expression names, as the API returns them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Preview {
     ok: bool,
@@ -152,7 +152,7 @@ pub(crate) struct Preview {
     error: Option<Mistake>,
 }
 
-/// What is wrong with it.
+/// An error in an expression.
 #[derive(Debug, Serialize, Deserialize)]
 struct Mistake {
     #[serde(deserialize_with = "json::text")]
@@ -190,7 +190,7 @@ impl Agent {
     }
 }
 
-/// The agents, or those with a status or of a group.
+/// Fetches the agents, all or only those with a status or of a group.
 pub(crate) async fn all(client: &Client, status: Option<&str>, group: Option<&str>) -> Result<Vec<Record>> {
     let which = Which { status: status.map(str::to_uppercase), group };
     client.ask(&LIST, which).await.map(|agents| agents.0)
@@ -223,7 +223,7 @@ async fn relabel(client: &Client, id: &str, labels: &[Label], as_json: bool) -> 
     cli::done(&outcome, &format!("labelled {id}"), as_json)
 }
 
-/// Lets an agent get no new images, or lets it get some again.
+/// Stops giving an agent new images, or with `undo` gives it new images again.
 async fn drain(client: &Client, id: &str, undo: bool, as_json: bool) -> Result<()> {
     let outcome = client.change(id, &MODIFY, Set { id, props: json!({ "schedulable": undo }) }).await?;
     let done = if undo { "takes new images again" } else { "gets no new images; what it has stays" };
@@ -241,9 +241,9 @@ async fn set(client: &Client, expression: &str, as_json: bool) -> Result<()> {
 }
 
 impl Record {
-    /// Its status; of one that answers, also whether it drains.
+    /// The agent's status; for an agent that answers, also whether it drains.
     fn status(&self) -> &str {
-        // What is lost takes no images either, whether it drains or not.
+        // A lost agent takes no images either, whether it drains or not.
         if self.status == "ALIVE" && self.schedulable == Some(false) { "DRAINING" } else { &self.status }
     }
 

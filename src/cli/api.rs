@@ -27,15 +27,15 @@ use crate::{
     },
 };
 
-/// The API version we speak, as the newest official client states it.
+/// The API version that this client speaks, as the newest official client states it.
 const API_VERSION: &str = "v9.20250722";
-/// Longest wait for the connection: more than any network that is usable at a prompt.
+/// Longest wait for a connection: longer than on any network that is usable at a prompt.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest wait for a whole answer; the server's own limit for a query is shorter.
 const ANSWER: Duration = Duration::from_mins(2);
-/// Longest silence on an event stream before we ask anew; a live server says something more often.
+/// Longest silence on an event stream until the client asks again; a live server sends something more often.
 const SILENCE: Duration = Duration::from_mins(1);
-/// Largest answer we read: 100,000 images with all their labels are a third of it.
+/// Largest answer that is read, in bytes: 100,000 images with all their labels take a third of it.
 const MAX_ANSWER: usize = 1 << 30;
 
 /// A signing client of one server.
@@ -47,20 +47,20 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Reads the keys and prepares; nothing is sent yet.
+    /// Reads the keys and prepares the client; sends nothing yet.
     pub(crate) fn new(connection: &Connection, matches: &ArgMatches) -> Result<Self> {
         let (access_key, secret) = connection.keys(matches)?;
         Self::with_keys(&connection.endpoint, connection.endpoint_ca_file.as_deref(), access_key, secret)
     }
 
-    /// A client with these keys.
+    /// Makes a client with these keys.
     pub(crate) fn with_keys(
         endpoint: &Url,
         ca: Option<&Path>,
         access_key: String,
         secret: Secret,
     ) -> Result<Self> {
-        // reqwest asks the process for its cryptography. An error means it is installed already.
+        // reqwest uses the process's cryptography provider. An error means that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
@@ -82,14 +82,14 @@ impl Client {
         Ok(Self { http, endpoint: endpoint.clone(), access_key, secret })
     }
 
-    /// What a path answers to whoever asks, unsigned.
+    /// Requests a path without a signature, and returns what the server answers to everyone.
     pub(crate) async fn look(&self, target: &str) -> Result<Response> {
         let request = self.http.get(format!("{}{target}", self.name())).timeout(ANSWER);
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
-    /// What an operation answers.
+    /// Sends an operation and returns its answer.
     pub(crate) async fn ask<V: Serialize, T: DeserializeOwned>(
         &self,
         operation: &Operation<V, T>,
@@ -98,7 +98,7 @@ impl Client {
         self.ask_about(self.name(), operation, variables).await
     }
 
-    /// [`Client::ask`] where a refusal is about one thing.
+    /// Does what [`Client::ask`] does, for an operation on one thing: a refusal names `what`.
     pub(crate) async fn ask_about<V: Serialize, T: DeserializeOwned>(
         &self,
         what: &str,
@@ -109,7 +109,7 @@ impl Client {
         self.answer(operation, variables).await?.field(field).map_err(|refusal| refusal.about(what, field))
     }
 
-    /// [`Client::ask_about`] for a thing that may not be there.
+    /// Does what [`Client::ask_about`] does, for a thing that may not exist.
     pub(crate) async fn find<V: Serialize, T: DeserializeOwned>(
         &self,
         what: &str,
@@ -123,7 +123,7 @@ impl Client {
         answer.field(field).map_err(|refusal| refusal.about(what, field))
     }
 
-    /// A mutation; `ok: false` is a failure of `what`, with the server's reason.
+    /// Sends a mutation; `ok: false` is a failure of `what`, with the server's reason.
     pub(crate) async fn change<V: Serialize, T: Payload>(
         &self,
         what: &str,
@@ -159,7 +159,7 @@ impl Client {
             .map_err(|_| self.foreign(&format!("answered HTTP {} with no GraphQL", status.as_u16())))
     }
 
-    /// Opens a task's event stream, from behind this event on.
+    /// Opens a task's event stream, starting after this event.
     pub(crate) async fn events(
         &self,
         task: TaskId,
@@ -187,7 +187,8 @@ impl Client {
         }
     }
 
-    /// Has a backup taken, and opens it. The answer begins when it is ready, which takes as long as the database is large.
+    /// Has the server take a backup, and opens it. The answer begins when the backup is ready, which takes longer the
+    /// larger the database is.
     pub(crate) async fn backup(&self) -> Result<Response> {
         let request = self.signed(&Method::POST, "/backup", "application/json");
         let sent = request.header(CONTENT_TYPE, "application/json").send().await;
@@ -195,7 +196,7 @@ impl Client {
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
-    /// What comes next of it.
+    /// The next piece of a backup's content; `None` at its end.
     pub(crate) async fn next_piece(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
         let piece = tokio::time::timeout(SILENCE, response.chunk()).await;
         let piece = piece.map_err(|_| Failure::failed(self.name(), "it stopped sending").passing())?;
@@ -213,7 +214,7 @@ impl Client {
         let host = authority(&self.endpoint);
         let request = signature::Request {
             method: method.as_str(),
-            // A prefix in the endpoint's path is a reverse proxy's, which takes it off: the server never sees it.
+            // A prefix in the endpoint's path belongs to a reverse proxy, which removes it: the server never sees it.
             target,
             date: &date,
             host: &host,
@@ -249,7 +250,7 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let why = causes(error);
         if find_cause::<rustls::Error>(error).is_some() {
-            // It will not pass: somebody has to name the authority, or look who answers there.
+            // Trying again does not help: the user has to name the authority, or check which server answers there.
             return Failure::failed(self.name(), why)
                 .remedy("name its authority's file with --endpoint-ca-file");
         }
@@ -296,19 +297,19 @@ impl Client {
 
 const NOT_SUPER_ADMIN: &str = "use a super-admin's key pair";
 
-/// Whether a server's answer has this code. Codes are kept as text, for a newer server may have others.
+/// Whether a server's answer has this code. Codes are kept as text, because a newer server may have others.
 fn is(given: Option<&str>, code: Code) -> bool {
     given == Some(code.as_str())
 }
 
-/// What the API said where it did not do what it was asked.
+/// The API's reasons for refusing a request.
 struct Refusal {
     why: String,
     code: Option<String>,
 }
 
 impl Refusal {
-    /// The failure of `what`, which the field of the schema was asked about.
+    /// The refusal as a failure of `what`; `field` is the field of the schema that was asked.
     fn about(self, what: &str, field: &str) -> Failure {
         let failure = match with_caret(&self.why) {
             Some((why, block)) => Failure::about(what, why).below(block),
@@ -326,7 +327,7 @@ impl Refusal {
     }
 }
 
-/// Where a person sees what there is of the kind that a field of the schema is about.
+/// The command that lists the things that a field of the schema is about.
 fn where_listed(field: &str) -> Option<&'static str> {
     let has = |word| field.contains(word);
     if matches!(field, "preload_image" | "unload_image" | "preload_plan" | "image_presence") {
@@ -350,7 +351,8 @@ fn where_listed(field: &str) -> Option<&'static str> {
     }
 }
 
-/// A complaint about an expression, as the message and the two lines that show the place: the expression and a caret.
+/// Splits a complaint about an expression into the message and the two lines that show the place: the expression and a
+/// caret.
 fn with_caret(why: &str) -> Option<(&str, &str)> {
     let (rest, caret) = why.trim_end().rsplit_once('\n')?;
     let (message, _) = rest.rsplit_once('\n')?;
@@ -360,27 +362,28 @@ fn with_caret(why: &str) -> Option<(&str, &str)> {
 /// Why an event stream did not open.
 #[derive(Debug)]
 pub(crate) enum Unopened {
-    /// The server knows no such task, or none that this caller may follow.
+    /// The server knows no such task, or the caller may not follow it.
     Unknown,
-    /// It was not answered, or refused.
+    /// The server did not answer, or refused.
     Failed(Failure),
 }
 
-/// What a mutation answers.
+/// The answer to a mutation.
 pub(crate) trait Payload: DeserializeOwned + Serialize {
-    /// Whether it was done; the reason if not, perhaps a remark if it was; what kind of failure it is, if it is one.
+    /// Whether the mutation was done; the reason if not, or perhaps a remark if it was; the kind of failure, if it
+    /// failed.
     fn outcome(&self) -> (bool, Option<&str>, Option<&str>);
 }
 
-/// What a mutation answers that is over when it is answered.
+/// The answer to a mutation that is finished when the server answers.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Outcome {
-    /// Whether it was done.
+    /// Whether the mutation was done.
     pub(crate) ok: bool,
-    /// The reason if not; perhaps a remark if it was.
+    /// The reason if it was not done; perhaps a remark if it was.
     #[serde(default)]
     pub(crate) msg: Option<String>,
-    /// What kind of failure it is, if it is one.
+    /// The kind of failure, if the mutation failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
 }
@@ -391,16 +394,16 @@ impl Payload for Outcome {
     }
 }
 
-/// What a mutation answers that starts a task.
+/// The answer to a mutation that starts a task.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Started {
     ok: bool,
-    /// The reason if it did not; perhaps a remark if it did.
+    /// The reason if the task did not start; perhaps a remark if it did.
     #[serde(default)]
     pub(crate) msg: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
-    /// The background task; none where there was nothing to do.
+    /// The background task; `None` if there was nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task_id: Option<TaskId>,
 }
@@ -439,7 +442,7 @@ struct Extensions {
 }
 
 impl GraphqlResponse {
-    /// Whether all that is wrong is that what was asked for is not there.
+    /// Whether the only error is that the requested thing does not exist.
     fn says_not_found(&self) -> bool {
         !self.errors.is_empty() && self.errors.iter().all(|error| is(error.code(), Code::NotFound))
     }
@@ -481,7 +484,7 @@ fn authority(endpoint: &Url) -> String {
     endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// An error with what is behind it: reqwest's own text is only "error sending request".
+/// An error with its causes: reqwest's own text is only "error sending request".
 fn causes(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(cause) = deepest.source() {
@@ -490,7 +493,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
-/// GraphQL variables without those that are null: an argument left out and one that is null may mean two things.
+/// GraphQL variables without the null ones: leaving an argument out and passing null may mean two things.
 pub(crate) fn given(mut variables: Value) -> Value {
     if let Some(variables) = variables.as_object_mut() {
         variables.retain(|_, value| !value.is_null());

@@ -1,4 +1,4 @@
-//! `wharf audit`: who did what.
+//! `wharf audit`: which user did what.
 
 use clap::{ArgMatches, Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +8,7 @@ use crate::cli::{
     self, api::Client, connection::Connection, failure::Result, json, operation::Operation, table,
 };
 
-/// How many rows one request brings: as many as the server gives.
+/// Rows per request: the most that the server gives.
 const PAGE: usize = 1_000;
 
 /// Print the audit log: every change and attempt, with who, from where, on what, and what came of it
@@ -41,7 +41,7 @@ pub(crate) struct Audit {
     limit: usize,
 }
 
-/// What came of a mutation.
+/// The outcome of a mutation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Outcome {
     /// It was done
@@ -53,7 +53,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// The value's name in the API.
+    /// The outcome's name in the API.
     fn name(self) -> &'static str {
         match self {
             Self::Done => "DONE",
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// A moment, or how long ago it is.
+/// Reads a moment, or how long ago it is.
 fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = text.parse() {
         return Ok(moment);
@@ -79,7 +79,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     age.and_then(|age| Timestamp::now().checked_sub(age).ok()).ok_or_else(wrong)
 }
 
-/// A row, as the server has it.
+/// A row of the audit log, as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
     #[serde(deserialize_with = "json::count")]
@@ -120,7 +120,7 @@ pub(crate) struct Page {
 pub(crate) const LOG: Operation<Asked<'_>, Page> =
     Operation::new(include_str!("operations/audit.graphql"), "AuditLog", "audit_log");
 
-/// Which rows are asked for.
+/// The filter and the page of the rows to fetch.
 #[derive(Default, Serialize)]
 pub(crate) struct Asked<'a> {
     user: Option<&'a str>,
@@ -172,7 +172,7 @@ fn show(rows: Vec<Row>) -> Result<()> {
     }
     let headers = ["AT", "USER", "FROM", "ACTION", "ON", "OUTCOME", "WHY"];
     let cells = rows.into_iter().map(|row| {
-        // To the second: the number orders what happened within one.
+        // Seconds are enough: the row's number orders events within a second.
         let shown =
             |at: String, format: &str| at.parse().map_or(at, |at: Timestamp| at.strftime(format).to_string());
         let mut outcome = row.outcome.to_lowercase();

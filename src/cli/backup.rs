@@ -1,4 +1,4 @@
-//! `wharf backup` and `wharf restore`: everything the server keeps, in one file and back.
+//! `wharf backup` and `wharf restore`: save everything the server keeps in one file, and restore it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -28,33 +28,33 @@ use crate::{
 
 /// Save everything the server keeps to a file, while it runs
 ///
-/// The backup is the server's state at one moment, whatever is done to it meanwhile; it is checked before it gets its
-/// name, and readable by its owner only. For super-admins.
+/// The backup is the server's state at one moment, even if changes go on meanwhile; it is checked before it gets its
+/// name, and only its owner can read it. For super-admins.
 ///
-/// The key that opens the secrets in it (passwords of registries, secret keys) never leaves a running server: keep a
-/// copy of the data directory's secret.key as well, apart from the backups. With --offline the key is in the backup.
+/// The key that opens the secrets in it (passwords of registries, secret keys) never leaves a running server: also keep
+/// a copy of the data directory's secret.key, apart from the backups. With --offline the key is in the backup.
 #[derive(Args)]
 pub(crate) struct Backup {
     #[command(flatten)]
     connection: Connection,
-    /// The file to write; it must not be there yet
+    /// The file to write; it must not exist yet
     file: PathBuf,
     /// Read this data directory, whose server is stopped, instead of asking a running one; its key is in the backup
     #[arg(long, value_name = "DIR")]
     offline: Option<PathBuf>,
 }
 
-/// Make a data directory of a backup
+/// Make a data directory from a backup
 ///
 /// Every record is compared with what was saved. A directory that has a database already is refused.
 #[derive(Args)]
 pub(crate) struct Restore {
     /// The backup
     file: PathBuf,
-    /// The directory to make; empty, or not there yet
+    /// The directory to make; it must be empty or not exist yet
     #[arg(long, value_name = "DIR", default_value = serve::DATA_DIR)]
     data_dir: PathBuf,
-    /// The secret.key of the server that the backup is of; not needed if the key is in the backup
+    /// The secret.key of the server that was backed up; not needed if the key is in the backup
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Print JSON, for scripts
@@ -62,7 +62,7 @@ pub(crate) struct Restore {
     json: bool,
 }
 
-/// A file under another name until it is whole; removed if it never is.
+/// A file that has a temporary name until it is complete; it is removed if it is never completed.
 struct Unfinished<'a> {
     path: PathBuf,
     wanted: &'a Path,
@@ -109,7 +109,7 @@ impl Backup {
             let Some(directory) = self.offline.clone() else {
                 let client = Client::new(&self.connection, matches)?;
                 download(&client, &path).await?;
-                // Nothing that was lost or changed on the way gets the backup's name.
+                // A file that was damaged or cut short on the way must not get the backup's name.
                 return cli::aside(move || backup::check(&path).map_err(|why| failed(&why))).await;
             };
             let copy = move || {
@@ -120,7 +120,7 @@ impl Backup {
             };
             cli::aside(copy).await
         };
-        // What is half done is removed with its name.
+        // An unfinished file is removed when `unfinished` is dropped.
         let label = cli::until_stopped("backup", save, || ())?;
         unfinished.finish()?;
         told(&self.file, &label, self.connection.json, "saved to", |file| {

@@ -1,4 +1,4 @@
-//! A progress bar per agent, while an image goes to agents or comes from them.
+//! A progress bar for each agent, while an image is loaded onto agents or removed from them.
 
 use std::{
     collections::HashMap,
@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// Between two looks: often enough to be seen moving.
+/// Pause between two requests for the progress: short enough to see the bars move.
 const PAUSE: Duration = Duration::from_millis(500);
-/// No more bars than a small terminal has lines for; the task's own bar counts all agents.
+/// Most bars shown: they fit in a small terminal. The task's own bar counts all agents.
 const MOST: usize = 16;
 
 pub(crate) const LOOK: Operation<One<'_>, Option<Snapshot>> =
@@ -55,9 +55,10 @@ struct Agent {
     attempts: u64,
 }
 
-/// Keeps the bars as the task is, until it is dropped. Draws nothing for other tasks, and nothing off a terminal.
+/// Keeps the bars up to date with the task, until the future is dropped. Draws nothing for tasks of other kinds, or if
+/// stderr is no terminal.
 ///
-/// The bars are an extra: what can't be asked now is asked again, and whoever follows the task's events says why.
+/// The bars are an extra: a request that fails is made again, and the code that follows the task's events reports why.
 pub(crate) async fn watch(client: &Client, id: TaskId, all: &MultiProgress) -> Infallible {
     if !io::stderr().is_terminal() {
         return future::pending().await;
@@ -103,7 +104,7 @@ fn draw(agents: &[Agent], bars: &mut HashMap<String, ProgressBar>, all: &MultiPr
 }
 
 impl Agent {
-    /// Whether there is something to see: it is worked on, or waits for a reason.
+    /// Whether there is something to show: the agent works on it, or waits for a reason.
     fn is_under_way(&self) -> bool {
         self.state == "running" || (self.state == "waiting" && self.reason.is_some())
     }
@@ -112,7 +113,7 @@ impl Agent {
         let attempt = if self.attempts > 1 { format!("attempt {} ", self.attempts) } else { String::new() };
         let what = match (&self.reason, self.speed.filter(|speed| *speed >= 1.0)) {
             (Some(reason), _) if self.state == "waiting" => format!("waiting: {reason}"),
-            // A speed is for people: a figure or two is enough of it.
+            // A speed for people needs no more than a figure or two.
             (_, Some(speed)) => format!("{speed:.0}").parse().map(text::size).unwrap_or_default() + "/s",
             _ => self.state.clone(),
         };

@@ -1,4 +1,4 @@
-//! Opens a page in the browser of whoever sits in front of the machine, if there is one.
+//! Opens a page in the browser of the user in front of the machine, if there is one.
 
 use std::{
     env,
@@ -8,23 +8,23 @@ use std::{
     thread,
 };
 
-/// What opens a page, the first that there is: of the Windows around a WSL, of a desktop, of macOS.
+/// Programs that open a page; the first that exists is used: for Windows around a WSL, a desktop, and macOS.
 const OPENERS: &[&str] = if cfg!(target_os = "macos") { &["open"] } else { &["wslview", "xdg-open"] };
 
-/// Opens the page where somebody sees it. It never waits, and where it does not work nobody is told: the address is on
-/// the terminal.
+/// Opens the page if this machine has a display. It never waits, and says nothing if it fails: the address is on the
+/// terminal.
 pub(crate) fn open(url: &str) {
     let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     if !io::stdout().is_terminal() || !has_display(set) {
         return;
     }
     let url = url.to_owned();
-    // Openers may stay as long as the browser does, and must be waited for.
+    // An opener may run as long as the browser does, and must be waited for.
     thread::spawn(move || {
         let started = OPENERS.iter().find_map(|opener| {
             let mut command = Command::new(opener);
             command.arg(&url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            // In a group of its own: Ctrl-C is for us, and not for the browser.
+            // The opener gets a process group of its own, so that Ctrl-C ends wharf and not the browser.
             command.process_group(0).spawn().ok()
         });
         if let Some(mut opener) = started {
@@ -33,7 +33,7 @@ pub(crate) fn open(url: &str) {
     });
 }
 
-/// Whether somebody can see a window. One that comes by SSH has a display at best that is slow to draw on.
+/// Whether the user can see a window. An SSH session has at best a display that is slow to draw on.
 fn has_display(set: impl Fn(&str) -> bool) -> bool {
     if set("SSH_CONNECTION") {
         return false;

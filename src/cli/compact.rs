@@ -1,4 +1,4 @@
-//! `wharf compact`: the database without the room that nothing takes any more.
+//! `wharf compact`: frees the disk space that the database does not use any more.
 
 use std::path::PathBuf;
 
@@ -14,11 +14,12 @@ use crate::{
     store::compact,
 };
 
-/// Give the disk back what the database does not need any more, while the server is stopped
+/// Free disk space that the database no longer needs, while the server is stopped
 ///
-/// What is removed leaves room in the database's file, which is used for what comes. A start of the server gives it back
-/// where half of the file or more is free and the file is larger than 32 MiB; this does it in any case. The database is
-/// written to a new file, which is read back before it takes the place of the old one: there has to be room for both.
+/// What is removed leaves free space in the database's file, which new records use. A start of the server gives it back
+/// to the system if half of the file or more is free and the file is larger than 32 MiB; this command does it in any
+/// case. The database is written to a new file, which is read back before it replaces the old one: the disk must have
+/// room for both.
 #[derive(Args)]
 pub(crate) struct Compact {
     /// The stopped server's data directory

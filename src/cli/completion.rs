@@ -1,4 +1,4 @@
-//! `wharf completion`: what a shell needs to complete our commands.
+//! `wharf completion`: scripts with which a shell completes wharf's commands.
 
 use clap::Args;
 use clap_complete::Shell;

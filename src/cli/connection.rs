@@ -1,5 +1,5 @@
-//! Which server a command talks to, and as whom: flags, our variables, the official clients' variables, the
-//! configuration file.
+//! The server that a command talks to, and the keys it signs with. They come from flags, wharf's variables, the
+//! official clients' variables and the configuration file.
 
 use std::{
     env, fs,
@@ -14,16 +14,16 @@ use crate::{
     cli::failure::{Failure, Result},
 };
 
-/// Largest key or certificate file we read; a bundle of every public root is 250 KiB.
+/// Largest key or certificate file that is read, in bytes; a bundle of every public root is 250 KiB.
 const MAX_FILE: u64 = 4 << 20;
-/// Where credentials come from. Whoever lacks them has most likely just started their first server.
+/// Where to find credentials. A user without them has most likely just started their first server.
 pub(crate) const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as wharf serve showed them on its first start \
     (if they are lost, stop it and run: wharf user reset-password EMAIL --keypair)";
 
-/// Where help lists them: beside what the command takes for itself.
+/// The heading of these flags in help, apart from the command's own flags.
 const HEADING: &str = "Server";
 
-/// What every command that talks to a server takes.
+/// The flags that every command that talks to a server has.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
     /// The server's URL (also read from BACKEND_ENDPOINT)
@@ -44,19 +44,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The access key and the secret key to sign with.
+    /// The access key and the secret key to sign requests with.
     ///
     /// # Errors
-    /// Wrong usage when one is given nowhere, with the place to have it from.
+    /// Wrong usage if either key is missing, with advice where to get it.
     pub(crate) fn keys(&self, matches: &ArgMatches) -> Result<(String, Secret)> {
         let given = self.keys_if_given(matches)?;
         given.ok_or_else(|| Failure::usage("no credentials for the server").remedy(WHERE_FROM))
     }
 
-    /// The same, for what can do something without.
+    /// The access key and the secret key, or `None` if neither is given: for commands that can do something without
+    /// keys.
     ///
     /// # Errors
-    /// Wrong usage when only one of them is given.
+    /// Wrong usage if only one of them is given.
     pub(crate) fn keys_if_given(&self, matches: &ArgMatches) -> Result<Option<(String, Secret)>> {
         let named_now =
             source(matches, "secret_key_file").is_some_and(|source| source != ValueSource::DefaultValue);
@@ -79,8 +80,8 @@ fn endpoint(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Lets the official clients' variables stand in for ours where ours are not set: a shell that is set up for them
-/// needs nothing else. They win over the configuration file, as every variable does.
+/// Reads the official clients' variables where wharf's own are not set, so that a shell set up for those clients needs
+/// nothing else. They win over the configuration file, as every variable does.
 pub(crate) fn with_official_environment(
     mut command: clap::Command,
     variable: impl Fn(&str) -> Option<String>,
@@ -99,7 +100,7 @@ pub(crate) fn with_official_environment(
     command
 }
 
-/// Where an argument's value came from, on whichever level it was given.
+/// The source of an argument's value, on whichever level of the command line it was given.
 pub(crate) fn source(matches: &ArgMatches, id: &str) -> Option<ValueSource> {
     let mut level = matches;
     while let Some((_, inner)) = level.subcommand() {
@@ -109,8 +110,8 @@ pub(crate) fn source(matches: &ArgMatches, id: &str) -> Option<ValueSource> {
     level.value_source(id)
 }
 
-/// The secret key: a file named by flag or variable, else a variable, else the file that the configuration names.
-/// There is no flag for the key itself: the process list would show it to everybody.
+/// The secret key: from a file named by flag or variable, else from a variable, else from the file that the
+/// configuration names. The key itself has no flag: the process list would show it to every user.
 fn secret_key(
     in_file: Option<&Path>,
     named_now: bool,
@@ -126,7 +127,7 @@ fn secret_key(
     Ok(Some(Secret::new(key.trim())))
 }
 
-/// A small text file named on the command line.
+/// Reads a small text file named on the command line.
 pub(crate) fn read_file(path: &Path) -> Result<String> {
     let failed = |why: String| Failure::failed(path.display().to_string(), why);
     let metadata = fs::metadata(path).map_err(|error| failed(error.to_string()))?;

@@ -1,10 +1,10 @@
-//! Credentials that were just made, as they are shown: once, to a person.
+//! Shows credentials that were just made: once, to a person.
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
 use crate::{base::secret::Secret, cli::serve};
 
-/// What was made for an account; what its owner knows already is left out.
+/// What was made for an account, without what its owner knows already.
 pub(crate) struct Made<'a> {
     /// The account.
     pub(crate) email: &'a str,
@@ -12,7 +12,7 @@ pub(crate) struct Made<'a> {
     pub(crate) password: Option<&'a Secret>,
     /// Its access key and secret key.
     pub(crate) keypair: Option<(&'a str, &'a Secret)>,
-    /// The server's address, where it is known.
+    /// The server's address, if it is known.
     pub(crate) server: Option<SocketAddr>,
 }
 
@@ -45,13 +45,13 @@ impl fmt::Display for Made<'_> {
     }
 }
 
-/// The server's URL as seen from this machine, if it is not the one that commands assume.
+/// The server's URL as seen from this machine; `None` if it is the one that commands assume.
 fn unusual(bound: SocketAddr) -> Option<String> {
     let near = near(bound);
     (near != serve::LISTEN).then(|| format!("http://{near}"))
 }
 
-/// Where a server that listens there is found from this machine.
+/// The address at which this machine reaches a server that listens on `bound`.
 pub(crate) fn near(bound: SocketAddr) -> String {
     match bound {
         SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
@@ -60,7 +60,7 @@ pub(crate) fn near(bound: SocketAddr) -> String {
     }
 }
 
-/// A text as a shell reads it back. Keys that were given may have any visible character.
+/// Quotes a text so that a shell reads it back unchanged. Keys chosen by a user may have any visible character.
 fn shell_word(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./+=".contains(&b)) {
         Cow::Borrowed(text)

@@ -1,4 +1,4 @@
-//! What the commands that stay have in common: logs, signals, and the engine that Docker's own variables name.
+//! Shared by the commands that run until stopped: logs, signals, and the engine that Docker's own variables name.
 
 use std::{
     env, fs,
@@ -17,7 +17,7 @@ use crate::{
     engine::address::Environment,
 };
 
-/// How such a command logs.
+/// The logging flags of such a command.
 #[derive(Debug, Args)]
 pub(crate) struct Logging {
     /// How logs are written: text on a terminal and JSON elsewhere, or always one of them
@@ -41,8 +41,9 @@ pub(crate) enum LogFormat {
 
 impl Logging {
     pub(crate) fn start(&self) -> Result<()> {
-        // poem announces itself in lines that say less than ours. A filter that names it wins over this.
-        // The last word is ours where frames are shown whole: the registries' passwords and grants are in them.
+        // poem's own lines at startup say less than wharf's; a filter that names poem wins over this. The two entries
+        // at the end can't be overridden: these crates would log whole frames, with the registries' passwords and
+        // grants.
         let filter = EnvFilter::try_new(format!(
             "poem=warn,{},tungstenite=info,tokio_tungstenite=info",
             self.log_level
@@ -59,8 +60,8 @@ impl Logging {
     }
 }
 
-/// Where log lines go. One that can't be written is lost and fails nobody: the reader of a pipe may be gone, the disk of a
-/// file full, and `tracing` would say so on the same stderr, which panics.
+/// The destination of log lines. A line that can't be written is dropped without an error: the reader of a pipe may be
+/// gone, or the disk of a file full. `tracing` would report the error on the same stderr, which panics.
 struct Log;
 
 impl io::Write for Log {
@@ -74,7 +75,7 @@ impl io::Write for Log {
     }
 }
 
-/// Keeps what is in memory out of core dumps, and other users' debuggers off it: passwords and keys pass through there.
+/// Keeps the process's memory out of core dumps, and away from other users' debuggers: it holds passwords and keys.
 pub(crate) fn keep_memory_private() -> Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -82,19 +83,19 @@ pub(crate) fn keep_memory_private() -> Result<()> {
     Ok(())
 }
 
-/// The stack of each thread: what the system gives the first one, where tokio would take a quarter. Everything that
-/// calls itself is bounded well below either (documents, filters, expressions, JSON); memory is taken as it is used.
+/// The stack of each thread, in bytes: what the system gives the first thread; tokio's default is a quarter of it. All
+/// recursion is bounded well below either (documents, filters, expressions, JSON). Memory is taken only as it is used.
 const STACK: usize = 8 << 20;
 
-/// Runs it on all processors, with as many descriptors as the machine lets us have.
+/// Runs `work` on all processors, with as many file descriptors as the machine allows.
 pub(crate) fn block_on(what: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     runtime.map_err(|why| Failure::failed(what, why.to_string()))?.block_on(work)
 }
 
-/// Most systems start a process with 1,024 descriptors for the sake of old programs, and let it have many more. Where
-/// it may not, it makes do with what there is.
+/// Raises the limit on file descriptors. Most systems start a process with 1,024 for the sake of old programs, but
+/// allow many more. If raising fails, the old limit stays.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(why) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -102,7 +103,7 @@ fn raise_descriptors() {
     }
 }
 
-/// What Docker's own command line goes by.
+/// The environment variables that Docker's own command line reads.
 pub(crate) fn environment() -> Environment {
     Environment {
         host: env::var("DOCKER_HOST").ok(),
@@ -111,12 +112,12 @@ pub(crate) fn environment() -> Environment {
     }
 }
 
-/// The first SIGTERM or SIGINT asks the command to stop; a second one ends it at once. A file that reaches the limit on
-/// its size ends nothing: what can't be written is refused as on a full disk.
+/// The first SIGTERM or SIGINT asks the command to stop; a second one ends it at once. SIGXFSZ is ignored: writing
+/// beyond the limit on a file's size fails as on a full disk, and does not end the process.
 pub(crate) fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
     let listen =
         |kind| tokio::signal::unix::signal(kind).map_err(|why| Failure::failed("signals", why.to_string()));
-    // Whoever listens once is never ended by the signal again.
+    // After the first listener is made, the signal never ends the process again.
     drop(listen(SignalKind::from_raw(Signal::XFSZ.as_raw()))?);
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -136,8 +137,7 @@ pub(crate) fn stop_on_signal(shutdown: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-/// A terminal that is closed asks the command to stop, unless whoever started it said that it may outlive the terminal
-/// (`nohup`).
+/// Closing the terminal asks the command to stop, unless it was started to outlive the terminal (`nohup`).
 pub(crate) fn stop_on_hangup(shutdown: CancellationToken) -> Result<()> {
     if is_ignored(SignalKind::hangup()) {
         return Ok(());
@@ -151,7 +151,7 @@ pub(crate) fn stop_on_hangup(shutdown: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-/// Whether the process was started with this signal ignored; where the system does not say, it was not.
+/// Whether the process was started with this signal ignored; `false` if the system does not say.
 fn is_ignored(signal: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

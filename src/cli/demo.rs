@@ -1,4 +1,4 @@
-//! `wharf demo`: everything at once on one machine with nothing set up, and gone afterwards.
+//! `wharf demo`: a whole installation on one machine without set-up, removed afterwards.
 
 mod play;
 mod scratch;
@@ -43,13 +43,13 @@ use crate::{
     server::{Server, Settings},
 };
 
-/// How long what is being answered may take when the demo ends: nothing of it will be missed.
+/// How long requests in progress may take when the demo ends; nothing in them is needed any more.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Show wharf at work, with a registry, images, agents and users of its own
 ///
 /// Needs no Docker, no network and no set-up: a registry in memory, six agents that keep images in a temporary
-/// directory, two domains. Images are on their way when the page opens, and one agent is flaky. All of it is gone when
+/// directory, two domains. Images are being loaded when the page opens, and one agent is flaky. All of it is gone when
 /// the demo ends with Ctrl-C.
 #[derive(Args)]
 #[command(mut_arg("log_level", |level| level.default_value("error")))]
@@ -57,7 +57,7 @@ pub(crate) struct Demo {
     /// Address and port to listen on [default: 127.0.0.1:8090, or another port if that one is taken]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Don't open a browser; without this one is opened if stdout is a terminal with a display
+    /// Don't open a browser; otherwise one opens if stdout is a terminal with a display
     #[arg(long)]
     no_browser: bool,
     #[command(flatten)]
@@ -120,12 +120,12 @@ impl Demo {
             () = shutdown.cancelled() => Ok(()),
         };
         shutdown.cancel();
-        // Whatever is still being answered then is cut off.
+        // Requests that are still in progress are cut off then.
         let _ = timeout(LAST_WORDS, running).await;
         ended
     }
 
-    /// The address that was asked for; without one the usual, and if that is taken any.
+    /// Listens on the given address; without one, on the usual address, or on any port if that one is taken.
     async fn bind(&self) -> Result<TcpListener> {
         let wanted = self.listen.map_or_else(|| serve::LISTEN.to_owned(), |listen| listen.to_string());
         match TcpListener::bind(&wanted).await {
@@ -140,7 +140,7 @@ impl Demo {
     }
 }
 
-/// The nodes, running, each with how much it is to fetch in a second once somebody looks.
+/// The running nodes, each with the number of bytes a second that it fetches once the demo is shown.
 async fn nodes(scratch: &Scratch) -> Result<Vec<(Arc<Node>, NonZeroU64)>> {
     let mut nodes = Vec::new();
     for (name, _, _, kibibytes) in NODES {
@@ -167,7 +167,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
     })
 }
 
-/// A password that is typed easily: two words that can be spoken, 32 random bits (proquints, arXiv:0901.4016).
+/// A password that is easy to type: two words that can be spoken, 32 random bits (proquints, arXiv:0901.4016).
 fn password() -> Result<Secret> {
     const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
     const VOWELS: &[u8; 4] = b"aiou";

@@ -1,4 +1,4 @@
-//! `wharf doctor`: an installation looked over, with what is wrong and what to do about it.
+//! `wharf doctor`: checks an installation, and says what is wrong and what to do about it.
 
 mod directory;
 mod finding;
@@ -27,16 +27,16 @@ use crate::{
 /// Look over an installation: the data directory, and the server if it runs
 ///
 /// Prints a line for each check: ok, warn or fail, with what was found and what to do about it. While the server is
-/// stopped, the data directory is read to its end; while it runs, it is asked, and so are its registries and agents.
-/// For the latter the key pair of a super-admin is needed; the rest is looked at without one.
+/// stopped, the whole data directory is read; while it runs, the server, its registries and its agents are asked.
+/// Registries and agents need the key pair of a super-admin; all other checks work without one.
 ///
-/// Nothing is changed. Each registry is tried as by wharf registry test, which is a row in the audit log. Exit status:
-/// 0 when nothing fails, whatever it warns of, 1 when something does, 2 for wrong usage.
+/// Nothing is changed. Each registry is tested as by wharf registry test, which adds a row to the audit log. Exit
+/// status: 0 if no check fails, even with warnings; 1 if a check fails; 2 for wrong usage.
 #[derive(Args)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     connection: Connection,
-    /// The server's data directory, where that is on this machine
+    /// The server's data directory, if it is on this machine
     #[arg(long, value_name = "DIR", default_value = serve::DATA_DIR)]
     data_dir: PathBuf,
 }
@@ -75,7 +75,7 @@ impl Doctor {
     }
 }
 
-/// What is looked over, and what of it somebody named.
+/// What to check, and which parts of it the user named.
 struct Target<'a> {
     directory: &'a Path,
     is_directory_named: bool,
@@ -84,7 +84,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// What there is to say of a directory that was not found, or that is not the server's.
+    /// The finding about a directory that was not found, or that is not the server's.
     fn directory(&self, state: State, server_answers: bool) -> Option<Finding> {
         const CHECK: &str = "data directory";
         let shown = self.directory.display();

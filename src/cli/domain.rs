@@ -1,4 +1,4 @@
-//! `wharf domain`: tenants, and the registries they may see.
+//! `wharf domain`: tenants, and the registries whose images they may see.
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ enum Verb {
     },
 }
 
-/// What can be set of a domain.
+/// The settings of a domain.
 #[derive(Args)]
 struct Settings {
     /// What it is for
@@ -68,7 +68,7 @@ struct Settings {
     allow: Vec<String>,
 }
 
-/// A domain as the API has it.
+/// A domain as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -144,8 +144,8 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     cli::print(&table::rows(&headers, cells))
 }
 
-/// The registries that a domain may see after these changes. The API takes the whole list; `[""]` empties it, since
-/// an empty one is what old clients send to leave it alone.
+/// The registries that a domain may see after these changes. The API takes the whole list; `[""]` empties it, because
+/// old clients send an empty list to leave it unchanged.
 async fn registries(
     client: &Client,
     name: &str,

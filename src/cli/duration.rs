@@ -1,14 +1,14 @@
-//! Times as people write them: `90s`, `30m`, `12h`, `7d`.
+//! Lengths of time as people write them: `90s`, `30m`, `12h`, `7d`.
 
 use std::time::Duration;
 
-/// Longest time that makes sense for anything here.
+/// Longest time that makes sense for any flag.
 const MAX: Duration = Duration::from_hours(365 * 24);
 
-/// A whole number and its unit.
+/// Reads a whole number and its unit.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// A sentence that says what is wrong, and what would be right.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let refuse = || format!("{text:?} is no time such as 90s, 30m, 12h or 7d, from 1s to 365d");
     let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];

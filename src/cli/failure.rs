@@ -1,5 +1,5 @@
-//! How a command says that it did not work: the thing, the reason, the remedy, on one line. Only what is wrong with
-//! an expression takes more: the expression and a caret below the mistake.
+//! The message of a command that failed: the thing, the reason and the remedy, on one line. Only an error in an
+//! expression takes more lines: the expression, and a caret below the mistake.
 
 use std::{borrow::Cow, fmt, process::ExitCode};
 
@@ -14,14 +14,14 @@ pub(crate) struct Failure {
     what: Option<String>,
     why: String,
     remedy: Option<String>,
-    /// Lines below the message, in which columns matter.
+    /// Lines below the message, with their columns kept.
     below: Vec<String>,
     is_usage: bool,
     may_pass: bool,
 }
 
 impl Failure {
-    /// It was asked rightly and failed: exit code 1.
+    /// A failure of a command that was called correctly: exit code 1.
     pub(crate) fn failed(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self {
             what: Some(what.into()),
@@ -33,7 +33,7 @@ impl Failure {
         }
     }
 
-    /// [`Failure::failed`] with a reason from elsewhere, which may name the thing itself.
+    /// Makes a failure as [`Failure::failed`] does, from a foreign reason that may already name `what`.
     pub(crate) fn about(what: &str, why: impl Into<String>) -> Self {
         let failure = Self::failed(what, why);
         let edges: &[char] = &['"', '\'', ':', ',', ';', '.', '(', ')'];
@@ -41,12 +41,12 @@ impl Failure {
         Self { what: failure.what.filter(|_| !names_it), ..failure }
     }
 
-    /// It was asked wrongly: exit code 2.
+    /// A failure of a command that was called wrongly: exit code 2.
     pub(crate) fn usage(why: impl Into<String>) -> Self {
         Self { what: None, why: why.into(), remedy: None, below: Vec::new(), is_usage: true, may_pass: false }
     }
 
-    /// Shows these lines below the message, each with its blanks as they are.
+    /// Shows these lines below the message, with their leading blanks kept.
     pub(crate) fn below(mut self, lines: &str) -> Self {
         self.below = lines.lines().map(|line| text::shown(line.trim_end()).into_owned()).collect();
         self
@@ -58,21 +58,21 @@ impl Failure {
         self
     }
 
-    /// Marks it as one that may be over soon: the server is restarting, the network was away.
+    /// Marks a failure that may pass soon: the server is restarting, the network was away.
     pub(crate) fn passing(mut self) -> Self {
         self.may_pass = true;
         self
     }
 
-    /// Whether asking again may help.
+    /// Whether trying again may help.
     pub(crate) fn may_pass(&self) -> bool {
         self.may_pass
     }
 
-    /// The thing and the reason alone, where nobody has to do anything about it yet.
+    /// The thing and the reason alone, for when the user does not have to act yet.
     pub(crate) fn reason(&self) -> String {
         let what = self.what.as_ref().map(|what| format!("{}: ", text::one_line(what))).unwrap_or_default();
-        // Reasons come from servers and may end as sentences do; ours goes on.
+        // Reasons from servers may end with a full stop, but this message goes on.
         format!("{what}{}", without_errno(&text::one_line(&self.why)).trim_end_matches(['.', ' ']))
     }
 
@@ -97,7 +97,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The system's errors have a number that helps nobody: ` (os error 2)`.
+/// Removes the number of a system error, which helps no user: ` (os error 2)`.
 pub(crate) fn without_errno(why: &str) -> Cow<'_, str> {
     let parts =
         why.split_once(" (os error ").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1)));

@@ -1,4 +1,4 @@
-//! Following a background task to its end: live progress, through lost connections and restarts of the server.
+//! Follows a background task to its end with live progress, through lost connections and restarts of the server.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// How long we wait between attempts, and for how long in all.
+/// The waits between attempts, and the limit for all of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     waits: Backoff,
@@ -35,7 +35,7 @@ pub(crate) struct Patience {
 }
 
 impl Default for Patience {
-    /// A restart takes a second or two; an upgrade of the machine some minutes.
+    /// Values that outlast a restart of the server (a second or two) and an upgrade of the machine (some minutes).
     fn default() -> Self {
         Self {
             waits: Backoff::doubling(Duration::from_millis(200), Duration::from_secs(5)),
@@ -44,7 +44,7 @@ impl Default for Patience {
     }
 }
 
-/// What a task's event says.
+/// The content of a task's event.
 #[derive(Debug, Deserialize)]
 struct Step {
     #[serde(default, deserialize_with = "json::count")]
@@ -57,7 +57,7 @@ struct Step {
 
 /// Follows a task and prints how it ended. A task that failed or was cancelled is a failure.
 ///
-/// Ctrl-C ends the following, not the task.
+/// Ctrl-C ends the command, not the task.
 pub(crate) async fn follow(client: &Client, id: TaskId, as_json: bool) -> Result<()> {
     let all = MultiProgress::new();
     let mut screen = Screen::new(&all);
@@ -98,7 +98,7 @@ async fn to_the_end(client: &Client, id: TaskId, patience: Patience, screen: &mu
     }
 }
 
-/// Returns when the task has ended, or when the server has no events for it (any more).
+/// Reads events until the task has ended, or the server has no events for it (any more).
 async fn watch(client: &Client, id: TaskId, tries: &mut Tries, screen: &mut Screen) -> Result<()> {
     let mut last_id = None;
     loop {
@@ -121,7 +121,7 @@ async fn watch(client: &Client, id: TaskId, tries: &mut Tries, screen: &mut Scre
     }
 }
 
-/// Reads one stream while it lasts; true if the task's end was on it.
+/// Reads one stream while it lasts; returns whether the task's end was on it.
 async fn read(
     mut response: Response,
     last_id: &mut Option<String>,
@@ -129,13 +129,13 @@ async fn read(
     screen: &mut Screen,
 ) -> bool {
     let mut parser = Parser::default();
-    // Silence, a broken connection and the end of the stream are all the same to us: ask again from here on.
+    // Silence, a broken connection and the end of the stream are handled alike: ask again from the last event.
     while let Ok(Ok(Some(bytes))) = timeout(Client::silence(), response.chunk()).await {
         let Ok(events) = parser.push(&bytes) else { return false };
         for event in events {
             tries.reset();
             last_id.clone_from(&event.id);
-            // Servers of the seed's era say `task_…`, later ones `bgtask_…`.
+            // Older servers send `task_…`, newer ones `bgtask_…`.
             match event.name.trim_start_matches("bg") {
                 "task_updated" => {
                     if let Ok(step) = serde_json::from_str(&event.data) {
@@ -150,7 +150,7 @@ async fn read(
     false
 }
 
-/// Tries again, until patience is over.
+/// The attempts to reach the server, until patience is over.
 struct Tries {
     waits: Waits,
     in_all: Duration,
@@ -171,7 +171,7 @@ impl Tries {
         self.lost_since.is_some_and(|since| since.elapsed() >= self.in_all)
     }
 
-    /// Waits; false if there is no point in trying again.
+    /// Waits before the next attempt; returns false if there is no point in another one.
     async fn pause(&mut self) -> bool {
         self.lost_since.get_or_insert_with(Instant::now);
         if self.is_over() {
@@ -182,15 +182,15 @@ impl Tries {
     }
 }
 
-/// Where progress is shown: always on stderr, so that stdout has only the result.
+/// Where progress is shown: always stderr, so that stdout has only the result.
 enum Screen {
     /// A bar that redraws itself.
     Bar(ProgressBar),
-    /// A line whenever something changed.
+    /// A line for each change.
     Lines {
-        /// The one written last.
+        /// The line written last.
         last: String,
-        /// Where they go.
+        /// Where lines are written.
         to: Box<dyn Write>,
     },
 }
@@ -235,7 +235,7 @@ impl Screen {
         if let Self::Lines { last, to } = self
             && *last != line
         {
-            // Progress that nobody reads is no reason to stop.
+            // Failing to show progress is no reason to stop.
             let _ = writeln!(to, "{}", line.trim_end());
             *last = line;
         }
@@ -249,11 +249,11 @@ impl Screen {
 }
 
 fn clear(all: &MultiProgress) {
-    // A terminal that can't be written to has nothing to be cleared.
+    // A terminal that can't be written to does not need to be cleared.
     let _ = all.clear();
 }
 
-/// A style that a mistake in the template can't stop.
+/// Makes a style; a mistake in the template gives the default style instead of an error.
 pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -291,12 +291,13 @@ mod tests {
         }
     }
 
-    /// Follows the task on this server; gives how it ended and the lines that were shown.
+    /// Follows the task on this server; returns how it ended and the lines that were shown.
     async fn followed(server: &Server) -> (Result<Detail>, String) {
         followed_for(Duration::from_mins(1), server).await
     }
 
-    /// The same, where the server is waited for so long.
+    /// Follows the task, waiting for the server for this long in all; returns how it ended and the lines that were
+    /// shown.
     async fn followed_for(in_all: Duration, server: &Server) -> (Result<Detail>, String) {
         let paper = Paper::default();
         let mut screen = Screen::Lines { last: String::new(), to: Box::new(paper.clone()) };

@@ -1,4 +1,4 @@
-//! `wharf group`: projects, and who is in them.
+//! `wharf group`: projects and their members.
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ enum Verb {
         /// What it is for
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
-        /// Whether it counts
+        /// Whether the group is active
         #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
         active: Option<bool>,
     },
@@ -82,17 +82,17 @@ enum Verb {
     },
 }
 
-/// A group that is there.
+/// A group that exists.
 #[derive(Args)]
 struct Which {
     /// The group, by its name or id
     group: String,
-    /// Its domain, where several have a group of this name
+    /// Its domain, if several domains have a group of this name
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
 }
 
-/// A group as the API has it.
+/// A group as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -116,7 +116,7 @@ pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "Mod
 pub(crate) const DELETE: Operation<One<'_>, Outcome> = Operation::new(FILE, "DeleteGroup", "delete_group");
 pub(crate) const PURGE: Operation<One<'_>, Outcome> = Operation::new(FILE, "PurgeGroup", "purge_group");
 
-/// Which groups are listed.
+/// The filter of the list of groups.
 #[derive(Default, Serialize)]
 pub(crate) struct Within<'a> {
     domain: Option<&'a str>,
@@ -173,13 +173,13 @@ async fn all(client: &Client, domain: Option<&str>) -> Result<Vec<Record>> {
     client.ask(&LIST, Within { domain }).await.map(|groups| groups.0)
 }
 
-/// The ids of the groups of these names in a domain.
+/// The ids of the groups with these names in a domain.
 pub(crate) async fn ids(client: &Client, domain: Option<&str>, names: &[String]) -> Result<Vec<String>> {
     let groups = if names.is_empty() { Vec::new() } else { all(client, domain).await? };
     names.iter().map(|name| one(&groups, name).map(|group| group.id.clone())).collect()
 }
 
-/// The one group of this name or id.
+/// Finds the only group with this name or id.
 fn one<'a>(groups: &'a [Record], wanted: &str) -> Result<&'a Record> {
     let mut found = groups.iter().filter(|group| group.name == wanted || group.id == wanted);
     match (found.next(), found.next()) {

@@ -30,13 +30,13 @@ enum Verb {
     Show {
         /// Canonical name, alias or digest
         reference: String,
-        /// Processor architecture, where the name exists for several
+        /// Processor architecture, if the name exists for several
         #[arg(long, value_name = "ARCHITECTURE")]
         architecture: Option<String>,
     },
-    /// Read registries anew and follow the task to its end
+    /// Read registries again and follow the task to its end
     Rescan {
-        /// One registry, by its host; every one if left out
+        /// One registry, by its host; all if left out
         #[arg(value_parser = registry::host)]
         registry: Option<String>,
         /// Only this project of the registry
@@ -62,7 +62,7 @@ enum Verb {
     Forget {
         /// Canonical name, alias or digest
         reference: String,
-        /// Processor architecture, where the name exists for several
+        /// Processor architecture, if the name exists for several
         #[arg(long, value_name = "ARCHITECTURE")]
         architecture: Option<String>,
     },
@@ -72,13 +72,13 @@ enum Verb {
         alias: String,
         /// The image: canonical name or digest
         target: String,
-        /// Processor architecture, where the name exists for several
+        /// Processor architecture, if the name exists for several
         #[arg(long, value_name = "ARCHITECTURE")]
         architecture: Option<String>,
     },
-    /// Take such a name away
+    /// Remove an alias
     Dealias {
-        /// The name
+        /// The alias
         alias: String,
     },
 }
@@ -96,7 +96,7 @@ struct List {
     name: Option<String>,
 }
 
-/// An image as the API has it.
+/// An image as the API returns it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
@@ -153,21 +153,21 @@ pub(crate) const FORGET: Operation<Named<'_>, Outcome> = Operation::new(FILE, "F
 pub(crate) const ALIAS: Operation<Meaning<'_>, Outcome> = Operation::new(FILE, "AliasImage", "alias_image");
 pub(crate) const DEALIAS: Operation<One<'_>, Outcome> = Operation::new(FILE, "DealiasImage", "dealias_image");
 
-/// Which images are listed, and how much of each.
+/// The filter of the list of images, and how much of each is fetched.
 #[derive(Default, Serialize)]
 pub(crate) struct Listed {
     installed: Option<bool>,
     whole: bool,
 }
 
-/// What a person types for an image.
+/// The variables that name an image: what the user types.
 #[derive(Default, Serialize)]
 pub(crate) struct Named<'a> {
     reference: &'a str,
     architecture: Option<&'a str>,
 }
 
-/// What is read anew.
+/// The part of the registries that is read again.
 #[derive(Default, Serialize)]
 pub(crate) struct Scope<'a> {
     pub(crate) registry: Option<&'a str>,
@@ -175,7 +175,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) confirm_removals: Option<bool>,
 }
 
-/// A name, and what it is to mean.
+/// An alias, and the image that it is to name.
 #[derive(Default, Serialize)]
 pub(crate) struct Meaning<'a> {
     alias: &'a str,
@@ -272,7 +272,7 @@ async fn show(client: &Client, reference: &str, architecture: Option<&str>, as_j
     if as_json { json::print(&image) } else { cli::print(&table::fields(image.fields())) }
 }
 
-/// A mutation that starts a task; follows it unless told not to.
+/// Sends a mutation that starts a task, and follows the task unless told not to.
 pub(crate) async fn start<V: Serialize>(
     client: &Client,
     what: &str,
@@ -333,7 +333,7 @@ impl Label {
 
 impl Limit {
     fn line(&self) -> String {
-        // What the API says where an image says nothing.
+        // The API sends these values if the image sets no limit.
         let min = self.min.as_deref().filter(|min| *min != "0");
         let max = self.max.as_deref().filter(|max| *max != "Infinity");
         let bounds = match (min, max) {

@@ -1,4 +1,4 @@
-//! `wharf agent token` and `remove`: how agents on other machines get in and out.
+//! `wharf agent token` and `wharf agent remove`: how agents on other machines join and are removed.
 
 use clap::Subcommand;
 use jiff::SignedDuration;
@@ -16,32 +16,32 @@ use crate::cli::{
 
 #[derive(Subcommand)]
 pub(crate) enum Token {
-    /// Make a token that lets an agent on another machine join, and print it: it is shown this once
+    /// Make a token with which an agent on another machine can join, and print it: it is shown only once
     Create {
         /// This agent only [default: any]
         #[arg(long, value_name = "ID")]
         id: Option<String>,
-        /// Scaling group of the agents that join by it [default: what they ask for, or default]
+        /// Scaling group of the agents that join with it [default: what they ask for, or default]
         #[arg(long, value_name = "GROUP")]
         scaling_group: Option<String>,
-        /// How long it is good, 30 days at most: 1h, 7d
+        /// How long it is valid, 30 days at most: 1h, 7d
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
         expires: SignedDuration,
-        /// How many agents may join by it
+        /// How many agents may join with it
         #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         uses: u32,
     },
     /// List the tokens and what became of them; the secret part is not kept
     List,
-    /// Take a token back; agents that joined by it stay
+    /// Revoke a token; agents that joined with it stay
     Revoke {
-        /// The token's id, as the list has it
+        /// The token's id, as the list shows it
         token: String,
     },
 }
 
 fn lifetime(text: &str) -> Result<SignedDuration, String> {
-    // jiff has no days of 24 hours in a duration, and people mean nothing else by them.
+    // jiff accepts no days in a duration; here, a day is 24 hours.
     let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<i64>().ok());
     let hours = days.and_then(|days| days.checked_mul(24)).filter(|hours| *hours <= 24 * 366);
     if let Some(hours) = hours {
@@ -50,7 +50,7 @@ fn lifetime(text: &str) -> Result<SignedDuration, String> {
     text.parse().map_err(|_| "expected a time such as 30m, 1h or 7d".into())
 }
 
-/// A token as the API has it.
+/// A token as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -67,7 +67,7 @@ pub(crate) struct Record {
     expires_at: Option<String>,
 }
 
-/// What making one came to.
+/// The answer to making a token.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Made {
     ok: Option<bool>,
@@ -85,7 +85,7 @@ pub(crate) const REVOKE: Operation<One<'_>, Outcome> =
     Operation::new(FILE, "RevokeAgentToken", "revoke_agent_token");
 pub(crate) const REMOVE: Operation<One<'_>, Outcome> = Operation::new(FILE, "RemoveAgent", "remove_agent");
 
-/// What a token is to be like.
+/// The properties of a new token.
 #[derive(Default, Serialize)]
 pub(crate) struct New {
     props: Value,
@@ -159,7 +159,7 @@ impl Record {
     }
 }
 
-/// Takes an agent out of the fleet.
+/// Removes an agent.
 pub(crate) async fn remove(client: &Client, id: &str, as_json: bool) -> Result<()> {
     let outcome = client.change(id, &REMOVE, One { id }).await?;
     cli::done(&outcome, &format!("removed {id}; its credential is good no more"), as_json)

@@ -1,4 +1,4 @@
-//! JSON in and out: answers read leniently, output written with the same keys always.
+//! JSON in and out: reads answers leniently, and always writes the same keys.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
@@ -8,14 +8,14 @@ use crate::cli::{
     failure::{Failure, Result},
 };
 
-/// Prints a value for scripts, with nothing in it that a terminal would obey.
+/// Prints a value for scripts, without characters that a terminal would obey.
 pub(crate) fn print(value: &impl Serialize) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Failure::failed("output", error.to_string()))?;
     cli::print(&cli::text::json(&text))
 }
 
-/// A count. Depending on the field's scalar, servers send it as a whole number, a float or a string, or leave it null.
+/// Reads a count. Depending on the field's scalar, servers send a whole number, a float, a string or null.
 pub(crate) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = Option::<Value>::deserialize(deserializer)?;
     let count = match value {
@@ -31,7 +31,7 @@ fn whole(number: f64) -> Option<u64> {
     format!("{number:.0}").parse().ok()
 }
 
-/// A list whose entries or whole may be null.
+/// Reads a list; the list or its entries may be null.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -39,12 +39,12 @@ pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(values.unwrap_or_default().into_iter().flatten().collect())
 }
 
-/// An answer that is [`list`].
+/// An answer that is a list, read with [`list`].
 #[derive(Deserialize)]
 #[serde(bound = "T: Deserialize<'de>")]
 pub(crate) struct List<T>(#[serde(deserialize_with = "list")] pub(crate) Vec<T>);
 
-/// A text that may be null.
+/// Reads a text that may be null.
 pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

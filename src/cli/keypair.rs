@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// How many keypairs one request brings.
+/// Keypairs per request.
 const PAGE: usize = 100;
 
 /// List, add, change, rotate and remove keypairs: the credentials that scripts sign requests with
@@ -72,7 +72,7 @@ enum Verb {
     },
 }
 
-/// A keypair as the API has it.
+/// A keypair as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -97,7 +97,7 @@ pub(crate) const ROTATE: Operation<One<'_>, Created> =
 pub(crate) const DELETE: Operation<One<'_>, Outcome> =
     Operation::new(FILE, "DeleteKeypair", "delete_keypair");
 
-/// Which keypairs are listed.
+/// The filter and the page of the list of keypairs.
 #[derive(Default, Serialize)]
 pub(crate) struct Listed<'a> {
     limit: usize,

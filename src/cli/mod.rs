@@ -1,4 +1,4 @@
-//! The command line: one file per command; what talks to a server does so over the API everyone else uses.
+//! The command line: one file per command. Commands talk to a server over the same API as all other clients.
 
 #![expect(clippy::doc_markdown, reason = "clap prints these doc comments, backticks and all, as help texts")]
 
@@ -62,7 +62,7 @@ use crate::{
     config,
 };
 
-/// The commands that talk to a server, and so obey the file's `[client]` table.
+/// The commands that talk to a server, and so read the file's `[client]` table.
 const CLIENTS: [config::Shared<'static>; 1] = [(
     "client",
     &[
@@ -85,7 +85,7 @@ const CLIENTS: [config::Shared<'static>; 1] = [(
     ],
 )];
 
-/// A catalog of container images: who may see them, and on which nodes of a lab they are.
+/// A catalog of container images: which users may see them, and which nodes of a lab have them
 ///
 /// Every flag also reads the environment variable WHARF_<FLAG>, then the TOML file named by --config
 /// (a table per command: [serve], [client] for all that talk to a server, [image.list] …).
@@ -132,12 +132,12 @@ enum Command {
     Schema(schema::Schema),
 }
 
-/// Runs the command that the process was started with; says what went wrong on stderr, and how in the exit code.
+/// Runs the command that the process was started with. Reports a failure on stderr, and in the exit code.
 pub fn run() -> ExitCode {
     match start(&env::args_os().collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // With stderr gone there is nobody left to tell.
+            // If stderr is gone, the failure can't be reported.
             let _ = writeln!(io::stderr(), "wharf: {failure}");
             failure.exit_code()
         }
@@ -196,11 +196,11 @@ fn home_file() -> Option<PathBuf> {
     Some(base.join("wharf/config.toml"))
 }
 
-/// Help and version were asked for and go to stdout; anything else is wrong usage.
+/// Help and version were requested and go to stdout; anything else is wrong usage.
 fn answered_by_clap(error: &clap::Error, arguments: &[OsString]) -> Result<()> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that closed early, as `head` does, has what it wanted.
+            // A reader that closes the pipe early, as `head` does, has what it wanted.
             let _ = error.print();
             Ok(())
         }
@@ -215,7 +215,7 @@ fn answered_by_clap(error: &clap::Error, arguments: &[OsString]) -> Result<()> {
     }
 }
 
-/// The command that these arguments ask for, as far as it exists: `wharf image list`.
+/// The command that these arguments name, as far as it exists: `wharf image list`.
 fn asked_command(arguments: &[OsString]) -> String {
     let top = Cli::command();
     let (mut command, mut names) = (&top, vec!["wharf"]);
@@ -228,14 +228,14 @@ fn asked_command(arguments: &[OsString]) -> String {
     names.join(" ")
 }
 
-/// Runs a client command: one thread is plenty for waiting on one server.
+/// Runs a client command on one thread, which is enough to wait for one server.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?.block_on(work)
 }
 
-/// Runs a command that is to leave nothing half done behind it: told to stop, by Ctrl-C, SIGTERM or a terminal that is
-/// closed, it tidies up and is a failure like any other. What runs on a thread of its own goes on until the process ends.
+/// Runs a command that must leave nothing half done. If Ctrl-C, SIGTERM or a closed terminal stops it, it calls `tidy`
+/// and returns a failure. Work on a thread of its own goes on until the process ends.
 fn until_stopped<T>(what: &str, work: impl Future<Output = Result<T>>, tidy: impl FnOnce()) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
@@ -255,23 +255,23 @@ fn until_stopped<T>(what: &str, work: impl Future<Output = Result<T>>, tidy: imp
     outcome
 }
 
-/// Runs what takes long on a thread of its own, so that a signal is heard meanwhile.
+/// Runs slow work on a thread of its own, so that signals are still handled.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Failure::failed("thread", error.to_string()))?
 }
 
-/// Whether a person reads stdout, whom a hint helps, and not a script, which it would break.
+/// Whether stdout is read by a person, who can use a hint, and not by a script, which a hint would break.
 fn is_for_people() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Says what a mutation did.
+/// Prints what a mutation did.
 fn done(outcome: &impl api::Payload, said: &str, as_json: bool) -> Result<()> {
     if as_json { json::print(outcome) } else { print(&text::one_line(said)) }
 }
 
-/// A cell for what is or is not so.
+/// A table cell for a yes-or-no value.
 fn yes_or_no(answer: Option<bool>) -> String {
     match answer {
         Some(true) => "yes".into(),
@@ -280,13 +280,13 @@ fn yes_or_no(answer: Option<bool>) -> String {
     }
 }
 
-/// Says something beside what stdout gets: for people, whatever stdout is.
+/// Prints a text for people on stderr, whatever stdout is.
 fn note(text: &str) {
-    // Nobody may be there to read it.
+    // stderr may have no reader.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Writes to stdout; a reader that has gone away (`wharf image list | head`) is no failure.
+/// Writes to stdout. A reader that has gone away (`wharf image list | head`) is no failure.
 fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout

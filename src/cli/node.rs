@@ -1,4 +1,4 @@
-//! `wharf agent --manager URL`: this machine's engine as an agent of a manager elsewhere.
+//! `wharf agent --manager URL`: makes this machine's engine an agent of a manager elsewhere.
 
 use std::{collections::BTreeMap, fs, io::Read as _, net::SocketAddr, path::PathBuf};
 
@@ -20,19 +20,20 @@ use crate::{
     engine::{self, address::EngineUrl},
 };
 
-/// Where an agent keeps who it is unless told otherwise.
+/// The default directory for an agent's identity.
 const STATE_DIR: &str = "./wharf-agent";
-/// Largest token or certificate file we read; a bundle of every public root is 250 KiB.
+/// Largest token or certificate file that is read, in bytes; a bundle of every public root is 250 KiB.
 const MAX_FILE: u64 = 4 << 20;
 
-/// What agent mode takes.
+/// The flags of agent mode.
 #[derive(Args)]
 #[command(next_help_heading = "Agent mode")]
 pub(crate) struct Node {
-    /// URL of the manager that this machine is to be an agent of; without it, a command below is needed
+    /// URL of the manager that this machine becomes an agent of; without it, a command below is needed
     #[arg(long, value_name = "URL")]
     manager: Option<Url>,
-    /// Token to join by, the first time: wharf agent token create; better in WHARF_TOKEN or a file, for flags show in ps
+    /// Token to join with the first time, from wharf agent token create; better in WHARF_TOKEN or a file, as ps shows
+    /// flags
     #[arg(long, value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File that holds the token
@@ -47,19 +48,19 @@ pub(crate) struct Node {
     /// Label to join with; may be repeated. An admin can change it later: wharf agent label
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Container engine: unix:///path or tcp://host:port for Docker, podman+unix:///path, cri:///path for containerd, or
-    /// oci:DIR for a directory that the agent fills itself [default: what DOCKER_HOST names, else
+    /// Container engine: unix:///path or tcp://host:port for Docker, podman+unix:///path, cri:///path for containerd,
+    /// or oci:DIR for a directory that the agent fills itself [default: what DOCKER_HOST names, else
     /// unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL")]
     engine: Option<String>,
     /// Directory for the credential that the token is exchanged for; made if missing
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
-    /// Address and port to hand out images at, to agents that the manager sends (wharf serve --seed-first); for --engine
-    /// oci:DIR
+    /// Address and port at which this agent serves images to agents that the manager sends (wharf serve --seed-first);
+    /// for --engine oci:DIR
     #[arg(long, value_name = "ADDRESS")]
     peer_listen: Option<SocketAddr>,
-    /// URL by which other agents reach that [default: the address with which this machine reaches the manager]
+    /// URL at which other agents reach --peer-listen [default: the address with which this machine reaches the manager]
     #[arg(long, value_name = "URL", requires = "peer_listen")]
     peer_url: Option<Url>,
     /// PEM file of more certificate authorities to trust for the manager, besides the system's
@@ -75,7 +76,7 @@ fn label(text: &str) -> Result<(String, String), &'static str> {
 }
 
 impl Node {
-    /// The agent mode flags that were typed, though a command was too.
+    /// An agent mode flag that was typed together with a subcommand, if there is one.
     pub(crate) fn misplaced(matches: &ArgMatches) -> Option<&'static str> {
         let agent = matches.subcommand_matches("agent")?;
         let typed = |id: &str| agent.value_source(id) == Some(ValueSource::CommandLine);
@@ -154,7 +155,7 @@ fn read(path: impl AsRef<std::path::Path>) -> Result<String> {
     Ok(text)
 }
 
-/// The machine's name, as the kernel has it.
+/// The machine's name, from the kernel.
 fn hostname() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }

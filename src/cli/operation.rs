@@ -1,17 +1,18 @@
-//! The GraphQL operations of the commands, each as a constant: where its document is, what it takes, what it answers.
+//! The GraphQL operations of the commands. Each is a constant that says where its document is, what it takes and what
+//! it answers.
 //!
-//! The documents are the files in `operations`, one for each group of commands. A command declares the constants of its
-//! operations; the table in this module's tests lists them all and holds each to the schema.
+//! The documents are the files in `operations`, one for each group of commands. Each command declares the constants of
+//! its operations. The table in this module's tests lists all operations, and checks each against the schema.
 
 use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// An operation with the variables `V`, of which one field is read into `T`.
+/// An operation with the variables `V`; one field of its answer is read into `T`.
 ///
-/// `V` names its variables by its fields; those that are null are not sent, since an argument left out and one that is
-/// null may mean two things.
+/// The fields of `V` are the variables' names. Variables that are null are not sent, because leaving an argument out
+/// and passing null may mean two things.
 pub(crate) struct Operation<V, T> {
     file: &'static str,
     name: &'static str,
@@ -20,17 +21,17 @@ pub(crate) struct Operation<V, T> {
 }
 
 impl<V, T> Operation<V, T> {
-    /// The operation of this name in the text of a file; `field` is what it asks for.
+    /// The operation with this name in the text of a file; `field` is the field of the schema that it asks for.
     pub(crate) const fn new(file: &'static str, name: &'static str, field: &'static str) -> Self {
         Self { file, name, field, types: PhantomData }
     }
 
-    /// The field of the schema that it asks for, and the key of the answer.
+    /// The field of the schema that the operation asks for, which is also the key of the answer.
     pub(crate) fn field(&self) -> &'static str {
         self.field
     }
 
-    /// The document that is sent: the operation and the fragments it spreads. The rest of its file stays here, for a
+    /// The document to send: the operation and the fragments it spreads. The rest of the file is not sent, because a
     /// server of another version refuses a whole document for one field that it does not know.
     pub(crate) fn document(&self) -> String {
         let (mut names, mut document) = (vec![self.name], String::new());
@@ -48,7 +49,7 @@ impl<V, T> Operation<V, T> {
     }
 }
 
-/// The names and texts of a file's operations and fragments, which blank lines separate.
+/// The names and texts of a file's operations and fragments. Blank lines separate them.
 fn definitions(file: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     file.split("\n\n").filter_map(|text| {
         let first = text.lines().find(|line| !line.starts_with('#'))?;
@@ -65,16 +66,16 @@ fn spreads(text: &'static str) -> impl Iterator<Item = &'static str> {
 /// The variables of an operation on one thing.
 #[derive(Default, Serialize)]
 pub(crate) struct One<'a> {
-    /// What the thing goes by: an id, a name, an address.
+    /// The thing's id, name or address.
     pub(crate) id: &'a str,
 }
 
-/// The variables of an operation that sets what a thing is like.
+/// The variables of an operation that changes a thing.
 #[derive(Default, Serialize)]
 pub(crate) struct Set<'a> {
-    /// What the thing goes by.
+    /// The thing's id, name or address.
     pub(crate) id: &'a str,
-    /// What it is to be like.
+    /// The properties to set.
     pub(crate) props: Value,
 }
 

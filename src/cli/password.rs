@@ -1,4 +1,4 @@
-//! Passwords come from a pipe or a prompt, never from a flag: the process list would show them to everybody.
+//! Reads passwords from a pipe or a prompt, never from a flag: the process list would show them to every user.
 
 use std::io::{self, IsTerminal, Read};
 
@@ -8,10 +8,10 @@ use crate::{
     cli::failure::{Failure, Result},
 };
 
-/// Longest password we read; tokens of cloud registries come close to half of it.
+/// Longest password that is read, in bytes; tokens of cloud registries come close to half of it.
 const MAX_PASSWORD: u64 = 16 << 10;
 
-/// All of stdin, without the line break that `echo` adds.
+/// Reads all of stdin, without the line break that `echo` adds.
 pub(crate) fn from_stdin() -> Result<Secret> {
     let mut text = String::new();
     io::stdin()
@@ -25,7 +25,7 @@ pub(crate) fn from_stdin() -> Result<Secret> {
     not_empty(text.trim_end_matches(['\r', '\n']))
 }
 
-/// Asked for on the terminal, without echo.
+/// Asks for the password on the terminal, without echo.
 pub(crate) fn from_prompt(username: &str, host: &str) -> Result<Secret> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(format!("no password for {username} at {host}"))
@@ -38,7 +38,7 @@ pub(crate) fn from_prompt(username: &str, host: &str) -> Result<Secret> {
     not_empty(&answer).map_err(|failure| failure.remedy("leave --username out for anonymous access"))
 }
 
-/// One that nobody can guess, for an account that is made without.
+/// Makes a random password, for an account that is made without one.
 pub(crate) fn generated() -> Result<Secret> {
     random_text(24).map(Secret::new).map_err(|error| Failure::failed("password", error.to_string()))
 }

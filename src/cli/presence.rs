@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{self, api::Client, failure::Result, json, operation::Operation, table};
 
-/// The most rows that one request brings.
+/// Rows per request: the most that the server gives.
 const PAGE: usize = 10_000;
 
-/// Show on which agents an image is, or how every image stands on one agent
+/// Show on which agents an image is, or the state of every image on one agent
 ///
-/// States: present; stale, if the registry has a newer one under this name; absent; unknown, if the agent could not
+/// States: present; stale, if the registry has a newer image under this name; absent; unknown, if the agent could not
 /// be asked.
 #[derive(Args)]
 pub(crate) struct Presence {
@@ -39,7 +39,7 @@ pub(crate) struct Row {
 pub(crate) const PRESENCE: Operation<Asked<'_>, json::List<Row>> =
     Operation::new(include_str!("operations/image.graphql"), "ImagePresence", "image_presence");
 
-/// Which rows are asked for.
+/// The filter and the page of the rows to fetch.
 #[derive(Default, Serialize)]
 pub(crate) struct Asked<'a> {
     reference: Option<&'a str>,

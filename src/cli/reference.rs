@@ -1,6 +1,7 @@
-//! `docs/reference/cli.md` and `docs/reference/configuration.md` say every command, and every flag with its variable, its
-//! key and its default. Below a line in each page they are written from the command line, and held to it here;
-//! `WHARF_WRITE_DOCS=1` writes them anew. The commands that README and docs show are held to it, too.
+//! Generates and checks `docs/reference/cli.md` and `docs/reference/configuration.md`, which list every command, and
+//! every flag with its variable, its key and its default. The part of each page below a marker line is written from the
+//! command line, and a test compares the two; `WHARF_WRITE_DOCS=1` writes the pages again. The commands that README and
+//! docs show are checked, too.
 
 use std::{env, fmt::Write as _, fs, path::PathBuf};
 
@@ -11,14 +12,14 @@ use crate::{
     config,
 };
 
-/// What stands above this line is written by hand.
+/// The marker line in each page: the text above it is written by hand.
 const BEGIN: &str = "<!-- What follows is written by a test: WHARF_WRITE_DOCS=1 cargo nextest run -E 'test(cli::reference::)' -->\n";
 
-/// A command, and the words that lead to it: `image`, `list`.
+/// A command, and the words that call it: `image`, `list`.
 struct Entry<'a> {
     path: Vec<&'a str>,
     command: &'a Command,
-    /// Whether a configuration file can speak to it: a flag of the same name as a table would be meant otherwise.
+    /// Whether a configuration file can have a table for the command: `false` if a flag has the same name as its table.
     has_table: bool,
 }
 
@@ -27,7 +28,7 @@ impl Entry<'_> {
         format!("wharf {}", self.path.join(" "))
     }
 
-    /// How the headings of both pages are linked to.
+    /// The anchor of the command's heading, which is the same in both pages.
     fn anchor(&self) -> String {
         self.name().replace(' ', "-")
     }
@@ -36,7 +37,7 @@ impl Entry<'_> {
         CLIENTS.iter().any(|(_, members)| self.path.first().is_some_and(|first| members.contains(first)))
     }
 
-    /// The flags that are not the same for all commands, or all that talk to a server.
+    /// The command's own flags, without those shared by all commands or by all that talk to a server.
     fn own_flags(&self) -> Vec<&Arg> {
         let shared = shared_flags();
         let is_own = |arg: &&Arg| {
@@ -53,14 +54,14 @@ fn shared_flags() -> Vec<Arg> {
     Connection::augment_args(Command::new("wharf")).get_arguments().cloned().collect()
 }
 
-/// The command line as it is when no variable and no file says anything.
+/// The command line, with no variable and no file set.
 fn command_line() -> Command {
     let mut command = Cli::command();
     command.build();
     command
 }
 
-/// Every command that help shows, each before those below it.
+/// Collects every command that help shows; each stands before its subcommands.
 fn entries<'a>(command: &'a Command, path: &[&'a str], has_table: bool, found: &mut Vec<Entry<'a>>) {
     for below in command.get_subcommands() {
         let name = below.get_name();
@@ -74,7 +75,7 @@ fn entries<'a>(command: &'a Command, path: &[&'a str], has_table: bool, found: &
     }
 }
 
-/// Holds what is below the line of a page to this, or writes it there.
+/// Compares the part of a page below the marker line with `generated`, or writes it there.
 fn settle(page: &str, generated: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(page);
     let text = fs::read_to_string(&path).unwrap();
@@ -104,7 +105,7 @@ fn the_reference_of_the_command_line_is_what_the_command_line_says() {
     settle("cli.md", &text);
 }
 
-/// One command: what it does, how it is called, what its arguments are, and where its flags are.
+/// Describes one command: what it does, how it is called, what its arguments are, and where its flags are listed.
 fn describe(entry: &Entry<'_>, text: &mut String) {
     let command = entry.command;
     let level = if entry.path.len() == 1 { "##" } else { "###" };
@@ -156,11 +157,11 @@ fn the_reference_of_the_configuration_is_what_the_command_line_says() {
     settle("configuration.md", &text);
 }
 
-/// A row for each flag; without a table of the file none has a key.
+/// Writes a table with a row for each flag; without a table in the configuration file, the flags have no keys.
 fn table(flags: &[&Arg], key: Option<&str>, text: &mut String) {
     text.push_str("\n| flag | variable | key | default | what it is |\n|---|---|---|---|---|\n");
     for flag in flags {
-        // `crate::cli` tests that every flag reads the variable of this name.
+        // A test of `crate::cli` checks that every flag reads the variable with this name.
         let variable = format!("WHARF_{}", flag.get_long().unwrap().replace('-', "_").to_ascii_uppercase());
         let key = key.map_or_else(|| "–".into(), |table| format!("`{table}.{}`", flag.get_long().unwrap()));
         let _ = writeln!(
@@ -173,7 +174,7 @@ fn table(flags: &[&Arg], key: Option<&str>, text: &mut String) {
     }
 }
 
-/// As it is typed: `--listen ADDRESS`, `--insecure[=BOOL]`, `--plan`.
+/// A flag as the user types it: `--listen ADDRESS`, `--insecure[=BOOL]`, `--plan`.
 fn spelled(flag: &Arg) -> String {
     let long = flag.get_long().unwrap();
     let value = flag.get_value_names().map_or_else(String::new, |names| names.join(" "));
@@ -186,7 +187,8 @@ fn spelled(flag: &Arg) -> String {
     }
 }
 
-/// What holds when nothing is said: clap's own default, or what the help says of one that is found out at work.
+/// The value that holds if the flag is not given: clap's own default, or what the help says about a default that is
+/// found at run time.
 fn default(flag: &Arg) -> String {
     if matches!(flag.get_action(), ArgAction::SetTrue) {
         return "off".into();
@@ -203,7 +205,7 @@ fn default(flag: &Arg) -> String {
     }
 }
 
-/// The help without its default, and with the values there are.
+/// The help text without its default, and with the possible values.
 fn meaning(arg: &Arg) -> String {
     let help = help(arg);
     let said = match help.split_once("[default") {
@@ -226,7 +228,7 @@ fn help(arg: &Arg) -> String {
     arg.get_long_help().or(arg.get_help()).unwrap().to_string()
 }
 
-/// On one line, with nothing in it that Markdown would take for its own.
+/// The text on one line, with Markdown's special characters escaped.
 fn plain(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.replace('<', "&lt;").replace('*', "\\*").replace('|', "\\|")
@@ -277,7 +279,7 @@ fn the_reader_of_examples_knows_a_shells_words() {
     );
 }
 
-/// README and everything below docs.
+/// README and every page below docs.
 fn pages() -> Vec<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let (mut found, mut folders) = (vec![root.join("README.md")], vec![root.join("docs")]);
@@ -294,7 +296,7 @@ fn pages() -> Vec<PathBuf> {
     found
 }
 
-/// What is typed after a prompt in blocks that show a terminal, each with the lines that go on with it.
+/// The commands typed after a prompt in blocks that show a terminal, each with its continuation lines.
 fn commands(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let (mut shows_terminal, mut goes_on) = (false, false);
@@ -321,7 +323,8 @@ fn commands(text: &str) -> Vec<String> {
     found
 }
 
-/// The calls of wharf in a line for a shell. Those with a variable among their words can't be judged here.
+/// The calls of wharf in a shell line. Calls with a variable among their words are left out: they can't be checked
+/// here.
 fn invocations(line: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for mut words in split(line) {
@@ -342,7 +345,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// A line for a shell as commands of words; what is in `$(…)` is a command of its own.
+/// Splits a shell line into commands of words; the content of `$(…)` is a command of its own.
 fn split(line: &str) -> Vec<Vec<String>> {
     let (mut found, mut words, mut word) = (Vec::new(), Vec::new(), None::<String>);
     let mut quote = None;

@@ -1,4 +1,4 @@
-//! `wharf registry`: where images are read from.
+//! `wharf registry`: the registries that images are read from.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ enum Verb {
     List,
     /// Add a registry; wharf image rescan HOST then reads it
     Add {
-        /// Its host as image names begin with it: HOST or HOST:PORT
+        /// Its host, as image names begin with it: HOST or HOST:PORT
         #[arg(value_parser = host)]
         host: String,
         #[command(flatten)]
@@ -42,8 +42,8 @@ enum Verb {
     },
     /// Change a registry's settings; what is not given stays
     ///
-    /// Only with a --url of another scheme, host or port, the password, --ca-file and --trusted-host go, unless they
-    /// are given again: they were for the address before.
+    /// A --url with another scheme, host or port removes the password, --ca-file and --trusted-host, unless they are
+    /// given again: they belong to the old address.
     Change {
         /// The registry, by its host
         #[arg(value_parser = host)]
@@ -57,7 +57,7 @@ enum Verb {
         #[arg(long, conflicts_with = "ca_file")]
         no_ca_file: bool,
     },
-    /// Remove a registry and its images from the catalog; nothing is deleted there
+    /// Remove a registry and its images from the catalog; nothing is deleted in the registry itself
     Remove {
         /// The registry, by its host
         #[arg(value_parser = host)]
@@ -71,13 +71,13 @@ enum Verb {
     },
 }
 
-/// What can be set of a registry.
+/// The settings of a registry.
 #[derive(Args, Default)]
 struct Settings {
-    /// Where it is reached [default when adding: https://HOST, or http://HOST for this machine]
+    /// URL of the registry [default when adding: https://HOST, or http://HOST for this machine]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Its dialect [default when adding: docker]
+    /// Type of the registry [default when adding: docker]
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// User to log in as; the password is asked for
@@ -86,7 +86,7 @@ struct Settings {
     /// Read the password from stdin instead of asking for it
     #[arg(long)]
     password_stdin: bool,
-    /// Project (name prefix) to read, where the registry has them; may be repeated; '' for none
+    /// Project (name prefix) to read, if the registry has projects; may be repeated; '' for none
     #[arg(long, value_name = "PROJECT", value_delimiter = ',')]
     project: Vec<String>,
     /// Accept any certificate
@@ -98,13 +98,13 @@ struct Settings {
     /// Catalog only images that carry the label ai.backend.kernelspec
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     kernelspec_only: Option<bool>,
-    /// Host besides the registry's that its credentials may be sent to, such as a token server; may be repeated;
+    /// Host, besides the registry's own, that its credentials may be sent to, such as a token server; may be repeated;
     /// '' for none
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     trusted_host: Vec<String>,
 }
 
-/// Takes a registry's host.
+/// Reads a registry's host.
 pub(crate) fn host(text: &str) -> Result<String, String> {
     if reference::is_registry_host(text) {
         Ok(text.to_owned())
@@ -113,7 +113,7 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
     }
 }
 
-/// A registry as the API has it.
+/// A registry as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     id: Option<String>,
@@ -151,10 +151,10 @@ pub(crate) const DELETE: Operation<One<'_>, Value> =
 pub(crate) const TEST: Operation<One<'_>, Outcome> =
     Operation::new(FILE, "TestContainerRegistry", "test_container_registry");
 
-/// What changing a registry came to.
+/// The answer to changing a registry.
 #[derive(Deserialize)]
 pub(crate) struct Modified {
-    /// What went with the address that it had before.
+    /// The settings that were removed because they belonged to the registry's old address.
     msg: Option<String>,
 }
 
@@ -173,7 +173,7 @@ impl Verb {
             Self::Change { host, settings, anonymous, no_ca_file } => {
                 let mut props = settings.props(settings.password(host)?.as_ref())?;
                 if *anonymous {
-                    // Null means "as it is" here, as it does to Backend.AI's clients; empty means "none".
+                    // In a request, null means "unchanged", as for Backend.AI's clients; an empty text means "none".
                     props.insert("username".into(), "".into());
                     props.insert("password".into(), "".into());
                 }
@@ -193,7 +193,7 @@ impl Verb {
     }
 }
 
-/// Every registry there is.
+/// Fetches all registries.
 pub(crate) async fn all(client: &Client) -> Result<Vec<Record>> {
     client.ask(&LIST, ()).await.map(|records| records.0)
 }
@@ -232,12 +232,12 @@ pub(crate) async fn tried(client: &Client, host: &str) -> Result<Outcome> {
     client.change(host, &TEST, One { id: host }).await
 }
 
-/// What came of [`tried`], where it went well.
+/// The server's remark on a [`tried`] that went well.
 pub(crate) fn said(outcome: &Outcome) -> &str {
     outcome.msg.as_deref().filter(|msg| !msg.is_empty()).unwrap_or("it answers")
 }
 
-/// Says what was done to a registry: such a mutation answers without `ok`, or with an error.
+/// Prints what was done to a registry. The mutations on registries answer without `ok`, or with an error.
 fn changed(host: &str, verb: &str, note: Option<String>, as_json: bool) -> Result<()> {
     if as_json {
         return json::print(&json!({ "ok": true, "hostname": host, "msg": note }));
@@ -255,7 +255,7 @@ impl Settings {
         }
     }
 
-    /// The input fields of what was given, and nothing else: what is left out stays as it is.
+    /// The input fields for the settings that were given; the other settings stay unchanged.
     fn props(&self, password: Option<&Secret>) -> Result<Map<String, Value>> {
         let ca_pem = self.ca_file.as_deref().map(connection::read_file).transpose()?;
         let list = |values: &[String]| {
@@ -301,7 +301,7 @@ impl Config {
         }
     }
 
-    /// Whether nobody on the way can read or change what it says.
+    /// Whether the connection to the registry is safe from reading and changes on the way.
     pub(crate) fn is_verified(&self) -> bool {
         !self.url.starts_with("http:") && self.ssl_verify != Some(false)
     }

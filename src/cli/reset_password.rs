@@ -1,4 +1,4 @@
-//! `wharf user reset-password`: new credentials, from the console of the machine that keeps the account.
+//! `wharf user reset-password`: new credentials, made on the console of the machine that has the data directory.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -28,19 +28,19 @@ use crate::{
 
 /// Give a user a new password, and a new keypair if asked to, while the server is stopped
 ///
-/// Works on the data directory itself, so that it needs no credentials; the server must be stopped. An account that
-/// was switched off is active afterwards.
+/// Works on the data directory itself, so that it needs no credentials; the server must be stopped. If the account was
+/// switched off, it is active afterwards.
 ///
-/// What is generated is shown once, on the terminal. Where stdout is no terminal, nothing is changed unless there is
-/// nothing to show (--password-stdin without --keypair) or --show allows to print it there.
+/// Generated credentials are shown once, on the terminal. If stdout is no terminal, nothing is changed, unless there is
+/// nothing to show (--password-stdin without --keypair) or --show allows printing there.
 #[derive(Args)]
 pub(crate) struct ResetPassword {
-    /// The user's e-mail address; the first start of the server made admin@localhost unless told otherwise
+    /// The user's e-mail address; the first start of the server makes admin@localhost unless told otherwise
     email: String,
     /// The stopped server's data directory
     #[arg(long, value_name = "DIR", default_value = serve::DATA_DIR)]
     data_dir: PathBuf,
-    /// Replace all keypairs of the user by a new one, too; the old ones and all API tokens stop working
+    /// Also replace all keypairs of the user by a new one; the old ones and all API tokens stop working
     #[arg(long)]
     keypair: bool,
     /// Read the new password from stdin instead of generating one
@@ -61,7 +61,7 @@ impl ResetPassword {
             .remedy("allow it with --show, or give the password with --password-stdin"));
         }
         let failed = |why: String| Failure::failed("reset-password", why);
-        // Opened before the password is asked for: nobody should type one for a directory that is not there.
+        // Opened before asking for the password, so that the user types none for a directory that does not exist.
         let store = Store::open_existing(&self.data_dir).map_err(|why| failed(why.to_string()))?;
         let accounts = Accounts::load(&store).map_err(|why| failed(why.to_string()))?;
         let given = self.password_stdin.then(password::from_stdin).transpose()?;
@@ -73,8 +73,8 @@ impl ResetPassword {
             Ok((throttle, sessions, Tokens::load(&store, &accounts, audit, clock.clone())?))
         });
         let (throttle, sessions, tokens) = doors.map_err(|why| failed(why.to_string()))?;
-        // Whoever signed in with the old password, or has tried to, is out. So are tokens where the keypairs are, and
-        // those of an account that was switched off.
+        // All sessions of the user end, and failed attempts to sign in are forgotten. Tokens are revoked if the
+        // keypairs are replaced, or if the account was switched off.
         let hasher = Hasher::new().map_err(|why| failed(why.to_string()))?;
         let reset = accounts.reset(&hasher, &self.email, given, self.keypair, clock.now(), |w, user| {
             throttle.clear(w, &user.email)?;

@@ -1,4 +1,4 @@
-//! `wharf rule`: standing preloads.
+//! `wharf rule`: standing preload rules.
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -15,11 +15,12 @@ use crate::cli::{
     text::{self, moment, one_line},
 };
 
-/// Keep images on agents: rules that load what is missing as agents join and tags move
+/// Keep images on agents: rules load missing images when agents join and tags move
 ///
-/// A rule loads the images that its pattern takes onto the agents that its expression names, whenever one is missing or
-/// stale there: when an agent joins or comes back empty, when a rescan finds a tag moved, when its window opens. It takes
-/// nothing off an agent, and what has begun goes on when the window closes or the rule is removed.
+/// A rule loads the images that match its pattern onto the agents that its expression names, whenever an image is
+/// missing or stale there: when an agent joins or comes back empty, when a rescan finds that a tag moved, when the
+/// rule's window opens. It removes nothing from an agent, and loads that have begun go on when the window closes or the
+/// rule is removed.
 #[derive(Args)]
 pub(crate) struct Rule {
     #[command(flatten)]
@@ -30,18 +31,18 @@ pub(crate) struct Rule {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List the rules and how each stands
+    /// List the rules and the state of each
     List,
-    /// Show one rule: what is there, what is missing, and what waits and why
+    /// Show one rule: which images are present, which are missing, and which wait and why
     Show {
         /// The rule
         name: String,
     },
     /// Add a rule
     ///
-    /// IMAGES is a pattern for registry/name:tag, in which * stands for any characters, also / and :, and ? for any one:
-    /// 'cr.example.org/stable/*', '*/python:3.?'. AGENTS is an expression, evaluated anew each time: 'gpu[01-16]',
-    /// '*!{zone=b}'. Names that nobody has yet are taken. Quote both.
+    /// IMAGES is a pattern for registry/name:tag, in which * stands for any characters, also / and :, and ? for exactly
+    /// one: 'cr.example.org/stable/*', '*/python:3.?'. AGENTS is an expression, evaluated again each time:
+    /// 'gpu[01-16]', '*!{zone=b}'. It may use names that no agent or group has yet. Quote both.
     Add {
         /// The rule's name: one word
         name: String,
@@ -54,7 +55,7 @@ enum Verb {
         /// Add it switched off
         #[arg(long, conflicts_with = "plan")]
         disabled: bool,
-        /// Only show what it would find now
+        /// Only show what it would load now
         #[arg(long)]
         plan: bool,
     },
@@ -70,7 +71,7 @@ enum Verb {
         agents: Option<String>,
         #[command(flatten)]
         window: Window,
-        /// Let it begin things at any time
+        /// Remove the window: let it start loading at any time
         #[arg(long, conflicts_with_all = ["window", "time_zone"])]
         always: bool,
     },
@@ -91,10 +92,10 @@ enum Verb {
     },
 }
 
-/// When a rule may begin something.
+/// The times at which a rule may start loading.
 #[derive(Args)]
 struct Window {
-    /// Part of the day in which it may begin something, over midnight too: 22:00-06:00 [default: always]
+    /// Part of the day in which it may start loading, also over midnight: 22:00-06:00 [default: always]
     #[arg(long, value_name = "HH:MM-HH:MM")]
     window: Option<String>,
     /// Time zone of the window: Asia/Seoul; '' for the server's own [default: the server's own]
@@ -102,7 +103,7 @@ struct Window {
     time_zone: Option<String>,
 }
 
-/// A rule as the API has it.
+/// A rule as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -127,7 +128,7 @@ pub(crate) struct Record {
     status: Option<Status>,
 }
 
-/// How a rule stood when it was looked at last.
+/// The state of a rule at its last evaluation.
 #[derive(Debug, Serialize, Deserialize)]
 struct Status {
     at: Option<String>,
@@ -187,7 +188,7 @@ struct Waiting {
     until: Option<String>,
 }
 
-/// What a rule would find.
+/// What a rule would load.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Preview {
     #[serde(deserialize_with = "json::list")]
@@ -240,7 +241,7 @@ pub(crate) const MODIFY: Operation<Set<'_>, Changed> =
 pub(crate) const DELETE: Operation<One<'_>, Outcome> =
     Operation::new(FILE, "DeletePreloadRule", "delete_preload_rule");
 
-/// A rule that is not there yet.
+/// A rule that does not exist yet.
 #[derive(Default, Serialize)]
 pub(crate) struct Draft<'a> {
     images: &'a str,
@@ -249,7 +250,7 @@ pub(crate) struct Draft<'a> {
     time_zone: Option<&'a str>,
 }
 
-/// What came of a change.
+/// The answer to a change of a rule.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Changed {
     ok: bool,
@@ -257,7 +258,7 @@ pub(crate) struct Changed {
     msg: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
-    /// Names in the expression that are nobody's yet.
+    /// Names in the expression that no agent or group has yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unknown: Option<Vec<String>>,
 }
@@ -357,7 +358,7 @@ async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
 async fn preview(client: &Client, draft: Draft<'_>, as_json: bool) -> Result<()> {
     let preview = client.ask(&PREVIEW, draft).await?;
     if let Some(Problem { field, message }) = preview.problems.first() {
-        // Below a complaint about an expression are the lines that show the place.
+        // A complaint about an expression is followed by the lines that show the place.
         let (why, below) = message.split_once('\n').unwrap_or((message, ""));
         return Err(Failure::failed(field, why).below(below));
     }
@@ -380,7 +381,7 @@ impl Record {
         ]
     }
 
-    /// `22:00-06:00 Asia/Seoul`.
+    /// The rule's window for people: `22:00-06:00 Asia/Seoul`.
     fn times(&self) -> String {
         let Some(window) = &self.window else { return "always".into() };
         one_line(&format!("{window} {}", self.effective_time_zone.as_deref().unwrap_or_default()))
@@ -505,7 +506,7 @@ impl Preview {
     }
 }
 
-/// `gpu07, @lab2: nobody's yet; …`.
+/// The names in an expression that no agent or group has yet, for people: `gpu07, @lab2: no agent or group is …`.
 fn nobodys(names: &[String], count: usize) -> String {
     let listed = names.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = count.saturating_sub(20.min(names.len()));

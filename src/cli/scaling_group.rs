@@ -1,4 +1,4 @@
-//! `wharf scaling-group`: sets of agents, and who may use them.
+//! `wharf scaling-group`: sets of agents, and the domains, groups and keypairs that may use them.
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -42,11 +42,11 @@ enum Verb {
         /// What it is for
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
-        /// Whether it counts
+        /// Whether the scaling group is active
         #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
         active: Option<bool>,
     },
-    /// Remove a scaling group that nobody uses
+    /// Remove a scaling group that is not in use
     Remove {
         /// The scaling group
         name: String,
@@ -67,7 +67,7 @@ enum Verb {
     },
 }
 
-/// Who may use a scaling group.
+/// The domain, group or keypair that may use a scaling group.
 #[derive(Args)]
 struct Whom {
     /// All groups of this domain; with --group, the group's domain
@@ -81,7 +81,7 @@ struct Whom {
     keypair: Option<String>,
 }
 
-/// A scaling group as the API has it.
+/// A scaling group as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -114,7 +114,7 @@ pub(crate) const DISALLOW_GROUP: Operation<Use<'_>, Outcome> =
 pub(crate) const DISALLOW_KEYPAIR: Operation<Use<'_>, Outcome> =
     Operation::new(FILE, "DisallowKeypair", "disassociate_scaling_group_with_keypair");
 
-/// A scaling group, and who may or may not use it.
+/// The variables that allow or disallow the use of a scaling group.
 #[derive(Default, Serialize)]
 pub(crate) struct Use<'a> {
     pub(crate) id: &'a str,

@@ -1,5 +1,5 @@
-//! A small HTTP server for tests: it gives scripted answers in turn and remembers what it was asked.
-//! When the script is over it is gone, as a stopped server is.
+//! A small HTTP server for tests: it gives scripted answers in turn and remembers its requests. At the end of the
+//! script it stops listening, like a stopped server.
 
 use std::{
     net::SocketAddr,
@@ -15,15 +15,15 @@ use url::Url;
 
 use crate::{base::secret::Secret, cli::api::Client};
 
-/// What happens to one connection.
+/// What the server does with one connection.
 pub(crate) enum Answer {
-    /// A status and a whole body.
+    /// Sends a status and a whole body.
     Json(u16, String),
-    /// The start of an event stream, which then ends without a word.
+    /// Sends the start of an event stream, then closes it without an end event.
     Stream(String),
-    /// The connection is closed unanswered.
+    /// Closes the connection without an answer.
     Drop,
-    /// Nobody listens for a while.
+    /// Does not listen for this long.
     Away(Duration),
 }
 
@@ -33,11 +33,11 @@ impl Answer {
     }
 }
 
-/// A request as it arrived.
+/// A request that the server received.
 #[derive(Clone)]
 pub(crate) struct Asked {
     head: String,
-    /// Its body.
+    /// The request's body.
     pub(crate) body: String,
 }
 
@@ -56,14 +56,14 @@ impl Asked {
     }
 }
 
-/// The running server.
+/// A running scripted server.
 pub(crate) struct Server {
-    /// Where it is.
+    /// The server's URL.
     pub(crate) endpoint: Url,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
-/// A client of it; its secret key is `secret`.
+/// A client of the server; its secret key is `secret`.
 pub(crate) fn client(server: &Server) -> Client {
     Client::with_keys(&server.endpoint, None, "AK".into(), Secret::new("secret")).unwrap()
 }
@@ -77,7 +77,7 @@ impl Server {
         Self { endpoint: format!("http://{address}").parse().unwrap(), asked }
     }
 
-    /// Everything it was asked so far.
+    /// All requests that the server received so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }

@@ -30,9 +30,9 @@ use crate::{
     server::{Server, Settings},
 };
 
-/// Where everything is kept unless told otherwise.
+/// The default data directory.
 pub(crate) const DATA_DIR: &str = "./wharf-data";
-/// Where the server listens, and where clients look for it.
+/// The default address: the server listens there, and clients look for it there.
 pub(crate) const LISTEN: &str = "127.0.0.1:8090";
 
 /// Run the server
@@ -51,19 +51,19 @@ pub(crate) struct Serve {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
     pub(crate) listen: SocketAddr,
-    /// Name that browsers and clients reach this server by, besides loopback ones; may be repeated
+    /// Name at which browsers and clients reach this server, besides loopback names; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) host: Vec<String>,
     /// Container engine to load images on: unix:///path or tcp://host:port for Docker, podman+unix:///path for Podman,
-    /// cri:///path for containerd, or oci:DIR for a directory that wharf fills itself (oci:DIR?limit=10MiB with so many
-    /// bytes a second); may be repeated, or none for none [default: what DOCKER_HOST names, else
+    /// cri:///path for containerd, or oci:DIR for a directory that wharf fills itself (oci:DIR?limit=10MiB for at most
+    /// so many bytes a second); may be repeated, or none for none [default: what DOCKER_HOST names, else
     /// unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) engine: Vec<String>,
-    /// How long somebody stays signed in without a request, such as 30m or 12h
+    /// How long a user stays signed in without a request, such as 30m or 12h
     #[arg(long, value_name = "TIME", default_value = "12h", value_parser = duration::parse)]
     pub(crate) session_idle: Duration,
-    /// How long somebody stays signed in at most
+    /// How long a user stays signed in at most
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse)]
     pub(crate) session_lifetime: Duration,
     /// Proxy that may say in X-Forwarded-For and X-Forwarded-Proto where a request comes from: an address or a range
@@ -76,17 +76,18 @@ pub(crate) struct Serve {
     /// How many rows the audit log keeps at most
     #[arg(long, value_name = "ROWS", default_value_t = Retention::ROWS, value_parser = value_parser!(u64).range(1..))]
     pub(crate) audit_rows: u64,
-    /// After how many seconds without a sign of life an agent on another machine is lost
+    /// Number of seconds without a sign of life after which an agent on another machine counts as lost
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u64).range(1..=300))]
     pub(crate) agent_silence: u64,
-    /// How long preloads and unloads wait for an agent that is away, before they give it up
+    /// How long preloads and unloads wait for an agent that is away before they give up
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
     pub(crate) agent_wait: Duration,
-    /// While there is no account: give out a link that is good once, to a page where the first super-admin is made
+    /// While there is no account: print a link, valid once, to a page that makes the first super-admin
     #[arg(long)]
     pub(crate) setup_page: bool,
-    /// Let one agent of a site fetch an image from the registry, and the others of the site take it from there. A site
-    /// is the agents with one value of the label site; it is for those that keep images in a directory (oci:DIR)
+    /// Let one agent of a site fetch an image from the registry, and the other agents of the site take it from that
+    /// one. A site is all agents with the same value of the label site; works for agents that keep images in a
+    /// directory (oci:DIR)
     #[arg(long)]
     pub(crate) seed_first: bool,
     #[command(flatten)]
@@ -102,7 +103,7 @@ impl Serve {
 
     async fn serve(&self) -> Result<()> {
         let address = self.listen.to_string();
-        // Before the data directory is touched: a port in use must not leave one behind.
+        // The address is bound before the data directory is made: a port in use must not leave a directory behind.
         let listener = TcpListener::bind(self.listen).await.map_err(|why| {
             Failure::failed(address.clone(), format!("can't listen there: {why}"))
                 .remedy("choose another address with --listen, or stop what uses it")
@@ -131,14 +132,15 @@ impl Serve {
         if let Some(token) = server.set_up_token() {
             invite(&self.set_up_link(bound, &token, given.email.as_deref()));
         }
-        // For people and scripts; with stdout gone the server still serves.
+        // A line for people and scripts; if stdout is gone, the server still runs.
         let _ = writeln!(io::stdout(), "listening on http://{bound}");
         daemon::stop_on_signal(shutdown)?;
         server.run(listener).await;
         Ok(())
     }
 
-    /// The page of the first super-admin. What it needs is behind `#`, so that no browser sends it anywhere by itself.
+    /// The link to the page that makes the first super-admin. The token stands behind `#`, so that no browser sends it
+    /// anywhere by itself.
     fn set_up_link(&self, bound: SocketAddr, token: &Secret, email: Option<&str>) -> String {
         let at = match self.host.first() {
             Some(name) if bound.ip().is_unspecified() => format!("{name}:{}", bound.port()),
@@ -152,7 +154,7 @@ impl Serve {
         format!("http://{at}/setup#{}", given.finish())
     }
 
-    /// The engines to follow; one that is not there yet is waited for.
+    /// The engines to follow; the server waits for an engine that is not there yet.
     fn engines(&self) -> Result<Vec<EngineUrl>> {
         let environment = daemon::environment();
         let usage = |why: InvalidAddress| Failure::usage(format!("--engine: {why}"));
@@ -167,7 +169,7 @@ impl Serve {
     }
 }
 
-/// Taken from the environment alone: a flag would show in `ps`.
+/// Reads the first super-admin's credentials from the environment alone: `ps` would show flags.
 fn first_admin() -> FirstAdmin {
     let given = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     FirstAdmin {
@@ -178,7 +180,7 @@ fn first_admin() -> FirstAdmin {
     }
 }
 
-/// The credentials that the operator does not know already.
+/// The generated credentials, without those that the operator gave.
 fn generated<'a>(given: &FirstAdmin, made: &'a Credentials, bound: SocketAddr) -> Made<'a> {
     let has_keys = given.access_key.is_some() && given.secret_key.is_some();
     Made {
@@ -189,7 +191,7 @@ fn generated<'a>(given: &FirstAdmin, made: &'a Credentials, bound: SocketAddr) -
     }
 }
 
-/// Shows what was generated for the first super-admin, unless what is written may be kept by somebody else.
+/// Shows the credentials generated for the first super-admin, unless the output could be kept where others can read it.
 fn show(made: &Made<'_>) {
     let email = made.email;
     if made.is_nothing() {
@@ -209,7 +211,7 @@ fn show(made: &Made<'_>) {
     }
 }
 
-/// Says where the first super-admin is made. The link is good once, so a log may have it.
+/// Prints the link to the page that makes the first super-admin. The link is valid once, so that it may stand in a log.
 fn invite(link: &str) {
     if io::stdout().is_terminal() {
         let _ = writeln!(

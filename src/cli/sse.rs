@@ -1,24 +1,24 @@
-//! Server-sent events off the wire (WHATWG HTML, "Server-sent events", "Interpreting an event stream").
+//! Parses server-sent events (WHATWG HTML, "Server-sent events", "Interpreting an event stream").
 
-/// Most bytes one event may have; ours have a few hundred.
+/// Largest event, in bytes; wharf's events have a few hundred.
 const MAX_EVENT: usize = 1 << 20;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Its kind; `message` if the server named none.
+    /// The event's type; `message` if the server named none.
     pub(crate) name: String,
-    /// Its data lines, joined.
+    /// The event's data lines, joined.
     pub(crate) data: String,
-    /// The newest id on the stream up to here.
+    /// The newest id on the stream up to this event.
     pub(crate) id: Option<String>,
 }
 
-/// An event grew beyond reason.
+/// An event exceeded [`MAX_EVENT`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
-/// Takes bytes as they come and gives events as they are complete.
+/// Takes bytes as they arrive, and returns events as they become complete.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     line: Vec<u8>,
@@ -29,7 +29,7 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// The events that these bytes complete.
+    /// Takes more bytes and returns the events that they complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, TooLong> {
         let mut events = Vec::new();
         for byte in bytes {
@@ -68,7 +68,8 @@ impl Parser {
                 None => self.data = Some(value.to_owned()),
             },
             "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
-            // Comments, and `retry`: its unit differs between servers, and we have our own pauses.
+            // Comments and `retry` are ignored: the unit of `retry` differs between servers, and wharf has its own
+            // pauses.
             _ => {}
         }
         None

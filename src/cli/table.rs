@@ -1,4 +1,4 @@
-//! Tables for people: columns without borders, wrapped in the last column on a terminal, never cut in a pipe.
+//! Tables for people: columns without borders. On a terminal, the last column is wrapped; in a pipe, nothing is cut.
 
 use std::collections::VecDeque;
 
@@ -8,20 +8,20 @@ use crate::cli::{self, text};
 
 /// Spaces between columns.
 const GAP: u16 = 2;
-/// Least width in which a text is worth wrapping.
+/// Least width of a last column whose text is wrapped.
 const LAST_COLUMN: u16 = 24;
 
-/// Longest line of a value on a terminal. References and digests are shorter; labels may have megabytes.
+/// Longest line of a value on a terminal, in characters. References and digests are shorter; labels may have megabytes.
 const LONGEST: usize = 600;
-/// What stands in an empty cell: tools that split lines at blanks would miss a column otherwise.
+/// The text of an empty cell: tools that split lines at blanks would miss an empty column.
 const EMPTY: &str = "-";
 
-/// Begins the rest of a row whose first cell has a line of its own.
+/// The first cell of a row whose real first cell stands on a line of its own, above.
 const REST: &str = "↳";
-/// Least width that such a first cell is longer than.
+/// A first cell up to this width, in columns, never gets a line of its own.
 const FIRST_COLUMN: usize = 40;
 
-/// Rows under headers. Every cell is made safe to show.
+/// A table with headers. Every cell is made safe to show.
 pub(crate) fn rows(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     rows_within(headers, rows, terminal_width())
 }
@@ -33,7 +33,7 @@ fn rows_within(
 ) -> String {
     let mut table = plain();
     table.set_header(headers.iter().copied());
-    // One very long name would push the other columns of every row off the screen.
+    // One very long name would move the other columns of every row off the screen.
     let longest = terminal.map_or(usize::MAX, |width| FIRST_COLUMN.max(usize::from(width) * 6 / 10));
     let mut on_own_line = VecDeque::new();
     for row in rows {
@@ -66,7 +66,7 @@ fn terminal_width() -> Option<u16> {
     terminal.features().is_attended().then(|| terminal.size_checked().map(|(_, width)| width))?
 }
 
-/// `name  value` lines of one thing; a value of several lines keeps them, an empty one is left out.
+/// `name  value` lines about one thing. A value keeps its line breaks; an empty value is left out.
 pub(crate) fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = plain();
     for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
@@ -88,7 +88,7 @@ fn finished(mut table: Table, terminal: Option<u16>) -> String {
     let last = table.column_count().saturating_sub(1);
     for column in table.column_iter_mut() {
         column.set_padding((0, GAP));
-        // References and ids are there to be copied: only the last column may wrap.
+        // Users copy references and ids, so only the last column may wrap.
         if column.index < last {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
@@ -100,8 +100,8 @@ fn finished(mut table: Table, terminal: Option<u16>) -> String {
     table.trim_fmt()
 }
 
-/// Whether the columns before the last leave it a width in which text can be read; if not, the terminal's own
-/// line breaks do less harm.
+/// Whether the other columns leave the last one enough width for readable text; if not, the terminal's own line breaks
+/// do less harm.
 fn leaves_room(table: &Table, width: u16) -> bool {
     let widths = table.column_max_content_widths();
     let before: u16 = widths.iter().rev().skip(1).map(|width| width.saturating_add(GAP)).sum();

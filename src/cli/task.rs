@@ -1,4 +1,4 @@
-//! `wharf task`: background tasks, running and ended.
+//! `wharf task`: running and finished background tasks.
 
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// How many items one request brings.
+/// Items per request.
 const PAGE: usize = 1_000;
-/// How many reasons a summary lists; `wharf task show` has them all.
+/// Most reasons in a summary; `wharf task show` lists all of them.
 const SUMMARY_REASONS: usize = 20;
 
 /// List, follow and cancel background tasks
@@ -35,10 +35,10 @@ pub(crate) struct Task {
 enum Verb {
     /// List the running tasks and those that ended within a day, newest first
     List {
-        /// At most this many
+        /// At most this many tasks
         #[arg(long, value_name = "COUNT", default_value_t = 20)]
         limit: u32,
-        /// Leave out this many of the newest
+        /// Leave out this many of the newest tasks
         #[arg(long, value_name = "COUNT", default_value_t = 0)]
         offset: u32,
     },
@@ -75,7 +75,8 @@ impl Task {
                 Verb::List { limit, offset } => list(&client, limit, offset, as_json).await,
                 Verb::Show { id } => show(&client, id, as_json).await,
                 Verb::Follow { id } => {
-                    // Asked first, so that a task that never was is told apart from one whose events are over.
+                    // The task is fetched first, to tell a task that never existed from one whose events are no longer
+                    // kept.
                     find(&client, id).await?;
                     follow::follow(&client, id, as_json).await
                 }
@@ -85,7 +86,7 @@ impl Task {
     }
 }
 
-/// A task, as lists have it.
+/// A task, as it stands in lists.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     id: TaskId,
@@ -104,12 +105,12 @@ pub(crate) struct Row {
     current_progress: u64,
     #[serde(deserialize_with = "json::count")]
     total_progress: u64,
-    /// The standing rule that asked for it.
+    /// The standing rule that started the task.
     #[serde(default)]
     rule: Option<String>,
 }
 
-/// A task with all there is to say about it.
+/// A task with all its details.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Detail {
     id: TaskId,
@@ -135,7 +136,7 @@ pub(crate) struct Detail {
     items: Vec<Item>,
 }
 
-/// What a task did.
+/// What a task did and did not do.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ledger {
     #[serde(deserialize_with = "json::count")]
@@ -156,14 +157,14 @@ struct Ledger {
     failed: Vec<Remark>,
 }
 
-/// Why something was not done.
+/// The reason why something was not done.
 #[derive(Debug, Serialize, Deserialize)]
 struct Remark {
     #[serde(deserialize_with = "json::text")]
     reference: String,
     #[serde(deserialize_with = "json::text")]
     reason: String,
-    /// What kind of failure it is, where a program may go by it.
+    /// The kind of failure, if a program may act on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
 }
@@ -192,21 +193,21 @@ pub(crate) const SHOW: Operation<One<'_>, Detail> = Operation::new(FILE, "Task",
 pub(crate) const ITEMS: Operation<Rest<'_>, Items> = Operation::new(FILE, "TaskItems", "background_task");
 pub(crate) const CANCEL: Operation<One<'_>, Outcome> = Operation::new(FILE, "CancelTask", "cancel_task");
 
-/// Which tasks are listed.
+/// A page of the list of tasks.
 #[derive(Default, Serialize)]
 pub(crate) struct Page {
     limit: u32,
     offset: u32,
 }
 
-/// A task of which some items are known.
+/// The variables for the next page of a task's items.
 #[derive(Default, Serialize)]
 pub(crate) struct Rest<'a> {
     id: &'a str,
     offset: usize,
 }
 
-/// One task by its id.
+/// Fetches one task by its id, with all items.
 pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
     let (what, id) = (format!("task {id}"), id.to_string());
     let found = client.find(&what, &SHOW, One { id: &id }).await?;
@@ -214,7 +215,7 @@ pub(crate) async fn find(client: &Client, id: TaskId) -> Result<Detail> {
         Failure::failed(&what, "no such task; tasks are kept for a day after their end")
             .remedy("see wharf task list")
     })?;
-    // A full page means that there may be another one.
+    // A full page means that there may be another.
     let mut is_full = task.items.len() == PAGE;
     while is_full {
         let page = client.find(&what, &ITEMS, Rest { id: &id, offset: task.items.len() }).await?;
@@ -269,12 +270,12 @@ impl Row {
 }
 
 impl Detail {
-    /// Whether nothing more will happen.
+    /// Whether the task has ended, so that nothing more will happen.
     pub(crate) fn has_ended(&self) -> bool {
         self.state != "started"
     }
 
-    /// What a command that followed the task prints at its end.
+    /// The text that a command that followed the task prints at its end.
     pub(crate) fn summary(&self) -> String {
         let title = [self.kind.as_str(), self.subject.as_str(), self.state.as_str()];
         let mut lines = vec![title.map(text::one_line).join(" ")];
@@ -294,7 +295,7 @@ impl Detail {
         lines.join("\n")
     }
 
-    /// A failure unless the task did what it was started for.
+    /// Returns a failure unless the task did what it was started for.
     pub(crate) fn verdict(&self) -> Result<()> {
         let what = format!("task {}", self.id);
         match self.state.as_str() {
@@ -313,21 +314,21 @@ impl Detail {
         }
     }
 
-    /// Whether its items are agents that an image goes to or comes from.
+    /// Whether the task's items are agents, which an image is loaded onto or removed from.
     fn is_transfer(&self) -> bool {
         matches!(self.kind.as_str(), "preload" | "unload")
     }
 
-    /// The commands that remove what a rescan held back, ready to be pasted.
+    /// The commands that remove what a rescan held back, ready to paste into a shell.
     fn held_back(&self, ledger: &Ledger) -> Vec<String> {
-        // A subject is a registry, or a registry and a project: `cr.example.org/stable`.
+        // The subject is a registry, or a registry and a project: `cr.example.org/stable`.
         let project = self.subject.split_once('/').map(|(_, project)| project);
         let project = project.filter(|project| reference::is_repository(project));
         let held = ledger
             .failed
             .iter()
             .filter(|failed| failed.code.as_deref() == Some(Code::ConfirmationRequired.as_str()));
-        // What people paste into a shell must be what it seems.
+        // Users paste this text into a shell, so it must not contain anything but a host.
         held.filter(|failed| reference::is_registry_host(&failed.reference))
             .map(|Remark { reference: host, .. }| {
                 let project = project.map(|project| format!(" --project {project}")).unwrap_or_default();
@@ -351,7 +352,7 @@ impl Detail {
     }
 
     fn page(&self) -> String {
-        // The message of a task that has ended well is its counts, which have a line of their own below.
+        // The message of a task that ended well repeats its counts, which have a line of their own below.
         let repeats = self.ledger.as_ref().is_some_and(|ledger| ledger.is_said_by(&self.message));
         let fields = self.fields().into_iter().filter(|(name, _)| !(repeats && *name == "message"));
         let mut page = table::fields(fields);
@@ -375,7 +376,7 @@ impl Detail {
 }
 
 impl Ledger {
-    /// Whether a message says what [`Ledger::counts`] does, and no more.
+    /// Whether a message says the same as [`Ledger::counts`], and no more.
     fn is_said_by(&self, message: &str) -> bool {
         let Self { added, updated, unchanged, removed, skipped_count, failed_count, .. } = self;
         *message
@@ -394,7 +395,7 @@ impl Ledger {
 }
 
 impl Item {
-    /// How it ended, on a line: `gpu01: loaded`, `gpu02: failed: …`.
+    /// The item's outcome, on one line: `gpu01: loaded`, `gpu02: failed: …`.
     fn outcome(&self) -> String {
         let reason = self.reason.as_deref().filter(|reason| !reason.is_empty());
         let line = match (self.state.as_str(), reason) {
@@ -416,7 +417,7 @@ impl Item {
     }
 }
 
-/// How far something is; nothing where there is nothing to count, or not yet.
+/// The progress as `3/16`; empty if there is nothing to count, or not yet.
 fn progress(current: u64, total: u64) -> String {
     if total == 0 { String::new() } else { format!("{current}/{total}") }
 }

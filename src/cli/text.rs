@@ -1,22 +1,23 @@
-//! Foreign text on a terminal: names, labels and messages come from registries, which anybody may run.
+//! Makes foreign text safe to show on a terminal: names, labels and messages come from registries, which any stranger
+//! may run.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// The text with every character that a terminal would obey rather than show written as `\u{…}`:
-/// C0 and C1 controls (and so every ANSI sequence), bidirectional overrides and marks, and what has no width.
+/// The text with every character that a terminal would obey instead of showing it written as `\u{…}`: C0 and C1
+/// controls (and so every ANSI sequence), bidirectional overrides and marks, and characters without width.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden, |out, c| {
         let _ = write!(out, "{}", c.escape_unicode());
     })
 }
 
-/// [`shown`], with line breaks turned into spaces first.
+/// Does what [`shown`] does, after turning line breaks into spaces.
 pub(crate) fn one_line(text: &str) -> String {
     let joined = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     shown(&joined).into_owned()
 }
 
-/// The start of a text that is longer than anybody reads on a terminal, and how long it is.
+/// The first `longest` characters of a text; if more follow, a note says how long the text is.
 pub(crate) fn clipped(text: &str, longest: usize) -> Cow<'_, str> {
     match text.char_indices().nth(longest) {
         None => Cow::Borrowed(text),
@@ -27,9 +28,9 @@ pub(crate) fn clipped(text: &str, longest: usize) -> Cow<'_, str> {
     }
 }
 
-/// JSON text in which no such character is left raw; it means the same.
+/// JSON text with every character that [`shown`] escapes written as an escape; the meaning stays the same.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
-    // In valid JSON they stand only inside strings, where `\uXXXX` may take their place; line breaks between
+    // In valid JSON these characters stand only inside strings, where `\uXXXX` may replace them; line breaks between
     // tokens are the formatter's own.
     escaped(
         text,
@@ -43,7 +44,7 @@ pub(crate) fn json(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// A size as people read it, in powers of 1000 as the container tools do.
+/// A size for people, in powers of 1000 as the container tools print it.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
@@ -51,7 +52,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
     let mut power = 1000_u64;
     for (index, unit) in UNITS.iter().enumerate() {
-        // 999.95 would print as 1000.0: it belongs to the next unit.
+        // 999.95 would print as 1000.0, so it gets the next unit.
         if bytes < power.saturating_mul(1000) - power / 20 || index + 1 == UNITS.len() {
             let tenths = (u128::from(bytes) * 10 + u128::from(power) / 2) / u128::from(power);
             return format!("{}.{} {unit}", tenths / 10, tenths % 10);
@@ -61,7 +62,7 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// A server's timestamp to the second; text that is none stays as it is.
+/// A server's timestamp, to the second; other text stays unchanged.
 pub(crate) fn moment(text: &str) -> String {
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map_or_else(|_| text.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())

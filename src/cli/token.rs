@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// List, create and revoke your API tokens: credentials for one program, as Authorization: Bearer
+/// List, create and revoke your API tokens: credentials for one program, sent as Authorization: Bearer
 #[derive(Args)]
 pub(crate) struct Token {
     #[command(flatten)]
@@ -30,18 +30,18 @@ pub(crate) struct Token {
 enum Verb {
     /// List the tokens, without their secrets
     List {
-        /// Those of another user; for super-admins
+        /// The tokens of another user; for super-admins
         #[arg(long, value_name = "EMAIL")]
         user: Option<String>,
     },
     /// Create a token; it is shown once
     Create {
-        /// What it is for, to know it again
+        /// What it is for, so that you recognize it later
         name: String,
         /// What it may do
         #[arg(long, value_name = "SCOPE", value_parser = ["read", "full"], default_value = "read")]
         scope: String,
-        /// In how many days it stops working
+        /// Number of days after which it stops working
         #[arg(long, value_name = "DAYS", default_value_t = 90)]
         expires_in_days: u32,
     },
@@ -52,7 +52,7 @@ enum Verb {
     },
 }
 
-/// A token as the API has it.
+/// A token as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -74,13 +74,13 @@ pub(crate) const CREATE: Operation<New<'_>, Created> =
 pub(crate) const REVOKE: Operation<One<'_>, Outcome> =
     Operation::new(FILE, "RevokeApiToken", "revoke_api_token");
 
-/// Whose tokens are listed.
+/// The user whose tokens are listed.
 #[derive(Default, Serialize)]
 pub(crate) struct Whose<'a> {
     user: Option<&'a str>,
 }
 
-/// A token that is to be made.
+/// The properties of a new token.
 #[derive(Default, Serialize)]
 pub(crate) struct New<'a> {
     name: &'a str,
@@ -88,7 +88,7 @@ pub(crate) struct New<'a> {
     days: u32,
 }
 
-/// A token that was just made.
+/// The answer to creating a token.
 #[derive(Deserialize)]
 pub(crate) struct Created {
     ok: bool,

@@ -1,4 +1,4 @@
-//! `wharf preload` and `wharf unload`: images onto agents and off them.
+//! `wharf preload` and `wharf unload`: load images onto agents and remove them.
 
 use clap::{ArgMatches, Args};
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,10 @@ use crate::cli::{
     table, text,
 };
 
-/// Load images onto agents and follow that to its end
+/// Load images onto agents and follow the task to its end
 ///
 /// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
-/// wharf preload py torch 'gpu[01-16]!gpu03'. What it names, wharf agent set tells. Several images are one task.
+/// wharf preload py torch 'gpu[01-16]!gpu03'. wharf agent set shows which agents it names. Several images are one task.
 #[derive(Args)]
 pub(crate) struct Preload {
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct Preload {
     no_follow: bool,
 }
 
-/// Take images off agents and follow that to its end
+/// Take images off agents and follow the task to its end
 ///
 /// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
 /// wharf unload py torch 'gpu[01-16]!gpu03'. An image that containers use stays. Several images are one task.
@@ -65,7 +65,7 @@ pub(crate) struct Plan {
     agents: Vec<AgentPlan>,
 }
 
-/// What it would do with one image on one agent.
+/// What a preload would do with one image on one agent.
 #[derive(Serialize, Deserialize)]
 struct AgentPlan {
     #[serde(deserialize_with = "json::text")]
@@ -88,7 +88,7 @@ pub(crate) const PRELOAD: Operation<Asked<'_>, Started> =
     Operation::new(FILE, "PreloadImage", "preload_image");
 pub(crate) const UNLOAD: Operation<Asked<'_>, Started> = Operation::new(FILE, "UnloadImage", "unload_image");
 
-/// Which images are meant, and where.
+/// The images and the agents of a preload or unload.
 #[derive(Default, Serialize)]
 pub(crate) struct Asked<'a> {
     reference: &'a str,
@@ -129,7 +129,7 @@ async fn start(
         .await
 }
 
-/// What is about one image reads for any server.
+/// The variables for these images. A request about one image has the form that every server understands.
 pub(crate) fn asked<'a>(references: &'a [String], agents: &'a str) -> Asked<'a> {
     let (first, more) =
         references.split_first().map_or(("", references), |(first, more)| (first.as_str(), more));
@@ -146,7 +146,7 @@ async fn plan(client: &Client, references: &[String], agents: &str, as_json: boo
 impl Plan {
     fn page(&self) -> String {
         let headers = ["AGENT", "STEP", "TO FETCH", "FREE", "PROBLEM", "IMAGE"];
-        // With one image, its name in every row says nothing.
+        // If there is only one image, its name in every row tells nothing new.
         let first = self.agents.first().map(|agent| &agent.reference);
         let columns = if self.agents.iter().all(|agent| Some(&agent.reference) == first) { 5 } else { 6 };
         let cells = self.agents.iter().map(|agent| agent.cells().into_iter().take(columns).collect());

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// How many users one request brings.
+/// Users per request.
 const PAGE: usize = 100;
 
 /// List, add, change and remove users; give them new credentials when those are lost
@@ -46,7 +46,7 @@ enum Verb {
         #[arg(long, value_name = "STATUS", value_parser = STATUS)]
         status: Option<String>,
     },
-    /// Show one user, with groups
+    /// Show one user, with the user's groups
     Show {
         /// The user's e-mail address
         email: String,
@@ -81,7 +81,7 @@ enum Verb {
 
 const STATUS: [&str; 4] = ["active", "inactive", "before-verification", "deleted"];
 
-/// What can be set of a user.
+/// The settings of a user.
 #[derive(Args)]
 struct Settings {
     /// What the user may do [default when adding: user]
@@ -93,13 +93,13 @@ struct Settings {
     /// Group the user is a member of; may be repeated; replaces all earlier ones
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     group: Vec<String>,
-    /// A short name [default when adding: the e-mail address]
+    /// A short name for the user [default when adding: the e-mail address]
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
     /// The person's name
     #[arg(long, value_name = "NAME")]
     full_name: Option<String>,
-    /// For other admins
+    /// A note for other admins
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     /// Read the password from stdin [default when adding: one is generated and shown once]
@@ -107,7 +107,7 @@ struct Settings {
     password_stdin: bool,
 }
 
-/// A user as the API has it.
+/// A user as the API returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(deserialize_with = "json::text")]
@@ -145,7 +145,7 @@ pub(crate) const MODIFY: Operation<Set<'_>, Outcome> = Operation::new(FILE, "Mod
 pub(crate) const DELETE: Operation<One<'_>, Outcome> = Operation::new(FILE, "DeleteUser", "delete_user");
 pub(crate) const PURGE: Operation<Set<'_>, Outcome> = Operation::new(FILE, "PurgeUser", "purge_user");
 
-/// Which users are listed.
+/// The filter and the page of the list of users.
 #[derive(Default, Serialize)]
 pub(crate) struct Listed<'a> {
     limit: usize,
@@ -163,7 +163,7 @@ pub(crate) struct Page {
     total_count: u64,
 }
 
-/// What came of a new user.
+/// The answer to adding a user.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Created {
     ok: bool,
@@ -241,7 +241,7 @@ async fn find(client: &Client, email: &str) -> Result<Record> {
     found.ok_or_else(|| Failure::failed(email, "no such user").remedy("see wharf user list"))
 }
 
-/// The id of a user by the e-mail address.
+/// Finds a user's id by the e-mail address.
 pub(crate) async fn id(client: &Client, email: &str) -> Result<String> {
     find(client, email).await.map(|user| user.uuid)
 }
@@ -328,7 +328,7 @@ impl Record {
 }
 
 impl Settings {
-    /// The input fields of what was given, and nothing else: what is left out stays as it is.
+    /// The input fields for the settings that were given; the other settings stay unchanged.
     fn props(&self, password: Option<&Secret>, groups: &[String], status: Option<&str>) -> Value {
         given(json!({
             "password": password.map(Secret::expose),

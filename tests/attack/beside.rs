@@ -1,4 +1,4 @@
-//! The good client beside an attack.
+//! The good client during an attack.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use tokio_util::sync::CancellationToken;
 use crate::support::app::App;
 use crate::support::wait::{PATIENCE, until};
 
-/// What the server may need at most, whoever attacks it.
+/// The most memory that the server may need during any attack, in bytes.
 const MEMORY: u64 = 200 << 20;
-/// How long the slowest of a hundred answers may take: ten times what we want it to, for a busy machine.
+/// Longest time for 99 of 100 answers: ten times the goal, for a busy machine.
 const SLOWEST: Duration = Duration::from_secs(10);
-/// How often the good client asks.
+/// Pause between two requests of the good client.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// A client at an address of its own that goes on asking, over a new connection each time.
+/// A client at an address of its own that repeats a request, over a new connection each time.
 pub struct Beside {
     stop: CancellationToken,
     asking: JoinHandle<Vec<Duration>>,
 }
 
 impl Beside {
-    /// Where it is. Attackers are elsewhere.
+    /// The good client's address. Attackers use others.
     pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-    /// Begins to ask; returns when it was answered once.
+    /// Starts the client; returns after its first answer.
     pub async fn start(app: &App) -> Self {
         let stop = CancellationToken::new();
         let (stopped, client) = (stop.clone(), app.admin().from(Self::ADDRESS));
@@ -44,7 +44,7 @@ impl Beside {
         Self { stop, asking }
     }
 
-    /// Ends it: it was answered in time to the last, and the server is small.
+    /// Stops the client; checks that it was answered in time to the end, and that the server is small.
     pub async fn was_served(self, app: &App) {
         self.stop.cancel();
         let mut times = self.asking.await.expect("the good client was answered");

@@ -1,4 +1,4 @@
-//! Connections that are opened to be held: half requests, too many, another protocol.
+//! Connections that the client holds open: half requests, too many connections, another protocol.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::beside::Beside;
 use crate::support::app::App;
 use crate::support::wait::{PATIENCE, until};
 
-/// How long the server lets a half request stay: ten times what it says.
+/// Longest time that the server may keep a half request: ten times its own limit.
 const SOON: Duration = Duration::from_secs(100);
 
-/// What somebody sends who never comes to the end.
+/// Beginnings of requests that are never completed.
 const HALVES: [&str; 5] = [
     "P",
     "POST /server/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le",
@@ -29,26 +29,26 @@ fn address(app: &App) -> SocketAddr {
 }
 
 async fn connect(app: &App) -> TcpStream {
-    // What is refused at once is as good as what is closed later.
+    // The server may refuse a connection at once, or close it later.
     timeout(SOON, TcpStream::connect(address(app))).await.expect("room to connect").expect("a connection")
 }
 
-/// Sends it, and holds the connection.
+/// Sends a text, and holds the connection.
 async fn send(app: &App, text: &str) -> TcpStream {
     let mut stream = connect(app).await;
     let _ = stream.write_all(text.as_bytes()).await;
     stream
 }
 
-/// Everything that comes until the server ends the connection.
+/// Reads everything until the server ends the connection.
 async fn to_the_end(mut stream: TcpStream) -> Vec<u8> {
     let mut said = Vec::new();
-    // A reset is an end, too.
+    // A reset also ends the connection.
     let _ = timeout(SOON, stream.read_to_end(&mut said)).await.expect("the server ends the connection");
     said
 }
 
-/// Room for the sockets of this test.
+/// Raises this process's limit on descriptors, for the sockets of the test.
 fn raise_own_limit() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("more descriptors");
@@ -72,7 +72,7 @@ async fn half_requests_end() {
 async fn who_holds_connections_shuts_nobody_out_when_descriptors_run_out() {
     raise_own_limit();
     let app = App::start().await;
-    // Below what it counted on at its start, so that accepting fails.
+    // The limit is lower than the one that the server found at its start, so that accepting connections fails.
     let few = Rlimit { current: Some(128), maximum: Some(128) };
     let process = Pid::from_raw(i32::try_from(app.process_id()).expect("a process id"));
     prlimit(process, Resource::Nofile, few).expect("fewer descriptors");
@@ -96,7 +96,7 @@ async fn one_address_holds_so_many_connections_and_the_oldest_goes_first() {
     for _ in 0..1_300 {
         held.push(connect(&app).await);
     }
-    // A thousand fit: a class behind one address.
+    // A thousand connections fit: a class behind one address.
     let young = held.split_off(300);
     let mut ended = 0;
     for stream in held {
@@ -125,7 +125,7 @@ async fn http2_is_refused_in_its_own_words() {
     for _ in 0..50 {
         let mut stream = send(&app, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         let _ = stream.write_all(&settings).await;
-        // A head without its end, over and over: POST / with a length to come.
+        // An HTTP/2 HEADERS frame for `POST /` that does not end its stream, sent over and over.
         let head = [0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x84, 0x86];
         for _ in 0..1_000 {
             if stream.write_all(&head).await.is_err() {
@@ -162,7 +162,7 @@ async fn a_request_for_two_hosts_is_refused() {
     }
 }
 
-/// How many bytes of a connection the system keeps for the server: what was not sent, and what was not acknowledged.
+/// How many bytes of a connection the system keeps for the server: those not sent and those not acknowledged.
 fn kept_by_the_system(app: &App, client: SocketAddr) -> Option<u64> {
     let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", app.process_id())).expect("the sockets");
     let ends = [format!(":{:04X}", address(app).port()), format!(":{:04X}", client.port())];

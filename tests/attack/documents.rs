@@ -1,4 +1,4 @@
-//! Documents that are allowed, and whose answers are long.
+//! Allowed documents whose answers are long.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use super::beside::Beside;
 use crate::support::app::App;
 use crate::support::wait::{PATIENCE, until};
 
-/// How many ask at once, and how many answers of one user are in the server's memory at most.
+/// How many requests run at once; `OF_ONE` is how many answers for one user the server keeps in memory at most.
 const AT_ONCE: usize = 300;
 const OF_ONE: usize = 8;
 
-/// The schema, as often as one document may ask for it: a megabyte.
+/// Asks for the schema as often as one document may: the answer has a megabyte.
 fn schemas() -> Value {
     let schema = "types { description fields { name description args { name description type { name } } } }";
     let alias = |number| format!("a{number}: __schema {{ {schema} }} ");
     json!({ "query": format!("{{ {} }}", (0..4).map(alias).collect::<String>()) })
 }
 
-/// One long text for as many fields as may have it.
+/// Uses one long text in as many fields as may have it.
 fn long_variable() -> Value {
     let alias = |number| format!("a{number}: user(email: $e) {{ email }} ");
     let text = format!("query($e: String) {{ {} }}", (0..40).map(alias).collect::<String>());
     json!({ "query": text, "variables": { "e": "x".repeat(200_000) } })
 }
 
-/// A request whose answer is never read, over a connection of its own.
+/// Sends a request over a connection of its own and never reads the answer.
 async fn unread(app: &App, token: &str, document: &Value) -> TcpStream {
     let address = app.url().trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
@@ -65,7 +65,8 @@ async fn answers_that_are_long_and_are_not_read_fill_no_memory() {
         (begun >= OF_ONE).then_some(())
     };
     until("the first answers", PATIENCE, begun).await;
-    // Those who do read have theirs, and long after the last of the others could have been answered.
+    // Clients that read get their answers, and the loop runs longer than the server would need to answer all the
+    // others.
     for _ in 0..20 {
         let reply = app.admin().call("POST", "/admin/gql").json(&schemas()).send().await;
         assert_eq!(reply.status, 200, "{}", reply.text());

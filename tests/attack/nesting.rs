@@ -1,4 +1,4 @@
-//! Texts that nest until whoever reads them has no stack left, wherever a text is read by something that calls itself.
+//! Texts that nest until their parser has no stack left, for every recursive parser that reads a client's text.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,8 @@ use super::beside::Beside;
 use crate::support::api::{Api, Reply};
 use crate::support::app::App;
 
-/// Deeper than a thread's stack of 2 MiB holds, and little enough that the guard of the parser's own stack does not
-/// see it: what comes after the parser is the end of the process.
+/// Depths too large for a thread's stack of 2 MiB, but too small for the guard of the parser's own stack to notice: the
+/// code that runs after the parser would end the process.
 const DEPTHS: [usize; 3] = [100, 1_600, 4_000];
 
 const PATHS: [&str; 4] = ["/graphql", "/admin/gql", "/admin/graphql", "/admin/gql/strawberry"];
@@ -16,7 +16,7 @@ fn nested(open: &str, inner: &str, close: &str, depth: usize) -> String {
     format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
 }
 
-/// Documents that nest so deep in each of the ways that a document can.
+/// Documents that nest this deep, in each way in which a document can nest.
 fn documents(depth: usize) -> Vec<String> {
     let lists = nested("[", "1", "]", depth);
     let objects = nested("{a: ", "1", "}", depth);
@@ -34,7 +34,7 @@ fn documents(depth: usize) -> Vec<String> {
         nested("{ ... ", "{ user { email } }", " }", depth),
         nested("{ ... @include(if: true) ", "{ user { email } }", " }", depth),
         format!("{{ ...A }} fragment A on Query {}", nested("{ ... on Query ", "{ a }", " }", depth)),
-        // Nothing of it is closed, or closed by something else, or hidden behind a text that does not end.
+        // The brackets in these are never closed, are closed by others, or stand behind a text that does not end.
         format!("{{ user(email: {}", "[".repeat(depth)),
         format!("{{ user(email: {}", "{a: [".repeat(depth)),
         format!("{{ user(email: [\"\"\"x\"{}", "[".repeat(depth)),
@@ -52,13 +52,13 @@ fn is_refused(reply: &Reply) -> bool {
 #[tokio::test]
 async fn no_document_nests_so_deep_that_it_ends_the_server() {
     let app = App::start().await;
-    // Any credential will do, also one that may only read.
+    // Any credential will do, even one that may only read.
     let reader = app.person("reader@test.invalid", "user", "default").await.api;
     let beside = Beside::start(&app).await;
     for (number, path) in PATHS.into_iter().enumerate() {
         for depth in DEPTHS {
             for (kind, query) in documents(depth).into_iter().enumerate() {
-                // Each in one of the paths, and the first in all.
+                // Each document is sent to one of the paths, and the first document to all.
                 if kind > 0 && kind % PATHS.len() != number {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Many passwords at once: what that costs the server, and that all who are right get in.
+//! Many passwords at once: how much memory they cost, and that all users with the right password get in.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -9,13 +9,13 @@ use crate::support::people::PASSWORD;
 use crate::support::visitor::Visitor;
 use crate::support::wait::{PATIENCE, until};
 
-/// A large class: more than there may be failures from an address.
+/// The size of a large class: more people than the failures that one address may have.
 const PEOPLE: usize = 64;
-/// How many accounts are made at once; with 19 MiB each they would have more than there may be.
+/// How many accounts are made at once; if each were hashed at once with 19 MiB, the memory limit would be exceeded.
 const MADE_AT_ONCE: usize = 32;
-/// Each password takes 19 MiB while it is hashed: that of four, and the server itself.
+/// Most memory of the server, in bytes: its own, and 19 MiB for each of the four passwords that it hashes at once.
 const MOST_MEMORY: u64 = 200 << 20;
-/// What may be left of it afterwards.
+/// How many of these bytes may still be in use afterwards.
 const LEFT: u64 = 10 << 20;
 
 fn email(n: usize) -> String {
@@ -46,13 +46,13 @@ async fn a_class_is_made_and_signs_in_at_once_from_one_address_in_bounded_memory
     }
     assert!(app.peak_memory() < MOST_MEMORY, "{} bytes", app.peak_memory());
 
-    // Nobody comes any more, and what it took goes back to the system.
+    // With no more sign-ins, the memory that they took goes back to the system.
     until("the memory to be given back", 2 * PATIENCE, async || {
         (app.own_memory() < before + LEFT).then_some(())
     })
     .await;
 
-    // Those who are right have earned nothing for those who are wrong.
+    // Users with the right password do not increase the number of wrong attempts that are allowed.
     let looked_at = guess_until_refused(&Visitor::of(&app), |n| format!("guess{n}@school.invalid")).await;
     assert!((50..=60).contains(&looked_at), "{looked_at}");
 }

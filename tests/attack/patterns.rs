@@ -1,4 +1,4 @@
-//! Searches that are little text and endless work: patterns that are tried again from each letter of long labels.
+//! Short searches that take very long: patterns that are tried again at each letter of long labels.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 use crate::support::wait::{PATIENCE, until};
 
-/// As long as a label may be.
+/// The longest label that is allowed, in bytes.
 const LABEL: usize = 16 * 1024;
 const IMAGES: usize = 12;
-/// As many lists as one request may ask for.
+/// The most lists that one request may ask for.
 const LISTS: usize = 9;
 
 async fn with_long_labels() -> (App, Shelf) {
@@ -28,7 +28,7 @@ async fn with_long_labels() -> (App, Shelf) {
     (app, shelf)
 }
 
-/// 45 patterns that nearly match at each letter, in each of as many lists as a request may have.
+/// 45 patterns that nearly match at each letter, in each of the most lists that a request may have.
 fn attack() -> (String, Value) {
     let pattern = |number: usize| format!("labels.x ilike \"%{}{number}%\"", "a".repeat(55));
     let filter: Vec<_> = (10..55).map(pattern).collect();
@@ -37,11 +37,11 @@ fn attack() -> (String, Value) {
     (format!("query($f: String) {{ {} }}", lists.join(" ")), json!({"f": filter.join(" | ")}))
 }
 
-/// The processor time that a server has used, in hundredths of a second.
+/// The processor time that the server has used, in hundredths of a second.
 fn processor_time(app: &App) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", app.process_id())).expect("a running server");
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    // Of its own and of the system for it.
+    // The time in the server's own code, and the time in the system for it.
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
@@ -76,7 +76,7 @@ async fn what_nobody_waits_for_any_more_is_not_searched_for() {
     };
     join_all((0..40).map(|_| hang_up())).await;
     page(&admin).await;
-    // Each of them alone is seconds of a processor.
+    // Each of the abandoned requests alone takes seconds of processor time.
     until("the server to rest", PATIENCE, async || {
         let before = processor_time(&app);
         tokio::time::sleep(Duration::from_millis(300)).await;

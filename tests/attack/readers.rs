@@ -1,4 +1,4 @@
-//! Those who list a large catalog all the time, beside a rescan.
+//! Clients that list a large catalog all the time, during a rescan.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::support::image::Image;
 use crate::support::registry::{PASSWORD, USER};
 use crate::support::shelf::Shelf;
 
-/// Who list, and what.
+/// How many clients list, and how many images the catalog has.
 const READERS: usize = 32;
 const IMAGES: usize = 10_000;
-/// How long a rescan may take beside them: ten times what we want it to.
+/// Longest time for a rescan during the listing: ten times the goal.
 const SLOWEST: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

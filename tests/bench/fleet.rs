@@ -1,4 +1,4 @@
-//! What many agents cost, and what wharf adds to an engine's own pull.
+//! The cost of many agents, and what wharf adds to an engine's own pull.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use super::support::registry::RealRegistry;
 const AGENTS: usize = 10_000;
 const IMAGES: usize = 500;
 const ROUNDS: usize = 21;
-/// What one pull of the side-by-side measurement moves.
+/// The layers of the image in the side-by-side pull, and the bytes in each.
 const LAYERS: usize = 4;
 const LAYER_BYTES: usize = 24 * 1024 * 1024;
 const PULLS: usize = 5;
@@ -42,7 +42,7 @@ pub async fn measure() {
     }
 }
 
-/// An engine that is only talked about.
+/// An engine without a server behind it, known only by its name.
 struct Named(String);
 
 #[async_trait]
@@ -98,7 +98,8 @@ fn name(image: usize) -> String {
 
 async fn many_agents() {
     heading(&format!("fleet: {AGENTS} agents with {IMAGES} images each, in memory"));
-    // In memory, since ten thousand first meetings are ten thousand commits, which is not what is measured.
+    // The store is in memory: ten thousand agents that are met first are ten thousand commits, which are not measured
+    // here.
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let names: Vec<String> = (1..=AGENTS).map(|number| format!("gpu{number:05}")).collect();
     {
@@ -162,7 +163,8 @@ fn timed(work: impl Fn()) -> Duration {
     median(&times)
 }
 
-/// The same image pulled by the engine's own command line and by a preload, in turn, so that both meet the same machine.
+/// Pulls the same image by the engine's own command line and by a preload, in turn, so that both meet the machine in
+/// the same state.
 async fn one_pull(kind: EngineKind) {
     heading(&format!("preload: {LAYERS} layers of {} MiB onto a real {kind}", LAYER_BYTES / 1024 / 1024));
     let (Some(registry), Some(node)) = (RealRegistry::open().await, Node::start(kind).await) else {
@@ -191,7 +193,7 @@ async fn one_pull(kind: EngineKind) {
         assert_eq!(event, "bgtask_done", "{task:#}");
         let preloaded = started.elapsed();
         node.untag(&reference).await;
-        // The first round warms the registry's files.
+        // The first round only brings the registry's files into the cache.
         if round > 0 {
             own.push(alone);
             ours.push(preloaded);

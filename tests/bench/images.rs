@@ -1,4 +1,4 @@
-//! The list of images: how long the server takes over what writing the finished answer alone would take.
+//! The list of images: the server's time, compared with the time for only writing the finished answer.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub async fn measure() {
     heading("images: 10,000 of 20 labels, every field of the seed");
     let launch = Launch::plain();
     stock::fill(&launch.data_dir(), IMAGES).await;
-    // The running server holds its directory, so the way without HTTP has one of its own.
+    // The running server holds its directory, so the measurement without HTTP gets a copy.
     let aside = tempfile::tempdir().expect("a temporary directory");
     for entry in std::fs::read_dir(launch.data_dir()).expect("the data directory") {
         let path = entry.expect("an entry").path();
@@ -59,7 +59,7 @@ pub async fn measure() {
     check("ratio", server.div_duration_f64(writing), 3.0, "");
 }
 
-/// The query over HTTP, to be sent.
+/// The query over HTTP, ready to send.
 pub fn ask(api: &Api) -> super::support::api::Call {
     api.call("POST", "/admin/gql").json(&json!({"query": stock::QUERY}))
 }
@@ -87,7 +87,7 @@ async fn without_http(api: &spec::Api) -> Duration {
     started.elapsed()
 }
 
-/// The API over a data directory, as the server puts it together.
+/// The API over a data directory, set up as the server does it.
 pub fn spec_api(directory: &std::path::Path) -> spec::Api {
     let settings = Settings {
         data_dir: directory.to_owned(),

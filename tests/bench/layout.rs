@@ -1,4 +1,4 @@
-//! A large image into a directory: by skopeo, and by a preload.
+//! Copies a large image into a directory: with skopeo, and with a preload.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use super::support::registry::RealRegistry;
 const LAYERS: usize = 4;
 const LAYER_BYTES: usize = 256 * 1024 * 1024;
 const ROUNDS: usize = 5;
-/// A copy that takes longer than this has stopped.
+/// Longest time for a copy; one that takes longer has stopped.
 const COPY: Duration = Duration::from_mins(2);
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -49,7 +49,7 @@ pub async fn measure() {
             let wharf = preload(&app, &reference).await;
             (copy(app.launch().root(), &reference).await, wharf)
         };
-        // The first round warms the registry's files.
+        // The first round only brings the registry's files into the cache.
         if round > 0 {
             theirs.push(times.0);
             ours.push(times.1);
@@ -71,7 +71,7 @@ fn mebibytes(bytes: u64) -> f64 {
     f64::from(u32::try_from(bytes / 1024).expect("less than 4 TiB")) / 1024.0
 }
 
-/// The image by skopeo, into a directory that is gone afterwards.
+/// Copies the image with skopeo into a directory that is removed afterwards.
 async fn copy(scratch: &Path, reference: &str) -> Duration {
     let folder = tempfile::tempdir_in(scratch).expect("a directory");
     let mut command = Command::new("skopeo");
@@ -83,7 +83,7 @@ async fn copy(scratch: &Path, reference: &str) -> Duration {
     started.elapsed()
 }
 
-/// The image by a preload, and gone afterwards.
+/// Loads the image with a preload, and removes it afterwards.
 async fn preload(app: &App, reference: &str) -> Duration {
     let admin = app.admin();
     let started = Instant::now();
@@ -95,7 +95,8 @@ async fn preload(app: &App, reference: &str) -> Duration {
     taken
 }
 
-/// Layers that need no compressing and can't be compressed: skopeo compresses what is not.
+/// An image whose layers are gzip files already, and can't be made smaller: skopeo compresses layers that are not
+/// compressed.
 pub fn large(count: usize, bytes: usize) -> Built {
     let mut blobs: Vec<Bytes> = Vec::new();
     let mut diff_ids = Vec::new();
@@ -125,7 +126,7 @@ pub fn large(count: usize, bytes: usize) -> Built {
     }
 }
 
-/// Xorshift: no two runs differ, and no byte follows from the one before.
+/// Xorshift: each run gives the same bytes for a seed, but no byte follows from the one before.
 fn random(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(length + 8);

@@ -1,4 +1,4 @@
-//! What many agents cost that dial in: simple loops that speak the real protocol to the real server.
+//! The cost of many agents that dial in: simple loops that speak the real protocol to the real server.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -88,7 +88,8 @@ fn memory(app: &App, which: &str) -> u32 {
     number_after(&status, which)
 }
 
-/// The processor time it has used, with that of threads that have ended; the kernel counts it in hundredths here.
+/// The processor time that the server has used, including threads that have ended; the kernel counts it in hundredths
+/// of a second.
 fn processor(app: &App) -> Duration {
     let text = std::fs::read_to_string(format!("/proc/{}/stat", app.process_id())).expect("its state");
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
@@ -105,7 +106,7 @@ fn held(number: usize) -> Held {
     }
 }
 
-/// An agent with half of its images in common with the others.
+/// A simulated agent; half of its images are the same on all agents.
 fn agent(number: usize) -> Simulated {
     let own = (0..IMAGES / 2).map(|image| held(1_000_000 + number * IMAGES + image));
     let held = (0..IMAGES / 2).map(held).chain(own).collect();

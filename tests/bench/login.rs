@@ -1,4 +1,4 @@
-//! What signing in costs: the hash of the password, and little else.
+//! The cost of signing in: the hash of the password, and little else.
 
 use std::time::{Duration, Instant};
 

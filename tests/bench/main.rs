@@ -1,8 +1,8 @@
-//! What `make bench` measures: the promises about speed and memory, each as a ratio taken in one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed queue visibility`
-//! runs some of it.
+//! The measurements of `make bench`: the promises about speed and memory, each as a ratio within one run or as a number
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed queue
+//! visibility` runs only the named ones.
 
-// async-graphql nests the future of a schema as deep as it has domains; an optimized build follows it down.
+// async-graphql nests the future of a schema one level for each domain; an optimized build follows all levels.
 #![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ mod visibility;
 use std::time::Instant;
 
 fn main() {
-    // Cargo adds `--bench` to what the person typed.
+    // Cargo adds `--bench` to the user's arguments.
     let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|word| word == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");

@@ -7,7 +7,7 @@ use super::support::app::{App, Launch};
 use super::{images, stock};
 
 const STARTS: usize = 5;
-/// Long enough for what a start leaves behind to be given back.
+/// Time after a start until the memory that the start used is given back.
 const SETTLING: Duration = Duration::from_millis(500);
 
 pub async fn measure() {
@@ -21,7 +21,7 @@ pub async fn measure() {
     heading("memory: 100,000 images of 20 labels, no two configs alike");
     let (start, app) = start(100_000).await;
     note("start, from exec to taking requests, median", &milliseconds(start.time));
-    // Where others use the machine too, a start says more of them than of the server.
+    // If other programs use the machine too, the whole time of a start depends more on them than on the server.
     check(
         "start, without waiting for a processor",
         start.time.saturating_sub(start.waiting).as_secs_f64(),
@@ -35,19 +35,19 @@ pub async fn measure() {
     note("resident at most, ever", &format!("{:.1} MiB", mebibytes(resident(&app, "VmHWM:"))));
 }
 
-/// How long a start took.
+/// The duration of a start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Start {
     time: Duration,
-    /// How much of it the server was ready to go on and no processor was free for it.
+    /// The part of the time in which the server was ready to run but no processor was free.
     waiting: Duration,
 }
 
-/// A server on that many images, and the middle one of several starts.
+/// Starts a server with this many images several times; returns the median start, and the server started last.
 async fn start(count: usize) -> (Start, App) {
     let launch = Launch::plain();
     stock::fill(&launch.data_dir(), count).await;
-    // The first start makes the admin, once in a directory's life, which hashes a password.
+    // The first start in a directory makes the admin, which hashes a password.
     launch.clone().start().await.terminate().await;
     let mut starts = Vec::new();
     loop {

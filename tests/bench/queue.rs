@@ -1,5 +1,5 @@
-//! What an item costs in tasks of 1,000 to 50,000: through the real queue and its store, with a worker that has nothing to
-//! do. Half way the task stands still and is asked what clients ask.
+//! The cost of an item in tasks of 1,000 to 50,000 items, through the real queue and its store, with a worker that has
+//! nothing to do. Half way, the task pauses and answers the requests that clients make.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use super::report::{check, heading, median, note};
 use super::stock;
 
 const SIZES: [usize; 3] = [1_000, 8_000, 50_000];
-/// Tasks of each size, in turn, so that all meet the same machine.
+/// Tasks of each size, run in turn, so that all sizes meet the machine in the same state.
 const RUNS: usize = 3;
 const ROUNDS: usize = 51;
-/// How much more an item of the largest task may cost than one of the smallest.
+/// Largest ratio of the costs per item in a large task and in the smallest.
 const FLAT: f64 = 1.3;
 const AT_ONCE: usize = 16;
-/// What a page of a client holds.
+/// Items in a page that a client requests.
 const PAGE: usize = 100;
-/// About what the items of a preload carry.
+/// Bytes in an item: about as many as a preload's items have.
 const WORK: usize = 700;
 const SOON: Duration = Duration::from_millis(1);
 
-/// What is measured of one task.
+/// The measurements of one task.
 const MEASURED: [&str; 6] = [
     "an item, from its turn to its commit",
     "its state, progress and account",
@@ -65,7 +65,7 @@ pub async fn measure() {
     }
 }
 
-/// A worker with nothing to do, which stops before the second half of the items.
+/// A worker with nothing to do; it pauses before the second half of the items.
 struct Idle {
     half: usize,
     go_on: watch::Receiver<bool>,
@@ -105,7 +105,7 @@ impl Worker for Idle {
 }
 
 async fn one_task(size: usize) -> [Duration; MEASURED.len()] {
-    // In memory, since what a disk takes to keep a commit is not what is measured.
+    // The store is in memory, because the time that a disk takes for a commit is not measured here.
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let store = Store::open(directory.path()).expect("a store");
     let audit = stock::audit(&store);

@@ -1,9 +1,9 @@
-//! How numbers are taken together and shown.
+//! Combines and prints numbers.
 
 use std::fs;
 use std::time::Duration;
 
-/// The machine, so that numbers of two runs are not compared in vain.
+/// Prints the machine, so that numbers from different machines are not compared.
 pub fn machine() {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -19,17 +19,17 @@ pub fn machine() {
     );
 }
 
-/// The heading of a group of numbers.
+/// Prints the heading of a group of numbers.
 pub fn heading(text: &str) {
     println!("\n{text}");
 }
 
-/// A number that has no goal of its own.
+/// Prints a number without a goal.
 pub fn note(what: &str, value: &str) {
     println!("  {what:<58} {value:>12}");
 }
 
-/// A number that is to be at most `goal`.
+/// Prints a number that should be at most `goal`.
 pub fn check(what: &str, value: f64, goal: f64, unit: &str) {
     let verdict = if value <= goal { "ok" } else { "MISSED" };
     println!("  {what:<58} {:>12}   at most {goal}{unit}: {verdict}", format!("{value:.2}{unit}"));
@@ -40,7 +40,7 @@ pub fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-/// The middle one of several; it is not moved by what a busy machine does to a few of them.
+/// The median, which a few values disturbed by a busy machine do not move.
 pub fn median(times: &[Duration]) -> Duration {
     let mut times = times.to_vec();
     times.sort();
@@ -52,7 +52,7 @@ pub fn mebibytes(kibibytes: u32) -> f64 {
     f64::from(kibibytes) / 1024.0
 }
 
-/// The number behind a word in one of `/proc`'s texts.
+/// The number after a word in a text from `/proc`.
 pub fn number_after(text: &str, word: &str) -> u32 {
     let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default();
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()

@@ -1,4 +1,5 @@
-//! The first scan of a registry, beside a bare client that makes the same requests; and what a repeat asks.
+//! The first scan of a registry, compared with a bare client that makes the same requests; and the requests of a
+//! repeat.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ pub async fn measure() {
 
     let (mut bare, mut wharf) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        // Each goes first as often, for whatever the one before it leaves behind.
+        // Each client goes first equally often, since the first one may change the state that the second one meets.
         if round % 2 == 0 {
             bare.push(replay(&registry, &log, bodies).await);
             wharf.push(scan(&registry).await);
@@ -43,7 +44,7 @@ pub async fn measure() {
     note("bare client, the same requests, 8 at once: median", &milliseconds(median(&bare)));
     note("wharf, from the mutation to the event of its end: median", &milliseconds(median(&wharf)));
     note("ratio of these medians", &format!("{:.2}", median(&wharf).div_duration_f64(median(&bare))));
-    // The two of a round run one after the other, so what slows the machine down for a while slows both.
+    // The two scans of a round follow each other, so a slow phase of the machine affects both.
     let mut ratios: Vec<f64> =
         wharf.iter().zip(&bare).map(|(wharf, bare)| wharf.div_duration_f64(*bare)).collect();
     let shown: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
@@ -52,7 +53,8 @@ pub async fn measure() {
     check("ratio, median of the rounds", ratios[ROUNDS / 2], 1.3, "");
 }
 
-/// Scans through a proxy, twice, checks that the repeat asks no more than it must, and returns what the first asked.
+/// Scans twice through a proxy, checks that the repeat makes only the needed requests, and returns the first scan's
+/// requests.
 async fn watched(registry: &RealRegistry) -> Vec<Exchange> {
     let (app, proxy) = (App::start().await, CountingProxy::start(&registry.url()).await);
     let admin = app.admin();
@@ -61,7 +63,8 @@ async fn watched(registry: &RealRegistry) -> Vec<Exchange> {
     let first = proxy.take_log();
     admin.scan(&proxy.host()).await;
     let repeat = proxy.take_log();
-    // One page holds 1,000 names: one page of repositories, one of tags for each, and a question for each tag.
+    // A page holds 1,000 names: one page of repositories, one page of tags for each, and one manifest request for each
+    // tag.
     let least = 1 + REPOSITORIES + REPOSITORIES * TAGS;
     let content = repeat.iter().filter(|exchange| exchange.is_manifest() || exchange.is_blob());
     let bytes: usize = content.map(|exchange| exchange.body_bytes).sum();
@@ -71,7 +74,7 @@ async fn watched(registry: &RealRegistry) -> Vec<Exchange> {
     first
 }
 
-/// A new server's first scan.
+/// The time of a new server's first scan.
 async fn scan(registry: &RealRegistry) -> Duration {
     let app = App::start().await;
     let admin = app.admin();
@@ -85,7 +88,7 @@ async fn scan(registry: &RealRegistry) -> Duration {
     taken
 }
 
-/// The requests alone, in the order of the scan, without waiting for one to know the next.
+/// Makes only the requests, in the order of the scan; no request waits for an earlier answer.
 async fn replay(registry: &RealRegistry, log: &[Exchange], bodies: usize) -> Duration {
     let client = reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(AT_ONCE);
     let client = client.build().expect("an HTTP client");

@@ -1,4 +1,4 @@
-//! What a site pays over a thin uplink, with one agent fetching for all and without.
+//! What a preload costs a site with a slow uplink, with one agent fetching for all and without.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +20,9 @@ use super::support::registry::RealRegistry;
 const AGENTS: usize = 6;
 const LAYERS: usize = 4;
 const LAYER_BYTES: usize = 8 * 1024 * 1024;
-/// What the uplink carries in a second.
+/// Bytes that the uplink carries in a second.
 const UPLINK: u32 = 10 * 1024 * 1024;
-/// What it carries at once.
+/// Bytes that the uplink carries at once.
 const PIECE: usize = 64 * 1024;
 
 pub async fn measure() {
@@ -55,7 +55,7 @@ fn images(bytes: u64, image: u64) -> String {
     format!("{:.2} images", ratio(bytes, image))
 }
 
-/// A preload onto all agents of a new site: what came over the uplink meanwhile, and how long it took.
+/// Preloads an image onto all agents of a new site; returns the bytes that came over the uplink, and the time.
 async fn preload(registry: &RealRegistry, arguments: &'static [&'static str]) -> (u64, Duration) {
     let uplink = Uplink::start(registry.host()).await;
     let app = App::start_with(move |serve| {
@@ -89,7 +89,7 @@ async fn preload(registry: &RealRegistry, arguments: &'static [&'static str]) ->
     (uplink.carried.load(Ordering::Relaxed) - before, started.elapsed())
 }
 
-/// A proxy that counts what comes from the registry, and lets only so much of it through in a second.
+/// A proxy that counts the bytes from the registry, and limits how many pass in a second.
 struct Uplink {
     host: String,
     carried: Arc<AtomicU64>,
@@ -120,7 +120,7 @@ impl Uplink {
                     let down = async {
                         let mut piece = vec![0; PIECE];
                         while let Ok(length @ 1..) = from_far.read(&mut piece).await {
-                            // One after the other, each for as long as it takes.
+                            // The pieces pass one after another; each takes the time that its length needs.
                             let on_the_wire = wire.lock().await;
                             let length32 = u32::try_from(length).expect("a piece");
                             tokio::time::sleep(Duration::from_secs(1) * length32 / UPLINK).await;

@@ -1,4 +1,4 @@
-//! What proving who sent a request costs.
+//! The cost of checking who sent a request.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ pub fn measure() {
     check("remembering one, with a body of 1 kB", remembered().as_secs_f64() * 1e6, 5.0, " us");
 }
 
-/// What it costs to see that a signature was not used before, among as many as are remembered of one keypair.
+/// The cost of checking that a signature was not used before, with as many signatures remembered as one keypair can
+/// have.
 fn remembered() -> Duration {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(directory.path()).expect("a data directory");

@@ -20,17 +20,17 @@ use wharf::store::Store;
 
 pub const HOST: &str = "cr.lab.invalid";
 const TAGS: usize = 100;
-/// Of each image; Docker's official images have four to ten, those for machine learning twice as many.
+/// Layers of each image; Docker's official images have four to ten, machine learning images twice as many.
 const LAYERS: usize = 16;
-/// Repositories in one commit: only how long this takes depends on it.
+/// Repositories per commit: it affects only how long filling takes.
 const AT_ONCE: usize = 20;
 
-/// All of the seed's fields.
+/// Asks for every field that an image has in the seed's schema.
 pub const QUERY: &str =
     "{ images { name humanized_name tag registry digest labels { key value } aliases size_bytes
     resource_limits { key min max } supported_accelerators installed installed_agents } }";
 
-/// Someone who sees everything.
+/// A caller who may see everything.
 pub fn superadmin() -> Caller {
     Caller {
         user: UserId::random(),
@@ -42,12 +42,12 @@ pub fn superadmin() -> Caller {
     }
 }
 
-/// The log of a data directory.
+/// Opens the audit log of a data directory.
 pub fn audit(store: &Store) -> Audit {
     Audit::load(store, Clock::system(), Retention::default()).unwrap()
 }
 
-/// The catalog of a data directory.
+/// Opens the catalog of a data directory.
 pub fn open(directory: &Path) -> (Store, Catalog) {
     let store = Store::open(directory).expect("a data directory");
     let tenants = Tenants::load(&store, jiff::Timestamp::UNIX_EPOCH).expect("tenants");
@@ -57,7 +57,7 @@ pub fn open(directory: &Path) -> (Store, Catalog) {
     (store, catalog)
 }
 
-/// Puts so many images of 20 labels into a data directory, no two with the same config.
+/// Puts this many images with 20 labels each into a data directory; no two have the same config.
 pub async fn fill(directory: &Path, images: usize) {
     let (_, catalog) = open(directory);
     catalog.add_registry(&superadmin(), HOST, RegistryChange::default()).await.expect("a registry");
@@ -112,13 +112,13 @@ fn image(name: &str, number: usize) -> (ImageRecord, Config) {
     (record, Config::new(config))
 }
 
-/// The first layers are those of a base image, the last ones its own.
+/// The first half of the layers belongs to a base image, the rest to the image itself.
 fn layer_id(number: usize, layer: usize) -> [u8; 32] {
     let own = if layer < LAYERS / 2 { number % TAGS } else { number };
     Digest::sha256_of(format!("layer {layer} of {own}").as_bytes()).sha256().expect("a SHA-256 digest")
 }
 
-/// The labels of a Backend.AI image, and those that build tools add.
+/// The labels of a Backend.AI image, and the labels that build tools add.
 fn labels(number: usize) -> Labels {
     let revision = Digest::sha256_of(&number.to_le_bytes());
     let revision = &revision.hex()[..40];

@@ -1,5 +1,5 @@
-//! Deciding who sees what: how long it takes over a plain loop that knows the answers, how long a page takes, and
-//! whether the time of a lookup tells a hidden image from one that is not there.
+//! Deciding which images a user sees: how long it takes compared with a plain loop that knows the answers, how long a
+//! page takes, and whether the time of a lookup tells a hidden image from one that does not exist.
 
 mod lookups;
 
@@ -59,7 +59,7 @@ pub async fn measure() {
     lookups::measure(launch, &ann).await;
 }
 
-/// Makes ann, who is in a group that may use the agents of `gpu`, and stops the server.
+/// Makes the user ann, in a group that may use the agents of `gpu`, and stops the server.
 async fn settle(mut app: App) -> Api {
     let admin = app.admin();
     let ann = app.person(ANN, "user", "default").await;
@@ -75,7 +75,7 @@ async fn settle(mut app: App) -> Api {
     admin.does("modify_group", &joins).await;
     let uses = format!("scaling_group: \"gpu\", user_group: \"{id}\"");
     admin.does("associate_scaling_group_with_user_group", &uses).await;
-    // More lookups come from her than a keypair may make.
+    // ann's keypair needs more lookups than the usual limit allows.
     let unlimited = format!("access_key: \"{}\", props: {{rate_limit: 0}}", ann.access_key);
     admin.does("modify_keypair", &unlimited).await;
     app.terminate().await;
@@ -127,7 +127,7 @@ fn held(image: &Image) -> Held {
     Held { digest: image.record.digest.clone(), names, manifests: Vec::new(), size_bytes: 1 }
 }
 
-/// Something that no catalog has.
+/// An image that is in no catalog.
 fn unlisted(number: u32) -> Held {
     let digest = Digest::sha256_of(&number.to_le_bytes());
     Held {
@@ -138,8 +138,8 @@ fn unlisted(number: u32) -> Held {
     }
 }
 
-/// The list against the shortest loop there is over the same images: it has them in a row, reads the answer for each
-/// beside it, and goes to those that are visible only.
+/// Compares the list with the shortest possible loop over the same images: the loop has the images in a row with the
+/// answer beside each, and touches only the visible ones.
 fn decide(world: &World, caller: &Caller, what: &str, filter: &ImageFilter, before: impl Fn()) {
     let catalog = &world.catalog;
     let images = catalog.images(&stock::superadmin(), &ImageFilter::default()).expect("images");
@@ -152,7 +152,7 @@ fn decide(world: &World, caller: &Caller, what: &str, filter: &ImageFilter, befo
         let started = Instant::now();
         let decided = black_box(catalog.images(black_box(caller), filter).expect("images"));
         ours.push(started.elapsed());
-        // What it left in the processor's caches is as far away for the one as for the other.
+        // Both measurements start with the processor's caches in the same state.
         before();
         let started = Instant::now();
         let known =

@@ -1,4 +1,4 @@
-//! What only containerd does.
+//! Tests of what only containerd does.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ async fn what_is_preloaded_is_pinned_until_it_is_unloaded() {
         "{pinned}"
     );
     assert!(pinned.contains("io.cri-containerd.image=managed"), "the other labels stay: {pinned}");
-    // The names of its own that Kubernetes' part gave it, and another name.
+    // The image has the names that containerd's CRI plugin gave it, and one more.
     let other = format!("{}:other", pull.repository);
     node.ctr_ok(&["images", "tag", &pull.name(), &other]).await;
     until("CRI to know of it", PATIENCE, async || engine.find(&other).await.unwrap()).await;
@@ -94,7 +94,7 @@ async fn what_is_preloaded_is_pinned_until_it_is_unloaded() {
     assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
     assert_eq!(labels().await, "");
 
-    // What somebody else pulled is pinned when it is asked for.
+    // An image that another client pulled is pinned once wharf pulls it.
     node.ctr_ok(&["images", "pull", "--plain-http", &pull.name()]).await;
     let pulled =
         until("CRI to know of it", PATIENCE, async || engine.find(&pull.name()).await.unwrap()).await;

@@ -1,4 +1,4 @@
-//! What only Podman does.
+//! Tests of what only Podman does.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What every engine does, each behaviour on each of them.
+//! Tests of what every engine does: each behaviour runs on each engine.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ on_each_engine! {
     each_failure_has_its_class
 }
 
-/// A registry and an engine.
+/// A registry and an engine; `None` if either is not available.
 async fn scene(kind: EngineKind) -> Option<(RealRegistry, Node)> {
     Some((RealRegistry::open().await?, Node::start(kind).await?))
 }
@@ -70,7 +70,7 @@ async fn an_engine_tells_who_it_is_and_what_room_it_has(kind: EngineKind) {
 
     let built = registry.push(&lab_image("1")).await;
     run(&*engine, &pull_of(registry.host(), &built)).await.0.unwrap();
-    // containerd counts every second or so.
+    // containerd updates its counts about every second.
     until("the image to take room", PATIENCE, async || {
         (engine.disk().await.unwrap().images_bytes >= 200_000).then_some(())
     })
@@ -98,13 +98,13 @@ async fn an_image_comes_and_goes_by_its_name(kind: EngineKind) {
     let last = seen.last().unwrap();
     assert_eq!((last.bytes_done, last.layers_done), (last.bytes_total, last.layers_total), "{seen:#?}");
     match kind {
-        // It says all.
+        // Docker reports everything.
         EngineKind::Docker => {
             assert!(last.layers_total == 2 && last.bytes_total >= 200_000 && seen.len() > 3, "{seen:#?}");
         }
-        // It says the sizes of layers that take longer than a moment.
+        // Podman reports the sizes of layers that take longer than a moment.
         EngineKind::Podman => assert!(last.layers_total == 2 && seen.len() > 3, "{seen:#?}"),
-        // It says nothing, and nothing is made up.
+        // containerd reports nothing, and wharf makes no numbers up.
         _ => assert!(seen.len() == 2 && last.bytes_total == 0 && last.layers_total == 0, "{seen:#?}"),
     }
     assert_eq!(engine.images().await.unwrap(), [expected]);
@@ -114,9 +114,9 @@ async fn an_image_comes_and_goes_by_its_name(kind: EngineKind) {
     let other = Pull { tag: "other".into(), ..pull.clone() };
     let also = run(&*engine, &other).await.0.unwrap();
     assert_eq!(also.held.names, [pull.name(), other.name()]);
-    // Only CRI has to ask the registry for a second name.
+    // Only CRI has to ask the registry about a second name.
     assert_eq!(also.fetched, kind == EngineKind::Containerd);
-    // Once more: nothing is fetched, the registry need not even be there.
+    // A repeated pull fetches nothing, and works even without the registry.
     drop(registry);
     let (again, seen) = run(&*engine, &pull).await;
     assert_eq!((again.unwrap().fetched, seen.len()), (false, 1));
@@ -141,17 +141,17 @@ async fn a_moved_tag_is_never_taken_for_the_image(kind: EngineKind) {
         assert!(fault.message.contains(newer.config.as_str()), "{fault}");
     };
     if kind == EngineKind::Containerd {
-        // It can pull by the tag only: what comes is another image, and it says so.
+        // containerd can pull only by the tag: it gets another image, and the fault says so.
         is_moved(run(&*engine, &pull).await.0.unwrap_err());
         assert_eq!(engine.find(&pull.name()).await.unwrap().unwrap().digest, newer.config);
         assert_eq!(engine.find(pull.config.as_str()).await.unwrap(), None);
         return;
     }
-    // By its manifest it comes all the same.
+    // A pull by the image's manifest still works.
     assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
     let by_tag = Pull { manifest: None, ..newer.clone() };
     assert_eq!(run(&*engine, &by_tag).await.0.unwrap().held.names, [by_tag.name()]);
-    // The old one has lost its name now, and is there all the same: only the name is to be given back.
+    // The old image has lost its name but is still there: the pull only has to name it again.
     let back = run(&*engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap();
     assert!(!back.fetched && back.held.digest == pull.config, "{back:?}");
 
@@ -165,7 +165,7 @@ async fn what_others_do_is_heard(kind: EngineKind) {
     let engine = node.engine();
     let mut events = engine.events().await.unwrap();
     let pull = pull_of(registry.host(), &built);
-    // Engines differ in how many steps they tell; each is a hint to look again.
+    // Engines differ in how many events they send; each event is a hint to look again.
     let mut hear = async |reference: &str, is_there: bool| {
         tokio::time::timeout(PATIENCE, async {
             loop {
@@ -203,7 +203,7 @@ async fn what_others_do_is_heard(kind: EngineKind) {
     assert_eq!(engine.about().await.unwrap().kind, kind);
 }
 
-/// A pull that is under way, with all but the manifest and the config held back.
+/// Starts a pull that is held up after the manifest and the config.
 async fn begun(
     proxy: &CountingProxy,
     engine: &Arc<dyn Engine>,
@@ -238,7 +238,7 @@ async fn a_pull_is_stopped_in_the_engine(kind: EngineKind) {
     let task = begun(&proxy, &engine, &pull, &stop).await;
     stop.cancel();
     assert_eq!(task.await.unwrap().unwrap_err().class, Class::Stopped);
-    // What it waits for comes, and goes nowhere.
+    // The requested layers arrive, and the engine throws them away.
     proxy.behave();
     let is_quiet = async || {
         let before = proxy.arrived();
@@ -248,7 +248,7 @@ async fn a_pull_is_stopped_in_the_engine(kind: EngineKind) {
     until("the engine to ask for no more", PATIENCE, is_quiet).await;
     assert_eq!(engine.images().await.unwrap(), [], "the engine went on pulling");
     assert_eq!(node.listed().await, [""; 0]);
-    // And it can be had again.
+    // The image can be pulled again.
     assert_eq!(run(&*engine, &pull).await.0.unwrap().held.digest, pull.config);
 }
 
@@ -277,7 +277,7 @@ async fn credentials_reach_the_registry_and_nobody_else(kind: EngineKind) {
         Some(Credentials { username: username.into(), password: Secret::new(password) })
     };
     let (user, password) = registry.credentials().unwrap();
-    // In base64 these have the two characters in which the alphabets differ.
+    // In base64, these passwords have the two characters in which the alphabets differ.
     pull.credentials = with(user, "wrong?>~?>~");
     let fault = run(&*engine, &pull).await.0.unwrap_err();
     assert_eq!(fault.class, Class::Unauthorized, "{fault}");

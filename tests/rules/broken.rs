@@ -12,7 +12,7 @@ async fn an_image_that_is_broken_is_left_for_longer_and_longer_until_it_is_anoth
         return;
     };
     let api = scene.api();
-    // Of this image, nothing below the tag is there any more.
+    // The registry has lost all blobs of this image.
     scene.proxy.answer(|request| {
         let is_gone = request.path().contains("/lab/broken/blobs/");
         is_gone.then(|| Answer::from(Response::new(404)))
@@ -29,13 +29,13 @@ async fn an_image_that_is_broken_is_left_for_longer_and_longer_until_it_is_anoth
     let tasks = api.tasks_of("standard").await.len();
     assert_eq!(tasks, 2);
 
-    // Whatever else happens, and after a restart, it is not tried again at once.
+    // Other events and a restart do not cause another attempt at once.
     scene.another_round("standard").await;
     scene.app.kill9();
     scene.app.restart().await;
     let rule = api.rule_until("standard", "the same", |rule| rule["status"]["held_back"] == 1).await;
     let now = api.tasks_of("standard").await.len();
-    // Unless its time came meanwhile, as it does on a machine that is slow enough.
+    // On a slow machine, the time of the next attempt may have come meanwhile; then this is not checked.
     let until: Timestamp = waiting["until"].as_str().unwrap().parse().unwrap();
     if Timestamp::now() < until {
         let again: Timestamp = rule["status"]["waiting"][0]["until"].as_str().unwrap().parse().unwrap();
@@ -43,7 +43,7 @@ async fn an_image_that_is_broken_is_left_for_longer_and_longer_until_it_is_anoth
         assert_eq!(now, tasks, "{rule:#}");
     }
 
-    // What is pushed anew is another image, whatever its name.
+    // A new push is another image, even under the same name.
     scene.proxy.behave();
     scene.registry.push_all([lab("broken", "1").label("mended", "yes")]).await;
     api.scan(&scene.host()).await;

@@ -1,4 +1,4 @@
-//! Windows: by the server's own clock as far as that goes, and by one that the test moves.
+//! Windows, tested with the server's own clock where possible, and with a clock that the test moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,7 +15,7 @@ use crate::support::sign::Keypair;
 use crate::support::wait::until;
 use crate::support::within::Within;
 
-/// A window from so many minutes after this moment to so many, in UTC.
+/// A window that opens `from` minutes after now and closes `to` minutes after now, in UTC.
 fn window(from: i64, to: i64) -> String {
     let time =
         |minutes| (Timestamp::now() + SignedDuration::from_mins(minutes)).strftime("%H:%M").to_string();
@@ -49,7 +49,7 @@ async fn outside_its_window_a_rule_begins_nothing() {
     assert_eq!(api.rule("standard").await["window"], json!(null));
 }
 
-/// A clock that runs as the real one, and can be put ahead.
+/// A clock that runs like the real one, and can be put ahead.
 fn clock() -> (Clock, Arc<AtomicI64>) {
     let ahead = Arc::new(AtomicI64::new(0));
     let seconds = Arc::clone(&ahead);
@@ -70,7 +70,7 @@ async fn a_rule_begins_when_its_window_opens_and_what_it_began_goes_on_when_it_c
     api.scan(registry.host()).await;
     api.agents_alive(1).await;
 
-    // Requests are dated by the real clock, and the server takes a quarter of an hour of difference.
+    // Requests carry the real clock's date, and the server accepts a difference of a quarter of an hour.
     let images = format!("{}/lab/*", registry.host());
     api.add_rule("standard", &images, "*", json!({"window": window(3, 6), "time_zone": "UTC"})).await;
     api.rule_is("standard", "closed").await;

@@ -33,7 +33,7 @@ async fn a_task_goes_on_when_its_agent_takes_a_while_to_dial_a_restarted_manager
     app.kill9();
     link.cut();
     app.restart().await;
-    // A look within this time would find nobody but the lost, and take the task back.
+    // A look at the agents within this time would find only lost ones, and take the task back.
     let restarted = Instant::now();
     until("a look's time to be over", PATIENCE, async || {
         let tasks = api.tasks_of("standard").await;

@@ -1,4 +1,4 @@
-//! An agent that is lost while a rule loads something onto it.
+//! An agent that is lost while a rule loads an image onto it.
 
 use super::{LONG, held_at_work, lab};
 use crate::support::app::App;

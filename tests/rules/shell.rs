@@ -1,4 +1,4 @@
-//! `wharf rule`.
+//! Tests of `wharf rule`.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
-//! What happens while a rescan is under way: other readings, registries that are read beside each other, and one that is
-//! taken out.
+//! Events during a rescan: other scans, registries that are read at the same time, and a registry that is removed.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +12,8 @@ use crate::support::shelf::Shelf;
 use crate::support::verbs::counts;
 use crate::support::wait::{PATIENCE, until};
 
-/// Registries of one rescan, the repositories in each, and how many registries are asked for theirs at once.
+/// The registries of one rescan, the repositories in each, and how many registries are asked for their repositories at
+/// once.
 const REGISTRIES: usize = 6;
 const REPOSITORIES: usize = 8;
 const AT_ONCE: usize = 4;
@@ -36,7 +36,7 @@ impl Scene {
         Some(Self { app, registry, proxy })
     }
 
-    /// Begins a rescan that has the list of tags, and does not hear of this one until the proxy is released.
+    /// Starts a rescan that gets the list of tags, but no answer about this tag until the proxy is released.
     async fn rescan_held_at(&self, tag: &str) -> String {
         let end = format!("/manifests/{tag}");
         self.proxy.take_log();
@@ -47,7 +47,7 @@ impl Scene {
         task
     }
 
-    /// Reads one tag to the end.
+    /// Scans one tag and waits for the end.
     async fn read(&self, tag: &str) {
         let task = self.app.admin().scan_image(&format!("{}/r/a:{tag}", self.proxy.host())).await;
         self.ends_well(&task).await;
@@ -67,7 +67,7 @@ async fn a_tag_that_is_read_during_a_rescan_is_not_taken_back_by_its_end() {
     let digest = async || admin.image("r/a", "moving", "x86_64").await["digest"].clone();
     let second = scene.registry.push(&moving("second")).await;
     let task = scene.rescan_held_at("slow").await;
-    // It has read the second and keeps it to itself until it has read all.
+    // The rescan has read the second image, but commits it only after it has read all tags.
     let config = &second.part("x86_64").config;
     until("the rescan to have read the second", PATIENCE, async || {
         scene.proxy.log().iter().any(|exchange| exchange.target.ends_with(config)).then_some(())
@@ -80,7 +80,7 @@ async fn a_tag_that_is_read_during_a_rescan_is_not_taken_back_by_its_end() {
     scene.proxy.release();
     scene.ends_well(&task).await;
     assert_eq!(digest().await, third.part("x86_64").config, "what is older does not replace it");
-    // What is kept to compare with is of the third, too.
+    // The record for later comparisons also belongs to the third image.
     let again = admin.scan(&scene.proxy.host()).await;
     assert_eq!(counts(&again), [0, 0, 2, 0, 0, 0], "{again:#}");
 }
@@ -121,7 +121,7 @@ async fn every_registry_is_read_to_its_end_when_they_are_read_at_once() {
             (0..REPOSITORIES).map(move |n| (host.clone(), format!("lab{number}/{n}")))
         })
         .collect();
-    // It is a matter of who comes first, so once proves little.
+    // The order of events is left to chance, so one run proves little.
     for _ in 0..4 {
         let app = App::start().await;
         let admin = app.admin();
@@ -132,7 +132,7 @@ async fn every_registry_is_read_to_its_end_when_they_are_read_at_once() {
         }
         let data = admin.ask("mutation { rescan_images { ok msg task_id } }", json!({})).await;
         let task = data["rescan_images"]["task_id"].as_str().expect("a task id").to_owned();
-        // Their answers come together.
+        // The answers of all registries come at the same time.
         until("the first registries to be asked", PATIENCE, async || {
             let asked = registries.iter().filter(|(_, proxy)| proxy.arrived() > 0).count();
             (asked >= AT_ONCE).then_some(())
@@ -149,7 +149,7 @@ async fn every_registry_is_read_to_its_end_when_they_are_read_at_once() {
         let found: BTreeSet<(String, String)> =
             images.iter().map(|image| (text(&image["registry"]), text(&image["name"]))).collect();
         assert_eq!(found, expected);
-        // A list, the repositories, and the removals of each.
+        // Each registry has an item for its list, one for each repository, and one for its removals.
         let items = ended["items"].as_array().expect("a list");
         assert_eq!(items.len(), REGISTRIES * (REPOSITORIES + 2), "{ended:#}");
         assert!(items.iter().all(|item| item["state"] == "done"), "{ended:#}");
@@ -202,7 +202,7 @@ async fn a_registry_that_becomes_another_one_while_it_is_read_gets_nothing_of_th
         images.iter().map(|image| format!("{}:{}", image["name"], image["tag"])).collect::<Vec<_>>()
     };
     assert!(!tags().await.iter().any(|tag| tag.ends_with("\"2\"")), "{:?}", tags().await);
-    // And read again, it is what it is now.
+    // Another scan finds the repository as it is now.
     let ended = admin.scan(&host).await;
     assert_eq!(counts(&ended), [1, 0, 0, 1, 0, 0], "{ended:#}");
 }

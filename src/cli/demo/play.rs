@@ -1,4 +1,4 @@
-//! What goes on in the lab while it is watched: images on their way, another build of one, a node that goes away.
+//! What happens in the demo's lab: images are loaded, some are rebuilt, a node goes away and comes back.
 
 use std::{num::NonZeroU64, time::Duration};
 
@@ -14,15 +14,15 @@ use crate::{
     demo::{images::DemoImages, node::Node},
 };
 
-/// Something that happens.
+/// One event of the play.
 enum Act {
-    /// An image is loaded on these agents.
+    /// Loads an image on these agents.
     Load(&'static str, &'static str),
-    /// An image is taken off these agents.
+    /// Removes an image from these agents.
     Unload(&'static str, &'static str),
 }
 
-/// What happens so many seconds after the doors opened: enough for who needs a minute to come in.
+/// The events, each with the seconds after the demo has opened: enough for a visitor who takes a minute to sign in.
 const PLAY: [(u64, Act); 10] = [
     (0, Act::Load("class/vision:2026.1-cuda12.4", "@gpu")),
     (0, Act::Load("community/ros:2.0-ubuntu22.04", "@cpu")),
@@ -35,23 +35,23 @@ const PLAY: [(u64, Act); 10] = [
     (65, Act::Load("stable/julia:1.10-ubuntu22.04", "@cpu")),
     (80, Act::Unload("community/ros:2.0-ubuntu22.04", "i-cpu02")),
 ];
-/// Afterwards a class comes and goes, so many times.
+/// How many times a class's image is loaded and removed again afterwards.
 const CLASSES: u32 = 15;
 const CLASS: (&str, &str) = ("class/compilers:2026.1-ubuntu22.04", "@cpu");
 const LESSON: Duration = Duration::from_secs(30);
 
-/// When the flaky node goes away first: not before a visitor has looked around.
+/// Time until the flaky node first goes away: a visitor has looked around by then.
 const FIRST_OUTAGE: Duration = Duration::from_secs(32);
-/// How long it is away.
+/// How long the flaky node is away.
 const OUTAGE: Duration = Duration::from_secs(14);
-/// How long it stays well in between.
+/// How long the flaky node stays between two outages.
 const WELL: Duration = Duration::from_secs(100);
 
-/// Of these images another build is pushed before the doors open, so that the nodes that have one have an old one.
+/// Images that are pushed in another build before the demo opens, so that nodes that have them have an old one.
 const REBUILT: [(&str, &str); 2] =
     [("class/vision", "2026.1-cuda12.4"), ("community/jupyter", "7.2-py312-ubuntu22.04")];
 
-/// Somebody pushes, and the registry is read again.
+/// Pushes the other builds, and has the registry read again.
 pub(super) async fn push(stage: &Stage, shelf: &RwLock<DemoImages>) -> Result<()> {
     for (repository, tag) in REBUILT {
         if !shelf.write().rebuild(repository, tag, 2) {
@@ -62,7 +62,7 @@ pub(super) async fn push(stage: &Stage, shelf: &RwLock<DemoImages>) -> Result<()
     stage.end_of(scan).await
 }
 
-/// Goes on until dropped. What a visitor has made impossible does not happen.
+/// Plays until the future is dropped. Events that a visitor has made impossible are skipped.
 pub(super) async fn play(stage: &Stage, flaky: &Node, per_second: NonZeroU64) {
     tokio::join!(act(stage), fail_now_and_then(flaky, per_second));
 }

@@ -1,4 +1,5 @@
-//! Where a demo keeps what it needs, and that nothing of it stays: not of this one, and not of one that was killed.
+//! The demo's directory for everything it needs. Nothing in it stays: a demo removes its own directory, and those of
+//! demos that were killed.
 
 use std::{
     ffi::OsStr,
@@ -14,22 +15,22 @@ use crate::{
     cli::failure::{Failure, Result},
 };
 
-/// What the names of these directories begin with.
+/// Prefix of these directories' names.
 const PREFIX: &str = "wharf-demo-";
-/// A directory without an owner is left for so long: it may be a demo's that is about to take it.
+/// A directory without a lock is kept for this long after it is made: a demo may be about to lock it.
 const FRESH: Duration = Duration::from_secs(10);
-/// How often removing is tried: what is still being written may be in the way once.
+/// How often removing a directory is tried: a file that is just being written may stop it once.
 const TRIES: usize = 5;
 
-/// A directory that is gone when this is.
+/// A directory that is removed when this value is dropped.
 pub(super) struct Scratch {
     path: PathBuf,
-    /// Locked for as long as a demo uses it; the system gives the lock back whatever ends the process.
+    /// Locked while a demo uses the directory; the system releases the lock however the process ends.
     _lock: File,
 }
 
 impl Scratch {
-    /// A new one, for nobody else's eyes. Those of demos that were killed are removed.
+    /// Makes a new directory that only its owner can read. Removes the directories of demos that were killed.
     pub(super) fn new() -> Result<Self> {
         let temporary = std::env::temp_dir();
         let scratch = Self::within(&temporary)?;
@@ -56,7 +57,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Removes what demos of this user left that were killed. What can't be removed is no reason not to start.
+    /// Removes the directories of this user's demos that were killed. Failing to remove one is no reason not to start.
     fn sweep(&self, temporary: &Path) {
         let (Ok(own), Ok(entries)) = (self.path.symlink_metadata(), fs::read_dir(temporary)) else { return };
         let is_named = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(PREFIX));

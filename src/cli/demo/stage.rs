@@ -1,4 +1,4 @@
-//! The lab that a demo begins with, set up over the API that everyone else uses.
+//! The lab that a demo begins with, set up over the same API that all other clients use.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
 /// A label's key and value.
 type Label = (&'static str, &'static str);
 
-/// A node, its scaling group, its labels, and how many KiB it fetches in a second: slowly enough to be watched.
+/// The nodes: name, scaling group, labels, and how many KiB each fetches in a second, slow enough to watch.
 pub(super) const NODES: [(&str, &str, &[Label], u64); 6] = [
     ("gpu01", "gpu", &[("gpu", "a100"), ("zone", "a")], 200),
     ("gpu02", "gpu", &[("gpu", "a100"), ("zone", "b")], 260),
@@ -34,17 +34,17 @@ pub(super) const NODES: [(&str, &str, &[Label], u64); 6] = [
     ("cpu01", "cpu", &[("zone", "a")], 150),
     ("cpu02", "cpu", &[("zone", "b")], 120),
 ];
-/// The node that goes away and comes back now and then.
+/// The node that goes away and comes back repeatedly.
 pub(super) const FLAKY: &str = "gpu04";
 
-/// What the registry is called; it is reached elsewhere.
+/// The registry's name in the lab; its real address is another.
 const HOST: &str = "cr.lab.example";
 
-/// Domain, group, and the scaling group it may use.
+/// The groups: domain, name, and the scaling group that each may use.
 const GROUPS: [(&str, &str, &str); 3] =
     [("robotics", "vision", "gpu"), ("robotics", "control", "cpu"), ("biology", "genomics", "cpu")];
 
-/// E-mail address, role, domain and group.
+/// The users: e-mail address, role, domain and group.
 pub(super) const PEOPLE: [(&str, &str, &str, &str); 4] = [
     ("admin@robotics.example", "admin", "robotics", "vision"),
     ("user@robotics.example", "user", "robotics", "vision"),
@@ -52,7 +52,7 @@ pub(super) const PEOPLE: [(&str, &str, &str, &str); 4] = [
     ("monitor@biology.example", "monitor", "biology", "genomics"),
 ];
 
-/// What is on the nodes before anybody looks: image, and where.
+/// The images on the nodes when the demo opens: image, and agents.
 const LOADED: [(&str, &str); 8] = [
     ("class/vision:2026.1-cuda12.4", "i-gpu[01-02]"),
     ("stable/python-pytorch:2.4-py312-cuda12.4", "@gpu"),
@@ -64,9 +64,9 @@ const LOADED: [(&str, &str); 8] = [
     ("community/rstudio:2024.4-ubuntu22.04", "i-cpu02"),
 ];
 
-/// Longest wait for a part of the scene: a slow machine, and something is wrong.
+/// Longest wait for a part of the scene: longer means that something is wrong, even on a slow machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it is looked whether it is done.
+/// Pause between two checks whether a part of the scene is done.
 const LOOK: Duration = Duration::from_millis(20);
 
 const FILE: &str = include_str!("../operations/demo.graphql");
@@ -79,7 +79,7 @@ pub(crate) const GROUP: Operation<Within<'_>, json::List<Row>> =
     Operation::new(FILE, "DemoGroups", "groups_by_name");
 pub(crate) const USER: Operation<Set<'_>, Outcome> = Operation::new(FILE, "DemoUser", "create_user");
 
-/// An operation that loads an image or takes it off.
+/// An operation that loads an image or removes it.
 pub(super) type Transfer = Operation<transfer::Asked<'static>, Started>;
 
 #[derive(Deserialize)]
@@ -92,18 +92,18 @@ pub(crate) struct Row {
     id: String,
 }
 
-/// A group's name, and its domain.
+/// The variables that name a group: its name and its domain.
 #[derive(Default, Serialize)]
 pub(crate) struct Within<'a> {
     name: &'a str,
     domain: &'a str,
 }
 
-/// The lab's administrator.
+/// The client that sets up the lab, signed in as its administrator.
 pub(super) struct Stage(pub(super) Client);
 
 impl Stage {
-    /// Registry, images, nodes, tenants and people.
+    /// Sets up the registry, the images, the nodes, the domains and groups, and the users.
     pub(super) async fn set(&self, at: SocketAddr, admin: &Credentials) -> Result<()> {
         let props = json!({ "url": format!("http://{at}") });
         self.0.ask(&registry::CREATE, Set { id: HOST, props }).await?;
@@ -133,18 +133,18 @@ impl Stage {
         Ok(())
     }
 
-    /// Has the registry read again.
+    /// Has the server read the registry again.
     pub(super) async fn rescan(&self) -> Result<TaskId> {
         let scope = image::Scope { registry: Some(HOST), ..image::Scope::default() };
         task_of(&self.done(&image::RESCAN, scope).await?)
     }
 
-    /// Has an image loaded, or taken off.
+    /// Has an image loaded or removed.
     pub(super) async fn transfer(&self, operation: &Transfer, image: &str, agents: &str) -> Result<TaskId> {
         task_of(&self.done(operation, transfer::asked(&[image.to_owned()], agents)).await?)
     }
 
-    /// Waits for the end of a task, whatever that is.
+    /// Waits until a task ends, with whatever result.
     pub(super) async fn end_of(&self, task: TaskId) -> Result<()> {
         let id = task.to_string();
         waited("a task of the scene", async || {
@@ -159,7 +159,7 @@ impl Stage {
         self.0.change(operation.field(), operation, variables).await
     }
 
-    /// Gives a node its place, once its engine has been met.
+    /// Gives a node its scaling group and labels, once the server has found its engine.
     async fn node(&self, name: &str, scaling_group: &str, labels: &[Label]) -> Result<()> {
         let props = json!({ "driver": "static", "scheduler": "fifo" });
         self.present(&SCALING_GROUP, &scaling_group::CREATE, Set { id: scaling_group, props }).await?;
@@ -174,7 +174,7 @@ impl Stage {
         self.done(&agent::MODIFY, Set { id: &id, props }).await.map(drop)
     }
 
-    /// Makes a domain or a scaling group that is not there yet.
+    /// Makes a domain or a scaling group if it does not exist yet.
     async fn present<'a>(
         &self,
         query: &Operation<One<'a>, Value>,

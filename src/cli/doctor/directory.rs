@@ -1,4 +1,4 @@
-//! The data directory: who can get at it, whether it is whole, and what is in it.
+//! Checks the data directory: who can access it, whether it is undamaged, and what is in it.
 
 use std::{
     fs::{self, File},
@@ -29,25 +29,25 @@ use crate::{
     },
 };
 
-/// How many addresses a finding names.
+/// Most addresses that a finding names.
 const MOST_NAMED: usize = 3;
-/// The check of the directory itself.
+/// The name of the check of the directory itself.
 const DIRECTORY: &str = "data directory";
 
-/// Who uses the database.
+/// The state of the database, by which process uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// There is none.
+    /// There is no database.
     Absent,
-    /// Nobody.
+    /// No process uses it.
     Stopped,
-    /// Another process.
+    /// Another process uses it.
     InUse,
-    /// That can't be told.
+    /// The state is unknown.
     Unknown,
 }
 
-/// What stands at a path.
+/// A file or directory, with its owner, mode and size.
 struct Entry {
     path: PathBuf,
     owner: u32,
@@ -68,13 +68,13 @@ impl Entry {
         })
     }
 
-    /// Whether anybody but its owner can do anything with it.
+    /// Whether users other than its owner can access it.
     fn is_open(&self) -> bool {
         is_open(self.mode)
     }
 }
 
-/// Looks at everything that is there.
+/// Checks the directory and everything in it.
 pub(super) async fn look_over(path: &Path, now: Timestamp) -> (State, Vec<Finding>) {
     let alone = |finding| (State::Unknown, vec![finding]);
     let directory = match Entry::at(path) {
@@ -95,7 +95,7 @@ pub(super) async fn look_over(path: &Path, now: Timestamp) -> (State, Vec<Findin
     let mut findings = vec![belongs(&directory, [&database].into_iter().chain(&key))];
     let key = key.and_then(|key| File::open(&key.path).map(|_| key));
     findings.push(key_file(key.as_ref(), path));
-    // One that others can get at is told of by its file.
+    // If other users can access the key, the finding about its file reports that.
     let has_key = key.as_ref().is_ok_and(|key| !key.is_open());
     let (state, inside) = look_inside(path, database.bytes, has_key, now);
     findings.extend(inside);
@@ -105,7 +105,7 @@ pub(super) async fn look_over(path: &Path, now: Timestamp) -> (State, Vec<Findin
     (state, findings)
 }
 
-/// What the database itself tells.
+/// Checks the content of the database.
 fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State, Vec<Finding>) {
     let found = match AtRest::open(path) {
         Ok(found) => found,
@@ -126,7 +126,7 @@ fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State
         }
         Err(why) => trouble("database", &why),
     };
-    // One that can't be read was told already.
+    // A key that can't be read was reported already.
     let key = has_key.then(|| match found.check_key() {
         Ok(()) => Finding::ok("key", "it is the one that the database was written with"),
         Err(why) => trouble("key", &why),
@@ -140,7 +140,7 @@ fn look_inside(path: &Path, bytes: u64, has_key: bool, now: Timestamp) -> (State
     (State::Stopped, [Some(whole), key, Some(admins), Some(clock), expiry].into_iter().flatten().collect())
 }
 
-/// Whether the directory and the files are one owner's, and nobody else's business.
+/// Checks that the directory and the files have the same owner, and that other users have no access.
 fn belongs<'a>(directory: &Entry, files: impl Iterator<Item = &'a Entry>) -> Finding {
     let shown = directory.path.display();
     let owner = owner(directory.owner);
@@ -159,7 +159,7 @@ fn belongs<'a>(directory: &Entry, files: impl Iterator<Item = &'a Entry>) -> Fin
     Finding::ok(DIRECTORY, format!("{shown}, mode {:04o}, owned by {owner}", directory.mode))
 }
 
-/// The owner's name, or number where it has none.
+/// The owner's name, or number if it has no name.
 fn owner(id: u32) -> String {
     let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let named = accounts.lines().find_map(|line| {
@@ -188,7 +188,7 @@ fn key_file(key: Result<&Entry, &io::Error>, directory: &Path) -> Finding {
     }
 }
 
-/// Whether somebody can administer the server.
+/// Checks that there is an account that can administer the server.
 fn super_admins(users: &[User]) -> Finding {
     const CHECK: &str = "super-admins";
     let of_role = || users.iter().filter(|user| user.role == Role::Superadmin);
@@ -219,7 +219,7 @@ fn super_admins(users: &[User]) -> Finding {
     }
 }
 
-/// What opening the directory would have ended with, with its remedy apart.
+/// The error that opening the directory would give, with its remedy apart.
 fn trouble(check: &str, why: &OpenError) -> Finding {
     let (found, remedy) = match why {
         OpenError::Damaged { path, why } => (

@@ -1,4 +1,4 @@
-//! What came of a check, and how it is shown.
+//! The result of a check, and how it is shown.
 
 use std::fmt;
 
@@ -13,15 +13,15 @@ use crate::cli::{
 /// Most findings of one kind that are shown one by one.
 const MOST: usize = 20;
 
-/// How it stands.
+/// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// As it should be.
+    /// All is as it should be.
     Ok,
-    /// It works, and somebody should look at it.
+    /// It works, but an administrator should look at it.
     Warn,
-    /// It does not work, or lets somebody in.
+    /// It does not work, or gives access to strangers.
     Fail,
 }
 
@@ -35,7 +35,7 @@ impl Verdict {
     }
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     result: Verdict,
@@ -65,7 +65,7 @@ impl Finding {
         Self { result: Verdict::Fail, remedy: Some(remedy.into()), ..Self::ok(check, found) }
     }
 
-    /// What another command would have ended with.
+    /// A failed check, with the failure that another command would have ended with.
     pub(super) fn failed(check: impl Into<String>, why: &Failure) -> Self {
         Self {
             result: Verdict::Fail,
@@ -86,7 +86,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The first of many alike, and how many more there are.
+/// The first [`MOST`] findings of a kind, and a finding with the number of the others.
 pub(super) fn some(mut findings: Vec<Finding>, kind: &str, all: &str) -> Vec<Finding> {
     let more = findings.len().saturating_sub(MOST);
     if more > 0 {
@@ -97,10 +97,10 @@ pub(super) fn some(mut findings: Vec<Finding>, kind: &str, all: &str) -> Vec<Fin
     findings
 }
 
-/// Prints them all.
+/// Prints all findings.
 ///
 /// # Errors
-/// When one fails.
+/// A failure if any finding is [`Verdict::Fail`].
 pub(super) fn report(findings: &[Finding], as_json: bool) -> Result<()> {
     if as_json {
         json::print(&findings)?;

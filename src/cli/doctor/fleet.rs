@@ -1,4 +1,4 @@
-//! Agents: which do not answer, and which have little room.
+//! Checks the agents: which of them do not answer, and which have little disk space.
 
 use serde::Deserialize;
 
@@ -9,9 +9,9 @@ use crate::cli::{
     text,
 };
 
-/// An agent has little room when less than one part in so many of its disk is free.
+/// An agent is short of disk space when less than 1/20 of its disk is free.
 const PARTS: u64 = 20;
-/// What the server looks for when no engine is named; not every machine has it.
+/// The engine that the server looks for when none is named; not every machine has it.
 const USUAL: &str = "docker+unix:///var/run/docker.sock";
 
 /// An engine that has not answered since the server started.
@@ -21,7 +21,7 @@ pub(crate) struct UnreachedEngine {
     reason: String,
 }
 
-/// Looks at all agents, and at the engines that are none yet.
+/// Checks all agents, and the engines that are not agents yet.
 pub(super) async fn look_over(client: &Client, unreached: Vec<UnreachedEngine>) -> Vec<Finding> {
     match agent::all(client, None, None).await {
         Ok(agents) => judged(&agents, unreached),
@@ -48,7 +48,7 @@ fn judged(agents: &[Record], mut unreached: Vec<UnreachedEngine>) -> Vec<Finding
     findings
 }
 
-/// An agent that does not answer; with what its engine said last, if that was tried since the start.
+/// A finding about an agent that does not answer, with its engine's last error if the server has tried since its start.
 fn lost(agent: &Record, unreached: Option<UnreachedEngine>) -> Finding {
     let id = &agent.id;
     let reason = unreached

@@ -1,4 +1,4 @@
-//! Registries: whether the server gets in, and whether others can listen.
+//! Checks the registries: whether the server can log in, and whether others can read the connection.
 
 use futures_util::{StreamExt as _, stream};
 use url::Url;
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// How many are tried at once: one that is silent takes a while.
+/// How many registries are tested at once: a silent one takes a while.
 const AT_ONCE: usize = 16;
-/// How many are tried at all.
+/// How many registries are tested in all.
 const MOST: usize = 200;
 
-/// Has the server try each.
+/// Has the server test each registry.
 pub(super) async fn look_over(client: &Client) -> Vec<Finding> {
     let registries = match registry::all(client).await {
         Ok(registries) => registries,

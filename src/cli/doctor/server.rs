@@ -1,4 +1,4 @@
-//! The server that runs: whether it answers, what it tells to anybody, and what to a super-admin.
+//! Checks the running server: whether it answers, what it tells everyone, and what it tells super-admins.
 
 use jiff::Timestamp;
 use reqwest::header;
@@ -23,11 +23,11 @@ use crate::{
 /// This program's version.
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
-/// What the server says to anybody.
+/// What the server tells everyone.
 pub(super) struct Greeting {
     at: String,
     version: String,
-    /// When it was asked, what its clock said, and when its answer was here.
+    /// When the request was sent, what the server's clock said, and when the answer arrived.
     moments: Option<[Timestamp; 3]>,
 }
 
@@ -36,7 +36,7 @@ struct Version {
     manager: String,
 }
 
-/// Asks the server what it is.
+/// Asks the server for its version and time.
 pub(super) async fn greet(client: &Client, clock: &Clock) -> Result<Greeting> {
     let asked = clock.now();
     let response = client.look("/").await?;
@@ -68,7 +68,7 @@ impl Greeting {
     }
 }
 
-/// Whether others on the way can read what is said.
+/// Checks whether others on the way can read the connection.
 pub(super) fn privacy(endpoint: &Url) -> Finding {
     const CHECK: &str = "connection";
     if endpoint.scheme() == "https" {
@@ -84,7 +84,7 @@ pub(super) fn privacy(endpoint: &Url) -> Finding {
     }
 }
 
-/// Whether the server says that it can do its work, and believes its clock.
+/// Checks whether the server reports that it can work, and that it believes its clock.
 pub(super) async fn readiness(client: &Client) -> Vec<Finding> {
     const CHECK: &str = "readiness";
     let said = async { client.body(client.look("/readyz").await?).await };
@@ -97,7 +97,7 @@ pub(super) async fn readiness(client: &Client) -> Vec<Finding> {
     }
 }
 
-/// What the server says against its clock.
+/// The server's reason to doubt its clock, if it has one.
 fn doubt(said: &str) -> Option<Finding> {
     let doubt = said.lines().find_map(|line| line.strip_prefix(CLOCK))?;
     let remedy = "see to it that the server's clock is right; keep it by NTP: timedatectl set-ntp true";
@@ -121,7 +121,7 @@ pub(crate) struct Health {
     unreached_engines: Vec<fleet::UnreachedEngine>,
 }
 
-/// What it tells to super-admins.
+/// Checks what the server tells only super-admins.
 pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding> {
     const CHECK: &str = "credentials";
     if !has_keys {

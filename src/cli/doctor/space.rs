@@ -1,13 +1,13 @@
-//! Room on the disk that a database is on.
+//! Checks the free space on the database's disk.
 
 use crate::cli::{doctor::finding::Finding, text};
 
-/// Below this the next large scan may be refused.
+/// Free bytes below which the next large scan may be refused.
 const TOO_LITTLE: u64 = 64 << 20;
-/// Below this somebody should look before it is.
+/// Free bytes below which an administrator should act, before [`TOO_LITTLE`] is reached.
 const LITTLE: u64 = 1 << 30;
 
-/// Whether there is enough beside a database of this size.
+/// Checks whether there is enough free space for a database of this size.
 pub(super) fn enough(check: &str, free: u64, database: u64) -> Finding {
     const REMEDY: &str = "free some space there, or move the data directory to another disk";
     let found = format!("{} free", text::size(free));

@@ -1,4 +1,4 @@
-//! Clocks: this machine's, and how far another one is from it.
+//! Checks clocks: this machine's, and how far another one differs from it.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -6,11 +6,11 @@ use crate::{access::signature::WINDOW, base::clock::Clock, cli::doctor::finding:
 
 /// The beginning of 2026; no wharf is older.
 const EARLIEST: Timestamp = Timestamp::constant(1_767_225_600, 0);
-/// A difference that does no harm: a machine that keeps time by the network stays far below.
+/// A difference that does no harm: a machine that sets its clock by the network stays far below.
 const SLACK: SignedDuration = SignedDuration::from_mins(1);
 const REMEDY: &str = "set it, and keep it by NTP: timedatectl set-ntp true";
 
-/// Whether this machine's clock may be right, by when the last thing was done that the database knows of.
+/// Checks this machine's clock against the last time that is recorded in the database.
 pub(super) fn plausible(now: Timestamp, last: Option<Timestamp>) -> Finding {
     let shown = now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
     if now < EARLIEST {
@@ -25,7 +25,7 @@ pub(super) fn plausible(now: Timestamp, last: Option<Timestamp>) -> Finding {
     }
 }
 
-/// What a start would make of this machine's clock, by when a server last ran.
+/// Checks whether a start would doubt this machine's clock, by when a server last ran.
 pub(super) fn jumped(now: Timestamp, last: Timestamp) -> Option<Finding> {
     let clock = Clock::new(move || now);
     clock.go_on_from(last);
@@ -38,10 +38,10 @@ pub(super) fn jumped(now: Timestamp, last: Timestamp) -> Option<Finding> {
     ))
 }
 
-/// What a clock elsewhere said between two moments here.
+/// Compares what another clock said with the moments of asking and answering here.
 pub(super) fn compared(said: Timestamp, asked: Timestamp, answered: Timestamp) -> Finding {
     const CHECK: &str = "server clock";
-    // What it says has no parts of a second.
+    // The other clock's time has no fraction of a second.
     let (earliest, latest) = (said, said + SignedDuration::from_secs(1));
     let difference =
         asked.duration_since(latest).max(earliest.duration_since(answered)).max(SignedDuration::ZERO);

@@ -1,7 +1,8 @@
-//! Every operation is held to the schema: its document, its variables, and the fields of its answer.
+//! Checks every operation against the schema: its document, its variables, and the fields of its answer.
 //!
-//! A field that a command reads and its operation does not ask for is a fault, also where it may be left out; so is one
-//! that is asked for and never read. Which fields a type reads, serde tells whoever hands it an answer ([`Reader`]).
+//! A field that a command reads but its operation does not ask for is an error, even if the field is optional; so is a
+//! field that is asked for but never read. serde tells the deserializer of an answer which fields a type reads; the
+//! tests use [`Reader`] for that.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -106,12 +107,12 @@ fn all() -> Vec<&'static dyn Listed> {
     ]
 }
 
-/// An operation, whatever its types are.
+/// An operation with any types.
 trait Listed {
     fn name(&self) -> &'static str;
     fn field(&self) -> &'static str;
     fn document(&self) -> String;
-    /// Its variables, with the values that they have when nothing is given.
+    /// The operation's variables, with the values that they have when no flag is given.
     fn variables(&self) -> Value;
     fn read(&self, answer: Reader<'_>) -> Result<(), Error>;
 }
@@ -138,7 +139,7 @@ impl<V: Default + Serialize, T: DeserializeOwned> Listed for Operation<V, T> {
     }
 }
 
-/// The texts of the files below a folder whose names end so.
+/// The texts of the files below a folder whose names have this ending.
 fn files(folder: &Path, ending: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -168,7 +169,7 @@ fn every_operation_of_the_files_has_its_constant_in_the_table() {
             assert!(sent.contains(text), "nothing spreads {name}");
         }
     }
-    // Of two constants with one document the table may have one.
+    // If two constants had the same document, the table could miss one of them; counting the constants finds that.
     let without_tests = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
     let sources = files(&commands, "rs");
     let constants = sources.iter().map(|text| without_tests(text).matches(" Operation::new(").count());
@@ -217,8 +218,8 @@ async fn every_operation_is_of_the_schema_and_all_that_it_asks_for_is_read() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Whether what a variable is when nothing is given can be of its type: null is not sent, and is for input objects that
-/// are always given.
+/// Whether a variable's value, when no flag is given, fits its type. A null is not sent, so it fits an optional
+/// variable; it also fits an input object, which is always given.
 fn is_of(variable: &Variable, value: &Value) -> bool {
     let named = variable.ty.trim_end_matches('!');
     match value {
@@ -238,7 +239,7 @@ fn faults_of(operation: &dyn Listed, name: &str, shape: &Shape) -> Vec<String> {
     faults
 }
 
-/// An answer of some shape, which notes what is asked for and not read, and what is read and not asked for.
+/// Deserializes an answer of some shape, and notes fields that are asked for but not read, or read but not asked for.
 struct Reader<'a> {
     shape: &'a Shape,
     at: String,
@@ -265,7 +266,7 @@ impl<'de, 's> Deserializer<'de> for Reader<'s> {
                 "Int" | "BigInt" => visitor.visit_u64(1),
                 "Float" => visitor.visit_f64(1.0),
                 "Boolean" => visitor.visit_bool(true),
-                // An id is a text as good as any.
+                // Any other scalar is read as a text; an id will do.
                 _ => visitor.visit_str("6b1f27e4-0c0d-4d0e-9f35-6d5f77686172"),
             },
             Shape::List(inner) => {

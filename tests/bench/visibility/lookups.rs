@@ -1,4 +1,4 @@
-//! Whether the time of a lookup tells a hidden image from one that is not there, and how surely.
+//! Measures whether, and how surely, the time of a lookup tells a hidden image from one that does not exist.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use super::super::support::api::Api;
 use super::super::support::app::Launch;
 use super::{ANN, IMAGES, World};
 
-/// Lookups of each kind, in the process and through HTTP.
+/// Lookups of each kind: in the process, and over HTTP.
 const LOOKUPS: (usize, usize) = (20_000, 8_000);
-/// Hidden images that have an alias.
+/// Number of hidden images that have an alias.
 const ALIASED: usize = 1_000;
-/// How many standard errors from pure chance are taken for chance: more come by it once in some ten thousand runs.
+/// Most standard errors that count as chance: chance alone exceeds them once in some ten thousand runs.
 const MOST_ERRORS: f64 = 4.0;
 
-/// How somebody names an image.
+/// The kind of name that a lookup uses.
 #[derive(Clone, Copy)]
 enum By {
     Name,
@@ -30,7 +30,7 @@ enum By {
 impl By {
     const ALL: [(Self, &str); 3] = [(Self::Name, "by name"), (Self::Alias, "by alias"), (Self::Id, "by id")];
 
-    /// A reference to an image that is there, or to one that is not; they are alike in all else.
+    /// A reference to an image that exists, or to one that does not; the two are alike in all else.
     fn reference(self, round: usize, is_there: bool) -> String {
         match self {
             Self::Name => name(round, is_there),
@@ -86,7 +86,7 @@ pub async fn measure(launch: Launch, ann: &Api) {
     }
 }
 
-/// Both kinds in every round, each as often first as the other.
+/// Both kinds in every round; each comes first equally often.
 fn in_turn(rounds: usize) -> impl Iterator<Item = (usize, bool)> {
     (0..rounds).flat_map(|round| [(round, round % 2 == 0), (round, round % 2 != 0)])
 }
@@ -122,18 +122,18 @@ impl Times {
     }
 
     fn judge(&self) {
-        // The standard error of Mann and Whitney's statistic where both are of one distribution.
+        // The standard error of Mann and Whitney's statistic if both samples have the same distribution.
         let (n, m) = (count(&self.hidden), count(&self.unknown));
         let error = ((n + m + 1.0) / (12.0 * n * m)).sqrt();
         let off = (self.guessed() - 0.5).abs() / error;
         check("  how far that is from guessing blindly, in standard errors", off, MOST_ERRORS, "");
         let apart = self.apart() / ((n + m) / (n * m)).sqrt();
-        // Kolmogorov's and Smirnov's bound for one run in ten thousand.
+        // Kolmogorov and Smirnov's bound that chance exceeds in one run of ten thousand.
         check("  the distributions, at most apart, scaled", apart, 2.23, "");
     }
 
-    /// Of all pairs of a hidden image's time and a missing one's, how many have the longer time at the hidden one:
-    /// half, if the times say nothing.
+    /// The share of all pairs of a hidden and a missing image in which the hidden one took longer: one half if the
+    /// times tell nothing.
     fn guessed(&self) -> f64 {
         let mut unknown = self.unknown.clone();
         unknown.sort();
@@ -145,7 +145,7 @@ impl Times {
         self.hidden.iter().map(halves).sum::<f64>() / 2.0 / count(&self.hidden) / count(&self.unknown)
     }
 
-    /// The most by which the shares of both kinds that are done by a time differ.
+    /// The largest difference between the shares of both kinds that are finished by some time.
     fn apart(&self) -> f64 {
         let sorted = |times: &[Duration]| {
             let mut times = times.to_vec();
