@@ -255,7 +255,9 @@ impl KeyPairQuery {
     async fn keypair(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Finds the keypair only if its user belongs to this domain.")] domain_name: Option<String>,
+        #[graphql(desc = "Finds the keypair only if its user belongs to this domain.")] domain_name: Option<
+            String,
+        >,
         access_key: Option<String>,
     ) -> FieldResult<Option<KeyPairNode>> {
         let (caller, directory) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Directory>());

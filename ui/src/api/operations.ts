@@ -15,13 +15,13 @@ export type Scalars = {
   Float: { input: number; output: number; }
   BigInt: { input: number; output: number; }
   CreateKeyPairResourcePolicyInput: { input: any; output: any; }
-  /** An id among the nodes of all kinds, as Relay has them; an image's own id does as well. */
+  /** A Relay id, which is unique among the nodes of all kinds; an image's own id is accepted as well. */
   GlobalIDField: { input: any; output: any; }
-  /** What one may do with an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`. */
+  /** A permission on an image: `read_attribute`, `update_attribute`, `create_container`, `forget_image`. */
   ImagePermissionValueField: { input: any; output: any; }
   JSONString: { input: string; output: string; }
   ModifyKeyPairResourcePolicyInput: { input: any; output: any; }
-  /** Whose eyes something is seen with: `system:`, `domain:NAME`, `project:ID`, `user:ID`. */
+  /** The scope from which something is seen: `system:`, `domain:NAME`, `project:ID`, `user:ID`. */
   ScopeField: { input: string; output: string; }
   UUID: { input: string; output: string; }
 };
@@ -34,86 +34,92 @@ export type AgentLabelInput = {
   value: Scalars['String']['input'];
 };
 
-/** What came of a mutation. */
+/** The outcome of a mutation. */
 export type AuditOutcome =
-  /** The caller may not do it. */
+  /** The caller has no right to do it. */
   | 'DENIED'
-  /** It was done, or accepted as a task. */
+  /** The change was made, or accepted as a task. */
   | 'DONE'
-  /** It could not be done; nothing was changed. */
+  /** The change failed; nothing was changed. */
   | 'FAILED';
 
-/** What a token is to be good for. */
+/** What a new join token allows. */
 export type CreateAgentTokenInput = {
-  /** How many seconds it is good; an hour otherwise, 30 days at most. */
+  /** How many seconds it is valid: 3,600 if not given, 30 days at most. */
   expires_in?: InputMaybe<Scalars['Int']['input']>;
-  /** This agent only; any otherwise. */
+  /** The only agent that may use it; any agent if not given. */
   id?: InputMaybe<Scalars['String']['input']>;
-  /** The scaling group of the agents that join by it; what they ask for otherwise, or `default`. */
+  /**
+   * The scaling group of the agents that join with it. If not given, the group that the agent asks for, or
+   * `default`.
+   */
   scaling_group?: InputMaybe<Scalars['String']['input']>;
-  /** How many joins it is good for; one otherwise. */
+  /** How many joins it allows; one if not given. */
   uses?: InputMaybe<Scalars['Int']['input']>;
 };
 
 /** A new registry. */
 export type CreateContainerRegistryInput = {
-  /** Certificates to trust for it, in PEM; empty for none. */
+  /** Certificates to trust for it, in PEM; an empty text for none. */
   ca_pem?: InputMaybe<Scalars['String']['input']>;
-  /** Whether it is meant for every domain; true if not given. */
+  /** Whether it is intended for every domain; true if not given. */
   is_global?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Take only images labelled for Backend.AI; false if not given. */
+  /** Whether to take only images with Backend.AI's labels; false if not given. */
   kernelspec_only?: InputMaybe<Scalars['Boolean']['input']>;
-  /** That account's password or token; empty for none. */
+  /** The account's password or token; an empty text for none. */
   password?: InputMaybe<Scalars['String']['input']>;
-  /** Only repositories of these names, or below them. */
+  /** Read only these repositories and repositories below them. */
   project?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** Whether its TLS certificate is checked; true if not given. */
+  /** Whether to check its TLS certificate; true if not given. */
   ssl_verify?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Hosts besides its own that its requests and credentials may go to. */
+  /** Hosts besides its own to which the server may send its requests and credentials. */
   trusted_hosts?: InputMaybe<Array<Scalars['String']['input']>>;
   /** Its software: `docker`, `harbor2`, ... */
   type?: InputMaybe<Scalars['String']['input']>;
-  /** Where it answers; `https://` and the host name if not given. */
+  /** The address at which it answers; `https://` and the host name if not given. */
   url?: InputMaybe<Scalars['String']['input']>;
-  /** The account to read it with; empty for none. */
+  /** The account to read it with; an empty text for none. */
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
 /** A new rule. */
 export type CreatePreloadRuleInput = {
-  /** Whether it does anything; yes otherwise. */
+  /** Whether the rule is in effect; true if not given. */
   enabled?: InputMaybe<Scalars['Boolean']['input']>;
-  /** The images: a pattern for `registry/name:tag`; `*` stands for any characters, `?` for any one. */
+  /**
+   * A pattern for `registry/name:tag`, which selects the images; `*` stands for any characters, `?` for any single
+   * one.
+   */
   images: Scalars['String']['input'];
-  /** The agents: an expression. Names that nobody has yet are taken, and told of. */
+  /** The expression that selects the agents. Names that do not exist yet are accepted and reported. */
   target_agents: Scalars['String']['input'];
-  /** The window's time zone, by its IANA name; the server's own otherwise. */
+  /** The IANA name of the window's time zone; the server's own if not given. */
   time_zone?: InputMaybe<Scalars['String']['input']>;
-  /** When it may begin something, `HH:MM-HH:MM`; always otherwise. May go over midnight. */
+  /** When it may begin to load, `HH:MM-HH:MM`; always if not given. The window may extend over midnight. */
   window?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is taken too. */
+/** A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is accepted too. */
 export type CreateScalingGroupInput = {
-  /** For people. */
+  /** A description for people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   driver?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   driver_opts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** Whether it counts. */
+  /** Whether it is active. An image is not visible through an inactive scaling group. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   is_public?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   scheduler?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   scheduler_opts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   use_host_network?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   wsproxy_addr?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   wsproxy_api_token?: InputMaybe<Scalars['String']['input']>;
 };
 
@@ -121,310 +127,316 @@ export type CreateScalingGroupInput = {
 export type DomainInput = {
   /** The registries whose images its users may see. */
   allowed_docker_registries?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** For people. */
+  /** A description for people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** What an outside system calls it. */
+  /** Its id in an external system. */
   integration_id?: InputMaybe<Scalars['String']['input']>;
-  /** Whether its users see any image; true if not given. */
+  /** Whether it is active; true if not given. Users of an inactive domain see no images. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
-/** What kind of failure something is. The word stays the same whatever the message says; more may be added. */
+/** What kind of failure it is. A kind keeps its word even if the message changes; more kinds may be added. */
 export type ErrorCode =
-  /** There is one of that name already. */
+  /** A thing of that name already exists. */
   | 'ALREADY_EXISTS'
-  /** The name stands for several things; the message lists them. */
+  /** The name stands for several things, which the message lists. */
   | 'AMBIGUOUS'
-  /** Too much is asked at once; the same request may work later. */
+  /** Too much is asked at once; the same request may succeed later. */
   | 'BUSY'
   /** The request's date is too far from the server's time. */
   | 'CLOCK_SKEW'
-  /** Nothing was removed, because it would be too much to remove unasked; ask again and confirm. */
+  /**
+   * Nothing was removed, because it would be too much to remove without confirmation; send the request again and
+   * confirm.
+   */
   | 'CONFIRMATION_REQUIRED'
-  /** The state of the thing does not allow it now; the message says what has to change first. */
+  /** The thing's current state does not allow it; the message says what has to change first. */
   | 'CONFLICT'
   /** The caller may not do this. */
   | 'DENIED'
   /** A fault of the server; its log has the cause. */
   | 'INTERNAL'
-  /** An argument, or the document, can't be taken as it is. */
+  /** An argument, or the document, is not valid. */
   | 'INVALID'
-  /** There are as many as the server takes. */
+  /** The server's limit on the number of such things is reached. */
   | 'LIMIT_REACHED'
-  /** There is no such thing, or none that the caller may see. */
+  /** The thing does not exist, or the caller may not see it. */
   | 'NOT_FOUND'
   /** The request has no valid credential. */
   | 'UNAUTHENTICATED'
-  /** The server can't do it now: its disk is full or broken, or the time for the request is over. */
+  /** The server can't do it now: its disk is full or broken, or the request's time is over. */
   | 'UNAVAILABLE'
-  /** A registry or an engine does not answer as it should. */
+  /** A registry or an engine does not answer correctly. */
   | 'UNREACHABLE';
 
 /** A new group. */
 export type GroupInput = {
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** For people. */
+  /** A description for people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** The domain it is in; yours if not given. */
+  /** The domain it belongs to; the caller's own if not given. */
   domain_name?: InputMaybe<Scalars['String']['input']>;
-  /** What an outside system calls it. */
+  /** Its id in an external system. */
   integration_id?: InputMaybe<Scalars['String']['input']>;
-  /** Whether it counts; true if not given. */
+  /** Whether it is active; true if not given. An inactive group gives its members nothing. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
-/** Whether an image is in use or was taken away (Backend.AI 25.4). */
+/** Whether an image is in use or was removed (Backend.AI 25.4). */
 export type ImageStatus =
   /** In the catalog. */
   | 'ALIVE'
-  /** Taken out; wharf keeps none of these. */
+  /** Removed. wharf keeps no removed images. */
   | 'DELETED';
 
-/** A new keypair: active and with a rate limit of 5000 if nothing else is given. */
+/** A new keypair. It is active and has a rate limit of 5000 unless given otherwise. */
 export type KeyPairInput = {
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   concurrency_limit?: InputMaybe<Scalars['Int']['input']>;
   /** Whether it may be used. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
   /** Not looked at: it follows the user's role. */
   is_admin?: InputMaybe<Scalars['Boolean']['input']>;
-  /** How many requests it may make in a window; 0 for any number. */
+  /** How many requests it may make in a window; 0 for no limit. */
   rate_limit?: InputMaybe<Scalars['Int']['input']>;
-  /** `default`, the only one there is. */
+  /** The resource policy; `default` is the only one. */
   resource_policy?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** What an admin may change of an agent. */
+/** The properties of an agent that an admin may change. */
 export type ModifyAgentInput = {
   /** Labels to set; an empty value removes one. */
   labels?: InputMaybe<Array<AgentLabelInput>>;
   /** The scaling group it is in. */
   scaling_group?: InputMaybe<Scalars['String']['input']>;
-  /** False: it is to get no new images; what it has stays, and what it is loading is loaded. */
+  /** If false, the agent gets no new images. It keeps the images it has and finishes those it is loading. */
   schedulable?: InputMaybe<Scalars['Boolean']['input']>;
 };
 
-/** Changes to a registry; what is null stays as it is. */
+/** Changes to a registry. A field that is null keeps its value. */
 export type ModifyContainerRegistryInput = {
-  /** Certificates to trust for it, in PEM; empty for none. */
+  /** Certificates to trust for it, in PEM; an empty text for none. */
   ca_pem?: InputMaybe<Scalars['String']['input']>;
-  /** Whether it is meant for every domain; true if not given. */
+  /** Whether it is intended for every domain; true if not given. */
   is_global?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Take only images labelled for Backend.AI; false if not given. */
+  /** Whether to take only images with Backend.AI's labels; false if not given. */
   kernelspec_only?: InputMaybe<Scalars['Boolean']['input']>;
-  /** That account's password or token; empty for none. */
+  /** The account's password or token; an empty text for none. */
   password?: InputMaybe<Scalars['String']['input']>;
-  /** Only repositories of these names, or below them. */
+  /** Read only these repositories and repositories below them. */
   project?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** Whether its TLS certificate is checked; true if not given. */
+  /** Whether to check its TLS certificate; true if not given. */
   ssl_verify?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Hosts besides its own that its requests and credentials may go to. */
+  /** Hosts besides its own to which the server may send its requests and credentials. */
   trusted_hosts?: InputMaybe<Array<Scalars['String']['input']>>;
   /** Its software: `docker`, `harbor2`, ... */
   type?: InputMaybe<Scalars['String']['input']>;
-  /** Where it answers; `https://` and the host name if not given. */
+  /** The address at which it answers; `https://` and the host name if not given. */
   url?: InputMaybe<Scalars['String']['input']>;
-  /** The account to read it with; empty for none. */
+  /** The account to read it with; an empty text for none. */
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** Changes to a domain; what is null stays as it is. */
+/** Changes to a domain. A field that is null keeps its value. */
 export type ModifyDomainInput = {
   /**
-   * The registries whose images its users may see. An empty list leaves them as they are, since the older official
-   * clients send one with every change; `[""]` empties them.
+   * The registries whose images its users may see. An empty list changes nothing, because the older official
+   * clients send one with every change; `[""]` empties the list.
    */
   allowed_docker_registries?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** For people. */
+  /** A description for people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** What an outside system calls it. */
+  /** Its id in an external system. */
   integration_id?: InputMaybe<Scalars['String']['input']>;
-  /** Whether its users see any image. */
+  /** Whether it is active. Users of an inactive domain see no images. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Another name. */
+  /** A new name. */
   name?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
 };
 
-/** Changes to a group; what is null stays as it is. */
+/** Changes to a group. A field that is null keeps its value. */
 export type ModifyGroupInput = {
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   allowed_vfolder_hosts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** For people. */
+  /** A description for people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** The domain it is in, where it stays. */
+  /** The domain it belongs to. A group can't be moved to another domain. */
   domain_name?: InputMaybe<Scalars['String']['input']>;
-  /** What an outside system calls it. */
+  /** Its id in an external system. */
   integration_id?: InputMaybe<Scalars['String']['input']>;
-  /** Whether it counts. */
+  /** Whether it is active. An inactive group gives its members nothing. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Another name. */
+  /** A new name. */
   name?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   total_resource_slots?: InputMaybe<Scalars['JSONString']['input']>;
-  /** `add` or `remove`: what is done with `user_uuids`. */
+  /** What to do with the users of `user_uuids`: `add` or `remove`. */
   user_update_mode?: InputMaybe<Scalars['String']['input']>;
   /** Users, by id or e-mail address. */
   user_uuids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
 };
 
-/** Changes to a keypair; what is null stays as it is. */
+/** Changes to a keypair. A field that is null keeps its value. */
 export type ModifyKeyPairInput = {
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   concurrency_limit?: InputMaybe<Scalars['Int']['input']>;
   /** Whether it may be used. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
   /** Not looked at: it follows the user's role. */
   is_admin?: InputMaybe<Scalars['Boolean']['input']>;
-  /** How many requests it may make in a window; 0 for any number. */
+  /** How many requests it may make in a window; 0 for no limit. */
   rate_limit?: InputMaybe<Scalars['Int']['input']>;
-  /** `default`, the only one there is. */
+  /** The resource policy; `default` is the only one. */
   resource_policy?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** Changes to a rule; what is null stays as it is. */
+/** Changes to a rule. A field that is null keeps its value. */
 export type ModifyPreloadRuleInput = {
-  /** Whether it does anything. */
+  /** Whether the rule is in effect. */
   enabled?: InputMaybe<Scalars['Boolean']['input']>;
-  /** The images. */
+  /** The pattern that selects the images. */
   images?: InputMaybe<Scalars['String']['input']>;
-  /** The agents. */
+  /** The expression that selects the agents. */
   target_agents?: InputMaybe<Scalars['String']['input']>;
-  /** The window's time zone; empty for the server's own. */
+  /** The window's time zone; an empty text for the server's own. */
   time_zone?: InputMaybe<Scalars['String']['input']>;
-  /** When it may begin something; empty for always. */
+  /** When it may begin to load; an empty text for always. */
   window?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** Changes to a scaling group; what is null stays as it is. */
+/** Changes to a scaling group. A field that is null keeps its value. */
 export type ModifyScalingGroupInput = {
-  /** For people. */
+  /** A description for people. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   driver?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   driver_opts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** Whether it counts. */
+  /** Whether it is active. An image is not visible through an inactive scaling group. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   is_public?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   scheduler?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   scheduler_opts?: InputMaybe<Scalars['JSONString']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   use_host_network?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   wsproxy_addr?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   wsproxy_api_token?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** Changes to a user; what is null stays as it is. */
+/** Changes to a user. A field that is null keeps its value. */
 export type ModifyUserInput = {
-  /** Not taken: accounts are not bound to addresses. */
+  /** Refused: accounts are not bound to addresses. */
   allowed_client_ip?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   container_gids?: InputMaybe<Array<InputMaybe<Scalars['Int']['input']>>>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   container_main_gid?: InputMaybe<Scalars['Int']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   container_uid?: InputMaybe<Scalars['Int']['input']>;
-  /** For other admins. */
+  /** A description for admins. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** The domain it belongs to. Another one ends its memberships in groups. */
+  /** The domain that the user belongs to. Moving to another domain ends the user's memberships in groups. */
   domain_name?: InputMaybe<Scalars['String']['input']>;
   /** The person's name. */
   full_name?: InputMaybe<Scalars['String']['input']>;
-  /** The groups it is a member of, all of them, by id. */
+  /** The ids of all groups that the user is to be a member of. */
   group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** What an outside system calls it. */
+  /** Its id in an external system. */
   integration_id?: InputMaybe<Scalars['String']['input']>;
-  /** `active` or `inactive` in other words. */
+  /** Another way to set the status: true for `active`, false for `inactive`. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not taken: it is the oldest keypair that may be used. */
+  /** Refused: the main access key is always the oldest keypair that may be used. */
   main_access_key?: InputMaybe<Scalars['String']['input']>;
-  /** Whether it must choose another password. */
+  /** Whether the user must choose a new password. */
   need_password_change?: InputMaybe<Scalars['Boolean']['input']>;
   /** 8 to 1024 bytes. */
   password?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   resource_policy?: InputMaybe<Scalars['String']['input']>;
   /** `superadmin`, `admin`, `user` or `monitor`. */
   role?: InputMaybe<Scalars['String']['input']>;
-  /** `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`. */
+  /** `active`, `inactive`, `before-verification` or `deleted`; it takes precedence over `is_active`. */
   status?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   sudo_session_enabled?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not taken: there are no one-time passwords. */
+  /** Refused: there are no one-time passwords. */
   totp_activated?: InputMaybe<Scalars['Boolean']['input']>;
-  /** A short name, unique in whatever case; empty for none. */
+  /** A short name, unique regardless of case; empty for none. */
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
-/** How an image is purged. */
+/** Options for purging an image. */
 export type PurgeImageOptions = {
-  /** Also take its tag away in the registry. */
+  /** Also delete the image's tag in the registry. */
   remove_from_registry?: Scalars['Boolean']['input'];
 };
 
-/** What else goes with a user. */
+/** What else to delete with a user. */
 export type PurgeUserInput = {
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   delegate_endpoint_ownership?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   purge_shared_vfolders?: InputMaybe<Scalars['Boolean']['input']>;
 };
 
-/** A new user: active, of the role `user` and of your domain if nothing else is given. */
+/**
+ * A new user. Unless given otherwise, the user is active, has the role `user` and belongs to the caller's
+ * domain.
+ */
 export type UserInput = {
-  /** Not taken: accounts are not bound to addresses. */
+  /** Refused: accounts are not bound to addresses. */
   allowed_client_ip?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   container_gids?: InputMaybe<Array<InputMaybe<Scalars['Int']['input']>>>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   container_main_gid?: InputMaybe<Scalars['Int']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   container_uid?: InputMaybe<Scalars['Int']['input']>;
-  /** For other admins. */
+  /** A description for admins. */
   description?: InputMaybe<Scalars['String']['input']>;
-  /** The domain it belongs to. Another one ends its memberships in groups. */
+  /** The domain that the user belongs to. Moving to another domain ends the user's memberships in groups. */
   domain_name?: InputMaybe<Scalars['String']['input']>;
   /** The person's name. */
   full_name?: InputMaybe<Scalars['String']['input']>;
-  /** The groups it is a member of, all of them, by id. */
+  /** The ids of all groups that the user is to be a member of. */
   group_ids?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
-  /** What an outside system calls it. */
+  /** Its id in an external system. */
   integration_id?: InputMaybe<Scalars['String']['input']>;
-  /** `active` or `inactive` in other words. */
+  /** Another way to set the status: true for `active`, false for `inactive`. */
   is_active?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not taken: it is the oldest keypair that may be used. */
+  /** Refused: the main access key is always the oldest keypair that may be used. */
   main_access_key?: InputMaybe<Scalars['String']['input']>;
-  /** Whether it must choose another password. */
+  /** Whether the user must choose a new password. */
   need_password_change?: InputMaybe<Scalars['Boolean']['input']>;
   /** 8 to 1024 bytes. */
   password?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   resource_policy?: InputMaybe<Scalars['String']['input']>;
   /** `superadmin`, `admin`, `user` or `monitor`. */
   role?: InputMaybe<Scalars['String']['input']>;
-  /** `active`, `inactive`, `before-verification` or `deleted`; it counts more than `is_active`. */
+  /** `active`, `inactive`, `before-verification` or `deleted`; it takes precedence over `is_active`. */
   status?: InputMaybe<Scalars['String']['input']>;
-  /** Not looked at; for Backend.AI's clients. */
+  /** Not looked at; accepted for Backend.AI's clients. */
   sudo_session_enabled?: InputMaybe<Scalars['Boolean']['input']>;
-  /** Not taken: there are no one-time passwords. */
+  /** Refused: there are no one-time passwords. */
   totp_activated?: InputMaybe<Scalars['Boolean']['input']>;
-  /** A short name, unique in whatever case; empty for none. */
+  /** A short name, unique regardless of case; empty for none. */
   username?: InputMaybe<Scalars['String']['input']>;
 };
 
