@@ -53,11 +53,6 @@ fn no_module_imports_upward() {
 /// Files that import each other, directly or through others, and why they stay so.
 const CIRCLES: &[(&[&str], &str)] = &[
     (
-        &["cli::bars", "cli::follow", "cli::task"],
-        "what is followed is shown at its end as `wharf task show` shows it, which follows it too",
-    ),
-    (&["cli::credentials", "cli::serve"], "credentials that were made are shown with the server's address"),
-    (
         &["engine::oci::fetch", "engine::oci::part"],
         "the right to write a part is the flight's that fetches it, and goes along to the writing thread",
     ),

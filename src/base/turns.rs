@@ -1,5 +1,5 @@
-//! Turns: so many at once in all, and so many of one user. Further tasks wait, each user's in a queue of its own, so
-//! that a user with many tasks only holds up their own.
+//! Turns: so many at once in all, and so many of one user. Further requests wait, each user's in a queue of its own,
+//! so that a user with many requests only holds up their own.
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use tokio::time::sleep;
 
@@ -16,7 +16,7 @@ use crate::{
     base::ids::TaskId,
     cli::{
         api::Client,
-        follow, json,
+        json,
         operation::{One, Operation},
         text,
     },
@@ -93,10 +93,10 @@ fn draw(agents: &[Agent], bars: &mut HashMap<String, ProgressBar>, all: &MultiPr
             bar
         });
         if agent.total > 0 && bar.length() != Some(agent.total) {
-            bar.set_style(follow::style("  {prefix} {bar:30} {bytes}/{total_bytes} {wide_msg}"));
+            bar.set_style(style("  {prefix} {bar:30} {bytes}/{total_bytes} {wide_msg}"));
             bar.set_length(agent.total);
         } else if agent.total == 0 {
-            bar.set_style(follow::style("  {prefix} {wide_msg}"));
+            bar.set_style(style("  {prefix} {wide_msg}"));
         }
         bar.set_position(agent.current);
         bar.set_message(agent.remark());
@@ -119,6 +119,11 @@ impl Agent {
         };
         text::one_line(&format!("{attempt}{what}"))
     }
+}
+
+/// Makes a style; a mistake in the template gives the default style instead of an error.
+pub(crate) fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ const MAX_FILE: u64 = 4 << 20;
 pub(crate) const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as wharf serve showed them on its first start \
     (if they are lost, stop it and run: wharf user reset-password EMAIL --keypair)";
 
+/// The default address: the server listens there, and clients look for it there.
+pub(crate) const LISTEN: &str = "127.0.0.1:8090";
 /// The heading of these flags in help, apart from the command's own flags.
 const HEADING: &str = "Server";
 

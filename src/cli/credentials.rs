@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
-use crate::{base::secret::Secret, cli::serve};
+use crate::{base::secret::Secret, cli::connection};
 
 /// What was made for an account, without what its owner knows already.
 pub(crate) struct Made<'a> {
@@ -48,7 +48,7 @@ impl fmt::Display for Made<'_> {
 /// The server's URL as seen from this machine; `None` if it is the one that commands assume.
 fn unusual(bound: SocketAddr) -> Option<String> {
     let near = near(bound);
-    (near != serve::LISTEN).then(|| format!("http://{near}"))
+    (near != connection::LISTEN).then(|| format!("http://{near}"))
 }
 
 /// The address at which this machine reaches a server that listens on `bound`.

@@ -28,7 +28,7 @@ use crate::{
     base::{clock::Clock, secret::Secret},
     cli::{
         api::Client,
-        browser,
+        browser, connection,
         credentials::near,
         daemon::{self, Logging},
         demo::{
@@ -36,7 +36,6 @@ use crate::{
             stage::{FLAKY, NODES, PEOPLE, Stage},
         },
         failure::{Failure, Result},
-        serve,
     },
     demo::{images, node::Node},
     http::peer::Proxies,
@@ -127,7 +126,7 @@ impl Demo {
 
     /// Listens on the given address; without one, on the usual address, or on any port if that one is taken.
     async fn bind(&self) -> Result<TcpListener> {
-        let wanted = self.listen.map_or_else(|| serve::LISTEN.to_owned(), |listen| listen.to_string());
+        let wanted = self.listen.map_or_else(|| connection::LISTEN.to_owned(), |listen| listen.to_string());
         match TcpListener::bind(&wanted).await {
             Ok(listener) => Ok(listener),
             Err(why) if why.kind() == io::ErrorKind::AddrInUse && self.listen.is_none() => {

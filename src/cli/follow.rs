@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use reqwest::Response;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,7 +22,7 @@ use crate::{
         failure::{Failure, Result},
         json,
         sse::Parser,
-        task::{self, Detail},
+        task_detail::{self, Detail},
         text,
     },
 };
@@ -87,7 +87,7 @@ async fn to_the_end(client: &Client, id: TaskId, patience: Patience, screen: &mu
     let mut tries = Tries::new(patience);
     watch(client, id, &mut tries, screen).await?;
     loop {
-        match task::find(client, id).await {
+        match task_detail::find(client, id).await {
             Err(failure) if failure.may_pass() && tries.pause().await => {}
             Ok(task) if !task.has_ended() => {
                 return Err(Failure::failed(format!("task {id}"), "the server gives no events for it")
@@ -201,7 +201,7 @@ impl Screen {
             return Self::Lines { last: String::new(), to: Box::new(io::stderr()) };
         }
         let bar = all.add(ProgressBar::no_length());
-        bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
+        bar.set_style(bars::style("{spinner} {elapsed} {wide_msg}"));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self::Bar(bar)
     }
@@ -211,7 +211,7 @@ impl Screen {
         match self {
             Self::Bar(bar) => {
                 if step.total_progress > 0 && bar.length() != Some(step.total_progress) {
-                    bar.set_style(style("{bar:30} {pos}/{len} {elapsed} {wide_msg}"));
+                    bar.set_style(bars::style("{bar:30} {pos}/{len} {elapsed} {wide_msg}"));
                     bar.set_length(step.total_progress);
                 }
                 bar.set_position(step.current_progress);
@@ -253,11 +253,6 @@ fn clear(all: &MultiProgress) {
     let _ = all.clear();
 }
 
-/// Makes a style; a mistake in the template gives the default style instead of an error.
-pub(crate) fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -272,7 +267,7 @@ mod tests {
             failure::Result,
             follow::{Patience, Screen, to_the_end},
             scripted::{Answer, Server, client},
-            task::Detail,
+            task_detail::Detail,
         },
     };
 

@@ -41,6 +41,7 @@ mod serve;
 mod sse;
 mod table;
 mod task;
+mod task_detail;
 mod text;
 mod token;
 mod transfer;

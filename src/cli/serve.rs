@@ -20,6 +20,7 @@ use crate::{
     },
     base::{clock::Clock, secret::Secret},
     cli::{
+        connection::LISTEN,
         credentials::{Made, near},
         daemon::{self, Logging},
         duration,
@@ -32,8 +33,6 @@ use crate::{
 
 /// The default data directory.
 pub(crate) const DATA_DIR: &str = "./wharf-data";
-/// The default address: the server listens there, and clients look for it there.
-pub(crate) const LISTEN: &str = "127.0.0.1:8090";
 
 /// Run the server
 #[derive(Debug, Args)]

@@ -18,7 +18,7 @@ use crate::cli::demo::stage;
 use crate::cli::doctor::server;
 use crate::cli::{
     agent, audit, bars, domain, group, image, join, keypair, presence, registry, rule, scaling_group, task,
-    token, transfer, user,
+    task_detail, token, transfer, user,
 };
 use crate::graphql::spec::asked::{self, Shape, Variable};
 
@@ -80,8 +80,8 @@ fn all() -> Vec<&'static dyn Listed> {
         &scaling_group::DISALLOW_GROUP,
         &scaling_group::DISALLOW_KEYPAIR,
         &task::LIST,
-        &task::SHOW,
-        &task::ITEMS,
+        &task_detail::SHOW,
+        &task_detail::ITEMS,
         &task::CANCEL,
         &bars::LOOK,
         &token::LIST,

@@ -106,7 +106,7 @@ impl Api {
         let mut outcome = match heavy(&question) {
             None => self.execute(question, may_change).await,
             Some((user, budget)) => {
-                let done = self.execute_apart(question, may_change, user, &budget).await;
+                let done = self.execute_in_turn(question, may_change, user, &budget).await;
                 done.unwrap_or_else(|why| Outcome::Refused(vec![fault(why)]))
             }
         };
@@ -119,7 +119,7 @@ impl Api {
     }
 
     /// Runs [`Api::execute`] in its turn, away from the threads that answer requests.
-    async fn execute_apart(
+    async fn execute_in_turn(
         &self,
         question: Request,
         may_change: bool,
