@@ -219,14 +219,17 @@ mod tests {
     async fn one_user_has_two_turns_and_leaves_the_others_to_others() {
         let (walks, budget) = (Walks::default(), Budget::new(CancellationToken::new()));
         let (one, other) = (user(1), user(2));
+        let (begun, mut beginnings) = tokio::sync::mpsc::unbounded_channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let released = std::sync::Arc::new(std::sync::Mutex::new(released));
         let held: Vec<_> = (0..10)
             .map(|_| {
-                let (walks, budget, released) = (walks.clone(), budget.clone(), released.clone());
+                let (walks, budget) = (walks.clone(), budget.clone());
+                let (begun, released) = (begun.clone(), released.clone());
                 tokio::spawn(async move {
                     walks
                         .run(one, &budget, move |_| {
+                            begun.send(()).unwrap();
                             let _ = released.lock().unwrap().recv();
                             Ok(())
                         })
@@ -234,7 +237,11 @@ mod tests {
                 })
             })
             .collect();
+        for _ in 0..2 {
+            beginnings.recv().await.unwrap();
+        }
         walks.run(other, &budget, |_| Ok(())).await.unwrap();
+        assert!(beginnings.try_recv().is_err(), "a third walk of one user has begun");
         drop(release);
         for walk in held {
             walk.await.unwrap().unwrap();

@@ -32,7 +32,8 @@ pub(crate) fn check(document: &ExecutableDocument) -> ServerResult<()> {
     let fields = operations().map(|operation| all.of(&operation.selection_set.node, 0));
     if fields.fold(fragments, u64::saturating_add) > MAX_FIELDS {
         return refuse(format!(
-            "the document has more than {MAX_FIELDS} fields, or nests too deep; ask for less at once"
+            "the document has more than {MAX_FIELDS} fields (the schema counts as {SCHEMA_COST}), or nests too deep; ask for \
+             less at once"
         ));
     }
     if let Some(name) = all.circle {

@@ -51,7 +51,7 @@ const LIGHT: usize = 8 * 1024;
 /// The most answers to other documents that may be in memory at once before they are read: of one user, and in all.
 /// One answer has up to some megabytes.
 const ANSWERS_OF_ONE: usize = 8;
-const ANSWERS: usize = 64;
+const ANSWERS: usize = 128;
 
 /// The GraphQL API. Clones share it.
 #[derive(Clone)]
