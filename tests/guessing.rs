@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::api::{Api, Reply};
 use crate::support::app::{ADMIN_EMAIL, ADMIN_PASSWORD, App};
+use crate::support::rude::Rude;
 use crate::support::sign::Keypair;
 use crate::support::visitor::Visitor;
+use crate::support::wait::{PATIENCE, until};
 
 const WRONG: &str = "a wrong password";
 
@@ -158,6 +160,24 @@ async fn guesses_that_come_all_at_once_are_counted_too() {
     let looked_at = replies.iter().filter(|reply| reply.status == 200).count();
     // Five, and any that came when the wait after the fifth was over.
     assert!(looked_at <= 7, "{looked_at} of 40 were looked at");
+}
+
+#[tokio::test]
+async fn a_guess_whose_client_hangs_up_is_counted_too() {
+    let app = App::start().await;
+    for _ in 0..4 {
+        let guess = Rude::sign_in(&app, ADMIN_EMAIL, WRONG).await;
+        guess.be_read().await;
+        guess.break_off();
+    }
+    until("all guesses to be in the audit log", PATIENCE, async || {
+        let query = "{ audit_log(action: \"sign_in\") { items { outcome count } } }";
+        let rows = app.admin().ask(query, json!({})).await;
+        let rows = rows["audit_log"]["items"].as_array().unwrap();
+        let counted: usize = rows.iter().filter(|row| row["outcome"] == "DENIED").map(times).sum();
+        (counted == 4).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

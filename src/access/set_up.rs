@@ -83,7 +83,8 @@ impl SetUp {
         self.shared.token.lock().is_some()
     }
 
-    /// Makes the first super-admin with a keypair, and signs them in.
+    /// Makes the first super-admin with a keypair, and signs them in. The caller must run it to its end even when the
+    /// client is gone, so that each try counts.
     ///
     /// # Errors
     /// A [`Refusal`]; [`Refusal::Wrong`] if the link is not good, or no longer.

@@ -177,7 +177,8 @@ impl SignIn {
         self.shared.audit.perform(caller, "sign_out_everywhere", &caller.email, end).await
     }
 
-    /// Changes the caller's password, if they give the present one. All their other sessions end.
+    /// Changes the caller's password, if they give the present one. All their other sessions end. The caller of this
+    /// function must run it to its end even when the client is gone, so that each try counts.
     ///
     /// # Errors
     /// A [`Refusal`].

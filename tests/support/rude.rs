@@ -19,11 +19,20 @@ pub struct Rude {
 impl Rude {
     /// Sends a GraphQL request with an API token.
     pub async fn ask(app: &App, token: &str, document: &str, variables: &Value) -> Self {
-        let host = app.url().trim_start_matches("http://");
-        let body = json!({"query": document, "variables": variables}).to_string();
+        let body = json!({"query": document, "variables": variables});
+        Self::send(app, "/graphql", &format!("Authorization: Bearer {token}\r\n"), &body).await
+    }
+
+    /// Sends an attempt to sign in.
+    pub async fn sign_in(app: &App, email: &str, password: &str) -> Self {
+        Self::send(app, "/server/login", "", &json!({"username": email, "password": password})).await
+    }
+
+    async fn send(app: &App, path: &str, headers: &str, body: &Value) -> Self {
+        let (host, body) = (app.url().trim_start_matches("http://"), body.to_string());
         let request = format!(
-            "POST /graphql HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let mut connection = TcpStream::connect(host).await.expect("a connection");
@@ -50,18 +59,29 @@ impl Rude {
         until("the server to let go of the connection", PATIENCE, async || (!is_open()).then_some(())).await;
     }
 
+    /// Waits until the server has read what was sent: a reset would take it back.
+    pub async fn be_read(&self) {
+        let is_read = || self.servers_end()[4].ends_with(":00000000");
+        until("the server to read the request", PATIENCE, async || is_read().then_some(())).await;
+    }
+
     /// Returns the name of the server's end of the connection among its open files.
     fn at_the_server(&self) -> String {
+        format!("socket:[{}]", self.servers_end()[9])
+    }
+
+    /// Returns what the kernel tells of the server's end: number, address, peer, state, queues, …, and the inode as the
+    /// tenth.
+    fn servers_end(&self) -> Vec<String> {
         let port =
             |address: std::io::Result<SocketAddr>| format!(":{:04X}", address.expect("an address").port());
         let (theirs, ours) = (port(self.connection.peer_addr()), port(self.connection.local_addr()));
         let table = fs::read_to_string("/proc/net/tcp").expect("the connections of this machine");
-        // A line describes one end: its number, address, peer, …, and the inode as the tenth.
-        let inode = table.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let is_it = fields.get(1)?.ends_with(&theirs) && fields.get(2)?.ends_with(&ours);
-            fields.get(9).filter(|_| is_it).copied()
-        });
-        format!("socket:[{}]", inode.expect("the server's end of the connection"))
+        let end = table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).find(
+            |fields: &Vec<String>| {
+                fields.len() > 9 && fields[1].ends_with(&theirs) && fields[2].ends_with(&ours)
+            },
+        );
+        end.expect("the server's end of the connection")
     }
 }
