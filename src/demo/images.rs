@@ -101,13 +101,13 @@ const IMAGES: [(&str, &str, &Base, usize); 36] = [
 
 /// Makes everything that the demo's registry holds.
 pub(crate) fn stock() -> DemoImages {
-    let mut shelf = DemoImages::default();
+    let mut images = DemoImages::default();
     for number in 0..IMAGES.len() {
-        shelf.build(number, 1);
+        images.build(number, 1);
     }
-    shelf.add_operation_image();
-    shelf.add_rubbish();
-    shelf
+    images.add_operation_image();
+    images.add_rubbish();
+    images
 }
 
 impl DemoImages {
@@ -208,12 +208,12 @@ mod tests {
 
     #[test]
     fn another_build_has_the_same_name_and_another_digest() {
-        let mut shelf = stock();
-        let digest = |shelf: &super::DemoImages| shelf.tags["class/vision"]["2026.1-cuda12.4"].clone();
-        let first = digest(&shelf);
-        assert!(shelf.rebuild("class/vision", "2026.1-cuda12.4", 2));
-        assert_ne!(digest(&shelf), first);
-        assert!(shelf.blobs.find(&first).is_some(), "who has the first build may ask for it still");
-        assert!(!shelf.rebuild("class/vision", "1999", 2));
+        let mut images = stock();
+        let digest = |images: &super::DemoImages| images.tags["class/vision"]["2026.1-cuda12.4"].clone();
+        let first = digest(&images);
+        assert!(images.rebuild("class/vision", "2026.1-cuda12.4", 2));
+        assert_ne!(digest(&images), first);
+        assert!(images.blobs.find(&first).is_some(), "who has the first build may ask for it still");
+        assert!(!images.rebuild("class/vision", "1999", 2));
     }
 }

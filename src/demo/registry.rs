@@ -25,19 +25,18 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 const PAGE: usize = 100;
 
 /// Serves the registry until `stop` is cancelled.
-pub(crate) async fn serve(listener: TcpListener, shelf: Arc<RwLock<DemoImages>>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, images: Arc<RwLock<DemoImages>>, stop: CancellationToken) {
     let connections = Connections { proxies: Proxies::default(), last_requests: LAST_REQUESTS };
-    connections.serve(listener, routes(shelf), stop).await;
+    connections.serve(listener, routes(images), stop).await;
 }
 
 /// All routes of the registry.
-fn routes(shelf: Arc<RwLock<DemoImages>>) -> impl Endpoint<Output = Response> {
+fn routes(images: Arc<RwLock<DemoImages>>) -> impl Endpoint<Output = Response> {
     Route::new()
         .at("/v2", get(hello))
-        .at("/v2/", get(hello))
         .at("/v2/_catalog", get(catalog))
         .at("/v2/*path", get(find).head(find))
-        .with(poem::middleware::AddData::new(shelf))
+        .with(poem::middleware::AddData::new(images))
         .map_to_response()
 }
 
@@ -54,8 +53,8 @@ fn hello() -> Response {
 }
 
 #[handler]
-fn catalog(Data(shelf): Data<&Arc<RwLock<DemoImages>>>, Query(paging): Query<Paging>) -> Response {
-    page("/v2/_catalog", "repositories", shelf.read().tags.keys(), &paging, json!({}))
+fn catalog(Data(images): Data<&Arc<RwLock<DemoImages>>>, Query(paging): Query<Paging>) -> Response {
+    page("/v2/_catalog", "repositories", images.read().tags.keys(), &paging, json!({}))
 }
 
 /// Handles everything below a repository. Names may contain slashes, so the path is parsed from its end.
@@ -63,12 +62,15 @@ fn catalog(Data(shelf): Data<&Arc<RwLock<DemoImages>>>, Query(paging): Query<Pag
 fn find(
     request: &Request,
     Path(path): Path<String>,
-    Data(shelf): Data<&Arc<RwLock<DemoImages>>>,
+    Data(images): Data<&Arc<RwLock<DemoImages>>>,
     Query(paging): Query<Paging>,
 ) -> Response {
-    let shelf = &*shelf.read();
+    if path.is_empty() {
+        return json_response(&json!({}));
+    }
+    let images = &*images.read();
     if let Some(repository) = path.strip_suffix("/tags/list") {
-        return match shelf.tags.get(repository) {
+        return match images.tags.get(repository) {
             Some(tags) => {
                 let url = format!("/v2/{repository}/tags/list");
                 page(&url, "tags", tags.keys(), &paging, json!({ "name": repository }))
@@ -77,11 +79,11 @@ fn find(
         };
     }
     if let Some((repository, wanted)) = path.rsplit_once("/manifests/") {
-        let tagged = shelf.tags.get(repository).and_then(|tags| tags.get(wanted)).map(AsRef::as_ref);
-        return whole(shelf, tagged.unwrap_or(wanted), "MANIFEST_UNKNOWN");
+        let tagged = images.tags.get(repository).and_then(|tags| tags.get(wanted)).map(AsRef::as_ref);
+        return whole(images, tagged.unwrap_or(wanted), "MANIFEST_UNKNOWN");
     }
     match path.rsplit_once("/blobs/") {
-        Some((_, digest)) => blob(request, shelf, digest),
+        Some((_, digest)) => blob(request, images, digest),
         None => missing("UNSUPPORTED", "no such page"),
     }
 }
@@ -110,16 +112,16 @@ fn page<'a>(
     response
 }
 
-fn whole(shelf: &DemoImages, digest: &str, code: &str) -> Response {
-    match shelf.blobs.find(digest) {
+fn whole(images: &DemoImages, digest: &str, code: &str) -> Response {
+    match images.blobs.find(digest) {
         Some(blob) => bytes(StatusCode::OK, blob.media_type, digest, blob.bytes.clone()),
         None => missing(code, "it is not here"),
     }
 }
 
 /// Returns a blob, or its rest from an offset on.
-fn blob(request: &Request, shelf: &DemoImages, digest: &str) -> Response {
-    let Some(blob) = shelf.blobs.find(digest) else { return missing("BLOB_UNKNOWN", "it is not here") };
+fn blob(request: &Request, images: &DemoImages, digest: &str) -> Response {
+    let Some(blob) = images.blobs.find(digest) else { return missing("BLOB_UNKNOWN", "it is not here") };
     let length = blob.bytes.len();
     match request.header(header::RANGE).and_then(first_byte) {
         None => bytes(StatusCode::OK, blob.media_type, digest, blob.bytes.clone()),

@@ -52,9 +52,9 @@ const REBUILT: [(&str, &str); 2] =
     [("class/vision", "2026.1-cuda12.4"), ("community/jupyter", "7.2-py312-ubuntu22.04")];
 
 /// Pushes the other builds, and has the registry read again.
-pub(super) async fn push(stage: &Stage, shelf: &RwLock<DemoImages>) -> Result<()> {
+pub(super) async fn push(stage: &Stage, images: &RwLock<DemoImages>) -> Result<()> {
     for (repository, tag) in REBUILT {
-        if !shelf.write().rebuild(repository, tag, 2) {
+        if !images.write().rebuild(repository, tag, 2) {
             return Err(Failure::failed("demo", format!("no image {repository}:{tag} to build anew")));
         }
     }
