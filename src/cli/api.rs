@@ -332,6 +332,8 @@ fn where_listed(field: &str) -> Option<&'static str> {
     let has = |word| field.contains(word);
     if matches!(field, "preload_image" | "unload_image" | "preload_plan" | "image_presence") {
         Some("see wharf image list and wharf agent list")
+    } else if field == "rescan_images" {
+        Some("see wharf registry list")
     } else if has("preload_rule") {
         Some("see wharf rule list")
     } else if has("image") {

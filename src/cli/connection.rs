@@ -17,7 +17,7 @@ use crate::{
 /// Largest key or certificate file that is read, in bytes; a bundle of every public root is 250 KiB.
 const MAX_FILE: u64 = 4 << 20;
 /// Where to find credentials. A user without them has most likely just started their first server.
-pub(crate) const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as wharf serve showed them on its first start \
+pub(crate) const WHERE_FROM: &str = "export WHARF_ACCESS_KEY and WHARF_SECRET_KEY as the set-up page, or the first start of wharf serve, showed them \
     (if they are lost, stop it and run: wharf user reset-password EMAIL --keypair)";
 
 /// The default address: the server listens there, and clients look for it there.

@@ -447,8 +447,8 @@ impl Queue {
                 live.change_item(item);
                 return Ok(());
             }
-            Err(setback) => {
-                let wait = match setback.again {
+            Err(failure) => {
+                let wait = match failure.again {
                     Again::After(wait) if item.attempts < MAX_ATTEMPTS => Some(wait),
                     _ => None,
                 };
@@ -462,8 +462,8 @@ impl Queue {
                 item.state = if again_at.is_some() { ItemState::Waiting } else { ItemState::Failed };
                 item.ended_at = if again_at.is_some() { None } else { Some(now) };
                 item.not_before = again_at;
-                message = Some(format!("{}: {}", item.name, setback.reason));
-                item.reason = Some(setback.reason);
+                message = Some(format!("{}: {}", item.name, failure.reason));
+                item.reason = Some(failure.reason);
                 (None, Vec::new())
             }
         };
