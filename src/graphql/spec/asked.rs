@@ -5,9 +5,8 @@ use async_graphql::parser::types::{BaseType, Type};
 use super::select::Chosen;
 use super::types::{Given, Types, named};
 use super::values::Scope;
-use super::{Api, parse, plain};
+use super::{Api, parse};
 use crate::base::walk::Walks;
-use crate::graphql::kit::limit;
 use crate::graphql::schema;
 
 /// An operation that the schema takes.
@@ -65,12 +64,9 @@ pub(crate) fn api() -> Api {
 /// # Errors
 /// What the schema refuses of it.
 pub(crate) async fn asked(api: &Api, document: &str) -> Result<Asked, String> {
-    let document = parse(document).map_err(|error| error.message)?;
-    limit::check(&document).map_err(|error| error.message)?;
-    let in_directives = api.check(&document).map_err(|error| error.message)?;
-    let valid = api.validate(plain(&document, &in_directives)).await;
-    valid.map_err(|errors| errors.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; "))?;
-
+    let read = api.read(document).await;
+    let document =
+        read.map_err(|errors| errors.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; "))?;
     let mut operations = document.operations.iter();
     let (Some((name, operation)), None) = (operations.next(), operations.next()) else {
         return Err("expected one operation".into());

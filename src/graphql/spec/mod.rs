@@ -158,14 +158,20 @@ impl Api {
         Outcome::Answered(answer)
     }
 
-    async fn prepare(&self, question: &Request) -> std::result::Result<Prepared, Vec<ServerError>> {
+    /// Reads a document, and refuses what no variables could make right: syntax, size, and what the schema does not have.
+    async fn read(&self, query: &str) -> std::result::Result<ExecutableDocument, Vec<ServerError>> {
         let one = |error| vec![error];
-        let mut document = parse(&question.query).map_err(one)?;
+        let mut document = parse(query).map_err(one)?;
         limit::check(&document).map_err(one)?;
         dialect::translate(&mut document);
         let in_directives = self.check(&document).map_err(one)?;
         self.validate(plain(&document, &in_directives)).await?;
+        Ok(document)
+    }
 
+    async fn prepare(&self, question: &Request) -> std::result::Result<Prepared, Vec<ServerError>> {
+        let one = |error| vec![error];
+        let document = self.read(&question.query).await?;
         let operation = operation_of(&document, question.operation_name.as_deref()).map_err(one)?;
         let definitions = &operation.variable_definitions;
         let values = self.types.coerce(definitions, &question.variables);
