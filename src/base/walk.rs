@@ -163,6 +163,8 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio_util::sync::CancellationToken;
 
     use super::{BUDGET, Budget, Meter, STRIDE, Walks};
@@ -240,7 +242,9 @@ mod tests {
         for _ in 0..2 {
             beginnings.recv().await.unwrap();
         }
-        walks.run(other, &budget, |_| Ok(())).await.unwrap();
+        // Where the first user has all turns, the other waits for ever.
+        let its_own = tokio::time::timeout(Duration::from_secs(30), walks.run(other, &budget, |_| Ok(())));
+        its_own.await.expect("a turn for the other user").unwrap();
         assert!(beginnings.try_recv().is_err(), "a third walk of one user has begun");
         drop(release);
         for walk in held {
