@@ -32,7 +32,7 @@ pub(crate) struct Slots<K> {
 #[derive(Debug)]
 struct Taken<K> {
     next: u64,
-    places: BTreeMap<u64, (K, CancellationToken)>,
+    slots: BTreeMap<u64, (K, CancellationToken)>,
 }
 
 /// A taken slot. Dropping it frees the slot.
@@ -52,24 +52,24 @@ impl<K> Clone for Slots<K> {
 impl<K: Clone + Eq + Hash> Slots<K> {
     /// Creates `most` slots, of which one key may take `most_of_one`.
     pub(crate) fn new(most: usize, most_of_one: usize) -> Self {
-        let taken = Arc::new(Mutex::new(Taken { next: 0, places: BTreeMap::new() }));
+        let taken = Arc::new(Mutex::new(Taken { next: 0, slots: BTreeMap::new() }));
         Self { taken, most, most_of_one }
     }
 
     /// Takes a slot for this key; another slot may have to give way for it.
     pub(crate) fn take(&self, whose: K) -> Slot<K> {
         let mut taken = self.taken.lock();
-        if taken.places.values().filter(|(owner, _)| *owner == whose).count() >= self.most_of_one {
+        if taken.slots.values().filter(|(owner, _)| *owner == whose).count() >= self.most_of_one {
             taken.give_up(&whose);
         }
-        if taken.places.len() >= self.most
+        if taken.slots.len() >= self.most
             && let Some(loudest) = taken.loudest()
         {
             taken.give_up(&loudest);
         }
         let (number, given_up) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        taken.places.insert(number, (whose, given_up.clone()));
+        taken.slots.insert(number, (whose, given_up.clone()));
         Slot { taken: Arc::clone(&self.taken), number, given_up }
     }
 }
@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Hash> Taken<K> {
     /// The key that has the most slots; of several, the one that has the oldest.
     fn loudest(&self) -> Option<K> {
         let mut counts: HashMap<&K, (usize, u64)> = HashMap::new();
-        for (number, (owner, _)) in &self.places {
+        for (number, (owner, _)) in &self.slots {
             counts.entry(owner).or_insert((0, *number)).0 += 1;
         }
         let most = counts.into_iter().max_by_key(|(_, (count, first))| (*count, std::cmp::Reverse(*first)));
@@ -86,8 +86,8 @@ impl<K: Clone + Eq + Hash> Taken<K> {
     }
 
     fn give_up(&mut self, whose: &K) {
-        let oldest = self.places.iter().find(|(_, (owner, _))| owner == whose).map(|(number, _)| *number);
-        if let Some((_, given_up)) = oldest.and_then(|number| self.places.remove(&number)) {
+        let oldest = self.slots.iter().find(|(_, (owner, _))| owner == whose).map(|(number, _)| *number);
+        if let Some((_, given_up)) = oldest.and_then(|number| self.slots.remove(&number)) {
             given_up.cancel();
         }
     }
@@ -107,7 +107,7 @@ impl<K> Slot<K> {
 
 impl<K> Drop for Slot<K> {
     fn drop(&mut self) {
-        self.taken.lock().places.remove(&self.number);
+        self.taken.lock().slots.remove(&self.number);
     }
 }
 
@@ -115,23 +115,23 @@ impl<K> Drop for Slot<K> {
 mod tests {
     use super::{Slot, Slots};
 
-    fn stays(place: &Slot<&str>) -> bool {
-        !place.given_up.is_cancelled()
+    fn stays(slot: &Slot<&str>) -> bool {
+        !slot.given_up.is_cancelled()
     }
 
     #[test]
     fn who_takes_many_gives_way_and_nobody_else() {
-        let places = Slots::new(5, 3);
-        let quiet = places.take("quiet");
-        let many: Vec<_> = (0..4).map(|_| places.take("a")).collect();
+        let slots = Slots::new(5, 3);
+        let quiet = slots.take("quiet");
+        let many: Vec<_> = (0..4).map(|_| slots.take("a")).collect();
         assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, true, true, true]);
-        let other = places.take("b");
+        let other = slots.take("b");
         // All slots are taken now, so the key with the most gives one up for a new key.
-        let new = places.take("c");
+        let new = slots.take("c");
         assert_eq!(many.iter().map(stays).collect::<Vec<_>>(), [false, false, true, true]);
         assert!([&quiet, &other, &new].into_iter().all(stays));
         drop(many);
-        let later: Vec<_> = (0..2).map(|_| places.take("a")).collect();
+        let later: Vec<_> = (0..2).map(|_| slots.take("a")).collect();
         assert!(later.iter().chain([&quiet, &other, &new]).all(stays), "what was left is free");
     }
 }

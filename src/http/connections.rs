@@ -64,7 +64,7 @@ impl Connections {
         E: Endpoint<Output = Response> + 'static,
     {
         let (routes, tracker, cut) = (Arc::new(routes), TaskTracker::new(), CancellationToken::new());
-        let places = ConnectionSlots::new(slots::most(), self.proxies);
+        let slots = ConnectionSlots::new(slots::most(), self.proxies);
         let mut lines = Lines::new(TOLD);
         loop {
             let accepted = tokio::select! {
@@ -77,14 +77,14 @@ impl Connections {
                     if let (true, before) = lines.turn(Instant::now()) {
                         tracing::warn!(%why, before, "a connection could not be taken");
                     }
-                    places.give_some_up();
+                    slots.give_some_up();
                     tokio::time::sleep(AGAIN).await;
                     continue;
                 }
             };
             // Dropping the connection closes it: no idle connection could be closed instead.
-            let Some(place) = places.take(remote.ip()) else { continue };
-            let connection = Connection { stream, remote, place, routes: Arc::clone(&routes) };
+            let Some(slot) = slots.take(remote.ip()) else { continue };
+            let connection = Connection { stream, remote, slot, routes: Arc::clone(&routes) };
             tracker.spawn(connection.serve(shutdown.clone(), cut.clone()));
         }
         drop(listener);
@@ -100,18 +100,18 @@ impl Connections {
 struct Connection<E> {
     stream: TcpStream,
     remote: SocketAddr,
-    place: ConnectionSlot,
+    slot: ConnectionSlot,
     routes: Arc<E>,
 }
 
 impl<E: Endpoint<Output = Response> + 'static> Connection<E> {
     async fn serve(self, shutdown: CancellationToken, cut: CancellationToken) {
-        let Self { stream, remote, place, routes } = self;
+        let Self { stream, remote, slot, routes } = self;
         // Answers are written whole, or in pieces that the client wants at once.
         let _ = stream.set_nodelay(true);
         bound_unsent(&stream);
         let Ok(local) = stream.local_addr() else { return };
-        let (watch, asked) = (Arc::clone(place.watch()), Arc::clone(place.watch()));
+        let (watch, asked) = (Arc::clone(slot.watch()), Arc::clone(slot.watch()));
         let service = service_fn(move |request| {
             let (routes, watch) = (Arc::clone(&routes), Arc::clone(&asked));
             async move { Ok::<_, Infallible>(answer(&*routes, request, local, remote, &watch).await) }

@@ -62,13 +62,13 @@ pub(crate) struct Streams {
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the server stops; otherwise the server would wait for open streams.
     pub(crate) shutdown: CancellationToken,
-    places: Slots<UserId>,
+    slots: Slots<UserId>,
 }
 
 impl Streams {
     /// Returns an empty set of streams.
     pub(crate) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self { tracker, shutdown, places: Slots::new(MOST, MOST_OF_ONE) }
+        Self { tracker, shutdown, slots: Slots::new(MOST, MOST_OF_ONE) }
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn follow(
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     let shutdown = streams.shutdown.clone();
     let (proofs, queue) = (proofs.clone(), queue.clone());
-    let place = streams.places.take(caller.user);
+    let slot = streams.slots.take(caller.user);
     let may_hear = move || proofs.again(&caller).and_then(|caller| queue.task_of(&caller, &id)).is_ok();
     streams.tracker.spawn(async move {
         let speak = async {
@@ -103,7 +103,7 @@ pub(crate) fn follow(
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = place.given_up() => {
+            () = slot.given_up() => {
                 // A client that reads nothing misses this, which does no harm.
                 let _ = tokio::time::timeout(LAST_WORD, sender.send(Bytes::from_static(GIVEN_UP))).await;
             }

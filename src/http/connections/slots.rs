@@ -48,7 +48,7 @@ struct Taken {
 
 /// A connection's slot, which is free again when this is dropped.
 pub(super) struct ConnectionSlot {
-    places: Arc<ConnectionSlots>,
+    slots: Arc<ConnectionSlots>,
     net: Vec<u8>,
     number: u64,
     watch: Arc<Watch>,
@@ -75,7 +75,7 @@ impl ConnectionSlots {
         taken.next += 1;
         taken.count += 1;
         taken.of.entry(own.clone()).or_default().insert(number, Arc::clone(&watch));
-        Some(ConnectionSlot { places: Arc::clone(self), net: own, number, watch })
+        Some(ConnectionSlot { slots: Arc::clone(self), net: own, number, watch })
     }
 
     /// Gives up some connections when descriptors run out.
@@ -125,7 +125,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.places.taken.lock().remove(&self.net, self.number);
+        self.slots.taken.lock().remove(&self.net, self.number);
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     use super::{ConnectionSlot, ConnectionSlots};
     use crate::http::peer::Proxies;
 
-    fn places(most: usize, most_of_one: usize, proxies: &[&str]) -> Arc<ConnectionSlots> {
+    fn slots(most: usize, most_of_one: usize, proxies: &[&str]) -> Arc<ConnectionSlots> {
         let proxies = Proxies::new(proxies.iter().map(|proxy| proxy.parse().unwrap()).collect());
         Arc::new(ConnectionSlots { most, most_of_one, proxies, taken: Mutex::default() })
     }
@@ -148,48 +148,48 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn given_up(places: &[ConnectionSlot]) -> Vec<bool> {
-        places.iter().map(|place| place.watch().is_given_up()).collect()
+    fn given_up(slots: &[ConnectionSlot]) -> Vec<bool> {
+        slots.iter().map(|slot| slot.watch().is_given_up()).collect()
     }
 
     #[test]
     fn the_one_that_nothing_was_done_for_for_longest_goes() {
-        let places = places(10, 3, &[]);
-        let mut own: Vec<_> = (0..3).map(|_| places.take(address("192.0.2.1")).unwrap()).collect();
+        let slots = slots(10, 3, &[]);
+        let mut own: Vec<_> = (0..3).map(|_| slots.take(address("192.0.2.1")).unwrap()).collect();
         own[0].watch().asked(false);
-        let other = places.take(address("192.0.2.2")).unwrap();
-        own.push(places.take(address("192.0.2.1")).unwrap());
+        let other = slots.take(address("192.0.2.2")).unwrap();
+        own.push(slots.take(address("192.0.2.1")).unwrap());
         assert_eq!(given_up(&own), [false, true, false, false], "the first is being answered");
         assert!(!other.watch().is_given_up(), "nobody else's");
-        for place in &own {
-            place.watch().asked(false);
+        for slot in &own {
+            slot.watch().asked(false);
         }
-        assert!(places.take(address("192.0.2.1")).is_none(), "all of its three are being answered");
+        assert!(slots.take(address("192.0.2.1")).is_none(), "all of its three are being answered");
         drop(own.remove(2));
-        assert!(places.take(address("192.0.2.1")).is_some(), "a place is free again");
+        assert!(slots.take(address("192.0.2.1")).is_some(), "a slot is free again");
     }
 
     #[test]
     fn when_all_places_are_taken_one_of_whoever_has_the_most_goes() {
-        let places = places(6, 100, &[]);
-        let many: Vec<_> = (0..4).map(|_| places.take(address("192.0.2.1")).unwrap()).collect();
-        let few: Vec<_> = (0..2).map(|_| places.take(address("192.0.2.2")).unwrap()).collect();
+        let slots = slots(6, 100, &[]);
+        let many: Vec<_> = (0..4).map(|_| slots.take(address("192.0.2.1")).unwrap()).collect();
+        let few: Vec<_> = (0..2).map(|_| slots.take(address("192.0.2.2")).unwrap()).collect();
         let fresh: Vec<_> =
-            (0..2).map(|n| places.take(address(&format!("198.51.100.{n}"))).unwrap()).collect();
+            (0..2).map(|n| slots.take(address(&format!("198.51.100.{n}"))).unwrap()).collect();
         assert_eq!(given_up(&many), [true, true, false, false]);
         assert_eq!(given_up(&few), [false, false]);
         assert_eq!(given_up(&fresh), [false, false]);
-        places.give_some_up();
+        slots.give_some_up();
         assert_eq!(given_up(&many).iter().chain(&given_up(&few)).filter(|gone| !**gone).count(), 0);
     }
 
     #[test]
     fn a_household_is_one_address_and_a_proxy_is_many() {
-        let places = places(10, 2, &["10.0.0.1"]);
+        let slots = slots(10, 2, &["10.0.0.1"]);
         let house: Vec<_> =
-            (0..3).map(|n| places.take(address(&format!("2001:db8:1:1::{n}"))).unwrap()).collect();
+            (0..3).map(|n| slots.take(address(&format!("2001:db8:1:1::{n}"))).unwrap()).collect();
         assert_eq!(given_up(&house), [true, false, false]);
-        let proxy: Vec<_> = (0..5).map(|_| places.take(address("::ffff:10.0.0.1")).unwrap()).collect();
+        let proxy: Vec<_> = (0..5).map(|_| slots.take(address("::ffff:10.0.0.1")).unwrap()).collect();
         assert_eq!(given_up(&proxy), [false; 5]);
     }
 }
