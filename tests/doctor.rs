@@ -274,16 +274,16 @@ async fn registries_and_engines_that_do_not_answer_are_named() {
     app.restart().await;
     app.admin().add_registry_at("127.0.0.1:1", "http://127.0.0.1:1", None).await;
     alive(&app, 1).await;
-    let unmet = "engine docker+unix:///nowhere/wharf-test.sock";
+    let unreached = "engine docker+unix:///nowhere/wharf-test.sock";
     // The agent appears once the server has tried to reach it.
     let found = until("the engine", PATIENCE, async || {
         let found = beside(&app).await;
-        found.rows.iter().any(|row| row["check"] == unmet).then_some(found)
+        found.rows.iter().any(|row| row["check"] == unreached).then_some(found)
     })
     .await;
-    found.fails(&["registry 127.0.0.1:1", "agent i-away", unmet]);
+    found.fails(&["registry 127.0.0.1:1", "agent i-away", unreached]);
     found.is("registry 127.0.0.1:1", "fail", &["127.0.0.1:1", "wharf registry change"]);
     found.is("agent i-away", "fail", &["it is lost (oci:", "wharf agent remove i-away"]);
-    found.is(unmet, "fail", &["has not answered since the server started", "--engine"]);
+    found.is(unreached, "fail", &["has not answered since the server started", "--engine"]);
     found.is("agents", "ok", &["1 of 2 answer"]);
 }

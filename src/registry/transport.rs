@@ -172,28 +172,28 @@ impl Transport {
     {
         let (mut attempt, mut silent) = (1, 0);
         loop {
-            let setback = match try_it().await {
+            let failed = match try_it().await {
                 Ok(answer) => return Ok(answer),
-                Err(setback) => setback,
+                Err(failed) => failed,
             };
             let wait = retry::wait(self.limits.backoff, attempt);
-            silent += u32::from(setback.reason == NO_ANSWER);
+            silent += u32::from(failed.reason == NO_ANSWER);
             let last = attempt >= self.limits.attempts || silent >= self.limits.silent;
-            match setback.again {
-                Again::Never => return Err(self.error(&ask.doing, setback.reason)),
+            match failed.again {
+                Again::Never => return Err(self.error(&ask.doing, failed.reason)),
                 Again::AfterPause(asked) => {
                     let unasked = retry::wait(self.limits.unasked_pause, attempt);
                     // "Retry-After: 0" is still a refusal; asking again at once would only bring the next one.
                     let until = self.pace.hold(asked.unwrap_or(unasked).max(wait));
                     if last {
-                        let reason = match setback.reason {
+                        let reason = match failed.reason {
                             Reason::RateLimited { .. } => Reason::RateLimited { until },
                             other => other,
                         };
                         return Err(self.error(&ask.doing, reason));
                     }
                 }
-                Again::AfterBackoff if last => return Err(self.error(&ask.doing, setback.reason)),
+                Again::AfterBackoff if last => return Err(self.error(&ask.doing, failed.reason)),
                 Again::AfterBackoff => tokio::time::sleep(wait).await,
             }
             attempt += 1;
@@ -238,7 +238,7 @@ impl Transport {
     ) -> Result<Option<Bytes>, Reason> {
         match timeout(self.limits.idle, response.chunk()).await {
             Err(_) => Err(Reason::Timeout("the body stopped coming")),
-            Ok(outcome) => outcome.map_err(|error| self.setback(url, &error).reason),
+            Ok(outcome) => outcome.map_err(|error| self.failed_try(url, &error).reason),
         }
     }
 
@@ -315,7 +315,7 @@ impl Transport {
         let _waiting = self.waits.begin(ask);
         match timeout(ask.header_deadline, request.send()).await {
             Err(_) => Err(FailedTry { reason: NO_ANSWER, again: Again::AfterBackoff }),
-            Ok(Err(error)) => Err(self.setback(url, &error)),
+            Ok(Err(error)) => Err(self.failed_try(url, &error)),
             Ok(Ok(response)) => {
                 if same_origin(url, self.policy.home()) {
                     self.pace.note_quota(response.headers());
@@ -368,7 +368,7 @@ impl Transport {
                     let reason = Reason::Timeout("the body stopped coming");
                     return Err(FailedTry { reason, again: Again::AfterBackoff });
                 }
-                Ok(Err(error)) => return Err(self.setback(url, &error)),
+                Ok(Err(error)) => return Err(self.failed_try(url, &error)),
                 Ok(Ok(None)) => {
                     body.shrink_to_fit();
                     return Ok((body, turn));
@@ -393,7 +393,7 @@ impl Transport {
     }
 
     /// Sorts a failure of the HTTP client: our refusal, the certificate's fault, or the network's.
-    fn setback(&self, url: &Url, error: &reqwest::Error) -> FailedTry {
+    fn failed_try(&self, url: &Url, error: &reqwest::Error) -> FailedTry {
         if let Some(Refused(reason)) = find_cause(error) {
             return FailedTry::final_(reason.clone());
         }

@@ -19,7 +19,7 @@ use crate::base::{Error, Result};
 use crate::store::Table;
 use crate::store::table::{Reader, Writer, pair};
 
-const SETBACKS: Table<PairBackoff> = Table::new("AGENT_AND_DIGEST_TO_SETBACK");
+const BACKOFFS: Table<PairBackoff> = Table::new("AGENT_AND_DIGEST_TO_SETBACK");
 
 /// The waits after failures.
 const WAITS: Backoff = Backoff::growing(Duration::from_mins(1), 4, LONGEST_WAIT.unsigned_abs());
@@ -29,7 +29,7 @@ const AFTER_CANCEL: SignedDuration = SignedDuration::from_hours(1);
 /// How long after its wait an entry is kept, so that its count continues.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 7);
 /// Most entries: enough for 500 agents on which 100 images fail.
-const MAX_SETBACKS: usize = 50_000;
+const MAX_BACKOFFS: usize = 50_000;
 
 /// The backoff of an image that failed on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ type Pair = (String, Digest);
 /// An entry, and when its pair may be tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
-    setback: PairBackoff,
+    backoff: PairBackoff,
     due: Instant,
 }
 
@@ -86,11 +86,11 @@ impl Backoffs {
     pub(crate) fn load(reader: &Reader, clock: &Clock) -> Result<Self> {
         let (today, now) = (clock.now(), clock.steady());
         let mut by_pair = BTreeMap::new();
-        reader.scan(&SETBACKS, [], |key, setback: PairBackoff| {
+        reader.scan(&BACKOFFS, [], |key, backoff: PairBackoff| {
             let key = std::str::from_utf8(key).map_err(Error::internal)?;
             if let Some((agent, digest)) = key.split_once('\0') {
-                let left = setback.until.duration_since(today).clamp(SignedDuration::ZERO, LONGEST_WAIT);
-                let known = Known { setback, due: now + left.unsigned_abs() };
+                let left = backoff.until.duration_since(today).clamp(SignedDuration::ZERO, LONGEST_WAIT);
+                let known = Known { backoff, due: now + left.unsigned_abs() };
                 by_pair.insert((agent.to_owned(), digest.parse().map_err(Error::internal)?), known);
             }
             Ok(())
@@ -114,21 +114,21 @@ impl Backoffs {
         ending: Ending,
     ) {
         let pair = (agent.to_owned(), digest.clone());
-        let failures = self.by_pair.get(&pair).map_or(0, |known| known.setback.failures).saturating_add(1);
+        let failures = self.by_pair.get(&pair).map_or(0, |known| known.backoff.failures).saturating_add(1);
         let (wait, reason) = match ending {
             Ending::Failed(reason) => (wait(failures), reason),
             Ending::Done => (wait(failures), "it was loaded, and the agent does not show it"),
             Ending::Cancelled => (AFTER_CANCEL, "its task was cancelled"),
         };
         let until = now.day.checked_add(wait).unwrap_or(Timestamp::MAX);
-        let setback = PairBackoff { failures, ended_at, until, reason: reason.into() };
-        self.by_pair.insert(pair.clone(), Known { setback, due: now.steady + wait.unsigned_abs() });
+        let backoff = PairBackoff { failures, ended_at, until, reason: reason.into() };
+        self.by_pair.insert(pair.clone(), Known { backoff, due: now.steady + wait.unsigned_abs() });
         self.unsaved.insert(pair);
     }
 
     /// The entry of an agent and a digest.
     pub(crate) fn find(&self, agent: &str, digest: &Digest) -> Option<&PairBackoff> {
-        self.by_pair.get(&(agent.to_owned(), digest.clone())).map(|known| &known.setback)
+        self.by_pair.get(&(agent.to_owned(), digest.clone())).map(|known| &known.backoff)
     }
 
     /// How much longer a pair must not be tried.
@@ -142,18 +142,18 @@ impl Backoffs {
     pub(crate) fn tidy(&mut self, today: Option<Timestamp>, stays: impl Fn(&str, &Digest) -> bool) {
         let Self { by_pair, unsaved } = self;
         by_pair.retain(|(agent, digest), known| {
-            let is_old = today.is_some_and(|today| today.duration_since(known.setback.until) >= REMEMBERED);
+            let is_old = today.is_some_and(|today| today.duration_since(known.backoff.until) >= REMEMBERED);
             let is_kept = !is_old && stays(agent, digest);
             if !is_kept {
                 unsaved.insert((agent.clone(), digest.clone()));
             }
             is_kept
         });
-        if by_pair.len() > MAX_SETBACKS {
+        if by_pair.len() > MAX_BACKOFFS {
             let mut soonest: Vec<(Instant, Pair)> =
                 by_pair.iter().map(|(pair, known)| (known.due, pair.clone())).collect();
             soonest.sort();
-            for (_, pair) in soonest.into_iter().take(by_pair.len() - MAX_SETBACKS) {
+            for (_, pair) in soonest.into_iter().take(by_pair.len() - MAX_BACKOFFS) {
                 by_pair.remove(&pair);
                 unsaved.insert(pair);
             }
@@ -184,8 +184,8 @@ impl Backoffs {
     pub(crate) fn unsaved(&mut self) -> Vec<(Vec<u8>, Option<PairBackoff>)> {
         let changed = std::mem::take(&mut self.unsaved);
         let entry = |pair: Pair| {
-            let setback = self.by_pair.get(&pair).map(|known| known.setback.clone());
-            (self::pair(&pair.0, pair.1.as_str()), setback)
+            let backoff = self.by_pair.get(&pair).map(|known| known.backoff.clone());
+            (self::pair(&pair.0, pair.1.as_str()), backoff)
         };
         changed.into_iter().map(entry).collect()
     }
@@ -193,10 +193,10 @@ impl Backoffs {
 
 /// Writes the changes that [`Backoffs::unsaved`] returned.
 pub(crate) fn save(writer: &mut Writer, changed: &[(Vec<u8>, Option<PairBackoff>)]) -> Result<()> {
-    for (key, setback) in changed {
-        match setback {
-            Some(setback) => writer.put(&SETBACKS, key, setback)?,
-            None => drop(writer.remove(&SETBACKS, key)?),
+    for (key, backoff) in changed {
+        match backoff {
+            Some(backoff) => writer.put(&BACKOFFS, key, backoff)?,
+            None => drop(writer.remove(&BACKOFFS, key)?),
         }
     }
     Ok(())
@@ -212,7 +212,7 @@ mod tests {
 
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Backoffs, Ending, LONGEST_WAIT, MAX_SETBACKS, Moment, save, wait};
+    use super::{Backoffs, Ending, LONGEST_WAIT, MAX_BACKOFFS, Moment, save, wait};
     use crate::base::clock::Clock;
     use crate::base::digest::Digest;
     use crate::store::Store;
@@ -234,9 +234,9 @@ mod tests {
     }
 
     /// On how many agents the image is held back after this many minutes.
-    fn held(setbacks: &Backoffs, from: Instant, minutes: u64) -> usize {
+    fn held(backoffs: &Backoffs, from: Instant, minutes: u64) -> usize {
         let number = |agent: &str| agent.strip_prefix("i-").and_then(|n| n.parse().ok());
-        let held = setbacks.held_back(from + Duration::from_mins(minutes), number);
+        let held = backoffs.held_back(from + Duration::from_mins(minutes), number);
         held.get(&digest("a")).map_or(0, |agents| (0..9).filter(|n| agents.contains(*n)).count())
     }
 
@@ -249,47 +249,47 @@ mod tests {
 
     #[test]
     fn a_wait_is_measured_and_a_success_ends_it() {
-        let (mut setbacks, start) = (Backoffs::default(), Instant::now());
+        let (mut backoffs, start) = (Backoffs::default(), Instant::now());
         let after = |minutes| start + Duration::from_mins(minutes);
-        setbacks.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
-        assert_eq!(setbacks.find("i-1", &digest("a")).unwrap().failures, 1);
-        assert!(setbacks.has("i-1", &digest("a"), day(0)) && !setbacks.has("i-1", &digest("a"), day(1)));
-        assert_eq!(setbacks.wait("i-1", &digest("a"), start), Some(Duration::from_mins(1)));
-        assert_eq!((held(&setbacks, start, 0), held(&setbacks, start, 1)), (1, 0), "the wait is over");
-        assert_eq!(setbacks.next_try(start), Some(after(1)));
+        backoffs.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
+        assert_eq!(backoffs.find("i-1", &digest("a")).unwrap().failures, 1);
+        assert!(backoffs.has("i-1", &digest("a"), day(0)) && !backoffs.has("i-1", &digest("a"), day(1)));
+        assert_eq!(backoffs.wait("i-1", &digest("a"), start), Some(Duration::from_mins(1)));
+        assert_eq!((held(&backoffs, start, 0), held(&backoffs, start, 1)), (1, 0), "the wait is over");
+        assert_eq!(backoffs.next_try(start), Some(after(1)));
         // Setting the clock back by a day meanwhile removes no failure and makes no wait longer.
-        setbacks.note(
+        backoffs.note(
             "i-1",
             &digest("a"),
             day(-1_440),
             moment(-1_440, after(2)),
             Ending::Failed("broken still"),
         );
-        assert_eq!(setbacks.find("i-1", &digest("a")).unwrap().failures, 2);
-        assert_eq!((held(&setbacks, start, 5), held(&setbacks, start, 6)), (1, 0));
-        setbacks.note("i-1", &digest("a"), day(7), moment(7, after(7)), Ending::Cancelled);
-        assert_eq!(held(&setbacks, start, 66), 1, "who cancels has an hour");
-        setbacks.tidy(Some(day(8)), |_, _| false);
-        assert!(held(&setbacks, start, 8) == 0 && setbacks.next_try(after(8)).is_none());
+        assert_eq!(backoffs.find("i-1", &digest("a")).unwrap().failures, 2);
+        assert_eq!((held(&backoffs, start, 5), held(&backoffs, start, 6)), (1, 0));
+        backoffs.note("i-1", &digest("a"), day(7), moment(7, after(7)), Ending::Cancelled);
+        assert_eq!(held(&backoffs, start, 66), 1, "who cancels has an hour");
+        backoffs.tidy(Some(day(8)), |_, _| false);
+        assert!(held(&backoffs, start, 8) == 0 && backoffs.next_try(after(8)).is_none());
     }
 
     #[test]
     fn they_are_kept_over_a_restart_and_not_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let (mut setbacks, start) = (Backoffs::default(), Instant::now());
-        setbacks.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
-        setbacks.note("i-2", &digest("a"), day(0), moment(0, start), Ending::Done);
-        let saved = |setbacks: &mut Backoffs| {
-            let changed = setbacks.unsaved();
+        let (mut backoffs, start) = (Backoffs::default(), Instant::now());
+        backoffs.note("i-1", &digest("a"), day(0), moment(0, start), Ending::Failed("broken"));
+        backoffs.note("i-2", &digest("a"), day(0), moment(0, start), Ending::Done);
+        let saved = |backoffs: &mut Backoffs| {
+            let changed = backoffs.unsaved();
             store.write_now(|w| save(w, &changed)).unwrap();
             store.read_now(|r| Backoffs::load(r, &clock(0))).unwrap()
         };
-        let mut again = saved(&mut setbacks);
-        let kept = |setbacks: &Backoffs| {
-            setbacks.by_pair.values().map(|known| known.setback.clone()).collect::<Vec<_>>()
+        let mut again = saved(&mut backoffs);
+        let kept = |backoffs: &Backoffs| {
+            backoffs.by_pair.values().map(|known| known.backoff.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(kept(&again), kept(&setbacks));
+        assert_eq!(kept(&again), kept(&backoffs));
         assert_eq!(held(&again, Instant::now(), 0), 2);
         again.tidy(Some(day(1)), |agent, _| agent != "i-2");
         let mut again = saved(&mut again);
@@ -305,9 +305,9 @@ mod tests {
     fn a_start_with_a_clock_that_is_behind_waits_no_longer_than_ever() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let mut setbacks = Backoffs::default();
-        setbacks.note("i-1", &digest("a"), day(0), moment(0, Instant::now()), Ending::Failed("broken"));
-        let changed = setbacks.unsaved();
+        let mut backoffs = Backoffs::default();
+        backoffs.note("i-1", &digest("a"), day(0), moment(0, Instant::now()), Ending::Failed("broken"));
+        let changed = backoffs.unsaved();
         store.write_now(|w| save(w, &changed)).unwrap();
         let again = store.read_now(|r| Backoffs::load(r, &clock(-10 * 365 * 1_440))).unwrap();
         let wait = again.wait("i-1", &digest("a"), Instant::now()).unwrap();
@@ -316,13 +316,13 @@ mod tests {
 
     #[test]
     fn there_are_so_many_at_most() {
-        let (mut setbacks, mut now) = (Backoffs::default(), Instant::now());
-        for number in 0..MAX_SETBACKS + 5 {
+        let (mut backoffs, mut now) = (Backoffs::default(), Instant::now());
+        for number in 0..MAX_BACKOFFS + 5 {
             now += Duration::from_mins(1);
-            setbacks.note(&format!("i-{number}"), &digest("a"), day(0), moment(0, now), Ending::Failed("x"));
+            backoffs.note(&format!("i-{number}"), &digest("a"), day(0), moment(0, now), Ending::Failed("x"));
         }
-        setbacks.tidy(Some(day(1)), |_, _| true);
-        assert_eq!(setbacks.by_pair.len(), MAX_SETBACKS);
-        assert!(setbacks.find("i-4", &digest("a")).is_none() && setbacks.find("i-5", &digest("a")).is_some());
+        backoffs.tidy(Some(day(1)), |_, _| true);
+        assert_eq!(backoffs.by_pair.len(), MAX_BACKOFFS);
+        assert!(backoffs.find("i-4", &digest("a")).is_none() && backoffs.find("i-5", &digest("a")).is_some());
     }
 }

@@ -9,7 +9,7 @@ use crate::rules::watched::Watched;
 /// What the rounds remember.
 pub(in crate::rules) struct Memory {
     /// The pairs that failed lately.
-    pub(in crate::rules) setbacks: Backoffs,
+    pub(in crate::rules) backoffs: Backoffs,
     /// The tasks whose end is not yet noted.
     pub(in crate::rules) watched: HashMap<TaskId, Watched>,
     /// Whether no round has noted anything since the server started.
@@ -21,7 +21,7 @@ pub(in crate::rules) struct Memory {
 
 impl Memory {
     /// Starts with only the backoffs from the store.
-    pub(in crate::rules) fn new(setbacks: Backoffs) -> Self {
-        Self { setbacks, watched: HashMap::new(), is_new: true, withdrawn: HashSet::new() }
+    pub(in crate::rules) fn new(backoffs: Backoffs) -> Self {
+        Self { backoffs, watched: HashMap::new(), is_new: true, withdrawn: HashSet::new() }
     }
 }

@@ -174,17 +174,17 @@ impl Rules {
             return Ok(Next::at(steady + REGULAR));
         };
         let seen = look_at(&self.catalog, &self.fleet, &caller, asked).await?;
-        memory.setbacks.tidy(self.clock.calendar(), |agent, digest| {
+        memory.backoffs.tidy(self.clock.calendar(), |agent, digest| {
             numbers.get(agent).is_some_and(|number| !self.fleet.held_by(digest).contains(*number))
         });
         let round = Round { now, steady, rules, by_number: &by_number, seen };
-        let held_back = memory.setbacks.held_back(steady, |agent| numbers.get(agent).copied());
+        let held_back = memory.backoffs.held_back(steady, |agent| numbers.get(agent).copied());
         let shares = self.share(&round, &under_way, &held_back).await?;
         let is_full = round.is_full(&shares);
         let begun = self.start(&round, &shares.orders, &mut memory).await;
         let is_stuck = begun.iter().any(|(_, problem)| problem.is_some());
-        self.tell(&round, shares, begun, &memory.setbacks);
-        let unsaved = memory.setbacks.unsaved();
+        self.tell(&round, shares, begun, &memory.backoffs);
+        let unsaved = memory.backoffs.unsaved();
         if !unsaved.is_empty() {
             self.store.write(move |w| save(w, &unsaved)).await?;
         }
@@ -192,7 +192,7 @@ impl Rules {
             Some(WindowState::Closed(opens)) => opens,
             _ => None,
         });
-        let next_try = memory.setbacks.next_try(steady);
+        let next_try = memory.backoffs.next_try(steady);
         let regular = steady + if is_stuck { AFTER_FAULT } else { REGULAR };
         Ok(Next { at: next_try.unwrap_or(regular).min(regular), opens: opens.min(), is_full })
     }
@@ -265,11 +265,11 @@ impl Rules {
             _ => return,
         };
         let (agent, digest) = (&attempt.agent, &attempt.digest);
-        if memory.is_new && memory.setbacks.has(agent, digest, ended_at) {
+        if memory.is_new && memory.backoffs.has(agent, digest, ended_at) {
             return;
         }
         let now = Moment { day: self.clock.now(), steady: self.clock.steady() };
-        memory.setbacks.note(agent, digest, ended_at, now, ending);
+        memory.backoffs.note(agent, digest, ended_at, now, ending);
     }
 
     /// Cancels a task that only waits for lost agents: once they are back, a round checks them again. If left alone,
@@ -355,7 +355,7 @@ impl Rules {
         round: &Round,
         shares: Shares,
         begun: Vec<(Vec<TaskId>, Option<String>)>,
-        setbacks: &Backoffs,
+        backoffs: &Backoffs,
     ) {
         let parts = shares.tallies.into_iter().zip(shares.waiting).zip(begun);
         let mut index = self.index.write();
@@ -381,7 +381,7 @@ impl Rules {
                 away_count: agents.away.len(),
                 present: diff.present,
                 tally,
-                waiting: waiting.iter().filter_map(|w| told(round, w, setbacks)).collect(),
+                waiting: waiting.iter().filter_map(|w| told(round, w, backoffs)).collect(),
                 begun,
                 problem,
             };
@@ -448,16 +448,16 @@ impl Round<'_> {
     }
 }
 
-fn told(round: &Round, waiting: &schedule::Waiting, setbacks: &Backoffs) -> Option<Waiting> {
+fn told(round: &Round, waiting: &schedule::Waiting, backoffs: &Backoffs) -> Option<Waiting> {
     let agent = round.by_number.get(&waiting.agent)?.record.id.clone();
     let (reason, until) = match waiting.why {
         Why::HeldBack => {
             let digest = &waiting.image.record.digest;
-            let setback = setbacks.find(&agent, digest)?;
-            let wait = SignedDuration::try_from(setbacks.wait(&agent, digest, round.steady)?).ok()?;
+            let backoff = backoffs.find(&agent, digest)?;
+            let wait = SignedDuration::try_from(backoffs.wait(&agent, digest, round.steady)?).ok()?;
             let times =
-                if setback.failures == 1 { "once".into() } else { format!("{} times", setback.failures) };
-            (format!("came to nothing {times}: {}", setback.reason), round.now.checked_add(wait).ok())
+                if backoff.failures == 1 { "once".into() } else { format!("{} times", backoff.failures) };
+            (format!("came to nothing {times}: {}", backoff.reason), round.now.checked_add(wait).ok())
         }
         Why::Unfit { need, free } => {
             (format!("will not fit: it takes up to {need} bytes, and {free} are left"), None)

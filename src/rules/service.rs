@@ -135,7 +135,7 @@ impl Rules {
         transfers: &Transfers,
     ) -> Result<Self> {
         let mut index = Index::default();
-        let setbacks = store.read_now(|r| {
+        let backoffs = store.read_now(|r| {
             r.scan(&RULES, [], |_, rule: Rule| {
                 index.rules.insert(rule.name.clone(), Arc::new(rule));
                 Ok(())
@@ -151,7 +151,7 @@ impl Rules {
             queue: queue.clone(),
             transfers: transfers.clone(),
             index: Arc::new(RwLock::new(index)),
-            memory: Arc::new(tokio::sync::Mutex::new(Memory::new(setbacks))),
+            memory: Arc::new(tokio::sync::Mutex::new(Memory::new(backoffs))),
             changes: Signal::default(),
         })
     }
