@@ -234,7 +234,7 @@ mod tests {
             let number = |owner: &Owner| matrix::owner_in(&owners, owner);
             let view = viewpoint.compile(|_| Some(0), number, &Places(&[&found_in]));
             let owner = self.owner.as_ref().and_then(number);
-            let verdict = view.judge(&Subject { registry: 0, content: 0, is_operation: false, owner });
+            let verdict = view.judge(&Subject { registry: 0, number: 0, is_operation: false, owner });
             let facts = Facts { registry: "cr.io", owner: self.owner, found_in: &self.found_in };
             let said = explain(&self.root, &self.ann, &filter, &tenancy, &viewpoint, verdict, &facts);
             assert_eq!(said.is_visible, said.conditions.iter().all(|condition| condition.holds), "{said:?}");

@@ -7,7 +7,7 @@
 //! and for super-admins.
 //!
 //! Most of the work is done once per question: [`Viewpoint::new`] turns caller, filter and tenants into conditions in
-//! names, and [`Viewpoint::compile`] turns the names into bits: one per registry, and one per content that an agent
+//! names, and [`Viewpoint::compile`] turns the names into bits: one per registry, and one per image that an agent
 //! has. Each image then takes only [`CompiledView::judge`], a few lookups of bits, or [`CompiledView::see`], its short
 //! form for lists. The list, the page, the single lookup and the explanation all call these.
 
@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use crate::access::caller::Caller;
 use crate::access::tenants::{Domain, Group, Tenancy};
 use crate::base::bits::Bits;
-use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::base::ids::UserId;
 use crate::base::{Error, Result};
 
@@ -73,8 +73,8 @@ pub(crate) enum Owner {
 pub(crate) struct Subject {
     /// The number that the catalog gave its registry.
     pub(crate) registry: u32,
-    /// The number that [`PresenceIndex::number`] gave its content.
-    pub(crate) content: u32,
+    /// The number that [`PresenceIndex::number`] gave it.
+    pub(crate) number: u32,
     /// If it is customized, the number that the catalog gave its [`Owner`].
     pub(crate) owner: Option<NonZeroU32>,
     /// Whether it is labelled as an operation image.
@@ -83,25 +83,25 @@ pub(crate) struct Subject {
 
 /// Knows which agents have an image.
 pub trait PresenceIndex: Send + Sync {
-    /// The number of the content with this config digest, as [`PresenceIndex::held`] uses it. It stays valid until
-    /// [`PresenceIndex::forget`].
-    fn number(&self, digest: &Digest) -> u32;
+    /// Takes in an image of the catalog by its canonical name, and returns its number, as [`PresenceIndex::held`] uses
+    /// it. The number stays valid until [`PresenceIndex::forget`].
+    fn number(&self, name: &str, image: &Identity<'_>) -> u32;
 
-    /// Gives up the number of this digest: the caller no longer uses it, so another digest may get it.
-    fn forget(&self, digest: &Digest);
+    /// Gives up this number, so that another image may get it: its image left the catalog, or is another now.
+    fn forget(&self, image: u32);
 
-    /// The numbers of the contents that at least one agent has. Counts agents that answer now: those of these scaling
+    /// The numbers of the images that at least one agent has. Counts agents that answer now: those of these scaling
     /// groups, or all agents.
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits;
 
-    /// The names of the scaling groups with an agent that has the image of this config digest.
-    fn scaling_groups(&self, digest: &Digest) -> Vec<String>;
+    /// The names of the scaling groups with an agent that has the image with this number.
+    fn scaling_groups(&self, image: u32) -> Vec<String>;
 
-    /// The agents that have the image of this config digest, sorted.
-    fn agents(&self, digest: &Digest) -> Vec<String>;
+    /// The agents that have the image with this number, sorted.
+    fn agents(&self, image: u32) -> Vec<String>;
 
-    /// Whether an agent of this architecture has another image than this digest under the name.
-    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool;
+    /// Whether the name means another image on an agent of this image's architecture.
+    fn is_stale(&self, name: &str, image: &Identity<'_>) -> bool;
 }
 
 /// The conditions that follow from one question, in names.
@@ -225,9 +225,9 @@ pub(crate) struct CompiledView {
     registries: Option<Bits>,
     /// The numbers of the owners whose images the caller sees.
     owners: Option<Bits>,
-    /// The numbers of the contents that an agent that counts has.
+    /// The numbers of the images that an agent that counts has.
     in_reach: Option<Bits>,
-    /// The numbers of the contents that any agent has, and whether the caller wants these or the others.
+    /// The numbers of the images that any agent has, and whether the caller wants these or the others.
     installed: Option<(bool, Bits)>,
     is_operation: Option<bool>,
     kinds: Option<Kinds>,
@@ -272,13 +272,13 @@ impl CompiledView {
 
     #[inline]
     fn agents(&self, image: &Subject) -> Option<bool> {
-        self.in_reach.as_ref().map(|held| held.contains(image.content as usize))
+        self.in_reach.as_ref().map(|held| held.contains(image.number as usize))
     }
 
     #[inline]
     fn installed(&self, image: &Subject) -> Option<bool> {
         let installed = self.installed.as_ref();
-        installed.map(|(wanted, anywhere)| *wanted == anywhere.contains(image.content as usize))
+        installed.map(|(wanted, anywhere)| *wanted == anywhere.contains(image.number as usize))
     }
 
     #[inline]
@@ -446,7 +446,7 @@ mod tests {
         let user = UserId::random();
         let viewpoint = Viewpoint::new(&caller(role, user), filter, &tenancy(user)).unwrap();
         let view = viewpoint.compile(|host| (host == registry).then_some(0), |_| None, &Places(&[found_in]));
-        view.see(&Subject { registry: 0, content: 0, is_operation: false, owner: None })
+        view.see(&Subject { registry: 0, number: 0, is_operation: false, owner: None })
     }
 
     #[test]
@@ -521,7 +521,7 @@ mod tests {
             let view =
                 viewpoint.compile(|_| Some(0), |owner| matrix::owner_in(&owners, owner), &Places(&[&[]]));
             let owner = matrix::owner_in(&owners, &owner);
-            view.see(&Subject { registry: 0, content: 0, is_operation: false, owner })
+            view.see(&Subject { registry: 0, number: 0, is_operation: false, owner })
         };
         assert!(sees(Role::User, ann, Owner::User(ann)) && sees(Role::Superadmin, bob, Owner::User(ann)));
         assert!(!sees(Role::User, bob, Owner::User(ann)) && !sees(Role::Admin, bob, Owner::User(ann)));
@@ -533,7 +533,7 @@ mod tests {
         let (general, operational, customized) = (true, true, true);
         let image = |is_operation, is_customized: bool| Subject {
             registry: 0,
-            content: 0,
+            number: 0,
             is_operation,
             owner: is_customized.then_some(NonZeroU32::MIN),
         };

@@ -201,7 +201,13 @@ mod tests {
 
     fn held(name: &str) -> Held {
         let digest = Digest::sha256_of(name.as_bytes());
-        Held { digest, names: vec![format!("cr.io/{name}:1")], manifests: Vec::new(), size_bytes: 1 }
+        Held {
+            digest,
+            parts: Vec::new(),
+            names: vec![format!("cr.io/{name}:1")],
+            manifests: Vec::new(),
+            size_bytes: 1,
+        }
     }
 
     fn with(names: &[&str]) -> Snapshot {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod digest;
 pub(crate) mod docker_hub;
 pub(crate) mod error;
+pub mod identity;
 pub mod ids;
 pub(crate) mod keyed;
 pub(crate) mod lines;

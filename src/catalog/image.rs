@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::visibility::{Owner, Subject};
 use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::base::ids::ImageId;
 use crate::base::reference::Canonical;
 use crate::catalog::describe::{self, ImageKind, ResourceLimit};
@@ -37,6 +38,16 @@ impl ImageRecord {
     /// The image's id.
     pub(crate) fn id(&self) -> ImageId {
         ImageId::of(self.canonical().as_str(), &self.architecture)
+    }
+
+    /// What identifies its content in engines.
+    pub fn identity(&self) -> Identity<'_> {
+        Identity {
+            config: &self.digest,
+            manifest: Some(&self.manifest),
+            index: (self.target != self.manifest).then_some(&self.target),
+            architecture: &self.architecture,
+        }
     }
 
     /// `registry/name:tag`.

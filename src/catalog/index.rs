@@ -67,7 +67,7 @@ impl Numbers {
     fn subject(&mut self, record: &ImageRecord, config: &Config, presence: &dyn PresenceIndex) -> Subject {
         Subject {
             registry: self.registries.give(record.registry.as_str()).get(),
-            content: presence.number(&record.digest),
+            number: presence.number(record.canonical().as_str(), &record.identity()),
             owner: config.owner.as_deref().map(|owner| self.owners.give(owner)),
             is_operation: config.is_operation,
         }
@@ -159,12 +159,13 @@ impl Index {
     /// Adds an image, or changes it; its aliases stay.
     pub(crate) fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
         self.configs.insert(record.digest.clone(), Arc::clone(&config));
-        let subject = self.numbers.subject(&record, &config, &*self.presence);
-        let mut image = Image::new(record, config, subject, Vec::new());
-        if let Some(old) = self.by_id.get(&image.id) {
-            image.aliases.clone_from(&old.image.aliases);
+        let old = self.by_id.get(&record.id()).map(|entry| Arc::clone(&entry.image));
+        if let Some(old) = &old {
+            self.presence.forget(old.subject.number);
         }
-        self.insert(image);
+        let subject = self.numbers.subject(&record, &config, &*self.presence);
+        let aliases = old.map(|old| old.aliases.clone()).unwrap_or_default();
+        self.insert(Image::new(record, config, subject, aliases));
     }
 
     fn insert(&mut self, image: Image) {
@@ -179,6 +180,7 @@ impl Index {
         if let Some(Entry { image, .. }) = self.by_id.remove(&id) {
             self.images.remove(&key(&image.record));
             self.row = OnceLock::new();
+            self.presence.forget(image.subject.number);
             for alias in &image.aliases {
                 self.aliases.remove(alias);
             }
@@ -215,7 +217,6 @@ impl Index {
     pub(crate) fn forget_configs(&mut self, digests: &[Digest]) {
         for digest in digests {
             self.configs.remove(digest);
-            self.presence.forget(digest);
         }
         if self.configs.capacity() / 4 > self.configs.len() {
             self.configs.shrink_to_fit();

@@ -132,7 +132,7 @@ impl Catalog {
         let facts = Facts {
             registry: &image.record.registry,
             owner: image.config.owner.as_deref().copied(),
-            found_in: &self.presence.scaling_groups(&image.record.digest),
+            found_in: &self.presence.scaling_groups(image.subject.number),
         };
         let tenancy = self.tenants.now();
         let explanation = explain::explain(asker, seer, filter, &tenancy, &viewpoint, verdict, &facts);
@@ -153,10 +153,18 @@ impl Catalog {
         found.map(|group| group.domain.clone()).ok_or_else(|| Error::missing("project", shown(group)))
     }
 
-    /// One image for each config in the catalog; for plans.
-    pub(crate) fn image_by_config(&self) -> HashMap<Digest, Arc<Image>> {
+    /// One image for each config and each platform's manifest in the catalog; for plans.
+    pub(crate) fn image_by_digest(&self) -> HashMap<Digest, Arc<Image>> {
         let index = self.index.read();
-        index.images(index::all).map(|image| (image.record.digest.clone(), Arc::clone(image))).collect()
+        let both = |image: &Arc<Image>| {
+            [&image.record.digest, &image.record.manifest].map(|digest| (digest.clone(), Arc::clone(image)))
+        };
+        index.images(index::all).flat_map(both).collect()
+    }
+
+    /// The images of this canonical name, one for each architecture, without asking who the caller is.
+    pub(crate) fn variants(&self, canonical: &str) -> Vec<Arc<Image>> {
+        self.index.read().images_named(canonical, index::all).into_iter().cloned().collect()
     }
 
     /// Lets only super-admins continue, and writes an audit row about any other caller: for lookups that precede a

@@ -10,6 +10,7 @@ mod fault;
 mod lines;
 mod podman;
 mod progress;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -27,7 +28,7 @@ use bollard::{BollardRequest, ClientVersion, body_full, errors::Error, query_par
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{Method, Request, Response, body::Incoming};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -43,6 +44,7 @@ use crate::engine::{
         fault::{broken, failed, refused},
         lines::Lines,
         progress::Meter,
+        store::Store,
         wire::Usage,
     },
     fault::{Class, Fault},
@@ -92,6 +94,10 @@ pub struct Docker {
     patience: Patience,
     /// What the engine said in its last answer to [`Docker::greet`].
     met: Mutex<Option<Met>>,
+    /// How it keeps images, once it was asked.
+    store: Mutex<Option<Store>>,
+    /// What each image of the containerd store has, for engines that say so only of one image at a time.
+    parts: store::Parts,
 }
 
 /// What an engine says about itself in its headers.
@@ -108,7 +114,13 @@ impl Docker {
     /// # Errors
     /// Certificates that can't be used.
     pub fn new(url: &EngineUrl) -> Result<Self, Fault> {
-        Ok(Self { dial: Arc::new(Dial::new(url)?), patience: Patience::default(), met: Mutex::new(None) })
+        Ok(Self {
+            dial: Arc::new(Dial::new(url)?),
+            patience: Patience::default(),
+            met: Mutex::new(None),
+            store: Mutex::new(None),
+            parts: store::Parts::default(),
+        })
     }
 
     /// This client with other deadlines, for tests.
@@ -206,14 +218,34 @@ impl Docker {
 
     /// Reads the whole answer to a request of our own.
     async fn get<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Fault> {
+        let found = self.get_if_there(path, limit).await?;
+        found.ok_or_else(|| Fault::new(Class::Other, format!("the engine has no {path}")))
+    }
+
+    /// Reads the whole answer to a request of our own; `None` if what is asked for is not there.
+    async fn get_if_there<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Option<T>, Fault> {
         let path = format!("/v1.{}{path}", self.common_version().await?);
         let reading = async {
             let answer = self.dial.send(request(Method::GET, &path)?, MAX_ANSWER).await;
+            if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::NOT_FOUND) {
+                return Ok(None);
+            }
             let body = accept(answer, limit).await?.into_body();
             let bytes = body.collect().await.map_err(|error| broken(&Error::from(error)))?.to_bytes();
-            serde_json::from_slice(&bytes).map_err(|error| failed(&Error::from(error)))
+            serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(&Error::from(error)))
         };
         timeout(limit, reading).await.map_err(|_| Fault::silent(&path, limit))?
+    }
+
+    /// The image of this name or ID in the engine's words, if it is there.
+    async fn inspect(&self, reference: &str) -> Result<Option<wire::Image>, Fault> {
+        let Some(name) = name::askable(reference) else { return Ok(None) };
+        let path = format!("/images/{name}/json{}", self.store().await?.query());
+        self.get_if_there(&path, self.patience.answer).await
     }
 
     async fn info(&self) -> Result<SystemInfo, Fault> {
@@ -261,11 +293,11 @@ impl Docker {
             progress(meter.finish("already there"));
             return Ok(Pulled { held, fetched: false });
         }
-        let mut fetched = false;
-        if self.find(pull.config.as_str()).await?.is_some_and(|held| held.digest == pull.config) {
-            self.tag(pull.config.as_str(), pull).await?;
+        let there = self.under_another_name(pull).await?;
+        let fetched = there.is_none();
+        if let Some(id) = there {
+            self.tag(id.as_str(), pull).await?;
         } else {
-            fetched = true;
             self.fetch(pull, &mut meter, progress).await?;
             if let Some(manifest) = &pull.manifest {
                 let by_digest = format!("{}@{manifest}", pull.repository);
@@ -280,6 +312,21 @@ impl Docker {
         Ok(Pulled { held, fetched })
     }
 
+    /// The ID of the wanted image, if the engine has it already.
+    async fn under_another_name(&self, pull: &Pull) -> Result<Option<Digest>, Fault> {
+        let ids = match self.store().await? {
+            Store::Own => [Some(&pull.config), None],
+            Store::Containerd => [pull.manifest.as_ref(), pull.index.as_ref()],
+        };
+        for id in ids.into_iter().flatten() {
+            let found = self.find(id.as_str()).await?;
+            if let Some(held) = found.filter(|held| held.digest == *id && pull.expects(held)) {
+                return Ok(Some(held.digest));
+            }
+        }
+        Ok(None)
+    }
+
     async fn tag(&self, image: &str, pull: &Pull) -> Result<(), Fault> {
         let as_what = query::TagImageOptionsBuilder::new().repo(&pull.repository).tag(&pull.tag).build();
         self.call("tag", |docker| async move { docker.tag_image(image, Some(as_what)).await }).await
@@ -292,6 +339,21 @@ impl Docker {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             Err(error) => Err(failed(&error)),
         }
+    }
+
+    /// Removes what is left of an image once its last tag is gone: its names by digest in the tag's repository. Returns
+    /// whether the image is gone.
+    async fn forget_digests(&self, id: &Digest, name: &str) -> Result<bool, Fault> {
+        let Some(rest) = self.inspect(id.as_str()).await? else { return Ok(true) };
+        let is_named = rest.held(Store::Own).is_none_or(|held| !held.names.is_empty());
+        let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
+        if is_named {
+            return Ok(false);
+        }
+        for by_digest in rest.names_by_digest(repository) {
+            self.forget_name(by_digest).await?;
+        }
+        Ok(self.inspect(id.as_str()).await?.is_none())
     }
 
     /// Asks for a name to be removed, never by force. A refusal is returned as an answer.
@@ -322,6 +384,7 @@ impl Engine for Docker {
         // It may be another engine, or a newer version, since the last time.
         let kind = self.greet().await?.kind;
         let info = self.info().await?;
+        *self.store.lock() = Some(Store::of(kind, &info));
         let labels = info.labels.unwrap_or_default().into_iter().map(|label| match label.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
             None => (label, String::new()),
@@ -339,20 +402,19 @@ impl Engine for Docker {
     }
 
     async fn images(&self) -> Result<Vec<Held>, Fault> {
-        let which = query::ListImagesOptionsBuilder::new().build();
-        let images =
-            self.call("images", |docker| async move { docker.list_images(Some(which)).await }).await?;
-        Ok(images.iter().filter_map(wire::summary).collect())
+        let store = self.store().await?;
+        let path = format!("/images/json{}", store.query());
+        let images: Vec<wire::Image> = self.get(&path, self.patience.answer).await?;
+        let says_parts = store == Store::Own || self.common_version().await? >= store::LISTS_PARTS;
+        if says_parts {
+            return Ok(images.iter().filter_map(|image| image.held(store)).collect());
+        }
+        self.with_parts(images).await
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
-        let Some(name) = name::askable(reference) else { return Ok(None) };
-        let asked = |docker: bollard::Docker| async move { docker.inspect_image(&name).await };
-        match self.call_or_error("image", asked).await? {
-            Ok(image) => Ok(wire::inspected(image)),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(failed(&error)),
-        }
+        let Some(image) = self.inspect(reference).await? else { return Ok(None) };
+        Ok(image.held(self.store().await?))
     }
 
     async fn pull(
@@ -372,12 +434,20 @@ impl Engine for Docker {
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
         let Some(held) = self.find(reference).await? else { return Ok(Removal::Absent) };
         let Some(name) = name::askable(reference) else { return Ok(Removal::Absent) };
+        if self.met().await?.kind == EngineKind::Podman && held.names.iter().all(|known| *known == name) {
+            // As long as the image has a name by digest, Podman takes its last tag away from under a container.
+            let containers = self.users(&held.digest).await?;
+            if !containers.is_empty() {
+                return Ok(Removal::InUse { containers });
+            }
+        }
         match self.delete(&name).await? {
             Ok(steps) => {
                 let mut deleted = steps.iter().filter_map(|step| name::image_id(step.deleted.as_deref()?));
-                let gone = deleted.any(|id| id == held.digest);
+                let is_gone =
+                    deleted.any(|id| id == held.digest) || self.forget_digests(&held.digest, &name).await?;
                 // Docker doesn't say how much room became free, and layers may be shared.
-                Ok(if gone { Removal::Removed { freed_bytes: None } } else { Removal::Untagged })
+                Ok(if is_gone { Removal::Removed { freed_bytes: None } } else { Removal::Untagged })
             }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(Removal::Absent),
             Err(error) => match failed(&error) {

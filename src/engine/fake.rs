@@ -51,7 +51,7 @@ pub(crate) fn about() -> About {
 
 pub(crate) fn held(name: &str) -> Held {
     let digest = Digest::sha256_of(name.as_bytes());
-    Held { digest, names: vec![name.into()], manifests: Vec::new(), size_bytes: 1 }
+    Held { digest, parts: Vec::new(), names: vec![name.into()], manifests: Vec::new(), size_bytes: 1 }
 }
 
 pub(crate) fn pull(repository: &str) -> Pull {
@@ -59,7 +59,9 @@ pub(crate) fn pull(repository: &str) -> Pull {
         repository: repository.into(),
         tag: "1".into(),
         manifest: None,
+        index: None,
         config: Digest::sha256_of(format!("{repository}:1").as_bytes()),
+        architecture: "x86_64".into(),
         platform: None,
         layers: Vec::new(),
         credentials: None,

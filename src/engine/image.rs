@@ -1,6 +1,7 @@
 //! An image as an engine holds it, and the result of removing one.
 
 use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::engine::name;
 
 /// An image in an engine.
@@ -9,12 +10,40 @@ pub struct Held {
     /// The engine's ID of the image: the digest of its config. Docker's containerd image store uses the digest of
     /// the manifest or index instead; compare by [`is`](Self::is).
     pub digest: Digest,
+    /// What the engine has of the image, if its ID may be that of an index; sorted.
+    pub parts: Vec<Part>,
     /// Its names in canonical form, `registry/name:tag`, sorted; empty for an image without a name.
     pub names: Vec<String>,
     /// The manifests or indexes it was pulled by, as far as the engine remembers; sorted, without duplicates.
     pub manifests: Vec<Digest>,
     /// Its bytes on disk, including layers shared with other images.
     pub size_bytes: u64,
+}
+
+/// What an engine has of an index: the image for one platform.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part {
+    /// Its architecture, in the catalog's spelling.
+    pub architecture: String,
+    /// The digest of its manifest, if the engine says.
+    pub manifest: Option<Digest>,
+}
+
+impl Part {
+    fn is(&self, id: &Digest, image: &Identity<'_>) -> bool {
+        match &self.manifest {
+            Some(manifest) => image.manifest == Some(manifest),
+            None => image.index == Some(id) && image.architecture == self.architecture,
+        }
+    }
+}
+
+/// Whether what an engine has under this ID, with these parts of it, is that image.
+///
+/// A manifest counts only if the engine uses it as the ID or says that it has all of it; one that it merely remembers
+/// proves nothing about what it holds.
+pub(crate) fn is(id: &Digest, parts: &[Part], image: &Identity<'_>) -> bool {
+    id == image.config || image.manifest == Some(id) || parts.iter().any(|part| part.is(id, image))
 }
 
 impl Held {
@@ -26,15 +55,25 @@ impl Held {
         names.dedup();
         manifests.sort();
         manifests.dedup();
-        Some(Self { digest: name::image_id(id)?, names, manifests, size_bytes })
+        Some(Self { digest: name::image_id(id)?, parts: Vec::new(), names, manifests, size_bytes })
     }
 
-    /// Whether this is the image with that config or, by its ID, that manifest.
-    ///
-    /// The manifest counts only if the engine uses it as the ID; a manifest that the engine merely remembers proves
-    /// nothing about what it holds.
-    pub(crate) fn is(&self, config: &Digest, manifest: Option<&Digest>) -> bool {
-        self.digest == *config || manifest.is_some_and(|manifest| self.digest == *manifest)
+    /// The same image, with these parts of it.
+    #[must_use]
+    pub(crate) fn with_parts(self, mut parts: Vec<Part>) -> Self {
+        parts.sort();
+        parts.dedup();
+        Self { parts, ..self }
+    }
+
+    /// Whether this is that image.
+    pub(crate) fn is(&self, image: &Identity<'_>) -> bool {
+        is(&self.digest, &self.parts, image)
+    }
+
+    /// Every digest that this image goes by: its ID, and the manifests that the engine has of it.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.digest).chain(self.parts.iter().filter_map(|part| part.manifest.as_ref()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{digest::Digest, secret::Secret};
+use crate::base::{digest::Digest, identity::Identity, secret::Secret};
 use crate::engine::{
     fault::{Class, Fault},
     image::Held,
@@ -20,8 +20,12 @@ pub struct Pull {
     /// The manifest of the wanted platform. With it, a tag that moves meanwhile does no harm: the engine fetches this
     /// manifest and then gives it the name. Without it, the tag is pulled, and the result is compared.
     pub manifest: Option<Digest>,
+    /// The index that the tag points to, if it points to one: an engine may have pulled the image by it.
+    pub index: Option<Digest>,
     /// The digest of the image's config, which must be there in the end.
     pub config: Digest,
+    /// The image's architecture, in the catalog's spelling.
+    pub architecture: String,
     /// The platform in OCI's words (`linux/amd64`, `linux/arm/v7`); the engine's own if not given.
     pub platform: Option<String>,
     /// The layers with their compressed sizes, as far as the catalog knows them. They determine what 100 % is,
@@ -46,9 +50,19 @@ impl Pull {
             .ok_or_else(|| Fault::new(Class::Other, format!("{:?} is no image reference", self.name())))
     }
 
+    /// What identifies the wanted image.
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        Identity {
+            config: &self.config,
+            manifest: self.manifest.as_ref(),
+            index: self.index.as_ref(),
+            architecture: &self.architecture,
+        }
+    }
+
     /// Whether this is the wanted image.
     pub(crate) fn expects(&self, held: &Held) -> bool {
-        held.is(&self.config, self.manifest.as_ref())
+        held.is(&self.identity())
     }
 
     /// Checks what the engine shows under the name after a successful pull: returns the image, or why it is the wrong

@@ -26,20 +26,20 @@ impl AliveGroups {
         &mut group.agents
     }
 
-    /// Takes note that an agent of this scaling group now holds these contents, or no longer holds them.
-    pub(crate) fn hear(&mut self, scaling_group: &str, contents: &Bits, holdings: &Holdings) {
+    /// Takes note that these images came to an agent of this scaling group, or left it.
+    pub(crate) fn hear(&mut self, scaling_group: &str, images: &Bits, holdings: &Holdings) {
         let Some(group) = self.0.get_mut(scaling_group) else { return };
         let Some(held) = group.held.get_mut() else { return };
-        for content in contents.iter() {
-            if holdings.is_held_by(&group.agents, content) {
-                held.insert(content);
+        for image in images.iter() {
+            if holdings.is_held_by(&group.agents, image) {
+                held.insert(image);
             } else {
-                held.remove(content);
+                held.remove(image);
             }
         }
     }
 
-    /// The numbers of the contents that at least one alive agent holds, in these scaling groups or in all.
+    /// The numbers of the images that at least one alive agent has, in these scaling groups or in all.
     pub(crate) fn held(&self, scaling_groups: Option<&BTreeSet<String>>, holdings: &Holdings) -> Bits {
         let mut held = Bits::default();
         for (name, group) in &self.0 {
@@ -65,12 +65,14 @@ mod tests {
     use super::AliveGroups;
     use crate::base::bits::Bits;
     use crate::base::digest::Digest;
+    use crate::base::identity::Identity;
     use crate::engine::image::Held;
     use crate::fleet::presence::Holdings;
 
     fn held(contents: &[&str]) -> Vec<Held> {
         let one = |content: &&str| Held {
             digest: Digest::sha256_of(content.as_bytes()),
+            parts: Vec::new(),
             names: vec![format!("cr.io/{content}:1")],
             manifests: Vec::new(),
             size_bytes: 1,
@@ -84,6 +86,11 @@ mod tests {
         let (mut alive_groups, mut holdings) = (AliveGroups::default(), Holdings::default());
         for (agent, group) in ["gpu", "gpu", "cpu", "cpu"].into_iter().enumerate() {
             alive_groups.change(group).insert(agent);
+        }
+        for content in ["a", "b", "c", "d", "e", "f", "g"] {
+            let config = Digest::sha256_of(content.as_bytes());
+            let image = Identity { config: &config, manifest: None, index: None, architecture: "x86_64" };
+            holdings.number(&format!("cr.io/{content}:1"), &image);
         }
         let reports: [(usize, &[&str]); 9] = [
             (0, &["a", "b"]),
@@ -99,7 +106,7 @@ mod tests {
         for (agent, contents) in reports {
             let group = if agent < 2 { "gpu" } else { "cpu" };
             let news = holdings.report(agent, held(contents));
-            alive_groups.hear(group, &news.contents, &holdings);
+            alive_groups.hear(group, &news.images, &holdings);
             for (group, agents) in [("gpu", [0, 1]), ("cpu", [2, 3])] {
                 let anew = holdings.held_by(&agents.into_iter().collect::<Bits>());
                 assert_eq!(alive_groups.held(Some(&[group.to_owned()].into()), &holdings), anew, "{group}");

@@ -129,17 +129,17 @@ impl Index {
         let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
         entry.agent.disk = disk.or(entry.agent.disk.take());
         if entry.agent.is_alive() {
-            self.alive_groups.hear(&entry.agent.record.scaling_group, &news.contents, &self.holdings);
+            self.alive_groups.hear(&entry.agent.record.scaling_group, &news.images, &self.holdings);
         }
     }
 
     pub(in crate::fleet) fn presence(&self, number: usize, image: &Sought<'_>) -> Presence {
         match self.by_number(number) {
             Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
-                match self.holdings.on(number, image.name, image.digest, image.variants) {
+                match self.holdings.on(number, image) {
                     // The image the agent has under this name is a stale one for its own architecture, not for this
                     // one.
-                    Presence::Stale if !entry.agent.is_of(image.architecture) => Presence::Absent,
+                    Presence::Stale if !entry.agent.is_of(image.identity.architecture) => Presence::Absent,
                     presence => presence,
                 }
             }

@@ -15,6 +15,7 @@ use crate::base::agent_name;
 use crate::base::bits::Bits;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::base::reference::shown;
 use crate::base::signal::Follower;
 use crate::base::{Error, Result};
@@ -392,9 +393,17 @@ impl Fleet {
         numbered.map(|(number, entry)| (number, entry.agent.clone())).collect()
     }
 
-    /// The numbers of the agents that hold this digest, according to their last reports.
-    pub(crate) fn held_by(&self, digest: &Digest) -> Bits {
-        self.index.read().holdings.holders(digest).cloned().unwrap_or_default()
+    /// The numbers of the agents that have the image with this number, according to their last reports.
+    pub(crate) fn held_by(&self, image: u32) -> Bits {
+        self.index.read().holdings.holders(image).cloned().unwrap_or_default()
+    }
+
+    /// The ids of the agents where this name means this image, according to their last reports.
+    pub(crate) fn holders(&self, name: &str, image: &Identity<'_>) -> Vec<String> {
+        let index = self.index.read();
+        let holders = index.holdings.present(name, image);
+        let holders = holders.iter().filter_map(|number| index.by_number(number));
+        holders.map(|entry| entry.agent.record.id.clone()).collect()
     }
 
     /// Follows the changes of the agents and of what they hold.

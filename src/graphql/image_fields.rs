@@ -37,7 +37,7 @@ impl Audience {
 
     /// Whether an agent has the image.
     fn is_installed(&self, image: &Image) -> bool {
-        self.installed.contains(image.subject.content as usize)
+        self.installed.contains(image.subject.number as usize)
     }
 
     /// The caller's permissions on an image, in Backend.AI's words.
@@ -174,8 +174,7 @@ impl Seen<'_> {
     /// Whether an agent holds an outdated version of the image. Only super-admins may know where images are.
     fn is_stale(self) -> Option<bool> {
         let record = &self.image.record;
-        let canonical = record.canonical().to_string();
-        let stale = || self.audience.presence.is_stale(&canonical, &record.architecture, &record.digest);
+        let stale = || self.audience.presence.is_stale(record.canonical().as_str(), &record.identity());
         self.audience.is_superadmin.then(stale)
     }
 
@@ -350,7 +349,7 @@ fn common<R: Shown>() -> Vec<Column<R>> {
             |row, _, out| {
                 let audience = row.audience();
                 if audience.is_superadmin {
-                    rows::texts(audience.presence.agents(&row.image().record.digest), out);
+                    rows::texts(audience.presence.agents(row.image().subject.number), out);
                 } else {
                     rows::null(out);
                 }

@@ -6,7 +6,7 @@ use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::base::Error;
-use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::presence::Presence;
@@ -74,7 +74,7 @@ impl PresenceQuery {
                 images => images?,
             };
             let variants = variants(&images);
-            for image in images {
+            for image in &images {
                 let record = &image.record;
                 let canonical = record.canonical().to_string();
                 let standings = fleet.image_presence(caller, &sought(record, &canonical, &variants))?;
@@ -89,9 +89,9 @@ impl PresenceQuery {
     }
 }
 
-/// Returns the digests of the images of one name: an agent that holds any of them has a variant.
-pub(crate) fn variants(images: &[Arc<Image>]) -> Vec<Digest> {
-    images.iter().map(|image| image.record.digest.clone()).collect()
+/// What identifies the images of one name: an agent that holds any of them has a variant.
+pub(crate) fn variants(images: &[Arc<Image>]) -> Vec<Identity<'_>> {
+    images.iter().map(|image| image.record.identity()).collect()
 }
 
 fn letter(standing: &AgentPresence) -> char {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::bits::Bits;
-use crate::base::digest::Digest;
 use crate::catalog::image::Image;
 use crate::rules::pattern::ImagePattern;
 
@@ -17,8 +16,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) images: &'a [Arc<Image>],
     /// The agents that can receive images now, by architecture.
     pub(crate) ready: &'a BTreeMap<String, Bits>,
-    /// Returns the agents that hold a digest.
-    pub(crate) held_by: &'a dyn Fn(&Digest) -> Bits,
+    /// Returns the agents that have an image.
+    pub(crate) held_by: &'a dyn Fn(&Image) -> Bits,
 }
 
 /// Which images of a rule are on its agents, and which are missing.
@@ -114,7 +113,7 @@ impl Diff {
         let mut wanted = agents.clone();
         wanted.intersect_with(ready);
         let all = wanted.count();
-        wanted.subtract(&(scene.held_by)(&image.record.digest));
+        wanted.subtract(&(scene.held_by)(image));
         self.present += all - wanted.count();
         wanted
     }
@@ -127,7 +126,6 @@ mod tests {
 
     use super::{Diff, MAX_IMAGES, Scene, diff};
     use crate::base::bits::Bits;
-    use crate::base::digest::Digest;
     use crate::catalog::image::Image;
     use crate::rules::pattern::ImagePattern;
     use crate::rules::tests::{bits, image};
@@ -135,8 +133,8 @@ mod tests {
     fn seen(pattern: &str, images: &[Arc<Image>], agents: &[usize], held: &[(&Arc<Image>, usize)]) -> Diff {
         let ready: BTreeMap<String, Bits> =
             [("x86_64".to_owned(), bits(&[0, 1, 2])), ("aarch64".to_owned(), bits(&[5, 6]))].into();
-        let held_by = |digest: &Digest| {
-            let holders = held.iter().filter(|(image, _)| image.record.digest == *digest);
+        let held_by = |image: &Image| {
+            let holders = held.iter().filter(|(held, _)| held.record == image.record);
             bits(&holders.map(|(_, agent)| *agent).collect::<Vec<_>>())
         };
         let pattern = ImagePattern::parse(pattern).unwrap();

@@ -174,9 +174,11 @@ impl Rules {
             return Ok(Next::at(steady + REGULAR));
         };
         let seen = look_at(&self.catalog, &self.fleet, &caller, asked).await?;
+        let unsettled = seen.unsettled();
         memory.backoffs.tidy(self.clock.calendar(), |agent, digest| {
-            numbers.get(agent).is_some_and(|number| !self.fleet.held_by(digest).contains(*number))
+            numbers.get(agent).is_some_and(|number| unsettled(*number, digest))
         });
+        drop(unsettled);
         let round = Round { now, steady, rules, by_number: &by_number, seen };
         let held_back = memory.backoffs.held_back(steady, |agent| numbers.get(agent).copied());
         let shares = self.share(&round, &under_way, &held_back).await?;
@@ -260,6 +262,8 @@ impl Rules {
         let Some(ended_at) = item.ended_at.filter(|_| kind == TaskKind::Preload) else { return };
         let ending = match item.state {
             ItemState::Failed => Ending::Failed(item.reason.as_deref().unwrap_or("it failed")),
+            // Another rule may want the same content there under another name, which then has not failed.
+            ItemState::Done if Attempt::is_there(item, &self.fleet) => return,
             ItemState::Done => Ending::Done,
             ItemState::Cancelled if cancelled_counts => Ending::Cancelled,
             _ => return,

@@ -7,13 +7,14 @@ use crate::access::visibility::ImageFilter;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::{Error, Result};
+use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status as AgentStatus};
 use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::expression::Expression;
 use crate::fleet::fold::fold;
 use crate::fleet::service::Fleet;
-use crate::rules::diff::{Diff, Scene, diff};
+use crate::rules::diff::{Diff, Lacking, Scene, diff};
 use crate::rules::pattern::ImagePattern;
 use crate::rules::status::Away;
 
@@ -43,6 +44,28 @@ impl Agents {
 pub(in crate::rules) struct Seen {
     /// The diff and the agents of each rule.
     pub(in crate::rules) rules: Vec<(Diff, Agents)>,
+    /// The agents that can receive images now.
+    ready: Bits,
+}
+
+impl Seen {
+    /// For each digest, the agents that a rule lacks it on.
+    fn lacking(&self) -> HashMap<&Digest, Bits> {
+        let mut lacking: HashMap<&Digest, Bits> = HashMap::new();
+        let parts = self.rules.iter().flat_map(|(diff, _)| &diff.lacking).flat_map(Lacking::parts);
+        for (image, agents) in parts {
+            lacking.entry(&image.record.digest).or_default().union_with(agents);
+        }
+        lacking
+    }
+
+    /// Whether it is unsettled that a digest is missing on an agent: a rule lacks it there, or the agent is away.
+    pub(in crate::rules) fn unsettled(&self) -> impl Fn(usize, &Digest) -> bool {
+        let lacking = self.lacking();
+        move |agent, digest| {
+            !self.ready.contains(agent) || lacking.get(digest).is_some_and(|agents| agents.contains(agent))
+        }
+    }
 }
 
 /// Surveys these rules, off the threads that answer requests.
@@ -64,13 +87,18 @@ pub(in crate::rules) async fn look_at(
         let inventory = Inventory::new(roster.iter().map(|(_, agent)| agent.view()));
         let by_name: HashMap<&str, &(usize, Agent)> =
             roster.iter().map(|entry| (entry.1.record.id.as_str(), entry)).collect();
-        let held_by = |digest: &Digest| fleet.held_by(digest);
+        let held_by = |image: &Image| fleet.held_by(image.subject.number);
         let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
         let one = |(pattern, expression): (ImagePattern, Expression)| {
             let agents = named(&expression, &inventory, &by_name);
             (diff(&pattern, &agents.bits, &scene), agents)
         };
-        Seen { rules: rules.into_iter().map(one).collect() }
+        let rules = rules.into_iter().map(one).collect();
+        let mut everywhere = Bits::default();
+        for agents in ready.values() {
+            everywhere.union_with(agents);
+        }
+        Seen { rules, ready: everywhere }
     });
     looking.await.map_err(Error::internal)
 }

@@ -38,6 +38,6 @@ pub(in crate::rules) fn image(name: &str, architecture: &str) -> Arc<Image> {
         labels: Labels::default(),
         diff_ids: Vec::new(),
     };
-    let subject = Subject { registry: 0, content: 0, is_operation: false, owner: None };
+    let subject = Subject { registry: 0, number: 0, is_operation: false, owner: None };
     Arc::new(Image::new(record, Arc::new(Config::new(config)), subject, Vec::new()))
 }

@@ -3,6 +3,7 @@
 mod limits;
 pub(crate) mod peers;
 pub(crate) mod plan;
+mod removal;
 mod seeding;
 pub(crate) mod service;
 mod source;

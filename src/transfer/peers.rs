@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::access::visibility::PresenceIndex;
 use crate::base::digest::Digest;
 use crate::base::loopback;
 use crate::base::secret::Secret;
@@ -103,7 +102,7 @@ impl Peers {
             return Ok(Sources::default());
         }
         let (is_here, is_remote) = (is_here(&found.record), found.record.remote);
-        let near = self.near(site, &image.digest);
+        let near = self.near(site, image);
         let holders = near.iter().filter_map(|(name, engine)| {
             let url = url_of(engine.as_ref())?;
             Some(Holder {
@@ -133,8 +132,10 @@ impl Peers {
     }
 
     /// The agents of a site that hold an image and can be asked for it now.
-    fn near(&self, site: &str, image: &Digest) -> Vec<(String, Arc<dyn Engine>)> {
-        let holders = PresenceIndex::agents(&self.fleet, image).into_iter().filter_map(|id| {
+    fn near(&self, site: &str, image: &ImageRecord) -> Vec<(String, Arc<dyn Engine>)> {
+        let name = image.canonical();
+        let holders = self.fleet.holders(name.as_str(), &image.identity());
+        let holders = holders.into_iter().filter_map(|id| {
             let found = self
                 .fleet
                 .find(&id)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::Result;
 use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::catalog::image::{Image, ImageRecord};
 use crate::catalog::records::ManifestRecord;
 use crate::catalog::service::Catalog;
@@ -83,7 +84,7 @@ pub(crate) fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&
 pub(crate) struct Planner<'a> {
     catalog: &'a Catalog,
     fleet: &'a Fleet,
-    by_config: HashMap<Digest, Arc<Image>>,
+    by_digest: HashMap<Digest, Arc<Image>>,
     /// The room that the plans so far take, by agent's id.
     planned: HashMap<String, u64>,
     layers: HashMap<Digest, Vec<Layer>>,
@@ -97,15 +98,15 @@ struct Layer {
 
 /// An image by its canonical name, in the form in which the fleet looks for it; see [`Sought`] for the variants,
 /// which may be empty if the image is the one for the agent's architecture.
-pub(crate) fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Digest]) -> Sought<'a> {
-    Sought { name, architecture: &image.architecture, digest: &image.digest, variants }
+pub(crate) fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Identity<'a>]) -> Sought<'a> {
+    Sought { name, identity: image.identity(), variants }
 }
 
 impl<'a> Planner<'a> {
     /// A planner over this catalog and fleet.
     pub(crate) fn new(catalog: &'a Catalog, fleet: &'a Fleet) -> Self {
-        let by_config = catalog.image_by_config();
-        Self { catalog, fleet, by_config, planned: HashMap::new(), layers: HashMap::new() }
+        let by_digest = catalog.image_by_digest();
+        Self { catalog, fleet, by_digest, planned: HashMap::new(), layers: HashMap::new() }
     }
 
     /// Plans the image of this name, among `images` for several architectures, on one agent.
@@ -153,7 +154,8 @@ impl<'a> Planner<'a> {
         for held in self.fleet.held(agent) {
             // The layers of images that the catalog does not know are unknown too: the plan then counts too much
             // rather than too little.
-            let Some(known) = self.by_config.get(&held.digest).cloned() else { continue };
+            let known = held.digests().find_map(|digest| self.by_digest.get(digest));
+            let Some(known) = known.cloned() else { continue };
             let layers = self.layers_of(&known).await?;
             let common = wanted.iter().zip(&layers).take_while(|(a, b)| a.diff_id == b.diff_id).count();
             shared = shared.max(common);

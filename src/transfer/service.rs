@@ -13,10 +13,11 @@ use crate::fleet::error::ExpressionError;
 use crate::fleet::expression::Expression;
 use crate::fleet::fold::fold;
 use crate::fleet::index::Selection;
+use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Item, NewItem, Targets, TaskKind};
-use crate::transfer::plan::{AgentPlan, Planner, image_for};
+use crate::transfer::plan::{AgentPlan, Planner, image_for, sought};
 use crate::transfer::work::Work;
 
 /// Most images of one task: more than a class needs, and still a list that people can read.
@@ -72,6 +73,13 @@ impl Attempt {
         let work = Work::of(&item.work).ok()?;
         let image = work.image?;
         Some(Self { agent: work.agent, digest: image.digest, size_bytes: image.size_bytes })
+    }
+
+    /// Whether the agent of an item has the image of it, by its last report.
+    pub(crate) fn is_there(item: &Item, fleet: &Fleet) -> bool {
+        let Ok(Work { agent, image: Some(image), .. }) = Work::of(&item.work) else { return false };
+        let name = image.canonical();
+        fleet.presence(&agent, &sought(&image, name.as_str(), &[])) == Presence::Present
     }
 }
 

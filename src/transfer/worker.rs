@@ -15,7 +15,6 @@ use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
-use crate::engine::image::Removal;
 use crate::engine::pull::{self, Credentials, Pull};
 use crate::engine::source::Source;
 use crate::fleet::service::{Away, Fleet};
@@ -23,6 +22,7 @@ use crate::tasks::task::{Item, Ledger, Progress, TaskKind};
 use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 use crate::transfer::limits::TransferLimits;
 use crate::transfer::peers::{Lent, Peers, Sources};
+use crate::transfer::removal::{remove_replaced, unload};
 use crate::transfer::source::Catalogued;
 use crate::transfer::work::Work;
 
@@ -41,9 +41,6 @@ const WAITS: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_
 
 /// How often an item that waits for another agent is checked even though that agent has not ended.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
-
-/// Most containers named when they use an image.
-const NAMED_CONTAINERS: usize = 5;
 
 /// The worker of preloads or of unloads.
 pub(crate) struct TransferWorker {
@@ -120,7 +117,10 @@ impl Worker for TransferWorker {
             sources = self.sources(&work.agent, engine.as_ref(), image)?;
         }
         let done = match self.kind {
-            TaskKind::Unload => unload(engine.as_ref(), image).await,
+            TaskKind::Unload => {
+                let variants = self.catalog.variants(name.as_str());
+                unload(engine.as_ref(), image, &variants).await
+            }
             _ => self.preload(&work.agent, &item.name, engine.as_ref(), image, &sources, place).await,
         };
         self.fleet.refresh(&work.agent).await;
@@ -177,10 +177,8 @@ impl TransferWorker {
         let canonical = image.canonical();
         // Asked rather than assumed: a pull that a restart interrupted may be complete, and another task may have
         // been faster.
-        let was_there = engine
-            .find(canonical.as_str())
-            .await?
-            .is_some_and(|held| held.is(&image.digest, Some(&image.manifest)));
+        let before = engine.find(canonical.as_str()).await?;
+        let was_there = before.as_ref().is_some_and(|held| held.is(&image.identity()));
         // Only containerd needs more in that case: an image that another program pulled must be pinned from now on.
         if was_there && !self.pins(agent) {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
@@ -192,11 +190,14 @@ impl TransferWorker {
         };
         let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
         let registry = self.catalog.find_registry(&image.registry).map_err(inside)?;
+        let repository = Catalogued::new(&self.clients, Arc::clone(&registry), &image.name);
         let pull = Pull {
             repository: format!("{}/{}", image.registry, image.name),
             tag: image.tag.clone(),
             manifest: Some(image.manifest.clone()),
+            index: image.identity().index.cloned(),
             config: image.digest.clone(),
+            architecture: image.architecture.clone(),
             // The manifest is for one platform already.
             platform: None,
             layers: Vec::new(),
@@ -225,13 +226,17 @@ impl TransferWorker {
                 return Err(Fault::new(Class::Network, format!("no progress for {} s", STALLED.as_secs())));
             }
         };
-        let (ledger, note) = if pulled.fetched {
-            (Ledger { added: 1, ..Ledger::default() }, "loaded")
+        let (ledger, mut note) = if pulled.fetched {
+            (Ledger { added: 1, ..Ledger::default() }, "loaded".to_owned())
         } else {
             let note = if was_there { "already there" } else { "was there under another name" };
-            (Ledger { unchanged: 1, ..Ledger::default() }, note)
+            (Ledger { unchanged: 1, ..Ledger::default() }, note.to_owned())
         };
-        Ok(Outcome { note: Some(note.into()), ..Outcome::new(ledger) })
+        if let Some(replaced) = before.filter(|_| !was_there) {
+            note.push_str("; ");
+            note.push_str(&remove_replaced(engine, &replaced, &repository).await);
+        }
+        Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
     }
 
     /// The peers that have the image for this agent, if peers are used.
@@ -297,31 +302,4 @@ async fn stalled(last_heard: &Mutex<Instant>) {
         }
         tokio::time::sleep_until(until).await;
     }
-}
-
-async fn unload(engine: &dyn Engine, image: &ImageRecord) -> Result<Outcome, Fault> {
-    let canonical = image.canonical();
-    let mut ledger = Ledger::default();
-    let note = match engine.remove(canonical.as_str()).await? {
-        Removal::Removed { .. } => {
-            ledger.removed = 1;
-            "removed".to_owned()
-        }
-        Removal::Untagged => {
-            ledger.removed = 1;
-            "untagged; its layers stay, since another name or container has them".to_owned()
-        }
-        Removal::Absent => {
-            ledger.skipped.push(canonical.as_str(), "not there");
-            "not there".to_owned()
-        }
-        Removal::InUse { containers } => {
-            let names =
-                containers.iter().take(NAMED_CONTAINERS).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let count = containers.len();
-            let plural = if count == 1 { "" } else { "s" };
-            return Err(Fault::new(Class::InUse, format!("by {count} container{plural}: {names}")));
-        }
-    };
-    Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
 }

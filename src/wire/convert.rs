@@ -1,11 +1,11 @@
 //! Converts between messages and the types of `engine`. What the other side sends is bounded here.
 
 use crate::engine::fault::{Class, Fault, one_line};
-use crate::engine::image::{Held, Removal};
+use crate::engine::image::{Held, Part, Removal};
 use crate::engine::pull::{Credentials, Layer, Progress, Pull, Pulled};
 use crate::engine::source::{self, Origin};
 use crate::engine::{About, Disk, EngineKind};
-use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PEERS, MAX_TEXT, image};
+use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PARTS, MAX_PEERS, MAX_TEXT, image};
 
 /// Most containers named when an image is in use, and most labels of an engine.
 const MAX_LISTED: usize = 64;
@@ -37,10 +37,12 @@ fn bounded(what: &str, text: &str) -> Result<(), Unacceptable> {
 
 impl From<Held> for image::Held {
     fn from(held: Held) -> Self {
-        let Held { digest, mut names, mut manifests, size_bytes } = held;
+        let Held { digest, parts, mut names, mut manifests, size_bytes } = held;
         names.truncate(MAX_NAMES);
         manifests.truncate(MAX_NAMES);
-        Self { id: digest, names, manifests, size: size_bytes }
+        let parts = parts.into_iter().take(MAX_PARTS);
+        let parts = parts.map(|Part { architecture, manifest }| image::Part { architecture, manifest });
+        Self { id: digest, names, manifests, parts: parts.collect(), size: size_bytes }
     }
 }
 
@@ -51,9 +53,16 @@ impl TryFrom<image::Held> for Held {
         if held.names.len() > MAX_NAMES || held.manifests.len() > MAX_NAMES {
             return Err(Unacceptable(format!("an image has more than {MAX_NAMES} names")));
         }
+        if held.parts.len() > MAX_PARTS {
+            return Err(Unacceptable(format!("an image has more than {MAX_PARTS} parts")));
+        }
         held.names.iter().try_for_each(|name| bounded("the name of an image", name))?;
-        let image::Held { id, names, manifests, size } = held;
-        Ok(Self { digest: id, names, manifests, size_bytes: size })
+        held.parts.iter().try_for_each(|part| bounded("an architecture", &part.architecture))?;
+        let image::Held { id, names, manifests, parts, size } = held;
+        let parts = parts.into_iter();
+        let parts = parts.map(|image::Part { architecture, manifest }| Part { architecture, manifest });
+        Ok(Self { digest: id, parts: Vec::new(), names, manifests, size_bytes: size }
+            .with_parts(parts.collect()))
     }
 }
 
@@ -118,7 +127,9 @@ impl From<&Pull> for image::Pull {
             repository: pull.repository.clone(),
             tag: pull.tag.clone(),
             manifest: pull.manifest.clone(),
+            index: pull.index.clone(),
             config: pull.config.clone(),
+            architecture: pull.architecture.clone(),
             platform: pull.platform.clone(),
             layers: layers.map(|layer| (layer.digest.clone(), layer.size_bytes)).collect(),
             credentials,
@@ -162,7 +173,9 @@ impl From<image::Pull> for Pull {
             repository: pull.repository,
             tag: pull.tag,
             manifest: pull.manifest,
+            index: pull.index,
             config: pull.config,
+            architecture: pull.architecture,
             platform: pull.platform,
             layers: layers.map(|(digest, size_bytes)| Layer { digest, size_bytes }).collect(),
             credentials,
@@ -259,7 +272,7 @@ mod tests {
     fn an_image_that_is_too_much_is_refused() {
         let held = |names: Vec<String>| {
             let id = Digest::sha256_of(b"x");
-            Held::try_from(image::Held { id, names, manifests: Vec::new(), size: 1 })
+            Held::try_from(image::Held { id, names, manifests: Vec::new(), parts: Vec::new(), size: 1 })
         };
         assert!(held(vec!["cr.io/a:1".into(); MAX_NAMES]).is_ok());
         assert!(held(vec!["cr.io/a:1".into(); MAX_NAMES + 1]).is_err());

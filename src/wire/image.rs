@@ -20,9 +20,22 @@ pub struct Held {
     /// The manifests by which the image was pulled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Digest>,
+    /// What the engine has of the image, if the id may be that of an index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// Bytes on disk.
     #[serde(default)]
     pub size: u64,
+}
+
+/// What an engine has of an index: the image for one platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its architecture, as `uname -m` has it.
+    pub architecture: String,
+    /// Its manifest, if the engine says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
 }
 
 /// Room on a disk, in bytes.
@@ -82,8 +95,14 @@ pub struct Pull {
     /// The manifest to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
+    /// The index that the tag points to, if it points to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
     /// The config that the pulled image must have.
     pub config: Digest,
+    /// The image's architecture, as `uname -m` has it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
     /// The platform in OCI's notation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,

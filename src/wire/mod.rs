@@ -25,6 +25,8 @@ pub(crate) const PART: usize = 256 * 1024;
 pub(crate) const MAX_IMAGES: usize = 20_000;
 /// Most names, and most manifests, of one image.
 pub const MAX_NAMES: usize = 128;
+/// Most platforms of an index that an agent may say it has.
+pub(crate) const MAX_PARTS: usize = 32;
 /// Longest name, label or id, in bytes: a reference has at most 255 + 128, plus the registry's host.
 pub(crate) const MAX_TEXT: usize = 1024;
 /// Largest bundle of certificates sent with a pull, in bytes; one certificate has about two thousand.

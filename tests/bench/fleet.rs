@@ -11,6 +11,7 @@ use wharf::access::caller::{Caller, Origin, Role};
 use wharf::access::tenants::Tenants;
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
+use wharf::base::identity::Identity;
 use wharf::base::ids::UserId;
 use wharf::engine::fault::Fault;
 use wharf::engine::image::{Held, Removal};
@@ -89,7 +90,7 @@ fn about(name: &str) -> About {
 
 fn held(image: usize) -> Held {
     let digest = Digest::sha256_of(image.to_string().as_bytes());
-    Held { digest, names: vec![name(image)], manifests: Vec::new(), size_bytes: 1 }
+    Held { digest, parts: Vec::new(), names: vec![name(image)], manifests: Vec::new(), size_bytes: 1 }
 }
 
 fn name(image: usize) -> String {
@@ -132,7 +133,8 @@ async fn many_agents() {
         fleet.change(&caller, &format!("i-{name}"), change).await.expect("a label");
     }
     let (name, digest) = (name(7), held(7).digest);
-    let sought = Sought { name: &name, architecture: "x86_64", digest: &digest, variants: &[] };
+    let identity = Identity { config: &digest, manifest: None, index: None, architecture: "x86_64" };
+    let sought = Sought { name: &name, identity, variants: &[] };
     let presence = timed(|| assert_eq!(fleet.image_presence(&caller, &sought).unwrap().len(), AGENTS));
     check("presence of one image over all agents", presence.as_secs_f64() * 1e3, 1.0, " ms");
     let expression = "*!(i-gpu[00001-05000],{zone=a})";

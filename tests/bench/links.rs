@@ -100,6 +100,7 @@ fn processor(app: &App) -> Duration {
 fn held(number: usize) -> Held {
     Held {
         id: Digest::sha256_of(&number.to_le_bytes()),
+        parts: Vec::new(),
         names: vec![format!("cr.lab.invalid/stable/image-{number}:1.0-ubuntu22.04")],
         manifests: vec![Digest::sha256_of(format!("manifest {number}").as_bytes())],
         size: 4_000_000_000,

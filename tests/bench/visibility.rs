@@ -124,7 +124,13 @@ impl World {
 
 fn held(image: &Image) -> Held {
     let names = vec![image.record.canonical().to_string()];
-    Held { digest: image.record.digest.clone(), names, manifests: Vec::new(), size_bytes: 1 }
+    Held {
+        digest: image.record.digest.clone(),
+        parts: Vec::new(),
+        names,
+        manifests: Vec::new(),
+        size_bytes: 1,
+    }
 }
 
 /// An image that is in no catalog.
@@ -132,6 +138,7 @@ fn unlisted(number: u32) -> Held {
     let digest = Digest::sha256_of(&number.to_le_bytes());
     Held {
         digest,
+        parts: Vec::new(),
         names: vec![format!("elsewhere.invalid/built:{number}")],
         manifests: Vec::new(),
         size_bytes: 1,

@@ -89,6 +89,7 @@ async fn an_image_comes_and_goes_by_its_name(kind: EngineKind) {
     let Pulled { held, fetched: true } = pulled.unwrap() else { panic!("it was not there before") };
     let expected = Held {
         digest: pull.config.clone(),
+        parts: Vec::new(),
         names: vec![pull.name()],
         manifests: pull.manifest.clone().into_iter().collect(),
         size_bytes: held.size_bytes,

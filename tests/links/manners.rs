@@ -35,6 +35,7 @@ async fn who_breaks_the_protocol_is_thrown_out_with_the_reason() {
     let app = App::start().await;
     let image = |names: usize| Held {
         id: Digest::sha256_of(b"x"),
+        parts: Vec::new(),
         names: vec!["cr.io/a:1".into(); names],
         manifests: Vec::new(),
         size: 1,
@@ -210,7 +211,13 @@ async fn who_says_done_is_believed_when_it_was_that_image_and_its_engine_shows_i
     app.admin().add_registry_at(&registry.host(), &registry.url(), Some((USER, PASSWORD))).await;
     app.admin().scan(&registry.host()).await;
     let image = format!("{}/lab/python:1", registry.host());
-    let held = |id: &Digest| Held { id: id.clone(), names: Vec::new(), manifests: Vec::new(), size: 1 };
+    let held = |id: &Digest| Held {
+        id: id.clone(),
+        names: Vec::new(),
+        manifests: Vec::new(),
+        parts: Vec::new(),
+        size: 1,
+    };
     let done = |id: &Digest| End::Done(Pulled { held: held(id), fetched: true });
     let other = Digest::sha256_of(b"another image");
 

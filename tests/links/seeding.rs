@@ -395,7 +395,7 @@ async fn pretender(site: &Site, peer_url: String) -> Speaker {
     };
     speaker.say(&FromAgent::Here(here)).await;
     let id: Digest = site.built.part("x86_64").config.parse().unwrap();
-    let held = Held { id, names: vec![site.name()], manifests: Vec::new(), size: 1 };
+    let held = Held { id, names: vec![site.name()], manifests: Vec::new(), parts: Vec::new(), size: 1 };
     speaker
         .say(&FromAgent::Images(Images { full: true, last: true, held: vec![held], ..Images::default() }))
         .await;

@@ -147,6 +147,7 @@ async fn goes_on(under: &mut Vec<Under>, has: &mut Vec<Held>, sender: &mut Sende
         if *done == STEPS {
             let held = Held {
                 id: what.config.clone(),
+                parts: Vec::new(),
                 names: vec![format!("{}:{}", what.repository, what.tag)],
                 manifests: Vec::new(),
                 size: STEPS,

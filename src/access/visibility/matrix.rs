@@ -12,7 +12,7 @@ use super::{CompiledView, ImageFilter, Owner, PresenceIndex, Subject, Viewpoint}
 use crate::access::caller::{Caller, Origin, Role};
 use crate::access::tenants::{Domain, Group, ScalingGroup, Tenancy};
 use crate::base::bits::Bits;
-use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::base::ids::{GroupId, UserId};
 
 const ANN: &str = "0e9c2b34-0000-4000-8000-000000000001";
@@ -173,15 +173,15 @@ fn ann() -> UserId {
     ANN.parse().expect("an id")
 }
 
-/// Where contents are: for each content's number, the scaling groups with an agent that has it.
+/// Where images are: for each image's number, the scaling groups with an agent that has it.
 pub(in crate::access) struct Places<'a>(pub(in crate::access) &'a [&'a [&'a str]]);
 
 impl PresenceIndex for Places<'_> {
-    fn number(&self, _digest: &Digest) -> u32 {
+    fn number(&self, _name: &str, _image: &Identity<'_>) -> u32 {
         unreachable!("the images here have numbers")
     }
 
-    fn forget(&self, _digest: &Digest) {}
+    fn forget(&self, _image: u32) {}
 
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
         let counts = |place: &&str| scaling_groups.is_none_or(|names| names.contains(*place));
@@ -189,15 +189,15 @@ impl PresenceIndex for Places<'_> {
         held.map(|(number, _)| number).collect()
     }
 
-    fn scaling_groups(&self, _digest: &Digest) -> Vec<String> {
+    fn scaling_groups(&self, _image: u32) -> Vec<String> {
         Vec::new()
     }
 
-    fn agents(&self, _digest: &Digest) -> Vec<String> {
+    fn agents(&self, _image: u32) -> Vec<String> {
         Vec::new()
     }
 
-    fn is_stale(&self, _canonical: &str, _architecture: &str, _digest: &Digest) -> bool {
+    fn is_stale(&self, _name: &str, _image: &Identity<'_>) -> bool {
         false
     }
 }
@@ -251,7 +251,7 @@ fn by_the_code(view: &CompiledView, image: Shown) -> bool {
     };
     let subject = Subject {
         registry: number_in(&REGISTRIES, &image.registry).expect("a number"),
-        content: number_in(&FOUND_IN, &image.found_in).expect("a number"),
+        number: number_in(&FOUND_IN, &image.found_in).expect("a number"),
         is_operation: image.is_operation,
         owner: owner.and_then(|owner| owner_in(&owners(), &owner)),
     };

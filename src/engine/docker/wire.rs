@@ -2,10 +2,16 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{ContainerSummary, ImageInspect, ImageSummary};
+use bollard::models::ContainerSummary;
 use serde::Deserialize;
 
-use crate::engine::{fault::one_line, image::Held};
+use crate::base::{arch, digest::Digest};
+use crate::engine::{
+    docker::store::Store,
+    fault::one_line,
+    image::{Held, Part},
+    name,
+};
 
 /// The reason Docker gives with a status that is no success.
 #[derive(Debug, Deserialize)]
@@ -69,22 +75,103 @@ impl Said {
     }
 }
 
-pub(crate) fn summary(image: &ImageSummary) -> Option<Held> {
-    held(&image.id, &image.repo_tags, &image.repo_digests, image.size)
+/// An image, in the list or by itself.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Image {
+    #[serde(default)]
+    pub(crate) id: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    repo_digests: Option<Vec<String>>,
+    #[serde(default)]
+    size: i64,
+    /// Only of an image by itself: its processor, or that of the part of an index that Docker would run here.
+    #[serde(default)]
+    architecture: Option<String>,
+    #[serde(default)]
+    variant: Option<String>,
+    /// What an index has, if that was asked for and the engine knows (API 1.47 in the list, 1.48 by itself).
+    #[serde(default)]
+    manifests: Option<Vec<Manifest>>,
 }
 
-pub(crate) fn inspected(image: ImageInspect) -> Option<Held> {
-    held(
-        &image.id.unwrap_or_default(),
-        &image.repo_tags.unwrap_or_default(),
-        &image.repo_digests.unwrap_or_default(),
-        image.size.unwrap_or_default(),
-    )
+/// An entry of an index in Docker's containerd store.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Manifest {
+    #[serde(default, rename = "ID")]
+    id: String,
+    /// Whether all of it is there.
+    #[serde(default)]
+    available: bool,
+    /// Only of an image, not of an attestation.
+    #[serde(default)]
+    image_data: Option<ImageData>,
 }
 
-fn held(id: &str, tags: &[String], digests: &[String], size: i64) -> Option<Held> {
-    let size_bytes = u64::try_from(size).unwrap_or(0);
-    Held::read(id, tags, digests, size_bytes)
+#[derive(Debug, Deserialize)]
+struct ImageData {
+    #[serde(default, rename = "Platform")]
+    platform: Platform,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+}
+
+impl Image {
+    /// The image; `None` if its ID is not valid, or if nothing is there but the name.
+    pub(crate) fn held(&self, store: Store) -> Option<Held> {
+        let size_bytes = u64::try_from(self.size).unwrap_or(0);
+        let tags = self.repo_tags.as_deref().unwrap_or_default();
+        let digests = self.repo_digests.as_deref().unwrap_or_default();
+        let held = Held::read(&self.id, tags, digests, size_bytes)?;
+        match (store, &self.manifests) {
+            (Store::Own, _) => Some(held),
+            (Store::Containerd, None) => {
+                let parts = self.platform().into_iter();
+                let parts = parts.map(|architecture| Part { architecture, manifest: None });
+                Some(held.with_parts(parts.collect()))
+            }
+            (Store::Containerd, Some(manifests)) => {
+                let parts: Vec<Part> = manifests.iter().filter_map(Manifest::part).collect();
+                (!parts.is_empty()).then(|| held.with_parts(parts))
+            }
+        }
+    }
+
+    /// The architecture, if the answer has one.
+    fn platform(&self) -> Option<String> {
+        let architecture = self.architecture.as_deref().filter(|architecture| !architecture.is_empty())?;
+        Some(arch::normalize(architecture, self.variant.as_deref()))
+    }
+
+    /// Those of its names that are by digest alone, in this repository. Only Podman and Docker's containerd store have
+    /// such names.
+    pub(crate) fn names_by_digest<'a>(&'a self, repository: &'a str) -> impl Iterator<Item = &'a str> {
+        let names = self.repo_tags.iter().flatten().map(String::as_str);
+        names.filter(move |name| {
+            name.split_once('@').is_some_and(|(of, _)| name::repository(of).as_deref() == Some(repository))
+        })
+    }
+}
+
+impl Manifest {
+    /// The image for one platform, if it is one and all of it is there.
+    fn part(&self) -> Option<Part> {
+        let Platform { architecture, variant } = &self.image_data.as_ref()?.platform;
+        let manifest: Digest = self.id.parse().ok().filter(|_| self.available)?;
+        Some(Part {
+            architecture: arch::normalize(architecture, variant.as_deref()),
+            manifest: Some(manifest),
+        })
+    }
 }
 
 pub(crate) fn container_name(container: ContainerSummary) -> Option<String> {

@@ -87,6 +87,7 @@ impl Contents {
             let Some(manifest) = self.whole(entry) else { continue };
             let image = images.entry(manifest.config.digest.clone()).or_insert_with(|| Held {
                 digest: manifest.config.digest.clone(),
+                parts: Vec::new(),
                 names: Vec::new(),
                 manifests: Vec::new(),
                 size_bytes: manifest.size(),

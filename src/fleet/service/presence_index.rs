@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use crate::access::directory::AgentDirectory;
 use crate::access::visibility::PresenceIndex;
 use crate::base::bits::Bits;
-use crate::base::digest::Digest;
+use crate::base::identity::Identity;
 use crate::fleet::index::Entry;
 use crate::fleet::service::Fleet;
 
 impl PresenceIndex for Fleet {
-    fn number(&self, digest: &Digest) -> u32 {
-        self.index.write().holdings.number(digest)
+    fn number(&self, name: &str, image: &Identity<'_>) -> u32 {
+        self.index.write().holdings.number(name, image)
     }
 
-    fn forget(&self, digest: &Digest) {
-        self.index.write().holdings.forget(digest);
+    fn forget(&self, image: u32) {
+        self.index.write().holdings.forget(image);
     }
 
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
@@ -23,18 +23,18 @@ impl PresenceIndex for Fleet {
         index.alive_groups.held(scaling_groups, &index.holdings)
     }
 
-    fn scaling_groups(&self, digest: &Digest) -> Vec<String> {
+    fn scaling_groups(&self, image: u32) -> Vec<String> {
         let index = self.index.read();
-        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
+        let Some(holders) = index.holdings.holders(image) else { return Vec::new() };
         let mut groups: Vec<String> =
             index.alive_groups.among(holders).map(|(group, _)| group.into()).collect();
         groups.sort();
         groups
     }
 
-    fn agents(&self, digest: &Digest) -> Vec<String> {
+    fn agents(&self, image: u32) -> Vec<String> {
         let index = self.index.read();
-        let Some(holders) = index.holdings.holders(digest) else { return Vec::new() };
+        let Some(holders) = index.holdings.holders(image) else { return Vec::new() };
         let numbers =
             index.alive_groups.among(holders).flat_map(|(_, agents)| agents.iter().collect::<Vec<_>>());
         let named = numbers.filter_map(|number| index.by_number(number));
@@ -43,14 +43,11 @@ impl PresenceIndex for Fleet {
         agents
     }
 
-    fn is_stale(&self, canonical: &str, architecture: &str, digest: &Digest) -> bool {
+    fn is_stale(&self, name: &str, image: &Identity<'_>) -> bool {
         let index = self.index.read();
-        let is_of = |entry: &Entry| entry.agent.is_alive() && entry.agent.is_of(architecture);
-        index
-            .holdings
-            .stale(canonical, digest)
-            .iter()
-            .any(|number| index.by_number(number).is_some_and(is_of))
+        let is_of = |entry: &Entry| entry.agent.is_alive() && entry.agent.is_of(image.architecture);
+        let stale = index.holdings.stale(name, image);
+        stale.iter().any(|number| index.by_number(number).is_some_and(is_of))
     }
 }
 

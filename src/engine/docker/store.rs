@@ -1,0 +1,108 @@
+//! How Docker keeps images: in a store of its own, or in containerd's, which is the default of new installs from 29 on.
+//!
+//! The containerd store calls an image by the digest of the manifest or index that it was pulled by. An index says
+//! nothing about which of its platforms are there; engines up to API 1.46 tell only of one image at a time for which
+//! platform it is.
+
+use std::collections::HashMap;
+
+use bollard::models::SystemInfo;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
+
+use crate::engine::{
+    Engine as _, EngineKind,
+    docker::{Docker, wire},
+    fault::Fault,
+    image::{Held, Part},
+};
+
+/// The minor version of API 1 whose list of images says what of each index is there.
+pub(crate) const LISTS_PARTS: usize = 47;
+/// The first minor version of API 1 of a Docker with a containerd store.
+const FIRST: usize = 42;
+/// The entry of `DriverStatus` that tells the store, and how its value begins for containerd's.
+const DRIVER_TYPE: &str = "driver-type";
+const SNAPSHOTTER: &str = "io.containerd.snapshotter";
+/// How many images are asked about at once.
+const AT_ONCE: usize = 8;
+
+/// How an engine keeps images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// In its own way: the ID of an image is the digest of its config. Podman does so too.
+    Own,
+    /// In containerd's store: the ID is the digest of a manifest or an index.
+    Containerd,
+}
+
+/// What each image has, by its ID, with the size that the image had when it was asked: one that got another platform
+/// is larger.
+pub(crate) type Parts = Mutex<HashMap<String, (u64, Vec<Part>)>>;
+
+impl Store {
+    /// The store of an engine that says this about itself.
+    pub(crate) fn of(kind: EngineKind, info: &SystemInfo) -> Self {
+        let is_snapshotter = |entry: &Vec<String>| match entry.as_slice() {
+            [key, value, ..] => key == DRIVER_TYPE && value.starts_with(SNAPSHOTTER),
+            _ => false,
+        };
+        let is_containerds = info.driver_status.iter().flatten().any(is_snapshotter);
+        if kind == EngineKind::Docker && is_containerds { Self::Containerd } else { Self::Own }
+    }
+
+    /// What to add to a question about images, so that the answer says all that it can.
+    pub(in crate::engine::docker) fn query(self) -> &'static str {
+        match self {
+            Self::Own => "",
+            Self::Containerd => "?manifests=1",
+        }
+    }
+}
+
+impl Docker {
+    /// How the engine keeps images. It can't change that while it runs.
+    pub(in crate::engine::docker) async fn store(&self) -> Result<Store, Fault> {
+        let known = *self.store.lock();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let met = self.met().await?;
+        let store = if met.kind == EngineKind::Docker && met.minor >= FIRST {
+            Store::of(met.kind, &self.info().await?)
+        } else {
+            Store::Own
+        };
+        *self.store.lock() = Some(store);
+        Ok(store)
+    }
+
+    /// The images of a containerd store whose list does not say what of them is there. Each is asked about once.
+    pub(in crate::engine::docker) async fn with_parts(
+        &self,
+        images: Vec<wire::Image>,
+    ) -> Result<Vec<Held>, Fault> {
+        let listed = images.into_iter().filter_map(|image| {
+            let held = image.held(Store::Own)?;
+            Some((image.id, held))
+        });
+        let jobs = listed.map(|(id, held)| async move {
+            let known = self.parts.lock().get(&id).filter(|(size, _)| *size == held.size_bytes).cloned();
+            let parts = match known {
+                Some((_, parts)) => parts,
+                None => match self.find(&id).await? {
+                    Some(found) => found.parts,
+                    // It went away since the list was made.
+                    None => return Ok::<_, Fault>(None),
+                },
+            };
+            Ok(Some((id, held.with_parts(parts))))
+        });
+        let found: Vec<Option<(String, Held)>> =
+            stream::iter(jobs).buffered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        let found: Vec<(String, Held)> = found.into_iter().flatten().collect();
+        *self.parts.lock() =
+            found.iter().map(|(id, held)| (id.clone(), (held.size_bytes, held.parts.clone()))).collect();
+        Ok(found.into_iter().map(|(_, held)| held).collect())
+    }
+}
