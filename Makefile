@@ -12,7 +12,7 @@ DENY := cargo deny check licenses bans sources
 # What nextest writes of a run under its profile `ci`.
 REPORT = $(or $(CARGO_TARGET_DIR),target)/nextest/ci/junit.xml
 
-.PHONY: help demo check test parts node lint deny unit fuzz bench fmt ui ui-test screenshots ui-bench lighthouse clean-tools
+.PHONY: help demo check test parts node lint deny unit sid fuzz bench fmt ui ui-test screenshots ui-bench lighthouse clean-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +23,11 @@ demo: ## wharf at work, with everything of its own: no Docker, no network, no se
 check: ## before a commit: fmt, clippy and the tests that need nothing else, no root, in a few minutes
 	tests/tools/check.sh
 
-test: node parts lint unit ui-test ## everything: packages, clients, fmt, clippy, deny, unit, integration and browser tests
+test: node parts lint unit $(if $(filter 1,$(WHARF_ENGINES_SID)),sid) ui-test ## everything: packages, clients, fmt, clippy, deny, unit, integration and browser tests
 
-parts: ## the real parts the tests run beside: Debian packages, official clients, ClusterShell, audits
+parts: ## the real parts the tests run beside: Debian packages, engines of other releases, official clients, ClusterShell, audits
 	tests/tools/packages.sh
+	tests/tools/engines.sh
 	tests/tools/clients.sh
 	tests/tools/clustershell.sh
 	tests/tools/audits.sh
@@ -55,6 +56,11 @@ endif
 else
 	cargo test --lib --bins --test integration
 endif
+
+# Sid changes from day to day, so a failure there may come from outside.
+sid: ## the tests beside the engines of Debian's sid; with WHARF_ENGINES_SID=1 a part of `make test`
+	tests/tools/engines.sh sid
+	cargo nextest run --run-ignored only -E 'test(/_of_sid/)'
 
 # Each run starts from another seed; a failure prints the seed and the round.
 fuzz: export WHARF_FUZZ_ITERATIONS ?= 30000000
@@ -94,5 +100,5 @@ ui/node_modules: ui/package-lock.json
 fmt: ## formats the sources
 	cargo fmt
 
-clean-tools: ## removes the clients and libraries installed for the tests
+clean-tools: ## removes the roots, clients and libraries installed for the tests
 	rm -rf .tools

@@ -7,7 +7,8 @@ set -euo pipefail
 
 # program:package
 wanted=(docker-registry:docker-registry htpasswd:apache2-utils openssl:openssl dockerd:docker.io docker:docker.io
-    skopeo:skopeo podman:podman crun:crun containerd:containerd ctr:containerd chromium:chromium)
+    skopeo:skopeo podman:podman crun:crun containerd:containerd ctr:containerd mmdebstrap:mmdebstrap
+    chromium:chromium)
 
 missing=()
 for pair in "${wanted[@]}"; do
