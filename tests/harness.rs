@@ -10,11 +10,14 @@ use serde_json::json;
 use crate::support::api::http_client;
 use crate::support::app::{ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY};
 use crate::support::client::Client;
+use crate::support::dockerd::{RealDocker, Store};
 use crate::support::http1::{Answer, Request, Response, Server};
 use crate::support::image::Image;
+use crate::support::machine::mode;
 use crate::support::process::read;
 use crate::support::proxy::CountingProxy;
 use crate::support::registry::{PASSWORD, RealRegistry, USER};
+use crate::support::release::Release;
 use crate::support::sign::{Keypair, Signature};
 use crate::support::sse::Events;
 
@@ -244,4 +247,29 @@ async fn the_proxy_counts_holds_fails_and_drops() {
     assert!(proxy.log().is_empty());
     proxy.release();
     assert_eq!(tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap(), 200);
+}
+
+#[tokio::test]
+async fn an_engine_of_another_release_keeps_its_images_and_leaves_nothing_behind() {
+    let Some(registry) = RealRegistry::open().await else { return };
+    let Some(mut node) = RealDocker::start_of(Release::Trixie, Store::Containerd).await else { return };
+    let null = mode(Path::new("/dev/null"));
+    registry.push(&Image::new("lab/python", "1").real_layers(1, 1000)).await;
+    let name = format!("{}/lab/python:1", registry.host());
+    node.docker_ok(&["pull", &name]).await;
+    node.docker_ok(&["create", &name, "/file0"]).await;
+    node.kill9();
+    node.restart().await;
+    assert_eq!(node.in_containerd().await, [name]);
+
+    let folder = node.socket().parent().unwrap().to_owned();
+    drop(node);
+    assert!(!folder.exists());
+    let folder = folder.to_str().unwrap();
+    assert!(!read(Path::new("/proc/mounts")).contains(folder));
+    for process in fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()) {
+        let mounts = read(&process.join("mounts"));
+        assert!(!mounts.contains(folder), "{}: {}", process.display(), read(&process.join("cmdline")));
+    }
+    assert_eq!(mode(Path::new("/dev/null")), null, "an engine changed a device of the machine");
 }

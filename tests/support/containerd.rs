@@ -1,7 +1,6 @@
-//! A real containerd (Debian's `containerd`) with its CRI, in a directory of its own.
+//! A real containerd (Debian's `containerd`, of any release) with its CRI, in a directory of its own.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -9,8 +8,9 @@ use wharf::engine::address::{EngineLocation, EngineUrl};
 use wharf::engine::cri::Cri;
 use wharf::engine::{Engine as _, EngineKind};
 
-use super::daemon::{can_run, show_if_failed, sweep};
+use super::daemon::{show_if_failed, sweep};
 use super::process::{Outcome, Process, read, run};
+use super::release::{Ground, Release};
 use super::wait::until;
 
 const START: Duration = Duration::from_mins(1);
@@ -18,6 +18,8 @@ const CALL: Duration = Duration::from_mins(1);
 
 /// A running `containerd`.
 pub struct RealContainerd {
+    ground: Ground,
+    release: Release,
     folder: TempDir,
     process: Option<Process>,
     /// Extra lines for its configuration.
@@ -32,11 +34,18 @@ impl RealContainerd {
 
     /// Starts one with extra lines at the head of its configuration.
     pub async fn start_with(settings: &str) -> Option<Self> {
-        if !can_run(&["containerd", "ctr"], "containerd") {
-            return None;
-        }
+        Self::start_as(Release::Own, settings).await
+    }
+
+    /// Starts one of this release.
+    pub async fn start_of(release: Release) -> Option<Self> {
+        Self::start_as(release, "").await
+    }
+
+    async fn start_as(release: Release, settings: &str) -> Option<Self> {
+        let ground = release.ground(&["containerd", "ctr"], "containerd").await?;
         let folder = tempfile::Builder::new().prefix("wc-").tempdir().expect("a directory");
-        let mut containerd = Self { folder, process: None, settings: settings.to_owned() };
+        let mut containerd = Self { ground, release, folder, process: None, settings: settings.to_owned() };
         containerd.restart().await;
         Some(containerd)
     }
@@ -63,7 +72,8 @@ impl RealContainerd {
 
     /// Runs `ctr` in the namespace that Kubernetes sees.
     pub async fn ctr(&self, arguments: &[&str]) -> Outcome {
-        let mut command = Command::new("ctr");
+        let process = self.process.as_ref().expect("a running containerd").id();
+        let mut command = self.ground.beside(process, "ctr");
         command.arg("-a").arg(self.socket()).args(["-n", "k8s.io"]).args(arguments);
         run(&mut command, self.folder.path(), CALL).await
     }
@@ -91,25 +101,9 @@ impl RealContainerd {
     /// Starts it again, after [`kill9`](Self::kill9) with the same data.
     pub async fn restart(&mut self) {
         self.kill9();
-        let folder = self.folder.path().display();
-        let settings = &self.settings;
-        let config = format!(
-            "version = 2\n\
-             root = \"{folder}/root\"\n\
-             state = \"{folder}/state\"\n\
-             {settings}\n\
-             [grpc]\n\
-             address = \"{folder}/c.sock\"\n\
-             [plugins.\"io.containerd.internal.v1.opt\"]\n\
-             path = \"{folder}/opt\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\"]\n\
-             stats_collect_period = 1\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
-             snapshotter = \"native\"\n"
-        );
         let (file, log) = (self.folder.path().join("config.toml"), self.folder.path().join("log"));
-        std::fs::write(&file, config).expect("a configuration file");
-        let mut command = Command::new("containerd");
+        std::fs::write(&file, self.config()).expect("a configuration file");
+        let mut command = self.ground.command(self.folder.path(), "containerd");
         command.arg("-c").arg(file);
         let mut process = Process::spawn(&mut command, &log, &log).expect("containerd runs");
         let engine = self.engine();
@@ -123,6 +117,37 @@ impl RealContainerd {
         })
         .await;
         self.process = Some(process);
+    }
+
+    /// Returns its configuration, in the form that its release reads.
+    fn config(&self) -> String {
+        let (folder, settings) = (self.folder.path().display(), &self.settings);
+        let (version, cri) = match self.release {
+            Release::Own | Release::Trixie => {
+                let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
+                let images = format!(
+                    "[{cri}]\nstats_collect_period = 1\n[{cri}.containerd]\nsnapshotter = \"native\"\n"
+                );
+                (2, format!("{images}[{cri}.cni]\nconf_dir = \"{folder}/cni\"\n"))
+            }
+            // containerd 2 made two plugins of one. For "native" it would want to be told how to unpack, too.
+            Release::Sid => {
+                let cri = "plugins.\"io.containerd.cri.v1";
+                let images = format!("[{cri}.images\"]\nstats_collect_period = 1\n");
+                (3, format!("{images}[{cri}.runtime\".cni]\nconf_dir = \"{folder}/cni\"\n"))
+            }
+        };
+        format!(
+            "version = {version}\n\
+             root = \"{folder}/root\"\n\
+             state = \"{folder}/state\"\n\
+             {settings}\n\
+             [grpc]\n\
+             address = \"{folder}/c.sock\"\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\n\
+             path = \"{folder}/opt\"\n\
+             {cri}"
+        )
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -67,10 +68,15 @@ impl Response {
     }
 }
 
+/// The first byte of a TLS connection, which no HTTP request begins with.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// The answer to a connection's request.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Reply(Response),
+    /// The same, with its body in ten pieces and this pause before each.
+    Trickle(Response, Duration),
     /// Exactly these bytes, then the connection is closed.
     Raw(Bytes),
     /// Never answers; the connection stays open.
@@ -143,12 +149,31 @@ impl Drop for Server {
 async fn serve(stream: TcpStream, handler: Handler) {
     let _ = stream.set_nodelay(true);
     let mut stream = BufReader::new(stream);
+    // To a TLS handshake a real server answers in plain HTTP; a client that may fall back to plain HTTP waits for that.
+    if stream.fill_buf().await.is_ok_and(|bytes| bytes.first() == Some(&TLS_HANDSHAKE)) {
+        let _ = stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").await;
+        let _ = stream.shutdown().await;
+        return;
+    }
     while let Some(request) = read_request(&mut stream).await {
         let bodiless = request.method == "HEAD";
         let close = request.header("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"));
         match handler(request).await {
             Answer::Reply(response) => {
                 if stream.write_all(&encode(&response, bodiless)).await.is_err() || close {
+                    return;
+                }
+            }
+            Answer::Trickle(response, pause) => {
+                let bytes = encode(&response, bodiless);
+                let head = bytes.len() - if bodiless { 0 } else { response.body.len() };
+                let mut open = stream.write_all(&bytes[..head]).await.is_ok();
+                let rest = &bytes[head..];
+                for piece in rest.chunks(rest.len().div_ceil(10).max(1)) {
+                    tokio::time::sleep(pause).await;
+                    open = open && stream.write_all(piece).await.is_ok();
+                }
+                if !open || close {
                     return;
                 }
             }

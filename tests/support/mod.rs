@@ -21,6 +21,7 @@ pub mod podman;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod release;
 pub mod rude;
 pub mod shelf;
 pub mod sign;

@@ -6,8 +6,33 @@ use wharf::engine::address::EngineUrl;
 use wharf::engine::{self, Engine, EngineKind};
 
 use super::containerd::RealContainerd;
-use super::dockerd::RealDocker;
+use super::dockerd::{RealDocker, Store};
 use super::podman::RealPodman;
+use super::release::Release;
+
+/// What runs on a node: an engine, of a release of Debian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    Docker(Release, Store),
+    Podman(Release),
+    Containerd(Release),
+}
+
+impl Flavour {
+    pub fn kind(self) -> EngineKind {
+        match self {
+            Self::Docker(..) => EngineKind::Docker,
+            Self::Podman(_) => EngineKind::Podman,
+            Self::Containerd(_) => EngineKind::Containerd,
+        }
+    }
+
+    pub fn release(self) -> Release {
+        match self {
+            Self::Docker(release, _) | Self::Podman(release) | Self::Containerd(release) => release,
+        }
+    }
+}
 
 /// A real engine.
 pub enum Node {
@@ -17,13 +42,24 @@ pub enum Node {
 }
 
 impl Node {
-    /// Starts a fresh, empty one; `None` if that is not possible here.
+    /// Starts a fresh, empty one of the machine's own release; `None` if that is not possible here.
     pub async fn start(kind: EngineKind) -> Option<Self> {
-        Some(match kind {
-            EngineKind::Docker => Self::Docker(RealDocker::start().await?),
-            EngineKind::Podman => Self::Podman(RealPodman::start().await?),
-            EngineKind::Containerd => Self::Containerd(RealContainerd::start().await?),
+        let release = Release::Own;
+        Self::start_of(match kind {
+            EngineKind::Docker => Flavour::Docker(release, Store::Docker),
+            EngineKind::Podman => Flavour::Podman(release),
+            EngineKind::Containerd => Flavour::Containerd(release),
             EngineKind::Oci => return None,
+        })
+        .await
+    }
+
+    /// Starts a fresh, empty one of this flavour; `None` if that is not possible here.
+    pub async fn start_of(flavour: Flavour) -> Option<Self> {
+        Some(match flavour {
+            Flavour::Docker(release, store) => Self::Docker(RealDocker::start_of(release, store).await?),
+            Flavour::Podman(release) => Self::Podman(RealPodman::start_of(release).await?),
+            Flavour::Containerd(release) => Self::Containerd(RealContainerd::start_of(release).await?),
         })
     }
 
@@ -82,6 +118,20 @@ impl Node {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();
         lines
+    }
+
+    /// Returns all that it has of images by its own words: names, names by digest, and what has neither.
+    pub async fn everything(&self) -> Vec<String> {
+        let format = "{{.Repository}}:{{.Tag}}@{{.Digest}} {{.ID}}";
+        let arguments = ["images", "--all", "--no-trunc", "--digests", "--format", format];
+        let (text, mut rest) = match self {
+            Self::Docker(node) => (node.docker_ok(&arguments).await, node.in_containerd().await),
+            Self::Podman(node) => (node.podman_ok(&arguments).await, Vec::new()),
+            Self::Containerd(node) => (node.ctr_ok(&["images", "ls", "-q"]).await, Vec::new()),
+        };
+        rest.extend(text.lines().map(str::to_owned));
+        rest.sort();
+        rest
     }
 
     /// Pulls a name.

@@ -1,4 +1,4 @@
-//! A real Podman (Debian's `podman`) behind its Docker-compatible API, in a directory of its own.
+//! A real Podman (Debian's `podman`, of any release) behind its Docker-compatible API, in a directory of its own.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::daemon::{can_run, pings, show_if_failed, sweep};
+use super::daemon::{pings, show_if_failed, sweep};
 use super::process::{Outcome, Process, read, run};
+use super::release::{Ground, Release};
 use super::wait::until;
 
 const START: Duration = Duration::from_mins(1);
@@ -20,6 +21,7 @@ const SETTINGS: &str = "[engine]\nlock_type = \"file\"\nevents_logger = \"file\"
 
 /// A running `podman system service`.
 pub struct RealPodman {
+    ground: Ground,
     folder: TempDir,
     process: Option<Process>,
 }
@@ -27,14 +29,17 @@ pub struct RealPodman {
 impl RealPodman {
     /// Starts a fresh, empty one; `None` if that is not possible here (see [`super::missing`]).
     pub async fn start() -> Option<Self> {
-        if !can_run(&["podman", "crun"], "podman crun") {
-            return None;
-        }
+        Self::start_of(Release::Own).await
+    }
+
+    /// Starts one of this release.
+    pub async fn start_of(release: Release) -> Option<Self> {
+        let ground = release.ground(&["podman", "crun"], "podman crun").await?;
         let folder = tempfile::Builder::new().prefix("wp-").tempdir().expect("a directory");
         std::fs::write(folder.path().join("registries.conf"), REGISTRIES).expect("a configuration file");
         std::fs::write(folder.path().join("containers.conf"), SETTINGS).expect("a configuration file");
         std::fs::write(folder.path().join("auth.json"), "{}").expect("a file of credentials");
-        let mut podman = Self { folder, process: None };
+        let mut podman = Self { ground, folder, process: None };
         podman.restart().await;
         Some(podman)
     }
@@ -53,9 +58,9 @@ impl RealPodman {
         read(&self.folder.path().join("log"))
     }
 
-    fn command(&self) -> Command {
+    /// Adds to a command that runs `podman` where its store is and how it works.
+    fn on_its_store(&self, mut command: Command) -> Command {
         let folder = self.folder.path();
-        let mut command = Command::new("podman");
         for (option, name) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(option).arg(folder.join(name));
         }
@@ -71,7 +76,9 @@ impl RealPodman {
 
     /// Runs the `podman` command line on its store.
     pub async fn podman(&self, arguments: &[&str]) -> Outcome {
-        run(self.command().args(arguments), self.folder.path(), CALL).await
+        let process = self.process.as_ref().expect("a running podman").id();
+        let mut command = self.on_its_store(self.ground.beside(process, "podman"));
+        run(command.args(arguments), self.folder.path(), CALL).await
     }
 
     /// Runs `podman`, which must succeed; returns its output.
@@ -100,7 +107,7 @@ impl RealPodman {
         let _ = std::fs::remove_file(self.socket());
         let log = self.folder.path().join("log");
         let address = format!("unix://{}", self.socket().display());
-        let mut command = self.command();
+        let mut command = self.on_its_store(self.ground.command(self.folder.path(), "podman"));
         command.args(["system", "service", "--time=0", &address]);
         let mut process = Process::spawn(&mut command, &log, &log).expect("podman runs");
         let socket = self.socket();

@@ -56,6 +56,7 @@ struct State {
     arrived: AtomicUsize,
     changed: Notify,
     delay: AtomicU64,
+    trickle: AtomicU64,
     gate: watch::Sender<bool>,
     /// The requests that the gate stops; all requests if not set.
     gated: Mutex<Option<Choice>>,
@@ -82,6 +83,7 @@ impl CountingProxy {
             arrived: AtomicUsize::new(0),
             changed: Notify::new(),
             delay: AtomicU64::new(0),
+            trickle: AtomicU64::new(0),
             gate: watch::Sender::new(true),
             gated: Mutex::default(),
             held: Mutex::default(),
@@ -141,6 +143,11 @@ impl CountingProxy {
         self.state.delay.store(u64::try_from(each.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
+    /// Sends blobs in ten pieces, with this pause before each.
+    pub fn trickle(&self, each: Duration) {
+        self.state.trickle.store(u64::try_from(each.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
     /// Lets requests arrive but none go on, until [`release`](Self::release).
     pub fn hold(&self) {
         self.state.gate.send_replace(false);
@@ -188,6 +195,7 @@ impl CountingProxy {
         self.fail_next(0, 503);
         self.drop_next(0);
         self.delay(Duration::ZERO);
+        self.trickle(Duration::ZERO);
         self.release();
     }
 }
@@ -226,7 +234,12 @@ async fn pass(state: Arc<State>, request: Request) -> Answer {
             target: request.target.clone(),
         });
     }
-    answer
+    match (answer, Duration::from_millis(state.trickle.load(Ordering::SeqCst))) {
+        (Answer::Reply(response), pause) if !pause.is_zero() && request.target.contains("/blobs/") => {
+            Answer::Trickle(response, pause)
+        }
+        (answer, _) => answer,
+    }
 }
 
 fn is_held(state: &State, request: &Request) -> bool {
