@@ -29,10 +29,14 @@ macro_rules! on_each_engine {
         on_each_engine!(@engine [] podman Podman(Own): $($all)* $($api)*);
         on_each_engine!(@engine [] containerd Containerd(Own): $($all)*);
         on_each_engine!(@engine [] docker_of_trixie Docker(Trixie, Docker): $($all)* $($api)*);
+        on_each_engine!(@engine [] docker_of_trixie_on_containerd Docker(Trixie, Containerd):
+            $($all)* $($api)*);
         on_each_engine!(@engine [] podman_of_trixie Podman(Trixie): $($all)* $($api)*);
         on_each_engine!(@engine [] containerd_of_trixie Containerd(Trixie): $($all)*);
         on_each_engine!(@engine [#[ignore = "sid changes"]] docker_of_sid Docker(Sid, Docker):
             $($all)* $($api)*);
+        on_each_engine!(@engine [#[ignore = "sid changes"]] docker_of_sid_on_containerd
+            Docker(Sid, Containerd): $($all)* $($api)*);
         on_each_engine!(@engine [#[ignore = "sid changes"]] podman_of_sid Podman(Sid): $($all)* $($api)*);
         on_each_engine!(@engine [#[ignore = "sid changes"]] containerd_of_sid Containerd(Sid): $($all)*);
     };
