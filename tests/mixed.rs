@@ -1,6 +1,8 @@
 //! A server whose agents have engines of different kinds: the same requests, the same answers, checked with each
 //! engine's own command line.
 
+mod truth;
+
 use serde_json::{Value, json};
 use wharf::engine::EngineKind;
 

@@ -10,7 +10,7 @@ const PAGE: usize = 10_000;
 
 /// Show on which agents an image is, or the state of every image on one agent
 ///
-/// States: present; stale, if the registry has a newer image under this name; absent; unknown, if the agent could not
+/// States: present; stale, if the name means another image there; absent; unknown, if the agent could not
 /// be asked.
 #[derive(Args)]
 pub(crate) struct Presence {

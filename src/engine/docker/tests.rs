@@ -564,8 +564,12 @@ async fn an_index_is_what_of_it_is_there() {
         let hollow = shown(&Digest::sha256_of(b"hollow"), &["cr.test/lab/hollow:1"], hollow.clone());
         match target {
             "/images/json?manifests=1" => Some(Answer::Reply(200, json!([whole, hollow]))),
-            target if target.starts_with("/images/cr.test/lab/python:1/json") => Some(Answer::Reply(200, whole)),
-            target if target.starts_with("/images/cr.test/lab/hollow:1/json") => Some(Answer::Reply(200, hollow)),
+            target if target.starts_with("/images/cr.test/lab/python:1/json") => {
+                Some(Answer::Reply(200, whole))
+            }
+            target if target.starts_with("/images/cr.test/lab/hollow:1/json") => {
+                Some(Answer::Reply(200, hollow))
+            }
             _ => None,
         }
     });
@@ -585,7 +589,9 @@ async fn an_engine_that_tells_of_one_image_at_a_time_is_asked_of_each_once() {
         let whole = shown(&index(), &["cr.test/lab/python:1"], json!({"Architecture": "amd64"}));
         match target {
             "/images/json?manifests=1" => Some(Answer::Reply(200, json!([listed]))),
-            target if target.starts_with(&format!("/images/{}/json", index())) => Some(Answer::Reply(200, whole)),
+            target if target.starts_with(&format!("/images/{}/json", index())) => {
+                Some(Answer::Reply(200, whole))
+            }
             _ => None,
         }
     });
