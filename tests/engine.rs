@@ -31,7 +31,7 @@ fn pull_of(host: &str, built: &Built) -> Pull {
         repository: format!("{host}/{}", built.repository),
         tag: built.tag.clone(),
         manifest: Some(part.manifest.parse().unwrap()),
-        index: None,
+        index: (built.digest() != part.manifest).then(|| built.digest().parse().unwrap()),
         config: part.config.parse().unwrap(),
         architecture: "x86_64".into(),
         platform: None,

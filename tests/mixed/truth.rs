@@ -154,7 +154,7 @@ async fn presence_follows_names_and_their_contents_on_every_engine() {
 
     let rule =
         "mutation($p: CreatePreloadRuleInput!) { create_preload_rule(name: \"all\", props: $p) { ok msg } }";
-    let props = json!({"images": format!("{}/lab/*", scene.proxy.host()), "agents": "*"});
+    let props = json!({"images": format!("{}/lab/*", scene.proxy.host()), "target_agents": "*"});
     let made = scene.app.admin().ask(rule, json!({"p": props})).await;
     assert_eq!(made["create_preload_rule"]["ok"], true, "{made}");
     scene.becomes(latest, "present").await;
