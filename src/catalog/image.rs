@@ -11,7 +11,7 @@ use crate::base::identity::Identity;
 use crate::base::ids::ImageId;
 use crate::base::reference::Canonical;
 use crate::catalog::describe::{self, ImageKind, ResourceLimit};
-use crate::catalog::labels::Labels;
+use crate::catalog::labels::{LabelKeys, Labels};
 
 /// What the store keeps of an image. Its labels are with its config, which several images may share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,11 +80,21 @@ pub struct ConfigRecord {
     pub diff_ids: Vec<u8>,
 }
 
-/// A config with its meaning worked out. Images with the same digest share one.
-#[derive(Debug)]
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// The digest of its content, unpacked.
+    pub(crate) diff_id: [u8; 32],
+    /// Its size as it is fetched, in bytes.
+    pub(crate) size: u64,
+}
+
+/// What the catalog has of a config in memory, with its meaning worked out. Images with the same digest share one. Its
+/// layers stay in the store: a plan asks for those of a few images, and they would take as much memory as the labels.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The config as stored.
-    pub(crate) record: ConfigRecord,
+    /// Its labels.
+    pub(crate) labels: Labels,
     /// See [`describe::kind`].
     pub(crate) kind: ImageKind,
     /// See [`describe::resource_limits`].
@@ -101,8 +111,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Works out the meaning of a config.
-    pub fn new(record: ConfigRecord) -> Self {
+    /// Works out the meaning of a config. It shares the keys of its labels with the others of `keys`.
+    pub(crate) fn new(mut record: ConfigRecord, keys: &LabelKeys) -> Self {
+        keys.share(&mut record.labels);
         Self {
             kind: describe::kind(&record.labels),
             resource_limits: describe::resource_limits(&record.labels).into(),
@@ -110,7 +121,7 @@ impl Config {
             created_at: record.created.as_deref().and_then(to_the_microsecond),
             is_operation: describe::is_operation(&record.labels),
             owner: describe::owner(&record.labels).map(Box::new),
-            record,
+            labels: record.labels,
         }
     }
 }
@@ -140,12 +151,16 @@ pub struct Image {
 impl Image {
     /// Joins the stored parts of an image.
     pub(crate) fn new(
-        record: ImageRecord,
+        mut record: ImageRecord,
         config: Arc<Config>,
         subject: Subject,
         aliases: Vec<Arc<str>>,
     ) -> Self {
-        let humanized_name = describe::humanize(&record.name, &record.tag, &config.record.labels).into();
+        if record.target == record.manifest {
+            // Most images are in no index. Their two digests share one text.
+            record.target.clone_from(&record.manifest);
+        }
+        let humanized_name = describe::humanize(&record.name, &record.tag, &config.labels).into();
         Self { id: record.id(), record, config, subject, humanized_name, aliases }
     }
 

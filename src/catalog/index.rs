@@ -19,6 +19,7 @@ use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::{Error, Result};
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
+use crate::catalog::labels::LabelKeys;
 use crate::catalog::records::{ALIASES, CONFIGS, IMAGES, REGISTRIES};
 use crate::catalog::registry::Registry;
 use crate::store::Store;
@@ -36,6 +37,7 @@ pub(crate) struct Index {
     /// The image that each alias stands for: one more alias of an image is one more entry, however many it has.
     aliases: BTreeMap<Arc<str>, ImageId>,
     configs: HashMap<Digest, Arc<Config>>,
+    label_keys: Arc<LabelKeys>,
     registries: BTreeMap<String, Arc<Registry>>,
     numbers: Numbers,
 }
@@ -112,6 +114,7 @@ impl Index {
                 by_id: BTreeMap::new(),
                 aliases: BTreeMap::new(),
                 configs: HashMap::new(),
+                label_keys: Arc::default(),
                 registries: BTreeMap::new(),
                 numbers: Numbers::default(),
             };
@@ -135,7 +138,7 @@ impl Index {
     fn load_images(&mut self, reader: &Reader, aliases: &HashMap<ImageId, Vec<Arc<str>>>) -> Result<()> {
         let configs = reader.collect(&CONFIGS, |key, record: ConfigRecord| {
             let digest = std::str::from_utf8(key).map_err(Error::internal)?.parse::<Digest>();
-            Ok((digest.map_err(Error::internal)?, Arc::new(Config::new(record))))
+            Ok((digest.map_err(Error::internal)?, Arc::new(Config::new(record, &self.label_keys))))
         })?;
         self.configs = configs.into_iter().collect();
         let numbers = Mutex::new(&mut self.numbers);
@@ -158,7 +161,13 @@ impl Index {
 
     /// Adds an image, or changes it; its aliases stay.
     pub(crate) fn put_image(&mut self, record: ImageRecord, config: Arc<Config>) {
-        self.configs.insert(record.digest.clone(), Arc::clone(&config));
+        let config = match self.configs.get(&record.digest) {
+            Some(known) if *known == config => Arc::clone(known),
+            _ => {
+                self.configs.insert(record.digest.clone(), Arc::clone(&config));
+                config
+            }
+        };
         let old = self.by_id.get(&record.id()).map(|entry| Arc::clone(&entry.image));
         if let Some(old) = &old {
             self.presence.forget(old.subject.number);
@@ -218,6 +227,7 @@ impl Index {
         for digest in digests {
             self.configs.remove(digest);
         }
+        self.label_keys.tidy();
         if self.configs.capacity() / 4 > self.configs.len() {
             self.configs.shrink_to_fit();
         }
@@ -289,9 +299,9 @@ impl Index {
         looked_at.filter_map(|(_, (is_it, is_seen, image))| (is_it && is_seen).then_some(image)).collect()
     }
 
-    /// The config with this digest, if an image has or had it.
-    pub(crate) fn config(&self, digest: &Digest) -> Option<&Arc<Config>> {
-        self.configs.get(digest)
+    /// The sets of keys that the configs' labels share.
+    pub(crate) fn label_keys(&self) -> &Arc<LabelKeys> {
+        &self.label_keys
     }
 
     /// The registry of this name.

@@ -15,7 +15,7 @@ use crate::base::ids::ImageId;
 use crate::base::reference::shown;
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
-use crate::catalog::image::{Config, Image, ImageRecord};
+use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord, Layer};
 use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
 use crate::catalog::records::{
@@ -398,30 +398,46 @@ impl Catalog {
             .await
     }
 
-    /// What an image's manifest holds.
-    pub(crate) async fn manifest(&self, digest: &Digest) -> Result<Option<ManifestRecord>> {
-        let digest = digest.clone();
-        self.store.read(move |r| r.find(&MANIFESTS, digest.as_str())).await
+    /// The layers of an image, from the base up; none if they are not known.
+    pub(crate) async fn layers(&self, image: &ImageRecord) -> Result<Vec<Layer>> {
+        let (manifest, config) = (image.manifest.clone(), image.digest.clone());
+        self.store
+            .read(move |r| {
+                let layer_sizes = match r.find(&MANIFESTS, manifest.as_str())? {
+                    Some(ManifestRecord::Image { layer_sizes, .. }) => layer_sizes,
+                    _ => Vec::new(),
+                };
+                let config: Option<ConfigRecord> = r.find(&CONFIGS, config.as_str())?;
+                let diff_ids = config.map(|config| config.diff_ids).unwrap_or_default();
+                let (diff_ids, _) = diff_ids.as_chunks();
+                if diff_ids.len() != layer_sizes.len() {
+                    return Ok(Vec::new());
+                }
+                let layers = diff_ids.iter().zip(layer_sizes);
+                Ok(layers.map(|(diff_id, size)| Layer { diff_id: *diff_id, size }).collect())
+            })
+            .await
     }
 
     /// A config, if this registry has served it before; for scans.
-    pub(crate) async fn served_config(&self, registry: &str, digest: &Digest) -> Result<Option<Arc<Config>>> {
-        let key = pair(registry, digest.as_str());
-        if self.store.read(move |r| r.find(&SERVED, key)).await?.is_none() {
-            return Ok(None);
-        }
-        self.config(digest).await
+    pub(crate) async fn served_config(
+        &self,
+        registry: &str,
+        digest: &Digest,
+    ) -> Result<Option<ConfigRecord>> {
+        let (key, digest) = (pair(registry, digest.as_str()), digest.clone());
+        self.store
+            .read(move |r| match r.find(&SERVED, key)? {
+                Some(Served { .. }) => r.find(&CONFIGS, digest.as_str()),
+                None => Ok(None),
+            })
+            .await
     }
 
     /// A config that a known manifest names, by digest; for scans.
-    pub(crate) async fn config(&self, digest: &Digest) -> Result<Option<Arc<Config>>> {
-        let known = self.index.read().config(digest).cloned();
-        if known.is_some() {
-            return Ok(known);
-        }
+    pub(crate) async fn config(&self, digest: &Digest) -> Result<Option<ConfigRecord>> {
         let digest = digest.clone();
-        let record = self.store.read(move |r| r.find(&CONFIGS, digest.as_str())).await?;
-        Ok(record.map(|record| Arc::new(Config::new(record))))
+        self.store.read(move |r| r.find(&CONFIGS, digest.as_str())).await
     }
 
     /// Writes what a manifest or config was found to be, so that it is not fetched from this registry again while
@@ -434,7 +450,7 @@ impl Catalog {
         writer: &mut Writer,
         registry: &Registry,
         manifests: &[(Digest, ManifestRecord)],
-        configs: &[(Digest, Arc<Config>)],
+        configs: &[(Digest, Arc<ConfigRecord>)],
     ) -> Result<()> {
         self.check_unchanged(registry)?;
         for (digest, record) in manifests {
@@ -446,7 +462,7 @@ impl Catalog {
             writer.put(&SERVED, pair(&registry.host, digest.as_str()), &served)?;
         }
         for (digest, config) in configs {
-            writer.put(&CONFIGS, digest.as_str(), &config.record)?;
+            writer.put(&CONFIGS, digest.as_str(), &**config)?;
             writer.put(&SERVED, pair(&registry.host, digest.as_str()), &Served::default())?;
         }
         let manifests = manifests.iter().map(|(digest, _)| digest);
@@ -469,18 +485,28 @@ impl Catalog {
     }
 
     /// Writes images with their configs at the end of a scan's item.
-    pub fn put_images(&self, writer: &mut Writer, images: Vec<(ImageRecord, Arc<Config>)>) -> Result<()> {
+    pub fn put_images(
+        &self,
+        writer: &mut Writer,
+        images: Vec<(ImageRecord, Arc<ConfigRecord>)>,
+    ) -> Result<()> {
+        let label_keys = Arc::clone(self.index.read().label_keys());
+        let mut configs = HashMap::new();
         for (record, config) in &images {
-            writer.put(&CONFIGS, record.digest.as_str(), &config.record)?;
+            writer.put(&CONFIGS, record.digest.as_str(), &**config)?;
             writer.put(&IMAGES, record.id().as_bytes(), record)?;
+            let new = || Arc::new(Config::new(ConfigRecord::clone(config), &label_keys));
+            configs.entry(record.digest.clone()).or_insert_with(new);
         }
         let named = images.iter().flat_map(|(record, _)| [&record.digest, &record.manifest, &record.target]);
         self.written.note(writer, named.cloned().collect());
         let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
         writer.on_commit(move || {
             let mut index = index.write();
-            for (record, config) in images {
-                index.put_image(record, config);
+            for (record, _) in images {
+                if let Some(config) = configs.get(&record.digest) {
+                    index.put_image(record, Arc::clone(config));
+                }
             }
             changes.raise();
         });

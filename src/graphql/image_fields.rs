@@ -244,7 +244,7 @@ impl Record for Image {
             },
             Field {
                 name: "labels",
-                read: Read::Keyed(|image, key| image.config.record.labels.find(key).map(Into::into)),
+                read: Read::Keyed(|image, key| image.config.labels.find(key).map(Into::into)),
             },
         ]
     }
@@ -307,7 +307,7 @@ fn common<R: Shown>() -> Vec<Column<R>> {
             ty: "[KVPair]",
             doc: "The labels of the config, by key.",
             nested: Some(Nested::of::<Label>()),
-            write: |row, plan, out| plan.write_all::<Label>(row.image().config.record.labels.iter(), out),
+            write: |row, plan, out| plan.write_all::<Label>(row.image().config.labels.iter(), out),
         },
         column("aliases", "[String]", "Its other names.", |row, _, out| {
             rows::texts(&row.image().aliases, out);

@@ -6,7 +6,7 @@ use crate::access::visibility::Subject;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
-use crate::catalog::labels::Labels;
+use crate::catalog::labels::{LabelKeys, Labels};
 
 /// The set of these numbers.
 pub(in crate::rules) fn bits(numbers: &[usize]) -> Bits {
@@ -39,5 +39,5 @@ pub(in crate::rules) fn image(name: &str, architecture: &str) -> Arc<Image> {
         diff_ids: Vec::new(),
     };
     let subject = Subject { registry: 0, number: 0, is_operation: false, owner: None };
-    Arc::new(Image::new(record, Arc::new(Config::new(config)), subject, Vec::new()))
+    Arc::new(Image::new(record, Arc::new(Config::new(config, &LabelKeys::default())), subject, Vec::new()))
 }

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::base::arch;
 use crate::base::digest::Digest;
-use crate::catalog::image::{Config, ConfigRecord, Image};
+use crate::catalog::image::{ConfigRecord, Image};
 use crate::catalog::labels::Labels;
 use crate::catalog::records::{ChildRecord, ManifestRecord};
 use crate::catalog::service::Catalog;
@@ -41,7 +41,7 @@ pub(crate) struct Content {
     /// The registry's host.
     registry: String,
     manifests: Cells<ManifestRecord>,
-    configs: Cells<Arc<Config>>,
+    configs: Cells<Arc<ConfigRecord>>,
 }
 
 /// One image of a tag.
@@ -53,7 +53,7 @@ pub(crate) struct Found {
     /// The digest of its config.
     pub(crate) digest: Digest,
     /// Its config.
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Arc<ConfigRecord>,
     /// The size of layers and config, in bytes.
     pub(crate) size_bytes: u64,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Fresh {
     /// Manifests.
     pub(crate) manifests: Vec<(Digest, ManifestRecord)>,
     /// Configs.
-    pub(crate) configs: Vec<(Digest, Arc<Config>)>,
+    pub(crate) configs: Vec<(Digest, Arc<ConfigRecord>)>,
 }
 
 /// Why content could not be read.
@@ -198,7 +198,7 @@ impl Content {
         if is_fresh {
             resolved.fresh.configs.push((digest.clone(), Arc::clone(&config)));
         }
-        let architecture = child.architecture.unwrap_or_else(|| config.record.architecture.clone());
+        let architecture = child.architecture.unwrap_or_else(|| config.architecture.clone());
         if resolved.images.iter().any(|other| other.architecture == architecture) {
             resolved.skipped.push(format!("a second manifest for {architecture}: {}", child.digest));
             return Ok(());
@@ -207,12 +207,13 @@ impl Content {
         Ok(())
     }
 
-    async fn known_config(&self, digest: &Digest) -> Result<Option<Known<Arc<Config>>>, Trouble> {
+    async fn known_config(&self, digest: &Digest) -> Result<Option<Known<Arc<ConfigRecord>>>, Trouble> {
         let met = self.configs.lock().get(digest).and_then(|cell| cell.get().cloned());
         if met.is_some() {
             return Ok(met);
         }
-        Ok(self.catalog.config(digest).await?.map(|value| Known { value, is_fresh: false }))
+        let kept = self.catalog.config(digest).await?;
+        Ok(kept.map(|record| Known { value: Arc::new(record), is_fresh: false }))
     }
 
     async fn manifest(
@@ -254,12 +255,12 @@ impl Content {
                 let layer_sizes = layers.iter().map(|layer| layer.size).collect();
                 drop(layers);
                 match self.config(source, &descriptor).await? {
-                    Ok(config) if is_linux(&config.record.os) => Ok(ManifestRecord::Image {
+                    Ok(config) if is_linux(&config.os) => Ok(ManifestRecord::Image {
                         config: descriptor.digest,
                         size_bytes: total_size,
                         layer_sizes,
                     }),
-                    Ok(config) => unusable(format!("not for Linux but {}", config.record.os)),
+                    Ok(config) => unusable(format!("not for Linux but {}", config.os)),
                     Err(reason) => broken(reason),
                 }
             }
@@ -271,10 +272,10 @@ impl Content {
         &self,
         source: Source<'_>,
         descriptor: &Descriptor,
-    ) -> Result<Result<Arc<Config>, String>, Trouble> {
+    ) -> Result<Result<Arc<ConfigRecord>, String>, Trouble> {
         let fetch = async {
-            if let Some(value) = self.catalog.served_config(&self.registry, &descriptor.digest).await? {
-                return Ok(Known { value, is_fresh: false });
+            if let Some(kept) = self.catalog.served_config(&self.registry, &descriptor.digest).await? {
+                return Ok(Known { value: Arc::new(kept), is_fresh: false });
             }
             let bytes = if let Some(bytes) = &descriptor.data {
                 bytes.clone()
@@ -284,7 +285,7 @@ impl Content {
                 blob.await.map_err(|error| Unread::Trouble(error.into()))?
             };
             let parsed = parse_config(&bytes).map_err(|why| Unread::Content(why.to_string()))?;
-            Ok(Known { value: Arc::new(Config::new(config_record(parsed))), is_fresh: true })
+            Ok(Known { value: Arc::new(config_record(parsed)), is_fresh: true })
         };
         match cell(&self.configs, &descriptor.digest).get_or_try_init(|| fetch).await {
             Ok(known) => Ok(Ok(Arc::clone(&known.value))),

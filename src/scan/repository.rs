@@ -11,7 +11,7 @@ use crate::base::Error;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::catalog::describe::KERNELSPEC;
-use crate::catalog::image::{Config, Image, ImageRecord};
+use crate::catalog::image::{ConfigRecord, Image, ImageRecord};
 use crate::catalog::records::{RepositoryRecord, TagRecord};
 use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
@@ -59,7 +59,7 @@ enum Tag {
 #[derive(Default)]
 struct Draft {
     ledger: Ledger,
-    images: Vec<(ImageRecord, Arc<Config>)>,
+    images: Vec<(ImageRecord, Arc<ConfigRecord>)>,
     removed: Vec<Arc<Image>>,
     /// Tags that had images and now hold something entirely different.
     emptied: Vec<String>,
@@ -300,8 +300,7 @@ impl Reading<'_> {
                 target: target.clone(),
                 size_bytes: found.size_bytes,
             };
-            if self.session.registry.kernelspec_only && found.config.record.labels.find(KERNELSPEC).is_none()
-            {
+            if self.session.registry.kernelspec_only && found.config.labels.find(KERNELSPEC).is_none() {
                 let why = format!(
                     "{}: no {KERNELSPEC} label, and the registry takes no other images",
                     record.architecture

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use crate::base::Result;
 use crate::base::digest::Digest;
 use crate::base::identity::Identity;
-use crate::catalog::image::{Image, ImageRecord};
-use crate::catalog::records::ManifestRecord;
+use crate::catalog::image::{Image, ImageRecord, Layer};
 use crate::catalog::service::Catalog;
 use crate::fleet::agent::Agent;
 use crate::fleet::presence::{Presence, Sought};
@@ -90,12 +89,6 @@ pub(crate) struct Planner<'a> {
     layers: HashMap<Digest, Vec<Layer>>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct Layer {
-    diff_id: [u8; 32],
-    size: u64,
-}
-
 /// An image by its canonical name, in the form in which the fleet looks for it; see [`Sought`] for the variants,
 /// which may be empty if the image is the one for the agent's architecture.
 pub(crate) fn sought<'a>(image: &'a ImageRecord, name: &'a str, variants: &'a [Identity<'a>]) -> Sought<'a> {
@@ -167,15 +160,7 @@ impl<'a> Planner<'a> {
         if let Some(layers) = self.layers.get(&image.record.manifest) {
             return Ok(layers.clone());
         }
-        let diff_ids = image.config.record.diff_ids.chunks_exact(32).filter_map(|id| id.try_into().ok());
-        let layers = match self.catalog.manifest(&image.record.manifest).await? {
-            Some(ManifestRecord::Image { layer_sizes, .. })
-                if layer_sizes.len() == diff_ids.clone().count() =>
-            {
-                diff_ids.zip(layer_sizes).map(|(diff_id, size)| Layer { diff_id, size }).collect()
-            }
-            _ => Vec::new(),
-        };
+        let layers = self.catalog.layers(&image.record).await?;
         self.layers.insert(image.record.manifest.clone(), layers.clone());
         Ok(layers)
     }

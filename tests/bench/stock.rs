@@ -10,7 +10,7 @@ use wharf::access::tenants::Tenants;
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::base::ids::UserId;
-use wharf::catalog::image::{Config, ConfigRecord, ImageRecord};
+use wharf::catalog::image::{ConfigRecord, ImageRecord};
 use wharf::catalog::labels::Labels;
 use wharf::catalog::records::{ManifestRecord, RepositoryRecord, TagRecord};
 use wharf::catalog::registry::RegistryChange;
@@ -90,7 +90,7 @@ pub async fn fill(directory: &Path, images: usize) {
     }
 }
 
-fn image(name: &str, number: usize) -> (ImageRecord, Config) {
+fn image(name: &str, number: usize) -> (ImageRecord, ConfigRecord) {
     let manifest = Digest::sha256_of(format!("manifest {number}").as_bytes());
     let record = ImageRecord {
         registry: HOST.into(),
@@ -109,7 +109,7 @@ fn image(name: &str, number: usize) -> (ImageRecord, Config) {
         labels: labels(number),
         diff_ids: (0..LAYERS).flat_map(|layer| layer_id(number, layer)).collect(),
     };
-    (record, Config::new(config))
+    (record, config)
 }
 
 /// The first half of the layers belongs to a base image, the rest to the image itself.

@@ -83,7 +83,7 @@ impl From<&Image> for Node {
             size_bytes: record.size_bytes,
             kind: image.kind(),
             status: Status::Alive,
-            labels: image.config.record.labels.iter().map(pair).collect(),
+            labels: image.config.labels.iter().map(pair).collect(),
             tags: parts_of_tag(&record.tag).map(pair).collect(),
             resource_limits: image.config.resource_limits.iter().map(limit).collect(),
             accelerators: accelerators(image),
@@ -198,7 +198,7 @@ impl LabelFilter {
 
 impl OfLabels {
     fn takes(&self, image: &Image) -> bool {
-        let labels = &image.config.record.labels;
+        let labels = &image.config.labels;
         let some = |filter: &LabelFilter| labels.iter().any(|(key, value)| filter.takes(key, value));
         self.exists.is_none_or(|wanted| wanted != labels.is_empty())
             && holds(self.some.as_ref(), some)
@@ -239,7 +239,7 @@ impl ImageSearchFilter {
 /// Returns about how much text a filter may look at in an image: its names and its labels.
 pub(crate) fn size_of_text(image: &Arc<Image>) -> usize {
     const NAMES: usize = 512;
-    let labels = image.config.record.labels.iter().map(|(key, value)| key.len() + value.len());
+    let labels = image.config.labels.iter().map(|(key, value)| key.len() + value.len());
     NAMES + labels.sum::<usize>()
 }
 
