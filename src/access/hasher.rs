@@ -10,7 +10,6 @@ use argon2::password_hash::{Output, SaltString};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use zeroize::Zeroize as _;
 
 use crate::access::shares::Shares;
 use crate::base::ids::UserId;
@@ -215,7 +214,8 @@ impl Shared {
         let filled =
             argon2.hash_password_into_with_memory(password.expose().as_bytes(), salt, hash, &mut memory);
         // The first block is a quick hash of the password: an attacker who found it could guess without all the work.
-        memory.iter_mut().zeroize();
+        // What follows uses the memory, so the compiler leaves nothing of this out.
+        memory.fill(Block::default());
         self.memory.lock().push(memory);
         filled.map_err(failed)
     }
