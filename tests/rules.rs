@@ -1,5 +1,6 @@
 //! Standing preloads, with the real server, a real registry, and image layouts for agents.
 
+mod architectures;
 mod broken;
 mod clock;
 mod dialled;

@@ -1,5 +1,7 @@
 //! Preloads onto real Docker engines, and unloads from them.
 
+pub mod architectures;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -21,9 +21,19 @@ pub(crate) fn normalize(architecture: &str, variant: Option<&str>) -> String {
     }
 }
 
+/// The catalog's name for an architecture as a person writes it: `aarch64`, `arm64`, `linux/arm64/v8`.
+pub(crate) fn named(text: &str) -> String {
+    let text = text.trim();
+    let platform = text.strip_prefix("linux/").unwrap_or(text);
+    match platform.split_once('/') {
+        Some((architecture, variant)) => normalize(architecture, Some(variant.trim())),
+        None => normalize(platform, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::normalize;
+    use super::{named, normalize};
 
     #[test]
     fn architectures_have_one_spelling() {
@@ -38,6 +48,22 @@ mod tests {
             ("ppc64le", None, "ppc64le"),
         ] {
             assert_eq!(normalize(given, variant), expected, "{given} {variant:?}");
+        }
+    }
+
+    #[test]
+    fn a_person_may_write_an_architecture_in_any_common_way() {
+        for (given, expected) in [
+            ("arm64", "aarch64"),
+            (" AArch64 ", "aarch64"),
+            ("linux/arm64", "aarch64"),
+            ("linux/arm64/v8", "aarch64"),
+            ("arm/v7", "armv7l"),
+            ("linux/amd64", "x86_64"),
+            ("x86-64", "x86_64"),
+            ("ppc64le", "ppc64le"),
+        ] {
+            assert_eq!(named(given), expected, "{given}");
         }
     }
 }

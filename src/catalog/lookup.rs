@@ -29,7 +29,7 @@ pub(crate) fn of_one_name(
     architecture: Option<&str>,
     may_see: impl Fn(&Subject) -> bool + Copy,
 ) -> Result<Vec<Arc<Image>>> {
-    let architecture = architecture.map(|name| arch::normalize(name, None));
+    let architecture = architecture.map(arch::named);
     let is_wanted =
         |image: &Image| architecture.as_ref().is_none_or(|wanted| *wanted == image.record.architecture);
     let found = by_name(index, text.trim(), is_wanted, may_see)?;

@@ -50,6 +50,9 @@ enum Verb {
         images: String,
         /// The agents: 'gpu[01-16]!gpu03', '*' for all
         agents: String,
+        /// Only the images of this architecture, on agents of it: aarch64 [default: each agent's own]
+        #[arg(long, value_name = "NAME")]
+        architecture: Option<String>,
         #[command(flatten)]
         window: Window,
         /// Add it switched off
@@ -69,6 +72,9 @@ enum Verb {
         /// The agents
         #[arg(long, value_name = "AGENTS")]
         agents: Option<String>,
+        /// Only the images of this architecture, on agents of it: aarch64; '' for each agent's own
+        #[arg(long, value_name = "NAME")]
+        architecture: Option<String>,
         #[command(flatten)]
         window: Window,
         /// Remove the window: let it start loading at any time
@@ -114,6 +120,7 @@ pub(crate) struct Record {
     images: String,
     #[serde(deserialize_with = "json::text")]
     target_agents: String,
+    architecture: Option<String>,
     window: Option<String>,
     time_zone: Option<String>,
     effective_time_zone: Option<String>,
@@ -139,6 +146,8 @@ struct Status {
     agents: u64,
     #[serde(deserialize_with = "json::text")]
     folded: String,
+    #[serde(deserialize_with = "json::count")]
+    left_out: u64,
     #[serde(deserialize_with = "json::list")]
     unknown: Vec<String>,
     #[serde(deserialize_with = "json::count")]
@@ -202,6 +211,8 @@ pub(crate) struct Preview {
     agents: u64,
     #[serde(deserialize_with = "json::text")]
     folded: String,
+    #[serde(deserialize_with = "json::count")]
+    left_out: u64,
     #[serde(deserialize_with = "json::list")]
     unknown: Vec<String>,
     #[serde(deserialize_with = "json::count")]
@@ -246,6 +257,7 @@ pub(crate) const DELETE: Operation<One<'_>, Outcome> =
 pub(crate) struct Draft<'a> {
     images: &'a str,
     target_agents: &'a str,
+    architecture: Option<&'a str>,
     window: Option<&'a str>,
     time_zone: Option<&'a str>,
 }
@@ -281,26 +293,29 @@ impl Verb {
         match self {
             Self::List => list(client, as_json).await,
             Self::Show { name } => show(client, name, as_json).await,
-            Self::Add { images, agents, window, plan: true, .. } => {
+            Self::Add { images, agents, architecture, window, plan: true, .. } => {
                 let draft = Draft {
                     images,
                     target_agents: agents,
+                    architecture: architecture.as_deref(),
                     window: window.window.as_deref(),
                     time_zone: window.time_zone.as_deref(),
                 };
                 preview(client, draft, as_json).await
             }
-            Self::Add { name, images, agents, window, disabled, .. } => {
+            Self::Add { name, images, agents, architecture, window, disabled, .. } => {
                 let props = given(json!({
-                    "images": images, "target_agents": agents, "window": window.window,
-                    "time_zone": window.time_zone, "enabled": disabled.then_some(false),
+                    "images": images, "target_agents": agents, "architecture": architecture,
+                    "window": window.window, "time_zone": window.time_zone,
+                    "enabled": disabled.then_some(false),
                 }));
                 changed(client, name, &CREATE, props, "added", as_json).await
             }
-            Self::Change { name, images, agents, window, always } => {
+            Self::Change { name, images, agents, architecture, window, always } => {
                 let times = if *always { Some(String::new()) } else { window.window.clone() };
                 let props = given(json!({
-                    "images": images, "target_agents": agents, "window": times, "time_zone": window.time_zone,
+                    "images": images, "target_agents": agents, "architecture": architecture,
+                    "window": times, "time_zone": window.time_zone,
                 }));
                 changed(client, name, &MODIFY, props, "changed", as_json).await
             }
@@ -377,8 +392,17 @@ impl Record {
             counted(|status| status.missing),
             self.times(),
             one_line(&self.target_agents),
-            one_line(&self.images),
+            self.wanted(),
         ]
+    }
+
+    /// The pattern for the images, with the architecture if the rule is for one: `cr.example.org/* (aarch64)`.
+    fn wanted(&self) -> String {
+        let images = self.images.as_str();
+        match self.architecture.as_deref() {
+            Some(architecture) => one_line(&format!("{images} ({architecture})")),
+            None => one_line(images),
+        }
     }
 
     /// The rule's window for people: `22:00-06:00 Asia/Seoul`.
@@ -402,6 +426,7 @@ impl Record {
             ("state", one_line(&self.state)),
             ("images", one_line(&self.images)),
             ("agents", one_line(&self.target_agents)),
+            ("architecture", line(&self.architecture)),
             ("window", window),
             ("created", by(&self.created_at, &self.created_by)),
             ("changed", by(&self.modified_at, &self.modified_by)),
@@ -452,6 +477,7 @@ impl Status {
             ("looked at", when(self.at.as_deref())),
             ("takes", format!("{} {}{cut}", self.images, plural(self.images, "image"))),
             ("names", one_line(&format!("{} {} {}", self.agents, plural(self.agents, "agent"), self.folded))),
+            ("left out", text::others(self.left_out).unwrap_or_default()),
             ("unknown", unknown),
             ("away", away.join("\n")),
             ("there", self.present.to_string()),
@@ -497,6 +523,7 @@ impl Preview {
             ("images", format!("{}{cut}", self.images)),
             ("", names.join("\n")),
             ("agents", one_line(&format!("{} {}{away}", self.agents, self.folded))),
+            ("left out", text::others(self.left_out).unwrap_or_default()),
             ("unknown", unknown),
             ("there", self.present.to_string()),
             ("missing", format!("{}, {} to fetch at most", self.missing, text::size(self.bytes))),
@@ -532,12 +559,14 @@ mod tests {
     fn a_rule_is_shown_with_what_waits_and_why() {
         let rule: Record = serde_json::from_value(json!({
             "name": "nightly", "state": "waiting", "images": "cr.lab/*", "target_agents": "gpu[01-03]",
+            "architecture": "aarch64",
             "window": "22:00-06:00", "time_zone": null, "effective_time_zone": "Asia/Seoul", "enabled": true,
             "is_open": false, "opens_at": "2026-05-04T13:00:00Z", "closes_at": null,
             "created_at": "2026-05-01T00:00:00Z", "created_by": "ann@lab",
             "modified_at": "2026-05-01T00:00:00Z", "modified_by": "ann@lab",
             "status": {
                 "at": "2026-05-04T12:00:00Z", "images": 2, "is_cut": false, "agents": 2, "folded": "gpu[01-02]",
+                "left_out": 1,
                 "unknown": ["gpu03"], "unknown_count": 1, "away": [{"agent": "gpu02", "reason": "draining"}],
                 "away_count": 1, "present": 1, "missing": 1, "loading": 0, "due": 0, "held_back": 1, "unfit": 0,
                 "waiting": [{
@@ -549,11 +578,13 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(rule.cells()[..5], ["nightly", "waiting", "1", "1", "22:00-06:00 Asia/Seoul"]);
+        assert_eq!(rule.cells()[6], "cr.lab/* (aarch64)");
         let page = rule.page();
         for words in [
             "closed until 2026-05-04 13:00:00 UTC",
             "gpu03: no agent or group is called so yet",
             "gpu02: draining",
+            "left out      1 agent of another architecture",
             "1: 1 held back",
             "gpu01  cr.lab/a:1  2026-05-04 12:01:00 UTC  came to nothing once: broken",
         ] {

@@ -40,6 +40,12 @@ pub(crate) struct Detail {
     total_progress: u64,
     #[serde(default)]
     rule: Option<String>,
+    /// The one architecture of images that the task is for.
+    #[serde(default)]
+    architecture: Option<String>,
+    /// How many agents were left out, because theirs is another.
+    #[serde(default, deserialize_with = "json::count")]
+    left_out: u64,
     ledger: Option<Ledger>,
     #[serde(default, deserialize_with = "json::list")]
     items: Vec<Item>,
@@ -144,6 +150,7 @@ impl Detail {
         let title = [self.kind.as_str(), self.subject.as_str(), self.state.as_str()];
         let mut lines = vec![title.map(text::one_line).join(" ")];
         if self.is_transfer() {
+            lines.extend(text::others(self.left_out).map(|others| format!("left out: {others}")));
             lines.extend(self.items.iter().map(Item::outcome));
             return lines.join("\n");
         }
@@ -206,6 +213,7 @@ impl Detail {
             ("id", self.id.to_string()),
             ("kind", text::one_line(&self.kind)),
             ("subject", text::one_line(&self.subject)),
+            ("left out", text::others(self.left_out).unwrap_or_default()),
             ("rule", text::one_line(self.rule.as_deref().unwrap_or_default())),
             ("state", text::one_line(&self.state)),
             ("progress", progress(self.current_progress, self.total_progress)),
@@ -348,9 +356,12 @@ mod tests {
             }))
             .unwrap()
         };
-        let done = task(["done", "done"]);
+        let mut done = task(["done", "done"]);
         assert_eq!(done.summary(), "unload a:1 on gpu[1-2] done\ngpu1: removed\ngpu2: done");
         assert!(done.verdict().is_ok());
+        done.left_out = 2;
+        let title = "unload a:1 on gpu[1-2] done\nleft out: 2 agents of other architectures\ngpu1: ";
+        assert!(done.summary().starts_with(title), "{}", done.summary());
         let failed = task(["failed", "done"]);
         assert!(failed.summary().contains("gpu1: failed: removed"));
         let failure = failed.verdict().unwrap_err().to_string();

@@ -44,6 +44,15 @@ pub(crate) fn json(text: &str) -> Cow<'_, str> {
     )
 }
 
+/// The agents that a task, a plan or a rule for one architecture leaves out; `None` if there are none.
+pub(crate) fn others(count: u64) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 agent of another architecture".into()),
+        _ => Some(format!("{count} agents of other architectures")),
+    }
+}
+
 /// A size for people, in powers of 1000 as the container tools print it.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];

@@ -17,6 +17,7 @@ use crate::cli::{
 ///
 /// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
 /// wharf preload py torch 'gpu[01-16]!gpu03'. wharf agent set shows which agents it names. Several images are one task.
+/// Each agent gets the image of its own architecture; with --architecture, agents of another are left out.
 #[derive(Args)]
 pub(crate) struct Preload {
     #[command(flatten)]
@@ -26,6 +27,9 @@ pub(crate) struct Preload {
     references: Vec<String>,
     /// The agents: 'gpu[01-16]!gpu03', '*' for all
     agents: String,
+    /// Only the images of this architecture, on agents of it: aarch64 [default: each agent's own]
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
     /// Only show what would be done on each agent
     #[arg(long, conflicts_with = "no_follow")]
     plan: bool,
@@ -37,7 +41,8 @@ pub(crate) struct Preload {
 /// Take images off agents and follow the task to its end
 ///
 /// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
-/// wharf unload py torch 'gpu[01-16]!gpu03'. An image that containers use stays. Several images are one task.
+/// wharf unload py torch 'gpu[01-16]!gpu03'. An image that containers use stays. Several images are one task. Each
+/// agent loses the image of its own architecture; with --architecture, agents of another are left out.
 #[derive(Args)]
 pub(crate) struct Unload {
     #[command(flatten)]
@@ -47,6 +52,9 @@ pub(crate) struct Unload {
     references: Vec<String>,
     /// The agents: 'gpu[01-16]!gpu03', '*' for all
     agents: String,
+    /// Only the images of this architecture, on agents of it: aarch64 [default: each agent's own]
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
     /// Return as soon as the task is started
     #[arg(long)]
     no_follow: bool,
@@ -59,6 +67,8 @@ pub(crate) struct Plan {
     folded: String,
     #[serde(deserialize_with = "json::count")]
     count: u64,
+    #[serde(deserialize_with = "json::count")]
+    left_out: u64,
     #[serde(deserialize_with = "json::count")]
     bytes: u64,
     #[serde(deserialize_with = "json::list")]
@@ -94,17 +104,19 @@ pub(crate) struct Asked<'a> {
     reference: &'a str,
     target_agents: &'a str,
     references: Option<&'a [String]>,
+    architecture: Option<&'a str>,
 }
 
 impl Preload {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
         let client = Client::new(&self.connection, matches)?;
         let as_json = self.connection.json;
+        let asked = asked(&self.references, &self.agents, self.architecture.as_deref());
+        let what = self.references.join(" ");
         if self.plan {
-            return cli::block_on(plan(&client, &self.references, &self.agents, as_json));
+            return cli::block_on(plan(&client, &what, asked, as_json));
         }
-        let started = start(&client, &PRELOAD, &self.references, &self.agents, self.no_follow, as_json);
-        cli::block_on(started)
+        cli::block_on(image::start(&client, &what, &PRELOAD, asked, self.no_follow, as_json))
     }
 }
 
@@ -112,33 +124,26 @@ impl Unload {
     pub(crate) fn run(&self, matches: &ArgMatches) -> Result<()> {
         let client = Client::new(&self.connection, matches)?;
         let as_json = self.connection.json;
-        let started = start(&client, &UNLOAD, &self.references, &self.agents, self.no_follow, as_json);
-        cli::block_on(started)
+        let asked = asked(&self.references, &self.agents, self.architecture.as_deref());
+        let what = self.references.join(" ");
+        cli::block_on(image::start(&client, &what, &UNLOAD, asked, self.no_follow, as_json))
     }
 }
 
-async fn start(
-    client: &Client,
-    operation: &Operation<Asked<'_>, Started>,
-    references: &[String],
-    agents: &str,
-    no_follow: bool,
-    as_json: bool,
-) -> Result<()> {
-    image::start(client, &references.join(" "), operation, asked(references, agents), no_follow, as_json)
-        .await
-}
-
 /// The variables for these images. A request about one image has the form that every server understands.
-pub(crate) fn asked<'a>(references: &'a [String], agents: &'a str) -> Asked<'a> {
+pub(crate) fn asked<'a>(
+    references: &'a [String],
+    agents: &'a str,
+    architecture: Option<&'a str>,
+) -> Asked<'a> {
     let (first, more) =
         references.split_first().map_or(("", references), |(first, more)| (first.as_str(), more));
-    Asked { reference: first, target_agents: agents, references: (!more.is_empty()).then_some(more) }
+    let references = (!more.is_empty()).then_some(more);
+    Asked { reference: first, target_agents: agents, references, architecture }
 }
 
-async fn plan(client: &Client, references: &[String], agents: &str, as_json: bool) -> Result<()> {
-    let what = references.join(" ");
-    let plan = client.ask_about(&what, &PLAN, asked(references, agents)).await?;
+async fn plan(client: &Client, what: &str, asked: Asked<'_>, as_json: bool) -> Result<()> {
+    let plan = client.ask_about(what, &PLAN, asked).await?;
     let plan = plan.ok_or_else(|| Failure::failed(what, "the server gives no plan"))?;
     if as_json { json::print(&plan) } else { cli::print(&plan.page()) }
 }
@@ -162,6 +167,9 @@ impl Plan {
         let problems = self.agents.iter().filter(|agent| agent.problem.is_some()).count();
         if problems > 0 {
             total = format!("{total}; {problems} with a problem");
+        }
+        if let Some(others) = text::others(self.left_out) {
+            total = format!("{total}; left out: {others}");
         }
         [table, String::new(), total].join("\n")
     }
@@ -194,7 +202,7 @@ mod tests {
             })
         };
         serde_json::from_value(json!({
-            "folded": "gpu[1-2]", "count": 2, "bytes": 4_000_000,
+            "folded": "gpu[1-2]", "count": 2, "left_out": 0, "bytes": 4_000_000,
             "agents": steps.iter().map(step).collect::<Vec<_>>(),
         }))
         .unwrap()
@@ -210,6 +218,8 @@ mod tests {
              gpu2   offline   2.0 MB    -     offline\n\n\
              2 agents, 4.0 MB to fetch: gpu[1-2]; 1 with a problem"
         );
+        let some = Plan { left_out: 1, ..plan };
+        assert!(some.page().ends_with("1 with a problem; left out: 1 agent of another architecture"));
     }
 
     #[test]
@@ -228,8 +238,9 @@ mod tests {
     fn the_first_image_is_asked_for_as_the_only_one_would_be() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         for (given, more) in [(["a"].as_slice(), json!(null)), (&["a", "b"], json!(["b"]))] {
-            let expected = json!({"reference": "a", "target_agents": "*", "references": more});
-            assert_eq!(json!(asked(&names(given), "*")), expected);
+            let expected =
+                json!({"reference": "a", "target_agents": "*", "references": more, "architecture": null});
+            assert_eq!(json!(asked(&names(given), "*", None)), expected);
         }
     }
 }

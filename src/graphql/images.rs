@@ -13,7 +13,7 @@ use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::listing::walk;
 use crate::graphql::kit::outcome::{Done, outcome};
 use crate::graphql::kit::rows::{One, Rows};
-use crate::graphql::transfers::all_of;
+use crate::graphql::transfers::order;
 use crate::scan::service::{Rescan, Scanner};
 use crate::transfer::service::Transfers;
 
@@ -182,10 +182,12 @@ impl ImageMutation {
         reference: String,
         target_agents: String,
         #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
+        #[graphql(desc = "Only this architecture, and no agent of another; each agent's own if null.")]
+        architecture: Option<String>,
     ) -> Option<PreloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        let images = all_of(reference, references);
-        Some(transfers.preload(caller, &images, &target_agents).await.map(started).into())
+        let order = order(reference, target_agents, references, architecture);
+        Some(transfers.preload(caller, &order).await.map(started).into())
     }
 
     /// Removes images from agents, in one background task.
@@ -195,10 +197,12 @@ impl ImageMutation {
         reference: String,
         target_agents: String,
         #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
+        #[graphql(desc = "Only this architecture, and no agent of another; each agent's own if null.")]
+        architecture: Option<String>,
     ) -> Option<UnloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        let images = all_of(reference, references);
-        Some(transfers.unload(caller, &images, &target_agents).await.map(started).into())
+        let order = order(reference, target_agents, references, architecture);
+        Some(transfers.unload(caller, &order).await.map(started).into())
     }
 
     /// Removes an image and its aliases from the catalog. A rescan brings it back if the registry still has it.

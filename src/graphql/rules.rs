@@ -39,6 +39,11 @@ impl PreloadRule {
         &self.0.rule.target_agents
     }
 
+    /// The one architecture whose images it loads, onto agents of it; null for each agent's own.
+    async fn architecture(&self) -> Option<&str> {
+        self.0.rule.architecture.as_deref()
+    }
+
     /// The part of the day in which it may begin to load, `HH:MM-HH:MM`; null for always.
     async fn window(&self) -> Option<String> {
         self.0.rule.window.as_ref().map(Window::to_string)
@@ -123,10 +128,12 @@ pub(crate) struct PreloadRuleStatus {
     images: i32,
     /// Whether the pattern matches more than 5,000 images. The rule handles only 5,000 of them: narrow the pattern.
     is_cut: bool,
-    /// How many agents the expression names.
+    /// How many agents the expression names, without those that are left out.
     agents: i32,
-    /// The agents that the expression names, folded: `gpu[01-04]`.
+    /// These agents, folded: `gpu[01-04]`.
     folded: String,
+    /// How many agents that the expression names are left out, because their architecture is not the rule's.
+    left_out: i32,
     /// Names and groups in the expression that do not exist now; the first hundred. They count once they exist.
     unknown: Vec<String>,
     /// The number of all names and groups in the expression that do not exist now.
@@ -193,6 +200,7 @@ impl From<&Status> for PreloadRuleStatus {
             is_cut: status.is_cut,
             agents: count(status.agents),
             folded: status.folded.clone(),
+            left_out: count(status.left_out),
             unknown: status.unknown.clone(),
             unknown_count: count(status.unknown_count),
             away: status
@@ -239,10 +247,12 @@ pub(crate) struct PreloadRulePreview {
     image_names: Vec<String>,
     /// Whether the pattern matches more images than a rule handles.
     is_cut: bool,
-    /// How many agents the expression names.
+    /// How many agents the expression names, without those that are left out.
     agents: i32,
-    /// The agents that the expression names, folded.
+    /// These agents, folded.
     folded: String,
+    /// How many agents that the expression names are left out, because their architecture is not the rule's.
+    left_out: i32,
     /// The names of the agents; the first 1,000.
     agent_names: Vec<String>,
     /// Names and groups that do not exist now: typing errors, or agents yet to come. The first hundred.
@@ -269,7 +279,7 @@ pub(crate) struct PreloadRulePreview {
 #[derive(SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(crate) struct PreloadRuleProblem {
-    /// `images`, `target_agents`, `window` or `time_zone`.
+    /// `images`, `target_agents`, `architecture`, `window` or `time_zone`.
     field: &'static str,
     /// What is wrong and what would be right. For an expression, two lines follow: the expression, and a caret at the
     /// mistake.
@@ -285,6 +295,8 @@ pub(crate) struct CreatePreloadRuleInput {
     images: String,
     /// The expression that selects the agents. Names that do not exist yet are accepted and reported.
     target_agents: String,
+    /// The one architecture whose images it loads; each agent's own if not given.
+    architecture: Option<String>,
     /// When it may begin to load, `HH:MM-HH:MM`; always if not given. The window may extend over midnight.
     window: Option<String>,
     /// The IANA name of the window's time zone; the server's own if not given.
@@ -301,6 +313,8 @@ pub(crate) struct ModifyPreloadRuleInput {
     images: Option<String>,
     /// The expression that selects the agents.
     target_agents: Option<String>,
+    /// The one architecture whose images it loads; an empty text for each agent's own.
+    architecture: Option<String>,
     /// When it may begin to load; an empty text for always.
     window: Option<String>,
     /// The window's time zone; an empty text for the server's own.
@@ -359,6 +373,7 @@ impl RuleQuery {
         target_agents: String,
         window: Option<String>,
         time_zone: Option<String>,
+        architecture: Option<String>,
     ) -> FieldResult<PreloadRulePreview> {
         let (caller, rules) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Rules>());
         let window = window.filter(|window| !window.trim().is_empty());
@@ -369,12 +384,14 @@ impl RuleQuery {
             Ok(window) => preview.read(window.as_ref(), rules.now()),
             Err(error) => problems.push(problem(error)?),
         }
-        match rules.preview(caller, &images, &target_agents).await {
+        match rules.preview(caller, &images, &target_agents, architecture.as_deref()).await {
             Ok(found) => preview.find(&found),
             Err(error) => {
                 problems.push(problem(error)?);
-                // Of two mistakes, both are reported.
-                if let Err(error) = Rules::check_agents(&target_agents) {
+                // Of several mistakes, all are reported.
+                let others =
+                    [Rules::check_agents(&target_agents), Rules::check_architecture(architecture.as_deref())];
+                for error in others.into_iter().filter_map(Result::err) {
                     let other = problem(error)?;
                     if problems.iter().all(|known| known.field != other.field) {
                         problems.push(other);
@@ -402,6 +419,7 @@ impl PreloadRulePreview {
         self.is_cut = diff.is_cut();
         self.agents = count(agents.names.len());
         self.folded = agents.folded();
+        self.left_out = count(agents.left_out);
         self.agent_names = agents.names.iter().take(MAX_NAMES).cloned().collect();
         self.unknown.clone_from(&agents.unknown);
         self.unknown_count = count(agents.unknown_count);
@@ -429,6 +447,7 @@ impl RuleMutation {
         let wanted = RuleChange {
             images: Some(props.images),
             target_agents: Some(props.target_agents),
+            architecture: props.architecture,
             window: props.window,
             time_zone: props.time_zone,
             enabled: props.enabled,
@@ -447,6 +466,7 @@ impl RuleMutation {
         let change = RuleChange {
             images: props.images,
             target_agents: props.target_agents,
+            architecture: props.architecture,
             window: props.window,
             time_zone: props.time_zone,
             enabled: props.enabled,

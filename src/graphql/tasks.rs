@@ -55,9 +55,21 @@ impl BackgroundTask {
         self.task.targets.as_ref().map(|targets| targets.expression.as_str())
     }
 
-    /// The agents that the request's expression named when the task was created, folded.
+    /// The agents that the request's expression named when the task was created, without those that were left out,
+    /// folded.
     async fn target_agents_folded(&self) -> Option<&str> {
         self.task.targets.as_ref().map(|targets| targets.folded.as_str())
+    }
+
+    /// The one architecture of images that it is for; null if it is for each agent's own.
+    async fn architecture(&self) -> Option<&str> {
+        self.task.targets.as_ref().and_then(|targets| targets.architecture.as_deref())
+    }
+
+    /// How many agents that the expression named were left out, because their architecture is not the one asked for.
+    async fn left_out(&self) -> i32 {
+        let left_out = self.task.targets.as_ref().map_or(0, |targets| targets.left_out);
+        i32::try_from(left_out).unwrap_or(i32::MAX)
     }
 
     /// The standing preload that asked for it; null if a user asked for it.

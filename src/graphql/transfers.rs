@@ -6,7 +6,7 @@ use crate::access::caller::Caller;
 use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::scalar::BigInt;
 use crate::transfer::plan::{AgentPlan, Step};
-use crate::transfer::service::Transfers;
+use crate::transfer::service::{Order, Transfers};
 
 /// What a preload would do.
 #[derive(SimpleObject)]
@@ -16,6 +16,8 @@ pub(crate) struct PreloadPlan {
     folded: String,
     /// The number of agents.
     count: i32,
+    /// How many agents that the expression names are left out, because their architecture is not the one asked for.
+    left_out: i32,
     /// The bytes to fetch in all.
     bytes: BigInt,
     /// One row per image and agent: images in the order they were named, agents by id.
@@ -63,9 +65,16 @@ impl From<AgentPlan> for PreloadPlanAgent {
     }
 }
 
-/// Returns the image of the seed's `reference` argument, followed by those of `references`.
-pub(crate) fn all_of(reference: String, references: Option<Vec<Option<String>>>) -> Vec<String> {
-    std::iter::once(reference).chain(references.unwrap_or_default().into_iter().flatten()).collect()
+/// Returns what the arguments of the seed and those added to them ask for. The image of the seed's `reference` comes
+/// before those of `references`.
+pub(crate) fn order(
+    reference: String,
+    target_agents: String,
+    references: Option<Vec<Option<String>>>,
+    architecture: Option<String>,
+) -> Order {
+    let more = references.unwrap_or_default().into_iter().flatten();
+    Order { references: std::iter::once(reference).chain(more).collect(), target_agents, architecture }
 }
 
 /// The queries. All are for super-admins.
@@ -81,12 +90,16 @@ impl TransferQuery {
         reference: String,
         target_agents: String,
         #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
+        #[graphql(desc = "Only this architecture, and no agent of another; each agent's own if null.")]
+        architecture: Option<String>,
     ) -> FieldResult<Option<PreloadPlan>> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        let plan = transfers.plan(caller, &all_of(reference, references), &target_agents).await?;
+        let order = order(reference, target_agents, references, architecture);
+        let plan = transfers.plan(caller, &order).await?;
         Ok(Some(PreloadPlan {
             folded: plan.set.folded,
             count: i32::try_from(plan.set.names.len()).unwrap_or(i32::MAX),
+            left_out: i32::try_from(plan.left_out).unwrap_or(i32::MAX),
             bytes: BigInt(plan.agents.iter().map(|agent| agent.bytes).sum()),
             agents: plan.agents.into_iter().map(Into::into).collect(),
         }))

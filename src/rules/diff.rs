@@ -76,10 +76,10 @@ impl Lacking {
 /// How many names [`Diff::names`] has.
 const NAMED: usize = 20;
 
-/// Compares the images that a pattern matches with these agents. Each agent should have the image of its
-/// architecture; an agent for which there is none lacks nothing. An agent that holds another image under that name
-/// lacks this one.
-pub(crate) fn diff(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Diff {
+/// Compares the images that a pattern matches, of all architectures or of one, with these agents. Each agent should
+/// have the image of its architecture; an agent for which there is none lacks nothing. An agent that holds another
+/// image under that name lacks this one.
+pub(crate) fn diff(pattern: &ImagePattern, architecture: Option<&str>, agents: &Bits, scene: &Scene) -> Diff {
     let mut ready = pattern.ready();
     let mut diff = Diff::default();
     let same_name = |a: &Arc<Image>, b: &Arc<Image>| {
@@ -87,6 +87,13 @@ pub(crate) fn diff(pattern: &ImagePattern, agents: &Bits, scene: &Scene) -> Diff
             == (&b.record.name, &b.record.tag, &b.record.registry)
     };
     for images in scene.images.chunk_by(same_name) {
+        let images = match architecture {
+            None => images,
+            Some(one) => {
+                let found = images.iter().find(|image| image.record.architecture == one);
+                found.map(std::slice::from_ref).unwrap_or_default()
+            }
+        };
         let Some(first) = images.first() else { continue };
         let canonical = first.record.canonical();
         if !ready.takes(canonical.as_str()) {
@@ -131,6 +138,16 @@ mod tests {
     use crate::rules::tests::{bits, image};
 
     fn seen(pattern: &str, images: &[Arc<Image>], agents: &[usize], held: &[(&Arc<Image>, usize)]) -> Diff {
+        seen_of(None, pattern, images, agents, held)
+    }
+
+    fn seen_of(
+        architecture: Option<&str>,
+        pattern: &str,
+        images: &[Arc<Image>],
+        agents: &[usize],
+        held: &[(&Arc<Image>, usize)],
+    ) -> Diff {
         let ready: BTreeMap<String, Bits> =
             [("x86_64".to_owned(), bits(&[0, 1, 2])), ("aarch64".to_owned(), bits(&[5, 6]))].into();
         let held_by = |image: &Image| {
@@ -138,7 +155,7 @@ mod tests {
             bits(&holders.map(|(_, agent)| *agent).collect::<Vec<_>>())
         };
         let pattern = ImagePattern::parse(pattern).unwrap();
-        diff(&pattern, &bits(agents), &Scene { images, ready: &ready, held_by: &held_by })
+        diff(&pattern, architecture, &bits(agents), &Scene { images, ready: &ready, held_by: &held_by })
     }
 
     #[test]
@@ -159,6 +176,17 @@ mod tests {
             "nobody has the third one's processor"
         );
         assert_eq!((found.missing(), found.bytes()), (4, 400));
+    }
+
+    #[test]
+    fn of_one_architecture_only_its_images_are_wanted() {
+        let images = [image("a:1", "aarch64"), image("a:1", "x86_64"), image("b:1", "x86_64")];
+        let found = seen_of(Some("aarch64"), "*", &images, &[0, 1, 5, 6], &[(&images[0], 6)]);
+        assert_eq!((found.names, found.images, found.present), (vec!["cr.lab/a:1".to_owned()], 1, 1));
+        let [lacking] = found.lacking.as_slice() else { panic!("one: {:?}", found.lacking) };
+        assert_eq!((lacking.images.len(), &lacking.agents), (1, &vec![bits(&[5])]));
+        assert_eq!(lacking.images[0].record.architecture, "aarch64");
+        assert_eq!(seen_of(Some("riscv64"), "*", &images, &[0, 5], &[]).images, 0);
     }
 
     #[test]

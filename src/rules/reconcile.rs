@@ -15,7 +15,6 @@ use crate::base::ids::TaskId;
 use crate::base::signal::Follower;
 use crate::catalog::image::Image;
 use crate::fleet::agent::Agent;
-use crate::fleet::expression::Expression;
 use crate::rules::backoff::{Backoffs, Ending, Moment, save};
 use crate::rules::memory::Memory;
 use crate::rules::next::Next;
@@ -24,7 +23,7 @@ use crate::rules::rule::{Rule, parsed};
 use crate::rules::schedule::{self, PlannedTask, RoundLimits, RuleNeeds, Shares, Why};
 use crate::rules::service::Rules;
 use crate::rules::status::{Begun, Status, Waiting};
-use crate::rules::survey::{Seen, look_at};
+use crate::rules::survey::{Parsed, Seen, look_at};
 use crate::rules::window::WindowState;
 use crate::tasks::live::Live;
 use crate::tasks::task::{Item, ItemState, Page, TaskKind};
@@ -332,6 +331,7 @@ impl Rules {
                 rule: rule.name.clone(),
                 expression: rule.target_agents.clone(),
                 images: order.images.clone(),
+                architecture: rule.architecture.clone(),
                 agents,
             };
             // A user may have changed the rule during this round.
@@ -378,6 +378,7 @@ impl Rules {
                 images: diff.images,
                 is_cut: diff.is_cut(),
                 agents: agents.names.len(),
+                left_out: agents.left_out,
                 folded: agents.folded(),
                 unknown: agents.unknown.clone(),
                 unknown_count: agents.unknown_count,
@@ -408,9 +409,12 @@ fn only_waits_for_lost(
 }
 
 /// Parses the parts of a rule; `None` if it was written by a server that parses them differently.
-fn readable(rule: Arc<Rule>) -> Option<(Arc<Rule>, (ImagePattern, Expression))> {
+fn readable(rule: Arc<Rule>) -> Option<(Arc<Rule>, Parsed)> {
     match ImagePattern::parse(&rule.images).and_then(|images| Ok((images, parsed(&rule.target_agents)?))) {
-        Ok(parts) => Some((rule, parts)),
+        Ok((images, agents)) => {
+            let architecture = rule.architecture.clone();
+            Some((rule, Parsed { images, architecture, agents }))
+        }
         Err(error) => {
             tracing::warn!(rule = rule.name, %error, "a rule can't be read, and does nothing; change it");
             None

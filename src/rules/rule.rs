@@ -5,11 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::caller::{Caller, Credential, Origin, Role};
 use crate::access::names::checked_name;
+use crate::base::arch;
 use crate::base::ids::UserId;
+use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::fleet::expression::Expression;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::window::{Window, WindowState};
+
+/// Longest name of an architecture; none in use has half of it.
+const MAX_ARCHITECTURE: usize = 32;
 
 /// A standing preload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +25,9 @@ pub(crate) struct Rule {
     pub(crate) images: String,
     /// The expression for its agents, evaluated anew in each round.
     pub(crate) target_agents: String,
+    /// The one architecture whose images it loads, onto agents of it; `None` for each agent's own.
+    #[serde(default)]
+    pub(crate) architecture: Option<String>,
     /// When it may begin something; `None` for always.
     #[serde(default)]
     pub(crate) window: Option<Window>,
@@ -44,6 +52,8 @@ pub(crate) struct RuleChange {
     pub(crate) images: Option<String>,
     /// See [`Rule::target_agents`].
     pub(crate) target_agents: Option<String>,
+    /// The architecture, in any common spelling; empty for each agent's own.
+    pub(crate) architecture: Option<String>,
     /// The window, `HH:MM-HH:MM`; empty for always.
     pub(crate) window: Option<String>,
     /// The window's time zone; empty for the server's own.
@@ -62,6 +72,7 @@ impl Rule {
             name: checked_rule_name(name)?,
             images: String::new(),
             target_agents: String::new(),
+            architecture: None,
             window: None,
             enabled: true,
             created_at: now,
@@ -83,6 +94,10 @@ impl Rule {
     pub(crate) fn changed(self, change: RuleChange, caller: &Caller, now: Timestamp) -> Result<Self> {
         let images = change.images.map(|text| ImagePattern::parse(&text).map(|pattern| pattern.to_string()));
         let agents = change.target_agents.map(|text| parsed(&text).map(|_| text.trim().to_owned()));
+        let architecture = match &change.architecture {
+            Some(text) => architecture(text)?,
+            None => self.architecture,
+        };
         let zone = change.time_zone.as_deref();
         let window = match (change.window.as_deref().map(str::trim), &self.window) {
             (Some(""), _) | (None, None) if zone.is_some_and(|zone| !zone.trim().is_empty()) => {
@@ -99,6 +114,7 @@ impl Rule {
         Ok(Self {
             images: images.transpose()?.unwrap_or(self.images),
             target_agents: agents.transpose()?.unwrap_or(self.target_agents),
+            architecture,
             window,
             enabled: change.enabled.unwrap_or(self.enabled),
             modified_at: now,
@@ -144,6 +160,20 @@ pub(crate) fn parsed(text: &str) -> Result<Expression> {
     })
 }
 
+/// Reads the architecture of a rule; `None` for an empty text. Images of it may come later.
+///
+/// # Errors
+/// [`Error::Invalid`] for a text that can't be the name of one.
+pub(crate) fn architecture(text: &str) -> Result<Option<String>> {
+    let name = arch::named(text);
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.len() > MAX_ARCHITECTURE || !name.bytes().all(is_word) {
+        let why = format!("{:?} is none; give one such as x86_64 or aarch64", shown(text));
+        return Err(Error::invalid("architecture", why));
+    }
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
 /// Checks a name that a shell and a log line treat as one word.
 fn checked_rule_name(name: &str) -> Result<String> {
     let name = checked_name("name", name)?;
@@ -177,6 +207,7 @@ mod tests {
         RuleChange {
             images: Some(images.into()),
             target_agents: Some(agents.into()),
+            architecture: None,
             window: window.map(Into::into),
             time_zone: zone.map(Into::into),
             enabled: None,
@@ -198,6 +229,12 @@ mod tests {
             made,
             "all else is as it was, and so is the zone of the window"
         );
+        let arm = changed(RuleChange { architecture: Some(" ARM64 ".into()), ..RuleChange::default() });
+        assert_eq!(arm.architecture.as_deref(), Some("aarch64"));
+        let still = arm.clone().changed(RuleChange::default(), &caller(), Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(still.architecture, arm.architecture);
+        let all = RuleChange { architecture: Some(String::new()), ..RuleChange::default() };
+        assert_eq!(arm.changed(all, &caller(), Timestamp::UNIX_EPOCH).unwrap().architecture, None);
         let later = changed(RuleChange { window: Some("23:00-05:00".into()), ..RuleChange::default() });
         let window = later.window.unwrap();
         assert_eq!((window.to_string().as_str(), window.zone()), ("23:00-05:00", Some("Asia/Seoul")));
@@ -218,6 +255,10 @@ mod tests {
             (change("cr.lab/*", "*", Some("22:00-06:00"), Some("Nowhere/Land")), "time_zone: "),
             (change("cr.lab/*", "*", None, Some("UTC")), "time_zone: there is no window"),
             (RuleChange::default(), "images: it is empty"),
+            (
+                RuleChange { architecture: Some("a b".into()), ..change("cr.lab/*", "*", None, None) },
+                "architecture: \"a b\" is none",
+            ),
         ] {
             let refusal = new(wanted).unwrap_err();
             assert!(refusal.starts_with(words), "{refusal}");

@@ -19,9 +19,9 @@ use crate::rules::backoff::Backoffs;
 use crate::rules::diff::Diff;
 use crate::rules::memory::Memory;
 use crate::rules::pattern::ImagePattern;
-use crate::rules::rule::{Rule, RuleChange, parsed};
+use crate::rules::rule::{self, Rule, RuleChange, parsed};
 use crate::rules::status::Status;
-use crate::rules::survey::{Agents, look_at};
+use crate::rules::survey::{Agents, Parsed, look_at};
 use crate::rules::window::WindowState;
 use crate::store::{Store, Table};
 use crate::tasks::queue::Queue;
@@ -265,10 +265,15 @@ impl Rules {
         caller: &Caller,
         images: &str,
         target_agents: &str,
+        architecture: Option<&str>,
     ) -> Result<Preview> {
         caller.require_superadmin("preload_rule_preview")?;
-        let (pattern, expression) = (ImagePattern::parse(images)?, parsed(target_agents)?);
-        let mut seen = look_at(&self.catalog, &self.fleet, caller, vec![(pattern, expression)]).await?;
+        let asked = Parsed {
+            images: ImagePattern::parse(images)?,
+            architecture: architecture.map(rule::architecture).transpose()?.flatten(),
+            agents: parsed(target_agents)?,
+        };
+        let mut seen = look_at(&self.catalog, &self.fleet, caller, vec![asked]).await?;
         let (diff, agents) =
             seen.rules.pop().ok_or_else(|| Error::internal("a rule that was not looked at"))?;
         Ok(Preview { diff, agents })
@@ -280,6 +285,14 @@ impl Rules {
     /// [`Error::Invalid`] if it can't.
     pub(crate) fn check_agents(target_agents: &str) -> Result<()> {
         parsed(target_agents).map(drop)
+    }
+
+    /// Checks that an architecture can be read.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it can't.
+    pub(crate) fn check_architecture(architecture: Option<&str>) -> Result<()> {
+        architecture.map(rule::architecture).transpose().map(drop)
     }
 
     /// The time that decides whether windows are open.

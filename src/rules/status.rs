@@ -14,8 +14,10 @@ pub(crate) struct Status {
     pub(crate) images: usize,
     /// Whether more images match than are considered.
     pub(crate) is_cut: bool,
-    /// How many agents its expression names.
+    /// How many agents its expression names, without those that are left out.
     pub(crate) agents: usize,
+    /// How many agents that its expression names are left out, because their architecture is not the rule's.
+    pub(crate) left_out: usize,
     /// The agents' ids folded.
     pub(crate) folded: String,
     /// Names in the expression that no agent has, the first of them.

@@ -25,6 +25,8 @@ pub(crate) struct Agents {
     bits: Bits,
     /// The agents' ids, sorted.
     pub(crate) names: Vec<String>,
+    /// How many agents that the expression names are left out, because their architecture is not the rule's.
+    pub(crate) left_out: usize,
     /// Those of the agents that can't receive images now.
     pub(crate) away: Vec<Away>,
     /// Names in the expression that no agent has, the first of them.
@@ -68,12 +70,22 @@ impl Seen {
     }
 }
 
+/// A rule, parsed.
+pub(in crate::rules) struct Parsed {
+    /// The pattern for its images.
+    pub(in crate::rules) images: ImagePattern,
+    /// The one architecture it is for.
+    pub(in crate::rules) architecture: Option<String>,
+    /// The expression for its agents.
+    pub(in crate::rules) agents: Expression,
+}
+
 /// Surveys these rules, off the threads that answer requests.
 pub(in crate::rules) async fn look_at(
     catalog: &Catalog,
     fleet: &Fleet,
     caller: &Caller,
-    rules: Vec<(ImagePattern, Expression)>,
+    rules: Vec<Parsed>,
 ) -> Result<Seen> {
     let images = catalog.images(caller, &ImageFilter::default())?;
     let (fleet, roster) = (fleet.clone(), fleet.roster());
@@ -89,9 +101,10 @@ pub(in crate::rules) async fn look_at(
             roster.iter().map(|entry| (entry.1.record.id.as_str(), entry)).collect();
         let held_by = |image: &Image| fleet.held_by(image.subject.number);
         let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
-        let one = |(pattern, expression): (ImagePattern, Expression)| {
-            let agents = named(&expression, &inventory, &by_name);
-            (diff(&pattern, &agents.bits, &scene), agents)
+        let one = |rule: Parsed| {
+            let architecture = rule.architecture.as_deref();
+            let agents = named(&rule.agents, architecture, &inventory, &by_name);
+            (diff(&rule.images, architecture, &agents.bits, &scene), agents)
         };
         let rules = rules.into_iter().map(one).collect();
         let mut everywhere = Bits::default();
@@ -103,16 +116,24 @@ pub(in crate::rules) async fn look_at(
     looking.await.map_err(Error::internal)
 }
 
-fn named(expression: &Expression, inventory: &Inventory, by_name: &HashMap<&str, &(usize, Agent)>) -> Agents {
+/// The agents that an expression names. Those that are known to have another architecture than the rule's are left out.
+fn named(
+    expression: &Expression,
+    architecture: Option<&str>,
+    inventory: &Inventory,
+    by_name: &HashMap<&str, &(usize, Agent)>,
+) -> Agents {
     let known = evaluate_known(expression, inventory);
-    let mut agents = Agents {
-        names: known.names.iter().map(|&name| name.to_owned()).collect(),
-        unknown: known.unknown,
-        unknown_count: known.unknown_count,
-        ..Agents::default()
-    };
+    let mut agents =
+        Agents { unknown: known.unknown, unknown_count: known.unknown_count, ..Agents::default() };
     for (number, agent) in known.names.iter().filter_map(|name| by_name.get(name)) {
+        let own = agent.about.as_ref().map(|about| about.architecture.as_str());
+        if architecture.is_some() && own.is_some() && own != architecture {
+            agents.left_out += 1;
+            continue;
+        }
         agents.bits.insert(*number);
+        agents.names.push(agent.record.id.clone());
         if let Some(reason) = away(agent) {
             agents.away.push(Away { agent: agent.record.id.clone(), reason });
         }

@@ -135,11 +135,17 @@ pub struct Task {
 pub(crate) struct Targets {
     /// The expression as the caller wrote it.
     pub(crate) expression: String,
-    /// The agents that it meant at that time, folded into a short form.
+    /// The agents that it acts on, of those that the expression meant at that time, folded into a short form.
     pub(crate) folded: String,
     /// The id of the standing rule that asked for it; none if a person did.
     #[serde(default)]
     pub(crate) rule: Option<String>,
+    /// The one architecture of images that it acts on; none if it acts on each agent's own.
+    #[serde(default)]
+    pub(crate) architecture: Option<String>,
+    /// How many agents that the expression meant were left out, because theirs is another architecture.
+    #[serde(default)]
+    pub(crate) left_out: usize,
 }
 
 /// One unit of a task: a repository to read, an image to load on one agent.

@@ -1,11 +1,14 @@
 //! What callers ask about preloads and unloads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::access::audit::{Audit, Deed};
 use crate::access::caller::Caller;
+use crate::base::arch;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
+use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
@@ -34,11 +37,25 @@ pub(crate) struct Transfers {
     audit: Audit,
 }
 
+/// What a preload or an unload is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    /// The images, by any references.
+    pub(crate) references: Vec<String>,
+    /// The expression for the agents.
+    pub(crate) target_agents: String,
+    /// The one architecture of the images to act on, in any common spelling; agents of other architectures are left
+    /// out. `None` for each agent's own.
+    pub(crate) architecture: Option<String>,
+}
+
 /// A plan for some images and a set of agents.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// The agents of the plan.
     pub(crate) set: Selection,
+    /// How many agents that the expression names are left out, because theirs is another architecture.
+    pub(crate) left_out: usize,
     /// The plans for each image in turn and each agent, ordered by id.
     pub(crate) agents: Vec<AgentPlan>,
 }
@@ -52,6 +69,8 @@ pub(crate) struct Filling {
     pub(crate) expression: String,
     /// The images with that name.
     pub(crate) images: Vec<Arc<Image>>,
+    /// The one architecture that the rule is for.
+    pub(crate) architecture: Option<String>,
     /// The agents that lack them, sorted.
     pub(crate) agents: Vec<String>,
 }
@@ -92,43 +111,29 @@ impl Transfers {
     /// Starts loading images onto the agents that an expression names, in one task.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for no image or too many, or for an expression
-    /// that can't be parsed or names no agent, [`Error::Conflict`] when there are no agents at all. In each case
-    /// nothing is started.
-    pub(crate) async fn preload(
-        &self,
-        caller: &Caller,
-        references: &[String],
-        target_agents: &str,
-    ) -> Result<TaskId> {
-        self.start(caller, TaskKind::Preload, references, target_agents).await
+    /// [`Error::Missing`] for an unknown image, [`Error::Invalid`] for no image or too many, for an expression that
+    /// can't be parsed or names no agent, or for an architecture that an image or every agent has not,
+    /// [`Error::Conflict`] when there are no agents at all. In each case nothing is started.
+    pub(crate) async fn preload(&self, caller: &Caller, order: &Order) -> Result<TaskId> {
+        self.start(caller, TaskKind::Preload, order).await
     }
 
     /// Starts removing images from the agents that an expression names, in one task.
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
-    pub(crate) async fn unload(
-        &self,
-        caller: &Caller,
-        references: &[String],
-        target_agents: &str,
-    ) -> Result<TaskId> {
-        self.start(caller, TaskKind::Unload, references, target_agents).await
+    pub(crate) async fn unload(&self, caller: &Caller, order: &Order) -> Result<TaskId> {
+        self.start(caller, TaskKind::Unload, order).await
     }
 
-    async fn start(
-        &self,
-        caller: &Caller,
-        kind: TaskKind,
-        references: &[String],
-        expression: &str,
-    ) -> Result<TaskId> {
+    async fn start(&self, caller: &Caller, kind: TaskKind, order: &Order) -> Result<TaskId> {
         let action = format!("{}_image", kind.as_str());
-        let target = format!("{} on {expression}", first_of(references));
+        let architecture = order.architecture.as_deref().map(arch::named);
+        let images = of_architecture(&first_of(&order.references), architecture.as_deref());
+        let target = format!("{images} on {}", order.target_agents);
         self.audit
             .superadmin(caller, &action, &target, |deed| async move {
-                self.submit(&deed, caller, kind, references, expression).await
+                self.submit(&deed, caller, kind, order, architecture).await
             })
             .await
     }
@@ -138,26 +143,33 @@ impl Transfers {
         deed: &Deed,
         caller: &Caller,
         kind: TaskKind,
-        references: &[String],
-        expression: &str,
+        order: &Order,
+        architecture: Option<String>,
     ) -> Result<TaskId> {
-        let wanted = self.wanted(caller, references)?;
-        let set = self.resolve(caller, expression)?;
-        let items = self.items(&wanted, &set.names)?;
+        let asked = architecture.as_deref();
+        let wanted = self.wanted(caller, &order.references, asked)?;
+        let (set, left_out) = self.resolve(caller, &order.target_agents, asked)?;
+        let items = self.items(&wanted, &set.names, asked)?;
         let names: Vec<String> = wanted.into_iter().map(|wanted| wanted.name).collect();
-        let subject = format!("{} on {}", first_of(&names), set.folded);
-        let targets = Targets { expression: expression.into(), folded: set.folded, rule: None };
+        let subject = format!("{} on {}", of_architecture(&first_of(&names), asked), set.folded);
+        let expression = order.target_agents.clone();
+        let targets = Targets { expression, folded: set.folded, rule: None, architecture, left_out };
         self.queue.submit_for(deed, kind, subject, caller.user, items, Some(targets)).await
     }
 
-    /// The images that these references name, each once.
-    fn wanted(&self, caller: &Caller, references: &[String]) -> Result<Vec<Wanted>> {
+    /// The images that these references name, each once; of one architecture, if one is asked for.
+    fn wanted(
+        &self,
+        caller: &Caller,
+        references: &[String],
+        architecture: Option<&str>,
+    ) -> Result<Vec<Wanted>> {
         if references.len() > MAX_IMAGES {
             return Err(Error::invalid("references", format!("{MAX_IMAGES} images at most in one task")));
         }
         let mut wanted: Vec<Wanted> = Vec::with_capacity(references.len());
         for reference in references {
-            let images = self.catalog.architectures(caller, reference)?;
+            let images = of_one(reference, self.catalog.architectures(caller, reference)?, architecture)?;
             let Some(first) = images.first() else { continue };
             let name = first.record.canonical().to_string();
             match wanted.iter_mut().find(|known| known.name == name) {
@@ -173,7 +185,12 @@ impl Transfers {
 
     /// Makes one item for each image on each agent. The first image comes first on all agents, so that no agent gets
     /// several while others have nothing to do.
-    fn items(&self, wanted: &[Wanted], agents: &[String]) -> Result<Vec<NewItem>> {
+    fn items(
+        &self,
+        wanted: &[Wanted],
+        agents: &[String],
+        architecture: Option<&str>,
+    ) -> Result<Vec<NewItem>> {
         let count = wanted.len().saturating_mul(agents.len());
         if count > MAX_ITEMS {
             let why = format!(
@@ -186,7 +203,7 @@ impl Transfers {
         let mut items = Vec::with_capacity(count);
         for Wanted { name, images } in wanted {
             for agent in agents {
-                items.push(self.work(agent, images).item(name, wanted.len() > 1)?);
+                items.push(self.work(agent, images, architecture).item(name, wanted.len() > 1)?);
             }
         }
         Ok(items)
@@ -197,16 +214,17 @@ impl Transfers {
     /// # Errors
     /// Those of [`Queue::submit`].
     pub(crate) async fn fill(&self, caller: &Caller, filling: Filling) -> Result<TaskId> {
-        let Filling { rule, expression, images, agents } = filling;
+        let Filling { rule, expression, images, architecture, agents } = filling;
         let folded = fold(&agents);
         let name = images.first().map(|image| image.record.canonical().to_string()).unwrap_or_default();
-        let subject = format!("{name} on {folded}");
+        let what = format!("{} on {folded}", of_architecture(&name, architecture.as_deref()));
+        let subject = format!("{what} by rule {rule}");
         self.audit
-            .superadmin(caller, "preload_image", &subject, |deed| async move {
+            .superadmin(caller, "preload_image", &what, |deed| async move {
+                let work = |agent: &String| self.work(agent, &images, architecture.as_deref());
                 let items: Result<Vec<_>> =
-                    agents.iter().map(|agent| self.work(agent, &images).item(&name, false)).collect();
-                let subject = format!("{name} on {folded} by rule {rule}");
-                let targets = Targets { expression, folded, rule: Some(rule) };
+                    agents.iter().map(|agent| work(agent).item(&name, false)).collect();
+                let targets = Targets { expression, folded, rule: Some(rule), architecture, left_out: 0 };
                 self.queue
                     .submit_for(&deed, TaskKind::Preload, subject, caller.user, items?, Some(targets))
                     .await
@@ -214,29 +232,34 @@ impl Transfers {
             .await
     }
 
-    fn work(&self, id: &str, images: &[Arc<Image>]) -> Work {
+    fn work(&self, id: &str, images: &[Arc<Image>], asked: Option<&str>) -> Work {
         let agent = self.fleet.find(id);
         let image = agent.as_ref().and_then(|agent| image_for(images, agent));
+        let is_known = agent.as_ref().is_some_and(|agent| agent.about.is_some());
+        let others = if is_known { &[] } else { images.get(1..).unwrap_or_default() };
         let wrong_architecture = match image {
             Some(_) => None,
             None => agent.and_then(|agent| agent.about).map(|about| about.architecture),
         };
-        Work { agent: id.into(), image: image.map(|image| image.record.clone()), wrong_architecture }
+        Work {
+            agent: id.into(),
+            image: image.map(|image| image.record.clone()),
+            others: others.iter().map(|image| image.record.clone()).collect(),
+            asked: asked.map(Into::into),
+            wrong_architecture,
+        }
     }
 
     /// What a preload would do.
     ///
     /// # Errors
     /// Those of [`Transfers::preload`].
-    pub(crate) async fn plan(
-        &self,
-        caller: &Caller,
-        references: &[String],
-        target_agents: &str,
-    ) -> Result<Plan> {
+    pub(crate) async fn plan(&self, caller: &Caller, order: &Order) -> Result<Plan> {
         caller.require_superadmin("preload_plan")?;
-        let wanted = self.wanted(caller, references)?;
-        let set = self.resolve(caller, target_agents)?;
+        let architecture = order.architecture.as_deref().map(arch::named);
+        let asked = architecture.as_deref();
+        let wanted = self.wanted(caller, &order.references, asked)?;
+        let (set, left_out) = self.resolve(caller, &order.target_agents, asked)?;
         let mut planner = Planner::new(&self.catalog, &self.fleet);
         let mut agents = Vec::with_capacity(set.names.len().saturating_mul(wanted.len()));
         for Wanted { name, images } in &wanted {
@@ -244,10 +267,38 @@ impl Transfers {
                 agents.push(planner.plan(&agent, name, images).await?);
             }
         }
-        Ok(Plan { set, agents })
+        Ok(Plan { set, left_out, agents })
     }
 
-    fn resolve(&self, caller: &Caller, expression: &str) -> Result<Selection> {
+    /// The agents that an expression names; without those of another architecture than the one asked for, if one is,
+    /// and how many these are. An agent that was not met since the start stays: it decides when it is.
+    fn resolve(
+        &self,
+        caller: &Caller,
+        expression: &str,
+        architecture: Option<&str>,
+    ) -> Result<(Selection, usize)> {
+        let set = self.select(caller, expression)?;
+        let Some(asked) = architecture else { return Ok((set, 0)) };
+        let mut others = BTreeSet::new();
+        let mut names = Vec::new();
+        for id in &set.names {
+            let about = self.fleet.find(id).and_then(|agent| agent.about);
+            match about.map(|about| about.architecture).filter(|own| own != asked) {
+                Some(other) => drop(others.insert(other)),
+                None => names.push(id.clone()),
+            }
+        }
+        if names.is_empty() {
+            let others = others.into_iter().collect::<Vec<_>>().join(", ");
+            let why = format!("no agent of {} is {asked}; they are {others}", shown(&set.folded));
+            return Err(Error::invalid("architecture", why));
+        }
+        let left_out = set.names.len() - names.len();
+        Ok((Selection { folded: fold(&names), names }, left_out))
+    }
+
+    fn select(&self, caller: &Caller, expression: &str) -> Result<Selection> {
         let refusal = |error: ExpressionError| {
             let caret = error.caret(expression);
             Error::invalid(
@@ -281,6 +332,29 @@ impl Wanted {
             }
         }
     }
+}
+
+/// The image of the architecture asked for, of those that a reference means; all of them if none is asked for.
+fn of_one(reference: &str, images: Vec<Arc<Image>>, architecture: Option<&str>) -> Result<Vec<Arc<Image>>> {
+    let Some(asked) = architecture else { return Ok(images) };
+    let (found, others): (Vec<_>, Vec<_>) =
+        images.into_iter().partition(|image| image.record.architecture == asked);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let has: Vec<_> = others.iter().map(|image| image.record.architecture.as_str()).collect();
+    let (reference, has) = (shown(reference.trim()), has.join(", "));
+    let why = match asked {
+        "" => format!("it is empty; give one of those of {reference} ({has}), or leave it out"),
+        asked => format!("{reference} has no image for {}; it has {has}", shown(asked)),
+    };
+    Err(Error::invalid("architecture", why))
+}
+
+/// What a task or a row of the audit log calls images: with their architecture, if the task is for one only.
+fn of_architecture(images: &str, architecture: Option<&str>) -> String {
+    architecture
+        .map_or_else(|| images.to_owned(), |architecture| format!("{images} ({})", shown(architecture)))
 }
 
 /// The first of some names, and how many more there are.

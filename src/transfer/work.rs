@@ -14,6 +14,12 @@ pub(in crate::transfer) struct Work {
     /// The image as it was in the catalog when the task was made: a tag that moves meanwhile does not change the
     /// task. `None` if the reference has no image for the agent's architecture.
     pub(crate) image: Option<ImageRecord>,
+    /// The images of further architectures, if the agent's own was not known when the task was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<ImageRecord>,
+    /// The one architecture that the task is for; `None` if it is for each agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked: Option<String>,
     /// The architecture for which there is no image.
     #[serde(default)]
     pub(crate) wrong_architecture: Option<String>,
@@ -26,6 +32,11 @@ impl Work {
         let agent = self.agent.clone();
         let name = if several { format!("{agent}: {image}") } else { agent.clone() };
         Ok(NewItem { name, pair: Some(Pair { agent, image: image.into() }), phase: 0, work })
+    }
+
+    /// The image for an agent of this architecture.
+    pub(in crate::transfer) fn image_for(&self, architecture: &str) -> Option<&ImageRecord> {
+        self.image.iter().chain(&self.others).find(|image| image.architecture == architecture)
     }
 
     /// Decodes the work of an item.

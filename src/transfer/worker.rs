@@ -91,15 +91,22 @@ impl Worker for TransferWorker {
 
     async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure> {
         let work = Work::of(&item.work).map_err(|error| ItemFailure::giving_up(error.to_string()))?;
-        let Some(image) = &work.image else {
+        if work.image.is_none() {
             let architecture = work.wrong_architecture.as_deref().unwrap_or("unknown");
-            return Err(ItemFailure::giving_up(format!(
-                "the agent's architecture is {architecture}, which the image has not"
-            )));
-        };
+            return Err(lacks(architecture));
+        }
         // Before the item waits for its turn: an agent that is away, or waits for another one, holds no place in the
         // line.
         let engine = self.reach(place, &work.agent)?;
+        let image = match self.image(&work) {
+            Ok(image) => image,
+            Err(architecture) => {
+                return work.asked.as_deref().map_or_else(
+                    || Err(lacks(&architecture)),
+                    |asked| Ok(left_out(&item.name, &architecture, asked)),
+                );
+            }
+        };
         let mut sources = self.sources(&work.agent, engine.as_ref(), image)?;
         let waits = async {
             place.report(item.progress, format!("{}: waiting for its turn", item.name));
@@ -140,6 +147,14 @@ impl Worker for TransferWorker {
 }
 
 impl TransferWorker {
+    /// Returns the image for an agent that was reached, or the agent's architecture if there is none for it. An agent
+    /// that was away when the task was made may turn out to have any architecture.
+    fn image<'a>(&self, work: &'a Work) -> Result<&'a ImageRecord, String> {
+        let about = self.fleet.find(&work.agent).and_then(|agent| agent.about);
+        let architecture = about.map(|about| about.architecture).unwrap_or_default();
+        work.image_for(&architecture).ok_or(architecture)
+    }
+
     /// Returns the engine of an agent; if the agent is away the item waits for it, as long as the operator allows.
     fn reach(&self, place: &Workplace, agent: &str) -> Result<Arc<dyn Engine>, ItemFailure> {
         let found = self.fleet.find(agent).ok_or_else(|| ItemFailure::giving_up("the agent was removed"))?;
@@ -271,6 +286,19 @@ impl TransferWorker {
         let account = registry.username.clone().zip(password);
         Ok(account.map(|(username, password)| Credentials { username, password }))
     }
+}
+
+/// The failure of an item whose image does not exist for this architecture.
+fn lacks(architecture: &str) -> ItemFailure {
+    ItemFailure::giving_up(format!("the agent's architecture is {architecture}, which the image has not"))
+}
+
+/// The end of an item on an agent that turned out to have another architecture than the task is for.
+fn left_out(item: &str, architecture: &str, asked: &str) -> Outcome {
+    let why = format!("left out: the agent's architecture is {architecture}, and the task is for {asked}");
+    let mut ledger = Ledger::default();
+    ledger.skipped.push(item, why.as_str());
+    Outcome { note: Some(why), ..Outcome::new(ledger) }
 }
 
 /// When to try an item again that failed with this fault.

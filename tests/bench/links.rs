@@ -111,5 +111,5 @@ fn held(number: usize) -> Held {
 fn agent(number: usize) -> Simulated {
     let own = (0..IMAGES / 2).map(|image| held(1_000_000 + number * IMAGES + image));
     let held = (0..IMAGES / 2).map(held).chain(own).collect();
-    Simulated { id: format!("gpu{number:04}"), held, pace: Pace::AtOnce }
+    Simulated { id: format!("gpu{number:04}"), architecture: "x86_64", held, pace: Pace::AtOnce }
 }

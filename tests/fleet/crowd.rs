@@ -63,7 +63,8 @@ impl Crowd {
         let token = token(&api, json!({"uses": AGENTS})).await;
         let (watch, mut agents) = (Arc::new(Watch::default()), JoinSet::new());
         for number in 0..AGENTS {
-            let agent = Simulated { id: id(number), held: Vec::new(), pace: pace(number) };
+            let agent =
+                Simulated { id: id(number), architecture: "x86_64", held: Vec::new(), pace: pace(number) };
             let (url, token, watch) = (app.url().to_owned(), token.clone(), Arc::clone(&watch));
             agents.spawn(async move { agent.run(&url, &token, watch).await });
         }

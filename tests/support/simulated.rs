@@ -1,14 +1,14 @@
 //! Agents that are loops in this process and speak the real protocol: hundreds of them cost no more than one real
 //! engine, and each is as slow or as dead as a test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use wharf::wire::image::{EngineInfo, Held, Progress, Pull, Pulled};
+use wharf::wire::image::{EngineInfo, Held, Progress, Pull, Pulled, Removal};
 use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
 use wharf::wire::socket::{Broken, Sender, Socket};
 use wharf::wire::{MAX_MESSAGE, PATH};
@@ -39,6 +39,8 @@ pub struct Watch {
     pulling: AtomicUsize,
     most: AtomicUsize,
     begun: Mutex<Vec<(String, String)>>,
+    /// The agents and the images they pulled and were not asked to remove since.
+    loaded: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Watch {
@@ -46,6 +48,11 @@ impl Watch {
     /// both.
     pub fn take(&self) -> (usize, Vec<(String, String)>) {
         (self.most.swap(0, Ordering::SeqCst), std::mem::take(&mut self.begun.lock()))
+    }
+
+    /// Returns the agents with the images they pulled and were not asked to remove since.
+    pub fn loaded(&self) -> Vec<(String, String)> {
+        self.loaded.lock().iter().cloned().collect()
     }
 
     fn begins(&self, id: &str, what: &Pull) {
@@ -62,6 +69,7 @@ impl Watch {
 /// An agent that has not joined yet.
 pub struct Simulated {
     pub id: String,
+    pub architecture: &'static str,
     /// The images it reports.
     pub held: Vec<Held>,
     pub pace: Pace,
@@ -86,7 +94,8 @@ impl Simulated {
             panic!("not welcome")
         };
         let (mut sender, mut receiver) = socket.split();
-        sender.send(&FromAgent::Here(someone(&id))).await.expect("here");
+        let about = EngineInfo { architecture: self.architecture.into(), ..someone(&id) };
+        sender.send(&FromAgent::Here(about)).await.expect("here");
         let mut has = self.held.clone();
         let report = Images { full: true, last: true, held: self.held, ..Images::default() };
         sender.send(&FromAgent::Images(report)).await.expect("a report");
@@ -106,7 +115,7 @@ impl Simulated {
                     continue;
                 }
                 _ = step.tick() => {
-                    goes_on(&mut under, &mut has, &mut sender, &watch).await;
+                    goes_on(&id, &mut under, &mut has, &mut sender, &watch).await;
                     continue;
                 }
             };
@@ -116,7 +125,17 @@ impl Simulated {
                     let answer = match request.ask {
                         Ask::Look => Answer::Looked,
                         Ask::Find(name) => Answer::Found(found(&has, &name)),
-                        _ => Answer::Found(None),
+                        Ask::Remove(name) => {
+                            let gone: Vec<_> = found(&has, &name).into_iter().map(|held| held.id).collect();
+                            has.retain(|held| !gone.contains(&held.id));
+                            watch.loaded.lock().retain(|(agent, image)| {
+                                *agent != id || gone.iter().all(|gone| gone.to_string() != *image)
+                            });
+                            let news = Images { gone, ..Images::default() };
+                            let _ = sender.send(&FromAgent::Images(news)).await;
+                            Answer::Removed(Removal::Removed { freed: None })
+                        }
+                        Ask::HandOut { .. } => Answer::Found(None),
                     };
                     let _ = sender.send(&FromAgent::Answer(Reply { call: request.call, answer })).await;
                 }
@@ -125,7 +144,7 @@ impl Simulated {
                     watch.begins(&id, &what);
                     under.push(Under { pull, what, done: 0 });
                     while self.pace == Pace::AtOnce && !under.is_empty() {
-                        goes_on(&mut under, &mut has, &mut sender, &watch).await;
+                        goes_on(&id, &mut under, &mut has, &mut sender, &watch).await;
                     }
                 }
                 _ => {}
@@ -139,7 +158,13 @@ fn found(has: &[Held], name: &str) -> Option<Held> {
 }
 
 /// Takes each pull one step further.
-async fn goes_on(under: &mut Vec<Under>, has: &mut Vec<Held>, sender: &mut Sender<TcpStream>, watch: &Watch) {
+async fn goes_on(
+    id: &str,
+    under: &mut Vec<Under>,
+    has: &mut Vec<Held>,
+    sender: &mut Sender<TcpStream>,
+    watch: &Watch,
+) {
     for Under { pull, what, done } in under.iter_mut() {
         *done += 1;
         let progress = Progress { bytes_done: *done, bytes_total: STEPS, ..Progress::default() };
@@ -153,6 +178,7 @@ async fn goes_on(under: &mut Vec<Under>, has: &mut Vec<Held>, sender: &mut Sende
                 size: STEPS,
             };
             has.push(held.clone());
+            watch.loaded.lock().insert((id.to_owned(), held.id.to_string()));
             let news = Images { held: vec![held.clone()], ..Images::default() };
             let _ = sender.send(&FromAgent::Images(news)).await;
             // Counted before it is reported: the manager may begin the next pull at once.

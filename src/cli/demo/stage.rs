@@ -141,7 +141,7 @@ impl Stage {
 
     /// Has an image loaded or removed.
     pub(super) async fn transfer(&self, operation: &Transfer, image: &str, agents: &str) -> Result<TaskId> {
-        task_of(&self.done(operation, transfer::asked(&[image.to_owned()], agents)).await?)
+        task_of(&self.done(operation, transfer::asked(&[image.to_owned()], agents, None)).await?)
     }
 
     /// Waits until a task ends, with whatever result.
