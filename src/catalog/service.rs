@@ -12,7 +12,7 @@ use crate::access::tenants::{Group, Tenants};
 use crate::access::visibility::{self, ImageFilter, PresenceIndex, Viewpoint};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
-use crate::base::reference::shown;
+use crate::base::reference::{Canonical, shown};
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord, Layer};
@@ -113,6 +113,20 @@ impl Catalog {
         let index = self.index.read();
         let view = index.view(&viewpoint);
         lookup::of_one_name(&index, reference, None, |subject| view.judge(subject).is_visible())
+    }
+
+    /// The images of each of these names that [`Catalog::survey`] walks, by architecture.
+    pub(crate) fn architectures_of(
+        &self,
+        caller: &Caller,
+        filter: &ImageFilter,
+        names: impl Iterator<Item = Canonical>,
+    ) -> Result<Vec<Vec<Arc<Image>>>> {
+        let viewpoint = self.viewpoint(caller, filter)?;
+        let index = self.index.read();
+        let view = index.view(&viewpoint);
+        let of = |name: Canonical| index.images_named(name.as_str(), |subject| view.see(subject));
+        Ok(names.map(|name| of(name).into_iter().cloned().collect()).collect())
     }
 
     /// Explains why an image is or is not visible to a user under a filter: each condition that was checked.

@@ -57,6 +57,9 @@ pub(crate) struct ImageConnection {
 pub(crate) struct ImageEdge {
     /// The image.
     node: Option<One<ImageNode>>,
+    /// With `one_per_name`, the images of the same name that the caller may see, by architecture, whether or not they
+    /// pass the filter; otherwise the image alone.
+    architectures: Rows<ImageNode>,
     /// Its position, for `after` and `before`. It stays valid when images are added or removed meanwhile.
     cursor: String,
 }
@@ -113,6 +116,8 @@ impl ImageNodeQuery {
         >,
         #[graphql(desc = "Only the agents of this scaling group count.")] scaling_group: Option<String>,
         #[graphql(desc = "Only those that an agent has, or that none has.")] is_installed: Option<bool>,
+        #[graphql(desc = "One row for all architectures of a name: the first that passes the filter.")]
+        one_per_name: Option<bool>,
     ) -> FieldResult<Option<ImageConnection>> {
         let catalog = ctx.data_unchecked::<Catalog>();
         let (caller, scope_domain) = seen_from(ctx, scope_id)?;
@@ -128,37 +133,55 @@ impl ImageNodeQuery {
         };
         let (filter, order) = (Filter::parse(filter.as_deref())?, Order::parse(order.as_deref())?);
         let window = Window { offset, first, last, after, before };
+        let is_grouped = one_per_name.unwrap_or_default();
+        let no_filter = Filter::parse(None)?;
         let catalog = catalog.clone();
         let found = move |meter: &Meter| {
             let take = |images: &mut dyn Iterator<Item = (&str, &Arc<Image>)>, meter: &Meter| {
                 let rows =
                     images.filter(|_| is_any).map(|(key, image)| (key, Seen { image, audience: &audience }));
-                let page = page::page::<Image>(rows, &filter, &order, &window, meter)?;
-                // Kept after the walk: only the page's images, not the list they were taken from.
-                let owned = |(seen, cursor): (Seen<'_>, String)| {
-                    (ImageRow::new(seen.image.clone(), &audience), cursor)
+                let page = if is_grouped {
+                    let rows = firsts(rows, &filter, meter)?.into_iter();
+                    page::page::<Image>(rows, &no_filter, &order, &window, meter)?
+                } else {
+                    page::page::<Image>(rows, &filter, &order, &window, meter)?
                 };
+                // Kept after the walk: only the page's images, not the list they were taken from.
+                let owned = |(seen, cursor): (Seen<'_>, String)| (Arc::clone(seen.image), cursor);
                 let edges: Vec<_> = page.rows.into_iter().map(owned).collect();
                 Ok::<_, Error>((edges, page.count, page.has_previous, page.has_next))
             };
             // Nothing can be written while the walk holds the catalog itself; a long walk works on a copy.
             let (briefly, budget) = meter.briefly();
-            let page = catalog.survey(&caller, &seen, |images| take(images, &briefly))?;
-            if page.is_ok() || !budget.is_spent() {
-                return page;
+            let mut page = catalog.survey(&caller, &seen, |images| take(images, &briefly))?;
+            if page.is_err() && budget.is_spent() {
+                let copies = catalog.survey_copies(&caller, &seen)?;
+                page = take(&mut copies.iter().map(|(key, image)| (&**key, image)), meter);
             }
-            let copies = catalog.survey_copies(&caller, &seen)?;
-            take(&mut copies.iter().map(|(key, image)| (&**key, image)), meter)
+            let (images, count, has_previous, has_next) = page?;
+            let variants: Vec<Vec<Arc<Image>>> = if is_grouped {
+                let names = images.iter().map(|(image, _)| image.record.canonical());
+                catalog.architectures_of(&caller, &seen, names)?
+            } else {
+                images.iter().map(|(image, _)| vec![Arc::clone(image)]).collect()
+            };
+            let node = |image| ImageNode(ImageRow::new(image, &audience));
+            let edge = |((image, cursor), variants): ((_, String), Vec<_>)| ImageEdge {
+                node: Some(One(node(image).into())),
+                architectures: Rows(variants.into_iter().map(node).collect()),
+                cursor,
+            };
+            let edges: Vec<ImageEdge> = images.into_iter().zip(variants).map(edge).collect();
+            Ok((edges, count, has_previous, has_next))
         };
-        let (rows, count, has_previous_page, has_next_page) = walk(ctx, found).await?;
+        let (edges, count, has_previous_page, has_next_page) = walk(ctx, found).await?;
         let page_info = PageInfo {
             has_next_page,
             has_previous_page,
-            start_cursor: rows.first().map(|(_, cursor)| cursor.clone()),
-            end_cursor: rows.last().map(|(_, cursor)| cursor.clone()),
+            start_cursor: edges.first().map(|edge| edge.cursor.clone()),
+            end_cursor: edges.last().map(|edge| edge.cursor.clone()),
         };
-        let edge = |(row, cursor)| Some(ImageEdge { node: Some(One(ImageNode(row).into())), cursor });
-        let edges = rows.into_iter().map(edge).collect();
+        let edges = edges.into_iter().map(Some).collect();
         Ok(Some(ImageConnection { page_info, edges, count: i32::try_from(count).ok() }))
     }
 
@@ -172,6 +195,30 @@ impl ImageNodeQuery {
         let rows = own.map(|image| ImageNode(ImageRow::new(image.clone(), &audience)));
         Ok(Some(Rows(rows.collect())))
     }
+}
+
+/// The first image of each name that passes a filter, of images that come by name.
+///
+/// # Errors
+/// Those of [`Meter::go_on`].
+fn firsts<'a>(
+    rows: impl Iterator<Item = (&'a str, Seen<'a>)>,
+    filter: &Filter<Image>,
+    meter: &Meter,
+) -> Result<Vec<(&'a str, Seen<'a>)>, Error> {
+    let name = |seen: &Seen<'a>| {
+        let record = &seen.image.record;
+        (record.registry.as_str(), record.name.as_str(), record.tag.as_str())
+    };
+    let mut firsts: Vec<(&str, Seen)> = Vec::new();
+    for (key, seen) in rows {
+        meter.go_on()?;
+        let is_same = firsts.last().is_some_and(|(_, last)| name(last) == name(&seen));
+        if !is_same && filter.holds(seen, meter) {
+            firsts.push((key, seen));
+        }
+    }
+    Ok(firsts)
 }
 
 /// Returns the caller whose view a scope means, and for super-admins the domain they look from.

@@ -234,3 +234,35 @@ async fn an_agent_that_was_away_gets_the_image_of_its_own_architecture_or_none()
         has["images"].as_array().unwrap().iter().filter(|image| image["installed"] == true).collect();
     assert!(installed.len() == 1 && installed[0]["architecture"] == own, "{has:#}");
 }
+
+#[tokio::test]
+async fn a_name_is_one_row_with_all_its_architectures_if_that_is_asked_for() {
+    let scene = Scene::set().await;
+    let query = "query($filter: String, $order: String, $first: Int, $offset: Int, $one: Boolean) {
+        image_nodes(filter: $filter, order: $order, first: $first, offset: $offset, one_per_name: $one) {
+            count edges { node { name architecture } architectures { architecture } } } }";
+    let rows = async |asked: Value| {
+        let page = scene.api().ask(query, asked).await["image_nodes"].take();
+        let row = |edge: &Value| {
+            let architectures = edge["architectures"].as_array().unwrap().iter();
+            let architectures: Vec<&str> =
+                architectures.map(|image| image["architecture"].as_str().unwrap()).collect();
+            let node = &edge["node"];
+            format!("{} {}: {}", node["name"], node["architecture"], architectures.join(" ")).replace('"', "")
+        };
+        let rows: Vec<String> = page["edges"].as_array().unwrap().iter().map(row).collect();
+        (page["count"].as_u64().unwrap(), rows)
+    };
+    let both = |own: &str| format!("r/both {own}: aarch64 x86_64");
+    let one = "r/one x86_64: x86_64".to_owned();
+    let all = (2, vec![both("aarch64"), one.clone()]);
+    assert_eq!(rows(json!({"one": true})).await, all);
+    let of_pc = json!({"one": true, "filter": "architecture == \"x86_64\""});
+    assert_eq!(rows(of_pc).await, (2, vec![both("x86_64"), one.clone()]), "the first that passes the filter");
+    let of_arm = json!({"one": true, "filter": "architecture == \"aarch64\""});
+    assert_eq!(rows(of_arm).await, (1, vec![both("aarch64")]));
+    let second = json!({"one": true, "order": "-name", "first": 1, "offset": 1});
+    assert_eq!(rows(second).await, (2, vec![both("aarch64")]));
+    let each = ["r/both aarch64: aarch64", "r/both x86_64: x86_64", one.as_str()].map(str::to_owned);
+    assert_eq!(rows(json!({})).await, (3, each.to_vec()));
+}
