@@ -130,6 +130,7 @@ export const t = {
     failed: "The images could not be listed",
     registry: "Registry",
     architecture: "Architecture",
+    also: ", also for",
     accelerator: "Accelerator",
     accelerators: "Accelerators",
     any: "any",
@@ -164,6 +165,8 @@ export const t = {
     dealiased: (name: string) => `${name} is no alias any more.`,
     where: "Where it is",
     nowhere: "There is no agent yet.",
+    otherAgents: (count: number) =>
+      count === 1 ? "1 agent runs another architecture." : `${s(count, "agent")} run other architectures.`,
     otherDigest: "other digest",
     preload: "Preload",
     preloadOn: (agent: string) => `Preload on ${agent}`,
@@ -229,6 +232,15 @@ export const t = {
     noRoom: (count: number) => `It will not fit on ${s(count, "agent")}`,
     noRoomWhy: (names: string) => `Make room on them first, or leave them out: ${names}`,
     willNotFit: "will not fit",
+    eachItsOwn: (names: string[]) =>
+      names.length > 0 ? `Each agent its own: ${names.join(", ")}` : "Each agent its own",
+    only: (name: string) => `Only ${name}`,
+    touched: (name: string, count: number) => `${name} on ${s(count, "agent")}`,
+    leftOut: (count: number) =>
+      count === 1
+        ? "1 agent of another architecture is left out."
+        : `${s(count, "agent")} of other architectures are left out.`,
+    noneOf: (name: string) => `None of these agents is ${name}.`,
     steps: {
       "already-there": "already there",
       stale: "replaces an older one",
@@ -266,6 +278,8 @@ export const t = {
       `${reference} (${architecture}) on ${agent}: ${state}`,
     chosen: (images: number, agents: number) => `${s(images, "image")} × ${s(agents, "agent")}`,
     tooMany: (most: number) => `Select ${most} images at most to act on them.`,
+    someArchitectures:
+      "Of some images only one architecture is selected, of others another. Select rows of one architecture, or every architecture of each image.",
     hint: "Click a cell, or drag over several; a name selects its whole row or column.",
     failed: "The matrix could not be read",
     noAgents: "The matrix begins with the first agent: a node whose container engine wharf may use.",
@@ -353,6 +367,7 @@ export const t = {
     imagesHint: "A pattern for registry/name:tag. * stands for any characters, also / and :, and ? for any one.",
     agentsHint: "Looked up anew each time, so agents that join later count. Names that nobody has yet are taken.",
     window: "Window of the day",
+    leftOutHint: "Agents of other architectures are left out.",
     windowHint: "As 22:00-06:00. Outside it nothing new begins; what has begun goes on.",
     zone: "Time zone",
     ownZone: "the server's own",

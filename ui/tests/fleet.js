@@ -15,6 +15,7 @@ export class Engine {
   stall = null;
   /** Where registries really are, by the host in image names. */
   mirrors = {};
+  architecture = "x86_64";
   #images = new Map();
   #listeners = new Set();
 
@@ -67,7 +68,7 @@ export class Engine {
         Name: this.name,
         ServerVersion: "20.10.24",
         OSType: "linux",
-        Architecture: "x86_64",
+        Architecture: this.architecture,
         DockerRootDir: "/",
         Labels: [],
       });

@@ -193,7 +193,7 @@ export function pages() {
   const image = encodeURIComponent(`${HOST}/stable/python:3.11-ubuntu22.04 x86_64`);
   const tensorflow = encodeURIComponent(`${HOST}/stable/tensorflow:2.15-py311-cuda12.2 x86_64`);
   const chosen = async (page) => {
-    for (const name of [/python:3\.12-ubuntu22\.04 /, /tensorflow:2\.17/, /pytorch:2\.3/])
+    for (const name of [/python:3\.12-ubuntu22\.04$/, /tensorflow:2\.17/, /pytorch:2\.3/])
       await page.getByRole("checkbox", { name }).check();
   };
   const transfer = async (page, action, dialog, agents) => {

@@ -85,15 +85,16 @@ export class Lab {
 
   /**
    * `layouts` are agents with the built-in engine, by name; `isNew`: nobody has an account, and the link to the page
-   * that makes the first is in `lab.setUpLink`.
+   * that makes the first is in `lab.setUpLink`. `architectures` are those of the first agents, the rest is x86_64.
    */
-  static async start({ agents = 0, layouts = [], slowness = 0, isNew = false } = {}) {
+  static async start({ agents = 0, architectures = [], layouts = [], slowness = 0, isNew = false } = {}) {
     const lab = new Lab();
     lab.isNew = isNew;
     lab.layouts = layouts;
     try {
       lab.engines = await fleet(lab.folder, agents);
       for (const engine of lab.engines) engine.slowness = slowness;
+      for (const [place, architecture] of architectures.entries()) lab.engines[place].architecture = architecture;
       await lab.#startRegistry();
       lab.port = await freePort();
       await lab.serve();

@@ -84,6 +84,8 @@ export type CreateContainerRegistryInput = {
 
 /** A new rule. */
 export type CreatePreloadRuleInput = {
+  /** The one architecture whose images it loads; each agent's own if not given. */
+  architecture?: InputMaybe<Scalars['String']['input']>;
   /** Whether the rule is in effect; true if not given. */
   enabled?: InputMaybe<Scalars['Boolean']['input']>;
   /**
@@ -303,6 +305,8 @@ export type ModifyKeyPairInput = {
 
 /** Changes to a rule. A field that is null keeps its value. */
 export type ModifyPreloadRuleInput = {
+  /** The one architecture whose images it loads; an empty text for each agent's own. */
+  architecture?: InputMaybe<Scalars['String']['input']>;
   /** Whether the rule is in effect. */
   enabled?: InputMaybe<Scalars['Boolean']['input']>;
   /** The pattern that selects the images. */
@@ -529,7 +533,7 @@ export type ImagesQueryVariables = Exact<{
 }>;
 
 
-export type ImagesQuery = { image_nodes: { count: number | null, edges: Array<{ node: { id: string, name: string | null, registry: string | null, tag: string | null, architecture: string | null, digest: string | null, size_bytes: number | null, humanized_name: string | null, installed: boolean | null, supported_accelerators: Array<string | null> | null, aliases: Array<string | null> | null } | null } | null> } | null };
+export type ImagesQuery = { image_nodes: { count: number | null, edges: Array<{ node: { name: string | null, registry: string | null, tag: string | null, humanized_name: string | null, supported_accelerators: Array<string | null> | null } | null, architectures: Array<{ architecture: string | null, digest: string | null, size_bytes: number | null, installed: boolean | null, aliases: Array<string | null> | null } | null> } | null> } | null };
 
 export type RegistryNamesQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -604,17 +608,18 @@ export type ImageCountQuery = { image_nodes: { count: number | null } | null };
 export type RulesQueryVariables = Exact<{ [key: string]: never; }>;
 
 
-export type RulesQuery = { preload_rules: Array<{ name: string, images: string, target_agents: string, window: string | null, time_zone: string | null, effective_time_zone: string | null, enabled: boolean, state: string, opens_at: string | null, closes_at: string | null, modified_at: string, modified_by: string, status: { at: string, images: number, is_cut: boolean, agents: number, folded: string, unknown: Array<string>, unknown_count: number, away_count: number, present: number, missing: number, loading: number, due: number, held_back: number, unfit: number, begun_at: string | null, begun: number, task_ids: Array<string>, problem: string | null, away: Array<{ agent: string, reason: string }>, waiting: Array<{ agent: string, image: string, reason: string, until: string | null }> } | null }> };
+export type RulesQuery = { preload_rules: Array<{ name: string, images: string, target_agents: string, architecture: string | null, window: string | null, time_zone: string | null, effective_time_zone: string | null, enabled: boolean, state: string, opens_at: string | null, closes_at: string | null, modified_at: string, modified_by: string, status: { at: string, images: number, is_cut: boolean, agents: number, folded: string, unknown: Array<string>, unknown_count: number, away_count: number, present: number, missing: number, loading: number, due: number, held_back: number, unfit: number, begun_at: string | null, begun: number, task_ids: Array<string>, problem: string | null, away: Array<{ agent: string, reason: string }>, waiting: Array<{ agent: string, image: string, reason: string, until: string | null }> } | null }> };
 
 export type RulePreviewQueryVariables = Exact<{
   images: Scalars['String']['input'];
   target_agents: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
   window?: InputMaybe<Scalars['String']['input']>;
   time_zone?: InputMaybe<Scalars['String']['input']>;
 }>;
 
 
-export type RulePreviewQuery = { preload_rule_preview: { ok: boolean, images: number, image_names: Array<string>, is_cut: boolean, agents: number, folded: string, unknown: Array<string>, unknown_count: number, away_count: number, present: number, missing: number, bytes: number, is_open: boolean, opens_at: string | null, effective_time_zone: string | null, problems: Array<{ field: string, message: string }> } };
+export type RulePreviewQuery = { preload_rule_preview: { ok: boolean, images: number, image_names: Array<string>, is_cut: boolean, agents: number, folded: string, left_out: number, unknown: Array<string>, unknown_count: number, away_count: number, present: number, missing: number, bytes: number, is_open: boolean, opens_at: string | null, effective_time_zone: string | null, problems: Array<{ field: string, message: string }> } };
 
 export type CreateRuleMutationVariables = Exact<{
   name: Scalars['String']['input'];
@@ -646,7 +651,7 @@ export type TaskQueryVariables = Exact<{
 }>;
 
 
-export type TaskQuery = { background_task: { id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string, code: ErrorCode | null }>, skipped: Array<{ reference: string, reason: string, code: ErrorCode | null }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
+export type TaskQuery = { background_task: { architecture: string | null, left_out: number, id: string, kind: string, state: string, subject: string, message: string, created_at: string, ended_at: string | null, current_progress: number, total_progress: number, target_agents: string | null, target_agents_folded: string | null, rule: string | null, ledger: { added: number, updated: number, unchanged: number, removed: number, skipped_count: number, failed_count: number, failed: Array<{ reference: string, reason: string, code: ErrorCode | null }>, skipped: Array<{ reference: string, reason: string, code: ErrorCode | null }> }, items: Array<{ name: string, agent: string | null, reference: string | null, state: string, attempts: number, current: number, total: number, speed: number | null, reason: string | null, started_at: string | null, ended_at: string | null, not_before: string | null }> } | null };
 
 export type DomainsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -862,12 +867,13 @@ export type AgentSetQuery = { agent_set: { ok: boolean, folded: string | null, c
 export type AgentChipsQueryVariables = Exact<{ [key: string]: never; }>;
 
 
-export type AgentChipsQuery = { agents: Array<{ id: string | null, status: string | null, scaling_group: string | null, labels: Array<{ key: string, value: string }> } | null> | null };
+export type AgentChipsQuery = { agents: Array<{ id: string | null, status: string | null, architecture: string | null, scaling_group: string | null, labels: Array<{ key: string, value: string }> } | null> | null };
 
 export type PlanQueryVariables = Exact<{
   reference: Scalars['String']['input'];
   references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
 }>;
 
 
@@ -881,12 +887,19 @@ export type ImageDetailsQueryVariables = Exact<{
 
 export type ImageDetailsQuery = { image: { id: string | null, name: string | null, registry: string | null, tag: string | null, architecture: string | null, digest: string | null, manifest_digest: string | null, target_digest: string | null, size_bytes: number | null, humanized_name: string | null, created_at: string | null, aliases: Array<string | null> | null, installed: boolean | null, supported_accelerators: Array<string | null> | null, labels: Array<{ key: string | null, value: string | null } | null> | null, resource_limits: Array<{ key: string | null, min: string | null, max: string | null } | null> | null } | null };
 
+export type ImageArchitecturesQueryVariables = Exact<{
+  filter: Scalars['String']['input'];
+}>;
+
+
+export type ImageArchitecturesQuery = { image_nodes: { edges: Array<{ architectures: Array<{ architecture: string | null } | null> } | null> } | null };
+
 export type ImagePlacesQueryVariables = Exact<{
   reference: Scalars['String']['input'];
 }>;
 
 
-export type ImagePlacesQuery = { image_presence: Array<{ agent: string, architecture: string, digest: string, state: string }> };
+export type ImagePlacesQuery = { image_presence: Array<{ agent: string, architecture: string, digest: string, state: string }>, agents: Array<{ id: string | null, architecture: string | null } | null> | null };
 
 export type ExplainAccessQueryVariables = Exact<{
   reference: Scalars['String']['input'];
@@ -938,6 +951,7 @@ export type PreloadMutationVariables = Exact<{
   reference: Scalars['String']['input'];
   references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
 }>;
 
 
@@ -947,6 +961,7 @@ export type UnloadMutationVariables = Exact<{
   reference: Scalars['String']['input'];
   references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
+  architecture?: InputMaybe<Scalars['String']['input']>;
 }>;
 
 
@@ -1181,20 +1196,27 @@ export const AuditLogDocument = new TypedDocumentString(`
     `) as unknown as TypedDocumentString<AuditLogQuery, AuditLogQueryVariables>;
 export const ImagesDocument = new TypedDocumentString(`
     query Images($filter: String, $order: String, $first: Int, $offset: Int) {
-  image_nodes(filter: $filter, order: $order, first: $first, offset: $offset) {
+  image_nodes(
+    filter: $filter
+    order: $order
+    first: $first
+    offset: $offset
+    one_per_name: true
+  ) {
     count
     edges {
       node {
-        id
         name
         registry
         tag
+        humanized_name
+        supported_accelerators
+      }
+      architectures {
         architecture
         digest
         size_bytes
-        humanized_name
         installed
-        supported_accelerators
         aliases
       }
     }
@@ -1314,6 +1336,7 @@ export const RulesDocument = new TypedDocumentString(`
     name
     images
     target_agents
+    architecture
     window
     time_zone
     effective_time_zone
@@ -1357,10 +1380,11 @@ export const RulesDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<RulesQuery, RulesQueryVariables>;
 export const RulePreviewDocument = new TypedDocumentString(`
-    query RulePreview($images: String!, $target_agents: String!, $window: String, $time_zone: String) {
+    query RulePreview($images: String!, $target_agents: String!, $architecture: String, $window: String, $time_zone: String) {
   preload_rule_preview(
     images: $images
     target_agents: $target_agents
+    architecture: $architecture
     window: $window
     time_zone: $time_zone
   ) {
@@ -1374,6 +1398,7 @@ export const RulePreviewDocument = new TypedDocumentString(`
     is_cut
     agents
     folded
+    left_out
     unknown
     unknown_count
     away_count
@@ -1414,6 +1439,8 @@ export const TaskDocument = new TypedDocumentString(`
     query Task($id: String!, $limit: Int, $offset: Int) {
   background_task(id: $id) {
     ...TaskLine
+    architecture
+    left_out
     ledger {
       failed {
         reference
@@ -1766,6 +1793,7 @@ export const AgentChipsDocument = new TypedDocumentString(`
   agents {
     id
     status
+    architecture
     scaling_group
     labels {
       key
@@ -1775,11 +1803,12 @@ export const AgentChipsDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<AgentChipsQuery, AgentChipsQueryVariables>;
 export const PlanDocument = new TypedDocumentString(`
-    query Plan($reference: String!, $references: [String], $target_agents: String!) {
+    query Plan($reference: String!, $references: [String], $target_agents: String!, $architecture: String) {
   preload_plan(
     reference: $reference
     references: $references
     target_agents: $target_agents
+    architecture: $architecture
   ) {
     count
     folded
@@ -1824,6 +1853,17 @@ export const ImageDetailsDocument = new TypedDocumentString(`
   }
 }
     `) as unknown as TypedDocumentString<ImageDetailsQuery, ImageDetailsQueryVariables>;
+export const ImageArchitecturesDocument = new TypedDocumentString(`
+    query ImageArchitectures($filter: String!) {
+  image_nodes(filter: $filter, one_per_name: true, first: 1) {
+    edges {
+      architectures {
+        architecture
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<ImageArchitecturesQuery, ImageArchitecturesQueryVariables>;
 export const ImagePlacesDocument = new TypedDocumentString(`
     query ImagePlaces($reference: String!) {
   image_presence(reference: $reference) {
@@ -1831,6 +1871,10 @@ export const ImagePlacesDocument = new TypedDocumentString(`
     architecture
     digest
     state
+  }
+  agents {
+    id
+    architecture
   }
 }
     `) as unknown as TypedDocumentString<ImagePlacesQuery, ImagePlacesQueryVariables>;
@@ -1901,11 +1945,12 @@ export const ScanImageDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<ScanImageMutation, ScanImageMutationVariables>;
 export const PreloadDocument = new TypedDocumentString(`
-    mutation Preload($reference: String!, $references: [String], $target_agents: String!) {
+    mutation Preload($reference: String!, $references: [String], $target_agents: String!, $architecture: String) {
   preload_image(
     reference: $reference
     references: $references
     target_agents: $target_agents
+    architecture: $architecture
   ) {
     ok
     msg
@@ -1914,11 +1959,12 @@ export const PreloadDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<PreloadMutation, PreloadMutationVariables>;
 export const UnloadDocument = new TypedDocumentString(`
-    mutation Unload($reference: String!, $references: [String], $target_agents: String!) {
+    mutation Unload($reference: String!, $references: [String], $target_agents: String!, $architecture: String) {
   unload_image(
     reference: $reference
     references: $references
     target_agents: $target_agents
+    architecture: $architecture
   ) {
     ok
     msg

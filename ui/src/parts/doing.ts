@@ -79,21 +79,23 @@ async function transfer(
   };
 }
 
-export async function preload(references: string[], agents: string): Promise<boolean> {
+/** Of one architecture, and on no agent of another, or of each agent's own. */
+export async function preload(references: string[], agents: string, architecture: string | null): Promise<boolean> {
   let last: string | null | undefined;
   const outcome = await transfer(references, async (images) => {
-    last = settled((await ask(PreloadDocument, { ...images, target_agents: agents })).preload_image).task_id;
+    const wanted = { ...images, target_agents: agents, architecture };
+    last = settled((await ask(PreloadDocument, wanted)).preload_image).task_id;
   });
   return told(outcome, t.preload.started, look(outcome.done.length <= MOST_IN_TASK ? last : ""));
 }
 
-export async function unload(references: string[], agents: string): Promise<boolean> {
+export async function unload(references: string[], agents: string, architecture: string | null): Promise<boolean> {
   const outcome = await transfer(references, async (images) => {
-    settled((await ask(UnloadDocument, { ...images, target_agents: agents })).unload_image);
+    settled((await ask(UnloadDocument, { ...images, target_agents: agents, architecture })).unload_image);
   });
   return told(outcome, t.unload.started, {
     label: t.unload.undo,
-    run: () => void preload(outcome.done, agents),
+    run: () => void preload(outcome.done, agents, architecture),
   });
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { holders, summed, type Step } from "./plan.ts";
+import { holders, summed, touched, type Step } from "./plan.ts";
 
 const step = (agent: string, more: Partial<Step> = {}): Step => ({
   agent,
@@ -51,4 +51,26 @@ test("only the named agents that hold something lose something", () => {
   const rows = [{ states: "psa" }, { states: "paa" }, { states: "aau" }];
   expect(holders(["a", "b", "c"], rows, ["b", "c"])).toEqual([{ agent: "b", count: 1 }]);
   expect(holders(["a", "b", "c"], rows, ["a", "c"])).toEqual([{ agent: "a", count: 2 }]);
+});
+
+test("a task for one architecture leaves out the agents of others, and keeps those that nobody has met", () => {
+  const matrix = {
+    agents: ["arm", "new", "pc1", "pc2", "risc"],
+    architectures: ["aarch64", null, "x86_64", "x86_64", "riscv64"],
+    rows: [{ architecture: "x86_64" }, { architecture: "aarch64" }],
+  };
+  expect(touched(matrix, matrix.agents, "")).toEqual({
+    names: matrix.agents,
+    counts: [
+      ["aarch64", 1],
+      ["x86_64", 2],
+    ],
+    leftOut: 0,
+  });
+  expect(touched(matrix, ["arm", "new", "pc1"], "aarch64")).toEqual({
+    names: ["arm", "new"],
+    counts: [["aarch64", 1]],
+    leftOut: 1,
+  });
+  expect(touched(matrix, ["pc1"], "aarch64")).toEqual({ names: [], counts: [], leftOut: 1 });
 });

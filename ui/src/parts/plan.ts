@@ -59,6 +59,38 @@ function line(agent: string, steps: Step[]): Line {
   };
 }
 
+/** Which of some agents a task is for. */
+export interface Touched {
+  names: string[];
+  /** How many of them run which architecture, of those that the images have. */
+  counts: [architecture: string, count: number][];
+  /** How many agents are left out, because they run another architecture than the one that is wanted. */
+  leftOut: number;
+}
+
+/**
+ * Which of the named agents a task is for: those of the wanted architecture, or all of them if none is. Of an agent that
+ * the server has not reached it is not known what it runs; it decides when it is.
+ */
+export function touched(
+  matrix: {
+    agents: readonly string[];
+    architectures: readonly (string | null)[];
+    rows: readonly { architecture: string }[];
+  },
+  named: readonly string[],
+  wanted: string,
+): Touched {
+  const runs = new Map(matrix.agents.map((agent, place) => [agent, matrix.architectures[place] ?? null]));
+  const names = named.filter((agent) => !wanted || (runs.get(agent) ?? wanted) === wanted);
+  const known = [...new Set(matrix.rows.map((row) => row.architecture))].sort();
+  const counts = known.map((name): [string, number] => [
+    name,
+    names.filter((agent) => runs.get(agent) === name).length,
+  ]);
+  return { names, counts: counts.filter(([, count]) => count > 0), leftOut: named.length - names.length };
+}
+
 /** Which of the named agents hold how many of these images, the newest of that name or an older one. */
 export function holders(
   agents: readonly string[],
