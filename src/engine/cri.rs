@@ -238,7 +238,12 @@ impl Engine for Cri {
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
-        Ok(self.show(reference).await?.map(|shown| shown.held))
+        let Some(Shown { mut held, image }) = self.show(reference).await? else { return Ok(None) };
+        if held.manifests.is_empty() {
+            // What `ctr` pulls has no name by digest for Kubernetes, but containerd knows what its name stands for.
+            held.manifests.extend(self.target(image.repo_tags.first().unwrap_or(&image.id)).await);
+        }
+        Ok(Some(held))
     }
 
     async fn pull(

@@ -345,7 +345,7 @@ impl Docker {
     /// whether the image is gone.
     async fn forget_digests(&self, id: &Digest, name: &str) -> Result<bool, Fault> {
         let Some(rest) = self.inspect(id.as_str()).await? else { return Ok(true) };
-        let is_named = rest.held(Store::Own).is_none_or(|held| !held.names.is_empty());
+        let is_named = rest.held().is_none_or(|held| !held.names.is_empty());
         let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
         if is_named {
             return Ok(false);
@@ -407,14 +407,14 @@ impl Engine for Docker {
         let images: Vec<wire::Image> = self.get(&path, self.patience.answer).await?;
         let says_parts = store == Store::Own || self.common_version().await? >= store::LISTS_PARTS;
         if says_parts {
-            return Ok(images.iter().filter_map(|image| image.held(store)).collect());
+            return Ok(images.iter().filter_map(|image| store.held(image)).collect());
         }
         self.with_parts(images).await
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
         let Some(image) = self.inspect(reference).await? else { return Ok(None) };
-        Ok(image.held(self.store().await?))
+        Ok(self.store().await?.held(&image))
     }
 
     async fn pull(

@@ -4,6 +4,7 @@
 //! begins. It keeps images that CRI calls pinned, and containerd calls an image pinned if it has a certain label. CRI
 //! itself can't set the label, so containerd is asked; releases before 1.7 keep the label but don't tell the kubelet.
 
+use crate::base::digest::Digest;
 use crate::engine::{
     cri::{CONTAINERD, Cri, Shown, message as m},
     fault::Fault,
@@ -45,6 +46,11 @@ impl Cri {
     pub(in crate::engine::cri) async fn is_pinned_by_us(&self, shown: &Shown, name: &str) -> bool {
         let image = self.named(shown.tag(name)).await;
         image.is_ok_and(|image| image.is_some_and(|image| is_ours(&image)))
+    }
+
+    /// The digest of the manifest or index that a name stands for, if the engine is containerd and says it.
+    pub(in crate::engine::cri) async fn target(&self, name: &String) -> Option<Digest> {
+        self.named(Some(name)).await.ok()??.target?.digest.parse().ok()
     }
 
     /// Asks containerd itself for a name.

@@ -51,6 +51,19 @@ impl Store {
         if kind == EngineKind::Docker && is_containerds { Self::Containerd } else { Self::Own }
     }
 
+    /// The image that the engine tells of; `None` if its ID is not valid, or if nothing is there but the name.
+    pub(in crate::engine::docker) fn held(self, image: &wire::Image) -> Option<Held> {
+        let held = image.held()?;
+        if self == Self::Own {
+            return Some(held);
+        }
+        if let Some(parts) = image.parts() {
+            return (!parts.is_empty()).then(|| held.with_parts(parts));
+        }
+        let part = |architecture| Part { architecture, manifest: None };
+        Some(held.with_parts(image.platform().map(part).into_iter().collect()))
+    }
+
     /// What to add to a question about images, so that the answer says all that it can.
     pub(in crate::engine::docker) fn query(self) -> &'static str {
         match self {
@@ -83,7 +96,7 @@ impl Docker {
         images: Vec<wire::Image>,
     ) -> Result<Vec<Held>, Fault> {
         let listed = images.into_iter().filter_map(|image| {
-            let held = image.held(Store::Own)?;
+            let held = image.held()?;
             Some((image.id, held))
         });
         let jobs = listed.map(|(id, held)| async move {

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use crate::base::{arch, digest::Digest};
 use crate::engine::{
-    docker::store::Store,
     fault::one_line,
     image::{Held, Part},
     name,
@@ -126,28 +125,21 @@ struct Platform {
 }
 
 impl Image {
-    /// The image; `None` if its ID is not valid, or if nothing is there but the name.
-    pub(crate) fn held(&self, store: Store) -> Option<Held> {
+    /// The image, without what of it is there; `None` if its ID is not valid.
+    pub(crate) fn held(&self) -> Option<Held> {
         let size_bytes = u64::try_from(self.size).unwrap_or(0);
         let tags = self.repo_tags.as_deref().unwrap_or_default();
         let digests = self.repo_digests.as_deref().unwrap_or_default();
-        let held = Held::read(&self.id, tags, digests, size_bytes)?;
-        match (store, &self.manifests) {
-            (Store::Own, _) => Some(held),
-            (Store::Containerd, None) => {
-                let parts = self.platform().into_iter();
-                let parts = parts.map(|architecture| Part { architecture, manifest: None });
-                Some(held.with_parts(parts.collect()))
-            }
-            (Store::Containerd, Some(manifests)) => {
-                let parts: Vec<Part> = manifests.iter().filter_map(Manifest::part).collect();
-                (!parts.is_empty()).then(|| held.with_parts(parts))
-            }
-        }
+        Held::read(&self.id, tags, digests, size_bytes)
+    }
+
+    /// What of the image is there, if the answer says so of each platform.
+    pub(crate) fn parts(&self) -> Option<Vec<Part>> {
+        self.manifests.as_ref().map(|manifests| manifests.iter().filter_map(Manifest::part).collect())
     }
 
     /// The architecture, if the answer has one.
-    fn platform(&self) -> Option<String> {
+    pub(crate) fn platform(&self) -> Option<String> {
         let architecture = self.architecture.as_deref().filter(|architecture| !architecture.is_empty())?;
         Some(arch::normalize(architecture, self.variant.as_deref()))
     }
