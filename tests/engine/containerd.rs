@@ -12,13 +12,18 @@ use super::{lab_image, pull_of, run};
 use crate::support::containerd::RealContainerd;
 use crate::support::dockerd::RealDocker;
 use crate::support::registry::RealRegistry;
+use crate::support::release::Release;
 use crate::support::wait::{PATIENCE, until};
 
 #[tokio::test]
 async fn what_other_namespaces_hold_is_not_ours() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealContainerd::start().await) else {
-        return;
-    };
+    other_namespaces(Release::Own).await;
+    other_namespaces(Release::Trixie).await;
+}
+
+async fn other_namespaces(release: Release) {
+    let Some(registry) = RealRegistry::open().await else { return };
+    let Some(node) = RealContainerd::start_of(release).await else { return };
     let built = registry.push(&lab_image("1")).await;
     let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
     node.ctr_ok(&["-n", "other", "images", "pull", "--plain-http", &pull.name()]).await;
@@ -70,9 +75,13 @@ async fn a_socket_of_docker_is_no_cri() {
 
 #[tokio::test]
 async fn what_is_preloaded_is_pinned_until_it_is_unloaded() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealContainerd::start().await) else {
-        return;
-    };
+    pinned(Release::Own).await;
+    pinned(Release::Trixie).await;
+}
+
+async fn pinned(release: Release) {
+    let Some(registry) = RealRegistry::open().await else { return };
+    let Some(node) = RealContainerd::start_of(release).await else { return };
     let built = registry.push(&lab_image("1")).await;
     let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
     let labels = async || {

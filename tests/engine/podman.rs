@@ -11,11 +11,35 @@ use wharf::engine::{self, Engine as _, EngineKind};
 use super::{lab_image, pull_of, run};
 use crate::support::podman::RealPodman;
 use crate::support::registry::RealRegistry;
+use crate::support::release::Release;
 use crate::support::wait::{PATIENCE, until};
 
-#[tokio::test]
-async fn podman_is_known_by_its_answer_whatever_the_address_says() {
-    let Some(node) = RealPodman::start().await else { return };
+/// Makes a test of each behaviour on the machine's own Podman and on a newer one.
+macro_rules! on_each_podman {
+    ($($behaviour:ident)*) => {
+        on_each_podman!(own Own: $($behaviour)*);
+        on_each_podman!(of_trixie Trixie: $($behaviour)*);
+    };
+    ($module:ident $release:ident: $($behaviour:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $behaviour() {
+                    super::$behaviour(super::Release::$release).await;
+                }
+            )*
+        }
+    };
+}
+
+on_each_podman! {
+    podman_is_known_by_its_answer_whatever_the_address_says
+    a_short_name_and_one_without_a_registry_have_their_long_form
+    a_podman_that_hangs_is_gone_after_a_while
+}
+
+async fn podman_is_known_by_its_answer_whatever_the_address_says(release: Release) {
+    let Some(node) = RealPodman::start_of(release).await else { return };
     for scheme in ["unix", "docker+unix", "podman+unix"] {
         let url = format!("{scheme}://{}", node.socket().display());
         let engine = engine::connect(&EngineUrl::parse(&url, None).unwrap()).unwrap();
@@ -26,9 +50,9 @@ async fn podman_is_known_by_its_answer_whatever_the_address_says() {
     }
 }
 
-#[tokio::test]
-async fn a_short_name_and_one_without_a_registry_have_their_long_form() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealPodman::start().await) else {
+async fn a_short_name_and_one_without_a_registry_have_their_long_form(release: Release) {
+    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealPodman::start_of(release).await)
+    else {
         return;
     };
     let built = registry.push(&lab_image("1")).await;
@@ -52,24 +76,8 @@ async fn a_short_name_and_one_without_a_registry_have_their_long_form() {
     assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
 }
 
-#[tokio::test]
-async fn a_name_by_digest_that_somebody_gave_is_left_alone() {
-    let (Some(registry), Some(node)) = (RealRegistry::open().await, RealPodman::start().await) else {
-        return;
-    };
-    let built = registry.push(&lab_image("1")).await;
-    let pull = pull_of(registry.host(), &built);
-    let engine = engine::connect(&EngineUrl::parse(&node.url(), None).unwrap()).unwrap();
-    let by_digest = format!("{}@{}", pull.repository, pull.manifest.as_ref().unwrap());
-    node.podman_ok(&["pull", &by_digest]).await;
-    assert!(!run(&*engine, &pull).await.0.unwrap().fetched);
-    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Untagged));
-    node.podman_ok(&["image", "exists", &by_digest]).await;
-}
-
-#[tokio::test]
-async fn a_podman_that_hangs_is_gone_after_a_while() {
-    let Some(node) = RealPodman::start().await else { return };
+async fn a_podman_that_hangs_is_gone_after_a_while(release: Release) {
+    let Some(node) = RealPodman::start_of(release).await else { return };
     let patience = Patience {
         answer: Duration::from_millis(500),
         gather: Duration::from_millis(500),

@@ -64,13 +64,16 @@ on_each_engine! {
     an_image_with_names_in_two_repositories_goes_with_the_last
     what_somebody_also_pulled_by_its_digest_goes_too
     a_moved_tag_is_never_taken_for_the_image
+    the_image_that_a_moved_tag_has_left_goes_by_its_id
     what_others_do_is_heard
     a_pull_is_stopped_in_the_engine
     an_engine_killed_in_the_middle_is_gone_and_a_new_pull_ends_well
     credentials_reach_the_registry_and_nobody_else
     each_failure_has_its_class;
-    // CRI tells nothing of a pull, and nothing here makes containers for Kubernetes.
+    // CRI tells nothing of a pull and removes an image with all its names by digest, and nothing here makes containers
+    // for Kubernetes.
     the_bytes_of_a_slow_pull_are_told
+    a_name_by_digest_in_another_repository_is_left_alone
     an_image_that_a_container_uses_stays
 }
 
@@ -244,20 +247,32 @@ async fn an_image_with_names_in_two_repositories_goes_with_the_last(flavour: Fla
 
 async fn what_somebody_also_pulled_by_its_digest_goes_too(flavour: Flavour) {
     let Some((registry, node)) = scene(flavour).await else { return };
-    let built = registry.push(&lab_image("1")).await;
-    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
-    let by_digest = format!("{}@{}", pull.repository, built.digest());
-    node.pull(&by_digest).await;
-    until("the image to be there", PATIENCE, async || engine.images().await.unwrap().pop()).await;
-    run(&*engine, &pull).await.0.unwrap();
-    if flavour.kind() == EngineKind::Podman {
-        // For Podman, a name by digest is a name like any other, and this one is not ours.
-        assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Untagged));
-        node.untag(&by_digest).await;
-    } else {
+    let engine = node.engine();
+    let many = Image::new("lab/many", "1").real_layers(1, 1000).platforms(&["linux/amd64", "linux/arm64"]);
+    for image in [lab_image("1"), many] {
+        let built = registry.push(&image).await;
+        let pull = pull_of(registry.host(), &built);
+        let by_digest = format!("{}@{}", pull.repository, built.digest());
+        node.pull(&by_digest).await;
+        until("the image to be there", PATIENCE, async || engine.images().await.unwrap().pop()).await;
+        run(&*engine, &pull).await.0.unwrap();
         assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
+        assert_eq!(engine.images().await.unwrap(), []);
+        assert_eq!(node.everything().await, [""; 0], "{by_digest}");
     }
-    assert_eq!(engine.images().await.unwrap(), []);
+}
+
+async fn a_name_by_digest_in_another_repository_is_left_alone(flavour: Flavour) {
+    let Some((registry, node)) = scene(flavour).await else { return };
+    let built = registry.push(&lab_image("1")).await;
+    registry.push(&Image::new("lab/copy", "1").content("lab/python:1").real_layers(2, 100_000)).await;
+    let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
+    let by_digest = format!("{}/lab/copy@{}", registry.host(), built.digest());
+    node.pull(&by_digest).await;
+    assert!(!run(&*engine, &pull).await.0.unwrap().fetched);
+    assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Untagged));
+    assert_eq!(engine.find(&pull.name()).await.unwrap(), None);
+    node.untag(&by_digest).await;
     assert_eq!(node.everything().await, [""; 0]);
 }
 
@@ -324,6 +339,22 @@ async fn a_moved_tag_is_never_taken_for_the_image(flavour: Flavour) {
         Ok(Removal::Removed { freed_bytes: None })
     );
     is_moved(run(&*engine, &Pull { manifest: None, ..pull.clone() }).await.0.unwrap_err());
+}
+
+async fn the_image_that_a_moved_tag_has_left_goes_by_its_id(flavour: Flavour) {
+    let Some((registry, node)) = scene(flavour).await else { return };
+    let engine = node.engine();
+    let old = pull_of(registry.host(), &registry.push(&lab_image("1")).await);
+    run(&*engine, &old).await.0.unwrap();
+    let newer = pull_of(registry.host(), &registry.push(&lab_image("1").content("rebuilt")).await);
+    assert!(run(&*engine, &newer).await.0.unwrap().fetched);
+    let left = engine.find(id_of(flavour, &old).as_str()).await.unwrap().unwrap();
+    assert_eq!(left.names, [""; 0]);
+    assert_eq!(engine.remove(left.digest.as_str()).await, Ok(Removal::Removed { freed_bytes: None }));
+    let images = engine.images().await.unwrap();
+    assert!(images.len() == 1 && images[0].names == [newer.name()], "{images:?}");
+    assert_eq!(engine.remove(&newer.name()).await, Ok(Removal::Removed { freed_bytes: None }));
+    assert_eq!(node.everything().await, [""; 0]);
 }
 
 async fn what_others_do_is_heard(flavour: Flavour) {

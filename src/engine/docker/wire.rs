@@ -145,9 +145,9 @@ impl Image {
     }
 
     /// Those of its names that are by digest alone, in this repository. Only Podman and Docker's containerd store have
-    /// such names.
+    /// such names. Podman shows no other trace of them here than the digests that the image has in a repository.
     pub(crate) fn names_by_digest<'a>(&'a self, repository: &'a str) -> impl Iterator<Item = &'a str> {
-        let names = self.repo_tags.iter().flatten().map(String::as_str);
+        let names = self.repo_tags.iter().chain(&self.repo_digests).flatten().map(String::as_str);
         names.filter(move |name| {
             name.split_once('@').is_some_and(|(of, _)| name::repository(of).as_deref() == Some(repository))
         })
