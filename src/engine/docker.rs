@@ -405,11 +405,10 @@ impl Engine for Docker {
         let store = self.store().await?;
         let path = format!("/images/json{}", store.query());
         let images: Vec<wire::Image> = self.get(&path, self.patience.answer).await?;
-        let says_parts = store == Store::Own || self.common_version().await? >= store::LISTS_PARTS;
-        if says_parts {
-            return Ok(images.iter().filter_map(|image| store.held(image)).collect());
+        match store {
+            Store::Own => Ok(images.iter().filter_map(|image| store.held(image)).collect()),
+            Store::Containerd => self.with_parts(images).await,
         }
-        self.with_parts(images).await
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {

@@ -183,3 +183,22 @@ async fn presence_follows_names_and_their_contents_on_every_engine() {
     }
     scene.is_empty().await;
 }
+
+#[tokio::test]
+async fn one_task_onto_every_engine_goes_on_after_the_server_was_killed() {
+    let Some(mut scene) = Scene::set().await else { return };
+    let names = scene.publish(&app("first"), &["latest"]).await;
+    scene.proxy.take_log();
+    scene.proxy.hold();
+    let task = scene.app.admin().transfer("preload_image", &names[0], "*").await;
+    scene.proxy.reached(FLAVOURS.len() + 1).await;
+    scene.app.kill9();
+    scene.proxy.release();
+    scene.app.restart().await;
+    let event = scene.app.admin().finish(&task).await;
+    assert_eq!(event.name, "bgtask_done", "{:#}", scene.app.admin().task(&task).await);
+    scene.becomes(&names[0], "present").await;
+    let removed = scene.all("unload_image", &names[0]).await;
+    assert!(removed.iter().all(|item| item == "done removed"), "{removed:#?}");
+    scene.is_empty().await;
+}

@@ -1,8 +1,8 @@
 //! How Docker keeps images: in a store of its own, or in containerd's, which is the default of new installs from 29 on.
 //!
 //! The containerd store calls an image by the digest of the manifest or index that it was pulled by. An index says
-//! nothing about which of its platforms are there; engines up to API 1.46 tell only of one image at a time for which
-//! platform it is.
+//! nothing about which of its platforms are there; the list says so from API 1.47 on, and engines before that tell only of
+//! one image at a time for which platform it is.
 
 use std::collections::HashMap;
 
@@ -10,6 +10,7 @@ use bollard::models::SystemInfo;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 
+use crate::base::digest::Digest;
 use crate::engine::{
     Engine as _, EngineKind,
     docker::{Docker, wire},
@@ -17,8 +18,6 @@ use crate::engine::{
     image::{Held, Part},
 };
 
-/// The minor version of API 1 whose list of images says what of each index is there.
-pub(crate) const LISTS_PARTS: usize = 47;
 /// The first minor version of API 1 of a Docker with a containerd store.
 const FIRST: usize = 42;
 /// The entry of `DriverStatus` that tells the store, and how its value begins for containerd's.
@@ -38,7 +37,7 @@ pub(crate) enum Store {
 
 /// What each image has, by its ID, with the size that the image had when it was asked: one that got another platform
 /// is larger.
-pub(crate) type Parts = Mutex<HashMap<String, (u64, Vec<Part>)>>;
+pub(crate) type Parts = Mutex<HashMap<Digest, (u64, Vec<Part>)>>;
 
 impl Store {
     /// The store of an engine that says this about itself.
@@ -90,32 +89,29 @@ impl Docker {
         Ok(store)
     }
 
-    /// The images of a containerd store whose list does not say what of them is there. Each is asked about once.
+    /// The images of a containerd store, of which the list may not say what of them is there: those are asked about, each
+    /// once.
     pub(in crate::engine::docker) async fn with_parts(
         &self,
         images: Vec<wire::Image>,
     ) -> Result<Vec<Held>, Fault> {
-        let listed = images.into_iter().filter_map(|image| {
-            let held = image.held()?;
-            Some((image.id, held))
+        let jobs = images.into_iter().map(|image| async move {
+            if image.parts().is_some() {
+                return Ok(Store::Containerd.held(&image));
+            }
+            let Some(held) = image.held() else { return Ok(None) };
+            let known = self.parts.lock().get(&held.digest).cloned();
+            if let Some((_, parts)) = known.filter(|(size, _)| *size == held.size_bytes) {
+                return Ok(Some(held.with_parts(parts)));
+            }
+            // One that is not found went away since the list was made.
+            let found = self.find(&image.id).await?;
+            Ok::<_, Fault>(found.map(|found| held.with_parts(found.parts)))
         });
-        let jobs = listed.map(|(id, held)| async move {
-            let known = self.parts.lock().get(&id).filter(|(size, _)| *size == held.size_bytes).cloned();
-            let parts = match known {
-                Some((_, parts)) => parts,
-                None => match self.find(&id).await? {
-                    Some(found) => found.parts,
-                    // It went away since the list was made.
-                    None => return Ok::<_, Fault>(None),
-                },
-            };
-            Ok(Some((id, held.with_parts(parts))))
-        });
-        let found: Vec<Option<(String, Held)>> =
-            stream::iter(jobs).buffered(AT_ONCE).try_collect::<Vec<_>>().await?;
-        let found: Vec<(String, Held)> = found.into_iter().flatten().collect();
+        let found: Vec<Option<Held>> = stream::iter(jobs).buffered(AT_ONCE).try_collect().await?;
+        let found: Vec<Held> = found.into_iter().flatten().collect();
         *self.parts.lock() =
-            found.iter().map(|(id, held)| (id.clone(), (held.size_bytes, held.parts.clone()))).collect();
-        Ok(found.into_iter().map(|(_, held)| held).collect())
+            found.iter().map(|held| (held.digest.clone(), (held.size_bytes, held.parts.clone()))).collect();
+        Ok(found)
     }
 }

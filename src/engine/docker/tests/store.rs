@@ -83,7 +83,14 @@ async fn an_index_is_what_of_it_is_there() {
 
 #[tokio::test]
 async fn an_engine_that_tells_of_one_image_at_a_time_is_asked_of_each_once() {
-    let fake = containerd_store("1.45", move |_, target| {
+    // Whatever the version: what counts is what the list says.
+    for version in ["1.45", "1.52"] {
+        asked_once(version).await;
+    }
+}
+
+async fn asked_once(version: &'static str) {
+    let fake = containerd_store(version, move |_, target| {
         let listed = shown(&index(), &["cr.test/lab/python:1"], json!({}));
         let whole = shown(&index(), &["cr.test/lab/python:1"], json!({"Architecture": "amd64"}));
         match target {
