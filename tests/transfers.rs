@@ -22,7 +22,7 @@ use crate::support::wait::{PATIENCE, until};
 struct Scene {
     app: App,
     proxy: CountingProxy,
-    _registry: RealRegistry,
+    registry: RealRegistry,
     nodes: Vec<RealDocker>,
     built: Vec<Built>,
     /// The agents' ids, in order.
@@ -61,7 +61,7 @@ impl Scene {
         let api = app.admin();
         api.add_registry_at(&proxy.host(), &proxy.url(), None).await;
         api.scan(&proxy.host()).await;
-        let mut scene = Self { app, proxy, _registry: registry, nodes: engines, built, agents: Vec::new() };
+        let mut scene = Self { app, proxy, registry, nodes: engines, built, agents: Vec::new() };
         scene.agents = scene.api().agents_alive(nodes).await;
         Some(scene)
     }
@@ -219,6 +219,43 @@ async fn an_unload_says_what_became_of_the_image() {
     assert_eq!(counts(&ended), [0, 0, 0, 1, 0, 0]);
     assert_eq!(scene.presence(0).await, ["absent"]);
     assert_eq!(scene.listed(0).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_image_whose_name_another_gets_goes_unless_that_would_lose_it() {
+    let Some(scene) = Scene::set(1, vec![lab("1")]).await else { return };
+    let (node, name) = (&scene.nodes[0], scene.name(0));
+    scene.end("preload_image", 0, "*").await;
+    let replace = async |content: &str| {
+        let built = scene.registry.push(&lab("1").content(content)).await;
+        scene.api().scan(&scene.proxy.host()).await;
+        let (_, ended) = scene.end("preload_image", 0, "*").await;
+        (built, reasons(&ended)[0].2.to_owned())
+    };
+    let line = |built: &Built| format!("{name} {}", built.part("x86_64").config);
+    let (second, note) = replace("second").await;
+    assert_eq!(note, "loaded; the image that had the name before is gone");
+    assert_eq!(scene.listed(0).await, [line(&second)]);
+
+    node.docker_ok(&["create", "--name", "holder", &name, "/file"]).await;
+    let (third, note) = replace("third").await;
+    assert!(note.starts_with("loaded; the image that had the name before stays"), "{note}");
+    assert!(note.contains("1 container: holder"), "{note}");
+    assert_eq!(scene.listed(0).await.len(), 2);
+    node.docker_ok(&["rm", "holder"]).await;
+    node.docker_ok(&["rmi", &second.part("x86_64").config]).await;
+
+    // The only copy there is, now that the registry has lost it.
+    scene.registry.delete_manifest(&third.repository, &third.part("x86_64").manifest).await;
+    let (fourth, note) = replace("fourth").await;
+    assert_eq!(
+        note,
+        "loaded; the image that had the name before stays: its registry does not have it any more"
+    );
+    let listed = scene.listed(0).await;
+    let kept = &third.part("x86_64").config;
+    assert!(listed.len() == 2 && listed.contains(&line(&fourth)), "{listed:?}");
+    assert!(listed.iter().any(|line| line.ends_with(kept.as_str())), "{listed:?}");
 }
 
 #[tokio::test]
