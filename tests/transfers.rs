@@ -1,6 +1,7 @@
 //! Preloads onto real Docker engines, and unloads from them.
 
 pub mod architectures;
+mod why;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

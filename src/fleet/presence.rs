@@ -14,8 +14,8 @@ use crate::base::digest::Digest;
 use crate::base::identity::Identity;
 use crate::engine::image::{self, Held, Part};
 
-/// The presence of an image on an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The presence of an image on an agent. Of several images of one name, the least says how the name stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Presence {
     /// The image's name means this image there.
     Present,

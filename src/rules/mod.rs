@@ -18,6 +18,7 @@ pub(crate) mod status;
 pub(crate) mod survey;
 mod watched;
 pub(crate) mod window;
+mod wishes;
 
 #[cfg(test)]
 mod tests;

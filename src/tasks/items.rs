@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::tasks::task::{Item, ItemState, Ledger, Page, Progress};
+use crate::tasks::task::{Item, ItemState, Ledger, Page, Pair, Progress};
 use crate::tasks::totals::{Tally, Totals};
 
 /// The next thing a task can do.
@@ -223,6 +223,13 @@ impl Items {
                 numbers.filter_map(|number| self.entry(number)).map(shown).collect()
             }
         }
+    }
+
+    /// The items about an image on an agent, as callers see them. This goes through all items, so it is not for a
+    /// question that comes up for every item.
+    pub(in crate::tasks) fn of(&self, pair: &Pair, now: Timestamp, steady: Instant) -> Vec<Item> {
+        let of_pair = self.all.iter().filter(|entry| entry.item.pair.as_ref() == Some(pair));
+        of_pair.map(|entry| entry.shown(now, steady)).collect()
     }
 
     /// Whether there are no items.

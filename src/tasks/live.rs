@@ -11,7 +11,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::TaskId;
 use crate::tasks::feed::{Feed, Follower};
 use crate::tasks::items::{Items, Next};
-use crate::tasks::task::{Item, Ledger, NewItem, Page, Progress, State, Task, TaskKind};
+use crate::tasks::task::{Item, Ledger, NewItem, Page, Pair, Progress, State, Task, TaskKind};
 use crate::tasks::totals::Tally;
 
 /// Longest message of an event; it may contain a registry's own words.
@@ -138,6 +138,14 @@ impl Live {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let items = &self.inner.read().items;
         (!items.is_empty()).then(|| items.page(page, now, steady))
+    }
+
+    /// The items about an image on an agent, from memory; `None` if the items are no longer in memory and the store has
+    /// them. This goes through all items.
+    pub(in crate::tasks) fn items_of(&self, pair: &Pair) -> Option<Vec<Item>> {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let items = &self.inner.read().items;
+        (!items.is_empty()).then(|| items.of(pair, now, steady))
     }
 
     /// While the task runs, the items it was made with, or some of them: none of a later phase is among them.

@@ -25,6 +25,7 @@ use crate::tasks::queue::keeping::{LOOK, MAX_ATTEMPTS, Unkept, put_back};
 use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Page, Progress, State, Targets, Task, TaskKind};
 use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 
+mod about;
 mod archive;
 mod ending;
 mod keeping;

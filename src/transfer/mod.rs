@@ -1,5 +1,7 @@
 //! Loads images onto agents and removes them: plans which agent needs what, and follows the work to the end.
 
+pub(crate) mod explain;
+pub(crate) mod history;
 mod limits;
 pub(crate) mod peers;
 pub(crate) mod plan;

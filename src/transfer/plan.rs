@@ -70,6 +70,15 @@ pub(crate) struct AgentPlan {
     pub(crate) fits: Option<bool>,
 }
 
+/// An image that does not fit on an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    /// The most room that it takes, in bytes.
+    pub(crate) need: u64,
+    /// The room that is left, in bytes.
+    pub(crate) free: u64,
+}
+
 /// The image for an agent, among those a reference names: the one for its architecture.
 pub(crate) fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&'a Arc<Image>> {
     match &agent.about {

@@ -12,6 +12,7 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
 use crate::catalog::service::Catalog;
+use crate::fleet::agent::Agent;
 use crate::fleet::error::ExpressionError;
 use crate::fleet::expression::Expression;
 use crate::fleet::fold::fold;
@@ -20,7 +21,7 @@ use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Item, NewItem, Targets, TaskKind};
-use crate::transfer::plan::{AgentPlan, Planner, image_for, sought};
+use crate::transfer::plan::{AgentPlan, Planner, Unfit, image_for, sought, taken};
 use crate::transfer::work::Work;
 
 /// Most images of one task: more than a class needs, and still a list that people can read.
@@ -33,7 +34,7 @@ const MAX_ITEMS: usize = 50_000;
 pub(crate) struct Transfers {
     catalog: Catalog,
     fleet: Fleet,
-    queue: Queue,
+    pub(in crate::transfer) queue: Queue,
     audit: Audit,
 }
 
@@ -270,6 +271,15 @@ impl Transfers {
         Ok(Plan { set, left_out, agents })
     }
 
+    /// Whether an image fits on an agent, if it does not.
+    pub(crate) async fn unfit(&self, agent: &Agent, image: &Arc<Image>) -> Result<Option<Unfit>> {
+        let name = image.record.canonical().to_string();
+        let mut planner = Planner::new(&self.catalog, &self.fleet);
+        let plan = planner.plan(agent, &name, std::slice::from_ref(image)).await?;
+        let free = plan.free_bytes.filter(|_| plan.fits == Some(false));
+        Ok(free.map(|free| Unfit { need: taken(plan.bytes, agent), free }))
+    }
+
     /// The agents that an expression names; without those of another architecture than the one asked for, if one is,
     /// and how many these are. An agent that was not met since the start stays: it decides when it is.
     fn resolve(
@@ -335,7 +345,14 @@ impl Wanted {
 }
 
 /// The image of the architecture asked for, of those that a reference means; all of them if none is asked for.
-fn of_one(reference: &str, images: Vec<Arc<Image>>, architecture: Option<&str>) -> Result<Vec<Arc<Image>>> {
+///
+/// # Errors
+/// [`Error::Invalid`] if there is none of it.
+pub(crate) fn of_one(
+    reference: &str,
+    images: Vec<Arc<Image>>,
+    architecture: Option<&str>,
+) -> Result<Vec<Arc<Image>>> {
     let Some(asked) = architecture else { return Ok(images) };
     let (found, others): (Vec<_>, Vec<_>) =
         images.into_iter().partition(|image| image.record.architecture == asked);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::digest::Digest;
 use crate::base::{Error, Result};
 use crate::catalog::image::ImageRecord;
 use crate::tasks::task::{NewItem, Pair};
@@ -37,6 +38,17 @@ impl Work {
     /// The image for an agent of this architecture.
     pub(in crate::transfer) fn image_for(&self, architecture: &str) -> Option<&ImageRecord> {
         self.image.iter().chain(&self.others).find(|image| image.architecture == architecture)
+    }
+
+    /// Whether it is about this content, on an agent of whatever architecture.
+    pub(in crate::transfer) fn is_about(&self, digest: &Digest) -> bool {
+        self.image.iter().chain(&self.others).any(|image| image.digest == *digest)
+    }
+
+    /// Whether it may be about an image of this architecture: it has one, or no image at all.
+    pub(in crate::transfer) fn may_be_of(&self, architecture: &str) -> bool {
+        let mut images = self.image.iter().chain(&self.others).peekable();
+        images.peek().is_none() || images.any(|image| image.architecture == architecture)
     }
 
     /// Decodes the work of an item.

@@ -109,6 +109,7 @@ impl Worker for TransferWorker {
         };
         let mut sources = self.sources(&work.agent, engine.as_ref(), image)?;
         let waits = async {
+            place.waits(Some("waiting for its turn".into()));
             place.report(item.progress, format!("{}: waiting for its turn", item.name));
             place.stop.cancelled().await;
         };
@@ -118,6 +119,7 @@ impl Worker for TransferWorker {
             turn = self.limits.turn(&work.agent, name.as_str(), &image.digest, &image.registry) => turn,
             () = waits => return Err(ItemFailure::giving_up("stopped")),
         };
+        place.waits(None);
         let engine = self.reach(place, &work.agent)?;
         if !sources.is_seed() {
             // The wait may have been long, and agents that had the image then may not have it now.

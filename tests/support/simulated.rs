@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use wharf::wire::image::{EngineInfo, Held, Progress, Pull, Pulled, Removal};
+use wharf::wire::image::{EngineInfo, Fault, Held, Progress, Pull, Pulled, Removal};
 use wharf::wire::message::{Answer, Ask, End, FromAgent, Images, Reply, ToAgent};
 use wharf::wire::socket::{Broken, Sender, Socket};
 use wharf::wire::{MAX_MESSAGE, PATH};
@@ -26,6 +26,8 @@ pub enum Pace {
     AtOnce,
     /// With this time between two reports of progress.
     Slow(Duration),
+    /// Every pull fails as if the network did.
+    Fails,
     /// The agent is gone when it is asked to pull.
     Never,
     /// The agent is gone as soon as it has joined.
@@ -140,6 +142,10 @@ impl Simulated {
                     let _ = sender.send(&FromAgent::Answer(Reply { call: request.call, answer })).await;
                 }
                 Some(ToAgent::Pull { .. }) if self.pace == Pace::Never => return,
+                Some(ToAgent::Pull { pull, .. }) if self.pace == Pace::Fails => {
+                    let fault = Fault { class: "network".into(), message: "no route to host".into() };
+                    let _ = sender.send(&FromAgent::Pulled { pull, end: End::Failed(fault) }).await;
+                }
                 Some(ToAgent::Pull { pull, what }) => {
                     watch.begins(&id, &what);
                     under.push(Under { pull, what, done: 0 });
