@@ -10,7 +10,7 @@ use crate::cli::{
     failure::{Failure, Result},
     follow, json,
     operation::{One, Operation},
-    presence, registry, table, text,
+    presence, registry, table, text, why,
 };
 
 /// List, scan, name and forget images
@@ -58,6 +58,7 @@ enum Verb {
         no_follow: bool,
     },
     Presence(presence::Presence),
+    Why(why::Why),
     /// Take an image out of the catalog; the registry and the nodes keep it
     Forget {
         /// Canonical name, alias or digest
@@ -210,6 +211,7 @@ impl Verb {
                 start(client, reference, &SCAN, One { id: reference }, *no_follow, as_json).await
             }
             Self::Presence(presence) => presence.run(client, as_json).await,
+            Self::Why(why) => why.run(client, as_json).await,
             Self::Forget { reference, architecture } => {
                 let named = Named { reference, architecture: architecture.as_deref() };
                 let outcome = client.change(reference, &FORGET, named).await?;

@@ -46,6 +46,7 @@ mod text;
 mod token;
 mod transfer;
 mod user;
+mod why;
 
 use std::{
     env,

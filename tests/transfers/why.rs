@@ -173,6 +173,40 @@ async fn an_explanation_follows_an_image_from_the_first_order_to_a_rules_window(
 }
 
 #[tokio::test]
+async fn the_shell_says_first_why_and_then_all_that_is_known() {
+    let scene = Scene::set().await;
+    let (app, name) = (&scene.app, scene.name.as_str());
+    let said = app.wharf(&["image", "why", name, "other1"]).await;
+    let sentence = format!(
+        "{name} is stale on other1: the name means another image there; no task is replacing it, and no rule wants it \
+         there"
+    );
+    assert_eq!((said.code, said.stdout.lines().next()), (0, Some(sentence.as_str())), "{}", said.text());
+    let rows: Vec<&str> = said.stdout.lines().skip(2).collect();
+    assert!(rows[0].starts_with("CAUSE") && rows[1].starts_with("other-image"), "{rows:?}");
+    assert!(rows[2].starts_with("no-rule") && rows.len() == 3, "{rows:?}");
+    let told = app.wharf(&["image", "why", name, "arm1", "--architecture", "amd64", "--json"]).await;
+    let told: Value = serde_json::from_str(&told.stdout).unwrap_or_else(|_| panic!("{}", told.text()));
+    assert_eq!((&told["state"], codes(&told)), (&json!("absent"), vec!["other-architecture"]), "{told:#}");
+    let nobody = app.wharf(&["image", "why", name, "none1"]).await;
+    assert!(
+        nobody.code == 0 && nobody.stdout.contains("there is no agent with this id"),
+        "{}",
+        nobody.text()
+    );
+    for (arguments, words) in [
+        (vec!["image", "why", "none", "arm1"], "no such image"),
+        (
+            vec!["image", "why", name, "arm1", "--architecture", "riscv64"],
+            "has no image for riscv64; it has x86_64",
+        ),
+    ] {
+        let refused = app.wharf(&arguments).await;
+        assert!(refused.code == 1 && refused.stderr.contains(words), "{words}: {}", refused.text());
+    }
+}
+
+#[tokio::test]
 async fn what_was_done_with_one_architecture_is_no_cause_for_another() {
     let scene = architectures::Scene::set().await;
     let (api, name) = (scene.api(), scene.name("both"));

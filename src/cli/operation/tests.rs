@@ -18,7 +18,7 @@ use crate::cli::demo::stage;
 use crate::cli::doctor::server;
 use crate::cli::{
     agent, audit, bars, domain, group, image, join, keypair, presence, registry, rule, scaling_group, task,
-    task_detail, token, transfer, user,
+    task_detail, token, transfer, user, why,
 };
 use crate::graphql::spec::asked::{self, Shape, Variable};
 
@@ -53,6 +53,7 @@ fn all() -> Vec<&'static dyn Listed> {
         &image::ALIAS,
         &image::DEALIAS,
         &presence::PRESENCE,
+        &why::WHY,
         &keypair::LIST,
         &keypair::CREATE,
         &keypair::MODIFY,
