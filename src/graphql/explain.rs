@@ -146,6 +146,7 @@ impl ExplainQuery {
             conditions: explanation.conditions.into_iter().map(Into::into).collect(),
         })
     }
+
     /// Why an image is on an agent, or is not: the state in one sentence, and all causes that are known. For
     /// super-admins. What tasks did is known as far back as the newest 500 that ended within 24 hours, and 50,000 of
     /// their items; older ones are not looked at.
