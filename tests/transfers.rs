@@ -234,23 +234,23 @@ async fn an_image_whose_name_another_gets_goes_unless_that_would_lose_it() {
         (built, reasons(&ended)[0].2.to_owned())
     };
     let line = |built: &Built| format!("{name} {}", built.part("x86_64").config);
-    let (second, note) = replace("second").await;
-    assert_eq!(note, "loaded; the image that had the name before is gone");
+    let (second, fate) = replace("second").await;
+    assert_eq!(fate, "loaded; the image that had the name before is gone");
     assert_eq!(scene.listed(0).await, [line(&second)]);
 
     node.docker_ok(&["create", "--name", "holder", &name, "/file"]).await;
-    let (third, note) = replace("third").await;
-    assert!(note.starts_with("loaded; the image that had the name before stays"), "{note}");
-    assert!(note.contains("1 container: holder"), "{note}");
+    let (third, fate) = replace("third").await;
+    assert!(fate.starts_with("loaded; the image that had the name before stays"), "{fate}");
+    assert!(fate.contains("1 container: holder"), "{fate}");
     assert_eq!(scene.listed(0).await.len(), 2);
     node.docker_ok(&["rm", "holder"]).await;
     node.docker_ok(&["rmi", &second.part("x86_64").config]).await;
 
     // The only copy there is, now that the registry has lost it.
     scene.registry.delete_manifest(&third.repository, &third.part("x86_64").manifest).await;
-    let (fourth, note) = replace("fourth").await;
+    let (fourth, fate) = replace("fourth").await;
     assert_eq!(
-        note,
+        fate,
         "loaded; the image that had the name before stays: its registry does not have it any more"
     );
     let listed = scene.listed(0).await;

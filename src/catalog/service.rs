@@ -23,6 +23,7 @@ use crate::catalog::records::{
 };
 use crate::catalog::registry::Registry;
 use crate::catalog::written::Written;
+use crate::engine::image::Held;
 use crate::store::table::{Writer, prefix};
 use crate::store::{Store, pair};
 
@@ -174,6 +175,13 @@ impl Catalog {
             [&image.record.digest, &image.record.manifest].map(|digest| (digest.clone(), Arc::clone(image)))
         };
         index.images(index::all).flat_map(both).collect()
+    }
+
+    /// The config of the image of the catalog that an engine's image is, if it is one.
+    pub(crate) fn config_of(&self, held: &Held) -> Option<Digest> {
+        let index = self.index.read();
+        let found = index.images(index::all).find(|image| held.is(&image.record.identity()));
+        found.map(|image| image.record.digest.clone())
     }
 
     /// The images of this canonical name, one for each architecture, without asking who the caller is.

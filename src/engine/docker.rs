@@ -303,6 +303,7 @@ impl Docker {
                 let by_digest = format!("{}@{manifest}", pull.repository);
                 self.tag(&by_digest, pull).await?;
                 if self.met().await?.kind == EngineKind::Podman {
+                    // It was not there before the pull, so no other client uses it.
                     self.forget_name(&by_digest).await?;
                 }
             }
@@ -332,8 +333,8 @@ impl Docker {
         self.call("tag", |docker| async move { docker.tag_image(image, Some(as_what)).await }).await
     }
 
-    /// Removes the name by digest that a pull left. For Podman it is a name like any other, and an image that has it
-    /// outlives its last tag. It was not there before the pull, so no other client uses it.
+    /// Removes a name by digest, such as a pull leaves. For Podman it is a name like any other, and an image that has it
+    /// outlives its last tag.
     async fn forget_name(&self, by_digest: &str) -> Result<(), Fault> {
         match self.delete(by_digest).await? {
             Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
@@ -351,7 +352,11 @@ impl Docker {
             return Ok(false);
         }
         for by_digest in rest.names_by_digest(repository) {
-            self.forget_name(by_digest).await?;
+            match self.forget_name(by_digest).await {
+                // The tag is gone already, so what is left stays.
+                Err(fault) if fault.class == Class::InUse => return Ok(false),
+                forgotten => forgotten?,
+            }
         }
         Ok(self.inspect(id.as_str()).await?.is_none())
     }
@@ -433,8 +438,15 @@ impl Engine for Docker {
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {
         let Some(held) = self.find(reference).await? else { return Ok(Removal::Absent) };
         let Some(name) = name::askable(reference) else { return Ok(Removal::Absent) };
-        if self.met().await?.kind == EngineKind::Podman && held.names.iter().all(|known| *known == name) {
-            // As long as the image has a name by digest, Podman takes its last tag away from under a container.
+        let is_last = held.names.iter().all(|known| *known == name);
+        let is_podman = self.met().await?.kind == EngineKind::Podman;
+        if is_podman && held.names.is_empty() && !held.manifests.is_empty() {
+            // It has a name by digest, which only a person can have given it: wharf's own go with each pull.
+            return Ok(Removal::Untagged);
+        }
+        if is_last && (is_podman || self.store().await? == Store::Containerd) {
+            // As long as the image has a name by digest, these take its last tag away from under a container (Docker
+            // before 25).
             let containers = self.users(&held.digest).await?;
             if !containers.is_empty() {
                 return Ok(Removal::InUse { containers });

@@ -39,6 +39,19 @@ impl AliveGroups {
         }
     }
 
+    /// Takes note that this number stands for another image than before, or for none.
+    pub(crate) fn renumber(&mut self, image: u32, holdings: &Holdings) {
+        let number = image as usize;
+        for group in self.0.values_mut() {
+            let Some(held) = group.held.get_mut() else { continue };
+            if holdings.is_held_by(&group.agents, number) {
+                held.insert(number);
+            } else {
+                held.remove(number);
+            }
+        }
+    }
+
     /// The numbers of the images that at least one alive agent has, in these scaling groups or in all.
     pub(crate) fn held(&self, scaling_groups: Option<&BTreeSet<String>>, holdings: &Holdings) -> Bits {
         let mut held = Bits::default();
@@ -112,5 +125,29 @@ mod tests {
                 assert_eq!(alive_groups.held(Some(&[group.to_owned()].into()), &holdings), anew, "{group}");
             }
         }
+    }
+
+    /// A tag moves, and what an agent holds does not: the number of the old image becomes that of the new one.
+    #[test]
+    fn what_a_group_holds_follows_the_numbers_of_the_catalog() {
+        let (mut alive_groups, mut holdings) = (AliveGroups::default(), Holdings::default());
+        alive_groups.change("gpu").insert(0);
+        let (old, new) = (Digest::sha256_of(b"a"), Digest::sha256_of(b"new"));
+        let image = |config| Identity { config, manifest: None, index: None, architecture: "x86_64" };
+        let number = holdings.number("cr.io/a:1", &image(&old));
+        alive_groups.hear("gpu", &holdings.report(0, held(&["a"])).images, &holdings);
+        let holds = |groups: &AliveGroups, holdings: &Holdings, number: u32| {
+            groups.held(None, holdings).contains(number as usize)
+        };
+        assert!(holds(&alive_groups, &holdings, number));
+        holdings.forget(number);
+        alive_groups.renumber(number, &holdings);
+        let moved = holdings.number("cr.io/a:1", &image(&new));
+        alive_groups.renumber(moved, &holdings);
+        assert!(moved == number && !holds(&alive_groups, &holdings, number), "it is another image now");
+        // The catalog meets what the agent has had for long.
+        let known = holdings.number("cr.io/a:1", &image(&old));
+        alive_groups.renumber(known, &holdings);
+        assert!(holds(&alive_groups, &holdings, known));
     }
 }

@@ -393,17 +393,19 @@ impl Fleet {
         numbered.map(|(number, entry)| (number, entry.agent.clone())).collect()
     }
 
-    /// The numbers of the agents that have the image with this number, according to their last reports.
-    pub(crate) fn held_by(&self, image: u32) -> Bits {
-        self.index.read().holdings.holders(image).cloned().unwrap_or_default()
+    /// The numbers of the agents where this name means this image, according to their last reports.
+    pub(crate) fn held_by(&self, name: &str, image: &Identity<'_>) -> Bits {
+        self.index.read().holdings.present(name, image)
     }
 
-    /// The ids of the agents where this name means this image, according to their last reports.
-    pub(crate) fn holders(&self, name: &str, image: &Identity<'_>) -> Vec<String> {
+    /// The ids of those of the wanted agents that have this content, under whatever name, according to their last
+    /// reports.
+    pub(crate) fn holders(&self, image: &Identity<'_>, wanted: impl Fn(&AgentRecord) -> bool) -> Vec<String> {
         let index = self.index.read();
-        let holders = index.holdings.present(name, image);
-        let holders = holders.iter().filter_map(|number| index.by_number(number));
-        holders.map(|entry| entry.agent.record.id.clone()).collect()
+        let has = |number: usize| index.holdings.of_agent(number).iter().any(|held| held.is(image));
+        let agents = index.numbers.values().filter_map(|number| Some((*number, index.by_number(*number)?)));
+        let holders = agents.filter(|(number, entry)| wanted(&entry.agent.record) && has(*number));
+        holders.map(|(_, entry)| entry.agent.record.id.clone()).collect()
     }
 
     /// Follows the changes of the agents and of what they hold.

@@ -23,7 +23,7 @@ pub(crate) struct Audience {
     caller: Caller,
     is_superadmin: bool,
     presence: Arc<dyn PresenceIndex>,
-    /// The contents that at least one agent has, by number.
+    /// The images that at least one agent has, by number.
     installed: Bits,
 }
 

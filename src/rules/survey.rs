@@ -99,7 +99,8 @@ pub(in crate::rules) async fn look_at(
         let inventory = Inventory::new(roster.iter().map(|(_, agent)| agent.view()));
         let by_name: HashMap<&str, &(usize, Agent)> =
             roster.iter().map(|entry| (entry.1.record.id.as_str(), entry)).collect();
-        let held_by = |image: &Image| fleet.held_by(image.subject.number);
+        let held_by =
+            |image: &Image| fleet.held_by(image.record.canonical().as_str(), &image.record.identity());
         let scene = Scene { images: &images, ready: &ready, held_by: &held_by };
         let one = |rule: Parsed| {
             let architecture = rule.architecture.as_deref();

@@ -48,6 +48,13 @@ impl TransferLimits {
     }
 }
 
+impl TransferLimits {
+    /// The right to take an image off an agent, if no operation works on it there. Nothing waits for it.
+    pub(in crate::transfer) fn try_image(&self, agent: &str, digest: &Digest) -> Option<OwnedMutexGuard<()>> {
+        self.images.of((agent.into(), digest.clone()), || Mutex::new(())).try_lock_owned().ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::TransferLimits;
@@ -66,6 +73,7 @@ mod tests {
         drop(other_image);
         assert!(futures_util::poll!(&mut same_image).is_pending());
         assert!(futures_util::poll!(&mut same_name).is_pending());
+        assert!(limits.try_image("i-1", &a).is_none() && limits.try_image("i-3", &a).is_some());
         drop(first);
         let _both = tokio::join!(same_image, same_name);
     }

@@ -133,8 +133,8 @@ impl Peers {
 
     /// The agents of a site that hold an image and can be asked for it now.
     fn near(&self, site: &str, image: &ImageRecord) -> Vec<(String, Arc<dyn Engine>)> {
-        let name = image.canonical();
-        let holders = self.fleet.holders(name.as_str(), &image.identity());
+        let is_near = |agent: &AgentRecord| agent.labels.get(SITE).is_some_and(|of| of == site);
+        let holders = self.fleet.holders(&image.identity(), is_near);
         let holders = holders.into_iter().filter_map(|id| {
             let found = self
                 .fleet

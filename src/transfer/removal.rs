@@ -1,6 +1,9 @@
 //! Takes images off agents: those that a task unloads, and those whose name a preload gave to another image.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::catalog::image::{Image, ImageRecord};
 use crate::engine::Engine;
@@ -10,6 +13,8 @@ use crate::engine::source::Source;
 use crate::tasks::task::Ledger;
 use crate::tasks::worker::Outcome;
 
+/// How long a registry may take to say whether it has a replaced image. Nobody waits for that image to go.
+const ASKING: Duration = Duration::from_secs(30);
 /// Most containers or names that are told when they keep an image.
 const NAMED: usize = 5;
 
@@ -38,27 +43,30 @@ pub(in crate::transfer) async fn unload(
             let rest = engine.find(held.digest.as_str()).await?;
             let names = rest.map(|rest| rest.names).unwrap_or_default();
             match names.as_slice() {
-                [] => "untagged; its layers stay, since a container or another image has them".to_owned(),
-                names => format!("untagged; its layers stay, since it is also called {}", few(names)),
+                [] => "untagged; it stays, since a name by digest, a container or another image has it"
+                    .to_owned(),
+                names => format!("untagged; it stays, since it is also called {}", few(names)),
             }
         }
-        Removal::InUse { containers } => return Err(Fault::new(Class::InUse, by(&containers))),
+        Removal::InUse { containers } => return Err(Fault::new(Class::InUse, by_containers(&containers))),
     };
     Ok(Outcome { note: Some(note), ..Outcome::new(Ledger { removed: 1, ..Ledger::default() }) })
 }
 
 /// Takes the image off an agent that had the name of one that is now loaded, so that replaced images do not pile up.
-/// It goes only if no name is left to it, no container uses it, and its registry still has it: nothing is lost.
-/// Returns what became of it.
+/// It goes only if no name is left to it, no container uses it, and its registry still has it: nothing is lost. After
+/// an interruption between the load and this, it stays.
+///
+/// Returns what became of it: "is gone", or "stays" and why.
 pub(in crate::transfer) async fn remove_replaced(
     engine: &dyn Engine,
     replaced: &Held,
     registry: &dyn Source,
 ) -> String {
     match try_remove_replaced(engine, replaced, registry).await {
-        Ok(None) => "the image that had the name before is gone".into(),
-        Ok(Some(why)) => format!("the image that had the name before stays: {why}"),
-        Err(fault) => format!("the image that had the name before stays: {fault}"),
+        Ok(None) => "is gone".into(),
+        Ok(Some(why)) => format!("stays: {why}"),
+        Err(fault) => format!("stays: {fault}"),
     }
 }
 
@@ -68,30 +76,51 @@ async fn try_remove_replaced(
     replaced: &Held,
     registry: &dyn Source,
 ) -> Result<Option<String>, Fault> {
-    let Some(rest) = engine.find(replaced.digest.as_str()).await? else { return Ok(None) };
-    if !rest.names.is_empty() {
-        return Ok(Some(format!("it is also called {}", few(&rest.names))));
+    let names = async || {
+        let found = engine.find(replaced.digest.as_str()).await?;
+        Ok::<_, Fault>(found.map(|held| held.names))
+    };
+    let Some(also) = names().await? else { return Ok(None) };
+    if !also.is_empty() {
+        return Ok(Some(format!("it is also called {}", few(&also))));
     }
-    let mut is_kept_there = false;
-    for manifest in replaced.manifests.iter().chain(replaced.digests()) {
-        let found = registry.manifest(manifest.as_str()).await;
-        if found.is_ok_and(|found| manifest.matches(&found.bytes)) {
-            is_kept_there = true;
-            break;
-        }
+    match timeout(ASKING, is_in(registry, replaced)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return Ok(Some("its registry does not have it any more".into())),
+        Ok(Err(fault)) => return Ok(Some(format!("its registry could not be asked: {fault}"))),
+        Err(_) => return Ok(Some("its registry could not be asked: it did not answer".into())),
     }
-    if !is_kept_there {
-        return Ok(Some("its registry does not have it any more".into()));
+    // Asked again, since the registry may have taken its time: removing an image takes a single name along.
+    match names().await? {
+        None => return Ok(None),
+        Some(also) if !also.is_empty() => return Ok(Some(format!("it is also called {}", few(&also)))),
+        Some(_) => {}
     }
     Ok(match engine.remove(replaced.digest.as_str()).await? {
         Removal::Removed { .. } | Removal::Absent => None,
-        Removal::Untagged => Some("a container or another image has its layers".into()),
-        Removal::InUse { containers } => Some(format!("it is in use {}", by(&containers))),
+        Removal::Untagged => Some("a name by digest, a container or another image has it".into()),
+        Removal::InUse { containers } => Some(format!("it is in use {}", by_containers(&containers))),
     })
 }
 
+/// Whether a registry has the manifest or index that this image was pulled by.
+async fn is_in(registry: &dyn Source, held: &Held) -> Result<bool, Fault> {
+    // The ID may be a manifest too, of an engine that remembers nothing else.
+    let ids =
+        if held.manifests.is_empty() { std::slice::from_ref(&held.digest) } else { &held.manifests[..] };
+    for manifest in ids {
+        match registry.manifest(manifest.as_str()).await {
+            Ok(found) if manifest.matches(&found.bytes) => return Ok(true),
+            Ok(_) => {}
+            Err(fault) if fault.class == Class::NotFound => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(false)
+}
+
 /// The containers that use an image, the first of them by name.
-fn by(containers: &[String]) -> String {
+fn by_containers(containers: &[String]) -> String {
     let count = containers.len();
     let plural = if count == 1 { "" } else { "s" };
     format!("by {count} container{plural}: {}", few(containers))

@@ -290,17 +290,19 @@ impl Transfers {
     ) -> Result<(Selection, usize)> {
         let set = self.select(caller, expression)?;
         let Some(asked) = architecture else { return Ok((set, 0)) };
-        let mut others = BTreeSet::new();
+        let mut other_architectures = BTreeSet::new();
         let mut names = Vec::new();
         for id in &set.names {
             let about = self.fleet.find(id).and_then(|agent| agent.about);
             match about.map(|about| about.architecture).filter(|own| own != asked) {
-                Some(other) => drop(others.insert(other)),
+                Some(other) => {
+                    other_architectures.insert(other);
+                }
                 None => names.push(id.clone()),
             }
         }
         if names.is_empty() {
-            let others = others.into_iter().collect::<Vec<_>>().join(", ");
+            let others = other_architectures.into_iter().collect::<Vec<_>>().join(", ");
             let why = format!("no agent of {} is {asked}; they are {others}", shown(&set.folded));
             return Err(Error::invalid("architecture", why));
         }

@@ -250,8 +250,17 @@ impl TransferWorker {
             (Ledger { unchanged: 1, ..Ledger::default() }, note.to_owned())
         };
         if let Some(replaced) = before.filter(|_| !was_there) {
-            note.push_str("; ");
-            note.push_str(&remove_replaced(engine, &replaced, &repository).await);
+            note.push_str("; the image that had the name before ");
+            // Another item may be giving this image another name at this moment, and must not lose it.
+            let config = self.catalog.config_of(&replaced).unwrap_or_else(|| replaced.digest.clone());
+            let fate = match self.limits.try_image(agent, &config) {
+                Some(_alone) => tokio::select! {
+                    fate = remove_replaced(engine, &replaced, &repository) => fate,
+                    () = place.stop.cancelled() => "stays: the task was stopped".into(),
+                },
+                None => "stays: it is being loaded under another name".into(),
+            };
+            note.push_str(&fate);
         }
         Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
     }

@@ -6,16 +6,23 @@ use crate::access::directory::AgentDirectory;
 use crate::access::visibility::PresenceIndex;
 use crate::base::bits::Bits;
 use crate::base::identity::Identity;
-use crate::fleet::index::Entry;
+use crate::fleet::index::{Entry, Index};
 use crate::fleet::service::Fleet;
 
 impl PresenceIndex for Fleet {
     fn number(&self, name: &str, image: &Identity<'_>) -> u32 {
-        self.index.write().holdings.number(name, image)
+        let mut index = self.index.write();
+        let Index { holdings, alive_groups, .. } = &mut *index;
+        let number = holdings.number(name, image);
+        alive_groups.renumber(number, holdings);
+        number
     }
 
     fn forget(&self, image: u32) {
-        self.index.write().holdings.forget(image);
+        let mut index = self.index.write();
+        let Index { holdings, alive_groups, .. } = &mut *index;
+        holdings.forget(image);
+        alive_groups.renumber(image, holdings);
     }
 
     fn held(&self, scaling_groups: Option<&BTreeSet<String>>) -> Bits {
