@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod collect;
+mod contents;
 pub(crate) mod describe;
 pub mod image;
 pub(crate) mod index;
