@@ -23,7 +23,8 @@ mirror() {
 }
 
 make_root() {
-    local archive begun options=()
+    # apt would check signatures as a user of its own, who may not be let into this directory, or at /dev/null.
+    local archive begun options=(--aptopt='APT::Sandbox::User "root"')
     [ "$(id -u)" -eq 0 ] || refuse "only root can make it"
     type -P mmdebstrap >/dev/null || refuse "it is made by mmdebstrap: apt-get install mmdebstrap"
     archive=$(mirror || true)
@@ -32,7 +33,7 @@ make_root() {
     rm -rf --one-file-system "$place".new.*
     begun=$(mktemp -d "$place.new.XXXXXX")
     # A mirror that is behind may have lists that are past their date, which only sid's carry.
-    [ "$release" != sid ] || options=(--aptopt='Acquire::Check-Valid-Until "false"')
+    [ "$release" != sid ] || options+=(--aptopt='Acquire::Check-Valid-Until "false"')
     echo "making a root of Debian $release with its engines from $archive: a minute, 600 MB" >&2
     if ! mmdebstrap --quiet --variant=minbase --include="$packages" "${options[@]}" \
         "$release" "$begun" "deb $archive $release main" >&2; then
