@@ -85,7 +85,8 @@ pub enum Removal {
         /// Bytes that became free, where the engine says.
         freed_bytes: Option<u64>,
     },
-    /// The name is removed; the image stays, since it has other names, children, or a container behind another name.
+    /// The name is removed, if there was one; the image stays, since it has other names, by digest too, children, or a
+    /// container behind another name.
     Untagged,
     /// Nothing was changed, since containers use the image.
     InUse {

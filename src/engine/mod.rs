@@ -72,8 +72,8 @@ pub trait Engine: Send + Sync {
         stop: &CancellationToken,
     ) -> Result<Pulled, Fault>;
 
-    /// Removes this name (`registry/name:tag`), and the image with its last name. Never by force: an image that a
-    /// container uses stays.
+    /// Removes this name (`registry/name:tag`), and the image with its last name, so that nothing is left of it by digest
+    /// alone; or, by its ID, an image without a name. Never by force: an image that a container uses stays.
     ///
     /// # Errors
     /// An engine that can't remove one name of several refuses, and leaves everything as it is.
