@@ -146,6 +146,8 @@ async fn presence_follows_names_and_their_contents_on_every_engine() {
     // The tag moves, and the new image is loaded under another name: this one still starts the old.
     let names = scene.publish(&app("second"), &["latest", "2.0"]).await;
     scene.becomes(latest, "stale").await;
+    let image = scene.app.admin().image("lab/app", "latest", "x86_64").await;
+    assert_eq!((&image["installed"], &image["installed_agents"]), (&json!(false), &json!([])), "{image}");
     let loaded = scene.all("preload_image", &names[1]).await;
     assert!(done(&loaded), "{loaded:#?}");
     scene.becomes(&names[1], "present").await;
@@ -158,6 +160,9 @@ async fn presence_follows_names_and_their_contents_on_every_engine() {
     let made = scene.app.admin().ask(rule, json!({"p": props})).await;
     assert_eq!(made["create_preload_rule"]["ok"], true, "{made}");
     scene.becomes(latest, "present").await;
+    let image = scene.app.admin().image("lab/app", "latest", "x86_64").await;
+    assert_eq!(image["installed"], true, "{image}");
+    assert_eq!(image["installed_agents"].as_array().unwrap().len(), FLAVOURS.len() + 1, "{image}");
     for node in &scene.nodes {
         // Behind both names is one image, and the one before is gone.
         let listed = node.listed().await;

@@ -1,4 +1,4 @@
-//! Tests of the fleet when two callers change it at the same time.
+//! Tests of the fleet when two callers change it at the same time, or the catalog does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,13 @@ use crate::access::audit::{Audit, Retention};
 use crate::access::caller::Caller;
 use crate::access::joins::{Joins, NewToken};
 use crate::access::tenants::Tenants;
+use crate::access::visibility::PresenceIndex;
 use crate::base::Error;
 use crate::base::clock::Clock;
+use crate::base::identity::Identity;
 use crate::base::secret::Secret;
-use crate::engine::fake::{Fake, about};
+use crate::engine;
+use crate::engine::fake::{Fake, about, held};
 use crate::fleet::service::{AgentChange, Fleet, Joined};
 use crate::store::Store;
 use crate::store::held::Held;
@@ -67,6 +70,30 @@ async fn of_two_changes_at_once_neither_takes_the_other_back() {
     }
     let record = scene.fleet.find(&id).unwrap().record;
     assert!(record.draining && record.labels == labels, "{record:?}");
+}
+
+#[tokio::test]
+async fn what_agents_have_follows_the_catalog_as_well_as_their_reports() {
+    let scene = Scene::set();
+    let fleet = &scene.fleet;
+    let engine = Arc::new(Fake::holding(&[]));
+    let id = fleet.meet("docker+unix:///gpu01", engine, about()).await.unwrap();
+    let (old, new) = (held("cr.io/a:1"), held("cr.io/other:1"));
+    let number = |held: &engine::image::Held| {
+        let image = Identity { config: &held.digest, manifest: None, index: None, architecture: "x86_64" };
+        PresenceIndex::number(fleet, "cr.io/a:1", &image)
+    };
+    let is_there = |number: u32| PresenceIndex::held(fleet, None).contains(number as usize);
+    let before = number(&old);
+    fleet.report(&id, fleet.begin_read(), vec![old.clone()], None);
+    assert!(is_there(before));
+    // The tag moves: the same number stands for another image.
+    PresenceIndex::forget(fleet, before);
+    let moved = number(&new);
+    assert!(moved == before && !is_there(moved));
+    // An image that the agent had before the catalog knew it.
+    let known = number(&old);
+    assert!(is_there(known));
 }
 
 #[tokio::test]
