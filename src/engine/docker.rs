@@ -389,7 +389,7 @@ impl Engine for Docker {
         // It may be another engine, or a newer version, since the last time.
         let kind = self.greet().await?.kind;
         let info = self.info().await?;
-        *self.store.lock() = Some(Store::of(kind, &info));
+        *self.store.lock() = Some(Store::of(&info));
         let labels = info.labels.unwrap_or_default().into_iter().map(|label| match label.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
             None => (label, String::new()),
@@ -410,10 +410,10 @@ impl Engine for Docker {
         let store = self.store().await?;
         let path = format!("/images/json{}", store.query());
         let images: Vec<wire::Image> = self.get(&path, self.patience.answer).await?;
-        match store {
-            Store::Own => Ok(images.iter().filter_map(|image| store.held(image)).collect()),
-            Store::Containerd => self.with_parts(images).await,
+        if store == Store::Own || images.iter().all(wire::Image::tells_parts) {
+            return Ok(images.iter().filter_map(|image| store.held(image)).collect());
         }
+        self.with_parts(images).await
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Held>, Fault> {
@@ -445,8 +445,8 @@ impl Engine for Docker {
             return Ok(Removal::Untagged);
         }
         if is_last && (is_podman || self.store().await? == Store::Containerd) {
-            // As long as the image has a name by digest, these take its last tag away from under a container (Docker
-            // before 25).
+            // As long as the image has a name by digest, these take its last tag away from under a container (of
+            // Docker, 24 does).
             let containers = self.users(&held.digest).await?;
             if !containers.is_empty() {
                 return Ok(Removal::InUse { containers });

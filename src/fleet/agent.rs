@@ -106,4 +106,10 @@ impl Agent {
     pub(crate) fn is_of(&self, architecture: &str) -> bool {
         self.about.as_ref().is_some_and(|about| about.architecture == architecture)
     }
+
+    /// Its architecture, if the server knows it and it is another than this one.
+    pub(crate) fn architecture_other_than(&self, architecture: &str) -> Option<&str> {
+        let own = self.about.as_ref().map(|about| about.architecture.as_str());
+        own.filter(|own| *own != architecture)
+    }
 }

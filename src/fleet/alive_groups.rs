@@ -17,6 +17,20 @@ struct Group {
     held: OnceLock<Bits>,
 }
 
+impl Group {
+    /// Works out anew whether the group holds these images, if what it holds was asked for.
+    fn look_again(&mut self, images: impl Iterator<Item = usize>, holdings: &Holdings) {
+        let Some(held) = self.held.get_mut() else { return };
+        for image in images {
+            if holdings.is_held_by(&self.agents, image) {
+                held.insert(image);
+            } else {
+                held.remove(image);
+            }
+        }
+    }
+}
+
 impl AliveGroups {
     /// The alive agents of a scaling group, to be changed. What the group holds is worked out again when a caller
     /// next asks.
@@ -28,27 +42,15 @@ impl AliveGroups {
 
     /// Takes note that these images came to an agent of this scaling group, or left it.
     pub(crate) fn hear(&mut self, scaling_group: &str, images: &Bits, holdings: &Holdings) {
-        let Some(group) = self.0.get_mut(scaling_group) else { return };
-        let Some(held) = group.held.get_mut() else { return };
-        for image in images.iter() {
-            if holdings.is_held_by(&group.agents, image) {
-                held.insert(image);
-            } else {
-                held.remove(image);
-            }
+        if let Some(group) = self.0.get_mut(scaling_group) {
+            group.look_again(images.iter(), holdings);
         }
     }
 
     /// Takes note that this number stands for another image than before, or for none.
     pub(crate) fn renumber(&mut self, image: u32, holdings: &Holdings) {
-        let number = image as usize;
         for group in self.0.values_mut() {
-            let Some(held) = group.held.get_mut() else { continue };
-            if holdings.is_held_by(&group.agents, number) {
-                held.insert(number);
-            } else {
-                held.remove(number);
-            }
+            group.look_again(std::iter::once(image as usize), holdings);
         }
     }
 

@@ -137,6 +137,18 @@ impl Backoffs {
         Some(known.due.saturating_duration_since(now))
     }
 
+    /// The entry of a pair that must not be tried now, and until what time of day.
+    pub(crate) fn standing(
+        &self,
+        agent: &str,
+        digest: &Digest,
+        now: Moment,
+    ) -> Option<(&PairBackoff, Timestamp)> {
+        let wait = self.wait(agent, digest, now.steady).filter(|wait| !wait.is_zero())?;
+        let until = now.day.checked_add(SignedDuration::try_from(wait).ok()?).ok()?;
+        Some((self.find(agent, digest)?, until))
+    }
+
     /// Removes the entries that `stays` rejects, those beyond the limit and, if the date is known, those that are too
     /// old.
     pub(crate) fn tidy(&mut self, today: Option<Timestamp>, stays: impl Fn(&str, &Digest) -> bool) {
@@ -257,6 +269,11 @@ mod tests {
         assert_eq!(backoffs.wait("i-1", &digest("a"), start), Some(Duration::from_mins(1)));
         assert_eq!((held(&backoffs, start, 0), held(&backoffs, start, 1)), (1, 0), "the wait is over");
         assert_eq!(backoffs.next_try(start), Some(after(1)));
+        let until = |minutes| {
+            backoffs.standing("i-1", &digest("a"), moment(minutes, after(0))).map(|(_, until)| until)
+        };
+        assert_eq!(until(5), Some(day(6)), "by the time of day as it is now");
+        assert_eq!(backoffs.standing("i-1", &digest("a"), moment(1, after(1))), None, "the wait is over");
         // Setting the clock back by a day meanwhile removes no failure and makes no wait longer.
         backoffs.note(
             "i-1",

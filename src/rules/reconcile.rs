@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -461,11 +461,11 @@ fn told(round: &Round, waiting: &schedule::Waiting, backoffs: &Backoffs) -> Opti
     let (reason, until) = match waiting.why {
         Why::HeldBack => {
             let digest = &waiting.image.record.digest;
-            let backoff = backoffs.find(&agent, digest)?;
-            let wait = SignedDuration::try_from(backoffs.wait(&agent, digest, round.steady)?).ok()?;
+            let now = Moment { day: round.now, steady: round.steady };
+            let (backoff, until) = backoffs.standing(&agent, digest, now)?;
             let times =
                 if backoff.failures == 1 { "once".into() } else { format!("{} times", backoff.failures) };
-            (format!("came to nothing {times}: {}", backoff.reason), round.now.checked_add(wait).ok())
+            (format!("came to nothing {times}: {}", backoff.reason), Some(until))
         }
         Why::Unfit { need, free } => {
             (format!("will not fit: it takes up to {need} bytes, and {free} are left"), None)

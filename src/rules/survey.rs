@@ -128,8 +128,7 @@ fn named(
     let mut agents =
         Agents { unknown: known.unknown, unknown_count: known.unknown_count, ..Agents::default() };
     for (number, agent) in known.names.iter().filter_map(|name| by_name.get(name)) {
-        let own = agent.about.as_ref().map(|about| about.architecture.as_str());
-        if architecture.is_some() && own.is_some() && own != architecture {
+        if architecture.is_some_and(|asked| agent.architecture_other_than(asked).is_some()) {
             agents.left_out += 1;
             continue;
         }

@@ -1,11 +1,9 @@
 //! What the rules want of one image on one agent.
 
-use jiff::SignedDuration;
-
 use crate::catalog::image::ImageRecord;
 use crate::fleet::agent::Agent;
 use crate::fleet::evaluate::{Inventory, evaluate_known};
-use crate::rules::backoff::Backoffs;
+use crate::rules::backoff::{Backoffs, Moment};
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{Rule, parsed};
 use crate::rules::service::{Rules, Told};
@@ -30,9 +28,8 @@ impl Rules {
 
     fn held_back(&self, backoffs: &Backoffs, image: &ImageRecord, agent: &Agent) -> Option<Hindrance> {
         let (id, digest) = (&agent.record.id, &image.digest);
-        let backoff = backoffs.find(id, digest)?;
-        let wait = backoffs.wait(id, digest, self.clock.steady()).filter(|wait| !wait.is_zero())?;
-        let until = self.now().checked_add(SignedDuration::try_from(wait).ok()?).ok()?;
+        let now = Moment { day: self.now(), steady: self.clock.steady() };
+        let (backoff, until) = backoffs.standing(id, digest, now)?;
         let reason = backoff.reason.clone();
         Some(Hindrance::HeldBack { until, failures: backoff.failures, reason })
     }

@@ -293,10 +293,10 @@ impl Transfers {
         let mut other_architectures = BTreeSet::new();
         let mut names = Vec::new();
         for id in &set.names {
-            let about = self.fleet.find(id).and_then(|agent| agent.about);
-            match about.map(|about| about.architecture).filter(|own| own != asked) {
+            let agent = self.fleet.find(id);
+            match agent.as_ref().and_then(|agent| agent.architecture_other_than(asked)) {
                 Some(other) => {
-                    other_architectures.insert(other);
+                    other_architectures.insert(other.to_owned());
                 }
                 None => names.push(id.clone()),
             }

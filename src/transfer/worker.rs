@@ -207,7 +207,6 @@ impl TransferWorker {
         };
         let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
         let registry = self.catalog.find_registry(&image.registry).map_err(inside)?;
-        let repository = Catalogued::new(&self.clients, Arc::clone(&registry), &image.name);
         let pull = Pull {
             repository: format!("{}/{}", image.registry, image.name),
             tag: image.tag.clone(),
@@ -219,7 +218,7 @@ impl TransferWorker {
             platform: None,
             layers: Vec::new(),
             credentials: self.credentials(&registry).map_err(inside)?,
-            source: Some(self.source(registry, image, lent.as_ref())),
+            source: Some(self.source(Arc::clone(&registry), image, lent.as_ref())),
         };
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));
@@ -253,9 +252,10 @@ impl TransferWorker {
             note.push_str("; the image that had the name before ");
             // Another item may be giving this image another name at this moment, and must not lose it.
             let config = self.catalog.config_of(&replaced).unwrap_or_else(|| replaced.digest.clone());
+            let registry = Catalogued::new(&self.clients, registry, &image.name);
             let fate = match self.limits.try_image(agent, &config) {
                 Some(_alone) => tokio::select! {
-                    fate = remove_replaced(engine, &replaced, &repository) => fate,
+                    fate = remove_replaced(engine, &replaced, &registry) => fate,
                     () = place.stop.cancelled() => "stays: the task was stopped".into(),
                 },
                 None => "stays: it is being loaded under another name".into(),

@@ -41,13 +41,13 @@ pub(crate) type Parts = Mutex<HashMap<Digest, (u64, Vec<Part>)>>;
 
 impl Store {
     /// The store of an engine that says this about itself.
-    pub(crate) fn of(kind: EngineKind, info: &SystemInfo) -> Self {
+    pub(crate) fn of(info: &SystemInfo) -> Self {
         let is_snapshotter = |entry: &Vec<String>| match entry.as_slice() {
             [key, value, ..] => key == DRIVER_TYPE && value.starts_with(SNAPSHOTTER),
             _ => false,
         };
         let is_containerds = info.driver_status.iter().flatten().any(is_snapshotter);
-        if kind == EngineKind::Docker && is_containerds { Self::Containerd } else { Self::Own }
+        if is_containerds { Self::Containerd } else { Self::Own }
     }
 
     /// The image that the engine tells of; `None` if its ID is not valid, or if nothing is there but the name.
@@ -81,7 +81,7 @@ impl Docker {
         }
         let met = self.met().await?;
         let store = if met.kind == EngineKind::Docker && met.minor >= FIRST {
-            Store::of(met.kind, &self.info().await?)
+            Store::of(&self.info().await?)
         } else {
             Store::Own
         };
@@ -89,16 +89,12 @@ impl Docker {
         Ok(store)
     }
 
-    /// The images of a containerd store, of which the list may not say what of them is there: those are asked about, each
-    /// once.
+    /// The images of a containerd store whose list does not say what of them is there: they are asked about, each once.
     pub(in crate::engine::docker) async fn with_parts(
         &self,
         images: Vec<wire::Image>,
     ) -> Result<Vec<Held>, Fault> {
         let jobs = images.into_iter().map(|image| async move {
-            if image.parts().is_some() {
-                return Ok(Store::Containerd.held(&image));
-            }
             let Some(held) = image.held() else { return Ok(None) };
             let known = self.parts.lock().get(&held.digest).cloned();
             if let Some((_, parts)) = known.filter(|(size, _)| *size == held.size_bytes) {

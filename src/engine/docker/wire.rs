@@ -133,6 +133,11 @@ impl Image {
         Held::read(&self.id, tags, digests, size_bytes)
     }
 
+    /// Whether the answer says what of the image is there.
+    pub(crate) fn tells_parts(&self) -> bool {
+        self.manifests.is_some()
+    }
+
     /// What of the image is there, if the answer says so of each platform.
     pub(crate) fn parts(&self) -> Option<Vec<Part>> {
         self.manifests.as_ref().map(|manifests| manifests.iter().filter_map(Manifest::part).collect())
