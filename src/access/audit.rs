@@ -305,7 +305,7 @@ impl Audit {
     ) -> Entry {
         Entry {
             number: 0,
-            at: self.clock.now(),
+            at: self.clock.stamp(),
             user,
             email: shown(email),
             credential: credential.into(),

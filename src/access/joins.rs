@@ -154,7 +154,7 @@ impl Joins {
             return Err(Error::invalid("uses", "a token for one agent is good for one join"));
         }
         let (id, secret) = (random(ID_BYTES)?, random(SECRET_BYTES)?);
-        let now = self.clock.now();
+        let now = self.clock.stamp();
         let token = JoinToken {
             hash: hash(&secret),
             agent,

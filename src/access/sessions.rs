@@ -286,7 +286,7 @@ impl Sessions {
 
     fn fresh(&self, user: UserId, address: Option<IpAddr>) -> Result<(Secret, Record, Open)> {
         let key = Secret::new(random_text(KEY_LENGTH)?);
-        let today = self.clock.now();
+        let today = self.clock.stamp();
         let record =
             Record { user, address, created_at: today, last_seen: today, age: 0, idle: 0, saved_at: today };
         let new = Span::none(self.clock.steady());
@@ -388,7 +388,7 @@ impl Sessions {
         if over.is_empty() && late.is_empty() {
             return Ok(());
         }
-        let (sessions, today) = (self.clone(), today.unwrap_or_else(|| self.clock.now()));
+        let (sessions, today) = (self.clone(), today.unwrap_or_else(|| self.clock.stamp()));
         self.store
             .write(move |w| {
                 for open in over {

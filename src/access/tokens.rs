@@ -214,7 +214,7 @@ impl Tokens {
         self.audit
             .perform(caller, "create_api_token", name, |deed| async move {
                 caller.require_no_token("create_api_token")?;
-                let now = self.clock.now();
+                let now = self.clock.stamp();
                 let token = Token {
                     id: TokenId::random(),
                     user: caller.user,

@@ -2,8 +2,8 @@
 //!
 //! Lengths of time are measured by [`Clock::steady`]. What is removed because of its age, or because its time is over,
 //! is removed by [`Clock::calendar`]: one wrong moment, as when a machine's clock has no battery or its time server
-//! lies, must not remove what can't be brought back. Refusing a request for a moment is another matter, and goes by
-//! [`Clock::now`].
+//! lies, must not remove what can't be brought back. What is written in such a moment must not look old later either:
+//! it is dated by [`Clock::stamp`]. Refusing a request for a moment is another matter, and goes by [`Clock::now`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ struct Course {
     began: Option<Timestamp>,
     /// The time of day and the steady time at one moment: the last jump, or else the start.
     from: (Timestamp, Instant),
+    /// The time of day and the steady time when the clock was last believed.
+    sure: (Timestamp, Instant),
     doubt: Option<Jump>,
 }
 
@@ -77,7 +79,7 @@ impl Clock {
         steady: Arc<dyn Fn() -> Instant + Send + Sync>,
     ) -> Self {
         let from = (day(), steady());
-        let course = Course { born: from.1, began: None, from, doubt: None };
+        let course = Course { born: from.1, began: None, from, sure: from, doubt: None };
         Self { day, steady, course: Arc::new(Mutex::new(course)) }
     }
 
@@ -95,6 +97,7 @@ impl Clock {
         let mut course = self.course.lock();
         let by = course.from.0.duration_since(last);
         if by.abs() > MOST_OFF {
+            course.sure = (last, course.born);
             course.doubt = Some(Jump { by: Some(by), at: course.born });
         }
     }
@@ -107,6 +110,17 @@ impl Clock {
     /// A time that only moves on, at its own pace: for measuring lengths of time within this process.
     pub(crate) fn steady(&self) -> Instant {
         (self.steady)()
+    }
+
+    /// The time of day for dating what is removed later because of its age or because its time is over. While the time
+    /// of day is not believed, this is never earlier than what was expected: otherwise a record that is made while the
+    /// clock is years behind would be removed as soon as the clock is right.
+    pub(crate) fn stamp(&self) -> Timestamp {
+        let (course, now) = self.look();
+        let (day, since) = course.sure;
+        let expected =
+            day.checked_add(self.steady().saturating_duration_since(since)).unwrap_or(Timestamp::MAX);
+        if course.doubt.is_some() { now.max(expected) } else { now }
     }
 
     /// The time of day for removing by age. `None` while it is not believed: then nothing is removed.
@@ -142,8 +156,10 @@ impl Clock {
         } else if course.doubt.is_some_and(|jump| steady.saturating_duration_since(jump.at) >= PROBATION) {
             course.doubt = None;
         }
-        if course.doubt.is_none() && course.began.is_none() {
-            course.began = Some(before(now, steady.saturating_duration_since(course.born)));
+        if course.doubt.is_none() {
+            course.sure = (now, steady);
+            let born = course.born;
+            course.began.get_or_insert_with(|| before(now, steady.saturating_duration_since(born)));
         }
         (course, now)
     }
@@ -258,6 +274,25 @@ mod tests {
             hands.pass(PROBATION.as_secs());
             assert!(hands.is_believed(), "{last}: a machine that was off for a month");
         }
+    }
+
+    #[test]
+    fn what_is_dated_while_the_clock_is_behind_does_not_look_old_later() {
+        let hands = Hands::new();
+        hands.pass(1_000);
+        assert_eq!(hands.clock.stamp(), hands.clock.now());
+        hands.set(-YEARS);
+        hands.pass(60);
+        assert_eq!(hands.clock.stamp().as_second(), 1_700_001_060, "as if it had not jumped");
+        hands.set(2 * YEARS);
+        assert_eq!(hands.clock.stamp(), hands.clock.now(), "ahead: nothing is removed too early");
+        hands.pass(PROBATION.as_secs());
+        hands.set(-DAY / 2);
+        assert_eq!(hands.clock.stamp(), hands.clock.now(), "it is believed");
+        let late = Hands::new();
+        late.clock.go_on_from(Timestamp::from_second(1_700_000_000 + YEARS).unwrap());
+        late.pass(7);
+        assert_eq!(late.clock.stamp().as_second(), 1_700_000_007 + YEARS, "a start in the past");
     }
 
     #[test]

@@ -271,7 +271,7 @@ impl Rules {
         if memory.is_new && memory.backoffs.has(agent, digest, ended_at) {
             return;
         }
-        let now = Moment { day: self.clock.now(), steady: self.clock.steady() };
+        let now = Moment { day: self.clock.stamp(), steady: self.clock.steady() };
         memory.backoffs.note(agent, digest, ended_at, now, ending);
     }
 

@@ -147,7 +147,7 @@ impl Queue {
                 "{MAX_RUNNING} tasks are running already; wait for one to end, or cancel one"
             )));
         }
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.stamp();
         let task = Task {
             id: TaskId::random(),
             kind,

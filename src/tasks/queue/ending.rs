@@ -27,7 +27,7 @@ impl Queue {
             "the sums and the index of {} are not their items'",
             live.id()
         );
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.stamp();
         let state = if live.are_items_final() { worker.verdict(&live.tally()) } else { State::Cancelled };
         let mut items = live.unkept();
         for item in items.iter_mut().filter(|item| !item.state.is_final()) {

@@ -179,6 +179,26 @@ async fn a_moment_years_ahead_empties_no_archive() {
     }
 }
 
+#[tokio::test]
+async fn a_task_that_ended_while_the_clock_was_years_behind_is_not_forgotten_once_it_is_right() {
+    let day = Arc::new(AtomicI64::new(1_700_000_000));
+    let clock = || {
+        let day = Arc::clone(&day);
+        Clock::new(move || Timestamp::from_second(day.load(Ordering::SeqCst)).unwrap())
+    };
+    let scene = Scene::set(clock(), Lister(Arc::new(Barrier::new(1))));
+    day.fetch_sub(3_650 * 86_400, Ordering::SeqCst);
+    let id = scene.submit(vec![new_item("a".into(), 1)]).await;
+    scene.end_of(id).await;
+
+    day.fetch_add(3_650 * 86_400, Ordering::SeqCst);
+    let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let later = Queue::load(scene.store.clone(), clock(), scene.audit.clone(), Vec::new(), tracker, shutdown)
+        .unwrap();
+    later.forget_old().await.unwrap();
+    assert!(later.find(id).is_some());
+}
+
 /// A worker whose items begin and end when the test does.
 struct Gate(Arc<Barrier>);
 
