@@ -47,13 +47,16 @@ use crate::rules::service::Rules;
 use crate::scan::collector::collect;
 use crate::scan::service::{self, Scanner};
 use crate::scan::worker::ScanWorker;
+use crate::sources::cache::{Cache, CachePlace};
 use crate::sources::grants::Grants;
+use crate::sources::relay::Relay;
+use crate::sources::relayed::{Nearby, Relayed};
 use crate::store::open::OpenError;
 use crate::store::{Store, last_seen};
 use crate::tasks::queue::Queue;
 use crate::tasks::worker::Worker;
 use crate::transfer;
-use crate::transfer::peers::Peers;
+use crate::transfer::peers::{OwnCache, Peers};
 use crate::transfer::service::Transfers;
 
 /// How long requests that are being answered may go on after the server was told to stop.
@@ -82,6 +85,10 @@ pub struct Settings {
     pub agent_wait: Duration,
     /// Whether one agent of a site fetches an image from the registry for all of them.
     pub seed_first: bool,
+    /// The cache of this machine, if it has one.
+    pub cache: Option<CachePlace>,
+    /// Whether engines of this machine that fetch by themselves are made to take images from nearer.
+    pub relay: bool,
     /// How long the audit log keeps its rows.
     pub audit: Retention,
     /// The super-admin to create if there is no account yet; without it, a holder of [`Server::set_up_token`] creates
@@ -127,11 +134,17 @@ impl Server {
         shutdown: CancellationToken,
     ) -> Result<Self, ServeError> {
         let (engines, wanted) = (mem::take(&mut settings.engines), settings.first_admin.take());
-        let directory = settings.data_dir.clone();
+        let (directory, relay) = (settings.data_dir.clone(), settings.relay);
+        let place = settings.cache.take();
+        let cache = place.as_ref().map(|place| Cache::open(&place.path, place.max)).transpose();
+        let cache = cache.map_err(|fault| Error::invalid("cache", fault.to_string()))?;
+        let own = cache.clone().zip(place).map(|(cache, place)| OwnCache { cache, site: place.site });
         let mut server =
-            Store::open_and_load(&directory, |store| Self::load(store, settings, clock, shutdown))?;
+            Store::open_and_load(&directory, |store| Self::load(store, settings, own, clock, shutdown))?;
         // Before an account is created: its password would be lost if the start failed here.
-        server.engines = connect(&engines)?;
+        let relay = relay.then(|| Relay::open(&server.tracker, &server.shutdown)).transpose();
+        let relay = relay.map_err(|why| Error::internal(format!("the relay for engines: {why}")))?;
+        server.engines = connect(&engines, &Nearby { relay, cache })?;
         server.services.backups.tidy();
         let Proofs { accounts, clock, .. } = &server.services.proofs;
         server.first_admin = first_admin(wanted, accounts, clock)?;
@@ -145,6 +158,7 @@ impl Server {
     fn load(
         store: &Store,
         settings: Settings,
+        cache: Option<OwnCache>,
         clock: Clock,
         shutdown: CancellationToken,
     ) -> Result<Self, ServeError> {
@@ -164,10 +178,9 @@ impl Server {
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let grants = Arc::new(Grants::default());
-        let peers = settings.seed_first.then(|| Peers::new(&fleet, &grants, &tracker, &shutdown));
+        let peers = Peers::new(&fleet, settings.seed_first, cache, &grants, &tracker, &shutdown);
         let wait = settings.agent_wait;
-        let [preloads, unloads] =
-            transfer::worker::workers(&catalog, &fleet, &clients, &clock, wait, peers.as_ref());
+        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clients, &clock, wait, &peers);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),
@@ -366,10 +379,11 @@ fn first_admin(
 }
 
 /// Connects to each engine; returns the engines with their addresses.
-fn connect(urls: &[EngineUrl]) -> Result<Engines, ServeError> {
+fn connect(urls: &[EngineUrl], nearby: &Nearby) -> Result<Engines, ServeError> {
     let mut engines = Vec::with_capacity(urls.len());
     for url in urls {
         let engine = engine::connect(url).map_err(|fault| Error::invalid("engine", fault.to_string()))?;
+        let engine: Arc<dyn Engine> = Arc::new(Relayed::new(url, engine, nearby.clone()));
         engines.push((url.to_string(), engine));
     }
     Ok(engines)

@@ -15,7 +15,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("poem", &["http", "demo"]),
     ("bollard", &["engine"]),
     ("argon2", &["access/hasher.rs"]),
-    ("reqwest", &["registry", "agent", "cli"]),
+    ("reqwest", &["registry", "sources", "cli"]),
     ("clap", &["cli", "config"]),
     ("tokio_tungstenite", &["wire"]),
 ];

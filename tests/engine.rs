@@ -38,6 +38,7 @@ fn pull_of(host: &str, built: &Built) -> Pull {
         layers: Vec::new(),
         credentials: None,
         source: None,
+        via: None,
     }
 }
 

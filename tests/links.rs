@@ -1,5 +1,6 @@
 //! Agents on other machines: real processes, real engines, a link that can be cut, and agents that misbehave.
 
+mod caches;
 mod joining;
 mod layouts;
 mod manners;

@@ -1,6 +1,7 @@
 //! A server whose agents have engines of different kinds: the same requests, the same answers, checked with each
 //! engine's own command line.
 
+mod near;
 mod truth;
 
 use serde_json::{Value, json};

@@ -188,10 +188,10 @@ async fn layers_that_images_share_are_fetched_and_kept_once() {
         let requests = scene.requests_for(&scene.layer(0, position));
         assert_eq!(requests.len(), 1, "{requests:?}");
     }
-    // Three layers, two configs, two manifests.
-    assert_eq!(blobs(&scene.folder()).len(), 7);
+    // Three layers, two configs, two manifests, and both as the registry served them.
+    assert_eq!(blobs(&scene.folder()).len(), 9);
     scene.api().transfer_to_end("unload_image", &scene.name(1), "*").await;
-    assert_eq!(blobs(&scene.folder()).len(), 4);
+    assert_eq!(blobs(&scene.folder()).len(), 5);
     assert_eq!(scene.api().presence(&scene.name(0)).await, ["present"]);
 }
 

@@ -49,15 +49,23 @@ impl Registries {
     /// # Errors
     /// A description from which no client can be made, or of a registry other than the image's.
     pub(crate) fn source(&self, id: &str, pull: &Pull, origin: Origin) -> Result<Arc<dyn Source>, Fault> {
-        let Origin { registry, peers } = origin;
-        let name = name_in(pull, &registry)?;
-        let peers = self.peers(&name, &peers);
-        let client = self.client((registry, pull.credentials.as_ref().map(account)))?;
-        let chain = Arc::new(Chain::new(peers, Arc::new(Repository::new(client, &name))));
+        let chain = self.chain(pull, origin)?;
         let mut chains = self.chains.lock();
         chains.retain(|_, chain| chain.strong_count() > 0);
         chains.insert(id.into(), Arc::downgrade(&chain));
         Ok(chain)
+    }
+
+    /// The sources that a description names, for an image that no pull of this agent is of.
+    ///
+    /// # Errors
+    /// Those of [`Registries::source`].
+    pub(crate) fn chain(&self, pull: &Pull, origin: Origin) -> Result<Arc<Chain>, Fault> {
+        let Origin { registry, peers } = origin;
+        let name = name_in(pull, &registry)?;
+        let peers = self.peers(&name, &peers);
+        let client = self.client((registry, pull.credentials.as_ref().map(account)))?;
+        Ok(Arc::new(Chain::new(peers, Arc::new(Repository::new(client, &name)))))
     }
 
     /// Makes a running pull ask the peers that are named now: the grants of those named before may have ended.
@@ -78,7 +86,7 @@ impl Registries {
                 None => (of_manager.as_ref()?, self.manager.ca_pem.as_deref()),
             };
             match over_http(&agent, url, ca, &peer.grant, name) {
-                Ok(source) => Some(Peer { name: agent, source }),
+                Ok(source) => Some(Peer { name: agent, source, is_cache: peer.is_cache }),
                 Err(fault) => {
                     tracing::warn!(peer = agent, %fault, "a peer can't be asked");
                     None
@@ -156,6 +164,7 @@ mod tests {
             layers: Vec::new(),
             credentials: Some(Credentials { username: "u".into(), password: Secret::new(password) }),
             source: None,
+            via: None,
         }
     }
 

@@ -24,9 +24,15 @@ use crate::base::backoff::{Backoff, Waits};
 use crate::base::secret::Secret;
 use crate::base::{Error, agent_name};
 use crate::engine::Engine;
+use crate::engine::address::EngineUrl;
+use crate::engine::export::Reach;
 use crate::engine::fault::one_line;
+use crate::sources::cache::Cache;
+use crate::sources::relay::Relay;
+use crate::sources::relayed::{Nearby, Relayed};
+use crate::sources::server::{Clients, GrantServer};
 use crate::wire::VERSIONS;
-use crate::wire::message::{Code, FromAgent, Hello, Refusal, ToAgent, Welcome};
+use crate::wire::message::{CACHE, Code, FromAgent, Hello, Refusal, SOURCES, ToAgent, Welcome};
 use crate::wire::socket::Socket;
 
 /// The waits before the agent dials again. They are spread at random, so that a thousand agents don't come back at
@@ -57,8 +63,12 @@ pub(crate) struct Settings {
     pub(crate) hostname: String,
     /// The directory in which it stores its identity.
     pub(crate) state_dir: PathBuf,
-    /// The engine it serves.
-    pub(crate) engine: Arc<dyn Engine>,
+    /// The engine it serves, and its address.
+    pub(crate) engine: (EngineUrl, Arc<dyn Engine>),
+    /// The cache of this machine, if it has one.
+    pub(crate) cache: Option<Arc<Cache>>,
+    /// Whether engines that fetch by themselves are made to take images from nearer.
+    pub(crate) relay: bool,
     /// Where it hands out the engine's images, if it does.
     pub(crate) peers: Option<Peers>,
 }
@@ -112,13 +122,17 @@ pub(crate) async fn run(mut settings: Settings, shutdown: CancellationToken) -> 
         );
     }
     let tracker = TaskTracker::new();
-    let engine = Arc::clone(&settings.engine);
+    let relay = settings.relay.then(|| Relay::open(&tracker, &shutdown)).transpose()?;
+    let (address, engine) = &settings.engine;
+    let nearby = Nearby { relay, cache: settings.cache.clone() };
+    let engine: Arc<dyn Engine> = Arc::new(Relayed::new(address, Arc::clone(engine), nearby));
     let peer_server = match settings.peers.take() {
         None => None,
         Some(Peers { listener, url }) => {
             let peer_server = PeerServer { grants: Arc::default(), url, bound: listener.local_addr()? };
             tracing::info!(listen = %peer_server.bound, "peers that the manager sends may fetch images here");
-            tracker.spawn(peer_server.clone().serve(listener, tracker.clone(), shutdown.clone()));
+            let server = GrantServer { grants: Arc::clone(&peer_server.grants), clients: Clients::Peers };
+            tracker.spawn(server.serve(listener, tracker.clone(), shutdown.clone()));
             Some(peer_server)
         }
     };
@@ -127,6 +141,7 @@ pub(crate) async fn run(mut settings: Settings, shutdown: CancellationToken) -> 
         holdings: Holdings::new(Arc::clone(&engine)),
         pulls: Pulls::new(Arc::clone(&engine), tracker.clone(), shutdown.clone()),
         registries: Registries::new(settings.manager.at().clone()),
+        cache: settings.cache.clone(),
         engine,
         shutdown: shutdown.clone(),
     });
@@ -219,7 +234,11 @@ impl Dialler {
                 .as_ref()
                 .and_then(|peer_server| peer_server.url_from(local))
                 .map(Into::into),
-            features: Vec::new(),
+            features: {
+                let Reach { takes_sources, has_cache } = self.node.engine.reach();
+                let features = [(takes_sources, SOURCES), (has_cache, CACHE)];
+                features.into_iter().filter(|(has, _)| *has).map(|(_, feature)| feature.into()).collect()
+            },
         }
     }
 

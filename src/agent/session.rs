@@ -14,10 +14,16 @@ use crate::agent::holdings::{Holdings, Snapshot, messages};
 use crate::agent::peer_server::PeerServer;
 use crate::agent::pulls::{PullState, Pulls, UNASKED};
 use crate::agent::registries::Registries;
+use crate::base::digest::Digest;
 use crate::engine::Engine;
 use crate::engine::export::Export;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::pull::Pull;
+use crate::engine::source::Source;
+use crate::sources::cache::Cache;
+use crate::sources::grants::Parts;
+use crate::sources::peer::held_parts;
+use crate::sources::relay::parts_of;
 use crate::wire::message::{Answer, Ask, End, FromAgent, Refusal, Reply, Request, ToAgent, Welcome};
 use crate::wire::socket::{Broken, Sender, Socket};
 use crate::wire::{MAX_AT_ONCE, image};
@@ -52,7 +58,9 @@ pub(crate) struct Node {
     pub(crate) pulls: Pulls,
     /// The registries to fetch from, for an engine without its own registry client.
     pub(crate) registries: Registries,
-    /// Where the agent hands out the engine's images, if it does.
+    /// The cache of this machine, if it has one.
+    pub(crate) cache: Option<Arc<Cache>>,
+    /// Where the agent hands out the engine's images, or those of the cache, if it does.
     pub(crate) peer_server: Option<PeerServer>,
     /// Cancelled when the agent is to stop.
     pub(crate) shutdown: CancellationToken,
@@ -70,6 +78,24 @@ impl Node {
             what.source = origin.map(|origin| self.registries.source(id, &what, origin)).transpose()?;
             Ok(what)
         })
+    }
+}
+
+impl Node {
+    /// What peers may take of an image: what the engine holds, or what the cache has or fetches.
+    async fn parts(&self, image: &Digest, from: Option<Box<image::Pull>>) -> Result<Parts, Fault> {
+        let Some(from) = from else {
+            let Some(Export::Local(export)) = self.engine.export() else {
+                return Err(Fault::new(Class::Other, "this agent's engine hands out nothing"));
+            };
+            return held_parts(export, image).await;
+        };
+        let (origin, pull) = (from.origin(), Pull::from(*from));
+        let (Some(cache), Some(origin), Some(manifest)) = (&self.cache, origin, &pull.manifest) else {
+            return Err(Fault::new(Class::Other, "this agent has no cache"));
+        };
+        let source: Arc<dyn Source> = self.registries.chain(&pull, origin)?;
+        parts_of(manifest, image, cache.before(&pull.repository, &source)).await
     }
 }
 
@@ -215,13 +241,15 @@ async fn done(node: &Node, ask: Ask) -> Result<Answer, Fault> {
             Ok(Answer::Removed(node.engine.remove(&reference).await?.into()))
         }
         Ask::Look => node.holdings.look().await.map(|()| Answer::Looked),
-        Ask::HandOut { image, grant, seconds } => {
-            let export = node.engine.export();
-            let (Some(peer_server), Some(Export::Local(export))) = (&node.peer_server, export) else {
+        Ask::HandOut { image, grant, seconds, from } => {
+            let Some(peer_server) = &node.peer_server else {
                 return Err(Fault::new(Class::Other, "this agent hands out nothing"));
             };
-            let life = Duration::from_secs(seconds);
-            peer_server.grants.admit(&grant, &image, export, life, Instant::now().into_std()).await?;
+            let (grants, life) = (&peer_server.grants, Duration::from_secs(seconds));
+            if from.is_none() || !grants.extend(&grant, &image, life, Instant::now().into_std()) {
+                let parts = node.parts(&image, from).await?;
+                grants.admit(&grant, parts, life, Instant::now().into_std())?;
+            }
             Ok(Answer::HandsOut)
         }
     }

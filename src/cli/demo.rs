@@ -161,6 +161,8 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
         agent_silence: Duration::from_secs(30),
         agent_wait: Duration::from_hours(24),
         seed_first: false,
+        cache: None,
+        relay: true,
         audit: Retention::default(),
         first_admin: Some(FirstAdmin { password: Some(password()?), ..FirstAdmin::default() }),
     })

@@ -18,6 +18,7 @@ use crate::{
         failure::{Failure, Result},
     },
     engine::{self, address::EngineUrl},
+    sources::cache::{Cache, CachePlace},
 };
 
 /// The default directory for an agent's identity.
@@ -56,13 +57,21 @@ pub(crate) struct Node {
     /// Directory for the credential that the token is exchanged for; made if missing
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
-    /// Address and port at which this agent serves images to agents that the manager sends (wharf serve --seed-first);
-    /// for --engine oci:DIR
+    /// Address and port at which this agent serves images to agents that the manager sends: those of --cache to the
+    /// agents of its site, and those of --engine oci:DIR with wharf serve --seed-first
     #[arg(long, value_name = "ADDRESS")]
     peer_listen: Option<SocketAddr>,
     /// URL at which other agents reach --peer-listen [default: the address with which this machine reaches the manager]
     #[arg(long, value_name = "URL", requires = "peer_listen")]
     peer_url: Option<Url>,
+    /// Directory in which to keep what is fetched from registries: DIR, or DIR?max=200GiB for at most so many bytes
+    /// (default 100GiB). With --peer-listen it serves all agents with the same label site
+    #[arg(long, value_name = "DIR", value_parser = CachePlace::parse)]
+    cache: Option<CachePlace>,
+    /// Have Docker, Podman or containerd always fetch from the registry itself, and never through this agent from a
+    /// cache or a peer
+    #[arg(long)]
+    no_relay: bool,
     /// PEM file of more certificate authorities to trust for the manager, besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -125,14 +134,19 @@ impl Node {
             None => EngineUrl::from_environment(&environment),
         };
         let address = address.map_err(|why| Failure::usage(format!("--engine: {why}")))?;
-        if self.peer_listen.is_some() && !address.kind.hands_out() {
+        if self.peer_listen.is_some() && self.cache.is_none() && !address.kind.hands_out() {
             return Err(Failure::usage(format!(
                 "--peer-listen: {address} hands out nothing to other agents"
             ))
-            .remedy("only a directory does: --engine oci:DIR"));
+            .remedy("only a directory does, --engine oci:DIR, or a cache, --cache DIR"));
         }
         let engine = engine::connect(&address)
             .map_err(|fault| Failure::failed(address.to_string(), fault.to_string()))?;
+        let cache = self.cache.as_ref().map(|place| Cache::open(&place.path, place.max)).transpose();
+        let cache = cache.map_err(|fault| Failure::failed("--cache", fault.to_string()))?;
+        if self.cache.as_ref().is_some_and(|place| !place.site.is_empty()) {
+            return Err(Failure::usage("--cache: an agent's site is its label: --label site=NAME"));
+        }
         Ok(Settings {
             manager,
             token: token.map(Secret::new),
@@ -141,7 +155,9 @@ impl Node {
             labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
             hostname: hostname(),
             state_dir: self.state_dir.clone(),
-            engine,
+            engine: (address, engine),
+            cache,
+            relay: !self.no_relay,
             peers: None,
         })
     }

@@ -29,6 +29,7 @@ use crate::{
     engine::address::{EngineUrl, InvalidAddress},
     http::peer::{Network, Proxies},
     server::{Server, Settings},
+    sources::cache::CachePlace,
 };
 
 /// The default data directory.
@@ -89,6 +90,15 @@ pub(crate) struct Serve {
     /// directory (oci:DIR)
     #[arg(long)]
     pub(crate) seed_first: bool,
+    /// Directory in which to keep what is fetched from registries, so that a site fetches each image once: DIR, or
+    /// DIR?max=200GiB for at most so many bytes (default 100GiB), or DIR?max=200GiB&site=NAME. It serves the engines of
+    /// this server, and the agents of that site, or without it the agents whose label site is not set
+    #[arg(long, value_name = "DIR", value_parser = CachePlace::parse)]
+    pub(crate) cache: Option<CachePlace>,
+    /// Have Docker, Podman and containerd always fetch from the registry themselves, and never through this server from
+    /// a cache or a peer
+    #[arg(long)]
+    pub(crate) no_relay: bool,
     #[command(flatten)]
     logging: Logging,
 }
@@ -119,6 +129,8 @@ impl Serve {
             agent_silence: Duration::from_secs(self.agent_silence),
             agent_wait: self.agent_wait,
             seed_first: self.seed_first,
+            cache: self.cache.clone(),
+            relay: !self.no_relay,
             audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: (!is_by_page).then(|| given.clone()),
         };

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
+use crate::base::loopback;
 use crate::base::reference::{is_registry_host, shown};
 use crate::engine::kind::EngineKind;
 
@@ -79,6 +80,16 @@ impl EngineUrl {
     /// Docker Engine at its usual socket.
     pub(crate) fn local() -> Self {
         Self { kind: EngineKind::Docker, place: EngineLocation::Socket(DEFAULT_SOCKET.into()) }
+    }
+
+    /// Whether it can be on this machine and share its loopback, as far as the address tells.
+    pub(crate) fn is_beside(&self) -> bool {
+        match &self.place {
+            EngineLocation::Socket(_) | EngineLocation::Folder { .. } => true,
+            EngineLocation::Tcp { host, .. } => {
+                host == "localhost" || host.parse().is_ok_and(loopback::is_address)
+            }
+        }
     }
 
     /// The engine that Docker's own command line would use.
@@ -198,7 +209,7 @@ fn folder(rest: &str) -> Result<EngineLocation, String> {
 }
 
 /// Parses a number of bytes: `1048576`, `1024KiB`, `1MiB`.
-fn bytes(text: &str) -> Option<NonZeroU64> {
+pub(crate) fn bytes(text: &str) -> Option<NonZeroU64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit: u64 = match text.get(digits.len()..)? {
         "" => 1,

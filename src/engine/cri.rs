@@ -8,6 +8,7 @@ mod call;
 mod listing;
 mod message;
 mod pin;
+mod relayed;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ use crate::engine::{
 const MAX_CONTAINERS: usize = 20;
 /// The name that containerd gives itself; other engines speak CRI too.
 const CONTAINERD: &str = "containerd";
-/// How often, and how long each time, to wait for a name to go: containerd tells its CRI part of a removed name a
+/// How often, and how long each time, to wait for a name to come or go: containerd tells its CRI part of names a
 /// moment later.
 const SETTLING: (u32, Duration) = (200, Duration::from_millis(50));
 
@@ -158,13 +159,16 @@ impl Cri {
         if let Some(held) = self.find(&name).await?.filter(|held| pull.expects(held)) {
             self.pin(&name).await;
             progress(all("already there"));
-            return Ok(Pulled { held, fetched: false });
+            return Ok(Pulled::new(held, false));
         }
-        self.fetch(pull, &name, start.clone(), progress).await?;
+        match (&pull.via, &pull.manifest) {
+            (Some(via), Some(manifest)) => self.fetch_via(pull, via, manifest, progress).await?,
+            _ => self.fetch(pull, &name, start.clone(), progress).await?,
+        }
         let held = pull.proven(self.find(&name).await?)?;
         self.pin(&name).await;
         progress(all("done"));
-        Ok(Pulled { held, fetched: true })
+        Ok(Pulled::new(held, true))
     }
 
     /// The containers made from an image, running or not: CRI removes images regardless of them.
@@ -185,13 +189,18 @@ impl Cri {
         }
         let which = m::DeleteImageRequest { name: tag.into(), sync: true };
         let m::Empty {} = self.ask("/containerd.services.images.v1.Images/Delete", &which).await?;
+        self.settled(name, |shown| shown.is_none()).await;
+        Ok(Removal::Untagged)
+    }
+
+    /// Waits a moment until CRI shows a name as it should be.
+    async fn settled(&self, name: &str, is_so: impl Fn(Option<&Shown>) -> bool + Send) {
         for _ in 0..SETTLING.0 {
-            if self.show(name).await?.is_none() {
+            if self.show(name).await.is_ok_and(|shown| is_so(shown.as_ref())) {
                 break;
             }
             tokio::time::sleep(SETTLING.1).await;
         }
-        Ok(Removal::Untagged)
     }
 }
 

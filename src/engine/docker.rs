@@ -10,6 +10,7 @@ mod fault;
 mod lines;
 mod podman;
 mod progress;
+mod relayed;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -252,17 +253,19 @@ impl Docker {
         self.get("/info", self.patience.gather).await
     }
 
-    /// Has the engine pull, and reads its messages to the end.
+    /// Has the engine pull from this repository, and reads its messages to the end.
     async fn fetch(
         &self,
         pull: &Pull,
+        repository: &str,
         meter: &mut Meter,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Fault> {
-        let path = format!("/v1.{}/images/create?{}", self.common_version().await?, create_query(pull));
+        let query = create_query(pull, repository);
+        let path = format!("/v1.{}/images/create?{query}", self.common_version().await?);
         let mut request = request(Method::POST, &path)?;
-        if let Some(credentials) = &pull.credentials {
-            authorize(&mut request, credentials, &pull.repository)?;
+        if let Some(credentials) = pull.credentials.as_ref().filter(|_| repository == pull.repository) {
+            authorize(&mut request, credentials, repository)?;
         }
         let answer = self.patiently(self.dial.send(request, u64::MAX)).await?;
         let mut lines = Lines::new(accept(answer, self.patience.answer).await?.into_body());
@@ -291,14 +294,16 @@ impl Docker {
         let mut meter = Meter::new(&pull.layers).without(&pull.config);
         if let Some(held) = self.find(&name).await?.filter(|held| pull.expects(held)) {
             progress(meter.finish("already there"));
-            return Ok(Pulled { held, fetched: false });
+            return Ok(Pulled::new(held, false));
         }
         let there = self.under_another_name(pull).await?;
         let fetched = there.is_none();
         if let Some(id) = there {
             self.tag(id.as_str(), pull).await?;
+        } else if let (Some(via), Some(manifest)) = (&pull.via, &pull.manifest) {
+            self.fetch_via(pull, via, manifest, &mut meter, progress).await?;
         } else {
-            self.fetch(pull, &mut meter, progress).await?;
+            self.fetch(pull, &pull.repository, &mut meter, progress).await?;
             if let Some(manifest) = &pull.manifest {
                 let by_digest = format!("{}@{manifest}", pull.repository);
                 self.tag(&by_digest, pull).await?;
@@ -310,7 +315,7 @@ impl Docker {
         }
         let held = pull.proven(self.find(&name).await?)?;
         progress(meter.finish("done"));
-        Ok(Pulled { held, fetched })
+        Ok(Pulled::new(held, fetched))
     }
 
     /// The ID of the wanted image, if the engine has it already.
@@ -517,9 +522,9 @@ impl Engine for Docker {
     }
 }
 
-fn create_query(pull: &Pull) -> String {
+fn create_query(pull: &Pull, repository: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("fromImage", &pull.repository);
+    query.append_pair("fromImage", repository);
     query.append_pair("tag", pull.manifest.as_ref().map_or(pull.tag.as_str(), Digest::as_str));
     if let Some(platform) = &pull.platform {
         query.append_pair("platform", platform);

@@ -1,6 +1,7 @@
-//! Exports: how the peers of an engine take images from it, if it keeps them in a form that others can use.
+//! Exports: how the peers of an engine take images from it, if it keeps them in a form that others can use; and what an
+//! engine can take from others.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::base::{digest::Digest, secret::Secret};
-use crate::engine::fault::Fault;
+use crate::engine::{fault::Fault, pull::Pull};
 
 /// The way to the images that an engine can hand on.
 pub enum Export {
@@ -22,8 +23,9 @@ pub enum Export {
 /// An export of this machine: images that can be read piece by piece.
 #[async_trait]
 pub trait LocalExport: Send + Sync {
-    /// The digests of all parts of the image with this ID, including manifest and config; empty if it is not whole.
-    async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault>;
+    /// All parts of the image with this ID with their sizes in bytes, including its manifests and the config; empty if
+    /// it is not whole.
+    async fn parts(&self, image: &Digest) -> Result<HashMap<Digest, u64>, Fault>;
 
     /// Opens one of these parts, and returns its size in bytes; `None` if it is not there.
     async fn open(&self, part: &Digest) -> Result<Option<(File, u64)>, Fault>;
@@ -41,4 +43,27 @@ pub trait RemoteExport: Send + Sync {
     /// # Errors
     /// An image that is not there, or too many grants at once.
     async fn admit(&self, grant: &Secret, image: &Digest, life: Duration) -> Result<(), Fault>;
+}
+
+/// What an engine can take from nearer than the registry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Whether it takes images from [`Pull::source`], and so from peers and caches.
+    pub takes_sources: bool,
+    /// Whether its machine has a cache, which is asked before all others.
+    pub has_cache: bool,
+}
+
+/// A cache on another machine that serves its site: it has an image, or fetches it.
+#[async_trait]
+pub trait SiteCache: Send + Sync {
+    /// The URL where clients find it.
+    fn url(&self) -> &Url;
+
+    /// Allows clients with this grant to read the parts of this pull's image for so long, from now. A repeated call
+    /// extends it.
+    ///
+    /// # Errors
+    /// An image that is not to be had, or too many grants at once.
+    async fn admit(&self, grant: &Secret, pull: &Pull, life: Duration) -> Result<(), Fault>;
 }

@@ -66,6 +66,7 @@ pub(crate) fn pull(repository: &str) -> Pull {
         layers: Vec::new(),
         credentials: None,
         source: None,
+        via: None,
     }
 }
 
@@ -99,7 +100,7 @@ impl Engine for Fake {
                 let held = held(&pull.name());
                 self.holds.lock().retain(|other| other.names != held.names);
                 self.holds.lock().push(held.clone());
-                Ok(Pulled { held, fetched: true })
+                Ok(Pulled::new(held, true))
             }
         }
     }

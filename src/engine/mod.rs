@@ -32,7 +32,7 @@ use crate::engine::{
     address::{EngineLocation, EngineUrl},
     cri::Cri,
     docker::Docker,
-    export::Export,
+    export::{Export, Reach, SiteCache},
     fault::{Class, Fault},
     image::{Held, Removal},
     oci::Oci,
@@ -90,6 +90,16 @@ pub trait Engine: Send + Sync {
 
     /// How its peers can take images from it; `None` if they can't.
     fn export(&self) -> Option<Export> {
+        None
+    }
+
+    /// What it can take from nearer than the registry.
+    fn reach(&self) -> Reach {
+        Reach::default()
+    }
+
+    /// The cache on its machine, if that serves others too.
+    fn site_cache(&self) -> Option<Arc<dyn SiteCache>> {
         None
     }
 }

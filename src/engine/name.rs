@@ -7,6 +7,9 @@ use crate::base::digest::Digest;
 use crate::base::docker_hub;
 use crate::base::reference::{Reference, is_registry_host, is_repository};
 
+/// The letters of a grant in the name of a relay's repository.
+const RELAY_GRANT: usize = 48;
+
 /// The canonical `registry/name:tag` of a name as an engine writes it; `None` if it has no tag or is not a name.
 ///
 /// A digest after the tag is left out; `<none>:<none>` and names by digest alone have no canonical form.
@@ -62,6 +65,16 @@ pub(crate) fn image_id(text: &str) -> Option<Digest> {
 /// The manifest's digest in `name@sha256:…`.
 pub(crate) fn manifest(text: &str) -> Option<Digest> {
     text.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok())
+}
+
+/// Whether this is the repository of a relay: `127.0.0.1:PORT/GRANT`.
+pub(crate) fn is_relay(repository: &str) -> bool {
+    let of_loopback = repository.strip_prefix("127.0.0.1:").and_then(|rest| rest.split_once('/'));
+    of_loopback.is_some_and(|(port, grant)| {
+        port.parse::<u16>().is_ok()
+            && grant.len() == RELAY_GRANT
+            && grant.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    })
 }
 
 #[cfg(test)]

@@ -7,15 +7,15 @@
 
 mod contents;
 mod export;
-mod fetch;
+pub(crate) mod fetch;
 mod index;
-mod layout;
-mod manifest;
+pub(crate) mod layout;
+pub(crate) mod manifest;
 mod meter;
 mod part;
 #[cfg(test)]
 mod tests;
-mod throttle;
+pub(crate) mod throttle;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{arch, clock::Clock, digest::Digest, keyed::Keyed};
 use crate::engine::{
     About, Disk, Engine, EngineKind,
-    export::Export,
+    export::{Export, Reach},
     fault::{Class, Fault},
     image::{Held, Removal},
     name,
@@ -42,7 +42,7 @@ use crate::engine::{
         export::Kept,
         fetch::{Fetcher, Flight, blocking},
         layout::Layout,
-        manifest::{Blob, Manifest},
+        manifest::{Blob, Converted, Manifest},
         meter::Meter,
         throttle::Throttle,
     },
@@ -113,7 +113,7 @@ impl Oci {
         let expected = |held: &Held| held.digest == pull.config;
         if let Some(held) = self.find(&name).await?.filter(expected) {
             progress(all_of(&held, "already there"));
-            return Ok(Pulled { held, fetched: false });
+            return Ok(Pulled::new(held, false));
         }
         let (config, new_name) = (pull.config.clone(), name.clone());
         let is_tagged = self.ask(move |contents| contents.tag(&config, &new_name)).await?;
@@ -125,7 +125,7 @@ impl Oci {
             Fault::new(Class::Other, format!("{name} {why}"))
         })?;
         progress(last.unwrap_or_else(|| all_of(&held, "already there under another name")));
-        Ok(Pulled { held, fetched })
+        Ok(Pulled::new(held, fetched))
     }
 
     /// Fetches the missing blobs and gives the image its name; returns the final progress.
@@ -138,23 +138,23 @@ impl Oci {
         let Some(source) = &pull.source else {
             return Err(Fault::new(Class::Other, "this engine was not told where to fetch the image from"));
         };
-        let (bytes, pulled_by) = manifest_of(pull, source.as_ref()).await?;
-        let manifest = manifest::read(&bytes)?;
+        let converted = manifest_of(pull, source.as_ref()).await?;
+        let manifest = manifest::read(&converted.bytes)?;
         if manifest.config.digest != pull.config {
             let found = &manifest.config.digest;
             let why = format!("{name} is {found} in the registry, not the expected {}", pull.config);
             return Err(Fault::new(Class::Other, format!("{why}; has the tag moved since the last scan?")));
         }
-        let digest = Digest::sha256_of(&bytes);
         let blobs: Vec<Blob> = manifest.blobs().into_iter().cloned().collect();
-        let named = blobs.iter().map(|blob| blob.digest.clone()).chain([digest.clone()]).collect();
+        let documents = [converted.digest.clone(), converted.served_as.clone()];
+        let named = blobs.iter().map(|blob| blob.digest.clone()).chain(documents).collect();
         let pins = self.contents.pin(named);
         let wanted = blobs.clone();
         self.ask(move |contents| contents.make_room(&wanted)).await?;
         let meter = self.fetch_blobs(&manifest, &blobs, source.as_ref(), progress).await?;
         let name = name.to_owned();
         self.ask(move |contents| {
-            let added = contents.add(&name, &bytes, &digest, &pulled_by);
+            let added = contents.add(&name, &converted);
             drop(pins);
             added
         })
@@ -175,8 +175,12 @@ impl Oci {
             let mut meter = meter.lock();
             progress(meter.at(&blob.digest, there, is_whole));
         };
-        let fetcher =
-            Fetcher { contents: &self.contents, flights: &self.flights, throttle: &self.throttle, source };
+        let fetcher = Fetcher {
+            layout: &self.contents.layout,
+            flights: &self.flights,
+            throttle: &self.throttle,
+            source,
+        };
         let jobs: Vec<_> = blobs.iter().map(|blob| fetcher.bring(blob, &told).boxed()).collect();
         let mut jobs = stream::iter(jobs).buffer_unordered(AT_ONCE);
         while let Some(brought) = jobs.next().await {
@@ -257,6 +261,10 @@ impl Engine for Oci {
     fn export(&self) -> Option<Export> {
         Some(Export::Local(Arc::new(Kept(Arc::clone(&self.contents)))))
     }
+
+    fn reach(&self) -> Reach {
+        Reach { takes_sources: true, has_cache: false }
+    }
 }
 
 /// The reference to search for: an ID as it is, a name in its canonical form.
@@ -264,16 +272,16 @@ fn spelt_out(reference: &str) -> Option<String> {
     if reference.parse::<Digest>().is_ok() { Some(reference.into()) } else { name::canonical(reference) }
 }
 
-/// The manifest as it will be kept, and its digest in the registry.
-async fn manifest_of(pull: &Pull, source: &dyn Source) -> Result<(Vec<u8>, Digest), Fault> {
+/// The manifest as it will be kept.
+async fn manifest_of(pull: &Pull, source: &dyn Source) -> Result<Converted, Fault> {
     let reference = pull.manifest.as_ref().map_or(pull.tag.as_str(), Digest::as_str);
     let document = source.manifest(reference).await?;
     if pull.manifest.as_ref().is_some_and(|wanted| !wanted.matches(&document.bytes)) {
         let why = "the registry sent another manifest than the digest says";
         return Err(Fault::new(Class::Other, format!("{reference}: {why}")));
     }
-    let pulled_by = pull.manifest.clone().unwrap_or_else(|| Digest::sha256_of(&document.bytes));
-    Ok((manifest::as_oci(&document.media_type, document.bytes)?, pulled_by))
+    let served_as = pull.manifest.clone().unwrap_or_else(|| Digest::sha256_of(&document.bytes));
+    Converted::from_served(&document.media_type, document.bytes, served_as)
 }
 
 /// The progress of an image that is there already.

@@ -1,6 +1,7 @@
 //! A pull: what to pull, its progress, and its result.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{digest::Digest, identity::Identity, secret::Secret};
 use crate::engine::{
@@ -35,6 +36,62 @@ pub struct Pull {
     pub credentials: Option<Credentials>,
     /// The source to fetch from, for an engine that has no client of its own.
     pub source: Option<Arc<dyn Source>>,
+    /// The relay to take the content from, for an engine that fetches by itself. It takes a `manifest`.
+    pub via: Option<Via>,
+}
+
+/// A relay: a registry on this machine's loopback that has the content of one image for one pull.
+#[derive(Debug, Clone)]
+pub struct Via {
+    /// Where the image is found by the digest of its manifest, over plain HTTP: `127.0.0.1:PORT/GRANT`.
+    pub(crate) repository: String,
+    /// The bytes of the image's config and layers.
+    pub(crate) total_bytes: u64,
+    /// What the engine has taken so far.
+    pub(crate) taken: Arc<Taken>,
+}
+
+impl Via {
+    /// The image's name there.
+    pub(crate) fn name(&self, manifest: &Digest) -> String {
+        format!("{}@{manifest}", self.repository)
+    }
+
+    /// How far the engine is, going by what it took, for one that does not say so itself.
+    pub(crate) fn progress(&self) -> Progress {
+        let bytes_done = self.taken.bytes().min(self.total_bytes);
+        let message = if bytes_done < self.total_bytes { "fetching" } else { "unpacking" };
+        Progress { bytes_done, bytes_total: self.total_bytes, message: message.into(), ..Progress::default() }
+    }
+}
+
+/// What clients took of one image.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Taken {
+    /// Counts a request.
+    pub(crate) fn note_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of blobs.
+    pub(crate) fn note_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether there was a request at all.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// The bytes of blobs so far. What was asked for twice counts twice.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Pull {
@@ -120,11 +177,31 @@ pub struct Progress {
     pub message: String,
 }
 
+impl Progress {
+    /// Takes over a later report, except where its numbers are lower: a second try begins anew.
+    pub(crate) fn rise_to(&mut self, now: Self) {
+        self.bytes_total = self.bytes_total.max(now.bytes_total);
+        self.bytes_done = self.bytes_done.max(now.bytes_done);
+        self.layers_total = self.layers_total.max(now.layers_total);
+        self.layers_done = self.layers_done.max(now.layers_done);
+        self.message = now.message;
+    }
+}
+
 /// The result of a successful pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
     /// The image as the engine showed it afterwards.
     pub held: Held,
-    /// Whether the registry was asked; false if the image was there already, under this or another name.
+    /// Whether its content was fetched; false if the image was there already, under this or another name.
     pub fetched: bool,
+    /// What went wrong and was made good, for people.
+    pub remarks: Vec<String>,
+}
+
+impl Pulled {
+    /// A pull without remarks.
+    pub(crate) fn new(held: Held, fetched: bool) -> Self {
+        Self { held, fetched, remarks: Vec::new() }
+    }
 }

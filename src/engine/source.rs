@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-
+use serde::Deserialize;
 use url::Url;
 
 use crate::base::{digest::Digest, secret::Secret};
@@ -24,6 +24,16 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// left, which will be asked the next time.
     fn doubt(&self, _digest: &Digest) -> bool {
         false
+    }
+
+    /// Whether some of it may come from nearer than the registry.
+    fn is_near(&self) -> bool {
+        false
+    }
+
+    /// What went wrong with those sources that others made good, for people.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The facts by which another machine can fetch the image itself; `None` if no other machine can.
@@ -65,6 +75,8 @@ pub(crate) struct Peer {
     pub(crate) url: Option<Url>,
     /// The grant to present to the agent.
     pub(crate) grant: Secret,
+    /// Whether it is a cache, which may have to fetch the image first.
+    pub(crate) is_cache: bool,
 }
 
 /// A manifest as the registry served it.
@@ -74,6 +86,19 @@ pub struct Document {
     pub(crate) media_type: String,
     /// Its bytes, exactly as served.
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Document {
+    /// A manifest of which only the bytes are known. Docker's always say their type, which OCI's need not.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Typed {
+            media_type: String,
+        }
+        let typed = serde_json::from_slice::<Typed>(&bytes);
+        Self { media_type: typed.map(|typed| typed.media_type).unwrap_or_default(), bytes }
+    }
 }
 
 /// A blob while it is transferred.

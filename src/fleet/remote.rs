@@ -14,11 +14,11 @@ use url::Url;
 
 use crate::base::digest::Digest;
 use crate::base::secret::Secret;
-use crate::engine::export::{Export, RemoteExport};
+use crate::engine::export::{Export, Reach, RemoteExport, SiteCache};
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine};
+use crate::engine::{About, Disk, Engine, EngineKind};
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
@@ -97,7 +97,10 @@ impl Link {
                 let password = what.credentials.iter().map(|credentials| &credentials.password);
                 password.chain(what.peers.iter().map(|peer| &peer.grant)).collect()
             }
-            ToAgent::Ask(Request { ask: Ask::HandOut { grant, .. }, .. }) => vec![grant],
+            ToAgent::Ask(Request { ask: Ask::HandOut { grant, from, .. }, .. }) => {
+                let account = from.iter().filter_map(|from| from.credentials.as_ref());
+                account.map(|credentials| &credentials.password).chain([grant]).collect()
+            }
             _ => return,
         };
         let mut entrusted = self.entrusted.lock();
@@ -151,7 +154,12 @@ impl Link {
     /// Takes the end of a pull.
     pub(in crate::fleet) fn pulled(&self, pull: &str, end: End) -> Result<(), Unacceptable> {
         let end = match end {
-            End::Done(pulled) => Ok(pulled.try_into()?),
+            End::Done(mut pulled) => {
+                for remark in &mut pulled.remarks {
+                    *remark = self.without_secrets(remark);
+                }
+                Ok(pulled.try_into()?)
+            }
             End::Failed(fault) => Err(self.told(fault)),
         };
         if let Some(state) = self.pulls.lock().get(pull) {
@@ -208,8 +216,12 @@ pub(in crate::fleet) struct Remote {
     pub(in crate::fleet) link: Arc<Link>,
     pub(in crate::fleet) fleet: Fleet,
     pub(in crate::fleet) agent: String,
-    /// Where peers can fetch the images this engine holds, if its agent hands them out.
+    /// Where others can fetch from its agent, if that serves anything.
     pub(in crate::fleet) peer_url: Option<Url>,
+    /// The kind of engine.
+    pub(in crate::fleet) kind: EngineKind,
+    /// What its agent said that it can do.
+    pub(in crate::fleet) reach: Reach,
 }
 
 fn strange() -> Fault {
@@ -220,29 +232,33 @@ impl Remote {
     /// Checks that a pull the agent calls a success produced the image that was wanted, both by the agent's word and
     /// by its engine. The pull may have ended well before another program changed the image.
     async fn proven(&self, pull: &Pull, pulled: Pulled) -> Result<Pulled, Fault> {
-        pull.proven(Some(pulled.held))?;
+        pull.proven(Some(pulled.held.clone()))?;
         let shown = self.find(&pull.canonical()?).await?;
-        Ok(Pulled { held: pull.proven(shown)?, fetched: pulled.fetched })
+        Ok(Pulled { held: pull.proven(shown)?, ..pulled })
     }
 
-    /// The pull as the agent is told of it. It includes the registry's address only for engines that fetch through
-    /// wharf.
-    async fn told(&self, pull: &Pull) -> Result<image::Pull, Fault> {
-        let mut told = image::Pull::from(pull);
-        if let Some(source) = &pull.source
-            && !self.about().await?.kind.fetches_itself()
-            && let Some(origin) = source.origin()?
-        {
-            told = told.with_origin(origin);
-        }
-        let ca = told.registry.as_ref().and_then(|registry| registry.ca_pem.as_ref());
-        if ca.is_some_and(|ca| ca.len() > MAX_CA) {
-            let why = "the registry's certificates have more than 256 KiB, which is more than an agent is sent; keep only \
-                       those that sign for it";
-            return Err(Fault::new(Class::Other, why));
-        }
-        Ok(told)
+    /// The pull as the agent is told of it. It includes the registry's address only for agents that fetch themselves.
+    fn told(&self, pull: &Pull) -> Result<image::Pull, Fault> {
+        described(pull, self.reach.takes_sources)
     }
+}
+
+/// The pull as an agent is told of it, with the registry's address if the agent itself is to fetch from it.
+fn described(pull: &Pull, fetches: bool) -> Result<image::Pull, Fault> {
+    let mut told = image::Pull::from(pull);
+    if fetches
+        && let Some(source) = &pull.source
+        && let Some(origin) = source.origin()?
+    {
+        told = told.with_origin(origin);
+    }
+    let ca = told.registry.as_ref().and_then(|registry| registry.ca_pem.as_ref());
+    if ca.is_some_and(|ca| ca.len() > MAX_CA) {
+        let why = "the registry's certificates have more than 256 KiB, which is more than an agent is sent; keep only \
+                   those that sign for it";
+        return Err(Fault::new(Class::Other, why));
+    }
+    Ok(told)
 }
 
 /// The id of a pull. It depends only on the image and the name it will have, so a later request for the same pull
@@ -331,7 +347,7 @@ impl Engine for Remote {
         let (sender, mut state) = watch::channel(PullState::default());
         self.link.pulls.lock().insert(id.clone(), sender);
         let mut following = Following { link: &self.link, id: id.clone(), is_over: false };
-        let what = Box::new(self.told(pull).await?);
+        let what = Box::new(self.told(pull)?);
         self.link.send(ToAgent::Pull { pull: id.clone(), what }).await?;
         tokio::select! {
             biased;
@@ -377,12 +393,21 @@ impl Engine for Remote {
     }
 
     fn export(&self) -> Option<Export> {
-        let url = self.peer_url.clone()?;
+        let url = self.peer_url.clone().filter(|_| self.kind.hands_out())?;
         Some(Export::Remote(Arc::new(RemotePeer { link: Arc::clone(&self.link), url })))
+    }
+
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    fn site_cache(&self) -> Option<Arc<dyn SiteCache>> {
+        let url = self.peer_url.clone().filter(|_| self.reach.has_cache)?;
+        Some(Arc::new(RemotePeer { link: Arc::clone(&self.link), url }))
     }
 }
 
-/// The export of an agent, reached over its link.
+/// What an agent serves, reached over its link.
 struct RemotePeer {
     link: Arc<Link>,
     url: Url,
@@ -395,7 +420,30 @@ impl RemoteExport for RemotePeer {
     }
 
     async fn admit(&self, grant: &Secret, image: &Digest, life: Duration) -> Result<(), Fault> {
-        let ask = Ask::HandOut { image: image.clone(), grant: grant.clone(), seconds: life.as_secs() };
+        self.hand_out(image, grant, life, None).await
+    }
+}
+
+#[async_trait]
+impl SiteCache for RemotePeer {
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    async fn admit(&self, grant: &Secret, pull: &Pull, life: Duration) -> Result<(), Fault> {
+        self.hand_out(&pull.config, grant, life, Some(Box::new(described(pull, true)?))).await
+    }
+}
+
+impl RemotePeer {
+    async fn hand_out(
+        &self,
+        image: &Digest,
+        grant: &Secret,
+        life: Duration,
+        from: Option<Box<image::Pull>>,
+    ) -> Result<(), Fault> {
+        let ask = Ask::HandOut { image: image.clone(), grant: grant.clone(), seconds: life.as_secs(), from };
         match self.link.ask(ask).await? {
             Answer::HandsOut => Ok(()),
             _ => Err(strange()),
@@ -422,6 +470,7 @@ mod tests {
             layers: Vec::new(),
             credentials: None,
             source: None,
+            via: None,
         };
         assert_eq!(id_of(&pull("1", "a")), id_of(&pull("1", "a")));
         assert_ne!(id_of(&pull("1", "a")), id_of(&pull("2", "a")));

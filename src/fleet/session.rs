@@ -10,6 +10,8 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use url::Url;
 
 use crate::base::Error;
+use crate::engine::About;
+use crate::engine::export::Reach;
 use crate::engine::fault::one_line;
 use crate::engine::image::Held;
 use crate::fleet::links::{Links, REMOVED, Stranger, common_version, place};
@@ -17,7 +19,7 @@ use crate::fleet::pace::Pace;
 use crate::fleet::peer::checked;
 use crate::fleet::remote::{Link, Remote};
 use crate::wire::convert::Unacceptable;
-use crate::wire::message::{Code, FromAgent, Hello, Images, Refusal, ToAgent, Welcome};
+use crate::wire::message::{CACHE, Code, FromAgent, Hello, Images, Refusal, SOURCES, ToAgent, Welcome};
 use crate::wire::socket::{Broken, Receiver, Sender, Socket};
 use crate::wire::{MAX_HELLO, MAX_IMAGES, MAX_MESSAGE};
 
@@ -98,7 +100,9 @@ where
             None
         }
     });
-    let session = Session { links, id, address, link, peer_url };
+    let has = |feature: &str| hello.features.iter().any(|of_agent| of_agent == feature);
+    let reach = Reach { takes_sources: has(SOURCES), has_cache: has(CACHE) };
+    let session = Session { links, id, address, link, peer_url, reach };
     session.run(socket, &hello, to_send).await;
 }
 
@@ -107,8 +111,10 @@ struct Session {
     id: String,
     address: IpAddr,
     link: Arc<Link>,
-    /// Where peers can fetch the images this agent holds.
+    /// Where others can fetch from this agent.
     peer_url: Option<Url>,
+    /// What the agent said that it can do.
+    reach: Reach,
 }
 
 impl Session {
@@ -192,11 +198,20 @@ impl Session {
             FromAgent::Hello(_) => return Err(Unacceptable("it says hello twice".into())),
             FromAgent::Here(about) => {
                 let (link, fleet) = (Arc::clone(&self.link), self.links.fleet.clone());
-                let engine =
-                    Arc::new(Remote { link, fleet, agent: self.id.clone(), peer_url: self.peer_url.clone() });
+                let about: About = about.try_into()?;
+                let engine = Arc::new(Remote {
+                    link,
+                    fleet,
+                    agent: self.id.clone(),
+                    peer_url: self.peer_url.clone(),
+                    kind: about.kind,
+                    reach: Reach {
+                        takes_sources: !about.kind.fetches_itself() || self.reach.takes_sources,
+                        ..self.reach
+                    },
+                });
                 let (place, closed) = (place(self.address), &self.link.closed);
-                let arrived =
-                    self.links.fleet.arrive(&self.id, &place, engine, about.try_into()?, closed).await;
+                let arrived = self.links.fleet.arrive(&self.id, &place, engine, about, closed).await;
                 match arrived {
                     Ok(()) => {}
                     Err(Error::Missing { .. }) => {

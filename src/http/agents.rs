@@ -16,7 +16,7 @@ use crate::http::caller::Proofs;
 use crate::http::events::Streams;
 use crate::http::problem::Problem;
 use crate::sources::grants::Grants;
-use crate::sources::hand_out::{PeerRequest, PeerResponse, answer};
+use crate::sources::hand_out::{GrantPlace, PeerRequest, PeerResponse, answer};
 use crate::wire::socket::accept_key;
 
 /// The most parts of images that are handed out at once.
@@ -81,7 +81,7 @@ pub(crate) async fn hand_out(request: &Request, Data(out): Data<&HandOut>) -> Re
     let wanted = PeerRequest {
         method: request.method().as_str(),
         path: request.uri().path().strip_prefix("/agents").unwrap_or_default(),
-        authorization: request.header(header::AUTHORIZATION),
+        grant: GrantPlace::Header(request.header(header::AUTHORIZATION)),
         range: request.header(header::RANGE),
     };
     let mut answer = answer(&out.grants, &wanted).await;

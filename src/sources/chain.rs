@@ -19,9 +19,13 @@ use crate::engine::source::{Document, Flow, Origin, Source};
 
 /// How long a peer may take to begin its answer. It is near, and the registry is there as well.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a cache may take: it may have to wait for the registry.
+const CACHE_ANSWER: Duration = Duration::from_mins(1);
 /// After this much waiting for a peer in all, it must have sent at least [`SLOWEST`] bytes a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 64 * 1024;
+/// Most remarks about the peers of one image.
+const MAX_REMARKS: usize = 8;
 
 /// The sources of one image.
 pub(crate) struct Chain {
@@ -35,6 +39,8 @@ struct State {
     peers: Vec<Peer>,
     /// The names of the peers that are not asked again.
     out: HashSet<String>,
+    /// What peers failed at, for people.
+    remarks: Vec<String>,
     /// The peers that sent bytes of each blob.
     brought: HashMap<Digest, HashSet<String>>,
 }
@@ -46,6 +52,15 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// The source that fetches from it.
     pub(crate) source: Arc<dyn Source>,
+    /// Whether it is a cache: where it is slow, what is slow is the registry behind it.
+    pub(crate) is_cache: bool,
+}
+
+impl Peer {
+    /// How long it may take for its next bytes.
+    fn answer(&self) -> Duration {
+        if self.is_cache { CACHE_ANSWER } else { ANSWER }
+    }
 }
 
 impl Chain {
@@ -75,11 +90,13 @@ impl Chain {
         let mut asked = HashSet::new();
         while let Some(peer) = self.next(&asked) {
             asked.insert(peer.name.clone());
-            let answer = timeout(ANSWER, ask(peer.clone())).await;
+            let answer = timeout(peer.answer(), ask(peer.clone())).await;
             match answer.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer"))) {
                 Ok(answer) => return Some((peer, answer)),
                 // The peer may have removed the image, or never had this form of its manifest.
-                Err(fault) if fault.class == Class::NotFound => {}
+                Err(fault) if fault.class == Class::NotFound => {
+                    self.state.lock().remark(&peer.name, &format!("lacks a part of the image: {fault}"));
+                }
                 Err(fault) => leave(&self.state, &peer.name, &fault),
             }
         }
@@ -87,9 +104,19 @@ impl Chain {
     }
 }
 
+impl State {
+    fn remark(&mut self, peer: &str, what: &str) {
+        if self.remarks.len() < MAX_REMARKS {
+            self.remarks.push(format!("{peer} {what}"));
+        }
+    }
+}
+
 fn leave(state: &Mutex<State>, peer: &str, why: &Fault) {
-    if state.lock().out.insert(peer.to_owned()) {
-        tracing::info!(peer, %why, "a peer is left for the next one, or the registry");
+    let mut state = state.lock();
+    if state.out.insert(peer.to_owned()) {
+        tracing::warn!(peer, %why, "a peer is left for the next one, or the registry");
+        state.remark(peer, &format!("was left for another source: {why}"));
     }
 }
 
@@ -123,7 +150,7 @@ impl Source for Chain {
         let Some((peer, flow)) = taken else { return self.registry.blob(digest, size, from).await };
         tracing::debug!(peer = peer.name, blob = %digest, "taken from a peer");
         self.state.lock().brought.entry(digest.clone()).or_default().insert(peer.name.clone());
-        Ok(watched(Arc::clone(&self.state), peer.name, flow))
+        Ok(watched(Arc::clone(&self.state), peer, flow))
     }
 
     fn doubt(&self, digest: &Digest) -> bool {
@@ -135,6 +162,14 @@ impl Source for Chain {
         !suspects.is_empty()
     }
 
+    fn is_near(&self) -> bool {
+        !self.state.lock().peers.is_empty()
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.state.lock().remarks.clone()
+    }
+
     fn origin(&self) -> Result<Option<Origin>, Fault> {
         self.registry.origin()
     }
@@ -142,7 +177,7 @@ impl Source for Chain {
 
 /// Wraps a flow so that its peer is given up if it breaks off or is too slow. The reader may be slow too, so only the
 /// time spent waiting for the peer counts.
-fn watched(state: Arc<Mutex<State>>, peer: String, flow: Flow) -> Flow {
+fn watched(state: Arc<Mutex<State>>, peer: Peer, flow: Flow) -> Flow {
     let Flow { from, pieces } = flow;
     let begun = (pieces, Duration::ZERO, 0_u64);
     let pieces = stream::unfold(Some(begun), move |going| {
@@ -150,13 +185,13 @@ fn watched(state: Arc<Mutex<State>>, peer: String, flow: Flow) -> Flow {
         async move {
             let (mut pieces, mut waited, mut bytes) = going?;
             let asked = Instant::now();
-            let piece = timeout(ANSWER, pieces.next()).await;
+            let piece = timeout(peer.answer(), pieces.next()).await;
             waited += asked.elapsed();
             let fault = match piece {
                 Ok(None) => return None,
                 Ok(Some(Ok(piece))) => {
                     bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-                    if waited < PATIENCE {
+                    if peer.is_cache || waited < PATIENCE {
                         return Some((Ok(piece), Some((pieces, waited, bytes))));
                     }
                     if bytes >= SLOWEST * PATIENCE.as_secs() {
@@ -167,7 +202,7 @@ fn watched(state: Arc<Mutex<State>>, peer: String, flow: Flow) -> Flow {
                 Ok(Some(Err(fault))) => fault,
                 Err(_) => Fault::new(Class::Network, "it stopped sending"),
             };
-            leave(&state, &peer, &fault);
+            leave(&state, &peer.name, &fault);
             // Whatever the cause, another source can continue.
             Some((Err(Fault::new(Class::Network, fault.message)), None))
         }
@@ -223,6 +258,7 @@ mod tests {
         let named = (0..).zip(peers).map(|(number, says): (u32, _)| Peer {
             name: format!("peer{number}"),
             source: Arc::new(says.clone()),
+            is_cache: false,
         });
         Chain::new(named.collect(), Arc::new(registry))
     }

@@ -3,7 +3,7 @@
 //! A grant is a random secret that the manager makes for one pull and sends to both sides. It opens the parts of one
 //! image and nothing else. Only hashes of grants are kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 
 use crate::base::digest::{Digest, hex};
 use crate::base::secret::Secret;
-use crate::engine::export::LocalExport;
 use crate::engine::fault::{Class, Fault};
+use crate::engine::pull::Taken;
+use crate::engine::source::Source;
 
 /// How long a grant is valid unless it is renewed. This is short, because over plain HTTP the grant can be read on
 /// the way.
@@ -33,10 +34,28 @@ pub(crate) struct Grants {
 }
 
 struct Grant {
-    image: Digest,
-    parts: Arc<HashSet<Digest>>,
-    export: Arc<dyn LocalExport>,
+    parts: Parts,
     until: Instant,
+}
+
+/// What a grant opens: the parts of one image, and where their bytes are read from.
+pub(crate) struct Parts {
+    /// The image's id.
+    pub(crate) image: Digest,
+    /// Each part with its size in bytes.
+    pub(crate) sizes: HashMap<Digest, u64>,
+    /// Where the parts are read from.
+    pub(crate) source: Arc<dyn Source>,
+    /// What was taken of them so far.
+    pub(crate) taken: Arc<Taken>,
+}
+
+impl Parts {
+    /// The bytes of all parts but this manifest.
+    pub(crate) fn blob_bytes(&self, manifest: &Digest) -> u64 {
+        let blobs = self.sizes.iter().filter(|(digest, _)| *digest != manifest);
+        blobs.fold(0, |sum: u64, (_, size)| sum.saturating_add(*size))
+    }
 }
 
 /// What a grant allows for one part of an image.
@@ -45,8 +64,15 @@ pub(crate) enum Access {
     Unknown,
     /// The grant is for another image.
     Outside,
-    /// The grant opens this part, which is in this export.
-    Open(Arc<dyn LocalExport>),
+    /// The grant opens this part.
+    Open {
+        /// The size of the part in bytes.
+        size: u64,
+        /// Where it is read from.
+        source: Arc<dyn Source>,
+        /// What was taken with this grant so far.
+        taken: Arc<Taken>,
+    },
 }
 
 /// Makes a new grant.
@@ -61,16 +87,14 @@ pub(crate) fn random() -> Result<Secret, Fault> {
 }
 
 impl Grants {
-    /// Lets a holder of this grant read the parts of an image in this export for this long from `now`.
+    /// Lets a holder of this grant read these parts of an image for this long from `now`.
     ///
     /// # Errors
-    /// An image that the export does not hold whole; a grant that is too short, or is for another image; too many
-    /// grants.
-    pub(crate) async fn admit(
+    /// An image that is not whole; a grant that is too short, or is for another image; too many grants.
+    pub(crate) fn admit(
         &self,
         grant: &Secret,
-        image: &Digest,
-        place: Arc<dyn LocalExport>,
+        parts: Parts,
         life: Duration,
         now: Instant,
     ) -> Result<(), Fault> {
@@ -78,22 +102,38 @@ impl Grants {
         if !(2 * BYTES..=MAX_TEXT).contains(&length) {
             return Err(Fault::new(Class::Other, "the grant is too short or too long to be one"));
         }
-        let parts = place.parts(image).await?;
-        if parts.is_empty() {
-            return Err(Fault::new(Class::NotFound, format!("{image} is not here, or not whole")));
+        if parts.sizes.is_empty() {
+            let why = format!("{} is not here, or not whole", parts.image);
+            return Err(Fault::new(Class::NotFound, why));
         }
         let mut held = self.held.lock();
         held.retain(|_, grant| grant.until > now);
         let key = hashed(grant.expose());
-        if held.get(&key).is_some_and(|known| known.image != *image) {
+        if held.get(&key).is_some_and(|known| known.parts.image != parts.image) {
             return Err(Fault::new(Class::Other, "the grant is for another image already"));
         }
         if held.len() >= MAX_GRANTS && !held.contains_key(&key) {
             return Err(Fault::new(Class::Other, format!("{MAX_GRANTS} grants are given already")));
         }
         let until = now + life.min(MAX_LIFE);
-        held.insert(key, Grant { image: image.clone(), parts: Arc::new(parts), export: place, until });
+        held.insert(key, Grant { parts, until });
         Ok(())
+    }
+
+    /// Keeps a grant for this long from `now`. Returns false if it is not one for this image that is still valid.
+    pub(crate) fn extend(&self, grant: &Secret, image: &Digest, life: Duration, now: Instant) -> bool {
+        let mut held = self.held.lock();
+        let known = held.get_mut(&hashed(grant.expose()));
+        let Some(known) = known.filter(|known| known.until > now && known.parts.image == *image) else {
+            return false;
+        };
+        known.until = now + life.min(MAX_LIFE);
+        true
+    }
+
+    /// Ends a grant.
+    pub(crate) fn end(&self, grant: &Secret) {
+        self.held.lock().remove(&hashed(grant.expose()));
     }
 
     /// Returns what this grant allows for this part.
@@ -104,8 +144,11 @@ impl Grants {
         let held = self.held.lock();
         match held.get(&hashed(grant)) {
             Some(grant) if grant.until <= now => Access::Unknown,
-            Some(grant) if grant.parts.contains(part) => Access::Open(Arc::clone(&grant.export)),
-            Some(_) => Access::Outside,
+            Some(Grant { parts, .. }) => parts.sizes.get(part).map_or(Access::Outside, |size| Access::Open {
+                size: *size,
+                source: Arc::clone(&parts.source),
+                taken: Arc::clone(&parts.taken),
+            }),
             None => Access::Unknown,
         }
     }
@@ -117,7 +160,7 @@ fn hashed(grant: &str) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::HashMap;
     use std::fs::File;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
@@ -129,14 +172,15 @@ mod tests {
     use crate::base::secret::Secret;
     use crate::engine::export::LocalExport;
     use crate::engine::fault::Fault;
+    use crate::sources::peer::held_parts;
 
     struct Two;
 
     #[async_trait]
     impl LocalExport for Two {
-        async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
+        async fn parts(&self, image: &Digest) -> Result<HashMap<Digest, u64>, Fault> {
             let is_here = *image == digest("image");
-            Ok(if is_here { HashSet::from([digest("a"), digest("b")]) } else { HashSet::new() })
+            Ok(if is_here { HashMap::from([(digest("a"), 1), (digest("b"), 1)]) } else { HashMap::new() })
         }
 
         async fn open(&self, _: &Digest) -> Result<Option<(File, u64)>, Fault> {
@@ -149,14 +193,15 @@ mod tests {
     }
 
     async fn admit(grants: &Grants, grant: &Secret, image: &str, life: Duration, now: Instant) -> bool {
-        grants.admit(grant, &digest(image), Arc::new(Two), life, now).await.is_ok()
+        let parts = held_parts(Arc::new(Two), &digest(image)).await.unwrap();
+        grants.admit(grant, parts, life, now).is_ok()
     }
 
     fn opens(grants: &Grants, grant: &str, part: &str, now: Instant) -> &'static str {
         match grants.access(grant, &digest(part), now) {
             Access::Unknown => "unknown",
             Access::Outside => "outside",
-            Access::Open(_) => "open",
+            Access::Open { .. } => "open",
         }
     }
 

@@ -1,26 +1,28 @@
-//! Answers a peer that asks for a part of an image: the read side of the OCI distribution specification's HTTP, on
-//! whatever server carries it.
+//! Answers a peer, or an engine of this machine, that asks for a part of an image: the read side of the OCI
+//! distribution specification's HTTP, on whatever server carries it.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use crate::base::digest::Digest;
 use crate::base::reference::is_repository;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::pull::Taken;
+use crate::engine::source::{Document, Flow, Source};
 use crate::sources::grants::{Access, Grants};
+use crate::sources::verified::verified;
 
 /// The user name that goes with a grant in Basic authentication.
 pub(crate) const USER: &str = "grant";
-/// How many bytes are read from disk at once.
-const PIECE: usize = 256 * 1024;
 /// Longest path, in bytes. A repository's name has at most 255, a digest 135.
 const MAX_PATH: usize = 1_024;
-/// The media type of all manifests in a layout.
+/// The media type of a manifest that does not say its own. Docker's always do.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The parts of a request that matter here.
@@ -29,10 +31,20 @@ pub(crate) struct PeerRequest<'a> {
     pub(crate) method: &'a str,
     /// The path, from `/v2/` on.
     pub(crate) path: &'a str,
-    /// The `Authorization` header.
-    pub(crate) authorization: Option<&'a str>,
+    /// Where the grant is.
+    pub(crate) grant: GrantPlace<'a>,
     /// The `Range` header.
     pub(crate) range: Option<&'a str>,
+}
+
+/// Where a request has its grant.
+#[derive(Clone, Copy)]
+pub(crate) enum GrantPlace<'a> {
+    /// The password in this `Authorization` header, if there is one.
+    Header(Option<&'a str>),
+    /// The name of the repository: engines ask the [relay](crate::sources::relay) so, which have no other way to send
+    /// it.
+    Path,
 }
 
 /// The answer to a [`PeerRequest`].
@@ -58,27 +70,41 @@ impl PeerResponse {
 
 /// Answers a request. A peer without a grant learns nothing about the images here.
 pub(crate) async fn answer(grants: &Grants, wanted: &PeerRequest<'_>) -> PeerResponse {
-    let Some(grant) = wanted.authorization.and_then(grant) else { return unauthorized() };
-    let Some((kind, part)) = named(wanted.path) else {
+    if matches!(wanted.grant, GrantPlace::Path) && wanted.path == "/v2/" {
+        // Engines ask first whether this is a registry at all.
+        let mut answer = PeerResponse::empty(200);
+        answer.headers.push(("docker-distribution-api-version", "registry/2.0".into()));
+        return answer;
+    }
+    let Some((name, kind, part)) = named(wanted.path) else {
         // The path names no part, so the grant can't be checked either.
         return unauthorized();
     };
-    let export = match grants.access(&grant, &part, Instant::now()) {
+    let grant = match wanted.grant {
+        GrantPlace::Header(header) => header.and_then(grant),
+        GrantPlace::Path => Some(name.to_owned()),
+    };
+    let Some(grant) = grant else { return unauthorized() };
+    let (size, source, taken) = match grants.access(&grant, &part, Instant::now()) {
         Access::Unknown => return unauthorized(),
-        Access::Outside => return PeerResponse::empty(403),
-        Access::Open(export) => export,
+        Access::Outside => return PeerResponse::empty(404),
+        Access::Open { size, source, taken } => (size, source, taken),
     };
     if !matches!(wanted.method, "GET" | "HEAD") {
         return PeerResponse::empty(405);
     }
-    match export.open(&part).await {
-        Ok(Some((file, size))) => sent(wanted, kind, &part, file, size),
-        Ok(None) => PeerResponse::empty(404),
-        Err(fault) => {
-            tracing::warn!(%fault, "a part of an image can't be handed out");
-            PeerResponse::empty(500)
+    taken.note_request();
+    let sent = match kind {
+        ContentKind::Manifest => document(wanted, source.as_ref(), &part).await,
+        ContentKind::Blob => blob(wanted, source, &part, size, taken).await,
+    };
+    sent.unwrap_or_else(|fault| {
+        if fault.class == Class::NotFound {
+            return PeerResponse::empty(404);
         }
-    }
+        tracing::warn!(%fault, "a part of an image can't be handed out");
+        PeerResponse::empty(502)
+    })
 }
 
 fn unauthorized() -> PeerResponse {
@@ -101,9 +127,8 @@ enum ContentKind {
     Blob,
 }
 
-/// The part that `/v2/<name>/blobs/<digest>` or `/v2/<name>/manifests/<digest>` names. The repository's name does not
-/// matter: the grant decides.
-fn named(path: &str) -> Option<(ContentKind, Digest)> {
+/// The repository and the part that `/v2/<name>/blobs/<digest>` or `/v2/<name>/manifests/<digest>` names.
+fn named(path: &str) -> Option<(&str, ContentKind, Digest)> {
     let path = path.strip_prefix("/v2/").filter(|_| path.len() <= MAX_PATH)?;
     let (rest, digest) = path.rsplit_once('/')?;
     let (name, kind) = rest.rsplit_once('/')?;
@@ -113,33 +138,97 @@ fn named(path: &str) -> Option<(ContentKind, Digest)> {
         _ => return None,
     };
     let digest = digest.parse().ok().filter(|_| is_repository(name))?;
-    Some((kind, digest))
+    Some((name, kind, digest))
 }
 
-fn sent(wanted: &PeerRequest<'_>, kind: ContentKind, part: &Digest, file: File, size: u64) -> PeerResponse {
+/// Sends a manifest. It is read whole, since it must be checked, and says its type itself.
+async fn document(
+    wanted: &PeerRequest<'_>,
+    source: &dyn Source,
+    digest: &Digest,
+) -> Result<PeerResponse, Fault> {
+    let Document { media_type, bytes } = Document::of(source.manifest(digest.as_str()).await?.bytes);
+    if !digest.matches(&bytes) {
+        return Err(Fault::new(Class::Other, format!("what came as the manifest {digest} is another one")));
+    }
+    let headers = vec![
+        ("content-length", bytes.len().to_string()),
+        ("content-type", if media_type.is_empty() { MANIFEST.into() } else { media_type }),
+        ("docker-content-digest", digest.to_string()),
+    ];
+    let body = (wanted.method == "GET").then(|| stream::iter([Ok(Bytes::from(bytes))]).boxed());
+    Ok(PeerResponse { status: 200, headers, body })
+}
+
+async fn blob(
+    wanted: &PeerRequest<'_>,
+    source: Arc<dyn Source>,
+    digest: &Digest,
+    size: u64,
+    taken: Arc<Taken>,
+) -> Result<PeerResponse, Fault> {
     let (first, last) = match wanted.range.and_then(|range| read_range(range, size)) {
         Some(Ok(range)) => range,
         Some(Err(())) => {
             let mut answer = PeerResponse::empty(416);
             answer.headers.push(("content-range", format!("bytes */{size}")));
-            return answer;
+            return Ok(answer);
         }
         None => (0, size.saturating_sub(1)),
     };
     let is_part = first > 0 || last.saturating_add(1) < size;
     let length = if size == 0 { 0 } else { last - first + 1 };
-    let content_type = if kind == ContentKind::Manifest { MANIFEST } else { "application/octet-stream" };
     let mut headers = vec![
         ("content-length", length.to_string()),
-        ("content-type", content_type.into()),
+        ("content-type", "application/octet-stream".into()),
         ("accept-ranges", "bytes".into()),
-        ("docker-content-digest", part.to_string()),
+        ("docker-content-digest", digest.to_string()),
     ];
     if is_part {
         headers.push(("content-range", format!("bytes {first}-{last}/{size}")));
     }
-    let body = (wanted.method == "GET").then(|| pieces(file, first, length));
-    PeerResponse { status: if is_part { 206 } else { 200 }, headers, body }
+    let body = if wanted.method == "GET" {
+        let flow = source.blob(digest, size, first).await?;
+        // Peers verify what they get themselves; engines would only fail.
+        let is_checked = !is_part && matches!(wanted.grant, GrantPlace::Path);
+        let whole = is_checked.then(|| (digest.clone(), source));
+        let pieces = cut(flow, first, length, whole);
+        let counted = pieces.inspect_ok(move |piece| taken.note_bytes(piece.len()));
+        Some(counted.boxed())
+    } else {
+        None
+    };
+    Ok(PeerResponse { status: if is_part { 206 } else { 200 }, headers, body })
+}
+
+/// The bytes of a flow from byte `first` on, `length` of them. A flow may begin before the byte that was asked for. A
+/// whole blob is verified on the way.
+fn cut(
+    flow: Flow,
+    first: u64,
+    length: u64,
+    whole: Option<(Digest, Arc<dyn Source>)>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let (mut skipped, mut left) = (first.saturating_sub(flow.from), length);
+    let pieces = match whole {
+        Some((digest, source)) if flow.from == 0 => {
+            let doubted = digest.clone();
+            verified(flow.pieces, digest, move || {
+                source.doubt(&doubted);
+            })
+        }
+        _ => flow.pieces,
+    };
+    let pieces = pieces.map(move |piece| {
+        let mut piece = piece.map_err(|fault| io::Error::other(fault.to_string()))?;
+        let before = usize::try_from(skipped).unwrap_or(usize::MAX).min(piece.len());
+        skipped -= u64::try_from(before).unwrap_or(skipped);
+        let mut piece = piece.split_off(before);
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= u64::try_from(piece.len()).unwrap_or(left);
+        Ok(piece)
+    });
+    pieces.boxed()
 }
 
 /// Parses `bytes=5-` or `bytes=5-9` (RFC 9110, 14.1.2) into the first and last byte. `None` for text that is no such
@@ -155,34 +244,6 @@ fn read_range(text: &str, size: u64) -> Option<Result<(u64, u64), ()>> {
     (first <= last).then_some(Ok((first, last)))
 }
 
-/// Streams `length` bytes of a file from byte `first` on, read as they are needed.
-pub(crate) fn pieces(file: File, first: u64, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
-    struct Reading {
-        file: File,
-        seek: Option<u64>,
-        left: u64,
-    }
-    let begun = Reading { file, seek: (first > 0).then_some(first), left: length };
-    stream::unfold(Some(begun), async |reading| {
-        let mut reading = reading.filter(|reading| reading.left > 0)?;
-        let read = tokio::task::spawn_blocking(move || {
-            if let Some(first) = reading.seek.take() {
-                reading.file.seek(SeekFrom::Start(first))?;
-            }
-            let most = usize::try_from(reading.left).unwrap_or(PIECE).min(PIECE);
-            let mut piece = vec![0; most];
-            reading.file.read_exact(&mut piece)?;
-            reading.left -= u64::try_from(most).unwrap_or(reading.left);
-            Ok((Bytes::from(piece), reading))
-        });
-        match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok((piece, reading)) => Some((Ok(piece), Some(reading))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
@@ -196,11 +257,11 @@ mod tests {
         let digest = Digest::sha256_of(b"x");
         assert_eq!(
             named(&format!("/v2/lab/python/blobs/{digest}")),
-            Some((ContentKind::Blob, digest.clone()))
+            Some(("lab/python", ContentKind::Blob, digest.clone()))
         );
         assert_eq!(
             named(&format!("/v2/a/manifests/{digest}")),
-            Some((ContentKind::Manifest, digest.clone()))
+            Some(("a", ContentKind::Manifest, digest.clone()))
         );
         for path in [
             "/v2/".to_owned(),

@@ -15,7 +15,9 @@ use crate::engine::fault::{Class, Fault};
 use crate::engine::source::{Document, Flow, Source};
 use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
 use crate::registry::limits::ClientLimits;
-use crate::sources::hand_out::{USER, pieces};
+use crate::sources::file::pieces;
+use crate::sources::grants::Parts;
+use crate::sources::hand_out::USER;
 use crate::sources::repository::Repository;
 
 /// Requests in flight at one peer: as many as a pull makes.
@@ -60,6 +62,15 @@ pub(crate) fn over_http(
     Ok(Arc::new(Repository::new(client, name)))
 }
 
+/// The parts of an image that an engine on this machine holds.
+///
+/// # Errors
+/// Those of the export.
+pub(crate) async fn held_parts(place: Arc<dyn LocalExport>, image: &Digest) -> Result<Parts, Fault> {
+    let sizes = place.parts(image).await?;
+    Ok(Parts { image: image.clone(), sizes, source: Arc::new(Beside(place)), taken: Arc::default() })
+}
+
 /// The export of an engine on this machine, as a source.
 pub(crate) struct Beside(pub(crate) Arc<dyn LocalExport>);
 
@@ -82,8 +93,7 @@ impl Source for Beside {
         while let Some(piece) = pieces.next().await {
             bytes.extend_from_slice(&piece.map_err(|error| Fault::new(Class::Other, error.to_string()))?);
         }
-        // A layout contains only OCI manifests.
-        Ok(Document { media_type: String::new(), bytes })
+        Ok(Document::of(bytes))
     }
 
     async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault> {

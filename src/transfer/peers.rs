@@ -1,4 +1,5 @@
-//! Carries out "seed first": finds near peers, makes grants with them, and builds the source for the pull.
+//! Finds what is nearer than the registry, the caches of the agent's site and peers that have the image, makes grants
+//! with them, and builds the source for the pull. Carries out "seed first".
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,35 +12,53 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::base::digest::Digest;
 use crate::base::loopback;
 use crate::base::secret::Secret;
 use crate::catalog::image::ImageRecord;
 use crate::engine::Engine;
-use crate::engine::export::Export;
+use crate::engine::export::{Export, SiteCache};
 use crate::engine::fault::{Class, Fault};
+use crate::engine::pull::Pull;
 use crate::engine::source::{self, Source};
-use crate::fleet::agent::AgentRecord;
+use crate::fleet::agent::{Agent, AgentRecord};
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
+use crate::sources::cache::Cache;
 use crate::sources::chain::{Chain, Peer};
 use crate::sources::grants::{Grants, LIFE, random};
-use crate::sources::peer::{Beside, over_http};
+use crate::sources::peer::{Beside, held_parts, over_http};
+use crate::sources::relay::parts_of;
 use crate::transfer::plan::sought;
 use crate::transfer::seeding::{Busy, Holder, Part, SITE, Seeds, Way, gets_to, way};
 use crate::transfer::source::Catalogued;
 
 /// How long an agent may take to accept a grant.
 const ADMIT: Duration = Duration::from_secs(5);
+/// How long a cache may take: it reads the image's manifest, maybe from the registry.
+const CACHE_ADMIT: Duration = Duration::from_secs(30);
+/// Most caches named to an agent. Each that does not answer costs time.
+const MOST_CACHES: usize = 2;
 /// How often a seed whose link broke is checked.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many such checks a seed that is back may take to continue.
 const RESUME: u32 = 10;
 
-/// What the seeding of sites needs. Clones share it.
+/// The manager's own cache.
+#[derive(Clone)]
+pub(crate) struct OwnCache {
+    /// The cache.
+    pub(crate) cache: Arc<Cache>,
+    /// The site that it serves; empty for the agents without one.
+    pub(crate) site: String,
+}
+
+/// What is near the agents. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Peers {
     fleet: Fleet,
+    /// Whether one agent of a site fetches for all.
+    seed_first: bool,
+    cache: Option<OwnCache>,
     grants: Arc<Grants>,
     seeds: Seeds,
     guests: Arc<Mutex<HashMap<String, usize>>>,
@@ -50,6 +69,8 @@ pub(crate) struct Peers {
 /// The decision for one pull.
 #[derive(Default)]
 pub(in crate::transfer) struct Sources {
+    /// The caches of the agent's site.
+    caches: Vec<(String, Lender)>,
     /// The agents that have the image, with their engines.
     from: Vec<(String, Arc<dyn Engine>)>,
     /// The part in the fetch, if this agent is the seed.
@@ -66,15 +87,19 @@ impl Sources {
 }
 
 impl Peers {
-    /// Starts without seeds. `grants` admit peers to the images of engines on this machine.
+    /// Starts without seeds. `grants` admit peers to the images of engines on this machine, and of its cache.
     pub(crate) fn new(
         fleet: &Fleet,
+        seed_first: bool,
+        cache: Option<OwnCache>,
         grants: &Arc<Grants>,
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {
         Self {
             fleet: fleet.clone(),
+            seed_first,
+            cache,
             grants: Arc::clone(grants),
             seeds: Seeds::default(),
             guests: Arc::default(),
@@ -94,14 +119,21 @@ impl Peers {
         image: &ImageRecord,
     ) -> Result<Sources, Busy> {
         let Some(found) = self.fleet.find(agent) else { return Ok(Sources::default()) };
-        let site = found.record.labels.get(SITE);
-        let is_able = found.about.as_ref().is_some_and(|about| !about.kind.fetches_itself());
-        let (Some(site), true) = (site, is_able) else { return Ok(Sources::default()) };
+        let (reach, site) = (engine.reach(), found.record.labels.get(SITE));
+        if !reach.takes_sources {
+            return Ok(Sources::default());
+        }
+        let (is_here, is_remote) = (is_here(&found.record), found.record.remote);
+        let caches = if reach.has_cache { Vec::new() } else { self.caches(site, is_here) };
+        // A cache fetches once for all that ask it, so nobody has to wait for a seed.
+        if !caches.is_empty() || reach.has_cache {
+            return Ok(Sources { caches, is_remote, ..Sources::default() });
+        }
+        let Some(site) = site.filter(|_| self.seed_first) else { return Ok(Sources::default()) };
         let name = image.canonical();
         if self.fleet.presence(agent, &sought(image, name.as_str(), &[])) == Presence::Present {
             return Ok(Sources::default());
         }
-        let (is_here, is_remote) = (is_here(&found.record), found.record.remote);
         let near = self.near(site, image);
         let holders = near.iter().filter_map(|(name, engine)| {
             let url = url_of(engine.as_ref())?;
@@ -121,14 +153,31 @@ impl Peers {
         match way(agent, own.is_some(), holders.collect(), seed.as_ref()) {
             Way::Fetch { from } => {
                 let engine_of = |name: &String| near.iter().find(|(near, _)| near == name).cloned();
-                Ok(Sources { from: from.iter().filter_map(engine_of).collect(), part: None, is_remote })
+                let from = from.iter().filter_map(engine_of).collect();
+                Ok(Sources { from, is_remote, ..Sources::default() })
             }
             Way::Seed => match self.seeds.begin(site, &image.digest, agent, own.flatten()) {
-                Ok(part) => Ok(Sources { from: Vec::new(), part: Some(part), is_remote }),
+                Ok(part) => Ok(Sources { part: Some(part), is_remote, ..Sources::default() }),
                 Err(busy) => Err(busy),
             },
             Way::Wait { .. } => busy.map_or_else(|| Ok(Sources::default()), Err),
         }
+    }
+
+    /// The caches that serve a site, and that an agent there can reach.
+    fn caches(&self, site: Option<&String>, is_here: bool) -> Vec<(String, Lender)> {
+        let site = site.map(String::as_str).unwrap_or_default();
+        let own = self.cache.as_ref().filter(|own| own.site == site);
+        let own = own.map(|own| ("the manager".to_owned(), Lender::OwnCache(Arc::clone(&own.cache))));
+        let of_site =
+            |agent: &Agent| agent.record.labels.get(SITE).map(String::as_str).unwrap_or_default() == site;
+        let agents = self.fleet.roster().into_iter().filter(|(_, agent)| of_site(agent));
+        let others = agents.filter_map(|(_, agent)| {
+            let cache = self.fleet.reach(&agent.record.id).ok()?.site_cache()?;
+            let is_near = gets_to(is_here, Some(cache.url()));
+            is_near.then_some((agent.record.id, Lender::Cache(cache)))
+        });
+        own.into_iter().chain(others).take(MOST_CACHES).collect()
     }
 
     /// The agents of a site that hold an image and can be asked for it now.
@@ -173,20 +222,30 @@ impl Peers {
         });
     }
 
-    /// Asks the agents that have the image to hand it out; agents that do not answer are left out.
-    pub(in crate::transfer) async fn lend(&self, sources: &Sources, image: &Digest) -> Lent {
+    /// Asks the caches, and the agents that have the image, to hand it out for this pull; those that do not are left
+    /// out.
+    pub(in crate::transfer) async fn lend(&self, sources: &Sources, pull: &Pull) -> Lent {
         let mut lent = Lent {
-            image: image.clone(),
+            pull: pull.clone(),
             by: Vec::new(),
+            remarks: Vec::new(),
             grants: Arc::clone(&self.grants),
             is_remote: sources.is_remote,
         };
-        for (agent, engine) in &sources.from {
-            let (Some(export), Ok(grant)) = (engine.export(), random()) else { continue };
-            let by = By { guest: Guest::of(&self.guests, agent), agent: agent.clone(), export, grant };
+        let caches = sources.caches.iter().map(|(agent, lender)| (agent, lender.clone()));
+        let holders = sources
+            .from
+            .iter()
+            .filter_map(|(agent, engine)| Some((agent, Lender::Holder(Arc::new(engine.export()?)))));
+        for (agent, lender) in caches.chain(holders) {
+            let Ok(grant) = random() else { continue };
+            let by = By { guest: Guest::of(&self.guests, agent), agent: agent.clone(), lender, grant };
             match lent.admit(&by).await {
                 Ok(()) => lent.by.push(by),
-                Err(fault) => tracing::warn!(agent, %fault, "an agent does not hand out an image"),
+                Err(fault) => {
+                    tracing::warn!(agent, %fault, "an agent does not hand out an image");
+                    lent.remarks.push(format!("{agent} does not hand it out: {fault}"));
+                }
             }
         }
         lent
@@ -233,17 +292,30 @@ impl Drop for Guest {
     }
 }
 
-/// The images that agents hand out for one pull.
+/// Who hands out an image.
+#[derive(Clone)]
+enum Lender {
+    /// An agent whose engine holds it.
+    Holder(Arc<Export>),
+    /// An agent whose cache has it, or fetches it.
+    Cache(Arc<dyn SiteCache>),
+    /// The manager's own cache.
+    OwnCache(Arc<Cache>),
+}
+
+/// The images that caches and agents hand out for one pull.
 pub(in crate::transfer) struct Lent {
-    image: Digest,
+    /// The pull, with the registry as its source.
+    pull: Pull,
     by: Vec<By>,
+    remarks: Vec<String>,
     grants: Arc<Grants>,
     is_remote: bool,
 }
 
 struct By {
     agent: String,
-    export: Export,
+    lender: Lender,
     grant: Secret,
     #[expect(dead_code, reason = "it counts for as long as it is there")]
     guest: Guest,
@@ -251,15 +323,40 @@ struct By {
 
 impl Lent {
     async fn admit(&self, by: &By) -> Result<(), Fault> {
-        match &by.export {
-            Export::Local(place) => {
-                self.grants.admit(&by.grant, &self.image, Arc::clone(place), LIFE, Instant::now()).await
+        let (image, grant) = (&self.pull.config, &by.grant);
+        let asked = async {
+            match &by.lender {
+                Lender::OwnCache(cache) => self.admit_to(cache, grant).await,
+                Lender::Cache(cache) => cache.admit(grant, &self.pull, LIFE).await,
+                Lender::Holder(export) => match export.as_ref() {
+                    Export::Local(place) => {
+                        let held = held_parts(Arc::clone(place), image).await?;
+                        self.grants.admit(grant, held, LIFE, Instant::now())
+                    }
+                    Export::Remote(remote) => remote.admit(grant, image, LIFE).await,
+                },
             }
-            Export::Remote(remote) => {
-                let admitted = timeout(ADMIT, remote.admit(&by.grant, &self.image, LIFE)).await;
-                admitted.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer")))
-            }
+        };
+        let most = if matches!(by.lender, Lender::Holder(_)) { ADMIT } else { CACHE_ADMIT };
+        let admitted = timeout(most, asked).await;
+        admitted.unwrap_or_else(|_| Err(Fault::new(Class::Network, "it does not answer")))
+    }
+
+    async fn admit_to(&self, cache: &Arc<Cache>, grant: &Secret) -> Result<(), Fault> {
+        let Pull { config, manifest: Some(manifest), source: Some(source), repository, .. } = &self.pull
+        else {
+            return Err(Fault::new(Class::Other, "where the image comes from is not known"));
+        };
+        if self.grants.extend(grant, config, LIFE, Instant::now()) {
+            return Ok(());
         }
+        let held = parts_of(manifest, config, cache.before(repository, source)).await?;
+        self.grants.admit(grant, held, LIFE, Instant::now())
+    }
+
+    /// Who did not hand out the image, for people.
+    pub(in crate::transfer) fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// Keeps the grants valid for as long as this is polled.
@@ -281,25 +378,46 @@ impl Lent {
             return Arc::new(registry.with_peers(self.told()));
         }
         let way = |by: &By| {
-            let source: Arc<dyn Source> = match &by.export {
-                Export::Local(place) => Arc::new(Beside(Arc::clone(place))),
-                Export::Remote(remote) => over_http(&by.agent, remote.url(), None, &by.grant, name).ok()?,
+            let over = |url: &Url| over_http(&by.agent, url, None, &by.grant, name).ok();
+            let source: Arc<dyn Source> = match &by.lender {
+                Lender::OwnCache(cache) => cache.before(&self.pull.repository, self.pull.source.as_ref()?),
+                Lender::Cache(cache) => over(cache.url())?,
+                Lender::Holder(export) => match export.as_ref() {
+                    Export::Local(place) => Arc::new(Beside(Arc::clone(place))),
+                    Export::Remote(remote) => over(remote.url())?,
+                },
             };
-            Some(Peer { name: by.agent.clone(), source })
+            Some(Peer { name: by.agent.clone(), source, is_cache: by.is_cache() })
         };
         Arc::new(Chain::new(self.by.iter().filter_map(way).collect(), Arc::new(registry)))
     }
 
-    /// The peers that have the image, as described to an agent on another machine.
+    /// Where the image is to be had, as described to an agent on another machine.
     fn told(&self) -> Vec<source::Peer> {
         let told = |by: &By| source::Peer {
             agent: by.agent.clone(),
-            url: match &by.export {
+            url: by.url(),
+            grant: by.grant.clone(),
+            is_cache: by.is_cache(),
+        };
+        self.by.iter().map(told).collect()
+    }
+}
+
+impl By {
+    fn is_cache(&self) -> bool {
+        !matches!(self.lender, Lender::Holder(_))
+    }
+
+    /// Its address, if it is not the manager's.
+    fn url(&self) -> Option<Url> {
+        match &self.lender {
+            Lender::OwnCache(_) => None,
+            Lender::Cache(cache) => Some(cache.url().clone()),
+            Lender::Holder(export) => match export.as_ref() {
                 Export::Local(_) => None,
                 Export::Remote(remote) => Some(remote.url().clone()),
             },
-            grant: by.grant.clone(),
-        };
-        self.by.iter().map(told).collect()
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::sources::repository::Repository;
 
 /// One repository. The client of its registry is looked up only when the engine asks: engines that fetch themselves
 /// never do.
+#[derive(Clone)]
 pub(in crate::transfer) struct Catalogued {
     clients: Clients,
     /// The registry as it was when its credentials were read: they are for that address and no other.

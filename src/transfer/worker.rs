@@ -16,12 +16,11 @@ use crate::catalog::service::Catalog;
 use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::pull::{self, Credentials, Pull};
-use crate::engine::source::Source;
 use crate::fleet::service::{Away, Fleet};
 use crate::tasks::task::{Item, Ledger, Progress, TaskKind};
 use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 use crate::transfer::limits::TransferLimits;
-use crate::transfer::peers::{Lent, Peers, Sources};
+use crate::transfer::peers::{Peers, Sources};
 use crate::transfer::removal::{remove_replaced, unload};
 use crate::transfer::source::Catalogued;
 use crate::transfer::work::Work;
@@ -51,18 +50,17 @@ pub(crate) struct TransferWorker {
     clock: Clock,
     limits: Arc<TransferLimits>,
     wait: Duration,
-    peers: Option<Peers>,
+    peers: Peers,
 }
 
 /// Makes the workers of both kinds, which share their limits. Their items wait this long for an agent that is away.
-/// With `peers`, one agent of a site fetches for all.
 pub(crate) fn workers(
     catalog: &Catalog,
     fleet: &Fleet,
     clients: &Clients,
     clock: &Clock,
     wait: Duration,
-    peers: Option<&Peers>,
+    peers: &Peers,
 ) -> [Arc<dyn Worker>; 2] {
     let limits = Arc::new(TransferLimits::default());
     [TaskKind::Preload, TaskKind::Unload].map(|kind| -> Arc<dyn Worker> {
@@ -74,7 +72,7 @@ pub(crate) fn workers(
             clock: clock.clone(),
             limits: Arc::clone(&limits),
             wait,
-            peers: peers.cloned(),
+            peers: peers.clone(),
         })
     })
 }
@@ -140,10 +138,8 @@ impl Worker for TransferWorker {
             (Class::EngineGone, Err(away)) => away,
             _ => setback(item, &fault),
         });
-        if let Some(peers) = &self.peers {
-            let is_away = matches!(done, Err(ItemFailure { again: Again::When { .. }, .. }));
-            peers.end(&work.agent, sources, is_away, &place.stop);
-        }
+        let is_away = matches!(done, Err(ItemFailure { again: Again::When { .. }, .. }));
+        self.peers.end(&work.agent, sources, is_away, &place.stop);
         done
     }
 }
@@ -201,13 +197,10 @@ impl TransferWorker {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
         }
-        let lent = match &self.peers {
-            Some(peers) => Some(peers.lend(sources, &image.digest).await),
-            None => None,
-        };
         let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
         let registry = self.catalog.find_registry(&image.registry).map_err(inside)?;
-        let pull = Pull {
+        let source = Catalogued::new(&self.clients, Arc::clone(&registry), &image.name);
+        let mut pull = Pull {
             repository: format!("{}/{}", image.registry, image.name),
             tag: image.tag.clone(),
             manifest: Some(image.manifest.clone()),
@@ -217,9 +210,12 @@ impl TransferWorker {
             // The manifest is for one platform already.
             platform: None,
             layers: Vec::new(),
+            via: None,
             credentials: self.credentials(&registry).map_err(inside)?,
-            source: Some(self.source(Arc::clone(&registry), image, lent.as_ref())),
+            source: Some(Arc::new(source.clone())),
         };
+        let lent = self.peers.lend(sources, &pull).await;
+        pull.source = Some(lent.source(&image.name, source));
         let stop = place.stop.child_token();
         let last_heard = Arc::new(Mutex::new(Instant::now()));
         let heard = Arc::clone(&last_heard);
@@ -234,7 +230,7 @@ impl TransferWorker {
         let mut pulling = engine.pull(&pull, &report, &stop);
         let pulled = tokio::select! {
             pulled = &mut pulling => pulled?,
-            () = kept(lent.as_ref()) => return Err(Fault::new(Class::Other, "the grants ended")),
+            () = lent.keep() => return Err(Fault::new(Class::Other, "the grants ended")),
             () = stalled(&last_heard) => {
                 stop.cancel();
                 // The engine is told to stop; its own answer is awaited only briefly.
@@ -262,28 +258,29 @@ impl TransferWorker {
             };
             note.push_str(&fate);
         }
+        for remark in lent.remarks().iter().chain(&pulled.remarks) {
+            tracing::warn!(
+                agent,
+                image = canonical.as_str(),
+                remark,
+                "not all sources of an image served it"
+            );
+            note.push_str("; ");
+            note.push_str(remark);
+        }
         Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
     }
 
-    /// The peers that have the image for this agent, if peers are used.
+    /// What is nearer to this agent than the registry.
     fn sources(&self, agent: &str, engine: &dyn Engine, image: &ImageRecord) -> Result<Sources, ItemFailure> {
-        let Some(peers) = self.peers.as_ref().filter(|_| self.kind == TaskKind::Preload) else {
+        if self.kind != TaskKind::Preload {
             return Ok(Sources::default());
-        };
-        peers.sources(agent, engine, image).map_err(|busy| {
+        }
+        self.peers.sources(agent, engine, image).map_err(|busy| {
             let at_last = self.clock.steady() + LOOK_AGAIN;
             let reason = format!("waits for {} to have fetched it", busy.agent);
             ItemFailure { reason, again: Again::When { back: busy.over, at_last } }
         })
-    }
-
-    /// The source of the image: for engines that don't fetch from the registry themselves, and for agents that do.
-    fn source(&self, registry: Arc<Registry>, image: &ImageRecord, lent: Option<&Lent>) -> Arc<dyn Source> {
-        let registry = Catalogued::new(&self.clients, registry, &image.name);
-        match lent {
-            None => Arc::new(registry),
-            Some(lent) => lent.source(&image.name, registry),
-        }
     }
 
     /// Whether the agent's engine pins the images it pulls.
@@ -322,14 +319,6 @@ fn setback(item: &Item, fault: &Fault) -> ItemFailure {
     };
     let wait = WAITS.after(item.attempts);
     ItemFailure { reason: fault.to_string(), again: (item.attempts < tries).then_some(wait).into() }
-}
-
-/// Keeps the grants valid while the pull goes on; this never ends.
-async fn kept(lent: Option<&Lent>) {
-    match lent {
-        Some(lent) => lent.keep().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Ends when there was no progress for [`STALLED`].

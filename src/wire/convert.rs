@@ -9,6 +9,8 @@ use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PARTS, MAX_PEERS, MAX_TEXT, image};
 
 /// Most containers named when an image is in use, and most labels of an engine.
 const MAX_LISTED: usize = 64;
+/// Most remarks about a pull.
+const MAX_REMARKS: usize = 8;
 const CLASSES: [Class; 8] = [
     Class::NoSpace,
     Class::Unauthorized,
@@ -147,8 +149,14 @@ impl image::Pull {
         let source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = origin.registry;
         let registry = Some(image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts });
         let peers = origin.peers.into_iter().take(MAX_PEERS);
-        let peers =
-            peers.map(|source::Peer { agent, url, grant }| image::Peer { agent, url, grant }).collect();
+        let peers = peers
+            .map(|source::Peer { agent, url, grant, is_cache }| image::Peer {
+                agent,
+                url,
+                grant,
+                cache: is_cache,
+            })
+            .collect();
         Self { registry, peers, ..self }
     }
 
@@ -157,7 +165,12 @@ impl image::Pull {
         let image::Registry { host, url, ssl_verify, ca_pem, trusted_hosts } = self.registry.clone()?;
         let registry = source::Registry { host, url, ssl_verify, ca_pem, trusted_hosts };
         let peers = self.peers.iter().take(MAX_PEERS).cloned();
-        let peers = peers.map(|image::Peer { agent, url, grant }| source::Peer { agent, url, grant });
+        let peers = peers.map(|image::Peer { agent, url, grant, cache }| source::Peer {
+            agent,
+            url,
+            grant,
+            is_cache: cache,
+        });
         Some(Origin { registry, peers: peers.collect() })
     }
 }
@@ -181,6 +194,7 @@ impl From<image::Pull> for Pull {
             credentials,
             // `agent::registries`, which has the clients, makes it from `registry`.
             source: None,
+            via: None,
         }
     }
 }
@@ -213,7 +227,7 @@ pub(crate) fn is_honest(before: Option<&Progress>, now: &Progress) -> bool {
 
 impl From<Pulled> for image::Pulled {
     fn from(pulled: Pulled) -> Self {
-        Self { held: pulled.held.into(), fetched: pulled.fetched }
+        Self { held: pulled.held.into(), fetched: pulled.fetched, remarks: pulled.remarks }
     }
 }
 
@@ -221,7 +235,8 @@ impl TryFrom<image::Pulled> for Pulled {
     type Error = Unacceptable;
 
     fn try_from(pulled: image::Pulled) -> Result<Self, Unacceptable> {
-        Ok(Self { held: pulled.held.try_into()?, fetched: pulled.fetched })
+        let remarks = pulled.remarks.iter().take(MAX_REMARKS).map(|remark| one_line(remark)).collect();
+        Ok(Self { held: pulled.held.try_into()?, fetched: pulled.fetched, remarks })
     }
 }
 

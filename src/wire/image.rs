@@ -86,7 +86,7 @@ pub struct Fault {
 }
 
 /// An image to pull.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
     /// `registry/name`.
     pub repository: String,
@@ -112,7 +112,8 @@ pub struct Pull {
     /// The credentials for the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
-    /// How to reach the registry, for an agent whose engine is `oci`: such an agent fetches from it itself.
+    /// How to reach the registry, for an agent that fetches from it itself: one whose engine is `oci`, or one with the
+    /// feature `sources`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) registry: Option<Registry>,
     /// The peers that may have the image nearer than the registry, in the order in which to ask them.
@@ -130,6 +131,9 @@ pub(crate) struct Peer {
     pub(crate) url: Option<Url>,
     /// The grant to show the peer: the password of the user `grant` in Basic authentication.
     pub(crate) grant: Secret,
+    /// Whether the peer is a cache, which may have to fetch the image first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cache: bool,
 }
 
 /// What an agent must know about a registry to fetch from it.
@@ -160,7 +164,7 @@ fn is_checked(checked: &bool) -> bool {
 }
 
 /// User and password for a registry.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// The user.
     pub username: String,
@@ -193,8 +197,11 @@ pub struct Progress {
 pub struct Pulled {
     /// The image as the engine showed it afterwards.
     pub held: Held,
-    /// Whether the engine asked the registry.
+    /// Whether the image's content was fetched.
     pub fetched: bool,
+    /// What went wrong and was made good, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// The result of a request to remove an image.

@@ -66,6 +66,12 @@ pub enum ToAgent {
     },
 }
 
+/// The feature of an agent whose engine takes images from the sources that a [`Pull`] names: the registry's address and
+/// peers. An agent whose engine is `oci` does so without saying it.
+pub const SOURCES: &str = "sources";
+/// The feature of an agent whose machine has a cache. With a [`Hello::peer_url`], it serves the agents of its site.
+pub const CACHE: &str = "cache";
+
 /// Which agent dials in, and what proves it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hello {
@@ -100,7 +106,7 @@ pub struct Hello {
     /// Where peers with a grant can fetch the images of this agent's engine, if the agent hands them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_url: Option<String>,
-    /// Abilities beyond those that the version implies. None is defined yet.
+    /// Abilities beyond those that the version implies: [`SOURCES`] and [`CACHE`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
 }
@@ -189,6 +195,10 @@ pub enum Ask {
         grant: Secret,
         /// How long the grant lasts, from now.
         seconds: u64,
+        /// From where the agent's cache fetches what it lacks; only for an agent with the feature [`CACHE`]. Without it
+        /// the image is one that the agent's engine holds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Box<Pull>>,
     },
 }
 

@@ -100,6 +100,8 @@ pub fn spec_api(directory: &std::path::Path) -> spec::Api {
         agent_wait: Duration::from_hours(24),
         first_admin: Some(FirstAdmin::default()),
         seed_first: false,
+        cache: None,
+        relay: true,
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());
     server.expect("a server").api().clone()

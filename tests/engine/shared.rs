@@ -133,7 +133,7 @@ async fn an_image_comes_and_goes_by_its_name(flavour: Flavour) {
     assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Absent));
 
     let (pulled, seen) = run(&*engine, &pull).await;
-    let Pulled { held, fetched: true } = pulled.unwrap() else { panic!("it was not there before") };
+    let Pulled { held, fetched: true, .. } = pulled.unwrap() else { panic!("it was not there before") };
     assert_eq!((&held.digest, &held.names), (id_of(flavour, &pull), &vec![pull.name()]), "{held:?}");
     assert_eq!(held.manifests, [pull.manifest.clone().unwrap()], "{held:?}");
     assert!(held.size_bytes >= 200_000, "{held:?}");

@@ -218,7 +218,7 @@ async fn who_says_done_is_believed_when_it_was_that_image_and_its_engine_shows_i
         parts: Vec::new(),
         size: 1,
     };
-    let done = |id: &Digest| End::Done(Pulled { held: held(id), fetched: true });
+    let done = |id: &Digest| End::Done(Pulled { held: held(id), fetched: true, remarks: Vec::new() });
     let other = Digest::sha256_of(b"another image");
 
     let (state, why) =

@@ -14,7 +14,7 @@ use crate::support::registry::RealRegistry;
 use crate::support::release::Release::{Own, Trixie};
 use crate::support::wait::{PATIENCE, until};
 
-const FLAVOURS: [Flavour; 7] = [
+pub(super) const FLAVOURS: [Flavour; 7] = [
     Flavour::Docker(Own, Store::Docker),
     Flavour::Docker(Trixie, Store::Docker),
     Flavour::Docker(Trixie, Store::Containerd),
@@ -25,11 +25,11 @@ const FLAVOURS: [Flavour; 7] = [
 ];
 
 /// A server with engines of every kind, a directory of its own, and a registry that it reads.
-struct Scene {
-    app: App,
-    proxy: CountingProxy,
+pub(super) struct Scene {
+    pub(super) app: App,
+    pub(super) proxy: CountingProxy,
     registry: RealRegistry,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// The agent whose images wharf keeps itself. Nothing happens there behind its back.
     built_in: String,
     _layout: TempDir,
@@ -37,6 +37,11 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Option<Self> {
+        Self::set_with(&[]).await
+    }
+
+    /// A scene whose server has these further arguments.
+    pub(super) async fn set_with(arguments: &[String]) -> Option<Self> {
         let registry = RealRegistry::open().await?;
         let mut nodes = Vec::new();
         for flavour in FLAVOURS {
@@ -46,7 +51,9 @@ impl Scene {
         let proxy = CountingProxy::start(&registry.url()).await;
         let mut urls: Vec<String> = nodes.iter().map(Node::url).collect();
         urls.push(format!("oci:{}", layout.path().display()));
+        let arguments = arguments.to_vec();
         let app = App::start_with(move |command| {
+            command.args(&arguments);
             for url in &urls {
                 command.args(["--engine", url]);
             }
@@ -59,19 +66,19 @@ impl Scene {
     }
 
     /// Pushes the image under these tags and has the server read them; returns the names.
-    async fn publish(&self, image: &Image, tags: &[&str]) -> Vec<String> {
+    pub(super) async fn publish(&self, image: &Image, tags: &[&str]) -> Vec<String> {
         let built = self.registry.push(image).await;
         self.registry.tag(&built, tags).await;
         self.app.admin().scan(&self.proxy.host()).await;
         tags.iter().map(|tag| format!("{}/{}:{tag}", self.proxy.host(), built.repository)).collect()
     }
 
-    async fn all(&self, field: &str, name: &str) -> Vec<String> {
+    pub(super) async fn all(&self, field: &str, name: &str) -> Vec<String> {
         transfer(&self.app, field, name, "*").await
     }
 
     /// Waits until the image of this machine's architecture has this state on every agent.
-    async fn becomes(&self, name: &str, state: &str) {
+    pub(super) async fn becomes(&self, name: &str, state: &str) {
         self.become_on(name, state, |_| true).await;
     }
 
@@ -100,7 +107,7 @@ impl Scene {
     }
 
     /// Checks that nothing is left on any engine, under whatever name or none.
-    async fn is_empty(&self) {
+    pub(super) async fn is_empty(&self) {
         for node in &self.nodes {
             let left = node.engine().images().await.unwrap();
             assert_eq!(left, [], "{}", node.url());

@@ -189,7 +189,7 @@ async fn goes_on(
             let _ = sender.send(&FromAgent::Images(news)).await;
             // Counted before it is reported: the manager may begin the next pull at once.
             watch.ends();
-            let end = End::Done(Pulled { held, fetched: true });
+            let end = End::Done(Pulled { held, fetched: true, remarks: Vec::new() });
             let _ = sender.send(&FromAgent::Pulled { pull: pull.clone(), end }).await;
         }
     }

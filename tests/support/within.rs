@@ -36,6 +36,8 @@ impl Within {
             agent_silence: Duration::from_secs(30),
             agent_wait: Duration::from_hours(24),
             seed_first: false,
+            cache: None,
+            relay: true,
             audit: Retention::default(),
             first_admin: Some(FirstAdmin {
                 access_key: Some(ADMIN_ACCESS_KEY.into()),

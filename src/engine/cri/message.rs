@@ -214,7 +214,7 @@ pub(crate) struct Descriptor {
     pub(crate) size: i64,
 }
 
-/// Changes some fields of a name.
+/// Changes some fields of a name; without a mask all of them. Without one it is also the request to make a name.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct UpdateImageRequest {
     /// The whole image, though only the fields in the mask are changed: newer releases check the others too.

@@ -28,7 +28,8 @@ impl Cri {
             return Ok(());
         }
         let Some(shown) = self.show(name).await? else { return Ok(()) };
-        let Some(mut image) = self.named(shown.tag(name)).await? else { return Ok(()) };
+        let Some(tag) = shown.tag(name) else { return Ok(()) };
+        let Some(mut image) = self.named(tag).await? else { return Ok(()) };
         if is_ours(&image) {
             return Ok(());
         }
@@ -44,19 +45,19 @@ impl Cri {
 
     /// Whether wharf alone pinned the image, so that it may be removed.
     pub(in crate::engine::cri) async fn is_pinned_by_us(&self, shown: &Shown, name: &str) -> bool {
-        let image = self.named(shown.tag(name)).await;
+        let Some(tag) = shown.tag(name) else { return false };
+        let image = self.named(tag).await;
         image.is_ok_and(|image| image.is_some_and(|image| is_ours(&image)))
     }
 
     /// The digest of the manifest or index that a name stands for, if the engine is containerd and says it.
-    pub(in crate::engine::cri) async fn target(&self, name: &String) -> Option<Digest> {
-        self.named(Some(name)).await.ok()??.target?.digest.parse().ok()
+    pub(in crate::engine::cri) async fn target(&self, name: &str) -> Option<Digest> {
+        self.named(name).await.ok()??.target?.digest.parse().ok()
     }
 
     /// Asks containerd itself for a name.
-    async fn named(&self, tag: Option<&String>) -> Result<Option<m::NamedImage>, Fault> {
-        let Some(name) = tag.cloned() else { return Ok(None) };
-        let which = m::GetImageRequest { name };
+    pub(in crate::engine::cri) async fn named(&self, name: &str) -> Result<Option<m::NamedImage>, Fault> {
+        let which = m::GetImageRequest { name: name.into() };
         let found: m::GetImageResponse =
             self.ask("/containerd.services.images.v1.Images/Get", &which).await?;
         Ok(found.image)

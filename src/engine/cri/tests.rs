@@ -177,6 +177,7 @@ fn a_pull() -> Pull {
         layers: Vec::new(),
         credentials: None,
         source: None,
+        via: None,
     }
 }
 

@@ -197,6 +197,7 @@ fn a_pull() -> Pull {
         layers: Vec::new(),
         credentials: None,
         source: None,
+        via: None,
     }
 }
 

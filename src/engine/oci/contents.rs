@@ -18,7 +18,7 @@ use crate::engine::{
     oci::{
         index::{Entry, Index},
         layout::{Layout, broken},
-        manifest::{self, Blob, Manifest},
+        manifest::{self, Blob, Converted, Manifest},
     },
 };
 
@@ -34,7 +34,7 @@ const MAX_DEPTH: usize = 8;
 
 /// The directory, with the state of the work in it.
 pub(crate) struct Contents {
-    pub(crate) layout: Layout,
+    pub(crate) layout: Arc<Layout>,
     /// The clock for the age of blobs. It knows no time before this process, so in its first minutes nothing is old.
     clock: Clock,
     tidied: Mutex<Option<Instant>>,
@@ -70,7 +70,7 @@ impl Contents {
     /// The contents of this directory; `clock` must be [`Clock::unproven`].
     pub(crate) fn new(layout: Layout, clock: Clock) -> Self {
         Self {
-            layout,
+            layout: Arc::new(layout),
             clock,
             tidied: Mutex::default(),
             turn: Mutex::default(),
@@ -106,14 +106,16 @@ impl Contents {
         Ok(images)
     }
 
-    /// All blobs of the image with this ID, if it is whole: its manifests, the config and the layers.
-    pub(crate) fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
+    /// All blobs of the image with this ID, if it is whole, with their sizes: its manifests, the config and the layers.
+    pub(crate) fn parts(&self, image: &Digest) -> Result<HashMap<Digest, u64>, Fault> {
         let index = self.layout.index()?;
-        let mut parts = HashSet::new();
+        let mut parts = HashMap::new();
         for entry in index.manifests.iter().filter(|entry| self.config_of(entry).as_ref() == Some(image)) {
             let Some(manifest) = self.whole(entry) else { continue };
-            parts.insert(entry.digest.clone());
-            parts.extend(manifest.blobs().into_iter().map(|blob| blob.digest.clone()));
+            let documents = entry.known_by().into_iter();
+            parts
+                .extend(documents.filter_map(|digest| Some((digest.clone(), self.layout.size_of(&digest)?))));
+            parts.extend(manifest.blobs().into_iter().map(|blob| (blob.digest.clone(), blob.size)));
         }
         Ok(parts)
     }
@@ -184,21 +186,21 @@ impl Contents {
         Err(Fault::new(Class::NoSpace, why))
     }
 
-    /// Names an image whose other blobs are here. If another image had the name, it is removed.
-    pub(crate) fn add(
-        &self,
-        name: &str,
-        bytes: &[u8],
-        digest: &Digest,
-        pulled_by: &Digest,
-    ) -> Result<(), Fault> {
-        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    /// Names an image whose other blobs are here. If another image had the name, it is removed. The manifest is kept as
+    /// the registry served it too, since its digest there is what peers ask for.
+    pub(crate) fn add(&self, name: &str, manifest: &Converted) -> Result<(), Fault> {
         let _turn = self.turn.lock();
-        if !self.layout.has(digest, size) {
-            self.layout.put_blob(digest, bytes).map_err(|error| broken(&self.layout.blob(digest), &error))?;
+        let documents = [(&manifest.digest, &manifest.bytes), (&manifest.served_as, &manifest.served)];
+        for (digest, bytes) in documents {
+            if self.layout.size_of(digest) != Some(length(bytes)) {
+                let put = self.layout.put_blob(digest, bytes);
+                put.map_err(|error| broken(&self.layout.blob(digest), &error))?;
+            }
         }
         let index = self.layout.index()?;
-        self.put(index, Entry::new(digest.clone(), size, name, Some(pulled_by)))
+        let entry =
+            Entry::new(manifest.digest.clone(), length(&manifest.bytes), name, Some(&manifest.served_as));
+        self.put(index, entry)
     }
 
     /// Gives the image with this ID another name, if it is here.
@@ -265,6 +267,7 @@ impl Contents {
             let mut reached = HashSet::new();
             for entry in entries {
                 self.reach(&entry.digest, MAX_DEPTH, &mut reached)?;
+                reached.extend(entry.known_by());
             }
             Ok::<_, Fault>(reached)
         };
@@ -355,4 +358,8 @@ impl Contents {
         let (free, total, used) = read().map_err(|error| broken(self.layout.root(), &error))?;
         Ok(Disk { free_bytes: Some(free), total_bytes: Some(total), images_bytes: used })
     }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }

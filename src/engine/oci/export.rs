@@ -1,6 +1,6 @@
 //! The export of the directory: the parts of images that are whole.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct Kept(pub(crate) Arc<Contents>);
 
 #[async_trait]
 impl LocalExport for Kept {
-    async fn parts(&self, image: &Digest) -> Result<HashSet<Digest>, Fault> {
+    async fn parts(&self, image: &Digest) -> Result<HashMap<Digest, u64>, Fault> {
         let (contents, image) = (Arc::clone(&self.0), image.clone());
         blocking(move || contents.parts(&image)).await
     }

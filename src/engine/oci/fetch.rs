@@ -14,7 +14,12 @@ use crate::base::digest::Digest;
 use crate::base::keyed::Keyed;
 use crate::engine::{
     fault::{Class, Fault},
-    oci::{contents::Contents, layout::broken, manifest::Blob, part::Part, throttle::Throttle},
+    oci::{
+        layout::{Layout, broken},
+        manifest::Blob,
+        part::Part,
+        throttle::Throttle,
+    },
     source::{Flow, Source},
 };
 
@@ -51,9 +56,13 @@ pub(crate) type Told<'a> = dyn Fn(&Blob, u64, bool) + Send + Sync + 'a;
 
 /// One pull's way to fetch its blobs.
 pub(crate) struct Fetcher<'a> {
-    pub(crate) contents: &'a Arc<Contents>,
+    /// The directory that takes the blobs.
+    pub(crate) layout: &'a Arc<Layout>,
+    /// The transfers in progress.
     pub(crate) flights: &'a Keyed<Digest, Flight>,
+    /// The limit of the directory.
     pub(crate) throttle: &'a Throttle,
+    /// Where the blobs come from.
     pub(crate) source: &'a dyn Source,
 }
 
@@ -73,8 +82,8 @@ impl Fetcher<'_> {
     }
 
     async fn has(&self, blob: &Blob) -> Result<bool, Fault> {
-        let (contents, blob) = (Arc::clone(self.contents), blob.clone());
-        blocking(move || Ok(contents.layout.has(&blob.digest, blob.size))).await
+        let (layout, blob) = (Arc::clone(self.layout), blob.clone());
+        blocking(move || Ok(layout.has(&blob.digest, blob.size))).await
     }
 
     async fn fetch(&self, blob: &Blob, flight: &Flight, turn: Turn, told: &Told<'_>) -> Result<(), Fault> {
@@ -82,7 +91,7 @@ impl Fetcher<'_> {
             flight.there.send_replace(part.known());
             told(blob, part.known(), false);
         };
-        let (path, wanted) = (self.contents.layout.part(&blob.digest), blob.clone());
+        let (path, wanted) = (self.layout.part(&blob.digest), blob.clone());
         let opened = move || Part::open(&path, &wanted, turn).map_err(|error| broken(&path, &error));
         let mut part = blocking(opened).await?;
         let mut is_more = part.length() > 0;
@@ -93,7 +102,7 @@ impl Fetcher<'_> {
         loop {
             part = self.complete(blob, part, &at).await?;
             let was_resumed = part.is_resumed();
-            let place = self.contents.layout.blob(&blob.digest);
+            let place = self.layout.blob(&blob.digest);
             let is_kept;
             (part, is_kept) = with(part, move |part| part.keep(&place)).await?;
             if is_kept {

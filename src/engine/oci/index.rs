@@ -19,7 +19,7 @@ const PULLED_BY: &str = "wharf.pulled-by";
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Index {
     schema_version: u8,
-    // Go writes an empty list as null.
+    /// The entries: a name and an image each. Go writes an empty list as null.
     #[serde(default, deserialize_with = "or_empty")]
     pub(crate) manifests: Vec<Entry>,
     #[serde(flatten)]
@@ -32,7 +32,9 @@ pub(crate) struct Index {
 pub(crate) struct Entry {
     #[serde(default)]
     media_type: String,
+    /// The digest of the manifest.
     pub(crate) digest: Digest,
+    /// Its bytes.
     pub(crate) size: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "or_empty")]
     annotations: BTreeMap<String, String>,

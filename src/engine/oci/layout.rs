@@ -123,6 +123,7 @@ impl Layout {
         Ok(())
     }
 
+    /// The path of the directory.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -138,6 +139,7 @@ impl Layout {
         })
     }
 
+    /// Writes the names.
     pub(crate) fn put_index(&self, index: &Index) -> io::Result<()> {
         self.put(&self.root.join(INDEX), &serde_json::to_vec(index)?)
     }
@@ -154,7 +156,12 @@ impl Layout {
 
     /// Whether a blob of this size is here. Its digest was checked before it got its name.
     pub(crate) fn has(&self, digest: &Digest, size: u64) -> bool {
-        fs::metadata(self.blob(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
+        self.size_of(digest) == Some(size)
+    }
+
+    /// The size of a blob in bytes, if it is here.
+    pub(crate) fn size_of(&self, digest: &Digest) -> Option<u64> {
+        fs::metadata(self.blob(digest)).ok().filter(fs::Metadata::is_file).map(|found| found.len())
     }
 
     /// Reads a blob that is a document.

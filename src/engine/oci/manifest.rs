@@ -30,6 +30,7 @@ const MAX_LAYERS: usize = 512;
 /// What an image is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
+    /// The config.
     pub(crate) config: Blob,
     /// The layers from the base up.
     pub(crate) layers: Vec<Blob>,
@@ -38,7 +39,9 @@ pub(crate) struct Manifest {
 /// A reference to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Blob {
+    /// Its digest.
     pub(crate) digest: Digest,
+    /// Its bytes.
     pub(crate) size: u64,
 }
 
@@ -54,6 +57,30 @@ impl Manifest {
     /// The bytes of config and layers together.
     pub(crate) fn size(&self) -> u64 {
         self.blobs().iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
+    }
+}
+
+/// A manifest as a layout keeps it, beside what it was converted from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Converted {
+    /// The manifest in OCI's types.
+    pub(crate) bytes: Vec<u8>,
+    /// The digest of these bytes.
+    pub(crate) digest: Digest,
+    /// The manifest as the registry served it; the same where it was in OCI's types.
+    pub(crate) served: Vec<u8>,
+    /// The digest of those bytes.
+    pub(crate) served_as: Digest,
+}
+
+impl Converted {
+    /// Converts a manifest of this media type that has this digest.
+    ///
+    /// # Errors
+    /// A layer whose type has no OCI name.
+    pub(crate) fn from_served(media_type: &str, served: Vec<u8>, served_as: Digest) -> Result<Self, Fault> {
+        let bytes = as_oci(media_type, served.clone())?;
+        Ok(Self { digest: Digest::sha256_of(&bytes), bytes, served, served_as })
     }
 }
 
@@ -110,7 +137,7 @@ pub(crate) fn references(bytes: &[u8]) -> Result<(Vec<Blob>, Vec<Blob>), Fault> 
 ///
 /// # Errors
 /// A layer whose type has no OCI name.
-pub(crate) fn as_oci(media_type: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
+fn as_oci(media_type: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
     if media_type != DOCKER_IMAGE {
         return Ok(bytes);
     }

@@ -76,6 +76,7 @@ impl TestSource {
             layers: Vec::new(),
             credentials: None,
             source: Some(self.clone()),
+            via: None,
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
+    /// A limit in bytes a second, or none.
     pub(crate) fn new(per_second: Option<NonZeroU64>) -> Self {
         let throttle = Self { per_second: AtomicU64::new(0), paid_at: Mutex::new(Instant::now()) };
         throttle.set(per_second);

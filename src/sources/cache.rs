@@ -1,0 +1,640 @@
+//! A cache: a directory that keeps what passed, by digest, so that what a site has fetched once it need not fetch again.
+//!
+//! Each registry has a layout of its own within the directory: whoever may name a digest in one registry does not get
+//! what only another one served. Who is used longest ago goes first, and never what is being read. A blob is handed on
+//! while it still arrives; if the cache itself fails, the bytes come from the source behind it.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::base::digest::Digest;
+use crate::base::keyed::Keyed;
+use crate::base::reference::is_registry_host;
+use crate::engine::address::bytes;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::oci::fetch::{Fetcher, Flight, blocking};
+use crate::engine::oci::layout::{Layout, broken};
+use crate::engine::oci::manifest::Blob;
+use crate::engine::oci::throttle::Throttle;
+use crate::engine::source::{Document, Flow, Origin, Source};
+use crate::sources::file::{PIECE, pieces};
+use crate::sources::verified::verified;
+
+/// The folder with the layouts of the registries.
+const REGISTRIES: &str = "registries";
+/// The bytes that are left free on the disk.
+const RESERVE: u64 = 64 * 1024 * 1024;
+/// Most remarks about one pull.
+const MAX_REMARKS: usize = 4;
+
+/// The bytes that a cache keeps if its operator does not say.
+const DEFAULT_MAX: u64 = 100 << 30;
+
+/// Where a cache is, how large it may become, and whom it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachePlace {
+    /// The directory, as an absolute path.
+    pub(crate) path: PathBuf,
+    /// The most bytes that it keeps.
+    pub(crate) max: u64,
+    /// The site that it serves; empty for the machines without one.
+    pub(crate) site: String,
+}
+
+impl CachePlace {
+    /// Reads `DIR`, `DIR?max=200GiB`, `DIR?max=200GiB&site=NAME`.
+    ///
+    /// # Errors
+    /// A text that is none of these; the message has the remedy.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (path, settings) = text.split_once('?').unwrap_or((text, ""));
+        if path.is_empty() || path.contains('\0') {
+            return Err("name a directory, as in /var/cache/wharf?max=200GiB".into());
+        }
+        let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+        let mut place = Self { path, max: DEFAULT_MAX, site: String::new() };
+        for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
+            match setting.split_once('=') {
+                Some(("max", max)) => {
+                    let why = "max is the most bytes that it keeps, as in max=200GiB";
+                    place.max = bytes(max).ok_or(why)?.get();
+                }
+                Some(("site", site)) if !site.is_empty() => site.clone_into(&mut place.site),
+                _ => {
+                    return Err(format!(
+                        "{setting:?} is no setting of a cache; there are max=200GiB and site=NAME"
+                    ));
+                }
+            }
+        }
+        Ok(place)
+    }
+}
+
+/// A cache, locked for this process.
+pub(crate) struct Cache {
+    /// The directory itself. It holds the lock.
+    root: Layout,
+    /// The most bytes that it keeps.
+    max: u64,
+    sections: Mutex<HashMap<String, Arc<Section>>>,
+    state: Mutex<State>,
+}
+
+/// The blobs of one registry.
+struct Section {
+    host: String,
+    layout: Arc<Layout>,
+    flights: Keyed<Digest, Flight>,
+    throttle: Throttle,
+    arrivals: Keyed<Digest, Arrival>,
+}
+
+/// A blob's registry and digest.
+type Key = (String, Digest);
+
+#[derive(Default)]
+struct State {
+    kept: HashMap<Key, Kept>,
+    /// The keys by when they were used last.
+    by_use: BTreeMap<u64, Key>,
+    uses: u64,
+    /// The bytes of all that is kept.
+    bytes: u64,
+    /// The bytes that blobs on their way will take.
+    arriving: u64,
+}
+
+struct Kept {
+    size: u64,
+    used: u64,
+    readers: Weak<()>,
+}
+
+impl State {
+    /// Notes that a blob is used now.
+    fn touch(&mut self, key: &Key, size: u64) -> Arc<()> {
+        self.uses += 1;
+        let used = self.uses;
+        let before = self.kept.remove(key);
+        if let Some(before) = &before {
+            self.by_use.remove(&before.used);
+            self.bytes = self.bytes.saturating_sub(before.size);
+        }
+        let readers = before.and_then(|kept| kept.readers.upgrade()).unwrap_or_default();
+        self.kept.insert(key.clone(), Kept { size, used, readers: Arc::downgrade(&readers) });
+        self.by_use.insert(used, key.clone());
+        self.bytes = self.bytes.saturating_add(size);
+        readers
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(kept) = self.kept.remove(key) {
+            self.by_use.remove(&kept.used);
+            self.bytes = self.bytes.saturating_sub(kept.size);
+        }
+    }
+
+    /// The blob that was used longest ago and is not being read.
+    fn oldest(&self) -> Option<Key> {
+        let is_idle = |key: &&Key| self.kept.get(key).is_some_and(|kept| kept.readers.strong_count() == 0);
+        self.by_use.values().find(is_idle).cloned()
+    }
+}
+
+/// A blob on its way into the cache.
+struct Arrival {
+    state: watch::Sender<Arriving>,
+    /// Stops the transfer once nobody reads it any more.
+    transfer: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Arriving {
+    /// The bytes that are there.
+    bytes: u64,
+    ended: Option<Result<(), Fault>>,
+}
+
+/// The room that a blob on its way takes.
+struct Reserved {
+    cache: Arc<Cache>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut state = self.cache.state.lock();
+        state.arriving = state.arriving.saturating_sub(self.bytes);
+    }
+}
+
+impl Cache {
+    /// Opens the cache in this directory, which is made if it is missing. It keeps at most `max` bytes.
+    ///
+    /// # Errors
+    /// A directory that can't be used; the message has the remedy.
+    pub(crate) fn open(root: &Path, max: u64) -> Result<Arc<Self>, Fault> {
+        let cache =
+            Self { root: Layout::open(root)?, max, sections: Mutex::default(), state: Mutex::default() };
+        cache.load()?;
+        Ok(Arc::new(cache))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.root().join(REGISTRIES)
+    }
+
+    /// Learns what an earlier process kept.
+    fn load(&self) -> Result<(), Fault> {
+        let folder = self.folder();
+        let failed = |error: io::Error| broken(&folder, &error);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let mut found: Vec<(SystemTime, Key, u64)> = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let Ok(host) = entry.map_err(failed)?.file_name().into_string() else { continue };
+            if !is_registry_host(&host) {
+                continue;
+            }
+            let section = self.section(&host)?;
+            // What an earlier process was in the middle of is begun anew: it has no reader.
+            for (digest, ..) in section.layout.begun().map_err(failed)? {
+                let _ = fs::remove_file(section.layout.part(&digest));
+            }
+            let blobs = section.layout.blobs().map_err(failed)?;
+            found.extend(blobs.into_iter().map(|(digest, size, used)| (used, (host.clone(), digest), size)));
+        }
+        found.sort();
+        let mut state = self.state.lock();
+        for (_, key, size) in found {
+            state.touch(&key, size);
+        }
+        drop(state);
+        self.shrink(0);
+        Ok(())
+    }
+
+    fn section(&self, host: &str) -> Result<Arc<Section>, Fault> {
+        let mut sections = self.sections.lock();
+        if let Some(section) = sections.get(host) {
+            return Ok(Arc::clone(section));
+        }
+        if !is_registry_host(host) {
+            return Err(Fault::new(Class::Other, format!("{host:?} is no registry")));
+        }
+        let section = Arc::new(Section {
+            host: host.to_owned(),
+            layout: Arc::new(Layout::open(&self.folder().join(host))?),
+            flights: Keyed::default(),
+            throttle: Throttle::new(None),
+            arrivals: Keyed::default(),
+        });
+        sections.insert(host.to_owned(), Arc::clone(&section));
+        Ok(section)
+    }
+
+    /// A source of a repository that reads from this cache what is there, and otherwise keeps what `behind` sends.
+    pub(crate) fn before(self: &Arc<Self>, repository: &str, behind: &Arc<dyn Source>) -> Arc<dyn Source> {
+        let host = repository.split('/').next().unwrap_or_default().to_owned();
+        Arc::new(Cached {
+            cache: Arc::clone(self),
+            host,
+            behind: Arc::clone(behind),
+            remarks: Arc::default(),
+        })
+    }
+
+    /// Makes room for this many bytes more; false if that can't be.
+    fn shrink(&self, more: u64) -> bool {
+        loop {
+            let mut state = self.state.lock();
+            let wanted = state.bytes.saturating_add(state.arriving).saturating_add(more);
+            let is_free = || self.root.room().is_ok_and(|(free, _)| free >= more.saturating_add(RESERVE));
+            if wanted <= self.max && (more == 0 || is_free()) {
+                return true;
+            }
+            let Some(key) = state.oldest() else { return false };
+            state.forget(&key);
+            drop(state);
+            let (host, digest) = &key;
+            if let Ok(section) = self.section(host)
+                && let Err(error) = fs::remove_file(section.layout.blob(digest))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%digest, %error, "a blob of the cache could not be removed");
+            }
+        }
+    }
+
+    /// Removes a blob whose bytes turned out to be wrong.
+    fn drop_blob(&self, section: &Section, digest: &Digest) -> bool {
+        self.state.lock().forget(&(section.host.clone(), digest.clone()));
+        fs::remove_file(section.layout.blob(digest)).is_ok()
+    }
+
+    /// Opens a blob that is there whole.
+    fn open_blob(&self, section: &Section, digest: &Digest, size: u64) -> Option<(File, Arc<()>)> {
+        // Noted first, so that it is not removed between the look and the opening.
+        let readers = {
+            let mut state = self.state.lock();
+            let key = (section.host.clone(), digest.clone());
+            state.kept.contains_key(&key).then(|| state.touch(&key, size))?
+        };
+        let file = File::open(section.layout.blob(digest)).ok();
+        let file =
+            file.filter(|file| file.metadata().is_ok_and(|about| about.is_file() && about.len() == size));
+        let Some(file) = file else {
+            self.drop_blob(section, digest);
+            return None;
+        };
+        // The next process learns by this what was used last.
+        let _ = file.set_modified(SystemTime::now());
+        Some((file, readers))
+    }
+
+    /// The transfer of a blob into the cache: the one under way, or a new one from this source.
+    async fn arrival(
+        self: &Arc<Self>,
+        section: &Arc<Section>,
+        blob: &Blob,
+        behind: &Arc<dyn Source>,
+    ) -> Result<Arc<Arrival>, Fault> {
+        let new = || Arrival { state: watch::Sender::new(Arriving::default()), transfer: Mutex::new(None) };
+        let arrival = section.arrivals.of(blob.digest.clone(), new);
+        if arrival.transfer.lock().is_some() {
+            return Ok(arrival);
+        }
+        let (cache, size) = (Arc::clone(self), blob.size);
+        let reserved = blocking(move || {
+            if !cache.shrink(size) {
+                return Err(Fault::new(Class::NoSpace, "it does not fit into the cache"));
+            }
+            cache.state.lock().arriving += size;
+            Ok(Reserved { cache, bytes: size })
+        });
+        let reserved = reserved.await?;
+        let mut transfer = arrival.transfer.lock();
+        if transfer.is_none() {
+            let (cache, state) = (Arc::clone(self), arrival.state.clone());
+            let coming = cache.bring(Arc::clone(section), blob.clone(), Arc::clone(behind), reserved, state);
+            *transfer = Some(AbortOnDropHandle::new(tokio::spawn(coming)));
+        }
+        drop(transfer);
+        Ok(arrival)
+    }
+
+    /// Brings a blob into its place, and tells how far it is.
+    async fn bring(
+        self: Arc<Self>,
+        section: Arc<Section>,
+        blob: Blob,
+        behind: Arc<dyn Source>,
+        reserved: Reserved,
+        state: watch::Sender<Arriving>,
+    ) {
+        let told = |_: &Blob, bytes: u64, _: bool| {
+            state.send_modify(|state| state.bytes = bytes);
+        };
+        let fetcher = Fetcher {
+            layout: &section.layout,
+            flights: &section.flights,
+            throttle: &section.throttle,
+            source: behind.as_ref(),
+        };
+        let brought = fetcher.bring(&blob, &told).await;
+        if brought.is_ok() {
+            self.state.lock().touch(&(section.host.clone(), blob.digest.clone()), blob.size);
+        }
+        drop(reserved);
+        state.send_modify(|state| state.ended = Some(brought));
+    }
+}
+
+/// A source with a cache in front.
+struct Cached {
+    cache: Arc<Cache>,
+    host: String,
+    behind: Arc<dyn Source>,
+    remarks: Arc<Mutex<Vec<String>>>,
+}
+
+impl fmt::Debug for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a cache, then {:?}", self.behind)
+    }
+}
+
+impl Cached {
+    async fn section(&self) -> Result<Arc<Section>, Fault> {
+        let (cache, host) = (Arc::clone(&self.cache), self.host.clone());
+        blocking(move || cache.section(&host)).await
+    }
+
+    async fn kept_manifest(&self, digest: &Digest) -> Option<Document> {
+        let (section, digest) = (self.section().await.ok()?, digest.clone());
+        let cache = Arc::clone(&self.cache);
+        let read = blocking(move || {
+            let Ok(bytes) = section.layout.document(&digest) else { return Ok(None) };
+            if !digest.matches(&bytes) {
+                cache.drop_blob(&section, &digest);
+                return Ok(None);
+            }
+            cache.state.lock().touch(&(section.host.clone(), digest), length(&bytes));
+            Ok(Some(Document::of(bytes)))
+        });
+        read.await.ok().flatten()
+    }
+
+    async fn keep_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Fault> {
+        let (section, cache) = (self.section().await?, Arc::clone(&self.cache));
+        let (digest, bytes) = (digest.clone(), bytes.to_vec());
+        let kept = move || {
+            if cache.shrink(length(&bytes)) {
+                let put = section.layout.put_blob(&digest, &bytes);
+                put.map_err(|error| broken(&section.layout.blob(&digest), &error))?;
+                cache.state.lock().touch(&(section.host.clone(), digest), length(&bytes));
+            }
+            Ok(())
+        };
+        blocking(kept).await
+    }
+
+    /// Opens a blob of the cache, or one on its way into it.
+    async fn open(&self, blob: &Blob, from: u64) -> Result<Flow, Fault> {
+        let section = self.section().await?;
+        let (cache, there, wanted) = (Arc::clone(&self.cache), Arc::clone(&section), blob.clone());
+        let opened = blocking(move || Ok(cache.open_blob(&there, &wanted.digest, wanted.size)));
+        if let Some((file, readers)) = opened.await? {
+            let read = pieces(file, from, blob.size.saturating_sub(from)).map(move |piece| {
+                // It counts as a reader as long as this exists.
+                let _ = &readers;
+                piece.map_err(|error| Fault::new(Class::Network, format!("the cache: {error}")))
+            });
+            let read = read.boxed();
+            if from > 0 {
+                return Ok(Flow { from, pieces: read });
+            }
+            // Who reads it verifies it too, but can't mend this copy.
+            let (cache, digest) = (Arc::clone(&self.cache), blob.digest.clone());
+            let doubt = move || {
+                cache.drop_blob(&section, &digest);
+            };
+            return Ok(Flow { from, pieces: verified(read, blob.digest.clone(), doubt) });
+        }
+        let arrival = self.cache.arrival(&section, blob, &self.behind).await?;
+        let reading = Reading {
+            follower: arrival.state.subscribe(),
+            arrival,
+            section,
+            blob: blob.clone(),
+            behind: Arc::clone(&self.behind),
+            remarks: Arc::clone(&self.remarks),
+            file: None,
+            at: from,
+            seen: 0,
+        };
+        Ok(Flow { from, pieces: reading.pieces() })
+    }
+}
+
+/// A blob that is read while it arrives.
+struct Reading {
+    follower: watch::Receiver<Arriving>,
+    /// Held so that the transfer goes on.
+    arrival: Arc<Arrival>,
+    section: Arc<Section>,
+    blob: Blob,
+    behind: Arc<dyn Source>,
+    remarks: Arc<Mutex<Vec<String>>>,
+    file: Option<File>,
+    /// How far the reader is.
+    at: u64,
+    /// How far the blob was when this last looked. It goes back only if the bytes so far were wrong.
+    seen: u64,
+}
+
+/// What a reader does next.
+enum Step {
+    Read(u64),
+    End,
+    Wait,
+    /// The transfer failed.
+    GoBehind(Fault),
+    /// The bytes so far turned out to be wrong.
+    Anew,
+}
+
+impl Reading {
+    fn pieces(self) -> BoxStream<'static, Result<Bytes, Fault>> {
+        let read =
+            stream::unfold(Some(Ok(self)), async |reading: Option<Result<Self, Rest>>| match reading? {
+                Ok(reading) => reading.next().await,
+                Err(mut rest) => {
+                    let piece = rest.next().await?;
+                    Some((piece, Some(Err(rest))))
+                }
+            });
+        read.boxed()
+    }
+
+    fn step(&mut self) -> Step {
+        let now = self.follower.borrow_and_update().clone();
+        let is_lower = now.bytes < self.seen;
+        self.seen = now.bytes;
+        match now.ended {
+            _ if now.bytes > self.at => Step::Read(now.bytes.min(self.blob.size) - self.at),
+            Some(Ok(())) if self.at >= self.blob.size => Step::End,
+            Some(Err(_)) if self.at >= self.blob.size => Step::Anew,
+            Some(Err(fault)) => Step::GoBehind(fault),
+            _ if is_lower => Step::Anew,
+            Some(Ok(())) => Step::GoBehind(Fault::new(Class::Other, "the blob went away")),
+            None => Step::Wait,
+        }
+    }
+
+    async fn next(mut self) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
+        loop {
+            match self.step() {
+                Step::End => return None,
+                Step::Read(most) => {
+                    return match self.read(most).await {
+                        Ok((piece, reading)) => Some((Ok(piece), Some(Ok(reading)))),
+                        Err(fault) => Some((Err(fault), None)),
+                    };
+                }
+                Step::Anew => {
+                    let why = "other bytes came than the digest says; they are fetched again";
+                    return Some((Err(Fault::new(Class::Network, why)), None));
+                }
+                Step::GoBehind(why) => return self.go_behind(&why).await,
+                Step::Wait => {
+                    if self.follower.changed().await.is_err() {
+                        let why = Fault::new(Class::Other, "the transfer broke off");
+                        return self.go_behind(&why).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read(mut self, most: u64) -> Result<(Bytes, Self), Fault> {
+        let read = blocking(move || {
+            let failed =
+                |error: &io::Error| Fault::new(Class::Network, format!("the cache can't be read: {error}"));
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => File::open(self.section.layout.part(&self.blob.digest))
+                    .or_else(|_| File::open(self.section.layout.blob(&self.blob.digest)))
+                    .map_err(|error| failed(&error))?,
+            };
+            let most = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
+            let mut piece = vec![0; most];
+            file.seek(SeekFrom::Start(self.at))
+                .and_then(|_| file.read_exact(&mut piece))
+                .map_err(|error| failed(&error))?;
+            self.at += length(&piece);
+            self.file = Some(file);
+            Ok((Bytes::from(piece), self))
+        });
+        read.await
+    }
+
+    /// Goes on where this stopped, from the source behind the cache.
+    async fn go_behind(self, why: &Fault) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
+        remark(&self.remarks, why);
+        let Self { behind, blob, at, arrival, .. } = self;
+        drop(arrival);
+        match behind.blob(&blob.digest, blob.size, at).await {
+            Ok(flow) if flow.from == at => {
+                let mut rest = flow.pieces;
+                let piece = rest.next().await?;
+                Some((piece, Some(Err(rest))))
+            }
+            Ok(_) => {
+                let why = "the source behind the cache can't go on where it broke off";
+                Some((Err(Fault::new(Class::Network, why)), None))
+            }
+            Err(fault) => Some((Err(fault), None)),
+        }
+    }
+}
+
+/// What is left of a blob, from behind the cache.
+type Rest = BoxStream<'static, Result<Bytes, Fault>>;
+
+fn remark(remarks: &Mutex<Vec<String>>, why: &Fault) {
+    let mut remarks = remarks.lock();
+    let remark = format!("the cache could not keep all of it: {why}");
+    if remarks.len() < MAX_REMARKS && !remarks.contains(&remark) {
+        tracing::warn!(%why, "a cache is passed by");
+        remarks.push(remark);
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl Source for Cached {
+    async fn manifest(&self, reference: &str) -> Result<Document, Fault> {
+        // Only the registry can say what a tag points to.
+        let Ok(digest) = reference.parse::<Digest>() else { return self.behind.manifest(reference).await };
+        if let Some(document) = self.kept_manifest(&digest).await {
+            return Ok(document);
+        }
+        let document = self.behind.manifest(reference).await?;
+        if digest.matches(&document.bytes)
+            && let Err(why) = self.keep_manifest(&digest, &document.bytes).await
+        {
+            remark(&self.remarks, &why);
+        }
+        Ok(document)
+    }
+
+    async fn blob(&self, digest: &Digest, size: u64, from: u64) -> Result<Flow, Fault> {
+        let blob = Blob { digest: digest.clone(), size };
+        match self.open(&blob, from).await {
+            Ok(flow) => Ok(flow),
+            Err(why) => {
+                remark(&self.remarks, &why);
+                self.behind.blob(digest, size, from).await
+            }
+        }
+    }
+
+    fn doubt(&self, digest: &Digest) -> bool {
+        let was_kept =
+            self.cache.section(&self.host).is_ok_and(|section| self.cache.drop_blob(&section, digest));
+        was_kept || self.behind.doubt(digest)
+    }
+
+    fn is_near(&self) -> bool {
+        true
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = self.remarks.lock().clone();
+        remarks.extend(self.behind.remarks());
+        remarks
+    }
+
+    fn origin(&self) -> Result<Option<Origin>, Fault> {
+        self.behind.origin()
+    }
+}
