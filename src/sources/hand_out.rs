@@ -55,16 +55,13 @@ pub(crate) struct PeerResponse {
     pub(crate) headers: Vec<(&'static str, String)>,
     /// The body; none for HEAD.
     pub(crate) body: Option<BoxStream<'static, io::Result<Bytes>>>,
+    /// Whether the request showed a valid grant.
+    pub(crate) is_granted: bool,
 }
 
 impl PeerResponse {
     fn empty(status: u16) -> Self {
-        Self { status, headers: vec![("content-length", "0".into())], body: None }
-    }
-
-    /// Whether the request showed a valid grant.
-    pub(crate) fn is_granted(&self) -> bool {
-        self.status != 401
+        Self { status, headers: vec![("content-length", "0".into())], body: None, is_granted: false }
     }
 }
 
@@ -87,24 +84,25 @@ pub(crate) async fn answer(grants: &Grants, wanted: &PeerRequest<'_>) -> PeerRes
     let Some(grant) = grant else { return unauthorized() };
     let (size, source, taken) = match grants.access(&grant, &part, Instant::now()) {
         Access::Unknown => return unauthorized(),
-        Access::Outside => return PeerResponse::empty(404),
+        Access::Outside => return PeerResponse { is_granted: true, ..PeerResponse::empty(404) },
         Access::Open { size, source, taken } => (size, source, taken),
     };
     if !matches!(wanted.method, "GET" | "HEAD") {
-        return PeerResponse::empty(405);
+        return PeerResponse { is_granted: true, ..PeerResponse::empty(405) };
     }
     taken.note_request();
     let sent = match kind {
         ContentKind::Manifest => document(wanted, source.as_ref(), &part).await,
         ContentKind::Blob => blob(wanted, source, &part, size, taken).await,
     };
-    sent.unwrap_or_else(|fault| {
+    let answer = sent.unwrap_or_else(|fault| {
         if fault.class == Class::NotFound {
             return PeerResponse::empty(404);
         }
         tracing::warn!(%fault, "a part of an image can't be handed out");
         PeerResponse::empty(502)
-    })
+    });
+    PeerResponse { is_granted: true, ..answer }
 }
 
 fn unauthorized() -> PeerResponse {
@@ -157,7 +155,7 @@ async fn document(
         ("docker-content-digest", digest.to_string()),
     ];
     let body = (wanted.method == "GET").then(|| stream::iter([Ok(Bytes::from(bytes))]).boxed());
-    Ok(PeerResponse { status: 200, headers, body })
+    Ok(PeerResponse { status: 200, headers, body, is_granted: true })
 }
 
 async fn blob(
@@ -198,7 +196,7 @@ async fn blob(
     } else {
         None
     };
-    Ok(PeerResponse { status: if is_part { 206 } else { 200 }, headers, body })
+    Ok(PeerResponse { status: if is_part { 206 } else { 200 }, headers, body, is_granted: true })
 }
 
 /// The bytes of a flow from byte `first` on, `length` of them. A flow may begin before the byte that was asked for. A

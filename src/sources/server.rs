@@ -32,8 +32,11 @@ use crate::sources::hand_out::{self, GrantPlace, PeerRequest, PeerResponse};
 const STRANGERS: usize = 32;
 /// Most such connections from one address.
 const STRANGERS_OF_ONE: usize = 16;
-/// Most connections that have shown a grant. A manager gives work to sixteen agents at a time.
+/// Most connections of peers that have shown a grant. A manager gives work to sixteen agents at a time.
 const GUESTS: usize = 64;
+/// Most connections of this machine's engines, with a grant and without. An engine opens some for each image, and all
+/// have one address.
+const ENGINES: usize = 512;
 /// How long the head of a request may take to arrive.
 const HEAD: Duration = Duration::from_secs(5);
 /// Largest head of a request, in bytes: the grant, the path and some headers.
@@ -72,7 +75,11 @@ impl GrantServer {
         tracker: TaskTracker,
         shutdown: CancellationToken,
     ) {
-        let (strangers, guests) = (Slots::new(STRANGERS, STRANGERS_OF_ONE), Arc::new(Semaphore::new(GUESTS)));
+        let (strangers, guests) = match self.clients {
+            Clients::Peers => (Slots::new(STRANGERS, STRANGERS_OF_ONE), GUESTS),
+            Clients::Engines => (Slots::new(ENGINES, ENGINES), ENGINES),
+        };
+        let guests = Arc::new(Semaphore::new(guests));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -158,8 +165,8 @@ impl Visit {
             range: header(RANGE),
         };
         let answer = hand_out::answer(&self.grants, &wanted).await;
-        let is_welcome = answer.is_granted() && self.is_let_in();
-        let answer = if is_welcome || !answer.is_granted() { answer } else { busy() };
+        let is_welcome = answer.is_granted && self.is_let_in();
+        let answer = if is_welcome || !answer.is_granted { answer } else { busy() };
         self.response(answer, is_welcome)
     }
 
@@ -203,7 +210,7 @@ impl Visit {
 }
 
 fn busy() -> PeerResponse {
-    PeerResponse { status: 503, headers: vec![("content-length", "0".into())], body: None }
+    PeerResponse { status: 503, headers: vec![("content-length", "0".into())], body: None, is_granted: false }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The measurements of `make bench`: the promises about speed and memory, each as a ratio within one run or as a number
-//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed queue
-//! visibility` runs only the named ones.
+//! beside its goal. `cargo bench --bench wharf -- images scan memory login signature fleet layout links seed cache
+//! queue visibility` runs only the named ones.
 
 // async-graphql nests the future of a schema one level for each domain; an optimized build follows all levels.
 #![recursion_limit = "256"]
@@ -15,6 +15,7 @@
     reason = "a measurement that meets a surprise should stop there and then; and nothing here is an API"
 )]
 
+mod cache;
 mod fleet;
 mod images;
 mod layout;
@@ -70,6 +71,9 @@ fn main() {
         }
         if wanted("seed") {
             seed::measure().await;
+        }
+        if wanted("cache") {
+            cache::measure().await;
         }
         if wanted("signature") {
             signature::measure();

@@ -46,12 +46,12 @@ pub async fn measure() {
     check("time, of that without", quick.as_secs_f64() / took.as_secs_f64(), 0.5, "x");
 }
 
-fn ratio(bytes: u64, image: u64) -> f64 {
+pub fn ratio(bytes: u64, image: u64) -> f64 {
     let kibibytes = |bytes: u64| f64::from(u32::try_from(bytes / 1024).expect("less than 4 TiB"));
     kibibytes(bytes) / kibibytes(image)
 }
 
-fn images(bytes: u64, image: u64) -> String {
+pub fn images(bytes: u64, image: u64) -> String {
     format!("{:.2} images", ratio(bytes, image))
 }
 
@@ -90,9 +90,9 @@ async fn preload(registry: &RealRegistry, arguments: &'static [&'static str]) ->
 }
 
 /// A proxy that counts the bytes from the registry, and limits how many pass in a second.
-struct Uplink {
-    host: String,
-    carried: Arc<AtomicU64>,
+pub struct Uplink {
+    pub host: String,
+    pub carried: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -103,7 +103,7 @@ impl Drop for Uplink {
 }
 
 impl Uplink {
-    async fn start(registry: &str) -> Self {
+    pub async fn start(registry: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let (carried, wire) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(())));
