@@ -324,6 +324,11 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
         && a.port_or_known_default() == b.port_or_known_default()
 }
 
+/// Whether both URLs have the same host, at whatever scheme and port.
+pub(crate) fn same_host(a: &Url, b: &Url) -> bool {
+    plain_host(a) == plain_host(b)
+}
+
 /// Whether `name` is under `zone` in DNS. A zone of one label (`com`, `lan`) has no single owner, so it never counts.
 fn is_below(name: &str, zone: &str) -> bool {
     zone.contains('.') && name.strip_suffix(zone).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))

@@ -6,6 +6,7 @@ use reqwest::{Method, header::HeaderValue};
 use url::Url;
 
 /// A request to make.
+#[derive(Clone)]
 pub(crate) struct Ask {
     /// `GET` or `HEAD`.
     pub(crate) method: Method,
@@ -21,6 +22,8 @@ pub(crate) struct Ask {
     pub(crate) cap: usize,
     /// The most redirects followed.
     pub(crate) redirects: usize,
+    /// Whether it is sent only once, because another request follows where this one fails.
+    pub(crate) once: bool,
     /// How long the whole head of an answer may take.
     pub(crate) header_deadline: Duration,
     /// Whether Docker Hub counts it as a pull.

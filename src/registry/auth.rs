@@ -226,6 +226,7 @@ impl Auth {
             cap: MAX_RESPONSE,
             // An administrator approves a realm by its name, so a redirect to another host is not covered.
             redirects: 0,
+            once: false,
             header_deadline: net.limits.headers,
             counted: false,
         }

@@ -1,8 +1,9 @@
 //! A client of one registry, and the requests it makes.
 
 pub(crate) mod blob;
+mod list;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use reqwest::{
@@ -25,9 +26,7 @@ use crate::{
         config::MAX_CONFIG,
         error::{Error, Reason, visible},
         limits::ClientLimits,
-        listing::{ListKind, Listing},
         manifest::{self, MAX_MANIFEST},
-        paging::next_link,
         silence::Silence,
         transport::{HttpAnswer, Settings, Transport, error_code},
     },
@@ -37,14 +36,8 @@ use crate::{
 const DEFAULT_CONCURRENCY: usize = 8;
 /// Requests in flight at Docker Hub, which limits by address and not only by account.
 const DOCKER_HUB_CONCURRENCY: usize = 3;
-/// Largest page of tags or repositories. A hundred thousand tags take 2 MB.
-const MAX_PAGE: usize = 32 * 1024 * 1024;
 /// Largest answer to a ping, in bytes; it is mostly `{}`.
 const MAX_PING: usize = 64 * 1024;
-/// Names asked for per page: the most that `distribution` allows by default.
-const PAGE: usize = 1000;
-/// Names asked for where [`PAGE`] is refused.
-const SMALL_PAGE: usize = 100;
 /// Largest config or other blob read into memory.
 pub(crate) const MAX_BLOB: usize = MAX_CONFIG;
 
@@ -220,16 +213,12 @@ impl Client {
         }
     }
 
-    /// Lists the repositories (`_catalog`, an extension that many registries lack or reserve for administrators).
-    pub(crate) async fn repositories(&self) -> Result<Names, Error> {
-        self.list(ListKind::Repositories, "_catalog", "registry:catalog:*", "catalog").await
-    }
-
-    /// Lists the tags of a repository: all pages, or an error.
-    pub(crate) async fn tags(&self, repository: &str) -> Result<Names, Error> {
-        self.check_repository(repository)?;
-        let doing = format!("tags of {repository}");
-        self.list(ListKind::Tags, &format!("{repository}/tags/list"), &pull(repository), &doing).await
+    /// Whether the registry answers at all, with whatever status.
+    pub(crate) async fn answers(&self) -> bool {
+        let Ok(mut ask) = self.ask("", MAX_PING, "ping".into()) else { return false };
+        ask.once = true;
+        let outcome = self.0.net.exchange(&ask, None).await;
+        !matches!(outcome, Err(Error { reason: Reason::Unreachable(_) | Reason::Timeout(_), .. }))
     }
 
     /// Asks with one cheap request whether a tag still points to `known`. The first answers show which request is
@@ -318,56 +307,6 @@ impl Client {
     /// The request that has waited longest for an answer, if any waits.
     pub(crate) fn silence(&self) -> Option<Silence> {
         self.0.net.silence()
-    }
-
-    async fn list(&self, kind: ListKind, path: &str, scope: &str, doing: &str) -> Result<Names, Error> {
-        match self.list_by(kind, path, scope, doing, PAGE).await {
-            Err(error) if error.reason == PAGE_REFUSED => {
-                self.list_by(kind, path, scope, doing, SMALL_PAGE).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn list_by(
-        &self,
-        kind: ListKind,
-        path: &str,
-        scope: &str,
-        doing: &str,
-        size: usize,
-    ) -> Result<Names, Error> {
-        let limits = &self.0.net.limits;
-        let mut ask = self.ask(path, MAX_PAGE, doing.to_owned())?;
-        if kind == ListKind::Repositories {
-            ask.header_deadline = limits.catalog_headers;
-        }
-        let first = ask.url.clone();
-        ask.url = page_url(&first, size, None);
-        let mut listing = Listing::new(kind, limits.names);
-        let mut visited = HashSet::new();
-        // A cursor seen before, or a page without new names, means that the registry ignores its own paging.
-        while visited.insert(ask.url.clone()) {
-            if visited.len() > limits.pages {
-                let limit = u64::try_from(limits.pages).unwrap_or(u64::MAX);
-                return Err(self.fail(&ask, Reason::TooLarge { limit, what: "pages" }));
-            }
-            let answer = self.send(&ask, scope).await?;
-            if answer.status != StatusCode::OK {
-                return Err(self.refusal(&ask, &answer));
-            }
-            let page = listing.add(&answer.body).map_err(|reason| self.fail(&ask, reason))?;
-            let linked = next_link(&answer.headers, &ask.url).map_err(|reason| self.fail(&ask, reason))?;
-            ask.url = match linked {
-                _ if page.new == 0 => break,
-                Some(next) => next,
-                // A full page without a link: some registries only understand `last`. A page longer than asked for is
-                // everything.
-                None if page.entries == size => page_url(&first, size, page.last.as_deref()),
-                None => break,
-            };
-        }
-        Ok(listing.finish())
     }
 
     async fn probe_conditionally(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
@@ -472,6 +411,7 @@ impl Client {
             from: None,
             cap,
             redirects: self.0.net.limits.redirects,
+            once: false,
             header_deadline: self.0.net.limits.headers,
             counted: false,
             doing,
@@ -495,18 +435,15 @@ impl Client {
         // The body of an answer from another host is never used.
         let code = if self.0.net.policy.is_home(&answer.url) { error_code(&answer.body) } else { None };
         let reason = match (answer.status.as_u16(), code) {
-            (_, Some("PAGINATION_NUMBER_INVALID")) => PAGE_REFUSED,
             (401, _) => Reason::Unauthorized("it may need other credentials, or not exist"),
             (403, _) => Reason::Forbidden,
-            (404, _) => Reason::NotFound,
+            // Where the registry sends us elsewhere for something, it has it.
+            (404, _) if self.0.net.policy.is_home(&answer.url) => Reason::NotFound,
             (status, code) => Reason::Status { status, code },
         };
         self.fail(ask, reason)
     }
 }
-
-/// How a registry refuses an `n` that is too large.
-const PAGE_REFUSED: Reason = Reason::Status { status: 400, code: Some("PAGINATION_NUMBER_INVALID") };
 
 fn base_url(url: &Url) -> Result<Url, Reason> {
     let misconfigured = |why: &str| Err(Reason::Misconfigured(why.into()));
@@ -523,15 +460,6 @@ fn base_url(url: &Url) -> Result<Url, Reason> {
         base.set_path(&format!("{}/", url.path()));
     }
     Ok(base)
-}
-
-fn page_url(first: &Url, size: usize, last: Option<&str>) -> Url {
-    let mut url = first.clone();
-    url.query_pairs_mut().append_pair("n", &size.to_string());
-    if let Some(last) = last {
-        url.query_pairs_mut().append_pair("last", last);
-    }
-    url
 }
 
 /// The scope of all reads in a repository.

@@ -180,6 +180,7 @@ impl Transport {
             silent += u32::from(failed.reason == NO_ANSWER);
             let last = attempt >= self.limits.attempts || silent >= self.limits.silent;
             match failed.again {
+                Again::AfterBackoff if ask.once => return Err(self.error(&ask.doing, failed.reason)),
                 Again::Never => return Err(self.error(&ask.doing, failed.reason)),
                 Again::AfterPause(asked) => {
                     let unasked = retry::wait(self.limits.unasked_pause, attempt);

@@ -51,6 +51,8 @@ enum Tag {
     Accessory(&'static str),
     /// The tag points to this digest, and resolves to this.
     Read(Digest, Resolved),
+    /// The registry has no such tag.
+    Missing(RegistryError),
     /// The tag could not be read.
     Unread(RegistryError),
 }
@@ -61,6 +63,8 @@ struct Draft {
     ledger: Ledger,
     images: Vec<(ImageRecord, Arc<ConfigRecord>)>,
     removed: Vec<Arc<Image>>,
+    /// Tags of the catalog that the registry neither lists nor has.
+    gone: Vec<String>,
     /// Tags that had images and now hold something entirely different.
     emptied: Vec<String>,
     tags: BTreeMap<String, TagRecord>,
@@ -68,14 +72,15 @@ struct Draft {
 }
 
 impl Reading<'_> {
-    /// Reads every tag.
+    /// Reads every tag: those that the registry lists, and those of the catalog that it does not list. A tag is gone
+    /// only if the registry answers 404 to a request for that very tag.
     ///
     /// # Errors
     /// When the tag list can't be read to its end, or the registry fails again and again.
     pub(crate) async fn all(&self, task: TaskId, now: Timestamp) -> Result<Outcome, Trouble> {
         let newer = self.meanwhile.begin(self.host(), self.name);
         let listed = match self.session.client.tags(self.name).await {
-            // The repository is gone: this counts as a complete read of nothing.
+            // The repository is gone. Its tags are asked for all the same.
             Err(error) if error.reason == Reason::NotFound => Names::default(),
             listed => listed?,
         };
@@ -86,10 +91,12 @@ impl Reading<'_> {
             draft.ledger.skipped.push(format!("{}/{}:{name}", self.host(), self.name), *why);
         }
         draft.ledger.skipped.add_unnamed(listed.refused_unnamed());
-        self.read_tags(&listed.good, &before, &known, &mut draft).await?;
         let present: BTreeSet<&str> = listed.good.iter().map(String::as_str).collect();
-        let mut gone: Vec<String> =
-            known.keys().filter(|tag| !present.contains(tag.as_str())).cloned().collect();
+        let mut unlisted: Vec<&String> = known.keys().filter(|tag| !present.contains(tag.as_str())).collect();
+        unlisted.sort();
+        let tags: Vec<&String> = listed.good.iter().chain(unlisted).collect();
+        self.read_tags(&tags, &present, &before, &known, &mut draft).await?;
+        let mut gone = std::mem::take(&mut draft.gone);
         // The sweep removes these together with the vanished ones, because it doubts a registry where most images go
         // at once.
         gone.append(&mut draft.emptied);
@@ -128,7 +135,7 @@ impl Reading<'_> {
         let known = self.known();
         let mut draft = Draft::default();
         match self.read(tag, before.tags.get(tag), known.get(tag)).await? {
-            Tag::Unread(error) => return Err(error.into()),
+            Tag::Unread(error) | Tag::Missing(error) => return Err(error.into()),
             found => self.note(&mut draft, tag, found, known.get(tag)),
         };
         for tag in std::mem::take(&mut draft.emptied) {
@@ -165,14 +172,15 @@ impl Reading<'_> {
 
     async fn read_tags(
         &self,
-        tags: &[String],
+        tags: &[&String],
+        listed: &BTreeSet<&str>,
         before: &RepositoryRecord,
         known: &HashMap<String, Vec<Arc<Image>>>,
         draft: &mut Draft,
     ) -> Result<(), Trouble> {
         let total = tags.len() as u64;
-        let read = |tag: &'_ String| {
-            let tag = tag.clone();
+        let read = |tag: &&String| {
+            let tag = (*tag).clone();
             async move {
                 let found = self.read(&tag, before.tags.get(&tag), known.get(&tag)).await;
                 (tag, found)
@@ -187,6 +195,11 @@ impl Reading<'_> {
                 Ok(Tag::Unread(error)) if is_pause(&error) => {
                     return Err(self.keep_content(draft, error.into()).await);
                 }
+                Ok(Tag::Missing(_)) if !listed.contains(tag.as_str()) => {
+                    (current, unreached) = (current + 1, 0);
+                    draft.gone.push(tag);
+                    continue;
+                }
                 Ok(found) => found,
             };
             unreached = match &found {
@@ -197,7 +210,7 @@ impl Reading<'_> {
             if let (Tag::Unread(error), true) = (&found, unreached >= PATIENCE) {
                 return Err(self.keep_content(draft, error.clone().into()).await);
             }
-            if let (Tag::Unread(_), Some(record)) = (&found, before.tags.get(&tag)) {
+            if let (Tag::Unread(_) | Tag::Missing(_), Some(record)) = (&found, before.tags.get(&tag)) {
                 draft.tags.insert(tag.clone(), record.clone());
             }
             let message = self.note(draft, &tag, found, known.get(&tag));
@@ -245,6 +258,7 @@ impl Reading<'_> {
         };
         let source = Source { client, repository: self.name, seen: known.map_or(&[], Vec::as_slice) };
         let resolved = match found {
+            Err(error) if error.reason == Reason::NotFound => return Ok(Tag::Missing(error)),
             Err(error) => return Ok(Tag::Unread(error)),
             Ok((digest, fetched)) => self
                 .session
@@ -268,7 +282,7 @@ impl Reading<'_> {
                 draft.ledger.skipped.push(&reference, why);
                 format!("Skipped {reference} ({why})")
             }
-            Tag::Unread(error) => {
+            Tag::Unread(error) | Tag::Missing(error) => {
                 draft.ledger.failed.push(&reference, error.to_string());
                 format!("Failed {error}")
             }

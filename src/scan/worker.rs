@@ -11,9 +11,9 @@ use crate::base::clock::Clock;
 use crate::base::reference;
 use crate::catalog::clients::probing;
 use crate::catalog::service::Catalog;
-use crate::registry::client::Names;
+use crate::registry::client::{Client, Names};
 use crate::registry::error::{Error as RegistryError, Reason};
-use crate::scan::content::Trouble;
+use crate::scan::content::{Trouble, is_pause};
 use crate::scan::repository::Reading;
 use crate::scan::session::{Session, Sessions};
 use crate::scan::sweep;
@@ -101,7 +101,8 @@ impl ScanWorker {
         Reading { catalog: &self.catalog, session, name, place, meanwhile: &self.sessions.meanwhile }
     }
 
-    /// Finds the repositories to read: those the registry lists and those in the catalog.
+    /// Finds the repositories to read: those that the registry lists, those in the catalog, and the projects that may
+    /// be repositories themselves. What can't be had of the list is in the ledger.
     async fn list(
         &self,
         session: &Session,
@@ -116,23 +117,35 @@ impl ScanWorker {
         let mut names: BTreeSet<String> =
             self.catalog.repositories(host).into_iter().filter(wanted).collect();
         let mut ledger = Ledger::default();
-        match session.client.repositories().await {
+        let listed = match session.client.repositories().await {
             Ok(listed) => {
                 note_refused(host, &listed, &mut ledger);
                 names.extend(listed.good.into_iter().filter(wanted));
+                Ok(())
             }
-            Err(error) if has_no_catalog(&error) => {
-                // The names the admin gave may be repositories themselves.
-                names.extend(registry.projects.iter().filter(|name| wanted(name)).cloned());
-                if names.is_empty() {
-                    let remedy = "name its repositories as projects, or scan its images one by one";
-                    let why = format!("{error}; the registry does not list its repositories: {remedy}");
-                    return Err(Trouble::Store(crate::base::Error::Unreachable(why)));
-                }
-                let why = format!("{error}; read were the repositories that are known or named as projects");
-                ledger.skipped.push(format!("{host}: list of repositories"), why);
+            Err(error) if concerns_all(&session.client, &error).await => return Err(error.into()),
+            Err(error) => Err(error),
+        };
+        // Many registries list nothing to those who are not administrators.
+        let unlisted = |project: &&String| {
+            listed.is_err() || !names.iter().any(|name| reference::is_within(name, project))
+        };
+        let unlisted: Vec<String> =
+            registry.projects.iter().filter(unlisted).filter(|name| wanted(name)).cloned().collect();
+        names.extend(unlisted);
+        if let Err(error) = listed {
+            let lists_none = has_no_catalog(&error);
+            if names.is_empty() && lists_none {
+                let remedy = "name its repositories as projects, or scan its images one by one";
+                let why = format!("{error}; the registry does not list its repositories: {remedy}");
+                return Err(Trouble::Store(crate::base::Error::Unreachable(why)));
             }
-            Err(error) => return Err(error.into()),
+            if names.is_empty() {
+                return Err(error.into());
+            }
+            let why = format!("{error}; read were the repositories that are known or named as projects");
+            let list = if lists_none { &mut ledger.skipped } else { &mut ledger.failed };
+            list.push(format!("{host}: list of repositories"), why);
         }
         let mut more = Vec::with_capacity(names.len() + 1);
         for name in names {
@@ -147,8 +160,17 @@ impl ScanWorker {
 pub(crate) fn has_no_catalog(error: &RegistryError) -> bool {
     match error.reason {
         Reason::NotFound | Reason::Forbidden | Reason::Unauthorized(_) => true,
-        Reason::Status { status, .. } => matches!(status, 400 | 405 | 501),
+        Reason::Status { status, .. } => matches!(status, 400 | 405 | 410 | 422 | 501),
         _ => false,
+    }
+}
+
+/// Whether every other request would fail for the same reason, or has to wait as long.
+async fn concerns_all(client: &Client, error: &RegistryError) -> bool {
+    match error.reason {
+        Reason::Unreachable(_) | Reason::Timeout(_) => !client.answers().await,
+        Reason::Tls(_) | Reason::Misconfigured(_) => true,
+        _ => is_pause(error),
     }
 }
 

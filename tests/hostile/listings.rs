@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Case, Scene, at, bad, odd};
 use crate::support::http1::{Answer, Request, Response, Server};
+use crate::support::image::Image;
+use crate::support::registry::{PASSWORD, USER};
+use crate::support::shelf::Shelf;
 use crate::support::verbs::counts;
 
 const TAGS: &str = "/v2/r/a/tags/list";
@@ -29,9 +33,9 @@ async fn a_link_to_elsewhere_is_not_followed_and_nothing_is_taken_for_gone() {
     let (url, host) = (foreign.url(), foreign.host());
     let origin = "leads to another origin";
     let cases = vec![
-        bad("another port", origin, at(TAGS, linked(&format!("{url}/v2/r/a/tags/list?last=4")))),
+        bad("another port", origin, at(TAGS, linked(&format!("{url}/v2/r/b/tags/list?last=4")))),
         bad("another host, no scheme", origin, at(TAGS, linked(&format!("//{host}/v2/r/a/tags/list")))),
-        bad("another scheme", origin, at(TAGS, linked("https://127.0.0.1/v2/r/a/tags/list"))),
+        bad("another scheme", origin, at(TAGS, linked("https://127.0.0.1/v2/r/b/tags/list"))),
         bad("a file", origin, at(TAGS, linked("file:///etc/passwd"))),
         bad("not even a URL", "is not a URL", at(TAGS, linked("http://[::1"))),
         bad("too long", "is too long", at(TAGS, linked(&format!("?last={}", "x".repeat(9000))))),
@@ -39,20 +43,23 @@ async fn a_link_to_elsewhere_is_not_followed_and_nothing_is_taken_for_gone() {
             let host = request.header("host")?;
             (request.path() == TAGS).then(|| linked(&format!("http://a:b@{host}{TAGS}?x")).into())
         }),
-        odd("itself", at(TAGS, linked(TAGS))),
-        odd("a circle of two", |request: &Request| {
+        bad("itself", "form a loop", at(TAGS, linked(&format!("{TAGS}?n=1000")))),
+        bad("a circle of two", "form a loop", |request: &Request| {
             let to = if request.target.contains("two") { "?one" } else { "?two" };
             (request.path() == TAGS).then(|| linked(to).into())
         }),
-        odd("ever new pages of the same names", {
+        bad("ever new pages of the same names", "without a new name", {
             let page = AtomicUsize::new(0);
             move |request: &Request| {
                 let next = || format!("?page={}", page.fetch_add(1, Ordering::SeqCst));
                 (request.path() == TAGS).then(|| linked(&next()).into())
             }
         }),
-        odd("dots", at(TAGS, linked("../tags/list?n=1000"))),
-        odd("two at once", at(TAGS, linked("?a").header("link", &format!("<{url}>; rel=\"next\"")))),
+        bad("dots", "form a loop", at(TAGS, linked("../tags/list?n=1000"))),
+        odd("two at once", |request: &Request| {
+            let two = || linked("?a").header("link", "<http://evil.invalid/>; rel=\"next\"");
+            (request.target.starts_with(TAGS) && !request.target.ends_with("?a")).then(|| two().into())
+        }),
         bad("a page in the middle that fails", "server answered 500", |request: &Request| {
             let first = || Response::json(200, &json!({"tags": ["1"]})).header("link", "<?p2>; rel=next");
             (request.path() == TAGS)
@@ -90,20 +97,13 @@ async fn lists_that_are_broken_or_empty_take_nothing_away() {
     .map(|(name, body)| bad(name, "r/a", at(TAGS, Response::new(200).body(body))))
     .collect();
     cases.extend([
-        bad(
-            "every list is empty",
-            "so many at once",
-            lists(|| Response::json(200, &json!({"tags": []})).into()),
-        ),
-        bad(
-            "every list is null",
-            "so many at once",
-            lists(|| Response::json(200, &json!({"tags": null})).into()),
-        ),
-        bad("every repository is unknown", "so many at once", lists(|| Response::new(404).into())),
+        odd("every list is empty", lists(|| Response::json(200, &json!({"tags": []})).into())),
+        odd("every list is null", lists(|| Response::json(200, &json!({"tags": null})).into())),
+        odd("every repository is unknown, and its tags are there", lists(|| Response::new(404).into())),
+        odd("a list without two of the tags", at(TAGS, Response::json(200, &json!({"tags": ["1", "4"]})))),
         bad("every list is forbidden", "forbidden (403)", lists(|| Response::new(403).into())),
-        bad("nothing is there at all", "", |_| Some(Response::new(404).into())),
-        bad("no catalog and no tags", "so many at once", |r: &Request| {
+        bad("nothing is there at all", "so many at once", |_| Some(Response::new(404).into())),
+        odd("no catalog and no lists", |r: &Request| {
             (r.path().ends_with("/tags/list") || r.path() == "/v2/_catalog")
                 .then(|| Response::new(404).into())
         }),
@@ -117,6 +117,93 @@ async fn lists_that_are_broken_or_empty_take_nothing_away() {
         ),
     ]);
     scene.endure(cases).await;
+}
+
+/// Lists the tags in two pages, with this header as the link from the first to the second.
+fn two_pages(link: &'static str) -> impl Fn(&Request) -> Option<Answer> + Send + Sync {
+    move |request| {
+        let page = |tags: [&str; 2]| Response::json(200, &json!({"name": "r/a", "tags": tags}));
+        (request.path() == TAGS).then(|| match request.target.contains("p2") {
+            true => page(["3", "4"]).into(),
+            false => page(["1", "2"]).header("link", link).into(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_followed_as_it_is_meant_or_the_repository_fails() {
+    let scene = Scene::set().await;
+    let cases = vec![
+        odd("no brackets", two_pages("/v2/r/a/tags/list?next_page=k&p2; rel=\"next\"")),
+        odd("no relation", two_pages("</v2/r/a/tags/list?p2>")),
+        odd("single quotes", two_pages("<?p2>; rel='next'")),
+        odd("the proxy's port", two_pages("<http://127.0.0.1/v2/r/a/tags/list?p2>; rel=\"next\"")),
+        odd("the proxy's scheme", two_pages("<https://127.0.0.1/v2/r/a/tags/list?p2>; rel=\"next\"")),
+        odd("behind a page that is empty", |request: &Request| {
+            let empty = || {
+                Response::json(200, &json!({"name": "r/a", "tags": null})).header("link", "<?all>; rel=next")
+            };
+            (request.path() == TAGS && !request.target.contains("all")).then(|| empty().into())
+        }),
+        bad("a path that lost its beginning", "breaks off at page 2: not found (404)", {
+            two_pages("</r/a/tags/list?last=2>; rel=\"next\"")
+        }),
+        bad("no link at all", "can't be read", two_pages("next: page two")),
+        bad("half a link", "can't be read", two_pages("</v2/r/a/tags/list?p2; rel=\"next\"")),
+        bad("a page that is forbidden", "breaks off at page 2: forbidden (403)", {
+            let pages = two_pages("<?p2>; rel=next");
+            move |request: &Request| match request.target.contains("p2") {
+                true => Some(Response::new(403).into()),
+                false => pages(request),
+            }
+        }),
+    ];
+    scene.endure(cases).await;
+}
+
+#[tokio::test]
+async fn repositories_that_are_named_are_read_whatever_is_answered_in_place_of_the_list() {
+    let scene = Scene::set().await;
+    let json = |names: Value| Answer::from(Response::json(200, &json!({"repositories": names})));
+    let cases: Vec<(&str, Answer, Option<&str>)> = vec![
+        ("500", Response::new(500).into(), Some("failed")),
+        ("504", Response::new(504).into(), Some("failed")),
+        ("410", Response::new(410).into(), Some("skipped")),
+        ("422", Response::new(422).into(), Some("skipped")),
+        ("403", Response::new(403).into(), Some("skipped")),
+        ("a page in HTML", Response::new(200).body("<html>log in</html>").into(), Some("failed")),
+        ("nothing", Answer::Hang, Some("failed")),
+        (
+            "a redirect to elsewhere",
+            { Response::new(307).header("location", "http://169.254.169.254/").into() },
+            Some("failed"),
+        ),
+        ("an empty list", json(json!([])), None),
+        ("null", json(Value::Null), None),
+        ("another project's", json(json!(["other/x"])), None),
+    ];
+    let read = cases.into_iter().map(|(name, answer, list)| {
+        let scene = &scene;
+        async move {
+            let admin = scene.app.admin();
+            let registry = Shelf::start([Image::new("lab/py", "1"), Image::new("lab/r", "1")]).await;
+            registry.turn(move |request| (request.path() == "/v2/_catalog").then(|| answer.clone()));
+            let document = "mutation($host: String!, $props: CreateContainerRegistryInput!) {
+                create_container_registry(hostname: $host, props: $props) { container_registry { hostname } } }";
+            let props = json!({"url": registry.url(), "type": "docker", "username": USER, "password": PASSWORD,
+                "project": ["lab/py"]});
+            admin.ask(document, json!({"host": registry.host(), "props": props})).await;
+            for expected in [[1, 0, 0, 0], [0, 0, 1, 0]] {
+                let task = admin.scan(&registry.host()).await;
+                assert_eq!(counts(&task)[..4], expected, "{name}: {task:#}");
+                let failed = u64::from(list == Some("failed"));
+                assert_eq!(counts(&task)[5], failed, "{name}: {task:#}");
+                let said = list.map(|list| task["ledger"][list].to_string());
+                assert!(said.is_none_or(|said| said.contains("list of repositories")), "{name}: {task:#}");
+            }
+        }
+    });
+    join_all(read).await;
 }
 
 #[tokio::test]

@@ -424,10 +424,20 @@ async fn a_listing_follows_links_and_ends_without_one() {
 }
 
 #[tokio::test]
-async fn paging_that_does_not_advance_ends() {
-    // A link to itself, a loop of two, and a new cursor each time for the same page.
+async fn a_page_without_new_names_does_not_end_a_listing_and_a_loop_fails_it() {
+    let (listed, requests) = list(|request| match request.path() {
+        "/v2/a/tags/list?n=1000" => tags(&[], Some("<?p=2>; rel=next")),
+        "/v2/a/tags/list?p=2" => tags(&["a"], Some("<?p=3>; rel=next")),
+        "/v2/a/tags/list?p=3" => tags(&["a"], Some("<?p=4>; rel=next")),
+        "/v2/a/tags/list?p=4" => tags(&["b"], None),
+        other => panic!("{other}"),
+    })
+    .await;
+    assert_eq!((listed.unwrap(), requests), (["a", "b"].map(String::from).to_vec(), 4));
+    // A link to itself, and a loop of two.
     let (listed, requests) = list(|_| tags(&["a"], Some("<?n=1000>; rel=next"))).await;
-    assert_eq!((listed.unwrap(), requests), (vec!["a".to_owned()], 1));
+    assert!(listed.unwrap_err().to_string().contains("loop"));
+    assert_eq!(requests, 1);
     let count = AtomicUsize::new(0);
     let (listed, requests) = list(move |request| {
         let tag = count.fetch_add(1, Ordering::SeqCst).to_string();
@@ -435,13 +445,8 @@ async fn paging_that_does_not_advance_ends() {
         tags(&[&tag], Some(other))
     })
     .await;
-    assert_eq!((listed.unwrap().len(), requests), (3, 3));
-    let count = AtomicUsize::new(0);
-    let (listed, requests) = list(move |_| {
-        tags(&["a"], Some(&format!("<?last={}>; rel=next", count.fetch_add(1, Ordering::SeqCst))))
-    })
-    .await;
-    assert_eq!((listed.unwrap(), requests), (vec!["a".to_owned()], 2));
+    assert!(listed.unwrap_err().to_string().contains("loop"));
+    assert_eq!(requests, 3);
 }
 
 #[tokio::test]
@@ -469,6 +474,55 @@ async fn a_full_page_without_a_link_goes_on_after_its_last_name() {
     })
     .await;
     assert_eq!(listed.unwrap().len(), 2500);
+}
+
+/// The tags `t0000` to `t<count>`, as one page.
+fn numbered(count: usize) -> Reply {
+    let names: Vec<String> = (0..count).map(|number| format!("t{number:04}")).collect();
+    tags(&names.iter().map(String::as_str).collect::<Vec<_>>(), None)
+}
+
+#[tokio::test]
+async fn a_full_page_that_may_not_be_the_last_is_asked_for_without_a_number() {
+    // What the registry sends after the last name, and without a number of names.
+    for (after, whole, expected) in [
+        (numbered(0), numbered(1000), Some(1000)),
+        (numbered(1000), numbered(1500), Some(1500)),
+        (numbered(1000), numbered(1000), None),
+        (Reply::new(400, &[], ""), numbered(1500), Some(1500)),
+        (Reply::new(404, &[], ""), numbered(10), None),
+    ] {
+        let (listed, _) = list(move |request| match request.path() {
+            "/v2/a/tags/list" => whole.clone(),
+            path if path.contains("last=") => after.clone(),
+            _ => numbered(1000),
+        })
+        .await;
+        match (listed, expected) {
+            (Ok(names), Some(expected)) => assert_eq!(names.len(), expected),
+            (Err(error), None) => assert!(error.to_string().contains("full page"), "{error}"),
+            (listed, expected) => panic!("{listed:?} instead of {expected:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_page_can_say_that_a_repository_is_unknown() {
+    let (listed, _) = list(|_| Reply::new(404, &[], "")).await;
+    assert_eq!(listed.unwrap_err().reason, Reason::NotFound);
+    for status in [401, 403, 404, 405, 410] {
+        let (listed, _) = list(move |request| match request.path() {
+            "/v2/a/tags/list?n=1000" => tags(&["a"], Some("</a/tags/list?last=a>; rel=next")),
+            _ => Reply::new(status, &[], ""),
+        })
+        .await;
+        let error = listed.unwrap_err();
+        assert!(matches!(&error.reason, Reason::Invalid(_) | Reason::Unauthorized(_)), "{status}: {error}");
+    }
+    // Storage that a registry redirects to may lack what the registry has.
+    let elsewhere = Server::start(|_| Reply::new(404, &[], "")).await;
+    let (listed, _) = list(move |_| Reply::redirect(307, &elsewhere.url())).await;
+    assert_eq!(listed.unwrap_err().reason, Reason::Status { status: 404, code: None });
 }
 
 #[tokio::test]
