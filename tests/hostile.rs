@@ -7,6 +7,7 @@
 mod content;
 mod listings;
 mod pace;
+mod plainer;
 mod silence;
 mod sizes;
 mod tokens;

@@ -10,7 +10,8 @@ use url::Url;
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::pull::{self, Pull};
 use crate::engine::source::{self, Origin, Source};
-use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
+use crate::registry::client::{Client, Credentials, Remote};
+use crate::registry::manners::Manners;
 use crate::sources::chain::{Chain, Peer};
 use crate::sources::peer::over_http;
 use crate::sources::repository::Repository;
@@ -138,7 +139,7 @@ fn remote((registry, credentials): &Described) -> Remote {
         ca_pem: registry.ca_pem.clone(),
         trusted_hosts: registry.trusted_hosts.clone(),
         concurrency: Remote::concurrency_at(&registry.url),
-        probe: ProbeMode::Unknown,
+        manners: Manners::default(),
     }
 }
 

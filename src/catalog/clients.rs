@@ -8,10 +8,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::{Error, Result};
-use crate::catalog::registry::{Probing, Registry};
+use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
 use crate::engine::source;
-use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
+use crate::registry::client::{Client, Credentials, Remote};
+use crate::registry::manners::Manners;
 
 /// The clients in use. Clones share them.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ impl Clients {
     /// # Errors
     /// [`Error::Unavailable`] when no client can be made from the description.
     pub(crate) fn of(&self, registry: &Registry) -> Result<Client> {
-        let described = Registry { probe: Probing::Unknown, ..registry.clone() };
+        let described = Registry { manners: Manners::default(), ..registry.clone() };
         let mut known = self.known.lock();
         if let Some((before, client)) = known.get(&registry.host)
             && *before == described
@@ -79,26 +80,7 @@ impl Clients {
             ca_pem: registry.ca_pem.clone(),
             trusted_hosts: registry.trusted_hosts.clone(),
             concurrency: Remote::concurrency_at(&registry.url),
-            probe: probe_mode(registry.probe),
+            manners: registry.manners,
         })
-    }
-}
-
-fn probe_mode(probing: Probing) -> ProbeMode {
-    match probing {
-        Probing::Unknown => ProbeMode::Unknown,
-        Probing::Conditional => ProbeMode::Conditional,
-        Probing::Head => ProbeMode::Head,
-        Probing::Get => ProbeMode::Get,
-    }
-}
-
-/// Converts what a client learned into what the catalog stores.
-pub(crate) fn probing(mode: ProbeMode) -> Probing {
-    match mode {
-        ProbeMode::Unknown => Probing::Unknown,
-        ProbeMode::Conditional => Probing::Conditional,
-        ProbeMode::Head => Probing::Head,
-        ProbeMode::Get => Probing::Get,
     }
 }

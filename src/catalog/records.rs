@@ -60,13 +60,19 @@ pub enum ManifestRecord {
     },
 }
 
+/// The version of the rules by which content is found to be unusable. What was found by earlier ones is looked at anew:
+/// before 1, the media type that a registry served it as played a part.
+pub(crate) const RULES: u32 = 1;
+
 /// The record that a registry has served some content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Served {
-    /// The [`ManifestRecord::Unusable`] that the content turned out to be, as this registry served it. The served
-    /// media type affects the result, so one registry's verdict does not hold for another.
+    /// The [`ManifestRecord::Unusable`] that the content turned out to be.
     #[serde(default)]
     pub(crate) unusable: Option<ManifestRecord>,
+    /// The [`RULES`] by which that was found.
+    #[serde(default)]
+    pub(crate) rules: u32,
 }
 
 /// An entry of an index.

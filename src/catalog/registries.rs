@@ -7,8 +7,9 @@ use crate::base::ids::ImageId;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
 use crate::catalog::records::{REGISTRIES, REPOSITORIES};
-use crate::catalog::registry::{Probing, Registry, RegistryChange};
+use crate::catalog::registry::{Registry, RegistryChange};
 use crate::catalog::service::Catalog;
+use crate::registry::manners::Manners;
 use crate::store::seal::Sealed;
 use crate::store::table::{Writer, prefix};
 
@@ -139,13 +140,13 @@ impl Catalog {
         Ok(registry)
     }
 
-    /// Stores what a scan learned about how to probe a registry.
-    pub(crate) async fn learn_probing(&self, host: &str, probe: Probing) -> Result<()> {
+    /// Stores what a scan learned about how to ask a registry.
+    pub(crate) async fn learn_manners(&self, host: &str, manners: Manners) -> Result<()> {
         let (catalog, host) = (self.clone(), host.to_owned());
         self.store
             .write(move |w| match catalog.find_registry(&host) {
-                Ok(registry) if registry.probe != probe => {
-                    catalog.put_registry(w, Registry { probe, ..registry.as_ref().clone() }).map(|_| ())
+                Ok(registry) if registry.manners != manners => {
+                    catalog.put_registry(w, Registry { manners, ..registry.as_ref().clone() }).map(|_| ())
                 }
                 _ => Ok(()),
             })

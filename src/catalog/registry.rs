@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
+use crate::registry::manners::Manners;
 use crate::store::seal::Sealed;
 
 /// The text shown for a password that is set: the password itself never leaves the server.
@@ -99,24 +100,9 @@ pub struct Registry {
     /// Certificates to trust for it, in PEM.
     #[serde(default)]
     pub(crate) ca_pem: Option<String>,
-    /// How its tags are probed, learned from its answers.
+    /// What was learned from its answers.
     #[serde(default)]
-    pub(crate) probe: Probing,
-}
-
-/// How to ask a registry whether a tag has moved; learned in the first scan.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Probing {
-    /// Not known yet.
-    #[default]
-    Unknown,
-    /// By conditional GET: the registry answers 304.
-    Conditional,
-    /// By HEAD.
-    Head,
-    /// By GET: the registry answers neither of the others well.
-    Get,
+    pub(crate) manners: Manners,
 }
 
 /// The properties of a registry that an admin sets; `None` leaves one as it is, or takes the default.
@@ -177,7 +163,7 @@ impl Registry {
             kernelspec_only: false,
             trusted_hosts: Vec::new(),
             ca_pem: None,
-            probe: Probing::Unknown,
+            manners: Manners::default(),
         })
     }
 
@@ -194,7 +180,7 @@ impl Registry {
             }
             self.url = url;
             // What was learned is about another server.
-            self.probe = Probing::Unknown;
+            self.manners = Manners::default();
         }
         if let Some(kind) = &change.kind {
             self.kind = kind.parse()?;

@@ -19,7 +19,8 @@ use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
 use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
 use crate::catalog::records::{
-    ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RepositoryRecord, SERVED, Served,
+    ALIASES, CONFIGS, IMAGES, MANIFESTS, ManifestRecord, REPOSITORIES, RULES, RepositoryRecord, SERVED,
+    Served,
 };
 use crate::catalog::registry::Registry;
 use crate::catalog::written::Written;
@@ -391,9 +392,14 @@ impl Catalog {
         let (key, digest) = (pair(registry, digest.as_str()), digest.clone());
         self.store
             .read(move |r| match r.find(&SERVED, key)? {
-                Some(Served { unusable: Some(verdict) }) => Ok(Some(verdict)),
+                Some(Served { unusable: Some(verdict), rules }) => {
+                    Ok(Some(verdict).filter(|_| rules >= RULES))
+                }
                 None if !is_seen => Ok(None),
-                _ => r.find(&MANIFESTS, digest.as_str()),
+                _ => {
+                    let kept = r.find(&MANIFESTS, digest.as_str())?;
+                    Ok(kept.filter(|record| !matches!(record, ManifestRecord::Unusable { .. })))
+                }
             })
             .await
     }
@@ -437,7 +443,7 @@ impl Catalog {
             if is_usable {
                 writer.put(&MANIFESTS, digest.as_str(), record)?;
             }
-            let served = Served { unusable: (!is_usable).then(|| record.clone()) };
+            let served = Served { unusable: (!is_usable).then(|| record.clone()), rules: RULES };
             writer.put(&SERVED, pair(&registry.host, digest.as_str()), &served)?;
         }
         for (digest, config) in configs {

@@ -149,6 +149,8 @@ const PRIVATE: u8 = 1;
 /// itself private.
 const PUBLIC: u8 = 2;
 
+const UNENCRYPTED: &str = "the registry names it with http://, and no password goes there; set the registry's external URL \
+     (Harbor: external_url), or X-Forwarded-Proto at the proxy in front of it";
 const REMEDY: &str = "the registry names it, nobody approved it; add it to the registry's trusted_hosts";
 
 impl Policy {
@@ -225,6 +227,18 @@ impl Policy {
         } else {
             Err(blocked(realm, REMEDY))
         }
+    }
+
+    /// The URL by https of a realm that a registry with https names by http: a proxy in front of it hides from it how it
+    /// is asked.
+    pub(crate) fn encrypted(&self, realm: &Url) -> Result<Url, Reason> {
+        if !same_host(realm, &self.home) || !realm.username().is_empty() || realm.password().is_some() {
+            return Err(blocked(realm, UNENCRYPTED));
+        }
+        let mut own = self.home.clone();
+        own.set_path(realm.path());
+        own.set_query(realm.query());
+        Ok(own)
     }
 
     /// Whether this URL is the registry's own origin, to which its credentials belong.

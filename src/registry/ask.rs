@@ -5,10 +5,12 @@ use std::time::Duration;
 use reqwest::{Method, header::HeaderValue};
 use url::Url;
 
+use crate::base::secret::Secret;
+
 /// A request to make.
 #[derive(Clone)]
 pub(crate) struct Ask {
-    /// `GET` or `HEAD`.
+    /// `GET`, `HEAD`, `DELETE`, or `POST` of a form.
     pub(crate) method: Method,
     /// The URL it goes to first.
     pub(crate) url: Url,
@@ -22,12 +24,27 @@ pub(crate) struct Ask {
     pub(crate) cap: usize,
     /// The most redirects followed.
     pub(crate) redirects: usize,
-    /// Whether it is sent only once, because another request follows where this one fails.
-    pub(crate) once: bool,
+    /// A form to send, with what is secret in it.
+    pub(crate) form: Option<Secret>,
+    /// Whether redirects may lead to its own origin only.
+    pub(crate) within: bool,
+    /// What follows where it fails.
+    pub(crate) failing: Failing,
     /// How long the whole head of an answer may take.
     pub(crate) header_deadline: Duration,
     /// Whether Docker Hub counts it as a pull.
     pub(crate) counted: bool,
     /// What the request is for, in messages: `manifest of lab/python:3.9`.
     pub(crate) doing: String,
+}
+
+/// What follows where a request fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failing {
+    /// The same request again, as long as that may help.
+    Again,
+    /// A plainer request where it is refused. So 500 is a refusal, too, and it is not tried again.
+    Plainer,
+    /// Nothing: it is sent only once.
+    Nothing,
 }

@@ -13,15 +13,16 @@ use reqwest::{
     header::{HeaderMap, HeaderValue},
 };
 use serde::Deserialize;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use crate::{
     base::secret::Secret,
     registry::{
-        ask::Ask,
+        ask::{Ask, Failing},
         challenge::{Challenge, challenges},
         client::Credentials,
         error::{Error, Reason, visible},
+        manners::TokenMethod,
         transport::Transport,
     },
 };
@@ -40,6 +41,8 @@ const MAX_LIFE: Duration = Duration::from_hours(24);
 const EARLY: Duration = Duration::from_secs(8);
 /// Tokens kept, one per scope. A scan walks repositories one by one, so this many are never in use at once.
 const MAX_TOKENS: usize = 256;
+/// The user name that says that the password is an identity token, as Docker's credential helpers write it.
+const IDENTITY: &str = "<token>";
 /// The client id we send to token servers.
 const CLIENT_ID: &str = "wharf";
 
@@ -48,20 +51,50 @@ const CLIENT_ID: &str = "wharf";
 pub(crate) struct Auth {
     credentials: Option<Credentials>,
     scheme: Mutex<Option<Scheme>>,
+    /// Held while the scheme is asked for, so that one request asks for all.
+    asking: tokio::sync::Mutex<()>,
     tokens: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
-/// The scheme the registry asked for, learned from its first 401.
+/// The scheme the registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scheme {
     Basic,
     Bearer { realm: Url, service: Option<String> },
 }
 
+/// What a request shows of who asks.
+pub(crate) enum Shown {
+    /// Nothing: there are no credentials, or it is not known yet what the registry wants.
+    Nothing,
+    /// This header.
+    Header(HeaderValue),
+    /// Nothing, because the token server refused the scope that the request seems to need. The registry may name
+    /// another one.
+    Refused(Error),
+}
+
+impl Shown {
+    /// The header to send.
+    pub(crate) fn header(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Header(header) => Some(header),
+            Self::Nothing | Self::Refused(_) => None,
+        }
+    }
+}
+
 /// One scope's token. The lock is held during the fetch, so that one request fetches for all.
 #[derive(Default)]
 struct Slot {
-    token: tokio::sync::Mutex<Option<Token>>,
+    held: tokio::sync::Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    token: Option<Token>,
+    /// The scope that the registry named in place of the one that was guessed.
+    named: Option<String>,
 }
 
 struct Token {
@@ -78,6 +111,13 @@ impl Token {
     }
 }
 
+/// Where tokens are issued.
+#[derive(Clone, Copy)]
+struct Issuer<'a> {
+    realm: &'a Url,
+    service: Option<&'a str>,
+}
+
 impl Auth {
     pub(crate) fn new(credentials: Option<Credentials>) -> Result<Self, Reason> {
         if credentials.as_ref().is_some_and(|c| c.username.contains(':')) {
@@ -86,44 +126,90 @@ impl Auth {
         Ok(Self { credentials, ..Self::default() })
     }
 
-    /// Sends user and password with the first request, not only after a 401.
+    /// Sends user and password with the first request, without asking what the registry wants.
     pub(crate) fn assume_basic(&self) {
         *self.scheme.lock() = Some(Scheme::Basic);
     }
 
-    /// The header for a request with this scope, as far as it is known without asking the registry. `None` means:
-    /// send the request without one, which is how the scheme is learned.
-    pub(crate) async fn header(&self, net: &Transport, scope: &str) -> Result<Option<HeaderValue>, Error> {
-        let scheme = self.scheme.lock().clone();
-        match scheme {
-            None => Ok(None),
-            Some(Scheme::Basic) => Ok(self.basic()),
+    /// What a request with this scope shows. Credentials are used from the first request: many registries answer the
+    /// anonymous with a part of what they have.
+    pub(crate) async fn show(&self, net: &Transport, scope: &str) -> Result<Shown, Error> {
+        match self.scheme(net).await? {
+            None => Ok(Shown::Nothing),
+            Some(Scheme::Basic) => Ok(self.basic().map_or(Shown::Nothing, Shown::Header)),
             Some(Scheme::Bearer { realm, service }) => {
-                self.token(net, &realm, service.as_deref(), scope, scope, None).await.map(Some)
+                let issuer = Issuer { realm: &realm, service: service.as_deref() };
+                match self.token(net, issuer, scope, None, None).await {
+                    Ok(header) => Ok(Shown::Header(header)),
+                    Err(error) if is_refused(&error) => Ok(Shown::Refused(error)),
+                    Err(error) => Err(error),
+                }
             }
         }
     }
 
-    /// The header for one more try after a 401 with these headers. `refused` is the header that was sent, `doing`
-    /// what the request was for.
+    /// Passes on the answer to a request that showed this, unless it is the answer to an anonymous request where there
+    /// are credentials: what the anonymous see is not all there is.
+    pub(crate) fn trust<T>(&self, shown: Shown, answer: T) -> Result<T, Error> {
+        match shown {
+            Shown::Refused(error) if self.credentials.is_some() => Err(error),
+            _ => Ok(answer),
+        }
+    }
+
+    /// The scheme of the registry. With credentials, the registry is asked for it; without, its first 401 tells.
+    async fn scheme(&self, net: &Transport) -> Result<Option<Scheme>, Error> {
+        let known = || self.scheme.lock().clone();
+        if self.credentials.is_none() || known().is_some() {
+            return Ok(known());
+        }
+        let _asking = self.asking.lock().await;
+        if known().is_none() {
+            let scheme = self.ask_for_scheme(net).await?;
+            *self.scheme.lock() = Some(scheme);
+        }
+        Ok(known())
+    }
+
+    /// Asks `/v2/`, which registries with accounts answer with a challenge even where the anonymous may read.
+    async fn ask_for_scheme(&self, net: &Transport) -> Result<Scheme, Error> {
+        let mut ask = ask(net, net.policy.home(), "ping".into());
+        ask.url = ask.url.join("v2/").unwrap_or(ask.url);
+        ask.within = false;
+        let answer = net.exchange(&ask, None).await?;
+        let offered = if net.policy.is_home(&answer.url) { challenges(&answer.headers) } else { Vec::new() };
+        let read = bearer(&offered).map(|bearer| read_bearer(net, bearer)).transpose();
+        // A registry that asks for nothing is told who we are all the same.
+        Ok(match read.map_err(|reason| net.error(&ask.doing, reason))? {
+            Some((realm, service)) => Scheme::Bearer { realm, service },
+            None => Scheme::Basic,
+        })
+    }
+
+    /// The header for one more try after a 401 with these headers. `shown` is what was sent, `doing` what the request
+    /// was for.
     pub(crate) async fn answer(
         &self,
         net: &Transport,
         doing: &str,
         headers: &HeaderMap,
         scope: &str,
-        refused: Option<&HeaderValue>,
+        shown: Shown,
     ) -> Result<HeaderValue, Error> {
         let fail = |reason| net.error(doing, reason);
         let offered = challenges(headers);
-        if let Some(bearer) = offered.iter().find(|c| c.scheme == "bearer" && c.parameter("realm").is_some())
-        {
+        if let Some(bearer) = bearer(&offered) {
             let (realm, service) = read_bearer(net, bearer).map_err(fail)?;
-            *self.scheme.lock() = Some(Scheme::Bearer { realm: realm.clone(), service: service.clone() });
+            let scheme = Scheme::Bearer { realm: realm.clone(), service: service.clone() };
+            let is_known = self.scheme.lock().replace(scheme.clone()) == Some(scheme);
             // The challenge knows best what the request needs (for repositories behind rewrites our own scope is a
             // guess).
-            let wanted = bearer.parameter("scope").unwrap_or(scope);
-            return self.token(net, &realm, service.as_deref(), scope, wanted, refused).await;
+            let named = bearer.parameter("scope").filter(|named| *named != scope);
+            if let (Shown::Refused(error), None, true) = (&shown, named, is_known) {
+                return Err(error.clone());
+            }
+            let issuer = Issuer { realm: &realm, service: service.as_deref() };
+            return self.token(net, issuer, scope, named, Some(&shown)).await;
         }
         if !offered.iter().any(|c| c.scheme == "basic") {
             return Err(fail(Reason::Unauthorized("it asks for no kind of authentication we know")));
@@ -131,7 +217,7 @@ impl Auth {
         *self.scheme.lock() = Some(Scheme::Basic);
         match self.basic() {
             None => Err(fail(Reason::Unauthorized("it wants a user name and password"))),
-            Some(header) if refused == Some(&header) => {
+            Some(header) if shown.header() == Some(&header) => {
                 Err(fail(Reason::Unauthorized("it refuses the user name or password")))
             }
             Some(header) => Ok(header),
@@ -144,26 +230,40 @@ impl Auth {
         sensitive(&format!("Basic {}", text.expose()))
     }
 
-    /// The cached token for `scope`, or a new one for `wanted`. A token that was just `refused` counts as used up.
+    /// The token that is held for `scope`, or a new one: for the scope that the registry `named` now or earlier, else
+    /// for `scope`. After a 401, `refused` is what was shown; that token counts as used up.
     async fn token(
         &self,
         net: &Transport,
-        realm: &Url,
-        service: Option<&str>,
+        issuer: Issuer<'_>,
         scope: &str,
-        wanted: &str,
-        refused: Option<&HeaderValue>,
+        named: Option<&str>,
+        refused: Option<&Shown>,
     ) -> Result<HeaderValue, Error> {
         let slot = self.slot(scope);
-        let mut held = slot.token.lock().await;
-        if let Some(token) = held.as_ref()
+        let mut held = slot.held.lock().await;
+        let refused_header = refused.and_then(Shown::header);
+        if let Some(token) = held.token.as_ref()
             && token.is_fresh()
-            && refused != Some(&token.header)
+            && refused_header != Some(&token.header)
         {
             return Ok(token.header.clone());
         }
-        let token = self.fetch(net, realm, service, wanted).await?;
-        Ok(held.insert(token).header.clone())
+        let wanted = named.or(held.named.as_deref()).unwrap_or(scope).to_owned();
+        let token = match self.fetch(net, issuer, &wanted).await {
+            Ok(token) => {
+                held.named = Some(wanted).filter(|wanted| wanted != scope);
+                token
+            }
+            // The registry names more than we need, or than we may have; our own guess was not tried yet.
+            Err(error)
+                if is_refused(&error) && wanted != scope && matches!(refused, Some(Shown::Nothing)) =>
+            {
+                self.fetch(net, issuer, scope).await?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(held.token.insert(token).header.clone())
     }
 
     fn slot(&self, scope: &str) -> Arc<Slot> {
@@ -175,21 +275,40 @@ impl Auth {
         tokens.entry(scope.to_owned()).or_default().clone()
     }
 
-    async fn fetch(
+    /// Fetches a token by the method that worked here before, or by the other one if the token server does not know
+    /// that method.
+    async fn fetch(&self, net: &Transport, issuer: Issuer<'_>, scope: &str) -> Result<Token, Error> {
+        let method = match &self.credentials {
+            // OAuth 2 knows no anonymous tokens.
+            None => return self.fetch_by(net, TokenMethod::Get, issuer, scope).await,
+            Some(credentials) if credentials.username == IDENTITY => TokenMethod::Post,
+            Some(_) => net.manners.lock().token,
+        };
+        match self.fetch_by(net, method, issuer, scope).await {
+            Err(error) if knows_other(&error) => {
+                let token = self.fetch_by(net, method.other(), issuer, scope).await.map_err(|_| error)?;
+                net.manners.lock().token = method.other();
+                Ok(token)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn fetch_by(
         &self,
         net: &Transport,
-        realm: &Url,
-        service: Option<&str>,
+        method: TokenMethod,
+        issuer: Issuer<'_>,
         scope: &str,
     ) -> Result<Token, Error> {
-        let ask = self.ask(net, realm, service, scope);
+        let ask = self.ask(net, method, issuer, scope);
         let fail = |reason| net.error(&ask.doing, reason);
-        let basic = self.basic();
+        let basic = self.basic().filter(|_| method == TokenMethod::Get);
         let answer = net.exchange(&ask, basic.as_ref()).await?;
         let received = Instant::now();
         match answer.status {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED if basic.is_none() => {
+            StatusCode::UNAUTHORIZED if self.credentials.is_none() => {
                 return Err(fail(Reason::Unauthorized("the token server gives nothing to the anonymous")));
             }
             StatusCode::UNAUTHORIZED => {
@@ -201,36 +320,73 @@ impl Auth {
         read_token(&answer.body, received).map_err(|why| fail(Reason::Invalid(why.into())))
     }
 
-    fn ask(&self, net: &Transport, realm: &Url, service: Option<&str>, scope: &str) -> Ask {
-        let mut url = realm.clone();
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = service {
-                query.append_pair("service", service);
+    fn ask(&self, net: &Transport, method: TokenMethod, issuer: Issuer<'_>, scope: &str) -> Ask {
+        let Issuer { realm, service } = issuer;
+        let mut ask =
+            ask(net, realm, format!("token from {}", visible(realm.host_str().unwrap_or_default())));
+        let mut fields: Vec<(&str, &str)> = service.map(|service| ("service", service)).into_iter().collect();
+        if !scope.is_empty() {
+            fields.push(("scope", scope));
+        }
+        fields.push(("client_id", CLIENT_ID));
+        match (&self.credentials, method) {
+            (Some(Credentials { username, password }), TokenMethod::Post) => {
+                if username == IDENTITY {
+                    fields.extend([("grant_type", "refresh_token"), ("refresh_token", password.expose())]);
+                } else {
+                    let grant =
+                        [("grant_type", "password"), ("username", username), ("password", password.expose())];
+                    fields.extend(grant);
+                }
+                let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+                (ask.method, ask.form) = (Method::POST, Some(Secret::new(form)));
             }
-            if !scope.is_empty() {
-                query.append_pair("scope", scope);
-            }
-            query.append_pair("client_id", CLIENT_ID);
-            if let Some(credentials) = &self.credentials {
-                query.append_pair("account", &credentials.username);
+            (credentials, _) => {
+                let account =
+                    credentials.as_ref().map(|credentials| ("account", credentials.username.as_str()));
+                ask.url.query_pairs_mut().extend_pairs(fields.into_iter().chain(account));
             }
         }
-        Ask {
-            method: Method::GET,
-            doing: format!("token from {}", visible(realm.host_str().unwrap_or_default())),
-            url,
-            accept: None,
-            if_none_match: None,
-            from: None,
-            cap: MAX_RESPONSE,
-            // An administrator approves a realm by its name, so a redirect to another host is not covered.
-            redirects: 0,
-            once: false,
-            header_deadline: net.limits.headers,
-            counted: false,
-        }
+        ask
     }
+}
+
+/// A plain request for this URL.
+fn ask(net: &Transport, url: &Url, doing: String) -> Ask {
+    Ask {
+        method: Method::GET,
+        url: url.clone(),
+        accept: None,
+        if_none_match: None,
+        from: None,
+        form: None,
+        cap: MAX_RESPONSE,
+        redirects: net.limits.redirects,
+        // An administrator approves a realm by its name, so a redirect to another host is not covered.
+        within: true,
+        failing: Failing::Again,
+        header_deadline: net.limits.headers,
+        counted: false,
+        doing,
+    }
+}
+
+fn bearer(offered: &[Challenge]) -> Option<&Challenge> {
+    offered.iter().find(|c| c.scheme == "bearer" && c.parameter("realm").is_some())
+}
+
+/// Whether a token server refused what it was asked for, rather than failing.
+fn is_refused(error: &Error) -> bool {
+    match error.reason {
+        Reason::Unauthorized(_) | Reason::Forbidden => true,
+        Reason::Status { status, .. } => (400..500).contains(&status) && !error.is_transient(),
+        _ => false,
+    }
+}
+
+/// Whether a token server that answers so may know the other method of asking.
+fn knows_other(error: &Error) -> bool {
+    matches!(error.reason, Reason::Status { status: 400 | 404 | 405 | 406 | 411 | 415 | 422 | 501, .. })
 }
 
 /// The realm and service of a bearer challenge, checked before anything is sent there.
@@ -244,9 +400,12 @@ fn read_bearer(net: &Transport, challenge: &Challenge) -> Result<(Url, Option<St
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(invalid("has control characters or spaces"));
     }
-    let realm = net.policy.home().join(text).map_err(|_| invalid("is not a URL"))?;
+    let mut realm = net.policy.home().join(text).map_err(|_| invalid("is not a URL"))?;
     if realm.fragment().is_some() {
         return Err(invalid("has a fragment"));
+    }
+    if realm.scheme() == "http" && net.policy.home().scheme() == "https" {
+        realm = net.policy.encrypted(&realm)?;
     }
     net.policy.approve_realm(&realm)?;
     Ok((realm, challenge.parameter("service").map(Into::into)))

@@ -2,13 +2,14 @@
 
 pub(crate) mod blob;
 mod list;
+pub(crate) mod probe;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use jiff::Timestamp;
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue},
+    header::{CONTENT_TYPE, HeaderMap},
 };
 use url::Url;
 
@@ -21,12 +22,13 @@ use crate::{
     },
     registry::{
         address::{Policy, Resolver, SystemResolver},
-        ask::Ask,
+        ask::{Ask, Failing},
         auth::Auth,
         config::MAX_CONFIG,
         error::{Error, Reason, visible},
         limits::ClientLimits,
         manifest::{self, MAX_MANIFEST},
+        manners::Manners,
         silence::Silence,
         transport::{HttpAnswer, Settings, Transport, error_code},
     },
@@ -59,8 +61,8 @@ pub(crate) struct Remote {
     pub(crate) trusted_hosts: Vec<String>,
     /// The most requests in flight, at least 1.
     pub(crate) concurrency: usize,
-    /// How [`Client::probe`] asks, if it was learned earlier.
-    pub(crate) probe: ProbeMode,
+    /// What was learned about it earlier.
+    pub(crate) manners: Manners,
 }
 
 impl Remote {
@@ -81,31 +83,6 @@ pub(crate) struct Credentials {
     pub username: String,
     /// The password or token.
     pub password: Secret,
-}
-
-/// The cheapest request by which this registry tells where a tag points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum ProbeMode {
-    /// Not known yet.
-    #[default]
-    Unknown,
-    /// GET with `If-None-Match`; 304 comes before the manifest is even loaded.
-    Conditional,
-    /// HEAD.
-    Head,
-    /// GET, where neither works.
-    Get,
-}
-
-/// The result of [`Client::probe`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Probe {
-    /// The tag points to the same digest as before.
-    Unchanged,
-    /// The tag now points to this digest.
-    Moved(Digest),
-    /// The tag now points to this manifest.
-    Fetched(Fetched),
 }
 
 /// A verified manifest, as the registry served it.
@@ -147,7 +124,6 @@ struct Inner {
     net: Transport,
     auth: Auth,
     is_docker_hub: bool,
-    probe: Mutex<ProbeMode>,
 }
 
 impl Client {
@@ -192,12 +168,11 @@ impl Client {
             ssl_verify: remote.ssl_verify,
             ca_pem: remote.ca_pem.as_deref(),
             concurrency: remote.concurrency,
+            manners: remote.manners,
             limits,
         })?;
-        // Whether a 304 counts as a pull at Docker Hub is not documented; HEAD is documented not to.
-        let probe = if is_docker_hub { ProbeMode::Head } else { remote.probe };
         let auth = Auth::new(remote.credentials)?;
-        Ok(Self(Arc::new(Inner { base, net, auth, is_docker_hub, probe: Mutex::new(probe) })))
+        Ok(Self(Arc::new(Inner { base, net, auth, is_docker_hub })))
     }
 
     /// Asks whether this is a registry and accepts our credentials (`GET /v2/`).
@@ -216,21 +191,9 @@ impl Client {
     /// Whether the registry answers at all, with whatever status.
     pub(crate) async fn answers(&self) -> bool {
         let Ok(mut ask) = self.ask("", MAX_PING, "ping".into()) else { return false };
-        ask.once = true;
+        ask.failing = Failing::Nothing;
         let outcome = self.0.net.exchange(&ask, None).await;
         !matches!(outcome, Err(Error { reason: Reason::Unreachable(_) | Reason::Timeout(_), .. }))
-    }
-
-    /// Asks with one cheap request whether a tag still points to `known`. The first answers show which request is
-    /// cheapest here; see [`Client::probe_mode`].
-    pub(crate) async fn probe(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
-        match self.probe_mode() {
-            ProbeMode::Head => self.probe_by_head(repository, tag, known).await,
-            ProbeMode::Get => self.probe_by_get(repository, tag, known).await,
-            ProbeMode::Unknown | ProbeMode::Conditional => {
-                self.probe_conditionally(repository, tag, known).await
-            }
-        }
     }
 
     /// Fetches the manifest of a tag or digest and verifies it.
@@ -292,16 +255,21 @@ impl Client {
             return Err(self.refusal(&ask, &answer));
         }
         if answer.body.len() != expected || !digest.matches(&answer.body) {
-            return Err(
-                self.fail(&ask, Reason::Invalid("the bytes are not what the digest and size say".into()))
-            );
+            let why = Reason::Invalid("the bytes are not what the digest and size say".into());
+            return Err(self.fail(&ask, HttpAnswer::explained(&answer.headers, why)));
         }
         Ok(answer.body)
     }
 
-    /// The cheapest way to probe tags here, as far as it is known; worth storing for the next [`Remote`].
-    pub(crate) fn probe_mode(&self) -> ProbeMode {
-        *self.0.probe.lock()
+    /// What the registry was found to take; worth storing for the next [`Remote`].
+    pub(crate) fn manners(&self) -> Manners {
+        *self.0.net.manners.lock()
+    }
+
+    /// Forgets at the beginning of a scan what was learned a day ago or earlier.
+    pub(crate) fn renew_manners(&self, now: Timestamp) {
+        let mut manners = self.0.net.manners.lock();
+        *manners = manners.at(now);
     }
 
     /// The request that has waited longest for an answer, if any waits.
@@ -309,58 +277,7 @@ impl Client {
         self.0.net.silence()
     }
 
-    async fn probe_conditionally(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
-        let mut ask = self.manifest_ask(repository, tag)?;
-        // One value only: `distribution` compares the whole line.
-        ask.if_none_match = HeaderValue::from_str(&format!("\"{known}\"")).ok();
-        let answer = self.send(&ask, &pull(repository)).await?;
-        if answer.status == StatusCode::NOT_MODIFIED {
-            self.learn(ProbeMode::Conditional);
-            return Ok(Probe::Unchanged);
-        }
-        let fetched = self.accept_manifest(&ask, tag, answer)?;
-        if fetched.digest == *known {
-            // The registry ignores conditions. Any other method is cheaper.
-            self.learn(ProbeMode::Head);
-            return Ok(Probe::Unchanged);
-        }
-        Ok(Probe::Fetched(fetched))
-    }
-
-    async fn probe_by_head(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
-        let mut ask = self.manifest_ask(repository, tag)?;
-        ask.method = Method::HEAD;
-        ask.counted = false;
-        let answer = self.send(&ask, &pull(repository)).await?;
-        let digest = match answer.status {
-            StatusCode::OK => stated_digest(&answer.headers).map_err(|reason| self.fail(&ask, reason))?,
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => None,
-            _ => return Err(self.refusal(&ask, &answer)),
-        };
-        match digest {
-            Some(digest) if digest == *known => Ok(Probe::Unchanged),
-            Some(digest) => Ok(Probe::Moved(digest)),
-            None => {
-                self.learn(ProbeMode::Get);
-                self.probe_by_get(repository, tag, known).await
-            }
-        }
-    }
-
-    async fn probe_by_get(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
-        let fetched = self.manifest(repository, tag).await?;
-        // The registry may name the same bytes by a different algorithm.
-        let same = fetched.digest == *known || known.matches(&fetched.bytes);
-        Ok(if same { Probe::Unchanged } else { Probe::Fetched(fetched) })
-    }
-
-    fn learn(&self, mode: ProbeMode) {
-        if !self.0.is_docker_hub {
-            *self.0.probe.lock() = mode;
-        }
-    }
-
-    fn manifest_ask(&self, repository: &str, reference: &str) -> Result<Ask, Error> {
+    pub(in crate::registry) fn manifest_ask(&self, repository: &str, reference: &str) -> Result<Ask, Error> {
         self.check_repository(repository)?;
         let is_digest = reference.parse::<Digest>().is_ok();
         let separator = if is_digest { '@' } else { ':' };
@@ -374,15 +291,18 @@ impl Client {
         Ok(ask)
     }
 
-    fn accept_manifest(&self, ask: &Ask, reference: &str, answer: HttpAnswer) -> Result<Fetched, Error> {
+    pub(in crate::registry) fn accept_manifest(
+        &self,
+        ask: &Ask,
+        reference: &str,
+        answer: HttpAnswer,
+    ) -> Result<Fetched, Error> {
         if answer.status != StatusCode::OK {
             return Err(self.refusal(ask, &answer));
         }
-        let fetched =
-            verify(reference, answer.body, &answer.headers).map_err(|reason| self.fail(ask, reason))?;
-        if self.probe_mode() == ProbeMode::Unknown && tag_names(&answer.headers, &fetched.digest) {
-            self.learn(ProbeMode::Conditional);
-        }
+        let fetched = verify(reference, answer.body, &answer.headers)
+            .map_err(|reason| self.fail(ask, HttpAnswer::explained(&answer.headers, reason)))?;
+        self.note_tag(&answer.headers, &fetched.digest);
         Ok(fetched)
     }
 
@@ -390,13 +310,13 @@ impl Client {
     /// authorization.
     async fn send(&self, ask: &Ask, scope: &str) -> Result<HttpAnswer, Error> {
         let Inner { net, auth, .. } = &*self.0;
-        let authorization = auth.header(net, scope).await?;
-        let answer = net.exchange(ask, authorization.as_ref()).await?;
+        let shown = auth.show(net, scope).await?;
+        let answer = net.exchange(ask, shown.header()).await?;
         // Only the registry itself may ask for credentials; a host it redirects to may not.
         if answer.status != StatusCode::UNAUTHORIZED || !net.policy.is_home(&answer.url) {
-            return Ok(answer);
+            return auth.trust(shown, answer);
         }
-        let fresh = auth.answer(net, &ask.doing, &answer.headers, scope, authorization.as_ref()).await?;
+        let fresh = auth.answer(net, &ask.doing, &answer.headers, scope, shown).await?;
         net.exchange(ask, Some(&fresh)).await
     }
 
@@ -411,7 +331,9 @@ impl Client {
             from: None,
             cap,
             redirects: self.0.net.limits.redirects,
-            once: false,
+            failing: Failing::Again,
+            within: false,
+            form: None,
             header_deadline: self.0.net.limits.headers,
             counted: false,
             doing,
@@ -471,22 +393,15 @@ fn short(digest: &Digest) -> &str {
     digest.as_str().get(..19).unwrap_or(digest.as_str())
 }
 
-/// The `Docker-Content-Digest`, if the answer has one; an unreadable one is an error, because it can't be checked.
-fn stated_digest(headers: &HeaderMap) -> Result<Option<Digest>, Reason> {
-    let Some(value) = headers.get("docker-content-digest") else { return Ok(None) };
-    let parsed = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    parsed.map(Some).ok_or_else(|| Reason::Invalid("Docker-Content-Digest is not a digest we know".into()))
-}
-
-/// Whether the `ETag` is the digest, weak or strong.
-fn tag_names(headers: &HeaderMap, digest: &Digest) -> bool {
-    let tag = headers.get(ETAG).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    tag.trim_start_matches("W/").trim_matches('"') == digest.as_str()
+/// The `Docker-Content-Digest`, if the answer has one that can be compared. A header that is empty or names no digest
+/// counts as missing.
+fn stated_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Checks a manifest against everything that was stated about it.
 fn verify(reference: &str, bytes: Vec<u8>, headers: &HeaderMap) -> Result<Fetched, Reason> {
-    let stated = stated_digest(headers)?;
+    let stated = stated_digest(headers);
     let requested = reference.parse::<Digest>().ok();
     let says = |digest: &Option<Digest>| digest.as_ref().is_none_or(|digest| digest.matches(&bytes));
     if !says(&requested) {

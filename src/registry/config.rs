@@ -1,11 +1,11 @@
 //! Image configurations: the labels and the platform of an image (image-spec v1.1, config.md).
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
 use jiff::Timestamp;
 use serde::{
     Deserialize,
-    de::{Deserializer, MapAccess, Visitor},
+    de::{Deserializer, IgnoredAny, MapAccess, Visitor},
 };
 
 use crate::base::digest::Digest;
@@ -57,11 +57,12 @@ pub(crate) struct InvalidConfig {
 /// # Errors
 /// Broken JSON, JSON nested deeper than 128, or fields of another type.
 pub(crate) fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
-    let raw: RawConfig = serde_json::from_slice(bytes)
+    let raw: Fields<RawConfig> = serde_json::from_slice(bytes)
         .map_err(|error| InvalidConfig { line: error.line(), column: error.column() })?;
+    let raw = raw.0;
     let labels = [raw.config, raw.container_config]
         .into_iter()
-        .filter_map(|section| section?.labels)
+        .filter_map(|section| section.labels)
         .find(|labels| !labels.kept.is_empty() || labels.dropped > 0)
         .unwrap_or_default();
     Ok(Config {
@@ -70,24 +71,112 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<Config, InvalidConfig> {
         variant: raw.variant.map(|text| bounded_word(&text)).filter(|text| !text.is_empty()),
         created: raw.created.and_then(|text| text.parse().ok()),
         labels: labels.kept,
-        diff_ids: raw.rootfs.map(RootFs::binary).unwrap_or_default(),
+        diff_ids: raw.rootfs.binary(),
     })
 }
 
-#[derive(Deserialize)]
+/// An object that is read as Go reads it, and so Docker, Podman and containerd: keys are compared without letter case,
+/// of several values the last one counts, and `null` says nothing.
+struct Fields<T>(T);
+
+/// What is read of an object.
+trait Object: Default {
+    /// Takes the value of this key, which is in lower case; false for a key that is not read.
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
+}
+
+impl<'de, T: Object> Deserialize<'de> for Fields<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor(PhantomData))
+    }
+}
+
+struct FieldsVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Object> Visitor<'de> for FieldsVisitor<T> {
+    type Value = Fields<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<T>, A::Error> {
+        let mut object = T::default();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            if !object.take(&key.to_ascii_lowercase(), &mut map)? {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Fields(object))
+    }
+}
+
+/// Puts the next value of an object into `field`, unless it is `null`.
+fn fill<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    field: &mut Option<T>,
+    map: &mut A,
+) -> Result<bool, A::Error> {
+    if let Some(value) = map.next_value()? {
+        *field = Some(value);
+    }
+    Ok(true)
+}
+
+/// Reads the next value of an object, another object, into `object`.
+fn merge<'de, A: MapAccess<'de>, T: Object + Merge>(object: &mut T, map: &mut A) -> Result<bool, A::Error> {
+    if let Some(Fields(other)) = map.next_value()? {
+        object.merge(other);
+    }
+    Ok(true)
+}
+
+/// An object that may come several times, under keys that differ in their letter case.
+trait Merge {
+    /// Takes over what the later one says.
+    fn merge(&mut self, later: Self);
+}
+
+#[derive(Default)]
 struct RawConfig {
     os: Option<String>,
     architecture: Option<String>,
     variant: Option<String>,
     created: Option<String>,
-    config: Option<Section>,
-    container_config: Option<Section>,
-    rootfs: Option<RootFs>,
+    config: Section,
+    container_config: Section,
+    rootfs: RootFs,
 }
 
-#[derive(Deserialize)]
+impl Object for RawConfig {
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+        match key {
+            "os" => fill(&mut self.os, map),
+            "architecture" => fill(&mut self.architecture, map),
+            "variant" => fill(&mut self.variant, map),
+            "created" => fill(&mut self.created, map),
+            "config" => merge(&mut self.config, map),
+            "container_config" => merge(&mut self.container_config, map),
+            "rootfs" => merge(&mut self.rootfs, map),
+            _ => Ok(false),
+        }
+    }
+}
+
+#[derive(Default)]
 struct RootFs {
     diff_ids: Option<Vec<String>>,
+}
+
+impl Object for RootFs {
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+        if key == "diff_ids" { fill(&mut self.diff_ids, map) } else { Ok(false) }
+    }
+}
+
+impl Merge for RootFs {
+    fn merge(&mut self, later: Self) {
+        self.diff_ids = later.diff_ids.or_else(|| self.diff_ids.take());
+    }
 }
 
 impl RootFs {
@@ -103,10 +192,21 @@ impl RootFs {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Section {
-    #[serde(rename = "Labels")]
     labels: Option<Labels>,
+}
+
+impl Object for Section {
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+        if key == "labels" { fill(&mut self.labels, map) } else { Ok(false) }
+    }
+}
+
+impl Merge for Section {
+    fn merge(&mut self, later: Self) {
+        self.labels = later.labels.or_else(|| self.labels.take());
+    }
 }
 
 /// Labels, kept within the limits while they are read.
@@ -224,6 +324,26 @@ mod tests {
             assert_eq!(read(&json!({"created": created})).created, None, "{created}");
         }
         assert_eq!(read(&json!({})), Config::default());
+    }
+
+    #[test]
+    fn keys_are_read_without_letter_case_as_engines_do() {
+        let id = format!("sha256:{}", "ab".repeat(32));
+        for text in [
+            r#"{"config":{"labels":{"a":"1"}},"rootfS":{"diff_ids":["ID"]},"OS":"linux"}"#,
+            r#"{"Config":{"Labels":{"a":"1"}},"RootFS":{"Diff_IDs":["ID"]},"Os":"linux"}"#,
+            r#"{"CONFIG":{"LABELS":{"a":"1"}},"ROOTFS":{"DIFF_IDS":["ID"]},"os":"linux"}"#,
+            r#"{"config":{"Labels":{"a":"0"}},"Config":{"labels":{"a":"1"}},"rootfs":{"diff_ids":["ID"]},"os":"x","OS":"linux"}"#,
+            r#"{"config":{"Labels":{"a":"1"},"labels":null},"config":null,"rootfs":{"diff_ids":["ID"]},"os":"linux","os":null}"#,
+            r#"{"config":{"Labels":{"a":"1"}},"Config":{"Cmd":[]},"rootfs":{"diff_ids":["ID"]},"rootfs":{"type":"layers"},"os":"linux"}"#,
+        ] {
+            let config = parse_config(text.replace("\"ID\"", &format!("\"{id}\"")).as_bytes());
+            let config = config.unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(config.labels.get("a").map(String::as_str), Some("1"), "{text}");
+            assert_eq!((config.os.as_str(), config.diff_ids.len()), ("linux", 1), "{text}");
+        }
+        let label = r#"{"config":{"Labels":{"Key":"1","key":"2"}}}"#;
+        assert_eq!(parse_config(label.as_bytes()).unwrap().labels.len(), 2, "labels are no keys of ours");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) mod error;
 pub(crate) mod limits;
 mod listing;
 pub(crate) mod manifest;
+pub(crate) mod manners;
 pub(crate) mod pace;
 mod paging;
 mod retry;

@@ -64,7 +64,7 @@ fn next_target(line: &str) -> Result<Option<&str>, Unreadable> {
             // Quay once left the brackets out.
             None => rest.split_at_checked(rest.find(';').ok_or(Unreadable)?).ok_or(Unreadable)?,
         };
-        let (parameters, behind) = after.split_at_checked(parameters_end(after)).ok_or(Unreadable)?;
+        let (parameters, behind) = cut(after, ',');
         if !parameters.trim_start().is_empty() && !parameters.trim_start().starts_with(';') {
             return Err(Unreadable);
         }
@@ -76,8 +76,8 @@ fn next_target(line: &str) -> Result<Option<&str>, Unreadable> {
     Ok(None)
 }
 
-/// Where this link's parameters end: at a comma outside quotes.
-fn parameters_end(text: &str) -> usize {
+/// Cuts a text at the first such mark outside quotes; the mark stays with the rest.
+fn cut(text: &str, mark: char) -> (&str, &str) {
     let mut quoted = false;
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -85,29 +85,28 @@ fn parameters_end(text: &str) -> usize {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            ',' if !quoted => return at,
+            _ if c == mark && !quoted => return text.split_at_checked(at).unwrap_or((text, "")),
             _ => {}
         }
     }
-    text.len()
+    (text, "")
 }
 
 /// Whether the relations that these parameters name include `next`, or none is named. Of several `rel`, the first
 /// counts (RFC 8288, 3.3).
 fn is_next(parameters: &str) -> Result<bool, Unreadable> {
-    let keys = parameters.split(';').map(|parameter| {
+    let mut rest = parameters;
+    while !rest.is_empty() {
+        let (parameter, behind) = cut(rest.trim_start_matches(';'), ';');
         let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        (key.trim(), value.trim())
-    });
-    let mut relations = keys.filter(|(key, _)| key.eq_ignore_ascii_case("rel")).map(|(_, value)| value);
-    match relations.next() {
-        None => Ok(true),
-        Some("") => Err(Unreadable),
-        Some(value) => {
-            let names = value.trim_matches(['"', '\'']);
-            Ok(names.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case("next")))
+        if key.trim().eq_ignore_ascii_case("rel") {
+            let names = value.trim().trim_matches(['"', '\'']);
+            let is_next = names.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case("next"));
+            return if names.is_empty() { Err(Unreadable) } else { Ok(is_next) };
         }
+        rest = behind;
     }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use crate::base::backoff::{Backoff, chance};
@@ -10,19 +11,56 @@ use crate::base::backoff::{Backoff, chance};
 /// long costs them one request.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_mins(15);
 
-/// The pause that `Retry-After` asks for (RFC 9110, 10.2.3: seconds or a date), at most [`MAX_PAUSE`]. A date in the
-/// past means no pause. Any other value, including a negative number, counts as no header. A date is counted from the
-/// answer's own `Date`, because either clock may be wrong; from `now` if there is none.
+/// From this number on, a `Retry-After` in digits is no wait but a time of day, in seconds since 1970; from the next one
+/// on in milliseconds. The first is a wait of 31 years.
+const TIME_OF_DAY: f64 = 1e9;
+const TIME_OF_DAY_IN_MILLISECONDS: f64 = 1e12;
+/// No time of day has this many seconds: a number beyond it is a long wait.
+const LAST_TIME_OF_DAY: f64 = 1e10;
+
+/// The pause that `Retry-After` asks for, at most [`MAX_PAUSE`]: in seconds or as a date (RFC 9110, 10.2.3), or as
+/// registries and the proxies before them write it: with a fraction, with a unit, as a Unix time or a timestamp, in
+/// `X-Retry-After`. A date in the past means no pause. Any other value, including a negative number, counts as no
+/// header. A date is counted from the answer's own `Date`, because either clock may be wrong; from `now` if there is
+/// none.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let asked = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // A number with too many digits still means a long time.
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-    } else {
-        let said = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-        httpdate::parse_http_date(text).ok()?.duration_since(said.unwrap_or(now)).unwrap_or_default()
-    };
+    let mut values = [RETRY_AFTER.as_str(), "x-retry-after"].into_iter().filter_map(|name| headers.get(name));
+    let said = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    let asked = values.find_map(|value| asked(value.to_str().ok()?.trim(), said.unwrap_or(now)))?;
     Some(asked.min(MAX_PAUSE))
+}
+
+fn asked(text: &str, now: SystemTime) -> Option<Duration> {
+    let until = |time: SystemTime| time.duration_since(now).unwrap_or_default();
+    let is_number = text.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    let (digits, unit) =
+        text.split_at_checked(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))?;
+    let number = digits.parse::<f64>().ok().filter(|_| is_number);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "ms" => Some(0.001),
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => Some(1.0),
+        "m" | "min" | "mins" | "minute" | "minutes" => Some(60.0),
+        "h" | "hour" | "hours" => Some(3600.0),
+        _ => None,
+    };
+    let seconds = |number: f64| Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX);
+    match (number, scale) {
+        (Some(number), Some(_)) if unit.is_empty() && (TIME_OF_DAY..LAST_TIME_OF_DAY).contains(&number) => {
+            Some(until(SystemTime::UNIX_EPOCH + seconds(number)))
+        }
+        (Some(number), Some(_))
+            if unit.is_empty()
+                && (TIME_OF_DAY_IN_MILLISECONDS..LAST_TIME_OF_DAY * 1000.0).contains(&number) =>
+        {
+            Some(until(SystemTime::UNIX_EPOCH + seconds(number / 1000.0)))
+        }
+        (Some(number), Some(scale)) => Some(seconds(number * scale)),
+        _ => {
+            let date = httpdate::parse_http_date(text).ok();
+            let date = date.or_else(|| text.parse::<Timestamp>().ok().map(SystemTime::from));
+            date.map(until)
+        }
+    }
 }
 
 /// The wait before try `attempt` + 1 (counted from 1): it doubles from `base`, with random spread.
@@ -54,7 +92,17 @@ mod tests {
             (&past, Some(Duration::ZERO)),
             ("-5", None),
             ("+5", None),
-            ("1.5", None),
+            ("1.5", Some(Duration::from_millis(1500))),
+            ("3s", Some(Duration::from_secs(3))),
+            ("250 ms", Some(Duration::from_millis(250))),
+            ("2 minutes", Some(Duration::from_mins(2))),
+            ("3 moons", None),
+            // A time of day: in seconds, with a fraction, in milliseconds, as a timestamp.
+            ("1700000003", Some(Duration::from_secs(3))),
+            ("1700000003.5", Some(Duration::from_millis(3500))),
+            ("1700000003000", Some(Duration::from_secs(3))),
+            ("1699999999", Some(Duration::ZERO)),
+            ("2023-11-14T22:13:23Z", Some(Duration::from_secs(3))),
             ("soon", None),
             ("", None),
         ] {
@@ -63,6 +111,11 @@ mod tests {
             assert_eq!(retry_after(&headers, now), expected, "{text:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        let other: HeaderMap = [("x-retry-after", "1700000003")]
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .into_iter()
+            .collect();
+        assert_eq!(retry_after(&other, now), Some(Duration::from_secs(3)));
         // Our clock is a day ahead, or behind.
         for ours in [now - Duration::from_hours(24), now, now + Duration::from_hours(24)] {
             let headers = [(DATE, date(0)), (RETRY_AFTER, date(90))];

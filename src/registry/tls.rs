@@ -6,13 +6,16 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, OtherError, RootCertStore,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    server::ParsedCertificate,
 };
 
 use crate::registry::error::Reason;
@@ -35,7 +38,8 @@ pub(crate) fn client_config(
         Some(pem) => verifier(with_ca(pem)?, &provider)?,
         None => system.clone(),
     };
-    let trust = Trust { own, verify, private, system, provider: provider.clone() };
+    let given = ca_pem.map(certificates).transpose()?.unwrap_or_default();
+    let trust = Trust { own, verify, given, private, system, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Reason::Misconfigured(error.to_string()))?
@@ -66,14 +70,17 @@ pub(crate) fn system_roots() -> &'static RootCertStore {
 /// [`Reason::Misconfigured`] when the text holds no usable certificate.
 pub(crate) fn with_ca(pem: &str) -> Result<RootCertStore, Reason> {
     let mut roots = system_roots().clone();
-    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .take(MAX_CA)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| Reason::Misconfigured("the CA certificate is not readable PEM".into()))?;
-    if roots.add_parsable_certificates(certificates).0 == 0 {
+    if roots.add_parsable_certificates(certificates(pem)?).0 == 0 {
         return Err(Reason::Misconfigured("the CA file holds no usable certificate".into()));
     }
     Ok(roots)
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Reason> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .take(MAX_CA)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Reason::Misconfigured("the CA certificate is not readable PEM".into()))
 }
 
 fn verifier(
@@ -90,6 +97,8 @@ fn verifier(
 struct Trust {
     own: Vec<String>,
     verify: bool,
+    /// The certificates that an administrator gave.
+    given: Vec<CertificateDer<'static>>,
     private: Arc<WebPkiServerVerifier>,
     system: Arc<WebPkiServerVerifier>,
     provider: Arc<CryptoProvider>,
@@ -116,7 +125,16 @@ impl ServerCertVerifier for Trust {
             return Ok(ServerCertVerified::assertion());
         }
         let verifier = if own { &self.private } else { &self.system };
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let outcome = verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match outcome {
+            // A self-signed certificate that may sign others is refused as a server's own, after its dates were
+            // checked and before its name was. One that an administrator gave is trusted as it is.
+            Err(error) if own && is_authority(&error) && self.given.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            outcome => outcome,
+        }
     }
 
     fn verify_tls12_signature(
@@ -142,6 +160,15 @@ impl ServerCertVerifier for Trust {
     }
 }
 
+/// Whether a certificate was refused only because it is an authority's.
+fn is_authority(error: &TlsError) -> bool {
+    matches!(
+        error,
+        TlsError::InvalidCertificate(CertificateError::Other(OtherError(cause)))
+            if cause.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+    )
+}
+
 /// Explains a failed handshake in an operator's words, with the remedy if there is one.
 pub(crate) fn explain(error: &TlsError) -> String {
     match error {
@@ -149,7 +176,16 @@ pub(crate) fn explain(error: &TlsError) -> String {
             "no trusted CA signed its certificate (UnknownIssuer); give the registry its CA certificate"
                 .into()
         }
-        TlsError::InvalidCertificate(CertificateError::Expired) => "its certificate has expired".into(),
+        TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired; renew it".into()
+        }
+        TlsError::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "its certificate is not valid yet; see that both clocks are right".into(),
+        _ if is_authority(error) => {
+            "its certificate is a self-signed authority's; give the registry this very certificate as its CA"
+                .into()
+        }
         TlsError::InvalidMessage(_) => "it does not speak TLS; is it http:// perhaps?".into(),
         TlsError::InvalidCertificate(why) => format!("its certificate is refused: {why}"),
         other => other.to_string(),

@@ -6,11 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use reqwest::{
     Method, StatusCode,
     header::{
-        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, IF_NONE_MATCH,
-        LOCATION, RANGE, RETRY_AFTER,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+        IF_NONE_MATCH, LOCATION, RANGE,
     },
 };
 use tokio::{
@@ -22,15 +23,18 @@ use url::Url;
 use crate::base::error::find_cause;
 use crate::registry::{
     address::{Filtered, Policy, Refused, Resolver, same_origin},
-    ask::Ask,
+    ask::{Ask, Failing},
     error::{Error, Reason, is_transient_status, visible},
     limits::ClientLimits,
+    manners::Manners,
     pace::{Pace, Pause},
     retry,
     silence::{Silence, Waits},
     tls,
 };
 
+/// The names of content codings that compress (RFC 9110, 8.4.1, and their registry).
+const CODINGS: [&str; 8] = ["gzip", "x-gzip", "deflate", "br", "compress", "x-compress", "zstd", "dcb"];
 /// How many bytes of an error's body are read to find its OCI code.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 /// Bodies larger than this are held one at a time. Few honest answers are this large besides pages of many thousand
@@ -62,6 +66,8 @@ pub(crate) struct Transport {
     pub(crate) policy: Arc<Policy>,
     pub(crate) limits: ClientLimits,
     pub(crate) pace: Pace,
+    /// What the registry was found to take.
+    pub(crate) manners: Mutex<Manners>,
     host: String,
     slots: Semaphore,
     /// Held with a body larger than [`LARGE`] until the body is parsed, so that memory holds one such body in all
@@ -100,6 +106,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) ssl_verify: bool,
     pub(crate) ca_pem: Option<&'a str>,
     pub(crate) concurrency: usize,
+    pub(crate) manners: Manners,
     pub(crate) limits: ClientLimits,
 }
 
@@ -109,7 +116,7 @@ impl Transport {
     /// # Errors
     /// [`Reason::Misconfigured`] for a CA that can't be read.
     pub(crate) fn new(settings: Settings<'_>) -> Result<Self, Reason> {
-        let Settings { host, policy, resolver, ssl_verify, ca_pem, concurrency, limits } = settings;
+        let Settings { host, policy, resolver, ssl_verify, ca_pem, concurrency, manners, limits } = settings;
         let tls = tls::client_config(policy.own_names(), ssl_verify, ca_pem)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -135,6 +142,7 @@ impl Transport {
             host: host.into(),
             slots: Semaphore::new(concurrency.max(1)),
             large: Arc::new(Semaphore::new(1)),
+            manners: Mutex::new(manners),
             waits: Waits::default(),
         })
     }
@@ -180,7 +188,9 @@ impl Transport {
             silent += u32::from(failed.reason == NO_ANSWER);
             let last = attempt >= self.limits.attempts || silent >= self.limits.silent;
             match failed.again {
-                Again::AfterBackoff if ask.once => return Err(self.error(&ask.doing, failed.reason)),
+                Again::AfterBackoff if ask.failing == Failing::Nothing => {
+                    return Err(self.error(&ask.doing, failed.reason));
+                }
                 Again::Never => return Err(self.error(&ask.doing, failed.reason)),
                 Again::AfterPause(asked) => {
                     let unasked = retry::wait(self.limits.unasked_pause, attempt);
@@ -210,7 +220,7 @@ impl Transport {
         match timeout(self.limits.total, whole).await {
             // This try has used up the time for a whole answer; once is enough.
             Err(_) => Err(FailedTry::final_(Reason::Timeout("the whole answer took too long"))),
-            Ok(outcome) => outcome.and_then(judge),
+            Ok(outcome) => outcome.and_then(|answer| judge(ask, answer)),
         }
     }
 
@@ -225,10 +235,9 @@ impl Transport {
         let (url, response) = self.follow(ask, authorization).await?;
         let status = response.status();
         if status.is_success() {
-            check_encoding(response.headers())?;
             return Ok(Opened::Coming { status, response, url });
         }
-        self.receive(ask, url, response).await.and_then(judge).map(Opened::Whole)
+        self.receive(ask, url, response).await.and_then(|answer| judge(ask, answer)).map(Opened::Whole)
     }
 
     /// Returns the next piece of a body; `None` after the last.
@@ -275,6 +284,12 @@ impl Transport {
                 break;
             }
             let next = redirect_target(&url, response.headers()).map_err(FailedTry::final_)?;
+            if ask.within && !same_origin(&url, &next) {
+                let host = visible(next.host_str().unwrap_or_default());
+                let why =
+                    format!("it redirects to {host}, where nothing of it may go; set the address behind it");
+                return Err(FailedTry::final_(Reason::Invalid(why)));
+            }
             // Once dropped, the header stays dropped, even if a later hop leads back.
             authorization = authorization.filter(|_| same_origin(&url, &next));
             url = next;
@@ -304,6 +319,10 @@ impl Transport {
         }
         if let Some(tag) = &ask.if_none_match {
             request = request.header(IF_NONE_MATCH, tag);
+        }
+        if let Some(form) = &ask.form {
+            let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+            request = request.header(CONTENT_TYPE, form_type).body(form.expose().to_owned());
         }
         if let Some(from) = ask.from {
             request = request.header(RANGE, format!("bytes={from}-"));
@@ -336,7 +355,6 @@ impl Transport {
         let (body, turn) = if ask.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             (Vec::new(), None)
         } else if status.is_success() {
-            check_encoding(&headers)?;
             self.read(&url, &mut response, ask.cap).await?
         } else {
             (self.read_error(&mut response).await, None)
@@ -414,27 +432,34 @@ impl Transport {
     }
 }
 
-fn check_encoding(headers: &HeaderMap) -> Result<(), FailedTry> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        let why = "it is compressed although that was not asked for";
-        return Err(FailedTry::final_(Reason::Invalid(why.into())));
+impl HttpAnswer {
+    /// Why the body is not what it should be, if it is `broken`. A `Content-Encoding` alone says nothing: many servers
+    /// send one that changes nothing, and digests decide. But it explains bytes that make no sense.
+    pub(crate) fn explained(headers: &HeaderMap, broken: Reason) -> Reason {
+        let names = headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let is_coding = |name: &str| CODINGS.iter().any(|coding| name.trim().eq_ignore_ascii_case(coding));
+        match broken {
+            Reason::Invalid(_) if names.flat_map(|line| line.split(',')).any(is_coding) => {
+                Reason::Invalid("it is compressed although that was not asked for".into())
+            }
+            other => other,
+        }
     }
-    Ok(())
 }
 
 /// Turns a status that means "not now" into a failed try.
-fn judge(answer: HttpAnswer) -> Result<HttpAnswer, FailedTry> {
+fn judge(ask: &Ask, answer: HttpAnswer) -> Result<HttpAnswer, FailedTry> {
     let status = answer.status.as_u16();
     let asked = retry::retry_after(&answer.headers, SystemTime::now());
     if status == 429 {
         let reason = Reason::RateLimited { until: Pause::lasting(Duration::ZERO) };
         return Err(FailedTry { reason, again: Again::AfterPause(asked) });
     }
-    if !is_transient_status(status) {
+    if !is_transient_status(status) || (ask.failing == Failing::Plainer && status == 500) {
         return Ok(answer);
     }
     let reason = Reason::Status { status, code: error_code(&answer.body) };
-    let paused = status == 503 && answer.headers.contains_key(RETRY_AFTER) && asked.is_some();
+    let paused = status == 503 && asked.is_some();
     Err(FailedTry { reason, again: if paused { Again::AfterPause(asked) } else { Again::AfterBackoff } })
 }
 

@@ -160,6 +160,9 @@ impl Content {
                     self.add_image(&mut resolved, child, config, size_bytes).await?;
                 }
                 ManifestRecord::Index { children, skipped } => {
+                    if children.is_empty() && skipped.is_empty() {
+                        resolved.skipped.push("an index without images".into());
+                    }
                     resolved.skipped.extend(skipped);
                     if depth == MAX_DEPTH {
                         resolved.failed.push(format!("indexes nest more than {MAX_DEPTH} deep"));
@@ -241,7 +244,7 @@ impl Content {
     async fn read_manifest(&self, source: Source<'_>, fetched: Fetched) -> Result<ManifestRecord, Trouble> {
         let unusable = |reason: String| Ok(ManifestRecord::Unusable { reason, is_broken: false });
         let broken = |reason: String| Ok(ManifestRecord::Unusable { reason, is_broken: true });
-        let classified = classify(&fetched.media_type, &fetched.bytes);
+        let classified = classify(&fetched.bytes);
         // Many manifests may wait for their configs at the same time, each of up to 4 MiB.
         drop(fetched);
         match classified {
@@ -254,7 +257,14 @@ impl Content {
             Ok(Manifest::Image(ImageManifest { config: descriptor, layers, total_size })) => {
                 let layer_sizes = layers.iter().map(|layer| layer.size).collect();
                 drop(layers);
+                let is_stated = descriptor.is_image_config();
                 match self.config(source, &descriptor).await? {
+                    Ok(config) if !is_stated && !is_of_image(&config) => {
+                        unusable("an artifact, not an image: its config describes none".into())
+                    }
+                    Err(_) if !is_stated => {
+                        unusable("an artifact, not an image: its config is no image's".into())
+                    }
                     Ok(config) if is_linux(&config.os) => Ok(ManifestRecord::Image {
                         config: descriptor.digest,
                         size_bytes: total_size,
@@ -315,6 +325,11 @@ pub(crate) fn is_pause(error: &RegistryError) -> bool {
     matches!(error.reason, crate::registry::error::Reason::RateLimited { .. })
 }
 
+/// Whether a config whose media type says nothing describes an image.
+fn is_of_image(config: &ConfigRecord) -> bool {
+    !config.os.is_empty() || !config.diff_ids.is_empty()
+}
+
 fn is_linux(os: &str) -> bool {
     // Images built before the field was common leave it empty.
     matches!(os, "linux" | "")
@@ -325,7 +340,7 @@ fn index_record(entries: Vec<Child>) -> ManifestRecord {
     for entry in entries {
         let platform = entry.platform.unwrap_or_default();
         if entry.attestation {
-            // This is part of how the image was built, and no tool lists it, so it does not count as skipped.
+            // This is part of how an image was built, and no tool lists it, so it does not count as skipped.
         } else if !is_linux(&platform.os) {
             skipped.push(format!("not for Linux but {}/{}", platform.os, platform.architecture));
         } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::access::caller::Caller;
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
-use crate::registry::client::Probe;
+use crate::registry::client::probe::Probe;
 use crate::registry::error::{Error as RegistryError, Reason};
 use crate::scan::service::Scanner;
 

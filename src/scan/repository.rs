@@ -15,7 +15,8 @@ use crate::catalog::image::{ConfigRecord, Image, ImageRecord};
 use crate::catalog::records::{RepositoryRecord, TagRecord};
 use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
-use crate::registry::client::{Names, Probe};
+use crate::registry::client::Names;
+use crate::registry::client::probe::Probe;
 use crate::registry::error::{Error as RegistryError, Reason};
 use crate::scan::concurrent_reads::ConcurrentReads;
 use crate::scan::content::{Fresh, Resolved, Source, Trouble, is_pause};
@@ -65,6 +66,8 @@ struct Draft {
     removed: Vec<Arc<Image>>,
     /// Tags of the catalog that the registry neither lists nor has.
     gone: Vec<String>,
+    /// How many tags the registry has and does not list.
+    lacking: usize,
     /// Tags that had images and now hold something entirely different.
     emptied: Vec<String>,
     tags: BTreeMap<String, TagRecord>,
@@ -97,6 +100,11 @@ impl Reading<'_> {
         let tags: Vec<&String> = listed.good.iter().chain(unlisted).collect();
         self.read_tags(&tags, &present, &before, &known, &mut draft).await?;
         let mut gone = std::mem::take(&mut draft.gone);
+        if draft.lacking > 0 {
+            let why =
+                format!("the registry's list of tags lacks {} of the tags that are there", draft.lacking);
+            draft.ledger.failed.push(format!("{}/{}", self.host(), self.name), why);
+        }
         // The sweep removes these together with the vanished ones, because it doubts a registry where most images go
         // at once.
         gone.append(&mut draft.emptied);
@@ -202,6 +210,9 @@ impl Reading<'_> {
                 }
                 Ok(found) => found,
             };
+            if matches!(found, Tag::Read(..)) && !listed.contains(tag.as_str()) {
+                draft.lacking += 1;
+            }
             unreached = match &found {
                 Tag::Unread(error) if matches!(error.reason, Reason::Timeout(_)) => unreached + SILENT,
                 Tag::Unread(error) if error.is_transient() => unreached + 1,

@@ -142,10 +142,17 @@ impl Scanner {
         let client = self.sessions.clients.of(&registry)?;
         let unavailable = |error: crate::registry::error::Error| Error::Unreachable(error.to_string());
         client.ping().await.map_err(unavailable)?;
+        let who = registry
+            .username
+            .as_ref()
+            .map_or_else(|| "without credentials".into(), |name| format!("as {name}"));
         match client.repositories().await {
-            Ok(listed) => Ok(format!("it answers and lists {} repositories", listed.good.len())),
+            Ok(listed) => {
+                Ok(format!("it answers and lists {} repositories; it is read {who}", listed.good.len()))
+            }
             Err(error) if has_no_catalog(&error) => Ok(format!(
-                "it answers, but does not list its repositories ({}): name them as projects, or scan images one by one",
+                "it answers, is read {who}, and does not list its repositories ({}): name them as projects, or scan \
+                 images one by one",
                 error.reason
             )),
             Err(error) => Err(unavailable(error)),

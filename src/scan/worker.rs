@@ -9,7 +9,6 @@ use async_trait::async_trait;
 
 use crate::base::clock::Clock;
 use crate::base::reference;
-use crate::catalog::clients::probing;
 use crate::catalog::service::Catalog;
 use crate::registry::client::{Client, Names};
 use crate::registry::error::{Error as RegistryError, Reason};
@@ -46,6 +45,7 @@ impl ScanWorker {
         match work {
             Work::List { registry, project, confirm_removals } => {
                 let session = self.sessions.join(place.task(), &registry)?;
+                session.client.renew_manners(self.clock.now());
                 self.list(&session, project.as_deref(), confirm_removals).await
             }
             Work::Repository { registry, name } => {
@@ -70,7 +70,7 @@ impl ScanWorker {
             }
             Work::Sweep { registry, confirm_removals } => {
                 let session = self.sessions.join(place.task(), &registry)?;
-                self.catalog.learn_probing(&registry, probing(session.client.probe_mode())).await?;
+                self.catalog.learn_manners(&registry, session.client.manners()).await?;
                 Ok(sweep::sweep(&self.catalog, place.task(), &session.registry, confirm_removals).await?)
             }
         }
@@ -160,7 +160,7 @@ impl ScanWorker {
 pub(crate) fn has_no_catalog(error: &RegistryError) -> bool {
     match error.reason {
         Reason::NotFound | Reason::Forbidden | Reason::Unauthorized(_) => true,
-        Reason::Status { status, .. } => matches!(status, 400 | 405 | 410 | 422 | 501),
+        Reason::Status { status, .. } => matches!(status, 400 | 404 | 405 | 410 | 422 | 501),
         _ => false,
     }
 }

@@ -13,8 +13,9 @@ use crate::base::secret::Secret;
 use crate::engine::export::LocalExport;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::source::{Document, Flow, Source};
-use crate::registry::client::{Client, Credentials, ProbeMode, Remote};
+use crate::registry::client::{Client, Credentials, Remote};
 use crate::registry::limits::ClientLimits;
+use crate::registry::manners::{Manners, ProbeMode};
 use crate::sources::file::pieces;
 use crate::sources::grants::Parts;
 use crate::sources::hand_out::USER;
@@ -47,7 +48,7 @@ pub(crate) fn over_http(
         ca_pem: ca_pem.map(Into::into),
         trusted_hosts: Vec::new(),
         concurrency: AT_ONCE,
-        probe: ProbeMode::Get,
+        manners: Manners { probe: ProbeMode::Get, ..Manners::default() },
     };
     // No redirects: a peer that redirects could send us anywhere.
     let limits = ClientLimits {

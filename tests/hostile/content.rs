@@ -59,15 +59,10 @@ async fn bytes_that_are_not_what_their_digest_says_change_nothing() {
         at(VICTIM, served(OCI_MANIFEST, manifest.bytes.clone()).header("docker-content-digest", digest))
     };
     let not = "not what Docker-Content-Digest says";
-    let unknown = "not a digest we know";
     let index = index_of(&[entry(right, "amd64")]);
     let lying = format!("/v2/r/a/manifests/{right}");
     let cases = vec![
         bad("the header names other bytes", not, says(&format!("sha256:{}", "12".repeat(32)))),
-        bad("upper case", unknown, says(&right.to_uppercase())),
-        bad("an algorithm nobody knows", unknown, says("md5:d41d8cd98f00b204e9800998ecf8427e")),
-        bad("an algorithm cut short", unknown, says("sha512:00")),
-        bad("no digest at all", unknown, says("latest")),
         bad(
             "other bytes under a digest",
             "not what the requested digest says",
@@ -175,7 +170,7 @@ async fn indexes_that_go_in_circles_or_on_and_on_come_to_an_end() {
 }
 
 #[tokio::test]
-async fn types_that_contradict_each_other_are_refused_and_parameters_ignored() {
+async fn what_a_manifest_is_served_as_does_not_matter() {
     let scene = Scene::set().await;
     let good = |content_type: Option<&str>, with_type: bool| {
         let (_, mut answers) = other();
@@ -195,8 +190,13 @@ async fn types_that_contradict_each_other_are_refused_and_parameters_ignored() {
         each(answers)
     };
     let cases = vec![
-        bad("an image served as an index", "but says it is", good(Some(OCI_INDEX), true)),
-        bad("a type of its own", "but says it is", good(Some("application/vnd.other+json"), true)),
+        odd("an image served as an index", good(Some(OCI_INDEX), true)),
+        odd("an image of no type served as an index", good(Some(OCI_INDEX), false)),
+        odd("a type of its own", good(Some("application/vnd.other+json"), true)),
+        odd("an old type", {
+            good(Some("application/vnd.docker.distribution.manifest.v1+prettyjws"), false)
+        }),
+        odd("bytes", good(Some("binary/octet-stream"), false)),
         odd("parameters", good(Some(&format!("{OCI_MANIFEST}; charset=utf-8; q=\"a;b\"")), true)),
         odd("upper case", good(Some(&OCI_MANIFEST.to_uppercase()), true)),
         odd("no Content-Type", good(None, true)),
@@ -298,4 +298,102 @@ async fn a_registry_of_nothing_but_broken_or_foreign_manifests_empties_no_catalo
         ),
     ];
     scene.endure(cases).await;
+}
+
+/// The other image, with its manifest changed.
+fn changed(
+    change: impl Fn(&mut Value),
+) -> impl Fn(&crate::support::http1::Request) -> Option<Answer> + Send + Sync {
+    let (manifest, mut answers) = other();
+    let mut body: Value = serde_json::from_slice(&manifest.bytes).unwrap();
+    change(&mut body);
+    answers[0] = (VICTIM.to_owned(), served(OCI_MANIFEST, body.to_string()).into());
+    each(answers)
+}
+
+#[tokio::test]
+async fn what_an_engine_runs_is_an_image_however_it_is_described() {
+    let scene = Scene::set().await;
+    let config_type = |kind: Value| changed(move |manifest| manifest["config"]["mediaType"] = kind.clone());
+    let cases = vec![
+        odd(
+            "no version",
+            changed(|manifest| drop(manifest.as_object_mut().unwrap().remove("schemaVersion"))),
+        ),
+        odd("version 0", changed(|manifest| manifest["schemaVersion"] = json!(0))),
+        odd("no layers", changed(|manifest| manifest["layers"] = Value::Null)),
+        odd("a config of no type", config_type(Value::Null)),
+        odd("a config of bytes", config_type(json!("application/octet-stream"))),
+        odd("a config of JSON", config_type(json!("application/json"))),
+    ];
+    scene.endure(cases).await;
+    // Keys of configs are read without letter case.
+    let registry = scene.registry().await;
+    let config = json!({"OS": "linux", "architecture": "amd64", "Config": {"labels": {"a": "b"}}, "rootfS": {"diff_ids": []}});
+    registry.turn(with_config(config.to_string()));
+    scene.app.admin().scan(&registry.host()).await;
+    let rows = scene.rows(&registry).await;
+    assert!(rows.iter().any(|row| row.contains(r#"[{"key":"a","value":"b"}]"#)), "{rows:#?}");
+}
+
+#[tokio::test]
+async fn what_holds_no_image_is_in_the_ledger_with_the_reason() {
+    let attestation = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"x"), "size": 5,
+        "platform": {"os": "unknown", "architecture": "unknown"}});
+    let windows = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"x"), "size": 5,
+        "platform": {"os": "windows", "architecture": "amd64"}});
+    let data = "no config at all";
+    let raw = json!({"schemaVersion": 2, "layers": [],
+        "config": {"mediaType": "application/octet-stream", "digest": sha256(data.as_bytes()), "size": data.len()}});
+    let scene = Scene::set().await;
+    for (manifest, why) in [
+        (index_of(&[]).bytes, "an index without images"),
+        (index_of(&[attestation]).bytes, "an index without images"),
+        (index_of(&[windows]).bytes, "not for Linux but windows/amd64"),
+        (json!({"mediaType": OCI_INDEX, "manifests": null}).to_string().into(), "an index without images"),
+        (raw.to_string().into(), "an artifact, not an image"),
+    ] {
+        let registry = scene.registry().await;
+        let blob = format!("/v2/r/a/blobs/{}", sha256(data.as_bytes()));
+        registry.turn(each(vec![
+            (VICTIM.to_owned(), served(OCI_INDEX, manifest).into()),
+            (blob, Response::new(200).body(data).into()),
+        ]));
+        for _ in 0..2 {
+            let task = scene.app.admin().scan(&registry.host()).await;
+            let skipped = task["ledger"]["skipped"].to_string();
+            assert!(skipped.contains(why) && skipped.contains("r/a:1"), "{why}: {task:#}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_platform_has_one_name_however_it_is_spelt() {
+    let spellings = [
+        ("linux/arm/6", "armv6l"),
+        ("linux/arm/v6l", "armv6l"),
+        ("linux/arm/armv6", "armv6l"),
+        ("linux/arm/V6", "armv6l"),
+        ("linux/arm/5", "armv5l"),
+        ("linux/armel", "armv6l"),
+        ("linux/arm/v7l", "armv7l"),
+        ("linux/arm", "armv7l"),
+        ("linux/arm64/V8", "aarch64"),
+        ("linux/x86-64", "x86_64"),
+    ];
+    let images = spellings
+        .iter()
+        .enumerate()
+        .map(|(n, (platform, _))| Image::new("r/a", &n.to_string()).platforms(&[platform]));
+    let registry = crate::support::shelf::Shelf::start(images).await;
+    let app = crate::support::app::App::start().await;
+    let credentials = Some((crate::support::registry::USER, crate::support::registry::PASSWORD));
+    app.admin().add_registry_at(&registry.host(), &registry.url(), credentials).await;
+    app.admin().scan(&registry.host()).await;
+    let images = app.admin().images().await;
+    for (n, (platform, expected)) in spellings.iter().enumerate() {
+        let tag = n.to_string();
+        let image = images.iter().find(|image| image["tag"] == tag).unwrap();
+        assert_eq!(image["architecture"], *expected, "{platform}");
+    }
 }

@@ -34,7 +34,7 @@ async fn a_link_to_elsewhere_is_not_followed_and_nothing_is_taken_for_gone() {
     let origin = "leads to another origin";
     let cases = vec![
         bad("another port", origin, at(TAGS, linked(&format!("{url}/v2/r/b/tags/list?last=4")))),
-        bad("another host, no scheme", origin, at(TAGS, linked(&format!("//{host}/v2/r/a/tags/list")))),
+        bad("another host, no scheme", origin, at(TAGS, linked(&format!("//{host}/v2/r/b/tags/list")))),
         bad("another scheme", origin, at(TAGS, linked("https://127.0.0.1/v2/r/b/tags/list"))),
         bad("a file", origin, at(TAGS, linked("file:///etc/passwd"))),
         bad("not even a URL", "is not a URL", at(TAGS, linked("http://[::1"))),
@@ -97,13 +97,29 @@ async fn lists_that_are_broken_or_empty_take_nothing_away() {
     .map(|(name, body)| bad(name, "r/a", at(TAGS, Response::new(200).body(body))))
     .collect();
     cases.extend([
-        odd("every list is empty", lists(|| Response::json(200, &json!({"tags": []})).into())),
-        odd("every list is null", lists(|| Response::json(200, &json!({"tags": null})).into())),
-        odd("every repository is unknown, and its tags are there", lists(|| Response::new(404).into())),
-        odd("a list without two of the tags", at(TAGS, Response::json(200, &json!({"tags": ["1", "4"]})))),
+        bad(
+            "every list is empty",
+            "lacks 4 of the tags",
+            lists(|| Response::json(200, &json!({"tags": []})).into()),
+        ),
+        bad(
+            "every list is null",
+            "lacks 4 of the tags",
+            lists(|| Response::json(200, &json!({"tags": null})).into()),
+        ),
+        bad(
+            "every repository is unknown, and its tags are there",
+            "lacks 4 of the tags",
+            lists(|| Response::new(404).into()),
+        ),
+        bad(
+            "a list without two of the tags",
+            "lacks 2 of the tags",
+            at(TAGS, Response::json(200, &json!({"tags": ["1", "4"]}))),
+        ),
         bad("every list is forbidden", "forbidden (403)", lists(|| Response::new(403).into())),
         bad("nothing is there at all", "so many at once", |_| Some(Response::new(404).into())),
-        odd("no catalog and no lists", |r: &Request| {
+        bad("no catalog and no lists", "lacks 4 of the tags", |r: &Request| {
             (r.path().ends_with("/tags/list") || r.path() == "/v2/_catalog")
                 .then(|| Response::new(404).into())
         }),
@@ -123,9 +139,12 @@ async fn lists_that_are_broken_or_empty_take_nothing_away() {
 fn two_pages(link: &'static str) -> impl Fn(&Request) -> Option<Answer> + Send + Sync {
     move |request| {
         let page = |tags: [&str; 2]| Response::json(200, &json!({"name": "r/a", "tags": tags}));
-        (request.path() == TAGS).then(|| match request.target.contains("p2") {
-            true => page(["3", "4"]).into(),
-            false => page(["1", "2"]).header("link", link).into(),
+        (request.path() == TAGS).then(|| {
+            if request.target.contains("p2") {
+                page(["3", "4"]).into()
+            } else {
+                page(["1", "2"]).header("link", link).into()
+            }
         })
     }
 }
@@ -146,15 +165,14 @@ async fn a_link_is_followed_as_it_is_meant_or_the_repository_fails() {
             (request.path() == TAGS && !request.target.contains("all")).then(|| empty().into())
         }),
         bad("a path that lost its beginning", "breaks off at page 2: not found (404)", {
-            two_pages("</r/a/tags/list?last=2>; rel=\"next\"")
+            two_pages("</v2/a/tags/list?last=2>; rel=\"next\"")
         }),
         bad("no link at all", "can't be read", two_pages("next: page two")),
         bad("half a link", "can't be read", two_pages("</v2/r/a/tags/list?p2; rel=\"next\"")),
         bad("a page that is forbidden", "breaks off at page 2: forbidden (403)", {
             let pages = two_pages("<?p2>; rel=next");
-            move |request: &Request| match request.target.contains("p2") {
-                true => Some(Response::new(403).into()),
-                false => pages(request),
+            move |request: &Request| {
+                if request.target.contains("p2") { Some(Response::new(403).into()) } else { pages(request) }
             }
         }),
     ];

@@ -28,6 +28,11 @@ fn slow_down(count: usize, retry_after: Option<String>) -> impl Fn(&Request) -> 
     }
 }
 
+fn unix(from_now: u64) -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    (since.as_secs() + from_now).to_string()
+}
+
 fn date(from_now: i64) -> String {
     let shift = Duration::from_secs(from_now.unsigned_abs());
     let now = SystemTime::now();
@@ -41,6 +46,9 @@ async fn a_registry_that_asks_for_a_pause_gets_it_and_the_scan_goes_on() {
     let cases = vec![
         odd("a second", slow_down(3, asked("1"))),
         odd("a date", slow_down(3, Some(date(2)))),
+        odd("a Unix time", slow_down(3, Some(unix(2)))),
+        odd("a Unix time in milliseconds", slow_down(1, Some(format!("{}000", unix(2))))),
+        odd("seconds with a unit", slow_down(1, asked("1.5s"))),
         odd("a date gone by", slow_down(3, Some(date(-100)))),
         odd("not said", slow_down(1, None)),
         odd("no time at all", slow_down(3, asked("0"))),

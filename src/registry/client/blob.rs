@@ -10,7 +10,7 @@ use url::Url;
 use crate::{
     base::digest::Digest,
     registry::{
-        ask::Ask,
+        ask::{Ask, Failing},
         client::{Client, Inner, pull, short},
         error::{Error, Reason},
         transport::{HttpAnswer, Opened},
@@ -43,19 +43,24 @@ impl Client {
         self.check_repository(repository)?;
         let doing = format!("blob {} of {repository}", short(digest));
         let mut ask = self.ask(&format!("{repository}/blobs/{digest}"), usize::MAX, doing)?;
-        ask.from = (from > 0).then_some(from);
+        ask.from = (from > 0 && !self.manners().refuses_ranges).then_some(from);
+        ask.failing = if ask.from.is_some() { Failing::Plainer } else { Failing::Again };
         let mut opened = self.open(&ask, &pull(repository)).await?;
-        // The registry disagrees about the length, or handles ranges in its own way: start from the beginning.
-        if matches!(&opened, Opened::Whole(answer) if answer.status == StatusCode::RANGE_NOT_SATISFIABLE) {
-            ask.from = None;
+        let mut start = first_byte(&opened, ask.from, size);
+        if start.is_err() && ask.from.is_some() {
+            // The registry handles ranges in its own way, or not at all: start from the beginning. 416 only says that
+            // it has nothing at this position.
+            let is_past_its_end = matches!(&opened, Opened::Whole(answer) if answer.status == StatusCode::RANGE_NOT_SATISFIABLE);
+            (ask.from, ask.failing) = (None, Failing::Again);
             opened = self.open(&ask, &pull(repository)).await?;
+            start = first_byte(&opened, None, size);
+            self.0.net.manners.lock().refuses_ranges |= start.is_ok() && !is_past_its_end;
         }
-        let (status, response, url) = match opened {
-            Opened::Coming { status, response, url } => (status, response, url),
+        let (response, url) = match opened {
+            Opened::Coming { response, url, .. } => (response, url),
             Opened::Whole(answer) => return Err(self.refusal(&ask, &answer)),
         };
-        let from = start(status, response.headers(), ask.from, size)
-            .map_err(|why| self.fail(&ask, Reason::Invalid(why.into())))?;
+        let from = start.map_err(|why| self.fail(&ask, Reason::Invalid(why.into())))?;
         let left = size.saturating_sub(from);
         if response.content_length().is_some_and(|length| length != left) {
             let why = "its length is not what its descriptor says";
@@ -67,15 +72,15 @@ impl Client {
     /// Sends a request as [`Client::send`] does, but leaves the body of the answer to be read as it comes.
     async fn open(&self, ask: &Ask, scope: &str) -> Result<Opened, Error> {
         let Inner { net, auth, .. } = &*self.0;
-        let authorization = auth.header(net, scope).await?;
-        match net.open(ask, authorization.as_ref()).await? {
+        let shown = auth.show(net, scope).await?;
+        match net.open(ask, shown.header()).await? {
             Opened::Whole(HttpAnswer { status: StatusCode::UNAUTHORIZED, headers, url, .. })
                 if net.policy.is_home(&url) =>
             {
-                let fresh = auth.answer(net, &ask.doing, &headers, scope, authorization.as_ref()).await?;
+                let fresh = auth.answer(net, &ask.doing, &headers, scope, shown).await?;
                 net.open(ask, Some(&fresh)).await
             }
-            opened => Ok(opened),
+            opened => auth.trust(shown, opened),
         }
     }
 }
@@ -108,6 +113,14 @@ impl Body {
             }
             None => Ok(None),
         }
+    }
+}
+
+/// Where in the blob the body of this answer begins.
+fn first_byte(opened: &Opened, asked: Option<u64>, size: u64) -> Result<u64, &'static str> {
+    match opened {
+        Opened::Coming { status, response, .. } => start(*status, response.headers(), asked, size),
+        Opened::Whole(_) => Err("it is refused"),
     }
 }
 

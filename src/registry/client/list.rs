@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use url::Url;
 
 use crate::registry::{
-    ask::Ask,
+    ask::{Ask, Failing},
     client::{Client, Names, pull},
     error::{Error, Reason},
     listing::{ListKind, Listing},
@@ -16,10 +16,6 @@ use crate::registry::{
 
 /// Largest page of tags or repositories. A hundred thousand tags take 2 MB.
 const MAX_PAGE: usize = 32 * 1024 * 1024;
-/// Names asked for per page: the most that `distribution` allows by default.
-const PAGE: usize = 1000;
-/// Names asked for where [`PAGE`] is refused.
-const SMALL_PAGE: usize = 100;
 /// Most pages in a row without a new name. Registries that filter what a user may see send a few such pages; one that
 /// sends more never comes to an end.
 const MAX_IDLE: usize = 100;
@@ -51,23 +47,35 @@ impl Client {
         if kind == ListKind::Repositories {
             ask.header_deadline = self.0.net.limits.catalog_headers;
         }
-        let listed = match self.list_by(kind, &ask, scope, Some(PAGE)).await {
-            Err(error) if error.reason == PAGE_REFUSED => {
-                self.list_by(kind, &ask, scope, Some(SMALL_PAGE)).await
+        let mut page = self.manners().page;
+        let listed = loop {
+            let smaller = page.smaller();
+            ask.failing = if smaller.is_some() { Failing::Plainer } else { Failing::Again };
+            match (self.list_by(kind, &ask, scope, page.names()).await, smaller) {
+                (Err(error), Some(smaller)) if refuses_number(&error) => page = smaller,
+                (outcome, _) => break outcome?,
             }
-            outcome => outcome,
         };
-        let before = match listed? {
+        self.0.net.manners.lock().page = page;
+        ask.failing = Failing::Again;
+        let before = match listed {
             Listed::Whole(names) => return Ok(names),
             Listed::Doubtful(names) => names,
         };
-        match self.list_by(kind, &ask, scope, None).await? {
-            Listed::Whole(names) if names.good.len() > before.good.len() => Ok(names),
-            _ => {
-                let why = "a full page has no link to the next one, and the registry does not go on after its last name";
-                Err(self.fail(&ask, Reason::Invalid(why.into())))
+        // Without a number there may be more; and a registry that sends as many names where one less is asked for knows
+        // no pages, so that what it sends is the list.
+        let ways =
+            [(None, before.good.len() + 1), (Some(before.good.len().saturating_sub(1)), before.good.len())];
+        for (size, enough) in ways {
+            if let Listed::Whole(names) = self.list_by(kind, &ask, scope, size).await?
+                && names.good.len() >= enough
+            {
+                return Ok(names);
             }
         }
+        let why =
+            "a full page has no link to the next one, and the registry does not go on after its last name";
+        Err(self.fail(&ask, Reason::Invalid(why.into())))
     }
 
     /// Reads all pages of `size` names, or of as many as the registry likes.
@@ -99,7 +107,9 @@ impl Client {
                     refusal => Err(broken_off(refusal, visited.len())),
                 };
             }
-            let page = listing.add(&answer.body).map_err(|reason| self.fail(&ask, reason))?;
+            let page = listing
+                .add(&answer.body)
+                .map_err(|reason| self.fail(&ask, HttpAnswer::explained(&answer.headers, reason)))?;
             if is_guess && page.new == 0 && page.entries > 0 {
                 // The registry ignores `last`.
                 return Ok(Listed::Doubtful(listing.finish()));
@@ -130,8 +140,11 @@ impl Client {
     }
 }
 
-/// How a registry refuses an `n` that is too large.
-const PAGE_REFUSED: Reason = Reason::Status { status: 400, code: Some("PAGINATION_NUMBER_INVALID") };
+/// Whether a registry may mean the number of names that was asked for by this refusal of a first page. There are many
+/// codes for it; the status is enough.
+fn refuses_number(error: &Error) -> bool {
+    matches!(error.reason, Reason::Status { status: 400 | 405 | 413 | 414 | 416 | 422 | 431 | 500 | 501, .. })
+}
 
 /// The error of a list that ended before its last page. What the status says is about that page: it does not say that
 /// the repository is gone, or that its list may not be read.

@@ -11,10 +11,11 @@ use std::{
 use crate::{
     base::digest::Digest,
     registry::{
-        client::{Client, Probe, ProbeMode, Remote},
+        client::{Client, Remote, probe::Probe},
         error::{Error, Reason},
         limits::ClientLimits,
         manifest::MAX_MANIFEST,
+        manners::{Manners, ProbeMode},
         tests::{
             EMPTY, Internet, OCI_INDEX, client, hasty, manifest, patient, remote,
             server::{Reply, Request, Server, Then},
@@ -232,10 +233,18 @@ async fn no_more_requests_are_in_flight_than_allowed() {
 
 #[tokio::test]
 async fn compressed_bodies_are_refused_and_not_asked_for() {
-    for encoding in ["gzip", "deflate", "br", "zstd", "gzip, identity"] {
-        let server = Server::start(move |_| manifest(&[("content-encoding", encoding)])).await;
-        let error = ask(&server, patient()).await.unwrap_err();
-        assert!(matches!(error.reason, Reason::Invalid(_)), "{encoding}: {error}");
+    for encoding in ["gzip", "deflate", "br", "ZSTD", "gzip, identity"] {
+        let headers = [("content-type", OCI_INDEX), ("content-encoding", encoding)];
+        let server = Server::start(move |_| Reply::new(200, &headers, b"\x1f\x8b\x08\0\0")).await;
+        let client = client(remote(&server.url()), patient());
+        let digest = Digest::sha256_of(b"plain");
+        for error in [
+            client.manifest("a", "tag").await.unwrap_err(),
+            client.tags("a").await.unwrap_err(),
+            client.blob("a", &digest, 5, 5).await.unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("compressed"), "{encoding}: {error}");
+        }
         let request = &server.requests()[0];
         assert_eq!(request.header("accept-encoding"), Some("identity"));
         let accept = request.header("accept").unwrap();
@@ -243,8 +252,26 @@ async fn compressed_bodies_are_refused_and_not_asked_for() {
         assert_eq!(request.header("user-agent"), Some(concat!("wharf/", env!("CARGO_PKG_VERSION"))));
         assert_eq!(request.header("cookie"), None);
     }
-    let server = Server::start(|_| manifest(&[("content-encoding", "identity")])).await;
-    ask(&server, patient()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_encoding_that_changes_nothing_is_none() {
+    for encoding in ["", "identity", "Identity", "none", "utf-8", "aws-chunked", "binary", "gzip"] {
+        let server = Server::start(move |request| {
+            if request.path().contains("blobs") {
+                Reply::new(200, &[("content-encoding", encoding)], "layer")
+            } else {
+                manifest(&[("content-encoding", encoding)])
+            }
+        })
+        .await;
+        let client = client(remote(&server.url()), patient());
+        client.manifest("a", "tag").await.unwrap();
+        let digest = Digest::sha256_of(b"layer");
+        client.blob("a", &digest, 5, 5).await.unwrap();
+        let mut body = client.open_blob("a", &digest, 5, 0).await.unwrap();
+        assert_eq!(body.next().await.unwrap().unwrap().as_ref(), b"layer", "{encoding}");
+    }
 }
 
 #[tokio::test]
@@ -331,10 +358,12 @@ async fn bytes_that_are_not_what_a_digest_says_are_refused() {
     for (stated, good) in [
         (right.as_str(), true),
         (wrong.as_str(), false),
-        (&upper, false),
-        ("md5:d41d8cd98f00b204e9800998ecf8427e", false),
-        ("sha256:", false),
-        ("", false),
+        // These say nothing, as if there were no header.
+        (&upper, true),
+        ("md5:d41d8cd98f00b204e9800998ecf8427e", true),
+        ("sha256:", true),
+        ("latest", true),
+        ("", true),
     ] {
         let header = stated.to_owned();
         let server = Server::start(move |_| manifest(&[("docker-content-digest", &header)])).await;
@@ -361,8 +390,8 @@ async fn bytes_that_are_not_what_a_digest_says_are_refused() {
 
 #[tokio::test]
 async fn a_sha512_digest_is_as_good() {
-    let digest = "sha512:36d7b8e4b3bb9a1a1bd2d3b1bb0f7d1eae4b6e2b";
-    let server = Server::start(move |_| manifest(&[("docker-content-digest", digest)])).await;
+    let other = sha512(b"other").to_string();
+    let server = Server::start(move |_| manifest(&[("docker-content-digest", &other)])).await;
     assert!(ask(&server, patient()).await.is_err());
     let digest = sha512(EMPTY.as_bytes());
     let header = digest.to_string();
@@ -377,7 +406,7 @@ fn sha512(bytes: &[u8]) -> Digest {
 }
 
 #[tokio::test]
-async fn the_type_served_and_the_type_stated_must_agree() {
+async fn the_type_stated_or_the_shape_decides_and_not_the_type_served() {
     let image = "application/vnd.oci.image.manifest.v1+json";
     let bare = r#"{"schemaVersion":2,"manifests":[]}"#;
     for (content_type, body, expected) in [
@@ -385,8 +414,11 @@ async fn the_type_served_and_the_type_stated_must_agree() {
         ("Application/vnd.OCI.image.index.v1+json; charset=utf-8", EMPTY, Some(OCI_INDEX)),
         (OCI_INDEX, bare, Some(OCI_INDEX)),
         ("application/json", EMPTY, Some(OCI_INDEX)),
-        ("text/plain; charset=utf-8", bare, Some("")),
-        (image, EMPTY, None),
+        ("text/plain; charset=utf-8", bare, Some(OCI_INDEX)),
+        ("binary/octet-stream", bare, Some(OCI_INDEX)),
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", bare, Some(OCI_INDEX)),
+        ("", bare, Some(OCI_INDEX)),
+        (image, EMPTY, Some(OCI_INDEX)),
         ("text/html", "<html>", None),
         (OCI_INDEX, "not json", None),
     ] {
@@ -483,17 +515,21 @@ fn numbered(count: usize) -> Reply {
 }
 
 #[tokio::test]
-async fn a_full_page_that_may_not_be_the_last_is_asked_for_without_a_number() {
-    // What the registry sends after the last name, and without a number of names.
-    for (after, whole, expected) in [
-        (numbered(0), numbered(1000), Some(1000)),
-        (numbered(1000), numbered(1500), Some(1500)),
-        (numbered(1000), numbered(1000), None),
-        (Reply::new(400, &[], ""), numbered(1500), Some(1500)),
-        (Reply::new(404, &[], ""), numbered(10), None),
+async fn a_full_page_that_may_not_be_the_last_is_doubted() {
+    // What the registry sends after the last name, without a number of names, and for one name less.
+    for (after, whole, less, expected) in [
+        (numbered(0), numbered(7), numbered(7), Some(1000)),
+        (numbered(1000), numbered(1500), numbered(7), Some(1500)),
+        (Reply::new(400, &[], ""), numbered(1500), numbered(7), Some(1500)),
+        // It knows no pages, and has exactly a thousand.
+        (numbered(1000), numbered(1000), numbered(1000), Some(1000)),
+        // It cuts off what is beyond the number.
+        (numbered(1000), numbered(1000), numbered(999), None),
+        (Reply::new(404, &[], ""), numbered(10), numbered(999), None),
     ] {
         let (listed, _) = list(move |request| match request.path() {
             "/v2/a/tags/list" => whole.clone(),
+            path if path.contains("n=999") => less.clone(),
             path if path.contains("last=") => after.clone(),
             _ => numbered(1000),
         })
@@ -523,20 +559,6 @@ async fn only_the_first_page_can_say_that_a_repository_is_unknown() {
     let elsewhere = Server::start(|_| Reply::new(404, &[], "")).await;
     let (listed, _) = list(move |_| Reply::redirect(307, &elsewhere.url())).await;
     assert_eq!(listed.unwrap_err().reason, Reason::Status { status: 404, code: None });
-}
-
-#[tokio::test]
-async fn a_page_size_that_is_refused_is_made_smaller() {
-    let (listed, requests) = list(|request| {
-        if request.path().ends_with("n=1000") {
-            let body = r#"{"errors":[{"code":"PAGINATION_NUMBER_INVALID","message":"invalid number of results requested"}]}"#;
-            return Reply::new(400, &[], body);
-        }
-        assert!(request.path().ends_with("n=100"));
-        tags(&["a"], None)
-    })
-    .await;
-    assert_eq!((listed.unwrap(), requests), (vec!["a".to_owned()], 2));
 }
 
 #[tokio::test]
@@ -584,11 +606,6 @@ async fn the_cheapest_probe_is_learned() {
     assert_eq!(learner.probe_mode(), ProbeMode::Conditional);
     // No condition was sent here.
     assert!(learner.manifest("a", "tag").await.is_err());
-
-    let server = Server::start(|_| manifest(&[("docker-content-digest", "sha256:ABC")])).await;
-    let mut by_head = remote(&server.url());
-    by_head.probe = ProbeMode::Head;
-    assert!(client(by_head, patient()).probe("a", "tag", &known).await.is_err());
 }
 
 #[tokio::test]
@@ -601,7 +618,8 @@ async fn docker_hub_is_always_asked_by_head() {
     assert_eq!(server.lines(), ["HEAD /v2/a/manifests/tag", "GET /v2/a/manifests/tag"]);
     assert_eq!(hub.probe_mode(), ProbeMode::Head);
     for probe in [ProbeMode::Unknown, ProbeMode::Conditional, ProbeMode::Get] {
-        let hub = Remote { probe, ..remote("https://registry-1.docker.io") };
+        let manners = Manners { probe, ..Manners::default() };
+        let hub = Remote { manners, ..remote("https://registry-1.docker.io") };
         assert_eq!(Client::with_resolver(hub, Arc::new(Internet)).unwrap().probe_mode(), ProbeMode::Head);
     }
 }

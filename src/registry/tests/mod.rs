@@ -2,6 +2,7 @@
 
 mod blobs;
 mod hostile;
+mod plainer;
 mod real;
 mod server;
 mod ssrf;
@@ -23,8 +24,9 @@ use crate::{
     base::secret::Secret,
     registry::{
         address::Resolver,
-        client::{Client, Credentials, ProbeMode, Remote},
+        client::{Client, Credentials, Remote},
         limits::ClientLimits,
+        manners::Manners,
         tests::server::Reply,
     },
 };
@@ -40,7 +42,7 @@ fn remote(url: &str) -> Remote {
         ca_pem: None,
         trusted_hosts: Vec::new(),
         concurrency: 8,
-        probe: ProbeMode::Unknown,
+        manners: Manners::default(),
     }
 }
 

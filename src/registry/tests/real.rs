@@ -11,11 +11,12 @@ use serde_json::json;
 use crate::{
     base::digest::Digest,
     registry::{
-        client::{Client, Probe, ProbeMode},
+        client::{Client, probe::Probe},
         config::parse_config,
         error::Reason,
         limits::ClientLimits,
         manifest::{Manifest, classify},
+        manners::ProbeMode,
         tests::{ann, client, patient, remote},
         tls,
     },
@@ -166,14 +167,14 @@ impl Pusher {
 /// Reads one image the way a scan does.
 async fn walk(client: &Client, repository: &str, tag: &str) -> Vec<(String, String)> {
     let top = client.manifest(repository, tag).await.unwrap();
-    let Manifest::Index(children) = classify(&top.media_type, &top.bytes).unwrap() else {
+    let Manifest::Index(children) = classify(&top.bytes).unwrap() else {
         panic!("{tag} is no index");
     };
     let mut found = Vec::new();
     for child in children {
         let fetched = client.manifest(repository, child.digest.as_str()).await.unwrap();
         assert_eq!(fetched.digest, child.digest);
-        let Manifest::Image(image) = classify(&fetched.media_type, &fetched.bytes).unwrap() else {
+        let Manifest::Image(image) = classify(&fetched.bytes).unwrap() else {
             panic!("{} is no image", child.digest);
         };
         assert_eq!(image.total_size, image.config.size + 5);
@@ -226,7 +227,7 @@ async fn a_real_registry_teaches_conditional_probes() {
     assert_eq!(fetched.digest, new);
 
     let mut by_head = remote(&registry.url);
-    by_head.probe = ProbeMode::Head;
+    by_head.manners.probe = ProbeMode::Head;
     let by_head = self::client(by_head, patient());
     assert_eq!(by_head.probe("a", "tag", &new).await.unwrap(), Probe::Unchanged);
     assert_eq!(by_head.probe("a", "tag", &old).await.unwrap(), Probe::Moved(new));

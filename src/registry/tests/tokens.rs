@@ -155,3 +155,114 @@ async fn of_several_challenges_bearer_is_taken_and_none_we_know_is_an_error() {
         assert_eq!(server.requests().len(), 1);
     }
 }
+
+/// A registry that shows the anonymous a part of what it has; only `/v2/` asks who is there.
+async fn partly_open(challenge: &'static str, anonymous: Reply) -> Server {
+    Server::start(move |request| {
+        if request.path().starts_with("/token") {
+            return match request.header("authorization") {
+                Some(basic) if basic.starts_with("Basic ") => numbered(1),
+                _ => Reply::new(401, &[], ""),
+            };
+        }
+        let good = if challenge.starts_with("Basic") { "Basic " } else { "Bearer t1" };
+        match request.header("authorization").is_some_and(|sent| sent.starts_with(good)) {
+            true if request.path().contains("_catalog") => Reply::ok(r#"{"repositories":["all"]}"#),
+            true => tags(&["all"], None),
+            false if request.path() == "/v2/" && !challenge.is_empty() => {
+                Reply::new(401, &[("www-authenticate", challenge)], "")
+            }
+            false => anonymous.clone(),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn credentials_are_used_from_the_first_request() {
+    for challenge in ["Basic realm=\"x\"", "Bearer realm=\"/token\",service=\"s\""] {
+        for anonymous in [
+            Reply::ok(r#"{"repositories":["part"],"tags":["part"]}"#),
+            Reply::ok(r#"{"repositories":null,"tags":null}"#),
+            Reply::new(403, &[], ""),
+            Reply::new(404, &[], ""),
+        ] {
+            let server = partly_open(challenge, anonymous).await;
+            let mut remote = remote(&server.url());
+            remote.credentials = Some(ann());
+            let client = client(remote, patient());
+            assert_eq!(client.repositories().await.unwrap().good, ["all"], "{challenge}");
+            assert_eq!(client.tags("a").await.unwrap().good, ["all"], "{challenge}");
+            let pings = server.lines().iter().filter(|line| *line == "GET /v2/").count();
+            assert_eq!(pings, 1, "{:?}", server.lines());
+        }
+    }
+    // A registry that asks nobody is told who is there all the same.
+    let server = Server::start(|request| match request.header("authorization") {
+        Some("Basic YW5uOmh1bnRlcjI=") => tags(&["all"], None),
+        _ => tags(&["part"], None),
+    })
+    .await;
+    let mut remote = remote(&server.url());
+    remote.credentials = Some(ann());
+    assert_eq!(client(remote, patient()).tags("a").await.unwrap().good, ["all"]);
+}
+
+#[tokio::test]
+async fn a_scope_that_is_refused_gives_way_to_the_one_that_the_registry_names() {
+    for refusal in [400, 401, 403, 404] {
+        // The registry is behind a proxy that rewrites `a` to `proj/a`; what it names may also be too much.
+        for (named, given) in [("repository:proj/a:pull", "proj"), ("repository:a:pull,push", "a%3Apull")] {
+            let server = Server::start(move |request| {
+                let path = request.path();
+                if path.starts_with("/token") {
+                    let is_good = path.contains(given) && !path.contains("push");
+                    return if is_good { numbered(1) } else { Reply::new(refusal, &[], "") };
+                }
+                if request.header("authorization") == Some("Bearer t1") {
+                    return tags(&["x"], None);
+                }
+                let challenge = format!(r#"Bearer realm="/token",service="s",scope="{named}""#);
+                Reply::new(401, &[("www-authenticate", &challenge)], "")
+            })
+            .await;
+            for credentials in [None, Some(ann())] {
+                let remote = crate::registry::client::Remote { credentials, ..remote(&server.url()) };
+                let client = client(remote, patient());
+                for _ in 0..2 {
+                    assert_eq!(client.tags("a").await.unwrap().good, ["x"], "{refusal} {named}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_without_a_token_is_not_taken_for_the_answer_to_the_account() {
+    let server = Server::start(|request| match request.path() {
+        "/v2/" => Reply::new(401, &[("www-authenticate", "Bearer realm=\"/token\"")], ""),
+        path if path.starts_with("/token") => Reply::new(403, &[], ""),
+        _ => tags(&["part"], None),
+    })
+    .await;
+    let mut remote = remote(&server.url());
+    remote.credentials = Some(ann());
+    let error = client(remote, patient()).tags("a").await.unwrap_err();
+    assert_eq!(error.reason, Reason::Forbidden, "{error}");
+}
+
+#[tokio::test]
+async fn a_token_server_may_redirect_within_its_origin() {
+    let server = Server::start(|request| match request.path() {
+        path if path.starts_with("/token?") => Reply::redirect(307, "/service/token"),
+        "/service/token" if request.header("authorization").is_some() => numbered(1),
+        _ => match request.header("authorization") {
+            Some("Bearer t1") => tags(&["x"], None),
+            _ => Reply::new(401, &[("www-authenticate", "Bearer realm=\"/token\"")], ""),
+        },
+    })
+    .await;
+    let mut remote = remote(&server.url());
+    remote.credentials = Some(ann());
+    client(remote, patient()).tags("a").await.unwrap();
+}

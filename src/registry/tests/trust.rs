@@ -70,6 +70,27 @@ impl Authority {
         self.openssl(&format!(
             "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days {days} -extfile ext"
         ));
+        self.present(reply).await
+    }
+
+    /// A server with a certificate that signed itself, with these extensions, valid for this many days.
+    async fn self_signed(&self, name: &str, days: i32, extension: &str) -> Server {
+        self.openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem \
+             -days 2 -subj /CN={name} -addext subjectAltName=DNS:{name} -addext basicConstraints={extension}"
+        ));
+        if days < 0 {
+            // Signed anew, with dates of the past.
+            self.openssl(
+                "x509 -in cert.pem -signkey key.pem -days -1 -copy_extensions copyall -out past.pem",
+            );
+            std::fs::rename(self.path().join("past.pem"), self.path().join("cert.pem")).unwrap();
+        }
+        self.present(Reply::ok("{}")).await
+    }
+
+    /// Serves with `cert.pem`.
+    async fn present(&self, reply: Reply) -> Server {
         let chain = CertificateDer::pem_file_iter(self.path().join("cert.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.path().join("key.pem")).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -135,6 +156,41 @@ async fn expired_and_misnamed_certificates_are_refused_and_named() {
     assert_tls(ping(at(&expired, "registry.example", Some(authority.pem()))).await, "expired");
     let other = authority.serve("other.example", 2).await;
     assert_tls(ping(at(&other, "registry.example", Some(authority.pem()))).await, "other.example");
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_that_was_given_is_trusted_for_its_name_and_its_time() {
+    for extension in ["critical,CA:TRUE", "CA:TRUE", "CA:FALSE"] {
+        let authority = Authority::new();
+        let server = authority.self_signed("registry.example", 2, extension).await;
+        let given = std::fs::read_to_string(authority.path().join("cert.pem")).unwrap();
+        ping(at(&server, "registry.example", Some(given.clone()))).await.unwrap();
+        ping(at(&server, "registry.example", Some(authority.pem() + &given))).await.unwrap();
+        assert_tls(ping(at(&server, "other.example", Some(given))).await, "registry.example");
+        // Another one is not.
+        assert_tls(ping(at(&server, "registry.example", Some(authority.pem()))).await, "certificate");
+        assert_tls(ping(at(&server, "registry.example", None)).await, "certificate");
+
+        let expired = authority.self_signed("registry.example", -1, extension).await;
+        let given = std::fs::read_to_string(authority.path().join("cert.pem")).unwrap();
+        assert_tls(ping(at(&expired, "registry.example", Some(given))).await, "expired");
+    }
+}
+
+#[tokio::test]
+async fn a_realm_on_our_own_host_is_asked_by_https() {
+    let authority = Authority::new();
+    for realm in
+        ["http://registry.example/token", "http://registry.example:8080/token", "http://auth.example/token"]
+    {
+        let challenge = format!("Bearer realm=\"{realm}\"");
+        let reply = Reply::new(401, &[("www-authenticate", &challenge)], "");
+        let server = authority.answering("registry.example", 2, reply).await;
+        let error = ping(at(&server, "registry.example", Some(authority.pem()))).await.unwrap_err();
+        let asked = server.lines().iter().any(|line| line.starts_with("GET /token?"));
+        assert_eq!(asked, !realm.contains("auth."), "{realm}: {error}");
+        assert!(asked || error.to_string().contains("external_url"), "{error}");
+    }
 }
 
 #[tokio::test]
