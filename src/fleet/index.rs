@@ -1,6 +1,6 @@
 //! The agents in memory: their records, how each is reached, what each holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ pub(in crate::fleet) struct Index {
     /// later.
     pub(in crate::fleet) agents: Vec<Option<Entry>>,
     pub(in crate::fleet) numbers: BTreeMap<String, usize>,
+    /// The agents whose machines have a cache for others, or had one when they were last reached.
+    pub(in crate::fleet) caches: BTreeSet<usize>,
     pub(in crate::fleet) holdings: Holdings,
     pub(in crate::fleet) alive_groups: AliveGroups,
     pub(in crate::fleet) changes: Signal,

@@ -258,6 +258,11 @@ impl Fleet {
         }
         let mut index = self.index.write();
         if !closed.is_cancelled() {
+            if let Some(number) = index.numbers.get(id).copied()
+                && engine.site_cache().is_some()
+            {
+                index.caches.insert(number);
+            }
             index.change(id, |entry| entry.connect(engine, about));
         }
         Ok(())

@@ -20,7 +20,7 @@ use crate::engine::export::{Export, SiteCache};
 use crate::engine::fault::{Class, Fault};
 use crate::engine::pull::Pull;
 use crate::engine::source::{self, Source};
-use crate::fleet::agent::{Agent, AgentRecord};
+use crate::fleet::agent::AgentRecord;
 use crate::fleet::presence::Presence;
 use crate::fleet::service::Fleet;
 use crate::sources::cache::Cache;
@@ -170,13 +170,13 @@ impl Peers {
         let own = self.cache.as_ref().filter(|own| own.site == site);
         let own = own.map(|own| ("the manager".to_owned(), Lender::OwnCache(Arc::clone(&own.cache))));
         let of_site =
-            |agent: &Agent| agent.record.labels.get(SITE).map(String::as_str).unwrap_or_default() == site;
-        let agents = self.fleet.roster().into_iter().filter(|(_, agent)| of_site(agent));
-        let others = agents.filter_map(|(_, agent)| {
-            let cache = self.fleet.reach(&agent.record.id).ok()?.site_cache()?;
-            let is_near = gets_to(is_here, Some(cache.url()));
-            is_near.then_some((agent.record.id, Lender::Cache(cache)))
-        });
+            |record: &AgentRecord| record.labels.get(SITE).map(String::as_str).unwrap_or_default() == site;
+        let others = self
+            .fleet
+            .caches()
+            .into_iter()
+            .filter(|(record, cache)| of_site(record) && gets_to(is_here, Some(cache.url())));
+        let others = others.map(|(record, cache)| (record.id, Lender::Cache(cache)));
         own.into_iter().chain(others).take(MOST_CACHES).collect()
     }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::fleet::agent::Status;
+use crate::engine::export::SiteCache;
+use crate::fleet::agent::{AgentRecord, Status};
 use crate::fleet::service::Fleet;
 
 /// An agent that can't be reached now.
@@ -42,5 +43,14 @@ impl Fleet {
             };
             Away { reason, since, back: entry.back.clone() }
         })
+    }
+
+    /// Returns the caches that can be asked now, each with its agent.
+    pub(crate) fn caches(&self) -> Vec<(AgentRecord, Arc<dyn SiteCache>)> {
+        let index = self.index.read();
+        let entries = index.caches.iter().filter_map(|number| index.agents.get(*number)?.as_ref());
+        let there = entries
+            .filter_map(|entry| Some((entry.agent.record.clone(), entry.engine.as_ref()?.site_cache()?)));
+        there.collect()
     }
 }
