@@ -292,6 +292,7 @@ impl Server {
         self.tracker.spawn(async move { store.keep(stop).await });
         let (store, clock) = (self.services.store.clone(), self.services.proofs.clock.clone());
         self.tracker.spawn(last_seen::keep(store, clock, self.shutdown.clone()));
+        self.tracker.spawn(self.fleet.clone().keep_usage(self.shutdown.clone()));
         let (audit, stop) = (self.audit.clone(), self.shutdown.clone());
         self.tracker.spawn(async move { audit.keep(stop).await });
         let (replays, stop) = (self.services.proofs.replays.clone(), self.shutdown.clone());

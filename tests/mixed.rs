@@ -56,6 +56,16 @@ async fn presence(app: &App, name: &str, agents: &[(String, String)]) -> Vec<Str
     agents.iter().map(|(_, id)| state(id).to_owned()).collect()
 }
 
+/// Returns how an image is used on each of these agents.
+async fn usage(app: &App, name: &str, agents: &[(String, String)]) -> Vec<Value> {
+    let query = "query($r: String!) { image_presence(reference: $r) {
+        agent usage { in_use last_used_at unused_since came_at } } }";
+    let data = app.admin().ask(query, json!({"r": name})).await;
+    let rows = data["image_presence"].as_array().unwrap();
+    let of = |id: &str| rows.iter().find(|row| row["agent"] == id).unwrap()["usage"].clone();
+    agents.iter().map(|(_, id)| of(id)).collect()
+}
+
 #[tokio::test]
 async fn podman_and_containerd_are_agents_like_any_other() {
     let Some(registry) = RealRegistry::open().await else { return };
@@ -105,11 +115,23 @@ async fn podman_and_containerd_are_agents_like_any_other() {
 
     // An image that a container uses is in use.
     podman.hold("holder", &name).await;
+    let used = until("the container to be heard of", PATIENCE * 2, async || {
+        let usage = usage(&app, &name, &agents).await;
+        (usage[1]["in_use"] == true).then_some(usage)
+    })
+    .await;
+    assert_eq!((&used[0]["in_use"], &used[0]["last_used_at"]), (&json!(false), &Value::Null), "{used:?}");
     let reasons = transfer(&app, "unload_image", &name, "*").await;
     assert!(reasons.contains(&"done removed".to_owned()), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("in use: by 1 container: holder")), "{reasons:?}");
     becomes(["absent", "present"]).await;
     podman.let_go("holder").await;
+    let left = until("the container to be gone", PATIENCE * 2, async || {
+        let usage = usage(&app, &name, &agents).await.remove(1);
+        (usage["in_use"] == false).then_some(usage)
+    })
+    .await;
+    assert!(left["last_used_at"].is_string() && left["unused_since"] == left["last_used_at"], "{left:#}");
     assert_eq!(transfer(&app, "unload_image", &name, &agents[1].1).await, ["done removed"]);
     assert_eq!([containerd.listed().await, podman.listed().await], [[""; 0], [""; 0]]);
 

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::base::digest::Digest;
 use crate::engine::fault::Fault;
 use crate::engine::follow::{Follower, follow};
-use crate::engine::image::Held;
-use crate::engine::{About, Disk, Engine};
+use crate::engine::image::{Held, Uses};
+use crate::engine::{About, Change, Disk, Engine};
 use crate::wire::message::{FromAgent, Images};
 use crate::wire::{MAX_IMAGES, PART};
 
@@ -29,6 +29,8 @@ pub(crate) struct Snapshot {
     is_read: bool,
     held: BTreeMap<Digest, Held>,
     disk: Option<Disk>,
+    /// What its containers use, if it can tell.
+    uses: Option<Uses>,
 }
 
 /// Follows one engine.
@@ -60,13 +62,33 @@ impl Holdings {
         let _alone = self.reading.lock().await;
         let held = self.engine.images().await?;
         let disk = self.engine.disk().await.ok();
+        let uses = self.uses(&held).await;
         self.change(|snapshot| {
             snapshot.held =
                 held.into_iter().take(MAX_IMAGES).map(|held| (held.digest.clone(), held)).collect();
             snapshot.disk = disk.or(snapshot.disk);
+            snapshot.uses = uses.or(snapshot.uses.take());
             snapshot.is_read = true;
         });
         Ok(())
+    }
+
+    /// Reads only which images containers use.
+    async fn look_at_uses(&self) {
+        let _alone = self.reading.lock().await;
+        let held: Vec<Held> = self.snapshot.borrow().held.values().cloned().collect();
+        if let Some(uses) = self.uses(&held).await {
+            self.change(|snapshot| snapshot.uses = Some(uses));
+        }
+    }
+
+    /// What containers use of these images. If that can't be read now, it is read again later: it must not keep the
+    /// images from being told.
+    async fn uses(&self, held: &[Held]) -> Option<Uses> {
+        self.engine.uses(held).await.unwrap_or_else(|fault| {
+            tracing::warn!(%fault, "which images are in use could not be read");
+            None
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
@@ -89,8 +111,14 @@ impl Follower for Noted<'_> {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), Fault> {
-        self.0.look().await
+    async fn read(&mut self, what: Change) -> Result<(), Fault> {
+        match what {
+            Change::Images => self.0.look().await,
+            Change::Containers => {
+                self.0.look_at_uses().await;
+                Ok(())
+            }
+        }
     }
 
     fn lost(&mut self, fault: Fault) {
@@ -131,6 +159,7 @@ fn full(now: &Snapshot) -> Vec<FromAgent> {
     if let Some(last) = parts.last_mut() {
         last.last = true;
         last.disk = now.disk.map(Into::into);
+        last.uses = now.uses.clone().map(Into::into);
     }
     parts.into_iter().map(|part| FromAgent::Images(Images { full: true, ..part })).collect()
 }
@@ -140,13 +169,15 @@ fn changes(before: &Snapshot, now: &Snapshot) -> Vec<FromAgent> {
     let gone = before.held.keys().filter(|digest| !now.held.contains_key(*digest));
     let gone: Vec<Digest> = gone.cloned().collect();
     let mut parts = parts(changed);
+    let uses = now.uses.as_ref().filter(|uses| before.uses.as_ref() != Some(*uses));
     let is_quiet = gone.is_empty() && parts.iter().all(|part| part.held.is_empty());
-    if is_quiet && !disk_moved(before.disk, now.disk) {
+    if is_quiet && uses.is_none() && !disk_moved(before.disk, now.disk) {
         return Vec::new();
     }
     if let Some(last) = parts.last_mut() {
         last.gone = gone;
         last.disk = now.disk.map(Into::into);
+        last.uses = uses.cloned().map(Into::into);
     }
     parts.into_iter().map(FromAgent::Images).collect()
 }
@@ -182,7 +213,7 @@ mod tests {
     use super::{Snapshot, messages};
     use crate::base::digest::Digest;
     use crate::engine::fault::{Class, Fault};
-    use crate::engine::image::Held;
+    use crate::engine::image::{Held, Uses};
     use crate::engine::{About, EngineKind};
     use crate::wire::message::{FromAgent, Images};
     use crate::wire::{MAX_MESSAGE, MAX_NAMES};
@@ -212,7 +243,7 @@ mod tests {
 
     fn with(names: &[&str]) -> Snapshot {
         let held = names.iter().map(|name| held(name)).map(|held| (held.digest.clone(), held)).collect();
-        Snapshot { about: Some(Ok(about())), meeting: 1, is_read: true, held, disk: None }
+        Snapshot { about: Some(Ok(about())), meeting: 1, is_read: true, held, disk: None, uses: None }
     }
 
     fn images(messages: &[FromAgent]) -> Vec<&Images> {
@@ -236,6 +267,21 @@ mod tests {
         assert_eq!(change.held, [held("c").into()]);
         assert_eq!(change.gone, [held("a").digest]);
         assert!(messages(Some(&second), &second).is_empty());
+    }
+
+    #[test]
+    fn what_containers_use_is_told_when_it_changes_and_not_again() {
+        let idle = Snapshot { uses: Some(Uses::default()), ..with(&["a"]) };
+        let uses = Uses { now: [held("a").digest].into(), ..Uses::default() };
+        let busy = Snapshot { uses: Some(uses.clone()), ..with(&["a"]) };
+        let change = messages(Some(&idle), &busy);
+        let [FromAgent::Images(change)] = change.as_slice() else { panic!("{change:?}") };
+        assert_eq!((change.held.len(), &change.uses), (0, &Some(uses.into())));
+        assert!(messages(Some(&busy), &busy).is_empty());
+        let all = messages(None, &busy);
+        assert!(images(&all)[0].uses.is_some());
+        let unknown = Snapshot { uses: None, ..with(&["a"]) };
+        assert!(images(&messages(None, &unknown))[0].uses.is_none(), "what is not known is not told");
     }
 
     #[test]

@@ -3,7 +3,15 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{self, api::Client, failure::Result, json, operation::Operation, table};
+use crate::cli::{
+    self,
+    api::Client,
+    failure::Result,
+    json,
+    operation::Operation,
+    table,
+    text::{moment, one_line},
+};
 
 /// Rows per request: the most that the server gives.
 const PAGE: usize = 10_000;
@@ -11,7 +19,7 @@ const PAGE: usize = 10_000;
 /// Show on which agents an image is, or the state of every image on one agent
 ///
 /// States: present; stale, if the name means another image there; absent; unknown, if the agent could not
-/// be asked.
+/// be asked. The last use is when a container made from the image was last there, running or not.
 #[derive(Args)]
 pub(crate) struct Presence {
     /// Canonical name, alias or digest
@@ -34,6 +42,28 @@ pub(crate) struct Row {
     digest: String,
     #[serde(deserialize_with = "json::text")]
     state: String,
+    usage: Option<Usage>,
+}
+
+/// How an image on an agent is used.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Usage {
+    in_use: Option<bool>,
+    last_used_at: Option<String>,
+    unused_since: Option<String>,
+    came_at: Option<String>,
+}
+
+impl Usage {
+    /// For people: `in use`, a time, or since when no container was seen to use it.
+    pub(crate) fn line(&self) -> String {
+        match (self.in_use, self.last_used_at.as_deref(), self.unused_since.as_deref()) {
+            (Some(true), ..) => "in use".into(),
+            (_, Some(at), _) => one_line(&moment(at)),
+            (_, None, Some(since)) => format!("not since {}", one_line(&moment(since))),
+            (_, None, None) => String::new(),
+        }
+    }
 }
 
 pub(crate) const PRESENCE: Operation<Asked<'_>, json::List<Row>> =
@@ -56,8 +86,11 @@ impl Presence {
         if rows.is_empty() && cli::is_for_people() {
             return cli::print(self.nothing());
         }
-        let headers = ["AGENT", "ARCHITECTURE", "STATE", "IMAGE"];
-        let cells = |row: Row| vec![row.agent, row.architecture, row.state, row.reference];
+        let headers = ["AGENT", "ARCHITECTURE", "STATE", "LAST USE", "IMAGE"];
+        let cells = |row: Row| {
+            let used = row.usage.as_ref().map(Usage::line).unwrap_or_default();
+            vec![row.agent, row.architecture, row.state, used, row.reference]
+        };
         cli::print(&table::rows(&headers, rows.into_iter().map(cells)))
     }
 

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::error::Error;
 use crate::engine::fault::{Class, Fault};
-use crate::engine::image::{Held, Removal};
+use crate::engine::image::{Held, Removal, Uses};
 use crate::engine::oci::Oci;
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine};
+use crate::engine::{About, Change, Disk, Engine};
 
 /// The architecture that every node reports, wherever the demo runs: images for accelerators exist for no other.
 const ARCHITECTURE: &str = "x86_64";
@@ -127,7 +127,11 @@ impl Engine for Node {
         self.running()?.oci.remove(reference).await
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    async fn uses(&self, held: &[Held]) -> Result<Option<Uses>, Fault> {
+        self.running()?.oci.uses(held).await
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         let Running { oci, off } = self.running()?;
         let events = oci.events().await?.take_until(off.cancelled_owned());
         Ok(events.chain(stream::once(async { Err(gone()) })).boxed())

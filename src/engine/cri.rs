@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, docker_hub};
 use crate::engine::{
-    About, Disk, Engine, EngineKind,
+    About, Change, Disk, Engine, EngineKind,
     address::{EngineLocation, EngineUrl},
     cri::{call::Line, listing::Listing, message as m},
     fault::{Class, Fault, one_line},
-    image::{Held, Removal},
+    image::{Held, Removal, Uses},
     name,
     pull::{Credentials, Progress, Pull, Pulled},
     room,
@@ -171,14 +171,21 @@ impl Cri {
         Ok(Pulled::new(held, true))
     }
 
-    /// The containers made from an image, running or not: CRI removes images regardless of them.
-    async fn users(&self, shown: &Shown) -> Result<Vec<String>, Fault> {
+    /// All containers, running or not.
+    async fn containers(&self) -> Result<Vec<m::Container>, Fault> {
         let all: m::ListContainersResponse =
             self.ask("/runtime.v1.RuntimeService/ListContainers", &m::ListContainersRequest {}).await?;
-        let names = all.containers.into_iter().filter(|container| shown.is_of(container)).map(|container| {
-            let name = container.metadata.map(|metadata| metadata.name).filter(|name| !name.is_empty());
-            one_line(&name.unwrap_or(container.id))
-        });
+        Ok(all.containers)
+    }
+
+    /// The containers made from an image, running or not: CRI removes images regardless of them.
+    async fn users(&self, shown: &Shown) -> Result<Vec<String>, Fault> {
+        let names = self.containers().await?.into_iter().filter(|container| shown.is_of(container)).map(
+            |container| {
+                let name = container.metadata.map(|metadata| metadata.name).filter(|name| !name.is_empty());
+                one_line(&name.unwrap_or(container.id))
+            },
+        );
         Ok(names.take(MAX_CONTAINERS).collect())
     }
 
@@ -207,8 +214,7 @@ impl Cri {
 impl Shown {
     /// Whether a container was made from this image, as far as the container says.
     fn is_of(&self, container: &m::Container) -> bool {
-        let named = container.image.as_ref().map(|spec| spec.image.as_str());
-        [Some(container.image_ref.as_str()), named].into_iter().flatten().any(|reference| {
+        container.images().any(|reference| {
             name::image_id(reference).is_some_and(|id| id == self.held.digest)
                 || self.image.repo_digests.iter().chain(&self.image.repo_tags).any(|name| name == reference)
         })
@@ -295,8 +301,13 @@ impl Engine for Cri {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
-        let seen = Listing::new(self.images().await?);
+    async fn uses(&self, held: &[Held]) -> Result<Option<Uses>, Fault> {
+        let containers = self.containers().await?;
+        Ok(Some(Uses::of(held, containers.iter().map(m::Container::images), [])))
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
+        let seen = Listing::of(self).await?;
         Ok(listing::follow(self.clone(), seen, self.patience.look))
     }
 

@@ -15,6 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod uses;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, digest::Digest};
 use crate::engine::{
-    About, Disk, Engine, EngineKind,
+    About, Change, Disk, Engine, EngineKind,
     address::EngineUrl,
     docker::{
         dial::Dial,
@@ -46,10 +47,11 @@ use crate::engine::{
         lines::Lines,
         progress::Meter,
         store::Store,
+        uses::Lately,
         wire::Usage,
     },
     fault::{Class, Fault},
-    image::{Held, Removal},
+    image::{Held, Removal, Uses},
     name,
     pull::{Credentials, Progress, Pull, Pulled},
     room,
@@ -99,6 +101,8 @@ pub struct Docker {
     store: Mutex<Option<Store>>,
     /// What each image of the containerd store has, for engines that say so only of one image at a time.
     parts: store::Parts,
+    /// The images of containers that its events told of.
+    lately: Arc<Lately>,
 }
 
 /// What an engine says about itself in its headers.
@@ -121,6 +125,7 @@ impl Docker {
             met: Mutex::new(None),
             store: Mutex::new(None),
             parts: store::Parts::default(),
+            lately: Arc::default(),
         })
     }
 
@@ -475,23 +480,38 @@ impl Engine for Docker {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    async fn uses(&self, held: &[Held]) -> Result<Option<Uses>, Fault> {
+        let all = query::ListContainersOptionsBuilder::new().all(true).build();
+        let containers =
+            self.call("containers", |docker| async move { docker.list_containers(Some(all)).await }).await?;
+        let lately = self.lately.images();
+        let now = containers.iter().map(|container| {
+            [&container.image_id, &container.image].into_iter().flatten().map(String::as_str)
+        });
+        Ok(Some(Uses::of(held, now, lately.iter().map(String::as_str))))
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         let since = jiff::Timestamp::now().as_second().saturating_sub(OVERLAP);
-        let filters = json!({"type": ["image"]}).to_string();
+        let filters = json!({"type": ["image", "container"]}).to_string();
         let ask = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("since", &since.to_string())
             .append_pair("filters", &filters)
             .finish();
         let path = format!("/v1.{}/events?{ask}", self.common_version().await?);
         let answer = self.send("events", request(Method::GET, &path)?, u64::MAX).await?;
-        let lines = Lines::new(answer.into_body());
-        let events = stream::unfold(Some(lines), async |lines| {
-            let mut lines = lines?;
+        let following = (Lines::new(answer.into_body()), Arc::clone(&self.lately));
+        let events = stream::unfold(Some(following), async |following| {
+            let (mut lines, lately) = following?;
             loop {
                 match lines.next::<wire::Said>().await {
                     Ok(Some(said)) => {
                         if said.is_of_images() {
-                            return Some((Ok(()), Some(lines)));
+                            return Some((Ok(Change::Images), Some((lines, lately))));
+                        }
+                        if let Some(image) = said.image_of_container() {
+                            lately.note(image);
+                            return Some((Ok(Change::Containers), Some((lines, lately))));
                         }
                     }
                     Ok(None) => {

@@ -14,7 +14,7 @@ use crate::base::digest::Digest;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine, EngineKind};
+use crate::engine::{About, Change, Disk, Engine, EngineKind};
 
 /// The fake engine. It answers at once what it holds; disk usage and the end of a pull wait for a permit.
 pub(crate) struct Fake {
@@ -109,7 +109,7 @@ impl Engine for Fake {
         Ok(Removal::Absent)
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         Ok(stream::pending().boxed())
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::backoff::{Backoff, Waits};
 use crate::engine::fault::{Class, Fault};
-use crate::engine::{About, Engine};
+use crate::engine::{About, Change, Engine};
 
 /// The waits before an engine that does not answer is asked again.
 const WAITS: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(15));
@@ -28,11 +28,11 @@ pub(crate) trait Follower: Send {
     /// A reason not to follow it; it is met again after a while.
     async fn met(&mut self, about: About) -> Result<(), Fault>;
 
-    /// Called when something on the engine has changed, or may have: reads the engine.
+    /// Called when something on the engine has changed, or may have: reads that.
     ///
     /// # Errors
     /// The engine does not answer.
-    async fn read(&mut self) -> Result<(), Fault>;
+    async fn read(&mut self, what: Change) -> Result<(), Fault>;
 
     /// Called when the engine does not answer, or no longer.
     fn lost(&mut self, fault: Fault);
@@ -68,21 +68,32 @@ async fn attend(engine: &dyn Engine, follower: &mut dyn Follower, waits: &mut Wa
         Err(fault) => return fault,
     };
     waits.reset();
+    let (mut what, mut full_read) = (Change::Images, Instant::now() + FULL_READ);
     loop {
-        if let Err(fault) = follower.read().await {
+        if let Err(fault) = follower.read(what).await {
             return fault;
+        }
+        if what == Change::Images {
+            full_read = Instant::now() + FULL_READ;
         }
         let changed = tokio::select! {
             event = events.next() => event,
-            () = sleep(FULL_READ) => continue,
+            () = sleep_until(full_read) => {
+                what = Change::Images;
+                continue;
+            }
         };
-        match changed {
-            Some(Ok(())) => {}
+        what = match changed {
+            Some(Ok(what)) => what,
             Some(Err(fault)) => return fault,
             None => return Fault::new(Class::EngineGone, "its stream of events ended"),
-        }
+        };
         // One pull causes several events: read once they pause, or soon if they don't.
-        let settled = async { while let Ok(Some(Ok(()))) = timeout(SETTLE, events.next()).await {} };
+        let settled = async {
+            while let Ok(Some(Ok(more))) = timeout(SETTLE, events.next()).await {
+                what = what.max(more);
+            }
+        };
         let _ = timeout(SETTLE * 10, settled).await;
     }
 }

@@ -1,5 +1,7 @@
 //! An image as an engine holds it, and the result of removing one.
 
+use std::collections::{BTreeSet, HashMap};
+
 use crate::base::digest::Digest;
 use crate::base::identity::Identity;
 use crate::engine::name;
@@ -71,9 +73,49 @@ impl Held {
         is(&self.digest, &self.parts, image)
     }
 
+    /// Every digest that a container may name it by.
+    fn known_by(&self) -> impl Iterator<Item = &Digest> {
+        self.digests().chain(&self.manifests)
+    }
+
     /// Every digest that this image goes by: its ID, and the manifests that the engine has of it.
     pub(crate) fn digests(&self) -> impl Iterator<Item = &Digest> {
         std::iter::once(&self.digest).chain(self.parts.iter().filter_map(|part| part.manifest.as_ref()))
+    }
+}
+
+/// Which images the containers of an engine use, by the images' IDs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Those that a container was made from that is there, running or not.
+    pub now: BTreeSet<Digest>,
+    /// Those that a container used a moment ago, which may be gone.
+    pub lately: BTreeSet<Digest>,
+}
+
+impl Uses {
+    /// The uses of these images: `now` has for each container what it calls its image, the surest first, and `lately`
+    /// what containers called theirs. That is an ID, a name, or a digest of the manifest.
+    pub(crate) fn of<'a>(
+        held: &[Held],
+        now: impl IntoIterator<Item: IntoIterator<Item = &'a str>>,
+        lately: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let by_digest: HashMap<&Digest, &Digest> =
+            held.iter().flat_map(|held| held.known_by().map(move |known| (known, &held.digest))).collect();
+        let names =
+            held.iter().flat_map(|held| held.names.iter().map(move |name| (name.as_str(), &held.digest)));
+        let by_name: HashMap<&str, &Digest> = names.collect();
+        let find = |reference: &str| {
+            let digest = name::image_id(reference).or_else(|| name::manifest(reference));
+            let of_digest = digest.and_then(|digest| by_digest.get(&digest).copied());
+            let of_name = || by_name.get(name::canonical(reference)?.as_str()).copied();
+            of_digest.or_else(of_name).cloned()
+        };
+        Self {
+            now: now.into_iter().filter_map(|words| words.into_iter().find_map(find)).collect(),
+            lately: lately.into_iter().filter_map(find).collect(),
+        }
     }
 }
 
@@ -95,4 +137,36 @@ pub enum Removal {
     },
     /// There was no such image.
     Absent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Held, Uses};
+    use crate::base::digest::Digest;
+
+    #[test]
+    fn a_container_names_its_image_by_id_by_name_or_by_manifest() {
+        let digest = |text: &str| Digest::sha256_of(text.as_bytes());
+        let held = |name: &str| Held {
+            digest: digest(name),
+            parts: Vec::new(),
+            names: vec![format!("docker.io/library/{name}:latest")],
+            manifests: vec![digest(&format!("{name} manifest"))],
+            size_bytes: 1,
+        };
+        let all = ["a", "b", "c", "d"].map(held);
+        let by_manifest = format!("docker.io/library/c@{}", digest("c manifest"));
+        let uses = Uses::of(
+            &all,
+            [
+                vec![digest("a").as_str(), "d"],
+                vec![digest("b").hex()],
+                vec![digest("x").as_str(), &by_manifest],
+                vec!["", "gone:1"],
+            ],
+            ["d", digest("x").as_str()],
+        );
+        assert_eq!(uses.now, ["a", "b", "c"].map(digest).into());
+        assert_eq!(uses.lately, [digest("d")].into(), "Docker calls it by its short name");
+    }
 }

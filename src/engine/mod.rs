@@ -34,7 +34,7 @@ use crate::engine::{
     docker::Docker,
     export::{Export, Reach, SiteCache},
     fault::{Class, Fault},
-    image::{Held, Removal},
+    image::{Held, Removal, Uses},
     oci::Oci,
     pull::{Progress, Pull, Pulled},
 };
@@ -79,11 +79,17 @@ pub trait Engine: Send + Sync {
     /// An engine that can't remove one name of several refuses, and leaves everything as it is.
     async fn remove(&self, reference: &str) -> Result<Removal, Fault>;
 
-    /// A stream of hints that images came, went or changed their names, whoever did it: after each, read the images
-    /// again. Subscribe first and then read [`images`](Self::images), so that no change is missed in between.
+    /// Which of these images, which are all that it has, its containers use; `None` if it can't tell.
+    async fn uses(&self, _held: &[Held]) -> Result<Option<Uses>, Fault> {
+        Ok(None)
+    }
+
+    /// A stream of hints that images or containers came, went or changed their names, whoever did it: after each, read
+    /// what it names again. Subscribe first and then read [`images`](Self::images), so that no change is missed in
+    /// between.
     ///
     /// The stream ends with an error when the engine goes away.
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault>;
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault>;
 
     /// The room on the disk that its images are on.
     async fn disk(&self) -> Result<Disk, Fault>;
@@ -136,6 +142,15 @@ pub struct About {
     pub architecture: String,
     /// The labels that an operator gave it.
     pub labels: BTreeMap<String, String>,
+}
+
+/// What has changed on an engine. Of several changes, the largest says what to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Containers: the images are as they were, and others of them may be in use.
+    Containers,
+    /// Images, and maybe containers too.
+    Images,
 }
 
 /// The room on a node's disk.

@@ -32,10 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{arch, clock::Clock, digest::Digest, keyed::Keyed};
 use crate::engine::{
-    About, Disk, Engine, EngineKind,
+    About, Change, Disk, Engine, EngineKind,
     export::{Export, Reach},
     fault::{Class, Fault},
-    image::{Held, Removal},
+    image::{Held, Removal, Uses},
     name,
     oci::{
         contents::Contents,
@@ -240,12 +240,17 @@ impl Engine for Oci {
         Ok(removal)
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    /// It runs no containers.
+    async fn uses(&self, _held: &[Held]) -> Result<Option<Uses>, Fault> {
+        Ok(Some(Uses::default()))
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         let events = stream::unfold(Some(self.events.subscribe()), async |events| {
             let mut events = events?;
             match events.recv().await {
                 // An event is a hint to read again, so one stands for all that were missed.
-                Ok(()) | Err(RecvError::Lagged(_)) => Some((Ok(()), Some(events))),
+                Ok(()) | Err(RecvError::Lagged(_)) => Some((Ok(Change::Images), Some(events))),
                 Err(RecvError::Closed) => {
                     Some((Err(Fault::new(Class::EngineGone, "the image directory was given up")), None))
                 }

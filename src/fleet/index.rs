@@ -17,6 +17,7 @@ use crate::fleet::error::ExpressionError;
 use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
 use crate::fleet::presence::{Holdings, HoldingsChange, Presence, Sought};
+use crate::fleet::usage::{Moment, Usage};
 
 #[derive(Default)]
 pub(in crate::fleet) struct Index {
@@ -40,6 +41,8 @@ pub(in crate::fleet) struct Entry {
     pub(in crate::fleet) epoch: ReadEpoch,
     /// Cancelled when the agent can be reached again, or was removed.
     pub(in crate::fleet) back: CancellationToken,
+    /// What is known about the use of its images.
+    pub(in crate::fleet) usage: Usage,
 }
 
 /// When a read of an engine began, among all reads of this fleet. Two reads may be under way at once; the one that
@@ -66,6 +69,7 @@ impl Index {
             lost_at: Instant::now(),
             epoch: ReadEpoch::default(),
             back: CancellationToken::new(),
+            usage: Usage::default(),
         }));
     }
 
@@ -133,6 +137,13 @@ impl Index {
         if entry.agent.is_alive() {
             self.alive_groups.hear(&entry.agent.record.scaling_group, &news.images, &self.holdings);
         }
+    }
+
+    /// Notes which images came to an agent and which went, by its last report.
+    pub(in crate::fleet) fn observe(&mut self, number: usize, news: &HoldingsChange, at: Moment) {
+        let Some(entry) = self.agents.get_mut(number).and_then(Option::as_mut) else { return };
+        let now = self.holdings.of_agent(number);
+        entry.usage.hear(if news.is_any { &news.before } else { now }, now, at);
     }
 
     pub(in crate::fleet) fn presence(&self, number: usize, image: &Sought<'_>) -> Presence {

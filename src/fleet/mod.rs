@@ -25,4 +25,5 @@ mod remote;
 pub mod selector;
 pub mod service;
 pub(crate) mod session;
+pub(crate) mod usage;
 pub(crate) mod watch;

@@ -98,6 +98,8 @@ pub(crate) struct HoldingsChange {
     pub(crate) is_any: bool,
     /// The numbers of the images that are now present on the agent and were not before, or no longer are.
     pub(crate) images: Bits,
+    /// What the agent held before, if that is another thing.
+    pub(crate) before: Vec<Arc<Held>>,
 }
 
 /// What all agents hold. Agents are numbers here; `fleet::service` knows their names.
@@ -212,10 +214,10 @@ impl Holdings {
         }
         images.toggle(&present);
         self.by_agent.insert(agent, now);
-        for held in before {
-            self.forget_if_unheld(&held);
+        for held in &before {
+            self.forget_if_unheld(held);
         }
-        HoldingsChange { is_any: true, images }
+        HoldingsChange { is_any: true, images, before }
     }
 
     /// Forgets an agent.
@@ -259,7 +261,7 @@ impl Holdings {
     }
 
     fn forget_if_unheld(&mut self, held: &Arc<Held>) {
-        // One reference is in `kept`, one is the caller's.
+        // One reference is in `kept`, one is in what was there before.
         if Arc::strong_count(held) > 2 {
             return;
         }

@@ -18,7 +18,7 @@ use crate::engine::export::{Export, Reach, RemoteExport, SiteCache};
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Removal};
 use crate::engine::pull::{Progress, Pull, Pulled};
-use crate::engine::{About, Disk, Engine, EngineKind};
+use crate::engine::{About, Change, Disk, Engine, EngineKind};
 use crate::fleet::service::Fleet;
 use crate::wire::convert::{Unacceptable, is_honest};
 use crate::wire::message::{Answer, Ask, End, Refusal, Reply, Request, ToAgent};
@@ -371,7 +371,7 @@ impl Engine for Remote {
         }
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         let (link, changed) = (Arc::clone(&self.link), self.link.changed.subscribe());
         let events = stream::unfold(Some((link, changed)), async |following| {
             let (link, mut changed) = following?;
@@ -379,7 +379,7 @@ impl Engine for Remote {
                 () = link.closed.cancelled() => Some((Err(Link::gone()), None)),
                 told = changed.changed() => {
                     told.ok()?;
-                    Some((Ok(()), Some((link, changed))))
+                    Some((Ok(Change::Images), Some((link, changed))))
                 }
             }
         });

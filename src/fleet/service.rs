@@ -33,6 +33,7 @@ mod presence_index;
 mod reach;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub(crate) use crate::fleet::service::reach::Away;
 
@@ -96,7 +97,8 @@ impl Fleet {
                     Status::Lost { since: now, reason: "not reached since the server started".into() };
                 index.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
                 Ok(())
-            })
+            })?;
+            usage::load(r, &mut index)
         })?;
         let index = Arc::new(RwLock::new(index));
         let (meeting, unreached) = (Arc::default(), Arc::default());
@@ -271,9 +273,10 @@ impl Fleet {
     /// Takes note that an agent's link is gone. The agent counts as alive for a while, because links come back, but
     /// nothing is asked of it. Returns a token that is cancelled when it is back.
     pub(crate) fn unlink(&self, id: &str, reason: &str) -> CancellationToken {
-        let mut index = self.index.write();
+        let (mut index, day) = (self.index.write(), self.clock.stamp());
         index.change(id, |entry| {
             entry.disconnect();
+            entry.usage.lose_sight(day);
             entry.agent.away = Some(reason.into());
         });
         index.entry(id).map(|entry| entry.back.clone()).unwrap_or_default()
@@ -286,6 +289,7 @@ impl Fleet {
         let Some(number) = index.numbers.get(id).copied() else { return };
         index.takes(number, self.begin_read());
         let news = index.holdings.revise(number, changed, gone);
+        index.observe(number, &news, self.moment());
         index.hear(number, &news, disk);
         index.changes.raise();
     }
@@ -303,6 +307,7 @@ impl Fleet {
             return index.hear(number, &HoldingsChange::default(), disk);
         }
         let news = index.holdings.report(number, held);
+        index.observe(number, &news, self.moment());
         index.hear(number, &news, disk);
         let Some(entry) = index.agents.get_mut(number).and_then(Option::as_mut) else { return };
         let is_first = !std::mem::replace(&mut entry.agent.has_reported, true);
@@ -313,7 +318,7 @@ impl Fleet {
 
     /// Marks an agent as lost: its engine no longer answers.
     pub(crate) fn lose(&self, id: &str, reason: &str) {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let (now, steady, day) = (self.clock.now(), self.clock.steady(), self.clock.stamp());
         self.index.write().change(id, |entry| {
             let since = match entry.agent.status {
                 Status::Lost { since, .. } => since,
@@ -324,6 +329,7 @@ impl Fleet {
             };
             entry.agent.status = Status::Lost { since, reason: reason.into() };
             entry.agent.has_reported = false;
+            entry.usage.lose_sight(day);
             entry.disconnect();
         });
     }
@@ -361,6 +367,7 @@ impl Fleet {
     /// Removes an agent; its images no longer count once the transaction is committed.
     pub(in crate::fleet) fn take_out(&self, writer: &mut Writer, id: &str) -> Result<()> {
         writer.remove(&AGENTS, id)?;
+        usage::remove(writer, id)?;
         let (index, id) = (Arc::clone(&self.index), id.to_owned());
         writer.on_commit(move || index.write().remove(&id));
         Ok(())

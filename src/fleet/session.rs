@@ -254,6 +254,9 @@ impl Session {
             }
             fleet.revise(&self.id, held, &images.gone, disk);
         }
+        if let Some(uses) = images.uses {
+            fleet.note_uses(&self.id, &uses.into());
+        }
         self.link.changed.send_replace(());
         Ok(())
     }

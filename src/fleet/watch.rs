@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::fault::{Class, Fault};
 use crate::engine::follow::{Follower, follow};
-use crate::engine::{About, Engine};
+use crate::engine::image::Held;
+use crate::engine::{About, Change, Engine};
 use crate::fleet::service::Fleet;
 
 /// Follows the engine at this address.
@@ -41,11 +42,13 @@ impl Follower for Watched {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), Fault> {
-        match &self.agent {
-            Some(id) => read(&self.fleet, id, self.engine.as_ref()).await,
-            None => Ok(()),
+    async fn read(&mut self, what: Change) -> Result<(), Fault> {
+        let Some(id) = &self.agent else { return Ok(()) };
+        if what == Change::Images {
+            read(&self.fleet, id, self.engine.as_ref()).await?;
         }
+        read_uses(&self.fleet, id, self.engine.as_ref()).await;
+        Ok(())
     }
 
     fn lost(&mut self, fault: Fault) {
@@ -66,6 +69,16 @@ async fn read(fleet: &Fleet, id: &str, engine: &dyn Engine) -> Result<(), Fault>
     let disk = engine.disk().await.ok();
     fleet.report(id, epoch, held, disk);
     Ok(())
+}
+
+/// Reads which images containers use. If that can't be read now, what was known of it stays.
+async fn read_uses(fleet: &Fleet, id: &str, engine: &dyn Engine) {
+    let held: Vec<Held> = fleet.held(id).iter().map(|held| held.as_ref().clone()).collect();
+    match engine.uses(&held).await {
+        Ok(Some(uses)) => fleet.note_uses(id, &uses),
+        Ok(None) => {}
+        Err(fault) => tracing::warn!(agent = id, %fault, "which images are in use could not be read"),
+    }
 }
 
 #[cfg(test)]

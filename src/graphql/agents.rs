@@ -15,6 +15,7 @@ use crate::catalog::service::Catalog;
 use crate::fleet::agent::{Agent, Status};
 use crate::fleet::presence::Presence;
 use crate::fleet::service::{AgentChange, Fleet};
+use crate::fleet::usage::ImageUse;
 use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::limit::LIST_COST;
@@ -263,6 +264,34 @@ pub(crate) struct ImagePresence {
     digest: String,
     /// `present`, `stale`, `absent` or `unknown`.
     state: &'static str,
+    /// How what the name means there is used; null if the name is not there.
+    usage: Option<ImageUsage>,
+}
+
+/// How an image on an agent is used. All times are in RFC 3339, by the server's clock.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub(crate) struct ImageUsage {
+    /// Whether a container made from it exists, running or not; null if the agent does not tell.
+    in_use: Option<bool>,
+    /// When such a container was last seen; the present time while there is one. Null if none was seen.
+    last_used_at: Option<String>,
+    /// Since when no container was seen to use it: its last use, or else when it came, or else when the server began to
+    /// watch the agent.
+    unused_since: String,
+    /// When it came to the agent, or was last asked for there; null if it was there before the server watched.
+    came_at: Option<String>,
+}
+
+impl From<ImageUse> for ImageUsage {
+    fn from(known: ImageUse) -> Self {
+        Self {
+            in_use: known.is_told.then_some(known.is_in_use),
+            last_used_at: known.last_used.map(|at| at.to_string()),
+            unused_since: known.idle_since.to_string(),
+            came_at: known.came.map(|at| at.to_string()),
+        }
+    }
 }
 
 /// The set of agents that an expression names now.
@@ -414,7 +443,14 @@ impl AgentQuery {
     ) -> FieldResult<Vec<ImagePresence>> {
         let (offset, limit) = stretch(offset, limit, MAX_ROWS, MAX_ROWS)?;
         let rows = presence(ctx, reference.as_deref(), agent.as_deref())?;
-        Ok(rows.into_iter().skip(offset).take(limit).collect())
+        let mut page: Vec<_> = rows.into_iter().skip(offset).take(limit).collect();
+        if ctx.look_ahead().field("usage").exists() {
+            let fleet = ctx.data_unchecked::<Fleet>();
+            for row in &mut page {
+                row.usage = fleet.use_of(&row.agent, &row.reference).map(Into::into);
+            }
+        }
+        Ok(page)
     }
 }
 
@@ -454,6 +490,7 @@ fn presence(ctx: &Context<'_>, reference: Option<&str>, agent: Option<&str>) -> 
                 architecture: record.architecture.clone(),
                 digest: record.digest.to_string(),
                 state: state.as_str(),
+                usage: None,
             };
             if let Some(id) = agent {
                 rows.push(row(id.into(), fleet.presence(id, &sought)));

@@ -1,11 +1,11 @@
 //! Converts between messages and the types of `engine`. What the other side sends is bounded here.
 
 use crate::engine::fault::{Class, Fault, one_line};
-use crate::engine::image::{Held, Part, Removal};
+use crate::engine::image::{Held, Part, Removal, Uses};
 use crate::engine::pull::{Credentials, Layer, Progress, Pull, Pulled};
 use crate::engine::source::{self, Origin};
 use crate::engine::{About, Disk, EngineKind};
-use crate::wire::{MAX_LAYERS, MAX_NAMES, MAX_PARTS, MAX_PEERS, MAX_TEXT, image};
+use crate::wire::{MAX_IMAGES, MAX_LAYERS, MAX_NAMES, MAX_PARTS, MAX_PEERS, MAX_TEXT, image};
 
 /// Most containers named when an image is in use, and most labels of an engine.
 const MAX_LISTED: usize = 64;
@@ -65,6 +65,19 @@ impl TryFrom<image::Held> for Held {
         let parts = parts.map(|image::Part { architecture, manifest }| Part { architecture, manifest });
         Ok(Self { digest: id, parts: Vec::new(), names, manifests, size_bytes: size }
             .with_parts(parts.collect()))
+    }
+}
+
+impl From<Uses> for image::Uses {
+    fn from(uses: Uses) -> Self {
+        Self { now: uses.now.into_iter().collect(), lately: uses.lately.into_iter().collect() }
+    }
+}
+
+impl From<image::Uses> for Uses {
+    fn from(said: image::Uses) -> Self {
+        let bounded = |ids: Vec<_>| ids.into_iter().take(MAX_IMAGES).collect();
+        Self { now: bounded(said.now), lately: bounded(said.lately) }
     }
 }
 

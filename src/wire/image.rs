@@ -38,6 +38,17 @@ pub struct Part {
     pub manifest: Option<Digest>,
 }
 
+/// Which images the containers of an engine use, by the ids that the engine gives the images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uses {
+    /// Those that a container was made from that is there, running or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub now: Vec<Digest>,
+    /// Those that a container used a moment ago.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lately: Vec<Digest>,
+}
+
 /// Room on a disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
 use crate::base::secret::Secret;
-use crate::wire::image::{Disk, EngineInfo, Fault, Held, Progress, Pull, Pulled, Removal};
+use crate::wire::image::{Disk, EngineInfo, Fault, Held, Progress, Pull, Pulled, Removal, Uses};
 
 /// From the agent to the manager.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -245,6 +245,10 @@ pub struct Images {
     /// The room on the disk, if the engine could tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
+    /// Which of the images containers use, if the engine could tell and it is not as before. With a full report, it goes
+    /// with the last part. Agents of 0.1.0 do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<Uses>,
 }
 
 /// How a pull ended.

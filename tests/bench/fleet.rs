@@ -16,7 +16,7 @@ use wharf::base::ids::UserId;
 use wharf::engine::fault::Fault;
 use wharf::engine::image::{Held, Removal};
 use wharf::engine::pull::{Progress, Pull, Pulled};
-use wharf::engine::{About, Disk, Engine, EngineKind};
+use wharf::engine::{About, Change, Disk, Engine, EngineKind};
 use wharf::fleet::presence::Sought;
 use wharf::fleet::service::{AgentChange, Fleet};
 use wharf::store::Store;
@@ -68,7 +68,7 @@ impl Engine for Named {
     async fn remove(&self, _reference: &str) -> Result<Removal, Fault> {
         Ok(Removal::Absent)
     }
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         Ok(stream::pending().boxed())
     }
     async fn disk(&self) -> Result<Disk, Fault> {

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use wharf::base::digest::Digest;
 use wharf::base::secret::Secret;
 use wharf::engine::fault::Class;
-use wharf::engine::image::{Held, Removal};
+use wharf::engine::image::{Held, Removal, Uses};
 use wharf::engine::pull::{Credentials, Pull, Pulled};
-use wharf::engine::{Engine, EngineKind};
+use wharf::engine::{Change, Engine, EngineKind};
 
 use super::{lab_image, pull_of, run};
 use crate::support::dockerd::Store;
@@ -281,12 +281,23 @@ async fn an_image_that_a_container_uses_stays(flavour: Flavour) {
     let built = registry.push(&lab_image("1")).await;
     let (engine, pull) = (node.engine(), pull_of(registry.host(), &built));
     let held = run(&*engine, &pull).await.0.unwrap().held;
+    let uses = async || engine.uses(&engine.images().await.unwrap()).await.unwrap().unwrap();
+    assert_eq!(uses().await, Uses::default());
+    let mut events = engine.events().await.unwrap();
     node.hold("homework", &pull.name()).await;
+    let heard = async {
+        while events.next().await.unwrap().unwrap() != Change::Containers {}
+        uses().await
+    };
+    let told = tokio::time::timeout(PATIENCE, heard).await.expect("the container is heard of");
+    let id = [held.digest.clone()];
+    assert_eq!(told, Uses { now: id.clone().into(), lately: id.clone().into() });
     let before = node.everything().await;
     assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::InUse { containers: vec!["homework".into()] }));
     assert_eq!(engine.find(&pull.name()).await.unwrap(), Some(held));
     assert_eq!(node.everything().await, before);
     node.let_go("homework").await;
+    assert_eq!(uses().await, Uses { now: [].into(), lately: id.into() }, "it was a moment ago");
     assert_eq!(engine.remove(&pull.name()).await, Ok(Removal::Removed { freed_bytes: None }));
     assert_eq!(node.everything().await, [""; 0]);
 }

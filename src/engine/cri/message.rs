@@ -157,6 +157,17 @@ pub(crate) struct Container {
     /// The image as the engine names it: its ID, or name and digest.
     #[prost(string, tag = "5")]
     pub(crate) image_ref: String,
+    /// The image's ID; only newer releases tell it.
+    #[prost(string, tag = "10")]
+    pub(crate) image_id: String,
+}
+
+impl Container {
+    /// All that the container says of its image.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &str> {
+        let named = self.image.as_ref().map(|spec| spec.image.as_str());
+        [Some(self.image_id.as_str()), Some(self.image_ref.as_str()), named].into_iter().flatten()
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

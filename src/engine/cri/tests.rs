@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::{
-    Engine, EngineKind,
+    Change, Engine, EngineKind,
     address::{EngineLocation, EngineUrl},
     cri::{Cri, Patience, message as m},
     fault::{Class, Fault},
-    image::Removal,
+    image::{Held, Removal, Uses},
     pull::{Credentials, Layer, Progress, Pull, Pulled},
 };
 
@@ -379,6 +379,7 @@ async fn what_is_used_pinned_or_called_otherwise_is_not_removed() {
         metadata: (!name.is_empty()).then(|| m::ContainerMetadata { name: name.into() }),
         image: Some(m::ImageSpec::of(image)),
         image_ref: image_ref.into(),
+        ..m::Container::default()
     };
     let by_digest = format!("cr.test/lab/python@{}", manifest());
     let containers = vec![
@@ -411,25 +412,65 @@ async fn what_is_used_pinned_or_called_otherwise_is_not_removed() {
 }
 
 #[tokio::test]
+async fn what_containers_use_is_told_by_what_they_call_their_image() {
+    let id = config();
+    let fake = FakeCri::start(move |_, _| {
+        let container = |image_id: &str, image_ref: &str, image: &str| m::Container {
+            image: Some(m::ImageSpec::of(image)),
+            image_ref: image_ref.into(),
+            image_id: image_id.into(),
+            ..m::Container::default()
+        };
+        let (a, by_digest) =
+            (Digest::sha256_of(b"a"), format!("cr.test/lab/b@{}", Digest::sha256_of(b"b manifest")));
+        let containers = vec![
+            // As containerd 1.6 tells, as 2.0 does, and as CRI-O does.
+            container("", a.as_str(), "cr.test/lab/c:1"),
+            container(config().as_str(), "cr.test/lab/c:1", "x"),
+            container("", &by_digest, "x"),
+            container("", "x", "cr.test/gone:1"),
+        ];
+        says(&m::ListContainersResponse { containers })
+    });
+    let held = |digest: &Digest, name: &str, manifest: &[u8]| Held {
+        digest: digest.clone(),
+        parts: Vec::new(),
+        names: vec![format!("cr.test/lab/{name}:1")],
+        manifests: vec![Digest::sha256_of(manifest)],
+        size_bytes: 1,
+    };
+    let [a, b, c] = [b"a", b"b", b"c"].map(|name| Digest::sha256_of(name));
+    let all = [held(&a, "a", b""), held(&b, "b", b"b manifest"), held(&c, "c", b""), held(&id, "d", b"")];
+    let uses = fake.engine().uses(&all).await.unwrap().unwrap();
+    assert_eq!(uses, Uses { now: [a, b, id].into(), ..Uses::default() });
+}
+
+#[tokio::test]
 async fn changes_are_seen_by_looking_until_the_engine_goes() {
     let looks = Mutex::new(0);
     let id = config();
-    let fake = FakeCri::start(move |_, _| {
+    let fake = FakeCri::start(move |method, _| {
         let mut look = looks.lock();
+        if method == "ListContainers" {
+            let container = m::Container { id: "one".into(), ..m::Container::default() };
+            let containers = if *look < 5 { Vec::new() } else { vec![container] };
+            return says(&m::ListContainersResponse { containers });
+        }
         *look += 1;
         let images = match *look {
             1 | 2 => vec![],
             3 => vec![image(id.hex(), &[NAME, "alpine"])],
-            4 => vec![image(id.as_str(), &[NAME])],
-            5 => vec![image("odd", &["odd:1"])],
+            4 | 5 => vec![image(id.as_str(), &[NAME])],
+            6 => vec![image("odd", &["odd:1"])],
             _ => return Answer::Refusal(14, "bye"),
         };
         says(&m::ListImagesResponse { images })
     });
     let events: Vec<_> = fake.engine().events().await.unwrap().collect().await;
     let (last, events) = events.split_last().unwrap();
-    // An image with two names, one name fewer, and none: an image with an odd ID does not count.
-    assert_eq!(events, [Ok(()), Ok(()), Ok(())]);
+    // An image with two names, one name fewer, a container, and no image: one with an odd ID does not count.
+    let images = || Ok(Change::Images);
+    assert_eq!(events, [images(), images(), Ok(Change::Containers), images()]);
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);
 }
 

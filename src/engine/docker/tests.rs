@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{digest::Digest, secret::Secret};
 use crate::engine::{
-    Engine, EngineKind,
+    Change, Engine, EngineKind,
     address::{EngineLocation, EngineUrl},
     docker::{Docker, Patience},
     fault::{Class, Fault},
@@ -488,6 +488,8 @@ async fn events_are_read_until_the_engine_goes() {
     let said = [
         json!({"Type": "image", "Action": "pull", "Actor": {"ID": "cr.test/a:1", "Attributes": {"name": "cr.test/a"}}}),
         json!({"Type": "container", "Action": "start", "Actor": {"ID": "x"}}),
+        json!({"Type": "container", "Action": "exec_start: sh", "Actor": {"ID": "x", "Attributes": {"image": "b"}}}),
+        json!({"Type": "container", "Action": "died", "Actor": {"ID": "x", "Attributes": {"image": "a"}}}),
         json!({"Type": "image", "Action": "push", "Actor": {"ID": "x"}}),
         json!({"Type": "image", "Action": "untag", "Actor": {"ID": config(), "Attributes": {"name": config()}}}),
         json!({"Type": "image", "Action": "tag", "Actor": {"ID": config(), "Attributes": {"name": "b"}}}),
@@ -496,9 +498,12 @@ async fn events_are_read_until_the_engine_goes() {
     ];
     let said = said.map(|line| format!("{line}\n").into_bytes()).to_vec();
     let fake = FakeDocker::start(move |_| Answer::Stream(said.clone()));
-    let events: Vec<_> = fake.engine().events().await.unwrap().collect().await;
-    let (last, events) = events.split_last().unwrap();
-    assert_eq!(events, vec![Ok(()); 5], "all but the container and the push");
+    let engine = fake.engine();
+    let events: Vec<_> = engine.events().await.unwrap().collect().await;
+    let (last, mut events) = (events.last().unwrap().clone(), events[..events.len() - 1].to_vec());
+    assert_eq!(events.remove(1), Ok(Change::Containers));
+    assert_eq!(events, vec![Ok(Change::Images); 5], "all but what a container does for itself and the push");
+    assert_eq!(engine.lately.images(), ["a"]);
     assert_eq!(last.as_ref().unwrap_err().class, Class::EngineGone);
 }
 

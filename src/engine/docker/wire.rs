@@ -63,6 +63,14 @@ pub(crate) struct Said {
     kind: String,
     #[serde(default, rename = "Action")]
     action: String,
+    #[serde(default, rename = "Actor")]
+    actor: Actor,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Actor {
+    #[serde(default, rename = "Attributes")]
+    attributes: Option<HashMap<String, String>>,
 }
 
 impl Said {
@@ -71,6 +79,17 @@ impl Said {
         let is_change =
             matches!(self.action.as_str(), "pull" | "tag" | "untag" | "delete" | "load" | "import");
         self.kind == "image" && is_change
+    }
+
+    /// The image of a container that came, ran or went, as its maker named it. Podman has words of its own for the end
+    /// and the removal of a container.
+    pub(crate) fn image_of_container(&self) -> Option<&str> {
+        let is_change = matches!(
+            self.action.as_str(),
+            "create" | "start" | "die" | "died" | "destroy" | "remove" | "rename"
+        );
+        let image = self.actor.attributes.as_ref()?.get("image")?;
+        (self.kind == "container" && is_change).then_some(image)
     }
 }
 

@@ -17,12 +17,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::digest::Digest;
-use crate::engine::Engine;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::Removal;
 use crate::engine::oci::Oci;
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::source::{Document, Flow, Source};
+use crate::engine::{Change, Engine};
 
 /// What a source does when it is asked for a blob; without an act it sends all of the rest.
 enum Act {
@@ -457,9 +457,9 @@ async fn an_engine_tells_of_its_own_changes() {
     let pull = scene.source.image("1", &[layer(1, 10)]);
     let mut events = scene.engine.events().await.unwrap();
     scene.pull(&pull).await.unwrap();
-    assert_eq!(events.next().await, Some(Ok(())));
+    assert_eq!(events.next().await, Some(Ok(Change::Images)));
     scene.engine.remove(&pull.name()).await.unwrap();
-    assert_eq!(events.next().await, Some(Ok(())));
+    assert_eq!(events.next().await, Some(Ok(Change::Images)));
 }
 
 #[test]
