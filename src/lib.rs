@@ -9,6 +9,7 @@
 //! server  demo
 //! http
 //! graphql
+//! retention
 //! rules
 //! scan  transfer
 //! tasks  catalog  fleet
@@ -33,6 +34,7 @@ pub mod fleet;
 pub mod graphql;
 pub mod http;
 pub(crate) mod registry;
+pub(crate) mod retention;
 pub(crate) mod rules;
 pub(crate) mod scan;
 pub mod server;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::accounts::Accounts;
-use crate::access::audit::{Audit, Retention};
+use crate::access::audit::{self, Audit};
 use crate::access::directory::{Directory, Lockout};
 use crate::access::first_admin::{Credentials, FirstAdmin};
 use crate::access::hasher::Hasher;
@@ -43,6 +43,7 @@ use crate::http::events::Streams;
 use crate::http::guard::Hosts;
 use crate::http::peer::Proxies;
 use crate::http::routes::{Services, routes};
+use crate::retention::service::Retention;
 use crate::rules::service::Rules;
 use crate::scan::collector::collect;
 use crate::scan::service::{self, Scanner};
@@ -57,6 +58,7 @@ use crate::tasks::queue::Queue;
 use crate::tasks::worker::Worker;
 use crate::transfer;
 use crate::transfer::peers::{OwnCache, Peers};
+use crate::transfer::rooms::Rooms;
 use crate::transfer::service::Transfers;
 
 /// How long requests that are being answered may go on after the server was told to stop.
@@ -90,7 +92,7 @@ pub struct Settings {
     /// Whether engines of this machine that fetch by themselves are made to take images from nearer.
     pub relay: bool,
     /// How long the audit log keeps its rows.
-    pub audit: Retention,
+    pub audit: audit::Retention,
     /// The super-admin to create if there is no account yet; without it, a holder of [`Server::set_up_token`] creates
     /// it.
     pub first_admin: Option<FirstAdmin>,
@@ -117,6 +119,7 @@ pub struct Server {
     fleet: Fleet,
     engines: Engines,
     rules: Rules,
+    retention: Retention,
     audit: Audit,
 }
 
@@ -180,7 +183,9 @@ impl Server {
         let grants = Arc::new(Grants::default());
         let peers = Peers::new(&fleet, settings.seed_first, cache, &grants, &tracker, &shutdown);
         let wait = settings.agent_wait;
-        let [preloads, unloads] = transfer::worker::workers(&catalog, &fleet, &clients, &clock, wait, &peers);
+        let rooms = Rooms::load(store, &catalog, &fleet, &clock, &audit)?;
+        let [preloads, unloads] =
+            transfer::worker::workers(&catalog, &fleet, &clients, &clock, &rooms, wait, &peers);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];
         let queue = Queue::load(
             store.clone(),
@@ -191,8 +196,11 @@ impl Server {
             shutdown.clone(),
         )?;
         let scanner = Scanner::new(catalog.clone(), sessions, queue.clone(), audit.clone());
-        let transfers = Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone());
+        let transfers =
+            Transfers::new(catalog.clone(), fleet.clone(), queue.clone(), audit.clone(), rooms.clone());
         let rules = Rules::load(store, &clock, &audit, &catalog, &fleet, &queue, &transfers)?;
+        rooms.bind(rules.claims(), queue.downgrade());
+        let retention = Retention::load(store, &clock, &audit, &fleet, &queue, &transfers)?;
         let joins = Joins::new(store.clone(), clock.clone(), audit.clone(), tenants.clone());
         let links = Links::new(
             store.clone(),
@@ -216,7 +224,9 @@ impl Server {
             links: links.clone(),
             scanner,
             transfers,
+            pins: rooms.pins().clone(),
             rules: rules.clone(),
+            retention: retention.clone(),
             queue: queue.clone(),
         };
         let walks = Walks::default();
@@ -253,6 +263,7 @@ impl Server {
             fleet,
             engines: Vec::new(),
             rules,
+            retention,
             audit,
         })
     }
@@ -302,6 +313,7 @@ impl Server {
         let (catalog, queue) = (self.services.catalog.clone(), self.services.queue.clone());
         self.tracker.spawn(collect(catalog, queue, self.shutdown.clone()));
         self.tracker.spawn(self.rules.run(self.shutdown.clone()));
+        self.tracker.spawn(self.retention.run(self.shutdown.clone()));
         let proxies = self.services.proofs.proxies.clone();
         let connections = Connections { proxies, last_requests: LAST_REQUESTS };
         connections.serve(listener, routes(self.services), self.shutdown.clone()).await;

@@ -63,6 +63,7 @@ mod released;
 mod removal;
 mod replays;
 mod rest;
+mod room;
 mod rules;
 mod scan;
 mod seed;

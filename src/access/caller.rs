@@ -63,6 +63,8 @@ pub(crate) enum Credential {
     Token(String),
     /// A standing rule, by its name: the server repeats what a user told it to do.
     Rule(String),
+    /// A retention rule, by its name.
+    Retention(String),
 }
 
 impl fmt::Display for Credential {
@@ -73,6 +75,7 @@ impl fmt::Display for Credential {
             Self::Session => f.write_str("session"),
             Self::Token(name) => write!(f, "token {name}"),
             Self::Rule(name) => write!(f, "rule {name}"),
+            Self::Retention(name) => write!(f, "retention {name}"),
         }
     }
 }

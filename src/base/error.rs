@@ -84,6 +84,8 @@ pub enum Error {
     Conflict(String),
     /// The server takes no more things of this kind.
     LimitReached(String),
+    /// It would remove so much that the caller must confirm it.
+    Unconfirmed(String),
     /// A value is not acceptable.
     Invalid {
         /// The argument or field.
@@ -115,6 +117,7 @@ impl Error {
             Self::Exists(_) => Code::AlreadyExists,
             Self::Conflict(_) => Code::Conflict,
             Self::LimitReached(_) => Code::LimitReached,
+            Self::Unconfirmed(_) => Code::ConfirmationRequired,
             Self::Invalid { .. } => Code::Invalid,
             Self::Busy(_) => Code::Busy,
             Self::Unreachable(_) => Code::Unreachable,
@@ -165,6 +168,7 @@ impl fmt::Display for Error {
             | Self::Exists(why)
             | Self::Conflict(why)
             | Self::LimitReached(why)
+            | Self::Unconfirmed(why)
             | Self::Busy(why)
             | Self::Unreachable(why)
             | Self::Unavailable(why) => f.write_str(why),

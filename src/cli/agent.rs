@@ -13,7 +13,7 @@ use crate::cli::{
     json,
     node::Node,
     operation::{One, Operation, Set},
-    table, text,
+    room, table, text,
 };
 
 /// Administer agents; or with --manager, make this machine an agent of a manager elsewhere
@@ -40,6 +40,11 @@ enum Verb {
     },
     /// Show one agent with its labels, engine and disk
     Show {
+        /// The agent
+        id: String,
+    },
+    /// List the images on one agent, with their use and who wants them
+    Images {
         /// The agent
         id: String,
     },
@@ -180,6 +185,7 @@ impl Agent {
                     list(&client, status.as_deref(), scaling_group.as_deref(), as_json).await
                 }
                 Verb::Show { id } => show(&client, id, as_json).await,
+                Verb::Images { id } => room::on_agent(&client, id, as_json).await,
                 Verb::Label { id, labels } => relabel(&client, id, labels, as_json).await,
                 Verb::Set { expression } => set(&client, expression, as_json).await,
                 Verb::Token(token) => token.run(&client, as_json).await,

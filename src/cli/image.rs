@@ -10,7 +10,7 @@ use crate::cli::{
     failure::{Failure, Result},
     follow, json,
     operation::{One, Operation},
-    presence, registry, table, text, why,
+    presence, registry, room, table, text, why,
 };
 
 /// List, scan, name and forget images
@@ -59,6 +59,21 @@ enum Verb {
     },
     Presence(presence::Presence),
     Why(why::Why),
+    Unknown(room::Unknown),
+    /// Pin an image on agents: neither retention nor a preload that makes room takes it there
+    Pin {
+        /// Canonical name, alias or digest; the full name of an image that the catalog does not know
+        reference: String,
+        /// The agents, also those to come: 'gpu[01-16]!gpu03' [default: all]
+        agents: Option<String>,
+    },
+    /// Remove a pin; the image stays until somebody needs its room
+    Unpin {
+        /// Canonical name, alias or digest
+        reference: String,
+    },
+    /// List the pins
+    Pins,
     /// Take an image out of the catalog; the registry and the nodes keep it
     Forget {
         /// Canonical name, alias or digest
@@ -212,6 +227,10 @@ impl Verb {
             }
             Self::Presence(presence) => presence.run(client, as_json).await,
             Self::Why(why) => why.run(client, as_json).await,
+            Self::Unknown(unknown) => unknown.run(client, as_json).await,
+            Self::Pin { reference, agents } => room::pin(client, reference, agents.as_deref(), as_json).await,
+            Self::Unpin { reference } => room::unpin(client, reference, as_json).await,
+            Self::Pins => room::pins(client, as_json).await,
             Self::Forget { reference, architecture } => {
                 let named = Named { reference, architecture: architecture.as_deref() };
                 let outcome = client.change(reference, &FORGET, named).await?;

@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod bars;
 mod browser;
+mod bytes;
 mod compact;
 mod completion;
 mod connection;
@@ -32,6 +33,8 @@ mod presence;
 mod reference;
 mod registry;
 mod reset_password;
+mod retention;
+mod room;
 mod rule;
 mod scaling_group;
 mod schema;
@@ -78,6 +81,7 @@ const CLIENTS: [config::Shared<'static>; 1] = [(
         "keypair",
         "preload",
         "registry",
+        "retention",
         "rule",
         "scaling-group",
         "task",
@@ -116,6 +120,7 @@ enum Command {
     Preload(transfer::Preload),
     Unload(transfer::Unload),
     Rule(rule::Rule),
+    Retention(retention::Retention),
     Agent(Box<agent::Agent>),
     Registry(registry::Registry),
     Task(task::Task),
@@ -164,6 +169,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
         Command::Preload(preload) => preload.run(matches),
         Command::Unload(unload) => unload.run(matches),
         Command::Rule(rule) => rule.run(matches),
+        Command::Retention(retention) => retention.run(matches),
         Command::Agent(agent) => agent.run(matches),
         Command::Registry(registry) => registry.run(matches),
         Command::Task(task) => task.run(matches),
@@ -353,6 +359,33 @@ mod tests {
     }
 
     #[test]
+    fn commands_about_room_parse_as_documented() {
+        for line in [
+            "wharf preload py * --make-room",
+            "wharf unload py * --plan",
+            "wharf image pin py",
+            "wharf image pin cr.example.org/python:3.9 gpu[01-16] --json",
+            "wharf image unpin py",
+            "wharf image pins --json",
+            "wharf image unknown",
+            "wharf image unknown @gpu --json",
+            "wharf agent images gpu01 --json",
+            "wharf retention list --json",
+            "wharf retention show old",
+            "wharf retention plan old --json",
+            "wharf retention add old * * --unused-for 30d --keep-last 2 --plan",
+            "wharf retention add full * @gpu --when-below 50GiB --until 80GiB --unknown-images --confirm",
+            "wharf retention add full * @gpu --when-below 50GiB --window 22:00-06:00 --time-zone UTC --disabled",
+            "wharf retention change old --unused-for 0 --keep-last 3 --unknown-images=false --always",
+            "wharf retention remove old",
+            "wharf retention enable old",
+            "wharf retention disable old",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn commands_parse_as_documented() {
         for line in [
             "wharf serve --data-dir /tmp/x --listen 0.0.0.0:80 --log-format json --host a --host b",
@@ -452,7 +485,9 @@ mod tests {
             "wharf image presence",
             "wharf preload py",
             "wharf preload py a --plan --no-follow",
-            "wharf unload py a --plan",
+            "wharf unload py a --plan --no-follow",
+            "wharf retention add old * * --plan --confirm",
+            "wharf retention add old * * --unused-for 30",
             "wharf rule add nightly *",
             "wharf rule add nightly * * --disabled --plan",
             "wharf rule change nightly --always --window 22:00-06:00",

@@ -46,7 +46,7 @@ pub(crate) struct Row {
 }
 
 /// How an image on an agent is used.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Usage {
     in_use: Option<bool>,
     last_used_at: Option<String>,

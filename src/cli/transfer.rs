@@ -10,6 +10,7 @@ use crate::cli::{
     failure::{Failure, Result},
     image, json,
     operation::Operation,
+    room::Leaving,
     table, text,
 };
 
@@ -30,6 +31,10 @@ pub(crate) struct Preload {
     /// Only the images of this architecture, on agents of it: aarch64 [default: each agent's own]
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
+    /// Where an image does not fit, let others go first: those unused longest, no more than needed, and nothing that a
+    /// container uses, that a rule wants, that is pinned or new; see --plan
+    #[arg(long)]
+    make_room: bool,
     /// Only show what would be done on each agent
     #[arg(long, conflicts_with = "no_follow")]
     plan: bool,
@@ -42,7 +47,8 @@ pub(crate) struct Preload {
 ///
 /// AGENTS, the last word, is an expression; quote it, since shells read brackets and exclamation marks their own way:
 /// wharf unload py torch 'gpu[01-16]!gpu03'. An image that containers use stays. Several images are one task. Each
-/// agent loses the image of its own architecture; with --architecture, agents of another are left out.
+/// agent loses the image of its own architecture; with --architecture, agents of another are left out. An image that the
+/// catalog does not know is named by its full name or its digest, as wharf image unknown lists it.
 #[derive(Args)]
 pub(crate) struct Unload {
     #[command(flatten)]
@@ -55,6 +61,9 @@ pub(crate) struct Unload {
     /// Only the images of this architecture, on agents of it: aarch64 [default: each agent's own]
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
+    /// Only show what would be done on each agent
+    #[arg(long, conflicts_with = "no_follow")]
+    plan: bool,
     /// Return as soon as the task is started
     #[arg(long)]
     no_follow: bool,
@@ -89,6 +98,23 @@ struct AgentPlan {
     free_bytes: Option<u64>,
     fits: Option<bool>,
     problem: Option<String>,
+    #[serde(deserialize_with = "json::list")]
+    room: Vec<Leaving>,
+    fits_with_room: Option<bool>,
+}
+
+/// What an unload would do with one image on one agent.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Removing {
+    #[serde(deserialize_with = "json::text")]
+    agent: String,
+    #[serde(deserialize_with = "json::text")]
+    reference: String,
+    #[serde(deserialize_with = "json::text")]
+    step: String,
+    #[serde(deserialize_with = "json::count")]
+    frees_bytes: u64,
+    warning: Option<String>,
 }
 
 const FILE: &str = include_str!("operations/transfer.graphql");
@@ -96,6 +122,10 @@ pub(crate) const PLAN: Operation<Asked<'_>, Option<Plan>> =
     Operation::new(FILE, "PreloadPlan", "preload_plan");
 pub(crate) const PRELOAD: Operation<Asked<'_>, Started> =
     Operation::new(FILE, "PreloadImage", "preload_image");
+pub(crate) const PRELOAD_MAKING_ROOM: Operation<Asked<'_>, Started> =
+    Operation::new(FILE, "PreloadMakingRoom", "preload_image");
+pub(crate) const UNLOAD_PLAN: Operation<Asked<'_>, json::List<Removing>> =
+    Operation::new(FILE, "UnloadPlan", "unload_plan");
 pub(crate) const UNLOAD: Operation<Asked<'_>, Started> = Operation::new(FILE, "UnloadImage", "unload_image");
 
 /// The images and the agents of a preload or unload.
@@ -116,7 +146,8 @@ impl Preload {
         if self.plan {
             return cli::block_on(plan(&client, &what, asked, as_json));
         }
-        cli::block_on(image::start(&client, &what, &PRELOAD, asked, self.no_follow, as_json))
+        let operation = if self.make_room { &PRELOAD_MAKING_ROOM } else { &PRELOAD };
+        cli::block_on(image::start(&client, &what, operation, asked, self.no_follow, as_json))
     }
 }
 
@@ -126,6 +157,9 @@ impl Unload {
         let as_json = self.connection.json;
         let asked = asked(&self.references, &self.agents, self.architecture.as_deref());
         let what = self.references.join(" ");
+        if self.plan {
+            return cli::block_on(unload_plan(&client, &what, asked, as_json));
+        }
         cli::block_on(image::start(&client, &what, &UNLOAD, asked, self.no_follow, as_json))
     }
 }
@@ -146,6 +180,27 @@ async fn plan(client: &Client, what: &str, asked: Asked<'_>, as_json: bool) -> R
     let plan = client.ask_about(what, &PLAN, asked).await?;
     let plan = plan.ok_or_else(|| Failure::failed(what, "the server gives no plan"))?;
     if as_json { json::print(&plan) } else { cli::print(&plan.page()) }
+}
+
+async fn unload_plan(client: &Client, what: &str, asked: Asked<'_>, as_json: bool) -> Result<()> {
+    let steps = client.ask_about(what, &UNLOAD_PLAN, asked).await?.0;
+    if as_json {
+        return json::print(&steps);
+    }
+    let cells = |step: &Removing| {
+        let warning = step.warning.as_deref().unwrap_or_default();
+        vec![
+            step.agent.clone(),
+            step.step.clone(),
+            text::size(step.frees_bytes),
+            warning.into(),
+            step.reference.clone(),
+        ]
+    };
+    let table = table::rows(&["AGENT", "STEP", "COMES FREE", "BUT", "IMAGE"], steps.iter().map(cells));
+    let frees = steps.iter().map(|step| step.frees_bytes).fold(0, u64::saturating_add);
+    let total = format!("{} at most come free", text::size(frees));
+    cli::print(&[table, String::new(), total].join("\n"))
 }
 
 impl Plan {
@@ -171,11 +226,23 @@ impl Plan {
         if let Some(others) = text::others(self.left_out) {
             total = format!("{total}; left out: {others}");
         }
-        [table, String::new(), total].join("\n")
+        let room = self.agents.iter().filter_map(AgentPlan::room_line);
+        [table, String::new(), total].into_iter().chain(room).collect::<Vec<_>>().join("\n")
     }
 }
 
 impl AgentPlan {
+    /// What would go so that it fits, for people.
+    fn room_line(&self) -> Option<String> {
+        let line = if self.fits_with_room? {
+            let names = self.room.iter().map(Leaving::name).collect::<Vec<_>>().join(", ");
+            format!("{}: with --make-room, {names} would go", self.agent)
+        } else {
+            format!("{}: all that may go does not suffice", self.agent)
+        };
+        Some(text::one_line(&line))
+    }
+
     fn cells(&self) -> Vec<String> {
         vec![
             self.agent.clone(),
@@ -198,7 +265,7 @@ mod tests {
         let step = |(agent, reference, step, problem): &(&str, &str, &str, Option<&str>)| {
             json!({
                 "agent": agent, "reference": reference, "step": step, "bytes": 2_000_000, "free_bytes": null,
-                "fits": null, "problem": problem,
+                "fits": null, "problem": problem, "room": [], "fits_with_room": null,
             })
         };
         serde_json::from_value(json!({
@@ -220,6 +287,18 @@ mod tests {
         );
         let some = Plan { left_out: 1, ..plan };
         assert!(some.page().ends_with("1 with a problem; left out: 1 agent of another architecture"));
+    }
+
+    #[test]
+    fn a_plan_says_what_would_go_where_an_image_does_not_fit() {
+        let mut plan = plan(&[("gpu1", "a:1", "to-fetch", Some("will not fit"))]);
+        plan.agents[0].fits_with_room = Some(false);
+        assert!(plan.page().ends_with("gpu1: all that may go does not suffice"));
+        plan.agents[0].fits_with_room = Some(true);
+        let image = |names: &[&str]| json!({"digest": "sha256:12", "names": names, "size_bytes": 1, "frees_bytes": 1, "known": true, "usage": null});
+        plan.agents[0].room =
+            [image(&["b:1", "b:2"]), image(&[])].map(|image| serde_json::from_value(image).unwrap()).into();
+        assert!(plan.page().ends_with("gpu1: with --make-room, b:1, sha256:12 would go"), "{}", plan.page());
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The bytes that the built-in engine leaves free: wharf's own database may be on the same disk.
+const OCI_RESERVE: u64 = 16 * 1024 * 1024;
+
 /// The kinds of engine. Each method answers for all of them, so that a new kind must answer too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineKind {
@@ -49,6 +52,14 @@ impl EngineKind {
         match self {
             Self::Docker | Self::Podman | Self::Containerd => true,
             Self::Oci => false,
+        }
+    }
+
+    /// How many bytes it leaves free on its disk, whatever it is to fetch.
+    pub(crate) fn reserve(self) -> u64 {
+        match self {
+            Self::Docker | Self::Podman | Self::Containerd => 0,
+            Self::Oci => OCI_RESERVE,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::base::Error;
+
 /// The kind of mistake, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -76,6 +78,13 @@ const WINDOW: usize = 72;
 const BEFORE: usize = 48;
 
 impl ExpressionError {
+    /// The refusal of a request whose argument `target_agents` is this expression.
+    pub(crate) fn refusal(&self, expression: &str) -> Error {
+        let caret = self.caret(expression);
+        let why = format!("{} at {}: {}\n{caret}", self.code, self.position, self.message);
+        Error::invalid("target_agents", why)
+    }
+
     /// A mistake of this kind at this byte position.
     pub(crate) fn new(code: ErrorCode, position: usize, message: impl Into<String>) -> Self {
         Self { code, position, message: message.into() }

@@ -15,7 +15,7 @@ use crate::graphql::kit::outcome::{Done, outcome};
 use crate::graphql::kit::rows::{One, Rows};
 use crate::graphql::transfers::order;
 use crate::scan::service::{Rescan, Scanner};
-use crate::transfer::service::Transfers;
+use crate::transfer::service::{Order, Transfers};
 
 /// Whether an image is in use or was removed (Backend.AI 25.4).
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
@@ -184,13 +184,22 @@ impl ImageMutation {
         #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
         #[graphql(desc = "Only this architecture, and no agent of another; each agent's own if null.")]
         architecture: Option<String>,
+        #[graphql(
+            desc = "Where an image does not fit, let others go first, those unused longest and no more than needed: \
+                    see `room` of the plan."
+        )]
+        make_room: Option<bool>,
     ) -> Option<PreloadImage> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
-        let order = order(reference, target_agents, references, architecture);
+        let order = Order {
+            make_room: make_room.unwrap_or_default(),
+            ..order(reference, target_agents, references, architecture)
+        };
         Some(transfers.preload(caller, &order).await.map(started).into())
     }
 
-    /// Removes images from agents, in one background task.
+    /// Removes images from agents, in one background task. One that the catalog does not know is named by its full name
+    /// or by its digest, as `unknown_images` lists them.
     async fn unload_image(
         &self,
         ctx: &Context<'_>,

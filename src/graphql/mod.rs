@@ -21,6 +21,8 @@ pub mod kit;
 pub(crate) mod policies;
 pub(crate) mod presence;
 pub(crate) mod registries;
+pub(crate) mod retention;
+pub(crate) mod room;
 pub(crate) mod rules;
 pub(crate) mod scaling_groups;
 pub(crate) mod schema;

@@ -11,7 +11,7 @@ use crate::graphql::kit::outcome::outcome;
 use crate::graphql::kit::scalar::BigInt;
 use crate::rules::rule::RuleChange;
 use crate::rules::service::{Rules, Told};
-use crate::rules::status::Status;
+use crate::rules::status::{Away, Status};
 use crate::rules::window::{Window, WindowState};
 
 /// The most agents that a preview names.
@@ -190,6 +190,12 @@ pub(crate) struct PreloadRuleWaiting {
     until: Option<String>,
 }
 
+impl From<&Away> for PreloadRuleAway {
+    fn from(away: &Away) -> Self {
+        Self { agent: away.agent.clone(), reason: away.reason.clone() }
+    }
+}
+
 impl From<&Status> for PreloadRuleStatus {
     fn from(status: &Status) -> Self {
         let tally = &status.tally;
@@ -203,11 +209,7 @@ impl From<&Status> for PreloadRuleStatus {
             left_out: count(status.left_out),
             unknown: status.unknown.clone(),
             unknown_count: count(status.unknown_count),
-            away: status
-                .away
-                .iter()
-                .map(|away| PreloadRuleAway { agent: away.agent.clone(), reason: away.reason.clone() })
-                .collect(),
+            away: status.away.iter().map(Into::into).collect(),
             away_count: count(status.away_count),
             present: count(status.present),
             missing: count(status.missing()),
@@ -493,6 +495,6 @@ fn text(at: Timestamp) -> String {
     at.to_string()
 }
 
-fn count(number: usize) -> i32 {
+pub(in crate::graphql) fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

@@ -26,6 +26,8 @@ use crate::graphql::keypairs::{KeyPairMutation, KeyPairQuery};
 use crate::graphql::policies::{PolicyMutation, PolicyQuery};
 use crate::graphql::presence::PresenceQuery;
 use crate::graphql::registries::{RegistryMutation, RegistryQuery};
+use crate::graphql::retention::{RetentionMutation, RetentionQuery};
+use crate::graphql::room::{RoomMutation, RoomQuery};
 use crate::graphql::rules::{RuleMutation, RuleQuery};
 use crate::graphql::scaling_groups::{ScalingGroupMutation, ScalingGroupQuery};
 use crate::graphql::sessions::{SessionMutation, SessionQuery};
@@ -34,10 +36,12 @@ use crate::graphql::tasks::{TaskMutation, TaskQuery};
 use crate::graphql::tokens::{TokenMutation, TokenQuery};
 use crate::graphql::transfers::TransferQuery;
 use crate::graphql::users::{UserMutation, UserQuery};
+use crate::retention::service::Retention;
 use crate::rules::service::Rules;
 use crate::scan::service::Scanner;
 use crate::store::Store;
 use crate::tasks::queue::Queue;
+use crate::transfer::pins::Pins;
 use crate::transfer::service::Transfers;
 
 /// The deepest nesting of selections: the introspection query that tools send goes 13 deep, our own types 5.
@@ -60,7 +64,9 @@ pub(crate) struct Query(
     JoinQuery,
     PresenceQuery,
     TransferQuery,
+    RoomQuery,
     RuleQuery,
+    RetentionQuery,
     RegistryQuery,
     TaskQuery,
     AuditQuery,
@@ -84,6 +90,8 @@ pub(crate) struct Mutation(
     AgentMutation,
     JoinMutation,
     RuleMutation,
+    RetentionMutation,
+    RoomMutation,
     RegistryMutation,
     TaskMutation,
     DomainMutation,
@@ -126,8 +134,12 @@ pub(crate) struct Services {
     pub(crate) scanner: Scanner,
     /// For preloads and unloads.
     pub(crate) transfers: Transfers,
+    /// For pins.
+    pub(crate) pins: Pins,
     /// For standing preloads.
     pub(crate) rules: Rules,
+    /// For retention rules.
+    pub(crate) retention: Retention,
     /// For tasks.
     pub(crate) queue: Queue,
 }
@@ -147,7 +159,9 @@ pub(crate) fn build(services: Services, walks: Walks) -> Schema {
         links,
         scanner,
         transfers,
+        pins,
         rules,
+        retention,
         queue,
     } = services;
     builder()
@@ -163,7 +177,9 @@ pub(crate) fn build(services: Services, walks: Walks) -> Schema {
         .data(links)
         .data(scanner)
         .data(transfers)
+        .data(pins)
         .data(rules)
+        .data(retention)
         .data(queue)
         .data(walks)
         .finish()

@@ -77,6 +77,11 @@ impl BackgroundTask {
         self.task.targets.as_ref().and_then(|targets| targets.rule.as_deref())
     }
 
+    /// The retention rule that asked for it; null if another did.
+    async fn retention(&self) -> Option<&str> {
+        self.task.targets.as_ref().and_then(|targets| targets.retention.as_deref())
+    }
+
     /// `started`, `done`, `failed` or `cancelled`.
     async fn state(&self) -> &str {
         self.task.state.as_str()

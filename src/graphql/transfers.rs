@@ -1,11 +1,15 @@
-//! Preloads and unloads: the plan of a preload. The mutations belong to the seed's API, in `graphql::images`.
+//! Preloads and unloads: their plans. The mutations belong to the seed's API, in `graphql::images`.
 
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::graphql::kit::fault::FieldResult;
+use crate::graphql::kit::limit::LIST_COST;
 use crate::graphql::kit::scalar::BigInt;
+use crate::graphql::room::LeavingImage;
 use crate::transfer::plan::{AgentPlan, Step};
+use crate::transfer::residents::UnloadStep;
+use crate::transfer::room::Stay;
 use crate::transfer::service::{Order, Transfers};
 
 /// What a preload would do.
@@ -42,6 +46,12 @@ pub(crate) struct PreloadPlanAgent {
     fits: Option<bool>,
     /// What prevents the load, for people.
     problem: Option<&'static str>,
+    /// Where it will not fit, what would go from the agent with `make_room`, unused longest first: nothing that a
+    /// container uses, that a rule wants, that is pinned, that came within the last hour, or that the catalog does not
+    /// know. Empty if all that may go does not suffice.
+    room: Vec<LeavingImage>,
+    /// Whether it fits once that is gone; null if it fits anyway, or if the server can't tell.
+    fits_with_room: Option<bool>,
 }
 
 impl From<AgentPlan> for PreloadPlanAgent {
@@ -59,8 +69,40 @@ impl From<AgentPlan> for PreloadPlanAgent {
             free_bytes: plan.free_bytes.map(BigInt),
             fits: plan.fits,
             problem,
+            room: plan.room.into_iter().map(Into::into).collect(),
+            fits_with_room: plan.fits_with_room,
             agent: plan.agent,
             reference: plan.image,
+        }
+    }
+}
+
+/// What an unload would do with one image on one agent.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub(crate) struct UnloadPlanAgent {
+    /// The agent.
+    agent: String,
+    /// The image's canonical name, or its digest if it was asked for by that.
+    reference: String,
+    /// `to-remove`, `to-untag` (it has other names), `in-use`, `not-there` or `offline`.
+    step: &'static str,
+    /// How many bytes come free, at most.
+    frees_bytes: BigInt,
+    /// Who wants the image there, or whether it is pinned, for people. An unload takes it all the same, and a rule that
+    /// wants it loads it again.
+    warning: Option<String>,
+}
+
+impl From<UnloadStep> for UnloadPlanAgent {
+    fn from(step: UnloadStep) -> Self {
+        let warning = step.stay.filter(|stay| matches!(stay, Stay::Wanted(_) | Stay::Pinned));
+        Self {
+            agent: step.agent,
+            reference: step.image,
+            step: step.step.as_str(),
+            frees_bytes: BigInt(step.frees),
+            warning: warning.map(|stay| stay.to_string()),
         }
     }
 }
@@ -74,7 +116,8 @@ pub(crate) fn order(
     architecture: Option<String>,
 ) -> Order {
     let more = references.unwrap_or_default().into_iter().flatten();
-    Order { references: std::iter::once(reference).chain(more).collect(), target_agents, architecture }
+    let references = std::iter::once(reference).chain(more).collect();
+    Order { references, target_agents, architecture, make_room: false }
 }
 
 /// The queries. All are for super-admins.
@@ -103,5 +146,21 @@ impl TransferQuery {
             bytes: BigInt(plan.agents.iter().map(|agent| agent.bytes).sum()),
             agents: plan.agents.into_iter().map(Into::into).collect(),
         }))
+    }
+
+    /// What `unload_image` would do with the same arguments. Nothing is started.
+    #[graphql(complexity = "LIST_COST + child_complexity")]
+    async fn unload_plan(
+        &self,
+        ctx: &Context<'_>,
+        reference: String,
+        target_agents: String,
+        #[graphql(desc = "More images, in the same task.")] references: Option<Vec<Option<String>>>,
+        #[graphql(desc = "Only this architecture, and no agent of another; each agent's own if null.")]
+        architecture: Option<String>,
+    ) -> FieldResult<Vec<UnloadPlanAgent>> {
+        let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
+        let order = order(reference, target_agents, references, architecture);
+        Ok(transfers.unload_plan(caller, &order).await?.into_iter().map(Into::into).collect())
     }
 }

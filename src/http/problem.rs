@@ -252,6 +252,7 @@ impl From<Error> for Problem {
             | Error::Exists(_)
             | Error::Conflict(_)
             | Error::LimitReached(_)
+            | Error::Unconfirmed(_)
             | Error::Invalid { .. } => Self::bad_parameter(error.to_string()),
             Error::Busy(_) | Error::Unreachable(_) | Error::Unavailable(_) => {
                 Self::unavailable(error.to_string())

@@ -6,6 +6,7 @@
 //! continues when its window closes.
 
 pub(crate) mod backoff;
+mod claims;
 pub(crate) mod diff;
 mod memory;
 mod next;

@@ -98,19 +98,8 @@ impl Rule {
             Some(text) => architecture(text)?,
             None => self.architecture,
         };
-        let zone = change.time_zone.as_deref();
-        let window = match (change.window.as_deref().map(str::trim), &self.window) {
-            (Some(""), _) | (None, None) if zone.is_some_and(|zone| !zone.trim().is_empty()) => {
-                let why = "there is no window that it could be of; give a window too, or leave it out";
-                return Err(Error::invalid("time_zone", why));
-            }
-            (Some(""), _) | (None, None) => None,
-            (Some(text), known) => {
-                let zone = zone.or_else(|| known.as_ref().and_then(Window::zone));
-                Some(Window::parse(text, zone)?)
-            }
-            (None, Some(known)) => Some(Window::parse(&known.to_string(), zone.or(known.zone()))?),
-        };
+        let window =
+            changed_window(self.window.as_ref(), change.window.as_deref(), change.time_zone.as_deref())?;
         Ok(Self {
             images: images.transpose()?.unwrap_or(self.images),
             target_agents: agents.transpose()?.unwrap_or(self.target_agents),
@@ -137,15 +126,40 @@ impl Rule {
 
     /// The caller in whose name the rule acts: the user who last changed it.
     pub(crate) fn caller(&self) -> Caller {
-        Caller {
-            user: self.owner,
-            email: self.modified_by.clone(),
-            role: Role::Superadmin,
-            domain: String::new(),
-            access_key: String::new(),
-            origin: Origin { credential: Credential::Rule(self.name.clone()), ..Origin::default() },
-        }
+        acting_for(self.owner, &self.modified_by, Credential::Rule(self.name.clone()))
     }
+}
+
+/// The caller that a rule acts as: the user who is responsible for it.
+pub(crate) fn acting_for(user: UserId, email: &str, credential: Credential) -> Caller {
+    Caller {
+        user,
+        email: email.into(),
+        role: Role::Superadmin,
+        domain: String::new(),
+        access_key: String::new(),
+        origin: Origin { credential, ..Origin::default() },
+    }
+}
+
+/// The window of a rule after a change of it and of its time zone; an empty text removes a window, or its zone.
+///
+/// # Errors
+/// [`Error::Invalid`] for texts that can't be parsed, and for a zone without a window.
+pub(crate) fn changed_window(
+    known: Option<&Window>,
+    text: Option<&str>,
+    zone: Option<&str>,
+) -> Result<Option<Window>> {
+    Ok(match (text.map(str::trim), known) {
+        (Some(""), _) | (None, None) if zone.is_some_and(|zone| !zone.trim().is_empty()) => {
+            let why = "there is no window that it could be of; give a window too, or leave it out";
+            return Err(Error::invalid("time_zone", why));
+        }
+        (Some(""), _) | (None, None) => None,
+        (Some(text), known) => Some(Window::parse(text, zone.or_else(|| known.and_then(Window::zone)))?),
+        (None, Some(known)) => Some(Window::parse(&known.to_string(), zone.or(known.zone()))?),
+    })
 }
 
 /// Parses an expression.
@@ -153,11 +167,7 @@ impl Rule {
 /// # Errors
 /// [`Error::Invalid`] with a caret at the mistake. Names that no agent has are not an error.
 pub(crate) fn parsed(text: &str) -> Result<Expression> {
-    Expression::parse(text).map_err(|error| {
-        let caret = error.caret(text);
-        let why = format!("{} at {}: {}\n{caret}", error.code, error.position, error.message);
-        Error::invalid("target_agents", why)
-    })
+    Expression::parse(text).map_err(|error| error.refusal(text))
 }
 
 /// Reads the architecture of a rule; `None` for an empty text. Images of it may come later.
@@ -175,7 +185,7 @@ pub(crate) fn architecture(text: &str) -> Result<Option<String>> {
 }
 
 /// Checks a name that a shell and a log line treat as one word.
-fn checked_rule_name(name: &str) -> Result<String> {
+pub(crate) fn checked_rule_name(name: &str) -> Result<String> {
     let name = checked_name("name", name)?;
     if name.chars().any(char::is_whitespace) || name.starts_with('-') {
         let why = format!("{name:?} has a space, or begins with a dash; choose one word, such as nightly");

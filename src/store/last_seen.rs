@@ -54,6 +54,12 @@ pub(crate) async fn keep(store: Store, clock: Clock, shutdown: CancellationToken
             }
         }
         if tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_ok() {
+            // Once more: what was watched until now is not to look as if it had been left alone since the last time.
+            if let Some(today) = clock.calendar()
+                && let Err(why) = store.write(move |w| w.put(&LAST_SEEN, SYSTEM, &today)).await
+            {
+                tracing::warn!(%why, "what time it is could not be written");
+            }
             return;
         }
     }

@@ -1,7 +1,7 @@
 //! The queue: accepts tasks, has their items worked on, commits the results, and continues after a restart.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -45,6 +45,10 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub struct Queue {
     shared: Arc<Shared>,
 }
+
+/// The tasks of a server, for those that must not keep them alive: the workers belong to the queue.
+#[derive(Clone)]
+pub(crate) struct WeakQueue(Weak<Shared>);
 
 struct Shared {
     store: Store,

@@ -140,6 +140,9 @@ pub(crate) struct Targets {
     /// The id of the standing rule that asked for it; none if a person did.
     #[serde(default)]
     pub(crate) rule: Option<String>,
+    /// The retention rule that asked for it; none if another did.
+    #[serde(default)]
+    pub(crate) retention: Option<String>,
     /// The one architecture of images that it acts on; none if it acts on each agent's own.
     #[serde(default)]
     pub(crate) architecture: Option<String>,
@@ -301,9 +304,19 @@ impl Ledger {
                 self.added, self.updated, self.unchanged, self.removed
             ),
             TaskKind::Preload => {
-                format!("{} loaded, {} already there, {failed} failed", self.added, self.unchanged)
+                let gone = match self.removed {
+                    0 => String::new(),
+                    removed => format!(", {removed} removed to make room"),
+                };
+                format!("{} loaded, {} already there, {failed} failed{gone}", self.added, self.unchanged)
             }
-            TaskKind::Unload => format!("{} removed, {skipped} not there, {failed} failed", self.removed),
+            TaskKind::Unload => {
+                let kept = match self.unchanged {
+                    0 => String::new(),
+                    kept => format!(", {kept} kept"),
+                };
+                format!("{} removed, {skipped} not there, {failed} failed{kept}", self.removed)
+            }
         }
     }
 }

@@ -426,9 +426,12 @@ impl Facts<'_> {
 
     /// Who asked for a task: a rule, or a person.
     fn who(&self, transfer: &Transfer) -> String {
-        match &transfer.rule {
-            Some(rule) => format!("rule {rule}"),
-            None => (self.email)(transfer.owner).unwrap_or_else(|| format!("user {}", transfer.owner)),
+        match (&transfer.rule, &transfer.retention) {
+            (Some(rule), _) => format!("rule {rule}"),
+            (None, Some(retention)) => format!("retention {retention}"),
+            (None, None) => {
+                (self.email)(transfer.owner).unwrap_or_else(|| format!("user {}", transfer.owner))
+            }
         }
     }
 }
@@ -463,9 +466,12 @@ fn reach(agent: &Agent) -> Option<Cause> {
     }
 }
 
-/// Whether a transfer ended well and says how things stood after it. One that skipped its image says nothing.
+/// Whether a transfer ended well and says how things stood after it. One that skipped its image, or left it where it is,
+/// says nothing.
 fn has_changed(transfer: &Transfer) -> bool {
-    transfer.item.state == ItemState::Done && transfer.item.ledger.skipped.count == 0
+    let ledger = &transfer.item.ledger;
+    let is_kept = transfer.kind == TaskKind::Unload && ledger.unchanged > 0;
+    transfer.item.state == ItemState::Done && ledger.skipped.count == 0 && !is_kept
 }
 
 /// Whether a transfer that ended well loaded its image or found it there.
@@ -573,6 +579,7 @@ mod tests {
                 task: TaskId::default(),
                 owner: UserId::default(),
                 rule: None,
+                retention: None,
                 is_current: true,
                 item,
             };

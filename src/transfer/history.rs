@@ -18,8 +18,10 @@ pub(crate) struct Transfer {
     pub(crate) task: TaskId,
     /// The user who asked for the task.
     pub(crate) owner: UserId,
-    /// The standing rule that asked for it; `None` if a person did.
+    /// The standing rule that asked for it; `None` if a person or a retention rule did.
     pub(crate) rule: Option<String>,
+    /// The retention rule that asked for it.
+    pub(crate) retention: Option<String>,
     /// Whether it is about the content that the catalog has under this name now.
     pub(crate) is_current: bool,
     /// The item.
@@ -41,11 +43,14 @@ impl Transfers {
         for (task, item) in found {
             let work = Work::of(&item.work)?;
             if images.iter().any(|image| work.may_be_of(&image.record.architecture)) {
+                let (rule, retention) =
+                    task.targets.map(|targets| (targets.rule, targets.retention)).unwrap_or_default();
                 transfers.push(Transfer {
                     kind: task.kind,
                     task: task.id,
                     owner: task.owner,
-                    rule: task.targets.and_then(|targets| targets.rule),
+                    rule,
+                    retention,
                     is_current: images.iter().any(|image| work.is_about(&image.record.digest)),
                     item,
                 });

@@ -18,6 +18,7 @@ pub(in crate::transfer) struct TransferLimits {
     registries: Keyed<String, Semaphore>,
     names: Keyed<(String, String), Mutex<()>>,
     images: Keyed<(String, Digest), Mutex<()>>,
+    rooms: Keyed<String, Mutex<()>>,
 }
 
 /// The right to work on one image of one agent; dropping it gives it back.
@@ -49,6 +50,11 @@ impl TransferLimits {
 }
 
 impl TransferLimits {
+    /// Waits for the right to make room on an agent, and to use it.
+    pub(in crate::transfer) async fn room(&self, agent: &str) -> OwnedMutexGuard<()> {
+        self.rooms.of(agent.into(), || Mutex::new(())).lock_owned().await
+    }
+
     /// The right to take an image off an agent, if no operation works on it there. Nothing waits for it.
     pub(in crate::transfer) fn try_image(&self, agent: &str, digest: &Digest) -> Option<OwnedMutexGuard<()>> {
         self.images.of((agent.into(), digest.clone()), || Mutex::new(())).try_lock_owned().ok()

@@ -11,6 +11,7 @@ use crate::catalog::service::Catalog;
 use crate::fleet::agent::Agent;
 use crate::fleet::presence::{Presence, Sought};
 use crate::fleet::service::Fleet;
+use crate::transfer::room::Going;
 
 /// The room that this many bytes to fetch take on an agent.
 ///
@@ -20,6 +21,11 @@ use crate::fleet::service::Fleet;
 pub(crate) fn taken(bytes: u64, agent: &Agent) -> u64 {
     let unpacks = agent.about.as_ref().is_none_or(|about| about.kind.unpacks());
     if unpacks { bytes.saturating_mul(2) } else { bytes }
+}
+
+/// The room that an agent's engine leaves free whatever comes, in bytes.
+fn reserve(agent: &Agent) -> u64 {
+    agent.about.as_ref().map_or(0, |about| about.kind.reserve())
 }
 
 /// What a preload would do on one agent.
@@ -68,6 +74,13 @@ pub(crate) struct AgentPlan {
     pub(crate) free_bytes: Option<u64>,
     /// False if the image will not fit beside those planned before it; `None` if that is unknown.
     pub(crate) fits: Option<bool>,
+    /// How many bytes are missing for it and those planned before it.
+    pub(crate) lacks: u64,
+    /// What could go from the agent so that it fits, beside what goes for those planned before it; empty if it fits, or
+    /// if all that may go does not suffice.
+    pub(crate) room: Vec<Going>,
+    /// Whether it fits once that is gone; `None` if it fits anyway, or if that is unknown.
+    pub(crate) fits_with_room: Option<bool>,
 }
 
 /// An image that does not fit on an agent.
@@ -122,9 +135,19 @@ impl<'a> Planner<'a> {
         let free_bytes = agent.disk.as_ref().and_then(|disk| disk.free_bytes);
         let before = self.planned.get(&id).copied().unwrap_or_default();
         let plan = |step, bytes: u64| {
-            let needed = before.saturating_add(taken(bytes, agent));
-            let fits = free_bytes.filter(|_| bytes > 0).map(|free| needed <= free);
-            AgentPlan { agent: id.clone(), image: name.into(), step, bytes, free_bytes, fits }
+            let needed = before.saturating_add(taken(bytes, agent)).saturating_add(reserve(agent));
+            let lacks = free_bytes.filter(|_| bytes > 0).map(|free| needed.saturating_sub(free));
+            AgentPlan {
+                agent: id.clone(),
+                image: name.into(),
+                step,
+                bytes,
+                free_bytes,
+                fits: lacks.map(|lacks| lacks == 0),
+                lacks: lacks.unwrap_or_default(),
+                room: Vec::new(),
+                fits_with_room: None,
+            }
         };
         let Some(image) = image_for(images, agent) else { return Ok(plan(Step::WrongArchitecture, 0)) };
         if agent.record.draining {
@@ -139,18 +162,24 @@ impl<'a> Planner<'a> {
             Presence::Stale => Step::Replace,
             Presence::Absent | Presence::Unknown => Step::Fetch,
         };
-        let bytes = self.missing_bytes(&id, image).await?;
+        let bytes = self.missing_bytes(&id, &image.record).await?;
         let planned = plan(step, bytes);
         self.planned.insert(id, before.saturating_add(taken(bytes, agent)));
         Ok(planned)
     }
 
+    /// The room that an image takes on an agent, in bytes, with what its engine leaves free.
+    pub(crate) async fn need(&mut self, agent: &Agent, image: &ImageRecord) -> Result<u64> {
+        let bytes = self.missing_bytes(&agent.record.id, image).await?;
+        Ok(if bytes == 0 { 0 } else { taken(bytes, agent).saturating_add(reserve(agent)) })
+    }
+
     /// How many bytes an agent must fetch. Engines share layers only from the base up, so the missing part begins
     /// where the longest common start ends.
-    async fn missing_bytes(&mut self, agent: &str, image: &Image) -> Result<u64> {
+    async fn missing_bytes(&mut self, agent: &str, image: &ImageRecord) -> Result<u64> {
         let wanted = self.layers_of(image).await?;
         if wanted.is_empty() {
-            return Ok(image.record.size_bytes);
+            return Ok(image.size_bytes);
         }
         let mut shared = 0;
         for held in self.fleet.held(agent) {
@@ -158,19 +187,19 @@ impl<'a> Planner<'a> {
             // rather than too little.
             let known = held.digests().find_map(|digest| self.by_digest.get(digest));
             let Some(known) = known.cloned() else { continue };
-            let layers = self.layers_of(&known).await?;
+            let layers = self.layers_of(&known.record).await?;
             let common = wanted.iter().zip(&layers).take_while(|(a, b)| a.diff_id == b.diff_id).count();
             shared = shared.max(common);
         }
         Ok(wanted.iter().skip(shared).map(|layer| layer.size).sum())
     }
 
-    async fn layers_of(&mut self, image: &Image) -> Result<Vec<Layer>> {
-        if let Some(layers) = self.layers.get(&image.record.manifest) {
+    async fn layers_of(&mut self, image: &ImageRecord) -> Result<Vec<Layer>> {
+        if let Some(layers) = self.layers.get(&image.manifest) {
             return Ok(layers.clone());
         }
-        let layers = self.catalog.layers(&image.record).await?;
-        self.layers.insert(image.record.manifest.clone(), layers.clone());
+        let layers = self.catalog.layers(image).await?;
+        self.layers.insert(image.manifest.clone(), layers.clone());
         Ok(layers)
     }
 }

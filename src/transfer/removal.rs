@@ -12,6 +12,7 @@ use crate::engine::image::{Held, Removal};
 use crate::engine::source::Source;
 use crate::tasks::task::Ledger;
 use crate::tasks::worker::Outcome;
+use crate::transfer::work::Leaving;
 
 /// How long a registry may take to say whether it has a replaced image. Nobody waits for that image to go.
 const ASKING: Duration = Duration::from_secs(30);
@@ -39,18 +40,98 @@ pub(in crate::transfer) async fn unload(
     let note = match engine.remove(canonical.as_str()).await? {
         // One that is absent went away at this very moment.
         Removal::Removed { .. } | Removal::Absent => "removed".to_owned(),
-        Removal::Untagged => {
-            let rest = engine.find(held.digest.as_str()).await?;
-            let names = rest.map(|rest| rest.names).unwrap_or_default();
-            match names.as_slice() {
-                [] => "untagged; it stays, since a name by digest, a container or another image has it"
-                    .to_owned(),
-                names => format!("untagged; it stays, since it is also called {}", few(names)),
-            }
-        }
+        Removal::Untagged => untagged(engine, &held).await?,
         Removal::InUse { containers } => return Err(Fault::new(Class::InUse, by_containers(&containers))),
     };
     Ok(Outcome { note: Some(note), ..Outcome::new(Ledger { removed: 1, ..Ledger::default() }) })
+}
+
+/// What became of an image that was to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::transfer) enum Departure {
+    /// It is gone.
+    Gone,
+    /// Its names are gone, and it stays, for this reason.
+    Untagged(String),
+    /// It was not there.
+    Absent,
+    /// It stays, for this reason.
+    Stays(String),
+}
+
+/// Takes an image off an agent by what the agent held: these names if they still mean it, or the image without a name.
+pub(in crate::transfer) async fn take_off(
+    engine: &dyn Engine,
+    leaving: &Leaving,
+) -> Result<Departure, Fault> {
+    let Some(held) = engine.find(leaving.digest.as_str()).await? else { return Ok(Departure::Absent) };
+    if leaving.is_careful && held.names.iter().any(|name| !leaving.names.contains(name)) {
+        let other: Vec<String> =
+            held.names.iter().filter(|name| !leaving.names.contains(name)).cloned().collect();
+        return Ok(Departure::Stays(format!("it is now also called {}", few(&other))));
+    }
+    let names: Vec<&String> = held.names.iter().filter(|name| leaving.names.contains(name)).collect();
+    let references: Vec<&str> = match names.as_slice() {
+        [] if held.names.is_empty() => vec![held.digest.as_str()],
+        names => names.iter().map(|name| name.as_str()).collect(),
+    };
+    let mut departure = Departure::Absent;
+    for reference in references {
+        match engine.remove(reference).await? {
+            Removal::Removed { .. } => departure = Departure::Gone,
+            Removal::Untagged if reference == held.digest.as_str() => {
+                return Ok(Departure::Stays("a name by digest, a container or another image has it".into()));
+            }
+            Removal::Untagged => departure = Departure::Untagged(String::new()),
+            Removal::Absent => {}
+            Removal::InUse { containers } => {
+                return Ok(Departure::Stays(format!("it is in use {}", by_containers(&containers))));
+            }
+        }
+    }
+    match departure {
+        Departure::Untagged(_) => Ok(Departure::Untagged(untagged(engine, &held).await?)),
+        departure => Ok(departure),
+    }
+}
+
+/// What is said of an image whose name was removed, and which stays.
+async fn untagged(engine: &dyn Engine, held: &Held) -> Result<String, Fault> {
+    let rest = engine.find(held.digest.as_str()).await?;
+    let names = rest.map(|rest| rest.names).unwrap_or_default();
+    Ok(match names.as_slice() {
+        [] => "untagged; it stays, since a name by digest, a container or another image has it".to_owned(),
+        names => format!("untagged; it stays, since it is also called {}", few(names)),
+    })
+}
+
+/// The end of an item that takes an image off an agent.
+pub(in crate::transfer) fn departed(
+    item: &str,
+    departure: Departure,
+    is_careful: bool,
+) -> Result<Outcome, Fault> {
+    let mut ledger = Ledger::default();
+    let note = match departure {
+        Departure::Gone => {
+            ledger.removed = 1;
+            "removed".to_owned()
+        }
+        Departure::Untagged(why) => {
+            ledger.removed = 1;
+            why
+        }
+        Departure::Absent => {
+            ledger.skipped.push(item, "not there");
+            "not there".to_owned()
+        }
+        Departure::Stays(why) if is_careful => {
+            ledger.unchanged = 1;
+            format!("stays: {why}")
+        }
+        Departure::Stays(why) => return Err(Fault::new(Class::InUse, why)),
+    };
+    Ok(Outcome { note: Some(note), ..Outcome::new(ledger) })
 }
 
 /// Takes the image off an agent that had the name of one that is now loaded, so that replaced images do not pile up.

@@ -1,6 +1,6 @@
 //! What callers ask about preloads and unloads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::access::audit::{Audit, Deed};
@@ -22,20 +22,23 @@ use crate::fleet::service::Fleet;
 use crate::tasks::queue::Queue;
 use crate::tasks::task::{Item, NewItem, Targets, TaskKind};
 use crate::transfer::plan::{AgentPlan, Planner, Unfit, image_for, sought, taken};
+use crate::transfer::room::{Terms, going};
+use crate::transfer::rooms::Rooms;
 use crate::transfer::work::Work;
 
 /// Most images of one task: more than a class needs, and still a list that people can read.
 const MAX_IMAGES: usize = 100;
 /// Most items of one task: 50 images on 1,000 agents. Each takes about a kilobyte of memory while the task runs.
-const MAX_ITEMS: usize = 50_000;
+pub(crate) const MAX_ITEMS: usize = 50_000;
 
 /// Loads and unloads images. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Transfers {
-    catalog: Catalog,
-    fleet: Fleet,
+    pub(in crate::transfer) catalog: Catalog,
+    pub(in crate::transfer) fleet: Fleet,
     pub(in crate::transfer) queue: Queue,
-    audit: Audit,
+    pub(in crate::transfer) audit: Audit,
+    rooms: Rooms,
 }
 
 /// What a preload or an unload is asked for.
@@ -48,6 +51,8 @@ pub(crate) struct Order {
     /// The one architecture of the images to act on, in any common spelling; agents of other architectures are left
     /// out. `None` for each agent's own.
     pub(crate) architecture: Option<String>,
+    /// Whether other images may go where one does not fit.
+    pub(crate) make_room: bool,
 }
 
 /// A plan for some images and a set of agents.
@@ -105,8 +110,13 @@ impl Attempt {
 
 impl Transfers {
     /// Makes transfers whose tasks go to this queue.
-    pub(crate) fn new(catalog: Catalog, fleet: Fleet, queue: Queue, audit: Audit) -> Self {
-        Self { catalog, fleet, queue, audit }
+    pub(crate) fn new(catalog: Catalog, fleet: Fleet, queue: Queue, audit: Audit, rooms: Rooms) -> Self {
+        Self { catalog, fleet, queue, audit, rooms }
+    }
+
+    /// What may go from agents.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// Starts loading images onto the agents that an expression names, in one task.
@@ -148,18 +158,57 @@ impl Transfers {
         architecture: Option<String>,
     ) -> Result<TaskId> {
         let asked = architecture.as_deref();
-        let wanted = self.wanted(caller, &order.references, asked)?;
+        let (known, unknown) = match kind {
+            TaskKind::Unload => self.sorted(caller, &order.references),
+            _ => (order.references.clone(), Vec::new()),
+        };
+        let wanted = match known.as_slice() {
+            [] if !unknown.is_empty() => Vec::new(),
+            known => self.wanted(caller, known, asked)?,
+        };
         let (set, left_out) = self.resolve(caller, &order.target_agents, asked)?;
-        let items = self.items(&wanted, &set.names, asked)?;
-        let names: Vec<String> = wanted.into_iter().map(|wanted| wanted.name).collect();
+        let mut items = self.items(&wanted, &set.names, asked, order.make_room)?;
+        let mut names: Vec<String> = wanted.into_iter().map(|wanted| wanted.name).collect();
+        for reference in unknown {
+            self.require_held(&reference, &set.names)?;
+            items.extend(self.unknown_items(&reference, &set.names)?);
+            names.push(reference);
+        }
         let subject = format!("{} on {}", of_architecture(&first_of(&names), asked), set.folded);
         let expression = order.target_agents.clone();
-        let targets = Targets { expression, folded: set.folded, rule: None, architecture, left_out };
+        let folded = set.folded;
+        let targets = Targets { expression, folded, rule: None, retention: None, architecture, left_out };
         self.queue.submit_for(deed, kind, subject, caller.user, items, Some(targets)).await
     }
 
+    /// The references to images of the catalog, and those that the catalog does not know.
+    pub(in crate::transfer) fn sorted(
+        &self,
+        caller: &Caller,
+        references: &[String],
+    ) -> (Vec<String>, Vec<String>) {
+        let is_unknown = |reference: &&String| {
+            matches!(self.catalog.architectures(caller, reference), Err(Error::Missing { .. }))
+        };
+        let (unknown, known) = references.iter().partition::<Vec<_>, _>(is_unknown);
+        let owned = |references: Vec<&String>| references.into_iter().cloned().collect();
+        (owned(known), owned(unknown))
+    }
+
+    /// Refuses a reference that neither the catalog nor one of these agents knows.
+    pub(in crate::transfer) fn require_held(&self, reference: &str, agents: &[String]) -> Result<()> {
+        let reference = reference.trim();
+        let is_held = |agent: &String| {
+            let held = self.fleet.held(agent);
+            held.iter().any(|held| {
+                held.digest.as_str() == reference || held.names.iter().any(|name| name == reference)
+            })
+        };
+        if agents.iter().any(is_held) { Ok(()) } else { Err(Error::missing("image", shown(reference))) }
+    }
+
     /// The images that these references name, each once; of one architecture, if one is asked for.
-    fn wanted(
+    pub(in crate::transfer) fn wanted(
         &self,
         caller: &Caller,
         references: &[String],
@@ -191,6 +240,7 @@ impl Transfers {
         wanted: &[Wanted],
         agents: &[String],
         architecture: Option<&str>,
+        make_room: bool,
     ) -> Result<Vec<NewItem>> {
         let count = wanted.len().saturating_mul(agents.len());
         if count > MAX_ITEMS {
@@ -204,7 +254,8 @@ impl Transfers {
         let mut items = Vec::with_capacity(count);
         for Wanted { name, images } in wanted {
             for agent in agents {
-                items.push(self.work(agent, images, architecture).item(name, wanted.len() > 1)?);
+                let work = Work { make_room, ..self.work(agent, images, architecture) };
+                items.push(work.item(name, wanted.len() > 1)?);
             }
         }
         Ok(items)
@@ -225,7 +276,8 @@ impl Transfers {
                 let work = |agent: &String| self.work(agent, &images, architecture.as_deref());
                 let items: Result<Vec<_>> =
                     agents.iter().map(|agent| work(agent).item(&name, false)).collect();
-                let targets = Targets { expression, folded, rule: Some(rule), architecture, left_out: 0 };
+                let (rule, retention) = (Some(rule), None);
+                let targets = Targets { expression, folded, rule, retention, architecture, left_out: 0 };
                 self.queue
                     .submit_for(&deed, TaskKind::Preload, subject, caller.user, items?, Some(targets))
                     .await
@@ -248,6 +300,8 @@ impl Transfers {
             others: others.iter().map(|image| image.record.clone()).collect(),
             asked: asked.map(Into::into),
             wrong_architecture,
+            make_room: false,
+            leaving: None,
         }
     }
 
@@ -268,7 +322,43 @@ impl Transfers {
                 agents.push(planner.plan(&agent, name, images).await?);
             }
         }
+        self.find_room(&wanted, &mut agents).await?;
         Ok(Plan { set, left_out, agents })
+    }
+
+    /// Adds to the plans of images that do not fit what could go so that they do.
+    async fn find_room(&self, wanted: &[Wanted], plans: &mut [AgentPlan]) -> Result<()> {
+        let Some(now) = self.rooms.now() else { return Ok(()) };
+        let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.clone()).collect();
+        let mut survey = self.rooms.survey();
+        // What goes for images that were planned before, by agent, and how many bytes come free with it.
+        let mut gone: HashMap<String, (HashSet<Digest>, u64)> = HashMap::new();
+        for plan in plans.iter_mut().filter(|plan| plan.fits == Some(false)) {
+            let Some(agent) = self.fleet.find(&plan.agent) else { continue };
+            let (digests, before) = gone.entry(plan.agent.clone()).or_default();
+            let lacks = plan.lacks.saturating_sub(*before);
+            let mut residents = survey.residents(&agent, &names).await?;
+            residents.retain(|resident| !digests.contains(&resident.held.digest));
+            let image = wanted.iter().find(|wanted| wanted.name == plan.image);
+            if let Some(image) = image.and_then(|wanted| image_for(&wanted.images, &agent)) {
+                residents.push(survey.newcomer(&image.record).await?);
+            }
+            let terms = Terms {
+                takes: &|resident| resident.is_known,
+                keep_last: None,
+                unused_for: None,
+                goal: Some(lacks),
+            };
+            let going = going(&residents, &terms, now);
+            let frees = going.iter().map(|going| going.frees).fold(0, u64::saturating_add);
+            plan.fits_with_room = Some(frees >= lacks);
+            if frees >= lacks {
+                digests.extend(going.iter().map(|going| going.resident.held.digest.clone()));
+                *before = before.saturating_add(frees);
+                plan.room = going;
+            }
+        }
+        Ok(())
     }
 
     /// Whether an image fits on an agent, if it does not.
@@ -282,7 +372,7 @@ impl Transfers {
 
     /// The agents that an expression names; without those of another architecture than the one asked for, if one is,
     /// and how many these are. An agent that was not met since the start stays: it decides when it is.
-    fn resolve(
+    pub(in crate::transfer) fn resolve(
         &self,
         caller: &Caller,
         expression: &str,
@@ -310,14 +400,8 @@ impl Transfers {
         Ok((Selection { folded: fold(&names), names }, left_out))
     }
 
-    fn select(&self, caller: &Caller, expression: &str) -> Result<Selection> {
-        let refusal = |error: ExpressionError| {
-            let caret = error.caret(expression);
-            Error::invalid(
-                "target_agents",
-                format!("{} at {}: {}\n{caret}", error.code, error.position, error.message),
-            )
-        };
+    pub(in crate::transfer) fn select(&self, caller: &Caller, expression: &str) -> Result<Selection> {
+        let refusal = |error: ExpressionError| error.refusal(expression);
         // An expression that can't be parsed is reported as such, even where there are no agents to name.
         Expression::parse(expression).map_err(refusal)?;
         if self.fleet.is_empty() {
@@ -330,12 +414,17 @@ impl Transfers {
 }
 
 /// The images with one name, one for each architecture.
-struct Wanted {
+pub(in crate::transfer) struct Wanted {
     name: String,
     images: Vec<Arc<Image>>,
 }
 
 impl Wanted {
+    /// The canonical name.
+    pub(in crate::transfer) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds the images that another reference to the same name found.
     fn add(&mut self, more: Vec<Arc<Image>>) {
         for image in more {

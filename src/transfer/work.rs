@@ -24,6 +24,23 @@ pub(in crate::transfer) struct Work {
     /// The architecture for which there is no image.
     #[serde(default)]
     pub(crate) wrong_architecture: Option<String>,
+    /// Whether other images may go from the agent if this one does not fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) make_room: bool,
+    /// What to take off the agent, if that is not what the catalog has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leaving: Option<Leaving>,
+}
+
+/// An image that leaves an agent, by what the agent holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::transfer) struct Leaving {
+    /// The engine's ID of it.
+    pub(crate) digest: Digest,
+    /// The names to remove; none to remove an image without a name.
+    pub(crate) names: Vec<String>,
+    /// Whether it stays if somebody wants it by then, or if it has got other names.
+    pub(crate) is_careful: bool,
 }
 
 impl Work {

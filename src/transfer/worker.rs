@@ -21,9 +21,10 @@ use crate::tasks::task::{Item, Ledger, Progress, TaskKind};
 use crate::tasks::worker::{Again, ItemFailure, Outcome, Worker, Workplace};
 use crate::transfer::limits::TransferLimits;
 use crate::transfer::peers::{Peers, Sources};
-use crate::transfer::removal::{remove_replaced, unload};
+use crate::transfer::removal::{Departure, departed, remove_replaced, take_off, unload};
+use crate::transfer::rooms::Rooms;
 use crate::transfer::source::Catalogued;
-use crate::transfer::work::Work;
+use crate::transfer::work::{Leaving, Work};
 
 /// How many items of one task are worked on at once.
 const AT_ONCE: usize = 16;
@@ -44,11 +45,12 @@ const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The worker of preloads or of unloads.
 pub(crate) struct TransferWorker {
     kind: TaskKind,
-    catalog: Catalog,
-    fleet: Fleet,
+    pub(in crate::transfer) catalog: Catalog,
+    pub(in crate::transfer) fleet: Fleet,
     clients: Clients,
     clock: Clock,
-    limits: Arc<TransferLimits>,
+    pub(in crate::transfer) limits: Arc<TransferLimits>,
+    pub(in crate::transfer) rooms: Rooms,
     wait: Duration,
     peers: Peers,
 }
@@ -59,6 +61,7 @@ pub(crate) fn workers(
     fleet: &Fleet,
     clients: &Clients,
     clock: &Clock,
+    rooms: &Rooms,
     wait: Duration,
     peers: &Peers,
 ) -> [Arc<dyn Worker>; 2] {
@@ -71,6 +74,7 @@ pub(crate) fn workers(
             clients: clients.clone(),
             clock: clock.clone(),
             limits: Arc::clone(&limits),
+            rooms: rooms.clone(),
             wait,
             peers: peers.clone(),
         })
@@ -89,6 +93,9 @@ impl Worker for TransferWorker {
 
     async fn work(&self, item: &Item, place: &Workplace) -> Result<Outcome, ItemFailure> {
         let work = Work::of(&item.work).map_err(|error| ItemFailure::giving_up(error.to_string()))?;
+        if let Some(leaving) = &work.leaving {
+            return self.take_off(item, &work.agent, leaving, place).await;
+        }
         if work.image.is_none() {
             let architecture = work.wrong_architecture.as_deref().unwrap_or("unknown");
             return Err(lacks(architecture));
@@ -128,6 +135,9 @@ impl Worker for TransferWorker {
                 let variants = self.catalog.variants(name.as_str());
                 unload(engine.as_ref(), image, &variants).await
             }
+            _ if work.make_room => {
+                self.preload_into_room(&work.agent, &item.name, engine.as_ref(), image, &sources, place).await
+            }
             _ => self.preload(&work.agent, &item.name, engine.as_ref(), image, &sources, place).await,
         };
         self.fleet.refresh(&work.agent).await;
@@ -151,6 +161,74 @@ impl TransferWorker {
         let about = self.fleet.find(&work.agent).and_then(|agent| agent.about);
         let architecture = about.map(|about| about.architecture).unwrap_or_default();
         work.image_for(&architecture).ok_or(architecture)
+    }
+
+    /// Takes an image off an agent by what the agent holds.
+    async fn take_off(
+        &self,
+        item: &Item,
+        agent: &str,
+        leaving: &Leaving,
+        place: &Workplace,
+    ) -> Result<Outcome, ItemFailure> {
+        self.reach(place, agent)?;
+        let name = leaving.names.first().map_or(leaving.digest.as_str(), String::as_str);
+        let turn = tokio::select! {
+            biased;
+            // Nothing is asked of a registry, so the line for it is the agent's own.
+            turn = self.limits.turn(agent, name, &leaving.digest, agent) => turn,
+            () = place.stop.cancelled() => return Err(ItemFailure::giving_up("stopped")),
+        };
+        let engine = self.reach(place, agent)?;
+        let departed = async {
+            let found = self.fleet.find(agent).filter(|_| leaving.is_careful);
+            let stay = found.and_then(|agent| self.rooms.stay(&agent, &leaving.digest));
+            let departure = match stay {
+                Some(stay) => Departure::Stays(stay.to_string()),
+                None => take_off(engine.as_ref(), leaving).await?,
+            };
+            departed(&item.name, departure, leaving.is_careful)
+        };
+        let done = departed.await;
+        self.fleet.refresh(agent).await;
+        drop(turn);
+        done.map_err(|fault| match (fault.class, self.reach(place, agent)) {
+            (Class::EngineGone, Err(away)) => away,
+            _ => setback(item, &fault),
+        })
+    }
+
+    /// Loads an image, after making room for it if it does not fit. Only one image of an agent does so at a time, since
+    /// the room that is made for one must not be used by another.
+    async fn preload_into_room(
+        &self,
+        agent: &str,
+        item: &str,
+        engine: &dyn Engine,
+        image: &ImageRecord,
+        sources: &Sources,
+        place: &Workplace,
+    ) -> Result<Outcome, Fault> {
+        let _room = tokio::select! {
+            biased;
+            room = self.limits.room(agent) => room,
+            () = place.stop.cancelled() => return Err(Fault::stopped()),
+        };
+        let gone = self.make_room(agent, engine, image, place).await?;
+        let mut outcome =
+            self.preload(agent, item, engine, image, sources, place).await.map_err(|fault| {
+                let before = match gone.as_slice() {
+                    [] => String::new(),
+                    gone => format!("; to make room, {} went before", gone.join(", ")),
+                };
+                Fault::new(fault.class, format!("{}{before}", fault.message))
+            })?;
+        if !gone.is_empty() {
+            outcome.ledger.removed += u64::try_from(gone.len()).unwrap_or_default();
+            let note = outcome.note.take().unwrap_or_default();
+            outcome.note = Some(format!("{note}; to make room, {} went", gone.join(", ")));
+        }
+        Ok(outcome)
     }
 
     /// Returns the engine of an agent; if the agent is away the item waits for it, as long as the operator allows.
@@ -193,6 +271,9 @@ impl TransferWorker {
         let before = engine.find(canonical.as_str()).await?;
         let was_there = before.as_ref().is_some_and(|held| held.is(&image.identity()));
         // Only containerd needs more in that case: an image that another program pulled must be pinned from now on.
+        if let Some(held) = before.as_ref().filter(|_| was_there) {
+            self.fleet.note_wanted(agent, &held.digest);
+        }
         if was_there && !self.pins(agent) {
             let ledger = Ledger { unchanged: 1, ..Ledger::default() };
             return Ok(Outcome { note: Some("already there".into()), ..Outcome::new(ledger) });
@@ -238,6 +319,7 @@ impl TransferWorker {
                 return Err(Fault::new(Class::Network, format!("no progress for {} s", STALLED.as_secs())));
             }
         };
+        self.fleet.note_wanted(agent, &pulled.held.digest);
         let (ledger, mut note) = if pulled.fetched {
             (Ledger { added: 1, ..Ledger::default() }, "loaded".to_owned())
         } else {

@@ -36,6 +36,9 @@ const STANDARD: &str = "{ preload_rule(name: \"standard\") { status { held_back 
 
 /// What stays as it is however long nobody looks.
 const LASTING: &[&str] = &[
+    "{ image_pins { reference target_agents created_at created_by } }",
+    "{ retention_rules { name images target_agents keep_last unused_for when_below until unknown_images window
+       time_zone enabled confirmed created_at created_by modified_at modified_by } }",
     "{ users { uuid email username full_name description role status domain_name need_password_change created_at } }",
     "{ keypairs { access_key user_id is_active is_admin rate_limit created_at } }",
     "{ domains { name description is_active allowed_docker_registries scaling_groups created_at } }",
@@ -194,6 +197,13 @@ impl Full {
                 .then_some(())
         })
         .await;
+        let pin = format!("reference: {busybox:?}, target_agents: \"gpu[01-16]\"");
+        api.does("pin_image", &pin).await;
+        let query = "mutation($p: CreateRetentionRuleInput!) { create_retention_rule(name: \"old\", props: $p) { ok } }";
+        let props = json!({"images": "*", "target_agents": "gpu[01-16]", "unused_for": 2_592_000, "keep_last": 2,
+            "when_below": 50_000_000_000_u64, "until": 80_000_000_000_u64, "unknown_images": true,
+            "window": "22:00-06:00", "time_zone": "Asia/Seoul"});
+        api.ask(query, json!({"p": props})).await;
         // One that does not end: it waits for the agent that is away.
         api.transfer("preload_image", &busybox, DIALS_IN).await;
         // The password is said again, for it belongs to the address before.

@@ -17,8 +17,8 @@ use super::{Operation, definitions};
 use crate::cli::demo::stage;
 use crate::cli::doctor::server;
 use crate::cli::{
-    agent, audit, bars, domain, group, image, join, keypair, presence, registry, rule, scaling_group, task,
-    task_detail, token, transfer, user, why,
+    agent, audit, bars, domain, group, image, join, keypair, presence, registry, retention, room, rule,
+    scaling_group, task, task_detail, token, transfer, user, why,
 };
 use crate::graphql::spec::asked::{self, Shape, Variable};
 
@@ -64,6 +64,18 @@ fn all() -> Vec<&'static dyn Listed> {
         &registry::MODIFY,
         &registry::DELETE,
         &registry::TEST,
+        &retention::LIST,
+        &retention::SHOW,
+        &retention::PLAN,
+        &retention::PREVIEW,
+        &retention::CREATE,
+        &retention::MODIFY,
+        &retention::DELETE,
+        &room::AGENT_IMAGES,
+        &room::UNKNOWN,
+        &room::PINS,
+        &room::PIN,
+        &room::UNPIN,
         &rule::LIST,
         &rule::SHOW,
         &rule::PREVIEW,
@@ -90,6 +102,8 @@ fn all() -> Vec<&'static dyn Listed> {
         &token::REVOKE,
         &transfer::PLAN,
         &transfer::PRELOAD,
+        &transfer::PRELOAD_MAKING_ROOM,
+        &transfer::UNLOAD_PLAN,
         &transfer::UNLOAD,
         &user::LIST,
         &user::SHOW,

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
 use crate::engine::{
-    Disk,
+    Disk, EngineKind,
     fault::{Class, Fault},
     image::{Held, Removal},
     oci::{
@@ -27,8 +27,6 @@ use crate::engine::{
 const ABANDONED: Duration = Duration::from_hours(7 * 24);
 /// How often such blobs are searched for.
 const TIDY: Duration = Duration::from_hours(24);
-/// The bytes that a pull leaves free: wharf's own database may be on the same disk.
-const RESERVE: u64 = 16 * 1024 * 1024;
 /// How deep indexes within indexes are followed. Real ones have two levels.
 const MAX_DEPTH: usize = 8;
 
@@ -167,7 +165,8 @@ impl Contents {
         if missing == 0 {
             return Ok(());
         }
-        let needed = missing.saturating_add(RESERVE);
+        let reserve = EngineKind::Oci.reserve();
+        let needed = missing.saturating_add(reserve);
         let free = || self.layout.room().map(|(free, _)| free).map_err(|error| broken(root, &error));
         if needed <= free()? {
             return Ok(());
@@ -179,7 +178,7 @@ impl Contents {
             return Ok(());
         }
         let why = format!(
-            "{}: {missing} bytes are to be fetched and {RESERVE} stay in reserve, but {free} are free; unload images \
+            "{}: {missing} bytes are to be fetched and {reserve} stay in reserve, but {free} are free; unload images \
              or free some space",
             root.display()
         );

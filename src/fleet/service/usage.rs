@@ -1,12 +1,15 @@
 //! The use of the images of agents: taken in from their reports, kept over restarts, and asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Result;
-use crate::engine::image::Uses;
+use crate::base::digest::Digest;
+use crate::engine::fault::{Class, Fault};
+use crate::engine::image::{Held, Uses};
 use crate::fleet::index::Index;
 use crate::fleet::service::Fleet;
 use crate::fleet::usage::{ImageUse, Moment, Usage, UsageRecord};
@@ -48,12 +51,29 @@ impl Fleet {
         self.with_usage(id, |usage| usage.note(uses, at));
     }
 
+    /// Notes that somebody asked for this content on an agent: that counts as if it had come just now.
+    pub(crate) fn note_wanted(&self, id: &str, digest: &Digest) {
+        let at = self.moment();
+        self.with_usage(id, |usage| usage.came(digest, at));
+    }
+
     fn with_usage(&self, id: &str, change: impl FnOnce(&mut Usage)) {
         let mut index = self.index.write();
         let Some(number) = index.numbers.get(id).copied() else { return };
         if let Some(entry) = index.agents.get_mut(number).and_then(Option::as_mut) {
             change(&mut entry.usage);
         }
+    }
+
+    /// The images that an agent holds, by its last report, with what is known about the use of each.
+    pub(crate) fn held_and_used(&self, id: &str) -> Vec<(Arc<Held>, ImageUse)> {
+        let (index, now) = (self.index.read(), self.clock.stamp());
+        let Some((number, entry)) = index.numbers.get(id).and_then(|n| Some((*n, index.by_number(*n)?)))
+        else {
+            return Vec::new();
+        };
+        let held = index.holdings.of_agent(number).iter();
+        held.map(|held| (Arc::clone(held), entry.usage.of_image(&held.digest, now))).collect()
     }
 
     /// What is known about the use of what this name means on an agent, if the name is there.
@@ -63,6 +83,23 @@ impl Fleet {
         let mut held = index.holdings.of_agent(number).iter();
         let held = held.find(|held| held.names.iter().any(|held| held == name))?;
         Some(index.by_number(number)?.usage.of_image(&held.digest, now))
+    }
+
+    /// Reads an agent's engine now: its images, its disk and what its containers use.
+    ///
+    /// # Errors
+    /// The agent can't be reached, or its engine does not answer.
+    pub(crate) async fn look(&self, id: &str) -> Result<(), Fault> {
+        let engine = self.reach(id).map_err(|away| Fault::new(Class::EngineGone, away.reason))?;
+        let epoch = self.begin_read();
+        let held = engine.images().await?;
+        let disk = engine.disk().await.ok();
+        let uses = engine.uses(&held).await.ok().flatten();
+        self.report(id, epoch, held, disk);
+        if let Some(uses) = uses {
+            self.note_uses(id, &uses);
+        }
+        Ok(())
     }
 
     /// Writes what is known about the use of images whenever it has changed, until the server stops, and then once more.

@@ -1,12 +1,14 @@
 //! Finds what tasks do and did with one image on one agent.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::base::Result;
 use crate::store::table::Reader;
-use crate::tasks::queue::{Queue, items_of};
+use crate::tasks::queue::{Queue, WeakQueue, items_of};
 use crate::tasks::task::{Item, ItemState, Page, Pair, Task, TaskKind};
 
 /// How many of the newest ended tasks are searched, and how many of their items in all: the items of fifty images on a
@@ -39,6 +41,29 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// The same queue, not kept alive.
+    pub(crate) fn downgrade(&self) -> WeakQueue {
+        WeakQueue(Arc::downgrade(&self.shared))
+    }
+}
+
+impl WeakQueue {
+    /// The canonical names that running preloads load on an agent, or are about to. This goes through all their items.
+    pub(crate) fn loading_on(&self, agent: &str) -> HashSet<String> {
+        let Some(shared) = self.0.upgrade() else { return HashSet::new() };
+        let mut names = HashSet::new();
+        for live in (Queue { shared }).running().into_iter().filter(|live| live.kind() == TaskKind::Preload) {
+            live.with_items(|items| {
+                let open = items.iter().filter(|item| !item.state.is_final());
+                let pairs = open.filter_map(|item| item.pair.as_ref()).filter(|pair| pair.agent == agent);
+                names.extend(pairs.map(|pair| pair.image.clone()));
+            });
+        }
+        names
+    }
+}
+
 /// Searches these tasks, which have ended, and at most so many of their items.
 fn search(reader: &Reader, tasks: Vec<Task>, pair: &Pair, mut left: usize) -> Result<Vec<(Task, Item)>> {
     let mut found = Vec::new();
@@ -50,7 +75,8 @@ fn search(reader: &Reader, tasks: Vec<Task>, pair: &Pair, mut left: usize) -> Re
             let items = items_of(reader, &task, Page { offset, limit: PAGE.min(left), ..Page::ALL })?;
             let count = items.len();
             for item in items.into_iter().filter(|item| item.pair.as_ref() == Some(pair)) {
-                if item.state == ItemState::Done && item.ledger.skipped.count == 0 {
+                let is_kept = task.kind == TaskKind::Unload && item.ledger.unchanged > 0;
+                if item.state == ItemState::Done && item.ledger.skipped.count == 0 && !is_kept {
                     settled = settled.max(item.ended_at);
                 }
                 found.push((task.clone(), item));
