@@ -1,5 +1,7 @@
 // Every text of the UI, in one place. A translation is another object of this shape.
 
+import { ago, moment } from "./api/format.ts";
+
 const s = (count: number, one: string, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
@@ -232,6 +234,9 @@ export const t = {
     noRoom: (count: number) => `It will not fit on ${s(count, "agent")}`,
     noRoomWhy: (names: string) => `Make room on them first, or leave them out: ${names}`,
     willNotFit: "will not fit",
+    makeRoom: "Make room: let others go first where it will not fit",
+    goes: (names: string, more: number) =>
+      `would lose ${names}${more > 0 ? ` and ${more.toLocaleString("en")} more` : ""}`,
     eachItsOwn: (names: string[]) =>
       names.length > 0 ? `Each agent its own: ${names.join(", ")}` : "Each agent its own",
     only: (name: string) => `Only ${name}`,
@@ -260,6 +265,67 @@ export const t = {
     removes: "Is removed",
     images: (count: number) => s(count, "image"),
     nowhere: "None of these agents holds any of it.",
+  },
+
+  room: {
+    lastUse: "Last use",
+    used: (usage: { in_use: boolean | null; last_used_at: string | null; unused_since: string | null }) => {
+      if (usage.in_use) return "in use";
+      if (usage.last_used_at) return `used ${ago(usage.last_used_at)}`;
+      return usage.unused_since ? `not used since ${moment(usage.unused_since)}` : "";
+    },
+    pin: "Pin",
+    unpin: "Unpin",
+    pinOf: (image: string) => `Pin ${image}`,
+    unpinOf: (image: string) => `Unpin ${image}`,
+    pinned: (image: string, agent: string) => `${image} stays on ${agent}, whatever needs its room.`,
+    unpinned: (image: string) => `${image} is pinned no more.`,
+    unknown: "Not in the catalog",
+    unknownLead:
+      "These images came by other ways than wharf, or left the catalog. They can't be loaded again from here.",
+    unloadTitle: "Unload an image that the catalog does not know",
+    unloadBody: "It is removed from these agents, and wharf can't load it again. An image that containers use stays.",
+  },
+
+  retention: {
+    title: "Retention",
+    lead: "Takes images off agents once they are old, unused or in the way: never what containers use, rules want, people pinned, or what came within the hour.",
+    add: "Add a retention rule",
+    addLead:
+      "Say how long images must be unused, how many of each repository stay, or how little room must be free. Of several, all must let an image go.",
+    imagesHint: "A pattern for registry/name:tag, * for all.",
+    unusedFor: "Unused for, in days",
+    unusedHint: "No container was seen for so long, running or not. A day is the least.",
+    keepLast: "Keep the last of each repository",
+    keepHint: "So many stay on each agent, those that were made last.",
+    whenBelow: "Only where less is free than, in GB",
+    belowHint: "Left empty, wherever there is something to take.",
+    until: "Until so much is free, in GB",
+    unknownImages: "Also images that the catalog does not know; they can't be loaded again",
+    confirm: "It may take more than half of what an agent has",
+    noNumber: (label: string) => `${label}: it is no number`,
+    plan: "What would go",
+    planOf: (name: string) => `What ${name} would take now`,
+    isUnused: (days: string) => `unused for ${days} days`,
+    keeps: (count: string) => `all but the last ${count}`,
+    isBelow: (below: string, until: string) => `where less than ${below} is free, until ${until} is`,
+    alsoUnknown: "also what the catalog does not know",
+    due: (count: number, size: string) => `${s(count, "image")} to go, ${size} at most`,
+    held: (names: string, more: number) =>
+      `More than half of what there is would go from ${names}${more > 0 ? ` and ${more.toLocaleString("en")} more` : ""}.`,
+    confirmNow: "That is meant",
+    confirmed: (name: string) => `${name} may take more than half.`,
+    begun: (count: number, when: string) => `Last began to take ${s(count, "image")} ${when}`,
+    removeBody: "What it has begun goes on. Nothing more is taken by it, and nothing is loaded again.",
+    none: "No retention rule: images stay until somebody unloads them.",
+    states: {
+      kept: "nothing to take",
+      removing: "taking",
+      closed: "waits for its window",
+      held: "needs a confirmation",
+      new: "about to be looked at",
+      disabled: "switched off",
+    } as Record<string, string>,
   },
 
   presence: {

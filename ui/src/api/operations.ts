@@ -101,6 +101,32 @@ export type CreatePreloadRuleInput = {
   window?: InputMaybe<Scalars['String']['input']>;
 };
 
+/** A new retention rule. One of `keep_last`, `unused_for` and `when_below` is needed. */
+export type CreateRetentionRuleInput = {
+  /** Whether it may take more than half of what an agent has. */
+  confirm?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Whether the rule is in effect; true if not given. */
+  enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** A pattern for `registry/name:tag`: the images that it may take. */
+  images: Scalars['String']['input'];
+  /** How many images of each repository stay on each agent: those that were made last. */
+  keep_last?: InputMaybe<Scalars['Int']['input']>;
+  /** The expression that selects the agents. Names that do not exist yet are accepted and reported. */
+  target_agents: Scalars['String']['input'];
+  /** The IANA name of the window's time zone; the server's own if not given. */
+  time_zone?: InputMaybe<Scalars['String']['input']>;
+  /** Whether to take images that the catalog does not know, too. */
+  unknown_images?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Take until this is free, in bytes; as much as `when_below` if not given. */
+  until?: InputMaybe<Scalars['BigInt']['input']>;
+  /** How long no container may have been seen to use an image, in seconds; a day at least. */
+  unused_for?: InputMaybe<Scalars['Int']['input']>;
+  /** Take something only where less than this is free, in bytes. */
+  when_below?: InputMaybe<Scalars['BigInt']['input']>;
+  /** When it may begin, `HH:MM-HH:MM`; always if not given. */
+  window?: InputMaybe<Scalars['String']['input']>;
+};
+
 /** A new scaling group. The oldest clients call this type `ScalingGroupInput`, which is accepted too. */
 export type CreateScalingGroupInput = {
   /** A description for people. */
@@ -316,6 +342,35 @@ export type ModifyPreloadRuleInput = {
   /** The window's time zone; an empty text for the server's own. */
   time_zone?: InputMaybe<Scalars['String']['input']>;
   /** When it may begin to load; an empty text for always. */
+  window?: InputMaybe<Scalars['String']['input']>;
+};
+
+/**
+ * Changes to a retention rule. A field that is null keeps its value; any change but of `enabled` takes a confirmation
+ * back.
+ */
+export type ModifyRetentionRuleInput = {
+  /** Whether it may take more than half of what an agent has. */
+  confirm?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Whether the rule is in effect. */
+  enabled?: InputMaybe<Scalars['Boolean']['input']>;
+  /** The pattern for the images that it may take. */
+  images?: InputMaybe<Scalars['String']['input']>;
+  /** How many images of each repository stay; 0 for none. */
+  keep_last?: InputMaybe<Scalars['Int']['input']>;
+  /** The expression that selects the agents. */
+  target_agents?: InputMaybe<Scalars['String']['input']>;
+  /** The window's time zone; an empty text for the server's own. */
+  time_zone?: InputMaybe<Scalars['String']['input']>;
+  /** Whether to take images that the catalog does not know, too. */
+  unknown_images?: InputMaybe<Scalars['Boolean']['input']>;
+  /** Take until this is free, in bytes. */
+  until?: InputMaybe<Scalars['BigInt']['input']>;
+  /** How long an image must be unused, in seconds; 0 for no matter how long. */
+  unused_for?: InputMaybe<Scalars['Int']['input']>;
+  /** Take something only where less than this is free, in bytes; 0 for everywhere. */
+  when_below?: InputMaybe<Scalars['BigInt']['input']>;
+  /** When it may begin; an empty text for always. */
   window?: InputMaybe<Scalars['String']['input']>;
 };
 
@@ -877,7 +932,7 @@ export type PlanQueryVariables = Exact<{
 }>;
 
 
-export type PlanQuery = { preload_plan: { count: number, folded: string, bytes: number, agents: Array<{ agent: string, step: string, bytes: number, free_bytes: number | null, fits: boolean | null, problem: string | null }> } | null };
+export type PlanQuery = { preload_plan: { count: number, folded: string, bytes: number, agents: Array<{ agent: string, step: string, bytes: number, free_bytes: number | null, fits: boolean | null, problem: string | null, fits_with_room: boolean | null, room: Array<{ digest: string, names: Array<string> }> }> } | null };
 
 export type ImageDetailsQueryVariables = Exact<{
   reference: Scalars['String']['input'];
@@ -952,6 +1007,7 @@ export type PreloadMutationVariables = Exact<{
   references?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>> | InputMaybe<Scalars['String']['input']>>;
   target_agents: Scalars['String']['input'];
   architecture?: InputMaybe<Scalars['String']['input']>;
+  make_room?: InputMaybe<Scalars['Boolean']['input']>;
 }>;
 
 
@@ -981,6 +1037,68 @@ export type CancelTaskMutationVariables = Exact<{
 
 
 export type CancelTaskMutation = { cancel_task: { ok: boolean | null, msg: string | null } };
+
+export type RetentionQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type RetentionQuery = { retention_rules: Array<{ name: string, state: string, images: string, target_agents: string, keep_last: number | null, unused_for: number | null, when_below: number | null, until: number | null, unknown_images: boolean, window: string | null, effective_time_zone: string | null, enabled: boolean, confirmed: boolean, opens_at: string | null, modified_at: string, modified_by: string, status: { due: number, due_bytes: number, held_back: Array<string>, unknown: Array<string>, unknown_count: number, away_count: number, begun_at: string | null, begun: number, task_id: string | null, problem: string | null } | null }> };
+
+export type RetentionPlanQueryVariables = Exact<{
+  name: Scalars['String']['input'];
+}>;
+
+
+export type RetentionPlanQuery = { retention_plan: { count: number, frees_bytes: number, problem: string | null, agents: Array<{ agent: string, note: string | null, frees_bytes: number, images: Array<{ digest: string, names: Array<string>, frees_bytes: number, usage: { in_use: boolean | null, last_used_at: string | null, unused_since: string } }> }> } | null };
+
+export type CreateRetentionMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: CreateRetentionRuleInput;
+}>;
+
+
+export type CreateRetentionMutation = { create_retention_rule: { ok: boolean | null, msg: string | null } | null };
+
+export type ModifyRetentionMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+  props: ModifyRetentionRuleInput;
+}>;
+
+
+export type ModifyRetentionMutation = { modify_retention_rule: { ok: boolean | null, msg: string | null } | null };
+
+export type DeleteRetentionMutationVariables = Exact<{
+  name: Scalars['String']['input'];
+}>;
+
+
+export type DeleteRetentionMutation = { delete_retention_rule: { ok: boolean | null, msg: string | null } | null };
+
+export type AgentHoldsQueryVariables = Exact<{
+  agent: Scalars['String']['input'];
+}>;
+
+
+export type AgentHoldsQuery = { agent_images: Array<{ digest: string, names: Array<string>, size_bytes: number, known: boolean, pinned: boolean, wanted_by: string | null, usage: { in_use: boolean | null, last_used_at: string | null, unused_since: string } }> };
+
+export type UnknownImagesQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type UnknownImagesQuery = { unknown_images: Array<{ digest: string, names: Array<string>, size_bytes: number, folded: string, count: number, in_use: number, last_used_at: string | null, unused_since: string }> };
+
+export type PinMutationVariables = Exact<{
+  reference: Scalars['String']['input'];
+  target_agents?: InputMaybe<Scalars['String']['input']>;
+}>;
+
+
+export type PinMutation = { pin_image: { ok: boolean | null, msg: string | null } | null };
+
+export type UnpinMutationVariables = Exact<{
+  reference: Scalars['String']['input'];
+}>;
+
+
+export type UnpinMutation = { unpin_image: { ok: boolean | null, msg: string | null } | null };
 
 export class TypedDocumentString<TResult, TVariables>
   extends String
@@ -1820,6 +1938,11 @@ export const PlanDocument = new TypedDocumentString(`
       free_bytes
       fits
       problem
+      fits_with_room
+      room {
+        digest
+        names
+      }
     }
   }
 }
@@ -1945,12 +2068,13 @@ export const ScanImageDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<ScanImageMutation, ScanImageMutationVariables>;
 export const PreloadDocument = new TypedDocumentString(`
-    mutation Preload($reference: String!, $references: [String], $target_agents: String!, $architecture: String) {
+    mutation Preload($reference: String!, $references: [String], $target_agents: String!, $architecture: String, $make_room: Boolean) {
   preload_image(
     reference: $reference
     references: $references
     target_agents: $target_agents
     architecture: $architecture
+    make_room: $make_room
   ) {
     ok
     msg
@@ -1989,3 +2113,132 @@ export const CancelTaskDocument = new TypedDocumentString(`
   }
 }
     `) as unknown as TypedDocumentString<CancelTaskMutation, CancelTaskMutationVariables>;
+export const RetentionDocument = new TypedDocumentString(`
+    query Retention {
+  retention_rules {
+    name
+    state
+    images
+    target_agents
+    keep_last
+    unused_for
+    when_below
+    until
+    unknown_images
+    window
+    effective_time_zone
+    enabled
+    confirmed
+    opens_at
+    modified_at
+    modified_by
+    status {
+      due
+      due_bytes
+      held_back
+      unknown
+      unknown_count
+      away_count
+      begun_at
+      begun
+      task_id
+      problem
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<RetentionQuery, RetentionQueryVariables>;
+export const RetentionPlanDocument = new TypedDocumentString(`
+    query RetentionPlan($name: String!) {
+  retention_plan(name: $name) {
+    count
+    frees_bytes
+    problem
+    agents {
+      agent
+      note
+      frees_bytes
+      images {
+        digest
+        names
+        frees_bytes
+        usage {
+          in_use
+          last_used_at
+          unused_since
+        }
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<RetentionPlanQuery, RetentionPlanQueryVariables>;
+export const CreateRetentionDocument = new TypedDocumentString(`
+    mutation CreateRetention($name: String!, $props: CreateRetentionRuleInput!) {
+  create_retention_rule(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<CreateRetentionMutation, CreateRetentionMutationVariables>;
+export const ModifyRetentionDocument = new TypedDocumentString(`
+    mutation ModifyRetention($name: String!, $props: ModifyRetentionRuleInput!) {
+  modify_retention_rule(name: $name, props: $props) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<ModifyRetentionMutation, ModifyRetentionMutationVariables>;
+export const DeleteRetentionDocument = new TypedDocumentString(`
+    mutation DeleteRetention($name: String!) {
+  delete_retention_rule(name: $name) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteRetentionMutation, DeleteRetentionMutationVariables>;
+export const AgentHoldsDocument = new TypedDocumentString(`
+    query AgentHolds($agent: String!) {
+  agent_images(agent_id: $agent) {
+    digest
+    names
+    size_bytes
+    known
+    pinned
+    wanted_by
+    usage {
+      in_use
+      last_used_at
+      unused_since
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<AgentHoldsQuery, AgentHoldsQueryVariables>;
+export const UnknownImagesDocument = new TypedDocumentString(`
+    query UnknownImages {
+  unknown_images {
+    digest
+    names
+    size_bytes
+    folded
+    count
+    in_use
+    last_used_at
+    unused_since
+  }
+}
+    `) as unknown as TypedDocumentString<UnknownImagesQuery, UnknownImagesQueryVariables>;
+export const PinDocument = new TypedDocumentString(`
+    mutation Pin($reference: String!, $target_agents: String) {
+  pin_image(reference: $reference, target_agents: $target_agents) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<PinMutation, PinMutationVariables>;
+export const UnpinDocument = new TypedDocumentString(`
+    mutation Unpin($reference: String!) {
+  unpin_image(reference: $reference) {
+    ok
+    msg
+  }
+}
+    `) as unknown as TypedDocumentString<UnpinMutation, UnpinMutationVariables>;

@@ -79,11 +79,16 @@ async function transfer(
   };
 }
 
-/** Of one architecture, and on no agent of another, or of each agent's own. */
-export async function preload(references: string[], agents: string, architecture: string | null): Promise<boolean> {
+/** Of one architecture, and on no agent of another, or of each agent's own. Where one does not fit, others may go first. */
+export async function preload(
+  references: string[],
+  agents: string,
+  architecture: string | null,
+  makeRoom = false,
+): Promise<boolean> {
   let last: string | null | undefined;
   const outcome = await transfer(references, async (images) => {
-    const wanted = { ...images, target_agents: agents, architecture };
+    const wanted = { ...images, target_agents: agents, architecture, make_room: makeRoom };
     last = settled((await ask(PreloadDocument, wanted)).preload_image).task_id;
   });
   return told(outcome, t.preload.started, look(outcome.done.length <= MOST_IN_TASK ? last : ""));
@@ -96,6 +101,24 @@ export async function unload(references: string[], agents: string, architecture:
   return told(outcome, t.unload.started, {
     label: t.unload.undo,
     run: () => void preload(outcome.done, agents, architecture),
+  });
+}
+
+/** Takes an image off agents that the catalog does not know; it can't be loaded again. */
+export async function unloadUnknown(digest: string, names: readonly string[], agents: string): Promise<void> {
+  const yes = await confirm.ask({
+    title: t.room.unloadTitle,
+    body: t.room.unloadBody,
+    items: names.length > 0 ? [...names] : [digest],
+    action: t.unload.start,
+    isDanger: true,
+  });
+  if (!yes) return;
+  await attempt(async () => {
+    const wanted = { reference: digest, references: [], target_agents: agents, architecture: null };
+    const { task_id } = settled((await ask(UnloadDocument, wanted)).unload_image);
+    toasts.good(t.unload.started(1), look(task_id));
+    void tasks.read();
   });
 }
 

@@ -74,3 +74,18 @@ test("a task for one architecture leaves out the agents of others, and keeps tho
   });
   expect(touched(matrix, ["pc1"], "aarch64")).toEqual({ names: [], counts: [], leftOut: 1 });
 });
+
+test("what would go is told where that makes all images fit, and not where it does not", () => {
+  const short = { fits: false, fits_with_room: true };
+  const room = (...names: string[]) => [{ digest: "sha256:12", names }];
+  const { lines } = summed([
+    { agents: [step("a", { ...short, room: room("x:1", "x:2") }), step("b", { ...short, room: room("z:1") })] },
+    { agents: [step("a", { ...short, room: room() }), step("b", { fits: false, fits_with_room: false, room: [] })] },
+    { agents: [step("c")] },
+  ]);
+  expect(lines.map(({ agent, room }) => [agent, room])).toEqual([
+    ["a", ["x:1", "sha256:12"]],
+    ["b", null],
+    ["c", null],
+  ]);
+});

@@ -7,6 +7,9 @@ export interface Step {
   free_bytes: number | null;
   fits: boolean | null;
   problem: string | null;
+  /** Where it does not fit: whether it would once others are gone, and which. */
+  fits_with_room?: boolean | null;
+  room?: readonly { digest: string; names: readonly string[] }[];
 }
 
 export interface Line {
@@ -18,6 +21,8 @@ export interface Line {
   free: number | null;
   /** `no`: one of them alone will not fit. `unsure`: each will, but all together may not. */
   fits: "yes" | "unsure" | "no" | "unknown";
+  /** What would go so that all of them fit, by name or digest; null if that would not do, or is not needed. */
+  room: string[] | null;
 }
 
 export interface Plan {
@@ -50,8 +55,11 @@ function line(agent: string, steps: Step[]): Line {
   if (steps.some((step) => step.fits === false)) fits = "no";
   else if (free !== null && bytes > free) fits = "unsure";
   else if (bytes > 0 && free === null) fits = "unknown";
+  const short = steps.filter((step) => step.fits === false);
+  const canFit = short.length > 0 && short.every((step) => step.fits_with_room === true);
   return {
     agent,
+    room: canFit ? short.flatMap((step) => (step.room ?? []).map((image) => image.names[0] ?? image.digest)) : null,
     steps: [...counts].map(([step, count]) => ({ step, count })).sort((a, b) => b.count - a.count),
     bytes,
     free,
