@@ -122,6 +122,30 @@ pub(crate) fn layered(
     Ok(command)
 }
 
+/// Checks that the variables with this prefix are as they were meant: files with line ends of another system, and editors
+/// that write a byte-order mark, leave marks in values that no one sees.
+///
+/// # Errors
+/// The name of a variable that begins or ends with a blank, a line end or a byte-order mark.
+pub(crate) fn check_environment(
+    prefix: &str,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), String> {
+    for (name, value) in variables {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let is_ours = name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+        let is_clean =
+            value.trim_matches(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}') == value;
+        if is_ours && !is_clean {
+            return Err(format!(
+                "{name} begins or ends with a blank, a line end (CR, LF) or a byte-order mark; take it out of the file that \
+                 sets it"
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn with_environment(command: Command, prefix: &str) -> Command {
     command
         .mut_args(|arg| {
@@ -304,7 +328,21 @@ mod tests {
 
     use clap::{Arg, ArgAction, Command, value_parser};
 
-    use super::{File, layered, named_file};
+    use super::{File, check_environment, layered, named_file};
+
+    #[test]
+    fn a_variable_with_marks_that_no_one_sees_is_refused_by_its_name() {
+        let check = |name: &str, value: &str| check_environment("WHARF", [(name.into(), value.into())]);
+        for value in ["x\r", "x\n", "x\r\n", " x", "x\t", "\u{feff}x", "x\u{feff}", "\r\n"] {
+            let why = check("WHARF_DATA_DIR", value).unwrap_err();
+            assert!(why.starts_with("WHARF_DATA_DIR "), "{value:?}: {why}");
+            assert_eq!(check("HOME", value), Ok(()));
+            assert_eq!(check("WHARFAGE", value), Ok(()));
+        }
+        for value in ["", "x", "a b", "a\r\nb"] {
+            assert_eq!(check("WHARF_DATA_DIR", value), Ok(()), "{value:?}");
+        }
+    }
 
     fn command() -> Command {
         let list =

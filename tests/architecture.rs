@@ -57,7 +57,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "the right to write a part is the flight's that fetches it, and goes along to the writing thread",
     ),
     (
-        &["registry::auth", "registry::client", "registry::listing"],
+        &["registry::auth", "registry::client"],
         "a client signs in by requests of its own, for the scope that the listing needs",
     ),
     (

@@ -116,10 +116,10 @@ async fn content_is_a_registrys_own_once_that_registry_has_served_it() {
 #[tokio::test]
 async fn what_one_registry_makes_of_a_manifest_is_no_verdict_on_another_ones() {
     let scene = Scene::set().await;
-    // The others have obtained the team's manifest, and serve it as a type that no image has.
+    // The others have obtained the team's manifest, and serve it as a type that no image has. They lack its config.
     scene.claim(LEGACY, &scene.built.manifests[0]);
     let task = scene.scan(&scene.others).await;
-    assert_eq!(counts(&task)[4], 1, "{task:#}");
+    assert_eq!(counts(&task)[5], 1, "{task:#}");
     let task = scene.scan(&scene.team).await;
     assert_eq!(counts(&task), [1, 0, 0, 0, 0, 0], "{task:#}");
     for shelf in [&scene.others, &scene.team] {

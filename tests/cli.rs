@@ -137,7 +137,7 @@ async fn refusals_are_one_line_and_tell_wrong_usage_from_failure() {
         (&["registry", "change", "cr.invalid", "--url", "http://x"], 1, &["cr.invalid"]),
         (&["registry", "remove", "cr.invalid"], 1, &["cr.invalid"]),
         (&["registry", "add", "cr.invalid", "--url", "ftp://x"], 1, &["cr.invalid", "https://"]),
-        (&["registry", "add", "http://cr.invalid"], 2, &["HOST", "wharf registry add --help"]),
+        (&["registry", "add", "ftp://cr.invalid"], 2, &["HOST", "wharf registry add --help"]),
         (&["task", "show", nobody], 1, &[nobody, "wharf task list"]),
         (&["task", "follow", nobody], 1, &[nobody, "wharf task list"]),
         (&["task", "cancel", nobody], 1, &[nobody]),

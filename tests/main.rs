@@ -54,6 +54,7 @@ mod links;
 mod locks;
 mod mistakes;
 mod mixed;
+mod names;
 mod oci;
 mod origin;
 mod permissions;

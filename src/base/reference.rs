@@ -4,8 +4,10 @@
 
 use std::fmt;
 
+use url::Url;
+
 use crate::base::digest::Digest;
-use crate::base::loopback;
+use crate::base::{docker_hub, loopback};
 
 /// Longest reference we look at: host 255 + name 255 + tag 128 + digest 135, and some slack.
 pub(crate) const MAX_REFERENCE: usize = 1024;
@@ -123,8 +125,78 @@ fn is_repository_component(component: &str) -> bool {
         })
 }
 
+/// The one name of a registry: its host in lower case, and Docker Hub by one of its names.
+pub(crate) fn registry_name(host: &str) -> String {
+    let host = host.trim().to_ascii_lowercase();
+    if docker_hub::is_named(&host) { docker_hub::NAME.into() } else { host }
+}
+
+/// The one spelling of `registry/name`, where `registry` is the name of a registry: at Docker Hub, a name of one
+/// component is in `library`.
+pub(crate) fn full_name(registry: &str, name: &str) -> String {
+    if docker_hub::is_named(registry) && !name.contains('/') {
+        format!("{registry}/library/{name}")
+    } else {
+        format!("{registry}/{name}")
+    }
+}
+
+/// A registry as people type it, or paste it from a browser or another tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TypedRegistry {
+    /// Its name.
+    pub(crate) name: String,
+    /// The URL that was typed, if it says more than the name.
+    pub(crate) url: Option<Url>,
+}
+
+/// Reads a registry's `host`, `host:port` or URL; `None` if it is neither.
+pub(crate) fn typed_registry(text: &str) -> Option<TypedRegistry> {
+    let text = text.trim();
+    if is_registry_host(text) {
+        return Some(TypedRegistry { name: registry_name(text), url: None });
+    }
+    let has_scheme = text.contains("://");
+    let host = text.split('/').next().filter(|host| !host.is_empty())?;
+    let whole = if has_scheme { text.to_owned() } else { text.replacen(host, &registry_url(host), 1) };
+    let url = Url::parse(&whole).ok().filter(is_plain_url)?;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let host = format!("{}{port}", url.host_str()?);
+    if !is_registry_host(&host) {
+        return None;
+    }
+    let url = api_url(url);
+    let says_more = has_scheme || url.path() != "/";
+    Some(TypedRegistry { name: registry_name(&host), url: Some(url).filter(|_| says_more) })
+}
+
+/// Whether this is a URL of HTTP without user, query and fragment.
+fn is_plain_url(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+}
+
+/// The URL under which a registry's API is: without the version that people paste along, and for Docker Hub that of the
+/// host that answers for it.
+pub(crate) fn api_url(mut url: Url) -> Url {
+    let path = url.path().trim_end_matches('/');
+    let base = ["/v2/_catalog", "/v2", "/v1"].into_iter().find_map(|version| path.strip_suffix(version));
+    let path = format!("{}/", base.unwrap_or(path));
+    url.set_path(&path);
+    if url.scheme() == "https" && url.port().is_none() && url.host_str().is_some_and(docker_hub::is_named) {
+        // Docker Hub's host is a host: this never fails.
+        let _ = url.set_host(Some(docker_hub::HOST));
+        url.set_path("/");
+    }
+    url
+}
+
 /// The default URL of a registry. A registry on this machine speaks plain HTTP, as Docker assumes too.
 pub(crate) fn registry_url(host: &str) -> String {
+    let host = if docker_hub::is_named(host) { docker_hub::HOST } else { host };
     format!("{}://{host}", if loopback::is_host(host) { "http" } else { "https" })
 }
 
@@ -182,7 +254,9 @@ impl fmt::Display for Canonical {
 
 #[cfg(test)]
 mod tests {
-    use super::{Reference, is_registry_host, is_repository, is_tag, registry_url};
+    use super::{
+        Reference, full_name, is_registry_host, is_repository, is_tag, registry_url, typed_registry,
+    };
 
     fn parts(text: &str) -> (String, Option<String>, bool) {
         let reference = Reference::parse(text).unwrap();
@@ -204,6 +278,53 @@ mod tests {
         ] {
             assert_eq!(registry_url(host), expected);
         }
+    }
+
+    #[test]
+    fn a_registry_is_taken_for_what_is_meant() {
+        const HUB: Option<&str> = Some("https://registry-1.docker.io/");
+        for (text, name, url) in [
+            ("cr.example.org", "cr.example.org", None),
+            (" CR.example.org:5000 ", "cr.example.org:5000", None),
+            ("https://cr.example.org", "cr.example.org", Some("https://cr.example.org/")),
+            ("http://CR.example.org:5000/v2/", "cr.example.org:5000", Some("http://cr.example.org:5000/")),
+            ("http://127.0.0.1:5000/v2/_catalog", "127.0.0.1:5000", Some("http://127.0.0.1:5000/")),
+            ("https://cr.example.org/docker/v2", "cr.example.org", Some("https://cr.example.org/docker/")),
+            ("cr.example.org/v2/", "cr.example.org", None),
+            ("cr.example.org/", "cr.example.org", None),
+            ("cr.example.org/docker/", "cr.example.org", Some("https://cr.example.org/docker/")),
+            ("localhost:5000/v2", "localhost:5000", None),
+            ("[::1]:5000", "[::1]:5000", None),
+            ("http://[::1]:5000/v2/", "[::1]:5000", Some("http://[::1]:5000/")),
+            ("docker.io", "docker.io", None),
+            ("Index.Docker.io", "docker.io", None),
+            ("registry-1.docker.io", "docker.io", None),
+            ("https://index.docker.io/v1/", "docker.io", HUB),
+            ("https://registry-1.docker.io/v2/", "docker.io", HUB),
+            ("http://docker.io", "docker.io", Some("http://docker.io/")),
+        ] {
+            let typed = typed_registry(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(
+                (typed.name.as_str(), typed.url.as_ref().map(url::Url::as_str)),
+                (name, url),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "a b",
+            "ftp://cr.example.org",
+            "https://",
+            "https://u:p@cr.example.org",
+            "https://cr/?x",
+            "/v2/",
+        ] {
+            assert_eq!(typed_registry(text), None, "{text}");
+        }
+        assert_eq!(registry_url("docker.io"), "https://registry-1.docker.io");
+        assert_eq!(full_name("docker.io", "alpine"), "docker.io/library/alpine");
+        assert_eq!(full_name("docker.io", "lablup/python"), "docker.io/lablup/python");
+        assert_eq!(full_name("cr.example.org", "alpine"), "cr.example.org/alpine");
     }
 
     #[test]

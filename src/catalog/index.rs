@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::access::visibility::{CompiledView, Owner, PresenceIndex, Subject, Viewpoint};
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, reference};
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
 use crate::catalog::labels::LabelKeys;
 use crate::catalog::records::{ALIASES, CONFIGS, IMAGES, REGISTRIES};
@@ -172,6 +172,12 @@ impl Index {
         if let Some(old) = &old {
             self.presence.forget(old.subject.number);
         }
+        if let (None, Some(alias)) = (&old, self.shadowed_by(&record)) {
+            tracing::warn!(
+                %alias, image = %record.canonical(),
+                "an alias is an image's own name now and means that image; dealias it"
+            );
+        }
         let subject = self.numbers.subject(&record, &config, &*self.presence);
         let aliases = old.map(|old| old.aliases.clone()).unwrap_or_default();
         self.insert(Image::new(record, config, subject, aliases));
@@ -245,7 +251,10 @@ impl Index {
 
     /// Compiles a viewpoint against what is catalogued and where it is now.
     pub(crate) fn view(&self, viewpoint: &Viewpoint) -> CompiledView {
-        let registry = |host: &str| self.numbers.registries.get(host).map(NonZeroU32::get);
+        let registry = |host: &str| {
+            let host = self.registry(host).map_or(host, |registry| registry.host.as_str());
+            self.numbers.registries.get(host).map(NonZeroU32::get)
+        };
         viewpoint.compile(registry, |owner| self.numbers.owners.get(owner), &*self.presence)
     }
 
@@ -304,9 +313,21 @@ impl Index {
         &self.label_keys
     }
 
-    /// The registry of this name.
+    /// The registry of this name, however it is spelt.
     pub(crate) fn registry(&self, host: &str) -> Option<&Arc<Registry>> {
-        self.registries.get(host)
+        self.registries.get(host).or_else(|| {
+            let name = reference::typed_registry(host)?.name;
+            self.registries.values().find(|registry| reference::registry_name(&registry.host) == name)
+        })
+    }
+
+    /// The alias that a new image's own name, in full or in short, takes the meaning from.
+    fn shadowed_by(&self, record: &ImageRecord) -> Option<&Arc<str>> {
+        let (canonical, short) = (record.canonical().to_string(), format!("{}:{}", record.name, record.tag));
+        let names = [canonical.as_str(), short.as_str()];
+        let bare = names.into_iter().filter_map(|name| name.strip_suffix(":latest"));
+        let found = names.into_iter().chain(bare).find_map(|name| self.aliases.get_key_value(name));
+        found.filter(|(_, image)| **image != record.id()).map(|(alias, _)| alias)
     }
 
     /// All registries, ordered by name.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::access::visibility::Subject;
 use crate::base::arch;
 use crate::base::ids::ImageId;
-use crate::base::reference::{Reference, shown};
+use crate::base::reference::{Reference, full_name, shown};
 use crate::base::{Error, Result};
 use crate::catalog::image::Image;
-use crate::catalog::index::Index;
+use crate::catalog::index::{self, Index};
 
 /// How many candidates the message about an ambiguous reference names.
 const NAMED: usize = 5;
@@ -16,9 +16,9 @@ const NAMED: usize = 5;
 /// All images a reference can mean, one for each architecture of one name, among those that `may_see` admits. An
 /// image the caller may not see plays no part, so it can neither be found nor make another reference ambiguous.
 ///
-/// A reference is an image id, an alias, a canonical name (`registry/name:tag`, with the tag `latest` if omitted), a
-/// canonical name with a digest behind `@`, a digest alone, or `name:tag` if exactly one registry has it. An
-/// architecture narrows the result.
+/// A reference is an image id, a canonical name (`registry/name:tag`, with the tag `latest` if omitted, the registry in
+/// any spelling), a canonical name with a digest behind `@`, a digest alone, `name:tag` if exactly one registry has it,
+/// or an alias, if it is none of these. An architecture narrows the result.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is no such image, [`Error::Conflict`] when the reference means images of several
@@ -69,6 +69,11 @@ pub(crate) fn one(
     }
 }
 
+/// Whether this is a name of an image by itself: in full or in short.
+pub(crate) fn is_own_name(index: &Index, text: &str) -> bool {
+    Reference::parse(text).is_ok_and(|reference| !by_own_name(index, &reference, index::all).is_empty())
+}
+
 fn by_name(
     index: &Index,
     text: &str,
@@ -81,11 +86,23 @@ fn by_name(
     if let Ok(id) = text.parse::<ImageId>() {
         return Ok(of(index.image(id, may_see).into_iter().collect()));
     }
-    let aliased = of(index.aliased(text, may_see).into_iter().collect());
-    if !aliased.is_empty() {
-        return Ok(aliased);
+    let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()));
+    // An image's own name wins over an alias, which may be older than the image.
+    let own = reference.as_ref().map(|reference| by_own_name(index, reference, may_see)).unwrap_or_default();
+    if !own.is_empty() {
+        return Ok(of(own));
     }
-    let reference = Reference::parse(text).map_err(|why| Error::invalid("reference", why.to_string()))?;
+    match index.aliased(text, may_see) {
+        Some(image) => Ok(of(vec![image])),
+        None => reference.map(|_| Vec::new()),
+    }
+}
+
+fn by_own_name<'a>(
+    index: &'a Index,
+    reference: &Reference,
+    may_see: impl Fn(&Subject) -> bool + Copy,
+) -> Vec<&'a Arc<Image>> {
     let has = |image: &Image| reference.digest.as_ref().is_none_or(|digest| image.has_digest(digest));
     // For a digest all images are searched, wherever it is, so that the time taken does not show how many tags a
     // repository has.
@@ -93,22 +110,23 @@ fn by_name(
     let having: Vec<&Arc<Image>> =
         if under_any_tag { index.images(may_see).filter(|image| has(image)).collect() } else { Vec::new() };
     if reference.path.is_empty() {
-        return Ok(of(having));
+        return having;
     }
-    let at = |path: &str| -> Vec<&Arc<Image>> {
+    let at = |path: &str| -> Vec<&'a Arc<Image>> {
         if under_any_tag {
             return having.iter().copied().filter(|image| image.record.is_in(path)).collect();
         }
         let named = format!("{path}:{}", reference.tag.as_deref().unwrap_or("latest"));
         index.images_named(&named, may_see).into_iter().filter(|image| has(image)).collect()
     };
-    let canonical = of(at(&reference.path));
+    let spelt = reference
+        .path
+        .split_once('/')
+        .and_then(|(host, name)| index.registry(host).map(|registry| full_name(&registry.host, name)));
+    let canonical = at(spelt.as_deref().unwrap_or(&reference.path));
     if !canonical.is_empty() {
-        return Ok(canonical);
+        return canonical;
     }
     // The registry is unknown: `stable/python:3.9` may still name one image of one registry.
-    Ok(of(index
-        .registries()
-        .flat_map(|registry| at(&format!("{}/{}", registry.host, reference.path)))
-        .collect()))
+    index.registries().flat_map(|registry| at(&full_name(&registry.host, &reference.path))).collect()
 }

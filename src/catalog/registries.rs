@@ -76,8 +76,9 @@ impl Catalog {
 
     fn check_room_for(&self, host: &str) -> Result<()> {
         let index = self.index.read();
-        if index.registry(host).is_some() {
-            return Err(Error::Exists(format!("there is a registry {host} already; modify it instead")));
+        if let Some(known) = index.registry(host) {
+            let known = &known.host;
+            return Err(Error::Exists(format!("there is a registry {known} already; modify it instead")));
         }
         if index.registries().count() >= MAX_REGISTRIES {
             return Err(Error::LimitReached(format!(
@@ -120,13 +121,14 @@ impl Catalog {
         let (catalog, name) = (self.clone(), host.trim().to_owned());
         self.audit
             .superadmin(caller, "delete_container_registry", host, |deed| async move {
-                deed.write(move |w| catalog.take_out_registry(w, name)).await
+                deed.write(move |w| catalog.take_out_registry(w, &name)).await
             })
             .await
     }
 
-    fn take_out_registry(&self, writer: &mut Writer, host: String) -> Result<Arc<Registry>> {
-        let registry = self.find_registry(&host)?;
+    fn take_out_registry(&self, writer: &mut Writer, host: &str) -> Result<Arc<Registry>> {
+        let registry = self.find_registry(host)?;
+        let host = registry.host.clone();
         writer.remove(&REGISTRIES, &host)?;
         for key in writer.keys(&REPOSITORIES, prefix(&host))? {
             writer.remove(&REPOSITORIES, key)?;
@@ -153,7 +155,7 @@ impl Catalog {
             .await
     }
 
-    /// The registry of this name, without asking who the caller is; for scans.
+    /// The registry of this name, however it is spelt, without asking who the caller is; for scans.
     pub fn find_registry(&self, host: &str) -> Result<Arc<Registry>> {
         let index = self.index.read();
         index.registry(host).cloned().ok_or_else(|| {

@@ -138,21 +138,22 @@ impl Registry {
             && self.kernelspec_only == other.kernelspec_only
     }
 
-    /// A registry of this name with the defaults.
+    /// A registry of this name with the defaults; a URL gives its name and its address.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the name is not a host.
     pub(crate) fn new(host: &str) -> Result<Self> {
-        if !reference::is_registry_host(host) {
+        let Some(typed) = reference::typed_registry(host) else {
             return Err(Error::invalid(
                 "hostname",
                 format!("{:?} is no host or host:port, such as cr.example.org:5000", reference::shown(host)),
             ));
-        }
-        let url = Url::parse(&reference::registry_url(host))
-            .map_err(|why| Error::invalid("hostname", format!("{host:?}: {why}")))?;
+        };
+        let host = typed.name;
+        let url = typed.url.map_or_else(|| Url::parse(&reference::registry_url(&host)), Ok);
+        let url = url.map_err(|why| Error::invalid("hostname", format!("{host:?}: {why}")))?;
         Ok(Self {
-            host: host.into(),
+            host,
             url,
             kind: RegistryKind::Docker,
             projects: Vec::new(),
@@ -244,7 +245,7 @@ impl Registry {
 
 fn parse_url(text: &str) -> Result<Url> {
     let refuse = |why: &str| Err(Error::invalid("url", format!("{:?} {why}", reference::shown(text))));
-    let Ok(url) = Url::parse(text) else { return refuse("is no URL, such as https://cr.example.org") };
+    let Ok(url) = Url::parse(text.trim()) else { return refuse("is no URL, such as https://cr.example.org") };
     if !matches!(url.scheme(), "https" | "http") {
         return refuse("must begin with https:// or http://");
     }
@@ -257,7 +258,7 @@ fn parse_url(text: &str) -> Result<Url> {
     if url.query().is_some() || url.fragment().is_some() {
         return refuse("must have no ? and no #");
     }
-    Ok(url)
+    Ok(reference::api_url(url))
 }
 
 fn checked(
@@ -297,7 +298,18 @@ mod tests {
         ] {
             assert_eq!(Registry::new(host).unwrap().url.as_str(), url);
         }
-        assert!(Registry::new("http://cr.io").is_err());
+        for (pasted, url) in [
+            ("http://cr.io", "http://cr.io/"),
+            ("https://cr.io/v2/", "https://cr.io/"),
+            ("https://index.docker.io/v1/", "https://registry-1.docker.io/"),
+            ("docker.io", "https://registry-1.docker.io/"),
+        ] {
+            assert_eq!(Registry::new(pasted).unwrap().url.as_str(), url);
+        }
+        let change = RegistryChange { url: Some("http://127.0.0.1:5000/v2/".into()), ..Default::default() };
+        let changed = Registry::new("cr.io").unwrap().changed(&change).unwrap();
+        assert_eq!(changed.url.as_str(), "http://127.0.0.1:5000/");
+        assert!(Registry::new("ftp://cr.io").is_err());
     }
 
     #[test]
@@ -328,7 +340,7 @@ mod tests {
             ..Default::default()
         };
         let registry = Registry::new("cr.io").unwrap().changed(&given).unwrap();
-        for url in ["https://cr.io", "https://cr.io:443/", "https://CR.io/below"] {
+        for url in ["https://cr.io", "https://cr.io:443/", "https://CR.io/below/"] {
             let change = RegistryChange { url: Some(url.into()), ..Default::default() };
             let same = registry.clone().changed(&change).unwrap();
             assert!(same.ca_pem.is_some() && !same.trusted_hosts.is_empty(), "{url}");

@@ -552,8 +552,7 @@ fn check_alias_is_free(index: &Index, alias: &str) -> Result<()> {
         let taken = image.record.canonical();
         return Err(Error::Exists(format!("{alias} is an alias of {taken} already; dealias it first")));
     }
-    let is_name = |name: &str| !index.images_named(name, index::all).is_empty();
-    if is_name(alias) || is_name(&format!("{alias}:latest")) {
+    if lookup::is_own_name(index, alias) {
         return Err(Error::Exists(format!("{alias} is an image's own name; choose another alias")));
     }
     Ok(())
@@ -562,6 +561,7 @@ fn check_alias_is_free(index: &Index, alias: &str) -> Result<()> {
 fn check_target_is_no_alias(index: &Index, target: &str) -> Result<()> {
     match index.aliased(target, index::all) {
         None => Ok(()),
+        Some(_) if lookup::is_own_name(index, target) => Ok(()),
         Some(image) => Err(Error::Conflict(format!(
             "{target} is an alias; name the image itself: {}",
             image.record.canonical()

@@ -136,7 +136,9 @@ pub(crate) fn read_file(path: &Path) -> Result<String> {
     if metadata.len() > MAX_FILE {
         return Err(failed("larger than 4 MiB".into()));
     }
-    fs::read_to_string(path).map_err(|error| failed(error.to_string()))
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    // Some editors begin a file with a byte-order mark.
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
 
 #[cfg(test)]

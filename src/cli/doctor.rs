@@ -1,5 +1,6 @@
 //! `wharf doctor`: checks an installation, and says what is wrong and what to do about it.
 
+pub(crate) mod aliases;
 mod directory;
 mod finding;
 mod fleet;

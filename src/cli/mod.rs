@@ -190,6 +190,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> Result<()> {
 }
 
 fn configured(command: clap::Command, arguments: &[OsString]) -> Result<clap::Command> {
+    config::check_environment("WHARF", env::vars_os()).map_err(Failure::usage)?;
     let named = config::named_file(arguments);
     let path = named.or_else(|| home_file().filter(|path| path.exists()));
     let file = path.map(|path| config::File::read(&path)).transpose();
@@ -501,14 +502,14 @@ mod tests {
             "wharf user add",
             "wharf user add ann@lab --role king",
             "wharf group join vision",
-            "wharf domain add lab --allow https://cr.example.org",
+            "wharf domain add lab --allow ftp://cr.example.org",
             "wharf scaling-group allow gpu",
             "wharf scaling-group allow gpu --domain lab --keypair AKIAEXAMPLE",
             "wharf token create ci --scope all",
             "wharf audit --since yesterday",
             "wharf registry add",
             "wharf user reset-password",
-            "wharf registry add http://cr.example.org",
+            "wharf registry add ftp://cr.example.org",
             "wharf registry change cr.example.org --anonymous --username u",
             "wharf image list --endpoint ftp://x",
             "wharf serve --listen nowhere",

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::{reference, secret::Secret},
+    base::{
+        reference::{self, TypedRegistry},
+        secret::Secret,
+    },
     cli::{
         self,
         api::{Client, Outcome},
@@ -34,9 +37,9 @@ enum Verb {
     List,
     /// Add a registry; wharf image rescan HOST then reads it
     Add {
-        /// Its host, as image names begin with it: HOST or HOST:PORT
-        #[arg(value_parser = host)]
-        host: String,
+        /// Its host, as image names begin with it: HOST or HOST:PORT; or its URL
+        #[arg(value_parser = typed)]
+        host: TypedRegistry,
         #[command(flatten)]
         settings: Settings,
     },
@@ -106,11 +109,11 @@ struct Settings {
 
 /// Reads a registry's host.
 pub(crate) fn host(text: &str) -> Result<String, String> {
-    if reference::is_registry_host(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected HOST or HOST:PORT, without a scheme or a path".into())
-    }
+    typed(text).map(|typed| typed.name)
+}
+
+fn typed(text: &str) -> Result<TypedRegistry, String> {
+    reference::typed_registry(text).ok_or_else(|| "expected HOST or HOST:PORT, or a URL of one".into())
 }
 
 /// A registry as the API returns it.
@@ -210,9 +213,11 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     cli::print(&table::rows(&headers, records.iter().map(Record::cells)))
 }
 
-async fn add(client: &Client, host: &str, settings: &Settings, as_json: bool) -> Result<()> {
+async fn add(client: &Client, typed: &TypedRegistry, settings: &Settings, as_json: bool) -> Result<()> {
+    let TypedRegistry { name: host, url } = typed;
     let mut props = settings.props(settings.password(host)?.as_ref())?;
-    props.entry("url").or_insert_with(|| reference::registry_url(host).into());
+    let address = || url.as_ref().map_or_else(|| reference::registry_url(host), |url| url.to_string());
+    props.entry("url").or_insert_with(|| address().into());
     props.entry("type").or_insert_with(|| "docker".into());
     client.ask_about(host, &CREATE, Set { id: host, props: props.into() }).await?;
     changed(host, "added", None, as_json)?;

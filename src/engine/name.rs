@@ -5,7 +5,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::docker_hub;
-use crate::base::reference::{Reference, is_registry_host, is_repository};
+use crate::base::reference::{Reference, full_name, is_registry_host, is_repository, registry_name};
 
 /// The letters of a grant in the name of a relay's repository.
 const RELAY_GRANT: usize = 48;
@@ -37,15 +37,10 @@ pub(crate) fn repository(text: &str) -> Option<String> {
         }
         _ => (docker_hub::NAME, text),
     };
-    let registry = if registry == docker_hub::OLD_NAME { docker_hub::NAME } else { registry };
     if !is_registry_host(registry) || !is_repository(name) {
         return None;
     }
-    Some(if registry == docker_hub::NAME && !name.contains('/') {
-        format!("{registry}/library/{name}")
-    } else {
-        format!("{registry}/{name}")
-    })
+    Some(full_name(&registry_name(registry), name))
 }
 
 /// The form in which to ask an engine for this reference: an ID or a canonical name, since any other text could mean
@@ -89,6 +84,8 @@ mod tests {
             ("docker.io/library/alpine:3", "docker.io/library/alpine:3"),
             ("index.docker.io/library/alpine:3", "docker.io/library/alpine:3"),
             ("docker.io/alpine:3", "docker.io/library/alpine:3"),
+            ("registry-1.docker.io/alpine:3", "docker.io/library/alpine:3"),
+            ("CR.io/a:1", "cr.io/a:1"),
             ("lablup/python:3.9", "docker.io/lablup/python:3.9"),
             ("localhost/python:1", "localhost/python:1"),
             ("registry:5000/python:1", "registry:5000/python:1"),

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::base::reference::shown;
+use crate::base::reference::{full_name, registry_name, shown};
 use crate::base::{Error, Result};
 use crate::fleet::pattern::{self, Matcher, Pattern, Piece};
 
@@ -54,7 +54,7 @@ impl ImagePattern {
         if !last.contains([':', '*']) {
             return refuse(format!("has no tag; write {}:* for every tag", shown(text)));
         }
-        Ok(Self(Pattern { pieces: pieces(text) }))
+        Ok(Self(Pattern { pieces: pieces(&spelt(text)) }))
     }
 
     /// Prepares the pattern for matching many names.
@@ -80,6 +80,18 @@ impl Ready<'_> {
     pub(crate) fn takes(&mut self, canonical: &str) -> bool {
         // A cheap check first: most names in a catalog differ early.
         canonical.starts_with(self.prefix) && self.matcher.matches(canonical)
+    }
+}
+
+/// The pattern with its registry in the one spelling that images' names have.
+fn spelt(text: &str) -> String {
+    match text.split_once('/') {
+        Some((host, name)) if !host.contains(['*', '?']) => {
+            let registry = registry_name(host);
+            let is_one_name = !name.split(':').next().unwrap_or_default().contains(['*', '?']);
+            if is_one_name { full_name(&registry, name) } else { format!("{registry}/{name}") }
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -121,6 +133,10 @@ mod tests {
             (" cr.lab/a:1 ", "cr.lab/a:1"),
             ("cr.lab/a**b:1", "cr.lab/ab:1"),
             ("[::1]:5000/*", "[::1]:5000/a:1"),
+            ("CR.lab/*", "cr.lab/a:1"),
+            ("index.docker.io/lablup/*", "docker.io/lablup/python:3.9"),
+            ("docker.io/alpine:3.*", "docker.io/library/alpine:3.20"),
+            ("docker.io/*", "docker.io/library/alpine:3.20"),
         ] {
             assert!(takes(pattern, name), "{pattern} {name}");
         }

@@ -112,6 +112,8 @@ impl Scanner {
         let Some((host, name)) = parsed.path.split_once('/') else {
             return refuse("has no registry; give registry/name:tag");
         };
+        let full = reference::full_name(&reference::registry_name(host), name);
+        let name = full.split_once('/').map_or(name, |(_, name)| name);
         if !reference::is_repository(name) {
             return refuse(
                 "has a name that no registry takes; it may have lower-case letters, digits, '.', '_' and '-'",

@@ -11,7 +11,7 @@ use crate::{
     cli::{
         api::Client,
         connection::WHERE_FROM,
-        doctor::{finding::Finding, fleet, registries, space, time},
+        doctor::{aliases, finding::Finding, fleet, registries, space, time},
         failure::Result,
         operation::Operation,
         text,
@@ -151,6 +151,7 @@ pub(super) async fn look_inside(client: &Client, has_keys: bool) -> Vec<Finding>
         }
     };
     findings.extend(registries::look_over(client).await);
+    findings.extend(aliases::look_over(client).await);
     findings.extend(fleet::look_over(client, unreached).await);
     findings
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{Operation, definitions};
 use crate::cli::demo::stage;
-use crate::cli::doctor::server;
+use crate::cli::doctor::{aliases, server};
 use crate::cli::{
     agent, audit, bars, domain, group, image, join, keypair, presence, registry, retention, room, rule,
     scaling_group, task, task_detail, token, transfer, user, why,
@@ -111,6 +111,7 @@ fn all() -> Vec<&'static dyn Listed> {
         &user::MODIFY,
         &user::DELETE,
         &user::PURGE,
+        &aliases::ALIASED,
         &server::CALLER,
         &server::HEALTH,
         &stage::TASK,

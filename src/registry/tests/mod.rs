@@ -2,6 +2,7 @@
 
 mod blobs;
 mod hostile;
+mod pages;
 mod plainer;
 mod real;
 mod server;
