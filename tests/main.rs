@@ -57,6 +57,7 @@ mod mixed;
 mod names;
 mod oci;
 mod origin;
+mod outbound;
 mod permissions;
 mod proxied;
 mod redaction;

@@ -12,6 +12,7 @@ use crate::engine::pull::{self, Pull};
 use crate::engine::source::{self, Origin, Source};
 use crate::registry::client::{Client, Credentials, Remote};
 use crate::registry::manners::Manners;
+use crate::registry::outbound::Outbound;
 use crate::sources::chain::{Chain, Peer};
 use crate::sources::peer::over_http;
 use crate::sources::repository::Repository;
@@ -139,6 +140,8 @@ fn remote((registry, credentials): &Described) -> Remote {
         ca_pem: registry.ca_pem.clone(),
         trusted_hosts: registry.trusted_hosts.clone(),
         concurrency: Remote::concurrency_at(&registry.url),
+        // What can't be used is told when the agent starts.
+        outbound: Outbound::of_environment().unwrap_or_default().into(),
         manners: Manners::default(),
     }
 }

@@ -13,6 +13,7 @@ use crate::catalog::service::Catalog;
 use crate::engine::source;
 use crate::registry::client::{Client, Credentials, Remote};
 use crate::registry::manners::Manners;
+use crate::registry::outbound::Outbound;
 
 /// The clients in use. Clones share them.
 #[derive(Clone)]
@@ -80,6 +81,7 @@ impl Clients {
             ca_pem: registry.ca_pem.clone(),
             trusted_hosts: registry.trusted_hosts.clone(),
             concurrency: Remote::concurrency_at(&registry.url),
+            outbound: Outbound::of_environment().map(Arc::new).map_err(Error::Unreachable)?,
             manners: registry.manners,
         })
     }

@@ -18,6 +18,7 @@ use crate::{
         failure::{Failure, Result},
     },
     engine::{self, address::EngineUrl},
+    registry::outbound::Outbound,
     sources::cache::{Cache, CachePlace},
 };
 
@@ -100,6 +101,7 @@ impl Node {
         };
         let mut settings = self.settings(url)?;
         self.logging.start()?;
+        Outbound::of_environment().map_err(Failure::usage)?;
         daemon::keep_memory_private()?;
         daemon::block_on("agent", async {
             settings.peers = self.peers().await?;

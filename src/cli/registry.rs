@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use crate::{
     base::{
@@ -216,7 +217,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
 async fn add(client: &Client, typed: &TypedRegistry, settings: &Settings, as_json: bool) -> Result<()> {
     let TypedRegistry { name: host, url } = typed;
     let mut props = settings.props(settings.password(host)?.as_ref())?;
-    let address = || url.as_ref().map_or_else(|| reference::registry_url(host), |url| url.to_string());
+    let address = || url.as_ref().map_or_else(|| reference::registry_url(host), Url::to_string);
     props.entry("url").or_insert_with(|| address().into());
     props.entry("type").or_insert_with(|| "docker".into());
     client.ask_about(host, &CREATE, Set { id: host, props: props.into() }).await?;

@@ -28,6 +28,7 @@ use crate::{
     },
     engine::address::{EngineUrl, InvalidAddress},
     http::peer::{Network, Proxies},
+    registry::outbound::Outbound,
     server::{Server, Settings},
     sources::cache::CachePlace,
 };
@@ -106,6 +107,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(&self) -> Result<()> {
         self.logging.start()?;
+        Outbound::of_environment().map_err(Failure::usage)?;
         daemon::keep_memory_private()?;
         daemon::block_on("serve", self.serve())
     }

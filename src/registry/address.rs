@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use url::{Host, Url};
 
 use crate::base::{docker_hub, loopback};
-use crate::registry::error::Reason;
+use crate::registry::{error::Reason, outbound::Outbound};
 
 /// Turns names into addresses.
 #[async_trait]
@@ -367,14 +367,18 @@ pub(crate) struct Filtered {
     pub(crate) policy: Arc<Policy>,
     /// The real resolver.
     pub(crate) resolver: Arc<dyn Resolver>,
+    /// The proxies, which the operator chose, wherever they are.
+    pub(crate) outbound: Arc<Outbound>,
 }
 
 impl reqwest::dns::Resolve for Filtered {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let (policy, resolver) = (self.policy.clone(), self.resolver.clone());
+        let is_proxy = self.outbound.is_proxy(name.as_str());
         Box::pin(async move {
             let found = resolver.resolve(name.as_str()).await?;
-            let allowed = policy.filter(name.as_str(), &found).map_err(Refused)?;
+            let allowed =
+                if is_proxy { found } else { policy.filter(name.as_str(), &found).map_err(Refused)? };
             // Port 0 leaves the port to the URL.
             let routed: Vec<_> = allowed.iter().map(|a| SocketAddr::new(resolver.route(*a), 0)).collect();
             Ok(Box::new(routed.into_iter()) as reqwest::dns::Addrs)

@@ -29,6 +29,7 @@ use crate::{
         limits::ClientLimits,
         manifest::{self, MAX_MANIFEST},
         manners::Manners,
+        outbound::Outbound,
         silence::Silence,
         transport::{HttpAnswer, Settings, Transport, error_code},
     },
@@ -61,6 +62,8 @@ pub(crate) struct Remote {
     pub(crate) trusted_hosts: Vec<String>,
     /// The most requests in flight, at least 1.
     pub(crate) concurrency: usize,
+    /// Through which proxies it is reached.
+    pub(crate) outbound: Arc<Outbound>,
     /// What was learned about it earlier.
     pub(crate) manners: Manners,
 }
@@ -168,6 +171,7 @@ impl Client {
             ssl_verify: remote.ssl_verify,
             ca_pem: remote.ca_pem.as_deref(),
             concurrency: remote.concurrency,
+            outbound: remote.outbound,
             manners: remote.manners,
             limits,
         })?;

@@ -16,6 +16,7 @@ pub(crate) mod limits;
 mod listing;
 pub(crate) mod manifest;
 pub(crate) mod manners;
+pub(crate) mod outbound;
 pub(crate) mod pace;
 mod paging;
 mod retry;

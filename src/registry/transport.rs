@@ -27,6 +27,7 @@ use crate::registry::{
     error::{Error, Reason, is_transient_status, visible},
     limits::ClientLimits,
     manners::Manners,
+    outbound::Outbound,
     pace::{Pace, Pause},
     retry,
     silence::{Silence, Waits},
@@ -106,6 +107,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) ssl_verify: bool,
     pub(crate) ca_pem: Option<&'a str>,
     pub(crate) concurrency: usize,
+    pub(crate) outbound: Arc<Outbound>,
     pub(crate) manners: Manners,
     pub(crate) limits: ClientLimits,
 }
@@ -116,17 +118,18 @@ impl Transport {
     /// # Errors
     /// [`Reason::Misconfigured`] for a CA that can't be read.
     pub(crate) fn new(settings: Settings<'_>) -> Result<Self, Reason> {
-        let Settings { host, policy, resolver, ssl_verify, ca_pem, concurrency, manners, limits } = settings;
+        let Settings { host, policy, resolver, ssl_verify, ca_pem, concurrency, outbound, manners, limits } =
+            settings;
         let tls = tls::client_config(policy.own_names(), ssl_verify, ca_pem)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Arc::new(Filtered { policy: policy.clone(), resolver }))
+            .dns_resolver(Arc::new(Filtered { policy: policy.clone(), resolver, outbound: outbound.clone() }))
             // Redirects are followed by hand, so that each hop is checked.
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            // A proxy from the environment would connect on our behalf, so the address filter would check the proxy
-            // instead of the target.
+            // The HTTP library's own reading of the environment would send requests for this machine to a proxy.
             .no_proxy()
+            .proxy(reqwest::Proxy::custom(move |url| outbound.of(url)))
             .retry(reqwest::retry::never())
             .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect)

@@ -48,6 +48,8 @@ pub(crate) fn over_http(
         ca_pem: ca_pem.map(Into::into),
         trusted_hosts: Vec::new(),
         concurrency: AT_ONCE,
+        // Peers are of one site.
+        outbound: Arc::default(),
         manners: Manners { probe: ProbeMode::Get, ..Manners::default() },
     };
     // No redirects: a peer that redirects could send us anywhere.

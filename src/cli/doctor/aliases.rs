@@ -49,9 +49,9 @@ fn shadowed(images: &[Named]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for image in images {
         for alias in &image.aliases {
-            let named = names.get(alias).or_else(|| names.get(&format!("{alias}:latest")));
-            if let Some(named) = named.filter(|named| **named != canonical(image)) {
-                found.push((alias.clone(), named.clone()));
+            let meant = names.get(alias).or_else(|| names.get(&format!("{alias}:latest")));
+            if let Some(meant) = meant.filter(|meant| **meant != canonical(image)) {
+                found.push((alias.clone(), meant.clone()));
             }
         }
     }

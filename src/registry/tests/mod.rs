@@ -43,6 +43,7 @@ fn remote(url: &str) -> Remote {
         ca_pem: None,
         trusted_hosts: Vec::new(),
         concurrency: 8,
+        outbound: Arc::default(),
         manners: Manners::default(),
     }
 }
