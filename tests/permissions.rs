@@ -135,6 +135,9 @@ impl Target {
             "Boolean" => json!(true),
             "UserInput" => json!({"password": "a long password", "domain_name": self.domain}),
             "GroupInput" => json!({"domain_name": self.domain}),
+            "CreateRetentionRuleInput" => {
+                json!({"images": "zz-none/*", "target_agents": "zz-none", "keep_last": 9})
+            }
             "CreatePreloadRuleInput" => json!({"images": "zz-none/*", "target_agents": "zz-none"}),
             "ModifyGroupInput" | "ModifyUserInput" | "ModifyDomainInput" => json!({"description": "changed"}),
             _ => json!({}),

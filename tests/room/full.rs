@@ -11,7 +11,7 @@ const MEBI: usize = 1 << 20;
 #[tokio::test]
 async fn a_full_agent_gets_an_image_and_keeps_what_is_used_wanted_and_pinned() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount(folder.path().join("disk"), 56) else {
+    let Some(disk) = SmallDisk::mount(folder.path().join("disk"), 54) else {
         eprintln!("left out: no file system can be mounted here");
         return;
     };
