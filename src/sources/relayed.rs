@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::address::EngineUrl;
 use crate::engine::export::{Export, Reach};
 use crate::engine::fault::{Class, Fault};
-use crate::engine::image::{Held, Removal};
+use crate::engine::image::{Held, Removal, Uses};
 use crate::engine::pull::{Progress, Pull, Pulled};
 use crate::engine::source::Source;
-use crate::engine::{About, Disk, Engine};
+use crate::engine::{About, Change, Disk, Engine};
 use crate::sources::cache::Cache;
 use crate::sources::relay::Relay;
 
@@ -177,7 +177,11 @@ impl Engine for Relayed {
         self.engine.remove(reference).await
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+    async fn uses(&self, held: &[Held]) -> Result<Option<Uses>, Fault> {
+        self.engine.uses(held).await
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
         self.engine.events().await
     }
 
@@ -213,7 +217,7 @@ mod tests {
     use crate::engine::image::{Held, Removal};
     use crate::engine::pull::{Progress, Pull, Pulled};
     use crate::engine::source::{Document, Flow, Source};
-    use crate::engine::{About, Disk, Engine};
+    use crate::engine::{About, Change, Disk, Engine};
     use crate::sources::relay::Relay;
 
     /// An engine whose loopback is another one.
@@ -255,7 +259,7 @@ mod tests {
             Ok(Removal::Absent)
         }
 
-        async fn events(&self) -> Result<BoxStream<'static, Result<(), Fault>>, Fault> {
+        async fn events(&self) -> Result<BoxStream<'static, Result<Change, Fault>>, Fault> {
             Err(Fault::new(Class::Other, "none"))
         }
 
