@@ -270,9 +270,11 @@ impl Engine for Cri {
         // Dropping the call closes its connection, and that makes containerd cancel the pull.
         tokio::select! {
             biased;
-            () = stop.cancelled() => Err(Fault::stopped()),
-            pulled = self.bring(pull, progress) => pulled,
+            () = stop.cancelled() => {}
+            pulled = self.bring(pull, progress) => return pulled,
         }
+        self.leave_relay(pull).await;
+        Err(Fault::stopped())
     }
 
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {

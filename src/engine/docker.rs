@@ -440,9 +440,11 @@ impl Engine for Docker {
         // Dropping the request closes its connection, and with that Docker cancels the pull.
         tokio::select! {
             biased;
-            () = stop.cancelled() => Err(Fault::stopped()),
-            pulled = self.bring(pull, progress) => pulled,
+            () = stop.cancelled() => {}
+            pulled = self.bring(pull, progress) => return pulled,
         }
+        self.leave_relay(pull).await;
+        Err(Fault::stopped())
     }
 
     async fn remove(&self, reference: &str) -> Result<Removal, Fault> {

@@ -132,6 +132,8 @@ impl Usage {
     /// Takes a report: what the agent holds, and what it held before if that is another thing.
     pub(in crate::fleet) fn hear(&mut self, before: &[Arc<Held>], now: &[Arc<Held>], at: Moment) {
         let gap = self.out_of_sight.take();
+        // What the store says of it is over.
+        self.is_unsaved |= gap.is_some();
         if gap.is_some_and(|gap| at.day.duration_since(gap) > GAP) {
             // Nobody knows what was used meanwhile.
             self.since = Some(at.day);
@@ -166,7 +168,7 @@ impl Usage {
     /// Notes that an image came, or that somebody asked for it.
     pub(in crate::fleet) fn came(&mut self, digest: &Digest, at: Moment) {
         let mark = self.marks.entry(digest.clone()).or_default();
-        mark.came = Some(at.day);
+        mark.came = mark.came.max(Some(at.day));
         mark.came_steady = Some(at.steady);
         self.is_unsaved = true;
     }
@@ -175,7 +177,8 @@ impl Usage {
     pub(in crate::fleet) fn note(&mut self, uses: &Uses, at: Moment) {
         let ended: Vec<Digest> = self.in_use.difference(&uses.now).cloned().collect();
         for digest in ended.iter().chain(&uses.lately) {
-            self.marks.entry(digest.clone()).or_default().used = Some(at.day);
+            let mark = self.marks.entry(digest.clone()).or_default();
+            mark.used = mark.used.max(Some(at.day));
             self.is_unsaved = true;
         }
         self.is_unsaved |= !self.tells || self.in_use != uses.now;

@@ -112,6 +112,11 @@ pub(in crate::retention) async fn plan(
             }
         }
         let (goal, note) = goal(rule, agent);
+        // What is on its way comes free without more.
+        let leaving =
+            residents.iter().filter(|resident| is_left_out(&agent.record.id, &resident.held.digest));
+        let leaving = leaving.fold(0_u64, |sum, resident| sum.saturating_add(resident.held.size_bytes));
+        let goal = goal.map(|goal| goal.saturating_sub(leaving));
         let terms = Terms {
             takes: &|resident| meant.contains(&resident.held.digest),
             keep_last: rule.keep_last.and_then(|count| usize::try_from(count).ok()),

@@ -160,6 +160,8 @@ impl State {
 /// A blob on its way into the cache.
 struct Arrival {
     state: watch::Sender<Arriving>,
+    /// Held while the transfer is begun.
+    turn: tokio::sync::Mutex<()>,
     /// Stops the transfer once nobody reads it any more.
     transfer: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -175,10 +177,13 @@ struct Arriving {
 struct Reserved {
     cache: Arc<Cache>,
     bytes: u64,
+    part: PathBuf,
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
+        // What has not come to its end takes no room; it is there no longer if it has.
+        let _ = fs::remove_file(&self.part);
         let mut state = self.cache.state.lock();
         state.arriving = state.arriving.saturating_sub(self.bytes);
     }
@@ -259,14 +264,19 @@ impl Cache {
         })
     }
 
-    /// Makes room for this many bytes more; false if that can't be.
+    /// Makes room for this many bytes more; false, with nothing removed, if that can't be.
     fn shrink(&self, more: u64) -> bool {
         loop {
             let mut state = self.state.lock();
-            let wanted = state.bytes.saturating_add(state.arriving).saturating_add(more);
-            let is_free = || self.root.room().is_ok_and(|(free, _)| free >= more.saturating_add(RESERVE));
-            if wanted <= self.max && (more == 0 || is_free()) {
+            let coming = state.arriving.saturating_add(more);
+            let wanted = state.bytes.saturating_add(coming);
+            let Ok((free, _)) = self.root.room() else { return false };
+            let needed = if more == 0 { 0 } else { coming.saturating_add(RESERVE) };
+            if wanted <= self.max && free >= needed {
                 return true;
+            }
+            if coming > self.max || free.saturating_add(state.bytes) < needed {
+                return false;
             }
             let Some(key) = state.oldest() else { return false };
             state.forget(&key);
@@ -314,28 +324,34 @@ impl Cache {
         blob: &Blob,
         behind: &Arc<dyn Source>,
     ) -> Result<Arc<Arrival>, Fault> {
-        let new = || Arrival { state: watch::Sender::new(Arriving::default()), transfer: Mutex::new(None) };
+        let new = || Arrival {
+            state: watch::Sender::new(Arriving::default()),
+            turn: tokio::sync::Mutex::default(),
+            transfer: Mutex::new(None),
+        };
         let arrival = section.arrivals.of(blob.digest.clone(), new);
-        if arrival.transfer.lock().is_some() {
-            return Ok(arrival);
+        // One caller at a time, so that the room for a blob is taken once.
+        let _turn = arrival.turn.lock().await;
+        if arrival.state.borrow().ended.is_some() {
+            let why = "its copy went away while others still read it";
+            return Err(Fault::new(Class::Other, why));
         }
-        let (cache, size) = (Arc::clone(self), blob.size);
+        if arrival.transfer.lock().is_some() {
+            return Ok(Arc::clone(&arrival));
+        }
+        let (cache, size, part) = (Arc::clone(self), blob.size, section.layout.part(&blob.digest));
         let reserved = blocking(move || {
             if !cache.shrink(size) {
                 return Err(Fault::new(Class::NoSpace, "it does not fit into the cache"));
             }
             cache.state.lock().arriving += size;
-            Ok(Reserved { cache, bytes: size })
+            Ok(Reserved { cache, bytes: size, part })
         });
         let reserved = reserved.await?;
-        let mut transfer = arrival.transfer.lock();
-        if transfer.is_none() {
-            let (cache, state) = (Arc::clone(self), arrival.state.clone());
-            let coming = cache.bring(Arc::clone(section), blob.clone(), Arc::clone(behind), reserved, state);
-            *transfer = Some(AbortOnDropHandle::new(tokio::spawn(coming)));
-        }
-        drop(transfer);
-        Ok(arrival)
+        let (cache, state) = (Arc::clone(self), arrival.state.clone());
+        let coming = cache.bring(Arc::clone(section), blob.clone(), Arc::clone(behind), reserved, state);
+        *arrival.transfer.lock() = Some(AbortOnDropHandle::new(tokio::spawn(coming)));
+        Ok(Arc::clone(&arrival))
     }
 
     /// Brings a blob into its place, and tells how far it is.
@@ -495,9 +511,13 @@ impl Reading {
     fn step(&mut self) -> Step {
         let now = self.follower.borrow_and_update().clone();
         let is_lower = now.bytes < self.seen;
+        // The last byte comes once the blob is verified and in its place: who has all bytes reads no further, and the
+        // transfer ends with its last reader.
+        let most = if now.ended.is_some() { self.blob.size } else { self.blob.size.saturating_sub(1) };
+        let there = now.bytes.min(most);
         self.seen = now.bytes;
         match now.ended {
-            _ if now.bytes > self.at => Step::Read(now.bytes.min(self.blob.size) - self.at),
+            _ if there > self.at => Step::Read(there - self.at),
             Some(Ok(())) if self.at >= self.blob.size => Step::End,
             Some(Err(_)) if self.at >= self.blob.size => Step::Anew,
             Some(Err(fault)) => Step::GoBehind(fault),

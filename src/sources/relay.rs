@@ -106,6 +106,11 @@ impl Offer {
         }
     }
 
+    /// What an engine says, with the image's own name: engines repeat the one at the relay, with the grant.
+    pub(crate) fn named(&self, said: &str, repository: &str) -> String {
+        said.replace(&self.via.repository, repository).replace(self.grant.expose(), repository)
+    }
+
     /// A fault without the grant, which engines repeat in their messages.
     pub(crate) fn hidden_in(&self, fault: &Fault) -> Fault {
         Fault { class: fault.class, message: self.grant.hidden_in(&fault.message) }

@@ -82,8 +82,11 @@ impl Relayed {
         };
         let offer = offered?;
         let pull = Pull { via: Some(offer.via.clone()), ..pull.clone() };
+        let named = |now: Progress| {
+            progress(Progress { message: offer.named(&now.message, &pull.repository), ..now });
+        };
         let pulled = tokio::select! {
-            pulled = self.engine.pull(&pull, progress, stop) => pulled,
+            pulled = self.engine.pull(&pull, &named, stop) => pulled,
             never = offer.keep() => never,
         };
         pulled.map_err(|fault| {
@@ -91,7 +94,7 @@ impl Relayed {
             if offer.via.taken.is_asked() || is_final(&fault) {
                 return fault;
             }
-            let why = format!("it did not come to this machine's loopback, where it is offered: {fault}");
+            let why = format!("it did not take it from this machine's loopback: {fault}");
             *self.unreached.lock() = Some((Instant::now(), why.clone()));
             Fault::new(fault.class, why)
         })
@@ -248,7 +251,8 @@ mod tests {
         ) -> Result<Pulled, Fault> {
             if let Some(via) = &pull.via {
                 self.offered.fetch_add(1, Ordering::SeqCst);
-                progress(Progress { bytes_done: 5, bytes_total: 9, ..Progress::default() });
+                let message = format!("{0}@x: Pulling from {1}", via.repository, via.repository);
+                progress(Progress { bytes_done: 5, bytes_total: 9, message, ..Progress::default() });
                 return Err(Fault::new(Class::Network, format!("dial {}: refused", via.repository)));
             }
             progress(Progress { bytes_done: 1, bytes_total: 9, ..Progress::default() });
@@ -303,7 +307,10 @@ mod tests {
         };
         for _ in 0..2 {
             let told = parking_lot::Mutex::new(Vec::new());
-            let report = |progress: Progress| told.lock().push(progress.bytes_done);
+            let report = |progress: Progress| {
+                assert!(!progress.message.contains("127.0.0.1"), "{}", progress.message);
+                told.lock().push(progress.bytes_done);
+            };
             let pulled = relayed.pull(&pull, &report, &shutdown).await.unwrap();
             let [remark] = pulled.remarks.as_slice() else { panic!("{:?}", pulled.remarks) };
             assert!(

@@ -119,14 +119,14 @@ impl Peers {
         image: &ImageRecord,
     ) -> Result<Sources, Busy> {
         let Some(found) = self.fleet.find(agent) else { return Ok(Sources::default()) };
-        let (reach, site) = (engine.reach(), found.record.labels.get(SITE));
-        if !reach.takes_sources {
+        let site = found.record.labels.get(SITE);
+        if !engine.reach().takes_sources {
             return Ok(Sources::default());
         }
         let (is_here, is_remote) = (is_here(&found.record), found.record.remote);
-        let caches = if reach.has_cache { Vec::new() } else { self.caches(site, is_here) };
+        let caches = self.caches(&found.record, is_here);
         // A cache fetches once for all that ask it, so nobody has to wait for a seed.
-        if !caches.is_empty() || reach.has_cache {
+        if !caches.is_empty() {
             return Ok(Sources { caches, is_remote, ..Sources::default() });
         }
         let Some(site) = site.filter(|_| self.seed_first) else { return Ok(Sources::default()) };
@@ -164,18 +164,17 @@ impl Peers {
         }
     }
 
-    /// The caches that serve a site, and that an agent there can reach.
-    fn caches(&self, site: Option<&String>, is_here: bool) -> Vec<(String, Lender)> {
-        let site = site.map(String::as_str).unwrap_or_default();
-        let own = self.cache.as_ref().filter(|own| own.site == site);
+    /// The caches of other machines that serve this agent's site, and that it can reach.
+    fn caches(&self, of: &AgentRecord, is_here: bool) -> Vec<(String, Lender)> {
+        let site = of.labels.get(SITE).map(String::as_str).unwrap_or_default();
+        // An engine of the manager has the manager's cache in front of it already.
+        let own = self.cache.as_ref().filter(|own| own.site == site && of.remote);
         let own = own.map(|own| ("the manager".to_owned(), Lender::OwnCache(Arc::clone(&own.cache))));
         let of_site =
             |record: &AgentRecord| record.labels.get(SITE).map(String::as_str).unwrap_or_default() == site;
-        let others = self
-            .fleet
-            .caches()
-            .into_iter()
-            .filter(|(record, cache)| of_site(record) && gets_to(is_here, Some(cache.url())));
+        let others = self.fleet.caches().into_iter().filter(|(record, cache)| {
+            of_site(record) && record.id != of.id && gets_to(is_here, Some(cache.url()))
+        });
         let others = others.map(|(record, cache)| (record.id, Lender::Cache(cache)));
         own.into_iter().chain(others).take(MOST_CACHES).collect()
     }

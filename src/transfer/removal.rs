@@ -77,6 +77,10 @@ pub(in crate::transfer) async fn take_off(
     };
     let mut departure = Departure::Absent;
     for reference in references {
+        // An engine may hold two names that are one for us: none is removed that stands for another image.
+        if engine.find(reference).await?.is_none_or(|named| named.digest != held.digest) {
+            continue;
+        }
         match engine.remove(reference).await? {
             Removal::Removed { .. } => departure = Departure::Gone,
             Removal::Untagged if reference == held.digest.as_str() => {

@@ -166,6 +166,10 @@ impl Transfers {
             [] if !unknown.is_empty() => Vec::new(),
             known => self.wanted(caller, known, asked)?,
         };
+        // Before the agents: a name that no catalog and no agent knows is a mistake in the name.
+        let everywhere: Vec<String> =
+            self.fleet.roster().into_iter().map(|(_, agent)| agent.record.id).collect();
+        unknown.iter().try_for_each(|reference| self.require_held(reference, &everywhere))?;
         let (set, left_out) = self.resolve(caller, &order.target_agents, asked)?;
         let mut items = self.items(&wanted, &set.names, asked, order.make_room)?;
         let mut names: Vec<String> = wanted.into_iter().map(|wanted| wanted.name).collect();

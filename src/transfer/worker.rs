@@ -181,6 +181,10 @@ impl TransferWorker {
         };
         let engine = self.reach(place, agent)?;
         let departed = async {
+            // The agent may be just back, or what is known of it old; a server that was just started knows nothing.
+            if leaving.is_careful {
+                self.fleet.look(agent).await?;
+            }
             let found = self.fleet.find(agent).filter(|_| leaving.is_careful);
             let stay = found.and_then(|agent| self.rooms.stay(&agent, &leaving.digest));
             let departure = match stay {

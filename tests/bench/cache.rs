@@ -46,7 +46,7 @@ pub async fn measure() {
     note("with a cache, bytes over the uplink", &images(near.bytes, size));
     note("the same, until all have it", &milliseconds(near.took));
     note("the same again, from the cache", &milliseconds(near.again));
-    note("the server at most, in memory", &format!("{} MiB", near.peak / 1024));
+    note("the server at most, in memory", &format!("{} MiB", near.peak / 1024 / 1024));
     check("bytes over the uplink, in images", ratio(near.bytes, size), 1.01, "x");
     check("time, of that without", near.took.as_secs_f64() / alone.took.as_secs_f64(), 0.35, "x");
     one_machine(&registry).await;
@@ -57,7 +57,7 @@ struct Measured {
     took: Duration,
     /// How long it took once more, after all machines had lost it.
     again: Duration,
-    /// The most memory that the server had, in KiB.
+    /// The most memory that the server had, in bytes.
     peak: u64,
 }
 
@@ -157,6 +157,6 @@ async fn one_machine(registry: &RealRegistry) {
     let (through, alone) = (median(&through), median(&alone));
     note("docker pull, median", &milliseconds(alone));
     note("a preload through the relay, median", &milliseconds(through));
-    note("the server at most, in memory", &format!("{} MiB", peak / 1024));
+    note("the server at most, in memory", &format!("{} MiB", peak / 1024 / 1024));
     check("time, of docker pull", through.as_secs_f64() / alone.as_secs_f64(), 1.05, "x");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::base::digest::Digest;
 use crate::engine::{
@@ -13,6 +13,8 @@ use crate::engine::{
     pull::{Progress, Pull, Via},
 };
 
+/// How long to wait for a name to go after a pull was stopped.
+const LEAVING: Duration = Duration::from_secs(3);
 /// How often to tell how much the engine has taken.
 const TOLD: Duration = Duration::from_millis(500);
 /// The label by which CRI knows the images that are its own.
@@ -30,7 +32,9 @@ impl Cri {
         if self.version().await?.runtime_name != CONTAINERD {
             return Err(Fault::new(Class::Other, "only containerd can give an image another name"));
         }
-        self.forget_relays(via).await?;
+        if let Err(fault) = self.forget_relays(via).await {
+            tracing::debug!(%fault, "names of an earlier relay stay");
+        }
         let there = via.name(manifest);
         let done = async {
             self.fetch_there(&there, via, progress).await?;
@@ -39,6 +43,13 @@ impl Cri {
         let done = done.await;
         let forgotten = self.forget(&there).await;
         done.and(forgotten)
+    }
+
+    /// Removes the relay's name after a pull that was stopped in the middle.
+    pub(in crate::engine::cri) async fn leave_relay(&self, pull: &Pull) {
+        if let (Some(via), Some(manifest)) = (&pull.via, &pull.manifest) {
+            let _ = timeout(LEAVING, self.forget(&via.name(manifest))).await;
+        }
     }
 
     /// Has the engine pull from the relay. It says nothing of bytes, so the relay does.

@@ -17,6 +17,8 @@ use crate::engine::{
 /// How long the registry may take for the manifest of an image whose content is there. Without it the image is complete
 /// too.
 const REAL: Duration = Duration::from_secs(20);
+/// How long to wait for a name to go after a pull was stopped.
+const LEAVING: Duration = Duration::from_secs(3);
 /// How often to tell how much the engine has taken.
 const TOLD: Duration = Duration::from_millis(500);
 
@@ -37,7 +39,9 @@ impl Docker {
         meter: &mut Meter,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Fault> {
-        self.forget_relays(via).await?;
+        if let Err(fault) = self.forget_relays(via).await {
+            tracing::debug!(%fault, "names of an earlier relay stay");
+        }
         let there = via.name(manifest);
         let done = async {
             if self.met().await?.kind == EngineKind::Podman {
@@ -50,6 +54,13 @@ impl Docker {
         let done = done.await;
         let forgotten = self.forget_name(&there).await;
         done.and(forgotten)
+    }
+
+    /// Removes the relay's name after a pull that was stopped in the middle.
+    pub(super) async fn leave_relay(&self, pull: &Pull) {
+        if let (Some(via), Some(manifest)) = (&pull.via, &pull.manifest) {
+            let _ = timeout(LEAVING, self.forget_name(&via.name(manifest))).await;
+        }
     }
 
     /// Gives the image of this name by digest its real one.

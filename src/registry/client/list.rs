@@ -128,6 +128,8 @@ impl Client {
                 (None, true, Some(last)) => page_url(&bare.url, size, Some(&last)),
                 (None, true, None) => return Ok(Listed::Doubtful(listing.finish())),
             };
+            // What fails from here on is no refusal of the number of names.
+            ask.failing = Failing::Again;
         }
     }
 
