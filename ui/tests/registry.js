@@ -63,7 +63,8 @@ export async function registry(repositoryCount, tagCount) {
     const [, name, what, which] = /^\/v2\/(.+)\/(tags|manifests|blobs)\/(.+)$/.exec(path) ?? [];
     if (what === "tags") return json(JSON.stringify({ name, tags }));
     if (what === "blobs" && blobs.has(which)) return json(blobs.get(which), { "Docker-Content-Digest": which });
-    const found = byDigest.get(which) ?? at(name, which);
+    const found = byDigest.get(which) ?? (tags.includes(which) ? at(name, which) : undefined);
+    if (!found) return response.writeHead(404, { "Content-Type": "application/json" }).end("{}");
     return json(found.body, {
       "Content-Type": TYPE,
       "Docker-Content-Digest": found.digest,
