@@ -27,4 +27,12 @@ impl<K: Eq + Hash, V> Keyed<K, V> {
         values.insert(key, Arc::downgrade(&value));
         value
     }
+
+    /// Gives up a value, though it is still in use: the key gets a new one next.
+    pub(crate) fn retire(&self, key: &K, value: &Arc<V>) {
+        let mut values = self.0.lock();
+        if values.get(key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(value))) {
+            values.remove(key);
+        }
+    }
 }

@@ -157,6 +157,13 @@ impl State {
     }
 }
 
+/// A blob of the cache.
+enum Copy {
+    /// It is there; it is not removed while the second value exists.
+    Whole(File, Arc<()>),
+    Coming(Arc<Arrival>),
+}
+
 /// A blob on its way into the cache.
 struct Arrival {
     state: watch::Sender<Arriving>,
@@ -317,28 +324,50 @@ impl Cache {
         Some((file, readers))
     }
 
-    /// The transfer of a blob into the cache: the one under way, or a new one from this source.
-    async fn arrival(
+    /// The copy of a blob: the one that is there whole, the one on its way, or a new one from this source.
+    async fn copy(
         self: &Arc<Self>,
         section: &Arc<Section>,
         blob: &Blob,
         behind: &Arc<dyn Source>,
-    ) -> Result<Arc<Arrival>, Fault> {
+    ) -> Result<Copy, Fault> {
         let new = || Arrival {
             state: watch::Sender::new(Arriving::default()),
             turn: tokio::sync::Mutex::default(),
             transfer: Mutex::new(None),
         };
-        let arrival = section.arrivals.of(blob.digest.clone(), new);
-        // One caller at a time, so that the room for a blob is taken once.
-        let _turn = arrival.turn.lock().await;
-        if arrival.state.borrow().ended.is_some() {
-            let why = "its copy went away while others still read it";
-            return Err(Fault::new(Class::Other, why));
+        loop {
+            let arrival = section.arrivals.of(blob.digest.clone(), new);
+            // One caller at a time, so that the room for a blob is taken once.
+            let _turn = arrival.turn.lock().await;
+            // Looked at before the copy: what ends after this is read as what is on its way.
+            let is_over = arrival.state.borrow().ended.is_some();
+            let (cache, there, wanted) = (Arc::clone(self), Arc::clone(section), blob.clone());
+            let whole = blocking(move || Ok(cache.open_blob(&there, &wanted.digest, wanted.size)));
+            if let Some((file, readers)) = whole.await? {
+                return Ok(Copy::Whole(file, readers));
+            }
+            if is_over {
+                // Its copy failed, or went away while others still read it.
+                section.arrivals.retire(&blob.digest, &arrival);
+                continue;
+            }
+            if arrival.transfer.lock().is_none() {
+                let coming = self.begin(section, blob, behind, &arrival).await?;
+                *arrival.transfer.lock() = Some(coming);
+            }
+            return Ok(Copy::Coming(Arc::clone(&arrival)));
         }
-        if arrival.transfer.lock().is_some() {
-            return Ok(Arc::clone(&arrival));
-        }
+    }
+
+    /// Takes the room for a blob and begins to bring it.
+    async fn begin(
+        self: &Arc<Self>,
+        section: &Arc<Section>,
+        blob: &Blob,
+        behind: &Arc<dyn Source>,
+        arrival: &Arrival,
+    ) -> Result<AbortOnDropHandle<()>, Fault> {
         let (cache, size, part) = (Arc::clone(self), blob.size, section.layout.part(&blob.digest));
         let reserved = blocking(move || {
             if !cache.shrink(size) {
@@ -347,11 +376,10 @@ impl Cache {
             cache.state.lock().arriving += size;
             Ok(Reserved { cache, bytes: size, part })
         });
-        let reserved = reserved.await?;
-        let (cache, state) = (Arc::clone(self), arrival.state.clone());
-        let coming = cache.bring(Arc::clone(section), blob.clone(), Arc::clone(behind), reserved, state);
-        *arrival.transfer.lock() = Some(AbortOnDropHandle::new(tokio::spawn(coming)));
-        Ok(Arc::clone(&arrival))
+        let (reserved, state) = (reserved.await?, arrival.state.clone());
+        let coming =
+            Arc::clone(self).bring(Arc::clone(section), blob.clone(), Arc::clone(behind), reserved, state);
+        Ok(AbortOnDropHandle::new(tokio::spawn(coming)))
     }
 
     /// Brings a blob into its place, and tells how far it is.
@@ -433,38 +461,38 @@ impl Cached {
     /// Opens a blob of the cache, or one on its way into it.
     async fn open(&self, blob: &Blob, from: u64) -> Result<Flow, Fault> {
         let section = self.section().await?;
-        let (cache, there, wanted) = (Arc::clone(&self.cache), Arc::clone(&section), blob.clone());
-        let opened = blocking(move || Ok(cache.open_blob(&there, &wanted.digest, wanted.size)));
-        if let Some((file, readers)) = opened.await? {
-            let read = pieces(file, from, blob.size.saturating_sub(from)).map(move |piece| {
-                // It counts as a reader as long as this exists.
-                let _ = &readers;
-                piece.map_err(|error| Fault::new(Class::Network, format!("the cache: {error}")))
-            });
-            let read = read.boxed();
-            if from > 0 {
-                return Ok(Flow { from, pieces: read });
+        let (file, readers) = match self.cache.copy(&section, blob, &self.behind).await? {
+            Copy::Whole(file, readers) => (file, readers),
+            Copy::Coming(arrival) => {
+                let reading = Reading {
+                    follower: arrival.state.subscribe(),
+                    arrival,
+                    section,
+                    blob: blob.clone(),
+                    behind: Arc::clone(&self.behind),
+                    remarks: Arc::clone(&self.remarks),
+                    file: None,
+                    at: from,
+                    seen: 0,
+                };
+                return Ok(Flow { from, pieces: reading.pieces() });
             }
-            // Who reads it verifies it too, but can't mend this copy.
-            let (cache, digest) = (Arc::clone(&self.cache), blob.digest.clone());
-            let doubt = move || {
-                cache.drop_blob(&section, &digest);
-            };
-            return Ok(Flow { from, pieces: verified(read, blob.digest.clone(), doubt) });
-        }
-        let arrival = self.cache.arrival(&section, blob, &self.behind).await?;
-        let reading = Reading {
-            follower: arrival.state.subscribe(),
-            arrival,
-            section,
-            blob: blob.clone(),
-            behind: Arc::clone(&self.behind),
-            remarks: Arc::clone(&self.remarks),
-            file: None,
-            at: from,
-            seen: 0,
         };
-        Ok(Flow { from, pieces: reading.pieces() })
+        let read = pieces(file, from, blob.size.saturating_sub(from)).map(move |piece| {
+            // It counts as a reader as long as this exists.
+            let _ = &readers;
+            piece.map_err(|error| Fault::new(Class::Network, format!("the cache: {error}")))
+        });
+        let read = read.boxed();
+        if from > 0 {
+            return Ok(Flow { from, pieces: read });
+        }
+        // Who reads it verifies it too, but can't mend this copy.
+        let (cache, digest) = (Arc::clone(&self.cache), blob.digest.clone());
+        let doubt = move || {
+            cache.drop_blob(&section, &digest);
+        };
+        Ok(Flow { from, pieces: verified(read, blob.digest.clone(), doubt) })
     }
 }
 

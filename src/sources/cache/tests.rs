@@ -158,6 +158,44 @@ async fn a_blob_is_fetched_once_for_all_and_read_while_it_arrives() {
     assert_eq!(source.remarks(), [""; 0]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_comes_just_as_a_blob_has_arrived_finds_it() {
+    let (scene, registry) = (Scene::of(100), Registry::of('a'));
+    let source = scene.before(&registry);
+    for size in 1000..1300 {
+        let readers = (0..8).map(|number: u32| {
+            let (source, registry) = (Arc::clone(&source), Arc::clone(&registry));
+            tokio::spawn(async move {
+                // They come one shortly after the other.
+                for _ in 0..number * 40 {
+                    tokio::task::yield_now().await;
+                }
+                get(&source, &registry, size).await;
+            })
+        });
+        for reader in readers.collect::<Vec<_>>() {
+            reader.await.unwrap();
+        }
+    }
+    assert_eq!(source.remarks(), [""; 0]);
+    assert_eq!(registry.asked(), 300);
+}
+
+#[tokio::test]
+async fn a_copy_that_went_away_while_others_read_it_is_fetched_anew() {
+    let (scene, registry) = (Scene::of(3), Registry::of('a'));
+    let source = scene.before(&registry);
+    let size = u64::try_from(MEBIBYTE).unwrap();
+    let mut slow = source.blob(&registry.digest(MEBIBYTE), size, 0).await.unwrap();
+    timeout(DEADLINE, slow.pieces.next()).await.expect("a piece");
+    get(&source, &registry, MEBIBYTE).await;
+    fs::remove_file(scene.blob_file(&registry, MEBIBYTE)).unwrap();
+    get(&source, &registry, MEBIBYTE).await;
+    assert!(scene.blob_file(&registry, MEBIBYTE).exists());
+    assert_eq!((source.remarks(), registry.asked()), (Vec::new(), 2));
+    drop(slow);
+}
+
 #[tokio::test]
 async fn what_was_used_longest_ago_goes_first_and_never_what_is_being_read() {
     let (scene, registry) = (Scene::of(3), Registry::of('a'));
