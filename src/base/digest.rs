@@ -1,6 +1,8 @@
 //! Content digests, as the OCI image specification writes them.
 
+use std::fs::File;
 use std::hash;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::{fmt, str::FromStr};
 
@@ -42,6 +44,21 @@ impl Digest {
             _ => hex(&Sha256::digest(bytes)),
         };
         self.hex() == actual
+    }
+
+    /// Whether this is the digest of all that the file holds. It waits for the disk.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub(crate) fn matches_file(&self, mut file: File) -> io::Result<bool> {
+        let (mut hasher, mut piece) = (self.hasher(), vec![0; 256 * 1024]);
+        loop {
+            let read = file.read(&mut piece)?;
+            if read == 0 {
+                return Ok(hasher.matches(self));
+            }
+            hasher.update(piece.get(..read).unwrap_or_default());
+        }
     }
 
     /// A hasher of the same algorithm, for bytes that come in pieces.

@@ -3,6 +3,8 @@
 //! Docker says `alpine:3`, Podman `docker.io/library/alpine:3`, for the same image. The canonical form always names the
 //! registry and the tag (distribution/reference, "Familiar names").
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use crate::base::digest::Digest;
 use crate::base::docker_hub;
 use crate::base::reference::{Reference, full_name, is_registry_host, is_repository, registry_name};
@@ -62,14 +64,13 @@ pub(crate) fn manifest(text: &str) -> Option<Digest> {
     text.rsplit_once('@').and_then(|(_, digest)| digest.parse().ok())
 }
 
-/// Whether this is the repository of a relay: `127.0.0.1:PORT/GRANT`.
-pub(crate) fn is_relay(repository: &str) -> bool {
-    let of_loopback = repository.strip_prefix("127.0.0.1:").and_then(|rest| rest.split_once('/'));
-    of_loopback.is_some_and(|(port, grant)| {
-        port.parse::<u16>().is_ok()
-            && grant.len() == RELAY_GRANT
-            && grant.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    })
+/// Where the relay is whose repository this is: `127.0.0.1:PORT/GRANT`. `None` for any other repository.
+pub(crate) fn relay(repository: &str) -> Option<SocketAddr> {
+    let (port, grant) = repository.strip_prefix("127.0.0.1:")?.split_once('/')?;
+    let is_grant = grant.len() == RELAY_GRANT
+        && grant.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let port = port.parse().ok()?;
+    is_grant.then_some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
 
 use crate::base::{digest::Digest, identity::Identity, secret::Secret};
 use crate::engine::{
@@ -51,10 +54,26 @@ pub struct Via {
     pub(crate) taken: Arc<Taken>,
 }
 
+/// How often to tell how much an engine has taken from a relay.
+pub(crate) const TOLD: Duration = Duration::from_millis(500);
+/// How long to wait for a relay's name to go after a pull was stopped.
+pub(crate) const LEAVING: Duration = Duration::from_secs(3);
+
 impl Via {
     /// The image's name there.
     pub(crate) fn name(&self, manifest: &Digest) -> String {
         format!("{}@{manifest}", self.repository)
+    }
+
+    /// Whether this name was given by a relay that is gone: its process was killed before it could take it back.
+    pub(crate) async fn is_left(&self, named: &str) -> bool {
+        let repository = named.split('@').next().unwrap_or_default();
+        match (name::relay(repository), name::relay(&self.repository)) {
+            (None, _) => false,
+            (of, own) if of == own => false,
+            // Another process on this machine may be at work with the same engine.
+            (Some(other), _) => TcpStream::connect(other).await.is_err(),
+        }
     }
 
     /// How far the engine is, going by what it took, for one that does not say so itself.
@@ -203,5 +222,29 @@ impl Pulled {
     /// A pull without remarks.
     pub(crate) fn new(held: Held, fetched: bool) -> Self {
         Self { held, fetched, remarks: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+
+    use super::Via;
+
+    #[tokio::test]
+    async fn only_the_names_of_a_relay_that_is_gone_are_left_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = listener.local_addr().unwrap();
+        let grant = "0123456789abcdef".repeat(3);
+        let via = Via { repository: format!("127.0.0.1:1/{grant}"), total_bytes: 0, taken: Arc::default() };
+        let by_digest = format!("sha256:{}", "0".repeat(64));
+        let name = |at: &str| format!("{at}/{grant}@{by_digest}");
+        assert!(!via.is_left(&name("127.0.0.1:1")).await, "it is its own");
+        assert!(!via.is_left(&name(&other.to_string())).await, "the other one is at work");
+        assert!(!via.is_left(&name("cr.io/lab")).await && !via.is_left("127.0.0.1:2/app:1").await);
+        drop(listener);
+        assert!(via.is_left(&name(&other.to_string())).await);
     }
 }

@@ -22,7 +22,7 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Reports that the bytes of this blob did not match its digest. Returns whether another source of the blob is
     /// left, which will be asked the next time.
-    fn doubt(&self, _digest: &Digest) -> bool {
+    async fn doubt(&self, _digest: &Digest) -> bool {
         false
     }
 

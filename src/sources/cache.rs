@@ -4,20 +4,27 @@
 //! what only another one served. Who is used longest ago goes first, and never what is being read. A blob is handed on
 //! while it still arrives; if the cache itself fails, the bytes come from the source behind it.
 
+mod place;
+mod reading;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+pub(crate) use place::CachePlace;
+use reading::{Reading, remark};
+use state::{Key, State};
+
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::future::FutureExt as _;
+use futures_util::stream::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,14 +32,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::base::digest::Digest;
 use crate::base::keyed::Keyed;
 use crate::base::reference::is_registry_host;
-use crate::engine::address::bytes;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::oci::fetch::{Fetcher, Flight, blocking};
 use crate::engine::oci::layout::{Layout, broken};
 use crate::engine::oci::manifest::Blob;
 use crate::engine::oci::throttle::Throttle;
 use crate::engine::source::{Document, Flow, Origin, Source};
-use crate::sources::file::{PIECE, pieces};
+use crate::sources::file::pieces;
 use crate::sources::verified::verified;
 
 /// The folder with the layouts of the registries.
@@ -41,50 +47,6 @@ const REGISTRIES: &str = "registries";
 const RESERVE: u64 = 64 * 1024 * 1024;
 /// Most remarks about one pull.
 const MAX_REMARKS: usize = 4;
-
-/// The bytes that a cache keeps if its operator does not say.
-const DEFAULT_MAX: u64 = 100 << 30;
-
-/// Where a cache is, how large it may become, and whom it serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachePlace {
-    /// The directory, as an absolute path.
-    pub(crate) path: PathBuf,
-    /// The most bytes that it keeps.
-    pub(crate) max: u64,
-    /// The site that it serves; empty for the machines without one.
-    pub(crate) site: String,
-}
-
-impl CachePlace {
-    /// Reads `DIR`, `DIR?max=200GiB`, `DIR?max=200GiB&site=NAME`.
-    ///
-    /// # Errors
-    /// A text that is none of these; the message has the remedy.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (path, settings) = text.split_once('?').unwrap_or((text, ""));
-        if path.is_empty() || path.contains('\0') {
-            return Err("name a directory, as in /var/cache/wharf?max=200GiB".into());
-        }
-        let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-        let mut place = Self { path, max: DEFAULT_MAX, site: String::new() };
-        for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
-            match setting.split_once('=') {
-                Some(("max", max)) => {
-                    let why = "max is the most bytes that it keeps, as in max=200GiB";
-                    place.max = bytes(max).ok_or(why)?.get();
-                }
-                Some(("site", site)) if !site.is_empty() => site.clone_into(&mut place.site),
-                _ => {
-                    return Err(format!(
-                        "{setting:?} is no setting of a cache; there are max=200GiB and site=NAME"
-                    ));
-                }
-            }
-        }
-        Ok(place)
-    }
-}
 
 /// A cache, locked for this process.
 pub(crate) struct Cache {
@@ -103,58 +65,6 @@ struct Section {
     flights: Keyed<Digest, Flight>,
     throttle: Throttle,
     arrivals: Keyed<Digest, Arrival>,
-}
-
-/// A blob's registry and digest.
-type Key = (String, Digest);
-
-#[derive(Default)]
-struct State {
-    kept: HashMap<Key, Kept>,
-    /// The keys by when they were used last.
-    by_use: BTreeMap<u64, Key>,
-    uses: u64,
-    /// The bytes of all that is kept.
-    bytes: u64,
-    /// The bytes that blobs on their way will take.
-    arriving: u64,
-}
-
-struct Kept {
-    size: u64,
-    used: u64,
-    readers: Weak<()>,
-}
-
-impl State {
-    /// Notes that a blob is used now.
-    fn touch(&mut self, key: &Key, size: u64) -> Arc<()> {
-        self.uses += 1;
-        let used = self.uses;
-        let before = self.kept.remove(key);
-        if let Some(before) = &before {
-            self.by_use.remove(&before.used);
-            self.bytes = self.bytes.saturating_sub(before.size);
-        }
-        let readers = before.and_then(|kept| kept.readers.upgrade()).unwrap_or_default();
-        self.kept.insert(key.clone(), Kept { size, used, readers: Arc::downgrade(&readers) });
-        self.by_use.insert(used, key.clone());
-        self.bytes = self.bytes.saturating_add(size);
-        readers
-    }
-
-    fn forget(&mut self, key: &Key) {
-        if let Some(kept) = self.kept.remove(key) {
-            self.by_use.remove(&kept.used);
-            self.bytes = self.bytes.saturating_sub(kept.size);
-        }
-    }
-
-    /// The blob that was used longest ago and is not being read.
-    fn oldest(&self) -> Option<Key> {
-        let is_idle = |key: &&Key| self.kept.get(key).is_some_and(|kept| kept.readers.strong_count() == 0);
-        self.by_use.values().find(is_idle).cloned()
-    }
 }
 
 /// A blob of the cache.
@@ -224,9 +134,8 @@ impl Cache {
                 continue;
             }
             let section = self.section(&host)?;
-            // What an earlier process was in the middle of is begun anew: it has no reader.
-            for (digest, ..) in section.layout.begun().map_err(failed)? {
-                let _ = fs::remove_file(section.layout.part(&digest));
+            for (digest, size, _) in section.layout.begun().map_err(failed)? {
+                self.state.lock().leave((host.clone(), digest), size);
             }
             let blobs = section.layout.blobs().map_err(failed)?;
             found.extend(blobs.into_iter().map(|(digest, size, used)| (used, (host.clone(), digest), size)));
@@ -285,12 +194,22 @@ impl Cache {
             if coming > self.max || free.saturating_add(state.bytes) < needed {
                 return false;
             }
-            let Some(key) = state.oldest() else { return false };
-            state.forget(&key);
+            let (key, is_part) = match (state.any_left(), state.oldest()) {
+                (Some(key), _) => (key, true),
+                (None, Some(key)) => (key, false),
+                (None, None) => return false,
+            };
+            if is_part {
+                state.take_up(&key);
+            } else {
+                state.forget(&key);
+            }
             drop(state);
             let (host, digest) = &key;
             if let Ok(section) = self.section(host)
-                && let Err(error) = fs::remove_file(section.layout.blob(digest))
+                && let layout = &section.layout
+                && let place = if is_part { layout.part(digest) } else { layout.blob(digest) }
+                && let Err(error) = fs::remove_file(place)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(%digest, %error, "a blob of the cache could not be removed");
@@ -298,7 +217,13 @@ impl Cache {
         }
     }
 
-    /// Removes a blob whose bytes turned out to be wrong.
+    /// Removes a blob whose bytes turned out to be wrong; false if they are right.
+    fn drop_wrong(&self, section: &Section, digest: &Digest) -> bool {
+        let is_right = |file| digest.matches_file(file).unwrap_or(false);
+        !File::open(section.layout.blob(digest)).is_ok_and(is_right) && self.drop_blob(section, digest)
+    }
+
+    /// Removes a blob.
     fn drop_blob(&self, section: &Section, digest: &Digest) -> bool {
         self.state.lock().forget(&(section.host.clone(), digest.clone()));
         fs::remove_file(section.layout.blob(digest)).is_ok()
@@ -369,8 +294,11 @@ impl Cache {
         arrival: &Arrival,
     ) -> Result<AbortOnDropHandle<()>, Fault> {
         let (cache, size, part) = (Arc::clone(self), blob.size, section.layout.part(&blob.digest));
+        let key = (section.host.clone(), blob.digest.clone());
         let reserved = blocking(move || {
+            cache.state.lock().take_up(&key);
             if !cache.shrink(size) {
+                let _ = fs::remove_file(&part);
                 return Err(Fault::new(Class::NoSpace, "it does not fit into the cache"));
             }
             cache.state.lock().arriving += size;
@@ -490,147 +418,11 @@ impl Cached {
         // Who reads it verifies it too, but can't mend this copy.
         let (cache, digest) = (Arc::clone(&self.cache), blob.digest.clone());
         let doubt = move || {
-            cache.drop_blob(&section, &digest);
+            let (cache, section, digest) = (Arc::clone(&cache), Arc::clone(&section), digest.clone());
+            let dropped = blocking(move || Ok(cache.drop_wrong(&section, &digest)));
+            dropped.map(|_| ()).boxed()
         };
         Ok(Flow { from, pieces: verified(read, blob.digest.clone(), doubt) })
-    }
-}
-
-/// A blob that is read while it arrives.
-struct Reading {
-    follower: watch::Receiver<Arriving>,
-    /// Held so that the transfer goes on.
-    arrival: Arc<Arrival>,
-    section: Arc<Section>,
-    blob: Blob,
-    behind: Arc<dyn Source>,
-    remarks: Arc<Mutex<Vec<String>>>,
-    file: Option<File>,
-    /// How far the reader is.
-    at: u64,
-    /// How far the blob was when this last looked. It goes back only if the bytes so far were wrong.
-    seen: u64,
-}
-
-/// What a reader does next.
-enum Step {
-    Read(u64),
-    End,
-    Wait,
-    /// The transfer failed.
-    GoBehind(Fault),
-    /// The bytes so far turned out to be wrong.
-    Anew,
-}
-
-impl Reading {
-    fn pieces(self) -> BoxStream<'static, Result<Bytes, Fault>> {
-        let read =
-            stream::unfold(Some(Ok(self)), async |reading: Option<Result<Self, Rest>>| match reading? {
-                Ok(reading) => reading.next().await,
-                Err(mut rest) => {
-                    let piece = rest.next().await?;
-                    Some((piece, Some(Err(rest))))
-                }
-            });
-        read.boxed()
-    }
-
-    fn step(&mut self) -> Step {
-        let now = self.follower.borrow_and_update().clone();
-        let is_lower = now.bytes < self.seen;
-        // The last byte comes once the blob is verified and in its place: who has all bytes reads no further, and the
-        // transfer ends with its last reader.
-        let most = if now.ended.is_some() { self.blob.size } else { self.blob.size.saturating_sub(1) };
-        let there = now.bytes.min(most);
-        self.seen = now.bytes;
-        match now.ended {
-            _ if there > self.at => Step::Read(there - self.at),
-            Some(Ok(())) if self.at >= self.blob.size => Step::End,
-            Some(Err(_)) if self.at >= self.blob.size => Step::Anew,
-            Some(Err(fault)) => Step::GoBehind(fault),
-            _ if is_lower => Step::Anew,
-            Some(Ok(())) => Step::GoBehind(Fault::new(Class::Other, "the blob went away")),
-            None => Step::Wait,
-        }
-    }
-
-    async fn next(mut self) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
-        loop {
-            match self.step() {
-                Step::End => return None,
-                Step::Read(most) => {
-                    return match self.read(most).await {
-                        Ok((piece, reading)) => Some((Ok(piece), Some(Ok(reading)))),
-                        Err(fault) => Some((Err(fault), None)),
-                    };
-                }
-                Step::Anew => {
-                    let why = "other bytes came than the digest says; they are fetched again";
-                    return Some((Err(Fault::new(Class::Network, why)), None));
-                }
-                Step::GoBehind(why) => return self.go_behind(&why).await,
-                Step::Wait => {
-                    if self.follower.changed().await.is_err() {
-                        let why = Fault::new(Class::Other, "the transfer broke off");
-                        return self.go_behind(&why).await;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn read(mut self, most: u64) -> Result<(Bytes, Self), Fault> {
-        let read = blocking(move || {
-            let failed =
-                |error: &io::Error| Fault::new(Class::Network, format!("the cache can't be read: {error}"));
-            let mut file = match self.file.take() {
-                Some(file) => file,
-                None => File::open(self.section.layout.part(&self.blob.digest))
-                    .or_else(|_| File::open(self.section.layout.blob(&self.blob.digest)))
-                    .map_err(|error| failed(&error))?,
-            };
-            let most = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
-            let mut piece = vec![0; most];
-            file.seek(SeekFrom::Start(self.at))
-                .and_then(|_| file.read_exact(&mut piece))
-                .map_err(|error| failed(&error))?;
-            self.at += length(&piece);
-            self.file = Some(file);
-            Ok((Bytes::from(piece), self))
-        });
-        read.await
-    }
-
-    /// Goes on where this stopped, from the source behind the cache.
-    async fn go_behind(self, why: &Fault) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
-        remark(&self.remarks, why);
-        let Self { behind, blob, at, arrival, .. } = self;
-        drop(arrival);
-        match behind.blob(&blob.digest, blob.size, at).await {
-            Ok(flow) if flow.from == at => {
-                let mut rest = flow.pieces;
-                let piece = rest.next().await?;
-                Some((piece, Some(Err(rest))))
-            }
-            Ok(_) => {
-                let why = "the source behind the cache can't go on where it broke off";
-                Some((Err(Fault::new(Class::Network, why)), None))
-            }
-            Err(fault) => Some((Err(fault), None)),
-        }
-    }
-}
-
-/// What is left of a blob, from behind the cache.
-type Rest = BoxStream<'static, Result<Bytes, Fault>>;
-
-fn remark(remarks: &Mutex<Vec<String>>, why: &Fault) {
-    let mut remarks = remarks.lock();
-    let remark = format!("the cache could not keep all of it: {why}");
-    if remarks.len() < MAX_REMARKS && !remarks.contains(&remark) {
-        tracing::warn!(%why, "a cache is passed by");
-        remarks.push(remark);
     }
 }
 
@@ -666,10 +458,15 @@ impl Source for Cached {
         }
     }
 
-    fn doubt(&self, digest: &Digest) -> bool {
-        let was_kept =
-            self.cache.section(&self.host).is_ok_and(|section| self.cache.drop_blob(&section, digest));
-        was_kept || self.behind.doubt(digest)
+    async fn doubt(&self, digest: &Digest) -> bool {
+        let (cache, doubted) = (Arc::clone(&self.cache), digest.clone());
+        let section = self.section().await;
+        // A reader that began with bytes of another source may doubt a copy that is right.
+        let was_wrong = match section {
+            Ok(section) => blocking(move || Ok(cache.drop_wrong(&section, &doubted))).await.unwrap_or(false),
+            Err(_) => false,
+        };
+        was_wrong || self.behind.doubt(digest).await
     }
 
     fn is_near(&self) -> bool {

@@ -24,6 +24,9 @@ const CACHE_ANSWER: Duration = Duration::from_mins(1);
 /// After this much waiting for a peer in all, it must have sent at least [`SLOWEST`] bytes a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 64 * 1024;
+/// The same for a cache. It may be no faster than the registry, which all of its readers would then ask.
+const CACHE_PATIENCE: Duration = Duration::from_mins(1);
+const SLOWEST_CACHE: u64 = 8 * 1024;
 /// Most remarks about the peers of one image.
 const MAX_REMARKS: usize = 8;
 
@@ -61,6 +64,28 @@ impl Peer {
     fn answer(&self) -> Duration {
         if self.is_cache { CACHE_ANSWER } else { ANSWER }
     }
+
+    /// Judges its pace by the time spent waiting for it and the bytes that came.
+    fn pace(&self, waited: Duration, bytes: u64) -> Pace {
+        let (patience, slowest) =
+            if self.is_cache { (CACHE_PATIENCE, SLOWEST_CACHE) } else { (PATIENCE, SLOWEST) };
+        if waited < patience {
+            Pace::Unknown
+        } else if bytes >= slowest * patience.as_secs() {
+            Pace::Enough
+        } else {
+            Pace::TooSlow
+        }
+    }
+}
+
+/// How fast a peer sends.
+#[derive(Debug, PartialEq, Eq)]
+enum Pace {
+    /// It is too early to say.
+    Unknown,
+    Enough,
+    TooSlow,
 }
 
 impl Chain {
@@ -153,7 +178,7 @@ impl Source for Chain {
         Ok(watched(Arc::clone(&self.state), peer, flow))
     }
 
-    fn doubt(&self, digest: &Digest) -> bool {
+    async fn doubt(&self, digest: &Digest) -> bool {
         let suspects = self.state.lock().brought.remove(digest).unwrap_or_default();
         let why = Fault::new(Class::Other, format!("what came as {digest} has another digest"));
         for peer in &suspects {
@@ -191,13 +216,11 @@ fn watched(state: Arc<Mutex<State>>, peer: Peer, flow: Flow) -> Flow {
                 Ok(None) => return None,
                 Ok(Some(Ok(piece))) => {
                     bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-                    if peer.is_cache || waited < PATIENCE {
-                        return Some((Ok(piece), Some((pieces, waited, bytes))));
+                    match peer.pace(waited, bytes) {
+                        Pace::Unknown => return Some((Ok(piece), Some((pieces, waited, bytes)))),
+                        Pace::Enough => return Some((Ok(piece), Some((pieces, Duration::ZERO, 0)))),
+                        Pace::TooSlow => Fault::new(Class::Network, "it is too slow"),
                     }
-                    if bytes >= SLOWEST * PATIENCE.as_secs() {
-                        return Some((Ok(piece), Some((pieces, Duration::ZERO, 0))));
-                    }
-                    Fault::new(Class::Network, "it is too slow")
                 }
                 Ok(Some(Err(fault))) => fault,
                 Err(_) => Fault::new(Class::Network, "it stopped sending"),
@@ -213,12 +236,13 @@ fn watched(state: Arc<Mutex<State>>, peer: Peer, flow: Flow) -> Flow {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use async_trait::async_trait;
     use bytes::Bytes;
     use futures_util::stream::{self, StreamExt as _};
 
-    use super::{Chain, Peer};
+    use super::{Chain, Pace, Peer};
     use crate::base::digest::Digest;
     use crate::engine::fault::{Class, Fault};
     use crate::engine::source::{Document, Flow, Source};
@@ -275,6 +299,17 @@ mod tests {
         (bytes, None)
     }
 
+    #[test]
+    fn a_cache_may_be_as_slow_as_a_bad_line_but_not_trickle() {
+        let peer = |is_cache| Peer { name: String::new(), source: Arc::new(Says::Bytes(b"")), is_cache };
+        let pace = |is_cache, seconds, bytes| peer(is_cache).pace(Duration::from_secs(seconds), bytes);
+        assert_eq!(pace(true, 59, 0), Pace::Unknown);
+        assert_eq!(pace(true, 60, 60), Pace::TooSlow);
+        assert_eq!(pace(true, 60, 600 * 1024), Pace::Enough);
+        assert_eq!(pace(false, 10, 600 * 1024), Pace::TooSlow, "a peer is near");
+        assert_eq!(pace(false, 10, 640 * 1024), Pace::Enough);
+    }
+
     fn out(chain: &Chain) -> Vec<String> {
         let mut out: Vec<String> = chain.state.lock().out.iter().cloned().collect();
         out.sort();
@@ -309,9 +344,9 @@ mod tests {
         assert_eq!(out(&chain), ["peer0"]);
         let chain = self::chain(&[Says::Bytes(b"evil")], Says::Bytes(b"good"));
         assert_eq!(blob(&chain, 0).await.0, b"evil");
-        assert!(chain.doubt(&digest), "there is somebody else");
+        assert!(chain.doubt(&digest).await, "there is somebody else");
         assert_eq!(blob(&chain, 0).await.0, b"good");
-        assert!(!chain.doubt(&digest), "the registry was the last");
+        assert!(!chain.doubt(&digest).await, "the registry was the last");
     }
 
     #[tokio::test]

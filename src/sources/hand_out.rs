@@ -8,6 +8,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::future::FutureExt as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use crate::base::digest::Digest;
@@ -212,7 +213,8 @@ fn cut(
         Some((digest, source)) if flow.from == 0 => {
             let doubted = digest.clone();
             verified(flow.pieces, digest, move || {
-                source.doubt(&doubted);
+                let (source, doubted) = (Arc::clone(&source), doubted.clone());
+                async move { source.doubt(&doubted).await }.map(|_| ()).boxed()
             })
         }
         _ => flow.pieces,

@@ -144,7 +144,7 @@ impl Source for Known {
         self.source.blob(digest, size, from).await
     }
 
-    fn doubt(&self, digest: &Digest) -> bool {
-        self.source.doubt(digest)
+    async fn doubt(&self, digest: &Digest) -> bool {
+        self.source.doubt(digest).await
     }
 }

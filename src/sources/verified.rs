@@ -1,6 +1,7 @@
 //! Verified flows: a blob whose bytes are not what its digest says never ends.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use crate::base::digest::Digest;
@@ -11,7 +12,7 @@ use crate::engine::fault::{Class, Fault};
 pub(crate) fn verified(
     pieces: BoxStream<'static, Result<Bytes, Fault>>,
     digest: Digest,
-    doubt: impl Fn() + Clone + Send + 'static,
+    doubt: impl Fn() -> BoxFuture<'static, ()> + Clone + Send + 'static,
 ) -> BoxStream<'static, Result<Bytes, Fault>> {
     let begun = (pieces, digest.hasher(), Bytes::new());
     let pieces = stream::unfold(Some(begun), move |going| {
@@ -26,7 +27,7 @@ pub(crate) fn verified(
                 Some(Err(fault)) => Some((Err(fault), None)),
                 None if hasher.matches(&digest) => Some((Ok(held), None)),
                 None => {
-                    doubt();
+                    doubt().await;
                     let why = format!("what came as {digest} has another digest");
                     Some((Err(Fault::new(Class::Network, why)), None))
                 }

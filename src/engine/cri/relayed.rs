@@ -1,22 +1,15 @@
 //! Pulls through a relay: the content comes from there, and containerd gives the image its real name. No trace of the
 //! relay stays.
 
-use std::time::Duration;
-
 use tokio::time::{interval, timeout};
 
 use crate::base::digest::Digest;
 use crate::engine::{
     cri::{CONTAINERD, Cri, message as m},
     fault::{Class, Fault},
-    name,
-    pull::{Progress, Pull, Via},
+    pull::{LEAVING, Progress, Pull, TOLD, Via},
 };
 
-/// How long to wait for a name to go after a pull was stopped.
-const LEAVING: Duration = Duration::from_secs(3);
-/// How often to tell how much the engine has taken.
-const TOLD: Duration = Duration::from_millis(500);
 /// The label by which CRI knows the images that are its own.
 const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
 
@@ -115,10 +108,8 @@ impl Cri {
     async fn forget_relays(&self, present: &Via) -> Result<(), Fault> {
         let all: m::ListImagesResponse =
             self.ask("/runtime.v1.ImageService/ListImages", &m::ListImagesRequest {}).await?;
-        let ours = present.repository.split('/').next().unwrap_or_default();
         for name in all.images.iter().flat_map(|image| &image.repo_digests) {
-            let repository = name.split('@').next().unwrap_or_default();
-            if name::is_relay(repository) && !repository.starts_with(&format!("{ours}/")) {
+            if present.is_left(name).await {
                 self.forget(name).await?;
             }
         }

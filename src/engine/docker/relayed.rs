@@ -11,16 +11,12 @@ use crate::engine::docker::{Docker, Lines, Meter, Store, accept, request, wire};
 use crate::engine::{
     EngineKind,
     fault::{Class, Fault},
-    pull::{Progress, Pull, Via},
+    pull::{LEAVING, Progress, Pull, TOLD, Via},
 };
 
 /// How long the registry may take for the manifest of an image whose content is there. Without it the image is complete
 /// too.
 const REAL: Duration = Duration::from_secs(20);
-/// How long to wait for a name to go after a pull was stopped.
-const LEAVING: Duration = Duration::from_secs(3);
-/// How often to tell how much the engine has taken.
-const TOLD: Duration = Duration::from_millis(500);
 
 /// What Podman says during a pull by its own API.
 #[derive(Debug, Deserialize)]
@@ -116,9 +112,10 @@ impl Docker {
     /// Removes the names of relays that are gone: a process that was killed could not.
     async fn forget_relays(&self, present: &Via) -> Result<(), Fault> {
         let images: Vec<wire::Image> = self.get("/images/json", self.patience.answer).await?;
-        let ours = present.repository.split('/').next().unwrap_or_default();
-        let names = images.iter().flat_map(wire::Image::names_by_relays);
-        for name in names.filter(|name| !name.starts_with(&format!("{ours}/"))) {
+        for name in images.iter().flat_map(wire::Image::names_by_relays) {
+            if !present.is_left(name).await {
+                continue;
+            }
             match self.forget_name(name).await {
                 Err(fault) if fault.class != Class::InUse => return Err(fault),
                 _ => {}

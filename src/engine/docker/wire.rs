@@ -182,7 +182,7 @@ impl Image {
     /// Those of its names that a relay gave it.
     pub(crate) fn names_by_relays(&self) -> impl Iterator<Item = &str> {
         let names = self.repo_tags.iter().chain(&self.repo_digests).flatten().map(String::as_str);
-        names.filter(|name| name.split_once('@').is_some_and(|(of, _)| name::is_relay(of)))
+        names.filter(|name| name.split_once('@').is_some_and(|(of, _)| name::relay(of).is_some()))
     }
 }
 

@@ -110,7 +110,7 @@ impl Fetcher<'_> {
             }
             // Another try is worth it if a power cut may have spoilt the bytes of an earlier attempt, or if the wrong
             // bytes came from a peer that is not asked again. Otherwise the registry itself sent them.
-            let is_worth_another_try = self.source.doubt(&blob.digest) || was_resumed;
+            let is_worth_another_try = self.source.doubt(&blob.digest).await || was_resumed;
             if !is_worth_another_try {
                 with(part, Part::discard).await?;
                 let why = "the registry sent other bytes than the digest says; they were not kept";

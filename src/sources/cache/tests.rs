@@ -25,6 +25,7 @@ const MEBIBYTE: usize = 1 << 20;
 struct Registry {
     letter: u8,
     asked: AtomicUsize,
+    sent: Arc<AtomicUsize>,
     /// How many bytes it sends before it waits.
     sends: watch::Sender<usize>,
     is_on: watch::Sender<bool>,
@@ -35,6 +36,7 @@ impl Registry {
         Arc::new(Self {
             letter: u8::try_from(letter).unwrap(),
             asked: AtomicUsize::new(0),
+            sent: Arc::default(),
             sends: watch::Sender::new(usize::MAX),
             is_on: watch::Sender::new(true),
         })
@@ -50,6 +52,11 @@ impl Registry {
 
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The bytes of blobs.
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
 }
 
@@ -71,14 +78,16 @@ impl Source for Registry {
         }
         let (size, start) = (usize::try_from(size).unwrap(), usize::try_from(from).unwrap());
         let (bytes, sends) = (Bytes::from(self.bytes(size)), self.sends.subscribe());
+        let sent = Arc::clone(&self.sent);
         let pieces = stream::unfold((start, sends), move |(at, mut sends)| {
-            let bytes = bytes.clone();
+            let (bytes, sent) = (bytes.clone(), Arc::clone(&sent));
             async move {
                 if at == bytes.len() {
                     return None;
                 }
                 let most = *sends.wait_for(|most| *most > at).await.ok()?;
                 let end = (at + 64 * 1024).min(bytes.len()).min(most);
+                sent.fetch_add(end - at, Ordering::SeqCst);
                 Some((Ok(bytes.slice(at..end)), (end, sends)))
             }
         });
@@ -244,6 +253,40 @@ async fn what_is_kept_is_there_after_a_restart_and_with_the_registry_off() {
 }
 
 #[tokio::test]
+async fn what_was_on_its_way_when_the_process_was_killed_goes_on_and_goes_first_if_room_is_needed() {
+    let (scene, registry) = (Scene::of(3), Registry::of('a'));
+    let source = scene.before(&registry);
+    get(&source, &registry, MEBIBYTE).await;
+    let Scene { folder, cache } = scene;
+    drop((source, cache));
+    let parts = folder.path().join("registries/a.example/.wharf/parts");
+    let half = 512 * 1024;
+    let part = |size: usize| parts.join(format!("sha256-{}", registry.digest(size).hex()));
+    for size in [2 * half - 1, 2 * half - 2] {
+        fs::write(part(size), registry.bytes(half)).unwrap();
+    }
+    let cache = Cache::open(folder.path(), 3 << 20).unwrap();
+    let scene = Scene { folder, cache };
+    assert_eq!(scene.cache.state.lock().bytes, 2 << 20);
+    let source = scene.before(&registry);
+    registry.sends.send_replace(half);
+    let size = 2 * half - 1;
+    let mut flow = source.blob(&registry.digest(size), u64::try_from(size).unwrap(), 0).await.unwrap();
+    // The registry sends nothing of the first half.
+    let mut there = 0;
+    while there < half {
+        there += timeout(DEADLINE, flow.pieces.next()).await.expect("a piece").expect("more").unwrap().len();
+    }
+    registry.sends.send_replace(usize::MAX);
+    get(&source, &registry, size).await;
+    drop(flow);
+    assert_eq!((registry.asked(), registry.sent()), (2, MEBIBYTE + half - 1));
+    assert!(part(2 * half - 2).exists());
+    get(&source, &registry, 2 * half - 3).await;
+    assert!(!part(2 * half - 2).exists() && scene.blob_file(&registry, MEBIBYTE).exists());
+}
+
+#[tokio::test]
 async fn a_spoilt_copy_never_comes_whole_and_is_fetched_again() {
     let (scene, registry) = (Scene::of(3), Registry::of('a'));
     let source = scene.before(&registry);
@@ -261,10 +304,13 @@ async fn a_spoilt_copy_never_comes_whole_and_is_fetched_again() {
     get(&source, &registry, MEBIBYTE).await;
     fs::remove_file(&file).unwrap();
     get(&source, &registry, MEBIBYTE).await;
-    assert!(source.doubt(&digest), "there is another source");
+    assert!(!source.doubt(&digest).await, "the copy is right, and the registry is the last");
+    assert!(file.exists());
+    fs::write(&file, vec![b'x'; MEBIBYTE]).unwrap();
+    assert!(source.doubt(&digest).await, "the registry is left");
     assert!(!file.exists());
     assert_eq!(registry.asked(), 4);
-    assert!(!source.doubt(&digest), "the registry is the last");
+    assert!(!source.doubt(&digest).await, "the registry is the last");
 }
 
 #[tokio::test]

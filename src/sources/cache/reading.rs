@@ -1,0 +1,157 @@
+//! Reads a blob while it arrives in the cache.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Arrival, Arriving, MAX_REMARKS, Section, length};
+use crate::engine::fault::{Class, Fault};
+use crate::engine::oci::fetch::blocking;
+use crate::engine::oci::manifest::Blob;
+use crate::engine::source::Source;
+use crate::sources::file::PIECE;
+
+/// A blob that is read while it arrives.
+pub(super) struct Reading {
+    pub(super) follower: watch::Receiver<Arriving>,
+    /// Held so that the transfer goes on.
+    pub(super) arrival: Arc<Arrival>,
+    pub(super) section: Arc<Section>,
+    pub(super) blob: Blob,
+    pub(super) behind: Arc<dyn Source>,
+    pub(super) remarks: Arc<Mutex<Vec<String>>>,
+    pub(super) file: Option<File>,
+    /// How far the reader is.
+    pub(super) at: u64,
+    /// How far the blob was when this last looked. It goes back only if the bytes so far were wrong.
+    pub(super) seen: u64,
+}
+
+/// What a reader does next.
+enum Step {
+    Read(u64),
+    End,
+    Wait,
+    /// The transfer failed.
+    GoBehind(Fault),
+    /// The bytes so far turned out to be wrong.
+    Anew,
+}
+
+impl Reading {
+    /// The bytes of the blob, as they come.
+    pub(super) fn pieces(self) -> BoxStream<'static, Result<Bytes, Fault>> {
+        let read =
+            stream::unfold(Some(Ok(self)), async |reading: Option<Result<Self, Rest>>| match reading? {
+                Ok(reading) => reading.next().await,
+                Err(mut rest) => {
+                    let piece = rest.next().await?;
+                    Some((piece, Some(Err(rest))))
+                }
+            });
+        read.boxed()
+    }
+
+    fn step(&mut self) -> Step {
+        let now = self.follower.borrow_and_update().clone();
+        let is_lower = now.bytes < self.seen;
+        // The last byte comes once the blob is verified and in its place: who has all bytes reads no further, and the
+        // transfer ends with its last reader.
+        let most = if now.ended.is_some() { self.blob.size } else { self.blob.size.saturating_sub(1) };
+        let there = now.bytes.min(most);
+        self.seen = now.bytes;
+        match now.ended {
+            _ if there > self.at => Step::Read(there - self.at),
+            Some(Ok(())) if self.at >= self.blob.size => Step::End,
+            Some(Err(_)) if self.at >= self.blob.size => Step::Anew,
+            Some(Err(fault)) => Step::GoBehind(fault),
+            _ if is_lower => Step::Anew,
+            Some(Ok(())) => Step::GoBehind(Fault::new(Class::Other, "the blob went away")),
+            None => Step::Wait,
+        }
+    }
+
+    async fn next(mut self) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
+        loop {
+            match self.step() {
+                Step::End => return None,
+                Step::Read(most) => {
+                    return match self.read(most).await {
+                        Ok((piece, reading)) => Some((Ok(piece), Some(Ok(reading)))),
+                        Err(fault) => Some((Err(fault), None)),
+                    };
+                }
+                Step::Anew => {
+                    let why = "other bytes came than the digest says; they are fetched again";
+                    return Some((Err(Fault::new(Class::Network, why)), None));
+                }
+                Step::GoBehind(why) => return self.go_behind(&why).await,
+                Step::Wait => {
+                    if self.follower.changed().await.is_err() {
+                        let why = Fault::new(Class::Other, "the transfer broke off");
+                        return self.go_behind(&why).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read(mut self, most: u64) -> Result<(Bytes, Self), Fault> {
+        let read = blocking(move || {
+            let failed =
+                |error: &io::Error| Fault::new(Class::Network, format!("the cache can't be read: {error}"));
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => File::open(self.section.layout.part(&self.blob.digest))
+                    .or_else(|_| File::open(self.section.layout.blob(&self.blob.digest)))
+                    .map_err(|error| failed(&error))?,
+            };
+            let most = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
+            let mut piece = vec![0; most];
+            file.seek(SeekFrom::Start(self.at))
+                .and_then(|_| file.read_exact(&mut piece))
+                .map_err(|error| failed(&error))?;
+            self.at += length(&piece);
+            self.file = Some(file);
+            Ok((Bytes::from(piece), self))
+        });
+        read.await
+    }
+
+    /// Goes on where this stopped, from the source behind the cache.
+    async fn go_behind(self, why: &Fault) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
+        remark(&self.remarks, why);
+        let Self { behind, blob, at, arrival, .. } = self;
+        drop(arrival);
+        match behind.blob(&blob.digest, blob.size, at).await {
+            Ok(flow) if flow.from == at => {
+                let mut rest = flow.pieces;
+                let piece = rest.next().await?;
+                Some((piece, Some(Err(rest))))
+            }
+            Ok(_) => {
+                let why = "the source behind the cache can't go on where it broke off";
+                Some((Err(Fault::new(Class::Network, why)), None))
+            }
+            Err(fault) => Some((Err(fault), None)),
+        }
+    }
+}
+
+/// What is left of a blob, from behind the cache.
+type Rest = BoxStream<'static, Result<Bytes, Fault>>;
+
+/// Notes what the cache failed at.
+pub(super) fn remark(remarks: &Mutex<Vec<String>>, why: &Fault) {
+    let mut remarks = remarks.lock();
+    let remark = format!("the cache could not keep all of it: {why}");
+    if remarks.len() < MAX_REMARKS && !remarks.contains(&remark) {
+        tracing::warn!(%why, "a cache is passed by");
+        remarks.push(remark);
+    }
+}
