@@ -16,7 +16,7 @@ use crate::fleet::alive_groups::AliveGroups;
 use crate::fleet::error::ExpressionError;
 use crate::fleet::evaluate::{Inventory, evaluate};
 use crate::fleet::expression::Expression;
-use crate::fleet::presence::{Holdings, HoldingsChange, Presence, Sought};
+use crate::fleet::presence::{AgentPresence, Holdings, HoldingsChange, Presence, Sought};
 use crate::fleet::usage::{Moment, Usage};
 
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(in crate::fleet) struct Index {
     /// later.
     pub(in crate::fleet) agents: Vec<Option<Entry>>,
     pub(in crate::fleet) numbers: BTreeMap<String, usize>,
+    /// The addresses of all agents, each with the agent's number.
+    addresses: BTreeSet<(String, usize)>,
     /// The agents whose machines have a cache for others, or had one when they were last reached.
     pub(in crate::fleet) caches: BTreeSet<usize>,
     pub(in crate::fleet) holdings: Holdings,
@@ -63,6 +65,7 @@ impl Index {
     pub(in crate::fleet) fn put(&mut self, agent: Agent) {
         let number = self.agents.len();
         self.numbers.insert(agent.record.id.clone(), number);
+        self.addresses.insert((agent.record.address.clone(), number));
         self.agents.push(Some(Entry {
             agent,
             engine: None,
@@ -79,13 +82,21 @@ impl Index {
         let Some(entry) = self.agents.get_mut(number).and_then(Option::take) else { return };
         entry.back.cancel();
         self.alive_groups.change(&entry.agent.record.scaling_group).remove(number);
+        self.addresses.remove(&(entry.agent.record.address, number));
         self.changes.raise();
     }
 
     pub(in crate::fleet) fn put_record(&mut self, record: AgentRecord) {
         let id = record.id.clone();
-        if self.numbers.contains_key(&id) {
-            self.update(&id, |entry| entry.agent.record = record);
+        if let Some(number) = self.numbers.get(&id).copied() {
+            let mut address = record.address.clone();
+            self.addresses.insert((address.clone(), number));
+            self.update(&id, |entry| {
+                address = std::mem::replace(&mut entry.agent.record, record).address;
+            });
+            if self.by_number(number).is_some_and(|entry| entry.agent.record.address != address) {
+                self.addresses.remove(&(address, number));
+            }
         } else {
             let status = Status::Lost { since: record.first_contact, reason: "not reached yet".into() };
             self.put(Agent { record, status, away: None, about: None, disk: None, has_reported: false });
@@ -146,16 +157,29 @@ impl Index {
         entry.usage.hear(if news.is_any { &news.before } else { now }, now, at);
     }
 
+    /// The presence of an image on one agent.
     pub(in crate::fleet) fn presence(&self, number: usize, image: &Sought<'_>) -> Presence {
+        self.presence_as(number, image, || self.holdings.on(number, image))
+    }
+
+    /// The presence of an image on each agent.
+    pub(in crate::fleet) fn presences(&self, image: &Sought<'_>) -> Vec<AgentPresence> {
+        let standing = self.holdings.standing(image);
+        let presence = |(id, number): (&String, &usize)| AgentPresence {
+            agent: id.clone(),
+            presence: self.presence_as(*number, image, || standing.on(*number)),
+        };
+        self.numbers.iter().map(presence).collect()
+    }
+
+    /// The presence of an image on an agent whose engine said this of it.
+    fn presence_as(&self, number: usize, image: &Sought<'_>, said: impl Fn() -> Presence) -> Presence {
         match self.by_number(number) {
-            Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => {
-                match self.holdings.on(number, image) {
-                    // The image the agent has under this name is a stale one for its own architecture, not for this
-                    // one.
-                    Presence::Stale if !entry.agent.is_of(image.identity.architecture) => Presence::Absent,
-                    presence => presence,
-                }
-            }
+            Some(entry) if entry.agent.is_alive() && entry.agent.has_reported => match said() {
+                // The image the agent has under this name is a stale one for its own architecture, not for this one.
+                Presence::Stale if !entry.agent.is_of(image.identity.architecture) => Presence::Absent,
+                presence => presence,
+            },
             _ => Presence::Unknown,
         }
     }
@@ -178,7 +202,9 @@ impl Index {
     ) -> (AgentRecord, bool) {
         // Agents that dial in are identified by their credentials and by nothing else.
         let reached = || self.agents.iter().flatten().filter(|entry| !entry.agent.record.remote);
-        let here = reached().find(|entry| entry.agent.record.address == address);
+        let of_address = (address.to_owned(), 0)..=(address.to_owned(), usize::MAX);
+        let here = self.addresses.range(of_address).filter_map(|(_, number)| self.by_number(*number));
+        let here = here.into_iter().find(|entry| !entry.agent.record.remote);
         let moved = || {
             let same = |entry: &&Entry| about.id.is_some() && entry.agent.record.engine_id == about.id;
             reached().filter(|entry| !entry.agent.is_alive()).find(same)

@@ -1,9 +1,9 @@
 //! Which images are on which agents: which name means what there.
 //!
-//! An agent's report lists everything its engine holds. Each held image is kept only once, however many agents hold
-//! it. For each name there is a set of agents for each content that the name stands for somewhere, and for each image
-//! of the catalog the set of agents where its name means this image. So a question about one image over thousands of
-//! agents takes a few words of bits.
+//! An agent's report lists everything its engine holds. Each held image is kept only once, with the set of the agents
+//! that hold it, and each image of the catalog has the set of agents where its name means this image. So a report costs
+//! one look and one bit for each of its images, and a question about one image over thousands of agents takes a few
+//! words of bits.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::identity::Identity;
-use crate::engine::image::{self, Held, Part};
+use crate::engine::image::Held;
 
 /// The presence of an image on an agent. Of several images of one name, the least says how the name stands there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,15 @@ impl Presence {
     }
 }
 
+/// An image on one agent.
+#[derive(Debug, Clone)]
+pub struct AgentPresence {
+    /// The agent's id.
+    pub(crate) agent: String,
+    /// The presence of the image on this agent.
+    pub(crate) presence: Presence,
+}
+
 /// An image of the catalog, in the form in which the fleet looks for it on agents.
 #[derive(Debug, Clone, Copy)]
 pub struct Sought<'a> {
@@ -51,12 +60,22 @@ pub struct Sought<'a> {
     pub variants: &'a [Identity<'a>],
 }
 
+impl Sought<'_> {
+    /// Whether an engine has the image for one of its architectures.
+    fn is_variant(&self, held: &Held) -> bool {
+        self.variants.iter().any(|variant| held.is(variant))
+    }
+}
+
 /// An image an engine holds, distinguished by all but its size.
 #[derive(Debug, Clone)]
 struct Kept(Arc<Held>);
 
 impl PartialEq for Kept {
     fn eq(&self, other: &Self) -> bool {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return true;
+        }
         let (Held { digest, parts, names, manifests, size_bytes: _ }, other) = (&*self.0, &*other.0);
         *digest == other.digest
             && *names == other.names
@@ -74,23 +93,6 @@ impl Hash for Kept {
     }
 }
 
-/// What a name stands for on an agent: the engine's ID of it, and what the engine has of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Content {
-    digest: Digest,
-    parts: Vec<Part>,
-}
-
-impl Content {
-    fn of(held: &Held) -> Self {
-        Self { digest: held.digest.clone(), parts: held.parts.clone() }
-    }
-
-    fn is(&self, image: &Identity<'_>) -> bool {
-        image::is(&self.digest, &self.parts, image)
-    }
-}
-
 /// What a report changes about its agent.
 #[derive(Debug, Default)]
 pub(crate) struct HoldingsChange {
@@ -105,17 +107,29 @@ pub(crate) struct HoldingsChange {
 /// What all agents hold. Agents are numbers here; `fleet::service` knows their names.
 #[derive(Default)]
 pub(crate) struct Holdings {
-    kept: HashSet<Kept>,
+    kept: HashMap<Kept, usize>,
+    /// What is kept, by its place.
+    places: Vec<Option<Place>>,
+    /// The places that are free for another one.
+    free: Vec<usize>,
     by_agent: HashMap<usize, Vec<Arc<Held>>>,
     by_name: HashMap<Arc<str>, Name>,
     images: Images,
 }
 
+/// An image that agents hold.
+struct Place {
+    held: Arc<Held>,
+    agents: Bits,
+    /// The numbers of the catalog's images that one of its names means.
+    images: Vec<u32>,
+}
+
 /// A name that an agent has, or an image of the catalog.
 #[derive(Default)]
 struct Name {
-    /// What the name stands for, and the agents where it does.
-    contents: HashMap<Content, Bits>,
+    /// The places of what the name stands for somewhere.
+    places: Vec<usize>,
     /// The numbers of the catalog's images of this name: one for each architecture.
     images: Vec<u32>,
 }
@@ -178,12 +192,16 @@ impl Images {
     fn row(&self, number: u32) -> Option<&Row> {
         self.rows.get(number as usize).and_then(Option::as_ref)
     }
+
+    fn row_mut(&mut self, number: u32) -> Option<&mut Row> {
+        self.rows.get_mut(number as usize).and_then(Option::as_mut)
+    }
 }
 
 impl Holdings {
     /// Replaces an agent's last report with this one.
     pub(crate) fn report(&mut self, agent: usize, held: Vec<Held>) -> HoldingsChange {
-        let now: Vec<Arc<Held>> = held.into_iter().map(|held| self.keep(held)).collect();
+        let now = held.into_iter().map(|held| self.keep(Arc::new(held))).collect();
         self.replace(agent, now)
     }
 
@@ -191,31 +209,34 @@ impl Holdings {
     pub(crate) fn revise(&mut self, agent: usize, changed: Vec<Held>, gone: &[Digest]) -> HoldingsChange {
         let touched: HashSet<&Digest> = gone.iter().chain(changed.iter().map(|held| &held.digest)).collect();
         let stays = |held: &&Arc<Held>| !touched.contains(&held.digest);
-        let mut now: Vec<Arc<Held>> = self.of_agent(agent).iter().filter(stays).cloned().collect();
-        now.extend(changed.into_iter().map(|held| self.keep(held)));
+        let now: Vec<Arc<Held>> = self.of_agent(agent).iter().filter(stays).cloned().collect();
+        let now = now.into_iter().chain(changed.into_iter().map(Arc::new));
+        let now = now.map(|held| self.keep(held)).collect();
         self.replace(agent, now)
     }
 
-    fn replace(&mut self, agent: usize, now: Vec<Arc<Held>>) -> HoldingsChange {
+    /// Replaces what an agent holds by what is kept at these places.
+    fn replace(&mut self, agent: usize, now: Vec<(usize, Arc<Held>)>) -> HoldingsChange {
         let before = self.by_agent.remove(&agent).unwrap_or_default();
         // Equal images are kept only once, so this compares addresses.
-        let is_news =
-            before.len() != now.len() || before.iter().zip(&now).any(|(old, new)| !Arc::ptr_eq(old, new));
+        let is_news = before.len() != now.len()
+            || before.iter().zip(&now).any(|(old, (_, new))| !Arc::ptr_eq(old, new));
         if !is_news {
             self.by_agent.insert(agent, before);
             return HoldingsChange::default();
         }
         let (mut images, mut present) = (Bits::default(), Bits::default());
-        for held in &before {
-            self.mark(agent, held, false, &mut images);
+        let left: Vec<usize> = before.iter().filter_map(|held| self.place_of(held)).collect();
+        for place in &left {
+            self.mark(agent, *place, false, &mut images);
         }
-        for held in &now {
-            self.mark(agent, held, true, &mut present);
+        for (place, _) in &now {
+            self.mark(agent, *place, true, &mut present);
         }
         images.toggle(&present);
-        self.by_agent.insert(agent, now);
-        for held in &before {
-            self.forget_if_unheld(held);
+        self.by_agent.insert(agent, now.into_iter().map(|(_, held)| held).collect());
+        for place in left {
+            self.forget_if_unheld(place);
         }
         HoldingsChange { is_any: true, images, before }
     }
@@ -226,56 +247,70 @@ impl Holdings {
         self.by_agent.remove(&agent);
     }
 
-    fn keep(&mut self, held: Held) -> Arc<Held> {
-        let held = Kept(Arc::new(held));
-        if let Some(known) = self.kept.get(&held) {
-            return Arc::clone(&known.0);
-        }
-        self.kept.insert(held.clone());
-        held.0
+    fn place_of(&self, held: &Arc<Held>) -> Option<usize> {
+        self.kept.get(&Kept(Arc::clone(held))).copied()
     }
 
-    /// Notes that an agent holds this image, or no longer does; adds the numbers of the catalog's images that it is.
-    fn mark(&mut self, agent: usize, held: &Held, is_there: bool, images: &mut Bits) {
-        let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
-        let content = Content::of(held);
-        for name in &held.names {
-            // Almost always another agent has the image under this name already, so a report of many images copies no
-            // names.
+    /// The place of an image, which it gets if it is new, and the one that is kept of all that are equal.
+    fn keep(&mut self, held: Arc<Held>) -> (usize, Arc<Held>) {
+        let held = Kept(held);
+        if let Some((known, place)) = self.kept.get_key_value(&held) {
+            return (*place, Arc::clone(&known.0));
+        }
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        let mut images = Vec::new();
+        for name in &held.0.names {
             let known = match self.by_name.get_mut(name.as_str()) {
                 Some(known) => known,
                 None => self.by_name.entry(name.as_str().into()).or_default(),
             };
-            match known.contents.get_mut(&content) {
-                Some(agents) => set(agents),
-                None => set(known.contents.entry(content.clone()).or_default()),
-            }
-            for number in &known.images {
-                let row = self.images.rows.get_mut(*number as usize).and_then(Option::as_mut);
-                if let Some(row) = row.filter(|row| content.is(&row.identity())) {
-                    set(&mut row.holders);
-                    images.insert(*number as usize);
-                }
+            known.places.push(place);
+            let is = |number: &&u32| self.images.row(**number).is_some_and(|row| held.0.is(&row.identity()));
+            images.extend(known.images.iter().filter(is));
+        }
+        let new = Place { held: Arc::clone(&held.0), agents: Bits::default(), images };
+        if let Some(free) = self.places.get_mut(place) {
+            *free = Some(new);
+        }
+        self.kept.insert(held.clone(), place);
+        (place, held.0)
+    }
+
+    /// Notes that an agent holds what is kept here, or no longer does; adds the numbers of the catalog's images that it
+    /// is.
+    fn mark(&mut self, agent: usize, place: usize, is_there: bool, images: &mut Bits) {
+        let set = |bits: &mut Bits| if is_there { bits.insert(agent) } else { bits.remove(agent) };
+        let Some(place) = self.places.get_mut(place).and_then(Option::as_mut) else { return };
+        set(&mut place.agents);
+        for number in &place.images {
+            if let Some(row) = self.images.row_mut(*number) {
+                set(&mut row.holders);
+                images.insert(*number as usize);
             }
         }
     }
 
-    fn forget_if_unheld(&mut self, held: &Arc<Held>) {
-        // One reference is in `kept`, one is in what was there before.
-        if Arc::strong_count(held) > 2 {
+    fn forget_if_unheld(&mut self, number: usize) {
+        let is_unheld = |place: &mut Place| place.agents.is_empty();
+        let Some(place) = self.places.get_mut(number).and_then(|place| place.take_if(is_unheld)) else {
             return;
-        }
-        self.kept.remove(&Kept(Arc::clone(held)));
-        for name in &held.names {
+        };
+        self.free.push(number);
+        self.kept.remove(&Kept(Arc::clone(&place.held)));
+        for name in &place.held.names {
+            if let Some(known) = self.by_name.get_mut(name.as_str()) {
+                known.places.retain(|known| *known != number);
+            }
             self.tidy(name);
         }
     }
 
-    /// Forgets what a name no longer stands for anywhere, and the name itself once nothing has it.
+    /// Forgets a name once nothing has it.
     fn tidy(&mut self, name: &str) {
-        let Some(known) = self.by_name.get_mut(name) else { return };
-        known.contents.retain(|_, agents| !agents.is_empty());
-        if known.contents.is_empty() && known.images.is_empty() {
+        if self.by_name.get(name).is_some_and(|known| known.places.is_empty() && known.images.is_empty()) {
             self.by_name.remove(name);
         }
     }
@@ -287,21 +322,22 @@ impl Holdings {
 
     /// The agents where this name means this image.
     pub(crate) fn present(&self, name: &str, image: &Identity<'_>) -> Bits {
-        self.agents(name, |content| content.is(image))
+        self.agents(name, |held| held.is(image))
     }
 
-    /// The agents where this name stands for such a content.
-    fn agents(&self, name: &str, is_such: impl Fn(&Content) -> bool) -> Bits {
+    /// The agents where this name stands for such an image.
+    fn agents(&self, name: &str, is_such: impl Fn(&Held) -> bool) -> Bits {
         let mut found = Bits::default();
-        for (_, agents) in self.contents(name).filter(|(content, _)| is_such(content)) {
-            found.union_with(agents);
+        for place in self.named(name).filter(|place| is_such(&place.held)) {
+            found.union_with(&place.agents);
         }
         found
     }
 
-    /// What this name stands for, each with the agents where it does.
-    fn contents(&self, name: &str) -> impl Iterator<Item = (&Content, &Bits)> {
-        self.by_name.get(name).into_iter().flat_map(|known| &known.contents)
+    /// What this name stands for.
+    fn named(&self, name: &str) -> impl Iterator<Item = &Place> {
+        let places = self.by_name.get(name).into_iter().flat_map(|known| &known.places);
+        places.filter_map(|place| self.places.get(*place)?.as_ref())
     }
 
     /// Takes in an image of the catalog and returns its number, which stays valid until [`Holdings::forget`].
@@ -312,7 +348,14 @@ impl Holdings {
             None => name.into(),
         };
         let number = self.images.add(Arc::clone(&key), image, holders);
-        self.by_name.entry(key).or_default().images.push(number);
+        let known = self.by_name.entry(key).or_default();
+        known.images.push(number);
+        for place in &known.places {
+            let place = self.places.get_mut(*place).and_then(Option::as_mut);
+            if let Some(place) = place.filter(|place| place.held.is(image)) {
+                place.images.push(number);
+            }
+        }
         number
     }
 
@@ -322,6 +365,11 @@ impl Holdings {
         self.images.free.push(number);
         if let Some(known) = self.by_name.get_mut(&row.name) {
             known.images.retain(|known| *known != number);
+            for place in &known.places {
+                if let Some(place) = self.places.get_mut(*place).and_then(Option::as_mut) {
+                    place.images.retain(|known| *known != number);
+                }
+            }
         }
         self.tidy(&row.name);
     }
@@ -344,19 +392,48 @@ impl Holdings {
 
     /// The agents where this name means another image.
     pub(crate) fn stale(&self, name: &str, image: &Identity<'_>) -> Bits {
-        self.agents(name, |content| !content.is(image))
+        self.agents(name, |held| !held.is(image))
+    }
+
+    /// How the name of an image stands on all agents.
+    pub(crate) fn standing(&self, image: &Sought<'_>) -> Standing {
+        Standing {
+            present: self.present(image.name, &image.identity),
+            stale: self.agents(image.name, |held| !image.is_variant(held)),
+        }
     }
 
     /// The presence of this image on one agent that has reported.
     pub(crate) fn on(&self, agent: usize, image: &Sought<'_>) -> Presence {
-        let mut is_stale = false;
-        for (content, _) in self.contents(image.name).filter(|(_, agents)| agents.contains(agent)) {
-            if content.is(&image.identity) {
+        let mut presence = Presence::Absent;
+        for place in self.named(image.name).filter(|place| place.agents.contains(agent)) {
+            if place.held.is(&image.identity) {
                 return Presence::Present;
             }
-            is_stale |= !image.variants.iter().any(|variant| content.is(variant));
+            if !image.is_variant(&place.held) {
+                presence = Presence::Stale;
+            }
         }
-        if is_stale { Presence::Stale } else { Presence::Absent }
+        presence
+    }
+}
+
+/// How the name of an image stands, for each agent.
+pub(crate) struct Standing {
+    present: Bits,
+    stale: Bits,
+}
+
+impl Standing {
+    /// The presence of the image on an agent that has reported.
+    pub(crate) fn on(&self, agent: usize) -> Presence {
+        if self.present.contains(agent) {
+            Presence::Present
+        } else if self.stale.contains(agent) {
+            Presence::Stale
+        } else {
+            Presence::Absent
+        }
     }
 }
 

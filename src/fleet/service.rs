@@ -25,7 +25,7 @@ use crate::fleet::agent::{Agent, AgentRecord, Status};
 use crate::fleet::error::ExpressionError;
 use crate::fleet::index::{Index, ReadEpoch, Selection};
 use crate::fleet::labels::set_labels;
-use crate::fleet::presence::{HoldingsChange, Presence, Sought};
+use crate::fleet::presence::{AgentPresence, HoldingsChange, Presence, Sought};
 use crate::store::table::Writer;
 use crate::store::{Store, Table};
 
@@ -74,15 +74,6 @@ pub(in crate::fleet) struct Joined {
     pub(in crate::fleet) address: String,
     pub(in crate::fleet) scaling_group: Option<String>,
     pub(in crate::fleet) labels: BTreeMap<String, String>,
-}
-
-/// An image on one agent.
-#[derive(Debug, Clone)]
-pub struct AgentPresence {
-    /// The agent's id.
-    pub(crate) agent: String,
-    /// The presence of the image on this agent.
-    pub(crate) presence: Presence,
 }
 
 impl Fleet {
@@ -199,12 +190,7 @@ impl Fleet {
     /// The presence of an image on every agent, ordered by id. For super-admins.
     pub fn image_presence(&self, caller: &Caller, image: &Sought<'_>) -> Result<Vec<AgentPresence>> {
         caller.require_superadmin("image_presence")?;
-        let index = self.index.read();
-        let standing = |(id, number): (&String, &usize)| AgentPresence {
-            agent: id.clone(),
-            presence: index.presence(*number, image),
-        };
-        Ok(index.numbers.iter().map(standing).collect())
+        Ok(self.index.read().presences(image))
     }
 
     /// The presence of an image on one agent, without asking who the caller is.
