@@ -105,6 +105,8 @@ impl Document {
 pub struct Flow {
     /// The position of the first byte in the blob: the requested one, or 0.
     pub(crate) from: u64,
+    /// Whether a whole blob comes to its end only if its digest is right.
+    pub(crate) is_verified: bool,
     /// The bytes, in pieces of bounded size. A fault ends this flow; after one that [may pass](Fault::is_transient),
     /// another flow may be opened where this one ended.
     pub(crate) pieces: BoxStream<'static, Result<Bytes, Fault>>,

@@ -328,12 +328,16 @@ impl Cache {
             throttle: &section.throttle,
             source: behind.as_ref(),
         };
-        let brought = fetcher.bring(&blob, &told).await;
-        if brought.is_ok() {
-            self.state.lock().touch(&(section.host.clone(), blob.digest.clone()), blob.size);
+        let end = |ended| state.send_modify(|state| state.ended = Some(ended));
+        match fetcher.bring(&blob, &told).await {
+            Ok(()) => {
+                self.state.lock().touch(&(section.host.clone(), blob.digest.clone()), blob.size);
+                drop(reserved);
+                end(Ok(()));
+            }
+            // Its readers learn why before the part goes.
+            Err(why) => end(Err(why)),
         }
-        drop(reserved);
-        state.send_modify(|state| state.ended = Some(brought));
     }
 }
 
@@ -400,10 +404,11 @@ impl Cached {
                     behind: Arc::clone(&self.behind),
                     remarks: Arc::clone(&self.remarks),
                     file: None,
+                    is_whole: from == 0,
                     at: from,
                     seen: 0,
                 };
-                return Ok(Flow { from, pieces: reading.pieces() });
+                return Ok(Flow { from, is_verified: from == 0, pieces: reading.pieces() });
             }
         };
         let read = pieces(file, from, blob.size.saturating_sub(from)).map(move |piece| {
@@ -413,7 +418,7 @@ impl Cached {
         });
         let read = read.boxed();
         if from > 0 {
-            return Ok(Flow { from, pieces: read });
+            return Ok(Flow { from, is_verified: false, pieces: read });
         }
         // Who reads it verifies it too, but can't mend this copy.
         let (cache, digest) = (Arc::clone(&self.cache), blob.digest.clone());
@@ -422,7 +427,7 @@ impl Cached {
             let dropped = blocking(move || Ok(cache.drop_wrong(&section, &digest)));
             dropped.map(|_| ()).boxed()
         };
-        Ok(Flow { from, pieces: verified(read, blob.digest.clone(), doubt) })
+        Ok(Flow { from, is_verified: true, pieces: verified(read, blob.digest.clone(), doubt) })
     }
 }
 

@@ -203,7 +203,7 @@ impl Source for Chain {
 /// Wraps a flow so that its peer is given up if it breaks off or is too slow. The reader may be slow too, so only the
 /// time spent waiting for the peer counts.
 fn watched(state: Arc<Mutex<State>>, peer: Peer, flow: Flow) -> Flow {
-    let Flow { from, pieces } = flow;
+    let Flow { from, pieces, .. } = flow;
     let begun = (pieces, Duration::ZERO, 0_u64);
     let pieces = stream::unfold(Some(begun), move |going| {
         let (state, peer) = (Arc::clone(&state), peer.clone());
@@ -230,7 +230,7 @@ fn watched(state: Arc<Mutex<State>>, peer: Peer, flow: Flow) -> Flow {
             Some((Err(Fault::new(Class::Network, fault.message)), None))
         }
     });
-    Flow { from, pieces: pieces.boxed() }
+    Flow { from, is_verified: false, pieces: pieces.boxed() }
 }
 
 #[cfg(test)]
@@ -274,7 +274,7 @@ mod tests {
                 }
                 Self::Fault(class) => return Err(Fault::new(*class, "no")),
             };
-            Ok(Flow { from, pieces: stream::iter(pieces).boxed() })
+            Ok(Flow { from, is_verified: false, pieces: stream::iter(pieces).boxed() })
         }
     }
 

@@ -105,6 +105,6 @@ impl Source for Beside {
         let (file, _) = opened.ok_or_else(missing)?;
         let pieces = pieces(file, from, size.saturating_sub(from));
         let pieces = pieces.map(|piece| piece.map_err(|error| Fault::new(Class::Other, error.to_string())));
-        Ok(Flow { from, pieces: pieces.boxed() })
+        Ok(Flow { from, is_verified: false, pieces: pieces.boxed() })
     }
 }

@@ -49,7 +49,7 @@ impl Source for Repository {
                 Err(error) => Some((Err(fault(&error)), None)),
             }
         });
-        Ok(Flow { from, pieces: pieces.boxed() })
+        Ok(Flow { from, is_verified: false, pieces: pieces.boxed() })
     }
 }
 

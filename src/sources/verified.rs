@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use crate::base::digest::Digest;
+use crate::base::digest::{Digest, Hasher};
 use crate::engine::fault::{Class, Fault};
 
 /// The pieces of a whole blob, of which the last is held back until the digest is known to be right. Otherwise the flow
@@ -14,7 +14,17 @@ pub(crate) fn verified(
     digest: Digest,
     doubt: impl Fn() -> BoxFuture<'static, ()> + Clone + Send + 'static,
 ) -> BoxStream<'static, Result<Bytes, Fault>> {
-    let begun = (pieces, digest.hasher(), Bytes::new());
+    verified_after(digest.hasher(), pieces, digest, doubt)
+}
+
+/// The same for the rest of a blob, with the hasher of the bytes before it.
+pub(crate) fn verified_after(
+    before: Hasher,
+    pieces: BoxStream<'static, Result<Bytes, Fault>>,
+    digest: Digest,
+    doubt: impl Fn() -> BoxFuture<'static, ()> + Clone + Send + 'static,
+) -> BoxStream<'static, Result<Bytes, Fault>> {
+    let begun = (pieces, before, Bytes::new());
     let pieces = stream::unfold(Some(begun), move |going| {
         let (digest, doubt) = (digest.clone(), doubt.clone());
         async move {

@@ -149,10 +149,11 @@ impl Fetcher<'_> {
         mut part: Part,
         at: &(dyn Fn(&Part) + Send + Sync),
     ) -> Result<(Part, Option<Fault>), Fault> {
-        let Flow { from, mut pieces } = match self.source.blob(&blob.digest, blob.size, part.length()).await {
-            Ok(flow) => flow,
-            Err(fault) => return Ok((part, Some(fault))),
-        };
+        let Flow { from, mut pieces, .. } =
+            match self.source.blob(&blob.digest, blob.size, part.length()).await {
+                Ok(flow) => flow,
+                Err(fault) => return Ok((part, Some(fault))),
+            };
         if from != part.length() {
             // The source does not support ranges.
             (part, ()) = with(part, Part::restart).await?;

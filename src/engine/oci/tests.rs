@@ -131,7 +131,11 @@ impl Source for TestSource {
         });
         let later = pieces(after);
         let later = opened.flat_map(move |()| stream::iter(later.clone()));
-        Ok(Flow { from, pieces: stream::iter(pieces(rest)).chain(later).chain(stream::iter(end)).boxed() })
+        Ok(Flow {
+            from,
+            is_verified: false,
+            pieces: stream::iter(pieces(rest)).chain(later).chain(stream::iter(end)).boxed(),
+        })
     }
 }
 

@@ -5,16 +5,19 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::FutureExt as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Arrival, Arriving, MAX_REMARKS, Section, length};
+use crate::base::digest::Hasher;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::oci::fetch::blocking;
 use crate::engine::oci::manifest::Blob;
 use crate::engine::source::Source;
-use crate::sources::file::PIECE;
+use crate::sources::file::{PIECE, pieces};
+use crate::sources::verified::verified_after;
 
 /// A blob that is read while it arrives.
 pub(super) struct Reading {
@@ -26,6 +29,8 @@ pub(super) struct Reading {
     pub(super) behind: Arc<dyn Source>,
     pub(super) remarks: Arc<Mutex<Vec<String>>>,
     pub(super) file: Option<File>,
+    /// Whether it reads from the first byte on.
+    pub(super) is_whole: bool,
     /// How far the reader is.
     pub(super) at: u64,
     /// How far the blob was when this last looked. It goes back only if the bytes so far were wrong.
@@ -82,7 +87,13 @@ impl Reading {
                 Step::End => return None,
                 Step::Read(most) => {
                     return match self.read(most).await {
-                        Ok((piece, reading)) => Some((Ok(piece), Some(Ok(reading)))),
+                        Ok((Ok(piece), reading)) => Some((Ok(piece), Some(Ok(reading)))),
+                        Ok((Err(fault), reading)) => {
+                            // The part may be gone: its transfer has just failed.
+                            let ended = reading.follower.borrow().ended.clone();
+                            let why = ended.and_then(Result::err).unwrap_or(fault);
+                            reading.go_behind(&why).await
+                        }
                         Err(fault) => Some((Err(fault), None)),
                     };
                 }
@@ -101,46 +112,74 @@ impl Reading {
         }
     }
 
-    async fn read(mut self, most: u64) -> Result<(Bytes, Self), Fault> {
+    async fn read(mut self, most: u64) -> Result<(Result<Bytes, Fault>, Self), Fault> {
         let read = blocking(move || {
-            let failed =
-                |error: &io::Error| Fault::new(Class::Network, format!("the cache can't be read: {error}"));
-            let mut file = match self.file.take() {
-                Some(file) => file,
-                None => File::open(self.section.layout.part(&self.blob.digest))
-                    .or_else(|_| File::open(self.section.layout.blob(&self.blob.digest)))
-                    .map_err(|error| failed(&error))?,
-            };
-            let most = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
-            let mut piece = vec![0; most];
-            file.seek(SeekFrom::Start(self.at))
-                .and_then(|_| file.read_exact(&mut piece))
-                .map_err(|error| failed(&error))?;
-            self.at += length(&piece);
-            self.file = Some(file);
-            Ok((Bytes::from(piece), self))
+            let piece = self.read_now(most).map_err(|error| unreadable(&error));
+            Ok((piece, self))
         });
         read.await
     }
 
-    /// Goes on where this stopped, from the source behind the cache.
+    /// Reads the next bytes. It waits for the disk.
+    fn read_now(&mut self, most: u64) -> io::Result<Bytes> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(self.section.layout.part(&self.blob.digest))
+                .or_else(|_| File::open(self.section.layout.blob(&self.blob.digest)))?,
+        };
+        let most = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
+        let mut piece = vec![0; most];
+        file.seek(SeekFrom::Start(self.at))?;
+        file.read_exact(&mut piece)?;
+        self.at += length(&piece);
+        self.file = Some(file);
+        Ok(Bytes::from(piece))
+    }
+
+    /// Goes on where this stopped, from the source behind the cache. A whole blob is verified nevertheless.
     async fn go_behind(self, why: &Fault) -> Option<(Result<Bytes, Fault>, Option<Result<Self, Rest>>)> {
         remark(&self.remarks, why);
-        let Self { behind, blob, at, arrival, .. } = self;
+        let Self { behind, blob, at, arrival, is_whole, file, .. } = self;
         drop(arrival);
-        match behind.blob(&blob.digest, blob.size, at).await {
-            Ok(flow) if flow.from == at => {
-                let mut rest = flow.pieces;
+        let rest = async {
+            let flow = behind.blob(&blob.digest, blob.size, at).await?;
+            if flow.from != at {
+                let why = "the source behind the cache can't go on where it broke off";
+                return Err(Fault::new(Class::Network, why));
+            }
+            if !is_whole {
+                return Ok(flow.pieces);
+            }
+            let hasher = begun(file, at, blob.digest.hasher()).await?;
+            let doubted = blob.digest.clone();
+            let doubt = move || {
+                let (behind, doubted) = (Arc::clone(&behind), doubted.clone());
+                async move { behind.doubt(&doubted).await }.map(|_| ()).boxed()
+            };
+            Ok(verified_after(hasher, flow.pieces, blob.digest, doubt))
+        };
+        match rest.await {
+            Ok(mut rest) => {
                 let piece = rest.next().await?;
                 Some((piece, Some(Err(rest))))
-            }
-            Ok(_) => {
-                let why = "the source behind the cache can't go on where it broke off";
-                Some((Err(Fault::new(Class::Network, why)), None))
             }
             Err(fault) => Some((Err(fault), None)),
         }
     }
+}
+
+/// The hasher after the first bytes of this file, which were handed on already.
+async fn begun(file: Option<File>, bytes: u64, mut hasher: Hasher) -> Result<Hasher, Fault> {
+    let Some(file) = file else { return Ok(hasher) };
+    let mut there = pieces(file, 0, bytes);
+    while let Some(piece) = there.next().await {
+        hasher.update(&piece.map_err(|error| unreadable(&error))?);
+    }
+    Ok(hasher)
+}
+
+fn unreadable(error: &io::Error) -> Fault {
+    Fault::new(Class::Network, format!("the cache can't be read: {error}"))
 }
 
 /// What is left of a blob, from behind the cache.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,6 +30,10 @@ struct Registry {
     /// How many bytes it sends before it waits.
     sends: watch::Sender<usize>,
     is_on: watch::Sender<bool>,
+    /// Where its next flow breaks off for good.
+    breaks: Mutex<Option<usize>>,
+    /// What the later ones send instead.
+    lies: Mutex<Option<u8>>,
 }
 
 impl Registry {
@@ -39,6 +44,8 @@ impl Registry {
             sent: Arc::default(),
             sends: watch::Sender::new(usize::MAX),
             is_on: watch::Sender::new(true),
+            breaks: Mutex::default(),
+            lies: Mutex::default(),
         })
     }
 
@@ -77,7 +84,9 @@ impl Source for Registry {
             return Err(Fault::new(Class::Other, "it is off"));
         }
         let (size, start) = (usize::try_from(size).unwrap(), usize::try_from(from).unwrap());
-        let (bytes, sends) = (Bytes::from(self.bytes(size)), self.sends.subscribe());
+        let breaks = self.breaks.lock().take();
+        let letter = self.lies.lock().filter(|_| breaks.is_none()).unwrap_or(self.letter);
+        let (bytes, sends) = (Bytes::from(vec![letter; size]), self.sends.subscribe());
         let sent = Arc::clone(&self.sent);
         let pieces = stream::unfold((start, sends), move |(at, mut sends)| {
             let (bytes, sent) = (bytes.clone(), Arc::clone(&sent));
@@ -85,13 +94,16 @@ impl Source for Registry {
                 if at == bytes.len() {
                     return None;
                 }
+                if breaks.is_some_and(|breaks| at >= breaks) {
+                    return Some((Err(Fault::new(Class::Other, "it breaks off")), (bytes.len(), sends)));
+                }
                 let most = *sends.wait_for(|most| *most > at).await.ok()?;
                 let end = (at + 64 * 1024).min(bytes.len()).min(most);
                 sent.fetch_add(end - at, Ordering::SeqCst);
                 Some((Ok(bytes.slice(at..end)), (end, sends)))
             }
         });
-        Ok(Flow { from, pieces: pieces.boxed() })
+        Ok(Flow { from, is_verified: false, pieces: pieces.boxed() })
     }
 }
 
@@ -284,6 +296,19 @@ async fn what_was_on_its_way_when_the_process_was_killed_goes_on_and_goes_first_
     assert!(part(2 * half - 2).exists());
     get(&source, &registry, 2 * half - 3).await;
     assert!(!part(2 * half - 2).exists() && scene.blob_file(&registry, MEBIBYTE).exists());
+}
+
+#[tokio::test]
+async fn what_the_cache_had_to_give_up_is_verified_to_its_end() {
+    for letter in [b'a', b'x'] {
+        let (scene, registry) = (Scene::of(3), Registry::of('a'));
+        let source = scene.before(&registry);
+        *registry.breaks.lock() = Some(MEBIBYTE / 2);
+        *registry.lies.lock() = Some(letter);
+        let bytes = read(&source, &registry.digest(MEBIBYTE), MEBIBYTE).await;
+        assert_eq!(bytes.is_ok_and(|bytes| bytes == registry.bytes(MEBIBYTE)), letter == b'a');
+        assert!(source.remarks()[0].contains("breaks off"), "{:?}", source.remarks());
+    }
 }
 
 #[tokio::test]
