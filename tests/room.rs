@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::app::App;
+use crate::support::clock::Clocks;
 use crate::support::dockerd::RealDocker;
 use crate::support::image::Image;
+use crate::support::process::{Outcome, run};
 use crate::support::registry::RealRegistry;
 use crate::support::wait::{PATIENCE, until};
 
@@ -26,7 +28,11 @@ struct Scene {
     docker: RealDocker,
     registry: RealRegistry,
     agent: String,
+    clocks: Clocks,
 }
+
+/// So long after an agent was first seen, what was there by then is not new any more.
+const LATER: i64 = 2 * 60 * 60;
 
 /// An image of that many bytes, none of which it shares.
 fn image(repository: &str, tag: &str, bytes: usize) -> Image {
@@ -34,7 +40,7 @@ fn image(repository: &str, tag: &str, bytes: usize) -> Image {
 }
 
 impl Scene {
-    /// Pulls these images onto a Docker, and starts a server for it.
+    /// Pulls these images onto a Docker, and starts a server for it, which has watched it for two hours.
     async fn set(docker: RealDocker, images: &[Image]) -> Option<Self> {
         let registry = RealRegistry::open().await?;
         registry.push_all(images.to_vec()).await;
@@ -43,19 +49,32 @@ impl Scene {
                 .docker_ok(&["pull", &format!("{}/{}:{}", registry.host(), image.repository, image.tag)])
                 .await;
         }
-        let url = docker.url();
+        let clocks = Clocks::real();
+        let (url, shown) = (docker.url(), clocks.shown_to());
         let app = App::start_with(move |command| {
+            shown(command);
             command.args(["--engine", &url]);
         })
         .await;
         app.admin().add_registry(&registry).await;
         app.admin().scan(registry.host()).await;
         let agent = app.admin().agents_alive(1).await.remove(0);
-        Some(Self { app, docker, registry, agent })
+        let mut scene = Self { app, docker, registry, agent, clocks };
+        let first = scene.images_by(&scene.app.admin()).await;
+        assert!(first.iter().all(|image| image["stays"] == "fresh"), "it may have just come: {first:#?}");
+        scene.clocks.pass(LATER);
+        Some(scene)
     }
 
     fn api(&self) -> Api {
-        self.app.admin()
+        self.app.admin().ahead(LATER)
+    }
+
+    /// Runs a `wharf` command to its end, by the server's clocks.
+    async fn wharf(&self, arguments: &[&str]) -> Outcome {
+        let mut command = self.app.command(arguments);
+        self.clocks.shown_to()(&mut command);
+        run(&mut command, self.app.launch().root(), PATIENCE).await
     }
 
     fn name(&self, image: &str) -> String {
@@ -74,9 +93,13 @@ impl Scene {
 
     /// The images on the agent by wharf's words, by name.
     async fn images(&self) -> Vec<Value> {
+        self.images_by(&self.api()).await
+    }
+
+    async fn images_by(&self, api: &Api) -> Vec<Value> {
         let query = "query($a: String!) { agent_images(agent_id: $a) {
             names known stays wanted_by pinned size_bytes usage { in_use last_used_at unused_since came_at } } }";
-        let data = self.api().ask(query, json!({"a": self.agent})).await;
+        let data = api.ask(query, json!({"a": self.agent})).await;
         data["agent_images"].as_array().unwrap().clone()
     }
 

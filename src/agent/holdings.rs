@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
     is_read: bool,
     held: BTreeMap<Digest, Held>,
     disk: Option<Disk>,
-    /// What its containers use, if it can tell.
+    /// What its containers use, if it can tell, and could when it was last asked.
     uses: Option<Uses>,
 }
 
@@ -67,7 +67,7 @@ impl Holdings {
             snapshot.held =
                 held.into_iter().take(MAX_IMAGES).map(|held| (held.digest.clone(), held)).collect();
             snapshot.disk = disk.or(snapshot.disk);
-            snapshot.uses = uses.or(snapshot.uses.take());
+            snapshot.uses = uses;
             snapshot.is_read = true;
         });
         Ok(())
@@ -77,9 +77,8 @@ impl Holdings {
     async fn look_at_uses(&self) {
         let _alone = self.reading.lock().await;
         let held: Vec<Held> = self.snapshot.borrow().held.values().cloned().collect();
-        if let Some(uses) = self.uses(&held).await {
-            self.change(|snapshot| snapshot.uses = Some(uses));
-        }
+        let uses = self.uses(&held).await;
+        self.change(|snapshot| snapshot.uses = uses);
     }
 
     /// What containers use of these images. If that can't be read now, it is read again later: it must not keep the
@@ -146,7 +145,9 @@ pub(crate) fn messages(before: Option<&Snapshot>, now: &Snapshot) -> Vec<FromAge
         messages.push(FromAgent::Here(about.clone().into()));
     }
     if now.is_read {
-        match met.filter(|before| before.is_read) {
+        // That it can't tell what is used any more, only a full report says.
+        let tells = |before: &&Snapshot| before.uses.is_none() || now.uses.is_some();
+        match met.filter(|before| before.is_read).filter(tells) {
             None => messages.extend(full(now)),
             Some(before) => messages.extend(changes(before, now)),
         }
@@ -282,6 +283,12 @@ mod tests {
         assert!(images(&all)[0].uses.is_some());
         let unknown = Snapshot { uses: None, ..with(&["a"]) };
         assert!(images(&messages(None, &unknown))[0].uses.is_none(), "what is not known is not told");
+        let lost = messages(Some(&idle), &unknown);
+        assert!(
+            images(&lost)[0].full && images(&lost)[0].uses.is_none(),
+            "and that it is not known any more is"
+        );
+        assert!(messages(Some(&unknown), &unknown).is_empty());
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// Whether it is known when the image came.
+    pub(crate) fn came_is_known(&self) -> bool {
+        self.came_at.is_some()
+    }
+
     /// For people: `in use`, a time, or since when no container was seen to use it.
     pub(crate) fn line(&self) -> String {
         match (self.in_use, self.last_used_at.as_deref(), self.unused_since.as_deref()) {

@@ -202,7 +202,8 @@ pub(crate) async fn on_agent(client: &Client, id: &str, as_json: bool) -> Result
             notes.push("not in the catalog".into());
         }
         if image.stays.as_deref() == Some("fresh") {
-            notes.push("came within the hour".into());
+            let came = image.usage.as_ref().is_some_and(Usage::came_is_known);
+            notes.push(if came { "came within the hour" } else { "first seen within the hour" }.into());
         }
         vec![
             size(image.size_bytes),

@@ -239,6 +239,7 @@ impl Session {
         let too_many = || Unacceptable(format!("it tells of more than {MAX_IMAGES} images"));
         let held = images.held.into_iter().map(Held::try_from).collect::<Result<Vec<_>, _>>()?;
         let (fleet, disk) = (&self.links.fleet, images.disk.map(Into::into));
+        let tells_all = images.full && images.last;
         if images.full {
             let all = report.get_or_insert_default();
             all.extend(held);
@@ -254,8 +255,10 @@ impl Session {
             }
             fleet.revise(&self.id, held, &images.gone, disk);
         }
-        if let Some(uses) = images.uses {
-            fleet.note_uses(&self.id, &uses.into());
+        match images.uses {
+            Some(uses) => fleet.note_uses(&self.id, &uses.into()),
+            None if tells_all => fleet.note_untold(&self.id),
+            None => {}
         }
         self.link.changed.send_replace(());
         Ok(())

@@ -31,10 +31,14 @@ pub(crate) struct Moment {
 /// What is known about the use of an agent's images.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Usage {
-    /// Since when it is watched without a long gap; `None` before its first report.
+    /// Since when it is watched without a long gap; `None` before its first report. Nothing is known from before.
     since: Option<Timestamp>,
-    /// Whether it tells what its containers use.
-    tells: bool,
+    /// The same on the steady clock, if it was since the server started.
+    since_steady: Option<Instant>,
+    /// Since when it tells what its containers use, without a long gap; `None` if it never did.
+    told_since: Option<Timestamp>,
+    /// When it last told that, while it does not.
+    untold: Option<Timestamp>,
     in_use: BTreeSet<Digest>,
     marks: BTreeMap<Digest, Mark>,
     /// When it was last watched, while it is not: it is away, or the server has started.
@@ -64,7 +68,9 @@ struct Mark {
 pub(in crate::fleet) struct UsageRecord {
     since: Timestamp,
     #[serde(default)]
-    tells: bool,
+    told_since: Option<Timestamp>,
+    #[serde(default)]
+    untold: Option<Timestamp>,
     #[serde(default)]
     in_use: BTreeSet<Digest>,
     #[serde(default)]
@@ -82,16 +88,20 @@ pub(in crate::fleet) struct UsageRecord {
 pub(crate) struct ImageUse {
     /// Whether a container made from it exists, running or not.
     pub(crate) is_in_use: bool,
-    /// Whether the agent tells what its containers use.
+    /// Whether the agent tells what its containers use. If not, nobody knows how long it was unused.
     pub(crate) is_told: bool,
     /// When a container last used it, as far as that was seen; now, if it is in use.
     pub(crate) last_used: Option<Timestamp>,
-    /// No container was seen to use it since then: since its last use, since it came, or since the agent is watched.
+    /// No container was seen to use it since then: since its last use, since it came, or since somebody looks.
     pub(crate) idle_since: Timestamp,
     /// When it came, if that was seen.
     pub(crate) came: Option<Timestamp>,
     /// The same on the steady clock, if it was since the server started.
     pub(crate) came_steady: Option<Instant>,
+    /// Since when its agent is watched: what was there by then may have come at any time before.
+    pub(crate) watched: Option<Timestamp>,
+    /// The same on the steady clock, if it was since the server started.
+    pub(crate) watched_steady: Option<Instant>,
 }
 
 impl Usage {
@@ -101,7 +111,9 @@ impl Usage {
         let out_of_sight = record.out_of_sight.or(stopped).unwrap_or(record.since);
         let mut usage = Self {
             since: Some(record.since),
-            tells: record.tells,
+            since_steady: None,
+            told_since: record.told_since,
+            untold: record.untold,
             in_use: record.in_use,
             marks: record.marks,
             out_of_sight: None,
@@ -121,7 +133,8 @@ impl Usage {
         };
         Some(UsageRecord {
             since: self.since?,
-            tells: self.tells,
+            told_since: self.told_since,
+            untold: self.untold,
             in_use: self.in_use.clone(),
             marks: self.marks.clone(),
             images: known,
@@ -136,16 +149,15 @@ impl Usage {
         self.is_unsaved |= gap.is_some();
         if gap.is_some_and(|gap| at.day.duration_since(gap) > GAP) {
             // Nobody knows what was used meanwhile.
-            self.since = Some(at.day);
-            self.is_unsaved = true;
+            self.begin(at);
+            self.told_since = self.told_since.map(|_| at.day);
         }
         if self.since.is_none() {
-            self.since = Some(at.day);
-            self.is_unsaved = true;
-            return;
+            return self.begin(at);
         }
         let known = self.known.take();
-        if known.is_none() && before.is_empty() && now.is_empty() {
+        let has_marks = !self.marks.is_empty() || !self.in_use.is_empty();
+        if known.is_none() && before.is_empty() && now.is_empty() && !has_marks {
             return;
         }
         let had: HashMap<&Digest, &Held> = before.iter().map(|held| (&held.digest, held.as_ref())).collect();
@@ -173,17 +185,40 @@ impl Usage {
         self.is_unsaved = true;
     }
 
-    /// Notes what containers use.
-    pub(in crate::fleet) fn note(&mut self, uses: &Uses, at: Moment) {
-        let ended: Vec<Digest> = self.in_use.difference(&uses.now).cloned().collect();
-        for digest in ended.iter().chain(&uses.lately) {
+    fn begin(&mut self, at: Moment) {
+        (self.since, self.since_steady) = (Some(at.day), Some(at.steady));
+        self.is_unsaved = true;
+    }
+
+    /// Notes which of the images that it holds its containers use.
+    pub(in crate::fleet) fn note(&mut self, uses: &Uses, held: &[Arc<Held>], at: Moment) {
+        let has: HashSet<&Digest> = held.iter().map(|held| &held.digest).collect();
+        let held = |digests: &BTreeSet<Digest>| -> BTreeSet<Digest> {
+            digests.iter().filter(|digest| has.contains(digest)).cloned().collect()
+        };
+        let in_use = held(&uses.now);
+        let ended: Vec<Digest> = self.in_use.difference(&in_use).cloned().collect();
+        for digest in ended.iter().chain(&held(&uses.lately)) {
             let mark = self.marks.entry(digest.clone()).or_default();
             mark.used = mark.used.max(Some(at.day));
             self.is_unsaved = true;
         }
-        self.is_unsaved |= !self.tells || self.in_use != uses.now;
-        self.tells = true;
-        self.in_use.clone_from(&uses.now);
+        let gap = self.untold.take();
+        let is_new = self.told_since.is_none() || gap.is_some_and(|gap| at.day.duration_since(gap) > GAP);
+        if is_new {
+            self.told_since = Some(at.day);
+        }
+        self.is_unsaved |= is_new || gap.is_some() || self.in_use != in_use;
+        self.in_use = in_use;
+    }
+
+    /// Notes that it does not tell what its containers use, or not now: what was in use may be still.
+    pub(in crate::fleet) fn note_untold(&mut self, now: Timestamp) {
+        if self.told_since.is_none() || self.untold.is_some() {
+            return;
+        }
+        self.untold = Some(now);
+        self.mark_uses(now);
     }
 
     /// Notes that the agent can't be watched from now on.
@@ -192,6 +227,13 @@ impl Usage {
             return;
         }
         self.out_of_sight = Some(now);
+        if self.untold.is_none() {
+            self.mark_uses(now);
+        }
+        self.is_unsaved = true;
+    }
+
+    fn mark_uses(&mut self, now: Timestamp) {
         for digest in &self.in_use {
             self.marks.entry(digest.clone()).or_default().used = Some(now);
         }
@@ -203,14 +245,17 @@ impl Usage {
         let mark = self.marks.get(digest);
         let (came, used) = mark.map_or((None, None), |mark| (mark.came, mark.used));
         let is_in_use = self.in_use.contains(digest);
-        let last_used = if is_in_use && self.out_of_sight.is_none() { Some(now) } else { used };
+        let is_seen = self.out_of_sight.is_none() && self.untold.is_none();
+        let last_used = if is_in_use && is_seen { Some(now) } else { used };
         ImageUse {
             is_in_use,
-            is_told: self.tells,
+            is_told: self.told_since.is_some() && self.untold.is_none(),
             last_used,
-            idle_since: last_used.max(came).max(self.since).unwrap_or(now),
+            idle_since: last_used.max(came).max(self.told_since).max(self.since).unwrap_or(now),
             came,
             came_steady: mark.and_then(|mark| mark.came_steady),
+            watched: self.since,
+            watched_steady: self.since_steady,
         }
     }
 }
@@ -250,6 +295,13 @@ mod tests {
         at(now).day.duration_since(usage.of_image(&id(name), at(now).day).idle_since).as_hours()
     }
 
+    fn uses(now: &[&str], lately: &[&str]) -> Uses {
+        Uses {
+            now: now.iter().map(|name| id(name)).collect(),
+            lately: lately.iter().map(|name| id(name)).collect(),
+        }
+    }
+
     /// An agent that has a and b since the hour 0, and c since the hour 10.
     fn watched() -> (Usage, Vec<Arc<Held>>) {
         let mut usage = Usage::default();
@@ -261,16 +313,12 @@ mod tests {
 
     #[test]
     fn an_image_is_idle_since_its_last_use_or_since_it_came_or_since_the_agent_is_watched() {
-        let (mut usage, _) = watched();
-        let uses = |now: &[&str], lately: &[&str]| Uses {
-            now: now.iter().map(|name| id(name)).collect(),
-            lately: lately.iter().map(|name| id(name)).collect(),
-        };
-        assert!(!usage.of_image(&id("a"), at(11).day).is_told);
-        usage.note(&uses(&["a"], &[]), at(20));
+        let (mut usage, held) = watched();
+        usage.note(&Uses::default(), &held, at(0));
+        usage.note(&uses(&["a"], &[]), &held, at(20));
         let of_a = usage.of_image(&id("a"), at(30).day);
         assert!(of_a.is_in_use && of_a.is_told && of_a.last_used == Some(at(30).day));
-        usage.note(&uses(&[], &["c"]), at(40));
+        usage.note(&uses(&[], &["c"]), &held, at(40));
         assert_eq!(["a", "b", "c"].map(|name| idle(&usage, name, 50)), [10, 50, 10]);
         assert_eq!(usage.of_image(&id("b"), at(50).day).last_used, None, "it was never seen to be used");
         assert_eq!(usage.of_image(&id("c"), at(50).day).came, Some(at(10).day));
@@ -290,7 +338,8 @@ mod tests {
     #[test]
     fn what_is_known_outlives_the_server_and_what_came_meanwhile_is_new() {
         let (mut usage, held) = watched();
-        usage.note(&Uses { now: [id("a")].into(), ..Uses::default() }, at(20));
+        usage.note(&Uses::default(), &held, at(0));
+        usage.note(&uses(&["a"], &[]), &held, at(20));
         let stored = || rmp_serde::to_vec_named(&usage.record(&held).unwrap()).unwrap();
         let mut back = Usage::of(rmp_serde::from_slice(&stored()).unwrap(), Some(at(25).day));
         assert_eq!(usage.of_image(&id("a"), at(30).day).last_used, Some(at(30).day));
@@ -300,8 +349,9 @@ mod tests {
             "it was not watched since"
         );
         assert!(back.record(&[]).is_some_and(|record| record.images.len() == 24));
-        back.hear(&[], &all(&["a", "b", "d"]), at(30));
-        back.note(&Uses::default(), at(30));
+        let then = all(&["a", "b", "d"]);
+        back.hear(&[], &then, at(30));
+        back.note(&Uses::default(), &then, at(30));
         assert_eq!(["a", "b", "d"].map(|name| idle(&back, name, 40)), [10, 40, 10]);
     }
 
@@ -315,5 +365,35 @@ mod tests {
         usage.lose_sight(at(50).day);
         usage.hear(&held, &held, at(80));
         assert_eq!(idle(&usage, "b", 90), 10);
+    }
+
+    #[test]
+    fn where_nobody_looked_nothing_is_known_to_have_been_idle() {
+        let (mut usage, held) = watched();
+        assert!(!usage.of_image(&id("b"), at(50).day).is_told);
+        usage.note(&Uses::default(), &held, at(50));
+        assert!(usage.of_image(&id("b"), at(60).day).is_told);
+        assert_eq!(idle(&usage, "b", 60), 10, "since it tells, and not since it was first seen");
+        usage.note(&uses(&["a"], &[]), &held, at(60));
+        usage.note_untold(at(70).day);
+        let of_a = usage.of_image(&id("a"), at(75).day);
+        assert!(of_a.is_in_use && !of_a.is_told && of_a.last_used == Some(at(70).day));
+        usage.note(&Uses::default(), &held, at(80));
+        assert_eq!([idle(&usage, "a", 90), idle(&usage, "b", 90)], [10, 40], "a moment's failure is no gap");
+        usage.note_untold(at(90).day);
+        let record = usage.record(&held).unwrap();
+        assert!(!Usage::of(record, None).of_image(&id("b"), at(100).day).is_told, "after a restart too");
+        usage.note(&Uses::default(), &held, at(120));
+        assert_eq!(idle(&usage, "b", 130), 10, "what was used in the gap is not known");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_images_that_are_not_there() {
+        let mut usage = Usage::default();
+        usage.hear(&[], &[], at(0));
+        usage.came(&id("a"), at(1));
+        usage.note(&uses(&["b"], &["c"]), &[], at(2));
+        usage.hear(&[], &[], at(3));
+        assert!(usage.marks.is_empty() && usage.in_use.is_empty());
     }
 }

@@ -71,13 +71,16 @@ async fn read(fleet: &Fleet, id: &str, engine: &dyn Engine) -> Result<(), Fault>
     Ok(())
 }
 
-/// Reads which images containers use. If that can't be read now, what was known of it stays.
+/// Reads which images containers use. If that can't be read now, what was in use may be still.
 async fn read_uses(fleet: &Fleet, id: &str, engine: &dyn Engine) {
     let held: Vec<Held> = fleet.held(id).iter().map(|held| held.as_ref().clone()).collect();
     match engine.uses(&held).await {
         Ok(Some(uses)) => fleet.note_uses(id, &uses),
-        Ok(None) => {}
-        Err(fault) => tracing::warn!(agent = id, %fault, "which images are in use could not be read"),
+        Ok(None) => fleet.note_untold(id),
+        Err(fault) => {
+            tracing::warn!(agent = id, %fault, "which images are in use could not be read");
+            fleet.note_untold(id);
+        }
     }
 }
 

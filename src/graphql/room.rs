@@ -77,10 +77,10 @@ pub(crate) struct AgentImage {
 
 fn word(stay: &Stay) -> &'static str {
     match stay {
-        Stay::InUse => "in-use",
+        Stay::InUse | Stay::WasInUse => "in-use",
         Stay::Wanted(_) => "wanted",
         Stay::Pinned => "pinned",
-        Stay::Fresh => "fresh",
+        Stay::Fresh | Stay::Unwatched => "fresh",
         Stay::Doubt => "doubt",
     }
 }

@@ -112,6 +112,8 @@ pub(in crate::retention) async fn plan(
             }
         }
         let (goal, note) = goal(rule, agent);
+        let is_untold = rule.unused_for.is_some() && residents.iter().any(|resident| !resident.usage.is_told);
+        let untold = is_untold.then_some("its engine does not tell what containers use");
         // What is on its way comes free without more.
         let leaving =
             residents.iter().filter(|resident| is_left_out(&agent.record.id, &resident.held.digest));
@@ -131,7 +133,7 @@ pub(in crate::retention) async fn plan(
             images: residents.len(),
             images_bytes: agent.disk.as_ref().map_or(0, |disk| disk.images_bytes),
             free_bytes: agent.disk.as_ref().and_then(|disk| disk.free_bytes),
-            note: note.or(is_short.then_some("all that may go does not suffice")),
+            note: note.or(untold).or(is_short.then_some("all that may go does not suffice")),
             going,
         });
     }

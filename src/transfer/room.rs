@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -40,12 +40,16 @@ pub(crate) struct Resident {
 pub(crate) enum Stay {
     /// A container was made from it and is there, running or not.
     InUse,
+    /// That was so when its agent last told what its containers use.
+    WasInUse,
     /// This rule or task wants it there.
     Wanted(String),
     /// A person pinned it.
     Pinned,
     /// It came, or was asked for, within the last hour.
     Fresh,
+    /// Its agent is watched for less than an hour, so nobody knows whether it came within that.
+    Unwatched,
     /// The server does not believe its clock, so nobody knows how old it is.
     Doubt,
 }
@@ -54,9 +58,13 @@ impl fmt::Display for Stay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse => f.write_str("a container uses it"),
+            Self::WasInUse => f.write_str("a container used it when its agent last told"),
             Self::Wanted(by) => write!(f, "{by} wants it there"),
             Self::Pinned => f.write_str("it is pinned"),
             Self::Fresh => f.write_str("it came within the last hour"),
+            Self::Unwatched => {
+                f.write_str("its agent is watched for less than an hour, so it may have come a moment ago")
+            }
             Self::Doubt => f.write_str("the server does not believe its clock"),
         }
     }
@@ -66,7 +74,7 @@ impl Resident {
     /// Why it stays, whoever wants its room; `None` if it may go.
     pub(crate) fn stay(&self, now: Moment) -> Option<Stay> {
         if self.usage.is_in_use {
-            return Some(Stay::InUse);
+            return Some(if self.usage.is_told { Stay::InUse } else { Stay::WasInUse });
         }
         if let Some(by) = &self.wanted_by {
             return Some(Stay::Wanted(by.clone()));
@@ -75,12 +83,16 @@ impl Resident {
             return Some(Stay::Pinned);
         }
         // By both clocks: a clock that was set ahead by some hours must not take what came a moment ago.
-        let is_fresh =
-            |came| now.day.duration_since(came) < SignedDuration::try_from(FRESH).unwrap_or_default();
-        let is_fresh_steady = |came| now.steady.saturating_duration_since(came) < FRESH;
+        let is_fresh = |day: Option<Timestamp>, steady: Option<Instant>| {
+            let hour = SignedDuration::try_from(FRESH).unwrap_or_default();
+            day.is_some_and(|at| now.day.duration_since(at) < hour)
+                || steady.is_some_and(|at| now.steady.saturating_duration_since(at) < FRESH)
+        };
         let usage = &self.usage;
-        let is_fresh = usage.came.is_some_and(is_fresh) || usage.came_steady.is_some_and(is_fresh_steady);
-        is_fresh.then_some(Stay::Fresh)
+        match usage.came {
+            Some(_) => is_fresh(usage.came, usage.came_steady).then_some(Stay::Fresh),
+            None => is_fresh(usage.watched, usage.watched_steady).then_some(Stay::Unwatched),
+        }
     }
 
     fn repositories(&self) -> HashSet<&str> {
@@ -246,6 +258,8 @@ mod tests {
                 idle_since: now().day - DAY * days,
                 came: None,
                 came_steady: None,
+                watched: Some(now().day - DAY * 100),
+                watched_steady: None,
             },
             is_known: true,
             made: Some(Timestamp::UNIX_EPOCH + DAY * (900 - days)),
@@ -279,6 +293,18 @@ mod tests {
         assert_eq!(change(|r| r.usage.is_in_use = true), Some(Stay::InUse));
         assert_eq!(change(|r| r.wanted_by = Some("rule a".into())), Some(Stay::Wanted("rule a".into())));
         assert_eq!(change(|r| r.is_pinned = true), Some(Stay::Pinned));
+        assert_eq!(
+            change(|r| (r.usage.is_in_use, r.usage.is_told) = (true, false)),
+            Some(Stay::WasInUse),
+            "nobody knows whether it still is"
+        );
+        let seen = |mins| {
+            let mut resident = idle("cr.io/a:1", 9, &[1]);
+            resident.usage.watched = Some(now().day - SignedDuration::from_mins(mins));
+            resident.stay(now())
+        };
+        assert_eq!(seen(59), Some(Stay::Unwatched), "it may have come just before its agent was first seen");
+        assert_eq!(seen(61), None);
         let came = |day, steady| {
             let mut resident = idle("cr.io/a:1", 9, &[1]);
             (resident.usage.came, resident.usage.came_steady) = (Some(day), steady);

@@ -180,6 +180,8 @@ impl Survey<'_> {
             idle_since: Timestamp::MAX,
             came: None,
             came_steady: None,
+            watched: None,
+            watched_steady: None,
         };
         let layers = self.layers_of(image).await?;
         let (wanted_by, is_known) = (Some("a preload".to_owned()), true);

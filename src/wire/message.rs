@@ -246,7 +246,7 @@ pub struct Images {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
     /// Which of the images containers use, if the engine could tell and it is not as before. With a full report, it goes
-    /// with the last part. Agents of 0.1.0 do not tell.
+    /// with the last part; if that does not have it, the agent can't tell. Agents of 0.1.0 do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<Uses>,
 }

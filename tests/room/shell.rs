@@ -9,7 +9,7 @@ async fn retention_and_pins_are_administered_from_the_shell() {
     let images = ["a", "b", "c"].map(|name| image(&format!("lab/{name}"), "1", 10_000));
     let Some(scene) = Scene::set(docker, &images).await else { return };
     let wharf = async |arguments: &[&str]| {
-        let outcome = scene.app.wharf(arguments).await;
+        let outcome = scene.wharf(arguments).await;
         assert_eq!(outcome.code, 0, "{arguments:?}: {}", outcome.text());
         outcome.stdout
     };
@@ -26,7 +26,7 @@ async fn retention_and_pins_are_administered_from_the_shell() {
     let plan = wharf(&[&rule[..], &["--plan"]].concat()).await;
     assert!(plan.contains("2 of 3 images") && plan.contains(&b) && !plan.contains(&a), "{plan}");
     assert!(plan.contains("--confirm is needed") && plan.contains("Nothing was removed."), "{plan}");
-    let refused = scene.app.wharf(&rule).await;
+    let refused = scene.wharf(&rule).await;
     assert_eq!(refused.code, 1, "{}", refused.text());
     assert!(refused.stderr.contains("confirm"), "{}", refused.text());
     wharf(&[&rule[..], &["--disabled", "--confirm"]].concat()).await;

@@ -5,6 +5,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::sign::{Keypair, Signature};
@@ -48,6 +49,7 @@ pub struct Api {
     keypair: Option<Keypair>,
     user_agent: String,
     version: String,
+    ahead: SignedDuration,
 }
 
 impl Api {
@@ -58,7 +60,13 @@ impl Api {
             keypair,
             user_agent: MODERN.to_owned(),
             version: "v9.20250722".to_owned(),
+            ahead: SignedDuration::ZERO,
         }
+    }
+
+    /// Returns the same caller with a clock that is this many seconds ahead.
+    pub fn ahead(self, seconds: i64) -> Self {
+        Self { ahead: SignedDuration::from_secs(seconds), ..self }
     }
 
     /// Returns the same caller for the server at another URL.
@@ -86,11 +94,12 @@ impl Api {
 
     /// Returns a request of this caller, signed unless a test changes that.
     pub fn call(&self, method: &str, target: &str) -> Call {
+        let now = Timestamp::now() + self.ahead;
         Call {
             api: self.clone(),
             method: method.to_owned(),
             target: target.to_owned(),
-            signature: self.keypair.as_ref().map(|pair| Signature::new(pair, &self.version)),
+            signature: self.keypair.as_ref().map(|pair| Signature::new(pair, &self.version).at(now, 0)),
             content_type: Some("text/plain".to_owned()),
             headers: Vec::new(),
             body: Bytes::new(),

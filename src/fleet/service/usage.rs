@@ -48,20 +48,28 @@ impl Fleet {
     /// Notes which images the containers of an agent use.
     pub(crate) fn note_uses(&self, id: &str, uses: &Uses) {
         let at = self.moment();
-        self.with_usage(id, |usage| usage.note(uses, at));
+        self.with_usage(id, |usage, held| usage.note(uses, held, at));
+    }
+
+    /// Notes that an agent does not tell which images its containers use, or not now.
+    pub(crate) fn note_untold(&self, id: &str) {
+        let now = self.clock.stamp();
+        self.with_usage(id, |usage, _| usage.note_untold(now));
     }
 
     /// Notes that somebody asked for this content on an agent: that counts as if it had come just now.
     pub(crate) fn note_wanted(&self, id: &str, digest: &Digest) {
         let at = self.moment();
-        self.with_usage(id, |usage| usage.came(digest, at));
+        self.with_usage(id, |usage, _| usage.came(digest, at));
     }
 
-    fn with_usage(&self, id: &str, change: impl FnOnce(&mut Usage)) {
+    /// Changes what is known about the use of the images that an agent holds.
+    fn with_usage(&self, id: &str, change: impl FnOnce(&mut Usage, &[Arc<Held>])) {
         let mut index = self.index.write();
-        let Some(number) = index.numbers.get(id).copied() else { return };
-        if let Some(entry) = index.agents.get_mut(number).and_then(Option::as_mut) {
-            change(&mut entry.usage);
+        let Index { agents, numbers, holdings, .. } = &mut *index;
+        let Some(number) = numbers.get(id).copied() else { return };
+        if let Some(entry) = agents.get_mut(number).and_then(Option::as_mut) {
+            change(&mut entry.usage, holdings.of_agent(number));
         }
     }
 
@@ -141,7 +149,7 @@ impl Fleet {
         let result = written.await;
         if result.is_err() {
             for id in &ids {
-                self.with_usage(id, |usage| usage.is_unsaved = true);
+                self.with_usage(id, |usage, _| usage.is_unsaved = true);
             }
         }
         result
