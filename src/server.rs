@@ -177,7 +177,7 @@ impl Server {
         let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
         let directory = directory(&accounts, &tenants, &audit, &sign_in, &tokens, &fleet, &clock);
         let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
-        let clients = Clients::new(catalog.clone());
+        let clients = Clients::new(catalog.clone(), clock.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let grants = Arc::new(Grants::default());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use url::Url;
 
+use crate::base::clock::Clock;
 use crate::engine::fault::{Class, Fault, one_line};
 use crate::engine::pull::{self, Pull};
 use crate::engine::source::{self, Origin, Source};
@@ -32,6 +33,7 @@ pub(crate) struct Manager {
 /// The clients in use, and the pulls in progress.
 pub(crate) struct Registries {
     manager: Manager,
+    clock: Clock,
     /// The clients with the descriptions they were made from; the one used last is at the end.
     known: Mutex<Vec<(Described, Client)>>,
     /// The chain of each pull, by the pull's id.
@@ -42,8 +44,8 @@ type Described = (source::Registry, Option<Credentials>);
 
 impl Registries {
     /// Starts without clients, for an agent of this manager.
-    pub(crate) fn new(manager: Manager) -> Self {
-        Self { manager, known: Mutex::default(), chains: Mutex::default() }
+    pub(crate) fn new(manager: Manager, clock: Clock) -> Self {
+        Self { manager, clock, known: Mutex::default(), chains: Mutex::default() }
     }
 
     /// The source of a pull's image, according to its description.
@@ -103,6 +105,7 @@ impl Registries {
         if let Some(place) = known.iter().position(|(before, _)| *before == described) {
             let used = known.remove(place);
             let client = used.1.clone();
+            client.renew_manners(self.clock.now());
             known.push(used);
             return Ok(client);
         }
@@ -151,6 +154,7 @@ mod tests {
     use url::Url;
 
     use super::{MAX_CLIENTS, Manager, Registries};
+    use crate::base::clock::Clock;
     use crate::base::digest::Digest;
     use crate::base::secret::Secret;
     use crate::engine::pull::{Credentials, Pull};
@@ -184,7 +188,10 @@ mod tests {
     }
 
     fn registries() -> Registries {
-        Registries::new(Manager { url: Url::parse("https://wharf.lab").unwrap(), ca_pem: None })
+        Registries::new(
+            Manager { url: Url::parse("https://wharf.lab").unwrap(), ca_pem: None },
+            Clock::system(),
+        )
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::agent::registries::Registries;
 use crate::agent::session::{Ended, Node, serve};
 use crate::agent::state::{Identity, State, random};
 use crate::base::backoff::{Backoff, Waits};
+use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::base::{Error, agent_name};
 use crate::engine::Engine;
@@ -140,7 +141,7 @@ pub(crate) async fn run(mut settings: Settings, shutdown: CancellationToken) -> 
         peer_server,
         holdings: Holdings::new(Arc::clone(&engine)),
         pulls: Pulls::new(Arc::clone(&engine), tracker.clone(), shutdown.clone()),
-        registries: Registries::new(settings.manager.at().clone()),
+        registries: Registries::new(settings.manager.at().clone(), Clock::system()),
         cache: settings.cache.clone(),
         engine,
         shutdown: shutdown.clone(),

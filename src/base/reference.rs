@@ -2,6 +2,7 @@
 //!
 //! Grammar: distribution-spec v1.1 ("Pulling manifests") for repository and tag; the host part as Docker reads it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use url::Url;
@@ -141,6 +142,20 @@ pub(crate) fn full_name(registry: &str, name: &str) -> String {
     }
 }
 
+/// The canonical name as engines tell it: a registry that was added before names had one spelling may still be stored
+/// as `index.docker.io` or with capitals.
+pub(crate) fn as_told(canonical: &str) -> Cow<'_, str> {
+    match canonical.split_once('/') {
+        Some((host, name))
+            if host != docker_hub::NAME
+                && (docker_hub::is_named(host) || host.bytes().any(|b| b.is_ascii_uppercase())) =>
+        {
+            full_name(&registry_name(host), name).into()
+        }
+        _ => canonical.into(),
+    }
+}
+
 /// A registry as people type it, or paste it from a browser or another tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TypedRegistry {
@@ -255,12 +270,26 @@ impl fmt::Display for Canonical {
 #[cfg(test)]
 mod tests {
     use super::{
-        Reference, full_name, is_registry_host, is_repository, is_tag, registry_url, typed_registry,
+        Reference, as_told, full_name, is_registry_host, is_repository, is_tag, registry_url, typed_registry,
     };
 
     fn parts(text: &str) -> (String, Option<String>, bool) {
         let reference = Reference::parse(text).unwrap();
         (reference.path, reference.tag, reference.digest.is_some())
+    }
+
+    #[test]
+    fn a_stored_name_is_told_as_engines_tell_it() {
+        for (stored, told) in [
+            ("index.docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+            ("registry-1.docker.io/lablup/python:3", "docker.io/lablup/python:3"),
+            ("CR.lab:5000/a:1", "cr.lab:5000/a:1"),
+            ("docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+            ("cr.lab/a:V1", "cr.lab/a:V1"),
+            ("no-registry", "no-registry"),
+        ] {
+            assert_eq!(as_told(stored), told);
+        }
     }
 
     #[test]

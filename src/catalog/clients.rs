@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::base::clock::Clock;
 use crate::base::{Error, Result};
 use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
@@ -19,14 +20,15 @@ use crate::registry::outbound::Outbound;
 #[derive(Clone)]
 pub(crate) struct Clients {
     catalog: Catalog,
+    clock: Clock,
     /// The clients by host, each with the description it was made from.
     known: Arc<Mutex<HashMap<String, (Registry, Client)>>>,
 }
 
 impl Clients {
     /// Starts without clients.
-    pub(crate) fn new(catalog: Catalog) -> Self {
-        Self { catalog, known: Arc::default() }
+    pub(crate) fn new(catalog: Catalog, clock: Clock) -> Self {
+        Self { catalog, clock, known: Arc::default() }
     }
 
     /// The client of this registry: the existing one as long as nothing it depends on has changed.
@@ -39,10 +41,12 @@ impl Clients {
         if let Some((before, client)) = known.get(&registry.host)
             && *before == described
         {
+            client.renew_manners(self.clock.now());
             return Ok(client.clone());
         }
         let client =
             Client::new(self.remote(registry)?).map_err(|error| Error::Unreachable(error.to_string()))?;
+        client.renew_manners(self.clock.now());
         known.insert(registry.host.clone(), (described, client.clone()));
         Ok(client)
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::base::bits::Bits;
 use crate::base::digest::Digest;
 use crate::base::identity::Identity;
+use crate::base::reference::as_told;
 use crate::engine::image::Held;
 
 /// The presence of an image on an agent. Of several images of one name, the least says how the name stands there.
@@ -336,14 +337,15 @@ impl Holdings {
 
     /// What this name stands for.
     fn named(&self, name: &str) -> impl Iterator<Item = &Place> {
-        let places = self.by_name.get(name).into_iter().flat_map(|known| &known.places);
+        let places = self.by_name.get(&*as_told(name)).into_iter().flat_map(|known| &known.places);
         places.filter_map(|place| self.places.get(*place)?.as_ref())
     }
 
     /// Takes in an image of the catalog and returns its number, which stays valid until [`Holdings::forget`].
     pub(crate) fn number(&mut self, name: &str, image: &Identity<'_>) -> u32 {
         let holders = self.present(name, image);
-        let key = match self.by_name.get_key_value(name) {
+        let name = as_told(name);
+        let key = match self.by_name.get_key_value(&*name) {
             Some((key, _)) => Arc::clone(key),
             None => name.into(),
         };
@@ -485,6 +487,28 @@ mod tests {
 
     fn on(holdings: &Holdings, agent: usize, name: &str, config: &str) -> Presence {
         holdings.on(agent, &Sought { name, identity: Digests::new(config).identity(), variants: &[] })
+    }
+
+    #[test]
+    fn an_image_is_present_however_its_registry_was_stored() {
+        let mut holdings = Holdings::default();
+        holdings.report(0, vec![held("new", "docker.io/library/alpine:3"), held("a", "cr.io/a:1")]);
+        for (name, config) in [
+            ("docker.io/library/alpine:3", "new"),
+            ("index.docker.io/library/alpine:3", "new"),
+            ("registry-1.docker.io/library/alpine:3", "new"),
+            ("CR.io/a:1", "a"),
+        ] {
+            assert_eq!(on(&holdings, 0, name, config), Presence::Present, "{name}");
+            assert_eq!(on(&holdings, 0, name, "other"), Presence::Stale, "{name}");
+            let number = holdings.number(name, &Digests::new(config).identity());
+            assert!(holdings.holders(number).unwrap().contains(0), "{name}");
+            holdings.report(0, Vec::new());
+            assert!(!holdings.holders(number).unwrap().contains(0), "{name}");
+            holdings.report(0, vec![held("new", "docker.io/library/alpine:3"), held("a", "cr.io/a:1")]);
+            assert!(holdings.holders(number).unwrap().contains(0), "{name}");
+            holdings.forget(number);
+        }
     }
 
     #[test]

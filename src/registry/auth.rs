@@ -41,6 +41,9 @@ const MAX_LIFE: Duration = Duration::from_hours(24);
 const EARLY: Duration = Duration::from_secs(8);
 /// Tokens kept, one per scope. A scan walks repositories one by one, so this many are never in use at once.
 const MAX_TOKENS: usize = 256;
+/// How long after `/v2/` failed it is not asked again: it may take half a minute to fail, and the requests that need
+/// the answer wait for it.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
 /// The user name that says that the password is an identity token, as Docker's credential helpers write it.
 const IDENTITY: &str = "<token>";
 /// The client id we send to token servers.
@@ -51,8 +54,8 @@ const CLIENT_ID: &str = "wharf";
 pub(crate) struct Auth {
     credentials: Option<Credentials>,
     scheme: Mutex<Option<Scheme>>,
-    /// Held while the scheme is asked for, so that one request asks for all.
-    asking: tokio::sync::Mutex<()>,
+    /// Held while the scheme is asked for, so that one request asks for all. In it is how asking failed, and when.
+    asking: tokio::sync::Mutex<Option<(Instant, Error)>>,
     tokens: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -63,12 +66,24 @@ enum Scheme {
     Bearer { realm: Url, service: Option<String> },
 }
 
+/// What is known of the scheme.
+enum Known {
+    /// Nothing, and nobody was asked.
+    Nothing,
+    /// The scheme.
+    Scheme(Scheme),
+    /// Nothing, because the registry failed so when it was asked.
+    Failed(Error),
+}
+
 /// What a request shows of who asks.
 pub(crate) enum Shown {
     /// Nothing: there are no credentials, or it is not known yet what the registry wants.
     Nothing,
     /// This header.
     Header(HeaderValue),
+    /// User and password in this header, because the registry failed so when it was asked what it wants.
+    Guess(HeaderValue, Error),
     /// Nothing, because the token server refused the scope that the request seems to need. The registry may name
     /// another one.
     Refused(Error),
@@ -78,7 +93,7 @@ impl Shown {
     /// The header to send.
     pub(crate) fn header(&self) -> Option<&HeaderValue> {
         match self {
-            Self::Header(header) => Some(header),
+            Self::Header(header) | Self::Guess(header, _) => Some(header),
             Self::Nothing | Self::Refused(_) => None,
         }
     }
@@ -135,9 +150,12 @@ impl Auth {
     /// anonymous with a part of what they have.
     pub(crate) async fn show(&self, net: &Transport, scope: &str) -> Result<Shown, Error> {
         match self.scheme(net).await? {
-            None => Ok(Shown::Nothing),
-            Some(Scheme::Basic) => Ok(self.basic().map_or(Shown::Nothing, Shown::Header)),
-            Some(Scheme::Bearer { realm, service }) => {
+            Known::Nothing => Ok(Shown::Nothing),
+            Known::Failed(error) => {
+                Ok(self.basic().map_or(Shown::Nothing, |header| Shown::Guess(header, error)))
+            }
+            Known::Scheme(Scheme::Basic) => Ok(self.basic().map_or(Shown::Nothing, Shown::Header)),
+            Known::Scheme(Scheme::Bearer { realm, service }) => {
                 let issuer = Issuer { realm: &realm, service: service.as_deref() };
                 match self.token(net, issuer, scope, None, None).await {
                     Ok(header) => Ok(Shown::Header(header)),
@@ -148,42 +166,67 @@ impl Auth {
         }
     }
 
-    /// Passes on the answer to a request that showed this, unless it is the answer to an anonymous request where there
-    /// are credentials: what the anonymous see is not all there is.
-    pub(crate) fn trust<T>(&self, shown: Shown, answer: T) -> Result<T, Error> {
+    /// Passes on the answer of this status to a request that showed this, unless it is the answer to an anonymous
+    /// request where there are credentials: what the anonymous see is not all there is. What showed a guess may have
+    /// passed for anonymous, so that nothing counts as missing for it.
+    pub(crate) fn trust<T>(&self, shown: Shown, status: StatusCode, answer: T) -> Result<T, Error> {
         match shown {
             Shown::Refused(error) if self.credentials.is_some() => Err(error),
+            Shown::Guess(_, error) if status == StatusCode::NOT_FOUND => Err(error),
             _ => Ok(answer),
         }
     }
 
     /// The scheme of the registry. With credentials, the registry is asked for it; without, its first 401 tells.
-    async fn scheme(&self, net: &Transport) -> Result<Option<Scheme>, Error> {
-        let known = || self.scheme.lock().clone();
-        if self.credentials.is_none() || known().is_some() {
-            return Ok(known());
+    async fn scheme(&self, net: &Transport) -> Result<Known, Error> {
+        let known = || self.scheme.lock().clone().map(Known::Scheme);
+        if let Some(known) = known() {
+            return Ok(known);
         }
-        let _asking = self.asking.lock().await;
-        if known().is_none() {
-            let scheme = self.ask_for_scheme(net).await?;
-            *self.scheme.lock() = Some(scheme);
+        if self.credentials.is_none() {
+            return Ok(Known::Nothing);
         }
-        Ok(known())
+        let mut failed = self.asking.lock().await;
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| at.elapsed() < ASK_AGAIN) {
+            return Ok(Known::Failed(error.clone()));
+        }
+        match self.ask_for_scheme(net).await? {
+            Ok(scheme) => {
+                *self.scheme.lock() = Some(scheme.clone());
+                Ok(Known::Scheme(scheme))
+            }
+            // Other requests may work all the same.
+            Err(error) => {
+                *failed = Some((Instant::now(), error.clone()));
+                Ok(Known::Failed(error))
+            }
+        }
     }
 
-    /// Asks `/v2/`, which registries with accounts answer with a challenge even where the anonymous may read.
-    async fn ask_for_scheme(&self, net: &Transport) -> Result<Scheme, Error> {
+    /// Asks `/v2/`, which registries with accounts answer with a challenge even where the anonymous may read. The inner
+    /// error is that of `/v2/` alone.
+    async fn ask_for_scheme(&self, net: &Transport) -> Result<Result<Scheme, Error>, Error> {
         let mut ask = ask(net, net.policy.home(), "ping".into());
         ask.url = ask.url.join("v2/").unwrap_or(ask.url);
         ask.within = false;
-        let answer = net.exchange(&ask, None).await?;
+        ask.failing = Failing::Nothing;
+        let answer = match net.exchange(&ask, None).await {
+            Ok(answer) => answer,
+            Err(error) if !error.is_transient() || matches!(error.reason, Reason::RateLimited { .. }) => {
+                return Err(error);
+            }
+            Err(error) => return Ok(Err(error)),
+        };
         let offered = if net.policy.is_home(&answer.url) { challenges(&answer.headers) } else { Vec::new() };
         let read = bearer(&offered).map(|bearer| read_bearer(net, bearer)).transpose();
         // A registry that asks for nothing is told who we are all the same.
-        Ok(match read.map_err(|reason| net.error(&ask.doing, reason))? {
+        Ok(Ok(match read.map_err(|reason| net.error(&ask.doing, reason))? {
             Some((realm, service)) => Scheme::Bearer { realm, service },
             None => Scheme::Basic,
-        })
+        }))
     }
 
     /// The header for one more try after a 401 with these headers. `shown` is what was sent, `doing` what the request
@@ -257,7 +300,9 @@ impl Auth {
             }
             // The registry names more than we need, or than we may have; our own guess was not tried yet.
             Err(error)
-                if is_refused(&error) && wanted != scope && matches!(refused, Some(Shown::Nothing)) =>
+                if is_refused(&error)
+                    && wanted != scope
+                    && matches!(refused, Some(Shown::Nothing | Shown::Guess(..))) =>
             {
                 self.fetch(net, issuer, scope).await?
             }
@@ -282,12 +327,12 @@ impl Auth {
             // OAuth 2 knows no anonymous tokens.
             None => return self.fetch_by(net, TokenMethod::Get, issuer, scope).await,
             Some(credentials) if credentials.username == IDENTITY => TokenMethod::Post,
-            Some(_) => net.manners.lock().token,
+            Some(_) => net.manners.lock().known.token,
         };
         match self.fetch_by(net, method, issuer, scope).await {
             Err(error) if knows_other(&error) => {
                 let token = self.fetch_by(net, method.other(), issuer, scope).await.map_err(|_| error)?;
-                net.manners.lock().token = method.other();
+                net.manners.lock().known.token = method.other();
                 Ok(token)
             }
             outcome => outcome,

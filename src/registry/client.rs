@@ -267,13 +267,13 @@ impl Client {
 
     /// What the registry was found to take; worth storing for the next [`Remote`].
     pub(crate) fn manners(&self) -> Manners {
-        *self.0.net.manners.lock()
+        self.0.net.manners.lock().known
     }
 
-    /// Forgets at the beginning of a scan what was learned a day ago or earlier.
+    /// Forgets what was learned a day ago or earlier.
     pub(crate) fn renew_manners(&self, now: Timestamp) {
-        let mut manners = self.0.net.manners.lock();
-        *manners = manners.at(now);
+        let known = &mut self.0.net.manners.lock().known;
+        *known = known.at(now);
     }
 
     /// The request that has waited longest for an answer, if any waits.
@@ -318,7 +318,7 @@ impl Client {
         let answer = net.exchange(ask, shown.header()).await?;
         // Only the registry itself may ask for credentials; a host it redirects to may not.
         if answer.status != StatusCode::UNAUTHORIZED || !net.policy.is_home(&answer.url) {
-            return auth.trust(shown, answer);
+            return auth.trust(shown, answer.status, answer);
         }
         let fresh = auth.answer(net, &ask.doing, &answer.headers, scope, shown).await?;
         net.exchange(ask, Some(&fresh)).await

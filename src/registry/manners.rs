@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// How long what was learned counts: after that, what is cheaper is tried again.
 const LASTING: Duration = Duration::from_hours(24);
+/// How often in a row a cheaper request must be refused, and the plainer one answered, until the registry is taken to
+/// refuse it always: a single 403 or 500 may be passing trouble.
+const CONVINCING: u8 = 3;
 
 /// What one registry was found to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +24,7 @@ pub(crate) struct Manners {
     pub(crate) token: TokenMethod,
     /// Whether it refuses to send parts of blobs.
     pub(crate) refuses_ranges: bool,
-    /// When this began to be learned, if a scan has noted it.
+    /// When this began to be learned, if that was noted.
     pub(crate) since: Option<Timestamp>,
 }
 
@@ -64,8 +67,60 @@ pub(crate) enum TokenMethod {
     Post,
 }
 
+/// What is being learned about one registry, and what speaks for it so far.
+#[derive(Debug, Default)]
+pub(crate) struct Learning {
+    /// What is known.
+    pub(crate) known: Manners,
+    refused: [u8; 3],
+}
+
+/// A cheaper request, which has a plainer one to fall back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cheaper {
+    /// To probe a tag.
+    Probe,
+    /// For a number of names.
+    Page,
+    /// For a part of a blob.
+    Range,
+}
+
+impl Learning {
+    /// Begins with what is known.
+    pub(crate) fn new(known: Manners) -> Self {
+        Self { known, ..Self::default() }
+    }
+
+    /// Notes that a cheaper request was refused and the plainer one behind it answered. Whether that has happened often
+    /// enough in a row to be a habit; the count then begins anew.
+    pub(crate) fn was_refused(&mut self, refused: Cheaper) -> bool {
+        let count = self.count(refused);
+        *count += 1;
+        let is_enough = *count >= CONVINCING;
+        if is_enough {
+            *count = 0;
+        }
+        is_enough
+    }
+
+    /// Notes that a cheaper request was answered.
+    pub(crate) fn was_answered(&mut self, request: Cheaper) {
+        *self.count(request) = 0;
+    }
+
+    fn count(&mut self, request: Cheaper) -> &mut u8 {
+        let [probe, page, range] = &mut self.refused;
+        match request {
+            Cheaper::Probe => probe,
+            Cheaper::Page => page,
+            Cheaper::Range => range,
+        }
+    }
+}
+
 impl Manners {
-    /// These manners at the beginning of a scan: forgotten after a day.
+    /// These manners at this time: forgotten after a day.
     pub(crate) fn at(self, now: Timestamp) -> Self {
         let since = self.since.unwrap_or(now);
         // A clock that was set back says nothing about the age.

@@ -26,7 +26,7 @@ use crate::registry::{
     ask::{Ask, Failing},
     error::{Error, Reason, is_transient_status, visible},
     limits::ClientLimits,
-    manners::Manners,
+    manners::{Learning, Manners},
     outbound::Outbound,
     pace::{Pace, Pause},
     retry,
@@ -61,6 +61,15 @@ pub(crate) enum Opened {
     Whole(HttpAnswer),
 }
 
+impl Opened {
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Coming { status, .. } | Self::Whole(HttpAnswer { status, .. }) => *status,
+        }
+    }
+}
+
 /// The connections to one registry, and the rules on where it may redirect us.
 pub(crate) struct Transport {
     http: reqwest::Client,
@@ -68,7 +77,7 @@ pub(crate) struct Transport {
     pub(crate) limits: ClientLimits,
     pub(crate) pace: Pace,
     /// What the registry was found to take.
-    pub(crate) manners: Mutex<Manners>,
+    pub(crate) manners: Mutex<Learning>,
     host: String,
     slots: Semaphore,
     /// Held with a body larger than [`LARGE`] until the body is parsed, so that memory holds one such body in all
@@ -145,7 +154,7 @@ impl Transport {
             host: host.into(),
             slots: Semaphore::new(concurrency.max(1)),
             large: Arc::new(Semaphore::new(1)),
-            manners: Mutex::new(manners),
+            manners: Mutex::new(Learning::new(manners)),
             waits: Waits::default(),
         })
     }

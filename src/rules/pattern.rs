@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::base::reference::{full_name, registry_name, shown};
+use crate::base::reference::{as_told, full_name, registry_name, shown};
 use crate::base::{Error, Result};
 use crate::fleet::pattern::{self, Matcher, Pattern, Piece};
 
@@ -78,8 +78,9 @@ pub(crate) struct Ready<'a> {
 impl Ready<'_> {
     /// Whether the pattern matches this canonical name.
     pub(crate) fn takes(&mut self, canonical: &str) -> bool {
+        let canonical = as_told(canonical);
         // A cheap check first: most names in a catalog differ early.
-        canonical.starts_with(self.prefix) && self.matcher.matches(canonical)
+        canonical.starts_with(self.prefix) && self.matcher.matches(&canonical)
     }
 }
 
@@ -137,6 +138,10 @@ mod tests {
             ("index.docker.io/lablup/*", "docker.io/lablup/python:3.9"),
             ("docker.io/alpine:3.*", "docker.io/library/alpine:3.20"),
             ("docker.io/*", "docker.io/library/alpine:3.20"),
+            // As registries were stored before names had one spelling.
+            ("index.docker.io/*", "index.docker.io/library/alpine:3.20"),
+            ("docker.io/alpine:*", "registry-1.docker.io/library/alpine:3.20"),
+            ("CR.lab/*", "CR.lab/a:1"),
         ] {
             assert!(takes(pattern, name), "{pattern} {name}");
         }

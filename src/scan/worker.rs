@@ -45,7 +45,6 @@ impl ScanWorker {
         match work {
             Work::List { registry, project, confirm_removals } => {
                 let session = self.sessions.join(place.task(), &registry)?;
-                session.client.renew_manners(self.clock.now());
                 self.list(&session, project.as_deref(), confirm_removals).await
             }
             Work::Repository { registry, name } => {

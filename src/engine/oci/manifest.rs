@@ -11,7 +11,7 @@ pub(crate) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's media types, each with the OCI type for the same bytes.
 const TYPES: [(&str, &str); 6] = [
-    ("application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json"),
+    ("application/vnd.docker.container.image.v1+json", OCI_CONFIG),
     ("application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar"),
     ("application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
     ("application/vnd.docker.image.rootfs.diff.tar.zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
@@ -24,6 +24,10 @@ const TYPES: [(&str, &str); 6] = [
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     ),
 ];
+/// The type of an image's config.
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The types that name nothing. A config of such a type is an image's: others are left out when they are read.
+const NAMELESS: [&str; 3] = ["", "application/octet-stream", "application/json"];
 /// The most layers of an image. Engines stop at 127.
 const MAX_LAYERS: usize = 512;
 
@@ -148,7 +152,10 @@ fn as_oci(media_type: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
     let mut descriptors: Vec<&mut Value> = Vec::new();
     for (key, value) in fields.iter_mut() {
         match (key.as_str(), value) {
-            ("config", config) => descriptors.push(config),
+            ("config", config) => {
+                name_config(config);
+                descriptors.push(config);
+            }
             ("layers", Value::Array(layers)) => descriptors.extend(layers),
             _ => {}
         }
@@ -164,6 +171,15 @@ fn as_oci(media_type: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
         *field = Value::from(*oci);
     }
     serde_json::to_vec(&manifest).map_err(|error| broken(&error.to_string()))
+}
+
+/// Gives a config its type, if it has none that says something.
+fn name_config(config: &mut Value) {
+    let Some(fields) = config.as_object_mut() else { return };
+    let kind = fields.get("mediaType").and_then(Value::as_str).unwrap_or_default();
+    if NAMELESS.contains(&kind) {
+        fields.insert("mediaType".into(), OCI_CONFIG.into());
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +217,23 @@ mod tests {
         let mut strange = docker();
         strange["layers"][0]["mediaType"] = "application/x-strange".into();
         assert!(as_oci(DOCKER_IMAGE, strange.to_string().into_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_config_whose_type_says_nothing_is_an_images() {
+        for kind in [Value::Null, "".into(), "application/octet-stream".into(), "application/json".into()] {
+            let mut before = docker();
+            before["config"]["mediaType"] = kind.clone();
+            if kind.is_null() {
+                before["config"].as_object_mut().unwrap().remove("mediaType");
+            }
+            let after = as_oci(DOCKER_IMAGE, before.to_string().into_bytes()).unwrap();
+            let after: Value = serde_json::from_slice(&after).unwrap();
+            assert_eq!(after["config"]["mediaType"], super::OCI_CONFIG, "{kind}");
+        }
+        let mut before = docker();
+        before["layers"][0].as_object_mut().unwrap().remove("mediaType");
+        assert!(as_oci(DOCKER_IMAGE, before.to_string().into_bytes()).is_err(), "a layer may be compressed");
     }
 
     #[test]

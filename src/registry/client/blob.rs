@@ -13,6 +13,7 @@ use crate::{
         ask::{Ask, Failing},
         client::{Client, Inner, pull, short},
         error::{Error, Reason},
+        manners::Cheaper,
         transport::{HttpAnswer, Opened},
     },
 };
@@ -54,7 +55,12 @@ impl Client {
             (ask.from, ask.failing) = (None, Failing::Again);
             opened = self.open(&ask, &pull(repository)).await?;
             start = first_byte(&opened, None, size);
-            self.0.net.manners.lock().refuses_ranges |= start.is_ok() && !is_past_its_end;
+            if start.is_ok() && !is_past_its_end {
+                let mut manners = self.0.net.manners.lock();
+                manners.known.refuses_ranges |= manners.was_refused(Cheaper::Range);
+            }
+        } else if ask.from.is_some() {
+            self.0.net.manners.lock().was_answered(Cheaper::Range);
         }
         let (response, url) = match opened {
             Opened::Coming { response, url, .. } => (response, url),
@@ -80,7 +86,7 @@ impl Client {
                 let fresh = auth.answer(net, &ask.doing, &headers, scope, shown).await?;
                 net.open(ask, Some(&fresh)).await
             }
-            opened => auth.trust(shown, opened),
+            opened => auth.trust(shown, opened.status(), opened),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::registry::{
     client::{Client, Names, pull},
     error::{Error, Reason},
     listing::{ListKind, Listing},
+    manners::{Cheaper, PageSize},
     paging::next_link,
     transport::HttpAnswer,
 };
@@ -47,7 +48,8 @@ impl Client {
         if kind == ListKind::Repositories {
             ask.header_deadline = self.0.net.limits.catalog_headers;
         }
-        let mut page = self.manners().page;
+        let usual = self.manners().page;
+        let mut page = usual;
         let listed = loop {
             let smaller = page.smaller();
             ask.failing = if smaller.is_some() { Failing::Plainer } else { Failing::Again };
@@ -56,7 +58,7 @@ impl Client {
                 (outcome, _) => break outcome?,
             }
         };
-        self.0.net.manners.lock().page = page;
+        self.note_page(usual, page);
         ask.failing = Failing::Again;
         let before = match listed {
             Listed::Whole(names) => return Ok(names),
@@ -76,6 +78,16 @@ impl Client {
         let why =
             "a full page has no link to the next one, and the registry does not go on after its last name";
         Err(self.fail(&ask, Reason::Invalid(why.into())))
+    }
+
+    /// Notes with how many names on a page a list was read, and how many it was asked to have first.
+    fn note_page(&self, usual: PageSize, worked: PageSize) {
+        let mut manners = self.0.net.manners.lock();
+        if worked == usual {
+            manners.was_answered(Cheaper::Page);
+        } else if manners.was_refused(Cheaper::Page) {
+            manners.known.page = worked;
+        }
     }
 
     /// Reads all pages of `size` names, or of as many as the registry likes.

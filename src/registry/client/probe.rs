@@ -12,7 +12,7 @@ use crate::{
         ask::Failing,
         client::{Client, Fetched, pull, stated_digest},
         error::{Error, Reason},
-        manners::ProbeMode,
+        manners::{Cheaper, ProbeMode},
         transport::HttpAnswer,
     },
 };
@@ -44,7 +44,7 @@ impl Client {
     /// The cheapest way to probe tags here, as far as it is known. Whether a 304 counts as a pull at Docker Hub is not
     /// documented; HEAD is documented not to.
     pub(in crate::registry) fn probe_mode(&self) -> ProbeMode {
-        if self.0.is_docker_hub { ProbeMode::Head } else { self.0.net.manners.lock().probe }
+        if self.0.is_docker_hub { ProbeMode::Head } else { self.0.net.manners.lock().known.probe }
     }
 
     async fn probe_conditionally(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
@@ -54,7 +54,7 @@ impl Client {
         ask.failing = Failing::Plainer;
         let Some(answer) = unless_refused(self.send(&ask, &pull(repository)).await)? else {
             let probe = self.probe_by_get(repository, tag, known).await?;
-            self.learn(ProbeMode::Head);
+            self.doubt(ProbeMode::Head);
             return Ok(probe);
         };
         if answer.status == StatusCode::NOT_MODIFIED {
@@ -76,15 +76,19 @@ impl Client {
         ask.counted = false;
         ask.failing = Failing::Plainer;
         let answer = unless_refused(self.send(&ask, &pull(repository)).await)?;
-        match answer.and_then(|answer| stated_digest(&answer.headers)) {
-            Some(digest) if digest == *known => Ok(Probe::Unchanged),
-            Some(digest) => Ok(Probe::Moved(digest)),
-            None => {
-                let probe = self.probe_by_get(repository, tag, known).await?;
-                self.learn(ProbeMode::Get);
-                Ok(probe)
-            }
+        let is_refused = answer.is_none();
+        let stated = answer.and_then(|answer| stated_digest(&answer.headers));
+        if let Some(digest) = stated {
+            self.0.net.manners.lock().was_answered(Cheaper::Probe);
+            return Ok(if digest == *known { Probe::Unchanged } else { Probe::Moved(digest) });
         }
+        let probe = self.probe_by_get(repository, tag, known).await?;
+        if is_refused {
+            self.doubt(ProbeMode::Get);
+        } else {
+            self.learn(ProbeMode::Get);
+        }
+        Ok(probe)
     }
 
     async fn probe_by_get(&self, repository: &str, tag: &str, known: &Digest) -> Result<Probe, Error> {
@@ -94,8 +98,19 @@ impl Client {
         Ok(if same { Probe::Unchanged } else { Probe::Fetched(fetched) })
     }
 
+    /// Probes so from now on, for this is how an answer came.
     fn learn(&self, mode: ProbeMode) {
-        self.0.net.manners.lock().probe = mode;
+        let mut manners = self.0.net.manners.lock();
+        manners.was_answered(Cheaper::Probe);
+        manners.known.probe = mode;
+    }
+
+    /// Probes so from now on if a cheaper request is refused once more, as it was now.
+    fn doubt(&self, plainer: ProbeMode) {
+        let mut manners = self.0.net.manners.lock();
+        if manners.was_refused(Cheaper::Probe) {
+            manners.known.probe = plainer;
+        }
     }
 
     /// Notes that a registry whose `ETag` is the digest promises to answer conditional requests.

@@ -1,6 +1,6 @@
 //! Requests that a registry need not know: each is refused in many ways, and has a plainer one behind it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::{
     base::digest::Digest,
@@ -51,12 +51,48 @@ async fn a_probe_that_is_refused_in_any_way_is_made_plainly_and_that_is_remember
             })
             .await;
             let client = probing(&server, asked);
-            assert_eq!(client.probe("a", "tag", &known()).await.unwrap(), Probe::Unchanged, "{status}");
-            assert_eq!(server.requests().len(), 2, "{status} {asked:?}: {:?}", server.lines());
+            for times in 1..=3 {
+                assert_ne!(client.manners().probe, learned, "{status} {asked:?} {times}");
+                assert_eq!(client.probe("a", "tag", &known()).await.unwrap(), Probe::Unchanged, "{status}");
+                assert_eq!(server.requests().len(), 2 * times, "{status} {asked:?}: {:?}", server.lines());
+            }
             assert_eq!(client.manners().probe, learned, "{status} {asked:?}");
             let moved = client.probe("a", "tag", &Digest::sha256_of(b"old")).await.unwrap();
             assert!(matches!(moved, Probe::Fetched(fetched) if fetched.digest == known()), "{status}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_now_and_then_is_no_habit() {
+    for (asked, kind) in
+        [(ProbeMode::Conditional, is_conditional as fn(&Request) -> bool), (ProbeMode::Head, is_head)]
+    {
+        let count = AtomicUsize::new(0);
+        let server = Server::start(move |request| match request {
+            request if kind(request) && count.fetch_add(1, Ordering::SeqCst) % 3 < 2 => {
+                Reply::new(403, &[], "")
+            }
+            request if is_conditional(request) => Reply::new(304, &[], ""),
+            _ => manifest(&[("docker-content-digest", known().as_str())]),
+        })
+        .await;
+        let client = probing(&server, asked);
+        for _ in 0..9 {
+            assert_eq!(client.probe("a", "tag", &known()).await.unwrap(), Probe::Unchanged);
+            assert_eq!(client.manners().probe, asked);
+        }
+    }
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let is_refused = request.path().ends_with("n=1000") && count.fetch_add(1, Ordering::SeqCst) % 3 < 2;
+        if is_refused { Reply::new(500, &[], "") } else { tags(&["a"], None) }
+    })
+    .await;
+    let client = client(remote(&server.url()), patient());
+    for _ in 0..9 {
+        client.tags("a").await.unwrap();
+        assert_eq!(client.manners(), Manners::default());
     }
 }
 
@@ -104,12 +140,12 @@ async fn a_number_of_names_that_is_refused_in_any_words_is_made_smaller_and_then
             })
             .await;
             let client = client(remote(&server.url()), patient());
-            for _ in 0..2 {
+            for _ in 0..4 {
                 assert_eq!(client.tags("a").await.unwrap().good, ["a"], "{status} {fits}");
             }
             assert_eq!(client.manners().page, learned, "{status}");
             let asked = if learned == PageSize::Any { 3 } else { 2 };
-            assert_eq!(server.requests().len(), asked + 1, "{status}: {:?}", server.lines());
+            assert_eq!(server.requests().len(), 3 * asked + 1, "{status}: {:?}", server.lines());
         }
         let server = Server::start(move |_| Reply::new(status, &[], "")).await;
         let client = client(remote(&server.url()), patient());
@@ -128,14 +164,14 @@ async fn a_part_of_a_blob_that_is_refused_is_asked_for_as_a_whole() {
         })
         .await;
         let client = client(remote(&server.url()), patient());
-        for _ in 0..2 {
+        for _ in 0..4 {
             let mut body = client.open_blob("a", &Digest::sha256_of(BLOB), 10, 5).await.unwrap();
             assert_eq!(body.from(), 0, "{status}");
             assert_eq!(body.next().await.unwrap().unwrap().as_ref(), BLOB);
         }
         let is_remembered = status != 416;
         assert_eq!(client.manners().refuses_ranges, is_remembered, "{status}");
-        assert_eq!(server.requests().len(), if is_remembered { 3 } else { 4 }, "{status}");
+        assert_eq!(server.requests().len(), if is_remembered { 7 } else { 8 }, "{status}");
     }
 }
 

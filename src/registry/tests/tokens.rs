@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use crate::registry::error::Reason;
-use crate::registry::tests::server::{Reply, Server};
-use crate::registry::tests::{ann, client, manifest, patient, remote, tags};
+use crate::registry::tests::server::{Reply, Server, Then};
+use crate::registry::tests::{ann, client, hasty, manifest, patient, remote, tags};
 
 /// A registry that wants bearer tokens, and its token server at `/token`. `accepts` says whether this token (numbered
 /// from 1) is good for this path.
@@ -265,4 +265,52 @@ async fn a_token_server_may_redirect_within_its_origin() {
     let mut remote = remote(&server.url());
     remote.credentials = Some(ann());
     client(remote, patient()).tags("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_work_where_what_the_registry_wants_can_not_be_asked() {
+    let silent = Reply::raw("", Then::Hang);
+    for failure in [Reply::new(500, &[], ""), Reply::new(503, &[], ""), Reply::new(404, &[], ""), silent] {
+        for challenge in ["Basic realm=\"x\"", "Bearer realm=\"/token\",service=\"s\""] {
+            let failure = failure.clone();
+            let server =
+                Server::start(move |request| match (request.path(), request.header("authorization")) {
+                    ("/v2/", _) => failure.clone(),
+                    (path, Some(basic)) if path.starts_with("/token") && basic.starts_with("Basic ") => {
+                        numbered(1)
+                    }
+                    ("/v2/a/manifests/gone", Some(_)) => Reply::new(404, &[], ""),
+                    (_, Some("Bearer t1")) => tags(&["all"], None),
+                    (_, Some("Basic YW5uOmh1bnRlcjI=")) if challenge.starts_with("Basic") => {
+                        tags(&["all"], None)
+                    }
+                    _ => Reply::new(401, &[("www-authenticate", challenge)], ""),
+                })
+                .await;
+            let mut remote = remote(&server.url());
+            remote.credentials = Some(ann());
+            let client = client(remote, hasty());
+            for _ in 0..3 {
+                assert_eq!(client.tags("a").await.unwrap().good, ["all"], "{challenge}");
+            }
+            let pings = server.lines().iter().filter(|line| *line == "GET /v2/").count();
+            assert_eq!(pings, 1, "it is not asked for each request: {:?}", server.lines());
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_counts_as_missing_while_what_the_registry_wants_is_not_known() {
+    let server = Server::start(|request| match request.path() {
+        "/v2/" => Reply::new(500, &[], ""),
+        // It takes who shows no token for anonymous.
+        _ => Reply::new(404, &[], ""),
+    })
+    .await;
+    let mut remote = remote(&server.url());
+    remote.credentials = Some(ann());
+    let client = client(remote, patient());
+    for error in [client.manifest("a", "tag").await.unwrap_err(), client.tags("a").await.unwrap_err()] {
+        assert_eq!(error.to_string(), "cr.test: ping: server answered 500");
+    }
 }
