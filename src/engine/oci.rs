@@ -180,6 +180,7 @@ impl Oci {
             flights: &self.flights,
             throttle: &self.throttle,
             source,
+            is_durable: true,
         };
         let jobs: Vec<_> = blobs.iter().map(|blob| fetcher.bring(blob, &told).boxed()).collect();
         let mut jobs = stream::iter(jobs).buffer_unordered(AT_ONCE);

@@ -327,6 +327,8 @@ impl Cache {
             flights: &section.flights,
             throttle: &section.throttle,
             source: behind.as_ref(),
+            // Whole copies are compared with their digest whenever they are read.
+            is_durable: false,
         };
         let end = |ended| state.send_modify(|state| state.ended = Some(ended));
         match fetcher.bring(&blob, &told).await {

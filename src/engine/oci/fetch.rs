@@ -64,6 +64,8 @@ pub(crate) struct Fetcher<'a> {
     pub(crate) throttle: &'a Throttle,
     /// Where the blobs come from.
     pub(crate) source: &'a dyn Source,
+    /// Whether a blob that is here outlives a power cut. Otherwise who reads it must compare it with its digest.
+    pub(crate) is_durable: bool,
 }
 
 impl Fetcher<'_> {
@@ -103,8 +105,9 @@ impl Fetcher<'_> {
             part = self.complete(blob, part, &at).await?;
             let was_resumed = part.is_resumed();
             let place = self.layout.blob(&blob.digest);
+            let is_durable = self.is_durable;
             let is_kept;
-            (part, is_kept) = with(part, move |part| part.keep(&place)).await?;
+            (part, is_kept) = with(part, move |part| part.keep(&place, is_durable)).await?;
             if is_kept {
                 return Ok(());
             }

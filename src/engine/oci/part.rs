@@ -123,8 +123,9 @@ impl Part {
         Ok(())
     }
 
-    /// Moves the part to its place among the blobs if its digest is right; otherwise begins anew.
-    pub(crate) fn keep(&mut self, place: &Path) -> io::Result<bool> {
+    /// Moves the part to its place among the blobs if its digest is right, durably if that is wanted; otherwise begins
+    /// anew.
+    pub(crate) fn keep(&mut self, place: &Path, is_durable: bool) -> io::Result<bool> {
         if self.length != self.blob.size || !self.hasher.matches(&self.blob.digest) {
             self.restart()?;
             return Ok(false);
@@ -132,7 +133,11 @@ impl Part {
         if let Some(folder) = place.parent() {
             fs::create_dir_all(folder)?;
         }
-        settle(&self.file, &self.path, place)?;
+        if is_durable {
+            settle(&self.file, &self.path, place)?;
+        } else {
+            fs::rename(&self.path, place)?;
+        }
         Ok(true)
     }
 
