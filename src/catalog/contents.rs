@@ -21,11 +21,12 @@ impl Catalog {
         index.images(index::all).flat_map(both).collect()
     }
 
-    /// The config of the image of the catalog that an engine's image is, if it is one.
-    pub(crate) fn config_of(&self, held: &Held) -> Option<Digest> {
+    /// What stands for an engine's image wherever one content is to be told from another: the config, if the catalog knows
+    /// it, which on some engines is not the ID.
+    pub(crate) fn content_of(&self, held: &Held) -> Digest {
         let index = self.index.read();
         let found = index.images(index::all).find(|image| held.is(&image.record.identity()));
-        found.map(|image| image.record.digest.clone())
+        found.map_or_else(|| held.digest.clone(), |image| image.record.digest.clone())
     }
 
     /// The images of this canonical name, one for each architecture, without asking who the caller is.
@@ -52,5 +53,71 @@ impl Catalog {
                 Ok(layers.map(|(diff_id, size)| Layer { diff_id: *diff_id, size }).collect())
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use crate::access::audit::{Audit, Retention};
+    use crate::access::tenants::Tenants;
+    use crate::access::visibility::PresenceIndex;
+    use crate::base::bits::Bits;
+    use crate::base::clock::Clock;
+    use crate::base::digest::Digest;
+    use crate::base::identity::Identity;
+    use crate::catalog::image::fake;
+    use crate::catalog::service::Catalog;
+    use crate::engine::fake::held;
+    use crate::engine::image::{Held, Part};
+    use crate::store::Store;
+
+    /// No agents.
+    struct Nowhere;
+
+    impl PresenceIndex for Nowhere {
+        fn number(&self, _name: &str, _image: &Identity<'_>) -> u32 {
+            0
+        }
+
+        fn forget(&self, _image: u32) {}
+
+        fn held(&self, _scaling_groups: Option<&BTreeSet<String>>) -> Bits {
+            Bits::default()
+        }
+
+        fn scaling_groups(&self, _image: u32) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn agents(&self, _image: u32) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn is_stale(&self, _name: &str, _image: &Identity<'_>) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn an_image_is_the_same_content_by_whatever_id_an_engine_has_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, clock) = (Store::open(directory.path()).unwrap(), Clock::system());
+        let tenants = Tenants::load(&store, clock.now()).unwrap();
+        let audit = Audit::load(&store, clock, Retention::default()).unwrap();
+        let catalog = Catalog::load(&store, tenants, Arc::new(Nowhere), audit).unwrap();
+        let image = fake("a:1", "x86_64");
+        catalog.index.write().put_image(image.record.clone(), Arc::clone(&image.config));
+        let record = &image.record;
+        let by = |digest: &Digest| Held { digest: digest.clone(), ..held("cr.lab/a:1") };
+        let part = Part { architecture: "x86_64".into(), manifest: Some(record.manifest.clone()) };
+        let index = Held { parts: vec![part], ..held("cr.lab/a:1") };
+        for held in [by(&record.digest), by(&record.manifest), index] {
+            assert_eq!(catalog.content_of(&held), record.digest);
+        }
+        let unknown = held("other");
+        assert_eq!(catalog.content_of(&unknown), unknown.digest);
     }
 }

@@ -184,3 +184,29 @@ impl Image {
         [&self.record.digest, &self.record.manifest, &self.record.target].contains(&digest)
     }
 }
+
+/// For tests: the image `cr.lab/NAME:TAG` of 100 bytes; its digest is made from that name and the architecture.
+#[cfg(test)]
+pub(crate) fn fake(name: &str, architecture: &str) -> Arc<Image> {
+    let (name, tag) = name.split_once(':').unwrap();
+    let digest = |of: &str| Digest::sha256_of(format!("{of} {name}:{tag} {architecture}").as_bytes());
+    let record = ImageRecord {
+        registry: "cr.lab".into(),
+        name: name.into(),
+        tag: tag.into(),
+        architecture: architecture.into(),
+        digest: digest("config"),
+        manifest: digest("manifest"),
+        target: digest("manifest"),
+        size_bytes: 100,
+    };
+    let config = ConfigRecord {
+        architecture: architecture.into(),
+        os: "linux".into(),
+        created: None,
+        labels: Labels::default(),
+        diff_ids: Vec::new(),
+    };
+    let subject = Subject { registry: 0, number: 0, is_operation: false, owner: None };
+    Arc::new(Image::new(record, Arc::new(Config::new(config, &LabelKeys::default())), subject, Vec::new()))
+}

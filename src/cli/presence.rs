@@ -19,7 +19,8 @@ const PAGE: usize = 10_000;
 /// Show on which agents an image is, or the state of every image on one agent
 ///
 /// States: present; stale, if the name means another image there; absent; unknown, if the agent could not
-/// be asked. The last use is when a container made from the image was last there, running or not.
+/// be asked. The last use is when a container made from the image was last there, running or not; it is not known
+/// where an engine does not tell.
 #[derive(Args)]
 pub(crate) struct Presence {
     /// Canonical name, alias or digest
@@ -60,14 +61,22 @@ impl Usage {
         self.came_at.is_some()
     }
 
-    /// For people: `in use`, a time, or since when no container was seen to use it.
+    /// For people: `in use`, or the last use.
     pub(crate) fn line(&self) -> String {
-        match (self.in_use, self.last_used_at.as_deref(), self.unused_since.as_deref()) {
-            (Some(true), ..) => "in use".into(),
-            (_, Some(at), _) => one_line(&moment(at)),
-            (_, None, Some(since)) => format!("not since {}", one_line(&moment(since))),
-            (_, None, None) => String::new(),
+        if self.in_use == Some(true) {
+            return "in use".into();
         }
+        last_use(self.last_used_at.as_deref(), self.unused_since.as_deref())
+    }
+}
+
+/// The last use of an image that is not in use, for people: a time, or since when no container was seen to use it. Without
+/// that nobody looks.
+pub(crate) fn last_use(last_used_at: Option<&str>, unused_since: Option<&str>) -> String {
+    match (last_used_at, unused_since) {
+        (_, None) => "not known".into(),
+        (Some(at), _) => one_line(&moment(at)),
+        (None, Some(since)) => format!("not since {}", one_line(&moment(since))),
     }
 }
 
@@ -131,9 +140,21 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::cli::{
-        presence::{PAGE, Presence},
+        presence::{PAGE, Presence, Usage, last_use},
         scripted::{Answer, Server, client},
     };
+
+    #[test]
+    fn where_nobody_looks_the_last_use_is_not_known() {
+        let (day, other) = (Some("2026-12-01T00:00:00Z"), Some("2026-12-02T00:00:00Z"));
+        assert_eq!(last_use(None, None), "not known");
+        assert_eq!(last_use(day, None), "not known", "it may have been used since");
+        assert!(last_use(day, other).starts_with("2026-12-01"));
+        assert!(last_use(None, other).starts_with("not since 2026-12-02"));
+        let untold = Usage { in_use: None, last_used_at: None, unused_since: None, came_at: None };
+        assert_eq!(untold.line(), "not known");
+        assert_eq!(Usage { in_use: Some(true), ..untold }.line(), "in use");
+    }
 
     #[tokio::test]
     async fn a_full_page_is_not_the_last() {

@@ -9,7 +9,7 @@ use crate::cli::{
     failure::Result,
     json,
     operation::{One, Operation},
-    presence::Usage,
+    presence::{Usage, last_use},
     table,
     text::{moment, one_line, size},
 };
@@ -167,15 +167,13 @@ impl Unknown {
             return cli::print("The catalog knows every image on these agents");
         }
         let cells = |image: &UnknownImage| {
-            let used = match (image.in_use, image.last_used_at.as_deref(), image.unused_since.as_deref()) {
-                (0, Some(at), _) => moment(at),
-                (0, None, Some(since)) => format!("not since {}", moment(since)),
-                (0, None, None) => String::new(),
-                (count, ..) => format!("in use on {count}"),
+            let used = match image.in_use {
+                0 => last_use(image.last_used_at.as_deref(), image.unused_since.as_deref()),
+                count => format!("in use on {count}"),
             };
             vec![
                 size(image.size_bytes),
-                one_line(&used),
+                used,
                 one_line(&format!("{} {}", image.count, image.folded)),
                 called(&image.names, &image.digest),
             ]

@@ -76,6 +76,33 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// For tests: an agent of this id that answers, has said what it holds, and takes images.
+    #[cfg(test)]
+    pub(crate) fn fake(id: &str) -> Self {
+        Self {
+            record: AgentRecord {
+                id: id.into(),
+                address: String::new(),
+                engine_id: None,
+                scaling_group: "default".into(),
+                labels: BTreeMap::new(),
+                first_contact: Timestamp::UNIX_EPOCH,
+                remote: true,
+                draining: false,
+            },
+            status: Status::Alive,
+            away: None,
+            about: Some(crate::engine::fake::about()),
+            disk: None,
+            has_reported: true,
+        }
+    }
+
+    /// The free bytes on the disk of its images, if its engine tells.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        self.disk.as_ref().and_then(|disk| disk.free_bytes)
+    }
+
     /// The agent as an expression sees it.
     pub(crate) fn view(&self) -> evaluate::Agent<'_> {
         evaluate::Agent {

@@ -111,7 +111,7 @@ impl AgentNode {
 
     /// The free room for images, in bytes; null if the engine does not tell.
     async fn free_bytes(&self) -> Option<BigInt> {
-        self.0.disk.as_ref().and_then(|disk| disk.free_bytes).map(BigInt)
+        self.0.free_bytes().map(BigInt)
     }
 
     /// The total room for images, in bytes; null if the engine does not tell.
@@ -277,8 +277,8 @@ pub(crate) struct ImageUsage {
     /// When such a container was last seen; the present time while there is one. Null if none was seen.
     last_used_at: Option<String>,
     /// Since when no container was seen to use it: its last use, or else when it came, or else when the server began to
-    /// watch the agent.
-    unused_since: String,
+    /// watch the agent. Null if the agent does not tell: then it is not known.
+    unused_since: Option<String>,
     /// When it came to the agent, or was last asked for there; null if it was there before the server watched.
     came_at: Option<String>,
 }
@@ -288,7 +288,7 @@ impl From<ImageUse> for ImageUsage {
         Self {
             in_use: known.is_told.then_some(known.is_in_use),
             last_used_at: known.last_used.map(|at| at.to_string()),
-            unused_since: known.idle_since.to_string(),
+            unused_since: known.is_told.then(|| known.idle_since.to_string()),
             came_at: known.came.map(|at| at.to_string()),
         }
     }

@@ -70,8 +70,9 @@ pub(crate) struct AgentImage {
     wanted_by: Option<String>,
     /// Whether a person pinned it there.
     pinned: bool,
-    /// Why it stays when room is made: `in-use`, `wanted`, `pinned`, `fresh` (it came within the last hour) or `doubt`
-    /// (the server does not believe its clock); null if it may go.
+    /// Why it stays when room is made: `in-use` (also if that was so when its agent last told), `wanted`, `pinned`, `fresh`
+    /// (it came within the last hour, or may have: its agent is watched for less) or `doubt` (the server does not believe
+    /// its clock); null if it may go.
     stays: Option<&'static str>,
 }
 
@@ -135,7 +136,7 @@ impl UnknownImage {
         count(self.0.agents.len())
     }
 
-    /// On how many of them a container uses it.
+    /// On how many of them a container uses it, as far as they tell.
     async fn in_use(&self) -> i32 {
         count(self.0.in_use)
     }
@@ -145,9 +146,9 @@ impl UnknownImage {
         self.0.last_used.map(|at| at.to_string())
     }
 
-    /// Since when no container was seen to use it on any of them, in RFC 3339.
-    async fn unused_since(&self) -> String {
-        self.0.idle_since.to_string()
+    /// Since when no container was seen to use it on any of them, in RFC 3339; null if one of them does not tell.
+    async fn unused_since(&self) -> Option<String> {
+        self.0.idle_since.map(|at| at.to_string())
     }
 }
 
@@ -211,7 +212,7 @@ impl RoomQuery {
     ) -> FieldResult<Vec<UnknownImage>> {
         let (caller, transfers) = (ctx.data_unchecked::<Caller>(), ctx.data_unchecked::<Transfers>());
         let expression = target_agents.as_deref().unwrap_or("*");
-        Ok(transfers.unknown_images(caller, expression)?.into_iter().map(UnknownImage).collect())
+        Ok(transfers.unknown_images(caller, expression).await?.into_iter().map(UnknownImage).collect())
     }
 
     /// The images that are pinned, by name.

@@ -1,6 +1,6 @@
 //! What a retention rule would take from its agents at one moment.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -75,7 +75,11 @@ impl RulePlan {
     }
 }
 
-/// Plans a rule. Without a moment to judge by nothing goes. Images on agents that are already on their way are left out.
+/// What rounds have begun to take lately: the images of each agent. One that is there all the same is on its way, or could
+/// not be removed.
+pub(in crate::retention) type LeftOut = HashMap<String, HashSet<Digest>>;
+
+/// Plans a rule. Without a moment to judge by nothing goes. What was begun lately is left out.
 ///
 /// # Errors
 /// Those of the store, and a rule that can't be read.
@@ -84,7 +88,7 @@ pub(in crate::retention) async fn plan(
     roster: &[Agent],
     survey: &mut Survey<'_>,
     now: Option<Moment>,
-    is_left_out: &(dyn Fn(&str, &Digest) -> bool + Send + Sync),
+    left_out: &LeftOut,
 ) -> Result<RulePlan> {
     let pattern = ImagePattern::parse(&rule.images)?;
     let inventory = Inventory::new(roster.iter().map(Agent::view));
@@ -104,25 +108,28 @@ pub(in crate::retention) async fn plan(
         let residents = survey.residents(agent, &[]).await?;
         let mut meant = HashSet::new();
         let mut ready = pattern.ready();
+        let left_out = left_out.get(&agent.record.id);
+        let is_left_out =
+            |resident: &Resident| left_out.is_some_and(|digests| digests.contains(&resident.held.digest));
         for resident in &residents {
-            if takes(rule, resident, &mut |name| ready.takes(name))
-                && !is_left_out(&agent.record.id, &resident.held.digest)
-            {
+            if takes(rule, resident, &mut |name| ready.takes(name)) && !is_left_out(resident) {
                 meant.insert(resident.held.digest.clone());
             }
         }
         let (goal, note) = goal(rule, agent);
         let is_untold = rule.unused_for.is_some() && residents.iter().any(|resident| !resident.usage.is_told);
+        let begun =
+            residents.iter().any(is_left_out).then_some("what was begun within the last hour is left out");
         let untold = is_untold.then_some("its engine does not tell what containers use");
         // What is on its way comes free without more.
-        let leaving =
-            residents.iter().filter(|resident| is_left_out(&agent.record.id, &resident.held.digest));
+        let leaving = residents.iter().filter(|resident| is_left_out(resident));
         let leaving = leaving.fold(0_u64, |sum, resident| sum.saturating_add(resident.held.size_bytes));
         let goal = goal.map(|goal| goal.saturating_sub(leaving));
+        let rule_terms = rule.terms();
         let terms = Terms {
             takes: &|resident| meant.contains(&resident.held.digest),
-            keep_last: rule.keep_last.and_then(|count| usize::try_from(count).ok()),
-            unused_for: rule.idle_time(),
+            keep_last: rule_terms.kept(),
+            unused_for: rule_terms.idle_time(),
             goal,
         };
         let going = now.map(|now| going(&residents, &terms, now)).unwrap_or_default();
@@ -132,8 +139,8 @@ pub(in crate::retention) async fn plan(
             agent: agent.record.id.clone(),
             images: residents.len(),
             images_bytes: agent.disk.as_ref().map_or(0, |disk| disk.images_bytes),
-            free_bytes: agent.disk.as_ref().and_then(|disk| disk.free_bytes),
-            note: note.or(untold).or(is_short.then_some("all that may go does not suffice")),
+            free_bytes: agent.free_bytes(),
+            note: note.or(untold).or(begun).or(is_short.then_some("all that may go does not suffice")),
             going,
         });
     }
@@ -150,7 +157,7 @@ fn takes(rule: &RetentionRule, resident: &Resident, matches: &mut dyn FnMut(&str
 /// How many bytes are to come free on an agent, `None` if that does not matter; and why nothing, if so.
 fn goal(rule: &RetentionRule, agent: &Agent) -> (Option<u64>, Option<&'static str>) {
     let Some(room) = &rule.room else { return (None, None) };
-    match agent.disk.as_ref().and_then(|disk| disk.free_bytes) {
+    match agent.free_bytes() {
         None => (Some(0), Some("its engine does not tell what is free")),
         Some(free) if free >= room.when_below => (Some(0), None),
         Some(free) => (Some(room.until.saturating_sub(free)), None),

@@ -1,6 +1,5 @@
 //! The rounds: each plans every rule and makes an unload task of what is to go.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +7,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Result;
-use crate::base::digest::Digest;
 use crate::fleet::agent::Agent;
-use crate::retention::plan::{self, RetentionStatus, RulePlan, plan};
+use crate::retention::plan::{self, LeftOut, RetentionStatus, RulePlan, plan};
 use crate::retention::rule::RetentionRule;
 use crate::retention::service::Retention;
 use crate::transfer::leaving::Retirement;
@@ -58,15 +56,11 @@ impl Retention {
         if rules.is_empty() {
             return Ok(());
         }
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        self.begun.lock().retain(|_, at| steady.saturating_duration_since(*at) < AGAIN);
+        let now = self.clock.now();
         let roster: Vec<Agent> = self.fleet.roster().into_iter().map(|(_, agent)| agent).collect();
-        let mut survey = self.rooms.survey();
+        let mut survey = self.rooms.survey(&roster).await;
         for rule in rules {
-            let left_out: HashSet<(String, Digest)> = self.begun.lock().keys().cloned().collect();
-            let is_left_out =
-                |agent: &str, digest: &Digest| left_out.contains(&(agent.to_owned(), digest.clone()));
-            let planned = plan(&rule, &roster, &mut survey, self.rooms.now(), &is_left_out).await;
+            let planned = plan(&rule, &roster, &mut survey, self.rooms.now(), &self.left_out()).await;
             match planned {
                 Ok(plan) => self.act(&rule, plan, now).await,
                 Err(error) => {
@@ -75,6 +69,17 @@ impl Retention {
             }
         }
         Ok(())
+    }
+
+    /// What rounds have begun lately.
+    pub(in crate::retention) fn left_out(&self) -> LeftOut {
+        let (mut begun, steady) = (self.begun.lock(), self.clock.steady());
+        begun.retain(|_, at| steady.saturating_duration_since(*at) < AGAIN);
+        let mut left_out = LeftOut::new();
+        for (agent, digest) in begun.keys() {
+            left_out.entry(agent.clone()).or_default().insert(digest.clone());
+        }
+        left_out
     }
 
     /// Begins what a rule has planned, if it may, and notes how things stand.
@@ -132,8 +137,12 @@ impl Retention {
         }
         let (count, steady) = (leaving.len(), self.clock.steady());
         let keys: Vec<_> = leaving.iter().map(|(agent, held)| (agent.clone(), held.digest.clone())).collect();
-        let retirement =
-            Retirement { rule: rule.name.clone(), expression: rule.target_agents.clone(), leaving };
+        let retirement = Retirement {
+            rule: rule.name.clone(),
+            expression: rule.target_agents.clone(),
+            terms: rule.terms(),
+            leaving,
+        };
         let task = self.transfers.retire(&rule.caller(), retirement).await?;
         self.begun.lock().extend(keys.into_iter().map(|key| (key, steady)));
         Ok(Some((task, count)))

@@ -1,6 +1,6 @@
 //! A retention rule as it is stored, and how it is made and changed.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::access::caller::{Caller, Credential};
@@ -9,6 +9,7 @@ use crate::base::{Error, Result};
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{acting_for, changed_window, checked_rule_name, parsed};
 use crate::rules::window::{Window, WindowState};
+use crate::transfer::room::RuleTerms;
 
 /// The shortest time that images can be required to be unused: a clock is believed when it is off by less than a day.
 const SHORTEST: u32 = 24 * 60 * 60;
@@ -180,9 +181,14 @@ impl RetentionRule {
         Ok(rule)
     }
 
-    /// How long no container may have been seen to use an image.
-    pub(crate) fn idle_time(&self) -> Option<SignedDuration> {
-        self.unused_for.map(|seconds| SignedDuration::from_secs(i64::from(seconds)))
+    /// What it asks of an image that it takes.
+    pub(crate) fn terms(&self) -> RuleTerms {
+        RuleTerms {
+            unused_for: self.unused_for,
+            keep_last: self.keep_last,
+            until: self.room.map(|room| room.until),
+            unknown_images: self.unknown_images,
+        }
     }
 
     /// The state of its window; `None` if it has none and is always open.

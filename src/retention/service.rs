@@ -244,7 +244,8 @@ impl Retention {
 
     async fn plan_now(&self, rule: &RetentionRule) -> Result<RulePlan> {
         let roster: Vec<Agent> = self.fleet.roster().into_iter().map(|(_, agent)| agent).collect();
-        plan(rule, &roster, &mut self.rooms.survey(), self.rooms.now(), &|_, _| false).await
+        let mut survey = self.rooms.survey(&roster).await;
+        plan(rule, &roster, &mut survey, self.rooms.now(), &self.left_out()).await
     }
 
     fn check_is_free(&self, name: &str) -> Result<()> {

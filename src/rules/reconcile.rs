@@ -439,7 +439,7 @@ impl Round<'_> {
     ) -> Shares {
         let mut free = HashMap::new();
         for (number, agent) in self.by_number {
-            if let Some(room) = agent.disk.as_ref().and_then(|disk| disk.free_bytes) {
+            if let Some(room) = agent.free_bytes() {
                 let reserved = under_way.reserved.get(number).copied().unwrap_or_default();
                 free.insert(*number, room.saturating_sub(reserved));
             }

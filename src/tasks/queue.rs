@@ -47,7 +47,7 @@ pub struct Queue {
 }
 
 /// The tasks of a server, for those that must not keep them alive: the workers belong to the queue.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct WeakQueue(Weak<Shared>);
 
 struct Shared {

@@ -499,14 +499,11 @@ fn when(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use jiff::Timestamp;
 
     use super::{Code, Explanation, Facts, Hindrance, Wish, explain};
     use crate::base::ids::{TaskId, UserId};
-    use crate::engine::{About, EngineKind};
-    use crate::fleet::agent::{Agent, AgentRecord, Status};
+    use crate::fleet::agent::{Agent, Status};
     use crate::fleet::presence::Presence;
     use crate::tasks::task::{Item, ItemState, Ledger, NewItem, Progress, TaskKind};
     use crate::transfer::history::Transfer;
@@ -514,35 +511,6 @@ mod tests {
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_second(1_767_225_600 + 60 * minute).unwrap()
-    }
-
-    /// An agent that answers, has said what it holds, and takes images.
-    fn agent() -> Agent {
-        Agent {
-            record: AgentRecord {
-                id: "gpu01".into(),
-                address: String::new(),
-                engine_id: None,
-                scaling_group: "default".into(),
-                labels: BTreeMap::new(),
-                first_contact: at(0),
-                remote: true,
-                draining: false,
-            },
-            status: Status::Alive,
-            away: None,
-            about: Some(About {
-                kind: EngineKind::Docker,
-                id: None,
-                hostname: "gpu01".into(),
-                version: "28".into(),
-                os: "linux".into(),
-                architecture: "x86_64".into(),
-                labels: BTreeMap::new(),
-            }),
-            disk: None,
-            has_reported: true,
-        }
     }
 
     /// What is known about an image on an agent: at first, that it is not there.
@@ -558,7 +526,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             Self {
-                agent: Some(agent()),
+                agent: Some(Agent::fake("gpu01")),
                 architectures: vec!["x86_64"],
                 state: Presence::Absent,
                 transfers: Vec::new(),
@@ -648,7 +616,7 @@ mod tests {
     fn an_agent_that_can_not_be_asked_says_why() {
         let unknown = "it is not known whether cr.lab/a:1 is on gpu01";
         let world = |change: fn(&mut Agent)| {
-            let mut agent = agent();
+            let mut agent = Agent::fake("gpu01");
             change(&mut agent);
             World { agent: Some(agent), ..World::of(Presence::Unknown) }
         };
@@ -665,14 +633,18 @@ mod tests {
         says(&unmet, &["unreached"], &format!("{unknown}: the agent has not been reached: not reached yet"));
         let silent = world(|agent| agent.has_reported = false);
         says(&silent, &["not-reported"], &format!("{unknown}: the agent has not said yet what it holds"));
-        let away = World { agent: Some(Agent { away: Some("reset".into()), ..agent() }), ..World::new() };
+        let away = World {
+            agent: Some(Agent { away: Some("reset".into()), ..Agent::fake("gpu01") }),
+            ..World::new()
+        };
         assert_eq!(away.told().0, ["away", "never-asked"]);
     }
 
     #[test]
     fn what_is_lost_is_still_told_of() {
         let status = Status::Lost { since: at(9), reason: "no route".into() };
-        let lost = World { agent: Some(Agent { status, ..agent() }), ..World::of(Presence::Unknown) };
+        let lost =
+            World { agent: Some(Agent { status, ..Agent::fake("gpu01") }), ..World::of(Presence::Unknown) };
         let waits =
             |transfer: &mut Transfer| transfer.item.reason = Some("waiting for the agent: no route".into());
         let world = lost.with(TaskKind::Preload, waits).with(TaskKind::Preload, loaded(1));
@@ -690,7 +662,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_drains_takes_nothing() {
-        let mut draining = agent();
+        let mut draining = Agent::fake("gpu01");
         draining.record.draining = true;
         let world = World { agent: Some(draining), ..World::new() }.wanted(Hindrance::None(None));
         let why = "cr.lab/a:1 is not on gpu01: the agent is draining and takes no new images";

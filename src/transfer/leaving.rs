@@ -12,6 +12,7 @@ use crate::engine::image::Held;
 use crate::engine::name;
 use crate::fleet::fold::fold;
 use crate::tasks::task::{NewItem, Targets, TaskKind};
+use crate::transfer::room::RuleTerms;
 use crate::transfer::service::Transfers;
 use crate::transfer::work::{Leaving, Work};
 
@@ -22,18 +23,20 @@ pub(crate) struct Retirement {
     pub(crate) rule: String,
     /// The rule's expression for its agents.
     pub(crate) expression: String,
+    /// What it asks of an image.
+    pub(crate) terms: RuleTerms,
     /// The images, each with the id of its agent.
     pub(crate) leaving: Vec<(String, Arc<Held>)>,
 }
 
 impl Transfers {
     /// Starts removing what a retention rule takes, in the name of the user responsible for the rule. What somebody
-    /// wants, or a container uses, by the time its turn comes, stays.
+    /// wants, or a container uses, by the time its turn comes, stays, and so does what the rule would not take any more.
     ///
     /// # Errors
     /// Those of [`Queue::submit`](crate::tasks::queue::Queue::submit).
     pub(crate) async fn retire(&self, caller: &Caller, retirement: Retirement) -> Result<TaskId> {
-        let Retirement { rule, expression, leaving } = retirement;
+        let Retirement { rule, expression, terms, leaving } = retirement;
         let agents: Vec<&str> =
             leaving.iter().map(|(agent, _)| agent.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
         let (folded, count) = (fold(&agents), leaving.len());
@@ -43,7 +46,9 @@ impl Transfers {
             .superadmin(caller, "unload_image", &what, |deed| async move {
                 let items: Result<Vec<NewItem>> = leaving
                     .iter()
-                    .map(|(agent, held)| self.leaving_item(agent, held, held.names.clone(), true))
+                    .map(|(agent, held)| {
+                        self.leaving_item(agent, held, held.names.clone(), Some(terms.clone()))
+                    })
                     .collect();
                 let targets = Targets {
                     expression,
@@ -78,7 +83,7 @@ impl Transfers {
                     (_, Some(name)) if held.names.contains(name) => vec![name.clone()],
                     _ => continue,
                 };
-                items.push(self.leaving_item(agent, &held, names, false)?);
+                items.push(self.leaving_item(agent, &held, names, None)?);
             }
         }
         Ok(items)
@@ -89,7 +94,7 @@ impl Transfers {
         agent: &str,
         held: &Held,
         names: Vec<String>,
-        is_careful: bool,
+        terms: Option<RuleTerms>,
     ) -> Result<NewItem> {
         let shown = names.first().cloned().unwrap_or_else(|| held.digest.to_string());
         let work = Work {
@@ -99,7 +104,7 @@ impl Transfers {
             asked: None,
             wrong_architecture: None,
             make_room: false,
-            leaving: Some(Leaving { digest: held.digest.clone(), names, is_careful }),
+            leaving: Some(Leaving { digest: held.digest.clone(), names, is_careful: terms.is_some(), terms }),
         };
         work.item(&shown, true)
     }

@@ -54,13 +54,15 @@ impl TransferWorker {
             let Some(next) = self.next_to_go(agent, image, tried).await? else { return Ok(()) };
             let held = next.resident.held;
             tried.insert(held.digest.clone());
-            let Some(_alone) = self.limits.try_image(agent, &held.digest) else { continue };
+            let Some(_alone) = self.limits.try_image(agent, &self.catalog.content_of(&held)) else {
+                continue;
+            };
             let Some(found) = self.fleet.find(agent) else { return Err(Fault::stopped()) };
-            if self.rooms.stay(&found, &held.digest).is_some() {
+            if self.rooms.stay(&found, &held.digest, None).await.is_some() {
                 continue;
             }
-            let leaving =
-                Leaving { digest: held.digest.clone(), names: held.names.clone(), is_careful: true };
+            let (digest, names) = (held.digest.clone(), held.names.clone());
+            let leaving = Leaving { digest, names, is_careful: true, terms: None };
             let shown = held.names.first().cloned().unwrap_or_else(|| held.digest.to_string());
             place.waits(Some(format!("making room: {shown} goes")));
             let departure = take_off(engine, &leaving).await;
@@ -81,7 +83,7 @@ impl TransferWorker {
     ) -> Result<Option<Going>, Fault> {
         let inside = |error: crate::base::Error| Fault::new(Class::Other, error.to_string());
         let Some(found) = self.fleet.find(agent) else { return Ok(None) };
-        let Some(free) = found.disk.as_ref().and_then(|disk| disk.free_bytes) else { return Ok(None) };
+        let Some(free) = found.free_bytes() else { return Ok(None) };
         // Nothing comes if it is there.
         let name = image.canonical();
         if self.fleet.presence(agent, &sought(image, name.as_str(), &[])) == Presence::Present {
@@ -97,7 +99,7 @@ impl TransferWorker {
         let Some(now) = self.rooms.now() else {
             return Err(short("nothing may go while the server does not believe its clock".into()));
         };
-        let mut survey = self.rooms.survey();
+        let mut survey = self.rooms.survey(std::slice::from_ref(&found)).await;
         let wanted = [name.to_string()];
         let mut residents = survey.residents(&found, &wanted).await.map_err(inside)?;
         residents.push(survey.newcomer(image).await.map_err(inside)?);

@@ -1,5 +1,6 @@
 //! Loads images onto agents and removes them: plans which agent needs what, makes room, and follows the work to the end.
 
+pub(crate) mod demand;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod leaving;

@@ -14,15 +14,13 @@ use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
 use crate::engine::name;
-use crate::fleet::agent::Agent;
-use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::expression::Expression;
 use crate::store::table::Reader;
 use crate::store::{Store, Table};
 
 const PINS: Table<Pin> = Table::new("IMAGE_TO_PIN");
 
-/// Most pins: each is compared with the images of each agent that room is made on.
+/// Most pins: whenever room is made, the expression of each is evaluated.
 const MAX_PINS: usize = 1_000;
 
 /// An image that stays.
@@ -148,15 +146,8 @@ impl Pins {
         }
     }
 
-    /// The names that are pinned on an agent.
-    pub(in crate::transfer) fn on(&self, agent: &Agent) -> Vec<String> {
-        let pins = self.by_image.read();
-        let inventory = Inventory::new([agent.view()]);
-        let is_meant = |pin: &&Arc<Pin>| {
-            // What can't be read any more keeps the image everywhere.
-            Expression::parse(&pin.target_agents)
-                .map_or(true, |agents| !evaluate_known(&agents, &inventory).names.is_empty())
-        };
-        pins.values().filter(is_meant).map(|pin| pin.image.clone()).collect()
+    /// All pins, for those who would take images off agents.
+    pub(in crate::transfer) fn all(&self) -> Vec<Arc<Pin>> {
+        self.by_image.read().values().cloned().collect()
     }
 }

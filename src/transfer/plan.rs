@@ -132,7 +132,7 @@ impl<'a> Planner<'a> {
         images: &[Arc<Image>],
     ) -> Result<AgentPlan> {
         let id = agent.record.id.clone();
-        let free_bytes = agent.disk.as_ref().and_then(|disk| disk.free_bytes);
+        let free_bytes = agent.free_bytes();
         let before = self.planned.get(&id).copied().unwrap_or_default();
         let plan = |step, bytes: u64| {
             let needed = before.saturating_add(taken(bytes, agent)).saturating_add(reserve(agent));

@@ -12,6 +12,7 @@ use crate::base::digest::Digest;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::engine::image::Held;
+use crate::fleet::agent::Agent;
 use crate::transfer::room::{Resident, Stay, frees};
 use crate::transfer::service::{Order, Transfers, Wanted};
 
@@ -26,12 +27,12 @@ pub(crate) struct UnknownImage {
     pub(crate) size_bytes: u64,
     /// The agents that have it, in order.
     pub(crate) agents: Vec<String>,
-    /// On how many of them a container uses it.
+    /// On how many of them a container uses it, as far as they tell.
     pub(crate) in_use: usize,
     /// When a container last used it, on any of them, as far as that was seen.
     pub(crate) last_used: Option<Timestamp>,
-    /// Since when no container was seen to use it on any of them.
-    pub(crate) idle_since: Timestamp,
+    /// Since when no container was seen to use it on any of them; `None` if one of them does not tell.
+    pub(crate) idle_since: Option<Timestamp>,
 }
 
 /// What an unload would do with one image on one agent.
@@ -85,7 +86,8 @@ impl Transfers {
     pub(crate) async fn images_on(&self, caller: &Caller, id: &str) -> Result<Vec<(Resident, Option<Stay>)>> {
         caller.require_superadmin("agent_images")?;
         let agent = self.fleet.find(id).ok_or_else(|| Error::missing("agent", shown(id)))?;
-        let (residents, now) = (self.rooms().survey().residents(&agent, &[]).await?, self.rooms().moment());
+        let mut survey = self.rooms().survey(std::slice::from_ref(&agent)).await;
+        let (residents, now) = (survey.residents(&agent, &[]).await?, self.rooms().moment());
         let mut images: Vec<_> = residents
             .into_iter()
             .map(|resident| {
@@ -102,13 +104,17 @@ impl Transfers {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an expression that names no agents.
-    pub(crate) fn unknown_images(&self, caller: &Caller, expression: &str) -> Result<Vec<UnknownImage>> {
+    pub(crate) async fn unknown_images(
+        &self,
+        caller: &Caller,
+        expression: &str,
+    ) -> Result<Vec<UnknownImage>> {
         caller.require_superadmin("unknown_images")?;
         if self.fleet.is_empty() {
             return Ok(Vec::new());
         }
         let set = self.select(caller, expression)?;
-        let survey = self.rooms().survey();
+        let survey = self.rooms().survey(&[]).await;
         // Equal images of all agents are kept once, so each is looked up once.
         let mut known: HashMap<*const Held, bool> = HashMap::new();
         let mut found: BTreeMap<(Digest, Vec<String>), UnknownImage> = BTreeMap::new();
@@ -131,13 +137,14 @@ impl Transfers {
                         agents: Vec::new(),
                         in_use: 0,
                         last_used: None,
-                        idle_since: usage.idle_since,
+                        idle_since: Some(usage.idle_since),
                     });
                 image.size_bytes = image.size_bytes.max(held.size_bytes);
                 image.agents.push(agent.clone());
-                image.in_use += usize::from(usage.is_in_use);
+                image.in_use += usize::from(usage.is_in_use && usage.is_told);
                 image.last_used = image.last_used.max(usage.last_used);
-                image.idle_since = image.idle_since.max(usage.idle_since);
+                let is_told = image.idle_since.is_some() && usage.is_told;
+                image.idle_since = is_told.then_some(image.idle_since.max(Some(usage.idle_since))).flatten();
             }
         }
         let mut images: Vec<UnknownImage> = found.into_values().collect();
@@ -159,11 +166,12 @@ impl Transfers {
         for reference in &unknown {
             self.require_held(reference, &set.names)?;
         }
-        let mut survey = self.rooms().survey();
+        let agents: Vec<Agent> = set.names.iter().filter_map(|id| self.fleet.find(id)).collect();
+        let mut survey = self.rooms().survey(&agents).await;
         let mut steps = Vec::new();
-        for id in &set.names {
-            let Some(agent) = self.fleet.find(id) else { continue };
-            let residents = survey.residents(&agent, &[]).await?;
+        for agent in &agents {
+            let id = &agent.record.id;
+            let residents = survey.residents(agent, &[]).await?;
             let now = self.rooms().moment();
             let mut going: Vec<usize> = Vec::new();
             let names = wanted.iter().map(Wanted::name).chain(unknown.iter().map(String::as_str));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::image::Layer;
 use crate::engine::image::Held;
@@ -113,6 +114,72 @@ pub(crate) struct Terms<'a> {
     pub(crate) goal: Option<u64>,
 }
 
+/// What a rule asks of an image that it takes, looked at again when it goes: a task may wait for hours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RuleTerms {
+    /// How long no container may have been seen to use it, in seconds.
+    #[serde(default)]
+    pub(crate) unused_for: Option<u32>,
+    /// How many of each repository stay: those that were made last.
+    #[serde(default)]
+    pub(crate) keep_last: Option<u32>,
+    /// It stays once so many bytes are free.
+    #[serde(default)]
+    pub(crate) until: Option<u64>,
+    /// Whether it may be one that the catalog does not know.
+    #[serde(default)]
+    pub(crate) unknown_images: bool,
+}
+
+impl RuleTerms {
+    /// How long no container may have been seen to use it.
+    pub(crate) fn idle_time(&self) -> Option<SignedDuration> {
+        self.unused_for.map(|seconds| SignedDuration::from_secs(i64::from(seconds)))
+    }
+
+    /// How many of each repository stay.
+    pub(crate) fn kept(&self) -> Option<usize> {
+        self.keep_last.and_then(|count| usize::try_from(count).ok())
+    }
+
+    /// Why one of the images on an agent stays by these terms, where so many bytes are free; `None` if it may go.
+    pub(in crate::transfer) fn keep(
+        &self,
+        residents: &[Resident],
+        one: &Resident,
+        free_bytes: Option<u64>,
+        now: Moment,
+    ) -> Option<String> {
+        if !one.is_known && !self.unknown_images {
+            return Some("the catalog does not know it any more".into());
+        }
+        if self.idle_time().is_some_and(|least| !is_idle(&one.usage, least, now)) {
+            let why = if one.usage.is_told {
+                "it is not known to be unused for so long any more"
+            } else {
+                "its engine does not tell any more what containers use"
+            };
+            return Some(why.into());
+        }
+        let last = self.kept().map(|count| last_made(residents, count)).unwrap_or_default();
+        let place = residents.iter().position(|resident| resident.held.digest == one.held.digest);
+        if place.is_some_and(|place| last.contains(&place)) {
+            return Some("it is now among the last of its repository there".into());
+        }
+        match (self.until, free_bytes) {
+            (Some(until), Some(free)) if free >= until => Some(format!("{free} bytes are free by now")),
+            (Some(_), None) => Some("its engine does not tell any more what is free".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Whether no container was seen to use an image for so long. An agent that does not tell what its containers use may use
+/// anything.
+fn is_idle(usage: &ImageUse, least: SignedDuration, now: Moment) -> bool {
+    usage.is_told && now.day.duration_since(usage.idle_since) >= least
+}
+
 /// An image that goes.
 #[derive(Debug, Clone)]
 pub(crate) struct Going {
@@ -126,12 +193,7 @@ pub(crate) struct Going {
 /// of them could be spared; if they don't suffice, all that may go.
 pub(crate) fn going(residents: &[Resident], terms: &Terms, now: Moment) -> Vec<Going> {
     let kept = terms.keep_last.map(|count| last_made(residents, count)).unwrap_or_default();
-    let is_idle = |usage: &ImageUse| {
-        terms.unused_for.is_none_or(|least| {
-            // An agent that does not tell what its containers use may use anything.
-            usage.is_told && now.day.duration_since(usage.idle_since) >= least
-        })
-    };
+    let is_idle = |usage: &ImageUse| terms.unused_for.is_none_or(|least| is_idle(usage, least, now));
     let mut chosen: Vec<usize> = Vec::new();
     for (place, resident) in residents.iter().enumerate() {
         let is_meant = (terms.takes)(resident) && !kept.contains(&place) && is_idle(&resident.usage);
@@ -233,7 +295,7 @@ mod tests {
 
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{Resident, Stay, Terms, going};
+    use super::{Resident, RuleTerms, Stay, Terms, going};
     use crate::catalog::image::Layer;
     use crate::engine::fake::held;
     use crate::engine::image::Held;
@@ -371,5 +433,28 @@ mod tests {
         let known = Terms { takes: &|resident| resident.is_known, ..terms };
         all[0].is_known = false;
         assert_eq!(names(&all, &known), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_rule_asks_is_asked_again_when_the_image_goes() {
+        let mut all = [idle("cr.io/a:1", 30, &[1]), idle("cr.io/a:2", 20, &[2])];
+        let none = RuleTerms::default();
+        let keep = |all: &[Resident], terms: &RuleTerms, free| terms.keep(all, &all[0], free, now());
+        let unused = RuleTerms { unused_for: Some(30 * 24 * 60 * 60), ..none };
+        let last = RuleTerms { keep_last: Some(1), ..none };
+        let room = RuleTerms { until: Some(50), ..none };
+        for terms in [&unused, &last, &room] {
+            assert_eq!(keep(&all, terms, Some(49)), None);
+        }
+        assert_eq!(keep(&all, &room, Some(50)).unwrap(), "50 bytes are free by now");
+        assert!(keep(&all, &room, None).unwrap().contains("does not tell any more what is free"));
+        assert!(keep(&all[..1], &last, None).unwrap().contains("among the last"), "the newer one went");
+        all[0].usage.idle_since += DAY;
+        assert!(keep(&all, &unused, None).unwrap().contains("not known to be unused"));
+        all[0].usage.is_told = false;
+        assert!(keep(&all, &unused, None).unwrap().contains("what containers use"));
+        all[0].is_known = false;
+        assert!(keep(&all, &none, None).unwrap().contains("the catalog does not know it"));
+        assert_eq!(keep(&all, &RuleTerms { unknown_images: true, ..none }, None), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Looks at agents for what may go from them: brings together what each holds, who wants it and how it was used.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -17,17 +17,9 @@ use crate::fleet::service::Fleet;
 use crate::fleet::usage::{ImageUse, Moment};
 use crate::store::Store;
 use crate::tasks::queue::WeakQueue;
+use crate::transfer::demand::{Claims, Demand, Wants};
 use crate::transfer::pins::Pins;
-use crate::transfer::room::{Resident, Stay};
-
-/// Who wants an image of the catalog on one agent.
-pub(crate) type Claim = Box<dyn Fn(&ImageRecord) -> Option<String> + Send + Sync>;
-
-/// Those who want images on agents, again and again.
-pub(crate) trait Claims: Send + Sync {
-    /// What is wanted on this agent.
-    fn on(&self, agent: &Agent) -> Claim;
-}
+use crate::transfer::room::{Resident, RuleTerms, Stay};
 
 /// Knows what may go from agents. Clones share it.
 #[derive(Clone)]
@@ -37,11 +29,6 @@ pub(crate) struct Rooms {
     clock: Clock,
     pins: Pins,
     wants: Arc<OnceLock<Wants>>,
-}
-
-struct Wants {
-    claims: Arc<dyn Claims>,
-    queue: WeakQueue,
 }
 
 impl Rooms {
@@ -82,41 +69,29 @@ impl Rooms {
         Moment { day: self.clock.now(), steady: self.clock.steady() }
     }
 
-    /// Begins to look at agents. What is looked up for one is used for the next.
-    pub(crate) fn survey(&self) -> Survey<'_> {
-        Survey { rooms: self, by_digest: self.catalog.image_by_digest(), layers: HashMap::new() }
-    }
-
-    /// Why an image stays on an agent; `None` if it may go.
-    pub(in crate::transfer) fn stay(&self, agent: &Agent, digest: &Digest) -> Option<Stay> {
-        let Some(now) = self.now() else { return Some(Stay::Doubt) };
-        let mut found = self.fleet.held_and_used(&agent.record.id).into_iter();
-        let (held, usage) = found.find(|(held, _)| held.digest == *digest)?;
-        let wanted_by = self.wanted_on(agent, &[])(&held);
-        let is_pinned = self.pins.on(agent).iter().any(|pinned| held.names.contains(pinned));
-        let (is_known, made, layers) = (true, None, Arc::default());
-        Resident { held, usage, is_known, made, wanted_by, is_pinned, layers }.stay(now)
-    }
-
-    /// The returned function says who wants an image on this agent: those who are bound, or the caller, who wants these
-    /// names.
-    fn wanted_on<'a>(
-        &'a self,
-        agent: &Agent,
-        also: &'a [String],
-    ) -> impl Fn(&Held) -> Option<String> + use<'a> {
-        let wants = self.wants.get();
-        let claimed = wants.map(|wants| wants.claims.on(agent));
-        let loading = wants.map(|wants| wants.queue.loading_on(&agent.record.id)).unwrap_or_default();
-        move |held| {
-            let Some(claimed) = &claimed else { return Some("the server, which is starting,".into()) };
-            held.names.iter().find_map(|name| {
-                if also.contains(name) || loading.contains(name) {
-                    return Some("a preload".to_owned());
-                }
-                self.catalog.variants(name).iter().find_map(|image| claimed(&image.record))
-            })
+    /// Begins to look at these agents. What is looked up for one is used for the next.
+    pub(crate) async fn survey(&self, agents: &[Agent]) -> Survey<'_> {
+        Survey {
+            rooms: self,
+            by_digest: self.catalog.image_by_digest(),
+            layers: HashMap::new(),
+            demand: Demand::on(agents, &self.pins.all(), self.wants.get()).await,
         }
+    }
+
+    /// Why an image that is about to go from an agent stays there after all, by the terms of a rule too if one takes it;
+    /// `None` if it may go.
+    pub(in crate::transfer) async fn stay(
+        &self,
+        agent: &Agent,
+        digest: &Digest,
+        terms: Option<&RuleTerms>,
+    ) -> Option<String> {
+        let Some(now) = self.now() else { return Some(Stay::Doubt.to_string()) };
+        let residents = self.survey(std::slice::from_ref(agent)).await.without_layers(agent, &[]);
+        let resident = residents.iter().find(|resident| resident.held.digest == *digest)?;
+        let by_terms = || terms?.keep(&residents, resident, agent.free_bytes(), now);
+        resident.stay(now).map(|stay| stay.to_string()).or_else(by_terms)
     }
 }
 
@@ -125,6 +100,7 @@ pub(crate) struct Survey<'a> {
     rooms: &'a Rooms,
     by_digest: HashMap<Digest, Arc<Image>>,
     layers: HashMap<Digest, Arc<[Layer]>>,
+    demand: Demand,
 }
 
 impl Survey<'_> {
@@ -138,30 +114,37 @@ impl Survey<'_> {
         held.digests().find_map(|digest| self.by_digest.get(digest))
     }
 
-    /// The images on an agent. The caller wants these names to stay.
+    /// The images on one of the agents. The caller wants these names to stay.
     pub(crate) async fn residents(&mut self, agent: &Agent, wanted: &[String]) -> Result<Vec<Resident>> {
-        let rooms = self.rooms;
-        let wanted_by = rooms.wanted_on(agent, wanted);
-        let pinned: HashSet<String> = rooms.pins.on(agent).into_iter().collect();
-        let mut residents = Vec::new();
-        for (held, usage) in rooms.fleet.held_and_used(&agent.record.id) {
-            let content = self.content(&held).cloned();
-            let is_known = self.knows(&held);
-            let layers = match &content {
-                Some(image) => self.layers_of(&image.record).await?,
-                None => Arc::default(),
-            };
-            residents.push(Resident {
-                wanted_by: wanted_by(&held),
-                is_pinned: held.names.iter().any(|name| pinned.contains(name)),
-                made: content.and_then(|image| image.config.created_at),
-                held,
-                usage,
-                is_known,
-                layers,
-            });
+        // Looking at thousands of agents leaves room for others.
+        tokio::task::yield_now().await;
+        let mut residents = self.without_layers(agent, wanted);
+        for resident in &mut residents {
+            if let Some(image) = self.content(&resident.held).cloned() {
+                resident.layers = self.layers_of(&image.record).await?;
+            }
         }
         Ok(residents)
+    }
+
+    /// The same without their layers.
+    fn without_layers(&mut self, agent: &Agent, wanted: &[String]) -> Vec<Resident> {
+        let (rooms, id) = (self.rooms, agent.record.id.as_str());
+        let variants = |name: &str| rooms.catalog.variants(name);
+        let resident = |(held, usage): (Arc<Held>, ImageUse)| Resident {
+            wanted_by: if held.names.iter().any(|name| wanted.contains(name)) {
+                Some("a preload".to_owned())
+            } else {
+                self.demand.wanted_by(id, &held, variants)
+            },
+            is_pinned: self.demand.is_pinned(id, &held),
+            made: self.content(&held).and_then(|image| image.config.created_at),
+            is_known: self.knows(&held),
+            held,
+            usage,
+            layers: Arc::default(),
+        };
+        rooms.fleet.held_and_used(id).into_iter().map(resident).collect()
     }
 
     /// An image that is about to come, as if it were there: a layer that it shares with another does not come free.

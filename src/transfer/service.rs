@@ -334,17 +334,20 @@ impl Transfers {
     async fn find_room(&self, wanted: &[Wanted], plans: &mut [AgentPlan]) -> Result<()> {
         let Some(now) = self.rooms.now() else { return Ok(()) };
         let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.clone()).collect();
-        let mut survey = self.rooms.survey();
+        let full = plans.iter().filter(|plan| plan.fits == Some(false)).map(|plan| plan.agent.as_str());
+        let full: BTreeSet<&str> = full.collect();
+        let full: Vec<Agent> = full.into_iter().filter_map(|id| self.fleet.find(id)).collect();
+        let mut survey = self.rooms.survey(&full).await;
         // What goes for images that were planned before, by agent, and how many bytes come free with it.
         let mut gone: HashMap<String, (HashSet<Digest>, u64)> = HashMap::new();
         for plan in plans.iter_mut().filter(|plan| plan.fits == Some(false)) {
-            let Some(agent) = self.fleet.find(&plan.agent) else { continue };
+            let Some(agent) = full.iter().find(|agent| agent.record.id == plan.agent) else { continue };
             let (digests, before) = gone.entry(plan.agent.clone()).or_default();
             let lacks = plan.lacks.saturating_sub(*before);
-            let mut residents = survey.residents(&agent, &names).await?;
+            let mut residents = survey.residents(agent, &names).await?;
             residents.retain(|resident| !digests.contains(&resident.held.digest));
             let image = wanted.iter().find(|wanted| wanted.name == plan.image);
-            if let Some(image) = image.and_then(|wanted| image_for(&wanted.images, &agent)) {
+            if let Some(image) = image.and_then(|wanted| image_for(&wanted.images, agent)) {
                 residents.push(survey.newcomer(&image.record).await?);
             }
             let terms = Terms {

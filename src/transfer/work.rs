@@ -6,6 +6,7 @@ use crate::base::digest::Digest;
 use crate::base::{Error, Result};
 use crate::catalog::image::ImageRecord;
 use crate::tasks::task::{NewItem, Pair};
+use crate::transfer::room::RuleTerms;
 
 /// What an item of a transfer does: one image on one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub(in crate::transfer) struct Leaving {
     pub(crate) names: Vec<String>,
     /// Whether it stays if somebody wants it by then, or if it has got other names.
     pub(crate) is_careful: bool,
+    /// What the rule that takes it asks of it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) terms: Option<RuleTerms>,
 }
 
 impl Work {

@@ -173,10 +173,12 @@ impl TransferWorker {
     ) -> Result<Outcome, ItemFailure> {
         self.reach(place, agent)?;
         let name = leaving.names.first().map_or(leaving.digest.as_str(), String::as_str);
+        let held = self.fleet.held(agent).into_iter().find(|held| held.digest == leaving.digest);
+        let content = held.map_or_else(|| leaving.digest.clone(), |held| self.catalog.content_of(&held));
         let turn = tokio::select! {
             biased;
             // Nothing is asked of a registry, so the line for it is the agent's own.
-            turn = self.limits.turn(agent, name, &leaving.digest, agent) => turn,
+            turn = self.limits.turn(agent, name, &content, agent) => turn,
             () = place.stop.cancelled() => return Err(ItemFailure::giving_up("stopped")),
         };
         let engine = self.reach(place, agent)?;
@@ -185,10 +187,12 @@ impl TransferWorker {
             if leaving.is_careful {
                 self.fleet.look(agent).await?;
             }
-            let found = self.fleet.find(agent).filter(|_| leaving.is_careful);
-            let stay = found.and_then(|agent| self.rooms.stay(&agent, &leaving.digest));
+            let stay = match self.fleet.find(agent).filter(|_| leaving.is_careful) {
+                Some(found) => self.rooms.stay(&found, &leaving.digest, leaving.terms.as_ref()).await,
+                None => None,
+            };
             let departure = match stay {
-                Some(stay) => Departure::Stays(stay.to_string()),
+                Some(why) => Departure::Stays(why),
                 None => take_off(engine.as_ref(), leaving).await?,
             };
             departed(&item.name, departure, leaving.is_careful)
@@ -333,9 +337,8 @@ impl TransferWorker {
         if let Some(replaced) = before.filter(|_| !was_there) {
             note.push_str("; the image that had the name before ");
             // Another item may be giving this image another name at this moment, and must not lose it.
-            let config = self.catalog.config_of(&replaced).unwrap_or_else(|| replaced.digest.clone());
             let registry = Catalogued::new(&self.clients, registry, &image.name);
-            let fate = match self.limits.try_image(agent, &config) {
+            let fate = match self.limits.try_image(agent, &self.catalog.content_of(&replaced)) {
                 Some(_alone) => tokio::select! {
                     fate = remove_replaced(engine, &replaced, &registry) => fate,
                     () = place.stop.cancelled() => "stays: the task was stopped".into(),

@@ -271,8 +271,10 @@ export const t = {
     lastUse: "Last use",
     used: (usage: { in_use: boolean | null; last_used_at: string | null; unused_since: string | null }) => {
       if (usage.in_use) return "in use";
+      // Without it nobody looks.
+      if (usage.unused_since === null) return "use not known";
       if (usage.last_used_at) return `used ${ago(usage.last_used_at)}`;
-      return usage.unused_since ? `not used since ${moment(usage.unused_since)}` : "";
+      return `not used since ${moment(usage.unused_since)}`;
     },
     pin: "Pin",
     unpin: "Unpin",
@@ -295,7 +297,8 @@ export const t = {
       "Say how long images must be unused, how many of each repository stay, or how little room must be free. Of several, all must let an image go.",
     imagesHint: "A pattern for registry/name:tag, * for all.",
     unusedFor: "Unused for, in days",
-    unusedHint: "No container was seen for so long, running or not. A day is the least.",
+    unusedHint:
+      "No container was seen for so long, running or not. A day is the least. Where nobody can see that, nothing goes.",
     keepLast: "Keep the last of each repository",
     keepHint: "So many stay on each agent, those that were made last.",
     whenBelow: "Only where less is free than, in GB",

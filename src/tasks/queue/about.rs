@@ -1,12 +1,13 @@
 //! Finds what tasks do and did with one image on one agent.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::base::Result;
+use crate::base::bits::Bits;
 use crate::store::table::Reader;
 use crate::tasks::queue::{Queue, WeakQueue, items_of};
 use crate::tasks::task::{Item, ItemState, Page, Pair, Task, TaskKind};
@@ -49,15 +50,21 @@ impl Queue {
 }
 
 impl WeakQueue {
-    /// The canonical names that running preloads load on an agent, or are about to. This goes through all their items.
-    pub(crate) fn loading_on(&self, agent: &str) -> HashSet<String> {
-        let Some(shared) = self.0.upgrade() else { return HashSet::new() };
-        let mut names = HashSet::new();
+    /// The canonical names that running preloads load on these agents, or are about to, each with the agents, by their
+    /// numbers. This goes through all items of the preloads.
+    pub(crate) fn loading_on(&self, numbers: &HashMap<String, usize>) -> HashMap<String, Bits> {
+        let Some(shared) = self.0.upgrade() else { return HashMap::new() };
+        let mut names: HashMap<String, Bits> = HashMap::new();
         for live in (Queue { shared }).running().into_iter().filter(|live| live.kind() == TaskKind::Preload) {
             live.with_items(|items| {
                 let open = items.iter().filter(|item| !item.state.is_final());
-                let pairs = open.filter_map(|item| item.pair.as_ref()).filter(|pair| pair.agent == agent);
-                names.extend(pairs.map(|pair| pair.image.clone()));
+                for pair in open.filter_map(|item| item.pair.as_ref()) {
+                    let Some(number) = numbers.get(&pair.agent) else { continue };
+                    match names.get_mut(&pair.image) {
+                        Some(agents) => agents.insert(*number),
+                        None => names.entry(pair.image.clone()).or_default().insert(*number),
+                    }
+                }
             });
         }
         names

@@ -1048,7 +1048,7 @@ export type RetentionPlanQueryVariables = Exact<{
 }>;
 
 
-export type RetentionPlanQuery = { retention_plan: { count: number, frees_bytes: number, problem: string | null, agents: Array<{ agent: string, note: string | null, frees_bytes: number, images: Array<{ digest: string, names: Array<string>, frees_bytes: number, usage: { in_use: boolean | null, last_used_at: string | null, unused_since: string } }> }> } | null };
+export type RetentionPlanQuery = { retention_plan: { count: number, frees_bytes: number, problem: string | null, agents: Array<{ agent: string, note: string | null, frees_bytes: number, images: Array<{ digest: string, names: Array<string>, frees_bytes: number, usage: { in_use: boolean | null, last_used_at: string | null, unused_since: string | null } }> }> } | null };
 
 export type CreateRetentionMutationVariables = Exact<{
   name: Scalars['String']['input'];
@@ -1078,12 +1078,12 @@ export type AgentHoldsQueryVariables = Exact<{
 }>;
 
 
-export type AgentHoldsQuery = { agent_images: Array<{ digest: string, names: Array<string>, size_bytes: number, known: boolean, pinned: boolean, wanted_by: string | null, usage: { in_use: boolean | null, last_used_at: string | null, unused_since: string } }> };
+export type AgentHoldsQuery = { agent_images: Array<{ digest: string, names: Array<string>, size_bytes: number, known: boolean, pinned: boolean, wanted_by: string | null, usage: { in_use: boolean | null, last_used_at: string | null, unused_since: string | null } }> };
 
 export type UnknownImagesQueryVariables = Exact<{ [key: string]: never; }>;
 
 
-export type UnknownImagesQuery = { unknown_images: Array<{ digest: string, names: Array<string>, size_bytes: number, folded: string, count: number, in_use: number, last_used_at: string | null, unused_since: string }> };
+export type UnknownImagesQuery = { unknown_images: Array<{ digest: string, names: Array<string>, size_bytes: number, folded: string, count: number, in_use: number, last_used_at: string | null, unused_since: string | null }> };
 
 export type PinMutationVariables = Exact<{
   reference: Scalars['String']['input'];
