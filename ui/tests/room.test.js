@@ -38,6 +38,17 @@ test("a retention rule is added, shows what it would take, and is removed", asyn
   await plan.getByText("0 images to go").waitFor();
   await page.keyboard.press("Escape");
   await plan.waitFor({ state: "detached" });
+  await article.getByRole("button", { name: "Edit old" }).click();
+  const edited = page.getByRole("dialog", { name: "Edit old" });
+  assert.equal(await edited.getByLabel("Unused for, in days").inputValue(), "30");
+  assert.equal(await edited.getByLabel("Keep the last of each repository").inputValue(), "2");
+  assert.equal(await edited.getByLabel("Until so much is free, in GB").inputValue(), "");
+  await edited.getByLabel("Unused for, in days").fill("45");
+  await edited.getByLabel("Keep the last of each repository").fill("");
+  await edited.getByLabel("Only where less is free than, in GB").fill("0.5");
+  await edited.getByRole("button", { name: "Save" }).click();
+  await edited.waitFor({ state: "detached" });
+  await article.getByText("unused for 45 days, where less than 500 MB is free, until 500 MB is").waitFor();
   await article.getByRole("button", { name: "Switch off old" }).click();
   await article.getByText("switched off").waitFor();
   await article.getByRole("button", { name: "Remove old" }).click();
