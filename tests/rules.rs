@@ -333,7 +333,7 @@ async fn rules_are_kept_over_a_restart_and_there_are_so_many_at_most() {
     }
     let refused = api.add_rule("one-more", "cr.invalid/*", "*", json!({})).await;
     assert_eq!(refused["ok"], false);
-    assert!(refused["msg"].as_str().unwrap().starts_with("there are 100 rules"), "{refused}");
+    assert!(refused["msg"].as_str().unwrap().starts_with("there are 100 preload rules"), "{refused}");
     let window = json!({"window": "22:00-06:00", "time_zone": "Asia/Seoul"});
     assert_eq!(api.change_rule("rule-7", window).await["ok"], true);
     app.restart().await;
@@ -377,7 +377,7 @@ async fn what_can_not_be_read_is_refused_with_the_field_and_the_remedy() {
     }
     assert_eq!(api.add_rule("a", "*", "*", json!({})).await["ok"], true);
     let twice = api.add_rule("a", "*", "*", json!({})).await;
-    assert!(twice["msg"].as_str().unwrap().contains("there is a rule a already"), "{twice}");
+    assert!(twice["msg"].as_str().unwrap().contains("there is a preload rule a already"), "{twice}");
     let unknown = api.change_rule("b", json!({"enabled": false})).await;
     assert_eq!(unknown["msg"], "no such preload rule: b");
 

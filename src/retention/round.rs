@@ -11,6 +11,7 @@ use crate::fleet::agent::Agent;
 use crate::retention::plan::{self, LeftOut, RetentionStatus, RulePlan, plan};
 use crate::retention::rule::RetentionRule;
 use crate::retention::service::Retention;
+use crate::rules::book::Standing as _;
 use crate::transfer::leaving::Retirement;
 use crate::transfer::service::MAX_ITEMS;
 
@@ -26,7 +27,7 @@ const MAX_AWAY: usize = 100;
 impl Retention {
     /// Runs a round every minute and whenever a rule has changed, until the server stops.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut changes = self.changes.follow();
+        let mut changes = self.book.changes().follow();
         let mut rest = REGULAR;
         loop {
             tokio::select! {
@@ -51,8 +52,7 @@ impl Retention {
 
     /// Runs one round.
     pub(in crate::retention) async fn round(&self) -> Result<()> {
-        let rules: Vec<Arc<RetentionRule>> =
-            self.index.read().rules.values().filter(|rule| rule.enabled).cloned().collect();
+        let rules = self.book.enabled();
         if rules.is_empty() {
             return Ok(());
         }
@@ -101,8 +101,7 @@ impl Retention {
             begun: None,
             problem: plan.problem.clone(),
         };
-        let is_current = || self.index.read().rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule));
-        if rule.is_open(now) && is_current() {
+        if rule.is_open(now) && self.book.is_current(rule) {
             match self.begin(rule, plan, &status.held_back).await {
                 Ok(Some((task, count))) => status.begun = Some(plan::Begun { at: now, task, count }),
                 Ok(None) => {}
@@ -112,13 +111,10 @@ impl Retention {
                 }
             }
         }
-        if !is_current() {
-            return;
-        }
-        let mut index = self.index.write();
-        let before = index.statuses.get(&rule.name).and_then(|status| status.begun.clone());
-        status.begun = status.begun.or(before);
-        index.statuses.insert(rule.name.clone(), Arc::new(status));
+        self.book.note(rule, |before| {
+            status.begun = status.begun.or_else(|| before?.begun.clone());
+            status
+        });
     }
 
     async fn begin(

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::access::caller::{Caller, Credential};
 use crate::base::ids::UserId;
 use crate::base::{Error, Result};
+use crate::rules::book::Standing;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::{acting_for, changed_window, checked_rule_name, parsed};
-use crate::rules::window::{Window, WindowState};
+use crate::rules::window::Window;
+use crate::store::Table;
 use crate::transfer::room::RuleTerms;
 
 /// The shortest time that images can be required to be unused: a clock is believed when it is off by less than a day.
@@ -110,6 +112,23 @@ impl RetentionChange {
     }
 }
 
+impl Standing for RetentionRule {
+    const TABLE: Table<Self> = Table::new("RETENTION_NAME_TO_RULE");
+    const KIND: &'static str = "retention rule";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
+}
+
 impl RetentionRule {
     /// Makes a new rule from these values.
     ///
@@ -189,17 +208,6 @@ impl RetentionRule {
             until: self.room.map(|room| room.until),
             unknown_images: self.unknown_images,
         }
-    }
-
-    /// The state of its window; `None` if it has none and is always open.
-    pub(crate) fn standing(&self, now: Timestamp) -> Option<WindowState> {
-        // As with preload rules: what can't be read any more is closed.
-        self.window.as_ref().map(|window| window.standing(now).unwrap_or(WindowState::Closed(None)))
-    }
-
-    /// Whether it may begin something now.
-    pub(crate) fn is_open(&self, now: Timestamp) -> bool {
-        self.enabled && !matches!(self.standing(now), Some(WindowState::Closed(_)))
     }
 
     /// The caller in whose name the rule acts: the user who last changed it.

@@ -1,33 +1,27 @@
 //! What callers ask about retention rules. The rounds that act on them are in `retention::round`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
-use crate::base::reference::shown;
-use crate::base::signal::Signal;
 use crate::base::{Error, Result};
 use crate::fleet::agent::Agent;
 use crate::fleet::service::Fleet;
 use crate::retention::plan::{RetentionStatus, RulePlan, plan};
 use crate::retention::rule::{RetentionChange, RetentionRule};
+use crate::rules::book::{self, Book};
 use crate::rules::window::WindowState;
-use crate::store::{Store, Table};
+use crate::store::Store;
 use crate::tasks::queue::Queue;
 use crate::transfer::rooms::Rooms;
 use crate::transfer::service::Transfers;
 
-const RULES: Table<RetentionRule> = Table::new("RETENTION_NAME_TO_RULE");
-
-/// Most rules: people can't oversee more than a page.
-const MAX_RULES: usize = 100;
 /// How many agents a refusal names.
 const NAMED: usize = 5;
 
@@ -44,28 +38,12 @@ pub(crate) struct Retention {
     pub(in crate::retention) queue: Queue,
     pub(in crate::retention) transfers: Transfers,
     pub(in crate::retention) rooms: Rooms,
-    pub(in crate::retention) index: Arc<RwLock<Index>>,
+    pub(in crate::retention) book: Book<RetentionRule, RetentionStatus>,
     pub(in crate::retention) begun: Arc<Mutex<Begun>>,
-    pub(in crate::retention) changes: Signal,
-}
-
-/// The rules in memory.
-#[derive(Default)]
-pub(in crate::retention) struct Index {
-    pub(in crate::retention) rules: BTreeMap<String, Arc<RetentionRule>>,
-    pub(in crate::retention) statuses: HashMap<String, Arc<RetentionStatus>>,
 }
 
 /// A rule with its current state.
-#[derive(Debug, Clone)]
-pub(crate) struct Told {
-    /// The rule.
-    pub(crate) rule: Arc<RetentionRule>,
-    /// The status from the last round; `None` before the first.
-    pub(crate) status: Option<Arc<RetentionStatus>>,
-    /// The state of its window; `None` if it has none.
-    pub(crate) standing: Option<WindowState>,
-}
+pub(crate) type Told = book::Told<RetentionRule, RetentionStatus>;
 
 impl Told {
     /// The state of the rule in one word.
@@ -92,13 +70,6 @@ impl Retention {
         queue: &Queue,
         transfers: &Transfers,
     ) -> Result<Self> {
-        let mut index = Index::default();
-        store.read_now(|r| {
-            r.scan(&RULES, [], |_, rule: RetentionRule| {
-                index.rules.insert(rule.name.clone(), Arc::new(rule));
-                Ok(())
-            })
-        })?;
         Ok(Self {
             clock: clock.clone(),
             audit: audit.clone(),
@@ -106,17 +77,15 @@ impl Retention {
             queue: queue.clone(),
             transfers: transfers.clone(),
             rooms: transfers.rooms().clone(),
-            index: Arc::new(RwLock::new(index)),
+            book: store.read_now(Book::load)?,
             begun: Arc::default(),
-            changes: Signal::default(),
         })
     }
 
     /// All rules, ordered by name. For super-admins.
     pub(crate) fn list(&self, caller: &Caller) -> Result<Vec<Told>> {
         caller.require_superadmin("retention_rules")?;
-        let (index, now) = (self.index.read(), self.clock.now());
-        Ok(index.rules.values().map(|rule| index.told(rule, now)).collect())
+        Ok(self.book.told(self.clock.now(), |_| true))
     }
 
     /// One rule. For super-admins.
@@ -125,9 +94,7 @@ impl Retention {
     /// [`Error::Missing`] when no rule has this name.
     pub(crate) fn find(&self, caller: &Caller, name: &str) -> Result<Told> {
         caller.require_superadmin("retention_rule")?;
-        let index = self.index.read();
-        let rule = index.rules.get(name.trim()).ok_or_else(|| missing(name))?;
-        Ok(index.told(rule, self.clock.now()))
+        self.book.find(name, self.clock.now())
     }
 
     /// Adds a rule. For super-admins.
@@ -138,24 +105,11 @@ impl Retention {
     pub(crate) async fn add(&self, caller: &Caller, name: &str, wanted: RetentionChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "create_retention_rule", name, |deed| async move {
-                let rule = RetentionRule::new(name, wanted, caller, self.clock.now())?;
-                self.check_is_free(&rule.name)?;
+                let now = self.clock.now();
+                let rule = RetentionRule::new(name, wanted, caller, now)?;
+                self.book.check_is_free(&rule.name)?;
                 self.check_is_confirmed(&rule).await?;
-                let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
-                let (rule, retention) = (Arc::new(rule), self.clone());
-                let kept = Arc::clone(&rule);
-                deed.write(move |w| {
-                    // Decided inside the write, where memory and store agree.
-                    retention.check_is_free(&kept.name)?;
-                    w.put(&RULES, &kept.name, kept.as_ref())?;
-                    w.on_commit(move || {
-                        index.write().rules.insert(kept.name.clone(), kept);
-                        changes.raise();
-                    });
-                    Ok(())
-                })
-                .await?;
-                Ok(Index::default().told(&rule, self.clock.now()))
+                self.book.add(&deed, rule, now).await
             })
             .await
     }
@@ -167,33 +121,21 @@ impl Retention {
     pub(crate) async fn change(&self, caller: &Caller, name: &str, change: RetentionChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "modify_retention_rule", name, |deed| async move {
-                let (name, now) = (name.trim().to_owned(), self.clock.now());
-                let find = |index: &Index| index.rules.get(&name).cloned().ok_or_else(|| missing(&name));
-                let known = find(&self.index.read())?;
-                let rule = Arc::new(known.as_ref().clone().changed(change, caller, now)?);
+                let now = self.clock.now();
+                let known = self.book.find(name, now)?.rule;
+                let rule = known.as_ref().clone().changed(change, caller, now)?;
                 if rule.enabled {
                     self.check_is_confirmed(&rule).await?;
                 }
-                let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
-                let (kept, name) = (Arc::clone(&rule), name.clone());
-                deed.write(move |w| {
+                let make = move |current: &Arc<RetentionRule>| {
                     // Of two changes at the same time, the second is to see what the first did.
-                    if !index.read().rules.get(&name).is_some_and(|now| Arc::ptr_eq(now, &known)) {
-                        return Err(Error::Conflict(format!(
-                            "rule {name} was changed meanwhile; look at it again"
-                        )));
+                    if Arc::ptr_eq(current, &known) {
+                        return Ok(rule);
                     }
-                    w.put(&RULES, &name, kept.as_ref())?;
-                    w.on_commit(move || {
-                        let mut index = index.write();
-                        index.statuses.remove(&name);
-                        index.rules.insert(name, kept);
-                        changes.raise();
-                    });
-                    Ok(())
-                })
-                .await?;
-                Ok(self.index.read().told(&rule, now))
+                    let why = format!("rule {} was changed meanwhile; look at it again", known.name);
+                    Err(Error::Conflict(why))
+                };
+                self.book.change(&deed, name, now, make).await
             })
             .await
     }
@@ -205,21 +147,7 @@ impl Retention {
     pub(crate) async fn remove(&self, caller: &Caller, name: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "delete_retention_rule", name, |deed| async move {
-                let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
-                let name = name.trim().to_owned();
-                deed.write(move |w| {
-                    if !w.remove(&RULES, &name)? {
-                        return Err(missing(&name));
-                    }
-                    w.on_commit(move || {
-                        let mut index = index.write();
-                        index.rules.remove(&name);
-                        index.statuses.remove(&name);
-                        changes.raise();
-                    });
-                    Ok(())
-                })
-                .await
+                self.book.remove(&deed, name).await
             })
             .await
     }
@@ -248,19 +176,6 @@ impl Retention {
         plan(rule, &roster, &mut survey, self.rooms.now(), &self.left_out()).await
     }
 
-    fn check_is_free(&self, name: &str) -> Result<()> {
-        let index = self.index.read();
-        if index.rules.contains_key(name) {
-            let why = format!("there is a retention rule {name} already; change it, or choose another name");
-            return Err(Error::Exists(why));
-        }
-        if index.rules.len() >= MAX_RULES {
-            let why = format!("there are {MAX_RULES} retention rules, as many as may be; remove one");
-            return Err(Error::LimitReached(why));
-        }
-        Ok(())
-    }
-
     /// Refuses a rule that would take most of what an agent has, unless a person confirmed it.
     async fn check_is_confirmed(&self, rule: &RetentionRule) -> Result<()> {
         if rule.confirmed {
@@ -279,18 +194,4 @@ impl Retention {
              that is meant"
         )))
     }
-}
-
-impl Index {
-    fn told(&self, rule: &Arc<RetentionRule>, now: Timestamp) -> Told {
-        Told {
-            rule: Arc::clone(rule),
-            status: self.statuses.get(&rule.name).cloned(),
-            standing: rule.standing(now),
-        }
-    }
-}
-
-fn missing(name: &str) -> Error {
-    Error::missing("retention rule", shown(name.trim()))
 }

@@ -2,29 +2,27 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use crate::catalog::image::ImageRecord;
+use crate::rules::book::Book;
 use crate::rules::pattern::ImagePattern;
 use crate::rules::rule::Rule;
-use crate::rules::service::{Index, Rules};
+use crate::rules::service::Rules;
+use crate::rules::status::Status;
 use crate::transfer::demand::{Claim, Claims};
 
 /// The rules that are switched on; their windows do not count.
-pub(crate) struct RuleClaims(Arc<RwLock<Index>>);
+pub(crate) struct RuleClaims(Book<Rule, Status>);
 
 impl Rules {
     /// What the rules want, now and later.
     pub(crate) fn claims(&self) -> Arc<dyn Claims> {
-        Arc::new(RuleClaims(Arc::clone(&self.index)))
+        Arc::new(RuleClaims(self.book.clone()))
     }
 }
 
 impl Claims for RuleClaims {
     fn all(&self) -> Vec<Claim> {
-        let index = self.0.read();
-        let enabled = index.rules.values().filter(|rule| rule.enabled);
-        let claim = |rule: &Arc<Rule>| {
+        let claim = |rule: Arc<Rule>| {
             let architecture = rule.architecture.clone();
             // A rule that can't be read loads nothing, but what it wants is not known to be unwanted.
             let pattern = ImagePattern::parse(&rule.images).ok();
@@ -40,6 +38,6 @@ impl Claims for RuleClaims {
                 wants: Box::new(wants),
             }
         };
-        enabled.map(claim).collect()
+        self.0.enabled().into_iter().map(claim).collect()
     }
 }

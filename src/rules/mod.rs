@@ -6,6 +6,7 @@
 //! continues when its window closes.
 
 pub(crate) mod backoff;
+pub(crate) mod book;
 mod claims;
 pub(crate) mod diff;
 mod memory;

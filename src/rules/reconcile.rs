@@ -16,6 +16,7 @@ use crate::base::signal::Follower;
 use crate::catalog::image::Image;
 use crate::fleet::agent::Agent;
 use crate::rules::backoff::{Backoffs, Ending, Moment, save};
+use crate::rules::book::Standing as _;
 use crate::rules::memory::Memory;
 use crate::rules::next::Next;
 use crate::rules::pattern::ImagePattern;
@@ -111,7 +112,7 @@ impl Rules {
             catalog: self.catalog.changes(),
             fleet: self.fleet.changes(),
             queue: self.queue.ends(),
-            rules: self.changes.follow(),
+            rules: self.book.changes().follow(),
         };
         tokio::select! {
             () = self.arrival() => {}
@@ -158,8 +159,7 @@ impl Rules {
     pub(in crate::rules) async fn round(&self) -> Result<Next> {
         let mut memory = self.memory.lock().await;
         let (now, steady) = (self.clock.now(), self.clock.steady());
-        let rules: Vec<Arc<Rule>> =
-            self.index.read().rules.values().filter(|rule| rule.enabled).cloned().collect();
+        let rules = self.book.enabled();
         if rules.is_empty() {
             return Ok(Next::at(steady + REGULAR));
         }
@@ -278,7 +278,7 @@ impl Rules {
     /// Cancels a task that only waits for lost agents: once they are back, a round checks them again. If left alone,
     /// such tasks would gradually fill the queue.
     async fn withdraw(&self, memory: &mut Memory, live: &Live, rule: &str) {
-        let Some(rule) = self.index.read().rules.get(rule).cloned() else { return };
+        let Some(rule) = self.book.get(rule) else { return };
         memory.withdrawn.insert(live.id());
         if let Err(error) = self.queue.cancel(&rule.caller(), &live.id().to_string()).await {
             tracing::warn!(task = %live.id(), %error, "a task that waits for lost agents could not be cancelled");
@@ -335,7 +335,7 @@ impl Rules {
                 agents,
             };
             // A user may have changed the rule during this round.
-            if !self.index.read().rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule)) {
+            if !self.book.is_current(rule) {
                 continue;
             }
             match self.transfers.fill(&rule.caller(), filling).await {
@@ -362,18 +362,13 @@ impl Rules {
         backoffs: &Backoffs,
     ) {
         let parts = shares.tallies.into_iter().zip(shares.waiting).zip(begun);
-        let mut index = self.index.write();
         for ((rule, (diff, agents)), ((tally, waiting), (tasks, problem))) in
             round.rules.iter().zip(&round.seen.rules).zip(parts)
         {
-            // A rule that was changed or removed meanwhile is checked again at once.
-            if !index.rules.get(&rule.name).is_some_and(|now| Arc::ptr_eq(now, rule)) {
-                continue;
-            }
-            let before = index.statuses.get(&rule.name).and_then(|status| status.begun.clone());
             let count = tally.begun;
-            let begun = if tasks.is_empty() { before } else { Some(Begun { at: round.now, tasks, count }) };
-            let status = Status {
+            let begun = (!tasks.is_empty()).then_some(Begun { at: round.now, tasks, count });
+            // A rule that was changed or removed meanwhile is checked again at once.
+            self.book.note(rule, |before| Status {
                 at: round.now,
                 images: diff.images,
                 is_cut: diff.is_cut(),
@@ -387,10 +382,9 @@ impl Rules {
                 present: diff.present,
                 tally,
                 waiting: waiting.iter().filter_map(|w| told(round, w, backoffs)).collect(),
-                begun,
+                begun: begun.or_else(|| before?.begun.clone()),
                 problem,
-            };
-            index.statuses.insert(rule.name.clone(), Arc::new(status));
+            });
         }
     }
 }

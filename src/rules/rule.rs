@@ -10,8 +10,10 @@ use crate::base::ids::UserId;
 use crate::base::reference::shown;
 use crate::base::{Error, Result};
 use crate::fleet::expression::Expression;
+use crate::rules::book::Standing;
 use crate::rules::pattern::ImagePattern;
-use crate::rules::window::{Window, WindowState};
+use crate::rules::window::Window;
+use crate::store::Table;
 
 /// Longest name of an architecture; none in use has half of it.
 const MAX_ARCHITECTURE: usize = 32;
@@ -60,6 +62,23 @@ pub(crate) struct RuleChange {
     pub(crate) time_zone: Option<String>,
     /// See [`Rule::enabled`].
     pub(crate) enabled: Option<bool>,
+}
+
+impl Standing for Rule {
+    const TABLE: Table<Self> = Table::new("RULE_NAME_TO_RULE");
+    const KIND: &'static str = "preload rule";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
 }
 
 impl Rule {
@@ -111,17 +130,6 @@ impl Rule {
             owner: caller.user,
             ..self
         })
-    }
-
-    /// The state of its window; `None` if it has none and is always open.
-    pub(crate) fn standing(&self, now: Timestamp) -> Option<WindowState> {
-        // An update of the system may remove a time zone: better to begin nothing than to begin at a wrong time.
-        self.window.as_ref().map(|window| window.standing(now).unwrap_or(WindowState::Closed(None)))
-    }
-
-    /// Whether it may begin something now.
-    pub(crate) fn is_open(&self, now: Timestamp) -> bool {
-        self.enabled && !matches!(self.standing(now), Some(WindowState::Closed(_)))
     }
 
     /// The caller in whose name the rule acts: the user who last changed it.

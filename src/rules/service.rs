@@ -1,21 +1,18 @@
 //! What callers ask about rules. The rounds that act on them are in `rules::reconcile`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
 
 use crate::access::audit::Audit;
 use crate::access::caller::Caller;
 use crate::base::clock::Clock;
-use crate::base::reference::shown;
-use crate::base::signal::Signal;
 use crate::base::{Error, Result};
 use crate::catalog::service::Catalog;
 use crate::fleet::evaluate::{Inventory, evaluate_known};
 use crate::fleet::service::Fleet;
 use crate::rules::backoff::Backoffs;
+use crate::rules::book::{self, Book};
 use crate::rules::diff::Diff;
 use crate::rules::memory::Memory;
 use crate::rules::pattern::ImagePattern;
@@ -23,14 +20,9 @@ use crate::rules::rule::{self, Rule, RuleChange, parsed};
 use crate::rules::status::Status;
 use crate::rules::survey::{Agents, Parsed, look_at};
 use crate::rules::window::WindowState;
-use crate::store::{Store, Table};
+use crate::store::Store;
 use crate::tasks::queue::Queue;
 use crate::transfer::service::Transfers;
-
-const RULES: Table<Rule> = Table::new("RULE_NAME_TO_RULE");
-
-/// Most rules: each is checked whenever something changes, and people can't oversee more than a page.
-pub(crate) const MAX_RULES: usize = 100;
 
 /// The rules of this server. Clones share them.
 #[derive(Clone)]
@@ -42,28 +34,12 @@ pub(crate) struct Rules {
     pub(in crate::rules) fleet: Fleet,
     pub(in crate::rules) queue: Queue,
     pub(in crate::rules) transfers: Transfers,
-    pub(in crate::rules) index: Arc<RwLock<Index>>,
+    pub(in crate::rules) book: Book<Rule, Status>,
     pub(in crate::rules) memory: Arc<tokio::sync::Mutex<Memory>>,
-    pub(in crate::rules) changes: Signal,
-}
-
-/// The rules in memory.
-#[derive(Default)]
-pub(in crate::rules) struct Index {
-    pub(in crate::rules) rules: BTreeMap<String, Arc<Rule>>,
-    pub(in crate::rules) statuses: HashMap<String, Arc<Status>>,
 }
 
 /// A rule with its current state.
-#[derive(Debug, Clone)]
-pub(crate) struct Told {
-    /// The rule.
-    pub(crate) rule: Arc<Rule>,
-    /// The status from the last round; `None` before the first.
-    pub(crate) status: Option<Arc<Status>>,
-    /// The state of its window; `None` if it has none.
-    pub(crate) standing: Option<WindowState>,
-}
+pub(crate) type Told = book::Told<Rule, Status>;
 
 /// The state of a rule, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,14 +110,7 @@ impl Rules {
         queue: &Queue,
         transfers: &Transfers,
     ) -> Result<Self> {
-        let mut index = Index::default();
-        let backoffs = store.read_now(|r| {
-            r.scan(&RULES, [], |_, rule: Rule| {
-                index.rules.insert(rule.name.clone(), Arc::new(rule));
-                Ok(())
-            })?;
-            Backoffs::load(r, clock)
-        })?;
+        let (book, backoffs) = store.read_now(|r| Ok((Book::load(r)?, Backoffs::load(r, clock)?)))?;
         Ok(Self {
             store: store.clone(),
             clock: clock.clone(),
@@ -150,22 +119,15 @@ impl Rules {
             fleet: fleet.clone(),
             queue: queue.clone(),
             transfers: transfers.clone(),
-            index: Arc::new(RwLock::new(index)),
+            book,
             memory: Arc::new(tokio::sync::Mutex::new(Memory::new(backoffs))),
-            changes: Signal::default(),
         })
     }
 
     /// All rules, ordered by name. For super-admins.
     pub(crate) fn list(&self, caller: &Caller) -> Result<Vec<Told>> {
         caller.require_superadmin("preload_rules")?;
-        Ok(self.told(|_| true))
-    }
-
-    /// Those of the rules that are meant, ordered by name, without asking who the caller is.
-    pub(in crate::rules) fn told(&self, is_meant: impl Fn(&Rule) -> bool) -> Vec<Told> {
-        let (index, now) = (self.index.read(), self.clock.now());
-        index.rules.values().filter(|rule| is_meant(rule)).map(|rule| index.told(rule, now)).collect()
+        Ok(self.book.told(self.clock.now(), |_| true))
     }
 
     /// One rule. For super-admins.
@@ -174,9 +136,7 @@ impl Rules {
     /// [`Error::Missing`] when no rule has this name.
     pub(crate) fn find(&self, caller: &Caller, name: &str) -> Result<Told> {
         caller.require_superadmin("preload_rule")?;
-        let index = self.index.read();
-        let rule = index.rules.get(name.trim()).ok_or_else(|| missing(name))?;
-        Ok(index.told(rule, self.clock.now()))
+        self.book.find(name, self.clock.now())
     }
 
     /// Adds a rule. For super-admins.
@@ -187,21 +147,8 @@ impl Rules {
     pub(crate) async fn add(&self, caller: &Caller, name: &str, wanted: RuleChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "create_preload_rule", name, |deed| async move {
-                let rule = Rule::new(name, wanted, caller, self.clock.now())?;
-                let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
-                let told = rule.clone();
-                deed.write(move |w| {
-                    // Decided inside the write, where memory and store agree.
-                    check_is_free(&index.read(), &rule.name)?;
-                    w.put(&RULES, &rule.name, &rule)?;
-                    w.on_commit(move || {
-                        index.write().rules.insert(rule.name.clone(), Arc::new(rule));
-                        changes.raise();
-                    });
-                    Ok(())
-                })
-                .await?;
-                Ok(Index::default().told(&Arc::new(told), self.clock.now()))
+                let now = self.clock.now();
+                self.book.add(&deed, Rule::new(name, wanted, caller, now)?, now).await
             })
             .await
     }
@@ -213,24 +160,9 @@ impl Rules {
     pub(crate) async fn change(&self, caller: &Caller, name: &str, change: RuleChange) -> Result<Told> {
         self.audit
             .superadmin(caller, "modify_preload_rule", name, |deed| async move {
-                let (index, changes, now) = (Arc::clone(&self.index), self.changes.clone(), self.clock.now());
-                let (own, name) = (caller.clone(), name.trim().to_owned());
-                let rule = deed
-                    .write(move |w| {
-                        let known = index.read().rules.get(&name).cloned().ok_or_else(|| missing(&name))?;
-                        let rule = Arc::new(known.as_ref().clone().changed(change, &own, now)?);
-                        w.put(&RULES, &name, rule.as_ref())?;
-                        let kept = Arc::clone(&rule);
-                        w.on_commit(move || {
-                            let mut index = index.write();
-                            index.statuses.remove(&name);
-                            index.rules.insert(name, kept);
-                            changes.raise();
-                        });
-                        Ok(rule)
-                    })
-                    .await?;
-                Ok(self.index.read().told(&rule, now))
+                let (own, now) = (caller.clone(), self.clock.now());
+                let make = move |known: &Arc<Rule>| known.as_ref().clone().changed(change, &own, now);
+                self.book.change(&deed, name, now, make).await
             })
             .await
     }
@@ -242,21 +174,7 @@ impl Rules {
     pub(crate) async fn remove(&self, caller: &Caller, name: &str) -> Result<()> {
         self.audit
             .superadmin(caller, "delete_preload_rule", name, |deed| async move {
-                let (index, changes, name) =
-                    (Arc::clone(&self.index), self.changes.clone(), name.trim().to_owned());
-                deed.write(move |w| {
-                    if !w.remove(&RULES, &name)? {
-                        return Err(missing(&name));
-                    }
-                    w.on_commit(move || {
-                        let mut index = index.write();
-                        index.rules.remove(&name);
-                        index.statuses.remove(&name);
-                        changes.raise();
-                    });
-                    Ok(())
-                })
-                .await
+                self.book.remove(&deed, name).await
             })
             .await
     }
@@ -311,32 +229,4 @@ impl Rules {
         let inventory = Inventory::new(agents.iter().map(crate::fleet::agent::Agent::view));
         Ok(evaluate_known(&parsed(target_agents)?, &inventory).unknown)
     }
-}
-
-impl Index {
-    fn told(&self, rule: &Arc<Rule>, now: Timestamp) -> Told {
-        Told {
-            rule: Arc::clone(rule),
-            status: self.statuses.get(&rule.name).cloned(),
-            standing: rule.standing(now),
-        }
-    }
-}
-
-fn check_is_free(index: &Index, name: &str) -> Result<()> {
-    if index.rules.contains_key(name) {
-        return Err(Error::Exists(format!(
-            "there is a rule {name} already; change it, or choose another name"
-        )));
-    }
-    if index.rules.len() >= MAX_RULES {
-        let why =
-            format!("there are {MAX_RULES} rules, as many as may be; remove one, or widen one's pattern");
-        return Err(Error::LimitReached(why));
-    }
-    Ok(())
-}
-
-fn missing(name: &str) -> Error {
-    Error::missing("preload rule", shown(name.trim()))
 }

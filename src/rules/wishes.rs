@@ -13,7 +13,7 @@ use crate::transfer::explain::{Hindrance, Wish};
 impl Rules {
     /// What each rule that names an image and an agent is about to do there, by the rules' names.
     pub(crate) async fn wishes(&self, image: &ImageRecord, agent: &Agent) -> Vec<Wish> {
-        let named: Vec<Told> = self.told(|rule| names(rule, image, agent));
+        let named: Vec<Told> = self.book.told(self.now(), |rule| names(rule, image, agent));
         if named.is_empty() {
             return Vec::new();
         }
