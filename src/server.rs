@@ -27,6 +27,7 @@ use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::base::walk::Walks;
 use crate::catalog::clients::Clients;
+use crate::catalog::secrets::OperatorSecrets;
 use crate::catalog::service::Catalog;
 use crate::engine::address::EngineUrl;
 use crate::engine::{self, Engine};
@@ -91,6 +92,8 @@ pub struct Settings {
     pub cache: Option<CachePlace>,
     /// Whether engines of this machine that fetch by themselves are made to take images from nearer.
     pub relay: bool,
+    /// The directory with the credentials that registries may name, if there is one.
+    pub credentials_dir: Option<PathBuf>,
     /// How long the audit log keeps its rows.
     pub audit: audit::Retention,
     /// The super-admin to create if there is no account yet; without it, a holder of [`Server::set_up_token`] creates
@@ -176,7 +179,8 @@ impl Server {
         let tokens = Tokens::load(store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
         let directory = directory(&accounts, &tenants, &audit, &sign_in, &tokens, &fleet, &clock);
-        let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
+        let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?
+            .with_secrets(OperatorSecrets::new(settings.credentials_dir));
         let clients = Clients::new(catalog.clone(), clock.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());

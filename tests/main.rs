@@ -35,6 +35,7 @@ mod clock;
 mod codes;
 mod contents;
 mod crash;
+mod credentials;
 mod damage;
 mod demo;
 mod disk;

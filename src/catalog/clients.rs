@@ -16,13 +16,15 @@ use crate::registry::client::{Client, Credentials, Remote};
 use crate::registry::manners::Manners;
 use crate::registry::outbound::Outbound;
 
+type Described = (Registry, Option<Credentials>);
+
 /// The clients in use. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Clients {
     catalog: Catalog,
     clock: Clock,
-    /// The clients by host, each with the description it was made from.
-    known: Arc<Mutex<HashMap<String, (Registry, Client)>>>,
+    /// The clients by host, each with the description and the account it was made from.
+    known: Arc<Mutex<HashMap<String, (Described, Client)>>>,
 }
 
 impl Clients {
@@ -31,12 +33,14 @@ impl Clients {
         Self { catalog, clock, known: Arc::default() }
     }
 
-    /// The client of this registry: the existing one as long as nothing it depends on has changed.
+    /// The client of this registry: the existing one as long as nothing it depends on has changed, the account
+    /// included, which may be kept elsewhere.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no client can be made from the description.
     pub(crate) fn of(&self, registry: &Registry) -> Result<Client> {
-        let described = Registry { manners: Manners::default(), ..registry.clone() };
+        let account = self.catalog.registry_account(registry)?;
+        let described = (Registry { manners: Manners::default(), ..registry.clone() }, account);
         let mut known = self.known.lock();
         if let Some((before, client)) = known.get(&registry.host)
             && *before == described
@@ -44,8 +48,8 @@ impl Clients {
             client.renew_manners(self.clock.now());
             return Ok(client.clone());
         }
-        let client =
-            Client::new(self.remote(registry)?).map_err(|error| Error::Unreachable(error.to_string()))?;
+        let client = Client::new(remote(registry, described.1.clone())?)
+            .map_err(|error| Error::Unreachable(error.to_string()))?;
         client.renew_manners(self.clock.now());
         known.insert(registry.host.clone(), (described, client.clone()));
         Ok(client)
@@ -69,24 +73,18 @@ impl Clients {
             trusted_hosts: registry.trusted_hosts.clone(),
         }
     }
+}
 
-    fn remote(&self, registry: &Registry) -> Result<Remote> {
-        let password = self.catalog.registry_password(registry)?;
-        let credentials = registry
-            .username
-            .clone()
-            .zip(password)
-            .map(|(username, password)| Credentials { username, password });
-        Ok(Remote {
-            host: registry.host.clone(),
-            url: registry.url.clone(),
-            credentials,
-            ssl_verify: registry.ssl_verify,
-            ca_pem: registry.ca_pem.clone(),
-            trusted_hosts: registry.trusted_hosts.clone(),
-            concurrency: Remote::concurrency_at(&registry.url),
-            outbound: Outbound::of_environment().map(Arc::new).map_err(Error::Unreachable)?,
-            manners: registry.manners,
-        })
-    }
+fn remote(registry: &Registry, credentials: Option<Credentials>) -> Result<Remote> {
+    Ok(Remote {
+        host: registry.host.clone(),
+        url: registry.url.clone(),
+        credentials,
+        ssl_verify: registry.ssl_verify,
+        ca_pem: registry.ca_pem.clone(),
+        trusted_hosts: registry.trusted_hosts.clone(),
+        concurrency: Remote::concurrency_at(&registry.url),
+        outbound: Outbound::of_environment().map(Arc::new).map_err(Error::Unreachable)?,
+        manners: registry.manners,
+    })
 }

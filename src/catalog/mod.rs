@@ -11,5 +11,6 @@ pub(crate) mod lookup;
 pub mod records;
 pub(crate) mod registries;
 pub mod registry;
+pub(crate) mod secrets;
 pub mod service;
 mod written;

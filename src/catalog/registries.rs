@@ -8,15 +8,15 @@ use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
 use crate::catalog::records::{REGISTRIES, REPOSITORIES};
 use crate::catalog::registry::{Registry, RegistryChange};
+use crate::catalog::secrets::MAX_PASSWORD;
 use crate::catalog::service::Catalog;
+use crate::registry::client::Credentials;
 use crate::registry::manners::Manners;
 use crate::store::seal::Sealed;
 use crate::store::table::{Writer, prefix};
 
 /// Most registries: each is a name to try in every lookup without one.
 const MAX_REGISTRIES: usize = 1_000;
-/// Longest password or token, in bytes.
-const MAX_PASSWORD: usize = 16 * 1024;
 
 /// A registry after a change.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ impl Catalog {
             .superadmin(caller, "create_container_registry", host, |deed| async move {
                 let registry = Registry::new(host.trim())?.changed(&change)?;
                 let registry = self.with_password(registry, change.password)?;
+                self.check_source(&registry)?;
                 let catalog = self.clone();
                 deed.write(move |w| {
                     catalog.check_room_for(&registry.host)?;
@@ -109,6 +110,9 @@ impl Catalog {
                         Self::forget_served(w, &registry.host)?;
                     }
                     let registry = catalog.with_password(registry, change.password)?;
+                    if registry.secret_source != before.secret_source {
+                        catalog.check_source(&registry)?;
+                    }
                     Ok(Changed { registry: catalog.put_registry(w, registry)?, dropped })
                 })
                 .await
@@ -174,10 +178,27 @@ impl Catalog {
         self.index.read().registries().map(|registry| registry.host.clone()).collect()
     }
 
-    /// Returns a registry's password, unsealed.
-    pub(crate) fn registry_password(&self, registry: &Registry) -> Result<Option<Secret>> {
-        let open = |sealed: &Sealed| self.store.seal().open(&purpose(&registry.host), sealed);
-        registry.password.as_ref().map(open).transpose()
+    /// The account with which to read a registry, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when the account is kept elsewhere, where it can't be had.
+    pub(crate) fn registry_account(&self, registry: &Registry) -> Result<Option<Credentials>> {
+        let Registry { host, username, password, secret_source, .. } = registry;
+        if let Some(source) = secret_source {
+            return self.secrets.read(source, host, username.as_deref()).map(Some);
+        }
+        let open = |sealed: &Sealed| self.store.seal().open(&purpose(host), sealed);
+        let account = username.clone().zip(password.as_ref().map(open).transpose()?);
+        Ok(account.map(|(username, password)| Credentials { username, password }))
+    }
+
+    /// Refuses a registry whose source of credentials can't be used.
+    fn check_source(&self, registry: &Registry) -> Result<()> {
+        if registry.secret_source.is_none() {
+            return Ok(());
+        }
+        let read = self.registry_account(registry);
+        read.map(|_| ()).map_err(|error| Error::invalid("password", error.to_string()))
     }
 
     fn with_password(&self, registry: Registry, password: Option<Secret>) -> Result<Registry> {

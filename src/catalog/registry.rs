@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
+use crate::catalog::secrets::SecretSource;
 use crate::registry::manners::Manners;
 use crate::store::seal::Sealed;
 
@@ -87,6 +88,9 @@ pub struct Registry {
     /// That account's password or token.
     #[serde(default)]
     pub password: Option<Sealed>,
+    /// Where its credentials are, if the server does not keep them itself.
+    #[serde(default)]
+    pub(crate) secret_source: Option<SecretSource>,
     /// Whether its TLS certificate is checked.
     pub(crate) ssl_verify: bool,
     /// Whether it is meant for every domain (kept for Backend.AI's clients).
@@ -118,6 +122,12 @@ pub struct RegistryChange {
     pub(crate) username: Option<String>,
     /// See [`Registry::password`]; empty removes it.
     pub(crate) password: Option<Secret>,
+    /// See [`SecretSource::PasswordFile`]; empty removes it.
+    pub(crate) password_file: Option<String>,
+    /// See [`SecretSource::PasswordEnv`]; empty removes it.
+    pub(crate) password_env: Option<String>,
+    /// See [`SecretSource::AuthFile`]; empty removes it.
+    pub(crate) auth_file: Option<String>,
     /// See [`Registry::ssl_verify`].
     pub(crate) ssl_verify: Option<bool>,
     /// See [`Registry::is_global`].
@@ -159,6 +169,7 @@ impl Registry {
             projects: Vec::new(),
             username: None,
             password: None,
+            secret_source: None,
             ssl_verify: true,
             is_global: true,
             kernelspec_only: false,
@@ -177,7 +188,8 @@ impl Registry {
             let url = parse_url(url)?;
             if url.origin() != self.url.origin() {
                 // They were meant for another server, and the one that answers here must not get them.
-                (self.password, self.ca_pem, self.trusted_hosts) = (None, None, Vec::new());
+                (self.password, self.secret_source) = (None, None);
+                (self.ca_pem, self.trusted_hosts) = (None, Vec::new());
             }
             self.url = url;
             // What was learned is about another server.
@@ -201,6 +213,7 @@ impl Registry {
             }
             self.username = Some(username.clone()).filter(|name| !name.is_empty());
         }
+        self.change_secret_source(change)?;
         if let Some(ca_pem) = &change.ca_pem {
             if ca_pem.len() > MAX_CA || !(ca_pem.is_empty() || ca_pem.contains("-----BEGIN CERTIFICATE-----"))
             {
@@ -214,15 +227,38 @@ impl Registry {
         Ok(self)
     }
 
+    /// Takes the one source of credentials that a change names.
+    fn change_secret_source(&mut self, change: &RegistryChange) -> Result<()> {
+        let named = change.named_sources();
+        let has_password = change.password.as_ref().is_some_and(|password| !password.expose().is_empty());
+        if named.len() + usize::from(has_password) > 1 {
+            let why = "give one of password, password_file, password_env and auth_file";
+            return Err(Error::invalid("password", why));
+        }
+        if change.removes(self.secret_source.as_ref()) {
+            self.secret_source = None;
+        }
+        if let Some(source) = named.into_iter().next() {
+            (self.password, self.secret_source) = (None, Some(source));
+        }
+        Ok(())
+    }
+
     /// The properties that a change dropped though the caller did not ask for it: those that belonged to the old
     /// address.
     pub(crate) fn dropped(&self, before: &Self, change: &RegistryChange) -> Vec<&'static str> {
-        let password = before.password.is_some() && self.password.is_none() && change.password.is_none();
+        let is_given = change.password.is_some() || !change.named_sources().is_empty();
+        let password = before.password.is_some() && self.password.is_none() && !is_given;
+        let source = before.secret_source.is_some() && self.secret_source.is_none() && !is_given;
+        let source = source && !change.removes(before.secret_source.as_ref());
         let authorities = before.ca_pem.is_some() && self.ca_pem.is_none() && change.ca_pem.is_none();
         let hosts = self.trusted_hosts.is_empty() && change.trusted_hosts.is_none();
         let hosts = hosts && !before.trusted_hosts.is_empty();
-        let all =
-            [(password, "password"), (authorities, "certificate authorities"), (hosts, "trusted hosts")];
+        let all = [
+            (password || source, "password"),
+            (authorities, "certificate authorities"),
+            (hosts, "trusted hosts"),
+        ];
         all.into_iter().filter_map(|(is_dropped, name)| is_dropped.then_some(name)).collect()
     }
 
@@ -240,6 +276,30 @@ impl Registry {
     pub(crate) fn wants(&self, repository: &str) -> bool {
         self.projects.is_empty()
             || self.projects.iter().any(|project| reference::is_within(repository, project))
+    }
+}
+
+impl RegistryChange {
+    /// The sources of credentials that it names.
+    fn named_sources(&self) -> Vec<SecretSource> {
+        let sources: [(&Option<String>, fn(String) -> SecretSource); 3] = [
+            (&self.password_file, SecretSource::PasswordFile),
+            (&self.password_env, SecretSource::PasswordEnv),
+            (&self.auth_file, SecretSource::AuthFile),
+        ];
+        let filled = sources.into_iter().filter_map(|(name, source)| Some((name.as_deref()?.trim(), source)));
+        filled.filter(|(name, _)| !name.is_empty()).map(|(name, source)| source(name.to_owned())).collect()
+    }
+
+    /// Whether it takes this source of credentials away, by an empty name or by another password.
+    fn removes(&self, source: Option<&SecretSource>) -> bool {
+        let given = match source {
+            None => return false,
+            Some(SecretSource::PasswordFile(_)) => &self.password_file,
+            Some(SecretSource::PasswordEnv(_)) => &self.password_env,
+            Some(SecretSource::AuthFile(_)) => &self.auth_file,
+        };
+        self.password.is_some() || given.as_ref().is_some_and(|name| name.trim().is_empty())
     }
 }
 

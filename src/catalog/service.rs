@@ -23,6 +23,7 @@ use crate::catalog::records::{
     Served,
 };
 use crate::catalog::registry::Registry;
+use crate::catalog::secrets::OperatorSecrets;
 use crate::catalog::written::Written;
 use crate::store::table::{Writer, prefix};
 use crate::store::{Store, pair};
@@ -37,6 +38,7 @@ pub struct Catalog {
     pub(in crate::catalog) index: Arc<RwLock<Index>>,
     pub(in crate::catalog) audit: Audit,
     pub(in crate::catalog) written: Written,
+    pub(in crate::catalog) secrets: OperatorSecrets,
     tenants: Tenants,
     presence: Arc<dyn PresenceIndex>,
     changes: Signal,
@@ -52,7 +54,13 @@ impl Catalog {
     ) -> Result<Self> {
         let index = Arc::new(RwLock::new(Index::load(store, Arc::clone(&presence))?));
         let (written, changes) = (Written::default(), Signal::default());
-        Ok(Self { store: store.clone(), index, audit, written, tenants, presence, changes })
+        let secrets = OperatorSecrets::default();
+        Ok(Self { store: store.clone(), index, audit, written, secrets, tenants, presence, changes })
+    }
+
+    /// Lets registries name these credentials of the operator.
+    pub(crate) fn with_secrets(self, secrets: OperatorSecrets) -> Self {
+        Self { secrets, ..self }
     }
 
     fn viewpoint(&self, caller: &Caller, filter: &ImageFilter) -> Result<Viewpoint> {

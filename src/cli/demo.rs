@@ -163,6 +163,7 @@ fn settings(scratch: &Scratch) -> Result<Settings> {
         seed_first: false,
         cache: None,
         relay: true,
+        credentials_dir: None,
         audit: Retention::default(),
         first_admin: Some(FirstAdmin { password: Some(password()?), ..FirstAdmin::default() }),
     })

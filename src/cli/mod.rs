@@ -432,6 +432,9 @@ mod tests {
             "wharf registry list --json",
             "wharf registry add cr.example.org --url https://cr.example.org --username u --password-stdin \
              --project a --project b --insecure --ca-file x.pem --kernelspec-only --trusted-host auth.example.org",
+            "wharf registry add cr.example.org --username u --password-file harbor",
+            "wharf registry add cr.example.org --username u --password-env WHARF_REGISTRY_LAB",
+            "wharf registry change cr.example.org --auth-file config.json",
             "wharf registry change cr.example.org --insecure=false --anonymous",
             "wharf registry remove cr.example.org",
             "wharf registry test cr.example.org",

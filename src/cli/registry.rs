@@ -55,7 +55,7 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
         /// Forget the user name and the password
-        #[arg(long, conflicts_with_all = ["username", "password_stdin"])]
+        #[arg(long, conflicts_with_all = ["username", "password_stdin", "password_file", "password_env", "auth_file"])]
         anonymous: bool,
         /// Forget the certificate authorities
         #[arg(long, conflicts_with = "ca_file")]
@@ -90,6 +90,16 @@ struct Settings {
     /// Read the password from stdin instead of asking for it
     #[arg(long)]
     password_stdin: bool,
+    /// File with the password on the server, below its --credentials-dir; it is read at each use
+    #[arg(long, value_name = "PATH", conflicts_with = "password_stdin")]
+    password_file: Option<String>,
+    /// Variable of the server's environment that has the password; its name begins with WHARF_REGISTRY_
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["password_stdin", "password_file"])]
+    password_env: Option<String>,
+    /// File with user and password on the server, below its --credentials-dir: Docker's config.json or Podman's
+    /// auth.json; it is read at each use
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["username", "password_stdin", "password_file", "password_env"])]
+    auth_file: Option<String>,
     /// Project (name prefix) to read, if the registry has projects; may be repeated; '' for none
     #[arg(long, value_name = "PROJECT", value_delimiter = ',')]
     project: Vec<String>,
@@ -135,6 +145,9 @@ pub(crate) struct Config {
     #[serde(deserialize_with = "json::list")]
     project: Vec<String>,
     username: Option<String>,
+    password_file: Option<String>,
+    password_env: Option<String>,
+    auth_file: Option<String>,
     ssl_verify: Option<bool>,
     is_global: Option<bool>,
     kernelspec_only: Option<bool>,
@@ -256,6 +269,7 @@ impl Settings {
     fn password(&self, host: &str) -> Result<Option<Secret>> {
         match &self.username {
             _ if self.password_stdin => password::from_stdin().map(Some),
+            Some(_) if self.password_file.is_some() || self.password_env.is_some() => Ok(None),
             Some(username) => password::from_prompt(username, host).map(Some),
             None => Ok(None),
         }
@@ -273,6 +287,9 @@ impl Settings {
             ("type", self.kind.as_ref().map(|kind| json!(kind))),
             ("username", self.username.as_ref().map(|username| json!(username))),
             ("password", password.map(|password| json!(password.expose()))),
+            ("password_file", self.password_file.as_ref().map(|name| json!(name))),
+            ("password_env", self.password_env.as_ref().map(|name| json!(name))),
+            ("auth_file", self.auth_file.as_ref().map(|name| json!(name))),
             ("project", list(&self.project)),
             ("ssl_verify", self.insecure.map(|insecure| json!(!insecure))),
             ("ca_pem", ca_pem.map(|pem| json!(pem))),

@@ -100,6 +100,10 @@ pub(crate) struct Serve {
     /// a cache or a peer
     #[arg(long)]
     pub(crate) no_relay: bool,
+    /// Directory with files that registries may name as their credentials (wharf registry add --password-file); without
+    /// it, they may name none
+    #[arg(long, value_name = "DIR")]
+    pub(crate) credentials_dir: Option<PathBuf>,
     #[command(flatten)]
     logging: Logging,
 }
@@ -133,6 +137,7 @@ impl Serve {
             seed_first: self.seed_first,
             cache: self.cache.clone(),
             relay: !self.no_relay,
+            credentials_dir: self.credentials_dir.clone(),
             audit: Retention::new(self.audit_days, self.audit_rows),
             first_admin: (!is_by_page).then(|| given.clone()),
         };

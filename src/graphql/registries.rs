@@ -8,6 +8,7 @@ use crate::access::caller::Caller;
 use crate::base::secret::Secret;
 use crate::catalog::registries::Changed;
 use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
+use crate::catalog::secrets::SecretSource;
 use crate::catalog::service::Catalog;
 use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::outcome::{Done, outcome};
@@ -65,6 +66,30 @@ impl ContainerRegistryConfig {
         self.0.password.as_ref().map(|_| PASSWORD_SET)
     }
 
+    /// The file below the server's directory of credentials that has the password, if one is named.
+    async fn password_file(&self) -> Option<&str> {
+        match &self.0.secret_source {
+            Some(SecretSource::PasswordFile(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The variable of the server's environment that has the password, if one is named.
+    async fn password_env(&self) -> Option<&str> {
+        match &self.0.secret_source {
+            Some(SecretSource::PasswordEnv(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The file below the server's directory of credentials that has user and password, if one is named.
+    async fn auth_file(&self) -> Option<&str> {
+        match &self.0.secret_source {
+            Some(SecretSource::AuthFile(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether the server checks its TLS certificate.
     async fn ssl_verify(&self) -> Option<bool> {
         Some(self.0.ssl_verify)
@@ -108,6 +133,15 @@ macro_rules! props {
             username: Option<String>,
             /// The account's password or token; an empty text for none.
             password: Option<String>,
+            /// A file below the server's directory of credentials that has the password, read at each use; an empty text
+            /// for none.
+            password_file: Option<String>,
+            /// A variable of the server's environment that has the password, its name beginning with `WHARF_REGISTRY_`;
+            /// an empty text for none.
+            password_env: Option<String>,
+            /// A file below the server's directory of credentials that has user and password, in the form of Docker's
+            /// `config.json`, read at each use; an empty text for none.
+            auth_file: Option<String>,
             /// Whether to check its TLS certificate; true if not given.
             ssl_verify: Option<bool>,
             /// Whether it is intended for every domain; true if not given.
@@ -129,6 +163,9 @@ macro_rules! props {
                     username: props.username,
                     // Clients write back the placeholder that they were shown.
                     password: props.password.filter(|text| text != PASSWORD_SET).map(Secret::new),
+                    password_file: props.password_file,
+                    password_env: props.password_env,
+                    auth_file: props.auth_file,
                     ssl_verify: props.ssl_verify,
                     is_global: props.is_global,
                     kernelspec_only: props.kernelspec_only,

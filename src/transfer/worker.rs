@@ -379,9 +379,8 @@ impl TransferWorker {
     }
 
     fn credentials(&self, registry: &Registry) -> crate::base::Result<Option<Credentials>> {
-        let password = self.catalog.registry_password(registry)?;
-        let account = registry.username.clone().zip(password);
-        Ok(account.map(|(username, password)| Credentials { username, password }))
+        let account = self.catalog.registry_account(registry)?;
+        Ok(account.map(|account| Credentials { username: account.username, password: account.password }))
     }
 }
 

@@ -102,6 +102,7 @@ pub fn spec_api(directory: &std::path::Path) -> spec::Api {
         seed_first: false,
         cache: None,
         relay: true,
+        credentials_dir: None,
     };
     let server = Server::open(settings, Clock::system(), CancellationToken::new());
     server.expect("a server").api().clone()

@@ -38,6 +38,7 @@ impl Within {
             seed_first: false,
             cache: None,
             relay: true,
+            credentials_dir: None,
             audit: Retention::default(),
             first_admin: Some(FirstAdmin {
                 access_key: Some(ADMIN_ACCESS_KEY.into()),
