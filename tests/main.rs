@@ -25,6 +25,7 @@ mod auth;
 mod backup;
 mod bad_days;
 mod browsers;
+mod changes;
 mod claims;
 mod cli;
 mod cli_admin;

@@ -107,6 +107,11 @@ impl Audit {
         Ok(Self { store: store.clone(), clock, retention, shares, refusals: Arc::default() })
     }
 
+    /// The clock by which rows are dated; what is written beside them is dated by it too.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Does a mutation with `work` and keeps a row of it: together with what the [`Deed`] writes if it succeeds, on its
     /// own if not. A read-only credential may do no mutation.
     ///

@@ -32,9 +32,39 @@ pub struct ImageRecord {
     pub target: Digest,
     /// The size of layers and config, in bytes.
     pub size_bytes: u64,
+    /// When the catalog first had it.
+    #[serde(default)]
+    pub first_seen: Seconds,
+    /// When it last became another image, or first was there.
+    #[serde(default)]
+    pub changed: Seconds,
+}
+
+/// A time in whole seconds since 1970, in four bytes; zero if it is not known, as of images that were there before such
+/// times were kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seconds(u32);
+
+impl Seconds {
+    /// This time.
+    pub(crate) fn of(time: Timestamp) -> Self {
+        Self(u32::try_from(time.as_second()).unwrap_or_default())
+    }
+
+    /// The time, if it is known.
+    pub(crate) fn time(self) -> Option<Timestamp> {
+        Timestamp::from_second(i64::from(self.0)).ok().filter(|_| self.0 > 0)
+    }
 }
 
 impl ImageRecord {
+    /// Whether this is the same image as `other`, whenever either was seen.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self { first_seen, changed, .. } = *self;
+        *self == Self { first_seen, changed, ..other.clone() }
+    }
+
     /// The image's id.
     pub(crate) fn id(&self) -> ImageId {
         ImageId::of(self.canonical().as_str(), &self.architecture)
@@ -199,6 +229,8 @@ pub(crate) fn fake(name: &str, architecture: &str) -> Arc<Image> {
         manifest: digest("manifest"),
         target: digest("manifest"),
         size_bytes: 100,
+        first_seen: Seconds::default(),
+        changed: Seconds::default(),
     };
     let config = ConfigRecord {
         architecture: architecture.into(),

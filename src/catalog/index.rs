@@ -18,6 +18,7 @@ use crate::access::visibility::{CompiledView, Owner, PresenceIndex, Subject, Vie
 use crate::base::digest::Digest;
 use crate::base::ids::ImageId;
 use crate::base::{Error, Result, reference};
+use crate::catalog::changes::Change;
 use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
 use crate::catalog::labels::LabelKeys;
 use crate::catalog::records::{ALIASES, CONFIGS, IMAGES, REGISTRIES};
@@ -247,6 +248,18 @@ impl Index {
     /// Removes a registry, but not its images.
     pub(crate) fn remove_registry(&mut self, host: &str) {
         self.registries.remove(host);
+    }
+
+    /// What decides who may see a change. The image may be gone; then it is on no agent.
+    pub(in crate::catalog) fn subject_of(&self, change: &Change) -> Subject {
+        let number = |number: Option<NonZeroU32>| number.map_or(0, NonZeroU32::get);
+        Subject {
+            registry: number(self.numbers.registries.get(change.registry.as_str())),
+            number: u32::MAX,
+            // An owner who has no number is none of those who ask.
+            owner: change.owner().map(|owner| self.numbers.owners.get(&owner).unwrap_or(NonZeroU32::MAX)),
+            is_operation: change.is_operation(),
+        }
     }
 
     /// Compiles a viewpoint against what is catalogued and where it is now.

@@ -15,7 +15,8 @@ use crate::base::ids::ImageId;
 use crate::base::reference::{Canonical, shown};
 use crate::base::signal::{Follower, Signal};
 use crate::base::{Error, Result};
-use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord};
+use crate::catalog::changes::{self, Change};
+use crate::catalog::image::{Config, ConfigRecord, Image, ImageRecord, Seconds};
 use crate::catalog::index::{self, Index};
 use crate::catalog::lookup;
 use crate::catalog::records::{
@@ -63,7 +64,7 @@ impl Catalog {
         Self { secrets, ..self }
     }
 
-    fn viewpoint(&self, caller: &Caller, filter: &ImageFilter) -> Result<Viewpoint> {
+    pub(in crate::catalog) fn viewpoint(&self, caller: &Caller, filter: &ImageFilter) -> Result<Viewpoint> {
         Viewpoint::new(caller, filter, &self.tenants.now())
     }
 
@@ -481,16 +482,29 @@ impl Catalog {
     pub fn put_images(
         &self,
         writer: &mut Writer,
-        images: Vec<(ImageRecord, Arc<ConfigRecord>)>,
+        mut images: Vec<(ImageRecord, Arc<ConfigRecord>)>,
     ) -> Result<()> {
         let label_keys = Arc::clone(self.index.read().label_keys());
-        let mut configs = HashMap::new();
-        for (record, config) in &images {
+        let now = self.audit.clock().stamp();
+        let (mut configs, mut changes) = (HashMap::new(), Vec::new());
+        for (record, config) in &mut images {
+            let new = || Arc::new(Config::new(ConfigRecord::clone(config), &label_keys));
+            let known = configs.entry(record.digest.clone()).or_insert_with(new);
+            let before = self.index.read().image(record.id(), index::all).cloned();
+            (record.first_seen, record.changed) = (Seconds::of(now), Seconds::of(now));
+            if let Some(before) = &before {
+                record.first_seen = before.record.first_seen;
+            }
+            match before.as_deref().map(|before| &before.record) {
+                Some(before) if before.target == record.target && before.digest == record.digest => {
+                    record.changed = before.changed;
+                }
+                before => changes.extend(Change::between(now, before, (Some(record), known))),
+            }
             writer.put(&CONFIGS, record.digest.as_str(), &**config)?;
             writer.put(&IMAGES, record.id().as_bytes(), record)?;
-            let new = || Arc::new(Config::new(ConfigRecord::clone(config), &label_keys));
-            configs.entry(record.digest.clone()).or_insert_with(new);
         }
+        changes::note(writer, changes)?;
         let named = images.iter().flat_map(|(record, _)| [&record.digest, &record.manifest, &record.target]);
         self.written.note(writer, named.cloned().collect());
         let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
@@ -508,19 +522,17 @@ impl Catalog {
 
     /// Removes images and their aliases.
     pub(crate) fn remove_images(&self, writer: &mut Writer, ids: Vec<ImageId>) -> Result<()> {
+        let (now, mut gone) = (self.audit.clock().stamp(), Vec::new());
         for id in &ids {
             writer.remove(&IMAGES, id.as_bytes())?;
             // Read inside the write, so that an alias added a moment ago is removed too.
-            let aliases = self
-                .index
-                .read()
-                .image(*id, index::all)
-                .map(|image| image.aliases.clone())
-                .unwrap_or_default();
-            for alias in aliases {
+            let Some(image) = self.index.read().image(*id, index::all).cloned() else { continue };
+            for alias in &image.aliases {
                 writer.remove(&ALIASES, alias.as_bytes())?;
             }
+            gone.extend(Change::removal(now, &image));
         }
+        changes::note(writer, gone)?;
         let (index, changes) = (Arc::clone(&self.index), self.changes.clone());
         writer.on_commit(move || {
             let mut index = index.write();

@@ -64,7 +64,7 @@ impl Outcome {
 }
 
 /// Reads a moment, or how long ago it is.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = text.parse() {
         return Ok(moment);
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{
     self,
     api::{Client, Outcome, Started},
+    changes,
     connection::Connection,
     failure::{Failure, Result},
     follow, json,
@@ -57,6 +58,7 @@ enum Verb {
         #[arg(long)]
         no_follow: bool,
     },
+    Changes(changes::Changes),
     Presence(presence::Presence),
     Why(why::Why),
     Unknown(room::Unknown),
@@ -141,6 +143,9 @@ pub(crate) struct Record {
     supported_accelerators: Vec<String>,
     installed: Option<bool>,
     installed_agents: Option<Vec<Option<String>>>,
+    created_at: Option<String>,
+    first_seen_at: Option<String>,
+    changed_at: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -225,6 +230,7 @@ impl Verb {
             Self::Scan { reference, no_follow } => {
                 start(client, reference, &SCAN, One { id: reference }, *no_follow, as_json).await
             }
+            Self::Changes(changes) => changes.run(client, as_json).await,
             Self::Presence(presence) => presence.run(client, as_json).await,
             Self::Why(why) => why.run(client, as_json).await,
             Self::Unknown(unknown) => unknown.run(client, as_json).await,
@@ -335,6 +341,9 @@ impl Record {
             ("architecture", text::one_line(&self.architecture)),
             ("digest", text::one_line(&self.digest)),
             ("size", format!("{} ({} bytes)", text::size(self.size_bytes), self.size_bytes)),
+            ("made", text::one_line(self.created_at.as_deref().unwrap_or_default())),
+            ("first seen", text::one_line(self.first_seen_at.as_deref().unwrap_or_default())),
+            ("changed", text::one_line(self.changed_at.as_deref().unwrap_or_default())),
             ("aliases", lines(self.aliases.iter().map(|alias| text::one_line(alias)))),
             ("accelerators", text::one_line(&self.supported_accelerators.join(" "))),
             ("limits", lines(self.resource_limits.iter().map(Limit::line))),

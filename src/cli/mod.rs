@@ -9,6 +9,7 @@ mod backup;
 mod bars;
 mod browser;
 mod bytes;
+mod changes;
 mod compact;
 mod completion;
 mod connection;
@@ -368,6 +369,7 @@ mod tests {
             "wharf image pin cr.example.org/python:3.9 gpu[01-16] --json",
             "wharf image unpin py",
             "wharf image pins --json",
+            "wharf image changes --since 7d --until 1d --registry cr.example.org --limit 50",
             "wharf image unknown",
             "wharf image unknown @gpu --json",
             "wharf agent images gpu01 --json",

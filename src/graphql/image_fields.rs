@@ -9,7 +9,7 @@ use crate::access::caller::Caller;
 use crate::access::visibility::{Owner, PresenceIndex};
 use crate::base::bits::Bits;
 use crate::catalog::describe::ResourceLimit;
-use crate::catalog::image::Image;
+use crate::catalog::image::{Image, Seconds};
 use crate::catalog::service::Catalog;
 use crate::graphql::kit::field::{Field, Read, Record, number};
 use crate::graphql::kit::rows::{self, Column, Nested, Plan, Row};
@@ -218,6 +218,8 @@ impl Record for Image {
             Field { name: "status", read: Read::Text(|_| Some("ALIVE".into())) },
             Field { name: "type", read: Read::Text(|image| Some(image.kind().as_str().into())) },
             Field { name: "created_at", read: Read::Time(|image| image.config.created_at) },
+            Field { name: "first_seen_at", read: Read::Time(|image| image.record.first_seen.time()) },
+            Field { name: "changed_at", read: Read::Time(|image| image.record.changed.time()) },
             Field { name: "is_local", read: Read::Truth(|_| Some(false)) },
             Field {
                 name: "is_installed",
@@ -361,7 +363,22 @@ fn common<R: Shown>() -> Vec<Column<R>> {
                 None => rows::null(out),
             }
         }),
+        text("first_seen_at", "When the catalog first had it; null if that was not kept.", |row, _, out| {
+            time(row.image().record.first_seen, out);
+        }),
+        text(
+            "changed_at",
+            "When its tag last came to mean another image, or it was new; null if that was not kept.",
+            |row, _, out| time(row.image().record.changed, out),
+        ),
     ]
+}
+
+fn time(at: Seconds, out: &mut Vec<u8>) {
+    match at.time() {
+        Some(at) => rows::plain(&at, out),
+        None => rows::null(out),
+    }
 }
 
 /// A label of an image.

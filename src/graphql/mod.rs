@@ -8,6 +8,7 @@
 pub(crate) mod agents;
 pub(crate) mod associations;
 pub(crate) mod audit;
+pub(crate) mod changes;
 pub(crate) mod domains;
 pub(crate) mod explain;
 pub(crate) mod groups;

@@ -15,6 +15,7 @@ use crate::fleet::service::Fleet;
 use crate::graphql::agents::{AgentMutation, AgentQuery};
 use crate::graphql::associations::AssociationMutation;
 use crate::graphql::audit::AuditQuery;
+use crate::graphql::changes::ChangeQuery;
 use crate::graphql::domains::{DomainMutation, DomainQuery};
 use crate::graphql::explain::ExplainQuery;
 use crate::graphql::groups::{GroupMutation, GroupQuery};
@@ -59,6 +60,7 @@ const MAX_RECURSION: usize = 32;
 pub(crate) struct Query(
     ImageQuery,
     ImageNodeQuery,
+    ChangeQuery,
     ExplainQuery,
     AgentQuery,
     JoinQuery,

@@ -11,7 +11,7 @@ use crate::base::Error;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::catalog::describe::KERNELSPEC;
-use crate::catalog::image::{ConfigRecord, Image, ImageRecord};
+use crate::catalog::image::{ConfigRecord, Image, ImageRecord, Seconds};
 use crate::catalog::records::{RepositoryRecord, TagRecord};
 use crate::catalog::registry::Registry;
 use crate::catalog::service::Catalog;
@@ -324,6 +324,8 @@ impl Reading<'_> {
                 manifest: found.manifest,
                 target: target.clone(),
                 size_bytes: found.size_bytes,
+                first_seen: Seconds::default(),
+                changed: Seconds::default(),
             };
             if self.session.registry.kernelspec_only && found.config.labels.find(KERNELSPEC).is_none() {
                 let why = format!(
@@ -335,7 +337,7 @@ impl Reading<'_> {
             }
             seen.push(record.id());
             match known.iter().find(|image| image.id == record.id()) {
-                Some(image) if image.record == record => {
+                Some(image) if image.record.says_the_same(&record) => {
                     draft.ledger.unchanged += 1;
                     verb = if verb == "Skipped" { "Unchanged" } else { verb };
                     continue;

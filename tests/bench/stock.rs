@@ -10,7 +10,7 @@ use wharf::access::tenants::Tenants;
 use wharf::base::clock::Clock;
 use wharf::base::digest::Digest;
 use wharf::base::ids::UserId;
-use wharf::catalog::image::{ConfigRecord, ImageRecord};
+use wharf::catalog::image::{ConfigRecord, ImageRecord, Seconds};
 use wharf::catalog::labels::Labels;
 use wharf::catalog::records::{ManifestRecord, RepositoryRecord, TagRecord};
 use wharf::catalog::registry::RegistryChange;
@@ -101,6 +101,8 @@ fn image(name: &str, number: usize) -> (ImageRecord, ConfigRecord) {
         target: manifest.clone(),
         manifest,
         size_bytes: 4_000_000_000 + number as u64,
+        first_seen: Seconds::default(),
+        changed: Seconds::default(),
     };
     let config = ConfigRecord {
         architecture: "x86_64".into(),

@@ -17,8 +17,8 @@ use super::{Operation, definitions};
 use crate::cli::demo::stage;
 use crate::cli::doctor::{aliases, server};
 use crate::cli::{
-    agent, audit, bars, domain, group, image, join, keypair, presence, registry, retention, room, rule,
-    scaling_group, task, task_detail, token, transfer, user, why,
+    agent, audit, bars, changes, domain, group, image, join, keypair, presence, registry, retention, room,
+    rule, scaling_group, task, task_detail, token, transfer, user, why,
 };
 use crate::graphql::spec::asked::{self, Shape, Variable};
 
@@ -52,6 +52,7 @@ fn all() -> Vec<&'static dyn Listed> {
         &image::FORGET,
         &image::ALIAS,
         &image::DEALIAS,
+        &changes::CHANGES,
         &presence::PRESENCE,
         &why::WHY,
         &keypair::LIST,
