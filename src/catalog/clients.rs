@@ -48,7 +48,7 @@ impl Clients {
             client.renew_manners(self.clock.now());
             return Ok(client.clone());
         }
-        let client = Client::new(remote(registry, described.1.clone())?)
+        let client = Client::new(remote(registry, described.1.clone(), self.catalog.way_to(registry)?))
             .map_err(|error| Error::Unreachable(error.to_string()))?;
         client.renew_manners(self.clock.now());
         known.insert(registry.host.clone(), (described, client.clone()));
@@ -75,8 +75,8 @@ impl Clients {
     }
 }
 
-fn remote(registry: &Registry, credentials: Option<Credentials>) -> Result<Remote> {
-    Ok(Remote {
+fn remote(registry: &Registry, credentials: Option<Credentials>, outbound: Outbound) -> Remote {
+    Remote {
         host: registry.host.clone(),
         url: registry.url.clone(),
         credentials,
@@ -84,7 +84,7 @@ fn remote(registry: &Registry, credentials: Option<Credentials>) -> Result<Remot
         ca_pem: registry.ca_pem.clone(),
         trusted_hosts: registry.trusted_hosts.clone(),
         concurrency: Remote::concurrency_at(&registry.url),
-        outbound: Outbound::of_environment().map(Arc::new).map_err(Error::Unreachable)?,
+        outbound: Arc::new(outbound),
         manners: registry.manners,
-    })
+    }
 }

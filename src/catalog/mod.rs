@@ -10,6 +10,7 @@ pub mod image;
 pub(crate) mod index;
 pub mod labels;
 pub(crate) mod lookup;
+pub(crate) mod proxy;
 pub mod records;
 pub(crate) mod registries;
 pub mod registry;

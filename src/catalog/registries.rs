@@ -6,12 +6,14 @@ use crate::access::caller::Caller;
 use crate::base::ids::ImageId;
 use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
+use crate::catalog::proxy::Proxy;
 use crate::catalog::records::{REGISTRIES, REPOSITORIES};
 use crate::catalog::registry::{Registry, RegistryChange};
 use crate::catalog::secrets::MAX_PASSWORD;
 use crate::catalog::service::Catalog;
 use crate::registry::client::Credentials;
 use crate::registry::manners::Manners;
+use crate::registry::outbound::Outbound;
 use crate::store::seal::Sealed;
 use crate::store::table::{Writer, prefix};
 
@@ -63,7 +65,7 @@ impl Catalog {
         self.audit
             .superadmin(caller, "create_container_registry", host, |deed| async move {
                 let registry = Registry::new(host.trim())?.changed(&change)?;
-                let registry = self.with_password(registry, change.password)?;
+                let registry = self.with_passwords(registry, change)?;
                 self.check_source(&registry)?;
                 let catalog = self.clone();
                 deed.write(move |w| {
@@ -109,7 +111,7 @@ impl Catalog {
                     if registry.url.origin() != before.url.origin() {
                         Self::forget_served(w, &registry.host)?;
                     }
-                    let registry = catalog.with_password(registry, change.password)?;
+                    let registry = catalog.with_passwords(registry, change)?;
                     if registry.secret_source != before.secret_source {
                         catalog.check_source(&registry)?;
                     }
@@ -201,6 +203,37 @@ impl Catalog {
         read.map(|_| ()).map_err(|error| Error::invalid("password", error.to_string()))
     }
 
+    fn with_passwords(&self, registry: Registry, change: RegistryChange) -> Result<Registry> {
+        let mut registry = self.with_password(registry, change.password)?;
+        let typed = change.proxy.as_ref().map(Proxy::typed).transpose()?.flatten();
+        if let (Some(Proxy::Through { password, .. }), Some((_, Some(typed)))) = (&mut registry.proxy, typed)
+        {
+            *password = Some(self.store.seal().seal(&proxy_purpose(&registry.host), &typed)?);
+        }
+        Ok(registry)
+    }
+
+    /// Through which proxies a registry is reached.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when the environment names a proxy that can't be used.
+    pub(crate) fn way_to(&self, registry: &Registry) -> Result<Outbound> {
+        match &registry.proxy {
+            None => Outbound::of_environment().map_err(Error::Unreachable),
+            Some(Proxy::Direct) => Ok(Outbound::default()),
+            Some(Proxy::Through { url, password }) => {
+                let mut url = url.clone();
+                if let Some(sealed) = password {
+                    let password = self.store.seal().open(&proxy_purpose(&registry.host), sealed)?;
+                    url.set_password(Some(password.expose())).map_err(|()| {
+                        Error::Unreachable(format!("{}: its proxy takes no password", registry.host))
+                    })?;
+                }
+                Ok(Outbound::through(url))
+            }
+        }
+    }
+
     fn with_password(&self, registry: Registry, password: Option<Secret>) -> Result<Registry> {
         let password = match password {
             None => registry.password.clone(),
@@ -220,6 +253,10 @@ impl Catalog {
         writer.on_commit(move || index.write().put_registry(kept));
         Ok(Arc::new(registry))
     }
+}
+
+fn proxy_purpose(host: &str) -> String {
+    format!("registry/{host}/proxy")
 }
 
 fn purpose(host: &str) -> String {

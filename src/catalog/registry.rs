@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::base::secret::Secret;
 use crate::base::{Error, Result, reference};
+use crate::catalog::proxy::Proxy;
 use crate::catalog::secrets::SecretSource;
 use crate::registry::manners::Manners;
 use crate::store::seal::Sealed;
@@ -104,6 +105,9 @@ pub struct Registry {
     /// Certificates to trust for it, in PEM.
     #[serde(default)]
     pub(crate) ca_pem: Option<String>,
+    /// How it is reached; `None` for the way that the environment names.
+    #[serde(default)]
+    pub(crate) proxy: Option<Proxy>,
     /// What was learned from its answers.
     #[serde(default)]
     pub(crate) manners: Manners,
@@ -138,6 +142,8 @@ pub struct RegistryChange {
     pub(crate) trusted_hosts: Option<Vec<String>>,
     /// See [`Registry::ca_pem`]; empty removes it.
     pub(crate) ca_pem: Option<String>,
+    /// See [`Proxy::typed`]; empty for the way that the environment names.
+    pub(crate) proxy: Option<Secret>,
 }
 
 impl Registry {
@@ -175,11 +181,12 @@ impl Registry {
             kernelspec_only: false,
             trusted_hosts: Vec::new(),
             ca_pem: None,
+            proxy: None,
             manners: Manners::default(),
         })
     }
 
-    /// The registry after a change, except for a new password, which the caller seals.
+    /// The registry after a change, except for new passwords, which the caller seals.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the property and says what it must be.
@@ -214,6 +221,11 @@ impl Registry {
             self.username = Some(username.clone()).filter(|name| !name.is_empty());
         }
         self.change_secret_source(change)?;
+        // What was shown has no password in it; written back, it changes nothing.
+        let written = self.proxy.as_ref().map(Proxy::written);
+        if let Some(proxy) = change.proxy.as_ref().filter(|text| Some(text.expose().trim()) != written) {
+            self.proxy = Proxy::typed(proxy)?.map(|(proxy, _)| proxy);
+        }
         if let Some(ca_pem) = &change.ca_pem {
             if ca_pem.len() > MAX_CA || !(ca_pem.is_empty() || ca_pem.contains("-----BEGIN CERTIFICATE-----"))
             {

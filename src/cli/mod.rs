@@ -437,6 +437,7 @@ mod tests {
             "wharf registry add cr.example.org --username u --password-file harbor",
             "wharf registry add cr.example.org --username u --password-env WHARF_REGISTRY_LAB",
             "wharf registry change cr.example.org --auth-file config.json",
+            "wharf registry change cr.example.org --proxy http://proxy.lab:3128",
             "wharf registry change cr.example.org --insecure=false --anonymous",
             "wharf registry remove cr.example.org",
             "wharf registry test cr.example.org",

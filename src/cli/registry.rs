@@ -116,6 +116,10 @@ struct Settings {
     /// '' for none
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     trusted_host: Vec<String>,
+    /// Proxy through which the server reaches the registry: http://HOST:PORT, or direct for none; '' for those that the
+    /// server's environment names. With a user as in http://USER@HOST:PORT, the password is asked for
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
 }
 
 /// Reads a registry's host.
@@ -148,6 +152,7 @@ pub(crate) struct Config {
     password_file: Option<String>,
     password_env: Option<String>,
     auth_file: Option<String>,
+    proxy: Option<String>,
     ssl_verify: Option<bool>,
     is_global: Option<bool>,
     kernelspec_only: Option<bool>,
@@ -275,6 +280,20 @@ impl Settings {
         }
     }
 
+    /// The proxy, with the password of its user: in a flag, others on the machine could see it.
+    fn proxy(&self) -> Result<Option<Secret>> {
+        let Some(text) = &self.proxy else { return Ok(None) };
+        let whole = if text.contains("://") { text.clone() } else { format!("http://{text}") };
+        let url =
+            Url::parse(&whole).ok().filter(|url| !url.username().is_empty() && url.password().is_none());
+        let Some(mut url) = url else { return Ok(Some(Secret::new(text))) };
+        let (user, host) = (url.username().to_owned(), url.host_str().unwrap_or_default().to_owned());
+        let password = password::from_prompt(&user, &host)?;
+        // A URL with a user takes a password.
+        let _ = url.set_password(Some(password.expose()));
+        Ok(Some(Secret::new(url)))
+    }
+
     /// The input fields for the settings that were given; the other settings stay unchanged.
     fn props(&self, password: Option<&Secret>) -> Result<Map<String, Value>> {
         let ca_pem = self.ca_file.as_deref().map(connection::read_file).transpose()?;
@@ -295,6 +314,7 @@ impl Settings {
             ("ca_pem", ca_pem.map(|pem| json!(pem))),
             ("kernelspec_only", self.kernelspec_only.map(|only| json!(only))),
             ("trusted_hosts", list(&self.trusted_host)),
+            ("proxy", self.proxy()?.map(|proxy| json!(proxy.expose()))),
         ];
         Ok(props.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
     }

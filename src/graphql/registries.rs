@@ -6,6 +6,7 @@ use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use crate::access::caller::Caller;
 use crate::base::secret::Secret;
+use crate::catalog::proxy::Proxy;
 use crate::catalog::registries::Changed;
 use crate::catalog::registry::{PASSWORD_SET, Registry, RegistryChange};
 use crate::catalog::secrets::SecretSource;
@@ -110,6 +111,12 @@ impl ContainerRegistryConfig {
         &self.0.trusted_hosts
     }
 
+    /// How the server reaches it: a proxy's address without its password, or `direct`; null for the proxies that the
+    /// server's environment names.
+    async fn proxy(&self) -> Option<&str> {
+        self.0.proxy.as_ref().map(Proxy::written)
+    }
+
     /// Certificates to trust for it, in PEM.
     async fn ca_pem(&self) -> Option<&str> {
         self.0.ca_pem.as_deref()
@@ -152,6 +159,9 @@ macro_rules! props {
             trusted_hosts: Option<Vec<String>>,
             /// Certificates to trust for it, in PEM; an empty text for none.
             ca_pem: Option<String>,
+            /// How the server reaches it: a proxy, as in `http://user:password@proxy.lab:3128`, or `direct`; an empty text
+            /// for the proxies that the server's environment names.
+            proxy: Option<String>,
         }
 
         impl From<$name> for RegistryChange {
@@ -171,6 +181,7 @@ macro_rules! props {
                     kernelspec_only: props.kernelspec_only,
                     trusted_hosts: props.trusted_hosts,
                     ca_pem: props.ca_pem,
+                    proxy: props.proxy.map(Secret::new),
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! The proxies behind which registries are, as the environment names them: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
-//! `NO_PROXY`, in capitals or small letters, read as curl reads them.
+//! `NO_PROXY`, in capitals or small letters, read as curl reads them; or the one that a registry names for itself.
 //!
 //! A proxy resolves names itself, so that the address filter sees the proxy's addresses only, which the operator chose.
 //! Targets are judged by their names and by addresses in URLs.
@@ -25,6 +25,11 @@ impl Outbound {
     /// The name of a variable whose value is no proxy that can be used.
     pub(crate) fn of_environment() -> Result<Self, String> {
         Self::read(|name| env::var(name).ok())
+    }
+
+    /// Everything through this proxy, but for this machine.
+    pub(crate) fn through(proxy: Url) -> Self {
+        Self { http: Some(proxy.clone()), https: Some(proxy), direct: Vec::new() }
     }
 
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {

@@ -60,6 +60,11 @@ export type CreateAgentTokenInput = {
 
 /** A new registry. */
 export type CreateContainerRegistryInput = {
+  /**
+   * A file below the server's directory of credentials that has user and password, in the form of Docker's
+   * `config.json`, read at each use; an empty text for none.
+   */
+  auth_file?: InputMaybe<Scalars['String']['input']>;
   /** Certificates to trust for it, in PEM; an empty text for none. */
   ca_pem?: InputMaybe<Scalars['String']['input']>;
   /** Whether it is intended for every domain; true if not given. */
@@ -68,8 +73,23 @@ export type CreateContainerRegistryInput = {
   kernelspec_only?: InputMaybe<Scalars['Boolean']['input']>;
   /** The account's password or token; an empty text for none. */
   password?: InputMaybe<Scalars['String']['input']>;
+  /**
+   * A variable of the server's environment that has the password, its name beginning with `WHARF_REGISTRY_`;
+   * an empty text for none.
+   */
+  password_env?: InputMaybe<Scalars['String']['input']>;
+  /**
+   * A file below the server's directory of credentials that has the password, read at each use; an empty text
+   * for none.
+   */
+  password_file?: InputMaybe<Scalars['String']['input']>;
   /** Read only these repositories and repositories below them. */
   project?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /**
+   * How the server reaches it: a proxy, as in `http://user:password@proxy.lab:3128`, or `direct`; an empty text
+   * for the proxies that the server's environment names.
+   */
+  proxy?: InputMaybe<Scalars['String']['input']>;
   /** Whether to check its TLS certificate; true if not given. */
   ssl_verify?: InputMaybe<Scalars['Boolean']['input']>;
   /** Hosts besides its own to which the server may send its requests and credentials. */
@@ -250,6 +270,11 @@ export type ModifyAgentInput = {
 
 /** Changes to a registry. A field that is null keeps its value. */
 export type ModifyContainerRegistryInput = {
+  /**
+   * A file below the server's directory of credentials that has user and password, in the form of Docker's
+   * `config.json`, read at each use; an empty text for none.
+   */
+  auth_file?: InputMaybe<Scalars['String']['input']>;
   /** Certificates to trust for it, in PEM; an empty text for none. */
   ca_pem?: InputMaybe<Scalars['String']['input']>;
   /** Whether it is intended for every domain; true if not given. */
@@ -258,8 +283,23 @@ export type ModifyContainerRegistryInput = {
   kernelspec_only?: InputMaybe<Scalars['Boolean']['input']>;
   /** The account's password or token; an empty text for none. */
   password?: InputMaybe<Scalars['String']['input']>;
+  /**
+   * A variable of the server's environment that has the password, its name beginning with `WHARF_REGISTRY_`;
+   * an empty text for none.
+   */
+  password_env?: InputMaybe<Scalars['String']['input']>;
+  /**
+   * A file below the server's directory of credentials that has the password, read at each use; an empty text
+   * for none.
+   */
+  password_file?: InputMaybe<Scalars['String']['input']>;
   /** Read only these repositories and repositories below them. */
   project?: InputMaybe<Array<InputMaybe<Scalars['String']['input']>>>;
+  /**
+   * How the server reaches it: a proxy, as in `http://user:password@proxy.lab:3128`, or `direct`; an empty text
+   * for the proxies that the server's environment names.
+   */
+  proxy?: InputMaybe<Scalars['String']['input']>;
   /** Whether to check its TLS certificate; true if not given. */
   ssl_verify?: InputMaybe<Scalars['Boolean']['input']>;
   /** Hosts besides its own to which the server may send its requests and credentials. */
