@@ -179,15 +179,14 @@ impl Server {
         let tokens = Tokens::load(store, &accounts, log, clock.clone())?;
         let fleet = Fleet::load(store, clock.clone(), audit.clone(), tenants.clone())?;
         let directory = directory(&accounts, &tenants, &audit, &sign_in, &tokens, &fleet, &clock);
-        let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?
-            .with_secrets(OperatorSecrets::new(settings.credentials_dir));
+        let catalog = Catalog::load(store, tenants.clone(), Arc::new(fleet.clone()), audit.clone())?;
+        let catalog = catalog.with_secrets(OperatorSecrets::new(settings.credentials_dir));
         let clients = Clients::new(catalog.clone(), clock.clone());
         let sessions = service::sessions(&catalog, &clients);
         let scans = ScanWorker::new(catalog.clone(), Arc::clone(&sessions), clock.clone());
         let grants = Arc::new(Grants::default());
         let peers = Peers::new(&fleet, settings.seed_first, cache, &grants, &tracker, &shutdown);
-        let wait = settings.agent_wait;
-        let rooms = Rooms::load(store, &catalog, &fleet, &clock, &audit)?;
+        let (wait, rooms) = (settings.agent_wait, Rooms::load(store, &catalog, &fleet, &clock, &audit)?);
         let [preloads, unloads] =
             transfer::worker::workers(&catalog, &fleet, &clients, &clock, &rooms, wait, &peers);
         let workers: Vec<Arc<dyn Worker>> = vec![Arc::new(scans), preloads, unloads];

@@ -36,11 +36,23 @@ pub(crate) struct Change {
     /// What it points to now; `None` for one that was removed.
     #[serde(default)]
     pub(crate) after: Option<Digest>,
-    /// If the image is one that a user made for himself, that user, or `None` if its label names none.
     #[serde(default)]
-    owner: Option<Option<UserId>>,
+    whose: Whose,
     #[serde(default)]
     is_operation: bool,
+}
+
+/// Who an image is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Whose {
+    /// Everybody.
+    #[default]
+    Everybodys,
+    /// A user who made it for himself.
+    Users(UserId),
+    /// Nobody: its label names no user that we know.
+    Nobodys,
 }
 
 impl Change {
@@ -61,10 +73,11 @@ impl Change {
             architecture: record.architecture.clone(),
             before: target(before),
             after: target(after),
-            owner: config.owner.as_deref().map(|owner| match owner {
-                Owner::User(id) => Some(*id),
-                Owner::Nobody => None,
-            }),
+            whose: match config.owner.as_deref() {
+                None => Whose::Everybodys,
+                Some(Owner::User(id)) => Whose::Users(*id),
+                Some(Owner::Nobody) => Whose::Nobodys,
+            },
             is_operation: config.is_operation,
         })
     }
@@ -85,7 +98,11 @@ impl Change {
 
     /// Whose the image is, if it is a user's.
     pub(in crate::catalog) fn owner(&self) -> Option<Owner> {
-        self.owner.map(|user| user.map_or(Owner::Nobody, Owner::User))
+        match self.whose {
+            Whose::Everybodys => None,
+            Whose::Users(id) => Some(Owner::User(id)),
+            Whose::Nobodys => Some(Owner::Nobody),
+        }
     }
 
     /// Whether it is an operation image.
@@ -110,4 +127,19 @@ pub(in crate::catalog) fn note(writer: &mut Writer, changes: Vec<Change>) -> Res
         writer.remove(&CHANGES, first.number.to_be_bytes())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Whose;
+    use crate::base::ids::UserId;
+
+    #[test]
+    fn what_is_nobodys_is_still_nobodys_when_it_is_read() {
+        let user: UserId = "6b1f27e4-0c0d-4d0e-9f35-6d5f77686172".parse().unwrap();
+        for whose in [Whose::Everybodys, Whose::Users(user), Whose::Nobodys] {
+            let bytes = rmp_serde::to_vec_named(&whose).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Whose>(&bytes).unwrap(), whose);
+        }
+    }
 }

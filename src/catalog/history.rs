@@ -41,12 +41,10 @@ impl Catalog {
     /// What changed of the images that the caller may see, newest first. An image that is gone is judged as it was.
     pub(crate) async fn what_changed(&self, caller: &Caller, wanted: Wanted) -> Result<Found> {
         let viewpoint = self.viewpoint(caller, &ImageFilter::default())?;
-        let registry = match &wanted.registry {
-            Some(host) => {
-                Some(self.find_registry(host).map_or_else(|_| host.clone(), |known| known.host.clone()))
-            }
-            None => None,
+        let known = |host: &String| {
+            self.find_registry(host).map_or_else(|_| host.clone(), |known| known.host.clone())
         };
+        let registry = wanted.registry.as_ref().map(known);
         let catalog = self.clone();
         self.store
             .read(move |r| {

@@ -294,13 +294,16 @@ impl Registry {
 impl RegistryChange {
     /// The sources of credentials that it names.
     fn named_sources(&self) -> Vec<SecretSource> {
-        let sources: [(&Option<String>, fn(String) -> SecretSource); 3] = [
-            (&self.password_file, SecretSource::PasswordFile),
-            (&self.password_env, SecretSource::PasswordEnv),
-            (&self.auth_file, SecretSource::AuthFile),
+        let given = |name: &Option<String>, source: fn(String) -> SecretSource| {
+            let name = name.as_deref().map(str::trim).filter(|name| !name.is_empty())?;
+            Some(source(name.to_owned()))
+        };
+        let sources = [
+            given(&self.password_file, SecretSource::PasswordFile),
+            given(&self.password_env, SecretSource::PasswordEnv),
+            given(&self.auth_file, SecretSource::AuthFile),
         ];
-        let filled = sources.into_iter().filter_map(|(name, source)| Some((name.as_deref()?.trim(), source)));
-        filled.filter(|(name, _)| !name.is_empty()).map(|(name, source)| source(name.to_owned())).collect()
+        sources.into_iter().flatten().collect()
     }
 
     /// Whether it takes this source of credentials away, by an empty name or by another password.

@@ -148,7 +148,7 @@ struct AuthFile {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
     #[serde(default, rename = "credHelpers")]
-    helpers: BTreeMap<String, serde::de::IgnoredAny>,
+    helpers: serde_json::Map<String, serde_json::Value>,
     #[serde(default, rename = "credsStore")]
     store: Option<String>,
 }

@@ -4,6 +4,7 @@ use async_graphql::{Context, Object};
 
 use crate::access::caller::Caller;
 use crate::base::Error;
+use crate::base::digest::Digest;
 use crate::base::reference::shown;
 use crate::catalog::changes::Change;
 use crate::catalog::history::{Found, MAX_LISTED, Wanted};
@@ -51,12 +52,12 @@ impl ImageChange {
 
     /// What the tag pointed to before; null for a new image.
     async fn before(&self) -> Option<&str> {
-        self.0.before.as_ref().map(|digest| digest.as_str())
+        self.0.before.as_ref().map(Digest::as_str)
     }
 
     /// What the tag points to now; null for an image that was removed.
     async fn after(&self) -> Option<&str> {
-        self.0.after.as_ref().map(|digest| digest.as_str())
+        self.0.after.as_ref().map(Digest::as_str)
     }
 }
 

@@ -268,6 +268,27 @@ fn column<R: Shown>(
 
 /// The columns that `Image` and `ImageNode` share.
 fn common<R: Shown>() -> Vec<Column<R>> {
+    let mut columns = described();
+    columns.extend(seen());
+    columns
+}
+
+/// When the catalog had an image.
+fn seen<R: Shown>() -> [Column<R>; 2] {
+    [
+        text("first_seen_at", "When the catalog first had it; null if that was not kept.", |row, _, out| {
+            time(row.image().record.first_seen, out);
+        }),
+        text(
+            "changed_at",
+            "When its tag last came to mean another image, or it was new; null if that was not kept.",
+            |row, _, out| time(row.image().record.changed, out),
+        ),
+    ]
+}
+
+/// What an image is and where.
+fn described<R: Shown>() -> Vec<Column<R>> {
     vec![
         text("name", "The repository, without the registry.", |row, _, out| {
             rows::text(&row.image().record.name, out);
@@ -363,14 +384,6 @@ fn common<R: Shown>() -> Vec<Column<R>> {
                 None => rows::null(out),
             }
         }),
-        text("first_seen_at", "When the catalog first had it; null if that was not kept.", |row, _, out| {
-            time(row.image().record.first_seen, out);
-        }),
-        text(
-            "changed_at",
-            "When its tag last came to mean another image, or it was new; null if that was not kept.",
-            |row, _, out| time(row.image().record.changed, out),
-        ),
     ]
 }
 
