@@ -61,7 +61,8 @@ impl Scene {
         let agent = app.admin().agents_alive(1).await.remove(0);
         let mut scene = Self { app, docker, registry, agent, clocks };
         let first = scene.images_by(&scene.app.admin()).await;
-        assert!(first.iter().all(|image| image["stays"] == "fresh"), "it may have just come: {first:#?}");
+        let is_fresh = first.iter().all(|image| image["stays"] == "fresh");
+        assert!(!first.is_empty() && is_fresh, "it may have just come: {first:#?}");
         scene.clocks.pass(LATER);
         Some(scene)
     }

@@ -29,9 +29,19 @@ impl Catalog {
         found.map_or_else(|| held.digest.clone(), |image| image.record.digest.clone())
     }
 
-    /// The images of this canonical name, one for each architecture, without asking who the caller is.
+    /// The images of this canonical name, one for each architecture, without asking who the caller is. The name may be
+    /// as engines tell it, where the registry is stored by another spelling.
     pub(crate) fn variants(&self, canonical: &str) -> Vec<Arc<Image>> {
-        self.index.read().images_named(canonical, index::all).into_iter().cloned().collect()
+        let index = self.index.read();
+        let mut found = index.images_named(canonical, index::all);
+        if found.is_empty()
+            && let Some((host, name)) = canonical.split_once('/')
+            && let Some(registry) = index.registry(host)
+            && registry.host != host
+        {
+            found = index.images_named(&format!("{}/{name}", registry.host), index::all);
+        }
+        found.into_iter().cloned().collect()
     }
 
     /// The layers of an image, from the base up; none if they are not known.

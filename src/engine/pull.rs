@@ -1,10 +1,12 @@
 //! A pull: what to pull, its progress, and its result.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::base::{digest::Digest, identity::Identity, secret::Secret};
 use crate::engine::{
@@ -56,6 +58,8 @@ pub struct Via {
 
 /// How often to tell how much an engine has taken from a relay.
 pub(crate) const TOLD: Duration = Duration::from_millis(500);
+/// How long a relay may take to accept a connection on loopback.
+const AT_HOME: Duration = Duration::from_secs(1);
 /// How long to wait for a relay's name to go after a pull was stopped.
 pub(crate) const LEAVING: Duration = Duration::from_secs(3);
 
@@ -72,7 +76,12 @@ impl Via {
             (None, _) => false,
             (of, own) if of == own => false,
             // Another process on this machine may be at work with the same engine.
-            (Some(other), _) => TcpStream::connect(other).await.is_err(),
+            (Some(other), _) => {
+                let connected = timeout(AT_HOME, TcpStream::connect(other)).await;
+                connected.is_ok_and(|connected| {
+                    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+                })
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -204,7 +205,6 @@ impl Cache {
             } else {
                 state.forget(&key);
             }
-            drop(state);
             let (host, digest) = &key;
             if let Ok(section) = self.section(host)
                 && let layout = &section.layout
@@ -217,10 +217,11 @@ impl Cache {
         }
     }
 
-    /// Removes a blob whose bytes turned out to be wrong; false if they are right.
-    fn drop_wrong(&self, section: &Section, digest: &Digest) -> bool {
-        let is_right = |file| digest.matches_file(file).unwrap_or(false);
-        !File::open(section.layout.blob(digest)).is_ok_and(is_right) && self.drop_blob(section, digest)
+    /// Compares a copy with its digest, and removes it if it is wrong. Returns whether there was one: the next reader gets
+    /// right bytes then.
+    fn check(&self, section: &Section, digest: &Digest) -> bool {
+        let Ok(file) = File::open(section.layout.blob(digest)) else { return false };
+        digest.matches_file(file).unwrap_or(false) || self.drop_blob(section, digest)
     }
 
     /// Removes a blob.
@@ -330,15 +331,20 @@ impl Cache {
             // Whole copies are compared with their digest whenever they are read.
             is_durable: false,
         };
-        let end = |ended| state.send_modify(|state| state.ended = Some(ended));
-        match fetcher.bring(&blob, &told).await {
-            Ok(()) => {
-                self.state.lock().touch(&(section.host.clone(), blob.digest.clone()), blob.size);
-                drop(reserved);
-                end(Ok(()));
-            }
-            // Its readers learn why before the part goes.
-            Err(why) => end(Err(why)),
+        let mut coming = pin!(fetcher.bring(&blob, &told));
+        // If this is stopped, the part goes before another transfer may begin one.
+        let reserved = reserved;
+        let brought = coming.as_mut().await;
+        let is_here = brought.is_ok();
+        if is_here {
+            self.state.lock().touch(&(section.host.clone(), blob.digest.clone()), blob.size);
+        }
+        drop(reserved);
+        state.send_modify(|state| state.ended = Some(brought));
+        if is_here {
+            // No reader waits for this, and neither does the end of the cache.
+            let place = section.layout.blob(&blob.digest);
+            drop(tokio::task::spawn_blocking(move || File::open(place)?.sync_all()));
         }
     }
 }
@@ -426,8 +432,7 @@ impl Cached {
         let (cache, digest) = (Arc::clone(&self.cache), blob.digest.clone());
         let doubt = move || {
             let (cache, section, digest) = (Arc::clone(&cache), Arc::clone(&section), digest.clone());
-            let dropped = blocking(move || Ok(cache.drop_wrong(&section, &digest)));
-            dropped.map(|_| ()).boxed()
+            blocking(move || Ok(cache.check(&section, &digest))).map(|_| ()).boxed()
         };
         Ok(Flow { from, is_verified: true, pieces: verified(read, blob.digest.clone(), doubt) })
     }
@@ -468,12 +473,12 @@ impl Source for Cached {
     async fn doubt(&self, digest: &Digest) -> bool {
         let (cache, doubted) = (Arc::clone(&self.cache), digest.clone());
         let section = self.section().await;
-        // A reader that began with bytes of another source may doubt a copy that is right.
-        let was_wrong = match section {
-            Ok(section) => blocking(move || Ok(cache.drop_wrong(&section, &doubted))).await.unwrap_or(false),
+        // A reader that began with bytes of another source doubts a copy that is right.
+        let was_here = match section {
+            Ok(section) => blocking(move || Ok(cache.check(&section, &doubted))).await.unwrap_or(false),
             Err(_) => false,
         };
-        was_wrong || self.behind.doubt(digest).await
+        was_here || self.behind.doubt(digest).await
     }
 
     fn is_near(&self) -> bool {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::bits::Bits;
+use crate::base::reference::as_told;
 use crate::catalog::image::{Image, ImageRecord};
 use crate::engine::image::Held;
 use crate::fleet::agent::Agent;
@@ -40,9 +41,9 @@ pub(in crate::transfer) struct Wants {
 pub(in crate::transfer) struct Demand {
     /// The agents, by their place in the sets below.
     places: HashMap<String, usize>,
-    /// The images that preloads load, by name.
+    /// The images that preloads load, by the name that engines tell.
     loading: HashMap<String, Bits>,
-    /// The images that people pinned, by name.
+    /// The images that people pinned, by the same.
     pinned: HashMap<String, Bits>,
     /// `None` while nobody knows who wants something.
     claims: Option<Vec<(Claim, Bits)>>,
@@ -59,7 +60,8 @@ impl Demand {
         let mut sets = Sets { places: &places, inventory: &inventory, known: HashMap::new() };
         let mut pinned: HashMap<String, Bits> = HashMap::new();
         for pin in pins {
-            pinned.insert(pin.image.clone(), sets.of(&pin.target_agents).await);
+            let agents = sets.of(&pin.target_agents).await;
+            pinned.entry(as_told(&pin.image).into()).or_default().union_with(&agents);
         }
         let mut claims = None;
         if let Some(wants) = wants {
@@ -69,7 +71,10 @@ impl Demand {
                 claims.push((claim, agents));
             }
         }
-        let loading = wants.map(|wants| wants.queue.loading_on(&places)).unwrap_or_default();
+        let mut loading: HashMap<String, Bits> = HashMap::new();
+        for (name, agents) in wants.map(|wants| wants.queue.loading_on(&places)).unwrap_or_default() {
+            loading.entry(as_told(&name).into()).or_default().union_with(&agents);
+        }
         Self { places, loading, pinned, claims, by_name: HashMap::new() }
     }
 
@@ -177,7 +182,12 @@ mod tests {
 
     async fn demand(expression: &'static str) -> Demand {
         let agents = ["gpu01", "gpu02"].map(Agent::fake);
-        let pins = [pin("cr.io/a:1", "gpu02"), pin("cr.io/b:1", "*"), pin("cr.io/c:1", "gpu[2-1]")];
+        let pins = [
+            pin("cr.io/a:1", "gpu02"),
+            pin("cr.io/b:1", "*"),
+            pin("cr.io/c:1", "gpu[2-1]"),
+            pin("index.docker.io/library/e:1", "*"),
+        ];
         let wants = Wants { claims: Arc::new(Rule(expression)), queue: WeakQueue::default() };
         Demand::on(&agents, &pins, Some(&wants)).await
     }
@@ -190,6 +200,7 @@ mod tests {
         assert_eq!(on("cr.io/b:1"), [true, true]);
         assert_eq!(on("cr.io/c:1"), [true, true]);
         assert_eq!(on("cr.io/d:1"), [false, false]);
+        assert_eq!(on("docker.io/library/e:1"), [true, true], "as engines tell what was stored otherwise");
     }
 
     #[tokio::test]

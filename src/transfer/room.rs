@@ -90,10 +90,11 @@ impl Resident {
                 || steady.is_some_and(|at| now.steady.saturating_duration_since(at) < FRESH)
         };
         let usage = &self.usage;
-        match usage.came {
-            Some(_) => is_fresh(usage.came, usage.came_steady).then_some(Stay::Fresh),
-            None => is_fresh(usage.watched, usage.watched_steady).then_some(Stay::Unwatched),
+        if is_fresh(usage.came, usage.came_steady) {
+            return Some(Stay::Fresh);
         }
+        // Whatever was seen before, nobody knows what came while the agent was out of sight.
+        is_fresh(usage.watched, usage.watched_steady).then_some(Stay::Unwatched)
     }
 
     fn repositories(&self) -> HashSet<&str> {

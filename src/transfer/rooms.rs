@@ -9,6 +9,7 @@ use crate::access::audit::Audit;
 use crate::base::Result;
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;
+use crate::base::reference::as_told;
 use crate::catalog::image::{Image, ImageRecord, Layer};
 use crate::catalog::service::Catalog;
 use crate::engine::image::Held;
@@ -19,6 +20,7 @@ use crate::store::Store;
 use crate::tasks::queue::WeakQueue;
 use crate::transfer::demand::{Claims, Demand, Wants};
 use crate::transfer::pins::Pins;
+use crate::transfer::removal::Departure;
 use crate::transfer::room::{Resident, RuleTerms, Stay};
 
 /// Knows what may go from agents. Clones share it.
@@ -80,18 +82,20 @@ impl Rooms {
     }
 
     /// Why an image that is about to go from an agent stays there after all, by the terms of a rule too if one takes it;
-    /// `None` if it may go.
+    /// `None` if it may go, and absent if it is not there.
     pub(in crate::transfer) async fn stay(
         &self,
         agent: &Agent,
         digest: &Digest,
         terms: Option<&RuleTerms>,
-    ) -> Option<String> {
-        let Some(now) = self.now() else { return Some(Stay::Doubt.to_string()) };
+    ) -> Option<Departure> {
+        let Some(now) = self.now() else { return Some(Departure::Stays(Stay::Doubt.to_string())) };
         let residents = self.survey(std::slice::from_ref(agent)).await.without_layers(agent, &[]);
-        let resident = residents.iter().find(|resident| resident.held.digest == *digest)?;
+        let Some(resident) = residents.iter().find(|resident| resident.held.digest == *digest) else {
+            return Some(Departure::Absent);
+        };
         let by_terms = || terms?.keep(&residents, resident, agent.free_bytes(), now);
-        resident.stay(now).map(|stay| stay.to_string()).or_else(by_terms)
+        resident.stay(now).map(|stay| stay.to_string()).or_else(by_terms).map(Departure::Stays)
     }
 }
 
@@ -132,7 +136,7 @@ impl Survey<'_> {
         let (rooms, id) = (self.rooms, agent.record.id.as_str());
         let variants = |name: &str| rooms.catalog.variants(name);
         let resident = |(held, usage): (Arc<Held>, ImageUse)| Resident {
-            wanted_by: if held.names.iter().any(|name| wanted.contains(name)) {
+            wanted_by: if held.names.iter().any(|name| wanted.iter().any(|wanted| as_told(wanted) == *name)) {
                 Some("a preload".to_owned())
             } else {
                 self.demand.wanted_by(id, &held, variants)

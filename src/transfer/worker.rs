@@ -187,12 +187,13 @@ impl TransferWorker {
             if leaving.is_careful {
                 self.fleet.look(agent).await?;
             }
-            let stay = match self.fleet.find(agent).filter(|_| leaving.is_careful) {
+            let stay = match self.fleet.find(agent) {
+                _ if !leaving.is_careful => None,
                 Some(found) => self.rooms.stay(&found, &leaving.digest, leaving.terms.as_ref()).await,
-                None => None,
+                None => Some(Departure::Absent),
             };
             let departure = match stay {
-                Some(why) => Departure::Stays(why),
+                Some(departure) => departure,
                 None => take_off(engine.as_ref(), leaving).await?,
             };
             departed(&item.name, departure, leaving.is_careful)

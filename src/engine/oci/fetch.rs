@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_millis(500);
 const BREAKS: u32 = 4;
 /// How many bytes a flow must bring so that its break does not count: then the line is bad, not the registry.
 const HEADWAY: u64 = 1024 * 1024;
+/// How many times wrong bytes may come before a pull is given up, whatever sources are left: the fault may be here.
+const MOST_DOUBTS: u32 = 16;
 /// The wait after the first break; each wait is longer than the one before.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -101,6 +103,7 @@ impl Fetcher<'_> {
             (part, is_more) = with(part, Part::recall).await?;
             at(&part);
         }
+        let mut doubts = 0;
         loop {
             part = self.complete(blob, part, &at).await?;
             let was_resumed = part.is_resumed();
@@ -113,8 +116,9 @@ impl Fetcher<'_> {
             }
             // Another try is worth it if a power cut may have spoilt the bytes of an earlier attempt, or if the wrong
             // bytes came from a peer that is not asked again. Otherwise the registry itself sent them.
-            let is_worth_another_try = self.source.doubt(&blob.digest).await || was_resumed;
-            if !is_worth_another_try {
+            doubts += 1;
+            let is_another_left = doubts < MOST_DOUBTS && self.source.doubt(&blob.digest).await;
+            if !is_another_left && !was_resumed {
                 with(part, Part::discard).await?;
                 let why = "the registry sent other bytes than the digest says; they were not kept";
                 return Err(Fault::new(Class::Other, format!("blob {}: {why}", blob.digest)));

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::Result;
 use crate::base::digest::Digest;
+use crate::base::reference::as_told;
 use crate::engine::fault::{Class, Fault};
 use crate::engine::image::{Held, Uses};
 use crate::fleet::index::Index;
@@ -89,11 +90,13 @@ impl Fleet {
         let (index, now) = (self.index.read(), self.clock.stamp());
         let number = *index.numbers.get(id)?;
         let mut held = index.holdings.of_agent(number).iter();
-        let held = held.find(|held| held.names.iter().any(|held| held == name))?;
+        let told = as_told(name);
+        let held = held.find(|held| held.names.iter().any(|name| *name == told))?;
         Some(index.by_number(number)?.usage.of_image(&held.digest, now))
     }
 
-    /// Reads an agent's engine now: its images, its disk and what its containers use.
+    /// Reads an agent's engine now: its images, its disk and what its containers use. An agent on another machine tells
+    /// its uses by itself.
     ///
     /// # Errors
     /// The agent can't be reached, or its engine does not answer.
@@ -102,9 +105,9 @@ impl Fleet {
         let epoch = self.begin_read();
         let held = engine.images().await?;
         let disk = engine.disk().await.ok();
-        let uses = engine.uses(&held).await.ok().flatten();
+        let uses = engine.uses(&held).await;
         self.report(id, epoch, held, disk);
-        if let Some(uses) = uses {
+        if let Some(uses) = uses? {
             self.note_uses(id, &uses);
         }
         Ok(())

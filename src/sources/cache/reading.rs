@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::{Arrival, Arriving, MAX_REMARKS, Section, length};
 use crate::base::digest::Hasher;
@@ -18,6 +20,9 @@ use crate::engine::oci::manifest::Blob;
 use crate::engine::source::Source;
 use crate::sources::file::{PIECE, pieces};
 use crate::sources::verified::verified_after;
+
+/// How long a transfer whose part is gone may take to say why it failed.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// A blob that is read while it arrives.
 pub(super) struct Reading {
@@ -88,9 +93,11 @@ impl Reading {
                 Step::Read(most) => {
                     return match self.read(most).await {
                         Ok((Ok(piece), reading)) => Some((Ok(piece), Some(Ok(reading)))),
-                        Ok((Err(fault), reading)) => {
-                            // The part may be gone: its transfer has just failed.
-                            let ended = reading.follower.borrow().ended.clone();
+                        Ok((Err(fault), mut reading)) => {
+                            // The part may be gone: its transfer has just failed, and says why in a moment.
+                            let ended = reading.follower.wait_for(|now| now.ended.is_some());
+                            let ended = timeout(ENDING, ended).await.ok().and_then(Result::ok);
+                            let ended = ended.and_then(|now| now.ended.clone());
                             let why = ended.and_then(Result::err).unwrap_or(fault);
                             reading.go_behind(&why).await
                         }
@@ -129,10 +136,10 @@ impl Reading {
         };
         let most = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
         let mut piece = vec![0; most];
-        file.seek(SeekFrom::Start(self.at))?;
-        file.read_exact(&mut piece)?;
-        self.at += length(&piece);
+        let read = file.seek(SeekFrom::Start(self.at)).and_then(|_| file.read_exact(&mut piece));
         self.file = Some(file);
+        read?;
+        self.at += length(&piece);
         Ok(Bytes::from(piece))
     }
 
@@ -142,15 +149,14 @@ impl Reading {
         let Self { behind, blob, at, arrival, is_whole, file, .. } = self;
         drop(arrival);
         let rest = async {
+            // Before the source is asked: it may take longer than the source waits for its reader.
+            let hasher = if is_whole { Some(begun(file, at, blob.digest.hasher()).await?) } else { None };
             let flow = behind.blob(&blob.digest, blob.size, at).await?;
             if flow.from != at {
                 let why = "the source behind the cache can't go on where it broke off";
                 return Err(Fault::new(Class::Network, why));
             }
-            if !is_whole {
-                return Ok(flow.pieces);
-            }
-            let hasher = begun(file, at, blob.digest.hasher()).await?;
+            let Some(hasher) = hasher else { return Ok(flow.pieces) };
             let doubted = blob.digest.clone();
             let doubt = move || {
                 let (behind, doubted) = (Arc::clone(&behind), doubted.clone());
@@ -170,7 +176,10 @@ impl Reading {
 
 /// The hasher after the first bytes of this file, which were handed on already.
 async fn begun(file: Option<File>, bytes: u64, mut hasher: Hasher) -> Result<Hasher, Fault> {
-    let Some(file) = file else { return Ok(hasher) };
+    let Some(file) = file else {
+        let lost = || Fault::new(Class::Network, "the cache lost what it had handed on");
+        return if bytes == 0 { Ok(hasher) } else { Err(lost()) };
+    };
     let mut there = pieces(file, 0, bytes);
     while let Some(piece) = there.next().await {
         hasher.update(&piece.map_err(|error| unreadable(&error))?);
