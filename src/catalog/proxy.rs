@@ -1,10 +1,11 @@
 //! The way to one registry, where it is another than the environment names.
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 use crate::base::secret::Secret;
 use crate::base::{Error, Result};
+use crate::registry::address::AddressClass;
 use crate::store::seal::Sealed;
 
 /// What an admin writes for no proxy.
@@ -54,6 +55,14 @@ impl Proxy {
         if !is_sound {
             return Err(wrong());
         }
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
+            _ => None,
+        };
+        if address.is_some_and(|address| AddressClass::of(address) == AddressClass::Never) {
+            return Err(Error::invalid("proxy", "no proxy is at such an address; name one of a machine"));
+        }
         // The text of a URL's password is encoded, and is taken as it is.
         let password = url.password().filter(|password| !password.is_empty()).map(Secret::new);
         url.set_password(None).map_err(|()| wrong())?;
@@ -88,8 +97,9 @@ mod tests {
             assert_eq!(found.as_ref().map(Secret::expose), password);
         }
         assert!(typed(" ").unwrap().is_none());
-        for text in
-            ["socks5://u:planted@x", "http://u:planted@", "http://u:planted@x/path", "http://x?planted"]
+        let none =
+            ["socks5://u:planted@x", "http://u:planted@", "http://u:planted@x/path", "http://x?planted"];
+        for text in none.into_iter().chain(["http://u:planted@169.254.169.254", "[fe80::1]:80", "0.0.0.0:80"])
         {
             let error = typed(text).unwrap_err().to_string();
             assert!(error.starts_with("proxy") && !error.contains("planted"), "{error}");

@@ -367,7 +367,7 @@ pub(crate) struct Filtered {
     pub(crate) policy: Arc<Policy>,
     /// The real resolver.
     pub(crate) resolver: Arc<dyn Resolver>,
-    /// The proxies, which the operator chose, wherever they are.
+    /// The proxies, which an admin chose, wherever machines are.
     pub(crate) outbound: Arc<Outbound>,
 }
 
@@ -377,8 +377,14 @@ impl reqwest::dns::Resolve for Filtered {
         let is_proxy = self.outbound.is_proxy(name.as_str());
         Box::pin(async move {
             let found = resolver.resolve(name.as_str()).await?;
-            let allowed =
-                if is_proxy { found } else { policy.filter(name.as_str(), &found).map_err(Refused)? };
+            let allowed = if is_proxy {
+                found
+                    .into_iter()
+                    .filter(|address| AddressClass::of(*address) != AddressClass::Never)
+                    .collect()
+            } else {
+                policy.filter(name.as_str(), &found).map_err(Refused)?
+            };
             // Port 0 leaves the port to the URL.
             let routed: Vec<_> = allowed.iter().map(|a| SocketAddr::new(resolver.route(*a), 0)).collect();
             Ok(Box::new(routed.into_iter()) as reqwest::dns::Addrs)
