@@ -45,14 +45,15 @@ impl Catalog {
             self.find_registry(host).map_or_else(|_| host.clone(), |known| known.host.clone())
         };
         let registry = wanted.registry.as_ref().map(known);
+        // Rows are in the order of commits; a clock that was set back makes one seem older than it is.
+        let oldest = wanted.since.map(|since| since.checked_sub(A_DAY).unwrap_or(Timestamp::MIN));
         let catalog = self.clone();
         self.store
             .read(move |r| {
                 let view = catalog.index.read().view(&viewpoint);
                 let mut found = Found::default();
                 r.scan_back(&CHANGES, None, |change: Change| {
-                    // Rows are in the order of commits; a clock that was set back makes one seem older than it is.
-                    if wanted.since.is_some_and(|since| change.at < since - A_DAY) {
+                    if oldest.is_some_and(|oldest| change.at < oldest) {
                         return ControlFlow::Break(());
                     }
                     let is_wanted = wanted.since.is_none_or(|since| change.at >= since)

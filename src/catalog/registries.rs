@@ -187,7 +187,11 @@ impl Catalog {
     pub(crate) fn registry_account(&self, registry: &Registry) -> Result<Option<Credentials>> {
         let Registry { host, username, password, secret_source, .. } = registry;
         if let Some(source) = secret_source {
-            return self.secrets.read(source, host, username.as_deref()).map(Some);
+            // By where requests go, not by the registry's name here: a file binds an account to a host.
+            let url = &registry.url;
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let at = format!("{}{port}", url.host_str().unwrap_or_default());
+            return self.secrets.read(source, &at, username.as_deref()).map(Some);
         }
         let open = |sealed: &Sealed| self.store.seal().open(&purpose(host), sealed);
         let account = username.clone().zip(password.as_ref().map(open).transpose()?);

@@ -11,6 +11,7 @@ use crate::catalog::history::{Found, MAX_LISTED, Wanted};
 use crate::catalog::service::Catalog;
 use crate::graphql::kit::fault::FieldResult;
 use crate::graphql::kit::limit::LIST_COST;
+use crate::graphql::kit::listing::stretch;
 
 /// The number of changes if the request does not say.
 const USUAL: usize = 1_000;
@@ -100,10 +101,7 @@ impl ChangeQuery {
             };
             text.map(|text| text.trim().parse().map_err(|_| wrong(&text))).transpose()
         };
-        let limit = limit.map_or(Ok(USUAL), |limit| {
-            let sound = usize::try_from(limit).ok().filter(|limit| (1..=MAX_LISTED).contains(limit));
-            sound.ok_or_else(|| Error::invalid("limit", "it must be from 1 to 10000"))
-        })?;
+        let (_, limit) = stretch(None, limit, USUAL, MAX_LISTED)?;
         let wanted =
             Wanted { since: moment("since", since)?, until: moment("until", until)?, registry, limit };
         Ok(Some(ImageChanges(catalog.what_changed(caller, wanted).await?)))
