@@ -13,19 +13,20 @@ use crate::engine::image::Held;
 
 impl Catalog {
     /// One image for each config and each platform's manifest in the catalog; for plans.
-    pub(crate) fn image_by_digest(&self) -> HashMap<Digest, Arc<Image>> {
-        let index = self.index.read();
-        let both = |image: &Arc<Image>| {
-            [&image.record.digest, &image.record.manifest].map(|digest| (digest.clone(), Arc::clone(image)))
-        };
-        index.images(index::all).flat_map(both).collect()
+    pub(crate) fn image_by_digest(&self) -> Arc<HashMap<Digest, Arc<Image>>> {
+        Arc::clone(self.index.read().by_digest())
     }
 
     /// What stands for an engine's image wherever one content is to be told from another: the config, if the catalog knows
     /// it, which on some engines is not the ID.
     pub(crate) fn content_of(&self, held: &Held) -> Digest {
         let index = self.index.read();
-        let found = index.images(index::all).find(|image| held.is(&image.record.identity()));
+        let by_digest = index.by_digest();
+        let known = held.digests().find_map(|digest| by_digest.get(digest));
+        // Where an engine does not say which manifest it has of an index, only the images of that index can tell.
+        let is_vague = known.is_none() && held.parts.iter().any(|part| part.manifest.is_none());
+        let vague = || index.images(index::all).find(|image| held.is(&image.record.identity()));
+        let found = known.or_else(|| if is_vague { vague() } else { None });
         found.map_or_else(|| held.digest.clone(), |image| image.record.digest.clone())
     }
 

@@ -61,8 +61,21 @@ impl Seconds {
 impl ImageRecord {
     /// Whether this is the same image as `other`, whenever either was seen.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        let Self { first_seen, changed, .. } = *self;
-        *self == Self { first_seen, changed, ..other.clone() }
+        let Self {
+            registry,
+            name,
+            tag,
+            architecture,
+            digest,
+            manifest,
+            target,
+            size_bytes,
+            first_seen: _,
+            changed: _,
+        } = self;
+        let same_name = *registry == other.registry && *name == other.name && *tag == other.tag;
+        let same_content = *digest == other.digest && *manifest == other.manifest && *target == other.target;
+        same_name && same_content && *architecture == other.architecture && *size_bytes == other.size_bytes
     }
 
     /// The image's id.

@@ -34,6 +34,8 @@ pub(crate) struct Index {
     /// The same images in a row, built when a caller asks and dropped when something changes: a caller that wants all
     /// of them walks straight through memory.
     row: OnceLock<Vec<Entry>>,
+    /// One image for each config and each platform's manifest, built and dropped like the row.
+    by_digest: OnceLock<Arc<HashMap<Digest, Arc<Image>>>>,
     by_id: BTreeMap<ImageId, Entry>,
     /// The image that each alias stands for: one more alias of an image is one more entry, however many it has.
     aliases: BTreeMap<Arc<str>, ImageId>,
@@ -112,6 +114,7 @@ impl Index {
                 presence,
                 images: BTreeMap::new(),
                 row: OnceLock::new(),
+                by_digest: OnceLock::new(),
                 by_id: BTreeMap::new(),
                 aliases: BTreeMap::new(),
                 configs: HashMap::new(),
@@ -188,14 +191,19 @@ impl Index {
         let entry = Entry { subject: image.subject, image: Arc::new(image) };
         self.by_id.insert(entry.image.id, entry.clone());
         self.images.insert(key(&entry.image.record), entry);
-        self.row = OnceLock::new();
+        self.drop_views();
+    }
+
+    /// Drops what was built from the images as they were.
+    fn drop_views(&mut self) {
+        (self.row, self.by_digest) = (OnceLock::new(), OnceLock::new());
     }
 
     /// Removes an image and its aliases.
     pub(crate) fn remove_image(&mut self, id: ImageId) {
         if let Some(Entry { image, .. }) = self.by_id.remove(&id) {
             self.images.remove(&key(&image.record));
-            self.row = OnceLock::new();
+            self.drop_views();
             self.presence.forget(image.subject.number);
             for alias in &image.aliases {
                 self.aliases.remove(alias);
@@ -284,6 +292,17 @@ impl Index {
     ) -> impl Iterator<Item = (&str, &Arc<Image>)> {
         let seen = self.images.iter().filter(move |(_, entry)| may_see(&entry.subject));
         seen.map(|(key, entry)| (&**key, &entry.image))
+    }
+
+    /// One image for each config and each platform's manifest.
+    pub(in crate::catalog) fn by_digest(&self) -> &Arc<HashMap<Digest, Arc<Image>>> {
+        self.by_digest.get_or_init(|| {
+            let both = |image: &Arc<Image>| {
+                [&image.record.digest, &image.record.manifest]
+                    .map(|digest| (digest.clone(), Arc::clone(image)))
+            };
+            Arc::new(self.images.values().flat_map(|entry| both(&entry.image)).collect())
+        })
     }
 
     /// How many images there are.

@@ -105,7 +105,7 @@ pub(crate) fn image_for<'a>(images: &'a [Arc<Image>], agent: &Agent) -> Option<&
 pub(crate) struct Planner<'a> {
     catalog: &'a Catalog,
     fleet: &'a Fleet,
-    by_digest: HashMap<Digest, Arc<Image>>,
+    by_digest: Arc<HashMap<Digest, Arc<Image>>>,
     /// The room that the plans so far take, by agent's id.
     planned: HashMap<String, u64>,
     layers: HashMap<Digest, Vec<Layer>>,

@@ -102,7 +102,7 @@ impl Rooms {
 /// A look at some agents.
 pub(crate) struct Survey<'a> {
     rooms: &'a Rooms,
-    by_digest: HashMap<Digest, Arc<Image>>,
+    by_digest: Arc<HashMap<Digest, Arc<Image>>>,
     layers: HashMap<Digest, Arc<[Layer]>>,
     demand: Demand,
 }
