@@ -113,9 +113,10 @@ async fn a_registry_may_have_a_proxy_of_its_own_or_none() {
     let admin = app.admin();
     admin.add_registry_at("cr.lab.test", "http://cr.lab.test", Some((USER, PASSWORD))).await;
     let change = async |proxy: &str| {
-        let mutation = "mutation($proxy: String) { modify_container_registry(hostname: \"cr.lab.test\", props: {proxy: $proxy}) {
+        let mutation = "mutation($proxy: String, $password: String) {
+            modify_container_registry(hostname: \"cr.lab.test\", props: {proxy: $proxy, password: $password}) {
             container_registry { config { proxy } } } }";
-        let changed = admin.ask(mutation, json!({"proxy": proxy})).await;
+        let changed = admin.ask(mutation, json!({"proxy": proxy, "password": PASSWORD})).await;
         changed["modify_container_registry"]["container_registry"]["config"]["proxy"].clone()
     };
     let fails = async || {
@@ -131,6 +132,20 @@ async fn a_registry_may_have_a_proxy_of_its_own_or_none() {
     let task = admin.scan("cr.lab.test").await;
     assert_eq!(counts(&task), [0, 0, 1, 0, 0, 0], "{task:#}");
     assert_eq!(*others.lock(), 0, "the environment's proxy was asked");
+
+    // Another proxy does not get what was given for the way before; the same one, with another password of its own, does.
+    let to = async |proxy: String| {
+        let mutation = "mutation($proxy: String) {
+            modify_container_registry(hostname: \"cr.lab.test\", props: {proxy: $proxy}) {
+            container_registry { config { password } } msg } }";
+        admin.ask(mutation, json!({"proxy": proxy})).await["modify_container_registry"].clone()
+    };
+    let kept = to(format!("http://ann:planted-pw@{}", proxy.host())).await;
+    assert!(kept["msg"].is_null() && !kept["container_registry"]["config"]["password"].is_null(), "{kept:#}");
+    let dropped = to(format!("http://eve@{}", other.host())).await;
+    assert!(dropped["container_registry"]["config"]["password"].is_null(), "{dropped:#}");
+    assert!(dropped["msg"].as_str().is_some_and(|msg| msg.contains("password")), "{dropped:#}");
+    change(&format!("http://ann:planted-pw@{}", proxy.host())).await;
 
     // The proxy resolves names, and addresses are judged as ever: none of these is asked of it.
     leads_away.store(true, Ordering::SeqCst);

@@ -34,7 +34,10 @@ impl Changed {
     pub(crate) fn note(&self) -> Option<String> {
         let (what, host) = (self.dropped.join(", "), &self.registry.host);
         (!what.is_empty()).then(|| {
-            format!("dropped, because {host} is at another address now: {what}; give them again if they are for that one")
+            format!(
+                "dropped, because {host} is at another address now, or behind another proxy: {what}; give them again if \
+                 they are for that one"
+            )
         })
     }
 }

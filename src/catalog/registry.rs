@@ -220,12 +220,19 @@ impl Registry {
             }
             self.username = Some(username.clone()).filter(|name| !name.is_empty());
         }
-        self.change_secret_source(change)?;
         // What was shown has no password in it; written back, it changes nothing.
         let written = self.proxy.as_ref().map(Proxy::written);
         if let Some(proxy) = change.proxy.as_ref().filter(|text| Some(text.expose().trim()) != written) {
-            self.proxy = Proxy::typed(proxy)?.map(|(proxy, _)| proxy);
+            let proxy = Proxy::typed(proxy)?.map(|(proxy, _)| proxy);
+            if let Some(Proxy::Through { .. }) = &proxy
+                && proxy.as_ref().map(Proxy::written) != written
+            {
+                // As with another address: where TLS is not checked, a proxy may answer in the registry's place.
+                (self.password, self.secret_source) = (None, None);
+            }
+            self.proxy = proxy;
         }
+        self.change_secret_source(change)?;
         if let Some(ca_pem) = &change.ca_pem {
             if ca_pem.len() > MAX_CA || !(ca_pem.is_empty() || ca_pem.contains("-----BEGIN CERTIFICATE-----"))
             {
@@ -257,7 +264,7 @@ impl Registry {
     }
 
     /// The properties that a change dropped though the caller did not ask for it: those that belonged to the old
-    /// address.
+    /// address, or the old way to it.
     pub(crate) fn dropped(&self, before: &Self, change: &RegistryChange) -> Vec<&'static str> {
         let is_given = change.password.is_some() || !change.named_sources().is_empty();
         let password = before.password.is_some() && self.password.is_none() && !is_given;

@@ -47,7 +47,7 @@ enum Verb {
     /// Change a registry's settings; what is not given stays
     ///
     /// A --url with another scheme, host or port removes the password, --ca-file and --trusted-host, unless they are
-    /// given again: they belong to the old address.
+    /// given again: they belong to the old address. Another --proxy removes the password likewise.
     Change {
         /// The registry, by its host
         #[arg(value_parser = host)]
@@ -289,8 +289,8 @@ impl Settings {
         let Some(mut url) = url else { return Ok(Some(Secret::new(text))) };
         let (user, host) = (url.username().to_owned(), url.host_str().unwrap_or_default().to_owned());
         let password = password::from_prompt(&user, &host)?;
-        // A URL with a user takes a password.
-        let _ = url.set_password(Some(password.expose()));
+        // A URL with a user takes a password; a `%` in it would begin an encoded byte.
+        let _ = url.set_password(Some(&password.expose().replace('%', "%25")));
         Ok(Some(Secret::new(url)))
     }
 

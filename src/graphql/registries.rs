@@ -226,7 +226,8 @@ pub(crate) struct ModifyContainerRegistry {
     /// The registry.
     container_registry: Option<ContainerRegistry>,
     /// What the change dropped, if anything. A registry that moves to another scheme, host or port loses its
-    /// password, certificates and trusted hosts, except those given in the same change.
+    /// password, certificates and trusted hosts, and one behind another proxy its password, except those given in the
+    /// same change.
     msg: Option<String>,
 }
 
@@ -297,7 +298,7 @@ impl RegistryMutation {
     }
 
     /// Changes a registry. A registry that moves to another scheme, host or port loses its password, certificates and
-    /// trusted hosts, except those given in the same change.
+    /// trusted hosts, and one behind another proxy its password, except those given in the same change.
     async fn modify_container_registry(
         &self,
         ctx: &Context<'_>,
