@@ -120,9 +120,11 @@ mod tests {
         let audit = Audit::load(&store, clock, Retention::default()).unwrap();
         let catalog = Catalog::load(&store, tenants, Arc::new(Nowhere), audit).unwrap();
         let image = fake("a:1", "x86_64");
-        catalog.index.write().put_image(image.record.clone(), Arc::clone(&image.config));
         let record = &image.record;
         let by = |digest: &Digest| Held { digest: digest.clone(), ..held("cr.lab/a:1") };
+        let known = || catalog.content_of(&by(&record.manifest)) == record.digest;
+        assert!(!known());
+        catalog.index.write().put_image(image.record.clone(), Arc::clone(&image.config));
         let part = Part { architecture: "x86_64".into(), manifest: Some(record.manifest.clone()) };
         let index = Held { parts: vec![part], ..held("cr.lab/a:1") };
         for held in [by(&record.digest), by(&record.manifest), index] {
@@ -130,5 +132,7 @@ mod tests {
         }
         let unknown = held("other");
         assert_eq!(catalog.content_of(&unknown), unknown.digest);
+        catalog.index.write().remove_image(record.id());
+        assert!(!known(), "it left the catalog");
     }
 }
