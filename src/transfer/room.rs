@@ -378,6 +378,13 @@ mod tests {
         let a_moment_ago = now().steady.checked_sub(Duration::from_secs(5));
         assert_eq!(came(old, a_moment_ago), Some(Stay::Fresh), "the clock was set ahead");
         assert_eq!(came(now().day + DAY, None), Some(Stay::Fresh), "the clock was set back");
+        let mut again = idle("cr.io/a:1", 9, &[1]);
+        (again.usage.came, again.usage.watched) = (Some(old), Some(fresh));
+        assert_eq!(
+            again.stay(now()),
+            Some(Stay::Unwatched),
+            "it may have gone and come while its agent was away"
+        );
     }
 
     #[test]
